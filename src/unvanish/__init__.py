@@ -1,0 +1,40 @@
+"""unvanish finds where a deep network loses its gradient, names the cause, and says what to do.
+
+Notable:
+- The public names are loaded when they are first used: `import unvanish` imports neither torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unvanish.doctor import assert_healthy, check
+    from unvanish.types import Diagnosis, Finding, Remedy, Site, Trace
+
+__version__ = "0.1.0"
+
+__all__ = ["Diagnosis", "Finding", "Remedy", "Site", "Trace", "__version__", "assert_healthy", "check"]
+
+_HOMES = {
+    "assert_healthy": "unvanish.doctor",
+    "check": "unvanish.doctor",
+    "Diagnosis": "unvanish.types",
+    "Finding": "unvanish.types",
+    "Remedy": "unvanish.types",
+    "Site": "unvanish.types",
+    "Trace": "unvanish.types",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'unvanish' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
