@@ -1,0 +1,212 @@
+"""The recurrent cells of PyTorch as state maps s -> F(s, x), with their Jacobians in both directions.
+
+Notable:
+- The state is h, shape (b, H); for an LSTM h and c side by side, (b, P + H), P the projection's size or H.
+- A Jacobian is kept as a few numbers a unit (`factors`), made for all steps in one go. The same factors serve
+  `pull` (J^T d, gradients going back) and `push` (J v, perturbations going forward): the two are adjoint.
+- Gates come in PyTorch's order (LSTM i f g o, GRU r z n), so the weights are used as they are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Cell(ABC):
+    """One direction of one layer: weights (G*H, inputs) and (G*H, outputs), biases (G*H,), all float64."""
+
+    w_in: Tensor
+    w_rec: Tensor
+    b_in: Tensor
+    b_rec: Tensor
+
+    @property
+    def out(self) -> int:
+        """Size of h, the part of the state that leaves the layer."""
+        return self.w_rec.shape[1]
+
+    @property
+    def size(self) -> int:
+        """Size of the state."""
+        return self.out
+
+    @property
+    @abstractmethod
+    def tape(self) -> int:
+        """How many numbers a step leaves for `factors`."""
+
+    def drive(self, x: Tensor) -> Tensor:
+        """The inputs' part of the gates, (N, inputs) -> (N, G*H)."""
+        return torch.addmm(self.b_in, x, self.w_in.T)
+
+    @abstractmethod
+    def step(self, drive: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The next state (b, size) and the tape (b, tape), from the drive (b, G*H) and the state."""
+
+    @abstractmethod
+    def factors(self, tape: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """The Jacobians of N steps, (N, F), from their tape and the states around them."""
+
+    @abstractmethod
+    def pull(self, factors: Tensor, d: Tensor) -> Tensor:
+        """J^T d: a cotangent (..., b, size) carried one step back."""
+
+    @abstractmethod
+    def push(self, factors: Tensor, v: Tensor) -> Tensor:
+        """J v: a tangent (..., b, size) carried one step forward."""
+
+    @abstractmethod
+    def pull_input(self, factors: Tensor, d: Tensor) -> Tensor:
+        """The cotangent of the input, (N, inputs), from that of the state after the step, (N, size)."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Vanilla(Cell):
+    """h' = phi(W x + U h + b) with phi = tanh or ReLU (Elman 1990)."""
+
+    relu: bool
+
+    @property
+    def tape(self) -> int:
+        """Nothing: the slope follows from the state."""
+        return 0
+
+    def step(self, drive: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        z = drive + torch.addmm(self.b_rec, state, self.w_rec.T)
+        return (z.relu() if self.relu else z.tanh()), z[:, :0]
+
+    def factors(self, tape: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        return (after > 0).to(after.dtype) if self.relu else 1 - after.square()
+
+    def pull(self, factors: Tensor, d: Tensor) -> Tensor:
+        return (d * factors) @ self.w_rec
+
+    def push(self, factors: Tensor, v: Tensor) -> Tensor:
+        return (v @ self.w_rec.T) * factors
+
+    def pull_input(self, factors: Tensor, d: Tensor) -> Tensor:
+        return (d * factors) @ self.w_in
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Lstm(Cell):
+    """c' = f c + i g, h' = o tanh(c'), projected by w_out (P, H) if given (Hochreiter 1997; Sak 2014)."""
+
+    w_out: Tensor | None
+
+    @property
+    def hidden(self) -> int:
+        """Size of c."""
+        return self.w_rec.shape[0] // 4
+
+    @property
+    def size(self) -> int:
+        """Size of h and c together."""
+        return self.out + self.hidden
+
+    @property
+    def tape(self) -> int:
+        """The four gates."""
+        return 4 * self.hidden
+
+    def step(self, drive: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        h, c = state[:, : self.out], state[:, self.out :]
+        z = drive + torch.addmm(self.b_rec, h, self.w_rec.T)
+        gates = z.sigmoid()
+        i, f, g, o = gates.chunk(4, -1)
+        torch.tanh(z.chunk(4, -1)[2], out=g)  # written into `gates`
+        c = f * c + i * g
+        h = o * c.tanh()
+        return torch.cat([h if self.w_out is None else h @ self.w_out.T, c], -1), gates
+
+    def factors(self, tape: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        i, f, g, o = tape.chunk(4, -1)
+        c, squashed = before[:, self.out :], after[:, self.out :].tanh()
+        to_cell = [g * i * (1 - i), c * f * (1 - f), i * (1 - g.square())]
+        return torch.cat([*to_cell, squashed * o * (1 - o), o * (1 - squashed.square()), f], -1)
+
+    def _back(self, factors: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """Cotangents of the gates (..., b, 4H) and of the old cell (..., b, H)."""
+        *to_cell, by_output, by_cell, keep = factors.chunk(6, -1)
+        dh = d[..., : self.out] if self.w_out is None else d[..., : self.out] @ self.w_out
+        dc = d[..., self.out :] + dh * by_cell
+        return torch.cat([*(dc * k for k in to_cell), dh * by_output], -1), dc * keep
+
+    def pull(self, factors: Tensor, d: Tensor) -> Tensor:
+        gates, dc = self._back(factors, d)
+        return torch.cat([gates @ self.w_rec, dc], -1)
+
+    def push(self, factors: Tensor, v: Tensor) -> Tensor:
+        k_i, k_f, k_g, by_output, by_cell, keep = factors.chunk(6, -1)
+        i, f, g, o = (v[..., : self.out] @ self.w_rec.T).chunk(4, -1)
+        c = keep * v[..., self.out :] + k_i * i + k_f * f + k_g * g
+        h = by_output * o + by_cell * c
+        return torch.cat([h if self.w_out is None else h @ self.w_out.T, c], -1)
+
+    def pull_input(self, factors: Tensor, d: Tensor) -> Tensor:
+        return self._back(factors, d)[0] @ self.w_in
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Gru(Cell):
+    """h' = (1 - z) n + z h, n = tanh(W x + r (U h + b)) (Cho 2014, with the reset after the product)."""
+
+    @property
+    def tape(self) -> int:
+        """The three gates and the recurrent part of n."""
+        return 4 * self.out
+
+    def step(self, drive: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        recurrent = torch.addmm(self.b_rec, state, self.w_rec.T)
+        cut = 2 * self.out
+        both = (drive[:, :cut] + recurrent[:, :cut]).sigmoid()
+        r, z = both.chunk(2, -1)
+        q = recurrent[:, cut:]
+        n = (drive[:, cut:] + r * q).tanh()
+        return (1 - z) * n + z * state, torch.cat([both, n, q], -1)
+
+    def factors(self, tape: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        r, z, n, q = tape.chunk(4, -1)
+        new = (1 - z) * (1 - n.square())
+        return torch.cat([new * q * r * (1 - r), (before - n) * z * (1 - z), new * r, new, z], -1)
+
+    def pull(self, factors: Tensor, d: Tensor) -> Tensor:
+        k_r, k_z, k_q, _, keep = factors.chunk(5, -1)
+        return torch.cat([d * k_r, d * k_z, d * k_q], -1) @ self.w_rec + d * keep
+
+    def push(self, factors: Tensor, v: Tensor) -> Tensor:
+        k_r, k_z, k_q, _, keep = factors.chunk(5, -1)
+        r, z, q = (v @ self.w_rec.T).chunk(3, -1)
+        return k_r * r + k_z * z + k_q * q + keep * v
+
+    def pull_input(self, factors: Tensor, d: Tensor) -> Tensor:
+        k_r, k_z, _, k_n, _ = factors.chunk(5, -1)
+        return torch.cat([d * k_r, d * k_z, d * k_n], -1) @ self.w_in
+
+
+def cell(module: torch.nn.RNNBase, layer: int, reverse: bool, device: torch.device) -> Cell:
+    """The cell of one direction of one layer, a float64 copy on `device`; TypeError for an unknown mode."""
+
+    def weight(name: str) -> Tensor:
+        parameter: Tensor = getattr(module, f"{name}_l{layer}{'_reverse' if reverse else ''}")
+        return parameter.detach().to(device, torch.float64)
+
+    w_in, w_rec = weight("weight_ih"), weight("weight_hh")
+    none = w_in.new_zeros(w_in.shape[0])
+    biases = (weight("bias_ih"), weight("bias_hh")) if module.bias else (none, none)
+    if module.mode == "LSTM":
+        return Lstm(w_in, w_rec, *biases, weight("weight_hr") if module.proj_size else None)
+    if module.mode == "GRU":
+        return Gru(w_in, w_rec, *biases)
+    if module.mode in ("RNN_TANH", "RNN_RELU"):
+        return Vanilla(w_in, w_rec, *biases, relu=module.mode == "RNN_RELU")
+    raise TypeError(f"no step-by-step replay for a recurrent layer of mode {module.mode!r}")

@@ -1,0 +1,357 @@
+"""Fused recurrent layers, replayed step by step: the gradient that reaches the state of every time step.
+
+Notable:
+- `nn.RNN`, `nn.LSTM` and `nn.GRU` are one node of the autograd graph; their weights, their input and the
+  cotangent of their output are all it takes to run them again, in float64, equal to the fused result.
+- Going back, every sequence's gradient is a vector times a power of two, renormalised at every step: nothing
+  underflows or overflows, at no loss of accuracy.
+- The true gradient and the random probes of `carry_log` travel as one batch.
+- All layouts (batch first, unbatched, packed) become one: N rows by step, `sizes[t]` of them at step t.
+- Dropout between layers counts as off. Nothing here touches the module, the global RNG or the autograd graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from unvanish.probes.cells import Cell, cell
+
+ABSENT = -(2.0**50)  # the exponent of an exact zero: below every other, and still exact to add to
+POINTS = 512  # a longer profile is thinned to this many steps for its slope
+LN2 = float(np.log(2.0))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The gradient through time of one direction of one layer; index 0 is the step processed first.
+
+    `state_log`, (T,): ln ||dL/ds_t||, all that reaches the state, by the output and by the recurrence; s = h,
+    or (h, c) for an LSTM, h and c being independent coordinates. -inf when exactly zero.
+    `carry_log`, (T,): ln of the gain of a random cotangent on the last state, carried back to step t by the
+    recurrence alone; root mean square over probes and sequences; `carry_log[-1] == 0`. Sequences of unequal
+    length are aligned at their ends.
+    """
+
+    layer: int
+    reverse: bool
+    steps: int
+    state_log: NDArray[np.float64]
+    carry_log: NDArray[np.float64]
+
+    @property
+    def step_gain(self) -> NDArray[np.float64]:
+        """The carried gradient's gain from step t+1 back to step t, (T-1,); NaN once nothing is left."""
+        with np.errstate(invalid="ignore"):
+            return np.exp(self.carry_log[:-1] - self.carry_log[1:])
+
+
+class Scaled(NamedTuple):
+    """Rows `value * 2**exponent`: value (..., D) and exponent (...), both float64."""
+
+    value: Tensor
+    exponent: Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a batch is laid out: `sizes[t]` sequences are alive at step t, the longest first."""
+
+    sizes: tuple[int, ...]
+    form: str  # "packed", "unbatched", "batch first" or "time first"
+    packed: PackedSequence | None
+    device: torch.device
+
+    def spans(self, reverse: bool) -> list[tuple[int, slice]]:
+        """(sequences alive, their rows) for every step, in the order of processing."""
+        ends = accumulate(self.sizes)
+        spans = [(b, slice(end - b, end)) for b, end in zip(self.sizes, ends, strict=True)]
+        return spans[::-1] if reverse else spans
+
+    def rows(self, x: Any) -> Tensor:
+        """A sequence tensor as rows (N, D), float64."""
+        data = (x.data if isinstance(x, PackedSequence) else x).detach().to(self.device, torch.float64)
+        if self.form == "batch first":
+            data = data.transpose(0, 1)
+        return data.flatten(0, -2)
+
+    def sequence(self, rows: Tensor) -> Tensor | PackedSequence:
+        """The reverse of `rows`: (N, D) in the layout of the module's output."""
+        if self.packed is not None:
+            return self.packed._replace(data=rows)
+        if self.form == "unbatched":
+            return rows
+        steps = rows.reshape(len(self.sizes), -1, rows.shape[-1])
+        return steps.transpose(0, 1) if self.form == "batch first" else steps
+
+    def states(self, state: Any, cells: Sequence[Cell]) -> list[Tensor]:
+        """h, or (h, c) with None for zeros, as one (B, size) for each cell, longest sequence first."""
+        parts = list(state) if isinstance(state, (tuple, list)) else [state]
+        widths = [(c.out, c.size - c.out)[: 1 + (c.size > c.out)] for c in cells]
+        parts = [*parts, None][: len(widths[0])]
+        columns = [self._states(part, [w[i] for w in widths]) for i, part in enumerate(parts)]
+        return [torch.cat(column, -1) for column in zip(*columns, strict=True)]
+
+    def _states(self, part: Tensor | None, widths: list[int]) -> Sequence[Tensor]:
+        shape = (len(widths), self.sizes[0], widths[0])
+        if part is None:
+            return torch.zeros(shape, dtype=torch.float64, device=self.device).unbind()
+        part = part.detach().to(self.device, torch.float64)
+        part = part.unsqueeze(1) if self.form == "unbatched" else part
+        if part.shape != shape:
+            expected = f"{shape} (layers x directions, B, size)"
+            raise ValueError(f"a state has shape {tuple(part.shape)}, expected {expected}")
+        order = self.packed.sorted_indices if self.packed else None
+        return (part if order is None else part.index_select(1, order.to(self.device))).unbind()
+
+    def state(self, states: Sequence[Tensor], out: int) -> Any:
+        """The reverse of `states`: h_n, or (h_n, c_n), as the module returns it."""
+        stacked = torch.stack(list(states))
+        order = self.packed.unsorted_indices if self.packed else None
+        if order is not None:
+            stacked = stacked.index_select(1, order.to(self.device))
+        stacked = stacked.squeeze(1) if self.form == "unbatched" else stacked
+        h, c = stacked[..., :out], stacked[..., out:]
+        return (h, c) if c.shape[-1] else h
+
+
+@dataclass(frozen=True)
+class Run:
+    """One direction of one layer after its forward pass: states (N, size) after each step, last (B, size)."""
+
+    layer: int
+    reverse: bool
+    cell: Cell
+    layout: Layout
+    states: Tensor
+    last: Tensor
+    factors: Tensor
+
+
+@torch.no_grad()
+def replay(
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    grad_output: Any,
+    grad_state: Any,
+    *,
+    probes: int = 4,
+    seed: int = 0,
+) -> list[Profile]:
+    """The gradient at every time step of a fused recurrent layer, one profile a layer and direction.
+
+    `inputs` are the module's arguments (x, hx=None) in any layout it takes; `grad_output` is dL/d(output) in
+    the output's layout (a PackedSequence or its data), `grad_state` dL/d(h_n), or a pair for an LSTM; None is
+    zero. Profiles come by layer, the forward direction first. TypeError for another module, ValueError for
+    shapes that do not fit and for `probes` < 1.
+    """
+    return sweep(module, inputs, grad_output, grad_state, probes=probes, seed=seed)[0]
+
+
+@torch.no_grad()
+def sweep(
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    grad_output: Any,
+    grad_state: Any,
+    *,
+    probes: int = 4,
+    seed: int = 0,
+) -> tuple[list[Profile], Scaled]:
+    """`replay`, and the gradient of the input as rows (N, D) that cannot underflow."""
+    if probes < 1:
+        raise ValueError(f"probes is {probes}, expected at least 1")
+    layout, stack = _forward(module, inputs)
+    cells = [run.cell for runs in stack for run in runs]
+    ends = layout.states(grad_state, cells)
+    shape = (sum(layout.sizes), len(stack[0]) * cells[0].out)
+    rows = ends[0].new_zeros(shape) if grad_output is None else layout.rows(grad_output)
+    if rows.shape != shape:
+        raise ValueError(f"grad_output has {tuple(rows.shape)} (rows, features), expected {shape}")
+    generator = _generator(seed)
+    profiles: list[Profile] = []
+    above = _scaled(rows)
+    for runs in reversed(stack):
+        parts = above.value.chunk(len(runs), -1)
+        last = ends[-len(runs) :]
+        del ends[-len(runs) :]
+        done = [
+            _backward(run, Scaled(part, above.exponent), end, _probes(probes, end, generator))
+            for run, part, end in zip(runs, parts, last, strict=True)
+        ]
+        profiles[:0] = [profile for profile, _ in done]
+        above = done[0][1] if len(done) == 1 else _add(done[0][1], done[1][1])
+    return profiles, above
+
+
+@torch.no_grad()
+def output(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    """What `module(*inputs)` returns, computed by the float64 replay (dropout off)."""
+    layout, stack = _forward(module, inputs)
+    runs = [run for level in stack for run in level]
+    out = runs[0].cell.out
+    rows = torch.cat([run.states[:, :out] for run in stack[-1]], -1)
+    return layout.sequence(rows), layout.state([run.last for run in runs], out)
+
+
+@torch.no_grad()
+def lyapunov(module: nn.Module, inputs: tuple[Any, ...], *, exponents: int = 1, seed: int = 0) -> float:
+    """The Lyapunov exponent of layer 0's state map along these inputs, nats a step; negative = it forgets.
+
+    (1/T) sum ln ||J_t q_(t-1)||, q renormalised at each step, mean over the batch; with `exponents` > 1 the
+    mean of that many largest ones (Benettin 1980). -inf when J is exactly singular on q, NaN when a state is
+    not finite. ValueError for more exponents than the state has coordinates.
+    """
+    run = next(_passes(module, inputs))[0]
+    if not 1 <= exponents <= run.cell.size:
+        raise ValueError(f"exponents is {exponents}, expected 1 to {run.cell.size}, the size of the state")
+    if not torch.isfinite(run.factors).all():
+        return float("nan")
+    shape = (run.layout.sizes[0], run.cell.size, exponents)
+    q = torch.linalg.qr(_normal(shape, _generator(seed))).Q.to(run.states.device)
+    total = q.new_zeros(())
+    for b, rows in run.layout.spans(reverse=False):
+        pushed = run.cell.push(run.factors[rows], q[:b].movedim(-1, 0)).movedim(0, -1)
+        q, r = torch.linalg.qr(pushed)
+        total += r.diagonal(dim1=-2, dim2=-1).abs().log().sum()
+    return float(total) / (sum(run.layout.sizes) * exponents)
+
+
+def horizon(carry_log: NDArray[np.float64]) -> tuple[float, float]:
+    """(slope, steps): how fast a carried gradient fades and how far it reaches.
+
+    The slope is Theil-Sen's, of `carry_log` against t, nats a step: positive where it shrinks going back,
+    negative where it grows. Steps = 3/|slope|, inf for slope 0; where the gradient is exactly zero from some
+    step on, no more than the steps it survives (slope inf if that is none). NaN for a single step, or where
+    the log is NaN.
+    """
+    log = np.asarray(carry_log, dtype=np.float64)
+    if log.size < 2 or np.isnan(log).any():
+        return float("nan"), float("nan")
+    t = np.flatnonzero(np.isfinite(log))
+    if t.size < 2:
+        return float("inf"), 0.0
+    reach = float(t.size - 1) if t.size < log.size else float("inf")
+    t = t[np.unique(np.linspace(0, t.size - 1, min(t.size, POINTS)).round().astype(int))]
+    i, j = np.triu_indices(t.size, 1)
+    slope = float(np.median((log[t[j]] - log[t[i]]) / (t[j] - t[i])))
+    return slope, min(3 / abs(slope) if slope else float("inf"), reach)
+
+
+def _layout(module: nn.RNNBase, x: Any) -> Layout:
+    device = next(module.parameters()).device
+    device = device if device.type in ("cpu", "cuda") else torch.device("cpu")  # float64 is needed
+    if isinstance(x, PackedSequence):
+        return Layout(tuple(x.batch_sizes.tolist()), "packed", x, device)
+    if x.dim() not in (2, 3):
+        raise ValueError(f"a recurrent layer takes an input of 2 or 3 dimensions, not {x.dim()}")
+    if x.dim() == 2:
+        return Layout((1,) * x.shape[0], "unbatched", None, device)
+    batch, steps = (x.shape[0], x.shape[1]) if module.batch_first else (x.shape[1], x.shape[0])
+    return Layout((batch,) * steps, "batch first" if module.batch_first else "time first", None, device)
+
+
+def _forward(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Layout, list[list[Run]]]:
+    stack = list(_passes(module, inputs))
+    return stack[0][0].layout, stack
+
+
+def _passes(module: nn.Module, inputs: tuple[Any, ...]) -> Iterator[list[Run]]:
+    """The forward pass, layer by layer; each yields one run a direction."""
+    if not isinstance(module, nn.RNNBase):
+        raise TypeError(f"replay takes nn.RNN, nn.LSTM or nn.GRU, not {type(module).__name__}")
+    x, hx = (*inputs, None)[:2]
+    layout = _layout(module, x)
+    directions = (False, True) if module.bidirectional else (False,)
+    cells = [cell(module, layer, r, layout.device) for layer in range(module.num_layers) for r in directions]
+    starts = layout.states(hx, cells)
+    rows = layout.rows(x)
+    for layer in range(module.num_layers):
+        first = layer * len(directions)
+        runs = [_unroll(layer, r, cells[first + r], layout, rows, starts[first + r]) for r in directions]
+        yield runs
+        rows = torch.cat([run.states[:, : run.cell.out] for run in runs], -1)
+
+
+def _unroll(layer: int, reverse: bool, cell: Cell, layout: Layout, x: Tensor, start: Tensor) -> Run:
+    drive, state = cell.drive(x), start.clone()
+    before, after = x.new_empty(len(x), cell.size), x.new_empty(len(x), cell.size)
+    tape = x.new_empty(len(x), cell.tape)
+    for b, rows in layout.spans(reverse):
+        before[rows] = state[:b]
+        state[:b], tape[rows] = cell.step(drive[rows], state[:b])
+        after[rows] = state[:b]
+    return Run(layer, reverse, cell, layout, after, state, cell.factors(tape, before, after))
+
+
+def _backward(run: Run, above: Scaled, end: Tensor, probes: Tensor) -> tuple[Profile, Scaled]:
+    """Carry the true gradient (slot 0) and the probes (slots 1 to P) back through one run."""
+    value, exponent = _scaled(torch.cat([end[None], probes]))  # (1+P, B, size), (1+P, B)
+    norm, power = (value.new_empty(len(value), len(run.states)) for _ in range(2))
+    seen = torch.empty_like(run.states)
+    for b, rows in reversed(run.layout.spans(run.reverse)):
+        d, e = value[:, :b], exponent[:, :b]
+        top = torch.maximum(e[0], above.exponent[rows])
+        d[0] *= torch.exp2(e[0] - top)[:, None]
+        d[0, :, : run.cell.out] += above.value[rows] * torch.exp2(above.exponent[rows] - top)[:, None]
+        e[0] = top
+        d, e = _scaled(d, e)
+        norm[:, rows], power[:, rows] = torch.linalg.vector_norm(d, dim=-1), e
+        seen[rows] = d[0]
+        value[:, :b], exponent[:, :b] = run.cell.pull(run.factors[rows], d), e
+    logs = (norm.log() + power * LN2).cpu().numpy()
+    return _profile(run, logs), _scaled(run.cell.pull_input(run.factors, seen), power[0])
+
+
+def _profile(run: Run, logs: NDArray[np.float64]) -> Profile:
+    """Sum the logs of the norms (1+P, N) over the sequences, by step and by distance from the end."""
+    sizes = np.array(run.layout.sizes)
+    steps = len(sizes)
+    step = np.repeat(np.arange(steps), sizes)
+    row = np.concatenate([np.arange(b) for b in sizes])
+    length = (sizes[:, None] > np.arange(sizes[0])).sum(0)
+    distance = step if run.reverse else length[row] - 1 - step
+    grid = np.full((len(logs), steps, sizes[0]), -np.inf)
+    grid[0, steps - 1 - step if run.reverse else step, row] = logs[0]
+    grid[1:, steps - 1 - distance, row] = logs[1:]
+    count = (len(logs) - 1) * sizes[::-1]  # sizes[k] sequences have more than k steps
+    with np.errstate(invalid="ignore"):  # a NaN stays one
+        state = np.logaddexp.reduce(2 * grid[0], axis=-1) / 2
+        carry = (np.logaddexp.reduce(2 * grid[1:], axis=(0, 2)) - np.log(count)) / 2
+        return Profile(run.layer, run.reverse, steps, state, carry - carry[-1])
+
+
+def _probes(count: int, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Random unit cotangents for every sequence, (count, B, size)."""
+    return nn.functional.normalize(_normal((count, *like.shape), generator), dim=-1).to(like.device)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator(device="cpu").manual_seed(seed)
+
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Drawn on the CPU: the same numbers for every device, and for any default device."""
+    return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+
+
+def _scaled(value: Tensor, exponent: Tensor | None = None) -> Scaled:
+    """The same rows with their largest element in [1/2, 1)."""
+    size = value.abs().amax(-1)
+    shift = torch.frexp(size).exponent.clamp(-1000, 1000).to(value.dtype)
+    total = shift if exponent is None else exponent + shift
+    return Scaled(value * torch.exp2(-shift)[..., None], torch.where(size == 0, ABSENT, total))
+
+
+def _add(a: Scaled, b: Scaled) -> Scaled:
+    top = torch.maximum(a.exponent, b.exponent)
+    left, right = (s.value * torch.exp2(s.exponent - top)[..., None] for s in (a, b))
+    return _scaled(left + right, top)
