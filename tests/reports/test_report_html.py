@@ -1,0 +1,161 @@
+"""The HTML report: self-contained, escaped, scoped, readable in both themes and by a screen reader."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from unvanish.reports import html
+from unvanish.reports._markup import Html, tag
+from unvanish.types import Diagnosis
+
+Build = Callable[[str], Diagnosis]
+EMPTY = {"meta", "br", "hr"}
+CSS = html.STYLE.read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """The tags, the attributes, the text, and whether every element is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_well_formed(diagnosis: Diagnosis) -> None:
+    page = Page(html.render(diagnosis))
+    assert not page.open
+    html.render(diagnosis).encode("utf-8")
+
+
+def test_nothing_is_fetched_and_nothing_runs(diagnosis: Diagnosis) -> None:
+    for name, attributes in Page(html.render(diagnosis)).tags:
+        assert name not in {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
+        assert not [a for a in attributes if a.startswith("on") or a in {"src", "href", "action"}]
+    assert "url(" not in CSS and "@import" not in CSS
+
+
+def test_names_are_escaped(example: Build) -> None:
+    shown = html.render(example("weird"))
+    assert "<script" not in shown
+    assert "&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;" in shown
+    assert "<script>alert('&')</script>" in Page(shown).text
+    assert "\x1b" not in shown and "\x00" not in shown
+
+
+def test_every_style_is_scoped() -> None:
+    bare = re.sub(r"/\*.*?\*/", "", CSS, flags=re.S)
+    bare = re.sub(r"@media[^{]*\{((?:[^{}]*\{[^{}]*\})*)\s*\}", r"\1", bare)
+    selectors = [s.strip() for group in re.findall(r"([^{}]+)\{", bare) for s in group.split(",")]
+    assert selectors and all(re.search(r"(^|\s)\.uv(?![a-z])|^\.uv-is-\w+$", s) for s in selectors)
+
+
+def test_a_fragment_is_one_element_without_page_styles(diagnosis: Diagnosis) -> None:
+    shown = html.fragment(diagnosis)
+    assert shown.startswith('<div class="uv ') and shown.endswith("</div>")
+    assert not re.search(r"<(html|head|body)[ >]", shown)
+    assert html.PAGE not in shown
+    assert not [a for _, a in Page(shown).tags if "id" in a]
+
+
+def test_notebooks_get_the_fragment(example: Build) -> None:
+    assert example("sick")._repr_html_() == html.fragment(example("sick"))
+
+
+def test_save_writes_the_page(example: Build, tmp_path: Path) -> None:
+    found = example("healthy")
+    assert found.save(tmp_path / "report.html").read_text(encoding="utf-8") == html.render(found)
+
+
+def test_headings_nest_and_charts_are_named(diagnosis: Diagnosis) -> None:
+    tags = Page(html.render(diagnosis)).tags
+    levels = [int(name[1]) for name, _ in tags if re.fullmatch(r"h[1-6]", name)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+    drawings = [a for name, a in tags if name == "svg" or a.get("role") == "img"]
+    assert all(a.get("role") == "img" and a.get("aria-label") for a in drawings)
+
+
+def test_sick_shows_everything(example: Build) -> None:
+    text = Page(html.render(example("sick"))).text
+    for words in (
+        "The gradient vanishes: it loses 18.9 decades",
+        "-18.9",
+        "contracting-activation",
+        "confirmed with the slopes set to 1",
+        "information-collapse",
+        "swap-activation(to=Tanh, gain=1.467) on 30 sites",
+        "and 26 more",
+        "57 more: 29 Linear, 28 Sigmoid",
+        "no module runs through time",
+        "the batch was standard normal noise",
+    ):
+        assert words in text
+
+
+def test_folds_keep_their_rows(example: Build) -> None:
+    text = Page(html.render(example("sick"))).text
+    assert all(f"layers.{i}.act" in text for i in range(30))
+
+
+def test_a_page_stays_small(example: Build) -> None:
+    assert len(html.render(example("thousands"))) < 2_000_000
+
+
+def test_no_number_in_a_drawing_is_broken(diagnosis: Diagnosis) -> None:
+    for name, attributes in Page(html.render(diagnosis)).tags:
+        if name in {"path", "line", "circle", "text", "rect"}:
+            geometry = " ".join(
+                attributes.get(a) or "" for a in ("d", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy")
+            )
+            assert not re.search(r"nan|inf", geometry)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_contrast_of_every_ink_on_every_ground(theme: int) -> None:
+    pairs = re.findall(r"--(\w+): light-dark\((#\w{6}), (#\w{6})\)", CSS)
+    colours = {name: (light, dark)[theme] for name, light, dark in pairs}
+    grounds, inks = (
+        ("page", "card", "sunk"),
+        ("ink", "quiet", "loss", "gain", "error", "warning", "note", "good"),
+    )
+    for ink in inks:
+        for ground in grounds:
+            low, high = sorted((luminance(colours[ink]), luminance(colours[ground])))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, ground)
+
+
+def test_tag_escapes_all_but_markup() -> None:
+    assert tag("p", "<", Html("<b>"), title='"<') == '<p title="&quot;&lt;">&lt;<b></p>'
+    assert tag("p", " a ", None, ["b", [" c"]], class_=None) == "<p> a b c</p>"
+    assert tag("meta", charset="utf-8") == '<meta charset="utf-8"/>'
