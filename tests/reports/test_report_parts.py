@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from unvanish.ledger import Ledger, Row, ledger
 
 from unvanish.reports._bars import ASCII, Scale, sparkline
-from unvanish.reports._figures import ticks
+from unvanish.reports._figures import _sampled, ticks
 from unvanish.reports._fold import Fold, fold
 from unvanish.reports._headline import remaining
 from unvanish.reports._series import depth, thinned, times
@@ -197,3 +197,10 @@ def test_reports_need_no_torch() -> None:
     code = f"{imports}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_long_curves_keep_their_dips() -> None:
+    values = np.zeros(5000)
+    values[1234] = -3.0
+    shown = _sampled(values)
+    assert 1234 in shown and {0, 4999} <= set(shown) and len(shown) <= 802

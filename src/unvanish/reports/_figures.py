@@ -154,14 +154,26 @@ def _ends(frame: Frame, ends: tuple[str, str]) -> list[Html]:
 
 
 def _curve(series: Series, frame: Frame, names: Sequence[str]) -> list[Html | None]:
-    index = np.unique(np.linspace(0, frame.count - 1, min(frame.count, POINTS)).round().astype(int))
-    points = [(int(i), float(series.values[i])) for i in index]
+    points = [(i, float(series.values[i])) for i in _sampled(series.values)]
     out: list[Html | None] = [tag("path", d=_path(points, frame), class_=f"uv-line uv-{series.style}")]
     seen = "" if len(points) <= 64 else " uv-unseen"
     style = f"uv-{series.style}{seen}"
     out += [_point(i, v, style, frame, f"{clean(names[i])}: {series.name}") for i, v in points]
     lost = [frame.x(i) for i, v in points if v == -math.inf]
+    if lost:
+        x, y = min(lost), frame.floor - 16
+        out.append(tag("text", "no gradient", x=x, y=y, text_anchor="middle", class_="uv-lost"))
     return [*out, *(_cross(x, frame.floor) for x in lost)]
+
+
+def _sampled(values: Curve) -> list[int]:
+    """At most some 800 places: of each stretch the lowest and the highest, so that no dip or peak is lost."""
+    if len(values) <= POINTS:
+        return list(range(len(values)))
+    stretches = np.array_split(np.arange(len(values)), POINTS)
+    filled = np.where(np.isnan(values), 0.0, values)
+    ends = [int(part[pick(filled[part])]) for part in stretches for pick in (np.argmin, np.argmax)]
+    return sorted({0, len(values) - 1, *ends})
 
 
 def _path(points: Sequence[tuple[int, float]], frame: Frame) -> str:

@@ -20,7 +20,6 @@ from unvanish.reports._headline import Headline, account, counts, headline, rema
 from unvanish.reports._markup import Content, Html, tag
 from unvanish.reports._series import depth, times
 from unvanish.reports._words import (
-    amount,
     by_reason,
     capped,
     clean,
@@ -204,9 +203,9 @@ def _reasons(title: str, verdicts: Sequence[Verdict], level: int) -> Html | None
 def _footer(diagnosis: Diagnosis) -> Html:
     trace = diagnosis.trace
     torch = f" with torch {clean(trace.facts['torch'])}" if trace.facts.get("torch") else ""
-    places = amount(sum(site.role == "node" for site in trace.sites))
+    places = sum(site.role == "node" for site in trace.sites)
     told = (
-        f"unvanish {__version__}{torch}. Measured in one batch, forward and backward, at {places} places:"
+        f"unvanish {__version__}{torch}. Measured in one batch, forward and backward, at {places:,} places:"
         " norms of gradients and activations, judged as ratios, so the scale of the loss changes nothing."
     )
     return tag("footer", tag("p", told))
