@@ -11,7 +11,6 @@ from unvanish import config
 from unvanish.config import Config, ConfigError
 from unvanish.registry import Rule
 
-
 CODES = ("ACT001", "ACT002", "INI001")
 
 

@@ -1,0 +1,60 @@
+"""The command `unvanish`: one file a command, and everything heavy is imported when a command runs.
+
+Notable:
+- Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 the call was wrong, 130 stopped with Ctrl-C.
+- `unvanish --help` imports neither torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from unvanish import __version__
+from unvanish.cli.check import check
+from unvanish.cli.errors import CallError, show, show_fault
+from unvanish.cli.pages import demo, explain, rules
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="unvanish",
+    help="Finds where a deep network loses its gradient, names the cause, and says what to do.",
+    epilog="Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 the call was wrong.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (check, explain, rules, demo):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"unvanish {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
+
+
+def main() -> None:
+    """Run the command line; ends the process with the exit code."""
+    try:
+        app(prog_name="unvanish")
+    except CallError as error:
+        show(error)
+        sys.exit(error.code)
+    except Exception as error:
+        show_fault(error)
+        sys.exit(2)

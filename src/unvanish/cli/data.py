@@ -1,0 +1,155 @@
+"""The batch of a check: from the user's code, from a .pt file, or random with a stated assumption.
+
+Notable:
+- `--data` may name a batch, a function that returns one, or anything to iterate; its first batch is taken.
+- A .pt file is data: it is loaded with weights_only, no code runs from it.
+- Several inputs are passed under the names of forward's arguments.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unvanish.cli import reference
+from unvanish.cli.errors import CallError, their_code
+from unvanish.cli.model import Batch, Subject
+from unvanish.registry import suggest
+
+DTYPES = {
+    "float": "float32",
+    "double": "float64",
+    "half": "float16",
+    "bfloat16": "bfloat16",
+    "long": "int64",
+}
+
+
+def load(text: str) -> Any:
+    """The batch that `--data` names; CallError says which part of the text is wrong."""
+    if text.endswith((".pt", ".pth")):
+        return _saved(Path(text))
+    if ":" not in text and not text.endswith(".py"):
+        raise CallError(f"--data {text!r} is neither FILE.py:callable nor FILE.pt")
+    value = reference.load(text, "--data")
+    if callable(value) and not isinstance(value, Iterable):
+        value = reference.called(value, text, "--data", "a batch, or batches to iterate over")
+    return _first(value, text)
+
+
+def random(subject: Subject, inputs: Sequence[str], dtypes: Sequence[str], size: int, seed: int) -> Batch:
+    """A random batch of the shapes in `--input`, or of the model's own where it has one."""
+    shapes = [_shape(text) for text in inputs]
+    if subject.random_batch is not None and len(shapes) < 2 and not dtypes:
+        return subject.random_batch(size, seed, shapes[0] if shapes else None)
+    kinds = _kinds(subject.model, len(shapes), dtypes)
+    names = ["input"] if len(shapes) == 1 else _names(subject.model, len(shapes))
+    values, told = {}, []
+    for index, (name, shape, kind) in enumerate(zip(names, shapes, kinds, strict=True)):
+        values[name], how = _made(subject.model, (size, *shape), kind, seed + index, index)
+        told.append(f"{name} is random: {how}, shape {(size, *shape)}, seed {seed + index}")
+    return Batch(next(iter(values.values())) if len(shapes) == 1 else values, tuple(told))
+
+
+def _saved(path: Path) -> Any:
+    import torch
+
+    if not path.is_file():
+        raise CallError(f"--data: there is no file {path}{reference.nearest_file(path)}")
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        advice = "save plain tensors, torch.save((x, y), 'batch.pt'), or give FILE.py:callable"
+        raise CallError(f"--data {path} holds more than tensors and is not opened; {advice}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CallError(f"--data {path} is not a file that torch.save wrote, or it is damaged") from error
+    if isinstance(value, Mapping) and any("." in str(key) for key in value):
+        first = next(iter(value))
+        raise CallError(f"--data {path} looks like a state_dict (it has {first!r}), not like a batch")
+    if not isinstance(value, torch.Tensor | Mapping | tuple | list):
+        raise CallError(f"--data {path} holds {type(value).__name__!r}, not a tensor, (x, y) or a dict")
+    return _tensors(value)
+
+
+def _first(value: Any, text: str) -> Any:
+    """A batch as it is, or the first one of what can be iterated; arrays become tensors."""
+    import torch
+
+    if isinstance(value, torch.Tensor | Mapping | tuple) or _is_array(value):
+        return _tensors(value)
+    if isinstance(value, list) and all(isinstance(v, torch.Tensor) or _is_array(v) for v in value):
+        return _tensors(value)
+    if not isinstance(value, Iterable):
+        gave = f"gave {type(value).__name__!r} where a tensor, (x, y), a dict or a DataLoader is needed"
+        raise CallError(f"--data {text} {gave}")
+    with their_code(f"--data {text}: taking its first batch"):
+        for batch in value:
+            return _tensors(batch)
+    raise CallError(f"--data {text} is empty: it yields no batch")
+
+
+def _is_array(value: Any) -> bool:
+    import numpy as np
+
+    return isinstance(value, np.ndarray)
+
+
+def _tensors(batch: Any) -> Any:
+    """The batch with NumPy arrays as tensors, and mappings and lists as plain dicts and tuples."""
+    import torch
+
+    if isinstance(batch, Mapping):
+        return {key: _tensors(value) for key, value in batch.items()}
+    if type(batch) in (list, tuple):
+        return tuple(_tensors(value) for value in batch)
+    return torch.from_numpy(batch) if _is_array(batch) else batch
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.replace("x", ",").split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise CallError(f"--input {text!r} is no shape; write it without the batch, as in --input 3,224,224")
+    return tuple(map(int, parts))
+
+
+def _kinds(model: Any, count: int, dtypes: Sequence[str]) -> list[str]:
+    """A dtype for each input: as given, the last for the rest; ids where the model begins with a table."""
+    import torch
+
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            names = ", ".join(DTYPES)
+            raise CallError(f"--dtype {dtype!r} is not known{suggest(dtype, DTYPES)}; there are {names}")
+    if len(dtypes) > count:
+        raise CallError(f"--dtype is given {len(dtypes)} times for {count} of --input")
+    if not dtypes:
+        own = (m for m in model.modules() if next(m.parameters(recurse=False), None) is not None)
+        first = next(own, None)
+        dtypes = ["long" if isinstance(first, torch.nn.Embedding) else "float"]
+    return [*dtypes, *[dtypes[-1]] * (count - len(dtypes))]
+
+
+def _names(model: Any, count: int) -> list[str]:
+    """The names of the first arguments of forward, under which several inputs are passed."""
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = [p.name for p in inspect.signature(model.forward).parameters.values() if p.kind in plain]
+    if len(names) < count:
+        takes = f"{type(model).__name__}.forward names {len(names)} ({', '.join(names) or 'none'})"
+        raise CallError(f"--input is given {count} times, {takes}; give the batch with --data")
+    return names[:count]
+
+
+def _made(model: Any, shape: tuple[int, ...], kind: str, seed: int, index: int) -> tuple[Any, str]:
+    """A random tensor and how it was made: token ids below the model's table, or standard normal numbers."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    if kind != "long":
+        dtype = getattr(torch, DTYPES[kind])
+        return torch.randn(shape, generator=generator).to(dtype), f"standard normal {DTYPES[kind]}"
+    tables = [m.num_embeddings for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+    below = tables[min(index, len(tables) - 1)] if tables else 2
+    return torch.randint(below, shape, generator=generator), f"ids below {below}"

@@ -1,0 +1,91 @@
+"""What the command line says when it cannot go on: one line, after the traceback of the user's own code."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+OWN = str(Path(__file__).resolve().parents[1])
+PLUMBING = (OWN, "<frozen importlib", "importlib/__init__.py", "torch/nn/modules/module.py")
+
+
+class CallError(Exception):
+    """The call was wrong: a line for stderr, the traceback of the user's code if it raised, the exit code."""
+
+    def __init__(self, message: str, trace: str = "", code: int = 2) -> None:
+        super().__init__(message)
+        self.trace = trace
+        self.code = code
+
+
+def show(error: CallError) -> None:
+    """Write the error to stderr: the user's traceback first, the one line last."""
+    if error.trace:
+        print(error.trace, file=sys.stderr)
+    print(f"unvanish: {error}", file=sys.stderr)
+
+
+def show_fault(error: BaseException) -> None:
+    """Write an error of unvanish itself to stderr, in full."""
+    traceback.print_exception(error)
+    print("unvanish: this is a fault of unvanish itself; please report the lines above", file=sys.stderr)
+
+
+def stoppable(command: Callable[P, R]) -> Callable[P, R]:
+    """A command that ends with one line and exit code 130 on Ctrl-C."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise CallError("stopped with Ctrl-C", code=130) from None
+
+    return run
+
+
+@contextmanager
+def their_code(doing: str) -> Iterator[None]:
+    """Turn what the user's code raises into a CallError with its traceback; `doing` begins the line."""
+    try:
+        yield
+    except CallError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise CallError(f"{doing} raised {told(error)}", own_traceback(error)) from error
+
+
+def told(error: BaseException) -> str:
+    """An exception in one line: its type, its first line of text, and the place in the user's files."""
+    text = str(error).strip().partition("\n")[0]
+    frames = [f for f in _own(traceback.extract_tb(error.__traceback__)) if not _is_library(f.filename)]
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
+
+
+def own_traceback(error: BaseException) -> str:
+    """The traceback without the frames of unvanish and of the import and module-call plumbing."""
+    full = traceback.TracebackException.from_exception(error)
+    part: traceback.TracebackException | None = full
+    while part is not None:
+        part.stack = _own(part.stack)
+        part = part.__cause__ or part.__context__
+    return "".join(full.format()).rstrip()
+
+
+def _is_library(file: str) -> bool:
+    return "site-packages" in file or file.startswith((sysconfig.get_path("stdlib"), "<"))
+
+
+def _own(frames: traceback.StackSummary) -> traceback.StackSummary:
+    kept = [f for f in frames if not any(place in f.filename.replace("\\", "/") for place in PLUMBING)]
+    return traceback.StackSummary.from_list(kept)

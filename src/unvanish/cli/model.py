@@ -1,0 +1,84 @@
+"""MODEL on the command line: a reference to the user's code, or a name that timm or Transformers knows.
+
+Notable:
+- A reference may name a module, a class, or a function that returns a module, (model, batch),
+  (model, batch, loss) or a `types.Case`; what it brings along is used unless the call says otherwise.
+- `timm:` and `hf:` models are built from their configuration with random weights; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from unvanish.cli import reference
+from unvanish.cli.errors import CallError
+from unvanish.types import Case
+
+FORMS = "file.py:callable, package.module:callable, timm:NAME or hf:NAME"
+RETURNS = "a torch.nn.Module, (model, batch) or (model, batch, loss)"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as `check` takes it, and sentences that say what was made up for it."""
+
+    value: Any
+    assumptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to check and what came with it: a batch, a loss, options of `check`.
+
+    `random_batch(size, seed, shape)` makes a batch that suits the model; shape None: the model's own.
+    """
+
+    name: str
+    model: Any
+    batch: Any = None
+    loss: Any = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    random_batch: Callable[[int, int, tuple[int, ...] | None], Batch] | None = None
+
+
+def load(text: str) -> Subject:
+    """The subject that MODEL names; CallError says which part of it is wrong and what would be right."""
+    kind, _, name = text.partition(":")
+    if kind in ("timm", "hf"):
+        from unvanish.cli import architectures
+
+        return architectures.timm(name) if kind == "timm" else architectures.hf(name)
+    if ":" not in text and not text.endswith(".py"):
+        raise CallError(f"MODEL {text!r} is none of {FORMS}{_hint(text)}")
+    return subject(text, reference.load(text, "MODEL"))
+
+
+def subject(text: str, value: Any) -> Subject:
+    """The subject that a named object stands for: itself, or what it returns when it is called."""
+    import torch
+
+    if not isinstance(value, torch.nn.Module | Case | tuple) and callable(value):
+        value = reference.called(value, text, "MODEL", RETURNS)
+    if isinstance(value, Case):
+        return Subject(text, _module(value.model, text), value.batch, value.loss, value.options)
+    if isinstance(value, tuple) and 2 <= len(value) <= 3:
+        return Subject(text, _module(value[0], text), *value[1:])
+    return Subject(text, _module(value, text))
+
+
+def _hint(text: str) -> str:
+    place, dot, name = text.rpartition(".")
+    if name in ("yaml", "yml"):
+        return "; models from YAML are not available in this version"
+    return f"; did you mean '{place}:{name}'?" if dot and place and name.isidentifier() else ""
+
+
+def _module(value: Any, text: str) -> Any:
+    import torch
+
+    if not isinstance(value, torch.nn.Module):
+        kind = f"a tuple of {len(value)}" if isinstance(value, tuple) else f"{type(value).__name__!r}"
+        raise CallError(f"MODEL {text} gave {kind} where {RETURNS} is needed")
+    return value
