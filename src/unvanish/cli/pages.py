@@ -51,8 +51,9 @@ def rules() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    heads = ("code", "name", "detects", "needs", "settings")
-    table = Table(*heads, box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for head in ("code", "name", "detects", "needs", "settings"):
+        table.add_column(head, no_wrap=head in ("code", "name"))
     for rule in found:
         table.add_row(*_row(rule))
     Console(highlight=False, markup=False).print(table)
