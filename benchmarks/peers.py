@@ -80,7 +80,8 @@ def adam(optimizer: Any, places: dict[int, str], held: dict[str, nn.Parameter]) 
         own = [p for p in held.values() if p.requires_grad]
     else:
         own = [held[places[id(p)]] for g in optimizer.param_groups for p in g["params"] if id(p) in places]
-    return torch.optim.Adam(own, lr=1e-3)
+    half = any(p.dtype == torch.float16 for p in own)  # where Adam's epsilon is 0
+    return torch.optim.SGD(own, lr=1e-3) if half else torch.optim.Adam(own, lr=1e-3)
 
 
 def one_step(model: nn.Module, batch: Any, loss: Any, optimizer: torch.optim.Optimizer) -> Step:
