@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import unvanish
+from unvanish.types import Finding
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
@@ -162,6 +165,22 @@ def test_only_picks_seeds_of_one_fault():
 def test_a_crash_of_the_tool_is_kept(monkeypatch):
     monkeypatch.setattr("benchmarks.examination.others", lambda example: 1 / 0)
     assert "ZeroDivisionError" in examine(0, Questions(ours=False)).error
+
+
+class Said:
+    """What stands in for a diagnosis: always the same finding."""
+
+    findings = (Finding("ACT001", "saturated-activation", "warning", "made up", sites=("layer0",)),)
+
+    def codes(self):
+        return tuple(f.code for f in self.findings)
+
+
+def test_our_column_is_filled_from_check(monkeypatch):
+    monkeypatch.setitem(vars(unvanish), "check", lambda *arguments, **options: Said())
+    verdict = examine(0, Questions(scales=True, others=False))
+    assert verdict.error == "" and verdict.first == "ACT001" and verdict.codes == ("ACT001",)
+    assert verdict.scale_free is True and scoreboard.named_first(verdict) is (verdict.fault == "ACT001")
 
 
 def test_the_generator_does_not_import_unvanish():
