@@ -15,11 +15,18 @@ from benchmarks import peers
 from benchmarks.nets import Sample, sample, scaled
 
 SCALES = (1e6, 1e-6)
+CRASHED: dict[str, dict[str, Any]] = {
+    "ours": {"codes": ("crash",), "first": "crash"},
+    "at_scales": {"scales": {"crash": ("crash at another scale",)}},
+}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was said about one network, ready for JSON; `codes` is None where unvanish did not run."""
+    """What was said about one network, ready for JSON; `codes` is None where unvanish was not asked.
+
+    A crash of `check` is a wrong answer: codes ("crash",), a miss on a sick net, an alarm on a healthy one.
+    """
 
     seed: int
     family: str
@@ -81,6 +88,7 @@ def examine(seed: int, questions: Questions) -> Verdict:
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 said = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
                 answers["error"] = f"{part.__name__}: {said}"[:400]
+                answers.update(CRASHED.get(part.__name__, {}))
     return Verdict(seed, example.family, example.fault, description=plain(example.description), **answers)
 
 

@@ -120,8 +120,6 @@ def confusion(verdicts: Sequence[Verdict]) -> Sheet:
 
 def wrongly(verdict: Verdict) -> str:
     """What was said instead: the first finding, and whether the planted code came later."""
-    if verdict.error:
-        return "crash"
     first = verdict.first or "nothing"
     return f"{first} (planted found later)" if verdict.fault and found(verdict) else first
 

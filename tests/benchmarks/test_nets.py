@@ -183,6 +183,16 @@ def test_our_column_is_filled_from_check(monkeypatch):
     assert verdict.scale_free is True and scoreboard.named_first(verdict) is (verdict.fault == "ACT001")
 
 
+@pytest.mark.parametrize("seed", [0, 500_000])
+def test_a_crash_of_check_is_a_wrong_answer(monkeypatch, seed):
+    monkeypatch.setitem(vars(unvanish), "check", lambda *arguments, **options: 1 / 0)
+    verdict = examine(seed, Questions(scales=True, others=False))
+    assert "ZeroDivisionError" in verdict.error and verdict.scale_free is False
+    assert (
+        scoreboard.alarmed(verdict) and not scoreboard.named_first(verdict) and not scoreboard.found(verdict)
+    )
+
+
 def test_the_generator_does_not_import_unvanish():
     code = "import sys, benchmarks.nets, benchmarks.peers; sys.exit('unvanish' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
