@@ -1,0 +1,96 @@
+"""A folder is a registry, a signature is its settings: rules and reports are found by being there."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from unvanish.types import Case, Finding, Trace
+
+RULE_FILE = re.compile(r"^([a-z]{3}\d{3})_([a-z0-9_]+)$")
+REPORTS = {".txt": "text", ".json": "json", ".html": "html"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: code, name, what it needs, its documentation page, and its functions."""
+
+    code: str
+    name: str
+    module: ModuleType
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What a trace must hold: any of static, step, history, time, attention, precision."""
+        return frozenset(self.module.NEEDS)
+
+    @property
+    def explains(self) -> frozenset[str]:
+        """Codes of findings that are consequences of this one where both are found."""
+        return frozenset(getattr(self.module, "EXPLAINS", ()))
+
+    @property
+    def page(self) -> str:
+        """The rule's documentation, its file's docstring."""
+        return inspect.cleandoc(self.module.__doc__ or "")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments of the rule's `check`, with their defaults."""
+        parameters = inspect.signature(self.module.check).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def check(self, trace: Trace, **settings: Any) -> list[Finding]:
+        """The findings of this rule on a trace; raises NotApplicable with a reason."""
+        return list(self.module.check(trace, **settings))
+
+    def case(self, which: str) -> Case:
+        """The rule's `sick` or `healthy` model."""
+        build: Callable[[], Case] = getattr(self.module, which)
+        return build()
+
+
+@cache
+def rules() -> Mapping[str, Rule]:
+    """Every rule by code, in the order of the codes."""
+    import unvanish.rules as folder
+
+    found = {}
+    for info in pkgutil.iter_modules(folder.__path__):
+        match = RULE_FILE.match(info.name)
+        if match:
+            code, name = match[1].upper(), match[2].replace("_", "-")
+            found[code] = Rule(code, name, importlib.import_module(f"{folder.__name__}.{info.name}"))
+    return dict(sorted(found.items()))
+
+
+def rule(key: str) -> Rule:
+    """A rule by its code or its name; KeyError suggests the nearest one."""
+    table = rules()
+    names = {r.name: r for r in table.values()}
+    found = table.get(key.upper()) or names.get(key.lower())
+    if found is None:
+        raise KeyError(f"no rule {key!r}{suggest(key, [*table, *names])}; `unvanish rules` lists them")
+    return found
+
+
+def report(suffix: str) -> ModuleType:
+    """The report module for a file ending (.txt, .json, .html)."""
+    if suffix not in REPORTS:
+        raise ValueError(f"no report for files ending in {suffix!r}; use one of {', '.join(REPORTS)}")
+    return importlib.import_module(f"unvanish.reports.{REPORTS[suffix]}")
+
+
+def suggest(wrong: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` with the nearest known word, or an empty text."""
+    by_case = {k.casefold(): k for k in known}
+    near = difflib.get_close_matches(wrong.casefold(), by_case, n=1, cutoff=0.5)
+    return f"; did you mean {by_case[near[0]]!r}?" if near else ""

@@ -1,0 +1,257 @@
+"""The nouns: sites, traces, findings, remedies, diagnoses. Data only; NumPy is the one dependency.
+
+Notable:
+- A `Trace` is a dense array [step, site, statistic]; NaN means "not measured", -inf in a log means "exactly zero".
+- Norms are natural logarithms of float64 norms (`*_log`), so a gradient of 1e-400 is still a number.
+- Verdicts never read an absolute gradient: only differences of logs, which the scale of the loss cannot move.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Severity = Literal["note", "warning", "error"]
+Direction = Literal["vanishing", "exploding", "blocked", "none"]
+Safety = Literal["exact", "retrain", "advice"]
+Role = Literal["node", "parameter", "step", "input", "output"]
+
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+
+STATISTICS: dict[str, str] = {
+    "forward_rms": "root mean square of the activation",
+    "forward_max": "largest absolute activation",
+    "spread": "||h - mean over samples|| / ||h||, 0 when all samples look alike",
+    "cosine": "mean cosine between the samples of the batch",
+    "token_cosine": "mean cosine between the tokens of a sample (activations of shape B, T, D)",
+    "forward_nonfinite": "share of NaN or infinite activations",
+    "backward_log": "ln of the L2 norm of dL/d(activation), float64; -inf when exactly zero",
+    "backward_zero": "share of exact zeros in dL/d(activation)",
+    "backward_nonfinite": "share of NaN or infinite elements in dL/d(activation)",
+    "slope_sq": "<phi'^2>, the mean square slope of an activation function",
+    "saturated": "share of units and samples with |phi'| < 0.05 max phi'",
+    "dead": "share of units whose slope is zero for every sample and position",
+    "dead_pinned": "share of units whose slope is zero because the bias alone holds them there",
+    "pre_input_share": "share of the pre-activation's power that the input's scale explains",
+    "weight_log": "ln sqrt(||W||_F^2 / n_out): the weights' part of the backward gain",
+    "weight_rms": "root mean square of the weights",
+    "weight_twins": "share of output units whose incoming weights equal another unit's",
+    "gradient_log": "ln of the L2 norm of dL/d(parameter)",
+    "gradient_zero": "share of exact zeros in dL/d(parameter)",
+    "gradient_nonfinite": "share of NaN or infinite elements in dL/d(parameter)",
+    "flushed": "share of gradient elements below the dtype's smallest number at its best loss scale",
+    "overflowed": "share of gradient elements above the dtype's largest number",
+    "entropy": "attention entropy / ln T, mean over heads and queries",
+    "logit_max": "largest |attention logit|",
+    "query_value_log": "ln(||g_q|| / ||g_v||): the queries' gradient against the values'",
+    "state_log": "ln ||dL/dh_t||, the whole gradient that reaches the state of a step",
+    "carry_log": "ln of the gain of a gradient carried from the last step to this one",
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place in the network: a module's path, its kind, which call of it, and plain facts about it.
+
+    `role` says what kind of row this is: "node" (an operation of the autograd graph), "parameter",
+    "step" (one time step of a recurrence), "input" or "output".
+    """
+
+    path: str
+    kind: str
+    call: int = 0
+    role: Role = "node"
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The name shown to people: the path, its kind, and the call where there is more than one."""
+        name = self.path or "(model)"
+        return f"{name}[{self.call}]" if self.call else name
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A chain of dominators: every gradient path from the loss to `target` crosses each of `sites`.
+
+    `sites` are indices into `Trace.sites`, ordered from the loss to the target.
+    """
+
+    name: str
+    kind: Literal["depth", "time"]
+    sites: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What was measured: `values[step, site, statistic]`, NaN where nothing was measured."""
+
+    sites: tuple[Site, ...]
+    values: NDArray[np.float64]
+    axes: tuple[Axis, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    statistics: tuple[str, ...] = tuple(STATISTICS)
+
+    def __post_init__(self) -> None:
+        expected = (len(self.sites), len(self.statistics))
+        if self.values.ndim != 3 or self.values.shape[1:] != expected:
+            raise ValueError(f"trace values have shape {self.values.shape}, expected (steps, {expected[0]}, {expected[1]})")
+
+    def column(self, statistic: str, step: int = -1) -> NDArray[np.float64]:
+        """One statistic for every site, shape (sites,); KeyError names an unknown statistic."""
+        if statistic not in self.statistics:
+            raise KeyError(f"no statistic {statistic!r}; there are {', '.join(self.statistics)}")
+        return self.values[step, :, self.statistics.index(statistic)]
+
+    def value(self, site: int, statistic: str, step: int = -1) -> float:
+        """One number; NaN when it was not measured."""
+        return float(self.values[step, site, self.statistics.index(statistic)])
+
+    def where(self, role: Role | None = None, **facts: Any) -> list[int]:
+        """Indices of the sites with this role whose facts equal the given ones."""
+        return [
+            i
+            for i, site in enumerate(self.sites)
+            if (role is None or site.role == role) and all(site.facts.get(k) == v for k, v in facts.items())
+        ]
+
+    def depth(self) -> Axis | None:
+        """The main depth axis, the longest one, or None where the model has none."""
+        axes = [axis for axis in self.axes if axis.kind == "depth"]
+        return max(axes, key=lambda axis: len(axis.sites), default=None)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One number behind a finding, with its unit and the limit it was held against."""
+
+    name: str
+    value: float | str
+    unit: str = ""
+    limit: str = ""
+    site: str = ""
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A change that would help, as data: which cure, where, with what, how safe, and why."""
+
+    cure: str
+    targets: tuple[str, ...]
+    why: str
+    safety: Safety = "retrain"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A named fault: what was found, where, the numbers, the cause in one sentence, and the remedies.
+
+    `confirmed` is True when removing the cause on a copy restored the flow, False when that was tried
+    and did not, None when no experiment was made. `consequences` are findings that this one explains.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    cause: str
+    sites: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
+    direction: Direction = "none"
+    weight: float = 0.0
+    confirmed: bool | None = None
+    experiment: str = ""
+    consequences: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A rule that found nothing: it passed, or it did not apply, or it was skipped; `reason` says why."""
+
+    code: str
+    name: str
+    reason: str
+
+
+class NotApplicable(Exception):
+    """Raised by a rule's `check` when the trace holds nothing for it to judge; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The outcome of `check`: findings worst first, and what passed, did not apply or was skipped."""
+
+    findings: tuple[Finding, ...]
+    trace: Trace
+    passed: tuple[Verdict, ...] = ()
+    not_applicable: tuple[Verdict, ...] = ()
+    skipped: tuple[Verdict, ...] = ()
+    subject: str = "model"
+    seconds: float = math.nan
+
+    @property
+    def healthy(self) -> bool:
+        """True when nothing at or above "warning" was found."""
+        return not self.at_least("warning")
+
+    def at_least(self, severity: Severity) -> tuple[Finding, ...]:
+        """The findings at or above a severity."""
+        floor = SEVERITIES.index(severity)
+        return tuple(f for f in self.findings if SEVERITIES.index(f.severity) >= floor)
+
+    def codes(self, severity: Severity = "warning") -> tuple[str, ...]:
+        """Codes of the findings and of their consequences, worst first, without repeats."""
+        return tuple(dict.fromkeys(f.code for f in self.walk() if SEVERITIES.index(f.severity) >= SEVERITIES.index(severity)))
+
+    def walk(self) -> Iterator[Finding]:
+        """Every finding, each followed by its consequences."""
+
+        def down(findings: Sequence[Finding]) -> Iterator[Finding]:
+            for finding in findings:
+                yield finding
+                yield from down(finding.consequences)
+
+        return down(self.findings)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the report in the format of the file's ending (.html, .json, .txt); returns the path."""
+        from unvanish.registry import report
+
+        target = Path(path)
+        text = report(target.suffix).render(self)
+        partial = target.with_name(target.name + ".partial")
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(target)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise OSError(f"cannot write the report {target}: {error.strerror or error}") from error
+        return target
+
+    def __str__(self) -> str:
+        from unvanish.registry import report
+
+        return str(report(".txt").render(self))
+
+    def _repr_html_(self) -> str:
+        from unvanish.registry import report
+
+        return str(report(".html").fragment(self))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small model with a batch and a loss, on which a rule must fire (`sick`) or stay silent (`healthy`)."""
+
+    model: Any
+    batch: Any
+    loss: Any = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    story: str = ""
