@@ -1,0 +1,161 @@
+"""One exact backward, with a norm read wherever one is wanted, at any depth.
+
+Notable:
+- `torch.autograd.grad` leaves every `.grad` alone; pre-hooks on graph nodes see the whole gradient there.
+- Where a gradient leaves the comfortable range of its dtype at a cut, it is multiplied by a power of two, and
+  the exponent is remembered for the segment below: 1e-400 is still a number, and nothing is rounded for it.
+- Edges that lead out of a segment to something shared scale back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unvanish.probes.graph import Graph, Node
+from unvanish.probes.measures import log_norm
+
+LN2 = math.log(2.0)
+COMFORT = {torch.float16: 4, torch.bfloat16: 60, torch.float32: 60, torch.float64: 500}
+
+
+@dataclass
+class Flow:
+    """What a backward showed: by node ln||gradient||, share of zeros and of non-finite elements; by parameter."""
+
+    log: dict[int, float] = field(default_factory=dict)
+    zero: dict[int, float] = field(default_factory=dict)
+    nonfinite: dict[int, float] = field(default_factory=dict)
+    parts: dict[int, tuple[float, ...]] = field(default_factory=dict)  # per output of a node
+    gradients: dict[str, Tensor | None] = field(default_factory=dict)
+    exponents: dict[str, int] = field(default_factory=dict)  # true gradient = gradient * 2**-exponent
+    held: dict[Any, tuple[Tensor, int]] = field(default_factory=dict)  # gradients of held tensors
+
+
+class Backward:
+    """A backward over a graph with given cuts; `run` gives the Flow."""
+
+    def __init__(self, graph: Graph, cuts: Sequence[int], watched: Iterable[int], held: Mapping[Any, Tensor]) -> None:
+        self.graph, self.cuts = graph, cuts
+        self.segment = graph.segments(cuts)
+        self.exponent = [0] * (len(cuts) + 1)  # the last one is segment -1, never scaled
+        self.watched, self.held = set(watched), held
+        self.number = {c: k for k, c in enumerate(cuts)}
+        self.flow = Flow()
+
+    def run(self, loss: Tensor, leaves: Mapping[str, Tensor]) -> Flow:
+        """Gradients of the leaves and norms at the watched nodes; the graph is kept."""
+        handles = [*self._holds(), *self._watches(), *self._crossings()]
+        try:
+            wanted = list(leaves.values())
+            found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True) if wanted else ()
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.flow.gradients = dict(zip(leaves, found, strict=True))
+        self.flow.exponents = {name: self._leaf_exponent(leaf) for name, leaf in leaves.items()}
+        return self.flow
+
+    def _leaf_exponent(self, leaf: Tensor) -> int:
+        node = torch.autograd.graph.get_gradient_edge(leaf).node
+        place = self.graph.index.get(node)
+        return 0 if place is None else self.exponent[self.segment[place]]
+
+    def _arriving(self, i: int) -> int:
+        """The exponent of the gradient that arrives at a node: at a cut, that of the segment above."""
+        k = self.number.get(i)
+        return self.exponent[self.segment[i]] if k is None else self.exponent[k - 1] if k else 0
+
+    def _holds(self) -> list[Any]:
+        def hold(name: Any, tensor: Tensor) -> Any:
+            place = self.graph.index.get(tensor.grad_fn) if tensor.grad_fn is not None else None
+
+            def keep(gradient: Tensor) -> None:
+                self.flow.held[name] = (gradient, 0 if place is None else self._arriving(place))
+
+            return tensor.register_hook(keep)
+
+        return [hold(name, tensor) for name, tensor in self.held.items() if tensor.requires_grad]
+
+    def _watches(self) -> list[Any]:
+        wanted = sorted(self.watched | set(self.cuts))
+        return [self.graph.nodes[i].register_prehook(self._watch(i)) for i in wanted]
+
+    def _watch(self, i: int) -> Callable[[Any], Any]:
+        cut = self.number.get(i)
+
+        def look(gradients: tuple[Tensor | None, ...]) -> Any:
+            arriving = self._arriving(i)
+            logs = tuple(-math.inf if g is None else log_norm(g) for g in gradients)
+            total = _root_sum(logs)
+            self.flow.log[i] = total - arriving * LN2
+            self.flow.parts[i] = tuple(part - arriving * LN2 for part in logs)
+            if not math.isfinite(total):
+                self._odd(i, gradients)
+            return None if cut is None else self._rescale(cut, total, arriving, gradients)
+
+        return look
+
+    def _odd(self, i: int, gradients: tuple[Tensor | None, ...]) -> None:
+        some = [g for g in gradients if g is not None and g.numel()]
+        count = sum(g.numel() for g in some) or 1
+        self.flow.zero[i] = sum(int((g == 0).sum()) for g in some) / count
+        bad = sum(int((~torch.isfinite(g)).sum()) for g in some) / count
+        self.flow.nonfinite[i] = bad
+        if bad:
+            self.flow.log[i] = math.nan
+
+    def _rescale(self, cut: int, total: float, arriving: int, gradients: tuple[Tensor | None, ...]) -> Any:
+        self.exponent[cut] = arriving
+        if not math.isfinite(total):
+            return None
+        some = [g for g in gradients if g is not None and g.numel()]
+        peak = max(float(g.abs().max()) for g in some)
+        comfort = min(COMFORT.get(g.dtype, 60) for g in some)
+        shift = 0 if peak == 0 or abs(math.log2(peak)) <= comfort else -round(math.log2(peak))
+        if not shift:
+            return None
+        self.exponent[cut] = arriving + shift
+        return tuple(None if g is None else _times(g, shift) for g in gradients)
+
+    def _crossings(self) -> list[Any]:
+        """Hooks on the nodes with edges from a segment to what belongs to none."""
+        handles = []
+        for i, below in enumerate(self.graph.below):
+            own = self.segment[i]
+            if own >= 0 and any(self.segment[j] == -1 for j in below):
+                handles.append(self.graph.nodes[i].register_hook(self._crossing(i, own)))
+        return handles
+
+    def _crossing(self, i: int, own: int) -> Callable[[Any, Any], Any]:
+        shared = [b is not None and self.segment[self.graph.index[b]] == -1 for b, _ in self.graph.nodes[i].next_functions]
+
+        def back(inputs: tuple[Tensor | None, ...], outputs: Any) -> Any:
+            shift = -self.exponent[own]
+            if not shift:
+                return None
+            return tuple(_times(g, shift) if g is not None and s else g for g, s in zip(inputs, shared, strict=True))
+
+        return back
+
+
+def _times(gradient: Tensor, exponent: int) -> Tensor:
+    """gradient * 2**exponent, in steps a dtype can hold."""
+    while exponent:
+        step = max(-14, min(14, exponent)) if gradient.dtype == torch.float16 else max(-120, min(120, exponent))
+        gradient = gradient * 2.0**step
+        exponent -= step
+    return gradient
+
+
+def _root_sum(logs: Sequence[float]) -> float:
+    """ln sqrt(sum exp(2 logs))."""
+    top = max(logs, default=-math.inf)
+    if len(logs) == 1 or not math.isfinite(top):
+        return math.nan if any(math.isnan(x) for x in logs) else top
+    return top + 0.5 * math.log(sum(math.exp(2 * (x - top)) for x in logs))

@@ -1,0 +1,185 @@
+"""How the user's batch, model and loss fit together: what is passed, what comes out, and which number is the loss.
+
+Notable:
+- A batch is a tensor, an (x, y) pair, or a dict passed as keywords; in a pair, x may be a tuple (positional
+  arguments) or a dict (keywords).
+- Float inputs enter as clones that require a gradient, so the depth axis reaches the input; cloned, because a
+  model may write to its input.
+- Without a loss the output's own `.loss` serves, else the inner product with a seeded random cotangent.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from unvanish.probes.errors import CheckError
+
+Objective = Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one forward, their float leaves by name, and what turns an output into the loss."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    objective: Objective
+    kind: str  # "loss", "output.loss" or "random cotangent"; decided once the output is known where it is ""
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    originals: Mapping[str, Tensor] = field(default_factory=dict)
+    batch_size: int | None = None
+
+    @property
+    def needs_output(self) -> bool:
+        """True where only the output tells what the objective is."""
+        return self.kind == ""
+
+
+def prepare(batch: Any, loss: Callable[..., Any] | None, *, gradients: bool = True) -> Call:
+    """Read the batch; CheckError says what a batch may be.
+
+    `gradients=False` passes float inputs as they are, for models that refuse inputs that require one.
+    """
+    x, rest, whole = _split(batch, loss)
+    args, kwargs = ((), x) if isinstance(x, Mapping) else (tuple(x), {}) if isinstance(x, (tuple, list)) else ((x,), {})
+    tensors = dict(_leaves(args, kwargs))
+    if not tensors:
+        raise CheckError(f"the batch holds no tensor (it is {_described(batch)}); give a tensor, an (x, y) pair, or a dict of keywords")
+    size = next((t.shape[0] for t in tensors.values() if t.ndim), None)
+    if size == 0:
+        raise CheckError("the batch is empty: its first dimension is 0; give at least one sample")
+    leaves: dict[str, Tensor] = {}
+
+    def enter(name: str, value: Tensor) -> Tensor:
+        if not gradients or not value.is_floating_point():
+            return value
+        leaves[name] = value.detach().clone().requires_grad_()
+        return leaves[name].clone()
+
+    args, kwargs = _mapped(args, kwargs, enter)
+    objective, kind = _objective(loss, rest, whole)
+    return Call(args, kwargs, objective, kind, leaves, tensors, size)
+
+
+def _split(batch: Any, loss: Any) -> tuple[Any, tuple[Any, ...], Any]:
+    if isinstance(batch, (Tensor, PackedSequence)):
+        return batch, (), batch
+    if isinstance(batch, Mapping):
+        if bad := [key for key in batch if not isinstance(key, str)]:
+            raise CheckError(f"a dict batch is passed as keywords, but its key {bad[0]!r} is no text")
+        return batch, (), batch
+    if isinstance(batch, (tuple, list)):
+        if len(batch) == 2 and loss is not None and _arity(loss) == 1:
+            return batch, (), batch
+        if len(batch) == 2:
+            return batch[0], (batch[1],), batch
+        if len(batch) == 1:
+            return batch[0], (), batch
+        raise CheckError(
+            f"the batch is a {type(batch).__name__} of {len(batch)}; give an (x, y) pair, with x a tuple where the model takes "
+            "several arguments, or a dict of keywords"
+        )
+    raise CheckError(f"the batch is {_described(batch)}; give a tensor, an (x, y) pair, or a dict of keywords")
+
+
+def _described(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _arity(loss: Callable[..., Any]) -> int:
+    """How many positional arguments a loss needs; 2 where that cannot be told."""
+    try:
+        target = loss.forward if isinstance(loss, nn.Module) else loss
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return 2
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
+        return 2
+    return sum(p.kind in positional and p.default is p.empty for p in parameters)
+
+
+def _objective(loss: Callable[..., Any] | None, rest: tuple[Any, ...], whole: Any) -> tuple[Objective, str]:
+    if loss is None:
+        return own_objective, ""
+    if not callable(loss):
+        raise CheckError(f"loss is {_described(loss)} and cannot be called; give a function of (output, y) or (output)")
+    if not rest and _arity(loss) >= 2 and isinstance(whole, Mapping):
+        rest = (whole,)
+    if not rest and _arity(loss) >= 2:
+        raise CheckError("the loss takes (output, y), but the batch has no y; give the batch as an (x, y) pair")
+    given = rest if _arity(loss) != 1 else ()
+    return lambda output: loss(output, *given), "loss"
+
+
+def own_objective(output: Any) -> Tensor:
+    """The output's own loss, or its inner product with a seeded random cotangent of unit norm."""
+    own = own_loss(output)
+    if own is not None:
+        return own
+    parts = [t for t in tensors_in(output) if t.is_floating_point() and t.requires_grad]
+    if not parts:
+        parts = [t for t in tensors_in(output) if t.is_floating_point()]
+    if not parts:
+        raise CheckError(f"the model's output ({_described(output)}) holds no float tensor; give a loss")
+    generator = torch.Generator().manual_seed(0)
+    total = sum(p.numel() for p in parts) ** 0.5
+    drawn = (torch.randn(p.shape, generator=generator) / total for p in parts)
+    terms = [(p.float() * c.to(p.device)).sum() if p.dtype.itemsize < 4 else (p * c.to(p.device, p.dtype)).sum() for p, c in zip(parts, drawn, strict=True)]
+    return torch.stack(terms).sum() if len({t.dtype for t in terms}) == 1 else sum(terms[1:], terms[0])
+
+
+def own_loss(output: Any) -> Tensor | None:
+    """`output.loss` or `output["loss"]`, where there is one."""
+    value = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    return value if isinstance(value, Tensor) else None
+
+
+def tensors_in(value: Any, depth: int = 6) -> Iterator[Tensor]:
+    """Every tensor in nested tuples, lists, dicts, dataclasses and named tuples."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, PackedSequence):
+        yield value.data
+    elif depth and isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item, depth - 1)
+    elif depth and isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item, depth - 1)
+    elif depth and not isinstance(value, type) and "__dataclass_fields__" in dir(type(value)):
+        yield from tensors_in(vars(value), depth - 1)
+
+
+def _leaves(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    found: list[tuple[str, Tensor]] = []
+
+    def see(name: str, value: Tensor) -> Tensor:
+        found.append((name, value))
+        return value
+
+    _mapped(args, kwargs, see)
+    return iter(found)
+
+
+def _mapped(args: tuple[Any, ...], kwargs: Mapping[str, Any], change: Callable[[str, Tensor], Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def down(name: str, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return change(name, value)
+        if isinstance(value, PackedSequence):
+            return value._replace(data=change(name, value.data))
+        if isinstance(value, tuple) and type(value) is tuple or isinstance(value, list):
+            return type(value)(down(f"{name}.{i}", v) for i, v in enumerate(value))
+        if type(value) is dict:
+            return {k: down(f"{name}.{k}", v) for k, v in value.items()}
+        return value
+
+    named = ["input"] if len(args) == 1 else [f"input.{i}" for i in range(len(args))]
+    return tuple(down(n, a) for n, a in zip(named, args, strict=True)), {k: down(k, v) for k, v in kwargs.items()}

@@ -1,0 +1,341 @@
+"""One forward, watched: which operation ran in which module, what it made, and which weights it used.
+
+Notable:
+- A torch function mode sees every operation, in-place or functional, whoever calls it; module hooks only say
+  whose turn it is. Compositions in `torch.nn.functional` are seen through: their inner operations are recorded.
+- Sequence numbers tie the nodes of the autograd graph to operations and modules: a node belongs to whoever was
+  running when its number was given out.
+- Dropout does not drop while we look.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+
+from unvanish.probes import families
+from unvanish.probes.calls import tensors_in
+from unvanish.probes.measures import activation_stats, log_norm, weight_stats
+
+Node = torch.autograd.graph.Node
+next_number: Callable[[], int] = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
+COMPOSITIONS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+
+
+@dataclass
+class Turn:
+    """One call of one module: its path, which call of it, its parent, and the nodes of its output."""
+
+    path: str
+    call: int
+    module: nn.Module
+    parent: Turn | None
+    start: int
+    outputs: tuple[tuple[Node, int], ...] = ()
+    inputs: Any = None
+    result: Any = None
+
+
+@dataclass
+class Operation:
+    """One operation: its kind, whose turn it was, its result's nodes, and what was measured."""
+
+    kind: str
+    turn: Turn
+    order: int
+    start: int
+    nodes: tuple[Node, ...] = ()
+    parameters: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+    stats: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        """The family rules know it by."""
+        return str(self.facts.get("family", families.family(self.kind)))
+
+
+class Forward(TorchFunctionMode):
+    """The record of one forward; enter `watching` around the model's call."""
+
+    def __init__(self, model: nn.Module, batch: int | None) -> None:
+        super().__init__()
+        self.batch = batch
+        self.paths = {id(m): name for name, m in model.named_modules()}
+        self.named = {id(p): name for name, p in model.named_parameters()}
+        self.root = Turn("", 0, model, None, next_number())
+        self.turn = self.root
+        self.turns: list[Turn] = []
+        self.calls: dict[int, int] = {}
+        self.operations: list[Operation] = []
+        self.changes: list[tuple[int, Turn | Operation]] = [(0, self.root)]
+        self.used: dict[str, int] = {}
+        self.cuts: list[dict[str, Any]] = []
+        self.check_finite = False
+        self.in_loss = False
+
+    @contextmanager
+    def watching(self) -> Iterator[Forward]:
+        """Record until the block ends."""
+        functional = vars(torch.nn.functional)
+        before = {name: functional[name] for name in COMPOSITIONS}
+        handles = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave),
+        ]
+        functional.update(dict.fromkeys(COMPOSITIONS, lambda *args: False))
+        try:
+            with self:
+                yield self
+        finally:
+            functional.update(before)
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        path = self.paths.get(id(module))
+        if path is None:
+            return
+        call = self.calls[id(module)] = self.calls.get(id(module), -1) + 1
+        self.turn = Turn(path, call, module, self.turn, next_number())
+        self.turns.append(self.turn)
+        self.changes.append((self.turn.start, self.turn))
+        if isinstance(module, nn.RNNBase):
+            self.turn.inputs = args
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        if id(module) not in self.paths:
+            return
+        turn: Turn | None = self.turn
+        while turn is not None and turn.module is not module:  # what raised and was caught inside
+            turn = turn.parent
+        if turn is None or turn.parent is None:
+            return
+        turn.outputs = tuple((t.grad_fn, t.output_nr) for t in tensors_in(output) if t.grad_fn is not None)
+        if isinstance(module, nn.RNNBase):
+            turn.result = output
+            for name, _ in module.named_parameters(recurse=False):
+                self._use(f"{turn.path}.{name}" if turn.path else name)
+        self.turn = turn.parent
+        self.changes.append((next_number(), self.turn))
+
+    def _use(self, name: str) -> None:
+        self.used[name] = len(self.operations)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name == "__get__":
+            return self._attribute(func, args, kwargs)
+        kind = families.plain_name(name)
+        if kind in families.DROPOUTS:
+            return _kept(name, args, kwargs)
+        args, kwargs = _steady(kind, args, kwargs)
+        start = next_number()
+        result = func(*args, **kwargs)
+        self._record(kind, start, args, kwargs, result)
+        return result
+
+    def _attribute(self, func: Any, args: Any, kwargs: Any) -> Any:
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor) and getattr(func.__self__, "__name__", "") == "data":
+            self._see(args, kwargs)
+            self._cut("data", args)
+        return result
+
+    def _record(self, kind: str, start: int, args: Any, kwargs: Any, result: Any) -> None:
+        used = self._see(args, kwargs)
+        how = families.GRAPH_CUTS.get(kind) or families.INTEGERS.get(kind)
+        if how or kind in families.COMPARISONS:
+            self._cut(how or "comparison", args)
+        made = [t for t in tensors_in(result, 1) if t.is_floating_point()]
+        nodes = tuple(t.grad_fn for t in made if t.grad_fn is not None)
+        if not nodes:
+            if made and not torch.is_grad_enabled():
+                self._cut("no_grad", args, used)
+            return
+        if not any(node._sequence_nr() >= start for node in nodes):  # type: ignore[attr-defined]
+            return
+        operation = Operation(kind, self.turn, len(self.operations), start, nodes, used)
+        self.operations.append(operation)
+        self.changes += [(start, operation), (next_number(), self.turn)]
+        self._measure(operation, made[0], args, kwargs)
+
+    def _see(self, args: Any, kwargs: Any) -> tuple[str, ...]:
+        """The names of the model's parameters among the arguments."""
+        found = []
+        for value in (*args, *kwargs.values()):
+            for item in value if isinstance(value, (tuple, list)) else (value,):
+                name = self.named.get(id(item))
+                if name is not None:
+                    found.append(name)
+                    self._use(name)
+        return tuple(found)
+
+    def _cut(self, how: str, args: Any, used: tuple[str, ...] = ()) -> None:
+        source = next((t for t in tensors_in(args, 2) if t.requires_grad), None)
+        if source is not None or used:
+            node = None if source is None or torch.is_grad_enabled() is False else source.grad_fn
+            self.cuts.append(
+                {"path": self.turn.path, "call": self.turn.call, "how": how, "order": len(self.operations), "node": node}
+            )
+
+    def _measure(self, operation: Operation, result: Tensor, args: Any, kwargs: Any) -> None:
+        facts, kind = operation.facts, operation.kind
+        facts["shape"], facts["dtype"] = tuple(result.shape), str(result.dtype).removeprefix("torch.")
+        if self.check_finite and not bool(torch.isfinite(result).all()):
+            inputs = [t for t in tensors_in(args, 2) if t.is_floating_point()]
+            facts["made_nonfinite"] = all(bool(torch.isfinite(t).all()) for t in inputs)
+            facts["nonfinite_kind"] = "NaN" if bool(torch.isnan(result).any()) else "infinity"
+            operation.stats["forward_nonfinite"] = float((~torch.isfinite(result)).double().mean())
+        if kind in families.LOSSES:
+            _read_loss(operation, args, kwargs)
+        if self.in_loss:
+            return
+        if kind in families.LAYERS:
+            _read_weight(operation, args, result)
+        if kind == "batch_norm":
+            facts["batch_statistics"] = bool(args[5] if len(args) > 5 else kwargs.get("training", True))
+        if kind == "instance_norm":
+            facts["batch_statistics"] = False
+        if kind == "scaled_dot_product_attention":
+            _read_attention(operation, args, kwargs)
+        if kind == "softmax":
+            _read_softmax(operation, result)
+        if operation.family != "other" or _small(result):
+            operation.stats.update(activation_stats(result, self.batch, tokens=operation.family in ("norm", "add", "attention")))
+
+    def owner(self, number: int) -> Turn | Operation:
+        """Who was running when a sequence number was given out."""
+        return self._owners()[1][bisect_right(self._owners()[0], number) - 1]
+
+    def _owners(self) -> tuple[list[int], list[Turn | Operation]]:
+        if not self._sorted or len(self._sorted[0]) != len(self.changes):
+            self._sorted = ([n for n, _ in self.changes], [o for _, o in self.changes])
+        return self._sorted
+
+    _sorted: Any = None
+
+
+def _small(result: Tensor) -> bool:
+    return result.numel() <= 4096
+
+
+def _kept(name: str, args: Any, kwargs: Any) -> Any:
+    """What dropout returns when nothing is dropped."""
+    x = args[0] if args else kwargs["input"]
+    return (x, torch.ones_like(x, dtype=torch.bool)) if name == "native_dropout" else x
+
+
+def _steady(kind: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """The arguments with dropout probabilities of attention and recurrent layers set to 0."""
+    if kind == "scaled_dot_product_attention":
+        if len(args) > 4:
+            args = (*args[:4], 0.0, *args[5:])
+        elif "dropout_p" in kwargs:
+            kwargs = {**kwargs, "dropout_p": 0.0}
+    elif kind in families.FUSED:
+        args = tuple(0.0 if isinstance(a, float) else a for a in args)
+    return args, kwargs
+
+
+def _read_weight(operation: Operation, args: Any, result: Tensor) -> None:
+    """The weights' part of a layer: from the factor that is, or is made from, a parameter and not the data."""
+    kind, facts = operation.kind, operation.facts
+    place = 2 if kind == "addmm" else 1
+    weight = args[place] if len(args) > place and isinstance(args[place], Tensor) else None
+    by_parameter = kind not in ("matmul", "mm", "einsum", "addmm") or (weight is not None and isinstance(weight, nn.Parameter))
+    if weight is None or not by_parameter or weight.ndim < 2:
+        if kind in ("matmul", "mm", "einsum", "addmm"):
+            facts["family"] = "layer" if operation.parameters else "other"
+        return
+    if kind in families.TRANSPOSED:
+        groups = next((a for a in args[6:7] if isinstance(a, int)), 1)
+        fan_out, fan_in = weight.shape[1] * groups, weight.shape[0]
+    elif kind in families.COLUMNS:
+        fan_out, fan_in = weight.shape[-1], weight.shape[-2]
+    else:
+        fan_out, fan_in = weight.shape[0], math.prod(weight.shape[1:])
+    facts.update(fan_out=int(fan_out), fan_in=int(fan_in), weight=operation.parameters[0] if operation.parameters else None)
+    facts["weight_tensor"] = weight.detach()
+    facts["frozen"] = not weight.requires_grad
+    operation.stats.update(weight_stats(weight, int(fan_out)))
+
+
+def _read_attention(operation: Operation, args: Any, kwargs: Any) -> None:
+    """Entropy and logits of a fused attention, on at most 16 heads and 64 queries."""
+    named = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)) | dict(kwargs)
+    q, k, mask = named["query"].detach(), named["key"].detach(), named.get("attn_mask")
+    operation.facts.update(tokens=int(k.shape[-2]), query_tokens=int(q.shape[-2]), heads=int(q.shape[-3]) if q.ndim > 3 else 1)
+    operation.facts["causal"] = bool(named.get("is_causal", False))
+    if q.numel() == 0 or k.shape[-2] < 2:
+        return
+    if q.ndim > 3 and q.shape[-3] != k.shape[-3]:
+        k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
+    scale = named.get("scale") or 1 / math.sqrt(q.shape[-1])
+    step = -(-q.shape[-2] // 64)
+    rows = torch.arange(q.shape[-2], device=q.device)[step - 1 :: step]
+    lead = math.prod(q.shape[:-2])
+    some = torch.arange(0, lead, max(1, lead // 16), device=q.device)[:16]
+    logits = q.reshape(lead, *q.shape[-2:])[some][:, rows].double() @ k.reshape(lead, *k.shape[-2:])[some].double().mT * scale
+    if isinstance(mask, Tensor):
+        full = mask.detach().expand(*q.shape[:-2], q.shape[-2], k.shape[-2]).reshape(lead, q.shape[-2], k.shape[-2])[some][:, rows]
+        logits = logits.masked_fill(~full, -math.inf) if full.dtype == torch.bool else logits + full.double()
+    if operation.facts["causal"]:
+        past = torch.arange(k.shape[-2], device=q.device)[None] > rows[:, None]
+        logits = logits.masked_fill(past, -math.inf)
+    visible = logits.isfinite() & (logits > -1e4)
+    if bool(visible.any()):
+        operation.stats["logit_max"] = float(logits[visible].abs().max())
+        operation.stats.update(_entropy(logits.softmax(-1), visible))
+
+
+def _entropy(weights: Tensor, visible: Tensor) -> dict[str, float]:
+    """Mean entropy over ln(visible tokens), over the rows that see at least 4 tokens."""
+    seen = visible.sum(-1)
+    rows = seen >= 4
+    if not bool(rows.any()):
+        return {}
+    p = weights[rows]
+    entropy = -(torch.where(p > 0, p * p.log(), 0.0)).sum(-1)
+    return {"entropy": float((entropy / seen[rows].double().log()).mean())}
+
+
+def _read_softmax(operation: Operation, result: Tensor) -> None:
+    """A softmax over the keys of an attention: (..., queries, keys), 3 dimensions or more."""
+    square = result.ndim > 2 and result.shape[-1] == result.shape[-2]
+    if (result.ndim < 4 and not square) or result.shape[-1] < 2:
+        operation.facts["family"] = "other"
+        return
+    lead = math.prod(result.shape[:-1])
+    p = result.detach().reshape(lead, -1)[:: max(1, lead // 1024)].double()
+    visible = p > 0
+    operation.facts.update(tokens=int(result.shape[-1]), query_tokens=int(result.shape[-2]), heads=int(result.shape[-3]) if result.ndim > 3 else 1)
+    ranges = p.amax(-1).log() - torch.where(visible, p, 1.0).amin(-1).log()
+    operation.stats["logit_max"] = float(ranges.max())
+    operation.stats.update(_entropy(p, torch.ones_like(p, dtype=torch.bool) if not bool((p == 0).any()) else visible | (p.amax(-1, keepdim=True) > 0.999)))
+
+
+def _read_loss(operation: Operation, args: Any, kwargs: Any) -> None:
+    """What the loss function reads, and how wrong it is."""
+    operation.facts["family"] = "other"
+    x = args[0] if args else kwargs["input"]
+    y = args[1] if len(args) > 1 else kwargs.get("target")
+    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.numel():
+        from unvanish.probes.residual import reading
+
+        operation.facts["reads"] = x.grad_fn
+        operation.facts["reading"] = reading(families.LOSSES[operation.kind], x.detach(), y.detach())
+
+
+__all__ = ["Forward", "Operation", "Turn", "log_norm"]

@@ -1,0 +1,101 @@
+"""The autograd graph above the parameters and the inputs: its nodes in order, its cuts, and its segments.
+
+Notable:
+- A node is a cut (a dominator, seen from the loss) of a target if in a topological order no edge of the paths to
+  the target jumps over it; one sweep finds them all.
+- Below a cut begins a segment. A node that is reached from one segment only belongs to it; what is reached from
+  several (tied weights, a shared mask) belongs to none. So a gradient may be rescaled at a cut and told exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+Node = torch.autograd.graph.Node
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes from the loss (0) down, every edge leading to a larger index; `below[i]` are the next nodes."""
+
+    nodes: tuple[Node, ...]
+    below: tuple[tuple[int, ...], ...]
+    index: dict[Node, int] = field(repr=False)
+
+    def reaching(self, target: int) -> list[bool]:
+        """Which nodes have a path to the target, itself included."""
+        found = [False] * len(self.nodes)
+        found[target] = True
+        for i in range(target - 1, -1, -1):
+            found[i] = any(found[j] for j in self.below[i])
+        return found
+
+    def cuts(self, target: int) -> list[int]:
+        """The nodes every path from the loss to the target crosses, in order, both ends included."""
+        reaching = self.reaching(target)
+        if not reaching[0]:
+            return []
+        found, furthest = [], 0
+        for i in range(target + 1):
+            if not reaching[i]:
+                continue
+            if furthest <= i:
+                found.append(i)
+            furthest = max(furthest, *(j for j in self.below[i] if reaching[j]), 0)
+        return found
+
+    def segments(self, cuts: Sequence[int]) -> list[int]:
+        """For every node, the number of the cut it hangs below (cut k itself: k), -1 where several do."""
+        number = {c: k for k, c in enumerate(cuts)}
+        found: list[int | None] = [None] * len(self.nodes)
+        for i, below in enumerate(self.below):
+            own = number.get(i, found[i])
+            found[i] = own if own is not None else -1
+            for j in below:
+                found[j] = own if found[j] in (None, own) else -1
+        return [-1 if s is None else s for s in found]
+
+    def depends(self, above: Node, below: Node) -> bool:
+        """Whether a path leads from one node down to the other."""
+        start, goal = self.index.get(above), self.index.get(below)
+        if start is None or goal is None or goal < start:
+            return False
+        seen, stack = set(), [start]
+        while stack:
+            i = stack.pop()
+            if i == goal:
+                return True
+            fresh = [j for j in self.below[i] if j <= goal and j not in seen]
+            seen.update(fresh)
+            stack += fresh
+        return False
+
+
+def walk(root: Node) -> Graph:
+    """The graph below a node, topologically sorted (Kahn 1962)."""
+    waiting: dict[Node, int] = {root: 0}
+    stack = [root]
+    while stack:
+        for below in _next(stack.pop()):
+            if below not in waiting:
+                waiting[below] = 0
+                stack.append(below)
+            waiting[below] += 1
+    order: list[Node] = []
+    ready = [root]
+    while ready:
+        node = ready.pop()
+        order.append(node)
+        for below in _next(node):
+            waiting[below] -= 1
+            if not waiting[below]:
+                ready.append(below)
+    index = {node: i for i, node in enumerate(order)}
+    return Graph(tuple(order), tuple(tuple(index[b] for b in _next(n)) for n in order), index)
+
+
+def _next(node: Node) -> Iterable[Node]:
+    return (below for below, _ in node.next_functions if below is not None)

@@ -1,0 +1,165 @@
+"""`check` leaves no trace: everything a forward may change is put back, bit for bit, also after an exception.
+
+Notable:
+- Parameters, buffers and tensors kept as attributes are compared by value and written only where they changed,
+  so their version counters stay where they were on every model that does not write to itself.
+- A module's `__dict__` is kept shallowly, with the lists, dicts and sets in it: caches, counters, modes, hooks.
+- Process-wide state: the random generators of Python, NumPy and torch on every device in use, the fast path of
+  `nn.TransformerEncoderLayer`, activation checkpointing and compilation, which are off while we look.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils.checkpoint as checkpointing
+from torch import Tensor, nn
+from torch._dynamo.eval_frame import OptimizedModule
+
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+CONTAINERS = (list, dict, set)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside DataParallel, DistributedDataParallel and `torch.compile`, from outside in."""
+    while True:
+        if isinstance(model, WRAPPERS):
+            model = model.module
+        elif isinstance(model, OptimizedModule):
+            model = model._orig_mod
+        else:
+            return model
+
+
+@contextmanager
+def intact(model: nn.Module) -> Iterator[None]:
+    """Put the model and the process back as they were when the block ends, however it ends."""
+    undo: list[Callable[[], None]] = [_random_state(), *(_module_state(m) for m in model.modules())]
+    undo += [_tensor_state(t) for t in {id(t): t for t in _tensors(model)}.values()]
+    with ExitStack() as stack:
+        for step in undo:
+            stack.callback(step)
+        yield
+
+
+@contextmanager
+def in_the_open() -> Iterator[None]:
+    """Run eagerly, with gradients, without fused fast paths and without recomputation."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.compiler.set_stance("force_eager"),
+        _replaced(checkpointing, "_checkpoint_without_reentrant_generator", _no_recomputation),
+        _replaced(checkpointing.CheckpointFunction, "apply", _run_now),
+    ):
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _no_recomputation(*args: Any, **options: Any) -> Iterator[None]:
+    yield
+
+
+def _run_now(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+    return function(*args)
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    own = name in vars(owner)
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+    for module in model.modules():
+        yield from (value for value in vars(module).values() if isinstance(value, Tensor))
+
+
+def _tensor_state(tensor: Tensor) -> Callable[[], None]:
+    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        return lambda: None
+    kept, flag = tensor.detach().clone(), tensor.requires_grad
+
+    def restore() -> None:
+        if not _same(tensor.detach(), kept):
+            with torch.no_grad():
+                tensor.detach().set_(kept) if tensor.shape != kept.shape else tensor.detach().copy_(kept)
+        if tensor.is_leaf and tensor.requires_grad != flag:
+            tensor.requires_grad_(flag)
+
+    return restore
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if torch.equal(a, b):
+        return True
+    both = (a != a) & (b != b) | (a == b) if a.is_floating_point() or a.is_complex() else None
+    return both is not None and bool(both.all())
+
+
+def _module_state(module: nn.Module) -> Callable[[], None]:
+    kept = {k: v.copy() if isinstance(v, CONTAINERS) else v for k, v in vars(module).items()}
+    originals = dict(vars(module))
+
+    def restore() -> None:
+        now = vars(module)
+        for name in [name for name in now if name not in kept]:
+            del now[name]
+        for name, value in kept.items():
+            now[name] = _refilled(originals[name], value)
+
+    return restore
+
+
+def _refilled(original: Any, kept: Any) -> Any:
+    if isinstance(original, list):
+        if len(original) != len(kept) or any(a is not b for a, b in zip(original, kept, strict=True)):
+            original[:] = kept
+    elif isinstance(original, (dict, set)) and not _unchanged(original, kept):
+        original.clear()
+        original.update(kept)
+    return original
+
+
+def _unchanged(original: Any, kept: Any) -> bool:
+    if isinstance(original, set):
+        return bool(original == kept)
+    return list(original) == list(kept) and all(original[k] is kept[k] for k in kept)
+
+
+def _random_state() -> Callable[[], None]:
+    python, numbers, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+
+    def restore() -> None:
+        random.setstate(python)
+        np.random.set_state(numbers)
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
+
+    return restore

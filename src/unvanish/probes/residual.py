@@ -1,0 +1,67 @@
+"""How wrong an output is, whatever the loss function: residual, share of wrong samples, size of the logits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SQUARED = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+
+
+def reading(kind: str, x: Tensor, y: Tensor) -> dict[str, float]:
+    """`logit_max`, `logit_top`, `residual` in [0, 1] and `wrong` of what a loss function of this kind reads."""
+    x = x.double()
+    found = {"logit_max": _largest(x)}
+    if not bool(torch.isfinite(x).all()):
+        return found
+    known: Any = {"cross_entropy": _classes, "nll_loss": _classes, "binary_cross_entropy_with_logits": _two, "binary_cross_entropy": _two}
+    if kind in known:
+        found.update(known[kind](kind, x, y))
+    elif kind in SQUARED and y.shape == x.shape:
+        y = y.double()
+        wide = float(y.max() - y.min())
+        width = wide if wide > 0 else max(1.0, float(y.abs().max()))
+        found["residual"] = min(1.0, float((x - y).abs().mean()) / width)
+        found["wrong"] = float(((x - y).abs() > 0.5 * width).double().mean())
+    return found
+
+
+def _largest(x: Tensor) -> float:
+    finite = x[torch.isfinite(x)]
+    return float(finite.abs().max()) if finite.numel() else math.nan
+
+
+def _classes(kind: str, x: Tensor, y: Tensor) -> dict[str, float]:
+    """Cross-entropy over dimension 1 (or 0 for one sample); y holds classes or probabilities."""
+    axis = 1 if x.ndim > 1 else 0
+    log_p = x.log_softmax(axis) if kind == "cross_entropy" else x
+    p = log_p.exp().movedim(axis, -1).reshape(-1, x.shape[axis])
+    top = (x.amax(axis) - x.amin(axis)).flatten().median()
+    if y.is_floating_point() and y.shape == x.shape:
+        target = y.double().movedim(axis, -1).reshape(-1, x.shape[axis])
+        label = target.argmax(-1)
+    else:
+        label = y.flatten()
+        keep = (label >= 0) & (label < x.shape[axis])
+        if not bool(keep.any()):
+            return {"logit_top": float(top)}
+        p, label = p[keep], label[keep]
+        target = torch.nn.functional.one_hot(label, x.shape[axis]).double()
+    return {
+        "logit_top": float(top),
+        "residual": float((p - target).abs().sum(-1).mean()) / 2,
+        "wrong": float((p.argmax(-1) != label).double().mean()),
+    }
+
+
+def _two(kind: str, x: Tensor, y: Tensor) -> dict[str, float]:
+    p = torch.sigmoid(x) if kind.endswith("logits") else x
+    y = y.double().expand_as(p)
+    return {
+        "logit_top": float(x.abs().median()),
+        "residual": float((p - y).abs().mean()),
+        "wrong": float(((p - y).abs() > 0.5).double().mean()),
+    }
