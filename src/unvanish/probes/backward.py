@@ -35,6 +35,8 @@ class Flow:
     gradients: dict[str, Tensor | None] = field(default_factory=dict)
     exponents: dict[str, int] = field(default_factory=dict)  # true gradient = gradient * 2**-exponent
     held: dict[Any, tuple[Tensor, int]] = field(default_factory=dict)  # gradients of held tensors
+    killed: list[tuple[int, int]] = field(default_factory=list)  # (node, below): gradient arrived, none left
+    broken: list[int] = field(default_factory=list)  # nodes that made a NaN or infinity of finite gradients
 
 
 class Backward:
@@ -48,9 +50,14 @@ class Backward:
         self.number = {c: k for k, c in enumerate(cuts)}
         self.flow = Flow()
 
-    def run(self, loss: Tensor, leaves: Mapping[str, Tensor]) -> Flow:
-        """Gradients of the leaves and norms at the watched nodes; the graph is kept."""
+    def run(self, loss: Tensor, leaves: Mapping[str, Tensor], *, inspect: bool = False) -> Flow:
+        """Gradients of the leaves and norms at the watched nodes; the graph is kept.
+
+        `inspect` looks at every node for gradients that end or become non-finite there; a slower second pass.
+        """
         handles = [*self._holds(), *self._watches(), *self._crossings()]
+        if inspect:
+            handles += [n.register_hook(self._inspection(i)) for i, n in enumerate(self.graph.nodes) if n.next_functions]
         try:
             wanted = list(leaves.values())
             found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True) if wanted else ()
@@ -64,7 +71,7 @@ class Backward:
     def _leaf_exponent(self, leaf: Tensor) -> int:
         node = torch.autograd.graph.get_gradient_edge(leaf).node
         place = self.graph.index.get(node)
-        return 0 if place is None else self.exponent[self.segment[place]]
+        return 0 if place is None else self._arriving(place)
 
     def _arriving(self, i: int) -> int:
         """The exponent of the gradient that arrives at a node: at a cut, that of the segment above."""
@@ -142,6 +149,21 @@ class Backward:
             return tuple(_times(g, shift) if g is not None and s else g for g, s in zip(inputs, shared, strict=True))
 
         return back
+
+
+    def _inspection(self, i: int) -> Callable[[Any, Any], None]:
+        places = [None if below is None else self.graph.index[below] for below, _ in self.graph.nodes[i].next_functions]
+
+        def look(inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> None:
+            arrived = [g for g in outputs if g is not None]
+            if not any(bool(g.any()) for g in arrived):
+                return
+            some = [(g, j) for g, j in zip(inputs, places, strict=True) if g is not None and j is not None]
+            self.flow.killed += [(i, j) for g, j in some if not bool(g.any())]
+            if any(not bool(torch.isfinite(g).all()) for g, _ in some) and all(bool(torch.isfinite(g).all()) for g in arrived):
+                self.flow.broken.append(i)
+
+        return look
 
 
 def _times(gradient: Tensor, exponent: int) -> Tensor:

@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from unvanish.probes import families
 from unvanish.probes.calls import tensors_in
-from unvanish.probes.measures import activation_stats, log_norm, weight_stats
+from unvanish.probes.measures import activation_stats, weight_stats
 
 Node = torch.autograd.graph.Node
 next_number: Callable[[], int] = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
@@ -83,6 +83,14 @@ class Forward(TorchFunctionMode):
         self.cuts: list[dict[str, Any]] = []
         self.check_finite = False
         self.in_loss = False
+        self.loss_start = self.loss_order = 1 << 62
+
+    def start_loss(self) -> None:
+        """From here on operations belong to the loss."""
+        self.in_loss = True
+        self.loss_start, self.loss_order = next_number(), len(self.operations)
+        self.turn = self.root
+        self.changes.append((self.loss_start, self.root))
 
     @contextmanager
     def watching(self) -> Iterator[Forward]:
@@ -213,7 +221,7 @@ class Forward(TorchFunctionMode):
         if kind == "softmax":
             _read_softmax(operation, result)
         if operation.family != "other" or _small(result):
-            operation.stats.update(activation_stats(result, self.batch, tokens=operation.family in ("norm", "add", "attention")))
+            operation.stats.update(activation_stats(result, self.batch, tokens=operation.family in ("norm", "add", "layer")))
 
     def owner(self, number: int) -> Turn | Operation:
         """Who was running when a sequence number was given out."""
@@ -336,6 +344,3 @@ def _read_loss(operation: Operation, args: Any, kwargs: Any) -> None:
 
         operation.facts["reads"] = x.grad_fn
         operation.facts["reading"] = reading(families.LOSSES[operation.kind], x.detach(), y.detach())
-
-
-__all__ = ["Forward", "Operation", "Turn", "log_norm"]

@@ -78,9 +78,9 @@ def likeness(rows: Tensor) -> dict[str, float]:
 
 
 def token_cosine(x: Tensor) -> float:
-    """Mean cosine between the tokens of a sample, x (B, T, D); at most 16 samples and 256 tokens."""
-    step = -(-x.shape[1] // 256)
-    return _mean_cosine(x.detach()[:16, ::step].to(torch.float64))
+    """Mean cosine between the tokens of a sample, x (B, T, D); at most 8 samples and 64 tokens."""
+    step = -(-x.shape[1] // 64)
+    return _mean_cosine(x.detach()[:8, ::step].to(torch.float64))
 
 
 def _mean_cosine(x: Tensor) -> float:

@@ -1,0 +1,220 @@
+"""The gradient along the depth: how much of it is left, whether that is chance, and what bears the loss.
+
+Notable:
+- d is the gradient at a layer's output. Its Theil-Sen slope over the layers, times their number, is the ratio
+  that decides; the output layer stays out of it.
+- Narrow nets wander: std of ln ||d|| over the depth is sqrt(kappa sum 1/n) / 2 with kappa = 5 for ReLU (Hanin and
+  Nica 2020), so the limit is max(3, 1.5 sqrt(5 sum 1/n)) nats.
+- Whatever lies between two cuts is one row, and each row's gain goes to one account: weights, slope,
+  normalisation, residual, or rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unvanish.ledger import difference
+from unvanish.types import Axis, Direction, Trace
+
+CONTRACTING = -1.0  # nats a layer: a root mean square slope under 0.37
+PINCHED = 2.0  # nats a layer's weights lie from the median of all
+SATURATED = 0.5
+ACCOUNTS = ("weights", "slope", "saturated", "normalisation", "residual", "rest")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the account: the site above it, its measured gain, and the share of each account, in nats."""
+
+    site: int
+    gain: float
+    shares: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The reading of one depth axis; all numbers in nats, negative = vanishing on the way to the input.
+
+    `layers`: sites of the layers' outputs, loss to input, the output layer left out; `log_ratio`: Theil-Sen
+    slope of ln||d|| times (layers - 1); `endpoint`: ln of the last over the first ||d||; `limit`, `critical`:
+    where a warning and an error begin; `noise`: what the width alone allows; one number for each account;
+    `cause`: the code of the rule that bears it, or ""; `culprits`: the sites that bear it, worst first.
+    """
+
+    axis: Axis
+    layers: tuple[int, ...]
+    log_d: NDArray[np.float64]
+    log_ratio: float
+    endpoint: float
+    noise: float
+    limit: float
+    critical: float
+    entries: tuple[Entry, ...]
+    weights: float = 0.0
+    slope: float = 0.0
+    saturated: float = 0.0
+    normalisation: float = 0.0
+    residual: float = 0.0
+    rest: float = 0.0
+    cause: str = ""
+    culprits: tuple[int, ...] = ()
+    pinched: bool = False
+
+    @property
+    def ratio(self) -> float:
+        """The ratio that was judged: the endpoints' where one layer stands out, else the trend's."""
+        return self.endpoint if self.pinched else self.log_ratio
+
+    @property
+    def severity(self) -> str:
+        """"error", "warning" or ""."""
+        size = abs(self.ratio)
+        return "error" if size > self.critical else "warning" if size > self.limit else ""
+
+    @property
+    def direction(self) -> Direction:
+        """What the finding does to the gradient."""
+        return "none" if not self.severity else "vanishing" if self.ratio < 0 else "exploding"
+
+    @property
+    def steps(self) -> int:
+        """How many layers the gradient crosses."""
+        return max(1, len(self.layers) - 1)
+
+
+def read(trace: Trace, *, limit: float = 3.0) -> Depth | None:
+    """The reading of the main depth axis; None where there are fewer than two layers with a gradient."""
+    axis = trace.depth()
+    if axis is None:
+        return None
+    places = _layers(trace, axis)
+    log = trace.column("backward_log")
+    places = [k for k in places if math.isfinite(log[axis.sites[k]])]
+    if len(places) < 2:
+        return None
+    layers = tuple(axis.sites[k] for k in places)
+    log_d = np.array([log[i] for i in layers])
+    noise = 1.5 * math.sqrt(5 * sum(1 / _width(trace, i) for i in layers))
+    entries = tuple(_entry(trace, axis, k) for k in range(places[0], places[-1]))
+    totals = {name: sum(e.shares.get(name, 0.0) for e in entries) for name in ACCOUNTS}
+    bound = max(limit, noise)
+    reading = Depth(
+        axis, layers, log_d, theil_sen(log_d) * (len(layers) - 1), float(log_d[-1] - log_d[0]), noise,
+        bound, max(2 * bound, 6.0), entries, **totals,
+    )  # fmt: skip
+    return _judged(trace, reading)
+
+
+def theil_sen(values: Sequence[float] | NDArray[np.float64]) -> float:
+    """The median slope between all pairs (Theil 1950, Sen 1968), of at most 400 evenly spaced points."""
+    y = np.asarray(values, dtype=np.float64)
+    at = np.unique(np.linspace(0, len(y) - 1, min(len(y), 400)).round().astype(int))
+    i, j = np.triu_indices(len(at), 1)
+    return float(np.median((y[at[j]] - y[at[i]]) / (at[j] - at[i]))) if len(i) else 0.0
+
+
+def _layers(trace: Trace, axis: Axis) -> list[int]:
+    """Places on the axis with a layer below them, without the output layer and frozen layers at the input."""
+    facts = [trace.sites[i].facts for i in axis.sites]
+    found = [k for k, f in enumerate(facts[:-1]) if f.get("row_layers") or f.get("row_recurrent")]
+    while found and not facts[found[-1]].get("row_trainable", True) and not facts[found[-1]].get("row_recurrent"):
+        found.pop()
+    if found and facts[found[0]].get("simple"):
+        found = found[1:]
+    return found
+
+
+def _width(trace: Trace, site: int) -> float:
+    """Units whose randomness averages out: the features, and for images up to nine positions each."""
+    shape = trace.sites[site].facts.get("shape") or (1, 64)
+    if len(shape) >= 4:
+        return float(shape[1] * min(9, math.prod(shape[2:])))
+    return float(max(1, shape[-1]))
+
+
+def _entry(trace: Trace, axis: Axis, k: int) -> Entry:
+    site, facts = axis.sites[k], trace.sites[axis.sites[k]].facts
+    gain = difference(trace.value(site, "backward_log"), trace.value(axis.sites[k + 1], "backward_log"))
+    weight, slope = trace.value(site, "weight_log"), trace.value(site, "slope_sq")
+    if facts.get("simple") and math.isfinite(weight):
+        return Entry(site, gain, {"weights": weight, "rest": gain - weight})
+    if facts.get("simple") and slope > 0:
+        part = 0.5 * math.log(slope)
+        account = "saturated" if trace.value(site, "saturated") > SATURATED else "slope"
+        return Entry(site, gain, {account: part, "rest": gain - part})
+    return Entry(site, gain, {_account(facts): gain})
+
+
+def _account(facts: object) -> str:
+    assert isinstance(facts, dict)
+    if facts.get("residual"):
+        return "residual"
+    if facts.get("row_norm"):
+        return "normalisation"
+    quiet = not facts.get("row_layers") and not facts.get("row_attention") and not facts.get("row_recurrent")
+    elementwise = not any("pool" in k or k in ("getitem", "index", "mean", "sum", "cat") for k in facts.get("row_kinds", ()))
+    return "slope" if quiet and elementwise else "rest"
+
+
+def _judged(trace: Trace, reading: Depth) -> Depth:
+    from dataclasses import replace
+
+    if abs(reading.log_ratio) <= reading.limit:
+        odd = _pinched(reading)
+        if not odd or abs(reading.endpoint) <= reading.limit:
+            return reading
+        cause = "INI001" if reading.endpoint < 0 else "INI002"
+        return replace(reading, cause=cause, culprits=odd, pinched=True)
+    cause = _vanishing(reading) if reading.log_ratio < 0 else _exploding(trace, reading)
+    return replace(reading, cause=cause, culprits=_culprits(reading, cause))
+
+
+def _pinched(reading: Depth) -> tuple[int, ...]:
+    """Layers whose weights alone stand far from the others', in the direction of the endpoints' ratio."""
+    own = {e.site: e.shares["weights"] for e in reading.entries if "weights" in e.shares}
+    if len(own) < 2:
+        return ()
+    middle, sign = float(np.median(list(own.values()))), math.copysign(1.0, reading.endpoint)
+    far = {site: sign * (w - middle) for site, w in own.items()}
+    return tuple(sorted((s for s, x in far.items() if x > PINCHED), key=lambda s: -far[s]))
+
+
+def _vanishing(reading: Depth) -> str:
+    steps = reading.steps
+    weights, slope = (reading.weights + reading.normalisation) / steps, reading.slope / steps
+    if reading.saturated < min(reading.slope, reading.weights, -1.0):
+        return "ACT001"
+    if slope < CONTRACTING and -slope - 0.35 >= -weights:
+        return "ACT002"
+    if reading.residual < 0.5 * reading.log_ratio:
+        return ""
+    return "INI001" if weights + slope < 0 else ""
+
+
+def _exploding(trace: Trace, reading: Depth) -> str:
+    facts = [trace.sites[e.site].facts for e in reading.entries]
+    batch = sum(bool(f.get("row_batch_norm")) and not f.get("residual") for f in facts)
+    if batch >= 0.5 * reading.steps:
+        return "NRM001"
+    if reading.residual > 0.5 * reading.log_ratio:
+        return "NRM002" if sum(bool(f.get("stream_norm")) for f in facts) >= 0.5 * reading.steps else "DEP002"
+    if reading.weights + reading.slope + reading.saturated > 0 or reading.weights > 0:
+        return "INI002"
+    return "NRM002" if any(f.get("stream_norm") for f in facts) else ""
+
+
+def _culprits(reading: Depth, cause: str) -> tuple[int, ...]:
+    """The sites whose account bears the cause, worst first."""
+    accounts = {
+        "ACT001": ("saturated",), "ACT002": ("slope",), "INI001": ("weights",), "INI002": ("weights",),
+        "DEP002": ("residual",), "NRM001": ("normalisation",), "NRM002": ("residual", "normalisation"),
+    }.get(cause, ())  # fmt: skip
+    sign = math.copysign(1.0, reading.log_ratio)
+    own = {e.site: sign * sum(e.shares.get(a, 0.0) for a in accounts) for e in reading.entries}
+    held = [s for s, e in ((e.site, e) for e in reading.entries) if any(a in e.shares for a in accounts)]
+    return tuple(sorted(held, key=lambda s: -own[s]))

@@ -1,0 +1,116 @@
+"""A depth axis: the cuts of the graph above one tensor, one for each operation, and what lies between them.
+
+Notable: cuts inside the loss, and those of operations that only change the view, are left out; what they do to
+the norm belongs to the row above them. Nothing here knows a module by its class.
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unvanish.probes import families
+from unvanish.probes.forward import Forward, Operation, Turn
+from unvanish.probes.graph import Graph
+
+
+@dataclass(frozen=True)
+class Row:
+    """What lies between one cut of an axis and the next one towards the input."""
+
+    path: str
+    simple: bool
+    residual: bool
+    operations: tuple[Operation, ...]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """`cuts`: every cut of the graph, loss to target; `sites`: those that make the axis; `rows[i]` lies below `sites[i]`."""
+
+    name: str
+    cuts: list[int]
+    sites: list[int]
+    rows: list[Row]
+    owners: list[Operation | Turn]
+
+
+def chain(graph: Graph, target: int, watched: Forward, name: str) -> Chain:
+    """The chain of dominators of a target node, merged by operation; empty where the loss does not reach it."""
+    cuts = graph.cuts(target)
+    sites: list[int] = []
+    owners: list[Operation | Turn] = []
+    for i in cuts[:-1] if type(graph.nodes[target]).__name__ == "AccumulateGrad" else cuts:
+        number = graph.nodes[i]._sequence_nr()  # type: ignore[attr-defined]
+        if number >= watched.loss_start or number < watched.root.start:
+            continue
+        owner = watched.owner(number)
+        view = isinstance(owner, Operation) and owner.kind in families.VIEWS
+        if view or (owners and owner is owners[-1] and isinstance(owner, Operation)):
+            continue
+        sites.append(i)
+        owners.append(owner)
+    if cuts and (not sites or sites[-1] != target):
+        sites.append(target)
+        owners.append(_owner(graph, target, watched))
+    rows = [_row(graph, a, b, target, watched) for a, b in zip(sites, sites[1:], strict=False)]
+    return Chain(name, cuts, sites, rows, owners)
+
+
+def _owner(graph: Graph, i: int, watched: Forward) -> Operation | Turn:
+    node: Any = graph.nodes[i]
+    return watched.root if type(node).__name__ == "AccumulateGrad" else watched.owner(node._sequence_nr())
+
+
+def _row(graph: Graph, top: int, bottom: int, target: int, watched: Forward) -> Row:
+    inside = _between(graph, top, bottom)
+    made = (i for i in inside if graph.nodes[i]._sequence_nr() >= watched.root.start)  # type: ignore[attr-defined]
+    owners = {id(o): o for o in (_owner(graph, i, watched) for i in made)}
+    own = _owner(graph, top, watched)
+    acting = [o for o in owners.values() if not (isinstance(o, Operation) and o.kind in families.VIEWS)]
+    simple = all(o is own for o in acting)
+    operations = tuple(o for o in acting if isinstance(o, Operation))
+    path = _path(own) if simple else _common([_path(o) for o in acting if o is not own]) or _path(own)
+    return Row(path, simple, not simple and _identity(graph, top, bottom, inside, watched), operations)
+
+
+def _between(graph: Graph, top: int, bottom: int) -> list[int]:
+    """The nodes on paths from one cut down to the next, the first included, the last not."""
+    reach = {bottom}
+    for i in range(bottom - 1, top - 1, -1):
+        if any(j in reach for j in graph.below[i]):
+            reach.add(i)
+    return sorted(reach - {bottom})
+
+
+def _identity(graph: Graph, top: int, bottom: int, inside: Sequence[int], watched: Forward) -> bool:
+    """Whether a path of additions and views alone leads from one cut to the next."""
+    keep = families.VIEWS | {"add", "sub", "add_n", "stack", "cat", "index", "getitem"} - {"cat"}
+    allowed = {i for i in inside if i == top or _is(_owner(graph, i, watched), keep)}
+    if not _is(_owner(graph, top, watched), keep):
+        return False
+    seen, stack = {top}, [top]
+    while stack:
+        for j in graph.below[stack.pop()]:
+            if j == bottom:
+                return True
+            if j in allowed and j not in seen:
+                seen.add(j)
+                stack.append(j)
+    return False
+
+
+def _is(owner: Operation | Turn, kinds: set[str]) -> bool:
+    return isinstance(owner, Operation) and owner.kind in kinds
+
+
+def _path(owner: Operation | Turn) -> str:
+    return owner.turn.path if isinstance(owner, Operation) else owner.path
+
+
+def _common(paths: Sequence[str]) -> str:
+    """The longest common prefix of module paths, whole names only."""
+    parts = [path.split(".") for path in paths if path]
+    return ".".join(os.path.commonprefix(parts)) if parts else ""  # type: ignore[type-var]

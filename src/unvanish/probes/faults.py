@@ -1,0 +1,76 @@
+"""Where gradients end or break: looked into only when some are exactly zero or not finite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from unvanish.probes.backward import Flow
+from unvanish.probes.forward import Forward, Operation, Turn
+from unvanish.probes.graph import Graph
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A node whose arriving gradient is not zero and whose leaving one is, and how many parameters starve."""
+
+    node: int
+    because: str  # "zero parameter", "dead", "operation" or "loss"
+    starved: int
+    owner: Operation | Turn
+
+
+def stops(graph: Graph, flow: Flow, watched: Forward, starving: dict[int, str], loss_from: int) -> list[Stop]:
+    """Why the starving parameters (by node of the graph) get exactly no gradient; the most harmful first."""
+    found = []
+    for node, below in flow.killed:
+        names = _reached(graph, below, starving)
+        if names:
+            owner = watched.owner(_number(graph.nodes[node]))
+            found.append(Stop(node, _because(graph, node, below, owner, loss_from), len(names), owner))
+    return sorted(found, key=lambda stop: -stop.starved)
+
+
+def _number(node: Any) -> int:
+    return int(node._sequence_nr())
+
+
+def _reached(graph: Graph, start: int, wanted: dict[int, str]) -> set[str]:
+    seen, stack, names = {start}, [start], set()
+    while stack:
+        i = stack.pop()
+        if i in wanted:
+            names.add(wanted[i])
+        fresh = [j for j in graph.below[i] if j not in seen]
+        seen.update(fresh)
+        stack += fresh
+    return names
+
+
+def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, loss_from: int) -> str:
+    if _number(graph.nodes[node]) >= loss_from:
+        return "loss"
+    if isinstance(owner, Operation):
+        if owner.family == "activation" and owner.kind not in ("sign", "hardtanh"):
+            return "dead"
+        weight = owner.facts.get("weight_tensor")
+        if weight is not None and not bool(weight.any()):
+            return "zero parameter"
+    if any(_zero_parameter(graph, other) for other in graph.below[node] if other != below):
+        return "zero parameter"
+    return "operation"
+
+
+def _zero_parameter(graph: Graph, start: int) -> bool:
+    """Whether a short chain of single-input nodes leads to a parameter that is all zero."""
+    i = start
+    for _ in range(5):
+        node: Any = graph.nodes[i]
+        if type(node).__name__ == "AccumulateGrad":
+            return not bool(torch.any(node.variable.detach()))
+        if len(graph.below[i]) != 1:
+            return False
+        i = graph.below[i][0]
+    return False

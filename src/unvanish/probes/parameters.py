@@ -1,0 +1,117 @@
+"""Every parameter: whether it ran, whether the loss can reach it, who optimises it, and what its gradient is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.probes.backward import LN2, Flow
+from unvanish.probes.forward import Forward
+from unvanish.probes.graph import Graph
+from unvanish.probes.measures import log_norm
+from unvanish.types import Site
+
+
+def read(
+    model: nn.Module, watched: Forward, graph: Graph | None, flow: Flow | None, optimizer: Any
+) -> list[tuple[Site, dict[str, float]]]:
+    """A site and its statistics for each parameter, in the order of `named_parameters`."""
+    ran = {turn.path for turn in watched.turns} | {""}
+    held = None if optimizer is None else {id(p) for group in optimizer.param_groups for p in group["params"]}
+    owners: dict[int, list[str]] = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(p), []).append(name)
+    found = []
+    for name, p in model.named_parameters():
+        owner = name.rpartition(".")[0]
+        module = model.get_submodule(owner)
+        facts: dict[str, Any] = {
+            "shape": tuple(p.shape),
+            "numel": p.numel(),
+            "trainable": p.requires_grad,
+            "module": owner,
+            "executed": owner in ran or name in watched.used,
+            "used": name in watched.used or (isinstance(module, torch.jit.ScriptModule) and owner in ran),
+            "reachable": graph is not None and p.requires_grad and _node(p) in graph.index,
+            "optimised": None if held is None else id(p) in held,
+            "tied": len(owners[id(p)]) > 1,
+            "used_at": watched.used.get(name, -1),
+        }
+        gradient = None if flow is None else flow.gradients.get(name)
+        exponent = 0 if flow is None else flow.exponents.get(name, 0)
+        stats = _stats(p, gradient, exponent)
+        if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            stats["weight_twins"], facts["twins_stay"] = _twins(p, _bias(module, name), gradient)
+        found.append((Site(name, type(module).__name__, role="parameter", facts=facts), stats))
+    return found
+
+
+def _node(p: Tensor) -> Any:
+    return torch.autograd.graph.get_gradient_edge(p).node
+
+
+def _bias(module: nn.Module, name: str) -> Tensor | None:
+    own = dict(module.named_parameters(recurse=False))
+    return own.get(name.rpartition(".")[2].replace("weight", "bias")) if "weight" in name.rpartition(".")[2] else None
+
+
+def _stats(p: Tensor, gradient: Tensor | None, exponent: int) -> dict[str, float]:
+    size = max(1, p.numel())
+    found = {"weight_rms": float(torch.linalg.vector_norm(p.detach(), dtype=torch.float64)) / size**0.5} if p.is_floating_point() else {}
+    if gradient is not None and gradient.is_sparse:
+        gradient = gradient.coalesce().values()
+    if gradient is not None and gradient.numel():
+        log = log_norm(gradient)
+        found["gradient_log"] = log - exponent * LN2
+        found["gradient_zero"] = 1 - int(torch.count_nonzero(gradient)) / gradient.numel()
+        found["gradient_nonfinite"] = 0.0 if log < float("inf") else float((~torch.isfinite(gradient)).double().mean())
+    return found
+
+
+@torch.no_grad()
+def _twins(weight: Tensor, bias: Tensor | None, gradient: Tensor | None) -> tuple[float, bool]:
+    """(share of rows equal to another row, whether their gradients are equal too).
+
+    Rows are compared by two random projections first; a weight without equal projections has no twins.
+    """
+    rows = weight.detach().flatten(1)
+    count = len(rows)
+    if count < 2 or not rows.numel():
+        return 0.0, False
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(rows.shape[1], 1, generator=generator).to(rows)
+    tag = (rows @ probe).squeeze(1).double()
+    if bias is not None and bias.shape == (count,):
+        tag = tag + 0.7310585 * bias.detach().double()
+    size = float(tag.abs().max())
+    if not size > 0:
+        return 0.0, False
+    order = torch.argsort(tag, stable=True)
+    partner = _close(tag[order], 1e-6 * size)
+    share = float(partner.double().mean())
+    if share < 0.05 or gradient is None or gradient.is_sparse:
+        return share, False
+    chosen = order[partner]
+    kept, slopes = rows[chosen], gradient.flatten(1)[chosen]
+    keys = torch.cat([kept.double() @ probe.double(), slopes.double() @ probe.double()], 1)
+    scale = keys.abs().amax(0)
+    if not bool(scale[1] > 0):
+        return share, False
+    distance = ((keys[:, None] - keys[None]).abs() / scale.clamp_min(1e-300)).amax(-1) if len(keys) <= 2048 else None
+    if distance is None:
+        return share, False
+    distance.fill_diagonal_(1.0)
+    return share, float((distance.amin(1) < 1e-4).double().mean()) > 0.9
+
+
+def _close(ordered: Tensor, tolerance: float) -> Tensor:
+    """Which of the sorted values have a neighbour within the tolerance."""
+    near = ordered.diff() <= tolerance
+    flags = torch.zeros(len(ordered), dtype=torch.bool, device=ordered.device)
+    flags[1:] |= near
+    flags[:-1] |= near
+    return flags
+
+

@@ -1,0 +1,83 @@
+"""What half precision costs: the gradients run again in float32, and which loss scales the dtype could hold.
+
+Notable: scale-free. The best power of two is sought for the loss, as a GradScaler would, and only what no scale
+can save counts as flushed or overflowed.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.probes import calls
+
+HALF = {"float16": torch.float16}  # bfloat16 has the range of float32
+
+
+def twin_in_float32(model: nn.Module) -> nn.Module | None:
+    """A deep copy in float32, or None where the model cannot be copied."""
+    try:
+        return copy.deepcopy(model).float()
+    except Exception:
+        return None
+
+
+def exact(model: nn.Module, batch: Any, loss: Any) -> dict[str, Tensor] | None:
+    """The parameters' gradients in float32; None where the model does not run in it."""
+    twin = twin_in_float32(model)
+    if twin is None:
+        return None
+    try:
+        call = calls.prepare(_widened(batch), loss, gradients=False)
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            value = call.objective(twin(*call.args, **call.kwargs))
+        named = {n: p for n, p in twin.named_parameters() if p.requires_grad}
+        found = torch.autograd.grad(value.sum(), list(named.values()), allow_unused=True)
+    except Exception:
+        return None
+    return {n: g for n, g in zip(named, found, strict=True) if g is not None}
+
+
+def _widened(batch: Any) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.float() if batch.is_floating_point() else batch
+    if isinstance(batch, (tuple, list)) and type(batch) in (tuple, list):
+        return type(batch)(_widened(b) for b in batch)
+    return {k: _widened(v) for k, v in batch.items()} if isinstance(batch, Mapping) else batch
+
+
+def compare(name: str, gradients: Mapping[str, Tensor], native: Callable[[float], bool]) -> dict[str, Any]:
+    """How a dtype would hold these gradients at its best loss scale; `native(log2 scale)` tries one."""
+    info = torch.finfo(HALF[name])
+    finite = all(bool(torch.isfinite(g).all()) for g in gradients.values())
+    facts: dict[str, Any] = {"dtype": name, "finite_in_float32": finite}
+    if not finite or not gradients:
+        return facts
+    peak = max((float(g.abs().max()) for g in gradients.values() if g.numel()), default=0.0)
+    if peak == 0:
+        return facts
+    high = math.floor(math.log2(info.max) - math.log2(peak)) - 1
+    tiny = info.smallest_normal * info.eps / 2
+    facts["flushed"] = _share(gradients, tiny * 2.0**-high)
+    low = next((k for k in range(high, high - 64, -1) if _share(gradients, tiny * 2.0**-k) > 0.01), high - 64)
+    facts["best_scale_log2"], facts["range"] = float(high), (float(low + 1), float(high)) if low < high else None
+    facts["nonfinite_native"] = not any(native(k) for k in _scales(high))
+    facts["overflowed"] = 1.0 if facts["nonfinite_native"] else 0.0
+    return facts
+
+
+def _scales(high: int) -> Iterator[float]:
+    yield 0.0
+    yield from (float(high - back) for back in (4, 8, 12, 18, 24))
+
+
+def _share(gradients: Mapping[str, Tensor], limit: float) -> float:
+    """Share of the non-zero elements under a limit."""
+    nonzero = sum(int(torch.count_nonzero(g)) for g in gradients.values())
+    under = sum(int(((g.abs() < limit) & (g != 0)).sum()) for g in gradients.values())
+    return under / nonzero if nonzero else 0.0

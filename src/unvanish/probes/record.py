@@ -1,0 +1,249 @@
+"""One exact examination: a forward, a backward, and everything the rules read, as a Trace.
+
+Notable: the model is wrapped in `intact`, so nothing done here outlives the call; the graph is kept for a second
+look, which is taken only where gradients are exactly zero, not finite, or in half precision.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.probes import calls, faults, parameters, precision, recurrence, sites, slopes
+from unvanish.probes.backward import Backward, Flow
+from unvanish.probes.chain import Chain, chain
+from unvanish.probes.errors import CheckError, ModelCrash
+from unvanish.probes.forward import Forward, Operation
+from unvanish.probes.graph import Graph, Node, walk
+from unvanish.probes.intact import in_the_open, intact, unwrapped
+from unvanish.types import Trace
+
+
+def record(model: nn.Module, batch: Any, loss: Callable[..., Any] | None = None, *, optimizer: Any = None) -> Trace:
+    """Measure one batch; the model and the process are bit-identical afterwards.
+
+    `batch` is a tensor, an (x, y) pair, or a dict passed as keywords; `loss` is called as loss(output, y) or
+    loss(output). CheckError where these do not fit together, ModelCrash where the model or the loss raises.
+    """
+    bare = _checked(model)
+    with warnings.catch_warnings(), intact(bare), in_the_open():
+        warnings.simplefilter("ignore")
+        return Examination(bare, batch, loss, optimizer).trace()
+
+
+def _checked(model: Any) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise CheckError(f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself")
+    bare = unwrapped(model)
+    lazy = [n for n, p in bare.named_parameters() if isinstance(p, nn.parameter.UninitializedTensorMixin)]
+    if lazy:
+        raise CheckError(f"the parameter {lazy[0]} has no shape yet (a lazy module); run the model once on a batch first")
+    if next(bare.parameters(), None) is None:
+        raise CheckError("the model has no parameters, so there is nothing to train; pass the module that holds them")
+    if any(p.is_meta for p in bare.parameters()):
+        raise CheckError("the model is on the meta device and holds no numbers; materialise it first (to_empty, then initialise)")
+    return bare
+
+
+class Examination:
+    """The steps of one examination, in order; `trace` runs them."""
+
+    def __init__(self, model: nn.Module, batch: Any, loss: Any, optimizer: Any) -> None:
+        self.model, self.batch, self.loss, self.optimizer = model, batch, loss, optimizer
+        self.call, self.watched, self.value = self._forward()
+        self.graph: Graph | None = None
+        self.chains: list[Chain] = []
+        self.flow: Flow | None = None
+        self.stops: list[faults.Stop] = []
+        self.broken: list[Any] = []
+        self.recurrences: list[recurrence.Recurrence] = []
+        self.precision: dict[str, Any] = {}
+
+    def trace(self) -> Trace:
+        """Everything measured."""
+        value = self.value
+        if not math.isfinite(float(value.detach())):
+            self._find_nonfinite_forward()
+        if value.grad_fn is not None:
+            self.graph = walk(value.grad_fn)
+            self._backward(self.graph, value)
+        return self._assembled()
+
+    # -- forward
+
+    def _forward(self, check_finite: bool = False) -> tuple[calls.Call, Forward, Tensor]:
+        try:
+            return self._attempt(True, check_finite)
+        except ModelCrash as crash:
+            cause = str(crash.__cause__)
+            if not isinstance(crash.__cause__, RuntimeError) or "requires grad" not in cause.replace("require grad", "requires grad"):
+                raise
+        return self._attempt(False, check_finite)
+
+    def _attempt(self, gradients: bool, check_finite: bool) -> tuple[calls.Call, Forward, Tensor]:
+        call = calls.prepare(self.batch, self.loss, gradients=gradients)
+        watched = Forward(self.model, call.batch_size)
+        watched.check_finite = check_finite
+        with watched.watching():
+            try:
+                output = self.model(*call.args, **call.kwargs)
+            except Exception as error:
+                raise self._crash(watched, call, error, watched.turn.path) from error
+            watched.start_loss()
+            try:
+                value = call.objective(output)
+            except CheckError:
+                raise
+            except Exception as error:
+                raise self._crash(watched, call, error, "loss") from error
+        self.kind = call.kind or ("output.loss" if calls.own_loss(output) is not None else "random cotangent")
+        return call, watched, _scalar(value)
+
+    def _crash(self, watched: Forward, call: calls.Call, error: Exception, site: str) -> ModelCrash:
+        where = f"in {site}" if site else "in its own forward"
+        text = f"the {'loss' if site == 'loss' else 'model'} raised {type(error).__name__} {where}: {error}"
+        return ModelCrash(text, site, sites.partial(watched, call, text))
+
+    def _find_nonfinite_forward(self) -> None:
+        self.call, self.watched, self.value = self._forward(check_finite=True)
+
+    # -- backward
+
+    def _backward(self, graph: Graph, value: Tensor) -> None:
+        watched = self.watched
+        self.chains = self._chains(graph)
+        for operation in watched.operations:
+            if operation.family == "activation" and operation.nodes[0] in graph.index:
+                operation.stats.update(slopes.read(operation))
+        bodies = recurrence.loops(watched, graph)
+        carried = recurrence.carries(bodies)
+        leaves = self._leaves()
+        cuts = self.chains[0].cuts if self.chains else [0]
+        wanted = self._interesting(graph, bodies)
+        run = Backward(graph, cuts, wanted, recurrence.fused(watched))
+        try:
+            self.flow = flow = run.run(value, leaves)
+        except RuntimeError as error:
+            site = self._failing(graph, value, leaves)
+            text = f"the backward raised {type(error).__name__}{' in ' + site if site else ''}: {error}"
+            raise ModelCrash(text, site, sites.partial(watched, self.call, text)) from error
+        self.recurrences = [*recurrence.replayed(watched, flow.held), *recurrence.looped(bodies, graph, flow, carried)]
+        self._second_look(graph, value, leaves, cuts)
+        self._precision(value)
+
+    def _leaves(self) -> dict[str, Tensor]:
+        named = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        return named | {f"\0{n}": leaf for n, leaf in self.call.inputs.items()}
+
+    def _chains(self, graph: Graph) -> list[Chain]:
+        """The depth axes, the longest first: above each float input, and above each embedding."""
+        targets: dict[str, Node] = {n: torch.autograd.graph.get_gradient_edge(t).node for n, t in self.call.inputs.items()}
+        embeddings = [o for o in self.watched.operations if o.kind == "embedding" and o.nodes[0] in graph.index]
+        targets |= {f"{o.turn.path} (call {o.order})": o.nodes[0] for o in embeddings[:6]}
+        found = [chain(graph, graph.index[node], self.watched, name) for name, node in targets.items() if node in graph.index]
+        if not any(len(c.sites) > 2 for c in found):
+            layers = [o for o in self.watched.operations if o.family in ("layer", "recurrent") and o.nodes[0] in graph.index]
+            found += [chain(graph, graph.index[o.nodes[0]], self.watched, o.turn.path) for o in layers[:3]]
+        return sorted((c for c in found if c.sites), key=lambda c: -len(c.sites))
+
+    def _interesting(self, graph: Graph, bodies: Mapping[str, Any]) -> set[int]:
+        found = {graph.index[o.nodes[0]] for o in self.watched.operations if o.nodes[0] in graph.index and sites.shown(o)}
+        found |= {graph.index[n] for turns in bodies.values() for t in turns for n, _ in t.outputs if n in graph.index}
+        for c in self.chains[:4]:
+            found |= set(c.sites)
+        return found | {i for o in self.watched.operations for i in sites.query_value(o, graph)}
+
+    def _failing(self, graph: Graph, value: Tensor, leaves: Mapping[str, Tensor]) -> str:
+        """The module whose operation was being differentiated when the backward raised."""
+        reached: list[Node] = []
+        handles = [node.register_prehook(lambda g, n=node: reached.append(n)) for node in graph.nodes if node.next_functions]
+        try:
+            torch.autograd.grad(value, list(leaves.values()), allow_unused=True, retain_graph=True)
+        except RuntimeError:
+            owner: Any = self.watched.owner(reached[-1]._sequence_nr()) if reached else None  # type: ignore[attr-defined]
+            return (owner.turn.path if isinstance(owner, Operation) else owner.path) if owner is not None else ""
+        finally:
+            for handle in handles:
+                handle.remove()
+        return ""
+
+    def _second_look(self, graph: Graph, value: Tensor, leaves: Mapping[str, Tensor], cuts: list[int]) -> None:
+        assert self.flow is not None
+        found = {n: g for n, g in self.flow.gradients.items() if g is not None}
+        zero = {n for n, g in found.items() if not (g.coalesce().values() if g.is_sparse else g).any()}
+        broken = any(not bool(torch.isfinite(g if not g.is_sparse else g.coalesce().values()).all()) for g in found.values())
+        if not zero and not broken:
+            return
+        again = Backward(graph, cuts, (), {}).run(value, leaves, inspect=True)
+        nodes = {graph.index[torch.autograd.graph.get_gradient_edge(leaves[n]).node]: n for n in zero if not n.startswith("\0")}
+        self.stops = faults.stops(graph, again, self.watched, nodes, self.watched.loss_start)
+        self.broken = [self.watched.owner(graph.nodes[i]._sequence_nr()) for i in again.broken]  # type: ignore[attr-defined]
+
+    def _precision(self, value: Tensor) -> None:
+        met = {str(o.facts.get("dtype")) for o in self.watched.operations} | {
+            str(p.dtype).removeprefix("torch.") for p in self.model.parameters()
+        }
+        name = "float16"
+        if name not in met:
+            return
+        found = precision.exact(self.model, self.batch, self.loss)
+        if found is None:
+            self.precision = {"dtype": name}
+            return
+        named = [p for p in self.model.parameters() if p.requires_grad]
+
+        def native(scale: float) -> bool:
+            seed = torch.full_like(value, 2.0**scale)
+            got = [g for g in torch.autograd.grad(value, named, seed, retain_graph=True, allow_unused=True) if g is not None]
+            return all(bool(torch.isfinite(g).all()) for g in got) and any(bool(g.any()) for g in got)
+
+        self.precision = precision.compare(name, found, native)
+
+    # -- the trace
+
+    def _assembled(self) -> Trace:
+        rows = sites.inputs(self.call, self.flow)
+        chains = self.chains[:4] if self.graph else []
+        nodes, axes = sites.nodes(self.call, self.watched, self.graph, self.flow, chains, self.stops, self.broken)
+        rows += nodes
+        rows += sites.steps(self.recurrences)
+        rows += sites.outputs(self.watched, self.value)
+        rows += parameters.read(self.model, self.watched, self.graph, self.flow, self.optimizer)
+        return sites.assemble(rows, axes, self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        some = next(self.model.parameters())
+        floats = sorted({str(o.facts["dtype"]) for o in self.watched.operations if "float" in str(o.facts.get("dtype"))})
+        return {
+            "loss": float(self.value.detach()),
+            "loss_kind": sites.loss_kind(self.watched),
+            "objective": self.kind,
+            "batch_size": self.call.batch_size,
+            "dtype": str(some.dtype).removeprefix("torch."),
+            "dtypes": tuple(floats),
+            "device": str(some.device),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "training": self.model.training,
+            "torch": torch.__version__,
+            "graph_cuts": sites.graph_cuts(self.watched),
+            "assumptions": sites.assumptions(self.kind),
+            **({"precision": self.precision} if self.precision else {}),
+        }
+
+
+def _scalar(value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        kind = type(value).__name__
+        raise CheckError(f"the loss returned a {kind}, not a scalar tensor; return the tensor itself, without .item()")
+    if value.numel() != 1:
+        raise CheckError(f"the loss is not a scalar: its shape is {tuple(value.shape)}; reduce it, for example with .mean()")
+    if value.is_complex() or not value.is_floating_point():
+        raise CheckError(f"the loss is {value.dtype}, but a gradient needs a real floating-point scalar")
+    return value.reshape(())
+
+

@@ -1,0 +1,363 @@
+"""From what was watched to rows of a Trace: sites with plain facts, and their statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unvanish.probes import families
+from unvanish.probes.backward import LN2, Flow
+from unvanish.probes.calls import Call
+from unvanish.probes.chain import Chain, Row
+from unvanish.probes.faults import Stop
+from unvanish.probes.forward import Forward, Operation, Turn
+from unvanish.probes.graph import Graph
+from unvanish.probes.measures import activation_stats
+from unvanish.probes.recurrence import Recurrence
+from unvanish.types import STATISTICS, Axis, Site, Trace
+
+Measured = tuple[Site, dict[str, float]]
+SHOWN = ("layer", "activation", "norm", "attention", "recurrent")
+PRIVATE = ("weight_tensor", "reads", "reading", "made_nonfinite", "ends")
+
+
+def shown(operation: Operation) -> bool:
+    """Whether an operation gets a site of its own wherever it lies."""
+    return operation.family in SHOWN or operation.kind == "embedding"
+
+
+def assemble(rows: Sequence[Measured], axes: Iterable[Axis], facts: Mapping[str, Any]) -> Trace:
+    """The Trace of one step."""
+    names = {name: i for i, name in enumerate(STATISTICS)}
+    values = np.full((1, len(rows), len(names)), math.nan)
+    for i, (_, stats) in enumerate(rows):
+        for name, value in stats.items():
+            values[0, i, names[name]] = value
+    return Trace(tuple(site for site, _ in rows), values, tuple(axes), dict(facts))
+
+
+def partial(watched: Forward, call: Call, crash: str) -> Trace:
+    """What was measured up to a crash: forward statistics only."""
+    found, _ = nodes(call, watched)
+    return assemble(inputs(call, None) + found, (), {"crash": crash, "batch_size": call.batch_size})
+
+
+def inputs(call: Call, flow: Flow | None) -> list[Measured]:
+    """One site for each tensor of the batch that the model was given."""
+    found = []
+    for name, tensor in call.originals.items():
+        floating = tensor.is_floating_point()
+        facts: dict[str, Any] = {"shape": tuple(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch."), "floating": floating}
+        stats = activation_stats(tensor, call.batch_size) if floating else {}
+        if floating and tensor.numel():
+            facts["mean"] = float(tensor.detach().mean(dtype=torch.float64))
+            power = stats.get("forward_rms", math.nan) ** 2
+            facts["std"] = math.sqrt(max(0.0, power - facts["mean"] ** 2))
+        gradient = None if flow is None else flow.gradients.get(f"\0{name}")
+        if gradient is not None and flow is not None:
+            from unvanish.probes.measures import log_norm
+
+            stats["backward_log"] = log_norm(gradient) - flow.exponents.get(f"\0{name}", 0) * LN2
+        found.append((Site(name, "input", role="input", facts=facts), stats))
+    return found
+
+
+def nodes(
+    call: Call,
+    watched: Forward,
+    graph: Graph | None = None,
+    flow: Flow | None = None,
+    chains: Sequence[Chain] = (),
+    stops: Sequence[Stop] = (),
+    broken: Sequence[Operation | Turn] = (),
+) -> tuple[list[Measured], list[Axis]]:
+    """Sites of the operations that matter, and of the cuts; they follow the inputs in the trace."""
+    offset = len(call.originals)
+    main = chains[0] if chains else None
+    wanted: dict[int, tuple[Operation | Turn, int | None]] = {}  # id -> (owner, node)
+    for o in watched.operations:
+        alive = graph is None or o.nodes[0] in graph.index
+        odd = any(s.owner is o for s in stops) or any(b is o for b in broken) or o.facts.get("made_nonfinite")
+        if odd or (alive and shown(o) and o.order < watched.loss_order):
+            wanted[id(o)] = (o, None if graph is None else graph.index.get(o.nodes[0]))
+    leaves = {name: place for place, name in enumerate(call.originals)}
+    for c in chains:
+        for owner, node in zip(c.owners, c.sites, strict=True):
+            if node == c.sites[-1] and c.name in leaves:
+                continue
+            key = id(owner) if isinstance(owner, Operation) else (id(owner) + node)
+            wanted.setdefault(key, (owner, node))
+    for stop in stops:
+        wanted.setdefault(id(stop.owner), (stop.owner, stop.node))
+    for owner in broken:
+        wanted.setdefault(id(owner), (owner, None))
+    places: dict[int, int] = {}
+    rows: list[Measured] = []
+    names: dict[str, int] = {}
+    forward_first = next((o for o in watched.operations if o.facts.get("made_nonfinite")), None)
+    for owner, node in sorted(wanted.values(), key=lambda pair: _order(pair[0], pair[1])):
+        path, kind = _named(owner)
+        call = names[path] = names.get(path, -1) + 1
+        facts = {k: v for k, v in owner.facts.items() if k not in PRIVATE} if isinstance(owner, Operation) else {}
+        stats = dict(owner.stats) if isinstance(owner, Operation) else {}
+        facts["order"] = owner.order if isinstance(owner, Operation) else -1
+        if isinstance(owner, Operation):
+            facts |= {"family": owner.family, "parameters": owner.parameters, "module": owner.turn.path}
+            facts |= {"squashing": kind in families.SQUASHING, "rectifier": kind in families.RECTIFIERS}
+        if node is not None and flow is not None:
+            stats |= _backward(node, flow)
+        if main is not None and node is not None:
+            facts |= _place(node, main)
+        if isinstance(owner, Operation) and graph is not None and flow is not None and owner.family == "attention":
+            stats |= _starvation(owner, graph, flow, watched)
+        facts |= _faults(owner, stops, broken, forward_first)
+        if node is not None:
+            places[node] = offset + len(rows)
+        rows.append((Site(path, kind, call, "node", facts), stats))
+    _mark_output(rows, watched)
+    return rows, [Axis(c.name, "depth", _axis(c, places, leaves)) for c in chains]
+
+
+def _axis(chain: Chain, places: Mapping[int, int], leaves: Mapping[str, int]) -> tuple[int, ...]:
+    """Indices into the trace; the end at an input is the input's own site."""
+    found = [places[i] for i in chain.sites if i in places]
+    return (*found, leaves[chain.name]) if chain.name in leaves else tuple(found)
+
+
+def _order(owner: Operation | Turn, node: int | None) -> tuple[int, int]:
+    return (owner.start, 0) if node is None else (owner.start, -node)
+
+
+def _named(owner: Operation | Turn) -> tuple[str, str]:
+    """The path shown, and the kind: an operation of a module that is more than that operation says which."""
+    if isinstance(owner, Turn):
+        return owner.path, type(owner.module).__name__.lower()
+    own = type(owner.turn.module).__module__.startswith("torch.nn") and not any(owner.turn.module.children())
+    path = owner.turn.path
+    return (path if own else f"{path}.{owner.kind}" if path else owner.kind), owner.kind
+
+
+def _backward(node: int, flow: Flow) -> dict[str, float]:
+    found = {"backward_log": flow.log.get(node, math.nan)}
+    if node in flow.zero:
+        found |= {"backward_zero": flow.zero[node], "backward_nonfinite": flow.nonfinite[node]}
+    return found
+
+
+def _place(node: int, main: Chain) -> dict[str, Any]:
+    """Where on, or between, the cuts of the main axis a node lies."""
+    if node not in main.sites:
+        above = [k for k, i in enumerate(main.sites) if i < node]
+        return {"cut": False, "segment": above[-1] if above and above[-1] < len(main.rows) else None}
+    k = main.sites.index(node)
+    facts: dict[str, Any] = {"cut": True, "segment": k}
+    if k < len(main.rows):
+        facts |= _described(main.rows[k])
+        after = main.rows[k + 1] if k + 1 < len(main.rows) else None
+        norm = isinstance(main.owners[k], Operation) and main.owners[k].family == "norm"  # type: ignore[union-attr]
+        facts["stream_norm"] = bool(norm and after is not None and after.residual)
+    return facts
+
+
+def _described(row: Row) -> dict[str, Any]:
+    norms = [o for o in row.operations if o.family == "norm"]
+    return {
+        "row": row.path,
+        "simple": row.simple,
+        "residual": row.residual,
+        "row_layers": sum(o.family == "layer" for o in row.operations),
+        "row_trainable": any(o.family == "layer" and not o.facts.get("frozen", False) for o in row.operations),
+        "row_norm": bool(norms),
+        "row_batch_norm": any(o.facts.get("batch_statistics") for o in norms),
+        "row_recurrent": any(o.family == "recurrent" for o in row.operations),
+        "row_attention": any(o.family == "attention" for o in row.operations),
+        "row_kinds": tuple(sorted({o.kind for o in row.operations})),
+    }
+
+
+def _faults(owner: Operation | Turn, stops: Sequence[Stop], broken: Sequence[Operation | Turn], first: Operation | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    own = [s for s in stops if s.owner is owner]
+    if own:
+        facts |= {"kills": True, "kills_because": own[0].because, "starved": own[0].starved}
+    if isinstance(owner, Operation) and owner.facts.get("made_nonfinite"):
+        facts |= {"produces": "forward", "nonfinite_first": owner is first}
+    elif any(b is owner for b in broken) and first is None:
+        facts |= {"produces": "backward", "nonfinite_first": owner is broken[0], "nonfinite_kind": "NaN or infinity"}
+    return facts
+
+
+def query_value(operation: Operation, graph: Graph) -> list[int]:
+    """The nodes whose gradients tell queries from values: of what enters the scores, and of what they weigh."""
+    ends = operation.facts.get("ends")
+    if ends is None:
+        ends = operation.facts["ends"] = _ends(operation, graph) if operation.family == "attention" else ()
+    return [i for i in ends if i >= 0]
+
+
+def _ends(operation: Operation, graph: Graph) -> tuple[int, int] | tuple[()]:
+    """(query node, value node) of an attention: the projections made by layers below it."""
+    top = graph.index.get(operation.nodes[0])
+    if top is None:
+        return ()
+    node = graph.nodes[top]
+    if operation.kind == "scaled_dot_product_attention":
+        below = [n for n, _ in _main_node(node).next_functions]
+        q, v = (graph.index.get(below[k], -1) if len(below) > k and below[k] is not None else -1 for k in (0, 2))
+        return (q, v)
+    scores = _first(graph, top, ("BmmBackward0", "MmBackward0", "BaddbmmBackward0", "UnsafeViewBackward0"))
+    parent = _parent(graph, top)
+    if scores is None or parent is None:
+        return ()
+    q = _operand(graph, scores, -2)
+    v = _operand(graph, parent, -1)
+    return (q, v)
+
+
+def _main_node(node: Any) -> Any:
+    while "ScaledDotProduct" not in type(node).__name__ and len(node.next_functions) == 1 and node.next_functions[0][0] is not None:
+        node = node.next_functions[0][0]
+    return node
+
+
+def _first(graph: Graph, start: int, names: Sequence[str]) -> int | None:
+    i = start
+    for _ in range(8):
+        below = graph.below[i]
+        if not below:
+            return None
+        i = below[0]
+        if type(graph.nodes[i]).__name__ in names[:3]:
+            return i
+    return None
+
+
+def _parent(graph: Graph, child: int) -> int | None:
+    """The matrix product that the softmax's result enters."""
+    i = child
+    for _ in range(6):
+        above = [k for k in range(max(0, i - 4000), i) if i in graph.below[k]]
+        if not above:
+            return None
+        i = above[-1]
+        if type(graph.nodes[i]).__name__ in ("BmmBackward0", "MmBackward0"):
+            return i
+    return None
+
+
+def _operand(graph: Graph, product: int, which: int) -> int:
+    edges = [b for b, _ in graph.nodes[product].next_functions]
+    node = edges[which] if len(edges) >= -which else None
+    return graph.index.get(node, -1) if node is not None else -1
+
+
+def _starvation(operation: Operation, graph: Graph, flow: Flow, watched: Forward) -> dict[str, float]:
+    ends = query_value(operation, graph)
+    if len(ends) != 2:
+        return {}
+    q, v = (flow.log.get(i, math.nan) for i in ends)
+    found = {"token_cosine": _token_cosine(ends[0], graph, watched)}
+    return {**found, "query_value_log": q - v} if math.isfinite(v) and not math.isnan(q) else found
+
+
+def _token_cosine(query: int, graph: Graph, watched: Forward) -> float:
+    """Likeness of the tokens that the query projection reads."""
+    i, projected, last = query, False, None
+    for _ in range(40):
+        number = graph.nodes[i]._sequence_nr()  # type: ignore[attr-defined]
+        owner = watched.owner(number)
+        if number < watched.root.start or not graph.below[i]:
+            break
+        if isinstance(owner, Operation):
+            if projected and owner is not last and "token_cosine" in owner.stats:
+                return owner.stats["token_cosine"]
+            projected, last = projected or owner.family == "layer", owner
+        deeper = [j for j in graph.below[i] if graph.below[j]]
+        if not deeper:
+            break
+        i = min(deeper)
+    return math.nan
+
+
+def _mark_output(rows: Sequence[Measured], watched: Forward) -> None:
+    for o in watched.operations:
+        if "reads" in o.facts:
+            activation = _reader(o, watched)
+            for site, _ in rows:
+                if activation is not None and site.facts.get("order") == activation.order:
+                    site.facts["output"] = True  # type: ignore[index]
+
+
+def _reader(loss: Operation, watched: Forward) -> Operation | None:
+    """The activation or softmax whose result a loss function reads, through views and casts."""
+    node: Any = loss.facts.get("reads")
+    for _ in range(8):
+        if node is None or type(node).__name__ == "AccumulateGrad":
+            return None
+        owner = watched.owner(node._sequence_nr())
+        if isinstance(owner, Operation) and owner.kind not in families.VIEWS and owner.kind not in ("clamp", "getitem", "index", "log"):
+            return owner if owner.family == "activation" or owner.kind in ("softmax", "log_softmax") else None
+        edges = [b for b, _ in node.next_functions if b is not None]
+        node = edges[0] if len(edges) == 1 else None
+    return None
+
+
+def outputs(watched: Forward, value: Tensor) -> list[Measured]:
+    """One site for each call of a known loss function, else one for the loss itself."""
+    found: list[Measured] = []
+    for o in watched.operations:
+        if "reading" not in o.facts:
+            continue
+        kind = families.LOSSES[o.kind]
+        facts: dict[str, Any] = {"value": float(value.detach()), **o.facts["reading"]}
+        last = _reader(o, watched)
+        facts["activation"] = "" if last is None else last.kind
+        if last is not None:
+            facts["site"] = _named(last)[0]
+            facts["output_slope"] = _output_slope(last)
+        own = {"cross_entropy": ("softmax", "sigmoid", "log_softmax"), "binary_cross_entropy_with_logits": ("sigmoid", "softmax")}
+        facts["double"] = last is not None and last.kind in own.get(kind, ()) and last.kind != "log_softmax"
+        found.append((Site("loss", kind, len(found), "output", facts), {}))
+    return found or [(Site("loss", "loss", 0, "output", {"value": float(value.detach())}), {})]
+
+
+def _output_slope(last: Operation) -> float:
+    if last.kind in families.SQUASHING and "slope_sq" in last.stats:
+        return math.sqrt(last.stats["slope_sq"]) / families.SQUASHING[last.kind]
+    node: Any = last.nodes[0]
+    if last.kind == "softmax" and "_saved_result" in dir(node):
+        p = node._saved_result.detach().double()
+        return float((p * (1 - p)).sum(-1).mean())
+    return math.nan
+
+
+def steps(recurrences: Iterable[Recurrence]) -> list[Measured]:
+    """One site for each step of each recurrence."""
+    found = []
+    for r in recurrences:
+        for t, (state, carry) in enumerate(zip(r.state_log, r.carry_log, strict=True)):
+            facts = {"of": r.of, "step": t, "steps": len(r.state_log), "reverse": r.reverse, "module": r.module}
+            found.append((Site(r.of, r.kind, t, "step", facts), {"state_log": float(state), "carry_log": float(carry)}))
+    return found
+
+
+def graph_cuts(watched: Forward) -> list[dict[str, Any]]:
+    """Where the graph was left on the way forward."""
+    return [{k: v for k, v in cut.items() if k != "node"} for cut in watched.cuts]
+
+
+def loss_kind(watched: Forward) -> str:
+    """The loss functions called, by name."""
+    return ", ".join(dict.fromkeys(families.LOSSES[o.kind] for o in watched.operations if "reading" in o.facts))
+
+
+def assumptions(kind: str) -> list[str]:
+    """What had to be assumed."""
+    if kind == "random cotangent":
+        return ["no loss was given: the gradient of a random unit cotangent at the output was followed instead"]
+    return []
