@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "unvanish"
 
 FLOORS = {
     **dict.fromkeys(("types", "registry", "config"), 0),
-    **dict.fromkeys(("ledger", "theory", "reports", "store"), 1),
+    **dict.fromkeys(("depth", "ledger", "theory", "reports", "store"), 1),
     "rules": 2,
     **dict.fromkeys(("probes", "cures"), 3),
     **dict.fromkeys(("doctor", "watch"), 4),
@@ -37,6 +37,7 @@ LIBRARIES: dict[str, set[str]] = {
     "types": {"numpy"},
     "registry": {"numpy"},
     "ledger": {"numpy"},
+    "depth": {"numpy"},
     "theory": {"numpy", "lazily torch"},
     "store": {"numpy"},
     "reports": {"numpy", "rich", "lazily altair", "lazily vl_convert"},

@@ -3,8 +3,8 @@
 Notable:
 - d is the gradient at a layer's output. Its Theil-Sen slope over the layers, times their number, is the ratio
   that decides; the output layer stays out of it.
-- Narrow nets wander: std of ln ||d|| over the depth is sqrt(kappa sum 1/n) / 2 with kappa = 5 for ReLU (Hanin and
-  Nica 2020), so the limit is max(3, 1.5 sqrt(5 sum 1/n)) nats.
+- Narrow nets wander: std of ln ||d|| over the depth is sqrt(kappa sum 1/n) / 2 with kappa = 5 for ReLU (Hanin
+  and Nica 2020), so the limit is max(3, 1.5 sqrt(5 sum 1/n)) nats.
 - Whatever lies between two cuts is one row, and each row's gain goes to one account: weights, slope,
   normalisation, residual, or rest.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ ACCOUNTS = ("weights", "slope", "saturated", "normalisation", "residual", "rest"
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the account: the site above it, its measured gain, and the share of each account, in nats."""
+    """One row of the account: the site above it, its gain, and the share of each account, in nats."""
 
     site: int
     gain: float
@@ -72,7 +73,7 @@ class Depth:
 
     @property
     def severity(self) -> str:
-        """"error", "warning" or ""."""
+        """How bad: "error", "warning", or "" for no fault."""
         size = abs(self.ratio)
         return "error" if size > self.critical else "warning" if size > self.limit else ""
 
@@ -101,7 +102,7 @@ def read(trace: Trace, *, limit: float = 3.0) -> Depth | None:
     log_d = np.array([log[i] for i in layers])
     noise = 1.5 * math.sqrt(5 * sum(1 / _width(trace, i) for i in layers))
     entries = tuple(_entry(trace, axis, k) for k in range(places[0], places[-1]))
-    totals = {name: sum(e.shares.get(name, 0.0) for e in entries) for name in ACCOUNTS}
+    totals: dict[str, Any] = {name: sum(e.shares.get(name, 0.0) for e in entries) for name in ACCOUNTS}
     bound = max(limit, noise)
     reading = Depth(
         axis, layers, log_d, theil_sen(log_d) * (len(layers) - 1), float(log_d[-1] - log_d[0]), noise,
@@ -122,7 +123,11 @@ def _layers(trace: Trace, axis: Axis) -> list[int]:
     """Places on the axis with a layer below them, without the output layer and frozen layers at the input."""
     facts = [trace.sites[i].facts for i in axis.sites]
     found = [k for k, f in enumerate(facts[:-1]) if f.get("row_layers") or f.get("row_recurrent")]
-    while found and not facts[found[-1]].get("row_trainable", True) and not facts[found[-1]].get("row_recurrent"):
+    while (
+        found
+        and not facts[found[-1]].get("row_trainable", True)
+        and not facts[found[-1]].get("row_recurrent")
+    ):
         found.pop()
     if found and facts[found[0]].get("simple"):
         found = found[1:]
@@ -157,7 +162,9 @@ def _account(facts: object) -> str:
     if facts.get("row_norm"):
         return "normalisation"
     quiet = not facts.get("row_layers") and not facts.get("row_attention") and not facts.get("row_recurrent")
-    elementwise = not any("pool" in k or k in ("getitem", "index", "mean", "sum", "cat") for k in facts.get("row_kinds", ()))
+    elementwise = not any(
+        "pool" in k or k in ("getitem", "index", "mean", "sum", "cat") for k in facts.get("row_kinds", ())
+    )
     return "slope" if quiet and elementwise else "rest"
 
 

@@ -1,8 +1,8 @@
 """`check`: one batch, the causes by name, worst first, each confirmed by experiment where that is cheap.
 
 Notable:
-- The rules read a Trace and know no torch; this file runs them, folds consequences under their causes, and has
-  experiments on a copy tell a confirmed cause from an indicated one.
+- The rules read a Trace and know no torch; this file runs them, folds consequences under their causes, and
+  has experiments on a copy tell a confirmed cause from an indicated one.
 - A finding that another one explains is never listed as its rival.
 """
 
@@ -55,7 +55,9 @@ def check(
     chosen = frozenset(config.selected(rules(), select, ignore))
     checked = config.checked_settings(settings or {})
     if optimizer is not None and not isinstance(getattr(optimizer, "param_groups", None), list):
-        raise CheckError(f"optimizer is a {type(optimizer).__name__}, not a torch optimizer; pass the optimizer itself")
+        raise CheckError(
+            f"optimizer is a {type(optimizer).__name__}, not a torch optimizer; pass the optimizer itself"
+        )
     trace = record(model, batch, loss, optimizer=optimizer)
     rounds = visit(trace, chosen, checked)
     findings = folded(ranked(rounds.findings))
@@ -64,11 +66,21 @@ def check(
 
         findings = confirmed(findings, trace, model, batch, loss)
     subject = name or type(model).__name__
-    return Diagnosis(findings, trace, rounds.passed, rounds.not_applicable, rounds.skipped, subject, time.perf_counter() - started)
+    return Diagnosis(
+        findings,
+        trace,
+        rounds.passed,
+        rounds.not_applicable,
+        rounds.skipped,
+        subject,
+        time.perf_counter() - started,
+    )
 
 
-def assert_healthy(model: Any, batch: Any, loss: Any = None, *, fail_on: str = "warning", **options: Any) -> Diagnosis:
-    """The diagnosis of a healthy model; AssertionError with the report where a finding is at or above `fail_on`.
+def assert_healthy(
+    model: Any, batch: Any, loss: Any = None, *, fail_on: str = "warning", **options: Any
+) -> Diagnosis:
+    """The diagnosis of a healthy model; AssertionError with the report from `fail_on` upwards.
 
     `options` are those of `check`. ValueError names an unknown level.
     """
@@ -116,7 +128,12 @@ def folded(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     parents: dict[int, int] = {}
     for i, finding in enumerate(findings):
         for j, other in enumerate(findings):
-            if i != j and finding.code in table[other.code].explains and _may_explain(other, finding) and not _above(j, i, parents):
+            if (
+                i != j
+                and finding.code in table[other.code].explains
+                and _may_explain(other, finding)
+                and not _above(j, i, parents)
+            ):
                 parents[i] = j
                 break
 

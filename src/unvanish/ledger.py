@@ -1,10 +1,10 @@
 """The gradient ledger: log10 of the backward gain, row by row from the loss to the input, adding up exactly.
 
 Notable:
-- A row lies between two neighbouring cuts of a depth axis; its decades are the difference of two measured logs,
-  so the rows telescope: their sum is the total.
-- A layer's share is split into its weights, ln sqrt(||W||_F^2 / n_out), the activation's slope, ln sqrt(<phi'^2>),
-  and alignment, which is what is left.
+- A row lies between two neighbouring cuts of a depth axis; its decades are the difference of two measured
+  logs, so the rows telescope: their sum is the total.
+- A layer's share is split into its weights, ln sqrt(||W||_F^2 / n_out), the activation's slope, ln
+  sqrt(<phi'^2>), and alignment, which is what is left.
 - Rows of one block are gathered under its path and open like a tree.
 """
 
@@ -24,9 +24,9 @@ DECADE = math.log(10.0)
 class Row:
     """One line of a ledger.
 
-    `decades`: log10 of the gradient norm's gain across the row, from its loss side to its input side; `parts`:
-    decades of "weights", "slope" and "alignment", summing to `decades`, or empty; `children` sum to the row;
-    `below`: decades from the loss down to the row's lower edge.
+    `decades`: log10 of the gradient norm's gain across the row, from its loss side to its input side;
+    `parts`: decades of "weights", "slope" and "alignment", summing to `decades`, or empty; `children` sum to
+    the row; `below`: decades from the loss down to the row's lower edge.
     """
 
     path: str
@@ -47,7 +47,11 @@ class Ledger:
     @property
     def total(self) -> float:
         """Decades from the loss to the input: the sum of the rows."""
-        return math.fsum(finite) if all(map(math.isfinite, finite := [r.decades for r in self.rows])) else sum(finite)
+        return (
+            math.fsum(finite)
+            if all(map(math.isfinite, finite := [r.decades for r in self.rows]))
+            else sum(finite)
+        )
 
     def leaves(self) -> Iterator[Row]:
         """The rows that have no children, from the loss to the input."""
@@ -115,7 +119,18 @@ def _gathered(rows: Sequence[Row], depth: int) -> tuple[Row, ...]:
         if len(children) == 1:
             found += children
             continue
-        found.append(Row(".".join(key), "block", math.fsum(m.decades for m in members) if _all_finite(members) else sum(m.decades for m in members), _summed(members), children, members[-1].below))
+        found.append(
+            Row(
+                ".".join(key),
+                "block",
+                math.fsum(m.decades for m in members)
+                if _all_finite(members)
+                else sum(m.decades for m in members),
+                _summed(members),
+                children,
+                members[-1].below,
+            )
+        )
     return tuple(found)
 
 

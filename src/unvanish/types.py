@@ -1,7 +1,8 @@
 """The nouns: sites, traces, findings, remedies, diagnoses. Data only; NumPy is the one dependency.
 
 Notable:
-- A `Trace` is a dense array [step, site, statistic]; NaN means "not measured", -inf in a log means "exactly zero".
+- A `Trace` is a dense array [step, site, statistic]; NaN means "not measured", -inf in a log means "exactly
+  zero".
 - Norms are natural logarithms of float64 norms (`*_log`), so a gradient of 1e-400 is still a number.
 - Verdicts never read an absolute gradient: only differences of logs, which the scale of the loss cannot move.
 """
@@ -101,7 +102,9 @@ class Trace:
     def __post_init__(self) -> None:
         expected = (len(self.sites), len(self.statistics))
         if self.values.ndim != 3 or self.values.shape[1:] != expected:
-            raise ValueError(f"trace values have shape {self.values.shape}, expected (steps, {expected[0]}, {expected[1]})")
+            raise ValueError(
+                f"trace values have shape {self.values.shape}, expected (steps, {expected[0]}, {expected[1]})"
+            )
 
     def column(self, statistic: str, step: int = -1) -> NDArray[np.float64]:
         """One statistic for every site, shape (sites,); KeyError names an unknown statistic."""
@@ -208,7 +211,11 @@ class Diagnosis:
 
     def codes(self, severity: Severity = "warning") -> tuple[str, ...]:
         """Codes of the findings and of their consequences, worst first, without repeats."""
-        return tuple(dict.fromkeys(f.code for f in self.walk() if SEVERITIES.index(f.severity) >= SEVERITIES.index(severity)))
+        return tuple(
+            dict.fromkeys(
+                f.code for f in self.walk() if SEVERITIES.index(f.severity) >= SEVERITIES.index(severity)
+            )
+        )
 
     def walk(self) -> Iterator[Finding]:
         """Every finding, each followed by its consequences."""
@@ -248,7 +255,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Case:
-    """A small model with a batch and a loss, on which a rule must fire (`sick`) or stay silent (`healthy`)."""
+    """A small model, batch and loss on which a rule must fire (`sick`) or stay silent (`healthy`)."""
 
     model: Any
     batch: Any

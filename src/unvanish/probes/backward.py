@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unvanish.probes.graph import Graph, Node
+from unvanish.probes.graph import Graph
 from unvanish.probes.measures import log_norm
 
 LN2 = math.log(2.0)
@@ -26,9 +26,9 @@ COMFORT = {torch.float16: 4, torch.bfloat16: 60, torch.float32: 60, torch.float6
 
 @dataclass
 class Flow:
-    """What a backward showed: by node ln||gradient||, share of zeros and of non-finite elements; by parameter."""
+    """What a backward showed, by node and by parameter."""
 
-    log: dict[int, float] = field(default_factory=dict)
+    log: dict[int, float] = field(default_factory=dict)  # ln ||gradient|| arriving at a node
     zero: dict[int, float] = field(default_factory=dict)
     nonfinite: dict[int, float] = field(default_factory=dict)
     parts: dict[int, tuple[float, ...]] = field(default_factory=dict)  # per output of a node
@@ -42,7 +42,9 @@ class Flow:
 class Backward:
     """A backward over a graph with given cuts; `run` gives the Flow."""
 
-    def __init__(self, graph: Graph, cuts: Sequence[int], watched: Iterable[int], held: Mapping[Any, Tensor]) -> None:
+    def __init__(
+        self, graph: Graph, cuts: Sequence[int], watched: Iterable[int], held: Mapping[Any, Tensor]
+    ) -> None:
         self.graph, self.cuts = graph, cuts
         self.segment = graph.segments(cuts)
         self.exponent = [0] * (len(cuts) + 1)  # the last one is segment -1, never scaled
@@ -57,7 +59,9 @@ class Backward:
         """
         handles = [*self._holds(), *self._watches(), *self._crossings()]
         if inspect:
-            handles += [n.register_hook(self._inspection(i)) for i, n in enumerate(self.graph.nodes) if n.next_functions]
+            handles += [
+                _hook(n, self._inspection(i)) for i, n in enumerate(self.graph.nodes) if n.next_functions
+            ]
         try:
             wanted = list(leaves.values())
             found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True) if wanted else ()
@@ -85,7 +89,7 @@ class Backward:
             def keep(gradient: Tensor) -> None:
                 self.flow.held[name] = (gradient, 0 if place is None else self._arriving(place))
 
-            return tensor.register_hook(keep)
+            return _hook(tensor, keep)
 
         return [hold(name, tensor) for name, tensor in self.held.items() if tensor.requires_grad]
 
@@ -136,23 +140,30 @@ class Backward:
         for i, below in enumerate(self.graph.below):
             own = self.segment[i]
             if own >= 0 and any(self.segment[j] == -1 for j in below):
-                handles.append(self.graph.nodes[i].register_hook(self._crossing(i, own)))
+                handles.append(_hook(self.graph.nodes[i], self._crossing(i, own)))
         return handles
 
     def _crossing(self, i: int, own: int) -> Callable[[Any, Any], Any]:
-        shared = [b is not None and self.segment[self.graph.index[b]] == -1 for b, _ in self.graph.nodes[i].next_functions]
+        shared = [
+            b is not None and self.segment[self.graph.index[b]] == -1
+            for b, _ in self.graph.nodes[i].next_functions
+        ]
 
         def back(inputs: tuple[Tensor | None, ...], outputs: Any) -> Any:
             shift = -self.exponent[own]
             if not shift:
                 return None
-            return tuple(_times(g, shift) if g is not None and s else g for g, s in zip(inputs, shared, strict=True))
+            return tuple(
+                _times(g, shift) if g is not None and s else g for g, s in zip(inputs, shared, strict=True)
+            )
 
         return back
 
-
     def _inspection(self, i: int) -> Callable[[Any, Any], None]:
-        places = [None if below is None else self.graph.index[below] for below, _ in self.graph.nodes[i].next_functions]
+        places = [
+            None if below is None else self.graph.index[below]
+            for below, _ in self.graph.nodes[i].next_functions
+        ]
 
         def look(inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> None:
             arrived = [g for g in outputs if g is not None]
@@ -160,23 +171,32 @@ class Backward:
                 return
             some = [(g, j) for g, j in zip(inputs, places, strict=True) if g is not None and j is not None]
             self.flow.killed += [(i, j) for g, j in some if not bool(g.any())]
-            if any(not bool(torch.isfinite(g).all()) for g, _ in some) and all(bool(torch.isfinite(g).all()) for g in arrived):
+            if any(not bool(torch.isfinite(g).all()) for g, _ in some) and all(
+                bool(torch.isfinite(g).all()) for g in arrived
+            ):
                 self.flow.broken.append(i)
 
         return look
 
 
+def _hook(node: Any, look: Callable[..., Any]) -> Any:
+    register: Callable[[Any], Any] = node.register_hook
+    return register(look)
+
+
 def _times(gradient: Tensor, exponent: int) -> Tensor:
-    """gradient * 2**exponent, in steps a dtype can hold."""
+    """Gradient * 2**exponent, in steps a dtype can hold."""
     while exponent:
-        step = max(-14, min(14, exponent)) if gradient.dtype == torch.float16 else max(-120, min(120, exponent))
+        step = (
+            max(-14, min(14, exponent)) if gradient.dtype == torch.float16 else max(-120, min(120, exponent))
+        )
         gradient = gradient * 2.0**step
         exponent -= step
     return gradient
 
 
 def _root_sum(logs: Sequence[float]) -> float:
-    """ln sqrt(sum exp(2 logs))."""
+    """Ln sqrt(sum exp(2 logs))."""
     top = max(logs, default=-math.inf)
     if len(logs) == 1 or not math.isfinite(top):
         return math.nan if any(math.isnan(x) for x in logs) else top

@@ -1,4 +1,4 @@
-"""How the user's batch, model and loss fit together: what is passed, what comes out, and which number is the loss.
+"""How the user's batch, model and loss fit together: what is passed, what comes out, and which is the loss.
 
 Notable:
 - A batch is a tensor, an (x, y) pair, or a dict passed as keywords; in a pair, x may be a tuple (positional
@@ -48,10 +48,15 @@ def prepare(batch: Any, loss: Callable[..., Any] | None, *, gradients: bool = Tr
     `gradients=False` passes float inputs as they are, for models that refuse inputs that require one.
     """
     x, rest, whole = _split(batch, loss)
-    args, kwargs = ((), x) if isinstance(x, Mapping) else (tuple(x), {}) if isinstance(x, (tuple, list)) else ((x,), {})
+    args, kwargs = (
+        ((), x) if isinstance(x, Mapping) else (tuple(x), {}) if isinstance(x, (tuple, list)) else ((x,), {})
+    )
     tensors = dict(_leaves(args, kwargs))
     if not tensors:
-        raise CheckError(f"the batch holds no tensor (it is {_described(batch)}); give a tensor, an (x, y) pair, or a dict of keywords")
+        raise CheckError(
+            f"the batch holds no tensor (it is {_described(batch)}); "
+            "give a tensor, an (x, y) pair, or a dict of keywords"
+        )
     size = next((t.shape[0] for t in tensors.values() if t.ndim), None)
     if size == 0:
         raise CheckError("the batch is empty: its first dimension is 0; give at least one sample")
@@ -83,10 +88,12 @@ def _split(batch: Any, loss: Any) -> tuple[Any, tuple[Any, ...], Any]:
         if len(batch) == 1:
             return batch[0], (), batch
         raise CheckError(
-            f"the batch is a {type(batch).__name__} of {len(batch)}; give an (x, y) pair, with x a tuple where the model takes "
-            "several arguments, or a dict of keywords"
+            f"the batch is a {type(batch).__name__} of {len(batch)}; give an (x, y) pair, with x a tuple "
+            "where the model takes several arguments, or a dict of keywords"
         )
-    raise CheckError(f"the batch is {_described(batch)}; give a tensor, an (x, y) pair, or a dict of keywords")
+    raise CheckError(
+        f"the batch is {_described(batch)}; give a tensor, an (x, y) pair, or a dict of keywords"
+    )
 
 
 def _described(value: Any) -> str:
@@ -110,11 +117,15 @@ def _objective(loss: Callable[..., Any] | None, rest: tuple[Any, ...], whole: An
     if loss is None:
         return own_objective, ""
     if not callable(loss):
-        raise CheckError(f"loss is {_described(loss)} and cannot be called; give a function of (output, y) or (output)")
+        raise CheckError(
+            f"loss is {_described(loss)} and cannot be called; give a function of (output, y) or (output)"
+        )
     if not rest and _arity(loss) >= 2 and isinstance(whole, Mapping):
         rest = (whole,)
     if not rest and _arity(loss) >= 2:
-        raise CheckError("the loss takes (output, y), but the batch has no y; give the batch as an (x, y) pair")
+        raise CheckError(
+            "the loss takes (output, y), but the batch has no y; give the batch as an (x, y) pair"
+        )
     given = rest if _arity(loss) != 1 else ()
     return lambda output: loss(output, *given), "loss"
 
@@ -132,7 +143,10 @@ def own_objective(output: Any) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     total = sum(p.numel() for p in parts) ** 0.5
     drawn = (torch.randn(p.shape, generator=generator) / total for p in parts)
-    terms = [(p.float() * c.to(p.device)).sum() if p.dtype.itemsize < 4 else (p * c.to(p.device, p.dtype)).sum() for p, c in zip(parts, drawn, strict=True)]
+    terms = [
+        (p.float() * c.to(p.device)).sum() if p.dtype.itemsize < 4 else (p * c.to(p.device, p.dtype)).sum()
+        for p, c in zip(parts, drawn, strict=True)
+    ]
     return torch.stack(terms).sum() if len({t.dtype for t in terms}) == 1 else sum(terms[1:], terms[0])
 
 
@@ -169,17 +183,21 @@ def _leaves(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[
     return iter(found)
 
 
-def _mapped(args: tuple[Any, ...], kwargs: Mapping[str, Any], change: Callable[[str, Tensor], Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _mapped(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], change: Callable[[str, Tensor], Tensor]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     def down(name: str, value: Any) -> Any:
         if isinstance(value, Tensor):
             return change(name, value)
         if isinstance(value, PackedSequence):
             return value._replace(data=change(name, value.data))
-        if isinstance(value, tuple) and type(value) is tuple or isinstance(value, list):
+        if (isinstance(value, tuple) and type(value) is tuple) or isinstance(value, list):
             return type(value)(down(f"{name}.{i}", v) for i, v in enumerate(value))
         if type(value) is dict:
             return {k: down(f"{name}.{k}", v) for k, v in value.items()}
         return value
 
     named = ["input"] if len(args) == 1 else [f"input.{i}" for i in range(len(args))]
-    return tuple(down(n, a) for n, a in zip(named, args, strict=True)), {k: down(k, v) for k, v in kwargs.items()}
+    return tuple(down(n, a) for n, a in zip(named, args, strict=True)), {
+        k: down(k, v) for k, v in kwargs.items()
+    }

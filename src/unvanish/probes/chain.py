@@ -1,14 +1,14 @@
 """A depth axis: the cuts of the graph above one tensor, one for each operation, and what lies between them.
 
-Notable: cuts inside the loss, and those of operations that only change the view, are left out; what they do to
-the norm belongs to the row above them. Nothing here knows a module by its class.
+Notable: cuts inside the loss, and those of operations that only change the view, are left out; what they do
+to the norm belongs to the row above them. Nothing here knows a module by its class.
 """
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise, takewhile
 from typing import Any
 
 from unvanish.probes import families
@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Chain:
-    """`cuts`: every cut of the graph, loss to target; `sites`: those that make the axis; `rows[i]` lies below `sites[i]`."""
+    """`cuts`: every cut of the graph; `sites`: those of the axis; `rows[i]` lies below `sites[i]`."""
 
     name: str
     cuts: list[int]
@@ -38,12 +38,12 @@ class Chain:
 
 
 def chain(graph: Graph, target: int, watched: Forward, name: str) -> Chain:
-    """The chain of dominators of a target node, merged by operation; empty where the loss does not reach it."""
+    """The dominators of a target node, merged by operation; empty where the loss does not reach it."""
     cuts = graph.cuts(target)
     sites: list[int] = []
     owners: list[Operation | Turn] = []
     for i in cuts[:-1] if type(graph.nodes[target]).__name__ == "AccumulateGrad" else cuts:
-        number = graph.nodes[i]._sequence_nr()  # type: ignore[attr-defined]
+        number = graph.nodes[i]._sequence_nr()
         if number >= watched.loss_start or number < watched.root.start:
             continue
         owner = watched.owner(number)
@@ -55,7 +55,7 @@ def chain(graph: Graph, target: int, watched: Forward, name: str) -> Chain:
     if cuts and (not sites or sites[-1] != target):
         sites.append(target)
         owners.append(_owner(graph, target, watched))
-    rows = [_row(graph, a, b, target, watched) for a, b in zip(sites, sites[1:], strict=False)]
+    rows = [_row(graph, a, b, target, watched) for a, b in pairwise(sites)]
     return Chain(name, cuts, sites, rows, owners)
 
 
@@ -66,7 +66,7 @@ def _owner(graph: Graph, i: int, watched: Forward) -> Operation | Turn:
 
 def _row(graph: Graph, top: int, bottom: int, target: int, watched: Forward) -> Row:
     inside = _between(graph, top, bottom)
-    made = (i for i in inside if graph.nodes[i]._sequence_nr() >= watched.root.start)  # type: ignore[attr-defined]
+    made = (i for i in inside if graph.nodes[i]._sequence_nr() >= watched.root.start)
     owners = {id(o): o for o in (_owner(graph, i, watched) for i in made)}
     own = _owner(graph, top, watched)
     acting = [o for o in owners.values() if not (isinstance(o, Operation) and o.kind in families.VIEWS)]
@@ -113,4 +113,5 @@ def _path(owner: Operation | Turn) -> str:
 def _common(paths: Sequence[str]) -> str:
     """The longest common prefix of module paths, whole names only."""
     parts = [path.split(".") for path in paths if path]
-    return ".".join(os.path.commonprefix(parts)) if parts else ""  # type: ignore[type-var]
+    shared = takewhile(lambda names: len(set(names)) == 1, zip(*parts, strict=False))
+    return ".".join(names[0] for names in shared)

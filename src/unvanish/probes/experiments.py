@@ -41,7 +41,9 @@ Change = Callable[[nn.Module, Any, Trace, Finding], Trial | None]
 Judge = Callable[[Trace, Trace, Finding], tuple[bool, str] | None]
 
 
-def confirmed(findings: tuple[Finding, ...], trace: Trace, model: nn.Module, batch: Any, loss: Any) -> tuple[Finding, ...]:
+def confirmed(
+    findings: tuple[Finding, ...], trace: Trace, model: nn.Module, batch: Any, loss: Any
+) -> tuple[Finding, ...]:
     """The findings, the first one marked confirmed or not where there is an experiment for its code."""
     head = findings[0]
     if head.severity == "note":
@@ -70,7 +72,7 @@ def confirmed(findings: tuple[Finding, ...], trace: Trace, model: nn.Module, bat
 
 
 def _unit_gain(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> Trial | None:
-    """Weights on the depth axis scaled to a backward gain of one; in a pinched layer, to the others' median."""
+    """Weights on the depth axis scaled to a backward gain of one; pinched ones to the others' median."""
     reading = depth.read(trace)
     if reading is None:
         return None
@@ -84,12 +86,16 @@ def _unit_gain(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> 
         if weight is not None:
             weight.data.mul_(math.exp(wanted - own[site]))
             changed += 1
-    what = "the pinched weights scaled to the others' size" if reading.pinched else "the weights scaled to a gain of one"
+    what = (
+        "the pinched weights scaled to the others' size"
+        if reading.pinched
+        else "the weights scaled to a gain of one"
+    )
     return Trial(model, batch, nullcontext(), f"on a copy with {what}") if changed else None
 
 
 def _slope_below(trace: Trace, reading: depth.Depth, site: int) -> float:
-    """ln of the root mean square slope of the activation next below a layer, at least ln 0.3."""
+    """Ln of the root mean square slope of the activation next below a layer, at least ln 0.3."""
     places = list(reading.axis.sites)
     for i in places[places.index(site) + 1 :][:3]:
         slope = trace.value(i, "slope_sq")
@@ -104,7 +110,16 @@ def _unit_slope(model: nn.Module, batch: Any, trace: Trace, finding: Finding) ->
         return None
     kinds = {trace.sites[e.site].kind for e in reading.entries if "slope" in e.shares}
     kinds &= families.ACTIVATIONS
-    return Trial(model, batch, Straight(kinds), f"on a copy with {', '.join(sorted(kinds))} replaced by the identity") if kinds else None
+    return (
+        Trial(
+            model,
+            batch,
+            Straight(kinds),
+            f"on a copy with {', '.join(sorted(kinds))} replaced by the identity",
+        )
+        if kinds
+        else None
+    )
 
 
 class Straight(TorchFunctionMode):
@@ -128,7 +143,9 @@ class Rescaled(TorchFunctionMode):
             x = args[0]
             shape = (1, -1, *(1,) * (x.ndim - 2))
             over = [d for d in range(x.ndim) if d != 1]
-            y = (x - x.detach().mean(over).view(shape)) / (x.detach().var(over, unbiased=False).view(shape) + 1e-5).sqrt()
+            y = (x - x.detach().mean(over).view(shape)) / (
+                x.detach().var(over, unbiased=False).view(shape) + 1e-5
+            ).sqrt()
             y = y if args[1] is None else y * args[1].view(shape)
             return y if args[2] is None else y + args[2].view(shape)
         return func(*args, **(kwargs or {}))
@@ -154,15 +171,23 @@ def _calm_layers(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -
             if trace.sites[j].facts.get("family") == "layer" and names:
                 changed += _calm(named, names, trace.sites[j].facts, generator)
                 break
-    return Trial(model, batch, nullcontext(), "on a copy with the layers before them drawn anew, without bias") if changed else None
+    return (
+        Trial(model, batch, nullcontext(), "on a copy with the layers before them drawn anew, without bias")
+        if changed
+        else None
+    )
 
 
-def _calm(named: Mapping[str, Tensor], names: tuple[str, ...], facts: Mapping[str, Any], generator: torch.Generator) -> int:
+def _calm(
+    named: Mapping[str, Tensor], names: tuple[str, ...], facts: Mapping[str, Any], generator: torch.Generator
+) -> int:
     count = 0
     for name in names:
         p = named.get(name)
         if p is not None and p.ndim > 1:
-            drawn = torch.randn(p.shape, generator=generator) * math.sqrt(1 / max(1, facts.get("fan_in", p.shape[1])))
+            drawn = torch.randn(p.shape, generator=generator) * math.sqrt(
+                1 / max(1, facts.get("fan_in", p.shape[1]))
+            )
             p.data.copy_(drawn)
             count += 1
         elif p is not None:
@@ -181,7 +206,7 @@ def _standardised(model: nn.Module, batch: Any, trace: Trace, finding: Finding) 
 
 
 def _steady_recurrence(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> Trial | None:
-    """Orthogonal recurrent weights; in gated cells also gates that are open for as many steps as there are."""
+    """Orthogonal recurrent weights, and in gated cells gates that stay open for all the steps."""
     steps = max((s.facts["steps"] for s in trace.sites if s.role == "step"), default=0)
     changed = 0
     for module in model.modules():
@@ -190,14 +215,20 @@ def _steady_recurrence(model: nn.Module, batch: Any, trace: Trace, finding: Find
             for name, p in module.named_parameters():
                 if name.startswith("weight_hh"):
                     _orthogonal_blocks(p, module.hidden_size)
-                elif name.startswith("bias") and isinstance(module, (nn.LSTM, nn.LSTMCell, nn.GRU, nn.GRUCell)):
+                elif name.startswith("bias") and isinstance(
+                    module, (nn.LSTM, nn.LSTMCell, nn.GRU, nn.GRUCell)
+                ):
                     _open_gates(p, module, name, steps)
-    return Trial(model, batch, nullcontext(), "on a copy with an orthogonal recurrence and open gates") if changed else None
+    return (
+        Trial(model, batch, nullcontext(), "on a copy with an orthogonal recurrence and open gates")
+        if changed
+        else None
+    )
 
 
 def _orthogonal_blocks(p: Tensor, size: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    for block in p.data.split(size):
+    for block in torch.split(p.data, size):
         drawn = torch.randn(max(block.shape), max(block.shape), generator=generator)
         block.copy_(torch.linalg.qr(drawn).Q[: block.shape[0], : block.shape[1]])
 
@@ -236,9 +267,16 @@ def _alive(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] | 
     return _share(before, after, finding, "dead", "dead units")
 
 
-def _share(before: Trace, after: Trace, finding: Finding, statistic: str, words: str) -> tuple[bool, str] | None:
+def _share(
+    before: Trace, after: Trace, finding: Finding, statistic: str, words: str
+) -> tuple[bool, str] | None:
     old, new = (
-        [t.value(i, statistic) for i, s in enumerate(t.sites) if s.role == "node" and s.label in finding.sites] for t in (before, after)
+        [
+            t.value(i, statistic)
+            for i, s in enumerate(t.sites)
+            if s.role == "node" and s.label in finding.sites
+        ]
+        for t in (before, after)
     )
     old, new = [x for x in old if math.isfinite(x)], [x for x in new if math.isfinite(x)]
     if not old or not new:
@@ -247,7 +285,7 @@ def _share(before: Trace, after: Trace, finding: Finding, statistic: str, words:
 
 
 def _calmer(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] | None:
-    """The largest activation of the first layers is back to ordinary size, or its units are no longer saturated."""
+    """The first layer's output is back to ordinary size, or its units are no longer saturated."""
     found = _share(before, after, finding, "saturated", "saturated units")
     if found is not None and found[0]:
         return found
@@ -259,7 +297,11 @@ def _calmer(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] |
 
 def _first_size(trace: Trace) -> float:
     layers = [i for i, s in enumerate(trace.sites) if s.facts.get("family") in ("layer", "recurrent")]
-    return trace.value(min(layers, key=lambda i: trace.sites[i].facts["order"]), "forward_rms") if layers else math.nan
+    return (
+        trace.value(min(layers, key=lambda i: trace.sites[i].facts["order"]), "forward_rms")
+        if layers
+        else math.nan
+    )
 
 
 def _remembers(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] | None:
@@ -271,7 +313,7 @@ def _remembers(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str
 
 
 def _through_time(trace: Trace) -> list[float]:
-    """ln ||dL/dh|| at the first step over that at the last, by Theil-Sen, for each recurrence."""
+    """Ln ||dL/dh|| at the first step over that at the last, by Theil-Sen, for each recurrence."""
     groups: dict[str, list[float]] = {}
     for i, site in enumerate(trace.sites):
         if site.role == "step":

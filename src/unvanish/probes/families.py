@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 # largest |phi'| of the functions bounded on both sides (relu6: bounded, but flat on one side by design)
-SQUASHING = {"tanh": 1.0, "sigmoid": 0.25, "hardtanh": 1.0, "hardsigmoid": 1 / 6, "softsign": 1.0, "erf": 1.1284}
+SQUASHING = {
+    "tanh": 1.0,
+    "sigmoid": 0.25,
+    "hardtanh": 1.0,
+    "hardsigmoid": 1 / 6,
+    "softsign": 1.0,
+    "erf": 1.1284,
+}
 RECTIFIERS = {"relu", "relu6", "threshold", "hardshrink", "softshrink"}
 ACTIVATIONS = {
     *SQUASHING,
@@ -13,7 +20,14 @@ ACTIVATIONS = {
 }
 LAYERS = {
     *("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
-    *("bilinear", "convolution", "matmul", "addmm", "mm", "einsum"),  # the last ones where one factor is a weight
+    *(
+        "bilinear",
+        "convolution",
+        "matmul",
+        "addmm",
+        "mm",
+        "einsum",
+    ),  # the last ones where one factor is a weight
 }
 TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 COLUMNS = {"matmul", "addmm", "mm"}  # weights stored (in, out)
@@ -23,7 +37,17 @@ FUSED = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 ATTENTION = {"scaled_dot_product_attention", "softmax"}
 DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout"}
 VIEWS = {
-    *("view", "reshape", "transpose", "permute", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous"),
+    *(
+        "view",
+        "reshape",
+        "transpose",
+        "permute",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "contiguous",
+    ),
     *("clone", "t", "T", "mT", "movedim", "swapaxes", "view_as", "to", "float", "double", "half", "bfloat16"),
     *("type", "type_as", "alias", "ravel", "identity", "expand", "expand_as"),
 }
@@ -42,8 +66,21 @@ LOSSES = {
     "soft_margin_loss": "soft_margin_loss",
     "multilabel_margin_loss": "multilabel_margin_loss",
 }
-GRAPH_CUTS = {"detach": "detach", "detach_": "detach", "data": "data", "numpy": "numpy", "item": "item", "tolist": "tolist"}
-INTEGERS = {"argmax": "argmax", "argmin": "argmax", "argsort": "argsort", "multinomial": "sampling", "bernoulli": "sampling"}
+GRAPH_CUTS = {
+    "detach": "detach",
+    "detach_": "detach",
+    "data": "data",
+    "numpy": "numpy",
+    "item": "item",
+    "tolist": "tolist",
+}
+INTEGERS = {
+    "argmax": "argmax",
+    "argmin": "argmax",
+    "argsort": "argsort",
+    "multinomial": "sampling",
+    "bernoulli": "sampling",
+}
 COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne", "greater", "less"}
 
 
@@ -54,7 +91,9 @@ def plain_name(name: str) -> str:
         for prefix in ("i", "r"):
             if name[:1] == prefix and name[1:] in ("add", "sub", "mul", "truediv", "matmul", "pow"):
                 name = name[1:]
-    return {"truediv": "div", "log_softmax_": "log_softmax"}.get(name, name.rstrip("_") if name[:1] != "_" else name)
+    return {"truediv": "div", "log_softmax_": "log_softmax"}.get(
+        name, name.rstrip("_") if name[:1] != "_" else name
+    )
 
 
 def family(kind: str) -> str:

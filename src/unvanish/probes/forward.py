@@ -2,9 +2,10 @@
 
 Notable:
 - A torch function mode sees every operation, in-place or functional, whoever calls it; module hooks only say
-  whose turn it is. Compositions in `torch.nn.functional` are seen through: their inner operations are recorded.
-- Sequence numbers tie the nodes of the autograd graph to operations and modules: a node belongs to whoever was
-  running when its number was given out.
+  whose turn it is. Compositions in `torch.nn.functional` are seen through: their inner operations are
+  recorded.
+- Sequence numbers tie the nodes of the autograd graph to operations and modules: a node belongs to whoever
+  was running when its number was given out.
 - Dropout does not drop while we look.
 """
 
@@ -172,7 +173,7 @@ class Forward(TorchFunctionMode):
             if made and not torch.is_grad_enabled():
                 self._cut("no_grad", args, used)
             return
-        if not any(node._sequence_nr() >= start for node in nodes):  # type: ignore[attr-defined]
+        if not any(node._sequence_nr() >= start for node in nodes):
             return
         operation = Operation(kind, self.turn, len(self.operations), start, nodes, used)
         self.operations.append(operation)
@@ -195,7 +196,13 @@ class Forward(TorchFunctionMode):
         if source is not None or used:
             node = None if source is None or torch.is_grad_enabled() is False else source.grad_fn
             self.cuts.append(
-                {"path": self.turn.path, "call": self.turn.call, "how": how, "order": len(self.operations), "node": node}
+                {
+                    "path": self.turn.path,
+                    "call": self.turn.call,
+                    "how": how,
+                    "order": len(self.operations),
+                    "node": node,
+                }
             )
 
     def _measure(self, operation: Operation, result: Tensor, args: Any, kwargs: Any) -> None:
@@ -221,7 +228,9 @@ class Forward(TorchFunctionMode):
         if kind == "softmax":
             _read_softmax(operation, result)
         if operation.family != "other" or _small(result):
-            operation.stats.update(activation_stats(result, self.batch, tokens=operation.family in ("norm", "add", "layer")))
+            operation.stats.update(
+                activation_stats(result, self.batch, tokens=operation.family in ("norm", "add", "layer"))
+            )
 
     def owner(self, number: int) -> Turn | Operation:
         """Who was running when a sequence number was given out."""
@@ -230,7 +239,8 @@ class Forward(TorchFunctionMode):
     def _owners(self) -> tuple[list[int], list[Turn | Operation]]:
         if not self._sorted or len(self._sorted[0]) != len(self.changes):
             self._sorted = ([n for n, _ in self.changes], [o for _, o in self.changes])
-        return self._sorted
+        found: tuple[list[int], list[Turn | Operation]] = self._sorted
+        return found
 
     _sorted: Any = None
 
@@ -258,11 +268,13 @@ def _steady(kind: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
 
 
 def _read_weight(operation: Operation, args: Any, result: Tensor) -> None:
-    """The weights' part of a layer: from the factor that is, or is made from, a parameter and not the data."""
+    """The weights' part of a layer: from the factor that is, or is made from, a parameter."""
     kind, facts = operation.kind, operation.facts
     place = 2 if kind == "addmm" else 1
     weight = args[place] if len(args) > place and isinstance(args[place], Tensor) else None
-    by_parameter = kind not in ("matmul", "mm", "einsum", "addmm") or (weight is not None and isinstance(weight, nn.Parameter))
+    by_parameter = kind not in ("matmul", "mm", "einsum", "addmm") or (
+        weight is not None and isinstance(weight, nn.Parameter)
+    )
     if weight is None or not by_parameter or weight.ndim < 2:
         if kind in ("matmul", "mm", "einsum", "addmm"):
             facts["family"] = "layer" if operation.parameters else "other"
@@ -274,7 +286,11 @@ def _read_weight(operation: Operation, args: Any, result: Tensor) -> None:
         fan_out, fan_in = weight.shape[-1], weight.shape[-2]
     else:
         fan_out, fan_in = weight.shape[0], math.prod(weight.shape[1:])
-    facts.update(fan_out=int(fan_out), fan_in=int(fan_in), weight=operation.parameters[0] if operation.parameters else None)
+    facts.update(
+        fan_out=int(fan_out),
+        fan_in=int(fan_in),
+        weight=operation.parameters[0] if operation.parameters else None,
+    )
     facts["weight_tensor"] = weight.detach()
     facts["frozen"] = not weight.requires_grad
     operation.stats.update(weight_stats(weight, int(fan_out)))
@@ -282,9 +298,13 @@ def _read_weight(operation: Operation, args: Any, result: Tensor) -> None:
 
 def _read_attention(operation: Operation, args: Any, kwargs: Any) -> None:
     """Entropy and logits of a fused attention, on at most 16 heads and 64 queries."""
-    named = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)) | dict(kwargs)
+    named = dict(
+        zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)
+    ) | dict(kwargs)
     q, k, mask = named["query"].detach(), named["key"].detach(), named.get("attn_mask")
-    operation.facts.update(tokens=int(k.shape[-2]), query_tokens=int(q.shape[-2]), heads=int(q.shape[-3]) if q.ndim > 3 else 1)
+    operation.facts.update(
+        tokens=int(k.shape[-2]), query_tokens=int(q.shape[-2]), heads=int(q.shape[-3]) if q.ndim > 3 else 1
+    )
     operation.facts["causal"] = bool(named.get("is_causal", False))
     if q.numel() == 0 or k.shape[-2] < 2:
         return
@@ -295,9 +315,17 @@ def _read_attention(operation: Operation, args: Any, kwargs: Any) -> None:
     rows = torch.arange(q.shape[-2], device=q.device)[step - 1 :: step]
     lead = math.prod(q.shape[:-2])
     some = torch.arange(0, lead, max(1, lead // 16), device=q.device)[:16]
-    logits = q.reshape(lead, *q.shape[-2:])[some][:, rows].double() @ k.reshape(lead, *k.shape[-2:])[some].double().mT * scale
+    logits = (
+        q.reshape(lead, *q.shape[-2:])[some][:, rows].double()
+        @ k.reshape(lead, *k.shape[-2:])[some].double().mT
+        * scale
+    )
     if isinstance(mask, Tensor):
-        full = mask.detach().expand(*q.shape[:-2], q.shape[-2], k.shape[-2]).reshape(lead, q.shape[-2], k.shape[-2])[some][:, rows]
+        full = (
+            mask.detach()
+            .expand(*q.shape[:-2], q.shape[-2], k.shape[-2])
+            .reshape(lead, q.shape[-2], k.shape[-2])[some][:, rows]
+        )
         logits = logits.masked_fill(~full, -math.inf) if full.dtype == torch.bool else logits + full.double()
     if operation.facts["causal"]:
         past = torch.arange(k.shape[-2], device=q.device)[None] > rows[:, None]
@@ -328,10 +356,21 @@ def _read_softmax(operation: Operation, result: Tensor) -> None:
     lead = math.prod(result.shape[:-1])
     p = result.detach().reshape(lead, -1)[:: max(1, lead // 1024)].double()
     visible = p > 0
-    operation.facts.update(tokens=int(result.shape[-1]), query_tokens=int(result.shape[-2]), heads=int(result.shape[-3]) if result.ndim > 3 else 1)
+    operation.facts.update(
+        tokens=int(result.shape[-1]),
+        query_tokens=int(result.shape[-2]),
+        heads=int(result.shape[-3]) if result.ndim > 3 else 1,
+    )
     ranges = p.amax(-1).log() - torch.where(visible, p, 1.0).amin(-1).log()
     operation.stats["logit_max"] = float(ranges.max())
-    operation.stats.update(_entropy(p, torch.ones_like(p, dtype=torch.bool) if not bool((p == 0).any()) else visible | (p.amax(-1, keepdim=True) > 0.999)))
+    operation.stats.update(
+        _entropy(
+            p,
+            torch.ones_like(p, dtype=torch.bool)
+            if not bool((p == 0).any())
+            else visible | (p.amax(-1, keepdim=True) > 0.999),
+        )
+    )
 
 
 def _read_loss(operation: Operation, args: Any, kwargs: Any) -> None:

@@ -1,10 +1,11 @@
 """The autograd graph above the parameters and the inputs: its nodes in order, its cuts, and its segments.
 
 Notable:
-- A node is a cut (a dominator, seen from the loss) of a target if in a topological order no edge of the paths to
-  the target jumps over it; one sweep finds them all.
-- Below a cut begins a segment. A node that is reached from one segment only belongs to it; what is reached from
-  several (tied weights, a shared mask) belongs to none. So a gradient may be rescaled at a cut and told exactly.
+- A node is a cut (a dominator, seen from the loss) of a target if in a topological order no edge of the paths
+  to the target jumps over it; one sweep finds them all.
+- Below a cut begins a segment. A node that is reached from one segment only belongs to it; what is reached
+  from several (tied weights, a shared mask) belongs to none. So a gradient may be rescaled at a cut and told
+  exactly.
 """
 
 from __future__ import annotations

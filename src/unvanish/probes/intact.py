@@ -1,11 +1,12 @@
 """`check` leaves no trace: everything a forward may change is put back, bit for bit, also after an exception.
 
 Notable:
-- Parameters, buffers and tensors kept as attributes are compared by value and written only where they changed,
-  so their version counters stay where they were on every model that does not write to itself.
-- A module's `__dict__` is kept shallowly, with the lists, dicts and sets in it: caches, counters, modes, hooks.
-- Process-wide state: the random generators of Python, NumPy and torch on every device in use, the fast path of
-  `nn.TransformerEncoderLayer`, activation checkpointing and compilation, which are off while we look.
+- Parameters, buffers and tensors kept as attributes are compared by value and written only where they
+  changed, so their version counters stay where they were on every model that does not write to itself.
+- A module's `__dict__` is kept shallowly, with the lists, dicts and sets in it: caches, counters, modes,
+  hooks.
+- Process-wide state: the random generators of Python, NumPy and torch on every device in use, the fast path
+  of `nn.TransformerEncoderLayer`, activation checkpointing and compilation, which are off while we look.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 import torch.utils.checkpoint as checkpointing
 from torch import Tensor, nn
 from torch._dynamo.eval_frame import OptimizedModule
+from torch.nn.parameter import is_lazy
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 CONTAINERS = (list, dict, set)
@@ -95,14 +97,17 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _tensor_state(tensor: Tensor) -> Callable[[], None]:
-    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+    if is_lazy(tensor):
         return lambda: None
     kept, flag = tensor.detach().clone(), tensor.requires_grad
 
     def restore() -> None:
         if not _same(tensor.detach(), kept):
             with torch.no_grad():
-                tensor.detach().set_(kept) if tensor.shape != kept.shape else tensor.detach().copy_(kept)
+                if tensor.shape != kept.shape:
+                    tensor.data = kept
+                else:
+                    tensor.detach().copy_(kept)
         if tensor.is_leaf and tensor.requires_grad != flag:
             tensor.requires_grad_(flag)
 
@@ -148,9 +153,14 @@ def _unchanged(original: Any, kept: Any) -> bool:
     return list(original) == list(kept) and all(original[k] is kept[k] for k in kept)
 
 
+def _cuda_in_use() -> bool:
+    started: Callable[[], bool] = torch.cuda.is_initialized
+    return started()
+
+
 def _random_state() -> Callable[[], None]:
     python, numbers, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    cuda = torch.cuda.get_rng_state_all() if _cuda_in_use() else None
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
 
     def restore() -> None:

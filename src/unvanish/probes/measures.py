@@ -15,8 +15,12 @@ CHUNK = 1 << 22
 
 
 def log_norm(x: Tensor) -> float:
-    """ln of the L2 norm, accumulated in float64; -inf for an exact zero, NaN or inf where x is not finite."""
-    norm = float(torch.linalg.vector_norm(x.detach(), dtype=torch.float64)) if x.is_floating_point() else math.nan
+    """Ln of the L2 norm, accumulated in float64; -inf for an exact zero, NaN or inf where x is not finite."""
+    norm = (
+        float(torch.linalg.vector_norm(x.detach(), dtype=torch.float64))
+        if x.is_floating_point()
+        else math.nan
+    )
     return math.log(norm) if norm > 0 and math.isfinite(norm) else -math.inf if norm == 0 else norm
 
 
@@ -100,7 +104,10 @@ def weight_stats(weight: Tensor, outputs: int) -> dict[str, float]:
     norm = float(torch.linalg.vector_norm(weight.detach(), dtype=torch.float64))
     if not (norm > 0 and math.isfinite(norm)):
         return {"weight_rms": norm / math.sqrt(max(1, weight.numel()))}
-    return {"weight_log": math.log(norm) - 0.5 * math.log(outputs), "weight_rms": norm / math.sqrt(weight.numel())}
+    return {
+        "weight_log": math.log(norm) - 0.5 * math.log(outputs),
+        "weight_rms": norm / math.sqrt(weight.numel()),
+    }
 
 
 def slope_stats(slope: Tensor, peak: float | None) -> dict[str, float]:

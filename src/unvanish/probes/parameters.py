@@ -1,4 +1,4 @@
-"""Every parameter: whether it ran, whether the loss can reach it, who optimises it, and what its gradient is."""
+"""Every parameter: whether it ran, whether the loss reaches it, who optimises it, and its gradient."""
 
 from __future__ import annotations
 
@@ -54,19 +54,29 @@ def _node(p: Tensor) -> Any:
 
 def _bias(module: nn.Module, name: str) -> Tensor | None:
     own = dict(module.named_parameters(recurse=False))
-    return own.get(name.rpartition(".")[2].replace("weight", "bias")) if "weight" in name.rpartition(".")[2] else None
+    return (
+        own.get(name.rpartition(".")[2].replace("weight", "bias"))
+        if "weight" in name.rpartition(".")[2]
+        else None
+    )
 
 
 def _stats(p: Tensor, gradient: Tensor | None, exponent: int) -> dict[str, float]:
     size = max(1, p.numel())
-    found = {"weight_rms": float(torch.linalg.vector_norm(p.detach(), dtype=torch.float64)) / size**0.5} if p.is_floating_point() else {}
+    found = (
+        {"weight_rms": float(torch.linalg.vector_norm(p.detach(), dtype=torch.float64)) / size**0.5}
+        if p.is_floating_point()
+        else {}
+    )
     if gradient is not None and gradient.is_sparse:
         gradient = gradient.coalesce().values()
     if gradient is not None and gradient.numel():
         log = log_norm(gradient)
         found["gradient_log"] = log - exponent * LN2
         found["gradient_zero"] = 1 - int(torch.count_nonzero(gradient)) / gradient.numel()
-        found["gradient_nonfinite"] = 0.0 if log < float("inf") else float((~torch.isfinite(gradient)).double().mean())
+        found["gradient_nonfinite"] = (
+            0.0 if log < float("inf") else float((~torch.isfinite(gradient)).double().mean())
+        )
     return found
 
 
@@ -99,7 +109,9 @@ def _twins(weight: Tensor, bias: Tensor | None, gradient: Tensor | None) -> tupl
     scale = keys.abs().amax(0)
     if not bool(scale[1] > 0):
         return share, False
-    distance = ((keys[:, None] - keys[None]).abs() / scale.clamp_min(1e-300)).amax(-1) if len(keys) <= 2048 else None
+    distance = (
+        ((keys[:, None] - keys[None]).abs() / scale.clamp_min(1e-300)).amax(-1) if len(keys) <= 2048 else None
+    )
     if distance is None:
         return share, False
     distance.fill_diagonal_(1.0)
@@ -113,5 +125,3 @@ def _close(ordered: Tensor, tolerance: float) -> Tensor:
     flags[1:] |= near
     flags[:-1] |= near
     return flags
-
-

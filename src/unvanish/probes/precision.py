@@ -1,7 +1,7 @@
 """What half precision costs: the gradients run again in float32, and which loss scales the dtype could hold.
 
-Notable: scale-free. The best power of two is sought for the loss, as a GradScaler would, and only what no scale
-can save counts as flushed or overflowed.
+Notable: scale-free. The best power of two is sought for the loss, as a GradScaler would, and only what no
+scale can save counts as flushed or overflowed.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ def compare(name: str, gradients: Mapping[str, Tensor], native: Callable[[float]
     tiny = info.smallest_normal * info.eps / 2
     facts["flushed"] = _share(gradients, tiny * 2.0**-high)
     low = next((k for k in range(high, high - 64, -1) if _share(gradients, tiny * 2.0**-k) > 0.01), high - 64)
-    facts["best_scale_log2"], facts["range"] = float(high), (float(low + 1), float(high)) if low < high else None
+    facts["best_scale_log2"], facts["range"] = (
+        float(high),
+        (float(low + 1), float(high)) if low < high else None,
+    )
     facts["nonfinite_native"] = not any(native(k) for k in _scales(high))
     facts["overflowed"] = 1.0 if facts["nonfinite_native"] else 0.0
     return facts

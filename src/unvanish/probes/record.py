@@ -1,7 +1,7 @@
 """One exact examination: a forward, a backward, and everything the rules read, as a Trace.
 
-Notable: the model is wrapped in `intact`, so nothing done here outlives the call; the graph is kept for a second
-look, which is taken only where gradients are exactly zero, not finite, or in half precision.
+Notable: the model is wrapped in `intact`, so nothing done here outlives the call; the graph is kept for a
+second look, which is taken only where gradients are exactly zero, not finite, or in half precision.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from unvanish.probes import calls, faults, parameters, precision, recurrence, sites, slopes
 from unvanish.probes.backward import Backward, Flow
@@ -24,7 +25,9 @@ from unvanish.probes.intact import in_the_open, intact, unwrapped
 from unvanish.types import Trace
 
 
-def record(model: nn.Module, batch: Any, loss: Callable[..., Any] | None = None, *, optimizer: Any = None) -> Trace:
+def record(
+    model: nn.Module, batch: Any, loss: Callable[..., Any] | None = None, *, optimizer: Any = None
+) -> Trace:
     """Measure one batch; the model and the process are bit-identical afterwards.
 
     `batch` is a tensor, an (x, y) pair, or a dict passed as keywords; `loss` is called as loss(output, y) or
@@ -38,15 +41,21 @@ def record(model: nn.Module, batch: Any, loss: Callable[..., Any] | None = None,
 
 def _checked(model: Any) -> nn.Module:
     if not isinstance(model, nn.Module):
-        raise CheckError(f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself")
+        raise CheckError(
+            f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself"
+        )
     bare = unwrapped(model)
-    lazy = [n for n, p in bare.named_parameters() if isinstance(p, nn.parameter.UninitializedTensorMixin)]
+    lazy = [n for n, p in bare.named_parameters() if is_lazy(p)]
     if lazy:
-        raise CheckError(f"the parameter {lazy[0]} has no shape yet (a lazy module); run the model once on a batch first")
+        raise CheckError(
+            f"the parameter {lazy[0]} has no shape yet (a lazy module); run the model once on a batch first"
+        )
     if next(bare.parameters(), None) is None:
-        raise CheckError("the model has no parameters, so there is nothing to train; pass the module that holds them")
+        raise CheckError(
+            "the model has no parameters, so there is nothing to train; pass the module that holds them"
+        )
     if any(p.is_meta for p in bare.parameters()):
-        raise CheckError("the model is on the meta device and holds no numbers; materialise it first (to_empty, then initialise)")
+        raise CheckError("the model is on the meta device and holds no numbers; materialise it first")
     return bare
 
 
@@ -81,7 +90,9 @@ class Examination:
             return self._attempt(True, check_finite)
         except ModelCrash as crash:
             cause = str(crash.__cause__)
-            if not isinstance(crash.__cause__, RuntimeError) or "requires grad" not in cause.replace("require grad", "requires grad"):
+            if not isinstance(crash.__cause__, RuntimeError) or "requires grad" not in cause.replace(
+                "require grad", "requires grad"
+            ):
                 raise
         return self._attempt(False, check_finite)
 
@@ -132,7 +143,10 @@ class Examination:
             site = self._failing(graph, value, leaves)
             text = f"the backward raised {type(error).__name__}{' in ' + site if site else ''}: {error}"
             raise ModelCrash(text, site, sites.partial(watched, self.call, text)) from error
-        self.recurrences = [*recurrence.replayed(watched, flow.held), *recurrence.looped(bodies, graph, flow, carried)]
+        self.recurrences = [
+            *recurrence.replayed(watched, flow.held),
+            *recurrence.looped(bodies, graph, flow, carried),
+        ]
         self._second_look(graph, value, leaves, cuts)
         self._precision(value)
 
@@ -142,18 +156,40 @@ class Examination:
 
     def _chains(self, graph: Graph) -> list[Chain]:
         """The depth axes, the longest first: above each float input, and above each embedding."""
-        targets: dict[str, Node] = {n: torch.autograd.graph.get_gradient_edge(t).node for n, t in self.call.inputs.items()}
-        embeddings = [o for o in self.watched.operations if o.kind == "embedding" and o.nodes[0] in graph.index]
+        targets: dict[str, Node] = {
+            n: torch.autograd.graph.get_gradient_edge(t).node for n, t in self.call.inputs.items()
+        }
+        embeddings = [
+            o for o in self.watched.operations if o.kind == "embedding" and o.nodes[0] in graph.index
+        ]
         targets |= {f"{o.turn.path} (call {o.order})": o.nodes[0] for o in embeddings[:6]}
-        found = [chain(graph, graph.index[node], self.watched, name) for name, node in targets.items() if node in graph.index]
+        found = [
+            chain(graph, graph.index[node], self.watched, name)
+            for name, node in targets.items()
+            if node in graph.index
+        ]
         if not any(len(c.sites) > 2 for c in found):
-            layers = [o for o in self.watched.operations if o.family in ("layer", "recurrent") and o.nodes[0] in graph.index]
+            layers = [
+                o
+                for o in self.watched.operations
+                if o.family in ("layer", "recurrent") and o.nodes[0] in graph.index
+            ]
             found += [chain(graph, graph.index[o.nodes[0]], self.watched, o.turn.path) for o in layers[:3]]
         return sorted((c for c in found if c.sites), key=lambda c: -len(c.sites))
 
     def _interesting(self, graph: Graph, bodies: Mapping[str, Any]) -> set[int]:
-        found = {graph.index[o.nodes[0]] for o in self.watched.operations if o.nodes[0] in graph.index and sites.shown(o)}
-        found |= {graph.index[n] for turns in bodies.values() for t in turns for n, _ in t.outputs if n in graph.index}
+        found = {
+            graph.index[o.nodes[0]]
+            for o in self.watched.operations
+            if o.nodes[0] in graph.index and sites.shown(o)
+        }
+        found |= {
+            graph.index[n]
+            for turns in bodies.values()
+            for t in turns
+            for n, _ in t.outputs
+            if n in graph.index
+        }
         for c in self.chains[:4]:
             found |= set(c.sites)
         return found | {i for o in self.watched.operations for i in sites.query_value(o, graph)}
@@ -161,28 +197,43 @@ class Examination:
     def _failing(self, graph: Graph, value: Tensor, leaves: Mapping[str, Tensor]) -> str:
         """The module whose operation was being differentiated when the backward raised."""
         reached: list[Node] = []
-        handles = [node.register_prehook(lambda g, n=node: reached.append(n)) for node in graph.nodes if node.next_functions]
+        handles = [
+            node.register_prehook(lambda g, n=node: reached.append(n))
+            for node in graph.nodes
+            if node.next_functions
+        ]
         try:
             torch.autograd.grad(value, list(leaves.values()), allow_unused=True, retain_graph=True)
         except RuntimeError:
-            owner: Any = self.watched.owner(reached[-1]._sequence_nr()) if reached else None  # type: ignore[attr-defined]
-            return (owner.turn.path if isinstance(owner, Operation) else owner.path) if owner is not None else ""
+            owner: Any = self.watched.owner(reached[-1]._sequence_nr()) if reached else None
+            return (
+                (owner.turn.path if isinstance(owner, Operation) else owner.path) if owner is not None else ""
+            )
         finally:
             for handle in handles:
                 handle.remove()
         return ""
 
-    def _second_look(self, graph: Graph, value: Tensor, leaves: Mapping[str, Tensor], cuts: list[int]) -> None:
+    def _second_look(
+        self, graph: Graph, value: Tensor, leaves: Mapping[str, Tensor], cuts: list[int]
+    ) -> None:
         assert self.flow is not None
         found = {n: g for n, g in self.flow.gradients.items() if g is not None}
         zero = {n for n, g in found.items() if not (g.coalesce().values() if g.is_sparse else g).any()}
-        broken = any(not bool(torch.isfinite(g if not g.is_sparse else g.coalesce().values()).all()) for g in found.values())
+        broken = any(
+            not bool(torch.isfinite(g if not g.is_sparse else g.coalesce().values()).all())
+            for g in found.values()
+        )
         if not zero and not broken:
             return
         again = Backward(graph, cuts, (), {}).run(value, leaves, inspect=True)
-        nodes = {graph.index[torch.autograd.graph.get_gradient_edge(leaves[n]).node]: n for n in zero if not n.startswith("\0")}
+        nodes = {
+            graph.index[torch.autograd.graph.get_gradient_edge(leaves[n]).node]: n
+            for n in zero
+            if not n.startswith("\0")
+        }
         self.stops = faults.stops(graph, again, self.watched, nodes, self.watched.loss_start)
-        self.broken = [self.watched.owner(graph.nodes[i]._sequence_nr()) for i in again.broken]  # type: ignore[attr-defined]
+        self.broken = [self.watched.owner(graph.nodes[i]._sequence_nr()) for i in again.broken]
 
     def _precision(self, value: Tensor) -> None:
         met = {str(o.facts.get("dtype")) for o in self.watched.operations} | {
@@ -199,7 +250,11 @@ class Examination:
 
         def native(scale: float) -> bool:
             seed = torch.full_like(value, 2.0**scale)
-            got = [g for g in torch.autograd.grad(value, named, seed, retain_graph=True, allow_unused=True) if g is not None]
+            got = [
+                g
+                for g in torch.autograd.grad(value, named, seed, retain_graph=True, allow_unused=True)
+                if g is not None
+            ]
             return all(bool(torch.isfinite(g).all()) for g in got) and any(bool(g.any()) for g in got)
 
         self.precision = precision.compare(name, found, native)
@@ -209,7 +264,9 @@ class Examination:
     def _assembled(self) -> Trace:
         rows = sites.inputs(self.call, self.flow)
         chains = self.chains[:4] if self.graph else []
-        nodes, axes = sites.nodes(self.call, self.watched, self.graph, self.flow, chains, self.stops, self.broken)
+        nodes, axes = sites.nodes(
+            self.call, self.watched, self.graph, self.flow, chains, self.stops, self.broken
+        )
         rows += nodes
         rows += sites.steps(self.recurrences)
         rows += sites.outputs(self.watched, self.value)
@@ -218,7 +275,9 @@ class Examination:
 
     def _facts(self) -> dict[str, Any]:
         some = next(self.model.parameters())
-        floats = sorted({str(o.facts["dtype"]) for o in self.watched.operations if "float" in str(o.facts.get("dtype"))})
+        floats = sorted(
+            {str(o.facts["dtype"]) for o in self.watched.operations if "float" in str(o.facts.get("dtype"))}
+        )
         return {
             "loss": float(self.value.detach()),
             "loss_kind": sites.loss_kind(self.watched),
@@ -239,11 +298,13 @@ class Examination:
 def _scalar(value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         kind = type(value).__name__
-        raise CheckError(f"the loss returned a {kind}, not a scalar tensor; return the tensor itself, without .item()")
+        raise CheckError(
+            f"the loss returned a {kind}, not a scalar tensor; return the tensor itself, without .item()"
+        )
     if value.numel() != 1:
-        raise CheckError(f"the loss is not a scalar: its shape is {tuple(value.shape)}; reduce it, for example with .mean()")
+        raise CheckError(
+            f"the loss is not a scalar: its shape is {tuple(value.shape)}; reduce it, say with .mean()"
+        )
     if value.is_complex() or not value.is_floating_point():
         raise CheckError(f"the loss is {value.dtype}, but a gradient needs a real floating-point scalar")
     return value.reshape(())
-
-

@@ -31,7 +31,7 @@ LEAST = 5  # calls
 
 @dataclass(frozen=True)
 class Recurrence:
-    """One direction of one recurrent layer, or one loop: the gradient at each step, the first processed first."""
+    """One direction of a recurrent layer, or one loop: the gradient at each step, first processed first."""
 
     of: str
     module: str
@@ -43,7 +43,7 @@ class Recurrence:
 
 def fused(watched: Forward) -> dict[tuple[int, str], Tensor]:
     """The tensors whose gradients a replay needs, by (turn, which)."""
-    found = {}
+    found: dict[tuple[int, str], Tensor] = {}
     for number, turn in enumerate(watched.turns):
         if isinstance(turn.module, nn.RNNBase) and turn.result is not None:
             output, state = turn.result
@@ -59,11 +59,16 @@ def replayed(watched: Forward, held: Mapping[Any, tuple[Tensor, int]]) -> Iterat
     for number, turn in enumerate(watched.turns):
         if not isinstance(turn.module, nn.RNNBase) or turn.result is None or turn.inputs is None:
             continue
-        known = {which: held[number, which] for which in ("output", "state0", "state1") if (number, which) in held}
+        known = {
+            which: held[number, which] for which in ("output", "state0", "state1") if (number, which) in held
+        }
         if not known:
             continue
         base = max(exponent for _, exponent in known.values())
-        scaled = {k: g.double() * 2.0 ** (base - e) if base - e < 900 else g.double() * 0 for k, (g, e) in known.items()}
+        scaled = {
+            k: g.double() * 2.0 ** (base - e) if base - e < 900 else g.double() * 0
+            for k, (g, e) in known.items()
+        }
         yield from _replay(turn, scaled, base)
 
 
@@ -88,18 +93,33 @@ def loops(watched: Forward, graph: Graph) -> dict[str, list[Turn]]:
     """The calls of every module that is a loop's body, by its path."""
     groups: dict[str, list[Turn]] = defaultdict(list)
     for turn in watched.turns:
-        if turn.outputs and next(turn.module.parameters(), None) is not None and not isinstance(turn.module, nn.RNNBase):
+        if (
+            turn.outputs
+            and next(turn.module.parameters(), None) is not None
+            and not isinstance(turn.module, nn.RNNBase)
+        ):
             groups[turn.path].append(turn)
-    found = {path: turns for path, turns in groups.items() if len(turns) >= LEAST and _sequential(turns, graph)}
-    return {p: t for p, t in found.items() if not any(p != q and p.startswith(q + ".") and len(t) >= len(found[q]) for q in found)}
+    found = {
+        path: turns for path, turns in groups.items() if len(turns) >= LEAST and _sequential(turns, graph)
+    }
+    return {
+        p: t
+        for p, t in found.items()
+        if not any(p != q and p.startswith(q + ".") and len(t) >= len(found[q]) for q in found)
+    }
 
 
 def _sequential(turns: Sequence[Turn], graph: Graph) -> bool:
     pairs = ((turns[1], turns[0]), (turns[-1], turns[-2]))
-    return all(any(graph.depends(a, b) for a, _ in later.outputs for b, _ in earlier.outputs) for later, earlier in pairs)
+    return all(
+        any(graph.depends(a, b) for a, _ in later.outputs for b, _ in earlier.outputs)
+        for later, earlier in pairs
+    )
 
 
-def looped(body: Mapping[str, list[Turn]], graph: Graph, flow: Flow, carried: Mapping[str, NDArray[np.float64]]) -> Iterator[Recurrence]:
+def looped(
+    body: Mapping[str, list[Turn]], graph: Graph, flow: Flow, carried: Mapping[str, NDArray[np.float64]]
+) -> Iterator[Recurrence]:
     """The recurrences of the loops, from the gradients at the outputs of their calls."""
     for path, turns in body.items():
         log = np.array([_at(turn, graph, flow.parts) for turn in turns])
@@ -107,11 +127,13 @@ def looped(body: Mapping[str, list[Turn]], graph: Graph, flow: Flow, carried: Ma
         if last.size:
             kind = type(turns[0].module).__name__.lower()
             kind = kind if kind in ("lstmcell", "grucell", "rnncell") else "loop"
-            yield Recurrence(path or "(model)", path, kind, False, log, carried.get(path, np.full(len(turns), math.nan)))
+            yield Recurrence(
+                path or "(model)", path, kind, False, log, carried.get(path, np.full(len(turns), math.nan))
+            )
 
 
 def _at(turn: Turn, graph: Graph, parts: Mapping[int, tuple[float, ...]]) -> float:
-    """ln of the norm of the gradient at all outputs of a call together."""
+    """Ln of the norm of the gradient at all outputs of a call together."""
     logs = []
     for node, number in turn.outputs:
         at = parts.get(graph.index.get(node, -1), ())
@@ -121,7 +143,7 @@ def _at(turn: Turn, graph: Graph, parts: Mapping[int, tuple[float, ...]]) -> flo
 
 
 def carries(body: Mapping[str, list[Turn]]) -> dict[str, NDArray[np.float64]]:
-    """ln of the gain of a random cotangent from the last call's output back to each call's, (T,)."""
+    """Ln of the gain of a random cotangent from the last call's output back to each call's, (T,)."""
     return {path: _carry(turns) for path, turns in body.items()}
 
 

@@ -1,4 +1,4 @@
-"""How wrong an output is, whatever the loss function: residual, share of wrong samples, size of the logits."""
+"""How wrong an output is, whatever the loss function: residual, share of wrong samples, logits."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ SQUARED = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
 
 def reading(kind: str, x: Tensor, y: Tensor) -> dict[str, float]:
-    """`logit_max`, `logit_top`, `residual` in [0, 1] and `wrong` of what a loss function of this kind reads."""
+    """`logit_max`, `logit_top`, `residual` in [0, 1] and `wrong` of what a loss function reads."""
     x = x.double()
     found = {"logit_max": _largest(x)}
     if not bool(torch.isfinite(x).all()):
         return found
-    known: Any = {"cross_entropy": _classes, "nll_loss": _classes, "binary_cross_entropy_with_logits": _two, "binary_cross_entropy": _two}
+    known: Any = {
+        "cross_entropy": _classes,
+        "nll_loss": _classes,
+        "binary_cross_entropy_with_logits": _two,
+        "binary_cross_entropy": _two,
+    }
     if kind in known:
         found.update(known[kind](kind, x, y))
     elif kind in SQUARED and y.shape == x.shape:

@@ -52,7 +52,11 @@ def inputs(call: Call, flow: Flow | None) -> list[Measured]:
     found = []
     for name, tensor in call.originals.items():
         floating = tensor.is_floating_point()
-        facts: dict[str, Any] = {"shape": tuple(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch."), "floating": floating}
+        facts: dict[str, Any] = {
+            "shape": tuple(tensor.shape),
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "floating": floating,
+        }
         stats = activation_stats(tensor, call.batch_size) if floating else {}
         if floating and tensor.numel():
             facts["mean"] = float(tensor.detach().mean(dtype=torch.float64))
@@ -100,25 +104,33 @@ def nodes(
     rows: list[Measured] = []
     names: dict[str, int] = {}
     forward_first = next((o for o in watched.operations if o.facts.get("made_nonfinite")), None)
-    for owner, node in sorted(wanted.values(), key=lambda pair: _order(pair[0], pair[1])):
+    place: int | None
+    for owner, place in sorted(wanted.values(), key=lambda pair: _order(pair[0], pair[1])):
         path, kind = _named(owner)
-        call = names[path] = names.get(path, -1) + 1
-        facts = {k: v for k, v in owner.facts.items() if k not in PRIVATE} if isinstance(owner, Operation) else {}
+        again = names[path] = names.get(path, -1) + 1
+        facts = (
+            {k: v for k, v in owner.facts.items() if k not in PRIVATE} if isinstance(owner, Operation) else {}
+        )
         stats = dict(owner.stats) if isinstance(owner, Operation) else {}
         facts["order"] = owner.order if isinstance(owner, Operation) else -1
         if isinstance(owner, Operation):
             facts |= {"family": owner.family, "parameters": owner.parameters, "module": owner.turn.path}
             facts |= {"squashing": kind in families.SQUASHING, "rectifier": kind in families.RECTIFIERS}
-        if node is not None and flow is not None:
-            stats |= _backward(node, flow)
-        if main is not None and node is not None:
-            facts |= _place(node, main)
-        if isinstance(owner, Operation) and graph is not None and flow is not None and owner.family == "attention":
+        if place is not None and flow is not None:
+            stats |= _backward(place, flow)
+        if main is not None and place is not None:
+            facts |= _place(place, main)
+        if (
+            isinstance(owner, Operation)
+            and graph is not None
+            and flow is not None
+            and owner.family == "attention"
+        ):
             stats |= _starvation(owner, graph, flow, watched)
         facts |= _faults(owner, stops, broken, forward_first)
-        if node is not None:
-            places[node] = offset + len(rows)
-        rows.append((Site(path, kind, call, "node", facts), stats))
+        if place is not None:
+            places[place] = offset + len(rows)
+        rows.append((Site(path, kind, again, "node", facts), stats))
     _mark_output(rows, watched)
     return rows, [Axis(c.name, "depth", _axis(c, places, leaves)) for c in chains]
 
@@ -171,7 +183,9 @@ def _described(row: Row) -> dict[str, Any]:
         "simple": row.simple,
         "residual": row.residual,
         "row_layers": sum(o.family == "layer" for o in row.operations),
-        "row_trainable": any(o.family == "layer" and not o.facts.get("frozen", False) for o in row.operations),
+        "row_trainable": any(
+            o.family == "layer" and not o.facts.get("frozen", False) for o in row.operations
+        ),
         "row_norm": bool(norms),
         "row_batch_norm": any(o.facts.get("batch_statistics") for o in norms),
         "row_recurrent": any(o.family == "recurrent" for o in row.operations),
@@ -180,7 +194,12 @@ def _described(row: Row) -> dict[str, Any]:
     }
 
 
-def _faults(owner: Operation | Turn, stops: Sequence[Stop], broken: Sequence[Operation | Turn], first: Operation | None) -> dict[str, Any]:
+def _faults(
+    owner: Operation | Turn,
+    stops: Sequence[Stop],
+    broken: Sequence[Operation | Turn],
+    first: Operation | None,
+) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     own = [s for s in stops if s.owner is owner]
     if own:
@@ -188,12 +207,16 @@ def _faults(owner: Operation | Turn, stops: Sequence[Stop], broken: Sequence[Ope
     if isinstance(owner, Operation) and owner.facts.get("made_nonfinite"):
         facts |= {"produces": "forward", "nonfinite_first": owner is first}
     elif any(b is owner for b in broken) and first is None:
-        facts |= {"produces": "backward", "nonfinite_first": owner is broken[0], "nonfinite_kind": "NaN or infinity"}
+        facts |= {
+            "produces": "backward",
+            "nonfinite_first": owner is broken[0],
+            "nonfinite_kind": "NaN or infinity",
+        }
     return facts
 
 
 def query_value(operation: Operation, graph: Graph) -> list[int]:
-    """The nodes whose gradients tell queries from values: of what enters the scores, and of what they weigh."""
+    """The nodes whose gradients tell queries from values: what enters the scores, and what they weigh."""
     ends = operation.facts.get("ends")
     if ends is None:
         ends = operation.facts["ends"] = _ends(operation, graph) if operation.family == "attention" else ()
@@ -208,7 +231,9 @@ def _ends(operation: Operation, graph: Graph) -> tuple[int, int] | tuple[()]:
     node = graph.nodes[top]
     if operation.kind == "scaled_dot_product_attention":
         below = [n for n, _ in _main_node(node).next_functions]
-        q, v = (graph.index.get(below[k], -1) if len(below) > k and below[k] is not None else -1 for k in (0, 2))
+        q, v = (
+            graph.index.get(below[k], -1) if len(below) > k and below[k] is not None else -1 for k in (0, 2)
+        )
         return (q, v)
     scores = _first(graph, top, ("BmmBackward0", "MmBackward0", "BaddbmmBackward0", "UnsafeViewBackward0"))
     parent = _parent(graph, top)
@@ -220,7 +245,11 @@ def _ends(operation: Operation, graph: Graph) -> tuple[int, int] | tuple[()]:
 
 
 def _main_node(node: Any) -> Any:
-    while "ScaledDotProduct" not in type(node).__name__ and len(node.next_functions) == 1 and node.next_functions[0][0] is not None:
+    while (
+        "ScaledDotProduct" not in type(node).__name__
+        and len(node.next_functions) == 1
+        and node.next_functions[0][0] is not None
+    ):
         node = node.next_functions[0][0]
     return node
 
@@ -269,7 +298,7 @@ def _token_cosine(query: int, graph: Graph, watched: Forward) -> float:
     """Likeness of the tokens that the query projection reads."""
     i, projected, last = query, False, None
     for _ in range(40):
-        number = graph.nodes[i]._sequence_nr()  # type: ignore[attr-defined]
+        number = graph.nodes[i]._sequence_nr()
         owner = watched.owner(number)
         if number < watched.root.start or not graph.below[i]:
             break
@@ -277,7 +306,9 @@ def _token_cosine(query: int, graph: Graph, watched: Forward) -> float:
             if projected and owner is not last and "token_cosine" in owner.stats:
                 return owner.stats["token_cosine"]
             projected, last = projected or owner.family == "layer", owner
-        deeper = [j for j in graph.below[i] if graph.below[j]]
+        deeper = [
+            j for j in graph.below[i] if any(graph.below[k] for k in graph.below[j])
+        ]  # not to a weight alone
         if not deeper:
             break
         i = min(deeper)
@@ -300,7 +331,11 @@ def _reader(loss: Operation, watched: Forward) -> Operation | None:
         if node is None or type(node).__name__ == "AccumulateGrad":
             return None
         owner = watched.owner(node._sequence_nr())
-        if isinstance(owner, Operation) and owner.kind not in families.VIEWS and owner.kind not in ("clamp", "getitem", "index", "log"):
+        if (
+            isinstance(owner, Operation)
+            and owner.kind not in families.VIEWS
+            and owner.kind not in ("clamp", "getitem", "index", "log")
+        ):
             return owner if owner.family == "activation" or owner.kind in ("softmax", "log_softmax") else None
         edges = [b for b, _ in node.next_functions if b is not None]
         node = edges[0] if len(edges) == 1 else None
@@ -320,7 +355,10 @@ def outputs(watched: Forward, value: Tensor) -> list[Measured]:
         if last is not None:
             facts["site"] = _named(last)[0]
             facts["output_slope"] = _output_slope(last)
-        own = {"cross_entropy": ("softmax", "sigmoid", "log_softmax"), "binary_cross_entropy_with_logits": ("sigmoid", "softmax")}
+        own = {
+            "cross_entropy": ("softmax", "sigmoid", "log_softmax"),
+            "binary_cross_entropy_with_logits": ("sigmoid", "softmax"),
+        }
         facts["double"] = last is not None and last.kind in own.get(kind, ()) and last.kind != "log_softmax"
         found.append((Site("loss", kind, len(found), "output", facts), {}))
     return found or [(Site("loss", "loss", 0, "output", {"value": float(value.detach())}), {})]
@@ -341,8 +379,16 @@ def steps(recurrences: Iterable[Recurrence]) -> list[Measured]:
     found = []
     for r in recurrences:
         for t, (state, carry) in enumerate(zip(r.state_log, r.carry_log, strict=True)):
-            facts = {"of": r.of, "step": t, "steps": len(r.state_log), "reverse": r.reverse, "module": r.module}
-            found.append((Site(r.of, r.kind, t, "step", facts), {"state_log": float(state), "carry_log": float(carry)}))
+            facts = {
+                "of": r.of,
+                "step": t,
+                "steps": len(r.state_log),
+                "reverse": r.reverse,
+                "module": r.module,
+            }
+            found.append(
+                (Site(r.of, r.kind, t, "step", facts), {"state_log": float(state), "carry_log": float(carry)})
+            )
     return found
 
 
@@ -353,11 +399,15 @@ def graph_cuts(watched: Forward) -> list[dict[str, Any]]:
 
 def loss_kind(watched: Forward) -> str:
     """The loss functions called, by name."""
-    return ", ".join(dict.fromkeys(families.LOSSES[o.kind] for o in watched.operations if "reading" in o.facts))
+    return ", ".join(
+        dict.fromkeys(families.LOSSES[o.kind] for o in watched.operations if "reading" in o.facts)
+    )
 
 
 def assumptions(kind: str) -> list[str]:
     """What had to be assumed."""
     if kind == "random cotangent":
-        return ["no loss was given: the gradient of a random unit cotangent at the output was followed instead"]
+        return [
+            "no loss was given: the gradient of a random unit cotangent at the output was followed instead"
+        ]
     return []
