@@ -34,6 +34,7 @@ class Flow:
     parts: dict[int, tuple[float, ...]] = field(default_factory=dict)  # per output of a node
     gradients: dict[str, Tensor | None] = field(default_factory=dict)
     exponents: dict[str, int] = field(default_factory=dict)  # true gradient = gradient * 2**-exponent
+    logs: dict[str, float] = field(default_factory=dict)  # ln ||gradient|| of a leaf; NaN or inf: not finite
     held: dict[Any, tuple[Tensor, int]] = field(default_factory=dict)  # gradients of held tensors
     killed: list[tuple[int, int]] = field(default_factory=list)  # (node, below): gradient arrived, none left
     broken: list[int] = field(default_factory=list)  # nodes that made a NaN or infinity of finite gradients
@@ -70,6 +71,10 @@ class Backward:
                 handle.remove()
         self.flow.gradients = dict(zip(leaves, found, strict=True))
         self.flow.exponents = {name: self._leaf_exponent(leaf) for name, leaf in leaves.items()}
+        for name, gradient in self.flow.gradients.items():
+            if gradient is not None:
+                dense = gradient.coalesce().values() if gradient.is_sparse else gradient
+                self.flow.logs[name] = log_norm(dense) - self.flow.exponents[name] * LN2
         return self.flow
 
     def _leaf_exponent(self, leaf: Tensor) -> int:

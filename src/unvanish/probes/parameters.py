@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unvanish.probes.backward import LN2, Flow
+from unvanish.probes.backward import Flow
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
-from unvanish.probes.measures import log_norm
 from unvanish.types import Site
 
 
@@ -40,8 +40,7 @@ def read(
             "used_at": watched.used.get(name, -1),
         }
         gradient = None if flow is None else flow.gradients.get(name)
-        exponent = 0 if flow is None else flow.exponents.get(name, 0)
-        stats = _stats(p, gradient, exponent)
+        stats = _stats(p, gradient, math.nan if flow is None else flow.logs.get(name, math.nan))
         if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             stats["weight_twins"], facts["twins_stay"] = _twins(p, _bias(module, name), gradient)
         found.append((Site(name, type(module).__name__, role="parameter", facts=facts), stats))
@@ -61,7 +60,7 @@ def _bias(module: nn.Module, name: str) -> Tensor | None:
     )
 
 
-def _stats(p: Tensor, gradient: Tensor | None, exponent: int) -> dict[str, float]:
+def _stats(p: Tensor, gradient: Tensor | None, log: float) -> dict[str, float]:
     size = max(1, p.numel())
     found = (
         {"weight_rms": float(torch.linalg.vector_norm(p.detach(), dtype=torch.float64)) / size**0.5}
@@ -71,11 +70,10 @@ def _stats(p: Tensor, gradient: Tensor | None, exponent: int) -> dict[str, float
     if gradient is not None and gradient.is_sparse:
         gradient = gradient.coalesce().values()
     if gradient is not None and gradient.numel():
-        log = log_norm(gradient)
-        found["gradient_log"] = log - exponent * LN2
+        found["gradient_log"] = log
         found["gradient_zero"] = 1 - int(torch.count_nonzero(gradient)) / gradient.numel()
         found["gradient_nonfinite"] = (
-            0.0 if log < float("inf") else float((~torch.isfinite(gradient)).double().mean())
+            0.0 if log < math.inf else float((~torch.isfinite(gradient)).double().mean())
         )
     return found
 

@@ -218,12 +218,9 @@ class Examination:
         self, graph: Graph, value: Tensor, leaves: Mapping[str, Tensor], cuts: list[int]
     ) -> None:
         assert self.flow is not None
-        found = {n: g for n, g in self.flow.gradients.items() if g is not None}
-        zero = {n for n, g in found.items() if not (g.coalesce().values() if g.is_sparse else g).any()}
-        broken = any(
-            not bool(torch.isfinite(g if not g.is_sparse else g.coalesce().values()).all())
-            for g in found.values()
-        )
+        logs = self.flow.logs
+        zero = {n for n, log in logs.items() if log == -math.inf}
+        broken = any(math.isnan(log) or log == math.inf for log in logs.values())
         if not zero and not broken:
             return
         again = Backward(graph, cuts, (), {}).run(value, leaves, inspect=True)

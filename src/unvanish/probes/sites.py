@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unvanish.probes import families
-from unvanish.probes.backward import LN2, Flow
+from unvanish.probes.backward import Flow
 from unvanish.probes.calls import Call
 from unvanish.probes.chain import Chain, Row
 from unvanish.probes.faults import Stop
@@ -62,11 +62,8 @@ def inputs(call: Call, flow: Flow | None) -> list[Measured]:
             facts["mean"] = float(tensor.detach().mean(dtype=torch.float64))
             power = stats.get("forward_rms", math.nan) ** 2
             facts["std"] = math.sqrt(max(0.0, power - facts["mean"] ** 2))
-        gradient = None if flow is None else flow.gradients.get(f"\0{name}")
-        if gradient is not None and flow is not None:
-            from unvanish.probes.measures import log_norm
-
-            stats["backward_log"] = log_norm(gradient) - flow.exponents.get(f"\0{name}", 0) * LN2
+        if flow is not None and f"\0{name}" in flow.logs:
+            stats["backward_log"] = flow.logs[f"\0{name}"]
         found.append((Site(name, "input", role="input", facts=facts), stats))
     return found
 
