@@ -117,7 +117,9 @@ def slope_stats(slope: Tensor, peak: float | None) -> dict[str, float]:
     mean = float(torch.linalg.vector_norm(slope, dtype=torch.float64)) ** 2 / slope.numel()
     found = {"slope_sq": mean}
     if peak is not None:
-        found["saturated"] = float((slope.abs() < 0.05 * peak).double().mean())
+        flat = slope.abs() < 0.05 * peak
+        found["saturated"] = float(flat.double().mean())
+        found["pinned"] = float(_never(flat).double().mean())
     zero = slope == 0
     found["dead"] = float(_never(zero).double().mean()) if bool(zero.any()) else 0.0
     return found

@@ -1,0 +1,105 @@
+"""Residual branches of full strength make the stream, and the gradient, grow block by block.
+
+Why it harms
+
+Without a normalisation on it and without scaled branches, each block adds its branch's variance to
+the stream:
+
+    x_(l+1) = x_l + f_l(x_l),   ||x_L||^2 ~ (1 + a^2)^L ||x_0||^2
+
+and the gradient grows by the same factor on its way back. After some tens of blocks activations,
+logits and steps are too large by decades.
+
+How it is measured
+
+Theil-Sen slope of ln ||d|| over the layers and blocks, times their number; `limit` nats (default 3,
+or what chance allows) is a warning, twice that an error. The rule fires where rows with an identity
+path bear most of the growth.
+
+Remedies
+
+Scale each branch by 1/sqrt(blocks), or by a learned factor that starts at zero (retrain). Start the
+last weight of each branch at zero (retrain). Put a normalisation in front of each branch (retrain).
+
+When it is wrong
+
+A normalisation on the stream's end hides the growth from the output, but not from the blocks.
+
+References ---------- Balduzzi et al. 2017; Zhang et al. 2019 (Fixup); De and Smith 2020 (SkipInit);
+Brock et al. 2021.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from unvanish.ledger import DECADE
+from unvanish.rules import _depth
+from unvanish.types import Case, Evidence, Finding, Remedy, Trace
+
+NEEDS = ("static", "step")
+EXPLAINS = ("INI002", "OUT003", "PRC002", "DEP001")
+
+
+def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
+    """One finding where residual rows bear an exploding gradient."""
+    found = _depth.reading(trace, limit)
+    if found.cause != "DEP002":
+        return []
+    blocks = sum(bool(trace.sites[e.site].facts.get("residual")) for e in found.entries)
+    factor = math.exp(found.residual / max(1, blocks))
+    cause = (
+        f"{_depth.said(found)}: each of {blocks} residual blocks multiplies it by {factor:.2f}, "
+        "nothing scales them"
+    )
+    more = (
+        Evidence("growth by residual blocks", found.residual / DECADE, "decades"),
+        Evidence("gain of a block", factor, "", "1 + 1/blocks", trace.sites[found.culprits[0]].label),
+    )
+    targets = _depth.labels(trace, found.culprits)
+    remedies = (
+        Remedy(
+            "scale-branches",
+            targets,
+            "branches of 1/sqrt(blocks) keep the stream's size",
+            parameters={"scale": blocks**-0.5},
+        ),
+        Remedy("zero-init-branches", targets, "SkipInit or Fixup: every block starts as the identity"),
+        Remedy("pre-normalisation", targets, "a normalisation in front of each branch bounds what it adds"),
+    )
+    return _depth.finding(trace, "DEP002", "residual-growth", found, cause, more, remedies)
+
+
+def sick() -> Case:
+    """Twenty-four unscaled residual blocks."""
+    return _residual(1.0)
+
+
+def healthy() -> Case:
+    """The same blocks, scaled by 1/sqrt(24)."""
+    return _residual(24**-0.5)
+
+
+def _residual(strength: float) -> Case:
+    import torch
+    from torch import Tensor, nn
+
+    class Block(nn.Module):
+        """x + strength * W relu(x)."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 64)
+            nn.init.kaiming_normal_(self.layer.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.layer(torch.relu(x))
+            return x + strength * y
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        head = nn.Linear(64, 1)
+        net: Any = nn.Sequential(*[Block() for _ in range(24)], head)
+        return Case(net, (torch.randn(32, 64), torch.randn(32, 1)), nn.MSELoss(), story="24 residual blocks")

@@ -1,0 +1,101 @@
+"""Trainable parameters that the forward pass never uses.
+
+Why it harms
+
+They cost memory and optimizer state, decay to zero under weight decay, break
+DistributedDataParallel (which waits for their gradients), and usually mean that a part was
+forgotten:
+
+    self.norm = nn.LayerNorm(d)      # and forward() never calls self.norm
+
+How it is measured
+
+A trainable parameter whose module was not called, or that went into no operation of this forward
+pass, and that the loss does not reach.
+
+Remedies
+
+Use the part, or remove it (advice). Freeze it, if it serves later (exact).
+
+When it is wrong
+
+Parts that only some batches or phases use: auxiliary heads, mask tokens, experts that were not
+chosen.
+
+References ---------- The PyTorch documentation, DistributedDataParallel, find_unused_parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Trace
+
+NEEDS = ("static",)
+
+
+def check(trace: Trace) -> Iterable[Finding]:
+    """One finding naming the parameters nothing uses."""
+    trainable = trace.where("parameter", trainable=True)
+    if not trainable:
+        raise NotApplicable("no parameter is trainable")
+    idle = [
+        i
+        for i in trainable
+        if not trace.sites[i].facts.get("used", True) and not trace.sites[i].facts.get("reachable")
+    ]
+    if not idle:
+        return []
+    count = sum(int(trace.sites[i].facts.get("numel", 0)) for i in idle)
+    owners = tuple(dict.fromkeys(trace.sites[i].facts.get("module") or trace.sites[i].path for i in idle))
+    names = ", ".join(owners[:3]) + (f" and {len(owners) - 3} more" if len(owners) > 3 else "")
+    cause = f"{len(idle)} trainable parameters ({count} numbers) are never used by this forward pass: {names}"
+    evidence = (
+        Evidence("unused parameters", len(idle), f"of {len(trainable)}", "0"),
+        Evidence("numbers in them", count),
+    )
+    sites = tuple(trace.sites[i].label for i in idle)[:12]
+    remedies = (
+        Remedy("use-or-remove", owners[:12], "call the part in forward, or delete it", "advice"),
+        Remedy("freeze", sites, "if it serves later, say so", "exact"),
+    )
+    return [
+        Finding("GRF002", "unused-parameter", "warning", cause, sites, evidence, remedies, "blocked", 2.0)
+    ]
+
+
+def sick() -> Case:
+    """A norm that forward never calls."""
+    return _net(call=False)
+
+
+def healthy() -> Case:
+    """Every part is called."""
+    return _net(call=True)
+
+
+def _net(call: bool) -> Case:
+    import torch
+    from torch import Tensor, nn
+
+    class Net(nn.Module):
+        """A layer, a norm, a parameter used as a plain factor, and a head."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm, self.head = nn.Linear(16, 32), nn.LayerNorm(32), nn.Linear(32, 4)
+            self.gain = nn.Parameter(torch.ones(32))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.relu(self.layer(x)) * self.gain
+            out: Tensor = self.head(self.norm(h) if call else h)
+            return out
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Case(
+            Net(),
+            (torch.randn(32, 16), torch.randint(0, 4, (32,))),
+            nn.CrossEntropyLoss(),
+            story="a forgotten norm",
+        )

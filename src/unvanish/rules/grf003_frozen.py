@@ -1,0 +1,77 @@
+"""Parameters frozen on purpose: a note of how much of the model does not learn.
+
+Why it harms
+
+It does not. Freezing is how fine-tuning and adapters work; the note says how much is frozen, so
+that nobody is surprised by it:
+
+    requires_grad = False   =>   no gradient, no step
+
+How it is measured
+
+The share of the numbers whose requires_grad is False.
+
+Remedies
+
+None needed. To train a part, set its requires_grad to True (advice).
+
+When it is wrong
+
+Never: it is a note and fails no check.
+
+References ---------- The PyTorch documentation, autograd mechanics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from unvanish.types import Case, Evidence, Finding, NotApplicable, Trace
+
+NEEDS = ("static",)
+
+
+def check(trace: Trace) -> Iterable[Finding]:
+    """One note with the frozen share."""
+    everything = trace.where("parameter")
+    if not everything:
+        raise NotApplicable("the model has no parameters")
+    frozen = [i for i in everything if not trace.sites[i].facts.get("trainable", True)]
+    if not frozen:
+        return []
+    count = sum(int(trace.sites[i].facts.get("numel", 0)) for i in frozen)
+    share = count / max(1, sum(int(trace.sites[i].facts.get("numel", 0)) for i in everything))
+    cause = (
+        f"{share:.1%} of the model is frozen: {len(frozen)} of {len(everything)} parameters have "
+        "requires_grad=False"
+    )
+    evidence = (Evidence("frozen share", share), Evidence("frozen numbers", count))
+    sites = tuple(trace.sites[i].label for i in frozen)[:12]
+    return [Finding("GRF003", "frozen", "note", cause, sites, evidence, (), "none", 0.0)]
+
+
+def sick() -> Case:
+    """A frozen encoder under a trained head."""
+    return _net(freeze=True)
+
+
+def healthy() -> Case:
+    """Nothing is frozen."""
+    return _net(freeze=False)
+
+
+def _net(freeze: bool) -> Case:
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net: Any = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+        net[0].requires_grad_(not freeze)
+        return Case(
+            net,
+            (torch.randn(32, 16), torch.randint(0, 4, (32,))),
+            nn.CrossEntropyLoss(),
+            story="a frozen encoder",
+        )

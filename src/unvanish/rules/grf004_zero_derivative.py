@@ -1,0 +1,140 @@
+"""An operation passes exactly no gradient: what comes before it is on the graph, but never learns.
+
+Why it harms
+
+Some functions are flat almost everywhere, or have become so:
+
+    d round(x)/dx = d sign(x)/dx = 0
+    clamp outside its range,   softmax or LayerNorm over one element,   a gate that is 0
+
+Unlike a cut graph nothing is None: the gradients are there, and all of them are zero, which no
+framework complains about.
+
+How it is measured
+
+Where a parameter's gradient is exactly zero, every node of the graph is looked at once more: the
+operation at which a gradient that is not zero arrives and exactly none leaves is named.
+Zero-initialised weights and branches are no fault, nor are units that are dead (another rule) or a
+loss that is zero.
+
+Remedies
+
+A straight-through estimator for rounding and signs (retrain). Remove or widen the clamp (retrain).
+Normalise over more than one element (retrain).
+
+When it is wrong
+
+A part that this batch happens not to need, such as an expert that was not chosen by a hard gate.
+
+References ---------- Bengio et al. 2013 (straight-through); Hubara et al. 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from unvanish.rules import _depth
+from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Trace
+
+NEEDS = ("step",)
+EXPLAINS = ("INI001", "DEP001", "ACT001", "ACT002", "ATT002", "REC001", "NRM002")
+ROUNDING = ("round", "sign", "floor", "ceil", "trunc", "heaviside")
+
+
+def check(trace: Trace) -> Iterable[Finding]:
+    """One finding naming the operations that stop the gradient."""
+    if not trace.where("parameter", reachable=True):
+        raise NotApplicable("the loss reaches no parameter")
+    stops = trace.where("node", kills=True, kills_because="operation")
+    if not stops:
+        return []
+    stops.sort(key=lambda i: -int(trace.sites[i].facts.get("starved", 0)))
+    site = trace.sites[stops[0]]
+    starved = int(site.facts.get("starved", 0))
+    total = len(trace.where("parameter", trainable=True))
+    cause = (
+        f"{site.kind} in {site.label} passes exactly no gradient: {starved} of {total} parameters "
+        "before it never learn"
+    )
+    evidence = (
+        Evidence("parameters with exactly no gradient", starved, f"of {total}", "0", site.label),
+        Evidence("the operation", site.kind, "", "", site.label),
+    )
+    targets = _depth.labels(trace, stops)
+    remedy = (
+        Remedy("straight-through", targets, "forward as it is, backward as the identity")
+        if site.kind in ROUNDING
+        else Remedy(
+            "replace-operation",
+            targets,
+            "an operation with a slope: no clamp, a softer gate, a norm over more elements",
+        )
+    )
+    return [
+        Finding(
+            "GRF004",
+            "zero-derivative",
+            "error",
+            cause,
+            targets,
+            evidence,
+            (remedy,),
+            "blocked",
+            80.0 + starved / max(1, total),
+        )
+    ]
+
+
+def sick() -> Case:
+    """A rounding between encoder and head."""
+    import torch
+    from torch import Tensor, nn
+
+    class Quantised(nn.Module):
+        """head(round(4 encoder(x)))."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.head = nn.Linear(16, 32), nn.Linear(32, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(torch.round(4 * self.encoder(x)))
+            return out
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Case(
+            Quantised(),
+            (torch.randn(32, 16), torch.randint(0, 4, (32,))),
+            nn.CrossEntropyLoss(),
+            story="rounded features",
+        )
+
+
+def healthy() -> Case:
+    """A straight-through rounding, and a branch that starts at zero."""
+    import torch
+    from torch import Tensor, nn
+
+    class Through(nn.Module):
+        """head(h + (round(h) - h).detach() + alpha * extra(h)), alpha = 0."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.extra, self.head = nn.Linear(16, 32), nn.Linear(32, 32), nn.Linear(32, 4)
+            self.alpha = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = 4 * self.encoder(x)
+            h = h + (torch.round(h) - h).detach()
+            out: Tensor = self.head(h + self.alpha * self.extra(h))
+            return out
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Case(
+            Through(),
+            (torch.randn(32, 16), torch.randint(0, 4, (32,))),
+            nn.CrossEntropyLoss(),
+            story="straight through",
+        )

@@ -1,0 +1,117 @@
+"""The weights shrink the gradient layer after layer, or one pinched layer does.
+
+Why it harms
+
+Going back through a layer multiplies the gradient's norm by
+
+    ||d_(l-1)|| / ||d_l|| = sqrt(||W||_F^2 / n_out) * sqrt(<phi'^2>) * alignment
+
+and a factor below one, taken to the power of the depth, leaves the early layers without a gradient.
+PyTorch's default initialisation of Linear and Conv has Var W = 1/(3 n_in): .58 a layer from the
+weights alone, .41 with a ReLU. The gradient of the parameters often hides it, because the
+activations shrink too.
+
+How it is measured
+
+ln of the gradient at the layers' outputs, Theil-Sen slope over the layers, times their number;
+`limit` nats (default 3, and at least what chance allows in narrow nets: 1.5 sqrt(5 sum 1/n)) is a
+warning, twice that an error. The loss is split into weights, activation slope and alignment; this
+rule fires where the weights bear it. A single layer far below the others is found by the ratio of
+the endpoints.
+
+Remedies
+
+Re-initialise to a gain of one for the activation (retrain): He for ReLU, gain 5/3 or the critical
+point for tanh. Insert a normalisation (retrain). Add skip connections (retrain).
+
+When it is wrong
+
+A trained net may hold small weights on purpose, for example under strong weight decay with
+normalisation in between; the rule counts a normalised layer's weights together with its
+normalisation.
+
+References ---------- Glorot and Bengio 2010; He et al. 2015; Schoenholz et al. 2017; Hanin and Nica
+2020.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from unvanish.rules import _depth
+from unvanish.types import Case, Evidence, Finding, Remedy, Trace
+
+NEEDS = ("static", "step")
+EXPLAINS = ("DEP001", "ATT002", "INI003")
+
+
+def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
+    """One finding where the weights bear a vanishing gradient."""
+    found = _depth.reading(trace, limit)
+    if found.cause != "INI001":
+        return []
+    own = [trace.value(i, "weight_log") for i in found.culprits]
+    factor = math.exp(sum(own) / len(own)) if own else math.nan
+    worst = trace.sites[found.culprits[0]].label if found.culprits else ""
+    if found.pinched:
+        cause = (
+            f"the weights of {worst} are far smaller than those of the other layers: gain "
+            f"{math.exp(own[0]):.2g}"
+        )
+    else:
+        cause = (
+            f"{_depth.said(found)} because the weights are too small: they keep {factor:.2f} of it a layer"
+        )
+    more = (Evidence("weights' gain a layer", factor, "", "about 1 / rms slope", worst),)
+    targets = _depth.labels(trace, found.culprits)
+    remedies = (
+        Remedy(
+            "reinitialise",
+            targets,
+            "weights of unit backward gain for this activation",
+            "retrain",
+            {"gain": "auto"},
+        ),
+        Remedy(
+            "insert-normalisation",
+            targets,
+            "a normalisation makes the gain independent of the weights' scale",
+        ),
+        Remedy("add-skips", targets, "an identity path carries the gradient past the layers"),
+    )
+    return _depth.finding(trace, "INI001", "weights-too-small", found, cause, more, remedies)
+
+
+def sick() -> Case:
+    """PyTorch's default initialisation, thirty layers deep."""
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = [part for _ in range(30) for part in (nn.Linear(64, 64), nn.ReLU())]
+        batch = torch.randn(32, 64), torch.randint(0, 10, (32,))
+        return Case(
+            nn.Sequential(*layers, nn.Linear(64, 10)),
+            batch,
+            nn.CrossEntropyLoss(),
+            story="30 ReLU layers, default init",
+        )
+
+
+def healthy() -> Case:
+    """The same default, but a LayerNorm after each layer: the scale of the weights no longer matters."""
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = [part for _ in range(12) for part in (nn.Linear(64, 64), nn.LayerNorm(64), nn.ReLU())]
+        batch = torch.randn(32, 64), torch.randint(0, 10, (32,))
+        return Case(
+            nn.Sequential(*layers, nn.Linear(64, 10)),
+            batch,
+            nn.CrossEntropyLoss(),
+            story="default init under LayerNorm",
+        )

@@ -1,0 +1,110 @@
+"""The weights multiply the gradient layer after layer, or one oversized layer does.
+
+Why it harms
+
+The mirror image of weights that are too small:
+
+    ||d_(l-1)|| / ||d_l|| = sqrt(||W||_F^2 / n_out) * sqrt(<phi'^2>) * alignment > 1
+
+so the early layers take steps that are too long by decades, activations and logits blow up, and
+float16 overflows. One learning rate cannot serve both ends.
+
+How it is measured
+
+As for weights that are too small: Theil-Sen slope of ln ||d|| over the layers, times their number;
+`limit` nats (default 3, or what chance allows) is a warning, twice that an error. The rule fires
+where neither batch normalisation nor unscaled residual branches bear the growth.
+
+Remedies
+
+Re-initialise to a gain of one (retrain). Insert a normalisation (retrain). Clip the gradient by its
+norm (advice: it bounds the step but does not even out the layers).
+
+When it is wrong
+
+With saturating units large weights may leave the gradient as it is; then nothing is reported here.
+
+References ---------- Pascanu et al. 2013; He et al. 2015; Schoenholz et al. 2017.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from unvanish.rules import _depth
+from unvanish.types import Case, Evidence, Finding, Remedy, Trace
+
+NEEDS = ("static", "step")
+EXPLAINS = ("OUT003", "PRC002")
+
+
+def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
+    """One finding where the weights bear an exploding gradient."""
+    found = _depth.reading(trace, limit)
+    if found.cause != "INI002":
+        return []
+    own = [trace.value(i, "weight_log") for i in found.culprits]
+    factor = math.exp(sum(own) / len(own)) if own else math.nan
+    worst = trace.sites[found.culprits[0]].label if found.culprits else ""
+    if found.pinched:
+        cause = (
+            f"the weights of {worst} are far larger than those of the other layers: gain "
+            f"{math.exp(own[0]):.2g}"
+        )
+    else:
+        cause = f"{_depth.said(found)} because the weights are too large: a factor of {factor:.2f} a layer"
+    more = (Evidence("weights' gain a layer", factor, "", "about 1 / rms slope", worst),)
+    targets = _depth.labels(trace, found.culprits)
+    remedies = (
+        Remedy(
+            "reinitialise",
+            targets,
+            "weights of unit backward gain for this activation",
+            "retrain",
+            {"gain": "auto"},
+        ),
+        Remedy(
+            "insert-normalisation",
+            targets,
+            "a normalisation makes the gain independent of the weights' scale",
+        ),
+        Remedy("clip-gradient", (), "bounds the step, though not the ratio between the layers", "advice"),
+    )
+    return _depth.finding(trace, "INI002", "weights-too-large", found, cause, more, remedies)
+
+
+def sick() -> Case:
+    """Weights twice as large as He's."""
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers: list[Any] = []
+        for _ in range(20):
+            layers += [nn.Linear(64, 64), nn.ReLU()]
+            nn.init.normal_(layers[-2].weight, std=2 * (2 / 64) ** 0.5)
+        batch = torch.randn(32, 64), torch.randn(32, 1)
+        return Case(nn.Sequential(*layers, nn.Linear(64, 1)), batch, nn.MSELoss(), story="twice He's weights")
+
+
+def healthy() -> Case:
+    """Weights ten times too large under LayerNorm: no gradient grows."""
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers: list[Any] = []
+        for _ in range(12):
+            layers += [nn.Linear(64, 64), nn.LayerNorm(64), nn.ReLU()]
+            nn.init.normal_(layers[-3].weight, std=10 * 64**-0.5)
+        batch = torch.randn(32, 64), torch.randint(0, 10, (32,))
+        return Case(
+            nn.Sequential(*layers, nn.Linear(64, 10)),
+            batch,
+            nn.CrossEntropyLoss(),
+            story="large weights, normalised",
+        )

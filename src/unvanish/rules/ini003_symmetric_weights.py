@@ -1,0 +1,121 @@
+"""Units of a layer have equal weights and equal gradients, so they stay equal for ever.
+
+Why it harms
+
+Two units with the same incoming weights compute the same thing; if they are read in the same way
+they get the same gradient,
+
+    w_i = w_j and dL/dw_i = dL/dw_j   =>   w_i = w_j after every step
+
+so a layer of n such units has the capacity of one. `nn.init.constant_` and tiled weights do it.
+
+How it is measured
+
+The share of a weight's rows (with their biases) that equal another row exactly, and whether their
+gradients are equal too, to 1e-4; `limit` (default 0.2). Equal rows whose gradients differ will part
+by themselves and are no fault: zero-initialised layers, upsampling kernels.
+
+Remedies
+
+Re-initialise with random numbers (retrain). Add a little noise to the weights (retrain).
+
+When it is wrong
+
+Layers whose units are tied on purpose, for example to share weights between positions, should share
+one parameter instead.
+
+References ---------- Goodfellow et al. 2016, section 8.4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from unvanish.rules import _depth
+from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Trace
+
+NEEDS = ("static", "step")
+EXPLAINS = ("INI001", "INI002", "DEP001", "ACT003")
+
+
+def check(trace: Trace, *, limit: float = 0.2) -> Iterable[Finding]:
+    """One finding naming the weights whose rows are equal and stay so."""
+    places = [
+        i for i in trace.where("parameter", trainable=True) if math.isfinite(trace.value(i, "weight_twins"))
+    ]
+    if not places:
+        raise NotApplicable("the model has no trainable weight matrix")
+    twins = [
+        i for i in places if trace.value(i, "weight_twins") > limit and trace.sites[i].facts.get("twins_stay")
+    ]
+    if not twins:
+        return []
+    worst = max(twins, key=lambda i: trace.value(i, "weight_twins"))
+    share = trace.value(worst, "weight_twins")
+    targets = _depth.labels(trace, sorted(twins, key=lambda i: -trace.value(i, "weight_twins")))
+    cause = (
+        f"{share:.0%} of the units of {targets[0]} equal another unit in their weights and in their gradients"
+    )
+    evidence = (
+        Evidence("units with a twin", share, "", f"< {limit:g}", targets[0]),
+        Evidence("weights affected", len(twins)),
+    )
+    remedies = (
+        Remedy("reinitialise", targets, "random weights tell the units apart", "retrain"),
+        Remedy("add-noise", targets, "a little noise breaks the symmetry", "retrain", {"std": 0.01}),
+    )
+    return [
+        Finding("INI003", "symmetric-weights", "error", cause, targets, evidence, remedies, "none", 4 + share)
+    ]
+
+
+def sick() -> Case:
+    """Layers filled with one constant."""
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net: Any = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 4))
+        for layer in (net[0], net[2], net[4]):
+            nn.init.constant_(layer.weight, 0.05)
+            nn.init.zeros_(layer.bias)
+        nn.init.normal_(net[4].weight, std=0.2)
+        net[4].weight.data = net[4].weight.data[:, :1].repeat(1, 32)
+        return Case(
+            net,
+            (torch.randn(32, 16), torch.randint(0, 4, (32,))),
+            nn.CrossEntropyLoss(),
+            story="constant weights",
+        )
+
+
+def healthy() -> Case:
+    """Zero-initialised last layers of residual branches: equal rows, but unequal gradients."""
+    import torch
+    from torch import Tensor, nn
+
+    class Fixup(nn.Module):
+        """x + W2 relu(W1 x) with W2 = 0."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(32, 32), nn.Linear(32, 32)
+            nn.init.zeros_(self.last.weight)
+            nn.init.zeros_(self.last.bias)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.last(torch.relu(self.first(x)))
+            return x + y
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net: Any = nn.Sequential(*[Fixup() for _ in range(6)], nn.Linear(32, 4))
+        return Case(
+            net,
+            (torch.randn(32, 32), torch.randint(0, 4, (32,))),
+            nn.CrossEntropyLoss(),
+            story="zero-init branches",
+        )

@@ -1,0 +1,105 @@
+"""Batch statistics in a deep plain stack: every BatchNorm multiplies the gradient a little.
+
+Why it harms
+
+BatchNorm keeps the forward pass in order, but in a plain stack the gradient grows with every layer,
+by
+
+    ln(pi / (pi - 1)) / 2 = 0.19 nats a ReLU layer
+
+whatever the weights are. Fifty layers make four decades; no initialisation and no learning rate
+takes it away, only skip connections do. With them, BatchNorm makes each block start close to the
+identity.
+
+How it is measured
+
+Theil-Sen slope of ln ||d|| over the layers, times their number; `limit` nats (default 3, or what
+chance allows) is a warning, twice that an error. The rule fires where at least every second layer
+has a normalisation with batch statistics and no identity path leads past it.
+
+Remedies
+
+Add skip connections around pairs of layers (retrain). Replace BatchNorm by LayerNorm, or remove it
+and start at the critical point (retrain).
+
+When it is wrong
+
+In evaluation mode the statistics are constants and the effect is gone; nothing is reported then.
+
+References ---------- Yang et al. 2019 (a mean field theory of batch normalization); De and Smith
+2020; He et al. 2016.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from unvanish.rules import _depth
+from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Trace
+
+NEEDS = ("static", "step")
+EXPLAINS = ("INI002", "DEP001", "PRC002")
+
+
+def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
+    """One finding where batch normalisation without skips bears an exploding gradient."""
+    if not trace.where("node", batch_statistics=True):
+        raise NotApplicable("no normalisation uses the statistics of the batch")
+    found = _depth.reading(trace, limit)
+    if found.cause != "NRM001":
+        return []
+    factor = math.exp(found.log_ratio / found.steps)
+    cause = f"{_depth.said(found)}: BatchNorm without skip connections multiplies it by {factor:.2f} a layer"
+    more = (Evidence("gain a layer", factor, "", "1 (theory for ReLU under BatchNorm: 1.21)"),)
+    targets = _depth.labels(trace, found.culprits)
+    remedies = (
+        Remedy("add-skips", targets, "an identity path past each pair of layers carries the gradient"),
+        Remedy(
+            "swap-normalisation",
+            targets,
+            "LayerNorm does not couple the samples",
+            parameters={"to": "layer_norm"},
+        ),
+        Remedy("reinitialise", targets, "without BatchNorm, start at the critical point"),
+    )
+    return _depth.finding(trace, "NRM001", "normalisation-without-skips", found, cause, more, remedies)
+
+
+def sick() -> Case:
+    """Forty plain layers with BatchNorm."""
+    return _stack(40, skip=False)
+
+
+def healthy() -> Case:
+    """Forty layers with BatchNorm, a skip around each."""
+    return _stack(40, skip=True)
+
+
+def _stack(depth: int, skip: bool) -> Case:
+    import torch
+    from torch import Tensor, nn
+
+    class Block(nn.Module):
+        """relu(norm(W x)), or x + norm(W relu(x))."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm = nn.Linear(64, 64, bias=False), nn.BatchNorm1d(64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if skip:
+                y: Tensor = self.layer(torch.relu(self.norm(x)))
+                return x + y
+            return torch.relu(self.norm(self.layer(x)))
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net: Any = nn.Sequential(*[Block() for _ in range(depth)], nn.Linear(64, 10))
+        return Case(
+            net,
+            (torch.randn(64, 64), torch.randint(0, 10, (64,))),
+            nn.CrossEntropyLoss(),
+            story=f"{depth} layers under BatchNorm",
+        )

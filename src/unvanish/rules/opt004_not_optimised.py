@@ -1,0 +1,96 @@
+"""Trainable parameters that the optimizer does not hold: they get a gradient and never take a step.
+
+Why it harms
+
+An optimizer knows only the parameters it was given, when it was given them. Parts that were added,
+replaced or re-created afterwards, and groups that were forgotten,
+
+    optimizer = SGD(model.head.parameters())      # the backbone never moves
+
+get their gradients, which cost as much as ever, and stay as they are.
+
+How it is measured
+
+By identity: each trainable parameter against the optimizer's param_groups. Without an optimizer
+there is nothing to judge.
+
+Remedies
+
+Give the optimizer all trainable parameters, or add a group (retrain). Freeze what shall not learn
+(exact).
+
+When it is wrong
+
+Several optimizers, each for its part: check the parts one by one, or freeze the others meanwhile.
+
+References ---------- The PyTorch documentation, torch.optim, per-parameter options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Trace
+
+NEEDS = ("static",)
+
+
+def check(trace: Trace) -> Iterable[Finding]:
+    """One finding naming what no optimizer holds."""
+    trainable = trace.where("parameter", trainable=True)
+    if not trainable or all(trace.sites[i].facts.get("optimised") is None for i in trainable):
+        raise NotApplicable("no optimizer was given; pass optimizer=")
+    left = [i for i in trainable if trace.sites[i].facts.get("optimised") is False]
+    if not left:
+        return []
+    count = sum(int(trace.sites[i].facts.get("numel", 0)) for i in left)
+    share = count / max(1, sum(int(trace.sites[i].facts.get("numel", 0)) for i in trainable))
+    cause = (
+        f"the optimizer does not hold {len(left)} of {len(trainable)} trainable parameters, "
+        f"{share:.0%} of the numbers"
+    )
+    sites = tuple(trace.sites[i].label for i in left)[:12]
+    evidence = (
+        Evidence("parameters not held", len(left), f"of {len(trainable)}", "0"),
+        Evidence("share of the numbers", share),
+    )
+    remedies = (
+        Remedy(
+            "add-to-optimizer",
+            sites,
+            "give the optimizer all trainable parameters, after the model is complete",
+        ),
+        Remedy("freeze", sites, "if they shall not learn, say so and save their gradients", "exact"),
+    )
+    return [
+        Finding("OPT004", "not-optimised", "error", cause, sites, evidence, remedies, "blocked", 5 + share)
+    ]
+
+
+def sick() -> Case:
+    """An optimizer over the head only."""
+    return _net(whole=False)
+
+
+def healthy() -> Case:
+    """A frozen part that the optimizer does not hold, and two groups for the rest."""
+    return _net(whole=True)
+
+
+def _net(whole: bool) -> Case:
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net: Any = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+        groups = [{"params": net[4].parameters()}]
+        if whole:
+            net[0].requires_grad_(False)
+            groups.append({"params": net[2].parameters()})
+        optimizer = torch.optim.SGD(groups, lr=0.1)
+        batch = torch.randn(32, 16), torch.randint(0, 4, (32,))
+        return Case(
+            net, batch, nn.CrossEntropyLoss(), {"optimizer": optimizer}, story="an optimizer and its groups"
+        )

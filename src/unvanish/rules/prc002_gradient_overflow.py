@@ -1,0 +1,101 @@
+"""The backward pass overflows in float16 at every loss scale, though it is finite in float32.
+
+Why it harms
+
+Float16 ends at 65504. An operation whose derivative is formed from numbers beyond it,
+
+    d(1/x)/dx = -1/x^2 = inf   for |x| < 0.004
+
+gives an infinity whatever the loss scale, and a GradScaler then skips every step, for ever.
+
+How it is measured
+
+The model is run in float32, where the gradients are finite, and in its own precision at six loss
+scales from the largest that would fit down to 2^-24 of it. Without a scale at which all gradients
+are finite and not all zero, the rule fires.
+
+Remedies
+
+Run the operation in float32 (exact). Use bfloat16 (retrain). Bound the operation's input away from
+the pole (retrain).
+
+When it is wrong
+
+It is not judged where the model cannot be copied and run in float32.
+
+References ---------- Micikevicius et al. 2018; the documentation of torch.amp.GradScaler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Trace
+
+NEEDS = ("precision", "step")
+EXPLAINS = ("NUM001", "INI002", "GRF004", "PRC001")
+
+
+def check(trace: Trace) -> Iterable[Finding]:
+    """One finding where no loss scale gives finite gradients in float16."""
+    facts: dict[str, Any] = trace.facts.get("precision", {})
+    if not facts:
+        raise NotApplicable("nothing runs in float16 (bfloat16 and float32 have the range)")
+    if "finite_in_float32" not in facts:
+        raise NotApplicable("the model could not be run in float32 to compare")
+    if not facts["finite_in_float32"] or not facts.get("nonfinite_native"):
+        return []
+    first = [i for i in trace.where("node") if trace.sites[i].facts.get("nonfinite_first")]
+    where = trace.sites[first[0]].label if first else ""
+    at = f"; the first infinity is made in {where}" if where else ""
+    cause = f"in float16 no loss scale gives finite gradients, in float32 they are finite{at}"
+    evidence = (
+        Evidence("loss scales tried", 6, "", "one with finite gradients"),
+        Evidence(
+            "best loss scale by the gradients' size",
+            float(facts.get("best_scale_log2", float("nan"))),
+            "log2",
+            "",
+            where,
+        ),
+    )
+    targets = (where,) if where else ()
+    remedies = (
+        Remedy("keep-float32", targets, "this operation in full precision, the rest in half", "exact"),
+        Remedy("bfloat16", (), "the range of float32 in half the memory"),
+    )
+    return [
+        Finding("PRC002", "gradient-overflow", "error", cause, targets, evidence, remedies, "exploding", 60.0)
+    ]
+
+
+def sick() -> Case:
+    """A reciprocal of small numbers between two layers."""
+    return _reciprocal(1e-3)
+
+
+def healthy() -> Case:
+    """The same reciprocal, of numbers of size one."""
+    return _reciprocal(1.0)
+
+
+def _reciprocal(c: float) -> Case:
+    import torch
+    from torch import Tensor, nn
+
+    class Steep(nn.Module):
+        """c / (c (|x| + 0.3)): a function of size 1 through numbers of size 1/c."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.reciprocal(c * (x.abs() + 0.3)) * c
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net: Any = nn.Sequential(nn.Linear(16, 32), Steep(), nn.Linear(32, 1)).half()
+        batch = torch.randn(32, 16).half(), torch.randn(32, 1)
+
+        def loss(output: Tensor, y: Tensor) -> Tensor:
+            return (output.float() - y).square().mean()
+
+        return Case(net, batch, loss, story="a reciprocal in float16")
