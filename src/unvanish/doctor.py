@@ -126,7 +126,7 @@ def folded(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     """Findings that another one explains, moved under it."""
     table = rules()
     parents: dict[int, int] = {}
-    for i, finding in enumerate(findings):
+    for i, finding in reversed(list(enumerate(findings))):  # the worse of two that explain each other leads
         for j, other in enumerate(findings):
             if (
                 i != j

@@ -48,16 +48,22 @@ class Backward:
     ) -> None:
         self.graph, self.cuts = graph, cuts
         self.segment = graph.segments(cuts)
+        self.base = 0
         self.exponent = [0] * (len(cuts) + 1)  # the last one is segment -1, never scaled
         self.watched, self.held = set(watched), held
         self.number = {c: k for k, c in enumerate(cuts)}
         self.flow = Flow()
 
-    def run(self, loss: Tensor, leaves: Mapping[str, Tensor], *, inspect: bool = False) -> Flow:
+    def run(
+        self, loss: Tensor, leaves: Mapping[str, Tensor], *, scale: int = 0, inspect: bool = False
+    ) -> Flow:
         """Gradients of the leaves and norms at the watched nodes; the graph is kept.
 
-        `inspect` looks at every node for gradients that end or become non-finite there; a slower second pass.
+        `scale`: log2 of the loss scale to run at, taken back from every number. `inspect`: look at every node
+        for gradients that end or become non-finite there; a slower second pass.
         """
+        self.base = scale
+        self.exponent = [scale] * len(self.cuts) + [scale]
         handles = [*self._holds(), *self._watches(), *self._crossings()]
         if inspect:
             handles += [
@@ -65,7 +71,13 @@ class Backward:
             ]
         try:
             wanted = list(leaves.values())
-            found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True) if wanted else ()
+            found = (
+                torch.autograd.grad(
+                    loss, wanted, torch.full_like(loss, 2.0**scale), retain_graph=True, allow_unused=True
+                )
+                if wanted
+                else ()
+            )
         finally:
             for handle in handles:
                 handle.remove()
@@ -80,19 +92,19 @@ class Backward:
     def _leaf_exponent(self, leaf: Tensor) -> int:
         node = torch.autograd.graph.get_gradient_edge(leaf).node
         place = self.graph.index.get(node)
-        return 0 if place is None else self._arriving(place)
+        return self.base if place is None else self._arriving(place)
 
     def _arriving(self, i: int) -> int:
         """The exponent of the gradient that arrives at a node: at a cut, that of the segment above."""
         k = self.number.get(i)
-        return self.exponent[self.segment[i]] if k is None else self.exponent[k - 1] if k else 0
+        return self.exponent[self.segment[i]] if k is None else self.exponent[k - 1] if k else self.base
 
     def _holds(self) -> list[Any]:
         def hold(name: Any, tensor: Tensor) -> Any:
             place = self.graph.index.get(tensor.grad_fn) if tensor.grad_fn is not None else None
 
             def keep(gradient: Tensor) -> None:
-                self.flow.held[name] = (gradient, 0 if place is None else self._arriving(place))
+                self.flow.held[name] = (gradient, self.base if place is None else self._arriving(place))
 
             return _hook(tensor, keep)
 
@@ -155,7 +167,7 @@ class Backward:
         ]
 
         def back(inputs: tuple[Tensor | None, ...], outputs: Any) -> Any:
-            shift = -self.exponent[own]
+            shift = self.base - self.exponent[own]
             if not shift:
                 return None
             return tuple(

@@ -88,7 +88,8 @@ def _between(graph: Graph, top: int, bottom: int) -> list[int]:
 def _identity(graph: Graph, top: int, bottom: int, inside: Sequence[int], watched: Forward) -> bool:
     """Whether a path of additions and views alone leads from one cut to the next."""
     keep = families.VIEWS | {"add", "sub", "add_n", "stack", "cat", "index", "getitem"} - {"cat"}
-    allowed = {i for i in inside if i == top or _is(_owner(graph, i, watched), keep)}
+    own = {i for i in inside if graph.nodes[i]._sequence_nr() < watched.root.start}  # the clone of the input
+    allowed = own | {i for i in inside if i == top or _is(_owner(graph, i, watched), keep)}
     if not _is(_owner(graph, top, watched), keep):
         return False
     seen, stack = {top}, [top]

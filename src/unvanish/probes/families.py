@@ -34,6 +34,7 @@ COLUMNS = {"matmul", "addmm", "mm"}  # weights stored (in, out)
 NORMS = {"batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm", "local_response_norm"}
 RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
 FUSED = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
+PRODUCTS = {"matmul", "bmm", "baddbmm", "einsum", "mm"}
 ATTENTION = {"scaled_dot_product_attention", "softmax"}
 DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout"}
 VIEWS = {
@@ -50,6 +51,49 @@ VIEWS = {
     ),
     *("clone", "t", "T", "mT", "movedim", "swapaxes", "view_as", "to", "float", "double", "half", "bfloat16"),
     *("type", "type_as", "alias", "ravel", "identity", "expand", "expand_as"),
+}
+ROUTING = {  # each input owns a part of the result, and may get nothing by right
+    *(
+        "stack",
+        "cat",
+        "concat",
+        "pad",
+        "getitem",
+        "index",
+        "index_select",
+        "select",
+        "narrow",
+        "slice",
+        "gather",
+    ),
+    *(
+        "split",
+        "chunk",
+        "unbind",
+        "scatter",
+        "scatter_add",
+        "index_add",
+        "index_put",
+        "masked_select",
+        "where",
+    ),
+    *(
+        "roll",
+        "flip",
+        "unfold",
+        "max",
+        "amax",
+        "min",
+        "amin",
+        "topk",
+        "sort",
+        "take",
+        "diagonal",
+        "tril",
+        "triu",
+    ),
+    *("masked_fill", "max_pool1d", "max_pool2d", "max_pool3d", "maximum", "minimum", "copy", "setitem"),
+    *VIEWS,
 }
 LOSSES = {
     "cross_entropy_loss": "cross_entropy",

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from unvanish.probes import families
 from unvanish.probes.backward import Flow
 from unvanish.probes.forward import Forward, Operation, Turn
 from unvanish.probes.graph import Graph
@@ -26,9 +27,10 @@ def stops(graph: Graph, flow: Flow, watched: Forward, starving: dict[int, str], 
     """Why the starving parameters (by node of the graph) get exactly no gradient; the most harmful first."""
     found = []
     for node, below in flow.killed:
-        names = _reached(graph, below, starving)
+        owner = watched.owner(_number(graph.nodes[node]))
+        routes = isinstance(owner, Operation) and owner.kind in families.ROUTING
+        names = set() if routes else _reached(graph, below, starving)
         if names:
-            owner = watched.owner(_number(graph.nodes[node]))
             found.append(Stop(node, _because(graph, node, below, owner, loss_from), len(names), owner))
     return sorted(found, key=lambda stop: -stop.starved)
 

@@ -147,6 +147,8 @@ class Forward(TorchFunctionMode):
         if name == "__get__":
             return self._attribute(func, args, kwargs)
         kind = families.plain_name(name)
+        if kind == "hardtanh" and (args[1:2] == (0.0,) or kwargs.get("min_val") == 0):
+            kind = "relu6"
         if kind in families.DROPOUTS:
             return _kept(name, args, kwargs)
         args, kwargs = _steady(kind, args, kwargs)
@@ -223,10 +225,11 @@ class Forward(TorchFunctionMode):
             facts["batch_statistics"] = bool(args[5] if len(args) > 5 else kwargs.get("training", True))
         if kind == "instance_norm":
             facts["batch_statistics"] = False
-        if kind == "scaled_dot_product_attention":
-            _read_attention(operation, args, kwargs)
-        if kind == "softmax":
-            _read_softmax(operation, result)
+        if kind in ("scaled_dot_product_attention", "softmax"):
+            _read_attention(operation, args, kwargs, result)
+        if kind in families.PRODUCTS:
+            factors = [t for t in tensors_in(args, 2) if t.ndim > 1]
+            facts["factors"] = tuple((t.grad_fn, t.output_nr) for t in factors)
         if operation.family != "other" or _small(result):
             operation.stats.update(
                 activation_stats(result, self.batch, tokens=operation.family in ("norm", "add", "layer"))
@@ -296,81 +299,18 @@ def _read_weight(operation: Operation, args: Any, result: Tensor) -> None:
     operation.stats.update(weight_stats(weight, int(fan_out)))
 
 
-def _read_attention(operation: Operation, args: Any, kwargs: Any) -> None:
-    """Entropy and logits of a fused attention, on at most 16 heads and 64 queries."""
-    named = dict(
-        zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)
-    ) | dict(kwargs)
-    q, k, mask = named["query"].detach(), named["key"].detach(), named.get("attn_mask")
-    operation.facts.update(
-        tokens=int(k.shape[-2]), query_tokens=int(q.shape[-2]), heads=int(q.shape[-3]) if q.ndim > 3 else 1
-    )
-    operation.facts["causal"] = bool(named.get("is_causal", False))
-    if q.numel() == 0 or k.shape[-2] < 2:
-        return
-    if q.ndim > 3 and q.shape[-3] != k.shape[-3]:
-        k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
-    scale = named.get("scale") or 1 / math.sqrt(q.shape[-1])
-    step = -(-q.shape[-2] // 64)
-    rows = torch.arange(q.shape[-2], device=q.device)[step - 1 :: step]
-    lead = math.prod(q.shape[:-2])
-    some = torch.arange(0, lead, max(1, lead // 16), device=q.device)[:16]
-    logits = (
-        q.reshape(lead, *q.shape[-2:])[some][:, rows].double()
-        @ k.reshape(lead, *k.shape[-2:])[some].double().mT
-        * scale
-    )
-    if isinstance(mask, Tensor):
-        full = (
-            mask.detach()
-            .expand(*q.shape[:-2], q.shape[-2], k.shape[-2])
-            .reshape(lead, q.shape[-2], k.shape[-2])[some][:, rows]
-        )
-        logits = logits.masked_fill(~full, -math.inf) if full.dtype == torch.bool else logits + full.double()
-    if operation.facts["causal"]:
-        past = torch.arange(k.shape[-2], device=q.device)[None] > rows[:, None]
-        logits = logits.masked_fill(past, -math.inf)
-    visible = logits.isfinite() & (logits > -1e4)
-    if bool(visible.any()):
-        operation.stats["logit_max"] = float(logits[visible].abs().max())
-        operation.stats.update(_entropy(logits.softmax(-1), visible))
+def _read_attention(operation: Operation, args: Any, kwargs: Any, result: Tensor) -> None:
+    from unvanish.probes import attention
 
-
-def _entropy(weights: Tensor, visible: Tensor) -> dict[str, float]:
-    """Mean entropy over ln(visible tokens), over the rows that see at least 4 tokens."""
-    seen = visible.sum(-1)
-    rows = seen >= 4
-    if not bool(rows.any()):
-        return {}
-    p = weights[rows]
-    entropy = -(torch.where(p > 0, p * p.log(), 0.0)).sum(-1)
-    return {"entropy": float((entropy / seen[rows].double().log()).mean())}
-
-
-def _read_softmax(operation: Operation, result: Tensor) -> None:
-    """A softmax over the keys of an attention: (..., queries, keys), 3 dimensions or more."""
-    square = result.ndim > 2 and result.shape[-1] == result.shape[-2]
-    if (result.ndim < 4 and not square) or result.shape[-1] < 2:
+    if operation.kind == "softmax" and (result.ndim < 3 or result.shape[-1] < 2):
         operation.facts["family"] = "other"
         return
-    lead = math.prod(result.shape[:-1])
-    p = result.detach().reshape(lead, -1)[:: max(1, lead // 1024)].double()
-    visible = p > 0
-    operation.facts.update(
-        tokens=int(result.shape[-1]),
-        query_tokens=int(result.shape[-2]),
-        heads=int(result.shape[-3]) if result.ndim > 3 else 1,
-    )
-    ranges = p.amax(-1).log() - torch.where(visible, p, 1.0).amin(-1).log()
-    operation.stats["logit_max"] = float(ranges.max())
-    operation.stats.update(
-        _entropy(
-            p,
-            torch.ones_like(p, dtype=torch.bool)
-            if not bool((p == 0).any())
-            else visible | (p.amax(-1, keepdim=True) > 0.999),
-        )
-    )
+    fused = operation.kind != "softmax"
+    facts, stats = attention.fused(args, kwargs) if fused else attention.by_softmax(result)
+    operation.facts.update(facts)
+    operation.stats.update(stats)
+    if not fused:
+        operation.facts["scores"] = (args[0] if args else kwargs["input"]).grad_fn
 
 
 def _read_loss(operation: Operation, args: Any, kwargs: Any) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unvanish.probes import calls, faults, parameters, precision, recurrence, sites, slopes
+from unvanish.probes import attention, calls, faults, parameters, precision, recurrence, sites, slopes
 from unvanish.probes.backward import Backward, Flow
 from unvanish.probes.chain import Chain, chain
 from unvanish.probes.errors import CheckError, ModelCrash
@@ -72,6 +72,7 @@ class Examination:
         self.broken: list[Any] = []
         self.recurrences: list[recurrence.Recurrence] = []
         self.precision: dict[str, Any] = {}
+        self.scale = 0  # log2 of the loss scale the backward is run at; not 0 in float16 only
 
     def trace(self) -> Trace:
         """Everything measured."""
@@ -127,7 +128,9 @@ class Examination:
 
     def _backward(self, graph: Graph, value: Tensor) -> None:
         watched = self.watched
+        attention.mark(watched)
         self.chains = self._chains(graph)
+        self._precision(value)
         for operation in watched.operations:
             if operation.family == "activation" and operation.nodes[0] in graph.index:
                 operation.stats.update(slopes.read(operation))
@@ -138,7 +141,7 @@ class Examination:
         wanted = self._interesting(graph, bodies)
         run = Backward(graph, cuts, wanted, recurrence.fused(watched))
         try:
-            self.flow = flow = run.run(value, leaves)
+            self.flow = flow = run.run(value, leaves, scale=self.scale)
         except RuntimeError as error:
             site = self._failing(graph, value, leaves)
             text = f"the backward raised {type(error).__name__}{' in ' + site if site else ''}: {error}"
@@ -148,7 +151,6 @@ class Examination:
             *recurrence.looped(bodies, graph, flow, carried),
         ]
         self._second_look(graph, value, leaves, cuts)
-        self._precision(value)
 
     def _leaves(self) -> dict[str, Tensor]:
         named = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
@@ -192,7 +194,7 @@ class Examination:
         }
         for c in self.chains[:4]:
             found |= set(c.sites)
-        return found | {i for o in self.watched.operations for i in sites.query_value(o, graph)}
+        return found | {i for o in self.watched.operations for i in attention.watched_nodes(o, graph)}
 
     def _failing(self, graph: Graph, value: Tensor, leaves: Mapping[str, Tensor]) -> str:
         """The module whose operation was being differentiated when the backward raised."""
@@ -223,7 +225,7 @@ class Examination:
         broken = any(math.isnan(log) or log == math.inf for log in logs.values())
         if not zero and not broken:
             return
-        again = Backward(graph, cuts, (), {}).run(value, leaves, inspect=True)
+        again = Backward(graph, cuts, (), {}).run(value, leaves, scale=self.scale, inspect=True)
         nodes = {
             graph.index[torch.autograd.graph.get_gradient_edge(leaves[n]).node]: n
             for n in zero
@@ -255,6 +257,9 @@ class Examination:
             return all(bool(torch.isfinite(g).all()) for g in got) and any(bool(g.any()) for g in got)
 
         self.precision = precision.compare(name, found, native)
+        if "best_scale_log2" in self.precision:
+            most = 14 if value.dtype == torch.float16 else 100  # the seed must fit the loss's own dtype
+            self.scale = min(most, int(self.precision["best_scale_log2"]) - 6)
 
     # -- the trace
 

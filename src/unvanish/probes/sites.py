@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unvanish.probes import families
+from unvanish.probes import attention, families, slopes
 from unvanish.probes.backward import Flow
 from unvanish.probes.calls import Call
 from unvanish.probes.chain import Chain, Row
@@ -23,7 +23,7 @@ from unvanish.types import STATISTICS, Axis, Site, Trace
 
 Measured = tuple[Site, dict[str, float]]
 SHOWN = ("layer", "activation", "norm", "attention", "recurrent")
-PRIVATE = ("weight_tensor", "reads", "reading", "made_nonfinite", "ends")
+PRIVATE = ("weight_tensor", "reads", "reading", "made_nonfinite", "factors", "scores", "ends")
 
 
 def shown(operation: Operation) -> bool:
@@ -123,7 +123,7 @@ def nodes(
             and flow is not None
             and owner.family == "attention"
         ):
-            stats |= _starvation(owner, graph, flow, watched)
+            stats |= attention.starvation(owner, graph, flow, watched)
         facts |= _faults(owner, stops, broken, forward_first)
         if place is not None:
             places[place] = offset + len(rows)
@@ -212,106 +212,6 @@ def _faults(
     return facts
 
 
-def query_value(operation: Operation, graph: Graph) -> list[int]:
-    """The nodes whose gradients tell queries from values: what enters the scores, and what they weigh."""
-    ends = operation.facts.get("ends")
-    if ends is None:
-        ends = operation.facts["ends"] = _ends(operation, graph) if operation.family == "attention" else ()
-    return [i for i in ends if i >= 0]
-
-
-def _ends(operation: Operation, graph: Graph) -> tuple[int, int] | tuple[()]:
-    """(query node, value node) of an attention: the projections made by layers below it."""
-    top = graph.index.get(operation.nodes[0])
-    if top is None:
-        return ()
-    node = graph.nodes[top]
-    if operation.kind == "scaled_dot_product_attention":
-        below = [n for n, _ in _main_node(node).next_functions]
-        q, v = (
-            graph.index.get(below[k], -1) if len(below) > k and below[k] is not None else -1 for k in (0, 2)
-        )
-        return (q, v)
-    scores = _first(graph, top, ("BmmBackward0", "MmBackward0", "BaddbmmBackward0", "UnsafeViewBackward0"))
-    parent = _parent(graph, top)
-    if scores is None or parent is None:
-        return ()
-    q = _operand(graph, scores, -2)
-    v = _operand(graph, parent, -1)
-    return (q, v)
-
-
-def _main_node(node: Any) -> Any:
-    while (
-        "ScaledDotProduct" not in type(node).__name__
-        and len(node.next_functions) == 1
-        and node.next_functions[0][0] is not None
-    ):
-        node = node.next_functions[0][0]
-    return node
-
-
-def _first(graph: Graph, start: int, names: Sequence[str]) -> int | None:
-    i = start
-    for _ in range(8):
-        below = graph.below[i]
-        if not below:
-            return None
-        i = below[0]
-        if type(graph.nodes[i]).__name__ in names[:3]:
-            return i
-    return None
-
-
-def _parent(graph: Graph, child: int) -> int | None:
-    """The matrix product that the softmax's result enters."""
-    i = child
-    for _ in range(6):
-        above = [k for k in range(max(0, i - 4000), i) if i in graph.below[k]]
-        if not above:
-            return None
-        i = above[-1]
-        if type(graph.nodes[i]).__name__ in ("BmmBackward0", "MmBackward0"):
-            return i
-    return None
-
-
-def _operand(graph: Graph, product: int, which: int) -> int:
-    edges = [b for b, _ in graph.nodes[product].next_functions]
-    node = edges[which] if len(edges) >= -which else None
-    return graph.index.get(node, -1) if node is not None else -1
-
-
-def _starvation(operation: Operation, graph: Graph, flow: Flow, watched: Forward) -> dict[str, float]:
-    ends = query_value(operation, graph)
-    if len(ends) != 2:
-        return {}
-    q, v = (flow.log.get(i, math.nan) for i in ends)
-    found = {"token_cosine": _token_cosine(ends[0], graph, watched)}
-    return {**found, "query_value_log": q - v} if math.isfinite(v) and not math.isnan(q) else found
-
-
-def _token_cosine(query: int, graph: Graph, watched: Forward) -> float:
-    """Likeness of the tokens that the query projection reads."""
-    i, projected, last = query, False, None
-    for _ in range(40):
-        number = graph.nodes[i]._sequence_nr()
-        owner = watched.owner(number)
-        if number < watched.root.start or not graph.below[i]:
-            break
-        if isinstance(owner, Operation):
-            if projected and owner is not last and "token_cosine" in owner.stats:
-                return owner.stats["token_cosine"]
-            projected, last = projected or owner.family == "layer", owner
-        deeper = [
-            j for j in graph.below[i] if any(graph.below[k] for k in graph.below[j])
-        ]  # not to a weight alone
-        if not deeper:
-            break
-        i = min(deeper)
-    return math.nan
-
-
 def _mark_output(rows: Sequence[Measured], watched: Forward) -> None:
     for o in watched.operations:
         if "reads" in o.facts:
@@ -362,8 +262,8 @@ def outputs(watched: Forward, value: Tensor) -> list[Measured]:
 
 
 def _output_slope(last: Operation) -> float:
-    if last.kind in families.SQUASHING and "slope_sq" in last.stats:
-        return math.sqrt(last.stats["slope_sq"]) / families.SQUASHING[last.kind]
+    if last.kind in families.SQUASHING:
+        return slopes.mean(last) / families.SQUASHING[last.kind]
     node: Any = last.nodes[0]
     if last.kind == "softmax" and "_saved_result" in dir(node):
         p = node._saved_result.detach().double()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,13 @@ def read(operation: Operation) -> dict[str, float]:
     if slope is None:
         return {}
     return slope_stats(slope, families.SQUASHING.get(operation.kind))
+
+
+@torch.no_grad()
+def mean(operation: Operation) -> float:
+    """The mean |phi'(z)| of an activation; NaN where it cannot be read."""
+    slope = _slope(operation)
+    return math.nan if slope is None else float(slope.abs().mean(dtype=torch.float64))
 
 
 def _slope(operation: Operation) -> Tensor | None:

@@ -42,7 +42,7 @@ from unvanish.rules import _depth
 from unvanish.types import Case, Direction, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("static", "step")
-EXPLAINS = ("INI001", "INI002", "DEP001", "ACT002", "OUT003", "OUT001")
+EXPLAINS = ("GRF004", "INI001", "INI002", "DEP001", "ACT002", "OUT003", "OUT001")
 
 
 def check(trace: Trace, *, limit: float = 0.5) -> Iterable[Finding]:

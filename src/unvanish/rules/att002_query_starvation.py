@@ -52,7 +52,8 @@ def check(trace: Trace, *, limit: float = 1e-2, alike: float = 0.99) -> Iterable
     starved = [
         i
         for i in places
-        if trace.value(i, "query_value_log") < math.log(limit) and trace.value(i, "token_cosine") > alike
+        if math.exp(min(50.0, trace.value(i, "query_value_log"))) < limit
+        and trace.value(i, "token_cosine") > alike
     ]
     if not starved:
         return []
@@ -107,8 +108,10 @@ def _stack(skip: bool) -> Case:
 
         def __init__(self) -> None:
             super().__init__()
-            self.norm = nn.LayerNorm(32)
+            self.norm = nn.LayerNorm(32) if skip else nn.Identity()
             self.q, self.k, self.v, self.out = (nn.Linear(32, 32, bias=False) for _ in range(4))
+            for layer in (self.v, self.out):
+                nn.init.orthogonal_(layer.weight)
 
         def forward(self, x: Tensor) -> Tensor:
             h = self.norm(x)

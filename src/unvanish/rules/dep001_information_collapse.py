@@ -13,9 +13,10 @@ cannot.
 
 How it is measured
 
-The relative spread over the batch of the hidden activations that end the depth axis, `limit`
-(default 1e-3) is a warning, a thousandth of it an error, while the inputs themselves differ (spread
-above 0.1). One sample is not judged, nor are outputs after a softmax.
+The mean cosine between the samples' hidden activations at the end of the depth axis, `alike`
+(default 0.9999), or their relative spread, `limit` (default 1e-3), is a warning, a tenth of the
+remaining difference an error, while the inputs themselves differ (spread above 0.1). One sample is
+not judged, nor are outputs after a softmax.
 
 Remedies
 
@@ -39,11 +40,11 @@ from unvanish.rules import _depth
 from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("static", "step")
-EXPLAINS = ("INI001", "ATT002")
+EXPLAINS = ("ATT002", "ACT003")
 HIDDEN = ("layer", "activation", "norm", "add")
 
 
-def check(trace: Trace, *, limit: float = 1e-3) -> Iterable[Finding]:
+def check(trace: Trace, *, limit: float = 1e-3, alike: float = 0.9999) -> Iterable[Finding]:
     """One finding naming where the samples lost their differences."""
     inputs = [trace.value(i, "spread") for i in trace.where("input", floating=True)]
     known = [s for s in inputs if math.isfinite(s)]
@@ -54,10 +55,10 @@ def check(trace: Trace, *, limit: float = 1e-3) -> Iterable[Finding]:
     path = _hidden(trace)
     if len(path) < 2:
         raise NotApplicable("no hidden activations lie on the depth axis")
-    spreads = [trace.value(i, "spread") for i in path]
-    if not max(spreads[-2:]) < limit:
+    same = [trace.value(i, "spread") < limit or trace.value(i, "cosine") > alike for i in path]
+    if not all(same[-2:]):
         return []
-    lost = next(k for k in range(len(path)) if max(spreads[k:]) < limit)
+    lost = next(k for k in range(len(path)) if all(same[k:]))
     place, last = path[lost], path[-1]
     spread = trace.value(last, "spread")
     cause = (
@@ -67,7 +68,7 @@ def check(trace: Trace, *, limit: float = 1e-3) -> Iterable[Finding]:
     evidence = (
         Evidence("relative spread between samples", spread, "", f"> {limit:g}", trace.sites[last].label),
         Evidence(
-            "cosine between samples", trace.value(last, "cosine"), "", "< 0.9999", trace.sites[last].label
+            "cosine between samples", trace.value(last, "cosine"), "", f"< {alike:g}", trace.sites[last].label
         ),
         Evidence("spread of the inputs", max(known)),
     )
@@ -82,7 +83,8 @@ def check(trace: Trace, *, limit: float = 1e-3) -> Iterable[Finding]:
             parameters={"kind": "batch"},
         ),
     )
-    severity: Severity = "error" if spread < 1e-3 * limit or spread < limit / 10 else "warning"
+    close = 1 - trace.value(last, "cosine") < (1 - alike) / 10 or spread < limit / 10
+    severity: Severity = "error" if close else "warning"
     weight = math.log(limit / max(spread, 1e-300)) if spread > 0 else 50.0
     return [
         Finding(
@@ -94,7 +96,7 @@ def check(trace: Trace, *, limit: float = 1e-3) -> Iterable[Finding]:
             evidence,
             remedies,
             "vanishing",
-            max(3.0, weight),
+            8.0 + min(weight, 8.0),
         )
     ]
 

@@ -53,6 +53,7 @@ EXPLAINS = (
     "ATT001",
     "OUT001",
     "PRC001",
+    "GRF004",
 )
 
 

@@ -43,12 +43,14 @@ NEEDS = ("static", "step", "attention")
 EXPLAINS = ("ATT002", "DEP001", "INI001", "INI002", "DEP002")
 
 
-def check(trace: Trace, *, blocks: int = 12, starved: float = 1e-3, limit: float = 3.0) -> Iterable[Finding]:
+def check(trace: Trace, *, blocks: int = 12, starved: float = 1e-2, limit: float = 3.0) -> Iterable[Finding]:
     """One finding where a deep post-norm stream starves its queries or tilts the gradient."""
     norms = trace.where("node", stream_norm=True)
     if not norms:
         raise NotApplicable("no stream is normalised after its additions")
-    if len(norms) < blocks:
+    rows = [trace.sites[i].facts for i in trace.where("node", cut=True, row_attention=True)]
+    bare = 2 * sum(not f.get("residual") for f in rows) > len(rows)
+    if len(norms) < blocks or bare:  # attention without a skip around it is another fault
         return []
     ratios = {i: trace.value(i, "query_value_log") for i in trace.where("node", family="attention")}
     known = {i: r for i, r in ratios.items() if not math.isnan(r)}

@@ -137,7 +137,6 @@ def _root(guard_inside: bool) -> Case:
         """sqrt where positive, else 0."""
 
         def forward(self, x: Tensor) -> Tensor:
-            x = torch.relu(x)
             inside = torch.where(x > 0, x, 1.0) if guard_inside else x
             return torch.where(x > 0, torch.sqrt(inside), 0.0)
 

@@ -12,7 +12,7 @@ so a sample that is wrong with full confidence teaches nothing: at a logit of 20
 
 How it is measured
 
-The output activation's root mean square slope relative to its largest (softmax: mean p (1 - p)
+The output activation's mean slope relative to its largest (softmax: mean p (1 - p)
 summed over classes), `limit` (default 0.1), where the answers are wrong: mean |p - y| above
 `residual` (default 0.2) of the output's range, under a squared or absolute error.
 

@@ -38,7 +38,7 @@ from typing import Any
 from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("static", "step")
-EXPLAINS = ("INI002", "PRC002")
+EXPLAINS = ("PRC002",)
 LOGITS = ("cross_entropy", "binary_cross_entropy_with_logits")
 
 
