@@ -41,7 +41,7 @@ LIBRARIES: dict[str, set[str]] = {
     "theory": {"numpy", "lazily torch"},
     "store": {"numpy"},
     "reports": {"numpy", "rich", "lazily altair", "lazily vl_convert"},
-    "rules": {"numpy", "torch in sick", "torch in healthy"},
+    "rules": {"numpy", "torch in sick", "torch in healthy", "torch in _case"},
     "cli": {"typer", "rich", "yaml", "lazily numpy", "lazily torch"},
     **{unit: {"numpy", "torch", "yaml", "rich"} for unit in ("probes", "cures", "doctor", "watch", "models")},
     "integrations": {"numpy", "lazily torch"},

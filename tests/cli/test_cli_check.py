@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_numbers(call):
         ("--json report.html", ["--json report.html must end in .json"]),
         ("--html no/report.html", ["there is no folder no"]),
         ("--fail-on warn", ["'warn' is no level", "did you mean 'warning'", "note, warning, error, never"]),
-        ("--select ATC001", ["--select: no rule code begins with 'ATC001'", "did you mean 'ACT001'"]),
+        ("--select ACT01", ["--select: no rule code begins with 'ACT01'", "did you mean 'ACT001'"]),
         ("--ignore ZZZ", ["--ignore: no rule code begins with 'ZZZ'", "`unvanish rules` lists them"]),
     ],
 )
@@ -92,7 +92,7 @@ def test_a_wrong_setting_of_the_project_is_told(call, folder):
     answer = call(*WELL)
     assert answer.code == 2
     assert (
-        f"{folder / 'pyproject.toml'}: [tool.unvanish] has no key 'selct'; did you mean 'select'?"
+        f"{folder / 'pyproject.toml'}: [tool.unvanish] has no key 'selct' (did you mean 'select'?)"
         in answer.line
     )
 

@@ -35,7 +35,7 @@ def test_explain_is_drawn_on_a_terminal(call, monkeypatch):
 def test_an_unknown_code_is_refused_with_the_nearest(call, command_name):
     answer = call(command_name, "ACT0002")
     assert (answer.code, answer.out) == (2, "")
-    assert "no rule 'ACT0002'; did you mean 'ACT002'?" in answer.line
+    assert "no rule 'ACT0002' (did you mean 'ACT002'?)" in answer.line
 
 
 def test_demo_finds_the_planted_fault(command):

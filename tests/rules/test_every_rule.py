@@ -1,4 +1,4 @@
-"""The contract of every rule: it names its own fault first, is silent on its look-alike, and explains itself."""
+"""The contract of every rule: it names its fault first, is silent on its look-alike, explains itself."""
 
 from __future__ import annotations
 

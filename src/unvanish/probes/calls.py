@@ -133,11 +133,13 @@ def _objective(loss: Callable[..., Any] | None, rest: tuple[Any, ...], whole: An
 def own_objective(output: Any) -> Tensor:
     """The output's own loss, or its inner product with a seeded random cotangent of unit norm."""
     own = own_loss(output)
-    if own is not None:
-        return own
-    parts = [t for t in tensors_in(output) if t.is_floating_point() and t.requires_grad]
-    if not parts:
-        parts = [t for t in tensors_in(output) if t.is_floating_point()]
+    return random_cotangent(output) if own is None else own
+
+
+def random_cotangent(output: Any) -> Tensor:
+    """The inner product of an output with a seeded random cotangent of unit norm."""
+    floats = predictions(output)
+    parts = [t for t in floats if t.requires_grad] or floats
     if not parts:
         raise CheckError(f"the model's output ({_described(output)}) holds no float tensor; give a loss")
     generator = torch.Generator().manual_seed(0)
@@ -148,6 +150,12 @@ def own_objective(output: Any) -> Tensor:
         for p, c in zip(parts, drawn, strict=True)
     ]
     return torch.stack(terms).sum() if len({t.dtype for t in terms}) == 1 else sum(terms[1:], terms[0])
+
+
+def predictions(output: Any) -> list[Tensor]:
+    """The float tensors of an output, its own loss left out."""
+    own = own_loss(output)
+    return [t for t in tensors_in(output) if t.is_floating_point() and t is not own]
 
 
 def own_loss(output: Any) -> Tensor | None:

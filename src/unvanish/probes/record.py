@@ -22,6 +22,7 @@ from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.forward import Forward, Operation
 from unvanish.probes.graph import Graph, Node, walk
 from unvanish.probes.intact import in_the_open, intact, unwrapped
+from unvanish.probes.measures import finite
 from unvanish.types import Trace
 
 
@@ -79,6 +80,7 @@ class Examination:
         value = self.value
         if not math.isfinite(float(value.detach())):
             self._find_nonfinite_forward()
+            value = self._before_the_overflow()
         if value.grad_fn is not None:
             self.graph = walk(value.grad_fn)
             self._backward(self.graph, value)
@@ -113,6 +115,7 @@ class Examination:
                 raise
             except Exception as error:
                 raise self._crash(watched, call, error, "loss") from error
+        self.output, self.overflowed = output, False
         self.kind = call.kind or ("output.loss" if calls.own_loss(output) is not None else "random cotangent")
         return call, watched, _scalar(value)
 
@@ -120,6 +123,14 @@ class Examination:
         where = f"in {site}" if site else "in its own forward"
         text = f"the {'loss' if site == 'loss' else 'model'} raised {type(error).__name__} {where}: {error}"
         return ModelCrash(text, site, sites.partial(watched, call, text))
+
+    def _before_the_overflow(self) -> Tensor:
+        """The loss; where it alone overflows, from finite outputs, their product with a random cotangent."""
+        outputs = calls.predictions(self.output)
+        if math.isnan(float(self.value.detach())) or not outputs or not all(finite(t) for t in outputs):
+            return self.value
+        self.overflowed = True
+        return calls.random_cotangent(self.output)
 
     def _find_nonfinite_forward(self) -> None:
         self.call, self.watched, self.value = self._forward(check_finite=True)
@@ -292,7 +303,8 @@ class Examination:
             "training": self.model.training,
             "torch": torch.__version__,
             "graph_cuts": sites.graph_cuts(self.watched),
-            "assumptions": sites.assumptions(self.kind),
+            "assumptions": sites.assumptions(self.kind, self.overflowed),
+            "loss_overflow": self.overflowed,
             **({"precision": self.precision} if self.precision else {}),
         }
 

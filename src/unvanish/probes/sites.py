@@ -301,8 +301,12 @@ def loss_kind(watched: Forward) -> str:
     )
 
 
-def assumptions(kind: str) -> list[str]:
+def assumptions(kind: str, overflowed: bool) -> list[str]:
     """What had to be assumed."""
+    if overflowed:
+        return [
+            "the loss overflows: the gradient of a random unit cotangent at the output was followed instead"
+        ]
     if kind == "random cotangent":
         return [
             "no loss was given: the gradient of a random unit cotangent at the output was followed instead"

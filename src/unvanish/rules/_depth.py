@@ -27,13 +27,14 @@ def labels(trace: Trace, sites: Iterable[int]) -> tuple[str, ...]:
 
 def evidence(found: depth.Depth) -> tuple[Evidence, ...]:
     """The two numbers every depth finding is held against."""
-    judged = "endpoints" if found.pinched else "trend over the layers"
+    judged = "first to last layer" if found.pinched else "trend over the layers"
     return (
+        Evidence(f"gradient's ln ratio, {judged}", found.ratio, "nats", f"+-{found.limit:.2g}"),
         Evidence(
-            "gradient ratio, input side over loss side", found.ratio, "nats", f"+-{found.limit:.2g}", judged
-        ),
-        Evidence(
-            "decades", found.ratio / DECADE, "log10", f"+-{found.limit / DECADE:.2g}", f"{found.steps} layers"
+            f"the same over {found.steps} layers",
+            found.ratio / DECADE,
+            "decades",
+            f"+-{found.limit / DECADE:.2g}",
         ),
     )
 
@@ -60,13 +61,8 @@ def finding(
 
 def said(found: depth.Depth) -> str:
     """The harm in words: "the gradient loses 17.2 decades over 30 layers"."""
-    verb = "loses" if found.ratio < 0 else "grows"
-    by = f"{abs(found.ratio) / DECADE:.1f} decades"
-    return (
-        f"the gradient {verb} {by} over {found.steps} layers"
-        if found.ratio < 0
-        else (f"the gradient {verb} by {by} over {found.steps} layers")
-    )
+    verb = "loses" if found.ratio < 0 else "gains"
+    return f"the gradient {verb} {abs(found.ratio) / DECADE:.1f} decades over {found.steps} layers"
 
 
 def a_layer(total: float, found: depth.Depth) -> float:

@@ -94,15 +94,15 @@ def check(trace: Trace, *, limit: float = 0.3, logits: float = 50.0) -> Iterable
 
 def sick() -> Case:
     """Query and key weights forty times too large."""
-    return _encoder(40.0)
+    return _case(40.0)
 
 
 def healthy() -> Case:
     """Sharper than at the start, as trained heads are, but at modest logits."""
-    return _encoder(2.5)
+    return _case(2.5)
 
 
-def _encoder(factor: float) -> Case:
+def _case(factor: float) -> Case:
     import torch
     from torch import nn
 

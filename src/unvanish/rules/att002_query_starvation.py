@@ -90,15 +90,15 @@ def check(trace: Trace, *, limit: float = 1e-2, alike: float = 0.99) -> Iterable
 
 def sick() -> Case:
     """Ten attentions in a row without skips."""
-    return _stack(skip=False)
+    return _case(skip=False)
 
 
 def healthy() -> Case:
     """The same ten attentions with skips and pre-norm."""
-    return _stack(skip=True)
+    return _case(skip=True)
 
 
-def _stack(skip: bool) -> Case:
+def _case(skip: bool) -> Case:
     import torch
     from torch import Tensor, nn
     from torch.nn import functional

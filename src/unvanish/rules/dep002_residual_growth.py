@@ -40,7 +40,7 @@ from unvanish.rules import _depth
 from unvanish.types import Case, Evidence, Finding, Remedy, Trace
 
 NEEDS = ("static", "step")
-EXPLAINS = ("INI002", "OUT003", "PRC002", "DEP001")
+EXPLAINS = ("NUM001", "INI002", "OUT003", "PRC002", "DEP001")
 
 
 def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
@@ -74,15 +74,15 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
 
 def sick() -> Case:
     """Twenty-four unscaled residual blocks."""
-    return _residual(1.0)
+    return _case(1.0)
 
 
 def healthy() -> Case:
     """The same blocks, scaled by 1/sqrt(24)."""
-    return _residual(24**-0.5)
+    return _case(24**-0.5)
 
 
-def _residual(strength: float) -> Case:
+def _case(strength: float) -> Case:
     import torch
     from torch import Tensor, nn
 

@@ -115,15 +115,15 @@ def _cut(trace: Trace, used: int) -> dict[str, Any] | None:
 
 def sick() -> Case:
     """An encoder whose output is detached."""
-    return _pair(cut=True)
+    return _case(cut=True)
 
 
 def healthy() -> Case:
     """A detached copy for monitoring beside the real path, and a frozen encoder."""
-    return _pair(cut=False)
+    return _case(cut=False)
 
 
-def _pair(cut: bool) -> Case:
+def _case(cut: bool) -> Case:
     import torch
     from torch import Tensor, nn
 

@@ -66,15 +66,15 @@ def check(trace: Trace) -> Iterable[Finding]:
 
 def sick() -> Case:
     """A norm that forward never calls."""
-    return _net(call=False)
+    return _case(call=False)
 
 
 def healthy() -> Case:
     """Every part is called."""
-    return _net(call=True)
+    return _case(call=True)
 
 
-def _net(call: bool) -> Case:
+def _case(call: bool) -> Case:
     import torch
     from torch import Tensor, nn
 

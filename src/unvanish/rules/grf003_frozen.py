@@ -53,15 +53,15 @@ def check(trace: Trace) -> Iterable[Finding]:
 
 def sick() -> Case:
     """A frozen encoder under a trained head."""
-    return _net(freeze=True)
+    return _case(freeze=True)
 
 
 def healthy() -> Case:
     """Nothing is frozen."""
-    return _net(freeze=False)
+    return _case(freeze=False)
 
 
-def _net(freeze: bool) -> Case:
+def _case(freeze: bool) -> Case:
     import torch
     from torch import nn
 

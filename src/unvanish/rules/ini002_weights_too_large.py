@@ -37,7 +37,7 @@ from unvanish.rules import _depth
 from unvanish.types import Case, Evidence, Finding, Remedy, Trace
 
 NEEDS = ("static", "step")
-EXPLAINS = ("OUT003", "PRC002")
+EXPLAINS = ("NUM001", "OUT003", "PRC002")
 
 
 def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:

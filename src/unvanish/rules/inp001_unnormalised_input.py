@@ -42,6 +42,7 @@ from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Sever
 
 NEEDS = ("static", "step")
 EXPLAINS = (
+    "NUM001",
     "ACT001",
     "OUT003",
     "DEP001",

@@ -40,7 +40,7 @@ from unvanish.rules import _depth
 from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Trace
 
 NEEDS = ("static", "step")
-EXPLAINS = ("INI002", "DEP001", "PRC002")
+EXPLAINS = ("NUM001", "INI002", "DEP001", "PRC002")
 
 
 def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
@@ -69,15 +69,15 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
 
 def sick() -> Case:
     """Forty plain layers with BatchNorm."""
-    return _stack(40, skip=False)
+    return _case(40, skip=False)
 
 
 def healthy() -> Case:
     """Forty layers with BatchNorm, a skip around each."""
-    return _stack(40, skip=True)
+    return _case(40, skip=True)
 
 
-def _stack(depth: int, skip: bool) -> Case:
+def _case(depth: int, skip: bool) -> Case:
     import torch
     from torch import Tensor, nn
 

@@ -110,15 +110,15 @@ def check(trace: Trace, *, blocks: int = 12, starved: float = 1e-2, limit: float
 
 def sick() -> Case:
     """Twenty-four post-norm layers, eight tokens."""
-    return _encoder(24, pre=False)
+    return _case(24, pre=False)
 
 
 def healthy() -> Case:
     """Twenty-four pre-norm layers."""
-    return _encoder(24, pre=True)
+    return _case(24, pre=True)
 
 
-def _encoder(layers: int, pre: bool) -> Case:
+def _case(layers: int, pre: bool) -> Case:
     import torch
     from torch import nn
 

@@ -34,7 +34,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.types import Case, Evidence, Finding, Remedy, Trace
+from unvanish import depth
+from unvanish.types import Case, Evidence, Finding, Remedy, Severity, Trace
 
 NEEDS = ("static", "step")
 EXPLAINS = (
@@ -76,8 +77,12 @@ def check(trace: Trace) -> Iterable[Finding]:
             "0",
         ),
     )
+    reading = depth.read(trace) if trace.facts.get("loss_overflow") and not held and not fed else None
+    explained = reading is not None and reading.direction == "exploding"  # the loss overflows for that reason
+    weight: float = 1.0 if explained else 1000.0
+    severity: Severity = "note" if explained else "error"
     remedies = _remedies(where, bool(held), bool(fed))
-    return [Finding("NUM001", "non-finite", "error", cause, (where,), evidence, remedies, "blocked", 1000.0)]
+    return [Finding("NUM001", "non-finite", severity, cause, (where,), evidence, remedies, "blocked", weight)]
 
 
 def _finite(value: float) -> bool:
@@ -121,15 +126,15 @@ def _remedies(where: str, held: bool, fed: bool) -> tuple[Remedy, ...]:
 
 def sick() -> Case:
     """A masked square root: finite forward, NaN backward."""
-    return _root(guard_inside=False)
+    return _case(guard_inside=False)
 
 
 def healthy() -> Case:
     """The mask on both sides of the root."""
-    return _root(guard_inside=True)
+    return _case(guard_inside=True)
 
 
-def _root(guard_inside: bool) -> Case:
+def _case(guard_inside: bool) -> Case:
     import torch
     from torch import Tensor, nn
 

@@ -70,15 +70,15 @@ def check(trace: Trace) -> Iterable[Finding]:
 
 def sick() -> Case:
     """An optimizer over the head only."""
-    return _net(whole=False)
+    return _case(whole=False)
 
 
 def healthy() -> Case:
     """A frozen part that the optimizer does not hold, and two groups for the rest."""
-    return _net(whole=True)
+    return _case(whole=True)
 
 
-def _net(whole: bool) -> Case:
+def _case(whole: bool) -> Case:
     import torch
     from torch import nn
 

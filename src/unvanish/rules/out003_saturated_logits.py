@@ -38,7 +38,10 @@ from typing import Any
 from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("static", "step")
-EXPLAINS = ("PRC002",)
+EXPLAINS = (
+    "NUM001",
+    "PRC002",
+)
 LOGITS = ("cross_entropy", "binary_cross_entropy_with_logits")
 
 
@@ -116,15 +119,15 @@ def _head(trace: Trace) -> str:
 
 def sick() -> Case:
     """A last layer two thousand times too large."""
-    return _classifier(2000.0, right=False)
+    return _case(2000.0, right=False)
 
 
 def healthy() -> Case:
     """Logits as large, every one of them right."""
-    return _classifier(2000.0, right=True)
+    return _case(2000.0, right=True)
 
 
-def _classifier(factor: float, right: bool) -> Case:
+def _case(factor: float, right: bool) -> Case:
     import torch
     from torch import nn
 

@@ -94,15 +94,15 @@ def _or_zero(value: float) -> float:
 
 def sick() -> Case:
     """Two tasks whose losses differ by eleven decades."""
-    return _towers(1e-11)
+    return _case(1e-11)
 
 
 def healthy() -> Case:
-    """The same two tasks with losses of like size, both multiplied by a tiny factor that a loss scale takes back."""
-    return _towers(1.0, 1e-4)
+    """The same two tasks, losses of like size, both times a tiny factor that a loss scale takes back."""
+    return _case(1.0, 1e-4)
 
 
-def _towers(weight: float, scale: float = 1.0) -> Case:
+def _case(weight: float, scale: float = 1.0) -> Case:
     import torch
     from torch import Tensor, nn
 

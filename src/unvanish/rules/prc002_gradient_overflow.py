@@ -72,15 +72,15 @@ def check(trace: Trace) -> Iterable[Finding]:
 
 def sick() -> Case:
     """A reciprocal of small numbers between two layers."""
-    return _reciprocal(1e-3)
+    return _case(1e-3)
 
 
 def healthy() -> Case:
     """The same reciprocal, of numbers of size one."""
-    return _reciprocal(1.0)
+    return _case(1.0)
 
 
-def _reciprocal(c: float) -> Case:
+def _case(c: float) -> Case:
     import torch
     from torch import Tensor, nn
 

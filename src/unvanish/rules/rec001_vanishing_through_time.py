@@ -103,15 +103,15 @@ def _gates(worst: _time.Recurrence, targets: tuple[str, ...], steps: int) -> tup
 
 def sick() -> Case:
     """PyTorch's default LSTM over 60 steps, read out at the end."""
-    return _reader(chrono=False)
+    return _case(chrono=False)
 
 
 def healthy() -> Case:
     """The same LSTM with chrono biases."""
-    return _reader(chrono=True)
+    return _case(chrono=True)
 
 
-def _reader(chrono: bool) -> Case:
+def _case(chrono: bool) -> Case:
     import torch
     from torch import Tensor, nn
 

@@ -38,7 +38,7 @@ from unvanish.rules import _time
 from unvanish.types import Case, Evidence, Finding, Remedy, Severity, Trace
 
 NEEDS = ("step", "time")
-EXPLAINS = ("INI002", "OUT003", "ACT001", "PRC002")
+EXPLAINS = ("NUM001", "INI002", "OUT003", "ACT001", "PRC002")
 
 
 def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
@@ -81,15 +81,15 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
 
 def sick() -> Case:
     """A ReLU RNN whose recurrent matrix is 1.5 times the identity."""
-    return _identity(1.5)
+    return _case(1.5)
 
 
 def healthy() -> Case:
     """The IRNN: a ReLU RNN that starts at the identity."""
-    return _identity(1.0)
+    return _case(1.0)
 
 
-def _identity(gain: float) -> Case:
+def _case(gain: float) -> Case:
     import torch
     from torch import Tensor, nn
 
