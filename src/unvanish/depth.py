@@ -3,6 +3,7 @@
 Notable:
 - d is the gradient at a layer's output. Its Theil-Sen slope over the layers, times their number, is the ratio
   that decides; the output layer stays out of it.
+- Poolings and selections spread or pick a gradient without losing any: what they do to its norm is left out.
 - Narrow nets wander: std of ln ||d|| over the depth is sqrt(kappa sum 1/n) / 2 with kappa = 5 for ReLU (Hanin
   and Nica 2020), so the limit is max(3, 1.5 sqrt(5 sum 1/n)) nats.
 - Whatever lies between two cuts is one row, and each row's gain goes to one account: weights, slope,
@@ -25,7 +26,9 @@ from unvanish.types import Axis, Direction, Trace
 CONTRACTING = -1.0  # nats a layer: a root mean square slope under 0.37
 PINCHED = 2.0  # nats a layer's weights lie from the median of all
 SATURATED = 0.5
-ACCOUNTS = ("weights", "slope", "saturated", "normalisation", "residual", "rest")
+NORMALISED = 5 / 3  # where layers are normalised the limit is 5 nats: a gradient is relative to its weights
+ACCOUNTS = ("weights", "slope", "saturated", "normalisation", "residual", "resampling", "rest")
+RESAMPLING = ("pool", "interpolate", "upsample", "getitem", "index", "mean", "sum")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Depth:
     saturated: float = 0.0
     normalisation: float = 0.0
     residual: float = 0.0
+    resampling: float = 0.0
     rest: float = 0.0
     cause: str = ""
     culprits: tuple[int, ...] = ()
@@ -99,9 +103,9 @@ def read(trace: Trace, *, limit: float = 3.0) -> Depth | None:
     if len(places) < 2:
         return None
     layers = tuple(axis.sites[k] for k in places)
-    log_d = np.array([log[i] for i in layers])
-    noise = 1.5 * math.sqrt(5 * sum(1 / _width(trace, i) for i in layers))
     entries = tuple(_entry(trace, axis, k) for k in range(places[0], places[-1]))
+    log_d = np.array([log[i] for i in layers]) - _resampled(axis, places, entries)
+    noise = 1.5 * math.sqrt(5 * sum(1 / _width(trace, i) for i in layers))
     totals: dict[str, Any] = {name: sum(e.shares.get(name, 0.0) for e in entries) for name in ACCOUNTS}
     bound = max(limit, noise)
     reading = Depth(
@@ -142,6 +146,12 @@ def _width(trace: Trace, site: int) -> float:
     return float(max(1, shape[-1]))
 
 
+def _resampled(axis: Axis, places: Sequence[int], entries: Sequence[Entry]) -> NDArray[np.float64]:
+    """What poolings and selections above each layer did to the norm: they lose nothing."""
+    gains = [e.shares.get("resampling", 0.0) for e in entries]
+    return np.array([sum(gains[: k - places[0]]) for k in places])
+
+
 def _entry(trace: Trace, axis: Axis, k: int) -> Entry:
     site, facts = axis.sites[k], trace.sites[axis.sites[k]].facts
     gain = difference(trace.value(site, "backward_log"), trace.value(axis.sites[k + 1], "backward_log"))
@@ -161,11 +171,12 @@ def _account(facts: object) -> str:
         return "residual"
     if facts.get("row_norm"):
         return "normalisation"
-    quiet = not facts.get("row_layers") and not facts.get("row_attention") and not facts.get("row_recurrent")
-    elementwise = not any(
-        "pool" in k or k in ("getitem", "index", "mean", "sum", "cat") for k in facts.get("row_kinds", ())
-    )
-    return "slope" if quiet and elementwise else "rest"
+    if facts.get("row_layers") or facts.get("row_attention") or facts.get("row_recurrent"):
+        return "rest"
+    kinds = [str(kind) for kind in facts.get("row_kinds", ())]
+    if any(word in kind for word in RESAMPLING for kind in kinds):
+        return "resampling"
+    return "rest" if "cat" in kinds else "slope"
 
 
 def _judged(trace: Trace, reading: Depth) -> Depth:
@@ -177,8 +188,17 @@ def _judged(trace: Trace, reading: Depth) -> Depth:
             return reading
         cause = "INI001" if reading.endpoint < 0 else "INI002"
         return replace(reading, cause=cause, culprits=odd, pinched=True)
+    if _normalised(trace, reading) and abs(reading.log_ratio) <= NORMALISED * reading.limit:
+        return reading
     cause = _vanishing(reading) if reading.log_ratio < 0 else _exploding(trace, reading)
     return replace(reading, cause=cause, culprits=_culprits(reading, cause))
+
+
+def _normalised(trace: Trace, reading: Depth) -> bool:
+    """Whether most layers have a normalisation: steps then follow the weights' size."""
+    facts = [trace.sites[e.site].facts for e in reading.entries]
+    layers = sum(bool(f.get("row_layers")) for f in facts)
+    return 2 * sum(bool(f.get("row_norm")) for f in facts) >= max(1, layers)
 
 
 def _pinched(reading: Depth) -> tuple[int, ...]:
@@ -208,8 +228,15 @@ def _exploding(trace: Trace, reading: Depth) -> str:
     batch = sum(bool(f.get("row_batch_norm")) and not f.get("residual") for f in facts)
     if batch >= 0.5 * reading.steps:
         return "NRM001"
-    if reading.residual > 0.5 * reading.log_ratio:
+    bare = sum(
+        e.gain
+        for e, f in zip(reading.entries, facts, strict=True)
+        if f.get("residual") and not f.get("row_norm")
+    )
+    if bare > 0.5 * reading.log_ratio:
         return "NRM002" if sum(bool(f.get("stream_norm")) for f in facts) >= 0.5 * reading.steps else "DEP002"
+    if reading.residual > 0.5 * reading.log_ratio:
+        return ""  # normalised branches add a fixed amount: the growth is that of a sum
     if reading.weights + reading.slope + reading.saturated > 0 or reading.weights > 0:
         return "INI002"
     return "NRM002" if any(f.get("stream_norm") for f in facts) else ""

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -176,7 +177,9 @@ def tensors_in(value: Any, depth: int = 6) -> Iterator[Tensor]:
     elif depth and isinstance(value, (tuple, list)):
         for item in value:
             yield from tensors_in(item, depth - 1)
-    elif depth and not isinstance(value, type) and "__dataclass_fields__" in dir(type(value)):
+    elif (
+        depth and (is_dataclass(value) or isinstance(value, SimpleNamespace)) and not isinstance(value, type)
+    ):
         yield from tensors_in(vars(value), depth - 1)
 
 

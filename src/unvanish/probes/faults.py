@@ -23,7 +23,7 @@ class Stop:
     owner: Operation | Turn
 
 
-def stops(graph: Graph, flow: Flow, watched: Forward, starving: dict[int, str], loss_from: int) -> list[Stop]:
+def stops(graph: Graph, flow: Flow, watched: Forward, starving: dict[int, str]) -> list[Stop]:
     """Why the starving parameters (by node of the graph) get exactly no gradient; the most harmful first."""
     found = []
     for node, below in flow.killed:
@@ -31,7 +31,7 @@ def stops(graph: Graph, flow: Flow, watched: Forward, starving: dict[int, str], 
         routes = isinstance(owner, Operation) and owner.kind in families.ROUTING
         names = set() if routes else _reached(graph, below, starving)
         if names:
-            found.append(Stop(node, _because(graph, node, below, owner, loss_from), len(names), owner))
+            found.append(Stop(node, _because(graph, node, below, owner, watched), len(names), owner))
     return sorted(found, key=lambda stop: -stop.starved)
 
 
@@ -51,8 +51,8 @@ def _reached(graph: Graph, start: int, wanted: dict[int, str]) -> set[str]:
     return names
 
 
-def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, loss_from: int) -> str:
-    if _number(graph.nodes[node]) >= loss_from:
+def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, watched: Forward) -> str:
+    if _number(graph.nodes[node]) >= watched.loss_start:
         return "loss"
     if isinstance(owner, Operation):
         if owner.family == "activation" and owner.kind not in ("sign", "hardtanh"):
@@ -60,18 +60,22 @@ def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, loss_
         weight = owner.facts.get("weight_tensor")
         if weight is not None and not bool(weight.any()):
             return "zero parameter"
-    if any(_zero_parameter(graph, other) for other in graph.below[node] if other != below):
+    if any(_zero_parameter(graph, other, watched) for other in graph.below[node] if other != below):
         return "zero parameter"
     return "operation"
 
 
-def _zero_parameter(graph: Graph, start: int) -> bool:
-    """Whether a short chain of single-input nodes leads to a parameter that is all zero."""
+def _zero_parameter(graph: Graph, start: int, watched: Forward) -> bool:
+    """Whether a short chain of nodes leads to a parameter, or to a layer of weights, that is all zero."""
     i = start
     for _ in range(5):
         node: Any = graph.nodes[i]
         if type(node).__name__ == "AccumulateGrad":
             return not bool(torch.any(node.variable.detach()))
+        owner = watched.owner(_number(node))
+        weight = owner.facts.get("weight_tensor") if isinstance(owner, Operation) else None
+        if weight is not None:
+            return not bool(weight.any())
         if len(graph.below[i]) != 1:
             return False
         i = graph.below[i][0]

@@ -12,15 +12,15 @@ Notable:
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 import torch.utils.checkpoint as checkpointing
 from torch import Tensor, nn
-from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.parameter import is_lazy
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -32,8 +32,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, WRAPPERS):
             model = model.module
-        elif isinstance(model, OptimizedModule):
-            model = model._orig_mod
+        elif isinstance(original := vars(model).get("_modules", {}).get("_orig_mod"), nn.Module):
+            model = original
         else:
             return model
 
@@ -56,7 +56,7 @@ def in_the_open() -> Iterator[None]:
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
-        torch.compiler.set_stance("force_eager"),
+        _eager(),
         _replaced(checkpointing, "_checkpoint_without_reentrant_generator", _no_recomputation),
         _replaced(checkpointing.CheckpointFunction, "apply", _run_now),
     ):
@@ -65,6 +65,14 @@ def in_the_open() -> Iterator[None]:
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Nothing runs compiled; nothing to do where torch's compiler, which is heavy, was never loaded."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def _no_recomputation(*args: Any, **options: Any) -> Iterator[None]:

@@ -67,7 +67,7 @@ def activation_stats(x: Tensor, batch: int | None, tokens: bool = False) -> dict
     rows = samples(x, batch)
     if rows is not None and norm > 0:
         found.update(likeness(thinned(rows)))
-    if tokens and x.ndim == 3 and x.shape[1] > 1 and norm > 0:
+    if tokens and x.ndim == 3 and x.shape[1] > 1 and x.shape[2] >= 4 and norm > 0:
         found["token_cosine"] = token_cosine(x)
     return found
 

@@ -92,10 +92,11 @@ class Examination:
         try:
             return self._attempt(True, check_finite)
         except ModelCrash as crash:
-            cause = str(crash.__cause__)
-            if not isinstance(crash.__cause__, RuntimeError) or "requires grad" not in cause.replace(
-                "require grad", "requires grad"
-            ):
+            said = str(crash.__cause__)
+            told = any(words in said for words in ("requires grad", "require grad", "requires_grad"))
+            said = str(crash.__cause__)
+            told = any(words in said for words in ("requires grad", "require grad", "requires_grad"))
+            if not isinstance(crash.__cause__, RuntimeError) or not told:
                 raise
         return self._attempt(False, check_finite)
 
@@ -242,7 +243,7 @@ class Examination:
             for n in zero
             if not n.startswith("\0")
         }
-        self.stops = faults.stops(graph, again, self.watched, nodes, self.watched.loss_start)
+        self.stops = faults.stops(graph, again, self.watched, nodes)
         self.broken = [self.watched.owner(graph.nodes[i]._sequence_nr()) for i in again.broken]
 
     def _precision(self, value: Tensor) -> None:

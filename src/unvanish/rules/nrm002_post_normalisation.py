@@ -57,7 +57,9 @@ def check(trace: Trace, *, blocks: int = 12, starved: float = 1e-2, limit: float
     worst = min(known, key=lambda i: known[i], default=None)
     reading = depth.read(trace, limit=limit)
     tilted = reading is not None and reading.severity and reading.cause in ("NRM002", "", "DEP002")
-    starving = worst is not None and known[worst] < math.log(starved)
+    alike = {i for i in known if trace.value(i, "token_cosine") > 0.95}
+    worst = min(alike, key=lambda i: known[i], default=worst)
+    starving = worst in alike and known[worst] < math.log(starved)
     if not starving and not tilted:
         return []
     lowest = known[worst] if worst is not None else math.nan

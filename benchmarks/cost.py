@@ -1,0 +1,217 @@
+"""What `unvanish.check` costs: seconds and peak memory against one forward and backward in float32, and
+start-up.
+
+Run it with `python -m benchmarks.cost`. Each measurement has its own process; memory is the growth of the
+peak resident set over what it was when model and batch were ready. Limits: time 8x, memory 3x; `import
+unvanish` 0.15 s without torch, `unvanish --help` 0.4 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.architectures import Subject
+from benchmarks.architectures.convolutional import UNet, resnet
+
+TIME, MEMORY, IMPORT, HELP = 8.0, 3.0, 0.15, 0.4
+CE = nn.CrossEntropyLoss()
+
+
+class Gpt2(nn.Module):
+    """GPT-2 small (Radford et al. 2019): 12 pre-norm layers of width 768, tied head, 124 M parameters."""
+
+    def __init__(
+        self, layers: int = 12, width: int = 768, vocabulary: int = 50257, context: int = 1024
+    ) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
+        layer = partial(
+            nn.TransformerEncoderLayer, width, width // 64, 4 * width, 0.1, F.gelu, norm_first=True
+        )
+        self.blocks = nn.ModuleList(layer(batch_first=True) for _ in range(layers))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+        for p in self.parameters():
+            if p.ndim > 1:
+                nn.init.normal_(p, std=0.02)
+        self.head.weight = self.tokens.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.tokens(x) + self.places(torch.arange(x.shape[1]))
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        for block in self.blocks:
+            h = block(h, src_mask=mask, is_causal=True)
+        return self.head(self.norm(h)).mT
+
+
+class Reader(nn.Module):
+    """An LSTM read out at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.core, self.head = nn.LSTM(64, 256, 2, batch_first=True), nn.Linear(256, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.core(x)[0].mean(1))
+
+
+def mlp() -> nn.Module:
+    parts = [p for _ in range(12) for p in (nn.Linear(1024, 1024), nn.LayerNorm(1024), nn.ReLU())]
+    return nn.Sequential(*parts, nn.Linear(1024, 10))
+
+
+def resnet50() -> nn.Module:
+    """The full width, with the stem for 224 x 224."""
+    net = resnet((3, 4, 6, 3), True, 64)
+    stem = nn.Sequential(
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(True), nn.MaxPool2d(3, 2, 1)
+    )
+    return nn.Sequential(stem, *list(net)[1:-1], nn.Linear(2048, 1000))  # type: ignore[call-overload]
+
+
+def labels(*shape: int, classes: int = 10) -> Tensor:
+    return torch.randint(0, classes, shape)
+
+
+SUBJECTS: dict[str, Callable[[], Subject]] = {
+    "MLP 12 x 1024, batch 256": lambda: Subject(mlp(), (torch.randn(256, 1024), labels(256)), CE),
+    "ResNet-50, batch 8, 224 x 224": lambda: Subject(
+        resnet50(), (torch.randn(8, 3, 224, 224), labels(8)), CE
+    ),
+    "GPT-2 small, batch 2, 256 tokens": lambda: Subject(
+        Gpt2(), (labels(2, 256, classes=50257), labels(2, 256, classes=50257)), CE
+    ),
+    "LSTM 2 x 256, batch 32, 100 steps": lambda: Subject(
+        Reader(), (torch.randn(32, 100, 64), labels(32)), CE
+    ),
+    "U-Net, batch 4, 128 x 128": lambda: Subject(
+        UNet(width=32), (torch.randn(4, 3, 128, 128), labels(4, 128, 128)), CE
+    ),
+}
+
+
+def peak() -> float:
+    """The largest resident set of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def worker(name: str, what: str, repeats: int) -> None:
+    """Measure one thing and print it as JSON."""
+    warnings.filterwarnings("ignore")
+    import unvanish
+
+    examine = unvanish.check  # loads the rules and probes, which are not the model's memory
+    torch.manual_seed(0)
+    subject = SUBJECTS[name]()
+    ready = peak()
+
+    def step() -> Any:
+        x, y = subject.batch
+        subject.loss(subject.model(x), y).backward()  # type: ignore[misc]
+        subject.model.zero_grad(set_to_none=True)
+
+    def check() -> Any:
+        return examine(subject.model, subject.batch, subject.loss, confirm=True)
+
+    act, times = {"step": step, "check": check}[what], []
+    found = act()
+    grown = peak() - ready
+    for _ in range(repeats):
+        started = time.perf_counter()
+        act()
+        times.append(time.perf_counter() - started)
+    codes = list(found.codes()) if what == "check" else []
+    print(json.dumps({"seconds": statistics.median(times), "mebibytes": grown, "codes": codes}))
+
+
+def measured(name: str, what: str, repeats: int) -> dict[str, Any]:
+    """The worker's answer, from a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.cost", "--worker", name, what, "--repeats", str(repeats)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def startup(arguments: list[str]) -> float:
+    """Median seconds of ten runs of Python with these arguments, less those of an empty run."""
+
+    def once(extra: list[str]) -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *extra], check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - started
+
+    return statistics.median(once(arguments) for _ in range(10))
+
+
+def main() -> int:
+    """Measure, print, and say whether all limits hold."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", metavar="NAME", default="")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--worker", nargs=2, metavar=("NAME", "WHAT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        worker(*options.worker, options.repeats)
+        return 0
+    shown = Table(
+        "model and batch",
+        "step s",
+        "check s",
+        "time",
+        "step MiB",
+        "check MiB",
+        "memory",
+        "found",
+        title="Cost of check",
+    )
+    good = True
+    for name in (n for n in SUBJECTS if options.only.lower() in n.lower()):
+        a, b = measured(name, "step", options.repeats), measured(name, "check", options.repeats)
+        times, memory = b["seconds"] / a["seconds"], b["mebibytes"] / max(a["mebibytes"], 1)
+        good &= times <= TIME and memory <= MEMORY
+        sizes = (f"{a['mebibytes']:.0f}", f"{b['mebibytes']:.0f}", f"{memory:.1f}x")
+        shown.add_row(
+            name,
+            f"{a['seconds']:.3f}",
+            f"{b['seconds']:.3f}",
+            f"{times:.1f}x",
+            *sizes,
+            ", ".join(b["codes"]) or "healthy",
+        )
+    console = Console(width=130)
+    console.print(shown)
+    bare, imported = (
+        startup(["-c", ""]),
+        startup(["-c", "import unvanish, sys; assert 'torch' not in sys.modules"]),
+    )
+    helped = startup(["-m", "unvanish", "--help"])
+    console.print(
+        f"python alone {bare:.3f} s; with import unvanish {imported:.3f} s (limit {IMPORT}); "
+        f"unvanish --help {helped:.3f} s (limit {HELP})"
+    )
+    return not (good and imported < IMPORT and helped < HELP)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
