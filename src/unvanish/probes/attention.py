@@ -66,8 +66,20 @@ def _by_hand(softmax: Operation, products: Sequence[Operation], watched: Forward
     )
     if scores is None or weighing is None or len(scores.facts["factors"]) < 2:
         return None
-    q, v = scores.facts["factors"][-2], weighing.facts["factors"][-1]
+    q, v = _unscaled(scores.facts["factors"][-2], watched), weighing.facts["factors"][-1]
     return None if q[0] is None or v[0] is None else (q, v)
+
+
+def _unscaled(end: End, watched: Forward) -> End:
+    """What a factor was before it was multiplied by a number."""
+    node, number = end
+    for _ in range(4):
+        owner = watched.owner(node._sequence_nr()) if node is not None else None
+        edges = [(b, n) for b, n in node.next_functions if b is not None] if node is not None else []
+        if not (isinstance(owner, Operation) and owner.kind in ("mul", "div") and len(edges) == 1):
+            break
+        node, number = edges[0]
+    return node, number
 
 
 def _product_below(node: Any, watched: Forward) -> Operation | None:

@@ -135,24 +135,20 @@ class Straight(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class Rescaled(TorchFunctionMode):
-    """Batch normalisation divides by constants: no gradient passes through the statistics."""
+class Uncentred(TorchFunctionMode):
+    """Batch normalisation divides the whole layer by one constant, its root mean square."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if families.plain_name(getattr(func, "__name__", "")) == "batch_norm":
             x = args[0]
-            shape = (1, -1, *(1,) * (x.ndim - 2))
-            over = [d for d in range(x.ndim) if d != 1]
-            y = (x - x.detach().mean(over).view(shape)) / (
-                x.detach().var(over, unbiased=False).view(shape) + 1e-5
-            ).sqrt()
-            y = y if args[1] is None else y * args[1].view(shape)
-            return y if args[2] is None else y + args[2].view(shape)
+            return x / (x.detach().square().mean() + 1e-12).sqrt()
         return func(*args, **(kwargs or {}))
 
 
-def _constant_statistics(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> Trial | None:
-    return Trial(model, batch, Rescaled(), "on a copy whose batch statistics are constants")
+def _uncentred(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> Trial | None:
+    return Trial(
+        model, batch, Uncentred(), "on a copy that rescales whole layers in place of normalising units"
+    )
 
 
 def _calm_layers(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> Trial | None:
@@ -214,7 +210,8 @@ def _steady_recurrence(model: nn.Module, batch: Any, trace: Trace, finding: Find
             changed += 1
             for name, p in module.named_parameters():
                 if name.startswith("weight_hh"):
-                    _orthogonal_blocks(p, module.hidden_size)
+                    relu = getattr(module, "nonlinearity", "tanh") == "relu"
+                    _orthogonal_blocks(p, module.hidden_size, identity=relu)
                 elif name.startswith("bias") and isinstance(
                     module, (nn.LSTM, nn.LSTMCell, nn.GRU, nn.GRUCell)
                 ):
@@ -226,11 +223,13 @@ def _steady_recurrence(model: nn.Module, batch: Any, trace: Trace, finding: Find
     )
 
 
-def _orthogonal_blocks(p: Tensor, size: int) -> None:
+def _orthogonal_blocks(p: Tensor, size: int, identity: bool) -> None:
+    """Each gate's matrix orthogonal; the identity for a ReLU, which halves what any other rotation keeps."""
     generator = torch.Generator().manual_seed(0)
     for block in torch.split(p.data, size):
         drawn = torch.randn(max(block.shape), max(block.shape), generator=generator)
-        block.copy_(torch.linalg.qr(drawn).Q[: block.shape[0], : block.shape[1]])
+        q = torch.eye(max(block.shape)) if identity else torch.linalg.qr(drawn).Q
+        block.copy_(q[: block.shape[0], : block.shape[1]])
 
 
 def _open_gates(p: Tensor, module: Any, name: str, steps: int) -> None:
@@ -326,7 +325,7 @@ EXPERIMENTS: dict[str, tuple[Change, Judge]] = {
     "INI001": (_unit_gain, _flows),
     "INI002": (_unit_gain, _flows),
     "ACT002": (_unit_slope, _flows),
-    "NRM001": (_constant_statistics, _flows),
+    "NRM001": (_uncentred, _flows),
     "ACT001": (_calm_layers, _unsaturated),
     "ACT003": (_calm_layers, _alive),
     "INP001": (_standardised, _calmer),

@@ -1,0 +1,143 @@
+"""`check`: selection and settings, consequences under causes, confirmation by experiment, healthy models."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import unvanish
+from unvanish.config import ConfigError
+from unvanish.doctor import folded, ranked
+from unvanish.probes import CheckError
+from unvanish.registry import rules
+from unvanish.types import Case, Finding
+
+CONFIRMED = [
+    "ACT001",
+    "ACT002",
+    "ACT003",
+    "INI001",
+    "INI002",
+    "INP001",
+    "NRM001",
+    "PRC001",
+    "PRC002",
+    "REC001",
+    "REC002",
+]
+
+
+def finding(code: str, weight: float = 1.0, severity: Any = "error") -> Finding:
+    return Finding(code, code.lower(), severity, "because", weight=weight)
+
+
+def sick(code: str) -> Case:
+    return rules()[code].case("sick")
+
+
+def test_consequences_are_folded_under_their_cause() -> None:
+    (head,) = folded(ranked([finding("DEP001", 9), finding("ACT002", 5)]))
+    assert head.code == "ACT002" and [c.code for c in head.consequences] == ["DEP001"]
+
+
+def test_of_two_that_explain_each_other_the_worse_leads() -> None:
+    assert {"INI001"} <= rules()["ACT002"].explains
+    table = {("ACT001", "OUT001"): 0}
+    for pair in table:
+        assert pair[1] in rules()[pair[0]].explains and pair[0] in rules()[pair[1]].explains
+        for first, second in (pair, pair[::-1]):
+            (head,) = folded(ranked([finding(first, 9), finding(second, 1)]))
+            assert head.code == first
+
+
+def test_nothing_is_lost_or_repeated_by_folding() -> None:
+    codes = list(rules())
+    shown = folded(ranked([finding(code, i % 7) for i, code in enumerate(codes)]))
+
+    def count(found: tuple[Finding, ...]) -> list[str]:
+        return [c for f in found for c in (f.code, *count(f.consequences))]
+
+    assert sorted(count(shown)) == sorted(codes)
+
+
+def test_a_note_explains_no_warning() -> None:
+    shown = folded(ranked([finding("NUM001", 9, "note"), finding("INI001", 1, "warning")]))
+    assert [f.code for f in shown] == ["INI001", "NUM001"]
+
+
+def test_select_ignore_and_settings() -> None:
+    case = sick("ACT002")
+    args = (case.model, case.batch, case.loss)
+    assert unvanish.check(*args, select=["INI"]).healthy
+    assert unvanish.check(*args, ignore=["ACT", "DEP001"]).healthy
+    assert unvanish.check(*args, settings={"ACT002": {"limit": 100.0}}, ignore=["DEP001"]).healthy
+    skipped = unvanish.check(*args, select=["INI"]).skipped
+    assert {v.code for v in skipped} == {c for c in rules() if not c.startswith("INI")}
+    with pytest.raises(ConfigError, match="did you mean"):
+        unvanish.check(*args, select=["ACT02"])
+    with pytest.raises(ConfigError, match="limit"):
+        unvanish.check(*args, settings={"ACT002": {"limits": 1.0}})
+
+
+def test_every_rule_gives_a_verdict() -> None:
+    diagnosis = unvanish.check(nn.Linear(4, 2), torch.randn(8, 4))
+    verdicts = [*diagnosis.passed, *diagnosis.not_applicable, *diagnosis.skipped]
+    assert sorted(v.code for v in verdicts) == sorted(rules())
+    assert all(v.reason for v in verdicts) and diagnosis.healthy
+
+
+@pytest.mark.parametrize("code", CONFIRMED)
+def test_the_cause_is_confirmed_by_experiment(code: str) -> None:
+    case = sick(code)
+    before = copy.deepcopy(case.model.state_dict())
+    head = unvanish.check(case.model, case.batch, case.loss, **case.options).findings[0]
+    assert (head.code, head.confirmed) == (code, True), head.experiment
+    assert head.experiment
+    assert all(torch.equal(v, before[k]) for k, v in case.model.state_dict().items())
+
+
+def test_a_wrong_cause_is_not_confirmed() -> None:
+    """Weights are blamed by hand for what a slope does: scaling them to a gain of one restores nothing."""
+    from unvanish.probes import experiments, record
+
+    class Wrong(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(64, 64) for _ in range(12))
+            for layer in self.layers:
+                nn.init.orthogonal_(layer.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = torch.tanh(layer(x)) * 0.1
+            return x
+
+    torch.manual_seed(0)
+    model, batch = Wrong(), torch.randn(16, 64)
+    trace = record(model, batch)
+    (head,) = experiments.confirmed((finding("INI001"),), trace, model, batch, None)
+    assert head.confirmed is False and "become" in head.experiment
+
+
+def test_assert_healthy() -> None:
+    case = sick("OUT002")
+    with pytest.raises(AssertionError, match="double-softmax"):
+        unvanish.assert_healthy(case.model, case.batch, case.loss)
+    assert unvanish.assert_healthy(case.model, case.batch, case.loss, ignore=["OUT002"]).healthy
+    with pytest.raises(ValueError, match="fail_on"):
+        unvanish.assert_healthy(case.model, case.batch, case.loss, fail_on="bad")
+
+
+def test_an_optimizer_that_is_none() -> None:
+    with pytest.raises(CheckError, match="optimizer is a str"):
+        unvanish.check(nn.Linear(4, 2), torch.randn(8, 4), optimizer="adam")
+
+
+def test_twice_the_same() -> None:
+    case = sick("ATT001")
+    first, second = (unvanish.check(case.model, case.batch, case.loss) for _ in range(2))
+    assert first.findings == second.findings
