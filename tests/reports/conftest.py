@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from unvanish.ledger import Ledger, Row
 
+from unvanish.ledger import Ledger, Row
 from unvanish.types import (
     STATISTICS,
     Axis,

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from rich.cells import cell_len
-from unvanish.ledger import Ledger, Row, ledger
 
+from unvanish.ledger import Ledger, Row, ledger
 from unvanish.reports._bars import ASCII, Scale, sparkline
 from unvanish.reports._figures import _sampled, ticks
 from unvanish.reports._fold import Fold, fold

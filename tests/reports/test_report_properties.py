@@ -12,8 +12,8 @@ pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from unvanish.ledger import Ledger, Row
 
+from unvanish.ledger import Ledger, Row
 from unvanish.reports import _headline, html, text
 from unvanish.reports import json as report_json
 from unvanish.types import STATISTICS, Axis, Diagnosis, Evidence, Finding, Remedy, Site, Trace, Verdict
