@@ -41,6 +41,7 @@ STATISTICS: dict[str, str] = {
     "pinned": "share of units that are in their flat region for every sample and position",
     "weight_log": "ln sqrt(||W||_F^2 / n_out): the weights' part of the backward gain",
     "weight_rms": "root mean square of the weights",
+    "weight_nonfinite": "share of NaN or infinite weights",
     "weight_twins": "share of output units whose incoming weights equal another unit's",
     "gradient_log": "ln of the L2 norm of dL/d(parameter)",
     "gradient_zero": "share of exact zeros in dL/d(parameter)",

@@ -32,8 +32,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, WRAPPERS):
             model = model.module
-        elif isinstance(original := vars(model).get("_modules", {}).get("_orig_mod"), nn.Module):
-            model = original
+        elif type(model).__name__ == "OptimizedModule":  # importing torch's compiler to ask would be heavy
+            model = dict(model.named_children())["_orig_mod"]
         else:
             return model
 

@@ -23,17 +23,17 @@ def read(
     owners: dict[int, list[str]] = {}
     for name, p in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(p), []).append(name)
-    found = []
+    found, modules = [], dict(model.named_modules(remove_duplicate=False))
     for name, p in model.named_parameters():
         owner = name.rpartition(".")[0]
-        module = model.get_submodule(owner)
+        module = modules[owner]
         facts: dict[str, Any] = {
             "shape": tuple(p.shape),
             "numel": p.numel(),
             "trainable": p.requires_grad,
             "module": owner,
             "executed": owner in ran or name in watched.used,
-            "used": name in watched.used or (isinstance(module, torch.jit.ScriptModule) and owner in ran),
+            "used": name in watched.used or isinstance(module, torch.jit.ScriptModule),
             "reachable": graph is not None and p.requires_grad and _node(p) in graph.index,
             "optimised": None if held is None else id(p) in held,
             "tied": len(owners[id(p)]) > 1,
@@ -67,6 +67,8 @@ def _stats(p: Tensor, gradient: Tensor | None, log: float) -> dict[str, float]:
         if p.is_floating_point()
         else {}
     )
+    if not math.isfinite(found.get("weight_rms", 0.0)):
+        found["weight_nonfinite"] = float((~torch.isfinite(p.detach())).double().mean())
     if gradient is not None and gradient.is_sparse:
         gradient = gradient.coalesce().values()
     if gradient is not None and gradient.numel():

@@ -58,7 +58,7 @@ EXPLAINS = (
 
 def check(trace: Trace) -> Iterable[Finding]:
     """One finding naming the producer of the first non-finite number."""
-    held = [i for i in trace.where("parameter") if not _finite(trace.value(i, "weight_rms"))]
+    held = [i for i in trace.where("parameter") if trace.value(i, "weight_nonfinite") > 0]
     fed = [i for i in trace.where("input") if trace.value(i, "forward_nonfinite") > 0]
     first = trace.where("node", nonfinite_first=True)
     bad = [i for i in trace.where("parameter") if trace.value(i, "gradient_nonfinite") > 0]
@@ -83,10 +83,6 @@ def check(trace: Trace) -> Iterable[Finding]:
     severity: Severity = "note" if explained else "error"
     remedies = _remedies(where, bool(held), bool(fed))
     return [Finding("NUM001", "non-finite", severity, cause, (where,), evidence, remedies, "blocked", weight)]
-
-
-def _finite(value: float) -> bool:
-    return math.isnan(value) is False and math.isinf(value) is False
 
 
 def _named(
