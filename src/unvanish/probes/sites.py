@@ -78,58 +78,69 @@ def nodes(
     broken: Sequence[Operation | Turn] = (),
 ) -> tuple[list[Measured], list[Axis]]:
     """Sites of the operations that matter, and of the cuts; they follow the inputs in the trace."""
-    offset = len(call.originals)
-    main = chains[0] if chains else None
-    wanted: dict[int, tuple[Operation | Turn, int | None]] = {}  # id -> (owner, node)
-    for o in watched.operations:
-        alive = graph is None or o.nodes[0] in graph.index
-        odd = any(s.owner is o for s in stops) or any(b is o for b in broken) or o.facts.get("made_nonfinite")
-        if odd or (alive and shown(o) and o.order < watched.loss_order):
-            wanted[id(o)] = (o, None if graph is None else graph.index.get(o.nodes[0]))
     leaves = {name: place for place, name in enumerate(call.originals)}
-    for c in chains:
-        for owner, node in zip(c.owners, c.sites, strict=True):
-            if node == c.sites[-1] and c.name in leaves:
-                continue
-            key = id(owner) if isinstance(owner, Operation) else (id(owner) + node)
-            wanted.setdefault(key, (owner, node))
-    for stop in stops:
-        wanted.setdefault(id(stop.owner), (stop.owner, stop.node))
-    for owner in broken:
-        wanted.setdefault(id(owner), (owner, None))
+    wanted = _wanted(watched, graph, chains, stops, broken, leaves)
     places: dict[int, int] = {}
     rows: list[Measured] = []
     names: dict[str, int] = {}
-    forward_first = next((o for o in watched.operations if o.facts.get("made_nonfinite")), None)
-    place: int | None
-    for owner, place in sorted(wanted.values(), key=lambda pair: _order(pair[0], pair[1])):
+    for owner, node in sorted(wanted, key=lambda pair: _order(*pair)):
         path, kind = _named(owner)
         again = names[path] = names.get(path, -1) + 1
-        facts = (
-            {k: v for k, v in owner.facts.items() if k not in PRIVATE} if isinstance(owner, Operation) else {}
-        )
-        stats = dict(owner.stats) if isinstance(owner, Operation) else {}
-        facts["order"] = owner.order if isinstance(owner, Operation) else -1
-        if isinstance(owner, Operation):
-            facts |= {"family": owner.family, "parameters": owner.parameters, "module": owner.turn.path}
-            facts |= {"squashing": kind in families.SQUASHING, "rectifier": kind in families.RECTIFIERS}
-        if place is not None and flow is not None:
-            stats |= _backward(place, flow)
-        if main is not None and place is not None:
-            facts |= _place(place, main)
+        facts, stats = _described(owner)
+        if node is not None and flow is not None:
+            stats |= _backward(node, flow)
+        if node is not None and chains:
+            facts |= _place(node, chains[0])
         if (
             isinstance(owner, Operation)
+            and owner.family == "attention"
             and graph is not None
             and flow is not None
-            and owner.family == "attention"
         ):
             stats |= attention.starvation(owner, graph, flow, watched)
-        facts |= _faults(owner, stops, broken, forward_first)
-        if place is not None:
-            places[place] = offset + len(rows)
+        facts |= _faults(owner, watched, stops, broken)
+        if node is not None:
+            places[node] = len(leaves) + len(rows)
         rows.append((Site(path, kind, again, "node", facts), stats))
     _mark_output(rows, watched)
     return rows, [Axis(c.name, "depth", _axis(c, places, leaves)) for c in chains]
+
+
+def _wanted(
+    watched: Forward,
+    graph: Graph | None,
+    chains: Sequence[Chain],
+    stops: Sequence[Stop],
+    broken: Sequence[Operation | Turn],
+    leaves: Mapping[str, int],
+) -> list[tuple[Operation | Turn, int | None]]:
+    """Whom to show, each with the node its gradient is read at: where an axis crosses it, else its own."""
+    found: dict[int, tuple[Operation | Turn, int | None]] = {}
+    odd = {id(s.owner) for s in stops} | {id(b) for b in broken}
+    for o in watched.operations:
+        alive = graph is None or o.nodes[0] in graph.index
+        shows = alive and shown(o) and o.order < watched.loss_order
+        if shows or id(o) in odd or o.facts.get("made_nonfinite"):
+            found[id(o)] = (o, None if graph is None else graph.index.get(o.nodes[0]))
+    for c in reversed(chains):  # the main one last: its nodes count
+        for owner, node in zip(c.owners, c.sites, strict=True):
+            if node != c.sites[-1] or c.name not in leaves:
+                found[id(owner) if isinstance(owner, Operation) else id(owner) + node] = (owner, node)
+    for stop in stops:
+        found.setdefault(id(stop.owner), (stop.owner, stop.node))
+    for owner in broken:
+        found.setdefault(id(owner), (owner, None))
+    return list(found.values())
+
+
+def _described(owner: Operation | Turn) -> tuple[dict[str, Any], dict[str, float]]:
+    """The facts and forward statistics of an operation; a module that made nodes by itself has none."""
+    if isinstance(owner, Turn):
+        return {"order": -1}, {}
+    facts = {k: v for k, v in owner.facts.items() if k not in PRIVATE}
+    facts |= {"order": owner.order, "family": owner.family, "parameters": owner.parameters}
+    facts |= {"module": owner.turn.path, "squashing": owner.kind in families.SQUASHING}
+    return facts | {"rectifier": owner.kind in families.RECTIFIERS}, dict(owner.stats)
 
 
 def _axis(chain: Chain, places: Mapping[int, int], leaves: Mapping[str, int]) -> tuple[int, ...]:
@@ -166,14 +177,14 @@ def _place(node: int, main: Chain) -> dict[str, Any]:
     k = main.sites.index(node)
     facts: dict[str, Any] = {"cut": True, "segment": k}
     if k < len(main.rows):
-        facts |= _described(main.rows[k])
+        facts |= _row(main.rows[k])
         after = main.rows[k + 1] if k + 1 < len(main.rows) else None
         norm = isinstance(main.owners[k], Operation) and main.owners[k].family == "norm"  # type: ignore[union-attr]
         facts["stream_norm"] = bool(norm and after is not None and after.residual)
     return facts
 
 
-def _described(row: Row) -> dict[str, Any]:
+def _row(row: Row) -> dict[str, Any]:
     norms = [o for o in row.operations if o.family == "norm"]
     return {
         "row": row.path,
@@ -192,11 +203,9 @@ def _described(row: Row) -> dict[str, Any]:
 
 
 def _faults(
-    owner: Operation | Turn,
-    stops: Sequence[Stop],
-    broken: Sequence[Operation | Turn],
-    first: Operation | None,
+    owner: Operation | Turn, watched: Forward, stops: Sequence[Stop], broken: Sequence[Operation | Turn]
 ) -> dict[str, Any]:
+    first = next((o for o in watched.operations if o.facts.get("made_nonfinite")), None)
     facts: dict[str, Any] = {}
     own = [s for s in stops if s.owner is owner]
     if own:

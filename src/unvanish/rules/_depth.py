@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 from unvanish import depth
 from unvanish.ledger import DECADE
@@ -68,3 +69,31 @@ def said(found: depth.Depth) -> str:
 def a_layer(total: float, found: depth.Depth) -> float:
     """A factor a layer, from a total in nats."""
     return math.exp(total / found.steps)
+
+
+def weights(
+    trace: Trace, code: str, name: str, limit: float, words: tuple[str, str, str], last: Remedy
+) -> list[Finding]:
+    """The finding of the rules about the weights' size; `words`: smaller, too small, what a layer does."""
+    found = reading(trace, limit)
+    if found.cause != code:
+        return []
+    own = [trace.value(i, "weight_log") for i in found.culprits]
+    factor = math.exp(sum(own) / len(own)) if own else math.nan
+    targets = labels(trace, found.culprits)
+    worst = targets[0] if targets else ""
+    cause = f"{said(found)} because the weights are {words[1]}: {words[2].format(factor)} a layer"
+    if found.pinched:
+        gain = math.exp(own[0])
+        cause = f"the weights of {worst} are far {words[0]} than those of the other layers: gain {gain:.2g}"
+    more = (Evidence("weights' gain a layer", factor, "", "about 1 / rms slope", worst),)
+    unit, scale = (
+        "weights of unit backward gain for this activation",
+        "makes the gain independent of the weights' size",
+    )
+    remedies = (
+        Remedy("reinitialise", targets, unit, "retrain", {"gain": "auto"}),
+        Remedy("insert-normalisation", targets, f"a normalisation {scale}"),
+        replace(last, targets=targets if last.safety != "advice" else ()),
+    )
+    return finding(trace, code, name, found, cause, more, remedies)

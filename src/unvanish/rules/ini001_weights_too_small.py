@@ -36,11 +36,10 @@ References ---------- Glorot and Bengio 2010; He et al. 2015; Schoenholz et al. 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from unvanish.rules import _depth
-from unvanish.types import Case, Evidence, Finding, Remedy, Trace
+from unvanish.types import Case, Finding, Remedy, Trace
 
 NEEDS = ("static", "step")
 EXPLAINS = ("DEP001", "ATT002", "INI003")
@@ -48,39 +47,9 @@ EXPLAINS = ("DEP001", "ATT002", "INI003")
 
 def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
     """One finding where the weights bear a vanishing gradient."""
-    found = _depth.reading(trace, limit)
-    if found.cause != "INI001":
-        return []
-    own = [trace.value(i, "weight_log") for i in found.culprits]
-    factor = math.exp(sum(own) / len(own)) if own else math.nan
-    worst = trace.sites[found.culprits[0]].label if found.culprits else ""
-    if found.pinched:
-        cause = (
-            f"the weights of {worst} are far smaller than those of the other layers: gain "
-            f"{math.exp(own[0]):.2g}"
-        )
-    else:
-        cause = (
-            f"{_depth.said(found)} because the weights are too small: they keep {factor:.2f} of it a layer"
-        )
-    more = (Evidence("weights' gain a layer", factor, "", "about 1 / rms slope", worst),)
-    targets = _depth.labels(trace, found.culprits)
-    remedies = (
-        Remedy(
-            "reinitialise",
-            targets,
-            "weights of unit backward gain for this activation",
-            "retrain",
-            {"gain": "auto"},
-        ),
-        Remedy(
-            "insert-normalisation",
-            targets,
-            "a normalisation makes the gain independent of the weights' scale",
-        ),
-        Remedy("add-skips", targets, "an identity path carries the gradient past the layers"),
-    )
-    return _depth.finding(trace, "INI001", "weights-too-small", found, cause, more, remedies)
+    last = Remedy("add-skips", (), "an identity path carries the gradient past the layers")
+    words = ("smaller", "too small", "they keep {:.2f} of it")
+    return _depth.weights(trace, "INI001", "weights-too-small", limit, words, last)
 
 
 def sick() -> Case:

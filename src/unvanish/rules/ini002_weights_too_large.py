@@ -29,12 +29,11 @@ References ---------- Pascanu et al. 2013; He et al. 2015; Schoenholz et al. 201
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 from unvanish.rules import _depth
-from unvanish.types import Case, Evidence, Finding, Remedy, Trace
+from unvanish.types import Case, Finding, Remedy, Trace
 
 NEEDS = ("static", "step")
 EXPLAINS = ("NUM001", "OUT003", "PRC002")
@@ -42,37 +41,9 @@ EXPLAINS = ("NUM001", "OUT003", "PRC002")
 
 def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
     """One finding where the weights bear an exploding gradient."""
-    found = _depth.reading(trace, limit)
-    if found.cause != "INI002":
-        return []
-    own = [trace.value(i, "weight_log") for i in found.culprits]
-    factor = math.exp(sum(own) / len(own)) if own else math.nan
-    worst = trace.sites[found.culprits[0]].label if found.culprits else ""
-    if found.pinched:
-        cause = (
-            f"the weights of {worst} are far larger than those of the other layers: gain "
-            f"{math.exp(own[0]):.2g}"
-        )
-    else:
-        cause = f"{_depth.said(found)} because the weights are too large: a factor of {factor:.2f} a layer"
-    more = (Evidence("weights' gain a layer", factor, "", "about 1 / rms slope", worst),)
-    targets = _depth.labels(trace, found.culprits)
-    remedies = (
-        Remedy(
-            "reinitialise",
-            targets,
-            "weights of unit backward gain for this activation",
-            "retrain",
-            {"gain": "auto"},
-        ),
-        Remedy(
-            "insert-normalisation",
-            targets,
-            "a normalisation makes the gain independent of the weights' scale",
-        ),
-        Remedy("clip-gradient", (), "bounds the step, though not the ratio between the layers", "advice"),
-    )
-    return _depth.finding(trace, "INI002", "weights-too-large", found, cause, more, remedies)
+    last = Remedy("clip-gradient", (), "bounds the step, though not the ratio between the layers", "advice")
+    words = ("larger", "too large", "a factor of {:.2f}")
+    return _depth.weights(trace, "INI002", "weights-too-large", limit, words, last)
 
 
 def sick() -> Case:
