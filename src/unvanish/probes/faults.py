@@ -57,6 +57,8 @@ def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, watch
     if isinstance(owner, Operation):
         if owner.family == "activation" and owner.kind not in ("sign", "hardtanh"):
             return "dead"
+        if owner.kind in ("softmax", "log_softmax") and 1 not in owner.facts["shape"][1:]:
+            return "dead"  # saturated beyond the dtype; over one element it is flat by definition
         weight = owner.facts.get("weight_tensor")
         if weight is not None and not bool(weight.any()):
             return "zero parameter"
