@@ -55,6 +55,10 @@ def _checked(model: Any) -> nn.Module:
         raise CheckError(
             "the model has no parameters, so there is nothing to train; pass the module that holds them"
         )
+    if not any(p.requires_grad for p in bare.parameters()):
+        raise CheckError(
+            "every parameter is frozen (requires_grad=False), so nothing would train; unfreeze some"
+        )
     if any(p.is_meta for p in bare.parameters()):
         raise CheckError("the model is on the meta device and holds no numbers; materialise it first")
     return bare
