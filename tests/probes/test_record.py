@@ -457,6 +457,33 @@ def test_ctrl_c_passes_through() -> None:
     assert not model._forward_hooks
 
 
+def test_gradients_that_are_zero_by_structure_are_told() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.norm = nn.Linear(6, 8), nn.BatchNorm1d(8)
+            self.q, self.k, self.v = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.relu(self.norm(self.a(x))).view(4, 5, 8)
+            return F.scaled_dot_product_attention(self.q(h), self.k(h), self.v(h))
+
+    torch.manual_seed(0)
+    trace = record(Net(), torch.randn(20, 6), lambda o: o.square().mean())
+    zero = {trace.sites[i].path for i in trace.where("parameter", zero_by_structure=True)}
+    assert zero == {"a.bias", "k.bias"}
+
+
+def test_every_module_call_is_a_site() -> None:
+    trace = record(Residual(), images(), CE)
+    paths = {site.path for site in trace.sites if site.role == "node"}
+    assert {name for name, _ in Residual().named_modules()} - {"blocks"} <= paths
+    (place,) = [
+        i for i, s in enumerate(trace.sites) if s.path == "blocks.2" and s.facts["family"] == "module"
+    ]
+    assert math.isfinite(trace.value(place, "backward_log"))
+
+
 class Spoken(nn.Module):
     """Returns a loss of its own beside its logits, takes its labels as a keyword."""
 

@@ -13,9 +13,16 @@ from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
 from unvanish.types import Site
 
+STRUCTURAL = math.log(1e-4)
+
 
 def read(
-    model: nn.Module, watched: Forward, graph: Graph | None, flow: Flow | None, optimizer: Any
+    model: nn.Module,
+    watched: Forward,
+    graph: Graph | None,
+    flow: Flow | None,
+    optimizer: Any,
+    structural: frozenset[str] = frozenset(),
 ) -> list[tuple[Site, dict[str, float]]]:
     """A site and its statistics for each parameter, in the order of `named_parameters`."""
     ran = {turn.path for turn in watched.turns} | {""}
@@ -37,6 +44,7 @@ def read(
             "reachable": graph is not None and p.requires_grad and _node(p) in graph.index,
             "optimised": None if held is None else id(p) in held,
             "tied": len(owners[id(p)]) > 1,
+            "zero_by_structure": name in structural,
             "used_at": watched.used.get(name, -1),
         }
         gradient = None if flow is None else flow.gradients.get(name)
@@ -45,6 +53,22 @@ def read(
             stats["weight_twins"], facts["twins_stay"] = _twins(p, _bias(module, name), gradient)
         found.append((Site(name, type(module).__name__, role="parameter", facts=facts), stats))
     return found
+
+
+def zero_by_structure(watched: Forward, graph: Graph | None, flow: Flow | None) -> frozenset[str]:
+    """Biases whose gradient cancels, whatever the data: before a normalisation, or of an attention's keys.
+
+    Such a gradient is rounding noise, under 1e-4 of the gradient that arrives at its layer.
+    """
+    if graph is None or flow is None:
+        return frozenset()
+    found = set()
+    for o in watched.operations:
+        arrives = flow.log.get(graph.index.get(o.nodes[0], -1), math.nan)
+        for name in o.parameters[1:] if o.family == "layer" else ():
+            if flow.logs.get(name, math.nan) - arrives < STRUCTURAL:
+                found.add(name)
+    return frozenset(found)
 
 
 def _node(p: Tensor) -> Any:

@@ -208,6 +208,11 @@ class Examination:
             for n, _ in t.outputs
             if n in graph.index
         }
+        found |= {
+            graph.index[t.outputs[0][0]]
+            for t in self.watched.turns
+            if t.outputs and t.outputs[0][0] in graph.index
+        }
         for c in self.chains[:4]:
             found |= set(c.sites)
         return found | {i for o in self.watched.operations for i in attention.watched_nodes(o, graph)}
@@ -288,7 +293,8 @@ class Examination:
         rows += nodes
         rows += sites.steps(self.recurrences)
         rows += sites.outputs(self.watched, self.value)
-        rows += parameters.read(self.model, self.watched, self.graph, self.flow, self.optimizer)
+        structural = parameters.zero_by_structure(self.watched, self.graph, self.flow)
+        rows += parameters.read(self.model, self.watched, self.graph, self.flow, self.optimizer, structural)
         return sites.assemble(rows, axes, self._facts())
 
     def _facts(self) -> dict[str, Any]:

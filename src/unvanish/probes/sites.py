@@ -103,7 +103,21 @@ def nodes(
             places[node] = len(leaves) + len(rows)
         rows.append((Site(path, kind, again, "node", facts), stats))
     _mark_output(rows, watched)
+    rows += _modules(watched, graph, flow, {site.path for site, _ in rows})
     return rows, [Axis(c.name, "depth", _axis(c, places, leaves)) for c in chains]
+
+
+def _modules(watched: Forward, graph: Graph | None, flow: Flow | None, known: set[str]) -> list[Measured]:
+    """A site for each call of a module that no operation stands for, with its output's gradient."""
+    found = []
+    for turn in watched.turns:
+        if turn.path in known or not turn.outputs:
+            continue
+        facts = {"family": "module", "order": -1, "module": turn.path}
+        node = None if graph is None else graph.index.get(turn.outputs[0][0])
+        stats = {} if node is None or flow is None else _backward(node, flow)
+        found.append((Site(turn.path, type(turn.module).__name__.lower(), turn.call, "node", facts), stats))
+    return found
 
 
 def _wanted(
