@@ -71,13 +71,10 @@ class Backward:
             ]
         try:
             wanted = list(leaves.values())
-            found = (
-                torch.autograd.grad(
-                    loss, wanted, torch.full_like(loss, 2.0**scale), retain_graph=True, allow_unused=True
-                )
-                if wanted
-                else ()
-            )
+            root = (
+                loss * 2.0**scale if scale else loss
+            )  # a cotangent of its own makes torch load its compiler
+            found = torch.autograd.grad(root, wanted, retain_graph=True, allow_unused=True) if wanted else ()
         finally:
             for handle in handles:
                 handle.remove()

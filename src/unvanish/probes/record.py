@@ -269,10 +269,9 @@ class Examination:
         named = [p for p in self.model.parameters() if p.requires_grad]
 
         def native(scale: float) -> bool:
-            seed = torch.full_like(value, 2.0**scale)
             got = [
                 g
-                for g in torch.autograd.grad(value, named, seed, retain_graph=True, allow_unused=True)
+                for g in torch.autograd.grad(value * 2.0**scale, named, retain_graph=True, allow_unused=True)
                 if g is not None
             ]
             return all(bool(torch.isfinite(g).all()) for g in got) and any(bool(g.any()) for g in got)

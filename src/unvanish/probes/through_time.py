@@ -12,7 +12,7 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from unvanish.probes.cells import Cell, cell
 ABSENT = -(2.0**50)  # the exponent of an exact zero: below every other, and still exact to add to
 POINTS = 512  # a longer profile is thinned to this many steps for its slope
 LN2 = float(np.log(2.0))
+BLOCK = 512  # rows
 
 
 @dataclass(frozen=True)
@@ -289,7 +290,8 @@ def _unroll(layer: int, reverse: bool, cell: Cell, layout: Layout, x: Tensor, st
         before[rows] = state[:b]
         state[:b], tape[rows] = cell.step(drive[rows], state[:b])
         after[rows] = state[:b]
-    return Run(layer, reverse, cell, layout, after, state, cell.factors(tape, before, after))
+    del drive  # the largest of them
+    return Run(layer, reverse, cell, layout, after, state, _by_rows(cell.factors, tape, before, after))
 
 
 def _backward(run: Run, above: Scaled, end: Tensor, probes: Tensor) -> tuple[Profile, Scaled]:
@@ -308,7 +310,18 @@ def _backward(run: Run, above: Scaled, end: Tensor, probes: Tensor) -> tuple[Pro
         seen[rows] = d[0]
         value[:, :b], exponent[:, :b] = run.cell.pull(run.factors[rows], d), e
     logs = (norm.log() + power * LN2).cpu().numpy()
-    return _profile(run, logs), _scaled(run.cell.pull_input(run.factors, seen), power[0])
+    return _profile(run, logs), _scaled(_by_rows(run.cell.pull_input, run.factors, seen), power[0])
+
+
+def _by_rows(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    """A function of rows, applied to some hundreds at a time, so that what it needs meanwhile stays small."""
+    blocks = zip(*(torch.split(t, BLOCK) for t in rows), strict=True)
+    first = function(*next(blocks))
+    found = first.new_empty(len(rows[0]), *first.shape[1:])
+    found[: len(first)] = first
+    for i, block in enumerate(blocks, 1):
+        found[i * BLOCK : (i + 1) * BLOCK] = function(*block)
+    return found
 
 
 def _profile(run: Run, logs: NDArray[np.float64]) -> Profile:
