@@ -474,6 +474,15 @@ def test_gradients_that_are_zero_by_structure_are_told() -> None:
     assert zero == {"a.bias", "k.bias"}
 
 
+def test_the_key_third_of_a_packed_bias_is_told_as_zero_by_structure() -> None:
+    torch.manual_seed(0)
+    net = nn.MultiheadAttention(12, 3, batch_first=True)
+    nn.init.normal_(net.in_proj_bias)
+    x = torch.randn(4, 5, 12)
+    trace = record(net, {"query": x, "key": x, "value": x}, lambda o: o[0].square().mean())
+    assert [trace.sites[i].path for i in trace.where("parameter", zero_third=True)] == ["in_proj_bias"]
+
+
 def test_every_module_call_is_a_site() -> None:
     trace = record(Residual(), images(), CE)
     paths = {site.path for site in trace.sites if site.role == "node"}

@@ -45,6 +45,7 @@ def read(
             "optimised": None if held is None else id(p) in held,
             "tied": len(owners[id(p)]) > 1,
             "zero_by_structure": name in structural,
+            "zero_third": _zero_third(p, None if flow is None else flow.gradients.get(name)),
             "used_at": watched.used.get(name, -1),
         }
         gradient = None if flow is None else flow.gradients.get(name)
@@ -69,6 +70,14 @@ def zero_by_structure(watched: Forward, graph: Graph | None, flow: Flow | None) 
             if flow.logs.get(name, math.nan) - arrives < STRUCTURAL:
                 found.add(name)
     return frozenset(found)
+
+
+def _zero_third(p: Tensor, gradient: Tensor | None) -> bool:
+    """Whether the gradient of a bias's middle third cancels: the keys' part of a packed (q, k, v) bias."""
+    if gradient is None or gradient.is_sparse or p.ndim != 1 or p.numel() % 3:
+        return False
+    q, k, v = gradient.detach().double().chunk(3)
+    return bool(k.norm() < 1e-4 * v.norm() and k.norm() < 1e-4 * q.norm())
 
 
 def _node(p: Tensor) -> Any:

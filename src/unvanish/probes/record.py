@@ -98,8 +98,6 @@ class Examination:
         except ModelCrash as crash:
             said = str(crash.__cause__)
             told = any(words in said for words in ("requires grad", "require grad", "requires_grad"))
-            said = str(crash.__cause__)
-            told = any(words in said for words in ("requires grad", "require grad", "requires_grad"))
             if not isinstance(crash.__cause__, RuntimeError) or not told:
                 raise
         return self._attempt(False, check_finite)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -28,7 +29,6 @@ from unvanish.probes.cells import Cell, cell
 ABSENT = -(2.0**50)  # the exponent of an exact zero: below every other, and still exact to add to
 POINTS = 512  # a longer profile is thinned to this many steps for its slope
 LN2 = float(np.log(2.0))
-BLOCK = 512  # rows
 
 
 @dataclass(frozen=True)
@@ -126,15 +126,34 @@ class Layout:
 
 @dataclass(frozen=True)
 class Run:
-    """One direction of one layer after its forward pass: states (N, size) after each step, last (B, size)."""
+    """One direction of one layer after its forward pass: states (N, size), the first and the last (B, size).
+
+    The Jacobians' factors are several times as large as the states; they are made a step at a time.
+    """
 
     layer: int
     reverse: bool
     cell: Cell
     layout: Layout
     states: Tensor
+    first: Tensor
     last: Tensor
-    factors: Tensor
+    tape: Tensor
+
+    def turns(self) -> list[tuple[int, slice, Callable[[], Tensor]]]:
+        """(sequences alive, their rows, the Jacobian's factors) of every step, in order of processing."""
+        spans = self.layout.spans(self.reverse)
+        earlier = [slice(0, 0), *(rows for _, rows in spans[:-1])]
+        return [
+            (b, now, partial(self._factors, b, past, now))
+            for (b, now), past in zip(spans, earlier, strict=True)
+        ]
+
+    def _factors(self, alive: int, past: slice, now: slice) -> Tensor:
+        """Sequences that were not there a step ago come from their first state."""
+        known = self.states[past][:alive]
+        before = torch.cat([known, self.first[len(known) : alive]])
+        return self.cell.factors(self.tape[now], before, self.states[now])
 
 
 @torch.no_grad()
@@ -180,7 +199,8 @@ def sweep(
     generator = _generator(seed)
     profiles: list[Profile] = []
     above = _scaled(rows)
-    for runs in reversed(stack):
+    while stack:
+        runs = stack.pop()
         parts = above.value.chunk(len(runs), -1)
         last = ends[-len(runs) :]
         del ends[-len(runs) :]
@@ -214,13 +234,13 @@ def lyapunov(module: nn.Module, inputs: tuple[Any, ...], *, exponents: int = 1, 
     run = next(_passes(module, inputs))[0]
     if not 1 <= exponents <= run.cell.size:
         raise ValueError(f"exponents is {exponents}, expected 1 to {run.cell.size}, the size of the state")
-    if not torch.isfinite(run.factors).all():
+    if not (torch.isfinite(run.states).all() and torch.isfinite(run.tape).all()):
         return float("nan")
     shape = (run.layout.sizes[0], run.cell.size, exponents)
     q = torch.linalg.qr(_normal(shape, _generator(seed))).Q.to(run.states.device)
     total = q.new_zeros(())
-    for b, rows in run.layout.spans(reverse=False):
-        pushed = run.cell.push(run.factors[rows], q[:b].movedim(-1, 0)).movedim(0, -1)
+    for b, _, factors in run.turns():
+        pushed = run.cell.push(factors(), q[:b].movedim(-1, 0)).movedim(0, -1)
         q, r = torch.linalg.qr(pushed)
         total += r.diagonal(dim1=-2, dim2=-1).abs().log().sum()
     return float(total) / (sum(run.layout.sizes) * exponents)
@@ -279,27 +299,28 @@ def _passes(module: nn.Module, inputs: tuple[Any, ...]) -> Iterator[list[Run]]:
         first = layer * len(directions)
         runs = [_unroll(layer, r, cells[first + r], layout, rows, starts[first + r]) for r in directions]
         yield runs
-        rows = torch.cat([run.states[:, : run.cell.out] for run in runs], -1)
+        rows = _joined([run.states[:, : run.cell.out] for run in runs])
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
 def _unroll(layer: int, reverse: bool, cell: Cell, layout: Layout, x: Tensor, start: Tensor) -> Run:
     drive, state = cell.drive(x), start.clone()
-    before, after = x.new_empty(len(x), cell.size), x.new_empty(len(x), cell.size)
-    tape = x.new_empty(len(x), cell.tape)
+    states, tape = x.new_empty(len(x), cell.size), x.new_empty(len(x), cell.tape)
     for b, rows in layout.spans(reverse):
-        before[rows] = state[:b]
         state[:b], tape[rows] = cell.step(drive[rows], state[:b])
-        after[rows] = state[:b]
-    del drive  # the largest of them
-    return Run(layer, reverse, cell, layout, after, state, _by_rows(cell.factors, tape, before, after))
+        states[rows] = state[:b]
+    return Run(layer, reverse, cell, layout, states, start, state, tape)
 
 
 def _backward(run: Run, above: Scaled, end: Tensor, probes: Tensor) -> tuple[Profile, Scaled]:
     """Carry the true gradient (slot 0) and the probes (slots 1 to P) back through one run."""
     value, exponent = _scaled(torch.cat([end[None], probes]))  # (1+P, B, size), (1+P, B)
     norm, power = (value.new_empty(len(value), len(run.states)) for _ in range(2))
-    seen = torch.empty_like(run.states)
-    for b, rows in reversed(run.layout.spans(run.reverse)):
+    below = value.new_empty(len(run.states), run.cell.w_in.shape[1])
+    for b, rows, factors in reversed(run.turns()):
         d, e = value[:, :b], exponent[:, :b]
         top = torch.maximum(e[0], above.exponent[rows])
         d[0] *= torch.exp2(e[0] - top)[:, None]
@@ -307,21 +328,11 @@ def _backward(run: Run, above: Scaled, end: Tensor, probes: Tensor) -> tuple[Pro
         e[0] = top
         d, e = _scaled(d, e)
         norm[:, rows], power[:, rows] = torch.linalg.vector_norm(d, dim=-1), e
-        seen[rows] = d[0]
-        value[:, :b], exponent[:, :b] = run.cell.pull(run.factors[rows], d), e
+        jacobian = factors()
+        below[rows] = run.cell.pull_input(jacobian, d[0])
+        value[:, :b], exponent[:, :b] = run.cell.pull(jacobian, d), e
     logs = (norm.log() + power * LN2).cpu().numpy()
-    return _profile(run, logs), _scaled(_by_rows(run.cell.pull_input, run.factors, seen), power[0])
-
-
-def _by_rows(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-    """A function of rows, applied to some hundreds at a time, so that what it needs meanwhile stays small."""
-    blocks = zip(*(torch.split(t, BLOCK) for t in rows), strict=True)
-    first = function(*next(blocks))
-    found = first.new_empty(len(rows[0]), *first.shape[1:])
-    found[: len(first)] = first
-    for i, block in enumerate(blocks, 1):
-        found[i * BLOCK : (i + 1) * BLOCK] = function(*block)
-    return found
+    return _profile(run, logs), _scaled(below, power[0])
 
 
 def _profile(run: Run, logs: NDArray[np.float64]) -> Profile:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from unvanish.depth import theil_sen
+from unvanish.reports._words import decades, plural
 from unvanish.types import Trace
 
 Curve = NDArray[np.float64]
@@ -48,6 +50,22 @@ class Time:
     def total(self) -> float:
         """Decades from the last step back to the first."""
         return float(self.curve[0])
+
+    @property
+    def exponent(self) -> float:
+        """The Lyapunov exponent, nats a step: how fast what is carried along grows (+) or fades (-)."""
+        known = self.curve[np.isfinite(self.curve)]
+        return -theil_sen(known) * LN10 if len(known) > 1 else math.nan
+
+    @property
+    def told(self) -> str:
+        """The total, the Lyapunov exponent and the horizon of 3 nats, as a phrase."""
+        phrase = f"{decades(self.total)} decades back over {plural(len(self.steps) - 1, 'step')}"
+        if math.isnan(self.exponent):
+            return phrase
+        horizon = 3 / abs(self.exponent) if self.exponent else math.inf
+        reach = f"{plural(round(horizon), 'step')}" if horizon < 1e4 else "over 10,000 steps"
+        return f"{phrase}, Lyapunov exponent {self.exponent + 0.0:+.2g} nats a step, horizon {reach}"
 
 
 def depth(trace: Trace) -> Depth | None:

@@ -23,7 +23,6 @@ from unvanish.reports._words import (
     by_reason,
     capped,
     clean,
-    decades,
     measured,
     plural,
     rounded,
@@ -157,7 +156,7 @@ def _time(diagnosis: Diagnosis, level: int) -> Html | None:
             tag(
                 "figcaption",
                 tag("code", clean(time.path) or "(model)"),
-                f": {decades(time.total)} decades back over {plural(len(time.steps) - 1, 'step')}",
+                f": {time.told}",
             ),
             _figures.time_chart(time),
         )

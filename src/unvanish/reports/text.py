@@ -25,7 +25,6 @@ from unvanish.reports._words import (
     by_reason,
     capped,
     clean,
-    decades,
     listed,
     measured,
     plural,
@@ -115,8 +114,7 @@ def _times(recurrences: Sequence[Time], width: int) -> list[Text]:
     told = "log10 of the gradient, first step to last"
     out = hang([("gradient through time: ", "bold")], told, width, 2, "dim")
     for time in shown:
-        note = f"{decades(time.total)} decades back over {plural(len(time.steps) - 1, 'step')}"
-        out += hang(["  "], f"{clean(time.path) or '(model)'}: {note}", width, 4)
+        out += hang(["  "], f"{clean(time.path) or '(model)'}: {time.told}", width, 4)
         out.append(joined("    ", (sparkline(time.curve, min(len(time.steps), width - 6)), "bright_blue")))
     return [*out, *([joined((f"  and {rest} more recurrences", "dim"))] if rest else [])]
 
