@@ -1,0 +1,116 @@
+"""Activation functions as curves: value and slope of any callable, by name or as given.
+
+Notable: the slope comes from autograd in float64, so whatever torch can differentiate has a theory; torch is
+imported when the first curve is read.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from unvanish.registry import suggest
+from unvanish.theory.quadrature import Array
+
+NAMES = (
+    "celu", "elu", "erf", "gelu", "hardsigmoid", "hardswish", "hardtanh", "identity", "leaky_relu", "linear",
+    "logsigmoid", "mish", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh", "tanhshrink",
+)  # fmt: skip
+ALIASES = {
+    "swish": "silu", "leakyrelu": "leaky_relu", "lrelu": "leaky_relu", "none": "identity", "linear": "identity",
+    "log_sigmoid": "logsigmoid", "prelu": "leaky_relu", "rrelu": "leaky_relu", "hard_swish": "hardswish",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An activation function phi: `value` and `slope` map float64 arrays to arrays of the same shape."""
+
+    name: str
+    function: Callable[..., Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def value(self, z: Array) -> Array:
+        """phi(z)."""
+        return self._read(z)[0]
+
+    def slope(self, z: Array) -> Array:
+        """phi'(z); at a kink the one autograd gives."""
+        return self._read(z)[1]
+
+    def _read(self, z: Array) -> tuple[Array, Array]:
+        import torch
+
+        x = torch.from_numpy(np.array(z, dtype=np.float64)).requires_grad_()
+        with torch.enable_grad():
+            y = self.function(x, **self.settings)
+            if y.shape != x.shape:
+                raise ValueError(
+                    f"{self.name} maps {tuple(x.shape)} to {tuple(y.shape)}: it is not elementwise"
+                )
+            (slope,) = torch.autograd.grad(y.sum(), x) if y.requires_grad else (torch.zeros_like(x),)
+        return y.detach().double().numpy(), slope.detach().numpy()
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether phi(s z) = s phi(z) for s > 0: the length then has no scale of its own."""
+        z = np.array([-2.0, -0.5, 0.5, 2.0])
+        return bool(np.allclose(self.value(3 * z), 3 * self.value(z), rtol=1e-9, atol=1e-12))
+
+
+def curve(activation: str | Callable[..., Any] | Curve, **settings: Any) -> Curve:
+    """The curve of a name ("tanh", "leaky_relu", negative_slope=.2), of a callable, or of an `nn.Module`.
+
+    ValueError for an unknown name (with the nearest known one), or a setting the function does not have.
+    """
+    if isinstance(activation, Curve):
+        return activation
+    if callable(activation):
+        name = getattr(activation, "__name__", type(activation).__name__)
+        return Curve(name.lower(), _double(activation), settings)
+    return _named(activation, tuple(sorted(settings.items())))
+
+
+@lru_cache(maxsize=256)
+def _named(name: str, settings: tuple[tuple[str, Any], ...]) -> Curve:
+    import torch
+    from torch.nn import functional
+
+    key = name.lower().replace("-", "_")
+    key = ALIASES.get(key, key)
+    if key not in NAMES:
+        raise ValueError(f"no activation {name!r}{suggest(name, [*NAMES, *ALIASES])}")
+    special: dict[str, Callable[..., Any]] = {
+        "identity": lambda x: x * 1.0,
+        "erf": torch.erf,
+        "tanh": torch.tanh,
+        "sigmoid": torch.sigmoid,
+    }
+    function = special.get(key) or getattr(functional, key)
+    given = dict(settings)
+    known = _parameters(function)
+    for setting in given:
+        if setting not in known:
+            raise ValueError(f"{key} has no setting {setting!r}{suggest(setting, known)}")
+    return Curve(key, function, given)
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)[1:]
+    except ValueError:  # a builtin
+        return ["approximate"] if function.__name__ == "gelu" else ["beta", "threshold"]
+
+
+def _double(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The callable in float64: an `nn.Module` with parameters is copied."""
+    import copy
+
+    from torch import nn
+
+    return copy.deepcopy(function).double() if isinstance(function, nn.Module) else function
