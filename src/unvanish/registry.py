@@ -13,7 +13,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from unvanish.types import Case, Finding, Trace
+from unvanish.types import Case, Finding, Remedy, Safety, Trace
 
 RULE_FILE = re.compile(r"^([a-z]{3}\d{3})_([a-z0-9_]+)$")
 REPORTS = {".txt": "text", ".json": "json", ".html": "html"}
@@ -80,6 +80,70 @@ def rule(key: str) -> Rule:
     if found is None:
         raise KeyError(f"no rule {key!r}{suggest(key, [*table, *names])}; `unvanish rules` lists them")
     return found
+
+
+@dataclass(frozen=True)
+class Cure:
+    """One cure: its name, its documentation page, its settings, and how it is planned, applied and written."""
+
+    name: str
+    module: ModuleType
+
+    @property
+    def safety(self) -> Safety:
+        """What it keeps: "exact" the function, "retrain" nothing, "advice" is not applied."""
+        found: Safety = self.module.SAFETY
+        return found
+
+    @property
+    def page(self) -> str:
+        """The cure's documentation, its file's docstring."""
+        return inspect.cleandoc(self.module.__doc__ or "")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments of the cure's `apply`, with their defaults."""
+        parameters = inspect.signature(self.module.apply).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def plan(self, trace: Trace, remedy: Remedy) -> tuple[Remedy, ...]:
+        """The remedy made concrete for the network of a trace; empty where it has nothing to do there."""
+        made = getattr(self.module, "plan", None)
+        return (remedy,) if made is None else tuple(made(trace, remedy))
+
+    def apply(self, surgery: Any, targets: tuple[str, ...], **settings: Any) -> None:
+        """Make the change; a SurgeryError says why it cannot be made."""
+        self.module.apply(surgery, tuple(targets), **settings)
+
+    def code(self, remedy: Remedy) -> list[str]:
+        """The lines of PyTorch that do the same by hand."""
+        return list(self.module.code(remedy))
+
+    def case(self) -> tuple[Case, Remedy]:
+        """A small model on which the cure can be applied, and the remedy to apply."""
+        found: tuple[Case, Remedy] = self.module.case()
+        return found
+
+
+@cache
+def cures() -> Mapping[str, Cure]:
+    """Every cure by name, in alphabetical order."""
+    import unvanish.cures as folder
+
+    found = {}
+    for info in pkgutil.iter_modules(folder.__path__):
+        if not info.name.startswith("_"):
+            name = info.name.replace("_", "-")
+            found[name] = Cure(name, importlib.import_module(f"{folder.__name__}.{info.name}"))
+    return dict(sorted(found.items()))
+
+
+def cure(key: str) -> Cure:
+    """A cure by its name; KeyError suggests the nearest one."""
+    table = cures()
+    if key not in table:
+        raise KeyError(f"no cure {key!r}{suggest(key, table)}; `unvanish cures` lists them")
+    return table[key]
 
 
 def report(suffix: str) -> ModuleType:

@@ -1,0 +1,95 @@
+"""Functional calls rewired: a torch function mode, on only while one module's forward runs.
+
+Notable: this is how a cure reaches `torch.sigmoid(x)`, `x + f(x)` or `F.scaled_dot_product_attention` in a
+user's own forward. A rewiring sees a call before torch does; calls it makes itself it does not see.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from unvanish.cures._surgery import Graft
+from unvanish.probes import families
+from unvanish.probes.forward import COMPOSITIONS
+
+Handler = Callable[["Calls", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
+def plain(func: Any) -> str:
+    """The name of a torch function as the recorder knows it: `relu_`, `Tensor.relu` and `F.relu` are `relu`."""
+    name = getattr(func, "__name__", "")
+    if name == "__get__":
+        return str(getattr(getattr(func, "__self__", None), "__name__", ""))
+    return families.plain_name(name)
+
+
+class Calls(TorchFunctionMode):
+    """The mode of one forward; `count` numbers the calls of each name, `memory` is the handlers' own."""
+
+    def __init__(self, handlers: dict[str, Any]) -> None:
+        super().__init__()
+        self.handlers = handlers
+        self.compositions: dict[str, Any] = {}
+        self.count: Counter[str] = Counter()
+        self.memory: dict[Any, Any] = {}
+
+    def __enter__(self) -> Any:
+        """Begin; compositions of `torch.nn.functional` are seen through, so that what they call counts."""
+        inside = vars(functional)
+        self.compositions = {name: inside[name] for name in COMPOSITIONS}
+        inside.update(dict.fromkeys(COMPOSITIONS, _never))
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        vars(functional).update(self.compositions)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = plain(func)
+        handler = self.handlers.get(name) or self.handlers.get("*")
+        if handler is None:
+            return func(*args, **(kwargs or {}))
+        index = self.count[name]
+        self.count[name] += 1
+        return handler(self, index, func, args, kwargs or {})
+
+
+def _never(*tensors: Any) -> bool:
+    return False
+
+
+class Rewire(Graft):
+    """Runs a module's forward under `Calls`; `handlers` by name of the function, "*" sees all others.
+
+    A handler is called as (calls, index, func, args, kwargs), index counting the calls of its name, and returns
+    what the caller shall get. Handlers are objects that can be copied and pickled.
+    """
+
+    def __init__(self, handlers: dict[str, Any]) -> None:
+        self.handlers = handlers
+        self.running: list[Calls] = []
+
+    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        calls = Calls(self.handlers)
+        calls.__enter__()
+        self.running.append(calls)
+        return args, kwargs
+
+    def leave(self) -> None:
+        if self.running:
+            self.running.pop().__exit__(None, None, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "running": []}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Rewire:
+        import copy
+
+        new = Rewire(copy.deepcopy(self.handlers, memo))
+        memo[id(self)] = new
+        return new

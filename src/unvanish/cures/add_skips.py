@@ -1,0 +1,115 @@
+"""An identity path past each layer and its activation: x becomes identity * x + branch * phi(layer(x)).
+
+What it does
+
+Wherever a layer and the activation behind it give what has the shape of what the layer read, the input is
+added. With `branch` = L^-1/2 (learned) the L blocks together change the gradient by about a factor of e^1/2,
+whatever the layers are. `branch` = 0 is SkipInit or ReZero: at the start the network is the identity. With
+`branch` = 1 and `identity` = 0 (learned) the skip is exact: the network computes what it did, and training opens it.
+
+Safety
+
+`retrain`; `exact` for branch 1, identity 0. Layers are found by their weights, so it works in anybody's forward.
+
+References: He et al. 2016; De and Smith 2020 (SkipInit); Bachlechner et al. 2021 (ReZero).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.cures._anatomy import Anatomy, plainly
+from unvanish.cures._rewire import Calls, Rewire
+from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.probes.families import ACTIVATIONS, LAYERS
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """Every layer that feeds an activation and keeps its input's shape."""
+    anatomy = Anatomy(trace)
+    shapes = {x.site: anatomy.site(x.site).facts.get("shape") for x in anatomy.layers}
+    wanted = []
+    for x, before in zip(anatomy.layers[1:], anatomy.layers, strict=False):
+        if x.activation and not x.head and shapes[x.site] == shapes[before.site] and x.source != "":
+            wanted.append(x.weight)
+    if wanted:
+        branch = plainly(len(wanted) ** -0.5)
+        yield replace(remedy, targets=tuple(wanted), parameters={"branch": branch}, safety="retrain")
+
+
+def apply(
+    surgery: Surgery, targets: tuple[str, ...], *, branch: float = 0.0, identity: float = 1.0, learn: bool = True
+) -> None:
+    """Skips past the layers of the weights `targets`; `learn` makes the branch's factor (or the gate) a parameter."""
+    gate = branch == 1.0 and identity == 0.0
+    pairs: list[tuple[Tensor, Any, Any]] = []
+    for name in targets:
+        weight = surgery.parameter(name)
+        owner = name.rpartition(".")[0]
+        factor: Any = identity if gate else branch
+        if learn:
+            factor = nn.Parameter(torch.full((), factor, device=weight.device, dtype=weight.dtype))
+            surgery.register(owner, "gate" if gate else "branch", factor)
+        pairs.append((weight, branch, factor) if gate else (weight, factor, identity))
+    if not pairs:
+        raise SurgeryError("add-skips: no targets")
+    spans = Spans(pairs)
+    names = {*LAYERS, *ACTIVATIONS}
+    surgery.graft("", Rewire(dict.fromkeys(names, spans)), f"skips past {len(pairs)} layers")
+
+
+class Spans:
+    """Sees a layer's input go in and the activation behind it come out, and adds the two."""
+
+    def __init__(self, pairs: list[tuple[Tensor, Any, Any]]) -> None:
+        self.pairs = pairs
+
+    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        weight = args[1] if len(args) > 1 else kwargs.get("weight")
+        if isinstance(weight, nn.Parameter) and weight.ndim > 1:
+            found = next((p for p in self.pairs if p[0] is weight), None)
+            calls.memory["open"] = None if found is None else (args[0] if args else kwargs["input"], found)
+            return func(*args, **kwargs)
+        out, opened = func(*args, **kwargs), calls.memory.pop("open", None)
+        if opened is None or not isinstance(out, Tensor) or out.shape != opened[0].shape:
+            return out
+        x, (_, branch, identity) = opened
+        return branch * out + identity * x
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    branch = remedy.parameters.get("branch", 0.0)
+    return [f"# past {len(remedy.targets)} layers, with alpha = nn.Parameter(torch.tensor({branch:.4g})) for each:",
+            "#   x = x + alpha * activation(layer(x))"]  # fmt: skip
+
+
+def case() -> tuple[Case, Remedy]:
+    """A gate that changes nothing yet, in a user's own loop."""
+    torch.manual_seed(0)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Linear(8, 16), nn.Linear(16, 3)
+            self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.tanh(self.stem(x))
+            for layer in self.layers:
+                x = torch.tanh(layer(x))
+            out: Tensor = self.head(x)
+            return out
+
+    batch = torch.randn(8, 8), torch.randint(0, 3, (8,))
+    targets = tuple(f"layers.{i}.weight" for i in range(6))
+    settings = {"branch": 1.0, "identity": 0.0}
+    return Case(Net(), batch, nn.CrossEntropyLoss()), Remedy("add-skips", targets, "an identity path", "exact", settings)

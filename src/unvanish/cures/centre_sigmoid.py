@@ -1,0 +1,88 @@
+"""A sigmoid network started exactly as a critical tanh network: the sigmoids stay, the weights make up for them.
+
+What it does
+
+A sigmoid has slope 1/4 at most and mean 1/2; no weights alone make a deep sigmoid net critical. But
+sigma(x) = (1 + tanh(x/2))/2, so with critical tanh weights V and biases c the sigmoid layer W = 4V (the first
+one 2V), b = 2c - W 1/2 (the first one 2c) computes the same network. Fifty layers go from chance to 94 %.
+
+Safety
+
+For untrained models: the weights are drawn anew. The activation function stays what it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from unvanish.cures._anatomy import Anatomy
+from unvanish.cures._surgery import Surgery
+from unvanish.cures.reinitialise import bias_of, drawn, fits
+from unvanish.theory.initialisers import start
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """Every layer before or behind a sigmoid, the first and the last told apart."""
+    layers = [x for x in Anatomy(trace).layers if "sigmoid" in (x.activation, x.source)]
+    if not layers or not all(x.bias for x in layers if x.source == "sigmoid"):
+        return
+    first = [x.weight for x in layers if x.source != "sigmoid"]
+    last = [x.weight for x in layers if x.activation != "sigmoid"]
+    reads = next((x.reads for x in layers if math.isfinite(x.reads)), 1.0)
+    settings = {"first": first, "last": last, "reads": float(f"{reads:.6g}"), "depth": len(layers)}
+    yield replace(remedy, targets=tuple(x.weight for x in layers), parameters=settings, safety="retrain")
+
+
+def apply(
+    surgery: Surgery,
+    targets: tuple[str, ...],
+    *,
+    first: list[str] = [],  # noqa: B006
+    last: list[str] = [],  # noqa: B006
+    reads: float = 1.0,
+    depth: int = 10,
+) -> None:
+    """Draw the weights `targets`; `first` ones read no sigmoid (but data of size `reads`), `last` ones feed none."""
+    point = start("tanh", depth)
+    for name in targets:
+        weight = surgery.parameter(name)
+        gain = math.sqrt(max(point.q - point.sb**2, 0.1 * point.q)) / reads if name in first else point.sw
+        gain = 1 / math.sqrt(point.power) if name in last and name not in first else gain
+        method = "orthogonal" if depth > 20 and fits(weight, "orthogonal") and name not in first else "gaussian"
+        v = drawn(surgery, weight, gain, method).double()
+        bias = bias_of(surgery, name)
+        c = surgery.normal(surgery.parameter(bias)).double() * (0.0 if name in last else point.sb) if bias else None
+        w = v * (2.0 if name in first else 4.0) / (2.0 if name in last else 1.0)
+        surgery.fill(name, w.to(weight.dtype), "critical for tanh, rescaled for the sigmoid")
+        if c is not None:
+            b = c * (1.0 if name in last else 2.0)
+            b = b if name in first else b - w.flatten(1).sum(1) / 2
+            surgery.fill(bias, b.to(weight.dtype), "takes up the sigmoid's mean")
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    return [
+        "# V, c: critical tanh weights and biases (sw 1.18, sb 0.09); for every sigmoid layer:",
+        "layer.weight.data = 4 * V  # the first layer 2 * V, the last one 2 * V",
+        "layer.bias.data = 2 * c - layer.weight.data.sum(1) / 2  # the first layer 2 * c",
+    ]
+
+
+def case() -> tuple[Case, Remedy]:
+    """Ten sigmoid layers."""
+    torch.manual_seed(0)
+    parts = [p for i in range(10) for p in (nn.Linear(16 if i else 8, 16), nn.Sigmoid())]
+    net = nn.Sequential(*parts, nn.Linear(16, 3))
+    batch = torch.randn(8, 8), torch.randint(0, 3, (8,))
+    names = tuple(f"{2 * i}.weight" for i in range(11))
+    settings = {"first": ["0.weight"], "last": ["20.weight"], "depth": 10}
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("centre-sigmoid", names, "critical", "retrain", settings)

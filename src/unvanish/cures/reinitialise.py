@@ -1,0 +1,153 @@
+"""Draw the weights anew, of the size at which this activation keeps the gradient.
+
+What it does
+
+Weights of variance gain^2/fan_in, biases of deviation `bias`, biases zero where that is 0. The gain and the bias
+are the critical point of the activation the layer reads: sw^2 <phi'^2>_q = 1, sb^2 = q - sw^2 <phi^2>_q, for
+ReLU He's sqrt 2. The first layer is sized by the data it reads, the output layer so that its outputs are of
+size one. `method`: "gaussian"; "orthogonal" (every singular value the same, in place of a spectrum that widens
+with depth); "delta-orthogonal" for convolutions: an orthogonal matrix at the kernel's centre, zeros around it,
+which is an isometry where `nn.init.orthogonal_` on the flattened kernel is none.
+
+Safety
+
+For untrained models only: it throws the weights away.
+
+References: He et al. 2015; Schoenholz et al. 2017; Saxe et al. 2014; Xiao et al. 2018.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.cures._anatomy import Anatomy, Layer, plainly
+from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.theory.activations import ALIASES, NAMES
+from unvanish.theory.initialisers import Start, start
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+METHODS = ("gaussian", "orthogonal", "delta-orthogonal")
+NARROW = ("tanh", "hardtanh", "softsign", "erf")  # bounded functions, whose depth the spectrum limits
+EVERYWHERE = 12  # a finding that names this many sites means all of them
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """One remedy for each size: the layers the finding names, or all of them, and what each gain is."""
+    anatomy = Anatomy(trace)
+    wide = not remedy.targets or len(remedy.targets) >= EVERYWHERE or remedy.parameters.get("gain") == "auto"
+    chosen = anatomy.layers if wide else anatomy.before(remedy.targets, 3 if remedy.parameters.get("parts") else 1)
+    depth = len(anatomy.on_axis())
+    groups: dict[tuple[float, float, str], list[str]] = {}
+    for layer in chosen:
+        if layer.trainable:
+            groups.setdefault(size(layer, depth, anatomy.layers), []).append(layer.weight)
+    for (gain, bias, method), names in groups.items():
+        settings = {"gain": gain, "bias": bias, "method": method}
+        yield replace(remedy, targets=tuple(names), parameters=settings, safety="retrain")
+
+
+def size(layer: Layer, depth: int, layers: list[Layer]) -> tuple[float, float, str]:
+    """(gain, deviation of the biases, method) for one layer."""
+    here = _start(layer.source, depth)
+    if layer.head:
+        gain = here.power**-0.5 if layer.source not in ("", "norm") else 1.0
+        return plainly(gain), 0.0, "gaussian"
+    ahead = _start(layer.activation, depth)
+    if math.isfinite(layer.reads) and layer.reads > 0:
+        return plainly(math.sqrt(max(ahead.q - ahead.sb**2, 0.1 * ahead.q)) / layer.reads), plainly(ahead.sb), "gaussian"
+    if layer.source in ("", "norm"):
+        return plainly(math.sqrt(max(ahead.q - ahead.sb**2, 0.1))) if layer.source else 1.0, 0.0, "gaussian"
+    method = "gaussian"
+    if layer.fan_in and depth > 20 and layer.source in NARROW:
+        method = "delta-orthogonal" if layer.kind.startswith("conv") else "orthogonal"
+    return plainly(here.sw), plainly(here.sb), method
+
+
+def _start(kind: str, depth: int) -> Start:
+    known = ALIASES.get(kind, kind)
+    return start(known if known in NAMES else "", depth)
+
+
+def apply(
+    surgery: Surgery, targets: tuple[str, ...], *, gain: float = 1.0, bias: float = 0.0, method: str = "gaussian"
+) -> None:
+    """Fill the weights named by `targets`, and their biases."""
+    if method not in METHODS:
+        raise SurgeryError(f"reinitialise: no method {method!r}; use one of {', '.join(METHODS)}")
+    for name in targets:
+        weight = surgery.parameter(name)
+        if weight.ndim < 2:
+            raise SurgeryError(f"reinitialise: {name} has shape {tuple(weight.shape)}, it is no layer's weight")
+        chosen = method if fits(weight, method) else "gaussian"
+        surgery.fill(name, drawn(surgery, weight, gain, chosen), f"{chosen} weights of gain {gain:g}")
+        other = bias_of(surgery, name)
+        if other:
+            p = surgery.parameter(other)
+            surgery.fill(other, bias * surgery.normal(p), f"biases of deviation {bias:g}")
+
+
+def bias_of(surgery: Surgery, weight: str) -> str:
+    """The name of the bias beside a weight, or an empty text."""
+    owner, _, leaf = weight.rpartition(".")
+    wanted = leaf.replace("weight", "bias")
+    found = dict(surgery.module(owner).named_parameters(recurse=False)) if surgery.has(owner) else {}
+    return f"{owner}.{wanted}".lstrip(".") if wanted != leaf and wanted in found else ""
+
+
+def fits(weight: Tensor, method: str) -> bool:
+    """Whether a weight can be drawn this way: matrices orthogonal, kernels with as many outputs as inputs delta."""
+    if method == "orthogonal":
+        return weight.ndim == 2
+    if method == "delta-orthogonal":
+        return weight.ndim > 2 and weight.shape[0] >= weight.shape[1] and all(k % 2 for k in weight.shape[2:])
+    return True
+
+
+def drawn(surgery: Surgery, weight: Tensor, gain: float, method: str) -> Tensor:
+    """New values for a weight (out, in, *kernel)."""
+    if method == "gaussian":
+        return surgery.normal(weight) * (gain / math.sqrt(weight[0].numel()))
+    rows, columns = weight.shape[0], weight.shape[1] if method == "delta-orthogonal" else weight[0].numel()
+    matrix = orthogonal(surgery, rows, columns).to(weight) * gain * max(1.0, (rows / columns) ** 0.5)
+    if method == "orthogonal":
+        return matrix.view_as(weight)
+    kernel = torch.zeros_like(weight)
+    kernel[(slice(None), slice(None), *(k // 2 for k in weight.shape[2:]))] = matrix
+    return kernel
+
+
+def orthogonal(surgery: Surgery, rows: int, columns: int) -> Tensor:
+    """A Haar-distributed matrix with orthonormal rows or columns, whichever are fewer, (rows, columns)."""
+    big = surgery.normal(torch.empty(max(rows, columns), min(rows, columns), dtype=torch.float64))
+    q, r = torch.linalg.qr(big)
+    q = q * torch.sign(torch.diagonal(r))
+    return q if rows >= columns else q.T
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    gain, bias = remedy.parameters.get("gain", 1.0), remedy.parameters.get("bias", 0.0)
+    names = ", ".join(f"model.{n}" for n in remedy.targets[:4]) + (", ..." if len(remedy.targets) > 4 else "")
+    method = remedy.parameters.get("method", "gaussian")
+    line = f"    nn.init.normal_(w, std={gain:.4g} / w[0].numel() ** 0.5)"
+    if method != "gaussian":
+        line = f"    nn.init.orthogonal_(w, gain={gain:.4g})" + ("  # of the centre tap, zeros around it" if "delta" in method else "")
+    biases = f"nn.init.normal_(b, std={bias:.4g})" if bias else "nn.init.zeros_(b)"
+    return [f"for w in ({names},):  # {len(remedy.targets)} weights", line, f"    # and each bias b: {biases}"]
+
+
+def case() -> tuple[Case, Remedy]:
+    """Twelve ReLU layers at PyTorch's default."""
+    torch.manual_seed(0)
+    parts = [p for _ in range(12) for p in (nn.Linear(32, 32), nn.ReLU())]
+    net = nn.Sequential(*parts, nn.Linear(32, 4))
+    batch = torch.randn(16, 32), torch.randint(0, 4, (16,))
+    names = tuple(f"{2 * i}.weight" for i in range(12))
+    remedy = Remedy("reinitialise", names, "He's gain", "retrain", {"gain": math.sqrt(2)})
+    return Case(net, batch, nn.CrossEntropyLoss()), remedy

@@ -1,0 +1,94 @@
+"""Sigmoid rewritten as tanh, exactly: sigma(x) = (1 + tanh(x/2))/2, the halves moved into the layers around it.
+
+What it does
+
+The layer before a sigmoid is halved, weight and bias; the sigmoid becomes a tanh; the layer behind it is halved
+too and gets half the sum of its old weights on its bias. The outputs stay the same to rounding, and the network
+is now one whose activations have mean zero and slope one.
+
+Safety
+
+Exact: the same function. It needs a layer with parameters directly before and a layer with a bias directly
+behind every sigmoid, and no other reader of what lies between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from unvanish.cures._anatomy import Anatomy
+from unvanish.cures._functions import replace_calls
+from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.cures.reinitialise import bias_of
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "exact"
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """Every sigmoid with a layer just before it and one just behind."""
+    before, behind, sites = pairs(trace)
+    if sites:
+        settings = {"before": before, "behind": behind}
+        yield replace(remedy, targets=tuple(sites), parameters=settings, safety="exact")
+
+
+def pairs(trace: Trace) -> tuple[list[str], list[str], list[str]]:
+    """(weights before, weights behind, labels) of the sigmoids between two layers."""
+    anatomy = Anatomy(trace)
+    by_site = {layer.site: layer for layer in anatomy.layers}
+    before, behind, sites = [], [], []
+    nodes = [i for i in anatomy.nodes if anatomy.site(i).facts.get("family") in ("layer", "activation", "norm", "add", "recurrent")]
+    for a, b, c in zip(nodes, nodes[1:], nodes[2:], strict=False):
+        if anatomy.site(b).kind == "sigmoid" and a in by_site and c in by_site and by_site[c].bias and by_site[a].kind == "linear" == by_site[c].kind:
+            before.append(by_site[a].weight)
+            behind.append(by_site[c].weight)
+            sites.append(anatomy.site(b).label)
+    return before, behind, sites
+
+
+def apply(surgery: Surgery, targets: tuple[str, ...], *, before: list[str] = [], behind: list[str] = []) -> None:  # noqa: B006
+    """Rewrite the sigmoids at `targets`, which lie between the weights `before` and `behind`, pair by pair."""
+    if not len(targets) == len(before) == len(behind):
+        raise SurgeryError("sigmoid-to-tanh: `before` and `behind` must name one weight for each target")
+    for name in before:
+        scale(surgery, name, 0.5)
+    for name in behind:
+        weight, bias = surgery.parameter(name), bias_of(surgery, name)
+        if not bias:
+            raise SurgeryError(f"sigmoid-to-tanh: the layer of {name} has no bias, which has to take up the mean")
+        shift = weight.detach().double().flatten(1).sum(1) / 2
+        p = surgery.parameter(bias)
+        surgery.fill(bias, (p.detach().double() + shift).to(p.dtype), "half the weights' sum added")
+        surgery.fill(name, weight.detach() / 2, "halved")
+    replace_calls(surgery, targets, "tanh")
+
+
+def scale(surgery: Surgery, weight: str, factor: float) -> None:
+    """A layer's weight and bias times a factor."""
+    for name in (weight, bias_of(surgery, weight)):
+        if name:
+            surgery.fill(name, surgery.parameter(name).detach() * factor, f"times {factor:g}")
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    return [
+        "# for each sigmoid between layers a and b: sigma(x) = (1 + tanh(x/2))/2",
+        "a.weight.data /= 2; a.bias.data /= 2",
+        "b.bias.data += b.weight.data.sum(1) / 2; b.weight.data /= 2",
+        "# and torch.tanh in place of torch.sigmoid",
+    ]
+
+
+def case() -> tuple[Case, Remedy]:
+    """Three sigmoid layers."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.Sigmoid(), nn.Linear(16, 16), nn.Sigmoid(), nn.Linear(16, 3))
+    batch = torch.randn(8, 8), torch.randint(0, 3, (8,))
+    settings = {"before": ["0.weight", "2.weight"], "behind": ["2.weight", "4.weight"]}
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("sigmoid-to-tanh", ("1", "3"), "mean zero", "exact", settings)

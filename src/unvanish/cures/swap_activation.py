@@ -1,0 +1,74 @@
+"""Another activation function, whose slope is near one where it is used.
+
+What it does
+
+Activation modules are replaced by modules, wherever they are registered; functional calls (`torch.sigmoid(x)` in
+a forward) are rewired while that forward runs. The weights stay; those that were drawn for the old function are
+mostly the wrong size for the new one, so this cure is planned together with `reinitialise`.
+
+Safety
+
+Another function: for untrained models, or with training after it.
+
+References: Nair and Hinton 2010 (ReLU); Maas et al. 2013 (leaky); Hendrycks and Gimpel 2016 (GELU).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.cures._anatomy import Anatomy
+from unvanish.cures._functions import replace_calls
+from unvanish.cures._surgery import Surgery
+from unvanish.cures.reinitialise import EVERYWHERE
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """The sites of the finding; where it names very many, every activation of the same kinds."""
+    sites = {trace.sites[i].label: trace.sites[i] for i in Anatomy(trace).sites("activation")}
+    named = [sites[t] for t in remedy.targets if t in sites]
+    if len(remedy.targets) >= EVERYWHERE:
+        kinds = {s.kind for s in named}
+        named = [s for s in sites.values() if s.kind in kinds]
+    if named:
+        yield replace(remedy, targets=tuple(s.label for s in named), parameters={"to": remedy.parameters.get("to", "relu")})
+
+
+def apply(surgery: Surgery, targets: tuple[str, ...], *, to: str = "relu", settings: dict[str, Any] | None = None) -> None:
+    """Replace the activations at `targets` by the function `to`."""
+    replace_calls(surgery, targets, to, settings)
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    to = remedy.parameters.get("to", "relu")
+    return [f"# {len(remedy.targets)} activations ({', '.join(remedy.targets[:4])}{', ...' if len(remedy.targets) > 4 else ''}):",
+            f"#   torch.nn.functional.{to}(x)"]  # fmt: skip
+
+
+def case() -> tuple[Case, Remedy]:
+    """A user's own class that calls torch.sigmoid in its forward."""
+    torch.manual_seed(0)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers, self.head = nn.ModuleList(nn.Linear(16, 16) for _ in range(4)), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = torch.sigmoid(layer(x))
+            out: Tensor = self.head(x)
+            return out
+
+    batch = torch.randn(8, 16), torch.randint(0, 3, (8,))
+    targets = ("sigmoid", "sigmoid[1]", "sigmoid[2]", "sigmoid[3]")
+    return Case(Net(), batch, nn.CrossEntropyLoss()), Remedy("swap-activation", targets, "a slope near one", "retrain", {"to": "relu"})
