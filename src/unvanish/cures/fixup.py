@@ -1,0 +1,66 @@
+"""Fixup: residual networks that train without normalisation, by the size of their branches alone.
+
+What it does
+
+In each of the L branches of m layers, the first m - 1 are multiplied by L^(-1/(2m-2)) and the last one is set to
+zero, so that one step of training changes the output by as much as the step is long, whatever the depth.
+
+Safety
+
+Another function: for untrained models.
+
+Reference: Zhang, Dauphin and Ma 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from torch import nn
+
+from unvanish.cures._branches import branches, example, scale
+from unvanish.cures._surgery import Surgery
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """The inner weights of every branch, and what ends it; branches of one length together."""
+    found = [b for b in branches(trace) if len(b.weights) > 1]
+    for layers in sorted({len(b.weights) for b in found}):
+        alike = [b for b in found if len(b.weights) == layers]
+        inner = tuple(dict.fromkeys(w for b in alike for w in b.weights[:-1]))
+        ends = [n for b in alike for n in b.end]
+        settings = {"ends": ends, "blocks": len(found), "layers": layers}
+        yield replace(remedy, targets=inner, parameters=settings, safety="retrain")
+
+
+def apply(
+    surgery: Surgery,
+    targets: tuple[str, ...],
+    *,
+    ends: list[str] = [],  # noqa: B006
+    blocks: int = 1,
+    layers: int = 2,
+) -> None:
+    """Scale the inner weights `targets` of branches with so many `layers`; set the `ends` to zero."""
+    factor = blocks ** (-1 / (2 * layers - 2)) if layers > 1 else 1.0
+    scale(surgery, targets, factor, f"times {factor:.4g}")
+    scale(surgery, tuple(ends), 0.0, "zero")
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    blocks, layers = remedy.parameters.get("blocks", 1), remedy.parameters.get("layers", 2)
+    return [f"# in each of the {blocks} branches: all layers but the last, then the last",
+            f"layer.weight.data *= {blocks} ** (-1 / {2 * layers - 2})", "nn.init.zeros_(last.weight)"]  # fmt: skip
+
+
+def case() -> tuple[Case, Remedy]:
+    """Sixteen unscaled blocks."""
+    net, batch = example()
+    inner, ends = tuple(f"{i}.one.weight" for i in range(16)), [f"{i}.two.{k}" for i in range(16) for k in ("weight", "bias")]
+    settings = {"ends": ends, "blocks": 16, "layers": 2}
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("fixup", inner, "steps that do not grow with depth", "retrain", settings)

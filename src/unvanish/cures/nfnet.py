@@ -1,0 +1,77 @@
+"""Normaliser-free branches: x + alpha f(x / beta), with the stream's expected size beta divided out.
+
+What it does
+
+The l-th block sees a stream of variance 1 + l alpha^2. Its first layer is divided by the square root of that, its
+last one multiplied by alpha (0.2), and every kernel is standardised: mean removed, unit variance. Both factors are
+folded into the weights.
+
+Safety
+
+Another function: for untrained models.
+
+Reference: Brock et al. 2021.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from unvanish.cures._branches import branches, example, scale
+from unvanish.cures._surgery import Surgery
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """The first weight of every branch, and what ends it."""
+    found = branches(trace)
+    if found:
+        settings = {"ends": [b.end[0] for b in found], "alpha": 0.2}
+        yield replace(remedy, targets=tuple(b.weights[0] for b in found), parameters=settings, safety="retrain")
+
+
+def apply(
+    surgery: Surgery,
+    targets: tuple[str, ...],
+    *,
+    ends: list[str] = [],  # noqa: B006
+    alpha: float = 0.2,
+    gain: float = math.sqrt(2),
+    standardise: bool = True,
+) -> None:
+    """Scale the first weights `targets` and the last ones `ends`, in the order of the blocks."""
+    for block, (first, last) in enumerate(zip(targets, ends, strict=True)):
+        for name in {first, last} if standardise else ():
+            weight = surgery.parameter(name)
+            if weight.ndim > 1:
+                surgery.fill(name, standardised(weight, gain), "standardised")
+        scale(surgery, (first,), (1 + block * alpha**2) ** -0.5, "divided by the stream's size")
+        scale(surgery, (last,), alpha, f"times {alpha:g}")
+
+
+def standardised(weight: torch.Tensor, gain: float) -> torch.Tensor:
+    """Each unit's weights with mean 0 and variance gain^2 / fan_in."""
+    rows = weight.detach().double().flatten(1)
+    rows = rows - rows.mean(1, keepdim=True)
+    size = rows.square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
+    return (gain * rows / (size * rows.shape[1] ** 0.5)).view_as(weight).to(weight.dtype)
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    alpha = remedy.parameters.get("alpha", 0.2)
+    return [f"x = x + {alpha:g} * f(x / (1 + l * {alpha:g} ** 2) ** 0.5)  # in block l, with standardised weights"]
+
+
+def case() -> tuple[Case, Remedy]:
+    """Sixteen unscaled blocks."""
+    net, batch = example()
+    first, ends = tuple(f"{i}.one.weight" for i in range(16)), [f"{i}.two.weight" for i in range(16)]
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("nfnet", first, "a stream of known size", "retrain", {"ends": ends})

@@ -1,0 +1,107 @@
+"""Post-normalisation turned into pre-normalisation: x + f(norm(x)) in place of norm(x + f(x)).
+
+What it does
+
+In PyTorch's own transformer layers `norm_first` is set, and a last norm is put behind the last layer. In a user's
+own class the calls are rewired: what a named norm returns goes into the branch, but the sum that follows adds the
+branch to what the norm has read, not to what it returned. So each norm serves the branch behind it, and the last
+one stands at the end, which is pre-norm exactly.
+
+Safety
+
+Another function: for untrained models.
+
+Reference: Xiong et al. 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.cures._anatomy import Anatomy
+from unvanish.cures._branches import example
+from unvanish.cures._grafts import Then
+from unvanish.cures._rewire import Calls, Rewire
+from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+NORMS = ("layer_norm", "rms_norm", "group_norm", "batch_norm")
+TORCH = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """Every norm whose input is a residual sum."""
+    anatomy = Anatomy(trace)
+    after, paths = False, []
+    for i in anatomy.nodes:
+        site = anatomy.site(i)
+        if site.facts.get("family") == "add":
+            after = bool(site.facts.get("residual") or site.facts.get("cut"))
+        elif site.facts.get("family") == "norm":
+            if after and site.facts.get("parameters"):
+                paths.append(str(site.facts.get("module", site.path)))
+            after = False
+        elif site.facts.get("family") in ("layer", "activation", "attention"):
+            after = False
+    if paths:
+        yield replace(remedy, targets=tuple(dict.fromkeys(paths)), parameters={}, safety="retrain")
+
+
+def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
+    """Turn the norms at `targets` round."""
+    layers: dict[str, nn.Module] = {}
+    others: list[nn.Module] = []
+    for path in targets:
+        parent = surgery.module(path.rpartition(".")[0])
+        if isinstance(parent, TORCH):
+            layers[path.rpartition(".")[0]] = parent
+        else:
+            others.append(surgery.module(path))
+    if not layers and not others:
+        raise SurgeryError("pre-normalisation: no norms named")
+    for path, layer in layers.items():
+        surgery.assign(layer, "norm_first", True, path, "norm_first")
+    if layers:
+        last = list(layers)[-1]
+        norm = nn.LayerNorm(layers[last].norm1.normalized_shape)  # type: ignore[union-attr, arg-type]
+        name = surgery.register(last, "last_norm", norm)
+        surgery.graft(last, Then(norm), f"a last norm behind it ({name})")
+    if others:
+        turn = Turned([w for norm in others if isinstance(w := getattr(norm, "weight", None), nn.Parameter)])
+        surgery.graft("", Rewire({**dict.fromkeys(NORMS, turn), "add": turn}), f"{len(others)} norms in front of their branches")
+
+
+class Turned:
+    """Norms give to the branch; sums take what the norm has read."""
+
+    def __init__(self, weights: list[nn.Parameter]) -> None:
+        self.weights = weights
+
+    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        read: dict[int, tuple[Tensor, Tensor]] = calls.memory.setdefault("read", {})
+        given = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        if any(w is a for w in self.weights for a in given):
+            out = func(*args, **kwargs)
+            read[id(out)] = (out, given[0])  # the output is held, so its id stays its own
+            return out
+        if any(a.ndim and id(a) in read for a in given):
+            args = tuple(read[id(a)][1] if id(a) in read else a for a in args)
+        return func(*args, **kwargs)
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    return ["nn.TransformerEncoderLayer(..., norm_first=True)  # and a last norm behind the last layer", "x = x + branch(norm(x))  # in a class of your own"]
+
+
+def case() -> tuple[Case, Remedy]:
+    """Sixteen post-norm blocks of a user's own."""
+    net, batch = example(post=True)
+    targets = tuple(f"{i}.norm" for i in range(16))
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("pre-normalisation", targets, "a free identity path")

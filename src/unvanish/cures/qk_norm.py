@@ -1,0 +1,92 @@
+"""Queries and keys normalised before their product, which bounds the attention's logits.
+
+What it does
+
+RMSNorm with a learned scale on the output of the query and of the key projection; where both come out of one
+packed matrix (`nn.MultiheadAttention`), the heads' queries and keys are normalised where the attention is called.
+The logits then lie within sqrt(d), whatever the weights do.
+
+Safety
+
+Another function: for untrained models, or with training after it.
+
+References: Henry et al. 2020; Dehghani et al. 2023 (ViT-22B).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unvanish.cures import _norms
+from unvanish.cures._anatomy import Anatomy
+from unvanish.cures._functions import split
+from unvanish.cures._grafts import Then
+from unvanish.cures._rewire import Calls, Rewire
+from unvanish.cures._surgery import Surgery
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """The query and key projections of every attention, or the modules that call a fused one."""
+    anatomy = Anatomy(trace)
+    projections, packed = [], []
+    for i in anatomy.sites("attention"):
+        site = anatomy.site(i)
+        order = site.facts["order"]
+        fed = [x for x in anatomy.layers if x.order < order][-3:]
+        if len(fed) == 3 and not any(x.weight.endswith("in_proj_weight") for x in fed):
+            named = [x for x in fed if x.module.rpartition(".")[2][:1] in ("q", "k")]
+            projections += [x.module for x in (named if len(named) == 2 else fed[:2])]
+        elif site.kind == "scaled_dot_product_attention":
+            packed.append(site.label)
+    targets = tuple(dict.fromkeys([*projections, *packed]))
+    if targets:
+        yield replace(remedy, targets=targets, parameters={}, safety="retrain")
+
+
+def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
+    """Normalise at `targets`: projections, or "module.scaled_dot_product_attention"."""
+    for target in targets:
+        path, _ = split(target)
+        if surgery.has(path):
+            norm = nn.RMSNorm(_norms.features(surgery.module(path)))
+            name = surgery.register(path, "qk_norm", norm)
+            surgery.graft(path, Then(norm), f"RMSNorm behind it ({name})")
+        else:
+            parent = path.rpartition(".")[0]
+            surgery.graft(parent, Rewire({"scaled_dot_product_attention": Normed()}), "queries and keys normalised")
+
+
+class Normed:
+    """Heads' queries and keys (..., T, D) of root mean square one."""
+
+    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        q, k, *rest = args
+        return func(_unit(q), _unit(k), *rest, **kwargs)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return functional.rms_norm(x, x.shape[-1:])
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    return ["q, k = nn.RMSNorm(width)(q), nn.RMSNorm(width)(k)  # behind their projections"]
+
+
+def case() -> tuple[Case, Remedy]:
+    """An attention with huge queries and keys."""
+    torch.manual_seed(0)
+    net = nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True)
+    with torch.no_grad():
+        net.self_attn.in_proj_weight[:32] *= 12
+    batch = torch.randn(4, 8, 16)
+    return Case(net, batch), Remedy("qk-norm", ("self_attn.scaled_dot_product_attention",), "bounded logits")

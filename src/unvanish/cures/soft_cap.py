@@ -1,0 +1,86 @@
+"""Logits capped softly, cap * tanh(z / cap): in front of a softmax or at the output layer.
+
+What it does
+
+No logit can exceed `cap`, and up to about half of it nothing changes. At a softmax called in a module's forward,
+masked entries (-inf) stay masked; at a module, its output is capped.
+
+Safety
+
+Another function: for untrained models, or with training after it.
+
+Reference: Gemma Team 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.cures._anatomy import Anatomy
+from unvanish.cures._functions import split
+from unvanish.cures._grafts import Then
+from unvanish.cures._rewire import Calls, Rewire
+from unvanish.cures._surgery import Surgery
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+
+
+class Cap(nn.Module):
+    """cap * tanh(z / cap); infinities pass."""
+
+    def __init__(self, cap: float) -> None:
+        super().__init__()
+        self.cap = cap
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.where(z.isinf(), z, self.cap * torch.tanh(z / self.cap))
+
+
+class Capped:
+    """Caps what a softmax reads."""
+
+    def __init__(self, cap: float) -> None:
+        self.cap = Cap(cap)
+
+    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return func(self.cap(args[0]), *args[1:], **kwargs)
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """Softmaxes among the targets, and layers."""
+    anatomy = Anatomy(trace)
+    wanted = [s.label for i in anatomy.nodes if (s := anatomy.site(i)).label in remedy.targets and s.kind == "softmax"]
+    wanted += [x.module for x in anatomy.layers if x.label in remedy.targets]
+    if wanted:
+        yield replace(remedy, targets=tuple(wanted), safety="retrain")
+
+
+def apply(surgery: Surgery, targets: tuple[str, ...], *, cap: float = 30.0) -> None:
+    """Cap at `targets`: modules, or "module.softmax"."""
+    for target in targets:
+        path, _ = split(target)
+        if surgery.has(path):
+            surgery.graft(path, Then(Cap(cap)), f"capped at {cap:g}")
+        else:
+            surgery.graft(path.rpartition(".")[0], Rewire({"softmax": Capped(cap)}), f"softmax capped at {cap:g}")
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    cap = remedy.parameters.get("cap", 30.0)
+    return [f"logits = {cap:g} * torch.tanh(logits / {cap:g})"]
+
+
+def case() -> tuple[Case, Remedy]:
+    """A classifier with huge logits."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    with torch.no_grad():
+        net[2].weight.mul_(1000)
+    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy("soft-cap", ("2",), "bounded")

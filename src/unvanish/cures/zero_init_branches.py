@@ -1,0 +1,52 @@
+"""Branches of a residual network that start at zero: at first every block is the identity.
+
+What it does
+
+The last layer of each branch (or the scale of the normalisation that ends it) is set to zero. The gradient
+passes along the identity unchanged, and the branches grow as far as training wants them. Only the last layer may
+be zero: with a zero factor behind it as well neither would ever get a gradient.
+
+Safety
+
+Another function: for untrained models.
+
+References: Goyal et al. 2017 (zero gamma); Zhang et al. 2019 (Fixup); De and Smith 2020 (SkipInit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from torch import nn
+
+from unvanish.cures._branches import branches, example, scale
+from unvanish.cures._surgery import Surgery
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """The parameters that end every branch."""
+    found = branches(trace)
+    if found:
+        ends = tuple(dict.fromkeys(name for b in found for name in b.end))
+        yield replace(remedy, targets=ends, parameters={}, safety="retrain")
+
+
+def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
+    """Set the parameters `targets`, which end branches, to zero."""
+    scale(surgery, targets, 0.0, "zero")
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    return [f"for p in (the {len(remedy.targets)} parameters that end the branches):", "    nn.init.zeros_(p)"]
+
+
+def case() -> tuple[Case, Remedy]:
+    """Sixteen unscaled blocks."""
+    net, batch = example()
+    targets = tuple(f"{i}.two.{k}" for i in range(16) for k in ("weight", "bias"))
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("zero-init-branches", targets, "identity at first")
