@@ -1,0 +1,80 @@
+"""Recurrent matrices that keep the norm: orthogonal, or the identity for a ReLU.
+
+What it does
+
+Each gate's recurrent matrix of an RNN, LSTM or GRU (fused, or a cell in a loop) becomes orthogonal times `gain`; for
+ReLU the identity (IRNN), since a ReLU halves what any other rotation keeps. In a cell written by hand the square
+Linear layers are taken. Recurrent biases become zero. A random Gaussian matrix has singular values from 0 to 2,
+so its powers stretch a few directions and lose the others.
+
+Safety
+
+Another function: for untrained models.
+
+References: Saxe et al. 2014; Le et al. 2015 (IRNN); Arjovsky et al. 2016.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.cures._functions import split
+from unvanish.cures._recurrent import CELLS, FUSED, full, once
+from unvanish.cures._surgery import Surgery, SurgeryError, descendants
+from unvanish.cures.chrono_bias import example
+from unvanish.cures.reinitialise import bias_of, orthogonal
+from unvanish.types import Case, Remedy
+
+SAFETY = "retrain"
+
+
+def apply(surgery: Surgery, targets: tuple[str, ...], *, gain: float = 1.0, identity: bool | None = None) -> None:
+    """Make the recurrences at `targets` orthogonal; `identity` forces or forbids the identity matrix."""
+    try:
+        modules = once(surgery, targets)
+    except SurgeryError:
+        by_hand(surgery, targets, gain, bool(identity))
+        return
+    for path, module in modules.items():
+        assert isinstance(module, FUSED + CELLS)
+        relu = getattr(module, "nonlinearity", "tanh") == "relu" if identity is None else identity
+        for name, p in list(module.named_parameters(recurse=False)):
+            if name.startswith("weight_hh"):
+                blocks = [matrix(surgery, b, gain, relu) for b in torch.split(p.detach(), int(module.hidden_size))]
+                surgery.fill(full(path, name), torch.cat(blocks), "identity" if relu else f"orthogonal, gain {gain:g}")
+            elif name.startswith("bias_hh") and not isinstance(module, (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)):
+                surgery.fill(full(path, name), 0.0, "zero")
+
+
+def by_hand(surgery: Surgery, targets: tuple[str, ...], gain: float, identity: bool) -> None:
+    """The square linear layers of cells written by hand."""
+    done = 0
+    for target in targets:
+        path, _ = split(target)
+        for name, module in descendants(surgery.model, path if surgery.has(path) else ""):
+            if isinstance(module, nn.Linear) and module.in_features == module.out_features:
+                weight = full(name, "weight")
+                surgery.fill(weight, matrix(surgery, module.weight, gain, identity), f"orthogonal, gain {gain:g}")
+                bias = bias_of(surgery, weight)
+                if bias:
+                    surgery.fill(bias, 0.0, "zero")
+                done += 1
+    if not done:
+        raise SurgeryError(f"orthogonal-recurrence: {', '.join(targets)} holds no recurrent or square linear layer")
+
+
+def matrix(surgery: Surgery, like: Tensor, gain: float, identity: bool) -> Tensor:
+    """An orthogonal matrix or the identity, (rows, columns), in the dtype of `like`."""
+    made = torch.eye(*like.shape) if identity else orthogonal(surgery, *like.shape)
+    return (gain * made).to(like)
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    return ["for w in rnn.weight_hh_l0.data.split(rnn.hidden_size):", "    nn.init.orthogonal_(w)  # nn.init.eye_ for a ReLU"]
+
+
+def case() -> tuple[Case, Remedy]:
+    """PyTorch's default tanh RNN."""
+    return example(nn.RNN), Remedy("orthogonal-recurrence", ("core",), "a matrix that keeps the norm")

@@ -1,0 +1,115 @@
+"""A gated cell in the place of a plain one, with the same interface: RNN to GRU or LSTM.
+
+What it does
+
+`nn.RNN` becomes `nn.GRU`, which takes and returns the same, or an LSTM that does (its cell state stays inside;
+`hx` is the hidden state alone). `nn.RNNCell` becomes `nn.GRUCell`. Layers, directions, batch_first, dropout and
+biases are kept. With `steps` the gates are opened for sequences of that length (chrono).
+
+Safety
+
+Another function, and new parameters: for untrained models.
+
+References: Hochreiter and Schmidhuber 1997; Cho et al. 2014.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.cures import chrono_bias
+from unvanish.cures._recurrent import full, once
+from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.cures.chrono_bias import example
+from unvanish.cures.orthogonal_recurrence import matrix
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+
+
+class HiddenLSTM(nn.Module):
+    """An LSTM with the interface of `nn.RNN`: `hx` and h_n are hidden states alone, the cell starts at zero."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(**options)
+        self.input_size, self.hidden_size = self.lstm.input_size, self.lstm.hidden_size
+        self.num_layers, self.bidirectional = self.lstm.num_layers, self.lstm.bidirectional
+        self.batch_first = self.lstm.batch_first
+
+    def forward(self, x: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
+        out, (h, _) = self.lstm(x, None if hx is None else (hx, torch.zeros_like(hx)))
+        return out, h
+
+    def flatten_parameters(self) -> None:
+        """As `nn.RNN` has it."""
+        self.lstm.flatten_parameters()
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """The recurrences named, over as many steps as the longest has."""
+    steps = max((int(trace.sites[i].facts.get("steps", 0)) for i in trace.where("step")), default=0)
+    to = remedy.parameters.get("to", "gru")
+    yield replace(remedy, parameters={"to": to, "steps": steps if steps > 2 else 0}, safety="retrain")
+
+
+def apply(surgery: Surgery, targets: tuple[str, ...], *, to: str = "gru", steps: int = 0) -> None:
+    """Replace every plain RNN at `targets`."""
+    if to not in ("gru", "lstm"):
+        raise SurgeryError(f"replace-cell: no cell {to!r}; use 'gru' or 'lstm'")
+    plain = {p: m for p, m in once(surgery, targets).items() if isinstance(m, (nn.RNN, nn.RNNCell))}
+    if not plain:
+        raise SurgeryError(f"replace-cell: {', '.join(targets)} holds no plain RNN; its cells are gated already")
+    for path, old in plain.items():
+        new = made(old, to)
+        device, dtype = surgery.like(path)
+        new = new.to(device, dtype)
+        _draw(surgery, new)
+        surgery.swap(path, new, f"{type(old).__name__} becomes {type(new).__name__}")
+    if steps > 2:
+        chrono_bias.apply(surgery, tuple(plain), steps=steps)
+
+
+def made(old: nn.Module, to: str) -> nn.Module:
+    """The new cell, of the old one's sizes."""
+    if isinstance(old, nn.RNNCell):
+        return nn.GRUCell(old.input_size, old.hidden_size, old.bias)
+    assert isinstance(old, nn.RNN)
+    options = {
+        "input_size": old.input_size, "hidden_size": old.hidden_size, "num_layers": old.num_layers,
+        "bias": old.bias, "batch_first": old.batch_first, "dropout": old.dropout, "bidirectional": old.bidirectional,
+    }  # fmt: skip
+    return nn.GRU(**options) if to == "gru" else HiddenLSTM(**options)
+
+
+@torch.no_grad()
+def _draw(surgery: Surgery, new: nn.Module) -> None:
+    """PyTorch's own sizes from the surgery's generator; recurrent matrices orthogonal, gate by gate."""
+    for name, p in new.named_parameters():
+        leaf = name.rpartition(".")[2]
+        size = int(getattr(new, "hidden_size", 1))
+        if leaf.startswith("weight_hh"):
+            p.copy_(torch.cat([matrix(surgery, b, 1.0, False) for b in torch.split(p, size)]))
+        elif p.ndim > 1:
+            p.copy_(surgery.normal(p) / p.shape[1] ** 0.5)
+        else:
+            p.zero_()
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    to = remedy.parameters.get("to", "gru").upper()
+    line = f"self.{full(remedy.targets[0], '').rstrip('.')} = nn.{to}(...)  # the arguments of nn.RNN" if remedy.targets else f"nn.{to}(...)"
+    steps = remedy.parameters.get("steps", 0)
+    more = chrono_bias.code(Remedy("chrono-bias", (), "", "retrain", {"steps": steps})) if steps else []
+    return [line, *more]
+
+
+def case() -> tuple[Case, Remedy]:
+    """PyTorch's default tanh RNN over 40 steps."""
+    return example(nn.RNN), Remedy("replace-cell", ("core",), "a state carried past the nonlinearity", "retrain", {"to": "lstm", "steps": 40})

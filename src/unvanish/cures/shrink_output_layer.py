@@ -1,0 +1,65 @@
+"""An output layer of small gain: predictions start undecided, where their error has a slope.
+
+What it does
+
+The weights of the last layer are rescaled so that its outputs are of size `size` on the batch they were measured
+on (`factor`); its biases are set to zero. A saturated sigmoid under a squared error, or logits of a thousand, pass
+no error back; near zero they do.
+
+Safety
+
+Another function: for untrained models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from unvanish.cures._anatomy import Anatomy, plainly
+from unvanish.cures._surgery import Surgery
+from unvanish.cures.reinitialise import bias_of
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """The last layer, by the factor that brings its outputs (without the bias, about) to size one."""
+    anatomy = Anatomy(trace)
+    layers = anatomy.before(remedy.targets) or [x for x in anatomy.layers if x.head]
+    if layers:
+        last = layers[-1]
+        own = trace.value(last.site, "weight_log")
+        factor = 1.0 / max(1.0, float(trace.value(last.site, "forward_rms")))
+        if own == own:  # no larger than a weight of unit gain
+            factor = min(factor, math.sqrt(last.fan_in / last.fan_out) / math.exp(own)) if last.bias else factor
+        yield replace(remedy, targets=(last.weight,), parameters={"factor": plainly(factor)}, safety="retrain")
+
+
+def apply(surgery: Surgery, targets: tuple[str, ...], *, factor: float = 0.1) -> None:
+    """Multiply the weights `targets` by `factor`; zero the biases beside them."""
+    for name in targets:
+        surgery.fill(name, surgery.parameter(name).detach() * factor, f"times {factor:.4g}")
+        bias = bias_of(surgery, name)
+        if bias:
+            surgery.fill(bias, 0.0, "zero")
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    name = remedy.targets[0] if remedy.targets else "head.weight"
+    return [f"model.{name}.data *= {remedy.parameters.get('factor', 0.1):.4g}", f"nn.init.zeros_(model.{name.replace('weight', 'bias')})"]
+
+
+def case() -> tuple[Case, Remedy]:
+    """Huge logits."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    with torch.no_grad():
+        net[2].weight.mul_(1000)
+    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy("shrink-output-layer", ("2.weight",), "huge logits", "retrain", {"factor": 0.001})

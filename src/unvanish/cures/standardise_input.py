@@ -1,0 +1,78 @@
+"""The input standardised in front of the model: (x - mean) / std.
+
+What it does
+
+The training set's mean and deviation, as numbers or one for each channel, are registered as buffers and applied to
+the first float tensor the model is called with; other code, and the data, stay as they are.
+
+Safety
+
+Another function: for untrained models.
+
+Reference: LeCun et al. 1998.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.cures._anatomy import plainly
+from unvanish.cures._grafts import First
+from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+
+
+class Standardise(nn.Module):
+    """(x - mean) / std; one number, or one for each channel of an image (B, C, ...)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Any, std: Any) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.get_default_dtype()))
+        self.register_buffer("std", torch.as_tensor(std, dtype=torch.get_default_dtype()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (-1, *(1,) * (x.ndim - 2)) if self.mean.ndim and x.ndim > 1 else ()
+        return (x - self.mean.view(shape)) / self.std.view(shape)
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """The mean and deviation of the batch's input, as numbers."""
+    for i in trace.where("input"):
+        facts = trace.sites[i].facts
+        if facts.get("floating") and facts.get("std", 0) > 0:
+            settings = {"mean": plainly(float(facts["mean"])), "std": plainly(float(facts["std"]))}
+            yield replace(remedy, targets=(), parameters=settings, safety="retrain")
+            return
+
+
+def apply(surgery: Surgery, targets: tuple[str, ...], *, mean: Any = 0.0, std: Any = 1.0) -> None:
+    """Standardise what the model (or the module of the one target) is called with."""
+    path = targets[0] if targets and surgery.has(targets[0]) else ""
+    if not bool((torch.as_tensor(std) > 0).all()):
+        raise SurgeryError(f"standardise-input: std is {std}; it must be positive")
+    new = Standardise(mean, std)
+    surgery.register(path, "input", new)
+    surgery.graft(path, First(new), "its input standardised")
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    return [f"x = (x - {remedy.parameters.get('mean', 0.0)}) / {remedy.parameters.get('std', 1.0)}  # before the model, or in the dataset"]
+
+
+def case() -> tuple[Case, Remedy]:
+    """Raw pixels."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 3))
+    batch = torch.rand(8, 16) * 255, torch.randint(0, 3, (8,))
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("standardise-input", (), "raw pixels", "retrain", {"mean": 127.5, "std": 73.6})
