@@ -40,10 +40,15 @@ class Change:
 
 @dataclass
 class Receipt:
-    """Everything that was changed, in order; `undo` takes it all back, bit for bit."""
+    """Everything that was changed, in order; `undo` takes it all back, bit for bit.
+
+    `loss` is the loss to train with from now on, None where the user's own stays; `handles` holds what lives around
+    an optimizer (a clipper with its history, say), by the cure's name.
+    """
 
     changes: list[Change] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    loss: Any = None
+    handles: dict[str, Any] = field(default_factory=dict)
 
     def undo(self) -> None:
         """Take every change back, the last one first; a second call does nothing."""
@@ -252,6 +257,35 @@ class Surgery:
                 handle.remove()
 
         self.note(path, what, undo)
+
+    def replace_loss(self, new: Any, what: str) -> None:
+        """Train with another loss from now on; SurgeryError where the model brings its own."""
+        if self.loss is None:
+            raise SurgeryError("there is no loss function to change: the model returns its own")
+        before = self.loss
+        self.loss = self.receipt.loss = new
+
+        def undo() -> None:
+            self.loss = before
+            self.receipt.loss = None
+
+        self.note("loss", what, undo)
+
+    def around(self, name: str, before: Callable[[Any], None], after: Callable[[Any], None] | None = None) -> None:
+        """Call `before` (and `after`) with the optimizer around each of its steps; needs an optimizer."""
+        if self.optimizer is None:
+            raise SurgeryError(f"{name} works on the optimizer; pass it: apply(model, prescription, optimizer=...)")
+        handles = [self.optimizer.register_step_pre_hook(lambda o, args, kwargs: before(o))]
+        if after is not None:
+            handles.append(self.optimizer.register_step_post_hook(lambda o, args, kwargs: after(o)))
+        self.receipt.handles[name] = before
+
+        def undo() -> None:
+            self.receipt.handles.pop(name, None)
+            for handle in handles:
+                handle.remove()
+
+        self.note("optimizer", name, undo)
 
     def finish(self) -> Receipt:
         """The receipt; the optimizer, where there is one, holds the model's parameters as they are now."""

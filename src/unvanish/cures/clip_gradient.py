@@ -1,0 +1,46 @@
+"""Gradient clipping that a bad step cannot break: by norm, or by value.
+
+What it does
+
+Before each optimizer step all gradients together are scaled to a norm of at most `limit` (or each element is
+clamped, `by: value`). Norms are in float64; a step with a non-finite gradient is skipped. PyTorch's own clipping
+turns an overflowing norm into gradients that are all zero, and a NaN anywhere into NaN everywhere.
+
+Safety
+
+`advice`: it bounds the step, and leaves the ratio between early and late layers as it is. Applied where a
+prescription names it and an optimizer is given; inside `torch.amp` it sees unscaled gradients.
+
+Reference: Pascanu et al. 2013.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from unvanish.cures._clipping import NormClip, ValueClip
+from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.types import Case, Remedy
+
+SAFETY = "exact"
+
+
+def apply(surgery: Surgery, targets: tuple[str, ...], *, limit: float = 1.0, by: str = "norm") -> None:
+    """Clip before every step of the surgery's optimizer."""
+    if by not in ("norm", "value") or limit <= 0:
+        raise SurgeryError(f"clip-gradient: by is {by!r} (norm or value), limit {limit} (above 0)")
+    surgery.around("clip-gradient", NormClip(limit) if by == "norm" else ValueClip(limit))
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    limit = remedy.parameters.get("limit", 1.0)
+    return [f"torch.nn.utils.clip_grad_norm_(model.parameters(), {limit:g}, error_if_nonfinite=True)  # before optimizer.step()"]
+
+
+def case() -> tuple[Case, Remedy]:
+    """A linear classifier."""
+    torch.manual_seed(0)
+    batch = torch.randn(8, 8), torch.randint(0, 3, (8,))
+    return Case(nn.Linear(8, 3), batch, nn.CrossEntropyLoss()), Remedy("clip-gradient", (), "bounds the step", "exact", {"limit": 0.5})

@@ -1,0 +1,120 @@
+"""DKS: a smooth activation shifted and scaled for the depth, gamma (phi(alpha x + beta) + delta).
+
+What it does
+
+Four numbers make the function keep lengths (Q(1) = Q'(1) = 1), map uncorrelated samples to uncorrelated ones
+(C(0) = 0) and stretch angles by zeta = 1.5 over all layers together (C'(1)^L = zeta). A plain net of any depth then
+behaves like a shallow one. Weights are drawn orthogonal with gain one, biases zero.
+
+Safety
+
+Another function: for untrained models. For smooth functions; rectifiers have `tat`.
+
+Reference: Martens et al. 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.cures import reinitialise
+from unvanish.cures._anatomy import Anatomy, plainly
+from unvanish.cures._functions import function, split
+from unvanish.cures._rewire import Calls, Rewire
+from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.theory.shaping import dks
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+KINDS = ("tanh", "gelu", "silu", "softplus", "sigmoid", "mish")
+
+
+class Shaped(nn.Module):
+    """gamma * (phi(alpha x + beta) + delta)."""
+
+    def __init__(self, name: str, alpha: float, beta: float, gamma: float, delta: float) -> None:
+        super().__init__()
+        self.name, self.alpha, self.beta, self.gamma, self.delta = name, alpha, beta, gamma, delta
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.gamma * (function(self.name)(self.alpha * x + self.beta) + self.delta)
+        return out
+
+
+class ShapedCall:
+    """Some calls of an activation, shaped."""
+
+    def __init__(self, shape: tuple[float, ...], chosen: frozenset[int] | None) -> None:
+        self.shape, self.chosen = shape, chosen
+
+    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.chosen is not None and index not in self.chosen:
+            return func(*args, **kwargs)
+        alpha, beta, gamma, delta = self.shape
+        return gamma * (func(alpha * args[0] + beta, *args[1:], **kwargs) + delta)
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """All activations of the net's one smooth kind, and the weights behind them."""
+    anatomy = Anatomy(trace)
+    sites = [anatomy.site(i) for i in anatomy.sites("activation") if anatomy.site(i).kind in KINDS]
+    kinds = {s.kind for s in sites}
+    hidden = [x for x in anatomy.layers if x.source in kinds and not x.head]
+    if len(kinds) == 1 and hidden:
+        kind = kinds.pop()
+        shape = dks(kind, len(hidden))
+        numbers = {k: plainly(float(v)) for k, v in vars(shape).items()}
+        settings = {"activation": kind, **numbers, "weights": [x.weight for x in hidden]}
+        yield replace(remedy, targets=tuple(s.label for s in sites), parameters=settings, safety="retrain")
+
+
+def apply(
+    surgery: Surgery,
+    targets: tuple[str, ...],
+    *,
+    activation: str = "tanh",
+    alpha: float = 1.0,
+    beta: float = 0.0,
+    gamma: float = 1.0,
+    delta: float = 0.0,
+    weights: list[str] = [],  # noqa: B006
+) -> None:
+    """Shape the activations at `targets`; draw the `weights` with gain one."""
+    if activation not in KINDS:
+        raise SurgeryError(f"dks: no shape for {activation!r}; use one of {', '.join(KINDS)}, or tat")
+    calls: dict[str, set[int]] = {}
+    for target in targets:
+        path, index = split(target)
+        if path and surgery.has(path):
+            surgery.swap(path, Shaped(activation, alpha, beta, gamma, delta), f"shaped {activation}")
+        else:
+            calls.setdefault(path.rpartition(".")[0], set()).add(index)
+    for parent, indices in calls.items():
+        chosen = None if indices == set(range(len(indices))) else frozenset(indices)
+        handler = ShapedCall((alpha, beta, gamma, delta), chosen)
+        surgery.graft(parent, Rewire({activation: handler}), f"calls of {activation} shaped")
+    reinitialise.apply(surgery, tuple(weights), gain=1.0, method="orthogonal")
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    p = remedy.parameters
+    names = [f"{p.get(k, 0.0):.4g}" for k in ("gamma", "alpha", "beta", "delta")]
+    return [f"x = {names[0]} * (torch.{p.get('activation', 'tanh')}({names[1]} * layer(x) + {names[2]}) + {names[3]})",
+            "nn.init.orthogonal_(layer.weight); nn.init.zeros_(layer.bias)"]  # fmt: skip
+
+
+def case() -> tuple[Case, Remedy]:
+    """Thirty tanh layers."""
+    torch.manual_seed(0)
+    parts = [p for _ in range(30) for p in (nn.Linear(24, 24), nn.Tanh())]
+    net = nn.Sequential(*parts, nn.Linear(24, 3))
+    batch = torch.randn(16, 24), torch.randint(0, 3, (16,))
+    targets, weights = tuple(str(2 * i + 1) for i in range(30)), [f"{2 * i}.weight" for i in range(1, 30)]
+    settings = {"activation": "tanh", **vars(dks("tanh", 30)), "weights": weights}
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("dks", targets, "a shape for the depth", "retrain", settings)

@@ -1,0 +1,60 @@
+"""Full precision where half is not enough: the model, or some of its modules, in float32.
+
+What it does
+
+Parameters and buffers of the targets (or of the whole model) are converted to float32 in place; their inputs are
+converted on the way in and their outputs back on the way out, so the rest stays as it is.
+
+Safety
+
+`exact` up to rounding: the same function, with more digits.
+
+Reference: Micikevicius et al. 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from unvanish.cures._grafts import Cast
+from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.cures.bfloat16 import Close, _convert, convert
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """The whole model: where one operation overflows, what comes before it does so in the backward pass."""
+    yield replace(remedy, targets=(), parameters={}, safety="retrain")
+
+
+def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
+    """Convert the modules at `targets`, or the model, to float32."""
+    if not targets:
+        convert(surgery, torch.float32)
+        return
+    for path in targets:
+        if not surgery.has(path):
+            raise SurgeryError(f"keep-float32: the model has no module {path!r}; leave the targets out for all of it")
+        _, dtype = surgery.like(path)
+        for name, p in list(surgery.module(path).named_parameters()) + list(surgery.module(path).named_buffers()):
+            if p.is_floating_point():
+                _convert(surgery, f"{path}.{name}", p, torch.float32)
+        surgery.graft(path, Cast(torch.float32, dtype), "in float32 inside")
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    return ["with torch.autocast(device_type, enabled=False):", "    y = module(x.float())"]
+
+
+def case() -> tuple[Case, Remedy]:
+    """A float16 net."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)).half()
+    return Case(net, (torch.randn(8, 8).half(), torch.randn(8, 3).half()), Close()), Remedy("keep-float32", (), "digits")

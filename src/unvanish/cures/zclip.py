@@ -1,0 +1,46 @@
+"""ZClip: clip only the gradients that stand out of the run's own history.
+
+What it does
+
+The norm's mean and deviation are averaged over the run (decay 0.97, the first 25 steps uncut); a norm more than z =
+2.5 deviations above is brought back to z^2/score deviations. There is no limit to tune, and a spike does not enter
+the history unclipped. A step with a non-finite gradient is skipped.
+
+Safety
+
+It changes the training, not the function.
+
+Reference: Kumar et al. 2025.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from unvanish.cures._clipping import ZScoreClip
+from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.types import Case, Remedy
+
+SAFETY = "exact"
+
+
+def apply(
+    surgery: Surgery, targets: tuple[str, ...], *, z: float = 2.5, decay: float = 0.97, warm_up: int = 25
+) -> None:
+    """Clip before every step of the surgery's optimizer."""
+    if z <= 0 or not 0 < decay < 1 or warm_up < 2:
+        raise SurgeryError(f"zclip: z is {z} (above 0), decay {decay} (between 0 and 1), warm_up {warm_up} (2 or more)")
+    surgery.around("zclip", ZScoreClip(z, decay, warm_up))
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    return ["# before optimizer.step(), with running mean m and deviation s of the gradient norm g:", "#   if (g - m) / s > 2.5: scale all gradients to m + 2.5**2 / ((g - m) / s) * s"]
+
+
+def case() -> tuple[Case, Remedy]:
+    """A linear classifier."""
+    torch.manual_seed(0)
+    batch = torch.randn(8, 8), torch.randint(0, 3, (8,))
+    return Case(nn.Linear(8, 3), batch, nn.CrossEntropyLoss()), Remedy("zclip", (), "spikes only", "exact")
