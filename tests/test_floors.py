@@ -18,7 +18,7 @@ FLOORS = {
     **dict.fromkeys(("depth", "ledger", "theory", "reports", "store"), 1),
     "rules": 2,
     **dict.fromkeys(("probes", "cures"), 3),
-    **dict.fromkeys(("doctor", "watch"), 4),
+    **dict.fromkeys(("doctor", "watch", "treatment", "training"), 4),
     **dict.fromkeys(("train", "integrations"), 5),
     **dict.fromkeys(("cli", "__main__"), 6),
 }
@@ -43,7 +43,7 @@ LIBRARIES: dict[str, set[str]] = {
     "reports": {"numpy", "rich", "lazily altair", "lazily vl_convert"},
     "rules": {"numpy", "torch in sick", "torch in healthy", "torch in _case"},
     "cli": {"typer", "rich", "yaml", "lazily numpy", "lazily torch"},
-    **{unit: {"numpy", "torch", "yaml", "rich"} for unit in ("probes", "cures", "doctor", "watch", "models")},
+    **{unit: {"numpy", "torch", "yaml", "rich"} for unit in ("probes", "cures", "doctor", "treatment", "training", "watch", "models")},
     "integrations": {"numpy", "lazily torch"},
 }
 # a library of somebody else's, and the only files that may import it (train/ and tasks/ have their own extra)
@@ -60,7 +60,7 @@ FOREIGN = {
 }
 UNBOUND = {"train", "tasks"}
 # how a folder is a registry: the one look upwards
-REGISTRY = {("registry", "rules"), ("registry", "reports"), ("types", "reports")}
+REGISTRY = {("registry", "rules"), ("registry", "cures"), ("registry", "reports"), ("types", "reports")}
 
 
 @dataclass(frozen=True)

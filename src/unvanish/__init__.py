@@ -10,16 +10,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unvanish.cures import Prescription, apply
     from unvanish.doctor import assert_healthy, check
-    from unvanish.types import Diagnosis, Finding, Remedy, Site, Trace
+    from unvanish.treatment import cure
+    from unvanish.types import Cured, Diagnosis, Finding, Proof, Remedy, Site, Trace
 
 __version__ = "0.1.0"
 
-__all__ = ["Diagnosis", "Finding", "Remedy", "Site", "Trace", "__version__", "assert_healthy", "check"]
+__all__ = [
+    "Cured", "Diagnosis", "Finding", "Prescription", "Proof", "Remedy", "Site", "Trace", "__version__", "apply",
+    "assert_healthy", "check", "cure",
+]  # fmt: skip
 
 _HOMES = {
+    "apply": "unvanish.cures",
     "assert_healthy": "unvanish.doctor",
     "check": "unvanish.doctor",
+    "cure": "unvanish.treatment",
+    "Prescription": "unvanish.cures",
+    "Cured": "unvanish.types",
+    "Proof": "unvanish.types",
     "Diagnosis": "unvanish.types",
     "Finding": "unvanish.types",
     "Remedy": "unvanish.types",

@@ -16,7 +16,10 @@ from typing import Any
 from unvanish.types import Case, Finding, Remedy, Safety, Trace
 
 RULE_FILE = re.compile(r"^([a-z]{3}\d{3})_([a-z0-9_]+)$")
-REPORTS = {".txt": "text", ".json": "json", ".html": "html"}
+REPORTS = {
+    "diagnosis": {".txt": "text", ".json": "json", ".html": "html"},
+    "treatment": {".txt": "treatment_text", ".html": "treatment_html"},
+}
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,12 @@ def cure(key: str) -> Cure:
     return table[key]
 
 
-def report(suffix: str) -> ModuleType:
-    """The report module for a file ending (.txt, .json, .html)."""
-    if suffix not in REPORTS:
-        raise ValueError(f"no report for files ending in {suffix!r}; use one of {', '.join(REPORTS)}")
-    return importlib.import_module(f"unvanish.reports.{REPORTS[suffix]}")
+def report(suffix: str, of: str = "diagnosis") -> ModuleType:
+    """The report module for a file ending (.txt, .json, .html) and what it reports of."""
+    table = REPORTS[of]
+    if suffix not in table:
+        raise ValueError(f"no {of} report for files ending in {suffix!r}; use one of {', '.join(table)}")
+    return importlib.import_module(f"unvanish.reports.{table[suffix]}")
 
 
 def suggest(wrong: str, known: Iterable[str]) -> str:

@@ -187,6 +187,18 @@ class NotApplicable(Exception):
     """Raised by a rule's `check` when the trace holds nothing for it to judge; the text is the reason."""
 
 
+def written(target: Path, text: str, what: str = "report") -> Path:
+    """Write a text file whole or not at all; OSError says which one and why."""
+    partial = target.with_name(target.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(f"cannot write the {what} {target}: {error.strerror or error}") from error
+    return target
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """The outcome of `check`: findings worst first, and what passed, did not apply or was skipped."""
@@ -231,16 +243,7 @@ class Diagnosis:
         """Write the report in the format of the file's ending (.html, .json, .txt); returns the path."""
         from unvanish.registry import report
 
-        target = Path(path)
-        text = report(target.suffix).render(self)
-        partial = target.with_name(target.name + ".partial")
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(target)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise OSError(f"cannot write the report {target}: {error.strerror or error}") from error
-        return target
+        return written(Path(path), report(Path(path).suffix).render(self))
 
     def __str__(self) -> str:
         from unvanish.registry import report
@@ -251,6 +254,102 @@ class Diagnosis:
         from unvanish.registry import report
 
         return str(report(".html").fragment(self))
+
+
+Outcome = Literal["better", "no effect", "worse"]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A model before and after: all rules again, the total again, and a short training of both from equal seeds.
+
+    `total_*`: decades from the loss to the input, NaN without a depth axis. `losses_*`: the training loss at every
+    step, of the same batch, optimizer and seed; `comparable` is False where the cure changed the loss itself.
+    """
+
+    codes_before: tuple[str, ...]
+    codes_after: tuple[str, ...]
+    total_before: float = math.nan
+    total_after: float = math.nan
+    losses_before: tuple[float, ...] = ()
+    losses_after: tuple[float, ...] = ()
+    comparable: bool = True
+    training: Outcome = "no effect"
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        """Codes that are found now and were not before."""
+        return tuple(code for code in self.codes_after if code not in self.codes_before)
+
+    @property
+    def healed(self) -> bool:
+        """Whether nothing at or above a warning is found any more."""
+        return not self.codes_after
+
+    @property
+    def towards_zero(self) -> bool:
+        """Whether the total moved towards 0 decades, or is within the 3 nats that always train."""
+        here, there = abs(self.total_after), abs(self.total_before)
+        return not here > max(1.31, there) or math.isnan(here)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The verdict: better only where rules, total and training agree."""
+        if self.training == "worse" or self.new or not self.towards_zero:
+            return "worse"
+        fewer = len(self.codes_after) < len(self.codes_before)
+        return "better" if fewer or self.training == "better" else "no effect"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One candidate that was tried on a copy: the cures' names, what became of it."""
+
+    cures: tuple[str, ...]
+    result: str
+    seconds: float = math.nan
+
+
+@dataclass(frozen=True)
+class Cured:
+    """The outcome of `cure`: a cured copy, the prescription, and the proof.
+
+    `model` is a copy with the prescription applied (a plain copy where nothing helped), `loss` the loss to train it
+    with. `proof` is None where nothing was wrong or nothing helped; `reason` says so in a sentence.
+    """
+
+    model: Any
+    loss: Any
+    prescription: Any
+    before: Diagnosis
+    after: Diagnosis
+    proof: Proof | None = None
+    receipt: Any = None
+    attempts: tuple[Attempt, ...] = ()
+    advice: tuple[Remedy, ...] = ()
+    reason: str = ""
+    seconds: float = math.nan
+
+    @property
+    def success(self) -> bool:
+        """Whether the model is healthy now, and proven not to be worse (True where nothing was wrong)."""
+        return self.after.healthy and (self.proof is None or self.proof.outcome == "better")
+
+    def save(self, path: str | Path) -> Path:
+        """Write the report in the format of the file's ending (.txt, .html); returns the path."""
+        from unvanish.registry import report
+
+        return written(Path(path), report(Path(path).suffix, "treatment").render(self))
+
+    def __str__(self) -> str:
+        from unvanish.registry import report
+
+        return str(report(".txt", "treatment").render(self))
+
+    def _repr_html_(self) -> str:
+        from unvanish.registry import report
+
+        return str(report(".html", "treatment").fragment(self))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import nn
 from unvanish import __version__
 from unvanish.cures._surgery import Receipt, Surgery, SurgeryError
 from unvanish.registry import cure, suggest
-from unvanish.types import Remedy
+from unvanish.types import Remedy, written
 
 FORMAT = 1
 KEYS = ("cure", "targets", "parameters", "safety", "why")
@@ -56,15 +56,7 @@ class Prescription:
 
     def save(self, path: str | Path) -> Path:
         """Write the YAML to a file, whole or not at all; returns the path."""
-        target = Path(path)
-        partial = target.with_name(target.name + ".partial")
-        try:
-            partial.write_text(self.yaml(), encoding="utf-8")
-            partial.replace(target)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise OSError(f"cannot write the prescription {target}: {error.strerror or error}") from error
-        return target
+        return written(Path(path), self.yaml(), "prescription")
 
     def code(self) -> str:
         """The prescription as the lines of PyTorch one would write by hand."""

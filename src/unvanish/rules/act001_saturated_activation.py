@@ -28,7 +28,7 @@ When it is wrong
 Gates and attention lie beside the depth axis and may be saturated for good reason: they are not
 judged, nor is the activation that makes the output.
 
-References ---------- Glorot and Bengio 2010; Gulcehre et al. 2016.
+References: Glorot and Bengio 2010; Gulcehre et al. 2016.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ When it is wrong
 Gates lie beside the depth axis and are not judged. A sigmoid as the output is judged by the output
 rules.
 
-References ---------- Hochreiter 1991; Bengio et al. 1994; Glorot and Bengio 2010; Schoenholz et al.
+References: Hochreiter 1991; Bengio et al. 1994; Glorot and Bengio 2010; Schoenholz et al.
 2017.
 """
 

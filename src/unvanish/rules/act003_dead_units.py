@@ -29,7 +29,7 @@ When it is wrong
 A sparse code is meant to be mostly silent for one sample, but rarely for all. With a small batch a
 rare feature may look dead.
 
-References ---------- Maas et al. 2013; Lu et al. 2019.
+References: Maas et al. 2013; Lu et al. 2019.
 """
 
 from __future__ import annotations

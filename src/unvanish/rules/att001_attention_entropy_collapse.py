@@ -24,7 +24,7 @@ When it is wrong
 
 A head that copies by position may be one-hot on purpose and for good.
 
-References ---------- Zhai et al. 2023 (sigma-Reparam); Dehghani et al. 2023 (ViT-22B, QK-norm);
+References: Zhai et al. 2023 (sigma-Reparam); Dehghani et al. 2023 (ViT-22B, QK-norm);
 Henry et al. 2020.
 """
 

@@ -25,7 +25,7 @@ When it is wrong
 
 Sequences of equal tokens, such as padding, are alike by themselves.
 
-References ---------- Dong et al. 2021 (attention is not all you need); Noci et al. 2022.
+References: Dong et al. 2021 (attention is not all you need); Noci et al. 2022.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ When it is wrong
 
 A batch of equal or nearly equal samples, and models that are meant to be invariant to what differs.
 
-References ---------- Poole et al. 2016; Schoenholz et al. 2017; Dong et al. 2021.
+References: Poole et al. 2016; Schoenholz et al. 2017; Dong et al. 2021.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ When it is wrong
 
 A normalisation on the stream's end hides the growth from the output, but not from the blocks.
 
-References ---------- Balduzzi et al. 2017; Zhang et al. 2019 (Fixup); De and Smith 2020 (SkipInit);
+References: Balduzzi et al. 2017; Zhang et al. 2019 (Fixup); De and Smith 2020 (SkipInit);
 Brock et al. 2021.
 """
 

@@ -25,7 +25,7 @@ When it is wrong
 Target networks and feature extractors are cut off on purpose; then freeze them, which also saves
 memory.
 
-References ---------- The PyTorch documentation, autograd mechanics; Bengio et al. 2013
+References: The PyTorch documentation, autograd mechanics; Bengio et al. 2013
 (straight-through).
 """
 

@@ -22,7 +22,7 @@ When it is wrong
 Parts that only some batches or phases use: auxiliary heads, mask tokens, experts that were not
 chosen.
 
-References ---------- The PyTorch documentation, DistributedDataParallel, find_unused_parameters.
+References: The PyTorch documentation, DistributedDataParallel, find_unused_parameters.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ When it is wrong
 
 Never: it is a note and fails no check.
 
-References ---------- The PyTorch documentation, autograd mechanics.
+References: The PyTorch documentation, autograd mechanics.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ When it is wrong
 
 A part that this batch happens not to need, such as an expert that was not chosen by a hard gate.
 
-References ---------- Bengio et al. 2013 (straight-through); Hubara et al. 2016.
+References: Bengio et al. 2013 (straight-through); Hubara et al. 2016.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def check(trace: Trace) -> Iterable[Finding]:
             "replace-operation",
             targets,
             "an operation with a slope: no clamp, a softer gate, a norm over more elements",
+            "advice",
         )
     )
     return [

@@ -30,7 +30,7 @@ A trained net may hold small weights on purpose, for example under strong weight
 normalisation in between; the rule counts a normalised layer's weights together with its
 normalisation.
 
-References ---------- Glorot and Bengio 2010; He et al. 2015; Schoenholz et al. 2017; Hanin and Nica
+References: Glorot and Bengio 2010; He et al. 2015; Schoenholz et al. 2017; Hanin and Nica
 2020.
 """
 

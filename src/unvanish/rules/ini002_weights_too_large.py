@@ -24,7 +24,7 @@ When it is wrong
 
 With saturating units large weights may leave the gradient as it is; then nothing is reported here.
 
-References ---------- Pascanu et al. 2013; He et al. 2015; Schoenholz et al. 2017.
+References: Pascanu et al. 2013; He et al. 2015; Schoenholz et al. 2017.
 """
 
 from __future__ import annotations

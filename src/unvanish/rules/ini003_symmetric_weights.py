@@ -24,7 +24,7 @@ When it is wrong
 Layers whose units are tied on purpose, for example to share weights between positions, should share
 one parameter instead.
 
-References ---------- Goodfellow et al. 2016, section 8.4.
+References: Goodfellow et al. 2016, section 8.4.
 """
 
 from __future__ import annotations

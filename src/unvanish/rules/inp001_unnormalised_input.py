@@ -28,7 +28,7 @@ When it is wrong
 Inputs that are scaled inside the model, by a constant or an embedding, are judged by what the first
 layer makes of them.
 
-References ---------- LeCun et al. 1998, section 4.3.
+References: LeCun et al. 1998, section 4.3.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ When it is wrong
 
 In evaluation mode the statistics are constants and the effect is gone; nothing is reported then.
 
-References ---------- Yang et al. 2019 (a mean field theory of batch normalization); De and Smith
+References: Yang et al. 2019 (a mean field theory of batch normalization); De and Smith
 2020; He et al. 2016.
 """
 

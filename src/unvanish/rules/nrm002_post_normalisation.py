@@ -26,7 +26,7 @@ When it is wrong
 Shallow post-norm models, such as the original six and BERT's twelve blocks, train well with
 warm-up.
 
-References ---------- Xiong et al. 2020; Liu et al. 2020 (Admin); Wang et al. 2022 (DeepNet).
+References: Xiong et al. 2020; Liu et al. 2020 (Admin); Wang et al. 2022 (DeepNet).
 """
 
 from __future__ import annotations

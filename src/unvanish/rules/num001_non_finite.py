@@ -24,7 +24,7 @@ When it is wrong
 
 A mask of -inf before a softmax is finite afterwards and is no fault unless a whole row is masked.
 
-References ---------- Goldberg 1991; the PyTorch documentation, numerical accuracy and anomaly
+References: Goldberg 1991; the PyTorch documentation, numerical accuracy and anomaly
 detection.
 """
 
@@ -116,7 +116,7 @@ def _remedies(where: str, held: bool, fed: bool) -> tuple[Remedy, ...]:
             (where,),
             "keep its input away from the pole: clamp before, or an epsilon inside",
         ),
-        Remedy("stable-function", (where,), "log_softmax, logsumexp, log1p, losses with logits", "exact"),
+        Remedy("stable-function", (where,), "log_softmax, logsumexp, log1p, losses with logits", "advice"),
     )
 
 

@@ -23,7 +23,7 @@ When it is wrong
 
 Several optimizers, each for its part: check the parts one by one, or freeze the others meanwhile.
 
-References ---------- The PyTorch documentation, torch.optim, per-parameter options.
+References: The PyTorch documentation, torch.optim, per-parameter options.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ When it is wrong
 A converged model has saturated outputs that are right; its residual is small and nothing is
 reported.
 
-References ---------- Solla et al. 1988; Glorot and Bengio 2010; Goodfellow et al. 2016, section
+References: Solla et al. 1988; Glorot and Bengio 2010; Goodfellow et al. 2016, section
 6.2.
 """
 

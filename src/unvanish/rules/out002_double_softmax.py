@@ -23,7 +23,7 @@ When it is wrong
 
 Mixtures of experts and distillation may feed a normalised score as a logit on purpose.
 
-References ---------- Bridle 1990; the documentation of torch.nn.CrossEntropyLoss.
+References: Bridle 1990; the documentation of torch.nn.CrossEntropyLoss.
 """
 
 from __future__ import annotations
@@ -59,15 +59,16 @@ def check(trace: Trace) -> Iterable[Finding]:
     other = "nll_loss of the logarithm" if site.kind == "cross_entropy" else "binary_cross_entropy"
     remedies = (
         Remedy(
-            f"remove-{kind.replace('_', '-')}",
+            "remove-softmax",
             (where,),
             "the loss applies it; apply it yourself only for prediction",
+            parameters={"kind": kind},
         ),
         Remedy(
             "use-loss-on-probabilities",
             (where,),
             f"{other} expects probabilities",
-            parameters={"loss": other},
+            "advice",
         ),
     )
     return [

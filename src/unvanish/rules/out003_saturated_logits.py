@@ -19,13 +19,13 @@ typical range across classes above a third of it, while the error remains: mean 
 Remedies
 
 Start the last layer small: zero, or a gain of 0.01 to 1 (retrain). A normalisation before the head
-(retrain). A z-loss on the logits (retrain).
+(retrain). A z-loss on the logits (advice).
 
 When it is wrong
 
 A converged model has large logits that are right; its residual is small and nothing is reported.
 
-References ---------- Goyal et al. 2017 (zero-init heads); Chowdhery et al. 2022 (z-loss); Guo et
+References: Goyal et al. 2017 (zero-init heads); Chowdhery et al. 2022 (z-loss); Guo et
 al. 2017.
 """
 
@@ -78,7 +78,7 @@ def check(trace: Trace, *, limit: float = 30.0, residual: float = 0.05) -> Itera
             parameters={"gain": 0.1},
         ),
         Remedy("insert-normalisation", (where,), "a normalisation in front of the head bounds what it reads"),
-        Remedy("z-loss", (where,), "a penalty on log Z keeps the logits small", parameters={"weight": 1e-4}),
+        Remedy("z-loss", (where,), "a penalty on log Z keeps the logits small", "advice", {"weight": 1e-4}),
     )
     severity: Severity = "error" if facts["logit_max"] > 3 * limit else "warning"
     return [

@@ -25,7 +25,7 @@ When it is wrong
 
 Elements that flush may be too small to matter beside others of the same tensor.
 
-References ---------- Micikevicius et al. 2018 (mixed precision training).
+References: Micikevicius et al. 2018 (mixed precision training).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def check(trace: Trace, *, limit: float = 0.01) -> Iterable[Finding]:
     targets = _depth.labels(trace, worst)
     remedies = (
         Remedy("bfloat16", (), "the range of float32 in half the memory"),
-        Remedy("balance-losses", targets, "parts whose gradients are of like size fit into one window"),
+        Remedy("balance-losses", targets, "parts whose gradients are of like size fit into one window", "advice"),
         Remedy("keep-float32", targets, "the small parts in full precision", "exact"),
     )
     severity: Severity = "error" if share > 10 * limit else "warning"

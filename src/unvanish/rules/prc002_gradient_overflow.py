@@ -23,7 +23,7 @@ When it is wrong
 
 It is not judged where the model cannot be copied and run in float32.
 
-References ---------- Micikevicius et al. 2018; the documentation of torch.amp.GradScaler.
+References: Micikevicius et al. 2018; the documentation of torch.amp.GradScaler.
 """
 
 from __future__ import annotations

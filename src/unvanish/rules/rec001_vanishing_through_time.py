@@ -26,7 +26,7 @@ When it is wrong
 
 Where only the last few steps matter for the task, forgetting is right.
 
-References ---------- Hochreiter 1991; Bengio et al. 1994; Pascanu et al. 2013; Tallec and Ollivier
+References: Hochreiter 1991; Bengio et al. 1994; Pascanu et al. 2013; Tallec and Ollivier
 2018; Arjovsky et al. 2016.
 """
 

@@ -24,7 +24,7 @@ When it is wrong
 With a loss at every step the early states collect the gradients of all later ones, which is growth
 by addition, at most by a factor of the number of steps.
 
-References ---------- Pascanu et al. 2013; Le et al. 2015 (IRNN); Engelken et al. 2023.
+References: Pascanu et al. 2013; Le et al. 2015 (IRNN); Engelken et al. 2023.
 """
 
 from __future__ import annotations

@@ -1,0 +1,137 @@
+"""An operation kept away from its pole: sqrt, log, division, exp, acos, a softmax with nothing left.
+
+What it does
+
+In the module where the first NaN or infinity is made, the operation's input is moved into its domain: sqrt and log see
+at least `epsilon`, a divisor is at least `epsilon` away from zero, exp sees at most ln of half the format's largest
+number, acos and asin stay `epsilon` inside, a softmax whose row is all masked is uniform, std is sqrt(var + epsilon).
+
+Safety
+
+Another function, but only where the old one was not finite, or had no finite slope.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.cures._functions import split
+from unvanish.cures._rewire import Calls, Rewire
+from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+
+
+def _positive(func: Any, x: Tensor, eps: float, args: Any, kwargs: Any) -> Any:
+    return func(x.clamp_min(eps), *args, **kwargs)
+
+
+def _divided(func: Any, x: Any, eps: float, args: Any, kwargs: Any) -> Any:
+    y, *rest = args
+    if isinstance(y, Tensor) and y.is_floating_point():
+        y = torch.where(y.abs() < eps, torch.where(y < 0, -eps, eps).to(y.dtype), y)
+    return func(x, y, *rest, **kwargs)
+
+
+def _grown(func: Any, x: Tensor, eps: float, args: Any, kwargs: Any) -> Any:
+    return func(x.clamp_max(math.log(torch.finfo(x.dtype).max) / 2), *args, **kwargs)
+
+
+def _angle(func: Any, x: Tensor, eps: float, args: Any, kwargs: Any) -> Any:
+    return func(x.clamp(-1 + eps, 1 - eps), *args, **kwargs)
+
+
+def _share(func: Any, x: Tensor, eps: float, args: Any, kwargs: Any) -> Any:
+    dim = kwargs.get("dim", args[0] if args else -1)
+    empty = torch.isneginf(x).all(dim, keepdim=True)
+    return func(torch.where(empty, torch.zeros_like(x), x), *args, **kwargs)
+
+
+def _power(func: Any, x: Tensor, eps: float, args: Any, kwargs: Any) -> Any:
+    exponent = args[0] if args else kwargs.get("exponent", 1)
+    below = isinstance(exponent, (int, float)) and exponent < 1
+    return func(x.clamp_min(eps) if below else x, *args, **kwargs)
+
+
+def _spread(func: Any, x: Tensor, eps: float, args: Any, kwargs: Any) -> Any:
+    return (x.var(*args, **kwargs) + eps).sqrt()
+
+
+def _length(func: Any, x: Tensor, eps: float, args: Any, kwargs: Any) -> Any:
+    dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    keep = bool(kwargs.get("keepdim", False))
+    squares = x.square()
+    return (squares.sum() if dim is None else squares.sum(dim, keepdim=keep)).add(eps).sqrt()
+
+
+BOUNDED: dict[str, Callable[..., Any]] = {
+    "sqrt": _positive, "rsqrt": _positive, "log": _positive, "log2": _positive, "log10": _positive, "log1p": _positive,
+    "div": _divided, "reciprocal": _positive, "exp": _grown, "acos": _angle, "asin": _angle, "atanh": _angle,
+    "softmax": _share, "pow": _power, "std": _spread, "norm": _length,
+}  # fmt: skip
+
+
+class Bounded:
+    """One function, its input moved into its domain."""
+
+    def __init__(self, kind: str, epsilon: float) -> None:
+        self.kind, self.epsilon = kind, epsilon
+
+    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x, *rest = args
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            return func(*args, **kwargs)
+        epsilon = max(self.epsilon, 10 * torch.finfo(x.dtype).eps if self.kind in ("acos", "asin", "atanh") else 0.0)
+        return BOUNDED[self.kind](func, x, epsilon, rest, kwargs)
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """The operation of the finding, where there is a way to bound it; what feeds a NaN's maker as well."""
+    for target in remedy.targets:
+        path, _ = split(target)
+        if path.rpartition(".")[2] in BOUNDED:
+            yield replace(remedy, targets=(path,), parameters={}, safety="retrain")
+
+
+def apply(surgery: Surgery, targets: tuple[str, ...], *, epsilon: float = 1e-6) -> None:
+    """Bound the functions at `targets`, "module.sqrt"; in that module every one of BOUNDED is watched over."""
+    for target in targets:
+        parent, _, kind = target.rpartition(".")
+        if kind not in BOUNDED:
+            raise SurgeryError(f"bound-operation: {target} names none of {', '.join(BOUNDED)}")
+        handlers = {name: Bounded(name, epsilon) for name in (kind, *(("exp",) if kind == "div" else ()))}
+        surgery.graft(parent, Rewire(handlers), f"{kind} bounded")
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    kind = remedy.targets[0].rpartition(".")[2] if remedy.targets else "sqrt"
+    eps = remedy.parameters.get("epsilon", 1e-6)
+    return [{"div": f"a / b.clamp_min({eps:g})", "exp": "torch.exp(x.clamp_max(44))", "softmax": "mask rows that have something left"}.get(kind, f"torch.{kind}(x.clamp_min({eps:g}))")]
+
+
+class Root(nn.Module):
+    """A square root guarded in its value, not in its slope."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(8, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.layer(x))
+        out: Tensor = self.head(torch.where(h > 0, torch.sqrt(h), torch.zeros_like(h)))
+        return out
+
+
+def case() -> tuple[Case, Remedy]:
+    """A guarded square root."""
+    torch.manual_seed(0)
+    batch = torch.randn(8, 8), torch.randint(0, 3, (8,))
+    return Case(Root(), batch, nn.CrossEntropyLoss()), Remedy("bound-operation", ("sqrt",), "a finite slope")

@@ -1,0 +1,82 @@
+"""An operation without a slope, passed straight through in the backward pass.
+
+What it does
+
+round, sign, floor, ceil and clamp give what they give; their gradient is taken as that of the identity:
+y = x + (f(x) - x).detach().
+
+Safety
+
+The same outputs, another gradient: an estimator, biased but useful. Where the operation is meant to cut the
+gradient, leave it.
+
+Reference: Bengio, Leonard and Courville 2013.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.cures._functions import split
+from unvanish.cures._rewire import Calls, Rewire
+from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.types import Case, Remedy, Trace
+
+SAFETY = "retrain"
+KINDS = ("round", "sign", "floor", "ceil", "trunc", "clamp", "hardtanh", "clip", "heaviside")
+
+
+class Through:
+    """f(x) forward, x backward."""
+
+    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out, x = func(*args, **kwargs), args[0]
+        if not isinstance(x, Tensor) or not isinstance(out, Tensor) or not x.is_floating_point():
+            return out
+        return x + (out - x).detach() if out.shape == x.shape else out
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """The operations of the finding that can be passed through."""
+    wanted = tuple(t for t in remedy.targets if split(t)[0].rpartition(".")[2] in KINDS)
+    if wanted:
+        yield replace(remedy, targets=wanted, parameters={}, safety="retrain")
+
+
+def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
+    """Pass the gradient through the functions at `targets`, "module.round"."""
+    for target in dict.fromkeys(split(t)[0] for t in targets):
+        parent, _, kind = target.rpartition(".")
+        if kind not in KINDS:
+            raise SurgeryError(f"straight-through: {target} names none of {', '.join(KINDS)}")
+        surgery.graft(parent, Rewire({kind: Through()}), f"{kind} passed through")
+
+
+def code(remedy: Remedy) -> list[str]:
+    """The lines of PyTorch."""
+    kind = split(remedy.targets[0])[0].rpartition(".")[2] if remedy.targets else "round"
+    return [f"y = x + (torch.{kind}(x) - x).detach()"]
+
+
+class Rounded(nn.Module):
+    """A layer whose outputs are rounded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(8, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.round(3 * self.layer(x)))
+        return out
+
+
+def case() -> tuple[Case, Remedy]:
+    """A rounding in a user's own forward."""
+    torch.manual_seed(0)
+    batch = torch.randn(8, 8), torch.randint(0, 3, (8,))
+    return Case(Rounded(), batch, nn.CrossEntropyLoss()), Remedy("straight-through", ("round",), "a slope of one")

@@ -1,0 +1,103 @@
+"""A short training of two models from equal seeds, which is what a proof rests on.
+
+Notable: the batch is the same one at every step, the optimizer has the user's own kind and settings, and nothing of it
+leaves a trace in the process: the random generators are put back.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+from unvanish.probes import calls
+from unvanish.types import Outcome
+
+RATE = 1e-3  # Adam's, where the user has no optimizer
+CLOSE = 0.05  # of the first loss: differences below it are chance
+
+
+def training(
+    model: nn.Module, batch: Any, loss: Any, optimizer: Any = None, steps: int = 60, seed: int = 0, seconds: float = 30.0
+) -> tuple[float, ...]:
+    """The loss before each of so many steps, and after the last; NaN from where it is not finite.
+
+    Trains `model` in place (pass a copy). Stops after `seconds`, but not before 5 steps.
+    """
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    losses: list[float] = []
+    started = time.perf_counter()
+    with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        held = optimizer if optimizer is not None else _adam(model)
+        for step in range(steps + 1):
+            held.zero_grad(set_to_none=True)
+            try:
+                value = _loss(model, batch, loss)
+            except (RuntimeError, ValueError):
+                break
+            losses.append(float(value.detach()))
+            if not math.isfinite(losses[-1]) or step == steps:
+                break
+            if not value.requires_grad or (step >= 5 and time.perf_counter() - started > seconds):
+                break
+            value.backward()  # type: ignore[no-untyped-call]
+            held.step()
+    return tuple(losses)
+
+
+def _adam(model: nn.Module) -> torch.optim.Optimizer:
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    sparse = any(getattr(m, "sparse", False) for m in model.modules())
+    return torch.optim.SGD(wanted, 1e-2) if sparse else torch.optim.Adam(wanted, RATE)
+
+
+def _loss(model: nn.Module, batch: Any, loss: Any) -> torch.Tensor:
+    call = calls.prepare(batch, loss, gradients=False)
+    return call.objective(model(*call.args, **call.kwargs))
+
+
+def compared(before: tuple[float, ...], after: tuple[float, ...], comparable: bool = True) -> Outcome:
+    """Which of two trainings went better, by what was reached at the same step.
+
+    Differences under 5 % of the loss at the start are no effect. Where the losses are different functions
+    (`comparable` False) it is the share of its own first loss that each one lost.
+    """
+    steps = min(len(before), len(after))
+    if len(after) < len(before) and not _finite(after):
+        return "worse"
+    if not _finite(before):
+        return "better" if _finite(after) else "no effect"
+    if steps < 2 or not _finite(after):
+        return "worse" if not _finite(after) else "no effect"
+    old, new = _reached(before[:steps]), _reached(after[:steps])
+    unit = max(abs(before[0]), abs(after[0])) if not comparable else max(abs(before[0]), 1e-300)
+    if not comparable:
+        old, new, unit = old / max(abs(before[0]), 1e-300), new / max(abs(after[0]), 1e-300), 1.0
+    unit = min(unit, max(abs(after[0]), 1e-300)) if comparable else unit
+    if new < old - CLOSE * unit:
+        return "better"
+    return "worse" if new > old + CLOSE * unit else "no effect"
+
+
+def _finite(losses: tuple[float, ...]) -> bool:
+    return bool(losses) and math.isfinite(losses[-1])
+
+
+def _reached(losses: tuple[float, ...]) -> float:
+    """The median of the last few losses."""
+    tail = sorted(losses[-5:])
+    return tail[len(tail) // 2]
+
+
+def trained(model: nn.Module, optimizer: Any = None) -> bool:
+    """Whether a model shows signs of training: an optimizer with a state, or batch statistics that have counted."""
+    if optimizer is not None and getattr(optimizer, "state", None):
+        return True
+    counted = [m.num_batches_tracked for m in model.modules() if getattr(m, "num_batches_tracked", None) is not None]
+    return any(int(c) > 1 for c in counted if isinstance(c, torch.Tensor))

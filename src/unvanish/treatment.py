@@ -1,0 +1,365 @@
+"""`cure`: the smallest set of remedies that proves itself, found by trying them on copies.
+
+Notable:
+- Candidates come from the findings, in the rules' own order; each is made concrete for the network as it is when its
+  turn comes, so a second remedy is planned on what the first one left.
+- A candidate is judged by all rules again and by the total; what heals is then trained for a few steps beside the
+  original, from the same seed. Whatever is worse in any of these is not returned.
+- A trained model keeps its function: only `exact` remedies are tried there, unless the caller allows others.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from unvanish import depth
+from unvanish.cures import Prescription, Receipt, Surgery, SurgeryError
+from unvanish.cures._prescription import fingerprint, operate
+from unvanish.doctor import check
+from unvanish.ledger import DECADE
+from unvanish.probes.errors import CheckError, ModelCrash
+from unvanish.probes.intact import unwrapped
+from unvanish.registry import cures
+from unvanish.training import compared, trained, training
+from unvanish.types import SEVERITIES, Attempt, Cured, Diagnosis, Finding, Outcome, Proof, Remedy
+
+MOST = 4  # remedies
+DEPTH = ("INI001", "INI002", "ACT001", "ACT002", "ACT003", "DEP001", "DEP002", "NRM001")
+FOLLOWED: dict[str, tuple[str, ...]] = {  # remedies that are only half of one
+    "swap-activation": ("reinitialise",),
+    "swap-normalisation": ("reinitialise",),
+    "zero-bias": (),
+}
+GENERAL: dict[str, tuple[tuple[str, ...], ...]] = {
+    **dict.fromkeys(
+        DEPTH,
+        (
+            ("reinitialise",), ("backward-lsuv",), ("reinitialise", "backward-lsuv"), ("insert-normalisation",),
+            ("tat",), ("dks",), ("add-skips",), ("add-skips", "reinitialise"), ("scale-branches",),
+            ("zero-init-branches",), ("reinitialise", "insert-normalisation"), ("insert-normalisation", "add-skips"),
+        ),
+    ),
+    "INI003": (("reinitialise",),),
+    "INP001": (("standardise-input",), ("standardise-input", "reinitialise")),
+    "NRM002": (("pre-normalisation",), ("deepnorm",), ("admin",)),
+    "ATT001": (("qk-norm",), ("reinitialise",)),
+    "ATT002": (("pre-normalisation",), ("deepnorm",), ("reinitialise",), ("add-skips",), ("qk-norm",)),
+    "REC001": (
+        ("chrono-bias",), ("orthogonal-recurrence",), ("chrono-bias", "orthogonal-recurrence"), ("replace-cell",),
+        ("standardise-input",), ("forget-gate-bias",),
+    ),
+    "REC002": (("orthogonal-recurrence",), ("replace-cell",)),
+    "OUT001": (("shrink-output-layer",), ("use-loss-with-logits",), ("shrink-output-layer", "use-loss-with-logits")),
+    "OUT003": (("shrink-output-layer",), ("reinitialise",)),
+    "PRC001": (("bfloat16",), ("keep-float32",)),
+    "PRC002": (("bfloat16",), ("keep-float32",)),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A copy under treatment: the model, its optimizer and loss, what was done, and how it is."""
+
+    model: nn.Module
+    optimizer: Any
+    loss: Any
+    done: tuple[Remedy, ...]
+    receipt: Receipt
+    diagnosis: Diagnosis
+
+    @property
+    def burden(self) -> tuple[int, float]:
+        """What is wrong: errors count ten times a warning; then how far the total is from 0 decades."""
+        found = [f for f in self.diagnosis.walk() if f.severity != "note"]
+        weight = sum(10 if f.severity == "error" else 1 for f in found)
+        total = total_of(self.diagnosis)
+        return weight, abs(total) if not math.isnan(total) else 0.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Remedies to be planned and applied one after the other."""
+
+    remedies: tuple[Remedy, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The cures' names."""
+        return tuple(r.cure for r in self.remedies)
+
+
+def cure(
+    model: Any,
+    batch: Any,
+    loss: Callable[..., Any] | None = None,
+    *,
+    optimizer: Any = None,
+    allow: Iterable[str] | None = None,
+    budget: float = 60.0,
+    steps: int = 60,
+    seed: int = 0,
+    name: str | None = None,
+) -> Cured:
+    """Find the smallest set of remedies that heals the model on this batch, and prove it on a copy.
+
+    The model itself is never changed; `cured.model` is a treated copy. `allow`: the kinds of remedies to try,
+    "exact" and "retrain"; by default both on an untrained model, only "exact" on a trained one. `budget`: seconds
+    after which the best so far is taken. `steps`: of the equal-seed training in the proof, on this batch, with the
+    optimizer's own kind and settings (Adam without one). CheckError and ModelCrash as `check`; SurgeryError for a
+    model that cannot be operated on (wrapped, compiled, scripted).
+    """
+    started = time.perf_counter()
+    allowed = _allowed(allow, model, optimizer)
+    Surgery(model)  # refuses what must not be changed, before any work
+    before = check(model, batch, loss, optimizer=optimizer, name=name)
+    search = Search(model, batch, loss, optimizer, before, allowed, started + budget, steps, seed)
+    found = search.run()
+    return replace(found, seconds=time.perf_counter() - started)
+
+
+def _allowed(allow: Iterable[str] | None, model: nn.Module, optimizer: Any) -> frozenset[str]:
+    if allow is None:
+        return frozenset({"exact"} if trained(model, optimizer) else {"exact", "retrain"})
+    wanted = frozenset({allow} if isinstance(allow, str) else allow)
+    unknown = wanted - {"exact", "retrain"}
+    if unknown:
+        raise CheckError(f"allow holds {', '.join(sorted(unknown))}; use 'exact', 'retrain' or both")
+    return wanted | {"exact"}
+
+
+def total_of(diagnosis: Diagnosis) -> float:
+    """Decades from the last hidden layer to the first, NaN where there is no depth axis."""
+    reading = depth.read(diagnosis.trace) if diagnosis.trace.values.size else None
+    return reading.ratio / DECADE if reading is not None else math.nan
+
+
+class Search:
+    """The search for a prescription; `run` returns the outcome."""
+
+    def __init__(
+        self, model: nn.Module, batch: Any, loss: Any, optimizer: Any, before: Diagnosis, allowed: frozenset[str],
+        deadline: float, steps: int, seed: int,
+    ) -> None:  # fmt: skip
+        self.model, self.batch, self.loss, self.optimizer = unwrapped(model), batch, loss, optimizer
+        self.before, self.allowed, self.deadline = before, allowed, deadline
+        self.steps, self.seed = steps, seed
+        self.attempts: list[Attempt] = []
+        self.rejected: set[tuple[str, ...]] = set()
+        self.losses: tuple[float, ...] | None = None
+
+    @property
+    def late(self) -> bool:
+        """Whether the budget is used up."""
+        return time.perf_counter() > self.deadline
+
+    def run(self) -> Cured:
+        """Treat, prove, and report."""
+        start = self._copy()
+        if self.before.healthy:
+            return self._outcome(start, None, "nothing is wrong on this batch, so nothing was changed")
+        best = start
+        while len(best.done) < MOST and not self.late:
+            better = self._round(best)
+            if better is None:
+                break
+            best, proof = better
+            if proof is not None:
+                return self._outcome(best, proof, "")
+        return self._unhealed(best, start)
+
+    def _unhealed(self, best: Patient, start: Patient) -> Cured:
+        """What to say where no candidate heals: the best proven improvement, or nothing."""
+        if best.done:
+            proof = self._proof(best)
+            if proof.outcome == "better":
+                left = ", ".join(best.diagnosis.codes())
+                return self._outcome(best, proof, f"better, but {left} is still found; nothing tried heals it")
+        return self._outcome(start, None, self._why_not())
+
+    def _why_not(self) -> str:
+        if self.late:
+            return "the time ran out before anything proved itself; give it a larger budget"
+        if self.attempts:
+            return f"none of the {len(self.attempts)} treatments tried healed the model without making it worse"
+        if "retrain" not in self.allowed:
+            return (
+                "the model looks trained, so only remedies that keep its function were considered, and none applies; "
+                "allow 'retrain' to consider the others"
+            )
+        return "what was found has no remedy that can be applied; the findings say what a person can do"
+
+    # -- one round
+
+    def _round(self, patient: Patient) -> tuple[Patient, Proof | None] | None:
+        """The first candidate that heals and proves itself, else the one that helps most, else None."""
+        best: Patient | None = None
+        for candidate in self._candidates(patient):
+            if self.late:
+                break
+            treated = self._try(patient, candidate)
+            if treated is None:
+                continue
+            if treated.diagnosis.healthy:
+                treated = self._pruned(treated)
+                proof = self._proof(treated)
+                if proof.outcome == "better":
+                    self._note(candidate, patient, "healed and proven")
+                    return treated, proof
+                self._note(candidate, patient, _refused(proof))
+                continue
+            self._note(candidate, patient, _left(treated, patient))
+            if _helps(treated, best or patient):
+                best = treated
+        return None if best is None else (best, None)
+
+    def _note(self, candidate: Candidate, patient: Patient, result: str) -> None:
+        names = (*(r.cure for r in patient.done), *candidate.names)
+        self.attempts.append(Attempt(tuple(dict.fromkeys(names)), result))
+
+    def _candidates(self, patient: Patient) -> Iterator[Candidate]:
+        """From the findings, worst first: each rule's remedies in its order, then what helps such faults in general."""
+        seen: set[tuple[str, ...]] = set()
+        done = {r.cure for r in patient.done}
+        found = [f for f in patient.diagnosis.walk() if f.severity != "note"]
+        for finding in sorted(found, key=lambda f: -SEVERITIES.index(f.severity)):
+            for candidate in self._of(finding):
+                key = candidate.names
+                if key in seen or done & {*key} or not all(r.safety in self.allowed for r in candidate.remedies):
+                    continue
+                seen.add(key)
+                yield candidate
+
+    def _of(self, finding: Finding) -> Iterator[Candidate]:
+        table = cures()
+        for remedy in finding.remedies:
+            if remedy.safety != "advice" and remedy.cure in table:
+                first = replace(remedy, safety=table[remedy.cure].safety)
+                rest = [
+                    Remedy(n, (), f"to fit what {remedy.cure} changed", table[n].safety) for n in FOLLOWED.get(remedy.cure, ())
+                ]
+                yield Candidate((first, *rest))
+        for names in GENERAL.get(finding.code, ()):
+            why = f"against {finding.name}"
+            yield Candidate(tuple(Remedy(n, finding.sites, why, table[n].safety) for n in names))
+
+    # -- one candidate
+
+    def _copy(self) -> Patient:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, optimizer = copy.deepcopy((self.model, self.optimizer))
+        return Patient(model, optimizer, self.loss, (), Receipt(), self.before)
+
+    def _try(self, patient: Patient, candidate: Candidate) -> Patient | None:
+        """The patient after a candidate, None (and a note) where it cannot be applied or the model then fails."""
+        try:
+            return self._applied(patient, candidate.remedies)
+        except (SurgeryError, CheckError, ModelCrash, ValueError, RuntimeError) as error:
+            self._note(candidate, patient, f"cannot be applied: {str(error).splitlines()[0][:160]}")
+            return None
+
+    def _applied(self, patient: Patient, remedies: Iterable[Remedy]) -> Patient | None:
+        """A fresh copy with everything done before, and these remedies, each planned on the copy as it then is."""
+        fresh = self._copy()
+        surgery = Surgery(fresh.model, batch=self.batch, loss=self.loss, optimizer=fresh.optimizer, seed=self.seed)
+        for remedy in patient.done:
+            operate(surgery, remedy)
+        done, diagnosis = list(patient.done), patient.diagnosis
+        for place, remedy in enumerate(remedies):
+            if place:
+                diagnosis = self._checked(surgery)
+            planned = cures()[remedy.cure].plan(diagnosis.trace, remedy)
+            if not planned:
+                return None
+            for concrete in planned:
+                operate(surgery, concrete)
+            done += planned
+        receipt = surgery.finish()
+        diagnosis = self._checked(surgery)
+        return Patient(fresh.model, fresh.optimizer, surgery.loss, tuple(done), receipt, diagnosis)
+
+    def _checked(self, surgery: Surgery) -> Diagnosis:
+        return check(
+            surgery.model, self.batch, surgery.loss, optimizer=surgery.optimizer, confirm=False, name=self.before.subject
+        )
+
+    def _pruned(self, patient: Patient) -> Patient:
+        """The same without remedies that turn out not to be needed."""
+        names = list(dict.fromkeys(r.cure for r in patient.done))
+        for name in names:
+            rest = tuple(r for r in patient.done if r.cure != name)
+            if not rest or len(names) == 1 or self.late:
+                continue
+            start = replace(patient, done=rest)
+            try:
+                lean = self._applied(start, ())
+            except (SurgeryError, CheckError, ModelCrash, ValueError, RuntimeError):
+                continue
+            if lean is not None and lean.diagnosis.healthy:
+                return self._pruned(lean)
+        return patient
+
+    # -- proof
+
+    def _proof(self, patient: Patient) -> Proof:
+        """All rules, the total, and equal-seed training."""
+        comparable = patient.loss is self.loss
+        exact = all(r.safety == "exact" for r in patient.done)
+        before: tuple[float, ...] = ()
+        after: tuple[float, ...] = ()
+        said: Outcome = "no effect"
+        if not exact or not _same_rules(self.before, patient.diagnosis):
+            if self.losses is None:
+                self.losses = self._trained(self._copy())
+            before, after = self.losses, self._trained(patient)
+            said = compared(before, after, comparable)
+        return Proof(
+            self.before.codes(), patient.diagnosis.codes(), total_of(self.before), total_of(patient.diagnosis),
+            before, after, comparable, said,
+        )  # fmt: skip
+
+    def _trained(self, patient: Patient) -> tuple[float, ...]:
+        model, optimizer = copy.deepcopy((patient.model, patient.optimizer))
+        seconds = max(1.0, (self.deadline - time.perf_counter()) / 6)
+        return training(model, self.batch, patient.loss, optimizer, self.steps, self.seed, seconds)
+
+    def _outcome(self, patient: Patient, proof: Proof | None, reason: str) -> Cured:
+        prescription = Prescription(patient.done, fingerprint(self.model) if patient.done else {})
+        advice = tuple(
+            {r.cure: r for f in self.before.walk() if f.severity != "note" for r in f.remedies if r.safety == "advice"}.values()
+        )
+        return Cured(
+            patient.model, patient.loss, prescription, self.before, patient.diagnosis, proof, patient.receipt,
+            tuple(self.attempts), advice, reason,
+        )  # fmt: skip
+
+
+def _same_rules(before: Diagnosis, after: Diagnosis) -> bool:
+    return before.codes() == after.codes()
+
+
+def _helps(one: Patient, other: Patient) -> bool:
+    """Whether one patient is clearly better off than another."""
+    (a, x), (b, y) = one.burden, other.burden
+    return a < b or (a == b and x < 0.8 * y - 0.1)
+
+
+def _refused(proof: Proof) -> str:
+    if proof.training == "worse":
+        return "healed, but trains worse than before"
+    if not proof.towards_zero:
+        return "healed, but the total moved away from 0 decades"
+    return "healed, but nothing shows that it trains better"
+
+
+def _left(patient: Patient, before: Patient) -> str:
+    codes = " ".join(patient.diagnosis.codes())
+    return f"leaves {codes}" + ("" if _helps(patient, before) else ", no better")
