@@ -6,6 +6,7 @@ leaves a trace in the process: the random generators are put back.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 import warnings
@@ -18,23 +19,37 @@ from unvanish.probes import calls
 from unvanish.types import Outcome
 
 RATE = 1e-3  # Adam's, where the user has no optimizer
-CLOSE = 0.05  # of the first loss: differences below it are chance
+RATES = (1.0, 10.0)  # times its own rate: each model is trained at both, and its better one counts
+CLOSE = 0.1  # of the first loss: differences below it are chance
 
 
 def training(
     model: nn.Module, batch: Any, loss: Any, optimizer: Any = None, steps: int = 60, seed: int = 0, seconds: float = 30.0
 ) -> tuple[float, ...]:
-    """The loss before each of so many steps, and after the last; NaN from where it is not finite.
+    """The loss before each of so many steps, and after the last, at the better one of two learning rates.
 
-    Trains `model` in place (pass a copy). Stops after `seconds`, but not before 5 steps.
+    Copies are trained, with the optimizer's kind and settings, at its rate and at ten times that; what cannot be
+    finished in `seconds` stops early, but not before 5 steps. The losses end where one is not finite.
     """
+    runs = []
+    for factor in RATES:
+        net, held = copy.deepcopy((model, optimizer))
+        held = held if held is not None else _adam(net)
+        for group in held.param_groups:
+            group["lr"] = group["lr"] * factor
+        runs.append(_run(net, batch, loss, held, steps, seed, seconds / len(RATES)))
+    return min(runs, key=lambda losses: (not _finite(losses), _reached(losses) if _finite(losses) else -len(losses)))
+
+
+def _run(
+    model: nn.Module, batch: Any, loss: Any, held: Any, steps: int, seed: int, seconds: float
+) -> tuple[float, ...]:
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     losses: list[float] = []
     started = time.perf_counter()
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        held = optimizer if optimizer is not None else _adam(model)
         for step in range(steps + 1):
             held.zero_grad(set_to_none=True)
             try:
@@ -65,7 +80,7 @@ def _loss(model: nn.Module, batch: Any, loss: Any) -> torch.Tensor:
 def compared(before: tuple[float, ...], after: tuple[float, ...], comparable: bool = True) -> Outcome:
     """Which of two trainings went better, by what was reached at the same step.
 
-    Differences under 5 % of the loss at the start are no effect. Where the losses are different functions
+    Differences under a tenth of the loss at the start are no effect. Where the losses are different functions
     (`comparable` False) it is the share of its own first loss that each one lost.
     """
     steps = min(len(before), len(after))

@@ -327,9 +327,10 @@ class Search:
         )  # fmt: skip
 
     def _trained(self, patient: Patient) -> tuple[float, ...]:
-        model, optimizer = copy.deepcopy((patient.model, patient.optimizer))
         seconds = max(1.0, (self.deadline - time.perf_counter()) / 6)
-        return training(model, self.batch, patient.loss, optimizer, self.steps, self.seed, seconds)
+        return training(
+            patient.model, self.batch, patient.loss, patient.optimizer, self.steps, self.seed, seconds
+        )
 
     def _outcome(self, patient: Patient, proof: Proof | None, reason: str) -> Cured:
         prescription = Prescription(patient.done, fingerprint(self.model) if patient.done else {})

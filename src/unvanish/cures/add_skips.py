@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.cures._anatomy import Anatomy, plainly
+from unvanish.cures._grafts import Skip
 from unvanish.cures._rewire import Calls, Rewire
 from unvanish.cures._surgery import Surgery, SurgeryError
 from unvanish.probes.families import ACTIVATIONS, LAYERS
@@ -35,6 +36,12 @@ SAFETY = "retrain"
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     """Every layer that feeds an activation and keeps its input's shape."""
     anatomy = Anatomy(trace)
+    attending = [anatomy.site(i) for i in anatomy.sites("attention") if anatomy.site(i).label in remedy.targets]
+    if attending:
+        paths = tuple(dict.fromkeys(str(anatomy.site(i).facts.get("module", "")) for i in anatomy.sites("attention")))
+        settings = {"branch": plainly(len(paths) ** -0.5)}
+        yield replace(remedy, targets=tuple(p for p in paths if p), parameters=settings, safety="retrain")
+        return
     shapes = {x.site: anatomy.site(x.site).facts.get("shape") for x in anatomy.layers}
     wanted = []
     for x, before in zip(anatomy.layers[1:], anatomy.layers, strict=False):
@@ -48,19 +55,29 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
 def apply(
     surgery: Surgery, targets: tuple[str, ...], *, branch: float = 0.0, identity: float = 1.0, learn: bool = True
 ) -> None:
-    """Skips past the layers of the weights `targets`; `learn` makes the branch's factor (or the gate) a parameter."""
+    """Skips past `targets`: weights stand for their layer and its activation, modules for themselves.
+
+    `learn` makes the branch's factor (or the gate) a parameter.
+    """
     gate = branch == 1.0 and identity == 0.0
     pairs: list[tuple[Tensor, Any, Any]] = []
     for name in targets:
-        weight = surgery.parameter(name)
-        owner = name.rpartition(".")[0]
+        whole = surgery.has(name)
+        owner = name if whole else name.rpartition(".")[0]
         factor: Any = identity if gate else branch
         if learn:
-            factor = nn.Parameter(torch.full((), factor, device=weight.device, dtype=weight.dtype))
+            device, dtype = surgery.like(owner)
+            factor = nn.Parameter(torch.full((), factor, device=device, dtype=dtype))
             surgery.register(owner, "gate" if gate else "branch", factor)
-        pairs.append((weight, branch, factor) if gate else (weight, factor, identity))
-    if not pairs:
+        factors = (branch, factor) if gate else (factor, identity)
+        if whole:
+            surgery.graft(name, Skip(*factors), "a skip past it")
+        else:
+            pairs.append((surgery.parameter(name), *factors))
+    if not targets:
         raise SurgeryError("add-skips: no targets")
+    if not pairs:
+        return
     spans = Spans(pairs)
     names = {*LAYERS, *ACTIVATIONS}
     surgery.graft("", Rewire(dict.fromkeys(names, spans)), f"skips past {len(pairs)} layers")
