@@ -1,7 +1,7 @@
 """A short training of two models from equal seeds, which is what a proof rests on.
 
-Notable: the batch is the same one at every step, the optimizer has the user's own kind and settings, and nothing of it
-leaves a trace in the process: the random generators are put back.
+Notable: the batch is the same one at every step, and nothing leaves a trace in the process: the random generators are
+put back.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from torch import nn
 from unvanish.probes import calls
 from unvanish.types import Outcome
 
-RATE = 1e-3  # Adam's, where the user has no optimizer
-RATES = (1.0, 10.0)  # times its own rate: each model is trained at both, and its better one counts
+RATES = (1e-3, 1e-2)  # of Adam: each model is trained at both, and its better one counts
 CLOSE = 0.1  # of the first loss: differences below it are chance
 
 
@@ -28,16 +27,14 @@ def training(
 ) -> tuple[float, ...]:
     """The loss before each of so many steps, and after the last, at the better one of two learning rates.
 
-    Copies are trained, with the optimizer's kind and settings, at its rate and at ten times that; what cannot be
-    finished in `seconds` stops early, but not before 5 steps. The losses end where one is not finite.
+    Copies are trained by Adam, whose steps do not depend on the scale of the loss, over the parameters that
+    `optimizer` holds (all without one); what cannot be finished in `seconds` stops early, but not before 5 steps. The
+    losses end where one is not finite.
     """
     runs = []
-    for factor in RATES:
+    for rate in RATES:
         net, held = copy.deepcopy((model, optimizer))
-        held = held if held is not None else _adam(net)
-        for group in held.param_groups:
-            group["lr"] = group["lr"] * factor
-        runs.append(_run(net, batch, loss, held, steps, seed, seconds / len(RATES)))
+        runs.append(_run(net, batch, loss, _adam(net, held, rate), steps, seed, seconds / len(RATES)))
     return min(runs, key=lambda losses: (not _finite(losses), _reached(losses) if _finite(losses) else -len(losses)))
 
 
@@ -66,10 +63,14 @@ def _run(
     return tuple(losses)
 
 
-def _adam(model: nn.Module) -> torch.optim.Optimizer:
-    wanted = [p for p in model.parameters() if p.requires_grad]
+def _adam(model: nn.Module, optimizer: Any, rate: float) -> torch.optim.Optimizer:
+    held = None if optimizer is None else {id(p) for group in optimizer.param_groups for p in group["params"]}
+    wanted = [p for p in model.parameters() if p.requires_grad and (held is None or id(p) in held)]
     sparse = any(getattr(m, "sparse", False) for m in model.modules())
-    return torch.optim.SGD(wanted, 1e-2) if sparse else torch.optim.Adam(wanted, RATE)
+    made = torch.optim.SGD(wanted, 10 * rate) if sparse else torch.optim.Adam(wanted, rate)
+    for name, hook in (optimizer._optimizer_step_pre_hooks if optimizer is not None else {}).items():
+        made._optimizer_step_pre_hooks[name] = hook  # a clipper is part of the treatment
+    return made
 
 
 def _loss(model: nn.Module, batch: Any, loss: Any) -> torch.Tensor:

@@ -112,8 +112,7 @@ def cure(
 
     The model itself is never changed; `cured.model` is a treated copy. `allow`: the kinds of remedies to try,
     "exact" and "retrain"; by default both on an untrained model, only "exact" on a trained one. `budget`: seconds
-    after which the best so far is taken. `steps`: of the equal-seed training in the proof, on this batch, with the
-    optimizer's own kind and settings (Adam without one). CheckError and ModelCrash as `check`; SurgeryError for a
+    after which the best so far is taken. `steps`: of the equal-seed training in the proof, by Adam on this batch. CheckError and ModelCrash as `check`; SurgeryError for a
     model that cannot be operated on (wrapped, compiled, scripted).
     """
     started = time.perf_counter()

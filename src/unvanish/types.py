@@ -290,7 +290,7 @@ class Proof:
     def towards_zero(self) -> bool:
         """Whether the total moved towards 0 decades, or is within the 3 nats that always train."""
         here, there = abs(self.total_after), abs(self.total_before)
-        return not here > max(1.31, there) or math.isnan(here)
+        return math.isnan(there) or math.isnan(here) or here <= max(1.31, there)
 
     @property
     def outcome(self) -> Outcome:

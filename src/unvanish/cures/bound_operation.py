@@ -96,6 +96,9 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     """The operation of the finding, where there is a way to bound it; what feeds a NaN's maker as well."""
     for target in remedy.targets:
         path, _ = split(target)
+        parent, _, kind = path.rpartition(".")
+        if kind == "masked_fill":  # a mask of -inf is right; the softmax of an empty row is not
+            path = f"{parent}.softmax".lstrip(".")
         if path.rpartition(".")[2] in BOUNDED:
             yield replace(remedy, targets=(path,), parameters={}, safety="retrain")
 

@@ -16,6 +16,9 @@ References: Saxe et al. 2014; Le et al. 2015 (IRNN); Arjovsky et al. 2016.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -24,9 +27,20 @@ from unvanish.cures._recurrent import CELLS, FUSED, full, once
 from unvanish.cures._surgery import Surgery, SurgeryError, descendants
 from unvanish.cures.chrono_bias import example
 from unvanish.cures.reinitialise import bias_of, orthogonal
-from unvanish.types import Case, Remedy
+from unvanish.types import Case, Remedy, Trace
 
 SAFETY = "retrain"
+
+
+def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
+    """The recurrences named; a cell written by hand with a ReLU gets the identity."""
+    inside = [
+        trace.sites[i].kind
+        for i in trace.where("node")
+        if any(trace.sites[i].path.startswith(split(t)[0]) for t in remedy.targets)
+    ]
+    settings = {"identity": True} if "relu" in inside else {}
+    yield replace(remedy, parameters=settings, safety="retrain")
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, gain: float = 1.0, identity: bool | None = None) -> None:

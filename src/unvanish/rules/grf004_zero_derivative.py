@@ -38,7 +38,7 @@ from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Trace
 
 NEEDS = ("step",)
 EXPLAINS = ("INI001", "DEP001", "ACT001", "ACT002", "ATT002", "REC001", "NRM002")
-ROUNDING = ("round", "sign", "floor", "ceil", "trunc", "heaviside")
+ROUNDING = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "clamp", "clip", "hardtanh")
 
 
 def check(trace: Trace) -> Iterable[Finding]:

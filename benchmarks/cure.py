@@ -1,0 +1,271 @@
+"""How many curable sick networks `unvanish.cure` heals, proven, beside what people do blindly.
+
+Run it with `python -m benchmarks.cure --split dev --sick 110`. The networks are those of the diagnosis benchmark; the
+test split is judged, never tuned on. "Cured": `check` finds nothing at or above a warning any more. "Worse" is
+measured here, by a training of its own (AdamW, 60 steps, another seed, the better of two rates), before and after.
+
+Beside it, on the same networks: ReLU in place of every activation with He's weights; BatchNorm behind every hidden
+layer; clipping to norm 1. Left out are faults that no change from outside can mend (`beyond`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import nn
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import nets
+from benchmarks.examination import prepare
+from benchmarks.nets import Sample, sample
+
+BEYOND = {
+    "GRF001": ("numpy", "list", "new tensor"),  # the numbers leave the graph in the user's own code
+    "GRF004": ("norm of one", "softmax of one", "clamp"),  # nothing of the input is left behind it
+    "NUM001": ("weight",),  # a stored NaN: restore a checkpoint
+}
+TOLERANCE = 0.15  # of the first loss: what two trainings may differ by
+
+
+@dataclass
+class Result:
+    """What became of one network."""
+
+    seed: int
+    family: str
+    fault: str
+    cured: bool = False
+    worse: bool = False
+    remedies: tuple[str, ...] = ()
+    seconds: float = math.nan
+    reason: str = ""
+    attempts: tuple[str, ...] = ()
+    losses: tuple[float, float] = (math.nan, math.nan)
+    blind: dict[str, tuple[bool, bool]] = field(default_factory=dict)  # (cured, worse)
+
+
+def beyond(example: Sample) -> bool:
+    """Whether this fault cannot be mended from outside."""
+    return example.description.get("mode") in BEYOND.get(str(example.fault), ())
+
+
+def treat(job: tuple[int, bool]) -> Result | None:
+    """Cure the network of a seed; None where it is beyond that."""
+    import unvanish
+
+    seed, others = job
+    example = sample(seed)
+    if beyond(example):
+        return None
+    result = Result(seed, example.family, str(example.fault))
+    started = time.perf_counter()
+    try:
+        cured = unvanish.cure(example.model, example.batch, example.loss, optimizer=example.optimizer)
+    except Exception as error:
+        result.reason = f"{type(error).__name__}: {error}"[:300]
+        return result
+    result.seconds = time.perf_counter() - started
+    result.cured = cured.success and bool(cured.prescription)
+    result.remedies = tuple(dict.fromkeys(r.cure for r in cured.prescription.remedies))
+    result.reason = cured.reason
+    result.attempts = tuple(f"{'+'.join(a.cures)}: {a.result}" for a in cured.attempts)
+    before = fall(example.model, example.batch, example.loss)
+    after = fall(cured.model, example.batch, cured.loss)
+    result.losses = (before[1], after[1])
+    result.worse = bool(cured.prescription) and is_worse(before, after, cured.loss is example.loss)
+    for name, change in BLIND.items() if others else ():
+        result.blind[name] = blindly(example, change, before)
+    return result
+
+
+Ends = tuple[float, float]  # the first loss and the last
+
+
+def fall(model: nn.Module, batch: Any, loss: Any, change: Callable[[list[Any]], Any] | None = None) -> Ends:
+    """The first and the last loss of a training, at the better of two rates; inf where it breaks."""
+    runs = [train(copy.deepcopy(model), batch, loss, rate, change) for rate in (1e-3, 1e-2)]
+    return min(runs, key=lambda ends: ends[1])
+
+
+def train(
+    model: nn.Module, batch: Any, loss: Any, rate: float, change: Callable[[list[Any]], Any] | None
+) -> Ends:
+    """Sixty steps of AdamW on one batch."""
+    from benchmarks.peers import objective
+
+    torch.manual_seed(12345)
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    sparse = any(getattr(m, "sparse", False) for m in model.modules())
+    optimizer = torch.optim.SGD(wanted, rate) if sparse else torch.optim.AdamW(wanted, rate)
+    first = last = math.nan
+    for step in range(61):
+        optimizer.zero_grad()
+        value, _, _ = objective(model, batch, loss)
+        last = float(value.detach())
+        first = last if step == 0 else first
+        if not math.isfinite(last) or not value.requires_grad:
+            return first, math.inf if not math.isfinite(last) else last
+        value.backward()
+        if change is not None:
+            change(wanted)
+        optimizer.step()
+    return first, last
+
+
+def is_worse(before: Ends, after: Ends, comparable: bool = True) -> bool:
+    """Whether clearly less of the loss went away; losses of different functions are compared by their share."""
+    if not math.isfinite(before[1]):
+        return False
+    if not math.isfinite(after[1]):
+        return True
+    if not comparable:
+        return after[1] / after[0] > before[1] / before[0] + TOLERANCE
+    return after[1] > before[1] + TOLERANCE * min(abs(before[0]), abs(after[0]))
+
+
+def blindly(example: Sample, change: Callable[[nn.Module], Any], before: Ends) -> tuple[bool, bool]:
+    """(cured, worse) after a blind change."""
+    import unvanish
+
+    model = copy.deepcopy(example.model)
+    try:
+        around = change(model)
+        found = unvanish.check(model, example.batch, example.loss, confirm=False)
+        return found.healthy, is_worse(before, fall(model, example.batch, example.loss, around))
+    except Exception:
+        return False, True
+
+
+@torch.no_grad()
+def relu_and_he(model: nn.Module) -> None:
+    """ReLU modules in place of all activation modules, He's weights, zero biases."""
+    kinds = (nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Hardtanh, nn.Softsign, nn.Mish, nn.SELU)
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, kinds):
+                setattr(module, name, nn.ReLU())
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def batch_norms(model: nn.Module) -> None:
+    """BatchNorm behind every linear layer and convolution but the last."""
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    for name, layer in layers[:-1]:
+        parent, _, leaf = name.rpartition(".")
+        norm = nn.BatchNorm2d(layer.out_channels) if isinstance(layer, nn.Conv2d) else nn.BatchNorm1d(layer.out_features)
+        setattr(model.get_submodule(parent), leaf, nn.Sequential(layer, norm))
+
+
+def clipping(model: nn.Module) -> Callable[[list[Any]], Any]:
+    """Clip to norm 1 before every step."""
+    return lambda parameters: torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+
+
+BLIND: dict[str, Callable[[nn.Module], Any]] = {
+    "ReLU + He": relu_and_he,
+    "BatchNorm": batch_norms,
+    "clip to 1": clipping,
+}
+
+
+def run(seeds: Sequence[int], others: bool, jobs: int) -> list[Result]:
+    """Every result that is not beyond cure, in the order of the seeds."""
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    todo = [(seed, others) for seed in seeds]
+    if jobs <= 1:
+        prepare()
+        return [r for r in map(treat, todo) if r is not None]
+    with multiprocessing.get_context("spawn").Pool(jobs, initializer=prepare) as pool:
+        found = list(
+            track(pool.imap_unordered(treat, todo), "curing", total=len(todo), console=Console(stderr=True))
+        )
+    return sorted((r for r in found if r is not None), key=lambda r: seeds.index(r.seed))
+
+
+def share(part: int, whole: int) -> str:
+    """A share in per cent."""
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def tables(results: list[Result]) -> list[Table]:
+    """The totals beside the blind treatments, and a row for each fault."""
+    n = len(results)
+    total = Table("treatment", "cured", "made worse", "median s", "median remedies", title=f"{n} curable sick networks")
+    times = [r.seconds for r in results if r.cured] or [math.nan]
+    counts = [len(r.remedies) for r in results if r.cured] or [0]
+    cured, worse = sum(r.cured for r in results), sum(r.worse for r in results)
+    total.add_row(
+        "unvanish.cure", share(cured, n), share(worse, n), f"{statistics.median(times):.2f}", f"{statistics.median(counts):g}"
+    )
+    for name in results[0].blind if results else ():
+        good, bad = sum(r.blind[name][0] for r in results), sum(r.blind[name][1] for r in results)
+        total.add_row(name, share(good, n), share(bad, n), "", "")
+    rows = Table("fault", "nets", "cured", "worse", "median s", "first choices", title="by fault")
+    for code in sorted({r.fault for r in results}):
+        own = [r for r in results if r.fault == code]
+        liked = Counter("+".join(r.remedies) for r in own if r.cured).most_common(3)
+        rows.add_row(
+            code, str(len(own)), share(sum(r.cured for r in own), len(own)), share(sum(r.worse for r in own), len(own)),
+            f"{statistics.median([r.seconds for r in own if r.seconds == r.seconds] or [math.nan]):.2f}",
+            ", ".join(f"{name} {count}" for name, count in liked),
+        )  # fmt: skip
+    return [total, rows]
+
+
+def main() -> int:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", choices=nets.SPLITS, default="dev")
+    parser.add_argument("--sick", type=int, default=1000, metavar="N")
+    parser.add_argument("--only", metavar="CODE", help="only this fault")
+    parser.add_argument("--seed", type=int, action="append")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--no-blind", action="store_true", help="only unvanish")
+    parser.add_argument("--show-failures", action="store_true")
+    parser.add_argument("--out", type=Path, metavar="results.json")
+    options = parser.parse_args()
+    seeds = options.seed or list(nets.seeds(options.split, options.sick, 0))
+    if options.only:
+        start = nets.SPLITS[options.split] + nets.CODES.index(options.only)
+        seeds = [start + len(nets.CODES) * i for i in range(options.sick)]
+    results = run(seeds, not options.no_blind, options.jobs)
+    console = Console()
+    for table in tables(results):
+        console.print(table)
+    for r in results if options.show_failures else ():
+        if not r.cured or r.worse:
+            console.print(
+                f"{r.seed} {r.fault} {r.family} cured={r.cured} worse={r.worse} {r.losses} {r.remedies} {r.reason}",
+                markup=False, highlight=False,
+            )  # fmt: skip
+            for line in r.attempts:
+                console.print(f"      {line}", markup=False, highlight=False)
+    if options.out:
+        options.out.write_text(json.dumps([asdict(r) for r in results], indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
