@@ -14,14 +14,16 @@ import typer
 
 from unvanish import __version__
 from unvanish.cli.check import check
+from unvanish.cli.cure import cure
+from unvanish.cli.demo import demo
 from unvanish.cli.errors import CallError, show, show_fault
-from unvanish.cli.pages import demo, explain, rules
+from unvanish.cli.pages import cures, explain, rules
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="unvanish",
-    help="Finds where a deep network loses its gradient, names the cause, and says what to do.",
+    help="Finds where a deep network loses its gradient, names the cause, and proves a cure.",
     epilog="Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 the call was wrong.",
     no_args_is_help=True,
     add_completion=False,
@@ -29,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (check, explain, rules, demo):
+for command in (check, cure, explain, rules, cures, demo):
     app.command()(command)
 
 

@@ -46,8 +46,8 @@ def check(
     settings = _settings(select, ignore, fail_on)
     _refuse_paths(html, json)
     with _stdout_kept(for_json=json == "-"):
-        subject = _subject(model, seed)
-        batch = _batch(subject, data, inputs or [], dtype or [], batch_size, seed)
+        subject = subject_of(model, seed)
+        batch = batch_of(subject, data, inputs or [], dtype or [], batch_size, seed)
         diagnosis = _diagnose(subject, batch, loss, settings, not no_confirm, seed)
     _write(diagnosis, html, json)
     level = settings.fail_on or "warning"
@@ -94,7 +94,8 @@ def _stdout_kept(for_json: bool) -> Iterator[None]:
         yield
 
 
-def _subject(text: str, seed: int) -> Subject:
+def subject_of(text: str, seed: int) -> Subject:
+    """What MODEL names."""
     import torch
 
     from unvanish.cli import model
@@ -103,7 +104,7 @@ def _subject(text: str, seed: int) -> Subject:
     return model.load(text)
 
 
-def _batch(
+def batch_of(
     subject: Subject, data: str | None, inputs: list[str], dtypes: list[str], size: int, seed: int
 ) -> Batch:
     """The batch of the call, else the one that came with the model, else the model's own random one."""
@@ -124,18 +125,23 @@ def _batch(
     return Batch(subject.batch)
 
 
+def loss_of(subject: Subject, batch: Batch, loss: str | None, seed: int) -> tuple[Any, tuple[str, ...]]:
+    """The loss of the call, else the one that came with the model; and all that is assumed."""
+    from unvanish.cli import loss as source
+
+    if loss is None:
+        return subject.loss, batch.assumptions
+    target = isinstance(batch.value, tuple) and len(batch.value) == 2
+    function, more = source.load(loss, target, seed)
+    return function, batch.assumptions + more
+
+
 def _diagnose(
     subject: Subject, batch: Batch, loss: str | None, settings: Config, confirm: bool, seed: int
 ) -> Diagnosis:
-    from unvanish.cli import loss as source
     from unvanish.cli.examine import examined
 
-    assumed = batch.assumptions
-    function: Any = subject.loss
-    if loss is not None:
-        target = isinstance(batch.value, tuple) and len(batch.value) == 2
-        function, more = source.load(loss, target, seed)
-        assumed += more
+    function, assumed = loss_of(subject, batch, loss, seed)
     unless = {} if confirm else {"confirm": False}
     return examined(subject, batch.value, function, settings, assumed, **unless)
 

@@ -1,4 +1,4 @@
-"""`explain`, `rules` and `demo`: the rules' own pages, settings and small models, shown."""
+"""`explain`, `rules` and `cures`: the pages and settings of the rules and the cures, shown."""
 
 from __future__ import annotations
 
@@ -10,32 +10,38 @@ import typer
 from unvanish.cli.errors import CallError, stoppable
 
 if TYPE_CHECKING:
-    from unvanish.registry import Rule
+    from unvanish.registry import Cure, Rule
 
-Code = Annotated[
-    str, typer.Argument(metavar="CODE", help="A rule's code or name; `unvanish rules` lists them.")
+Page = Annotated[
+    str, typer.Argument(metavar="NAME", help="A rule's code or name, or a cure's name.")
 ]
 
 
 @stoppable
-def explain(code: Code) -> None:
-    """Show the page of a rule."""
-    rule = _rule(code)
-    facts = [f"needs: {', '.join(sorted(rule.needs)) or 'nothing'}", f"settings: {_settings(rule) or 'none'}"]
-    if rule.explains:
-        facts.append(f"explains: {', '.join(sorted(rule.explains))}")
+def explain(name: Page) -> None:
+    """Show the page of a rule or a cure."""
+    from unvanish.registry import Rule
+
+    entry = _entry(name)
+    if isinstance(entry, Rule):
+        title = f"{entry.code} {entry.name}"
+        facts = [f"needs: {', '.join(sorted(entry.needs)) or 'nothing'}"]
+        facts += [f"explains: {', '.join(sorted(entry.explains))}"] if entry.explains else []
+    else:
+        title, facts = entry.name, [f"safety: {entry.safety}"]
+    facts.append(f"settings: {_settings(entry) or 'none'}")
     if not sys.stdout.isatty():
-        print(f"{rule.code} {rule.name}", *facts, "", rule.page, sep="\n")
+        print(title, *facts, "", entry.page, sep="\n")
         return
     from rich.console import Console
     from rich.markdown import Markdown
 
     console = Console(highlight=False)
-    console.print(f"[bold]{rule.code} {rule.name}[/]")
+    console.print(f"[bold]{title}[/]")
     for fact in facts:
         console.print(fact, style="dim", markup=False)
     console.print()
-    console.print(Markdown(rule.page), width=min(console.width, 100))
+    console.print(Markdown(entry.page), width=min(console.width, 100))
 
 
 @stoppable
@@ -60,51 +66,50 @@ def rules() -> None:
 
 
 @stoppable
-def demo(
-    code: Code = "ACT002",
-    healthy: Annotated[bool, typer.Option("--healthy", help="The model on which it is silent.")] = False,
-) -> None:
-    """Let a rule find its fault in a small model."""
-    import torch
+def cures() -> None:
+    """List the cures with their safety and settings."""
+    from unvanish import registry
 
-    from unvanish.cli.examine import examined
-    from unvanish.cli.model import Subject
-    from unvanish.config import Config
-    from unvanish.registry import report
+    found = list(registry.cures().values())
+    rows = [(c.name, c.safety, sentence(c), _settings(c)) for c in found]
+    if not sys.stdout.isatty():
+        for row in rows:
+            print(*row, sep="\t")
+        return
+    from rich.console import Console
+    from rich.table import Table
 
-    rule, which = _rule(code), "healthy" if healthy else "sick"
-    torch.manual_seed(0)
-    case = rule.case(which)
-    print(f"{rule.code} {rule.name}: the {which} model. {' '.join(case.story.split())}\n")
-    subject = Subject(f"the {which} model of {rule.code}", case.model, options=case.options)
-    diagnosis = examined(subject, case.batch, case.loss, Config())
-    report(".txt").print_report(diagnosis)
-    found = rule.code in diagnosis.codes("note")
-    if found is healthy:
-        did = "fired" if found else "stayed silent"
-        raise CallError(
-            f"{rule.code} {did} on its {which} model; that is a fault of the rule, please report it"
-        )
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for head in ("name", "safety", "does", "settings"):
+        table.add_column(head, no_wrap=head in ("name", "safety"))
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)
 
 
 def _row(rule: Rule) -> tuple[str, ...]:
     return rule.code, rule.name, sentence(rule), ", ".join(sorted(rule.needs)), _settings(rule)
 
 
-def sentence(rule: Rule) -> str:
-    """The first sentence of a rule's page."""
-    paragraph = " ".join(rule.page.partition("\n\n")[0].split())
+def sentence(entry: Rule | Cure) -> str:
+    """The first sentence of a page."""
+    paragraph = " ".join(entry.page.partition("\n\n")[0].split())
     return paragraph.partition(". ")[0].rstrip(".")
 
 
-def _rule(code: str) -> Rule:
-    from unvanish.registry import rule
+def _entry(name: str) -> Rule | Cure:
+    from unvanish import registry
 
+    table, rules = registry.cures(), registry.rules()
+    if name in table:
+        return table[name]
     try:
-        return rule(code)
+        return registry.rule(name)
     except KeyError as error:
-        raise CallError(error.args[0]) from error
+        near = registry.suggest(name, [*table, *rules, *(r.name for r in rules.values())])
+        text = f"no rule or cure {name!r}{near}; `unvanish rules` and `unvanish cures` list them"
+        raise CallError(text) from error
 
 
-def _settings(rule: Rule) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in rule.settings.items())
+def _settings(entry: Rule | Cure) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in entry.settings.items())

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from unvanish.cures._code import parameter
 from unvanish.cures._surgery import Surgery
 from unvanish.types import Case, Remedy, Trace
 
@@ -47,7 +48,7 @@ def _back(p: nn.Parameter, flag: bool) -> Callable[[], None]:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return [f"model.{name}.requires_grad_(False)" for name in remedy.targets[:6]]
+    return [f"{parameter(name)}.requires_grad_(False)" for name in remedy.targets[:6]]
 
 
 def case() -> tuple[Case, Remedy]:

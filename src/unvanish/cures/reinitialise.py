@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.cures._anatomy import Anatomy, Layer, plainly
+from unvanish.cures._code import several
 from unvanish.cures._surgery import Surgery, SurgeryError
 from unvanish.theory.activations import ALIASES, NAMES
 from unvanish.theory.initialisers import Start, start
@@ -133,13 +134,14 @@ def orthogonal(surgery: Surgery, rows: int, columns: int) -> Tensor:
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     gain, bias = remedy.parameters.get("gain", 1.0), remedy.parameters.get("bias", 0.0)
-    names = ", ".join(f"model.{n}" for n in remedy.targets[:4]) + (", ..." if len(remedy.targets) > 4 else "")
     method = remedy.parameters.get("method", "gaussian")
     line = f"    nn.init.normal_(w, std={gain:.4g} / w[0].numel() ** 0.5)"
     if method != "gaussian":
         line = f"    nn.init.orthogonal_(w, gain={gain:.4g})" + ("  # of the centre tap, zeros around it" if "delta" in method else "")
     biases = f"nn.init.normal_(b, std={bias:.4g})" if bias else "nn.init.zeros_(b)"
-    return [f"for w in ({names},):  # {len(remedy.targets)} weights", line, f"    # and each bias b: {biases}"]
+    return [f"for name in {several(remedy.targets)}:" if len(remedy.targets) <= 4 else f"names = {several(remedy.targets)}",
+            *([] if len(remedy.targets) <= 4 else ["for name in names:"]),
+            "    w = model.get_parameter(name)", line, f"    # and each bias b: {biases}"]  # fmt: skip
 
 
 def case() -> tuple[Case, Remedy]:

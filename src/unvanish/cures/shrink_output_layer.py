@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from unvanish.cures._anatomy import Anatomy, plainly
+from unvanish.cures._code import parameter
 from unvanish.cures._surgery import Surgery
 from unvanish.cures.reinitialise import bias_of
 from unvanish.types import Case, Remedy, Trace
@@ -53,7 +54,9 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, factor: float = 0.1) ->
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     name = remedy.targets[0] if remedy.targets else "head.weight"
-    return [f"model.{name}.data *= {remedy.parameters.get('factor', 0.1):.4g}", f"nn.init.zeros_(model.{name.replace('weight', 'bias')})"]
+    factor = remedy.parameters.get("factor", 0.1)
+    bias = parameter(name.replace("weight", "bias"))
+    return [f"{parameter(name)}.data *= {factor:.4g}", f"nn.init.zeros_({bias})"]
 
 
 def case() -> tuple[Case, Remedy]:

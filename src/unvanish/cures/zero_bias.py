@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from unvanish.cures._anatomy import Anatomy
+from unvanish.cures._code import parameter
 from unvanish.cures._surgery import Surgery
 from unvanish.types import Case, Remedy, Trace
 
@@ -35,7 +36,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return [f"nn.init.zeros_(model.{name})" for name in remedy.targets[:6]]
+    return [f"nn.init.zeros_({parameter(name)})" for name in remedy.targets[:6]]
 
 
 def case() -> tuple[Case, Remedy]:
