@@ -158,7 +158,18 @@ def blindly(example: Sample, change: Callable[[nn.Module], Any], before: Ends) -
 @torch.no_grad()
 def relu_and_he(model: nn.Module) -> None:
     """ReLU modules in place of all activation modules, He's weights, zero biases."""
-    kinds = (nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Hardtanh, nn.Softsign, nn.Mish, nn.SELU)
+    kinds = (
+        nn.Sigmoid,
+        nn.Tanh,
+        nn.GELU,
+        nn.SiLU,
+        nn.ELU,
+        nn.LeakyReLU,
+        nn.Hardtanh,
+        nn.Softsign,
+        nn.Mish,
+        nn.SELU,
+    )
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, kinds):
@@ -174,7 +185,11 @@ def batch_norms(model: nn.Module) -> None:
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     for name, layer in layers[:-1]:
         parent, _, leaf = name.rpartition(".")
-        norm = nn.BatchNorm2d(layer.out_channels) if isinstance(layer, nn.Conv2d) else nn.BatchNorm1d(layer.out_features)
+        norm = (
+            nn.BatchNorm2d(layer.out_channels)
+            if isinstance(layer, nn.Conv2d)
+            else nn.BatchNorm1d(layer.out_features)
+        )
         setattr(model.get_submodule(parent), leaf, nn.Sequential(layer, norm))
 
 
@@ -212,12 +227,18 @@ def share(part: int, whole: int) -> str:
 def tables(results: list[Result]) -> list[Table]:
     """The totals beside the blind treatments, and a row for each fault."""
     n = len(results)
-    total = Table("treatment", "cured", "made worse", "median s", "median remedies", title=f"{n} curable sick networks")
+    total = Table(
+        "treatment", "cured", "made worse", "median s", "median remedies", title=f"{n} curable sick networks"
+    )
     times = [r.seconds for r in results if r.cured] or [math.nan]
     counts = [len(r.remedies) for r in results if r.cured] or [0]
     cured, worse = sum(r.cured for r in results), sum(r.worse for r in results)
     total.add_row(
-        "unvanish.cure", share(cured, n), share(worse, n), f"{statistics.median(times):.2f}", f"{statistics.median(counts):g}"
+        "unvanish.cure",
+        share(cured, n),
+        share(worse, n),
+        f"{statistics.median(times):.2f}",
+        f"{statistics.median(counts):g}",
     )
     for name in results[0].blind if results else ():
         good, bad = sum(r.blind[name][0] for r in results), sum(r.blind[name][1] for r in results)
@@ -236,7 +257,9 @@ def tables(results: list[Result]) -> list[Table]:
 
 def main() -> int:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--split", choices=nets.SPLITS, default="dev")
     parser.add_argument("--sick", type=int, default=1000, metavar="N")
     parser.add_argument("--only", metavar="CODE", help="only this fault")

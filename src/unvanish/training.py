@@ -23,7 +23,13 @@ CLOSE = 0.1  # of the first loss: differences below it are chance
 
 
 def training(
-    model: nn.Module, batch: Any, loss: Any, optimizer: Any = None, steps: int = 60, seed: int = 0, seconds: float = 30.0
+    model: nn.Module,
+    batch: Any,
+    loss: Any,
+    optimizer: Any = None,
+    steps: int = 60,
+    seed: int = 0,
+    seconds: float = 30.0,
 ) -> tuple[float, ...]:
     """The loss before each of so many steps, and after the last, at the better one of two learning rates.
 
@@ -35,7 +41,9 @@ def training(
     for rate in RATES:
         net, held = copy.deepcopy((model, optimizer))
         runs.append(_run(net, batch, loss, _adam(net, held, rate), steps, seed, seconds / len(RATES)))
-    return min(runs, key=lambda losses: (not _finite(losses), _reached(losses) if _finite(losses) else -len(losses)))
+    return min(
+        runs, key=lambda losses: (not _finite(losses), _reached(losses) if _finite(losses) else -len(losses))
+    )
 
 
 def _run(
@@ -115,5 +123,7 @@ def trained(model: nn.Module, optimizer: Any = None) -> bool:
     """Whether a model shows signs of training: an optimizer with a state, or batch statistics that have counted."""
     if optimizer is not None and getattr(optimizer, "state", None):
         return True
-    counted = [m.num_batches_tracked for m in model.modules() if getattr(m, "num_batches_tracked", None) is not None]
+    counted = [
+        m.num_batches_tracked for m in model.modules() if getattr(m, "num_batches_tracked", None) is not None
+    ]
     return any(int(c) > 1 for c in counted if isinstance(c, torch.Tensor))

@@ -116,8 +116,8 @@ def cure(
     model that cannot be operated on (wrapped, compiled, scripted).
     """
     started = time.perf_counter()
-    allowed = _allowed(allow, model, optimizer)
     Surgery(model)  # refuses what must not be changed, before any work
+    allowed = _allowed(allow, model, optimizer)
     before = check(model, batch, loss, optimizer=optimizer, name=name)
     search = Search(model, batch, loss, optimizer, before, allowed, started + budget, steps, seed)
     found = search.run()
@@ -180,14 +180,18 @@ class Search:
             proof = self._proof(best)
             if proof.outcome == "better":
                 left = ", ".join(best.diagnosis.codes())
-                return self._outcome(best, proof, f"better, but {left} is still found; nothing tried heals it")
+                return self._outcome(
+                    best, proof, f"better, but {left} is still found; nothing tried heals it"
+                )
         return self._outcome(start, None, self._why_not())
 
     def _why_not(self) -> str:
         if self.late:
             return "the time ran out before anything proved itself; give it a larger budget"
         if self.attempts:
-            return f"none of the {len(self.attempts)} treatments tried healed the model without making it worse"
+            return (
+                f"none of the {len(self.attempts)} treatments tried healed the model without making it worse"
+            )
         if "retrain" not in self.allowed:
             return (
                 "the model looks trained, so only remedies that keep its function were considered, and none applies; "
@@ -231,7 +235,11 @@ class Search:
         for finding in sorted(found, key=lambda f: -SEVERITIES.index(f.severity)):
             for candidate in self._of(finding):
                 key = candidate.names
-                if key in seen or done & {*key} or not all(r.safety in self.allowed for r in candidate.remedies):
+                if (
+                    key in seen
+                    or done & {*key}
+                    or not all(r.safety in self.allowed for r in candidate.remedies)
+                ):
                     continue
                 seen.add(key)
                 yield candidate
@@ -242,7 +250,8 @@ class Search:
             if remedy.safety != "advice" and remedy.cure in table:
                 first = replace(remedy, safety=table[remedy.cure].safety)
                 rest = [
-                    Remedy(n, (), f"to fit what {remedy.cure} changed", table[n].safety) for n in FOLLOWED.get(remedy.cure, ())
+                    Remedy(n, (), f"to fit what {remedy.cure} changed", table[n].safety)
+                    for n in FOLLOWED.get(remedy.cure, ())
                 ]
                 yield Candidate((first, *rest))
         for names in GENERAL.get(finding.code, ()):
@@ -268,7 +277,9 @@ class Search:
     def _applied(self, patient: Patient, remedies: Iterable[Remedy]) -> Patient | None:
         """A fresh copy with everything done before, and these remedies, each planned on the copy as it then is."""
         fresh = self._copy()
-        surgery = Surgery(fresh.model, batch=self.batch, loss=self.loss, optimizer=fresh.optimizer, seed=self.seed)
+        surgery = Surgery(
+            fresh.model, batch=self.batch, loss=self.loss, optimizer=fresh.optimizer, seed=self.seed
+        )
         for remedy in patient.done:
             operate(surgery, remedy)
         done, diagnosis = list(patient.done), patient.diagnosis
@@ -287,7 +298,12 @@ class Search:
 
     def _checked(self, surgery: Surgery) -> Diagnosis:
         return check(
-            surgery.model, self.batch, surgery.loss, optimizer=surgery.optimizer, confirm=False, name=self.before.subject
+            surgery.model,
+            self.batch,
+            surgery.loss,
+            optimizer=surgery.optimizer,
+            confirm=False,
+            name=self.before.subject,
         )
 
     def _pruned(self, patient: Patient) -> Patient:
@@ -334,7 +350,13 @@ class Search:
     def _outcome(self, patient: Patient, proof: Proof | None, reason: str) -> Cured:
         prescription = Prescription(patient.done, fingerprint(self.model) if patient.done else {})
         advice = tuple(
-            {r.cure: r for f in self.before.walk() if f.severity != "note" for r in f.remedies if r.safety == "advice"}.values()
+            {
+                r.cure: r
+                for f in self.before.walk()
+                if f.severity != "note"
+                for r in f.remedies
+                if r.safety == "advice"
+            }.values()
         )
         return Cured(
             patient.model, patient.loss, prescription, self.before, patient.diagnosis, proof, patient.receipt,

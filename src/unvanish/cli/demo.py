@@ -10,14 +10,18 @@ from unvanish.cli.errors import CallError, stoppable
 
 Code = Annotated[
     str | None,
-    typer.Argument(metavar="[CODE]", help="A rule's code or name; without one, a deep network learns to read digits."),
+    typer.Argument(
+        metavar="[CODE]", help="A rule's code or name; without one, a deep network learns to read digits."
+    ),
 ]
 
 
 @stoppable
 def demo(
     code: Code = None,
-    healthy: Annotated[bool, typer.Option("--healthy", help="The model on which the rule is silent.")] = False,
+    healthy: Annotated[
+        bool, typer.Option("--healthy", help="The model on which the rule is silent.")
+    ] = False,
 ) -> None:
     """Plant a fault, find it, cure it, prove it."""
     if code is None:

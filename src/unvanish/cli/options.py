@@ -49,11 +49,16 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Samples of 
 NoConfirm = Annotated[bool, typer.Option("--no-confirm", help="Skip the experiments on copies.")]
 Seed = Annotated[int, typer.Option("--seed", help="For the weights and everything random.")]
 Out = Annotated[
-    Path | None, typer.Option("--out", metavar="PATH.yaml", help="Write the prescription, for unvanish.apply.")
+    Path | None,
+    typer.Option("--out", metavar="PATH.yaml", help="Write the prescription, for unvanish.apply."),
 ]
 Allow = Annotated[
     str | None,
-    typer.Option("--allow", metavar="KIND", help="exact, or retrain; a trained model is changed exactly by default."),
+    typer.Option(
+        "--allow", metavar="KIND", help="exact, or retrain; a trained model is changed exactly by default."
+    ),
 ]
-Budget = Annotated[float, typer.Option("--budget", min=1.0, metavar="SECONDS", help="When to take the best so far.")]
+Budget = Annotated[
+    float, typer.Option("--budget", min=1.0, metavar="SECONDS", help="When to take the best so far.")
+]
 Steps = Annotated[int, typer.Option("--steps", min=5, help="Of the training that proves it.")]

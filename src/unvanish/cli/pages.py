@@ -12,9 +12,7 @@ from unvanish.cli.errors import CallError, stoppable
 if TYPE_CHECKING:
     from unvanish.registry import Cure, Rule
 
-Page = Annotated[
-    str, typer.Argument(metavar="NAME", help="A rule's code or name, or a cure's name.")
-]
+Page = Annotated[str, typer.Argument(metavar="NAME", help="A rule's code or name, or a cure's name.")]
 
 
 @stoppable

@@ -28,7 +28,9 @@ def tell() -> None:
     torch.manual_seed(0)
     model = network()
     loss = torch.nn.CrossEntropyLoss()
-    print(f"A CNN of {LAYERS} sigmoid layers reads handwritten digits (8 x 8 pixels, {len(train[0])} images).\n")
+    print(
+        f"A CNN of {LAYERS} sigmoid layers reads handwritten digits (8 x 8 pixels, {len(train[0])} images).\n"
+    )
     print(f"1. Train it for {EPOCHS} epochs")
     print(f"   accuracy on unseen digits: {fit(model, train, test):.1%}; guessing gives 10 %\n")
     print("2. unvanish check\n")
@@ -42,7 +44,9 @@ def tell() -> None:
     print(f"\n4. Train the cured network, with the same code, for {EPOCHS} epochs")
     accuracy = fit(cured.model, train, test)
     print(f"   accuracy on unseen digits: {accuracy:.1%}")
-    print(f"\n{time.perf_counter() - started:.0f} s in all. On your own network: unvanish check, unvanish cure.")
+    print(
+        f"\n{time.perf_counter() - started:.0f} s in all. On your own network: unvanish check, unvanish cure."
+    )
 
 
 def network() -> Any:
@@ -66,7 +70,9 @@ def digits() -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise CallError("the digits come with scikit-learn; pip install 'unvanish[train]', or unvanish demo ACT002") from error
+        raise CallError(
+            "the digits come with scikit-learn; pip install 'unvanish[demo]', or unvanish demo ACT002"
+        ) from error
     images, classes = load_digits(return_X_y=True)
     x = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8)
     x = (x - x.mean()) / x.std()

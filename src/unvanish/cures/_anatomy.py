@@ -75,7 +75,9 @@ class Anatomy:
             seen.add(weight)
             found.append(self._layer(place, i, weight))
         if found:
-            found[-1] = Layer(**{**vars(found[-1]), "head": not found[-1].activation and self._last(found[-1])})
+            found[-1] = Layer(
+                **{**vars(found[-1]), "head": not found[-1].activation and self._last(found[-1])}
+            )
         return found
 
     def _last(self, layer: Layer) -> bool:

@@ -36,7 +36,9 @@ class Instead:
         self.name, self.settings = name, dict(settings)
         self.chosen = None if chosen is None else frozenset(chosen)
 
-    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(
+        self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         if self.chosen is not None and index not in self.chosen:
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
@@ -76,7 +78,9 @@ def replace_calls(
         scopes.setdefault((parent, kind), set()).add(index)
     for (parent, kind), indices in scopes.items():
         chosen = None if indices == set(range(len(indices))) else indices
-        surgery.graft(parent, Rewire({kind: Instead(name, settings, chosen)}), f"calls of {kind} become {name}")
+        surgery.graft(
+            parent, Rewire({kind: Instead(name, settings, chosen)}), f"calls of {kind} become {name}"
+        )
         count += len(indices)
     return count
 

@@ -14,7 +14,9 @@ def first(output: Any) -> Tensor | None:
     """The tensor that flows on: the output itself, or the first tensor of a tuple, list or dict."""
     if isinstance(output, Tensor):
         return output
-    items = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
+    items = (
+        output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
+    )
     return next((found for item in items if (found := first(item)) is not None), None)
 
 

@@ -22,7 +22,9 @@ class Unchanged:
     def __init__(self, index: int = 0) -> None:
         self.index = index
 
-    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(
+        self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         return args[0] if index == self.index else func(*args, **kwargs)
 
 
@@ -80,8 +82,8 @@ def take_away(surgery: Surgery, target: str, kind: str) -> None:
     if name == kind and surgery.has(parent) and _called(surgery, kind):
         replace_calls(surgery, (target,), "identity")
         return
-    if surgery.loss is None:
-        raise SurgeryError(f"no {kind} was found at {target or '(model)'}, and there is no loss function to look into")
+    if surgery.loss is None or not (name == kind or path in ("", "loss")):
+        raise SurgeryError(f"no {kind} was found at {target or '(model)'}, nor a loss function that calls it")
     surgery.replace_loss(Rewired(surgery.loss, {kind: Unchanged(index)}), f"its {kind} left out")
 
 

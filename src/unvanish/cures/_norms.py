@@ -8,7 +8,12 @@ from torch import Tensor, nn
 from unvanish.cures._surgery import SurgeryError
 
 KINDS = ("batch", "layer", "rms", "group")
-BATCH = {"linear": nn.BatchNorm1d, "conv1d": nn.BatchNorm1d, "conv2d": nn.BatchNorm2d, "conv3d": nn.BatchNorm3d}
+BATCH = {
+    "linear": nn.BatchNorm1d,
+    "conv1d": nn.BatchNorm1d,
+    "conv2d": nn.BatchNorm2d,
+    "conv3d": nn.BatchNorm3d,
+}
 
 
 class ChannelNorm(nn.GroupNorm):
@@ -42,7 +47,9 @@ def norm(layer: nn.Module, kind: str, groups: int = 8) -> nn.Module:
     if kind == "batch":
         return (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[spatial](size)
     if kind == "group" or (kind in ("layer", "rms") and spatial):
-        return nn.GroupNorm(max(g for g in range(1, groups + 1) if size % g == 0) if kind == "group" else 1, size)
+        return nn.GroupNorm(
+            max(g for g in range(1, groups + 1) if size % g == 0) if kind == "group" else 1, size
+        )
     if kind == "layer":
         return nn.LayerNorm(size)
     if kind == "rms":

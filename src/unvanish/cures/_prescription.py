@@ -41,7 +41,7 @@ class Prescription:
 
     @property
     def safety(self) -> str:
-        """"exact" where every remedy keeps the function, else "retrain"."""
+        """ "exact" where every remedy keeps the function, else "retrain"."""
         return "exact" if all(r.safety == "exact" for r in self.remedies) else "retrain"
 
     def yaml(self) -> str:
@@ -103,7 +103,11 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
     rows = [f"{n} {tuple(p.shape)}" for n, p in model.named_parameters(remove_duplicate=False)]
     rows += [f"{n} {type(m).__name__}" for n, m in model.named_modules() if n]
     digest = hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
-    return {"model": type(model).__name__, "parameters": sum(p.numel() for p in model.parameters()), "hash": digest}
+    return {
+        "model": type(model).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "hash": digest,
+    }
 
 
 def apply(
@@ -198,5 +202,9 @@ def _remedy(entry: Any, where: str) -> Remedy:
                 f"{where}: {chosen.name} has no parameter {name!r}{suggest(str(name), chosen.settings)}"
             )
     return Remedy(
-        chosen.name, tuple(map(str, targets)), str(entry.get("why", "")), entry.get("safety", "retrain"), parameters
+        chosen.name,
+        tuple(map(str, targets)),
+        str(entry.get("why", "")),
+        entry.get("safety", "retrain"),
+        parameters,
     )

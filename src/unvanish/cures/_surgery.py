@@ -127,7 +127,9 @@ class Surgery:
         try:
             return self.model.get_submodule(path)
         except AttributeError as error:
-            raise SurgeryError(f"the model has no module {path!r}; it does not fit this prescription") from error
+            raise SurgeryError(
+                f"the model has no module {path!r}; it does not fit this prescription"
+            ) from error
 
     def has(self, path: str) -> bool:
         """Whether there is a module at this path."""
@@ -197,11 +199,17 @@ class Surgery:
         """Put a module in the place of another one, wherever that is registered; hooks and mode move over."""
         old = self.module(path)
         if old is self.model:
-            raise SurgeryError(f"the model itself is a {type(old).__name__} and cannot be replaced from inside")
+            raise SurgeryError(
+                f"the model itself is a {type(old).__name__} and cannot be replaced from inside"
+            )
         new.train(old.training)
         for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
             vars(new)[kind].update(vars(old)[kind])
-        for kind in ("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs"):
+        for kind in (
+            "_forward_hooks_with_kwargs",
+            "_forward_hooks_always_called",
+            "_forward_pre_hooks_with_kwargs",
+        ):
             vars(new)[kind].update(vars(old)[kind])
         places = [(m, n) for m in list(self.model.modules()) for n, c in m._modules.items() if c is old]
         for owner, name in places:
@@ -271,10 +279,14 @@ class Surgery:
 
         self.note("loss", what, undo)
 
-    def around(self, name: str, before: Callable[[Any], None], after: Callable[[Any], None] | None = None) -> None:
+    def around(
+        self, name: str, before: Callable[[Any], None], after: Callable[[Any], None] | None = None
+    ) -> None:
         """Call `before` (and `after`) with the optimizer around each of its steps; needs an optimizer."""
         if self.optimizer is None:
-            raise SurgeryError(f"{name} works on the optimizer; pass it: apply(model, prescription, optimizer=...)")
+            raise SurgeryError(
+                f"{name} works on the optimizer; pass it: apply(model, prescription, optimizer=...)"
+            )
         handles = [self.optimizer.register_step_pre_hook(lambda o, args, kwargs: before(o))]
         if after is not None:
             handles.append(self.optimizer.register_step_post_hook(lambda o, args, kwargs: after(o)))
@@ -328,7 +340,9 @@ def _restore(tensor: Tensor, kept: Tensor) -> None:
 def refuse(model: Any) -> None:
     """SurgeryError for what must not be operated on, with the reason and the way out."""
     if not isinstance(model, nn.Module):
-        raise SurgeryError(f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself")
+        raise SurgeryError(
+            f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself"
+        )
     name = type(model).__name__
     for module in model.modules():
         kind = type(module).__name__
@@ -344,14 +358,20 @@ def refuse(model: Any) -> None:
                 f"torch.compile"
             )
         if isinstance(module, torch.jit.ScriptModule):
-            raise SurgeryError(f"{where} a ScriptModule, whose code is fixed; cure the module it was made from")
-        if "FullyShardedDataParallel" in kind or any("FSDPModule" in c.__name__ for c in type(module).__mro__):
+            raise SurgeryError(
+                f"{where} a ScriptModule, whose code is fixed; cure the module it was made from"
+            )
+        if "FullyShardedDataParallel" in kind or any(
+            "FSDPModule" in c.__name__ for c in type(module).__mro__
+        ):
             raise SurgeryError(f"{where} sharded by FSDP; cure the module before it is sharded")
     for n, p in model.named_parameters():
         if is_lazy(p):
             raise SurgeryError(f"the parameter {n} has no shape yet; run {name} once on a batch first")
         if p.is_meta:
-            raise SurgeryError(f"the parameter {n} is on the meta device and holds no numbers; materialise it first")
+            raise SurgeryError(
+                f"the parameter {n} is on the meta device and holds no numbers; materialise it first"
+            )
 
 
 def settings(function: Callable[..., Any]) -> dict[str, Any]:

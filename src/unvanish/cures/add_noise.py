@@ -51,4 +51,6 @@ def case() -> tuple[Case, Remedy]:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
     nn.init.constant_(net[0].weight, 0.1)
-    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy("add-noise", ("0.weight",), "twins", "retrain", {"std": 0.5})
+    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy(
+        "add-noise", ("0.weight",), "twins", "retrain", {"std": 0.5}
+    )

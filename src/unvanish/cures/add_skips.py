@@ -36,9 +36,13 @@ SAFETY = "retrain"
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     """Every layer that feeds an activation and keeps its input's shape."""
     anatomy = Anatomy(trace)
-    attending = [anatomy.site(i) for i in anatomy.sites("attention") if anatomy.site(i).label in remedy.targets]
+    attending = [
+        anatomy.site(i) for i in anatomy.sites("attention") if anatomy.site(i).label in remedy.targets
+    ]
     if attending:
-        paths = tuple(dict.fromkeys(str(anatomy.site(i).facts.get("module", "")) for i in anatomy.sites("attention")))
+        paths = tuple(
+            dict.fromkeys(str(anatomy.site(i).facts.get("module", "")) for i in anatomy.sites("attention"))
+        )
         settings = {"branch": plainly(len(paths) ** -0.5)}
         yield replace(remedy, targets=tuple(p for p in paths if p), parameters=settings, safety="retrain")
         return
@@ -53,7 +57,12 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
 
 
 def apply(
-    surgery: Surgery, targets: tuple[str, ...], *, branch: float = 0.0, identity: float = 1.0, learn: bool = True
+    surgery: Surgery,
+    targets: tuple[str, ...],
+    *,
+    branch: float = 0.0,
+    identity: float = 1.0,
+    learn: bool = True,
 ) -> None:
     """Skips past `targets`: weights stand for their layer and its activation, modules for themselves.
 
@@ -89,7 +98,9 @@ class Spans:
     def __init__(self, pairs: list[tuple[Tensor, Any, Any]]) -> None:
         self.pairs = pairs
 
-    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(
+        self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         weight = args[1] if len(args) > 1 else kwargs.get("weight")
         if isinstance(weight, nn.Parameter) and weight.ndim > 1:
             found = next((p for p in self.pairs if p[0] is weight), None)
@@ -129,4 +140,6 @@ def case() -> tuple[Case, Remedy]:
     batch = torch.randn(8, 8), torch.randint(0, 3, (8,))
     targets = tuple(f"layers.{i}.weight" for i in range(6))
     settings = {"branch": 1.0, "identity": 0.0}
-    return Case(Net(), batch, nn.CrossEntropyLoss()), Remedy("add-skips", targets, "an identity path", "exact", settings)
+    return Case(Net(), batch, nn.CrossEntropyLoss()), Remedy(
+        "add-skips", targets, "an identity path", "exact", settings
+    )

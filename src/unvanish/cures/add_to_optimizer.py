@@ -37,11 +37,15 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return ["optimizer = torch.optim.AdamW(model.parameters(), lr)  # all of them, after the model is complete"]
+    return [
+        "optimizer = torch.optim.AdamW(model.parameters(), lr)  # all of them, after the model is complete"
+    ]
 
 
 def case() -> tuple[Case, Remedy]:
     """A small net."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
-    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy("add-to-optimizer", ("0.weight",), "to learn")
+    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy(
+        "add-to-optimizer", ("0.weight",), "to learn"
+    )

@@ -50,7 +50,9 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
             raise SurgeryError(f"admin: {name} did not run on this batch")
         omega = max(1.0, total**0.5)
         stem = name.rpartition(".")[0]
-        beside = [n for n in (name, f"{stem}.bias") if any(n == k for k, _ in surgery.model.named_parameters())]
+        beside = [
+            n for n in (name, f"{stem}.bias") if any(n == k for k, _ in surgery.model.named_parameters())
+        ]
         scale(surgery, tuple(beside), 1 / omega, f"divided by {omega:.4g}")
         total += sizes[name]
 
@@ -64,4 +66,6 @@ def case() -> tuple[Case, Remedy]:
     """Sixteen post-norm blocks."""
     net, batch = example(post=True)
     targets = tuple(f"{i}.two.weight" for i in range(16))
-    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("admin", targets, "skips as strong as what came before")
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy(
+        "admin", targets, "skips as strong as what came before"
+    )

@@ -41,7 +41,9 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
 def apply(surgery: Surgery, targets: tuple[str, ...], *, rounds: int = 8) -> None:
     """Rescale in place; needs the surgery's batch. `targets`, where given, are the only weights touched."""
     if surgery.batch is None:
-        raise SurgeryError("backward-lsuv measures a batch; pass one: apply(model, prescription, batch=batch)")
+        raise SurgeryError(
+            "backward-lsuv measures a batch; pass one: apply(model, prescription, batch=batch)"
+        )
     total: dict[str, float] = {}
     named = dict(surgery.model.named_parameters())
     kept = {n: p.detach().clone() for n, p in named.items() if p.ndim > 1}

@@ -61,7 +61,10 @@ def _convert(surgery: Surgery, name: str, tensor: Tensor, dtype: torch.dtype) ->
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return ["with torch.autocast(device_type, dtype=torch.bfloat16):  # or model.to(torch.bfloat16)", "    loss = loss_fn(model(x), y)"]
+    return [
+        "with torch.autocast(device_type, dtype=torch.bfloat16):  # or model.to(torch.bfloat16)",
+        "    loss = loss_fn(model(x), y)",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

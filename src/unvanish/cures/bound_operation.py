@@ -84,11 +84,15 @@ class Bounded:
     def __init__(self, kind: str, epsilon: float) -> None:
         self.kind, self.epsilon = kind, epsilon
 
-    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(
+        self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         x, *rest = args
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return func(*args, **kwargs)
-        epsilon = max(self.epsilon, 10 * torch.finfo(x.dtype).eps if self.kind in ("acos", "asin", "atanh") else 0.0)
+        epsilon = max(
+            self.epsilon, 10 * torch.finfo(x.dtype).eps if self.kind in ("acos", "asin", "atanh") else 0.0
+        )
         return BOUNDED[self.kind](func, x, epsilon, rest, kwargs)
 
 
@@ -117,7 +121,13 @@ def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     kind = remedy.targets[0].rpartition(".")[2] if remedy.targets else "sqrt"
     eps = remedy.parameters.get("epsilon", 1e-6)
-    return [{"div": f"a / b.clamp_min({eps:g})", "exp": "torch.exp(x.clamp_max(44))", "softmax": "mask rows that have something left"}.get(kind, f"torch.{kind}(x.clamp_min({eps:g}))")]
+    return [
+        {
+            "div": f"a / b.clamp_min({eps:g})",
+            "exp": "torch.exp(x.clamp_max(44))",
+            "softmax": "mask rows that have something left",
+        }.get(kind, f"torch.{kind}(x.clamp_min({eps:g}))")
+    ]
 
 
 class Root(nn.Module):

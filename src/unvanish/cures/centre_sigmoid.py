@@ -56,10 +56,16 @@ def apply(
         weight = surgery.parameter(name)
         gain = math.sqrt(max(point.q - point.sb**2, 0.1 * point.q)) / reads if name in first else point.sw
         gain = 1 / math.sqrt(point.power) if name in last and name not in first else gain
-        method = "orthogonal" if depth > 20 and fits(weight, "orthogonal") and name not in first else "gaussian"
+        method = (
+            "orthogonal" if depth > 20 and fits(weight, "orthogonal") and name not in first else "gaussian"
+        )
         v = drawn(surgery, weight, gain, method).double()
         bias = bias_of(surgery, name)
-        c = surgery.normal(surgery.parameter(bias)).double() * (0.0 if name in last else point.sb) if bias else None
+        c = (
+            surgery.normal(surgery.parameter(bias)).double() * (0.0 if name in last else point.sb)
+            if bias
+            else None
+        )
         w = v * (2.0 if name in first else 4.0) / (2.0 if name in last else 1.0)
         surgery.fill(name, w.to(weight.dtype), "critical for tanh, rescaled for the sigmoid")
         if c is not None:
@@ -85,4 +91,6 @@ def case() -> tuple[Case, Remedy]:
     batch = torch.randn(8, 8), torch.randint(0, 3, (8,))
     names = tuple(f"{2 * i}.weight" for i in range(11))
     settings = {"first": ["0.weight"], "last": ["20.weight"], "depth": 10}
-    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("centre-sigmoid", names, "critical", "retrain", settings)
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy(
+        "centre-sigmoid", names, "critical", "retrain", settings
+    )

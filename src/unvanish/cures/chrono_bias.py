@@ -30,7 +30,10 @@ SAFETY = "retrain"
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     """The modules of the recurrences, over as many steps as the longest of them has."""
-    steps = [(str(trace.sites[i].facts["of"]), int(trace.sites[i].facts.get("steps", 0))) for i in trace.where("step")]
+    steps = [
+        (str(trace.sites[i].facts["of"]), int(trace.sites[i].facts.get("steps", 0)))
+        for i in trace.where("step")
+    ]
     longest = max((n for _, n in steps), default=0)
     names = remedy.targets or tuple(dict.fromkeys(name for name, _ in steps))
     if longest > 2 and names:
@@ -78,9 +81,15 @@ class Last(nn.Module):
 def example(kind: type[nn.RNNBase] = nn.LSTM) -> Case:
     """A recurrent net over 40 steps."""
     torch.manual_seed(0)
-    return Case(Last(kind(4, 16, batch_first=True)), (torch.randn(8, 40, 4), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss())  # type: ignore[arg-type]
+    return Case(
+        Last(kind(4, 16, batch_first=True)),
+        (torch.randn(8, 40, 4), torch.randint(0, 3, (8,))),
+        nn.CrossEntropyLoss(),
+    )  # type: ignore[arg-type]
 
 
 def case() -> tuple[Case, Remedy]:
     """PyTorch's default LSTM over 40 steps."""
-    return example(), Remedy("chrono-bias", ("core",), "memory as long as the sequence", "retrain", {"steps": 40})
+    return example(), Remedy(
+        "chrono-bias", ("core",), "memory as long as the sequence", "retrain", {"steps": 40}
+    )

@@ -36,11 +36,15 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, limit: float = 1.0, by:
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     limit = remedy.parameters.get("limit", 1.0)
-    return [f"torch.nn.utils.clip_grad_norm_(model.parameters(), {limit:g}, error_if_nonfinite=True)  # before optimizer.step()"]
+    return [
+        f"torch.nn.utils.clip_grad_norm_(model.parameters(), {limit:g}, error_if_nonfinite=True)  # before optimizer.step()"
+    ]
 
 
 def case() -> tuple[Case, Remedy]:
     """A linear classifier."""
     torch.manual_seed(0)
     batch = torch.randn(8, 8), torch.randint(0, 3, (8,))
-    return Case(nn.Linear(8, 3), batch, nn.CrossEntropyLoss()), Remedy("clip-gradient", (), "bounds the step", "exact", {"limit": 0.5})
+    return Case(nn.Linear(8, 3), batch, nn.CrossEntropyLoss()), Remedy(
+        "clip-gradient", (), "bounds the step", "exact", {"limit": 0.5}
+    )

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from unvanish.cures._anatomy import plainly
@@ -71,7 +70,10 @@ def apply(
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     alpha, beta = remedy.parameters.get("alpha", 1.0), remedy.parameters.get("beta", 1.0)
-    return [f"x = norm({alpha:.4g} * x + branch(x))", f"# weights of values, outputs and feed-forward parts: w.data *= {beta:.4g}"]
+    return [
+        f"x = norm({alpha:.4g} * x + branch(x))",
+        f"# weights of values, outputs and feed-forward parts: w.data *= {beta:.4g}",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:
@@ -80,4 +82,6 @@ def case() -> tuple[Case, Remedy]:
     weights = tuple(f"{i}.{k}.weight" for i in range(16) for k in ("one", "two"))
     ends = [f"{i}.two.{k}" for i in range(16) for k in ("weight", "bias")]
     settings = {"ends": ends, "alpha": 16**0.25, "beta": 64**-0.25}
-    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("deepnorm", weights, "a stronger skip", "retrain", settings)
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy(
+        "deepnorm", weights, "a stronger skip", "retrain", settings
+    )

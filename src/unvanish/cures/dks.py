@@ -52,7 +52,9 @@ class ShapedCall:
     def __init__(self, shape: tuple[float, ...], chosen: frozenset[int] | None) -> None:
         self.shape, self.chosen = shape, chosen
 
-    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(
+        self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         if self.chosen is not None and index not in self.chosen:
             return func(*args, **kwargs)
         alpha, beta, gamma, delta = self.shape
@@ -117,4 +119,6 @@ def case() -> tuple[Case, Remedy]:
     batch = torch.randn(16, 24), torch.randint(0, 3, (16,))
     targets, weights = tuple(str(2 * i + 1) for i in range(30)), [f"{2 * i}.weight" for i in range(1, 30)]
     settings = {"activation": "tanh", **vars(dks("tanh", 30)), "weights": weights}
-    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("dks", targets, "a shape for the depth", "retrain", settings)
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy(
+        "dks", targets, "a shape for the depth", "retrain", settings
+    )

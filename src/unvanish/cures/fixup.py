@@ -61,6 +61,11 @@ def code(remedy: Remedy) -> list[str]:
 def case() -> tuple[Case, Remedy]:
     """Sixteen unscaled blocks."""
     net, batch = example()
-    inner, ends = tuple(f"{i}.one.weight" for i in range(16)), [f"{i}.two.{k}" for i in range(16) for k in ("weight", "bias")]
+    inner, ends = (
+        tuple(f"{i}.one.weight" for i in range(16)),
+        [f"{i}.two.{k}" for i in range(16) for k in ("weight", "bias")],
+    )
     settings = {"ends": ends, "blocks": 16, "layers": 2}
-    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("fixup", inner, "steps that do not grow with depth", "retrain", settings)
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy(
+        "fixup", inner, "steps that do not grow with depth", "retrain", settings
+    )

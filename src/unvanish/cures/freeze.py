@@ -55,4 +55,6 @@ def case() -> tuple[Case, Remedy]:
     """A small net."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
-    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy("freeze", ("0.weight",), "on purpose", "exact")
+    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy(
+        "freeze", ("0.weight",), "on purpose", "exact"
+    )

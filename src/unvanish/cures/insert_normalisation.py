@@ -74,14 +74,18 @@ def apply(
         name = surgery.register(path, "norm", new)
         if exact:
             _norms.calibrate(new, seen[path])
-        surgery.graft(path, Then(new) if place == "after" else First(new), f"{type(new).__name__} {place} it ({name})")
+        surgery.graft(
+            path, Then(new) if place == "after" else First(new), f"{type(new).__name__} {place} it ({name})"
+        )
 
 
 def incoming(layer: nn.Module) -> int:
     """How many features a linear layer reads."""
     found = getattr(layer, "in_features", None)
     if found is None:
-        raise SurgeryError(f"a normalisation in front of a {type(layer).__name__} is not supported; use 'after'")
+        raise SurgeryError(
+            f"a normalisation in front of a {type(layer).__name__} is not supported; use 'after'"
+        )
     return int(found)
 
 
@@ -121,7 +125,11 @@ def code(remedy: Remedy) -> list[str]:
 def case() -> tuple[Case, Remedy]:
     """A small CNN whose first layers get a BatchNorm that changes nothing yet."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 3))
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 3)
+    )
     batch = torch.randn(8, 3, 8, 8), torch.randint(0, 3, (8,))
     settings = {"kind": "batch", "exact": True}
-    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("insert-normalisation", ("0", "2"), "size one", "exact", settings)
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy(
+        "insert-normalisation", ("0", "2"), "size one", "exact", settings
+    )

@@ -40,9 +40,13 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
         return
     for path in targets:
         if not surgery.has(path):
-            raise SurgeryError(f"keep-float32: the model has no module {path!r}; leave the targets out for all of it")
+            raise SurgeryError(
+                f"keep-float32: the model has no module {path!r}; leave the targets out for all of it"
+            )
         _, dtype = surgery.like(path)
-        for name, p in list(surgery.module(path).named_parameters()) + list(surgery.module(path).named_buffers()):
+        for name, p in list(surgery.module(path).named_parameters()) + list(
+            surgery.module(path).named_buffers()
+        ):
             if p.is_floating_point():
                 _convert(surgery, f"{path}.{name}", p, torch.float32)
         surgery.graft(path, Cast(torch.float32, dtype), "in float32 inside")
@@ -57,4 +61,6 @@ def case() -> tuple[Case, Remedy]:
     """A float16 net."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)).half()
-    return Case(net, (torch.randn(8, 8).half(), torch.randn(8, 3).half()), Close()), Remedy("keep-float32", (), "digits", "exact")
+    return Case(net, (torch.randn(8, 8).half(), torch.randn(8, 3).half()), Close()), Remedy(
+        "keep-float32", (), "digits", "exact"
+    )

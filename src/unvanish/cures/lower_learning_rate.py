@@ -42,4 +42,6 @@ def case() -> tuple[Case, Remedy]:
     """A linear classifier."""
     torch.manual_seed(0)
     batch = torch.randn(8, 8), torch.randint(0, 3, (8,))
-    return Case(nn.Linear(8, 3), batch, nn.CrossEntropyLoss()), Remedy("lower-learning-rate", (), "smaller steps", "exact")
+    return Case(nn.Linear(8, 3), batch, nn.CrossEntropyLoss()), Remedy(
+        "lower-learning-rate", (), "smaller steps", "exact"
+    )

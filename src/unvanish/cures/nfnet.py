@@ -34,7 +34,9 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     found = branches(trace)
     if found:
         settings = {"ends": [b.end[0] for b in found], "alpha": 0.2}
-        yield replace(remedy, targets=tuple(b.weights[0] for b in found), parameters=settings, safety="retrain")
+        yield replace(
+            remedy, targets=tuple(b.weights[0] for b in found), parameters=settings, safety="retrain"
+        )
 
 
 def apply(
@@ -67,11 +69,15 @@ def standardised(weight: torch.Tensor, gain: float) -> torch.Tensor:
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     alpha = remedy.parameters.get("alpha", 0.2)
-    return [f"x = x + {alpha:g} * f(x / (1 + l * {alpha:g} ** 2) ** 0.5)  # in block l, with standardised weights"]
+    return [
+        f"x = x + {alpha:g} * f(x / (1 + l * {alpha:g} ** 2) ** 0.5)  # in block l, with standardised weights"
+    ]
 
 
 def case() -> tuple[Case, Remedy]:
     """Sixteen unscaled blocks."""
     net, batch = example()
     first, ends = tuple(f"{i}.one.weight" for i in range(16)), [f"{i}.two.weight" for i in range(16)]
-    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("nfnet", first, "a stream of known size", "retrain", {"ends": ends})
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy(
+        "nfnet", first, "a stream of known size", "retrain", {"ends": ends}
+    )

@@ -43,7 +43,9 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     yield replace(remedy, parameters=settings, safety="retrain")
 
 
-def apply(surgery: Surgery, targets: tuple[str, ...], *, gain: float = 1.0, identity: bool | None = None) -> None:
+def apply(
+    surgery: Surgery, targets: tuple[str, ...], *, gain: float = 1.0, identity: bool | None = None
+) -> None:
     """Make the recurrences at `targets` orthogonal; `identity` forces or forbids the identity matrix."""
     try:
         modules = once(surgery, targets)
@@ -55,9 +57,15 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, gain: float = 1.0, iden
         relu = getattr(module, "nonlinearity", "tanh") == "relu" if identity is None else identity
         for name, p in list(module.named_parameters(recurse=False)):
             if name.startswith("weight_hh"):
-                blocks = [matrix(surgery, b, gain, relu) for b in torch.split(p.detach(), int(module.hidden_size))]
-                surgery.fill(full(path, name), torch.cat(blocks), "identity" if relu else f"orthogonal, gain {gain:g}")
-            elif name.startswith("bias_hh") and not isinstance(module, (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)):
+                blocks = [
+                    matrix(surgery, b, gain, relu) for b in torch.split(p.detach(), int(module.hidden_size))
+                ]
+                surgery.fill(
+                    full(path, name), torch.cat(blocks), "identity" if relu else f"orthogonal, gain {gain:g}"
+                )
+            elif name.startswith("bias_hh") and not isinstance(
+                module, (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
+            ):
                 surgery.fill(full(path, name), 0.0, "zero")
 
 
@@ -65,17 +73,21 @@ def by_hand(surgery: Surgery, targets: tuple[str, ...], gain: float, identity: b
     """The square linear layers of cells written by hand."""
     done = 0
     for target in targets:
-        path, _ = split(target)
-        for name, module in descendants(surgery.model, path if surgery.has(path) else ""):
+        path = split(target)[0].replace("(model)", "")
+        for name, module in descendants(surgery.model, path) if surgery.has(path) else ():
             if isinstance(module, nn.Linear) and module.in_features == module.out_features:
                 weight = full(name, "weight")
-                surgery.fill(weight, matrix(surgery, module.weight, gain, identity), f"orthogonal, gain {gain:g}")
+                surgery.fill(
+                    weight, matrix(surgery, module.weight, gain, identity), f"orthogonal, gain {gain:g}"
+                )
                 bias = bias_of(surgery, weight)
                 if bias:
                     surgery.fill(bias, 0.0, "zero")
                 done += 1
     if not done:
-        raise SurgeryError(f"orthogonal-recurrence: {', '.join(targets)} holds no recurrent or square linear layer")
+        raise SurgeryError(
+            f"orthogonal-recurrence: {', '.join(targets)} holds no recurrent or square linear layer"
+        )
 
 
 def matrix(surgery: Surgery, like: Tensor, gain: float, identity: bool) -> Tensor:
@@ -86,7 +98,10 @@ def matrix(surgery: Surgery, like: Tensor, gain: float, identity: bool) -> Tenso
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return ["for w in rnn.weight_hh_l0.data.split(rnn.hidden_size):", "    nn.init.orthogonal_(w)  # nn.init.eye_ for a ReLU"]
+    return [
+        "for w in rnn.weight_hh_l0.data.split(rnn.hidden_size):",
+        "    nn.init.orthogonal_(w)  # nn.init.eye_ for a ReLU",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -20,7 +20,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from unvanish.cures._anatomy import Anatomy
@@ -74,7 +73,11 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
         surgery.graft(last, Then(norm), f"a last norm behind it ({name})")
     if others:
         turn = Turned([w for norm in others if isinstance(w := getattr(norm, "weight", None), nn.Parameter)])
-        surgery.graft("", Rewire({**dict.fromkeys(NORMS, turn), "add": turn}), f"{len(others)} norms in front of their branches")
+        surgery.graft(
+            "",
+            Rewire({**dict.fromkeys(NORMS, turn), "add": turn}),
+            f"{len(others)} norms in front of their branches",
+        )
 
 
 class Turned:
@@ -83,7 +86,9 @@ class Turned:
     def __init__(self, weights: list[nn.Parameter]) -> None:
         self.weights = weights
 
-    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(
+        self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         read: dict[int, tuple[Tensor, Tensor]] = calls.memory.setdefault("read", {})
         given = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
         if any(w is a for w in self.weights for a in given):
@@ -97,11 +102,16 @@ class Turned:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return ["nn.TransformerEncoderLayer(..., norm_first=True)  # and a last norm behind the last layer", "x = x + branch(norm(x))  # in a class of your own"]
+    return [
+        "nn.TransformerEncoderLayer(..., norm_first=True)  # and a last norm behind the last layer",
+        "x = x + branch(norm(x))  # in a class of your own",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:
     """Sixteen post-norm blocks of a user's own."""
     net, batch = example(post=True)
     targets = tuple(f"{i}.norm" for i in range(16))
-    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("pre-normalisation", targets, "a free identity path")
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy(
+        "pre-normalisation", targets, "a free identity path"
+    )

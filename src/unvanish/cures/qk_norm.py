@@ -62,13 +62,17 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
             surgery.graft(path, Then(norm), f"RMSNorm behind it ({name})")
         else:
             parent = path.rpartition(".")[0]
-            surgery.graft(parent, Rewire({"scaled_dot_product_attention": Normed()}), "queries and keys normalised")
+            surgery.graft(
+                parent, Rewire({"scaled_dot_product_attention": Normed()}), "queries and keys normalised"
+            )
 
 
 class Normed:
     """Heads' queries and keys (..., T, D) of root mean square one."""
 
-    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(
+        self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         q, k, *rest = args
         return func(_unit(q), _unit(k), *rest, **kwargs)
 

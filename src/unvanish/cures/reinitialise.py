@@ -42,7 +42,9 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     """One remedy for each size: the layers the finding names, or all of them, and what each gain is."""
     anatomy = Anatomy(trace)
     wide = not remedy.targets or len(remedy.targets) >= EVERYWHERE or remedy.parameters.get("gain") == "auto"
-    chosen = anatomy.layers if wide else anatomy.before(remedy.targets, 3 if remedy.parameters.get("parts") else 1)
+    chosen = (
+        anatomy.layers if wide else anatomy.before(remedy.targets, 3 if remedy.parameters.get("parts") else 1)
+    )
     depth = len(anatomy.on_axis())
     groups: dict[tuple[float, float, str], list[str]] = {}
     for layer in chosen:
@@ -61,7 +63,11 @@ def size(layer: Layer, depth: int, layers: list[Layer]) -> tuple[float, float, s
         return plainly(gain), 0.0, "gaussian"
     ahead = _start(layer.activation, depth)
     if math.isfinite(layer.reads) and layer.reads > 0:
-        return plainly(math.sqrt(max(ahead.q - ahead.sb**2, 0.1 * ahead.q)) / layer.reads), plainly(ahead.sb), "gaussian"
+        return (
+            plainly(math.sqrt(max(ahead.q - ahead.sb**2, 0.1 * ahead.q)) / layer.reads),
+            plainly(ahead.sb),
+            "gaussian",
+        )
     if layer.source in ("", "norm"):
         return plainly(math.sqrt(max(ahead.q - ahead.sb**2, 0.1))) if layer.source else 1.0, 0.0, "gaussian"
     method = "gaussian"
@@ -76,7 +82,12 @@ def _start(kind: str, depth: int) -> Start:
 
 
 def apply(
-    surgery: Surgery, targets: tuple[str, ...], *, gain: float = 1.0, bias: float = 0.0, method: str = "gaussian"
+    surgery: Surgery,
+    targets: tuple[str, ...],
+    *,
+    gain: float = 1.0,
+    bias: float = 0.0,
+    method: str = "gaussian",
 ) -> None:
     """Fill the weights named by `targets`, and their biases."""
     if method not in METHODS:
@@ -84,7 +95,9 @@ def apply(
     for name in targets:
         weight = surgery.parameter(name)
         if weight.ndim < 2:
-            raise SurgeryError(f"reinitialise: {name} has shape {tuple(weight.shape)}, it is no layer's weight")
+            raise SurgeryError(
+                f"reinitialise: {name} has shape {tuple(weight.shape)}, it is no layer's weight"
+            )
         chosen = method if fits(weight, method) else "gaussian"
         surgery.fill(name, drawn(surgery, weight, gain, chosen), f"{chosen} weights of gain {gain:g}")
         other = bias_of(surgery, name)
@@ -137,7 +150,9 @@ def code(remedy: Remedy) -> list[str]:
     method = remedy.parameters.get("method", "gaussian")
     line = f"    nn.init.normal_(w, std={gain:.4g} / w[0].numel() ** 0.5)"
     if method != "gaussian":
-        line = f"    nn.init.orthogonal_(w, gain={gain:.4g})" + ("  # of the centre tap, zeros around it" if "delta" in method else "")
+        line = f"    nn.init.orthogonal_(w, gain={gain:.4g})" + (
+            "  # of the centre tap, zeros around it" if "delta" in method else ""
+        )
     biases = f"nn.init.normal_(b, std={bias:.4g})" if bias else "nn.init.zeros_(b)"
     return [f"for name in {several(remedy.targets)}:" if len(remedy.targets) <= 4 else f"names = {several(remedy.targets)}",
             *([] if len(remedy.targets) <= 4 else ["for name in names:"]),

@@ -29,14 +29,18 @@ SAFETY = "retrain"
 class Whole:
     """What is called on a tensor returns the tensor."""
 
-    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(
+        self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         return args[0]
 
 
 class Recorded:
     """Any operation, with gradients on."""
 
-    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(
+        self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         with torch.enable_grad():
             return func(*args, **kwargs)
 
@@ -48,7 +52,9 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
         path = "" if path == "(model)" else path
         while path and not surgery.has(path):
             path = path.rpartition(".")[0]
-        surgery.graft(path, Rewire({"detach": Whole(), "data": Whole(), "*": Recorded()}), "its cuts taken out")
+        surgery.graft(
+            path, Rewire({"detach": Whole(), "data": Whole(), "*": Recorded()}), "its cuts taken out"
+        )
 
 
 def code(remedy: Remedy) -> list[str]:

@@ -32,11 +32,15 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, kind: str = "softmax") 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     kind = remedy.parameters.get("kind", "softmax")
-    return [f"# return the logits: no {kind} at {', '.join(remedy.targets)}; for prediction torch.{kind}(model(x))"]
+    return [
+        f"# return the logits: no {kind} at {', '.join(remedy.targets)}; for prediction torch.{kind}(model(x))"
+    ]
 
 
 def case() -> tuple[Case, Remedy]:
     """A classifier that ends in a softmax."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3), nn.Softmax(-1))
-    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy("remove-softmax", ("3",), "logits")
+    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy(
+        "remove-softmax", ("3",), "logits"
+    )

@@ -64,7 +64,9 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, to: str = "gru", steps:
         raise SurgeryError(f"replace-cell: no cell {to!r}; use 'gru' or 'lstm'")
     plain = {p: m for p, m in once(surgery, targets).items() if isinstance(m, (nn.RNN, nn.RNNCell))}
     if not plain:
-        raise SurgeryError(f"replace-cell: {', '.join(targets)} holds no plain RNN; its cells are gated already")
+        raise SurgeryError(
+            f"replace-cell: {', '.join(targets)} holds no plain RNN; its cells are gated already"
+        )
     for path, old in plain.items():
         new = made(old, to)
         device, dtype = surgery.like(path)
@@ -104,7 +106,11 @@ def _draw(surgery: Surgery, new: nn.Module) -> None:
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     to = remedy.parameters.get("to", "gru").upper()
-    line = f"self.{full(remedy.targets[0], '').rstrip('.')} = nn.{to}(...)  # the arguments of nn.RNN" if remedy.targets else f"nn.{to}(...)"
+    line = (
+        f"self.{full(remedy.targets[0], '').rstrip('.')} = nn.{to}(...)  # the arguments of nn.RNN"
+        if remedy.targets
+        else f"nn.{to}(...)"
+    )
     steps = remedy.parameters.get("steps", 0)
     more = chrono_bias.code(Remedy("chrono-bias", (), "", "retrain", {"steps": steps})) if steps else []
     return [line, *more]
@@ -112,4 +118,10 @@ def code(remedy: Remedy) -> list[str]:
 
 def case() -> tuple[Case, Remedy]:
     """PyTorch's default tanh RNN over 40 steps."""
-    return example(nn.RNN), Remedy("replace-cell", ("core",), "a state carried past the nonlinearity", "retrain", {"to": "lstm", "steps": 40})
+    return example(nn.RNN), Remedy(
+        "replace-cell",
+        ("core",),
+        "a state carried past the nonlinearity",
+        "retrain",
+        {"to": "lstm", "steps": 40},
+    )

@@ -33,7 +33,9 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     found = branches(trace)
     if found:
         ends = tuple(dict.fromkeys(name for b in found for name in b.end))
-        yield replace(remedy, targets=ends, parameters={"scale": plainly(len(found) ** -0.5)}, safety="retrain")
+        yield replace(
+            remedy, targets=ends, parameters={"scale": plainly(len(found) ** -0.5)}, safety="retrain"
+        )
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, scale: float = 0.1) -> None:
@@ -47,11 +49,16 @@ _scale = scale
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     factor = remedy.parameters.get("scale", 0.1)
-    return [f"for p in (the {len(remedy.targets)} parameters that end the branches):", f"    p.data *= {factor:.4g}"]
+    return [
+        f"for p in (the {len(remedy.targets)} parameters that end the branches):",
+        f"    p.data *= {factor:.4g}",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:
     """Sixteen unscaled blocks."""
     net, batch = example()
     targets = tuple(f"{i}.two.{k}" for i in range(16) for k in ("weight", "bias"))
-    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("scale-branches", targets, "L^-1/2", "retrain", {"scale": 0.25})
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy(
+        "scale-branches", targets, "L^-1/2", "retrain", {"scale": 0.25}
+    )

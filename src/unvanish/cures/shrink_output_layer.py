@@ -38,8 +38,12 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
         own = trace.value(last.site, "weight_log")
         factor = 1.0 / max(1.0, float(trace.value(last.site, "forward_rms")))
         if own == own:  # no larger than a weight of unit gain
-            factor = min(factor, math.sqrt(last.fan_in / last.fan_out) / math.exp(own)) if last.bias else factor
-        yield replace(remedy, targets=(last.weight,), parameters={"factor": plainly(factor)}, safety="retrain")
+            factor = (
+                min(factor, math.sqrt(last.fan_in / last.fan_out) / math.exp(own)) if last.bias else factor
+            )
+        yield replace(
+            remedy, targets=(last.weight,), parameters={"factor": plainly(factor)}, safety="retrain"
+        )
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, factor: float = 0.1) -> None:
@@ -65,4 +69,6 @@ def case() -> tuple[Case, Remedy]:
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
     with torch.no_grad():
         net[2].weight.mul_(1000)
-    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy("shrink-output-layer", ("2.weight",), "huge logits", "retrain", {"factor": 0.001})
+    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy(
+        "shrink-output-layer", ("2.weight",), "huge logits", "retrain", {"factor": 0.001}
+    )

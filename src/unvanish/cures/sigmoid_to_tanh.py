@@ -42,16 +42,28 @@ def pairs(trace: Trace) -> tuple[list[str], list[str], list[str]]:
     anatomy = Anatomy(trace)
     by_site = {layer.site: layer for layer in anatomy.layers}
     before, behind, sites = [], [], []
-    nodes = [i for i in anatomy.nodes if anatomy.site(i).facts.get("family") in ("layer", "activation", "norm", "add", "recurrent")]
+    nodes = [
+        i
+        for i in anatomy.nodes
+        if anatomy.site(i).facts.get("family") in ("layer", "activation", "norm", "add", "recurrent")
+    ]
     for a, b, c in zip(nodes, nodes[1:], nodes[2:], strict=False):
-        if anatomy.site(b).kind == "sigmoid" and a in by_site and c in by_site and by_site[c].bias and by_site[a].kind == "linear" == by_site[c].kind:
+        if (
+            anatomy.site(b).kind == "sigmoid"
+            and a in by_site
+            and c in by_site
+            and by_site[c].bias
+            and by_site[a].kind == "linear" == by_site[c].kind
+        ):
             before.append(by_site[a].weight)
             behind.append(by_site[c].weight)
             sites.append(anatomy.site(b).label)
     return before, behind, sites
 
 
-def apply(surgery: Surgery, targets: tuple[str, ...], *, before: list[str] = [], behind: list[str] = []) -> None:  # noqa: B006
+def apply(
+    surgery: Surgery, targets: tuple[str, ...], *, before: list[str] = [], behind: list[str] = []
+) -> None:
     """Rewrite the sigmoids at `targets`, which lie between the weights `before` and `behind`, pair by pair."""
     if not len(targets) == len(before) == len(behind):
         raise SurgeryError("sigmoid-to-tanh: `before` and `behind` must name one weight for each target")
@@ -60,7 +72,9 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, before: list[str] = [],
     for name in behind:
         weight, bias = surgery.parameter(name), bias_of(surgery, name)
         if not bias:
-            raise SurgeryError(f"sigmoid-to-tanh: the layer of {name} has no bias, which has to take up the mean")
+            raise SurgeryError(
+                f"sigmoid-to-tanh: the layer of {name} has no bias, which has to take up the mean"
+            )
         shift = weight.detach().double().flatten(1).sum(1) / 2
         p = surgery.parameter(bias)
         surgery.fill(bias, (p.detach().double() + shift).to(p.dtype), "half the weights' sum added")
@@ -91,4 +105,6 @@ def case() -> tuple[Case, Remedy]:
     net = nn.Sequential(nn.Linear(8, 16), nn.Sigmoid(), nn.Linear(16, 16), nn.Sigmoid(), nn.Linear(16, 3))
     batch = torch.randn(8, 8), torch.randint(0, 3, (8,))
     settings = {"before": ["0.weight", "2.weight"], "behind": ["2.weight", "4.weight"]}
-    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("sigmoid-to-tanh", ("1", "3"), "mean zero", "exact", settings)
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy(
+        "sigmoid-to-tanh", ("1", "3"), "mean zero", "exact", settings
+    )

@@ -48,14 +48,20 @@ class Capped:
     def __init__(self, cap: float) -> None:
         self.cap = Cap(cap)
 
-    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(
+        self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         return func(self.cap(args[0]), *args[1:], **kwargs)
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     """Softmaxes among the targets, and layers."""
     anatomy = Anatomy(trace)
-    wanted = [s.label for i in anatomy.nodes if (s := anatomy.site(i)).label in remedy.targets and s.kind == "softmax"]
+    wanted = [
+        s.label
+        for i in anatomy.nodes
+        if (s := anatomy.site(i)).label in remedy.targets and s.kind == "softmax"
+    ]
     wanted += [x.module for x in anatomy.layers if x.label in remedy.targets]
     if wanted:
         yield replace(remedy, targets=tuple(wanted), safety="retrain")
@@ -68,7 +74,9 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, cap: float = 30.0) -> N
         if surgery.has(path):
             surgery.graft(path, Then(Cap(cap)), f"capped at {cap:g}")
         else:
-            surgery.graft(path.rpartition(".")[0], Rewire({"softmax": Capped(cap)}), f"softmax capped at {cap:g}")
+            surgery.graft(
+                path.rpartition(".")[0], Rewire({"softmax": Capped(cap)}), f"softmax capped at {cap:g}"
+            )
 
 
 def code(remedy: Remedy) -> list[str]:
@@ -83,4 +91,6 @@ def case() -> tuple[Case, Remedy]:
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
     with torch.no_grad():
         net[2].weight.mul_(1000)
-    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy("soft-cap", ("2",), "bounded")
+    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy(
+        "soft-cap", ("2",), "bounded"
+    )

@@ -67,7 +67,9 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, mean: Any = 0.0, std: A
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return [f"x = (x - {remedy.parameters.get('mean', 0.0)}) / {remedy.parameters.get('std', 1.0)}  # before the model, or in the dataset"]
+    return [
+        f"x = (x - {remedy.parameters.get('mean', 0.0)}) / {remedy.parameters.get('std', 1.0)}  # before the model, or in the dataset"
+    ]
 
 
 def case() -> tuple[Case, Remedy]:
@@ -75,4 +77,6 @@ def case() -> tuple[Case, Remedy]:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 3))
     batch = torch.rand(8, 16) * 255, torch.randint(0, 3, (8,))
-    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("standardise-input", (), "raw pixels", "retrain", {"mean": 127.5, "std": 73.6})
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy(
+        "standardise-input", (), "raw pixels", "retrain", {"mean": 127.5, "std": 73.6}
+    )

@@ -34,7 +34,9 @@ KINDS = ("round", "sign", "floor", "ceil", "trunc", "clamp", "hardtanh", "clip",
 class Through:
     """f(x) forward, x backward."""
 
-    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(
+        self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         out, x = func(*args, **kwargs), args[0]
         if not isinstance(x, Tensor) or not isinstance(out, Tensor) or not x.is_floating_point():
             return out
@@ -79,4 +81,6 @@ def case() -> tuple[Case, Remedy]:
     """A rounding in a user's own forward."""
     torch.manual_seed(0)
     batch = torch.randn(8, 8), torch.randint(0, 3, (8,))
-    return Case(Rounded(), batch, nn.CrossEntropyLoss()), Remedy("straight-through", ("round",), "a slope of one")
+    return Case(Rounded(), batch, nn.CrossEntropyLoss()), Remedy(
+        "straight-through", ("round",), "a slope of one"
+    )

@@ -39,10 +39,16 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
         kinds = {s.kind for s in named}
         named = [s for s in sites.values() if s.kind in kinds]
     if named:
-        yield replace(remedy, targets=tuple(s.label for s in named), parameters={"to": remedy.parameters.get("to", "relu")})
+        yield replace(
+            remedy,
+            targets=tuple(s.label for s in named),
+            parameters={"to": remedy.parameters.get("to", "relu")},
+        )
 
 
-def apply(surgery: Surgery, targets: tuple[str, ...], *, to: str = "relu", settings: dict[str, Any] | None = None) -> None:
+def apply(
+    surgery: Surgery, targets: tuple[str, ...], *, to: str = "relu", settings: dict[str, Any] | None = None
+) -> None:
     """Replace the activations at `targets` by the function `to`."""
     replace_calls(surgery, targets, to, settings)
 
@@ -71,4 +77,6 @@ def case() -> tuple[Case, Remedy]:
 
     batch = torch.randn(8, 16), torch.randint(0, 3, (8,))
     targets = ("sigmoid", "sigmoid[1]", "sigmoid[2]", "sigmoid[3]")
-    return Case(Net(), batch, nn.CrossEntropyLoss()), Remedy("swap-activation", targets, "a slope near one", "retrain", {"to": "relu"})
+    return Case(Net(), batch, nn.CrossEntropyLoss()), Remedy(
+        "swap-activation", targets, "a slope near one", "retrain", {"to": "relu"}
+    )

@@ -57,7 +57,9 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, to: str = "layer", grou
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return [f"# {len(remedy.targets)} BatchNorms become nn.LayerNorm(features), for images nn.GroupNorm(1, channels)"]
+    return [
+        f"# {len(remedy.targets)} BatchNorms become nn.LayerNorm(features), for images nn.GroupNorm(1, channels)"
+    ]
 
 
 def case() -> tuple[Case, Remedy]:
@@ -67,4 +69,6 @@ def case() -> tuple[Case, Remedy]:
     net = nn.Sequential(*parts, nn.Linear(24, 3))
     batch = torch.randn(32, 24), torch.randint(0, 3, (32,))
     targets = tuple(str(3 * i + 1) for i in range(30))
-    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("swap-normalisation", targets, "one sample at a time")
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy(
+        "swap-normalisation", targets, "one sample at a time"
+    )

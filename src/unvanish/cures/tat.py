@@ -61,7 +61,10 @@ def apply(
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     slope = remedy.parameters.get("slope", 0.4305)
-    return [f"x = F.leaky_relu(layer(x), {slope:.4g})", f"nn.init.orthogonal_(layer.weight, {leaky_gain(slope):.4g}); nn.init.zeros_(layer.bias)"]
+    return [
+        f"x = F.leaky_relu(layer(x), {slope:.4g})",
+        f"nn.init.orthogonal_(layer.weight, {leaky_gain(slope):.4g}); nn.init.zeros_(layer.bias)",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:
@@ -72,4 +75,6 @@ def case() -> tuple[Case, Remedy]:
     batch = torch.randn(16, 24), torch.randint(0, 3, (16,))
     targets, weights = tuple(str(2 * i + 1) for i in range(30)), [f"{2 * i}.weight" for i in range(30)]
     settings = {"slope": tat_slope(30), "weights": weights}
-    return Case(net, batch, nn.CrossEntropyLoss()), Remedy("tat", targets, "a slope for the depth", "retrain", settings)
+    return Case(net, batch, nn.CrossEntropyLoss()), Remedy(
+        "tat", targets, "a slope for the depth", "retrain", settings
+    )

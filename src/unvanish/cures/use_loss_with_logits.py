@@ -46,13 +46,17 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, kind: str = "sigmoid") 
         raise SurgeryError(f"use-loss-with-logits: no loss for {kind!r}; use one of {', '.join(KINDS)}")
     for target in targets:
         take_away(surgery, target, kind)
-    surgery.replace_loss(WithLogits(kind), f"cross-entropy with logits, in place of a squared error behind a {kind}")
+    surgery.replace_loss(
+        WithLogits(kind), f"cross-entropy with logits, in place of a squared error behind a {kind}"
+    )
 
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     kind = remedy.parameters.get("kind", "sigmoid")
-    loss = {"sigmoid": "nn.BCEWithLogitsLoss()", "softmax": "nn.CrossEntropyLoss()"}.get(kind, "nn.BCEWithLogitsLoss()  # of (2 * logits, (1 + y) / 2)")
+    loss = {"sigmoid": "nn.BCEWithLogitsLoss()", "softmax": "nn.CrossEntropyLoss()"}.get(
+        kind, "nn.BCEWithLogitsLoss()  # of (2 * logits, (1 + y) / 2)"
+    )
     return [f"loss_fn = {loss}  # and no {kind} in the model"]
 
 
@@ -61,4 +65,6 @@ def case() -> tuple[Case, Remedy]:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3), nn.Sigmoid())
     batch = torch.randn(8, 8), torch.randint(0, 2, (8, 3)).float()
-    return Case(net, batch, nn.MSELoss()), Remedy("use-loss-with-logits", ("3",), "no slope lost", "retrain", {"kind": "sigmoid"})
+    return Case(net, batch, nn.MSELoss()), Remedy(
+        "use-loss-with-logits", ("3",), "no slope lost", "retrain", {"kind": "sigmoid"}
+    )

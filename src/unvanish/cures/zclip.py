@@ -30,13 +30,18 @@ def apply(
 ) -> None:
     """Clip before every step of the surgery's optimizer."""
     if z <= 0 or not 0 < decay < 1 or warm_up < 2:
-        raise SurgeryError(f"zclip: z is {z} (above 0), decay {decay} (between 0 and 1), warm_up {warm_up} (2 or more)")
+        raise SurgeryError(
+            f"zclip: z is {z} (above 0), decay {decay} (between 0 and 1), warm_up {warm_up} (2 or more)"
+        )
     surgery.around("zclip", ZScoreClip(z, decay, warm_up))
 
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return ["# before optimizer.step(), with running mean m and deviation s of the gradient norm g:", "#   if (g - m) / s > 2.5: scale all gradients to m + 2.5**2 / ((g - m) / s) * s"]
+    return [
+        "# before optimizer.step(), with running mean m and deviation s of the gradient norm g:",
+        "#   if (g - m) / s > 2.5: scale all gradients to m + 2.5**2 / ((g - m) / s) * s",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -44,4 +44,6 @@ def case() -> tuple[Case, Remedy]:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
     nn.init.constant_(net[0].bias, -8.0)
-    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy("zero-bias", ("0.bias",), "units off")
+    return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy(
+        "zero-bias", ("0.bias",), "units off"
+    )

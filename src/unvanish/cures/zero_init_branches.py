@@ -42,7 +42,10 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return [f"for p in (the {len(remedy.targets)} parameters that end the branches):", "    nn.init.zeros_(p)"]
+    return [
+        f"for p in (the {len(remedy.targets)} parameters that end the branches):",
+        "    nn.init.zeros_(p)",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

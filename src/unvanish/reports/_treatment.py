@@ -44,7 +44,11 @@ def targets(remedy: Remedy) -> str:
 def rules_line(proof: Proof) -> str:
     """What the rules say now."""
     gone = [c for c in proof.codes_before if c not in proof.codes_after]
-    left = f"left: {', '.join(proof.codes_after)}" if proof.codes_after else "nothing at or above a warning is left"
+    left = (
+        f"left: {', '.join(proof.codes_after)}"
+        if proof.codes_after
+        else "nothing at or above a warning is left"
+    )
     return f"{', '.join(gone) or 'none'} gone; {left}"
 
 
@@ -67,7 +71,11 @@ def training_line(proof: Proof) -> str:
 
 def _span(losses: tuple[float, ...]) -> str:
     last = losses[-1]
-    return f"{number(losses[0])} to {number(last)}" if math.isfinite(last) else f"not finite from step {len(losses) - 1}"
+    return (
+        f"{number(losses[0])} to {number(last)}"
+        if math.isfinite(last)
+        else f"not finite from step {len(losses) - 1}"
+    )
 
 
 def name(cured: Cured) -> str:

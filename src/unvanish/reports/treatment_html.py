@@ -46,9 +46,22 @@ def _article(cured: Cured, level: int) -> Html:
         "header",
         tag("p", tag("b", "unvanish"), " cure", class_="uv-brand"),
         tag(f"h{level}", _treatment.name(cured)),
-        tag("div", tag("div", tag("p", word, class_="uv-pill"), tag("p", sentence[:1].upper() + sentence[1:] + ".", class_="uv-sentence")), class_="uv-hero"),
+        tag(
+            "div",
+            tag(
+                "div",
+                tag("p", word, class_="uv-pill"),
+                tag("p", sentence[:1].upper() + sentence[1:] + ".", class_="uv-sentence"),
+            ),
+            class_="uv-hero",
+        ),
     )
-    sections = [_change(cured, level + 1), _losses(cured.proof, level + 1), _prescription(cured, level + 1), _attempts(cured, level + 1)]
+    sections = [
+        _change(cured, level + 1),
+        _losses(cured.proof, level + 1),
+        _prescription(cured, level + 1),
+        _attempts(cured, level + 1),
+    ]
     footer = tag("footer", tag("p", f"unvanish {__version__}", class_="uv-quiet"))
     style = tag("style", Html(STYLE.read_text(encoding="utf-8") + EXTRA))
     return tag("div", style, tag("article", header, sections, footer), class_=f"uv uv-is-{WORDS[word]}")
@@ -62,7 +75,13 @@ def _change(cured: Cured, level: int) -> Html | None:
     def side(title: str, total: float, codes: tuple[str, ...]) -> Html:
         large = decades(total) if not math.isnan(total) else ", ".join(codes) or "healthy"
         unit = "decades, last hidden layer to first" if not math.isnan(total) else ""
-        return tag("div", tag("span", title), tag("b", large), tag("small", unit), tag("p", f"found: {', '.join(codes) or 'nothing'}"))
+        return tag(
+            "div",
+            tag("span", title),
+            tag("b", large),
+            tag("small", unit),
+            tag("p", f"found: {', '.join(codes) or 'nothing'}"),
+        )
 
     return tag(
         "section", tag(f"h{level}", "Before and after"),
@@ -126,7 +145,10 @@ def _prescription(cured: Cured, level: int) -> Html | None:
 
 def _pre(text: str) -> Html:
     """Preformatted text, line by line escaped."""
-    lines = [tag("span", clean(line.lstrip()), style=f"padding-left:{len(line) - len(line.lstrip())}ch") for line in text.splitlines()]
+    lines = [
+        tag("span", clean(line.lstrip()), style=f"padding-left:{len(line) - len(line.lstrip())}ch")
+        for line in text.splitlines()
+    ]
     return tag("pre", Html("\n".join(lines)), class_="uv-code")
 
 

@@ -42,7 +42,13 @@ def lines(cured: Cured, width: int = 80) -> list[Text]:
     word, sentence = _treatment.verdict(cured)
     out = hang([("unvanish cure: ", "bold")], _treatment.name(cured), width, 15, "bold")
     out += hang([(f"  {word}: ", STYLES[word])], clean(sentence), width, 4)
-    for block in (_prescription(cured, width), _proof(cured, width), _code(cured), _attempts(cured, width), _advice(cured, width)):
+    for block in (
+        _prescription(cured, width),
+        _proof(cured, width),
+        _code(cured),
+        _attempts(cured, width),
+        _advice(cured, width),
+    ):
         if block:
             out += [Text(), *block]
     return out
@@ -52,10 +58,18 @@ def _prescription(cured: Cured, width: int) -> list[Text]:
     steps = _treatment.steps(cured)
     out = [joined(("prescription", "bold"))] if steps else []
     for index, (first, run) in enumerate(steps, 1):
-        head = [f"  {index}. ", (clean(first.cure), "bold"), " (", (first.safety, SAFETIES[first.safety]), "): "]
+        head = [
+            f"  {index}. ",
+            (clean(first.cure), "bold"),
+            " (",
+            (first.safety, SAFETIES[first.safety]),
+            "): ",
+        ]
         out += hang(head, clean(first.why), width, 5)
         for remedy in run[:MOST]:
-            told = "; ".join(part for part in (_treatment.targets(remedy), _treatment.settings(remedy)) if part)
+            told = "; ".join(
+                part for part in (_treatment.targets(remedy), _treatment.settings(remedy)) if part
+            )
             out += hang([("     at ", "dim")], told, width, 8)
         out += [joined((f"     and {len(run) - MOST} more", "dim"))] if len(run) > MOST else []
     return out
@@ -66,7 +80,11 @@ def _proof(cured: Cured, width: int) -> list[Text]:
     if proof is None:
         return []
     out = [joined(("proof", "bold"))]
-    rows = (("rules", _treatment.rules_line(proof)), ("gradient", _treatment.total_line(proof)), ("training", _treatment.training_line(proof)))
+    rows = (
+        ("rules", _treatment.rules_line(proof)),
+        ("gradient", _treatment.total_line(proof)),
+        ("training", _treatment.training_line(proof)),
+    )
     for label, told in rows:
         out += hang([(f"  {label}: ", "cyan")], told, width, 4) if told else []
     if proof.losses_before and proof.losses_after:
@@ -76,7 +94,10 @@ def _proof(cured: Cured, width: int) -> list[Text]:
 
 def _curves(proof: Proof, width: int) -> list[Text]:
     """Both losses as sparklines on one scale, logarithmic where they are positive."""
-    both = [np.array([x for x in losses if math.isfinite(x)]) for losses in (proof.losses_before, proof.losses_after)]
+    both = [
+        np.array([x for x in losses if math.isfinite(x)])
+        for losses in (proof.losses_before, proof.losses_after)
+    ]
     known = np.concatenate(both)
     if not len(known):
         return []
@@ -84,14 +105,20 @@ def _curves(proof: Proof, width: int) -> list[Text]:
     ends = [min(float(c.min()) for c in both if len(c)), max(float(c.max()) for c in both if len(c))]
     cells = width - 14
     lines = [sparkline([*thinned(c, cells), *ends], cells + 2)[:-2] if len(c) else "not finite" for c in both]
-    return [joined(f"    {name:7}", (line, "bright_blue")) for name, line in zip(("before", "after"), lines, strict=True)]
+    return [
+        joined(f"    {name:7}", (line, "bright_blue"))
+        for name, line in zip(("before", "after"), lines, strict=True)
+    ]
 
 
 def _code(cured: Cured) -> list[Text]:
     if not cured.prescription:
         return []
     lines = cured.prescription.code().splitlines()
-    return [joined(("by hand, in PyTorch", "bold")), *(joined((f"  {clean_code(line)}", "dim")) for line in lines[:24])]
+    return [
+        joined(("by hand, in PyTorch", "bold")),
+        *(joined((f"  {clean_code(line)}", "dim")) for line in lines[:24]),
+    ]
 
 
 def clean_code(line: str) -> str:
@@ -106,7 +133,10 @@ def _attempts(cured: Cured, width: int) -> list[Text]:
     out = [joined((f"tried without success ({len(failed)})", "bold"))]
     for attempt in failed[:MOST]:
         out += hang([("  ", "dim"), f"{' + '.join(attempt.cures)}: "], clean(attempt.result), width, 6, "dim")
-    return [*out, *([joined((f"  and {plural(len(failed) - MOST, 'other')}", "dim"))] if len(failed) > MOST else [])]
+    return [
+        *out,
+        *([joined((f"  and {plural(len(failed) - MOST, 'other')}", "dim"))] if len(failed) > MOST else []),
+    ]
 
 
 def _advice(cured: Cured, width: int) -> list[Text]:
@@ -115,4 +145,8 @@ def _advice(cured: Cured, width: int) -> list[Text]:
         for remedy in cured.advice
         for line in hang([("  ", ""), (clean(remedy.cure), "cyan"), ": "], clean(remedy.why), width, 6)
     )
-    return [joined(("for a person to decide", "bold")), *shown] if cured.advice and not cured.before.healthy else []
+    return (
+        [joined(("for a person to decide", "bold")), *shown]
+        if cured.advice and not cured.before.healthy
+        else []
+    )

@@ -69,7 +69,9 @@ def check(trace: Trace, *, limit: float = 0.01) -> Iterable[Finding]:
     targets = _depth.labels(trace, worst)
     remedies = (
         Remedy("bfloat16", (), "the range of float32 in half the memory"),
-        Remedy("balance-losses", targets, "parts whose gradients are of like size fit into one window", "advice"),
+        Remedy(
+            "balance-losses", targets, "parts whose gradients are of like size fit into one window", "advice"
+        ),
         Remedy("keep-float32", targets, "the small parts in full precision", "exact"),
     )
     severity: Severity = "error" if share > 10 * limit else "warning"

@@ -101,8 +101,9 @@ class Field:
         return (sw**2 * joint + sb**2) / (sw**2 * self.power(q) + sb**2)
 
     def depth_scale(self, sw: float, sb: float = 0.0, start: float = 1.0) -> float:
-        """xi = 1/|ln chi|, layers over which ||d||^2 changes by e; inf at a critical point, 0 where q* is 0 or inf
-        and the slope there vanishes."""
+        """Xi = 1/|ln chi|, layers over which ||d||^2 changes by e; inf at a critical point, 0 where q* is 0 or inf
+        and the slope there vanishes.
+        """
         q = self.fixed_point(sw, sb, start)
         chi = self.chi(min(max(q, 1e-12), 1e12), sw)
         return math.inf if abs(math.log(chi)) < 1e-12 else 1 / abs(math.log(chi)) if chi > 0 else 0.0

@@ -66,14 +66,21 @@ def dks(activation: str, depth: int, zeta: float = 1.5) -> Shape:
         residual = _residual(phi, point, wanted)
         if np.abs(residual).max() < 1e-10:
             break
-        jacobian = np.stack([(_residual(phi, point + h, wanted) - residual) / 1e-6 for h in 1e-6 * np.eye(2)], 1)
+        jacobian = np.stack(
+            [(_residual(phi, point + h, wanted) - residual) / 1e-6 for h in 1e-6 * np.eye(2)], 1
+        )
         step = np.linalg.lstsq(jacobian, -residual, rcond=None)[0]
         scale = 1.0
-        while scale > 1e-4 and not np.abs(_residual(phi, point + scale * step, wanted)).max() < np.abs(residual).max():
+        while (
+            scale > 1e-4
+            and not np.abs(_residual(phi, point + scale * step, wanted)).max() < np.abs(residual).max()
+        ):
             scale /= 2
         point = point + scale * step
     else:
-        raise ValueError(f"DKS found no shape of {activation} for {depth} layers; try a smooth function, or TAT")
+        raise ValueError(
+            f"DKS found no shape of {activation} for {depth} layers; try a smooth function, or TAT"
+        )
     return _shape(phi, point)
 
 
