@@ -1,11 +1,12 @@
 """How many curable sick networks `unvanish.cure` heals, proven, beside what people do blindly.
 
-Run it with `python -m benchmarks.cure --split dev --sick 110`. The networks are those of the diagnosis benchmark; the
-test split is judged, never tuned on. "Cured": `check` finds nothing at or above a warning any more. "Worse" is
-measured here, by a training of its own (AdamW, 60 steps, another seed, the better of two rates), before and after.
+Run it with `python -m benchmarks.cure --split dev --sick 110`. The networks are those of the diagnosis
+benchmark; the test split is judged, never tuned on. "Cured": `check` finds nothing at or above a warning any
+more. "Worse" is measured here, by a training of its own (AdamW, 60 steps, another seed, the better of two
+rates), before and after.
 
-Beside it, on the same networks: ReLU in place of every activation with He's weights; BatchNorm behind every hidden
-layer; clipping to norm 1. Left out are faults that no change from outside can mend (`beyond`).
+Beside it, on the same networks: ReLU in place of every activation with He's weights; BatchNorm behind every
+hidden layer; clipping to norm 1. Left out are faults that no change from outside can mend (`beyond`).
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def train(
 
 
 def is_worse(before: Ends, after: Ends, comparable: bool = True) -> bool:
-    """Whether clearly less of the loss went away; losses of different functions are compared by their share."""
+    """Whether clearly less of the loss went away; of different losses, their shares are compared."""
     if not math.isfinite(before[1]):
         return False
     if not math.isfinite(after[1]):
@@ -248,10 +249,13 @@ def tables(results: list[Result]) -> list[Table]:
         own = [r for r in results if r.fault == code]
         liked = Counter("+".join(r.remedies) for r in own if r.cured).most_common(3)
         rows.add_row(
-            code, str(len(own)), share(sum(r.cured for r in own), len(own)), share(sum(r.worse for r in own), len(own)),
+            code,
+            str(len(own)),
+            share(sum(r.cured for r in own), len(own)),
+            share(sum(r.worse for r in own), len(own)),
             f"{statistics.median([r.seconds for r in own if r.seconds == r.seconds] or [math.nan]):.2f}",
             ", ".join(f"{name} {count}" for name, count in liked),
-        )  # fmt: skip
+        )
     return [total, rows]
 
 
@@ -280,9 +284,13 @@ def main() -> int:
     for r in results if options.show_failures else ():
         if not r.cured or r.worse:
             console.print(
-                f"{r.seed} {r.fault} {r.family} cured={r.cured} worse={r.worse} {r.losses} {r.remedies} {r.reason}",
-                markup=False, highlight=False,
-            )  # fmt: skip
+                f"{r.seed} {r.fault} {r.family} cured={r.cured} worse={r.worse}",
+                r.losses,
+                r.remedies,
+                r.reason,
+                markup=False,
+                highlight=False,
+            )
             for line in r.attempts:
                 console.print(f"      {line}", markup=False, highlight=False)
     if options.out:

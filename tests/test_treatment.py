@@ -1,4 +1,6 @@
-"""`cure`: every rule's sick model is healed and proven, nobody's model is touched, and failure is told honestly."""
+"""`cure`: every rule's sick model is healed and proven, nobody's model is touched, and failure is told
+honestly.
+"""
 
 from __future__ import annotations
 
@@ -183,7 +185,7 @@ def test_wrapped_models_are_refused_with_the_way_out() -> None:
 def test_wrong_calls_are_named() -> None:
     with pytest.raises(CheckError, match="allow holds"):
         unvanish.cure(sigmoid_net(2), batch(), CE, allow="everything")
-    with pytest.raises(SurgeryError, match="not a torch.nn.Module"):
+    with pytest.raises(SurgeryError, match=r"not a torch\.nn\.Module"):
         unvanish.cure("net", batch(), CE)
 
 

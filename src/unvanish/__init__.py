@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cured", "Diagnosis", "Finding", "Prescription", "Proof", "Remedy", "Site", "Trace", "__version__", "apply",
-    "assert_healthy", "check", "cure",
+    "Cured", "Diagnosis", "Finding", "Prescription", "Proof", "Remedy", "Site", "Trace", "__version__",
+    "apply", "assert_healthy", "check", "cure",
 ]  # fmt: skip
 
 _HOMES = {

@@ -87,7 +87,7 @@ def rule(key: str) -> Rule:
 
 @dataclass(frozen=True)
 class Cure:
-    """One cure: its name, its documentation page, its settings, and how it is planned, applied and written."""
+    """One cure: its name, page and settings, and how it is planned, applied and written."""
 
     name: str
     module: ModuleType

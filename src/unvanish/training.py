@@ -1,7 +1,7 @@
 """A short training of two models from equal seeds, which is what a proof rests on.
 
-Notable: the batch is the same one at every step, and nothing leaves a trace in the process: the random generators are
-put back.
+Notable: the batch is the same one at every step, and nothing leaves a trace in the process: the random
+generators are put back.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def training(
     """The loss before each of so many steps, and after the last, at the better one of two learning rates.
 
     Copies are trained by Adam, whose steps do not depend on the scale of the loss, over the parameters that
-    `optimizer` holds (all without one); what cannot be finished in `seconds` stops early, but not before 5 steps. The
-    losses end where one is not finite.
+    `optimizer` holds (all without one); what cannot be finished in `seconds` stops early, but not before 5
+    steps. The losses end where one is not finite.
     """
     runs = []
     for rate in RATES:
@@ -120,7 +120,9 @@ def _reached(losses: tuple[float, ...]) -> float:
 
 
 def trained(model: nn.Module, optimizer: Any = None) -> bool:
-    """Whether a model shows signs of training: an optimizer with a state, or batch statistics that have counted."""
+    """Whether a model shows signs of training: an optimizer with a state, or batch statistics that have
+    counted.
+    """
     if optimizer is not None and getattr(optimizer, "state", None):
         return True
     counted = [

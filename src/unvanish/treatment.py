@@ -1,10 +1,10 @@
 """`cure`: the smallest set of remedies that proves itself, found by trying them on copies.
 
 Notable:
-- Candidates come from the findings, in the rules' own order; each is made concrete for the network as it is when its
-  turn comes, so a second remedy is planned on what the first one left.
-- A candidate is judged by all rules again and by the total; what heals is then trained for a few steps beside the
-  original, from the same seed. Whatever is worse in any of these is not returned.
+- Candidates come from the findings, in the rules' own order; each is made concrete for the network as it is
+  when its turn comes, so a second remedy is planned on what the first one left.
+- A candidate is judged by all rules again and by the total; what heals is then trained for a few steps beside
+  the original, from the same seed. Whatever is worse in any of these is not returned.
 - A trained model keeps its function: only `exact` remedies are tried there, unless the caller allows others.
 """
 
@@ -42,9 +42,10 @@ GENERAL: dict[str, tuple[tuple[str, ...], ...]] = {
     **dict.fromkeys(
         DEPTH,
         (
-            ("reinitialise",), ("backward-lsuv",), ("reinitialise", "backward-lsuv"), ("insert-normalisation",),
-            ("tat",), ("dks",), ("add-skips",), ("add-skips", "reinitialise"), ("scale-branches",),
-            ("zero-init-branches",), ("reinitialise", "insert-normalisation"), ("insert-normalisation", "add-skips"),
+            ("reinitialise",), ("backward-lsuv",), ("reinitialise", "backward-lsuv"),
+            ("insert-normalisation",), ("tat",), ("dks",), ("add-skips",), ("add-skips", "reinitialise"),
+            ("scale-branches",), ("zero-init-branches",), ("reinitialise", "insert-normalisation"),
+            ("insert-normalisation", "add-skips"),
         ),
     ),
     "INI003": (("reinitialise",),),
@@ -53,11 +54,14 @@ GENERAL: dict[str, tuple[tuple[str, ...], ...]] = {
     "ATT001": (("qk-norm",), ("reinitialise",)),
     "ATT002": (("pre-normalisation",), ("deepnorm",), ("reinitialise",), ("add-skips",), ("qk-norm",)),
     "REC001": (
-        ("chrono-bias",), ("orthogonal-recurrence",), ("chrono-bias", "orthogonal-recurrence"), ("replace-cell",),
-        ("standardise-input",), ("forget-gate-bias",),
+        ("chrono-bias",), ("orthogonal-recurrence",), ("chrono-bias", "orthogonal-recurrence"),
+        ("replace-cell",), ("standardise-input",), ("forget-gate-bias",),
     ),
     "REC002": (("orthogonal-recurrence",), ("replace-cell",)),
-    "OUT001": (("shrink-output-layer",), ("use-loss-with-logits",), ("shrink-output-layer", "use-loss-with-logits")),
+    "OUT001": (
+        ("shrink-output-layer",), ("use-loss-with-logits",),
+        ("shrink-output-layer", "use-loss-with-logits"),
+    ),
     "OUT003": (("shrink-output-layer",), ("reinitialise",)),
     "PRC001": (("bfloat16",), ("keep-float32",)),
     "PRC002": (("bfloat16",), ("keep-float32",)),
@@ -111,9 +115,10 @@ def cure(
     """Find the smallest set of remedies that heals the model on this batch, and prove it on a copy.
 
     The model itself is never changed; `cured.model` is a treated copy. `allow`: the kinds of remedies to try,
-    "exact" and "retrain"; by default both on an untrained model, only "exact" on a trained one. `budget`: seconds
-    after which the best so far is taken. `steps`: of the equal-seed training in the proof, by Adam on this batch. CheckError and ModelCrash as `check`; SurgeryError for a
-    model that cannot be operated on (wrapped, compiled, scripted).
+    "exact" and "retrain"; by default both on an untrained model, only "exact" on a trained one. `budget`:
+    seconds after which the best so far is taken. `steps`: of the equal-seed training in the proof, by Adam on
+    this batch. CheckError and ModelCrash as `check`; SurgeryError for a model that cannot be operated on
+    (wrapped, compiled, scripted).
     """
     started = time.perf_counter()
     Surgery(model)  # refuses what must not be changed, before any work
@@ -144,9 +149,17 @@ class Search:
     """The search for a prescription; `run` returns the outcome."""
 
     def __init__(
-        self, model: nn.Module, batch: Any, loss: Any, optimizer: Any, before: Diagnosis, allowed: frozenset[str],
-        deadline: float, steps: int, seed: int,
-    ) -> None:  # fmt: skip
+        self,
+        model: nn.Module,
+        batch: Any,
+        loss: Any,
+        optimizer: Any,
+        before: Diagnosis,
+        allowed: frozenset[str],
+        deadline: float,
+        steps: int,
+        seed: int,
+    ) -> None:
         self.model, self.batch, self.loss, self.optimizer = unwrapped(model), batch, loss, optimizer
         self.before, self.allowed, self.deadline = before, allowed, deadline
         self.steps, self.seed = steps, seed
@@ -194,8 +207,8 @@ class Search:
             )
         if "retrain" not in self.allowed:
             return (
-                "the model looks trained, so only remedies that keep its function were considered, and none applies; "
-                "allow 'retrain' to consider the others"
+                "the model looks trained, so only remedies that keep its function were considered, and none "
+                "applies; allow 'retrain' to consider the others"
             )
         return "what was found has no remedy that can be applied; the findings say what a person can do"
 
@@ -228,7 +241,9 @@ class Search:
         self.attempts.append(Attempt(tuple(dict.fromkeys(names)), result))
 
     def _candidates(self, patient: Patient) -> Iterator[Candidate]:
-        """From the findings, worst first: each rule's remedies in its order, then what helps such faults in general."""
+        """From the findings, worst first: each rule's remedies in its order, then what helps such faults in
+        general.
+        """
         seen: set[tuple[str, ...]] = set()
         done = {r.cure for r in patient.done}
         found = [f for f in patient.diagnosis.walk() if f.severity != "note"]
@@ -267,7 +282,9 @@ class Search:
         return Patient(model, optimizer, self.loss, (), Receipt(), self.before)
 
     def _try(self, patient: Patient, candidate: Candidate) -> Patient | None:
-        """The patient after a candidate, None (and a note) where it cannot be applied or the model then fails."""
+        """The patient after a candidate, None (and a note) where it cannot be applied or the model then
+        fails.
+        """
         try:
             return self._applied(patient, candidate.remedies)
         except (SurgeryError, CheckError, ModelCrash, ValueError, RuntimeError) as error:
@@ -275,7 +292,9 @@ class Search:
             return None
 
     def _applied(self, patient: Patient, remedies: Iterable[Remedy]) -> Patient | None:
-        """A fresh copy with everything done before, and these remedies, each planned on the copy as it then is."""
+        """A fresh copy with everything done before, and these remedies, each planned on the copy as it then
+        is.
+        """
         fresh = self._copy()
         surgery = Surgery(
             fresh.model, batch=self.batch, loss=self.loss, optimizer=fresh.optimizer, seed=self.seed
@@ -337,9 +356,15 @@ class Search:
             before, after = self.losses, self._trained(patient)
             said = compared(before, after, comparable)
         return Proof(
-            self.before.codes(), patient.diagnosis.codes(), total_of(self.before), total_of(patient.diagnosis),
-            before, after, comparable, said,
-        )  # fmt: skip
+            self.before.codes(),
+            patient.diagnosis.codes(),
+            total_of(self.before),
+            total_of(patient.diagnosis),
+            before,
+            after,
+            comparable,
+            said,
+        )
 
     def _trained(self, patient: Patient) -> tuple[float, ...]:
         seconds = max(1.0, (self.deadline - time.perf_counter()) / 6)
@@ -359,9 +384,17 @@ class Search:
             }.values()
         )
         return Cured(
-            patient.model, patient.loss, prescription, self.before, patient.diagnosis, proof, patient.receipt,
-            tuple(self.attempts), advice, reason,
-        )  # fmt: skip
+            patient.model,
+            patient.loss,
+            prescription,
+            self.before,
+            patient.diagnosis,
+            proof,
+            patient.receipt,
+            tuple(self.attempts),
+            advice,
+            reason,
+        )
 
 
 def _same_rules(before: Diagnosis, after: Diagnosis) -> bool:

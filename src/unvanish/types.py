@@ -261,10 +261,12 @@ Outcome = Literal["better", "no effect", "worse"]
 
 @dataclass(frozen=True)
 class Proof:
-    """A model before and after: all rules again, the total again, and a short training of both from equal seeds.
+    """A model before and after: all rules again, the total again, and a short training of both from equal
+    seeds.
 
-    `total_*`: decades from the loss to the input, NaN without a depth axis. `losses_*`: the training loss at every
-    step, of the same batch, optimizer and seed; `comparable` is False where the cure changed the loss itself.
+    `total_*`: decades from the loss to the input, NaN without a depth axis. `losses_*`: the training loss at
+    every step, of the same batch, optimizer and seed; `comparable` is False where the cure changed the loss
+    itself.
     """
 
     codes_before: tuple[str, ...]
@@ -314,8 +316,8 @@ class Attempt:
 class Cured:
     """The outcome of `cure`: a cured copy, the prescription, and the proof.
 
-    `model` is a copy with the prescription applied (a plain copy where nothing helped), `loss` the loss to train it
-    with. `proof` is None where nothing was wrong or nothing helped; `reason` says so in a sentence.
+    `model` is a copy with the prescription applied (a plain copy where nothing helped), `loss` the loss to
+    train it with. `proof` is None where nothing was wrong or nothing helped; `reason` says so in a sentence.
     """
 
     model: Any

@@ -1,4 +1,6 @@
-"""What holds for every cure: it can be applied, taken back exactly, copied, written down, and does what it claims."""
+"""What holds for every cure: it can be applied, taken back exactly, copied, written down, and does what it
+claims.
+"""
 
 from __future__ import annotations
 

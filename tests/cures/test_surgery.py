@@ -1,4 +1,6 @@
-"""Surgery on strange models: shared modules, half precision, wrapped models, functional calls, failures half-way."""
+"""Surgery on strange models: shared modules, half precision, wrapped models, functional calls, failures
+half-way.
+"""
 
 from __future__ import annotations
 

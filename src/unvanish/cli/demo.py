@@ -1,4 +1,4 @@
-"""`unvanish demo`: a fault, found and cured, in a small model of a rule, or the whole story on real digits."""
+"""`unvanish demo`: a fault found and cured in a small model of a rule, or the story on real digits."""
 
 from __future__ import annotations
 

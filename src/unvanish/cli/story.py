@@ -1,4 +1,5 @@
-"""The story that `unvanish demo` tells: a deep sigmoid CNN on handwritten digits, at chance; found, cured, trained.
+"""The story that `unvanish demo` tells: a deep sigmoid CNN on handwritten digits, at chance; found, cured,
+trained.
 
 Notable: nothing is prepared: the same code trains the network before and after the cure.
 """
@@ -91,9 +92,11 @@ def fit(model: Any, train: tuple[Any, Any], test: tuple[Any, Any]) -> float:
     optimizer = torch.optim.Adam(model.parameters(), RATE)
     x, y = train
     for _ in range(EPOCHS):
-        for chosen in torch.randperm(len(x)).split(BATCH):
+        order = torch.randperm(len(x))
+        for start in range(0, len(x), BATCH):
+            chosen = order[start : start + BATCH]
             optimizer.zero_grad()
-            functional.cross_entropy(model(x[chosen]), y[chosen]).backward()
+            torch.autograd.backward(functional.cross_entropy(model(x[chosen]), y[chosen]))
             optimizer.step()
     with torch.no_grad():
         return float((model(test[0]).argmax(1) == test[1]).float().mean())

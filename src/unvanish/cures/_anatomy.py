@@ -64,7 +64,7 @@ class Anatomy:
 
     @cached_property
     def layers(self) -> list[Layer]:
-        """Layers whose weight is a parameter and that were called once (or share it), the last one the head."""
+        """Layers whose weight is a parameter, called once (or sharing it); the last is the head."""
         found: list[Layer] = []
         seen: set[str] = set()
         for place, i in enumerate(self.nodes):
@@ -101,10 +101,21 @@ class Anatomy:
             normalised |= family == "norm"
         first = not any(self.site(j).facts.get("family") in ("layer", "norm") for j in self.nodes[:place])
         return Layer(
-            i, site.label, stem, site.kind, weight, bias, int(site.facts["fan_in"]), int(site.facts["fan_out"]),
-            int(site.facts["order"]), self._source(place), activation, normalised, self._input_rms(place) if first else math.nan,
+            i,
+            site.label,
+            stem,
+            site.kind,
+            weight,
+            bias,
+            int(site.facts["fan_in"]),
+            int(site.facts["fan_out"]),
+            int(site.facts["order"]),
+            self._source(place),
+            activation,
+            normalised,
+            self._input_rms(place) if first else math.nan,
             not site.facts.get("frozen", False),
-        )  # fmt: skip
+        )
 
     def _source(self, place: int) -> str:
         for j in reversed(self.nodes[:place]):
@@ -141,7 +152,7 @@ class Anatomy:
         return sorted(chosen.values(), key=lambda x: x.order)
 
     def on_axis(self) -> list[Layer]:
-        """The layers on the main depth axis, the output layer left out; every layer where there is no axis."""
+        """The layers on the main depth axis but the output layer; every layer where there is no axis."""
         axis = self.trace.depth()
         if axis is None:
             return [x for x in self.layers if not x.head]

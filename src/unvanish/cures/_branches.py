@@ -1,4 +1,4 @@
-"""Residual branches of a network, as its trace shows them: which layers they hold, and which one ends them."""
+"""Residual branches of a network, as its trace shows them: which layers they hold and which ends them."""
 
 from __future__ import annotations
 

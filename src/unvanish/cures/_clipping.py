@@ -2,9 +2,10 @@
 
 Notable:
 - Norms are summed in float64: gradients of 1e-23 do not vanish and gradients of 1e19 do not become infinite.
-  `torch.nn.utils.clip_grad_norm_` divides by an infinite norm there, which silently sets every gradient to zero.
-- A non-finite gradient is never scaled: that step is skipped (every `.grad` is set to None, which optimizers leave
-  alone), and the clipper's history does not see it.
+  `torch.nn.utils.clip_grad_norm_` divides by an infinite norm there, which silently sets every gradient to
+  zero.
+- A non-finite gradient is never scaled: that step is skipped (every `.grad` is set to None, which optimizers
+  leave alone), and the clipper's history does not see it.
 """
 
 from __future__ import annotations
@@ -126,14 +127,16 @@ class AdaptiveClip(Clipper):
 
 def _unit(t: Tensor, over: list[int]) -> Tensor:
     """Norms of the rows, in float64; of the whole tensor where it has one dimension."""
-    return torch.linalg.vector_norm(t, dim=over or None, keepdim=bool(over), dtype=torch.float64)
+    norm: Tensor = torch.linalg.vector_norm(t, dim=over or None, keepdim=bool(over), dtype=torch.float64)
+    return norm
 
 
 class ZScoreClip(Clipper):
-    """Norms that stand out of the run's own history, back to `z` deviations above its mean (ZClip; Kumar 2025).
+    """Norms that stand out of the run's own history, back to `z` deviations above its mean (ZClip; Kumar
+    2025).
 
-    Mean and variance are exponential averages with `decay` over the clipped norms, begun with the first `warm_up`
-    steps, of which none is clipped.
+    Mean and variance are exponential averages with `decay` over the clipped norms, begun with the first
+    `warm_up` steps, of which none is clipped.
     """
 
     def __init__(self, z: float, decay: float, warm_up: int) -> None:

@@ -14,3 +14,8 @@ def several(names: tuple[str, ...], most: int = 4) -> str:
     """The first names, and how many there are: `["a", "b", ...]  # 30 of them`."""
     shown = ", ".join(f'"{n}"' for n in names[:most])
     return f"[{shown}, ...]  # {len(names)} of them" if len(names) > most else f"[{shown}]"
+
+
+def shortened(names: tuple[str, ...], most: int = 4) -> str:
+    """`a, b, c, d, ...`."""
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])

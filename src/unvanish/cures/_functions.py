@@ -14,10 +14,10 @@ from unvanish.cures._surgery import Surgery, SurgeryError
 from unvanish.registry import suggest
 
 MODULES: dict[str, Callable[..., nn.Module]] = {
-    "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "gelu": nn.GELU, "silu": nn.SiLU, "mish": nn.Mish, "elu": nn.ELU,
-    "selu": nn.SELU, "celu": nn.CELU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "softplus": nn.Softplus,
-    "softsign": nn.Softsign, "hardtanh": nn.Hardtanh, "hardswish": nn.Hardswish, "hardsigmoid": nn.Hardsigmoid,
-    "relu6": nn.ReLU6, "identity": nn.Identity,
+    "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "gelu": nn.GELU, "silu": nn.SiLU, "mish": nn.Mish,
+    "elu": nn.ELU, "selu": nn.SELU, "celu": nn.CELU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus, "softsign": nn.Softsign, "hardtanh": nn.Hardtanh, "hardswish": nn.Hardswish,
+    "hardsigmoid": nn.Hardsigmoid, "relu6": nn.ReLU6, "identity": nn.Identity,
 }  # fmt: skip
 NAMES = {"logsigmoid": "log_sigmoid"}
 

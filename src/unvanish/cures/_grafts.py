@@ -82,7 +82,7 @@ class Skip(Graft):
 
 
 class Cast(Graft):
-    """Float arguments in one dtype on the way in; the output in another on the way out, where one is named."""
+    """Float arguments in one dtype on the way in; the output in another, where one is named."""
 
     def __init__(self, inside: torch.dtype, outside: torch.dtype | None = None) -> None:
         self.inside, self.outside = inside, outside

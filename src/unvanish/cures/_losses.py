@@ -40,9 +40,11 @@ class Rewired:
 
 
 class WithLogits:
-    """The loss that belongs to logits, in place of a squared error on probabilities; `kind` is the function left out.
+    """The loss that belongs to logits, in place of a squared error on probabilities; `kind` is the function
+    left out.
 
-    sigmoid: binary cross-entropy; tanh: the same for targets in [-1, 1]; softmax: cross-entropy with probabilities.
+    sigmoid: binary cross-entropy; tanh: the same for targets in [-1, 1]; softmax: cross-entropy with
+    probabilities.
     """
 
     def __init__(self, kind: str) -> None:
@@ -73,7 +75,7 @@ class ZLoss:
 
 
 def take_away(surgery: Surgery, target: str, kind: str) -> None:
-    """Make the output function at a site the identity: a module, a call in a forward, or a call in the loss."""
+    """Make the output function at a site the identity: a module, a call in a forward or in the loss."""
     path, index = split(target)
     if path and surgery.has(path) and isinstance(surgery.module(path), MODULES):
         surgery.swap(path, nn.Identity(), f"{type(surgery.module(path)).__name__} left out")

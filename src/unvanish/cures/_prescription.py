@@ -1,7 +1,7 @@
 """Prescriptions: remedies as YAML that prints, diffs and commits, and applies in the user's own script.
 
-Notable: a prescription knows the architecture it was written for by a fingerprint of its parameters' names and
-shapes, and refuses another one; a cure that fails half-way takes back what it did.
+Notable: a prescription knows the architecture it was written for by a fingerprint of its parameters' names
+and shapes, and refuses another one; a cure that fails half-way takes back what it did.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Prescription:
 
     @property
     def safety(self) -> str:
-        """ "exact" where every remedy keeps the function, else "retrain"."""
+        """`exact` where every remedy keeps the function, else `retrain`."""
         return "exact" if all(r.safety == "exact" for r in self.remedies) else "retrain"
 
     def yaml(self) -> str:
@@ -99,7 +99,7 @@ class Prescription:
 
 
 def fingerprint(model: nn.Module) -> dict[str, Any]:
-    """What tells one architecture from another: class, number of parameters, and a hash of names and shapes."""
+    """What tells architectures apart: class, number of parameters, and a hash of names and shapes."""
     rows = [f"{n} {tuple(p.shape)}" for n, p in model.named_parameters(remove_duplicate=False)]
     rows += [f"{n} {type(m).__name__}" for n, m in model.named_modules() if n]
     digest = hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
@@ -122,9 +122,9 @@ def apply(
     """Apply a prescription (or a file of one) to a model, in place; the receipt can take it all back.
 
     `optimizer` follows where parameters come and go, and carries the cures that live around it (clipping,
-    warm-up). `batch` is one batch of real data, needed only by cures that calibrate themselves. PrescriptionError
-    where it was written for another architecture (`force` skips that), SurgeryError where a cure cannot be
-    applied; the model is then as it was.
+    warm-up). `batch` is one batch of real data, needed only by cures that calibrate themselves.
+    PrescriptionError where it was written for another architecture (`force` skips that), SurgeryError where a
+    cure cannot be applied; the model is then as it was.
     """
     if isinstance(prescription, (str, Path)):
         prescription = Prescription.load(prescription)

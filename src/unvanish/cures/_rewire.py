@@ -21,7 +21,7 @@ Handler = Callable[["Calls", Callable[..., Any], tuple[Any, ...], dict[str, Any]
 
 
 def plain(func: Any) -> str:
-    """The name of a torch function as the recorder knows it: `relu_`, `Tensor.relu` and `F.relu` are `relu`."""
+    """A torch function's name as the recorder knows it: `relu_`, `Tensor.relu`, `F.relu` are `relu`."""
     name = getattr(func, "__name__", "")
     if name == "__get__":
         return str(getattr(getattr(func, "__self__", None), "__name__", ""))
@@ -66,8 +66,8 @@ def _never(*tensors: Any) -> bool:
 class Rewire(Graft):
     """Runs a module's forward under `Calls`; `handlers` by name of the function, "*" sees all others.
 
-    A handler is called as (calls, index, func, args, kwargs), index counting the calls of its name, and returns
-    what the caller shall get. Handlers are objects that can be copied and pickled.
+    A handler is called as (calls, index, func, args, kwargs), index counting the calls of its name, and
+    returns what the caller shall get. Handlers are objects that can be copied and pickled.
     """
 
     def __init__(self, handlers: dict[str, Any]) -> None:

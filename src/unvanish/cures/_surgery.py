@@ -42,8 +42,8 @@ class Change:
 class Receipt:
     """Everything that was changed, in order; `undo` takes it all back, bit for bit.
 
-    `loss` is the loss to train with from now on, None where the user's own stays; `handles` holds what lives around
-    an optimizer (a clipper with its history, say), by the cure's name.
+    `loss` is the loss to train with from now on, None where the user's own stays; `handles` holds what lives
+    around an optimizer (a clipper with its history, say), by the cure's name.
     """
 
     changes: list[Change] = field(default_factory=list)
@@ -222,7 +222,7 @@ class Surgery:
         self.note(path, what, undo)
 
     def register(self, path: str, name: str, value: nn.Module | nn.Parameter) -> str:
-        """Register a new module or parameter on a module that is no plain container; returns its full name."""
+        """Register a new module or parameter on a module that is no container; returns its full name."""
         home = self.home(path)
         owner = self.module(home)
         place = PREFIX + name
@@ -242,14 +242,16 @@ class Surgery:
         return full
 
     def home(self, path: str) -> str:
-        """Where new parameters of a module may live: a container runs its children, so its last leaf takes them."""
+        """Where new parameters of a module may live: a container runs its children, so its last leaf takes
+        them.
+        """
         module = self.module(path)
         while isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
             last = next(reversed(module._modules), None)
             if last is None:
                 raise SurgeryError(f"{path or '(model)'} is empty")
             path = f"{path}.{last}" if path else last
-            module = module._modules[last]  # type: ignore[assignment]
+            module = module.get_submodule(last)
         return path
 
     def graft(self, path: str, graft: Graft, what: str) -> None:

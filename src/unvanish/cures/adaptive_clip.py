@@ -2,8 +2,8 @@
 
 What it does
 
-Before each optimizer step, for every row of a weight, ||g|| <= ratio * max(||w||, 1e-3). A step with a non-finite
-gradient is skipped.
+Before each optimizer step, for every row of a weight, ||g|| <= ratio * max(||w||, 1e-3). A step with a
+non-finite gradient is skipped.
 
 Safety
 
@@ -34,8 +34,10 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, ratio: float = 0.01) ->
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     ratio = remedy.parameters.get("ratio", 0.01)
-    return ["for p in model.parameters():  # before optimizer.step(); rows of a weight are units",
-            f"    limit = {ratio:g} * p.detach().flatten(1).norm(dim=1).clamp_min(1e-3)"]  # fmt: skip
+    return [
+        "for p in model.parameters():  # before optimizer.step(); rows of a weight are units",
+        f"    limit = {ratio:g} * p.detach().flatten(1).norm(dim=1).clamp_min(1e-3)",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -2,8 +2,8 @@
 
 What it does
 
-Units with the same incoming and outgoing weights get the same gradient for ever. Gaussian noise of `std` times
-the weights' own size tells them apart.
+Units with the same incoming and outgoing weights get the same gradient for ever. Gaussian noise of `std`
+times the weights' own size tells them apart.
 
 Safety
 
@@ -50,7 +50,7 @@ def case() -> tuple[Case, Remedy]:
     """A constant layer."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
-    nn.init.constant_(net[0].weight, 0.1)
+    nn.init.constant_(net.get_parameter("0.weight"), 0.1)
     return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy(
         "add-noise", ("0.weight",), "twins", "retrain", {"std": 0.5}
     )

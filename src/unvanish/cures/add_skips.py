@@ -5,11 +5,13 @@ What it does
 Wherever a layer and the activation behind it give what has the shape of what the layer read, the input is
 added. With `branch` = L^-1/2 (learned) the L blocks together change the gradient by about a factor of e^1/2,
 whatever the layers are. `branch` = 0 is SkipInit or ReZero: at the start the network is the identity. With
-`branch` = 1 and `identity` = 0 (learned) the skip is exact: the network computes what it did, and training opens it.
+`branch` = 1 and `identity` = 0 (learned) the skip is exact: the network computes what it did, and training
+opens it.
 
 Safety
 
-`retrain`; `exact` for branch 1, identity 0. Layers are found by their weights, so it works in anybody's forward.
+`retrain`; `exact` for branch 1, identity 0. Layers are found by their weights, so it works in anybody's
+forward.
 
 References: He et al. 2016; De and Smith 2020 (SkipInit); Bachlechner et al. 2021 (ReZero).
 """
@@ -116,8 +118,10 @@ class Spans:
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     branch = remedy.parameters.get("branch", 0.0)
-    return [f"# past {len(remedy.targets)} layers, with alpha = nn.Parameter(torch.tensor({branch:.4g})) for each:",
-            "#   x = x + alpha * activation(layer(x))"]  # fmt: skip
+    return [
+        f"# past {len(remedy.targets)} layers, for each alpha = nn.Parameter(torch.tensor({branch:.4g})):",
+        "#   x = x + alpha * activation(layer(x))",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

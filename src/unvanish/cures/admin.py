@@ -2,9 +2,9 @@
 
 What it does
 
-norm(omega_i x + f_i(x)) with omega_i^2 = sum over j < i of Var f_j, the variances of the branches' outputs on one
-batch. That keeps each branch's weight in its sum small, so a step moves the output little. As a LayerNorm does not
-see the size of its input, omega is folded into what ends the branch. Needs a batch.
+norm(omega_i x + f_i(x)) with omega_i^2 = sum over j < i of Var f_j, the variances of the branches' outputs on
+one batch. That keeps each branch's weight in its sum small, so a step moves the output little. As a LayerNorm
+does not see the size of its input, omega is folded into what ends the branch. Needs a batch.
 
 Safety
 

@@ -1,11 +1,12 @@
-"""Scale each layer until it keeps the gradient of this batch, measured: LSUV, corrected for the backward gain.
+"""Scale each layer until it keeps the gradient of this batch, measured: LSUV, corrected for the backward
+gain.
 
 What it does
 
-Layer-sequential unit variance makes every output's variance one, which is not what a gradient needs: it explodes
-a 50-layer tanh net 59 times. Here each layer's weights are divided by the gain that the gradient shows between
-its output and the layer below, measured on a batch; a few rounds, since the slopes move as the sizes do. It
-needs no theory, so it also serves padding, odd activations and branches.
+Layer-sequential unit variance makes every output's variance one, which is not what a gradient needs: it
+explodes a 50-layer tanh net 59 times. Here each layer's weights are divided by the gain that the gradient
+shows between its output and the layer below, measured on a batch; a few rounds, since the slopes move as the
+sizes do. It needs no theory, so it also serves padding, odd activations and branches.
 
 Safety
 
@@ -65,7 +66,9 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, rounds: int = 8) -> Non
 
 
 def layer_gains(trace: Trace) -> Mapping[str, float]:
-    """Ln of the gradient's gain from each layer's output to the output of the layer below it, by weight's name."""
+    """Ln of the gradient's gain from each layer's output to the output of the layer below it, by weight's
+    name.
+    """
     reading = depth.read(trace)
     if reading is None:
         return {}

@@ -2,8 +2,9 @@
 
 What it does
 
-Float parameters and buffers are converted in place (they stay the same objects), and float inputs are converted in
-front of the model. float16 ends at 65,504 and 6e-8; bfloat16 ends where float32 does, with 3 digits.
+Float parameters and buffers are converted in place (they stay the same objects), and float inputs are
+converted in front of the model. float16 ends at 65,504 and 6e-8; bfloat16 ends where float32 does, with 3
+digits.
 
 Safety
 

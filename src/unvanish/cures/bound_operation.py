@@ -2,9 +2,10 @@
 
 What it does
 
-In the module where the first NaN or infinity is made, the operation's input is moved into its domain: sqrt and log see
-at least `epsilon`, a divisor is at least `epsilon` away from zero, exp sees at most ln of half the format's largest
-number, acos and asin stay `epsilon` inside, a softmax whose row is all masked is uniform, std is sqrt(var + epsilon).
+In the module where the first NaN or infinity is made, the operation's input is moved into its domain: sqrt
+and log see at least `epsilon`, a divisor is at least `epsilon` away from zero, exp sees at most ln of half
+the format's largest number, acos and asin stay `epsilon` inside, a softmax whose row is all masked is
+uniform, std is sqrt(var + epsilon).
 
 Safety
 
@@ -72,9 +73,9 @@ def _length(func: Any, x: Tensor, eps: float, args: Any, kwargs: Any) -> Any:
 
 
 BOUNDED: dict[str, Callable[..., Any]] = {
-    "sqrt": _positive, "rsqrt": _positive, "log": _positive, "log2": _positive, "log10": _positive, "log1p": _positive,
-    "div": _divided, "reciprocal": _positive, "exp": _grown, "acos": _angle, "asin": _angle, "atanh": _angle,
-    "softmax": _share, "pow": _power, "std": _spread, "norm": _length,
+    "sqrt": _positive, "rsqrt": _positive, "log": _positive, "log2": _positive, "log10": _positive,
+    "log1p": _positive, "div": _divided, "reciprocal": _positive, "exp": _grown, "acos": _angle, "asin": _angle,
+    "atanh": _angle, "softmax": _share, "pow": _power, "std": _spread, "norm": _length,
 }  # fmt: skip
 
 
@@ -108,7 +109,7 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, epsilon: float = 1e-6) -> None:
-    """Bound the functions at `targets`, "module.sqrt"; in that module every one of BOUNDED is watched over."""
+    """Bound the functions at `targets`, "module.sqrt"; in that module each of BOUNDED is watched."""
     for target in targets:
         parent, _, kind = target.rpartition(".")
         if kind not in BOUNDED:

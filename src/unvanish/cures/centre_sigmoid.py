@@ -1,4 +1,5 @@
-"""A sigmoid network started exactly as a critical tanh network: the sigmoids stay, the weights make up for them.
+"""A sigmoid network started exactly as a critical tanh network: the sigmoids stay, the weights make up for
+them.
 
 What it does
 
@@ -50,7 +51,9 @@ def apply(
     reads: float = 1.0,
     depth: int = 10,
 ) -> None:
-    """Draw the weights `targets`; `first` ones read no sigmoid (but data of size `reads`), `last` ones feed none."""
+    """Draw the weights `targets`; `first` ones read no sigmoid (but data of size `reads`), `last` ones feed
+    none.
+    """
     point = start("tanh", depth)
     for name in targets:
         weight = surgery.parameter(name)

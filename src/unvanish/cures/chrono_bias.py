@@ -2,9 +2,9 @@
 
 What it does
 
-LSTM: forget biases ln U(1, T - 1), input biases their negatives; GRU: the update gate's biases ln U(1, T - 1).
-Each unit then forgets over its own time, spread over 1 to T steps. PyTorch adds two biases; one is set, the other
-zero. For T = 400 the half-life goes from 1.7 steps to 186.
+LSTM: forget biases ln U(1, T - 1), input biases their negatives; GRU: the update gate's biases ln U(1, T -
+1). Each unit then forgets over its own time, spread over 1 to T steps. PyTorch adds two biases; one is set,
+the other zero. For T = 400 the half-life goes from 1.7 steps to 186.
 
 Safety
 
@@ -15,7 +15,7 @@ Reference: Tallec and Ollivier 2018.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
@@ -62,9 +62,11 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, steps: int = 100) -> No
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     steps = remedy.parameters.get("steps", 100)
-    return [f"b = torch.log(1 + torch.rand(H) * {steps - 2})  # for sequences of {steps} steps",
-            "lstm.bias_ih_l0.data[H:2*H], lstm.bias_ih_l0.data[:H] = b, -b; lstm.bias_hh_l0.data[:2*H] = 0",
-            "# a GRU: gru.bias_ih_l0.data[H:2*H] = b; gru.bias_hh_l0.data[H:2*H] = 0"]  # fmt: skip
+    return [
+        f"b = torch.log(1 + torch.rand(H) * {steps - 2})  # for sequences of {steps} steps",
+        "lstm.bias_ih_l0.data[H:2*H], lstm.bias_ih_l0.data[:H] = b, -b; lstm.bias_hh_l0.data[:2*H] = 0",
+        "# a GRU: gru.bias_ih_l0.data[H:2*H] = b; gru.bias_hh_l0.data[H:2*H] = 0",
+    ]
 
 
 class Last(nn.Module):
@@ -78,14 +80,14 @@ class Last(nn.Module):
         return self.head(self.core(x)[0][:, -1])  # type: ignore[no-any-return]
 
 
-def example(kind: type[nn.RNNBase] = nn.LSTM) -> Case:
+def example(kind: Callable[..., nn.RNNBase] = nn.LSTM) -> Case:
     """A recurrent net over 40 steps."""
     torch.manual_seed(0)
     return Case(
         Last(kind(4, 16, batch_first=True)),
         (torch.randn(8, 40, 4), torch.randint(0, 3, (8,))),
         nn.CrossEntropyLoss(),
-    )  # type: ignore[arg-type]
+    )
 
 
 def case() -> tuple[Case, Remedy]:

@@ -3,8 +3,8 @@
 What it does
 
 Before each optimizer step all gradients together are scaled to a norm of at most `limit` (or each element is
-clamped, `by: value`). Norms are in float64; a step with a non-finite gradient is skipped. PyTorch's own clipping
-turns an overflowing norm into gradients that are all zero, and a NaN anywhere into NaN everywhere.
+clamped, `by: value`). Norms are in float64; a step with a non-finite gradient is skipped. PyTorch's own
+clipping turns an overflowing norm into gradients that are all zero, and a NaN anywhere into NaN everywhere.
 
 Safety
 
@@ -37,7 +37,8 @@ def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     limit = remedy.parameters.get("limit", 1.0)
     return [
-        f"torch.nn.utils.clip_grad_norm_(model.parameters(), {limit:g}, error_if_nonfinite=True)  # before optimizer.step()"
+        "# before optimizer.step()",
+        f"torch.nn.utils.clip_grad_norm_(model.parameters(), {limit:g}, error_if_nonfinite=True)",
     ]
 
 

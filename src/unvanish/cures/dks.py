@@ -3,8 +3,8 @@
 What it does
 
 Four numbers make the function keep lengths (Q(1) = Q'(1) = 1), map uncorrelated samples to uncorrelated ones
-(C(0) = 0) and stretch angles by zeta = 1.5 over all layers together (C'(1)^L = zeta). A plain net of any depth then
-behaves like a shallow one. Weights are drawn orthogonal with gain one, biases zero.
+(C(0) = 0) and stretch angles by zeta = 1.5 over all layers together (C'(1)^L = zeta). A plain net of any
+depth then behaves like a shallow one. Weights are drawn orthogonal with gain one, biases zero.
 
 Safety
 
@@ -106,9 +106,12 @@ def apply(
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     p = remedy.parameters
-    names = [f"{p.get(k, 0.0):.4g}" for k in ("gamma", "alpha", "beta", "delta")]
-    return [f"x = {names[0]} * (torch.{p.get('activation', 'tanh')}({names[1]} * layer(x) + {names[2]}) + {names[3]})",
-            "nn.init.orthogonal_(layer.weight); nn.init.zeros_(layer.bias)"]  # fmt: skip
+    gamma, alpha, beta, delta = (f"{p.get(k, 0.0):.4g}" for k in ("gamma", "alpha", "beta", "delta"))
+    activation = p.get("activation", "tanh")
+    return [
+        f"x = {gamma} * (torch.{activation}({alpha} * layer(x) + {beta}) + {delta})",
+        "nn.init.orthogonal_(layer.weight); nn.init.zeros_(layer.bias)",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -2,8 +2,8 @@
 
 What it does
 
-In each of the L branches of m layers, the first m - 1 are multiplied by L^(-1/(2m-2)) and the last one is set to
-zero, so that one step of training changes the output by as much as the step is long, whatever the depth.
+In each of the L branches of m layers, the first m - 1 are multiplied by L^(-1/(2m-2)) and the last one is set
+to zero, so that one step of training changes the output by as much as the step is long, whatever the depth.
 
 Safety
 
@@ -54,8 +54,11 @@ def apply(
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     blocks, layers = remedy.parameters.get("blocks", 1), remedy.parameters.get("layers", 2)
-    return [f"# in each of the {blocks} branches: all layers but the last, then the last",
-            f"layer.weight.data *= {blocks} ** (-1 / {2 * layers - 2})", "nn.init.zeros_(last.weight)"]  # fmt: skip
+    return [
+        f"# in each of the {blocks} branches: all layers but the last, then the last",
+        f"layer.weight.data *= {blocks} ** (-1 / {2 * layers - 2})",
+        "nn.init.zeros_(last.weight)",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -2,15 +2,15 @@
 
 What it does
 
-`kind`: "batch", "layer", "rms" or "group"; images get BatchNorm2d, or GroupNorm with one group for "layer". It is
-registered on the layer it belongs to, so all other names stay. `exact` (BatchNorm only) sets its scale to the
-deviation and its shift to the mean of one batch, so that the network computes what it did before; training then
-moves both.
+`kind`: "batch", "layer", "rms" or "group"; images get BatchNorm2d, or GroupNorm with one group for "layer".
+It is registered on the layer it belongs to, so all other names stay. `exact` (BatchNorm only) sets its scale
+to the deviation and its shift to the mean of one batch, so that the network computes what it did before;
+training then moves both.
 
 Safety
 
-`retrain`, and `exact` with `exact: true` on the batch it was calibrated with. Batch statistics in a deep stack
-without skips make the gradient explode by 0.19 nats a layer; LayerNorm does not couple the samples.
+`retrain`, and `exact` with `exact: true` on the batch it was calibrated with. Batch statistics in a deep
+stack without skips make the gradient explode by 0.19 nats a layer; LayerNorm does not couple the samples.
 
 References: Ioffe and Szegedy 2015; Ba et al. 2016; Zhang and Sennrich 2019; Wu and He 2018.
 """
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from unvanish.cures import _norms
 from unvanish.cures._anatomy import Anatomy
+from unvanish.cures._code import shortened
 from unvanish.cures._grafts import First, Then
 from unvanish.cures._surgery import Surgery, SurgeryError
 from unvanish.cures.reinitialise import EVERYWHERE
@@ -36,7 +37,7 @@ SAFETY = "retrain"
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """Behind the layers the finding names, or all that feed an activation; in front of a named output layer."""
+    """Behind the layers the finding names, or all that feed an activation; before a named output layer."""
     anatomy = Anatomy(trace)
     layers = anatomy.before(remedy.targets)
     settings = {"kind": remedy.parameters.get("kind", "layer")}
@@ -118,8 +119,10 @@ def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     kind, place = remedy.parameters.get("kind", "layer"), remedy.parameters.get("place", "after")
     name = {"batch": "BatchNorm", "layer": "LayerNorm", "rms": "RMSNorm", "group": "GroupNorm"}[kind]
-    return [f"# nn.{name} {place} {', '.join(remedy.targets[:4])}{', ...' if len(remedy.targets) > 4 else ''}:",
-            "#   x = norm(layer(x))" if place == "after" else "#   x = layer(norm(x))"]  # fmt: skip
+    return [
+        f"# nn.{name} {place} {shortened(remedy.targets)}:",
+        "#   x = norm(layer(x))" if place == "after" else "#   x = layer(norm(x))",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -2,8 +2,8 @@
 
 What it does
 
-Parameters and buffers of the targets (or of the whole model) are converted to float32 in place; their inputs are
-converted on the way in and their outputs back on the way out, so the rest stays as it is.
+Parameters and buffers of the targets (or of the whole model) are converted to float32 in place; their inputs
+are converted on the way in and their outputs back on the way out, so the rest stays as it is.
 
 Safety
 

@@ -1,14 +1,17 @@
-"""Loss scaling inside the model: gradients travel multiplied by a power of two, and are divided before the step.
+"""Loss scaling inside the model: gradients travel multiplied by a power of two, and are divided before the
+step.
 
 What it does
 
-The gradient that enters the model at its output is multiplied by 2**`log2`, so that float16 can hold what follows;
-before each optimizer step the parameters' gradients are divided by it again, and a step in which they overflowed is
-skipped. The loss that is printed stays what it is, and the loop is unchanged. Powers of two round nothing.
+The gradient that enters the model at its output is multiplied by 2**`log2`, so that float16 can hold what
+follows; before each optimizer step the parameters' gradients are divided by it again, and a step in which
+they overflowed is skipped. The loss that is printed stays what it is, and the loop is unchanged. Powers of
+two round nothing.
 
 Safety
 
-The same function and the same gradients, up to what float16 could not hold. Not together with `torch.amp.GradScaler`.
+The same function and the same gradients, up to what float16 could not hold. Not together with
+`torch.amp.GradScaler`.
 
 Reference: Micikevicius et al. 2018.
 """
@@ -71,8 +74,10 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, log2: int = 10) -> None
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return [f"scaler = torch.amp.GradScaler(init_scale=2.0**{remedy.parameters.get('log2', 10)})",
-            "scaler.scale(loss).backward(); scaler.step(optimizer); scaler.update()"]  # fmt: skip
+    return [
+        f"scaler = torch.amp.GradScaler(init_scale=2.0**{remedy.parameters.get('log2', 10)})",
+        "scaler.scale(loss).backward(); scaler.step(optimizer); scaler.update()",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

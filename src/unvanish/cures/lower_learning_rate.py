@@ -2,8 +2,8 @@
 
 Safety
 
-It changes the training, not the function. Units die and logits run away under steps of more than about 1 % of the
-weights' size; this is where to begin.
+It changes the training, not the function. Units die and logits run away under steps of more than about 1 % of
+the weights' size; this is where to begin.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 What it does
 
-The l-th block sees a stream of variance 1 + l alpha^2. Its first layer is divided by the square root of that, its
-last one multiplied by alpha (0.2), and every kernel is standardised: mean removed, unit variance. Both factors are
-folded into the weights.
+The l-th block sees a stream of variance 1 + l alpha^2. Its first layer is divided by the square root of that,
+its last one multiplied by alpha (0.2), and every kernel is standardised: mean removed, unit variance. Both
+factors are folded into the weights.
 
 Safety
 
@@ -63,7 +63,8 @@ def standardised(weight: torch.Tensor, gain: float) -> torch.Tensor:
     rows = weight.detach().double().flatten(1)
     rows = rows - rows.mean(1, keepdim=True)
     size = rows.square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
-    return (gain * rows / (size * rows.shape[1] ** 0.5)).view_as(weight).to(weight.dtype)
+    drawn: torch.Tensor = gain * rows / (size * rows.shape[1] ** 0.5)
+    return drawn.view_as(weight).to(weight.dtype)
 
 
 def code(remedy: Remedy) -> list[str]:

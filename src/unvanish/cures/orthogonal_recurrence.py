@@ -2,10 +2,10 @@
 
 What it does
 
-Each gate's recurrent matrix of an RNN, LSTM or GRU (fused, or a cell in a loop) becomes orthogonal times `gain`; for
-ReLU the identity (IRNN), since a ReLU halves what any other rotation keeps. In a cell written by hand the square
-Linear layers are taken. Recurrent biases become zero. A random Gaussian matrix has singular values from 0 to 2,
-so its powers stretch a few directions and lose the others.
+Each gate's recurrent matrix of an RNN, LSTM or GRU (fused, or a cell in a loop) becomes orthogonal times
+`gain`; for ReLU the identity (IRNN), since a ReLU halves what any other rotation keeps. In a cell written by
+hand the square Linear layers are taken. Recurrent biases become zero. A random Gaussian matrix has singular
+values from 0 to 2, so its powers stretch a few directions and lose the others.
 
 Safety
 

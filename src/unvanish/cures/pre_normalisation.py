@@ -2,10 +2,10 @@
 
 What it does
 
-In PyTorch's own transformer layers `norm_first` is set, and a last norm is put behind the last layer. In a user's
-own class the calls are rewired: what a named norm returns goes into the branch, but the sum that follows adds the
-branch to what the norm has read, not to what it returned. So each norm serves the branch behind it, and the last
-one stands at the end, which is pre-norm exactly.
+In PyTorch's own transformer layers `norm_first` is set, and a last norm is put behind the last layer. In a
+user's own class the calls are rewired: what a named norm returns goes into the branch, but the sum that
+follows adds the branch to what the norm has read, not to what it returned. So each norm serves the branch
+behind it, and the last one stands at the end, which is pre-norm exactly.
 
 Safety
 
@@ -68,7 +68,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
         surgery.assign(layer, "norm_first", True, path, "norm_first")
     if layers:
         last = list(layers)[-1]
-        norm = nn.LayerNorm(layers[last].norm1.normalized_shape)  # type: ignore[union-attr, arg-type]
+        norm = nn.LayerNorm(layers[last].norm1.normalized_shape)  # type: ignore[union-attr]
         name = surgery.register(last, "last_norm", norm)
         surgery.graft(last, Then(norm), f"a last norm behind it ({name})")
     if others:

@@ -3,8 +3,8 @@
 What it does
 
 RMSNorm with a learned scale on the output of the query and of the key projection; where both come out of one
-packed matrix (`nn.MultiheadAttention`), the heads' queries and keys are normalised where the attention is called.
-The logits then lie within sqrt(d), whatever the weights do.
+packed matrix (`nn.MultiheadAttention`), the heads' queries and keys are normalised where the attention is
+called. The logits then lie within sqrt(d), whatever the weights do.
 
 Safety
 

@@ -2,12 +2,12 @@
 
 What it does
 
-Weights of variance gain^2/fan_in, biases of deviation `bias`, biases zero where that is 0. The gain and the bias
-are the critical point of the activation the layer reads: sw^2 <phi'^2>_q = 1, sb^2 = q - sw^2 <phi^2>_q, for
-ReLU He's sqrt 2. The first layer is sized by the data it reads, the output layer so that its outputs are of
-size one. `method`: "gaussian"; "orthogonal" (every singular value the same, in place of a spectrum that widens
-with depth); "delta-orthogonal" for convolutions: an orthogonal matrix at the kernel's centre, zeros around it,
-which is an isometry where `nn.init.orthogonal_` on the flattened kernel is none.
+Weights of variance gain^2/fan_in, biases of deviation `bias`, biases zero where that is 0. The gain and the
+bias are the critical point of the activation the layer reads: sw^2 <phi'^2>_q = 1, sb^2 = q - sw^2 <phi^2>_q,
+for ReLU He's sqrt 2. The first layer is sized by the data it reads, the output layer so that its outputs are
+of size one. `method`: "gaussian"; "orthogonal" (every singular value the same, in place of a spectrum that
+widens with depth); "delta-orthogonal" for convolutions: an orthogonal matrix at the kernel's centre, zeros
+around it, which is an isometry where `nn.init.orthogonal_` on the flattened kernel is none.
 
 Safety
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +116,9 @@ def bias_of(surgery: Surgery, weight: str) -> str:
 
 
 def fits(weight: Tensor, method: str) -> bool:
-    """Whether a weight can be drawn this way: matrices orthogonal, kernels with as many outputs as inputs delta."""
+    """Whether a weight can be drawn this way: matrices orthogonal, kernels with as many outputs as inputs
+    delta.
+    """
     if method == "orthogonal":
         return weight.ndim == 2
     if method == "delta-orthogonal":
@@ -128,19 +131,22 @@ def drawn(surgery: Surgery, weight: Tensor, gain: float, method: str) -> Tensor:
     if method == "gaussian":
         return surgery.normal(weight) * (gain / math.sqrt(weight[0].numel()))
     rows, columns = weight.shape[0], weight.shape[1] if method == "delta-orthogonal" else weight[0].numel()
-    matrix = orthogonal(surgery, rows, columns).to(weight) * gain * max(1.0, (rows / columns) ** 0.5)
+    matrix: Tensor = orthogonal(surgery, rows, columns).to(weight) * (
+        gain * max(1.0, (rows / columns) ** 0.5)
+    )
     if method == "orthogonal":
         return matrix.view_as(weight)
     kernel = torch.zeros_like(weight)
-    kernel[(slice(None), slice(None), *(k // 2 for k in weight.shape[2:]))] = matrix
+    middle: tuple[Any, ...] = (slice(None), slice(None), *(k // 2 for k in weight.shape[2:]))
+    kernel[middle] = matrix
     return kernel
 
 
 def orthogonal(surgery: Surgery, rows: int, columns: int) -> Tensor:
     """A Haar-distributed matrix with orthonormal rows or columns, whichever are fewer, (rows, columns)."""
     big = surgery.normal(torch.empty(max(rows, columns), min(rows, columns), dtype=torch.float64))
-    q, r = torch.linalg.qr(big)
-    q = q * torch.sign(torch.diagonal(r))
+    basis, r = torch.linalg.qr(big)
+    q: Tensor = basis * torch.sign(torch.diagonal(r))
     return q if rows >= columns else q.T
 
 
@@ -154,9 +160,15 @@ def code(remedy: Remedy) -> list[str]:
             "  # of the centre tap, zeros around it" if "delta" in method else ""
         )
     biases = f"nn.init.normal_(b, std={bias:.4g})" if bias else "nn.init.zeros_(b)"
-    return [f"for name in {several(remedy.targets)}:" if len(remedy.targets) <= 4 else f"names = {several(remedy.targets)}",
-            *([] if len(remedy.targets) <= 4 else ["for name in names:"]),
-            "    w = model.get_parameter(name)", line, f"    # and each bias b: {biases}"]  # fmt: skip
+    return [
+        f"for name in {several(remedy.targets)}:"
+        if len(remedy.targets) <= 4
+        else f"names = {several(remedy.targets)}",
+        *([] if len(remedy.targets) <= 4 else ["for name in names:"]),
+        "    w = model.get_parameter(name)",
+        line,
+        f"    # and each bias b: {biases}",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

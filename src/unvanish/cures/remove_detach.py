@@ -2,13 +2,13 @@
 
 What it does
 
-In the module that cuts, `detach()` and `.data` return what they are called on, and what runs under `torch.no_grad()` is
-recorded again. A trip through NumPy or Python numbers cannot be mended from outside.
+In the module that cuts, `detach()` and `.data` return what they are called on, and what runs under
+`torch.no_grad()` is recorded again. A trip through NumPy or Python numbers cannot be mended from outside.
 
 Safety
 
-The same outputs, more gradient. Where the cut is meant (a target network, a teacher), leave it, or freeze what lies
-behind it.
+The same outputs, more gradient. Where the cut is meant (a target network, a teacher), leave it, or freeze
+what lies behind it.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 What it does
 
-Cross-entropy normalises logits; given probabilities it normalises them again, and the largest difference two classes
-can have is one: the gradient is finite and small for ever. The module becomes the identity, a call in a forward
-is left out, and so is one inside the loss function. Apply the function yourself for prediction.
+Cross-entropy normalises logits; given probabilities it normalises them again, and the largest difference two
+classes can have is one: the gradient is finite and small for ever. The module becomes the identity, a call in
+a forward is left out, and so is one inside the loss function. Apply the function yourself for prediction.
 
 Safety
 
@@ -33,7 +33,8 @@ def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     kind = remedy.parameters.get("kind", "softmax")
     return [
-        f"# return the logits: no {kind} at {', '.join(remedy.targets)}; for prediction torch.{kind}(model(x))"
+        f"# return the logits: no {kind} at {', '.join(remedy.targets)}",
+        f"# for prediction: torch.{kind}(model(x))",
     ]
 
 

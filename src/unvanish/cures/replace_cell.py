@@ -2,9 +2,9 @@
 
 What it does
 
-`nn.RNN` becomes `nn.GRU`, which takes and returns the same, or an LSTM that does (its cell state stays inside;
-`hx` is the hidden state alone). `nn.RNNCell` becomes `nn.GRUCell`. Layers, directions, batch_first, dropout and
-biases are kept. With `steps` the gates are opened for sequences of that length (chrono).
+`nn.RNN` becomes `nn.GRU`, which takes and returns the same, or an LSTM that does (its cell state stays
+inside; `hx` is the hidden state alone). `nn.RNNCell` becomes `nn.GRUCell`. Layers, directions, batch_first,
+dropout and biases are kept. With `steps` the gates are opened for sequences of that length (chrono).
 
 Safety
 
@@ -33,7 +33,7 @@ SAFETY = "retrain"
 
 
 class HiddenLSTM(nn.Module):
-    """An LSTM with the interface of `nn.RNN`: `hx` and h_n are hidden states alone, the cell starts at zero."""
+    """An LSTM with `nn.RNN`'s interface: `hx` and h_n are hidden states alone, the cell starts at zero."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
@@ -84,7 +84,8 @@ def made(old: nn.Module, to: str) -> nn.Module:
     assert isinstance(old, nn.RNN)
     options = {
         "input_size": old.input_size, "hidden_size": old.hidden_size, "num_layers": old.num_layers,
-        "bias": old.bias, "batch_first": old.batch_first, "dropout": old.dropout, "bidirectional": old.bidirectional,
+        "bias": old.bias, "batch_first": old.batch_first, "dropout": old.dropout,
+        "bidirectional": old.bidirectional,
     }  # fmt: skip
     return nn.GRU(**options) if to == "gru" else HiddenLSTM(**options)
 

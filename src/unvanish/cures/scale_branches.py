@@ -2,9 +2,9 @@
 
 What it does
 
-With L branches of unit gain the stream and the gradient grow by a factor of up to sqrt 2 a block. The last layer
-of each branch (or the normalisation that ends it) is multiplied by `scale`, L^-1/2 by default, so all branches
-together add about the size of the stream once.
+With L branches of unit gain the stream and the gradient grow by a factor of up to sqrt 2 a block. The last
+layer of each branch (or the normalisation that ends it) is multiplied by `scale`, L^-1/2 by default, so all
+branches together add about the size of the stream once.
 
 Safety
 

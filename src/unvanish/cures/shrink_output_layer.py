@@ -2,9 +2,9 @@
 
 What it does
 
-The weights of the last layer are rescaled so that its outputs are of size `size` on the batch they were measured
-on (`factor`); its biases are set to zero. A saturated sigmoid under a squared error, or logits of a thousand, pass
-no error back; near zero they do.
+The weights of the last layer are rescaled so that its outputs are of size `size` on the batch they were
+measured on (`factor`); its biases are set to zero. A saturated sigmoid under a squared error, or logits of a
+thousand, pass no error back; near zero they do.
 
 Safety
 
@@ -68,7 +68,7 @@ def case() -> tuple[Case, Remedy]:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
     with torch.no_grad():
-        net[2].weight.mul_(1000)
+        net.get_parameter("2.weight").mul_(1000)
     return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy(
         "shrink-output-layer", ("2.weight",), "huge logits", "retrain", {"factor": 0.001}
     )

@@ -1,10 +1,11 @@
-"""Sigmoid rewritten as tanh, exactly: sigma(x) = (1 + tanh(x/2))/2, the halves moved into the layers around it.
+"""Sigmoid rewritten as tanh, exactly: sigma(x) = (1 + tanh(x/2))/2, the halves moved into the layers around
+it.
 
 What it does
 
-The layer before a sigmoid is halved, weight and bias; the sigmoid becomes a tanh; the layer behind it is halved
-too and gets half the sum of its old weights on its bias. The outputs stay the same to rounding, and the network
-is now one whose activations have mean zero and slope one.
+The layer before a sigmoid is halved, weight and bias; the sigmoid becomes a tanh; the layer behind it is
+halved too and gets half the sum of its old weights on its bias. The outputs stay the same to rounding, and
+the network is now one whose activations have mean zero and slope one.
 
 Safety
 
@@ -14,7 +15,7 @@ behind every sigmoid, and no other reader of what lies between.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -62,9 +63,9 @@ def pairs(trace: Trace) -> tuple[list[str], list[str], list[str]]:
 
 
 def apply(
-    surgery: Surgery, targets: tuple[str, ...], *, before: list[str] = [], behind: list[str] = []
+    surgery: Surgery, targets: tuple[str, ...], *, before: Sequence[str] = (), behind: Sequence[str] = ()
 ) -> None:
-    """Rewrite the sigmoids at `targets`, which lie between the weights `before` and `behind`, pair by pair."""
+    """Rewrite the sigmoids at `targets`, between the weights `before` and `behind`, pair by pair."""
     if not len(targets) == len(before) == len(behind):
         raise SurgeryError("sigmoid-to-tanh: `before` and `behind` must name one weight for each target")
     for name in before:

@@ -2,8 +2,8 @@
 
 What it does
 
-No logit can exceed `cap`, and up to about half of it nothing changes. At a softmax called in a module's forward,
-masked entries (-inf) stay masked; at a module, its output is capped.
+No logit can exceed `cap`, and up to about half of it nothing changes. At a softmax called in a module's
+forward, masked entries (-inf) stay masked; at a module, its output is capped.
 
 Safety
 
@@ -90,7 +90,7 @@ def case() -> tuple[Case, Remedy]:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
     with torch.no_grad():
-        net[2].weight.mul_(1000)
+        net.get_parameter("2.weight").mul_(1000)
     return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy(
         "soft-cap", ("2",), "bounded"
     )

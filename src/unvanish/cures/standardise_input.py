@@ -2,8 +2,8 @@
 
 What it does
 
-The training set's mean and deviation, as numbers or one for each channel, are registered as buffers and applied to
-the first float tensor the model is called with; other code, and the data, stay as they are.
+The training set's mean and deviation, as numbers or one for each channel, are registered as buffers and
+applied to the first float tensor the model is called with; other code, and the data, stay as they are.
 
 Safety
 
@@ -67,9 +67,8 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, mean: Any = 0.0, std: A
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return [
-        f"x = (x - {remedy.parameters.get('mean', 0.0)}) / {remedy.parameters.get('std', 1.0)}  # before the model, or in the dataset"
-    ]
+    mean, std = remedy.parameters.get("mean", 0.0), remedy.parameters.get("std", 1.0)
+    return ["# before the model, or in the dataset", f"x = (x - {mean}) / {std}"]
 
 
 def case() -> tuple[Case, Remedy]:

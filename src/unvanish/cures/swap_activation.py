@@ -2,9 +2,9 @@
 
 What it does
 
-Activation modules are replaced by modules, wherever they are registered; functional calls (`torch.sigmoid(x)` in
-a forward) are rewired while that forward runs. The weights stay; those that were drawn for the old function are
-mostly the wrong size for the new one, so this cure is planned together with `reinitialise`.
+Activation modules are replaced by modules, wherever they are registered; functional calls (`torch.sigmoid(x)`
+in a forward) are rewired while that forward runs. The weights stay; those that were drawn for the old
+function are mostly the wrong size for the new one, so this cure is planned together with `reinitialise`.
 
 Safety
 
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.cures._anatomy import Anatomy
+from unvanish.cures._code import shortened
 from unvanish.cures._functions import replace_calls
 from unvanish.cures._surgery import Surgery
 from unvanish.cures.reinitialise import EVERYWHERE
@@ -56,8 +57,10 @@ def apply(
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     to = remedy.parameters.get("to", "relu")
-    return [f"# {len(remedy.targets)} activations ({', '.join(remedy.targets[:4])}{', ...' if len(remedy.targets) > 4 else ''}):",
-            f"#   torch.nn.functional.{to}(x)"]  # fmt: skip
+    return [
+        f"# {len(remedy.targets)} activations ({shortened(remedy.targets)}):",
+        f"#   torch.nn.functional.{to}(x)",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -2,9 +2,9 @@
 
 What it does
 
-BatchNorm in a deep stack without skips makes the gradient explode, at any initialisation (0.19 nats a layer for
-ReLU): it amplifies the differences between samples, batch by batch. LayerNorm (GroupNorm with one group for
-images) normalises each sample by itself. Scales and shifts are kept.
+BatchNorm in a deep stack without skips makes the gradient explode, at any initialisation (0.19 nats a layer
+for ReLU): it amplifies the differences between samples, batch by batch. LayerNorm (GroupNorm with one group
+for images) normalises each sample by itself. Scales and shifts are kept.
 
 Safety
 
@@ -58,7 +58,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, to: str = "layer", grou
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     return [
-        f"# {len(remedy.targets)} BatchNorms become nn.LayerNorm(features), for images nn.GroupNorm(1, channels)"
+        f"# {len(remedy.targets)} BatchNorms become nn.LayerNorm(features), for images GroupNorm(1, channels)"
     ]
 
 

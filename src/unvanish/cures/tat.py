@@ -2,8 +2,8 @@
 
 What it does
 
-ReLU maps all samples onto each other as depth grows; a linear net keeps them apart but computes nothing. TAT takes
-the leaky ReLU whose correlation map, composed over all L layers, takes 0 to 0.9, with weights of gain
+ReLU maps all samples onto each other as depth grows; a linear net keeps them apart but computes nothing. TAT
+takes the leaky ReLU whose correlation map, composed over all L layers, takes 0 to 0.9, with weights of gain
 sqrt(2/(1+a^2)): slope 0.18 for 20 layers, 0.43 for 50, 0.57 for 100. Layers drawn anew, biases zero.
 
 Safety

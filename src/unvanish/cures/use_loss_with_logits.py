@@ -2,14 +2,14 @@
 
 What it does
 
-Under (sigma(z) - y)^2 the error is multiplied by sigma'(z), which is nothing where the net is sure and wrong: at a
-logit of 20 the gradient is 2e-9, while cross-entropy passes 1. The output's sigmoid, tanh or softmax is left out, and
-the loss becomes the cross-entropy that contains it.
+Under (sigma(z) - y)^2 the error is multiplied by sigma'(z), which is nothing where the net is sure and wrong:
+at a logit of 20 the gradient is 2e-9, while cross-entropy passes 1. The output's sigmoid, tanh or softmax is
+left out, and the loss becomes the cross-entropy that contains it.
 
 Safety
 
-Another function and another loss, whose values cannot be compared with the old ones. `receipt.loss` (`cured.loss`) is
-the loss to train with.
+Another function and another loss, whose values cannot be compared with the old ones. `receipt.loss`
+(`cured.loss`) is the loss to train with.
 
 Reference: Solla et al. 1988.
 """

@@ -2,8 +2,8 @@
 
 What it does
 
-For the first `steps` optimizer steps the learning rate is multiplied by (n + 1)/steps, just for the step, so a
-scheduler's own rate stays what it is.
+For the first `steps` optimizer steps the learning rate is multiplied by (n + 1)/steps, just for the step, so
+a scheduler's own rate stays what it is.
 
 Safety
 

@@ -2,8 +2,8 @@
 
 Safety
 
-The same function, another loss: `receipt.loss` (`cured.loss`) is the loss to train with. Weights of 1e-4 keep log Z
-near zero over a long run; for logits that are huge already, shrink the output layer.
+The same function, another loss: `receipt.loss` (`cured.loss`) is the loss to train with. Weights of 1e-4 keep
+log Z near zero over a long run; for logits that are huge already, shrink the output layer.
 
 References: Chowdhery et al. 2022 (PaLM); Zoph et al. 2022.
 """

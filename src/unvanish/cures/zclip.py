@@ -2,9 +2,9 @@
 
 What it does
 
-The norm's mean and deviation are averaged over the run (decay 0.97, the first 25 steps uncut); a norm more than z =
-2.5 deviations above is brought back to z^2/score deviations. There is no limit to tune, and a spike does not enter
-the history unclipped. A step with a non-finite gradient is skipped.
+The norm's mean and deviation are averaged over the run (decay 0.97, the first 25 steps uncut); a norm more
+than z = 2.5 deviations above is brought back to z^2/score deviations. There is no limit to tune, and a spike
+does not enter the history unclipped. A step with a non-finite gradient is skipped.
 
 Safety
 

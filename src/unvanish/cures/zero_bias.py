@@ -43,7 +43,7 @@ def case() -> tuple[Case, Remedy]:
     """A layer whose biases keep its units off."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
-    nn.init.constant_(net[0].bias, -8.0)
+    nn.init.constant_(net.get_parameter("0.bias"), -8.0)
     return Case(net, (torch.randn(8, 8), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss()), Remedy(
         "zero-bias", ("0.bias",), "units off"
     )

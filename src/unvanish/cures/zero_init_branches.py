@@ -3,8 +3,8 @@
 What it does
 
 The last layer of each branch (or the scale of the normalisation that ends it) is set to zero. The gradient
-passes along the identity unchanged, and the branches grow as far as training wants them. Only the last layer may
-be zero: with a zero factor behind it as well neither would ever get a gradient.
+passes along the identity unchanged, and the branches grow as far as training wants them. Only the last layer
+may be zero: with a zero factor behind it as well neither would ever get a gradient.
 
 Safety
 

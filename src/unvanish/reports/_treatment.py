@@ -56,7 +56,8 @@ def total_line(proof: Proof) -> str:
     """What became of the gradient between the hidden layers, or an empty text."""
     if math.isnan(proof.total_before) and math.isnan(proof.total_after):
         return ""
-    return f"{decades(proof.total_before)} becomes {decades(proof.total_after)} decades, last hidden layer to first"
+    before, after = decades(proof.total_before), decades(proof.total_after)
+    return f"{before} becomes {after} decades, last hidden layer to first"
 
 
 def training_line(proof: Proof) -> str:
@@ -65,7 +66,10 @@ def training_line(proof: Proof) -> str:
     if not before or not after:
         return ""
     count = max(len(before), len(after)) - 1
-    told = f"{plural(count, 'step')} of Adam on this batch, equal seeds: loss {_span(before)} before, {_span(after)} after"
+    told = (
+        f"{plural(count, 'step')} of Adam on this batch, equal seeds: "
+        f"loss {_span(before)} before, {_span(after)} after"
+    )
     return told if proof.comparable else f"{told} (another loss: compare the shares)"
 
 

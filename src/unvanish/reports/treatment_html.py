@@ -1,4 +1,4 @@
-"""The report of `cure` as one self-contained page: verdict, before and after, the losses, the prescription."""
+"""The report of `cure` as one self-contained page: verdict, before and after, losses, prescription."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ EXTRA = (
     ".uv-two>div{border:1px solid light-dark(#d6dae0,#2b333d);border-radius:10px;padding:.8rem 1rem}"
     ".uv-two b{display:block;font-size:1.7rem}.uv-code{overflow:auto;padding:1rem;border-radius:10px;"
     "background:light-dark(#eef0f3,#11161d);font-size:.85rem}.uv-sides{width:100%;height:auto;max-width:44rem}"
-    ".uv-sides text{font-size:11px;fill:light-dark(#5a6472,#9aa5b1)}.uv-sides path{fill:none;stroke-width:2.2}"
+    ".uv-sides text{font-size:11px;fill:light-dark(#5a6472,#9aa5b1)}"
+    ".uv-sides path{fill:none;stroke-width:2.2}"
     ".uv-was{stroke:light-dark(#b45309,#f5a524)}.uv-is{stroke:light-dark(#0369a1,#38bdf8)}"
     ".uv-rule{stroke:light-dark(#e2e5ea,#232a33);stroke-width:1}"
 )
@@ -84,17 +85,26 @@ def _change(cured: Cured, level: int) -> Html | None:
         )
 
     return tag(
-        "section", tag(f"h{level}", "Before and after"),
-        tag("div", side("before", proof.total_before, proof.codes_before), side("after", proof.total_after, proof.codes_after), class_="uv-two"),
-    )  # fmt: skip
+        "section",
+        tag(f"h{level}", "Before and after"),
+        tag(
+            "div",
+            side("before", proof.total_before, proof.codes_before),
+            side("after", proof.total_after, proof.codes_after),
+            class_="uv-two",
+        ),
+    )
 
 
 def _losses(proof: Proof | None, level: int) -> Html | None:
     if proof is None or not proof.losses_before or not proof.losses_after:
         return None
     return tag(
-        "section", tag(f"h{level}", "Trained side by side"), tag("p", _treatment.training_line(proof)), chart(proof),
-    )  # fmt: skip
+        "section",
+        tag(f"h{level}", "Trained side by side"),
+        tag("p", _treatment.training_line(proof)),
+        chart(proof),
+    )
 
 
 def chart(proof: Proof) -> Html:
@@ -132,15 +142,27 @@ def _prescription(cured: Cured, level: int) -> Html | None:
     if not cured.prescription:
         return None
     items = [
-        tag("li", tag("b", first.cure), f" ({first.safety}): ", first.why, tag("p", "; ".join(
-            part for part in (_treatment.targets(run[0]), _treatment.settings(run[0])) if part), class_="uv-quiet"))
+        tag(
+            "li",
+            tag("b", first.cure),
+            f" ({first.safety}): ",
+            first.why,
+            tag(
+                "p",
+                "; ".join(part for part in (_treatment.targets(run[0]), _treatment.settings(run[0])) if part),
+                class_="uv-quiet",
+            ),
+        )
         for first, run in _treatment.steps(cured)
-    ]  # fmt: skip
+    ]
     return tag(
-        "section", tag(f"h{level}", "Prescription"), tag("ol", items),
-        tag("p", "By hand, in PyTorch:"), _pre(cured.prescription.code()),
+        "section",
+        tag(f"h{level}", "Prescription"),
+        tag("ol", items),
+        tag("p", "By hand, in PyTorch:"),
+        _pre(cured.prescription.code()),
         tag("details", tag("summary", "as YAML, for unvanish.apply"), _pre(cured.prescription.yaml())),
-    )  # fmt: skip
+    )
 
 
 def _pre(text: str) -> Html:

@@ -58,7 +58,7 @@ def _prescription(cured: Cured, width: int) -> list[Text]:
     steps = _treatment.steps(cured)
     out = [joined(("prescription", "bold"))] if steps else []
     for index, (first, run) in enumerate(steps, 1):
-        head = [
+        head: list[str | tuple[str, str]] = [
             f"  {index}. ",
             (clean(first.cure), "bold"),
             " (",

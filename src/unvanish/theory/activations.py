@@ -19,11 +19,13 @@ from unvanish.theory.quadrature import Array
 
 NAMES = (
     "celu", "elu", "erf", "gelu", "hardsigmoid", "hardswish", "hardtanh", "identity", "leaky_relu", "linear",
-    "logsigmoid", "mish", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh", "tanhshrink",
+    "logsigmoid", "mish", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh",
+    "tanhshrink",
 )  # fmt: skip
 ALIASES = {
-    "swish": "silu", "leakyrelu": "leaky_relu", "lrelu": "leaky_relu", "none": "identity", "linear": "identity",
-    "log_sigmoid": "logsigmoid", "prelu": "leaky_relu", "rrelu": "leaky_relu", "hard_swish": "hardswish",
+    "swish": "silu", "leakyrelu": "leaky_relu", "lrelu": "leaky_relu", "none": "identity",
+    "linear": "identity", "log_sigmoid": "logsigmoid", "prelu": "leaky_relu", "rrelu": "leaky_relu",
+    "hard_swish": "hardswish",
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Closed forms, where they exist: ReLU and leaky ReLU, erf, linear. They check the quadrature, and are exact.
 
-Source: Cho and Saul 2009 (arc-cosine kernel), Williams 1997 (erf kernel), Zhang et al. 2022 (leaky ReLU, TAT).
+Source: Cho and Saul 2009 (arc-cosine kernel), Williams 1997 (erf kernel), Zhang et al. 2022 (leaky ReLU,
+TAT).
 """
 
 from __future__ import annotations

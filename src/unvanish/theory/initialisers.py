@@ -4,8 +4,8 @@ Notable:
 - A function bounded on both sides has a critical point at every length; a short one makes it more linear, so
   the correlation between samples decays slower and a deeper net can be trained (Schoenholz et al. 2017). The
   length 1/4 is right to a hundred layers, 1/20 beyond.
-- GELU and SiLU are stable only at long lengths; there they are almost ReLU. Without a stable point, weights of
-  unit backward gain at length 1 are taken, without bias.
+- GELU and SiLU are stable only at long lengths; there they are almost ReLU. Without a stable point, weights
+  of unit backward gain at length 1 are taken, without bias.
 """
 
 from __future__ import annotations

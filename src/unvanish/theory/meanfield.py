@@ -70,7 +70,8 @@ class Field:
         return float(sw**2 * (w @ (squares * (z**2 - 1))) / (2 * q))
 
     def fixed_point(self, sw: float, sb: float = 0.0, start: float = 1.0) -> float:
-        """The length q* that the layers approach from `start`; 0.0 where it fades, inf where it grows for good.
+        """The length q* that the layers approach from `start`; 0.0 where it fades, inf where it grows for
+        good.
 
         Found by iteration with Aitken's acceleration. For a homogeneous function without bias every length
         is its own multiple: `start` where the multiple is 1.
@@ -101,8 +102,8 @@ class Field:
         return (sw**2 * joint + sb**2) / (sw**2 * self.power(q) + sb**2)
 
     def depth_scale(self, sw: float, sb: float = 0.0, start: float = 1.0) -> float:
-        """Xi = 1/|ln chi|, layers over which ||d||^2 changes by e; inf at a critical point, 0 where q* is 0 or inf
-        and the slope there vanishes.
+        """Xi = 1/|ln chi|, layers over which ||d||^2 changes by e; inf at a critical point, 0 where q* is 0
+        or inf and the slope there vanishes.
         """
         q = self.fixed_point(sw, sb, start)
         chi = self.chi(min(max(q, 1e-12), 1e12), sw)
@@ -136,7 +137,9 @@ class Field:
         return Critical(sw, math.sqrt(max(0.0, rest)), q, self.stability(q, sw))
 
     def kappa(self, q: float) -> float:
-        """3 <phi'^4> / <phi'^2>^2 - 1: how much a finite width disperses the gradient; 5 for ReLU, 2 if linear."""
+        """3 <phi'^4> / <phi'^2>^2 - 1: how much a finite width disperses the gradient; 5 for ReLU, 2 if
+        linear.
+        """
         fourth = quadrature.mean(lambda z: self.phi.slope(z) ** 4, q)
         return 3 * fourth / self.slope(q) ** 2 - 1
 
@@ -153,8 +156,8 @@ def field(activation: str | Curve | Any, **settings: Any) -> Field:
 def gains(activation: str | Curve | Any, q: float = 1.0, **settings: Any) -> dict[str, float]:
     """The gains at which a layer keeps what it should, at pre-activations of variance q.
 
-    `forward`: <phi^2>^-1/2 keeps the length; `centred`: the same with the mean removed (before a normalisation
-    or weight standardisation); `backward`: <phi'^2>^-1/2 keeps the gradient.
+    `forward`: <phi^2>^-1/2 keeps the length; `centred`: the same with the mean removed (before a
+    normalisation or weight standardisation); `backward`: <phi'^2>^-1/2 keeps the gradient.
     """
     maps = field(activation, **settings)
     power, average = maps.power(q), maps.average(q)

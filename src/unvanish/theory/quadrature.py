@@ -1,8 +1,8 @@
 """Means under a standard Gaussian, exact for smooth, saturating and kinked functions alike.
 
 Notable: panelled Gauss-Legendre, 400 panels of 8 nodes on [-12, 12], weighted with the normal density. A
-Gauss-Hermite rule of any common order is wrong by up to 20 % for sigmoid or hardtanh; this one is right to 1e-9
-where kinks fall between panels (at 0 always) and to 1e-5 where they do not.
+Gauss-Hermite rule of any common order is wrong by up to 20 % for sigmoid or hardtanh; this one is right to
+1e-9 where kinks fall between panels (at 0 always) and to 1e-5 where they do not.
 """
 
 from __future__ import annotations

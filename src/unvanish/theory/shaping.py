@@ -1,7 +1,7 @@
 """Activations tailored to a depth: TAT for leaky ReLU, DKS for smooth functions.
 
-Notable: both choose the function so that, over all L layers, the correlation between two samples moves just as
-far as it should, and neither the length nor the gradient changes; the weights are then of unit gain.
+Notable: both choose the function so that, over all L layers, the correlation between two samples moves just
+as far as it should, and neither the length nor the gradient changes; the weights are then of unit gain.
 
 References: Zhang, Botev and Martens 2022 (TAT); Martens et al. 2021 (DKS).
 """
@@ -23,8 +23,8 @@ from unvanish.theory.quadrature import Array
 def tat_slope(depth: int, target: float = 0.9) -> float:
     """The negative slope of the leaky ReLU that maps correlation 0 to `target` over `depth` layers.
 
-    ValueError for a depth below 1 or a target outside (0, 1). A net so shallow that even a ReLU stays below the
-    target keeps the ReLU: 0.
+    ValueError for a depth below 1 or a target outside (0, 1). A net so shallow that even a ReLU stays below
+    the target keeps the ReLU: 0.
     """
     if depth < 1 or not 0 < target < 1:
         raise ValueError(f"depth is {depth}, target {target}; expected at least 1, and between 0 and 1")
