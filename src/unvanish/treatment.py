@@ -206,9 +206,10 @@ class Search:
                 f"none of the {len(self.attempts)} treatments tried healed the model without making it worse"
             )
         if "retrain" not in self.allowed:
+            why = "the model looks trained, so " if trained(self.model, self.optimizer) else ""
             return (
-                "the model looks trained, so only remedies that keep its function were considered, and none "
-                "applies; allow 'retrain' to consider the others"
+                f"{why}only remedies that keep its function were considered, and none applies; "
+                "allow 'retrain' to consider the others"
             )
         return "what was found has no remedy that can be applied; the findings say what a person can do"
 

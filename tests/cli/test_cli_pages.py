@@ -1,12 +1,15 @@
-"""`rules`, `explain` and `demo` show what the rules say of themselves."""
+"""`rules`, `cures`, `explain` and `demo` show what rules and cures say of themselves."""
 
 from __future__ import annotations
 
+import re
+import sys
+
 import pytest
 
-from unvanish.registry import rules
+from unvanish.registry import cures, rules
 
-CODES = tuple(rules())
+CODES, CURES = tuple(rules()), tuple(cures())
 
 
 def test_rules_lists_every_rule_once(call):
@@ -31,21 +34,54 @@ def test_explain_is_drawn_on_a_terminal(call, monkeypatch):
     assert "ACT002" in call("rules").out
 
 
-@pytest.mark.parametrize("command_name", ["explain", "demo"])
-def test_an_unknown_code_is_refused_with_the_nearest(call, command_name):
+def test_cures_lists_every_cure_once(call):
+    lines = [line.split("\t") for line in call("cures").out.splitlines()]
+    assert [line[0] for line in lines] == list(CURES)
+    assert all(line[1] in ("exact", "retrain", "advice") for line in lines)
+
+
+@pytest.mark.parametrize("name", CURES)
+def test_explain_shows_a_cure_s_page(call, name):
+    answer = call("explain", name)
+    assert answer.code == 0
+    assert answer.out.startswith(name)
+    assert cures()[name].page in answer.out
+
+
+@pytest.mark.parametrize(("command_name", "what"), [("explain", "rule or cure"), ("demo", "rule")])
+def test_an_unknown_code_is_refused_with_the_nearest(call, command_name, what):
     answer = call(command_name, "ACT0002")
     assert (answer.code, answer.out) == (2, "")
-    assert "no rule 'ACT0002' (did you mean 'ACT002'?)" in answer.line
+    assert f"no {what} 'ACT0002' (did you mean 'ACT002'?)" in answer.line
 
 
-def test_demo_finds_the_planted_fault(command):
-    answer = command("demo")
-    assert (answer.returncode, answer.stderr) == (0, "")
-    assert answer.stdout.startswith("ACT002 contracting-activation: the sick model. ")
-    assert "[ACT002]" in answer.stdout
+def test_demo_finds_and_cures_the_planted_fault(call):
+    answer = call("demo", "ACT002")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith("ACT002 contracting-activation: the sick model. ")
+    assert "[ACT002]" in answer.out
+    assert "prescription" in answer.out
+    assert "proof" in answer.out
 
 
 def test_demo_of_the_healthy_model(call):
     answer = call("demo", "contracting-activation", "--healthy")
     assert (answer.code, answer.err) == (0, "")
     assert "[ACT002]" not in answer.out
+    assert "prescription" not in answer.out
+
+
+@pytest.mark.slow
+def test_the_story_goes_from_chance_to_reading(command):
+    answer = command("demo")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    before, after = (float(share) for share in re.findall(r"unseen digits: ([\d.]+)%", answer.stdout))
+    assert before < 20
+    assert after > 90
+
+
+def test_the_story_needs_the_digits(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    answer = call("demo")
+    assert answer.code == 2
+    assert "pip install 'unvanish[demo]'" in answer.line

@@ -74,8 +74,8 @@ def _length(func: Any, x: Tensor, eps: float, args: Any, kwargs: Any) -> Any:
 
 BOUNDED: dict[str, Callable[..., Any]] = {
     "sqrt": _positive, "rsqrt": _positive, "log": _positive, "log2": _positive, "log10": _positive,
-    "log1p": _positive, "div": _divided, "reciprocal": _positive, "exp": _grown, "acos": _angle, "asin": _angle,
-    "atanh": _angle, "softmax": _share, "pow": _power, "std": _spread, "norm": _length,
+    "log1p": _positive, "div": _divided, "reciprocal": _positive, "exp": _grown, "acos": _angle,
+    "asin": _angle, "atanh": _angle, "softmax": _share, "pow": _power, "std": _spread, "norm": _length,
 }  # fmt: skip
 
 
