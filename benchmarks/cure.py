@@ -45,6 +45,7 @@ BEYOND = {
     "NUM001": ("weight",),  # a stored NaN: restore a checkpoint
 }
 TOLERANCE = 0.15  # of the first loss: what two trainings may differ by
+SOLVED = 1e-5  # two losses below it are both as good as zero
 
 
 @dataclass
@@ -140,7 +141,7 @@ def is_worse(before: Ends, after: Ends, comparable: bool = True) -> bool:
         return True
     if not comparable:
         return after[1] / after[0] > before[1] / before[0] + TOLERANCE
-    return after[1] > before[1] + TOLERANCE * min(abs(before[0]), abs(after[0]))
+    return after[1] > before[1] + max(SOLVED, TOLERANCE * min(abs(before[0]), abs(after[0])))
 
 
 def blindly(example: Sample, change: Callable[[nn.Module], Any], before: Ends) -> tuple[bool, bool]:

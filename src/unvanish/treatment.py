@@ -57,7 +57,7 @@ GENERAL: dict[str, tuple[tuple[str, ...], ...]] = {
         ("chrono-bias",), ("orthogonal-recurrence",), ("chrono-bias", "orthogonal-recurrence"),
         ("replace-cell",), ("standardise-input",), ("forget-gate-bias",),
     ),
-    "REC002": (("orthogonal-recurrence",), ("replace-cell",)),
+    "REC002": (("orthogonal-recurrence",), ("orthogonal-recurrence", "chrono-bias"), ("replace-cell",)),
     "OUT001": (
         ("shrink-output-layer",), ("use-loss-with-logits",),
         ("shrink-output-layer", "use-loss-with-logits"),

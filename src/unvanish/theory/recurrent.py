@@ -1,0 +1,218 @@
+"""RNN, LSTM and GRU: what a gradient keeps a step back, its half-life and horizon.
+
+Notable:
+- One layer is followed, with its own recurrent weights or with weights drawn as an initialisation draws them,
+  under Gaussian inputs of a given power: `memory`. The same matrix acts at every step, so its paths add
+  coherently: a default LSTM keeps .63 of the gradient a step, where independent steps would keep .54. Fresh
+  weights at every step, the usual mean field, are therefore wrong for LSTM and GRU.
+- For a vanilla RNN, whose steps all pass the matrix, the mean field is right, and closed: q -> sw^2 <phi^2>_q + u,
+  slope ln(sw^2 <phi'^2>_q)/2 a step, which is its Lyapunov exponent (Gilboa et al. 2019; Chen et al. 2018):
+  `lyapunov`.
+- The slope is that of ln||dL/dh_t|| over the first half of the steps, furthest from the loss.
+
+References: Tallec and Ollivier 2018 (chrono); Jozefowicz et al. 2015 (forget bias).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from unvanish.theory.meanfield import field as maps_of
+from unvanish.theory.quadrature import Array
+
+SEED, SAMPLES = 0, 16
+GATES = {"rnn": ("h",), "lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n")}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A recurrent layer, gate by gate.
+
+    `recurrent`: weights (hidden, hidden); `entering`: for each unit the variance of its sum over the inputs at
+    power 1, (hidden,); `bias` (hidden,); `inner`: a GRU candidate's bias inside its reset gate.
+    """
+
+    kind: str
+    recurrent: Mapping[str, Array]
+    entering: Mapping[str, Array]
+    bias: Mapping[str, Array]
+    activation: str = "tanh"
+    inner: Array = field(default_factory=lambda: np.zeros(1))
+
+    def __post_init__(self) -> None:
+        if self.kind not in GATES:
+            raise ValueError(f"no recurrent layer {self.kind!r}; there are {', '.join(GATES)}")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How a gradient fares on the way back: ln||dL/dh|| by step from the first on, and what follows from it."""
+
+    log: Array  # (steps,), relative to the last step; the state of an LSTM is (h, c)
+    carry: Array  # the same for a gradient that enters at the last step alone
+    power: float  # E h^2 at the end
+
+    @property
+    def slope(self) -> float:
+        """Nats of ||dL/dh_t|| a step towards the loss; negative where the gradient explodes backwards."""
+        half = self.log[: max(2, len(self.log) // 2)]
+        return float(np.polyfit(np.arange(len(half)), half, 1)[0]) if len(half) > 1 else 0.0
+
+    @property
+    def half_life(self) -> float:
+        """Steps over which half of the gradient is lost; inf where none is."""
+        return math.log(2) / self.slope if self.slope > 1e-12 else math.inf
+
+    @property
+    def horizon(self) -> float:
+        """Steps over which a factor e^3 is lost or gained: what can be learned from."""
+        return 3 / abs(self.slope) if abs(self.slope) > 1e-12 else math.inf
+
+
+def default(kind: str, hidden: int, inputs: int, *, activation: str = "tanh", seed: int = SEED) -> Cell:
+    """PyTorch's own initialisation: every number from U(-1/sqrt(hidden), 1/sqrt(hidden))."""
+    rng, bound = np.random.default_rng(seed), hidden**-0.5
+
+    def drawn(*shape: int) -> Array:
+        return np.asarray(rng.uniform(-bound, bound, shape))
+
+    gates = GATES[kind]
+    recurrent = {g: drawn(hidden, hidden) for g in gates}
+    entering = {g: (drawn(hidden, inputs) ** 2).sum(1) for g in gates}
+    both = {g: drawn(hidden) + (0.0 if kind == "gru" and g == "n" else drawn(hidden)) for g in gates}
+    return Cell(kind, recurrent, entering, both, activation, drawn(hidden))
+
+
+def chrono(cell: Cell, steps: int, *, seed: int = SEED) -> Cell:
+    """The same layer with biases for a memory of so many steps: ln U(1, steps - 1) on what keeps.
+
+    LSTM: on the forget gate, the negative on the input gate; GRU: on the update gate. ValueError for an RNN.
+    """
+    keeps = {"lstm": "f", "gru": "z"}.get(cell.kind)
+    if keeps is None:
+        raise ValueError("an RNN has no gate to keep its state by")
+    spread = np.log(np.random.default_rng(seed).uniform(1, max(2, steps - 1), len(cell.bias[keeps])))
+    zero = np.zeros_like(spread)
+    bias = {g: spread if g == keeps else -spread if g == "i" else zero for g in cell.bias}
+    return replace(cell, bias=bias, inner=zero)
+
+
+def memory(cell: Cell, steps: int, power: float = 1.0, *, every: bool = False) -> Memory:
+    """The gradient's way back through `steps` steps of independent Gaussian inputs of this power.
+
+    The loss reads the last step, or `every` one.
+    """
+    run = {"rnn": _Vanilla, "lstm": _Lstm, "gru": _Gru}[cell.kind](cell, np.random.default_rng(SEED))
+    for _ in range(steps):
+        run.step(power)
+    carry = run.back(False)
+    return Memory(run.back(True) if every else carry, carry, float(np.mean(run.state**2)))
+
+
+def lyapunov(sw: float, entering: float, activation: str = "tanh") -> float:
+    """The largest Lyapunov exponent of a vanilla RNN in nats a step: ln(sw^2 <phi'^2>)/2 where q = sw^2 <phi^2> + u."""
+    maps = maps_of(activation)
+    q = maps.fixed_point(sw, math.sqrt(entering))
+    return 0.5 * math.log(maps.chi(q, sw)) if 0 < q < math.inf else math.log(sw)
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
+
+
+class _Layer:
+    """What the three kinds share: the state, (hidden, samples), and the sums over states and inputs."""
+
+    def __init__(self, cell: Cell, rng: np.random.Generator) -> None:
+        self.cell, self.rng = cell, rng
+        self.shape = (len(cell.bias[GATES[cell.kind][0]]), SAMPLES)
+        self.state = np.zeros(self.shape)
+        self.past: list[dict[str, Array]] = []
+
+    def _input(self, gate: str, power: float) -> Array:
+        spread = np.sqrt(self.cell.entering[gate] * power)[:, None]
+        return self.cell.bias[gate][:, None] + spread * self.rng.standard_normal(self.shape)
+
+    def _gate(self, gate: str, power: float) -> Array:
+        return self._input(gate, power) + self.cell.recurrent[gate] @ self.state
+
+    def _mixed(self, deltas: Mapping[str, Array]) -> Array:
+        """The gradient that reaches the state through the weights."""
+        return np.asarray(sum(self.cell.recurrent[g].T @ d for g, d in deltas.items()))
+
+    def back(self, every: bool) -> Array:
+        """Logs of the gradient at each step's state, relative to the last."""
+        state, cell = self.rng.standard_normal(self.shape), np.zeros(self.shape)
+        scale, logs = 0.0, []
+        for place, now in enumerate(reversed(self.past)):
+            if every and place:
+                state = state + self.rng.standard_normal(self.shape) * math.exp(-scale)
+            size = max(float(np.mean(state**2 + cell**2)) ** 0.5, 1e-300)
+            state, cell, scale = state / size, cell / size, scale + math.log(size)
+            logs.append(scale)
+            state, cell = self._one_back(now, state, cell)
+        return np.array(logs[::-1]) - logs[0]
+
+    def step(self, power: float) -> None:
+        raise NotImplementedError
+
+    def _one_back(self, now: dict[str, Array], state: Array, cell: Array) -> tuple[Array, Array]:
+        raise NotImplementedError
+
+
+class _Vanilla(_Layer):
+    def step(self, power: float) -> None:
+        z = self._gate("h", power)
+        value = np.tanh(z) if self.cell.activation == "tanh" else np.maximum(z, 0)
+        slope = 1 - value**2 if self.cell.activation == "tanh" else (z > 0).astype(np.float64)
+        self.state = value
+        self.past.append({"slope": slope})
+
+    def _one_back(self, now: dict[str, Array], state: Array, cell: Array) -> tuple[Array, Array]:
+        return self._mixed({"h": state * now["slope"]}), cell
+
+
+class _Lstm(_Layer):
+    def step(self, power: float) -> None:
+        i, f, o = (_sigmoid(self._gate(g, power)) for g in "ifo")
+        g = np.tanh(self._gate("g", power))
+        before = self.past[-1]["c"] if self.past else np.zeros(self.shape)
+        c = f * before + i * g
+        self.past.append({"i": i, "f": f, "g": g, "o": o, "c": c, "before": before})
+        self.state = o * np.tanh(c)
+
+    def _one_back(self, now: dict[str, Array], state: Array, cell: Array) -> tuple[Array, Array]:
+        i, f, g, o, t = now["i"], now["f"], now["g"], now["o"], np.tanh(now["c"])
+        cell = cell + state * o * (1 - t**2)
+        deltas = {
+            "i": cell * g * i * (1 - i),
+            "f": cell * now["before"] * f * (1 - f),
+            "g": cell * i * (1 - g**2),
+            "o": state * t * o * (1 - o),
+        }
+        return self._mixed(deltas), cell * f
+
+
+class _Gru(_Layer):
+    def step(self, power: float) -> None:
+        before = self.state
+        r, z = _sigmoid(self._gate("r", power)), _sigmoid(self._gate("z", power))
+        inner = self.cell.inner[:, None] + self.cell.recurrent["n"] @ before
+        n = np.tanh(self._input("n", power) + r * inner)
+        h = (1 - z) * n + z * before
+        self.past.append({"r": r, "z": z, "n": n, "before": before, "inner": inner})
+        self.state = h
+
+    def _one_back(self, now: dict[str, Array], state: Array, cell: Array) -> tuple[Array, Array]:
+        r, z, n = now["r"], now["z"], now["n"]
+        candidate = state * (1 - z) * (1 - n**2)
+        deltas = {
+            "r": candidate * now["inner"] * r * (1 - r),
+            "z": state * (now["before"] - n) * z * (1 - z),
+            "n": candidate * r,
+        }
+        return state * z + self._mixed(deltas), cell
