@@ -220,16 +220,25 @@ class Forward(TorchFunctionMode):
         if self.in_loss:
             return
         if kind in families.LAYERS:
-            _read_weight(operation, args, result)
+            _read_weight(operation, args, self._weight_stats)
         if kind == "batch_norm":
             facts["batch_statistics"] = bool(args[5] if len(args) > 5 else kwargs.get("training", True))
         if kind == "instance_norm":
             facts["batch_statistics"] = False
         if kind in ("scaled_dot_product_attention", "softmax"):
-            _read_attention(operation, args, kwargs, result)
+            self._read_attention(operation, args, kwargs, result)
         if kind in families.PRODUCTS:
             factors = [t for t in tensors_in(args, 2) if t.ndim > 1]
             facts["factors"] = tuple((t.grad_fn, t.output_nr) for t in factors)
+        self._read_sizes(operation, result)
+
+    def _weight_stats(self, weight: Tensor, outputs: int) -> dict[str, float]:
+        return weight_stats(weight, outputs)
+
+    def _read_attention(self, operation: Operation, args: Any, kwargs: Any, result: Tensor) -> None:
+        _read_attention(operation, args, kwargs, result)
+
+    def _read_sizes(self, operation: Operation, result: Tensor) -> None:
         if operation.family != "other" or _small(result):
             operation.stats.update(
                 activation_stats(result, self.batch, tokens=operation.family in ("norm", "add", "layer"))
@@ -270,7 +279,7 @@ def _steady(kind: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
     return args, kwargs
 
 
-def _read_weight(operation: Operation, args: Any, result: Tensor) -> None:
+def _read_weight(operation: Operation, args: Any, stats: Callable[[Tensor, int], dict[str, float]]) -> None:
     """The weights' part of a layer: from the factor that is, or is made from, a parameter."""
     kind, facts = operation.kind, operation.facts
     place = 2 if kind == "addmm" else 1
@@ -296,7 +305,7 @@ def _read_weight(operation: Operation, args: Any, result: Tensor) -> None:
     )
     facts["weight_tensor"] = weight.detach()
     facts["frozen"] = not weight.requires_grad
-    operation.stats.update(weight_stats(weight, int(fan_out)))
+    operation.stats.update(stats(weight, int(fan_out)))
 
 
 def _read_attention(operation: Operation, args: Any, kwargs: Any, result: Tensor) -> None:

@@ -143,7 +143,7 @@ class Examination:
     def _backward(self, graph: Graph, value: Tensor) -> None:
         watched = self.watched
         attention.mark(watched)
-        self.chains = self._chains(graph)
+        self.chains = chains(graph, self.call, self.watched)
         self._precision(value)
         for operation in watched.operations:
             if operation.family == "activation" and operation.nodes[0] in graph.index:
@@ -169,29 +169,6 @@ class Examination:
     def _leaves(self) -> dict[str, Tensor]:
         named = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         return named | {f"\0{n}": leaf for n, leaf in self.call.inputs.items()}
-
-    def _chains(self, graph: Graph) -> list[Chain]:
-        """The depth axes, the longest first: above each float input, and above each embedding."""
-        targets: dict[str, Node] = {
-            n: torch.autograd.graph.get_gradient_edge(t).node for n, t in self.call.inputs.items()
-        }
-        embeddings = [
-            o for o in self.watched.operations if o.kind == "embedding" and o.nodes[0] in graph.index
-        ]
-        targets |= {f"{o.turn.path} (call {o.order})": o.nodes[0] for o in embeddings[:6]}
-        found = [
-            chain(graph, graph.index[node], self.watched, name)
-            for name, node in targets.items()
-            if node in graph.index
-        ]
-        if not any(len(c.sites) > 2 for c in found):
-            layers = [
-                o
-                for o in self.watched.operations
-                if o.family in ("layer", "recurrent") and o.nodes[0] in graph.index
-            ]
-            found += [chain(graph, graph.index[o.nodes[0]], self.watched, o.turn.path) for o in layers[:3]]
-        return sorted((c for c in found if c.sites), key=lambda c: -len(c.sites))
 
     def _interesting(self, graph: Graph, bodies: Mapping[str, Any]) -> set[int]:
         found = {
@@ -330,3 +307,25 @@ def _scalar(value: Any) -> Tensor:
     if value.is_complex() or not value.is_floating_point():
         raise CheckError(f"the loss is {value.dtype}, but a gradient needs a real floating-point scalar")
     return value.reshape(())
+
+
+def chains(graph: Graph, call: calls.Call, watched: Forward) -> list[Chain]:
+    """The depth axes, the longest first: above each float input, and above each embedding."""
+    targets: dict[str, Node] = {
+        n: torch.autograd.graph.get_gradient_edge(t).node for n, t in call.inputs.items()
+    }
+    embeddings = [o for o in watched.operations if o.kind == "embedding" and o.nodes[0] in graph.index]
+    targets |= {f"{o.turn.path} (call {o.order})": o.nodes[0] for o in embeddings[:6]}
+    found = [
+        chain(graph, graph.index[node], watched, name)
+        for name, node in targets.items()
+        if node in graph.index
+    ]
+    if not any(len(c.sites) > 2 for c in found):
+        layers = [
+            o
+            for o in watched.operations
+            if o.family in ("layer", "recurrent") and o.nodes[0] in graph.index
+        ]
+        found += [chain(graph, graph.index[o.nodes[0]], watched, o.turn.path) for o in layers[:3]]
+    return sorted((c for c in found if c.sites), key=lambda c: -len(c.sites))

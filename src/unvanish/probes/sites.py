@@ -57,8 +57,9 @@ def inputs(call: Call, flow: Flow | None) -> list[Measured]:
             "dtype": str(tensor.dtype).removeprefix("torch."),
             "floating": floating,
         }
-        stats = activation_stats(tensor, call.batch_size) if floating else {}
-        if floating and tensor.numel():
+        known = floating and not tensor.is_meta
+        stats = activation_stats(tensor, call.batch_size) if known else {}
+        if known and tensor.numel():
             facts["mean"] = float(tensor.detach().mean(dtype=torch.float64))
             power = stats.get("forward_rms", math.nan) ** 2
             facts["std"] = math.sqrt(max(0.0, power - facts["mean"] ** 2))

@@ -55,6 +55,13 @@ class Memory:
     log: Array  # (steps,), relative to the last step; the state of an LSTM is (h, c)
     carry: Array  # the same for a gradient that enters at the last step alone
     power: float  # E h^2 at the end
+    inflow: Array  # (steps,), ln of the gradient that each step sends to its input, for one that arrives with 0
+
+    @property
+    def through(self) -> float:
+        """Ln of ||dL/dx||^2 over all steps, for a gradient ||dL/dh||^2 = 1 at the last one."""
+        top = float(self.inflow.max())
+        return 2 * top + math.log(float(np.exp(2 * (self.inflow - top)).sum()))
 
     @property
     def slope(self) -> float:
@@ -101,16 +108,20 @@ def chrono(cell: Cell, steps: int, *, seed: int = SEED) -> Cell:
     return replace(cell, bias=bias, inner=zero)
 
 
-def memory(cell: Cell, steps: int, power: float = 1.0, *, every: bool = False) -> Memory:
+def memory(cell: Cell, steps: int, power: float = 1.0, arriving: Array | None = None) -> Memory:
     """The gradient's way back through `steps` steps of independent Gaussian inputs of this power.
 
-    The loss reads the last step, or `every` one.
+    `arriving`: ln of the gradient that the loss sends to each step's output, (steps,), 0 at the last; without it the
+    loss reads the last step alone.
     """
     run = {"rnn": _Vanilla, "lstm": _Lstm, "gru": _Gru}[cell.kind](cell, np.random.default_rng(SEED))
     for _ in range(steps):
         run.step(power)
-    carry = run.back(False)
-    return Memory(run.back(True) if every else carry, carry, float(np.mean(run.state**2)))
+    carry, inflow = run.back(None)
+    log = carry
+    if arriving is not None:
+        log, inflow = run.back(arriving)
+    return Memory(log, carry, float(np.mean(run.state**2)), inflow)
 
 
 def lyapunov(sw: float, entering: float, activation: str = "tanh") -> float:
@@ -122,6 +133,9 @@ def lyapunov(sw: float, entering: float, activation: str = "tanh") -> float:
 
 def _sigmoid(x: Array) -> Array:
     return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
+
+
+Returned = tuple[Array, Array, dict[str, Array], dict[str, Array]]
 
 
 class _Layer:
@@ -140,27 +154,28 @@ class _Layer:
     def _gate(self, gate: str, power: float) -> Array:
         return self._input(gate, power) + self.cell.recurrent[gate] @ self.state
 
-    def _mixed(self, deltas: Mapping[str, Array]) -> Array:
-        """The gradient that reaches the state through the weights."""
-        return np.asarray(sum(self.cell.recurrent[g].T @ d for g, d in deltas.items()))
-
-    def back(self, every: bool) -> Array:
-        """Logs of the gradient at each step's state, relative to the last."""
+    def back(self, arriving: Array | None) -> tuple[Array, Array]:
+        """Logs of the gradient at each step's state and input, relative to the last state's."""
         state, cell = self.rng.standard_normal(self.shape), np.zeros(self.shape)
-        scale, logs = 0.0, []
+        scale, logs, arrived = 0.0, [], []
         for place, now in enumerate(reversed(self.past)):
-            if every and place:
-                state = state + self.rng.standard_normal(self.shape) * math.exp(-scale)
+            if arriving is not None and place:
+                size = math.exp(min(600.0, float(arriving[-1 - place]) - scale))
+                state = state + size * self.rng.standard_normal(self.shape)
             size = max(float(np.mean(state**2 + cell**2)) ** 0.5, 1e-300)
             state, cell, scale = state / size, cell / size, scale + math.log(size)
             logs.append(scale)
-            state, cell = self._one_back(now, state, cell)
-        return np.array(logs[::-1]) - logs[0]
+            state, cell, deltas, entering = self._one_back(now, state, cell)
+            state = state + sum(self.cell.recurrent[g].T @ d for g, d in deltas.items())
+            inner = sum(self.cell.entering[g] @ d**2 for g, d in entering.items())
+            arrived.append(scale + 0.5 * math.log(max(float(np.mean(inner)) / len(state), 1e-300)))
+        return np.array(logs[::-1]) - logs[0], np.array(arrived[::-1]) - logs[0]
 
     def step(self, power: float) -> None:
         raise NotImplementedError
 
-    def _one_back(self, now: dict[str, Array], state: Array, cell: Array) -> tuple[Array, Array]:
+    def _one_back(self, now: dict[str, Array], state: Array, cell: Array) -> Returned:
+        """What goes back directly to state and cell, and the gates' gradients by way of state and input."""
         raise NotImplementedError
 
 
@@ -172,8 +187,9 @@ class _Vanilla(_Layer):
         self.state = value
         self.past.append({"slope": slope})
 
-    def _one_back(self, now: dict[str, Array], state: Array, cell: Array) -> tuple[Array, Array]:
-        return self._mixed({"h": state * now["slope"]}), cell
+    def _one_back(self, now: dict[str, Array], state: Array, cell: Array) -> Returned:
+        deltas = {"h": state * now["slope"]}
+        return np.zeros(self.shape), cell, deltas, deltas
 
 
 class _Lstm(_Layer):
@@ -185,7 +201,7 @@ class _Lstm(_Layer):
         self.past.append({"i": i, "f": f, "g": g, "o": o, "c": c, "before": before})
         self.state = o * np.tanh(c)
 
-    def _one_back(self, now: dict[str, Array], state: Array, cell: Array) -> tuple[Array, Array]:
+    def _one_back(self, now: dict[str, Array], state: Array, cell: Array) -> Returned:
         i, f, g, o, t = now["i"], now["f"], now["g"], now["o"], np.tanh(now["c"])
         cell = cell + state * o * (1 - t**2)
         deltas = {
@@ -194,7 +210,7 @@ class _Lstm(_Layer):
             "g": cell * i * (1 - g**2),
             "o": state * t * o * (1 - o),
         }
-        return self._mixed(deltas), cell * f
+        return np.zeros(self.shape), cell * f, deltas, deltas
 
 
 class _Gru(_Layer):
@@ -207,7 +223,7 @@ class _Gru(_Layer):
         self.past.append({"r": r, "z": z, "n": n, "before": before, "inner": inner})
         self.state = h
 
-    def _one_back(self, now: dict[str, Array], state: Array, cell: Array) -> tuple[Array, Array]:
+    def _one_back(self, now: dict[str, Array], state: Array, cell: Array) -> Returned:
         r, z, n = now["r"], now["z"], now["n"]
         candidate = state * (1 - z) * (1 - n**2)
         deltas = {
@@ -215,4 +231,4 @@ class _Gru(_Layer):
             "z": state * (now["before"] - n) * z * (1 - z),
             "n": candidate * r,
         }
-        return state * z + self._mixed(deltas), cell
+        return state * z, cell, deltas, {**deltas, "n": candidate}

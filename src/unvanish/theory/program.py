@@ -1,0 +1,40 @@
+"""What a network does, as plain data: steps on numbered tensors, for the theory to follow.
+
+Notable: nothing here holds a weight; a layer is known by the squared weights of its taps, a norm by its gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation: which tensors it reads and makes, their shapes, and what the theory needs of it.
+
+    `kind`: torch's name for it; `facts`: "taps" (squared weights by position), "bias_power", "bias_mean",
+    "geometry" for layers; "settings", "peak" for activations; "gain", "shift", "eps" for norms; and so on.
+    """
+
+    kind: str
+    family: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    reads: tuple[Shape, ...]
+    makes: tuple[Shape, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class Program:
+    """Steps in order, the tensors that come from the batch, and those that the model returns."""
+
+    steps: tuple[Step, ...]
+    inputs: Mapping[int, Shape]
+    outputs: Mapping[int, Shape]
+    batch: int = 1

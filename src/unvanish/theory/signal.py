@@ -1,0 +1,110 @@
+"""The state of a tensor and of its gradient in mean field: a handful of numbers, and a map over positions.
+
+Notable: a tensor is known by its power q (for images at every position), the cosines between samples and between
+positions, and its mean; a gradient by ln||d||^2, where its power lies, and how alike positions are. Logs throughout:
+ten thousand layers do not underflow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from unvanish.theory.quadrature import Array
+
+ONE = np.ones(())
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A tensor: `power` E h^2 by position (0-d where all are alike), cosines, and mean / rms.
+
+    `samples`: cosine between two samples at one position; `positions`: between two positions (tokens, pixels) of
+    one sample; `apart`: between positions of two samples. `squares`: for softmax weights the sum of their squares.
+    """
+
+    power: Array = field(default_factory=lambda: ONE)
+    samples: float = 0.0
+    positions: float = 0.0
+    apart: float = 0.0
+    mean: float = 0.0
+    squares: float | None = None
+
+    def __post_init__(self) -> None:
+        """Rounding of several approximations together must not leave what is possible."""
+        for name in ("samples", "positions", "apart", "mean"):
+            object.__setattr__(self, name, min(1.0, max(-1.0, getattr(self, name))))
+        object.__setattr__(self, "power", np.maximum(self.power, 0.0))
+
+    @property
+    def q(self) -> float:
+        """The mean power over the positions."""
+        return float(np.mean(self.power))
+
+    def flat(self) -> Signal:
+        """The same with its positions averaged."""
+        return self if self.power.ndim == 0 else replace(self, power=np.asarray(self.q))
+
+    def fitted(self, shape: Sequence[int]) -> Signal:
+        """The same with a map that belongs to `shape` (B, C, *positions), or none."""
+        return self if self.power.shape == tuple(shape[2:]) else self.flat()
+
+    def plus(self, power: float, mean: float = 0.0) -> Signal:
+        """The same number of this power added to all samples and positions: a bias."""
+        if not power:
+            return self
+        share = self.q / (self.q + power)
+        mixed = [share * c + 1 - share for c in (self.samples, self.positions, self.apart)]
+        rms = math.sqrt(self.q + power)
+        return Signal(
+            self.power + power, *mixed, mean=(self.mean * math.sqrt(self.q) + mean) / rms if rms else 0.0
+        )
+
+    def times(self, factor: float) -> Signal:
+        """The same with its power multiplied."""
+        return replace(self, power=self.power * factor, squares=None)
+
+
+@dataclass(frozen=True)
+class Pull:
+    """A gradient: ln||d||^2 of one sample, its share by position (0-d: evenly), the cosine between positions.
+
+    `winners`: of how many rivals the receiving unit was the largest (max pooling); `centred`: the gradient of softmax
+    weights, which does not see what all keys have in common; `part`: the part of the numbers it arrives at, where a
+    selection lies above.
+    """
+
+    log: float = -math.inf
+    share: Array = field(default_factory=lambda: ONE)
+    alike: float = 0.0
+    winners: int = 1
+    centred: bool = False
+    part: float = 1.0
+
+    def times(self, factor: float) -> Pull:
+        """The same with ||d||^2 multiplied."""
+        return replace(self, log=self.log + math.log(factor) if factor > 0 else -math.inf)
+
+    def plus(self, other: Pull) -> Pull:
+        """Two gradients that know nothing of each other, added."""
+        if other.log == -math.inf:
+            return self
+        if self.log == -math.inf:
+            return other
+        top = max(self.log, other.log)
+        a, b = math.exp(self.log - top), math.exp(other.log - top)
+        if self.share.shape == other.share.shape:
+            share = (a * self.share + b * other.share) / (a + b)
+        else:
+            share = self.share if self.share.ndim else other.share
+        return Pull(top + math.log(a + b), share, (a * self.alike + b * other.alike) / (a + b))
+
+    def at(self, shape: Sequence[int]) -> Array:
+        """||d||^2 by position, relative to `log`; the sum is 1."""
+        size = tuple(shape[2:])
+        if self.share.shape == size:
+            return self.share / max(float(self.share.sum()), 1e-300)
+        return np.full(size, 1 / math.prod(size)) if size else ONE
