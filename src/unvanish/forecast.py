@@ -30,7 +30,7 @@ from unvanish.theory._pointwise import of
 from unvanish.theory.predict import Prediction, predict
 from unvanish.theory.program import Step
 from unvanish.theory.signal import Signal
-from unvanish.types import Diagnosis, Trace
+from unvanish.types import Diagnosis, Site, Trace
 
 
 def forecast(
@@ -109,9 +109,22 @@ class Assembly:
             if number is not None and number in self.said.signals:
                 operation.stats.update(self._stats(operation, steps.get(number), self.said.signals[number]))
         rows: list[Any] = sites.inputs(drawn.call, flow)
+        for site, stats in rows:
+            self._assume(site, stats)
         nodes, found = sites.nodes(drawn.call, drawn.watched, drawn.graph, flow, axes)
         rows += nodes + sites.steps(self._memories()) + [_end()]
         return sites.assemble(rows, found, self._facts())
+
+    def _assume(self, site: Site, stats: dict[str, float]) -> None:
+        """What is taken for granted of an input."""
+        number = self.outline.inputs.get(site.path)
+        if number is None:
+            return
+        signal = self.said.signals[number]
+        rms, batch = math.sqrt(signal.q), self.outline.program.batch
+        stats |= {"forward_rms": rms, "cosine": signal.samples}
+        stats["spread"] = math.sqrt((1 - signal.samples) * (1 - 1 / max(2, batch)))
+        site.facts.update(mean=0.0, std=rms)  # type: ignore[attr-defined]
 
     def _flow(self) -> Flow:
         """The predicted logs at every node of the graph, as a measured backward gives them."""
@@ -190,6 +203,4 @@ class Assembly:
 
 
 def _end() -> Any:
-    from unvanish.types import Site
-
     return Site("loss", "loss", 0, "output", {"value": 0.0}), {}

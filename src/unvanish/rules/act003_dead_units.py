@@ -110,8 +110,11 @@ def _observations(trace: Trace, site: int) -> int:
 
 
 def _dead(trace: Trace, site: int, limit: float, diverse: float) -> bool:
-    share, cosine = trace.value(site, "dead"), _upstream_cosine(trace, site)
-    return share > limit and (cosine < diverse or (share > 0.9 and not cosine > 0.999))
+    share = trace.value(site, "dead")
+    if share <= limit:
+        return False
+    cosine = _upstream_cosine(trace, site)
+    return cosine < diverse or (share > 0.9 and not cosine > 0.999)
 
 
 def _upstream_cosine(trace: Trace, site: int) -> float:

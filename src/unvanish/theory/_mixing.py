@@ -30,7 +30,7 @@ def average(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], 
         x.mean / math.sqrt(same),
     )
     overlap = max(1.0, p * after / before)
-    positions = before / max(1, step.reads[0][0] * (step.reads[0][1] if len(step.reads[0]) > 2 else 1))
+    positions = math.prod(step.reads[0][2:]) if "pool" in step.kind else p
     inside = min(1.0, (p - 1) / max(1.0, positions - 1))
 
     def back(pulls: list[Pull]) -> list[Pull]:
