@@ -1,9 +1,10 @@
-"""How close theory comes: the log gain of the gradient a layer, predicted without data, beside the measured one.
+"""How close theory comes: the log gain of the gradient a layer, predicted without data, beside the measured
+one.
 
-Run it with `python -m benchmarks.forecast --nets 60`. Random MLPs, CNNs, residual nets, transformers and recurrent
-nets; each is measured by `check`'s recorder on 32 samples of Gaussian noise. "Off criticality": at least 0.1 nats a
-layer, errors relative; "at criticality": less, errors in nats a layer. One net is one draw of its weights, so its own
-gain scatters around the mean that theory gives.
+Run it with `python -m benchmarks.forecast --nets 60`. Random MLPs, CNNs, residual nets, transformers and
+recurrent nets; each is measured by `check`'s recorder on 32 samples of Gaussian noise. "Off criticality": at
+least 0.1 nats a layer, errors relative; "at criticality": less, errors in nats a layer. One net is one draw
+of its weights, so its own gain scatters around the mean that theory gives.
 """
 
 from __future__ import annotations
@@ -30,7 +31,18 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 BATCH, CRITICAL = 32, 0.1
-ACTS = (nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.ELU, nn.SELU, nn.LeakyReLU, nn.Hardtanh, nn.Softsign)
+ACTS = (
+    nn.Tanh,
+    nn.ReLU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Sigmoid,
+    nn.ELU,
+    nn.SELU,
+    nn.LeakyReLU,
+    nn.Hardtanh,
+    nn.Softsign,
+)
 
 
 @dataclass(frozen=True)
@@ -239,7 +251,11 @@ def thousand() -> str:
 
     torch.manual_seed(0)
     lines = []
-    for name, act, make in (("tanh MLP", nn.Tanh, nn.Linear), ("ReLU MLP", nn.ReLU, nn.Linear), ("tanh CNN", nn.Tanh, None)):
+    for name, act, make in (
+        ("tanh MLP", nn.Tanh, nn.Linear),
+        ("ReLU MLP", nn.ReLU, nn.Linear),
+        ("tanh CNN", nn.Tanh, None),
+    ):
         parts: list[nn.Module] = []
         for k in range(1000):
             first = nn.Conv2d(16 if k else 1, 16, 3, padding=1) if make is None else make(128, 128)
@@ -248,13 +264,17 @@ def thousand() -> str:
         net = nn.Sequential(*parts, *end)
         started = time.perf_counter()
         found = forecast(net, (1, 8, 8) if make is None else (128,))
-        lines.append(f"{name}, 1,000 layers: {time.perf_counter() - started:.2f} s, {', '.join(found.codes())}")
+        lines.append(
+            f"{name}, 1,000 layers: {time.perf_counter() - started:.2f} s, {', '.join(found.codes())}"
+        )
     return "\n".join(lines)
 
 
 def main() -> int:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--nets", type=int, default=60, metavar="N", help="of each family")
     parser.add_argument("--family", choices=FAMILIES, action="append")
     parser.add_argument("--verbose", action="store_true")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unvanish.cures import Prescription, apply
     from unvanish.doctor import assert_healthy, check
+    from unvanish.forecast import forecast
     from unvanish.treatment import cure
     from unvanish.types import Cured, Diagnosis, Finding, Proof, Remedy, Site, Trace
 
@@ -19,7 +20,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Cured", "Diagnosis", "Finding", "Prescription", "Proof", "Remedy", "Site", "Trace", "__version__",
-    "apply", "assert_healthy", "check", "cure",
+    "apply", "assert_healthy", "check", "cure", "forecast",
 ]  # fmt: skip
 
 _HOMES = {
@@ -27,6 +28,7 @@ _HOMES = {
     "assert_healthy": "unvanish.doctor",
     "check": "unvanish.doctor",
     "cure": "unvanish.treatment",
+    "forecast": "unvanish.forecast",
     "Prescription": "unvanish.cures",
     "Cured": "unvanish.types",
     "Proof": "unvanish.types",

@@ -41,6 +41,7 @@ def check(
     ignore: Iterable[str] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     confirm: bool = True,
+    theory: bool = True,
     name: str | None = None,
 ) -> Diagnosis:
     """Measure one batch and name where the gradient is lost; the model is bit-identical afterwards.
@@ -48,8 +49,9 @@ def check(
     `batch`: what a loader yields, a tensor, an (x, y) pair, or a dict passed as keywords. `loss`: called as
     loss(output, y) or loss(output); without one the output's own `.loss` serves, else a random cotangent.
     `select`, `ignore`: rule codes or prefixes ("ACT", "INI001"); `settings`: {"ACT001": {"limit": 0.6}}.
-    `confirm`: try on a copy whether removing the cause restores the flow. CheckError for a call that does not
-    fit together, `probes.ModelCrash` where the model raises.
+    `confirm`: try on a copy whether removing the cause restores the flow. `theory`: show what was to be
+    expected beside what was measured. CheckError for a call that does not fit together, `probes.ModelCrash`
+    where the model raises.
     """
     started = time.perf_counter()
     chosen = frozenset(config.selected(rules(), select, ignore))
@@ -59,6 +61,10 @@ def check(
             f"optimizer is a {type(optimizer).__name__}, not a torch optimizer; pass the optimizer itself"
         )
     trace = record(model, batch, loss, optimizer=optimizer)
+    if theory:
+        from unvanish.forecast import beside
+
+        trace = replace(trace, facts={**trace.facts, "theory": beside(trace, model, batch)})
     rounds = visit(trace, chosen, checked)
     findings = folded(ranked(rounds.findings))
     if confirm and findings:

@@ -1,7 +1,7 @@
 """`forecast`: the gradient's profile from theory, before data and training, judged by the same rules.
 
-Notable: one forward of a copy on the meta device gives the sites, `theory.predict` the numbers; the result is a Trace
-like a measured one. Inputs are taken as independent standard Gaussians.
+Notable: one forward of a copy on the meta device gives the sites, `theory.predict` the numbers; the result is
+a Trace like a measured one. Inputs are taken as independent standard Gaussians.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,10 @@ from torch import nn
 
 from unvanish import config
 from unvanish.doctor import folded, ranked, visit
+from unvanish.ledger import ledger
 from unvanish.probes import sites
 from unvanish.probes.backward import Flow
-from unvanish.probes.errors import CheckError
+from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.forward import Operation
 from unvanish.probes.outline import Outline, outline
 from unvanish.probes.record import chains
@@ -31,6 +32,9 @@ from unvanish.theory.predict import Prediction, predict
 from unvanish.theory.program import Step
 from unvanish.theory.signal import Signal
 from unvanish.types import Diagnosis, Site, Trace
+
+APART = 0.5  # decades in one row
+BY_NUMBERS = ("ACT003", "GRF", "INI003", "INP", "NUM", "OPT", "OUT", "PRC")  # rules no theory can judge
 
 
 def forecast(
@@ -47,10 +51,11 @@ def forecast(
 ) -> Diagnosis:
     """What `check` would say, predicted: no data, no training; the model is not touched.
 
-    `input_size`: the shape of one sample, (3, 224, 224), or several of them for a model with several inputs; or
-    `batch`: any batch, of which only the shapes are used (so for models that read whole numbers). `power`: mean square
-    of the inputs. CheckError for a call that does not fit together, ModelCrash where the model raises on tensors
-    without data.
+    `input_size`: the shape of one sample, (3, 224, 224), or several of them for a model with several inputs;
+    or
+    `batch`: any batch, of which only the shapes are used (so for models that read whole numbers). `power`:
+    mean square of the inputs. CheckError for a call that does not fit together, ModelCrash where the model
+    raises on tensors without data.
     """
     started = time.perf_counter()
     if (input_size is None) == (batch is None):
@@ -59,13 +64,16 @@ def forecast(
     checked = config.checked_settings(settings or {})
     given = batch if batch is not None else _made(input_size, batch_size)
     trace = predicted(model, given, power=power)
-    rounds = visit(trace, chosen, checked)
+    seen = {code for code in chosen if not code.startswith(BY_NUMBERS)}
+    rounds = visit(trace, seen, checked)
+    why = "needs a measurement, which `check` makes"
+    skipped = tuple(replace(v, reason=why) if v.code in chosen else v for v in rounds.skipped)
     return Diagnosis(
         folded(ranked(rounds.findings)),
         trace,
         rounds.passed,
         rounds.not_applicable,
-        rounds.skipped,
+        skipped,
         name or type(model).__name__,
         time.perf_counter() - started,
     )
@@ -88,6 +96,47 @@ def predicted(model: nn.Module, batch: Any, *, power: float = 1.0, likeness: flo
     drawn = outline(model, batch)
     said = predict(drawn.program, power, likeness)
     return Assembly(model, drawn, said).trace()
+
+
+def beside(measured: Trace, model: nn.Module, batch: Any) -> dict[str, Any]:
+    """The predicted total beside the measured one, in decades, and the rows of the ledger where they part.
+
+    {} where there is no depth axis, or theory does not reach. "apart": up to three (row, predicted, measured)
+    that differ by more than the width allows and by half a decade.
+    """
+    axis = measured.depth()
+    sizes = [s for i in measured.where("input", floating=True) if (s := _size(measured, i)) is not None]
+    if axis is None or not sizes:
+        return {}
+    try:
+        said = predicted(model, batch, power=sizes[0][0], likeness=sizes[0][1])
+    except (CheckError, ModelCrash, RuntimeError, ValueError, NotImplementedError):
+        return {}
+    theirs, ours = ledger(said), ledger(measured)
+    if theirs is None or ours is None or not math.isfinite(ours.total):
+        return {}
+    known = {(row.path, row.kind): row.decades for row in theirs.leaves()}
+    both = [
+        (row.path, known[row.path, row.kind], row.decades)
+        for row in ours.leaves()
+        if math.isfinite(known.get((row.path, row.kind), math.nan))
+    ]
+    if len(both) < 2 or 2 * len(both) < len(axis.sites):
+        return {}
+    apart = sorted((r for r in both if abs(r[1] - r[2]) > APART), key=lambda r: -abs(r[1] - r[2]))
+    return {
+        "predicted": sum(p for _, p, _ in both),
+        "measured": sum(m for _, _, m in both),
+        "apart": tuple(apart[:3]),
+    }
+
+
+def _size(trace: Trace, site: int) -> tuple[float, float] | None:
+    """Mean square and likeness of an input, None where it has none."""
+    rms, cosine = trace.value(site, "forward_rms"), trace.value(site, "cosine")
+    if not (math.isfinite(rms) and rms > 0):
+        return None
+    return rms**2, cosine if math.isfinite(cosine) else 0.0
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def cure(
     started = time.perf_counter()
     Surgery(model)  # refuses what must not be changed, before any work
     allowed = _allowed(allow, model, optimizer)
-    before = check(model, batch, loss, optimizer=optimizer, name=name)
+    before = check(model, batch, loss, optimizer=optimizer, theory=False, name=name)
     search = Search(model, batch, loss, optimizer, before, allowed, started + budget, steps, seed)
     found = search.run()
     return replace(found, seconds=time.perf_counter() - started)
@@ -323,6 +323,7 @@ class Search:
             surgery.loss,
             optimizer=surgery.optimizer,
             confirm=False,
+            theory=False,
             name=self.before.subject,
         )
 

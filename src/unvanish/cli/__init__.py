@@ -17,7 +17,9 @@ from unvanish.cli.check import check
 from unvanish.cli.cure import cure
 from unvanish.cli.demo import demo
 from unvanish.cli.errors import CallError, show, show_fault
+from unvanish.cli.forecast import forecast
 from unvanish.cli.pages import cures, explain, rules
+from unvanish.cli.phase import phase
 
 __all__ = ["app", "main"]
 
@@ -31,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (check, cure, explain, rules, cures, demo):
+for command in (check, cure, forecast, phase, explain, rules, cures, demo):
     app.command()(command)
 
 

@@ -43,18 +43,18 @@ def check(
     unvanish check package.models:Net --input 3,224,224 --html report.html
     unvanish check hf:gpt2,n_layer=4 --fail-on error
     """  # noqa: D301 (the backspace keeps the lines apart)
-    settings = _settings(select, ignore, fail_on)
-    _refuse_paths(html, json)
-    with _stdout_kept(for_json=json == "-"):
+    settings = settings_of(select, ignore, fail_on)
+    refuse_paths(html, json)
+    with stdout_kept(for_json=json == "-"):
         subject = subject_of(model, seed)
         batch = batch_of(subject, data, inputs or [], dtype or [], batch_size, seed)
         diagnosis = _diagnose(subject, batch, loss, settings, not no_confirm, seed)
-    _write(diagnosis, html, json)
+    write(diagnosis, html, json)
     level = settings.fail_on or "warning"
     raise typer.Exit(0 if level == "never" else int(bool(diagnosis.at_least(level))))  # type: ignore[arg-type]
 
 
-def _settings(select: str | None, ignore: str | None, fail_on: str | None) -> Config:
+def settings_of(select: str | None, ignore: str | None, fail_on: str | None) -> Config:
     """The project's settings with those of the call in their place."""
     from unvanish import config
     from unvanish.registry import rules, suggest
@@ -77,7 +77,7 @@ def _settings(select: str | None, ignore: str | None, fail_on: str | None) -> Co
     return dataclasses.replace(own, fail_on=fail_on or own.fail_on)
 
 
-def _refuse_paths(html: Path | None, json: str | None) -> None:
+def refuse_paths(html: Path | None, json: str | None) -> None:
     """Refuse before the work what could not be written after it."""
     wanted = [("--html", html, ".html"), ("--json", Path(json) if json and json != "-" else None, ".json")]
     for option, path, suffix in wanted:
@@ -88,7 +88,7 @@ def _refuse_paths(html: Path | None, json: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _stdout_kept(for_json: bool) -> Iterator[None]:
+def stdout_kept(for_json: bool) -> Iterator[None]:
     """Send what the user's own code prints to stderr, where stdout is to hold JSON alone."""
     with contextlib.redirect_stdout(sys.stderr) if for_json else contextlib.nullcontext():
         yield
@@ -146,7 +146,8 @@ def _diagnose(
     return examined(subject, batch.value, function, settings, assumed, **unless)
 
 
-def _write(diagnosis: Diagnosis, html: Path | None, json: str | None) -> None:
+def write(diagnosis: Diagnosis, html: Path | None, json: str | None) -> None:
+    """Print the report and write the files that were asked for."""
     from unvanish.registry import report
 
     if json == "-":

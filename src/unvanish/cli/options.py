@@ -48,6 +48,7 @@ FailOn = Annotated[
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Samples of a random batch.")]
 NoConfirm = Annotated[bool, typer.Option("--no-confirm", help="Skip the experiments on copies.")]
 Seed = Annotated[int, typer.Option("--seed", help="For the weights and everything random.")]
+Power = Annotated[float, typer.Option("--power", min=1e-12, help="Mean square of the inputs, for theory.")]
 Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="PATH.yaml", help="Write the prescription, for unvanish.apply."),

@@ -1,8 +1,9 @@
-"""A model's outline: one forward on tensors without data, which operation reads what, and how large weights are.
+"""A model's outline: one forward on tensors without data, what reads what, and how large weights
+are.
 
-Notable: a copy of the model on the meta device runs under the same eyes as a measured forward, so the rows of a
-predicted trace are those of a measured one. Weights stay where they are; of each, its squares are summed. A model on
-the meta device itself is taken at PyTorch's own initialisation.
+Notable: a copy of the model on the meta device runs under the same eyes as a measured forward, so the rows of
+a predicted trace are those of a measured one. Weights stay where they are; of each, its squares are summed. A
+model on the meta device itself is taken at PyTorch's own initialisation.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SETTINGS = {"leaky_relu": ("negative_slope", 0.01), "elu": ("alpha", 1.0), "celu
 
 @dataclass(frozen=True)
 class Outline:
-    """The watched forward, its graph, the program, and the number of the tensor that each node's output is."""
+    """The watched forward, its graph, the program, and which tensor each node's output is."""
 
     call: calls.Call
     watched: Forward
@@ -51,7 +52,9 @@ def outline(model: nn.Module, batch: Any) -> Outline:
     """
     bare = unwrapped(model)
     if not isinstance(bare, nn.Module):
-        raise CheckError(f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself")
+        raise CheckError(
+            f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself"
+        )
     with warnings.catch_warnings(), in_the_open(), torch.enable_grad():
         warnings.simplefilter("ignore")
         hollow = hollowed(bare)
@@ -218,7 +221,9 @@ class Taped(Forward):
         if weights:
             power, mean = self._power(weights[0])
         else:
-            number = next((a for a in args if isinstance(a, (int, float))), 1.0 if kind in ("mul", "div") else 0.0)
+            number = next(
+                (a for a in args if isinstance(a, (int, float))), 1.0 if kind in ("mul", "div") else 0.0
+            )
             power, mean = float(number) ** 2, float(number)
         if kind == "div":
             first = isinstance(args[0], Tensor) and args[0] is (reads[0] if reads else None)
@@ -234,9 +239,7 @@ class Taped(Forward):
         norm = float(torch.linalg.vector_norm(x, dtype=torch.float64))
         return norm**2 / max(1, x.numel()), float(x.mean(dtype=torch.float64))
 
-    def _layer(
-        self, kind: str, args: Any, kwargs: Any, weights: list[Tensor], result: Any
-    ) -> dict[str, Any]:
+    def _layer(self, kind: str, args: Any, kwargs: Any, weights: list[Tensor], result: Any) -> dict[str, Any]:
         weight = next(w for w in weights if w.ndim > 1)
         taps = self._taps(kind, weight, args, kwargs)
         bias = next((w for w in weights if w.ndim == 1), None)
@@ -269,8 +272,8 @@ class Taped(Forward):
             return np.full(kernel, total / math.prod(kernel))
         x = known.detach()
         share = weight.numel() / x.numel()  # a view holds a part of the parameter
-        squares = torch.linalg.vector_norm(x.flatten(2) if kernel else x.flatten(), dim=(0, 1) if kernel else None,
-                                           dtype=torch.float64) ** 2  # fmt: skip
+        flat, dims = (x.flatten(2), (0, 1)) if kernel else (x.flatten(), None)
+        squares = torch.linalg.vector_norm(flat, dim=dims, dtype=torch.float64) ** 2
         return (squares * share / outputs).cpu().numpy().reshape(kernel)
 
     def _activation(self, kind: str, args: Any, kwargs: Any, weights: list[Tensor]) -> dict[str, Any]:
@@ -287,7 +290,10 @@ class Taped(Forward):
         self, kind: str, args: Any, kwargs: Any, weights: list[Tensor], given: list[Tensor]
     ) -> dict[str, Any]:
         place = {"batch_norm": (1, 2), "instance_norm": (1, 2), "rms_norm": (2, 9)}.get(kind, (2, 3))
-        gain, shift = (args[k] if len(args) > k else kwargs.get(n) for k, n in zip(place, ("weight", "bias"), strict=True))
+        gain, shift = (
+            args[k] if len(args) > k else kwargs.get(n)
+            for k, n in zip(place, ("weight", "bias"), strict=True)
+        )
         facts: dict[str, Any] = {
             "gain": self._power(gain)[0] if gain is not None else 1.0,
             "shift": self._power(shift)[0] if isinstance(shift, Tensor) else 0.0,
@@ -307,7 +313,7 @@ class Taped(Forward):
 
     def _recurrent(self, kind: str, args: Any, reads: list[Tensor]) -> dict[str, Any]:
         module = self.turn.module
-        if not isinstance(module, nn.RNNBase) or isinstance(args[1], Tensor) and args[1].ndim == 1:
+        if not isinstance(module, nn.RNNBase) or (isinstance(args[1], Tensor) and args[1].ndim == 1):
             return {"cells": (), "steps": 1}
         steps = reads[0].shape[1 if module.batch_first and reads[0].ndim == 3 else 0]
         real = {n.rpartition(".")[2]: self._known(p) for n, p in module.named_parameters(recurse=False)}
@@ -328,7 +334,7 @@ def cell_of(module: nn.RNNBase, weights: Mapping[str, Tensor | None], layer: int
     names = recurrent.GATES[kind]
     w_in, w_rec = weights.get(f"weight_ih_l{layer}"), weights.get(f"weight_hh_l{layer}")
     hidden = module.hidden_size
-    if w_in is None or w_rec is None or w_in.is_meta or getattr(module, "proj_size", 0):
+    if w_in is None or w_rec is None or w_in.is_meta or module.proj_size:
         inputs = module.input_size if layer == 0 else hidden
         return recurrent.default(kind, hidden, inputs, activation=getattr(module, "nonlinearity", "tanh"))
 

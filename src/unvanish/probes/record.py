@@ -323,9 +323,7 @@ def chains(graph: Graph, call: calls.Call, watched: Forward) -> list[Chain]:
     ]
     if not any(len(c.sites) > 2 for c in found):
         layers = [
-            o
-            for o in watched.operations
-            if o.family in ("layer", "recurrent") and o.nodes[0] in graph.index
+            o for o in watched.operations if o.family in ("layer", "recurrent") and o.nodes[0] in graph.index
         ]
         found += [chain(graph, graph.index[o.nodes[0]], watched, o.turn.path) for o in layers[:3]]
     return sorted((c for c in found if c.sites), key=lambda c: -len(c.sites))

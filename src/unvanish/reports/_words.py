@@ -114,13 +114,15 @@ def treatment(remedy: Remedy) -> str:
 def measured(diagnosis: Diagnosis) -> list[str]:
     """What was examined, in short phrases: parameters, loss, batch, dtype and device, mode, time taken."""
     facts = diagnosis.trace.facts
-    phrases = []
+    phrases = ["predicted, nothing was run"] if facts.get("predicted") else []
     if isinstance(facts.get("parameters"), int):
         phrases.append(f"{amount(facts['parameters'])} parameters")
-    phrases += _loss(facts.get("loss"), facts.get("loss_kind"), facts.get("objective"))
+    if not facts.get("predicted"):
+        phrases += _loss(facts.get("loss"), facts.get("loss_kind"), facts.get("objective"))
     if facts.get("batch_size") is not None:
         phrases.append(f"batch {clean(facts['batch_size'])}")
-    machine = " on ".join(clean(facts[key]) for key in ("dtype", "device") if facts.get(key))
+    keys = ("dtype",) if facts.get("predicted") else ("dtype", "device")
+    machine = " on ".join(clean(facts[key]) for key in keys if facts.get(key))
     phrases += [machine] if machine else []
     if facts.get("training") is not None:
         phrases.append("training mode" if facts["training"] else "eval mode")
@@ -136,3 +138,16 @@ def _loss(loss: object, kind: object, objective: object) -> list[str]:
         return []
     name = clean(kind) if kind else "loss"
     return [f"{name} {number(loss)}" if "loss" in name.lower() else f"loss {number(loss)} ({name})"]
+
+
+def told_by_theory(diagnosis: Diagnosis) -> str:
+    """Predicted beside measured in a sentence, or "" where nothing was predicted."""
+    theory = diagnosis.trace.facts.get("theory")
+    if not isinstance(theory, dict) or "predicted" not in theory:
+        return ""
+    said = f"predicts {rounded(theory['predicted'])} decades, measured {rounded(theory['measured'])}"
+    apart = [
+        f"{clean(label)} ({rounded(predicted)} predicted, {rounded(measured)} measured)"
+        for label, predicted, measured in theory.get("apart", ())
+    ]
+    return f"{said}; they part at {listed(apart, 3)}" if apart else said

@@ -26,6 +26,7 @@ from unvanish.reports._words import (
     measured,
     plural,
     rounded,
+    told_by_theory,
 )
 from unvanish.types import Diagnosis, Finding, Verdict
 
@@ -167,8 +168,10 @@ def _time(diagnosis: Diagnosis, level: int) -> Html | None:
 
 
 def _verdicts(diagnosis: Diagnosis, level: int) -> Html | None:
+    said = told_by_theory(diagnosis)
     assumed = diagnosis.trace.facts.get("assumptions") or ()
     parts = [
+        tag("p", f"Theory {said}.", class_="uv-more") if said else None,
         _passed(diagnosis.passed, level + 1),
         _reasons("Not applicable", diagnosis.not_applicable, level + 1),
         _reasons("Skipped", diagnosis.skipped, level + 1),

@@ -28,6 +28,7 @@ from unvanish.reports._words import (
     listed,
     measured,
     plural,
+    told_by_theory,
 )
 from unvanish.types import Diagnosis, Finding, Verdict
 
@@ -131,9 +132,16 @@ def _verdicts(diagnosis: Diagnosis, width: int) -> list[Text]:
         out += hang([(f"passed ({len(passed)}): ", "green")], codes, width, 2) if passed else []
         out += _grouped("not applicable", missing, width)
     out += _grouped("skipped", diagnosis.skipped, width)
+    out += _theory(diagnosis, width)
     for sentence in diagnosis.trace.facts.get("assumptions") or ():
         out += hang([("assumed: ", "bold")], clean(sentence), width, 2)
     return out
+
+
+def _theory(diagnosis: Diagnosis, width: int) -> list[Text]:
+    """What theory said of the same net, and where the measurement parts from it."""
+    said = told_by_theory(diagnosis)
+    return hang([("theory: ", "bold")], said, width, 2, "dim") if said else []
 
 
 def _closing(diagnosis: Diagnosis, width: int) -> list[Text]:

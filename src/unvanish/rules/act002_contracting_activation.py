@@ -68,8 +68,7 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
         Remedy(
             "centre-sigmoid",
             targets,
-            "sigmoid as a rescaled tanh: the same function, then a better start",
-            "exact",
+            "the sigmoids stay, and start exactly as a critical tanh net does",
         ),
         Remedy("insert-normalisation", targets, "a normalisation restores the scale after each layer"),
         Remedy("add-skips", targets, "an identity path carries the gradient past the layers"),

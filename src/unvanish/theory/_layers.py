@@ -17,8 +17,8 @@ from unvanish.theory.signal import ONE, Pull, Signal
 
 
 def width(shape: Shape, alike: float = 0.0) -> float:
-    """Units of a sample whose randomness averages out: the features, for images times the positions that count as
-    independent, nine at most, fewer where they are `alike`.
+    """Units of a sample whose randomness averages out: the features, for images times the positions that
+    count as independent, nine at most, fewer where they are `alike`.
     """
     if len(shape) >= 4:
         positions = min(9, math.prod(shape[2:]))
@@ -27,7 +27,7 @@ def width(shape: Shape, alike: float = 0.0) -> float:
 
 
 def linear(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
-    """q' = S q + b, S = ||W||_F^2 / outputs; back: ||d||^2 times S, less 1/(N B) in its logarithm."""
+    """Q' = S q + b, S = ||W||_F^2 / outputs; back: ||d||^2 times S, less 1/(N B) in its logarithm."""
     (x, *_), facts = given, step.facts
     total = float(np.sum(facts["taps"]))
     made = replace(x.flat().times(total), mean=0.0).plus(facts["bias_power"], facts["bias_mean"])
@@ -85,7 +85,9 @@ class Recall:
         self.memories: list[Memory] = []
 
     def __call__(self, pulls: list[Pull]) -> list[Pull]:
-        """A gradient at the whole sequence, or where a selection lies above, or at the last states, at the last."""
+        """A gradient at the whole sequence, or where a selection lies above, or at the last states, at the
+        last.
+        """
         total = Pull()
         for pull in pulls:
             total = total.plus(pull)

@@ -87,7 +87,7 @@ def concatenation(step: Step, given: list[Signal], batch: int) -> tuple[list[Sig
     q = float(np.mean(power)) or 1e-300
 
     def mixed(name: str) -> float:
-        return sum(s * g.q * getattr(g, name) for s, g in zip(shares, parts, strict=True)) / q
+        return float(sum(s * g.q * getattr(g, name) for s, g in zip(shares, parts, strict=True)) / q)
 
     mean = sum(s * g.mean * math.sqrt(g.q) for s, g in zip(shares, parts, strict=True)) / math.sqrt(q)
     made = Signal(np.asarray(power), mixed("samples"), mixed("positions"), mixed("apart"), mean)

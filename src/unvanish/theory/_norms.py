@@ -6,8 +6,6 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from unvanish.theory.program import Step
 from unvanish.theory.signal import Pull, Signal
 
@@ -22,18 +20,21 @@ def _normalised(
     uneven: float = 1.0,
     shared: float | None = None,
 ) -> tuple[list[Signal], Any]:
-    """`common`: the share of the power that the mean takes away; `elements`: over how many numbers; `coherent`: how
-    much of the cosine between positions of a gradient the mean over these elements sees; `uneven`: E[1/variance]
-    times the variance, as few numbers estimate it unevenly; `shared`: what it takes from the cosines.
+    """`common`: the share of the power that the mean takes away; `elements`: over how many numbers;
+    `coherent`: how much of the cosine between positions of a gradient the mean over these elements sees;
+    `uneven`: E[1/variance] times the variance, as few numbers estimate it unevenly; `shared`: what it takes
+    from the cosines.
     """
-    gain, shift, eps = (float(step.facts.get(k, d)) for k, d in (("gain", 1.0), ("shift", 0.0), ("eps", 1e-5)))
+    gain, shift, eps = (
+        float(step.facts.get(k, d)) for k, d in (("gain", 1.0), ("shift", 0.0), ("eps", 1e-5))
+    )
     q = x.q
     variance = max(q * (1 - common), 0.0) + eps
     left = max(1 - common, 1e-12)
     less = common if shared is None else shared
     cosines = [(c - less) / left for c in (x.samples, x.positions, x.apart)]
     power = x.power * (1 - common) / variance * gain
-    made = Signal(power, *cosines, mean=0.0).plus(shift)
+    made = Signal(power, *cosines).plus(shift)
 
     def back(pulls: list[Pull]) -> list[Pull]:
         p = replace(pulls[0], winners=1)

@@ -29,8 +29,8 @@ def activation(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal
     q = x.q
     power = read.read("power", x.power)
     rms = math.sqrt(max(float(np.mean(power)), 1e-300))
-    cosines = [read.overlap(q, c) for c in (x.samples, x.positions, x.apart)]
-    made = Signal(power, *cosines, mean=float(read.read("average", q)) / rms)
+    a, b, c = (read.overlap(q, cosine) for cosine in (x.samples, x.positions, x.apart))
+    made = Signal(power, a, b, c, float(read.read("average", q)) / rms)
     slope = read.read("slope", x.power)
     ratio = float(read.read("fourth", q)) / max(float(read.read("slope", q)) ** 2, 1e-300)
     lost = 3 * (ratio - 1) / (2 * width(step.reads[0], x.positions)) / _several(x.samples, batch)
@@ -74,9 +74,9 @@ def add(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]
     def joined(one: float, other: float) -> float:
         return (one * a.q + other * b.q + cross) / q if q > 0 else 0.0
 
-    cosines = (joined(getattr(a, n), getattr(b, n)) for n in ("samples", "positions", "apart"))
+    samples, positions = joined(a.samples, b.samples), joined(a.positions, b.positions)
     mean = (a.mean * math.sqrt(a.q) + b.mean * math.sqrt(b.q)) / math.sqrt(q) if q > 0 else 0.0
-    made = Signal(np.asarray(power), *cosines, mean=mean)
+    made = Signal(np.asarray(power), samples, positions, joined(a.apart, b.apart), mean)
 
     def back(pulls: list[Pull]) -> list[Pull]:
         return [_reduced(pulls[0], step, k) for k in range(2)]
@@ -138,9 +138,9 @@ def view(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any
 VIEWS = (
     "view", "reshape", "transpose", "permute", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous",
     "clone", "t", "T", "mT", "movedim", "swapaxes", "view_as", "to", "float", "double", "half", "bfloat16",
-    "type", "type_as", "alias", "ravel", "identity", "expand", "expand_as", "chunk", "split", "unbind", "getitem",
-    "select", "narrow", "index_select", "gather", "roll", "flip", "masked_fill", "type", "channel_shuffle",
-    "pixel_shuffle", "unsafe_chunk", "unsafe_split", "split_with_sizes", "neg", "where", "pad", "repeat",
+    "type", "type_as", "alias", "ravel", "identity", "expand", "expand_as", "chunk", "split", "unbind",
+    "getitem", "select", "narrow", "index_select", "gather", "roll", "flip", "masked_fill", "neg", "where",
+    "channel_shuffle", "pixel_shuffle", "unsafe_chunk", "unsafe_split", "split_with_sizes", "pad", "repeat",
 )  # fmt: skip
 POINTWISE: dict[str, Any] = {
     **dict.fromkeys([*NAMES, *ALIASES], activation),

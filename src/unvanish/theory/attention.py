@@ -4,9 +4,9 @@ Notable:
 - Random queries and keys give logits of variance s = q_q q_k (scaled by 1/sqrt(d)); with T tokens the weights
   have sum p^2 about exp(s)/T and entropy ln T - s/2 while s is well below ln T; beyond, a few keys take all
   (the random-energy model of Derrida 1981). The means are taken over fixed draws, which hold for any s.
-- Every output is nearly the mean of the values: what tells tokens apart shrinks by exp(s)/T a layer, only the skip
-  keeps it (Dong et al. 2021; Noci et al. 2022). Queries and keys get their gradient through differences of keys
-  and values alone: as tokens become alike, it goes to zero with the square of the difference.
+- Every output is nearly the mean of the values: what tells tokens apart shrinks by exp(s)/T a layer, only the
+  skip keeps it (Dong et al. 2021; Noci et al. 2022). Queries and keys get their gradient through differences
+  of keys and values alone: as tokens become alike, it goes to zero with the square of the difference.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """What padding and the kernel's taps do to lengths and gradients, position by position.
 
-Notable: at random weights the taps add incoherently, so lengths and squared gradients obey a linear map over the
-positions, S_t being the squared weights of a tap t summed over both channels and divided by the outputs:
-q'(p) = sum_t S_t q(p + t), and on the way back the transposed map. With zero padding its largest eigenvalue is
-below the sum of the taps: a 3 x 3 kernel on 8 x 8 pixels keeps .921 of ||d||^2 a layer, on 32 x 32 .9940. That
-is the whole loss of a deep critical CNN; a kernel whose weight lies in its middle (delta-orthogonal) has none.
+Notable: at random weights the taps add incoherently, so lengths and squared gradients obey a linear map over
+the positions, S_t being the squared weights of a tap t summed over both channels and divided by the outputs:
+q'(p) = sum_t S_t q(p + t), and on the way back the transposed map. With zero padding its largest eigenvalue
+is below the sum of the taps: a 3 x 3 kernel on 8 x 8 pixels keeps .921 of ||d||^2 a layer, on 32 x 32 .9940.
+That is the whole loss of a deep critical CNN; a kernel whose weight lies in its middle (delta-orthogonal) has
+none.
 
 References: Xiao et al. 2018 (CNN mean field), which has circular padding.
 """
@@ -32,9 +33,7 @@ class Geometry:
     @classmethod
     def plain(cls, kernel: Sequence[int]) -> Geometry:
         """Stride 1 and the padding that keeps the size of an odd kernel."""
-        return cls(
-            (1,) * len(kernel), tuple(((k - 1) // 2, k // 2) for k in kernel), (1,) * len(kernel)
-        )
+        return cls((1,) * len(kernel), tuple(((k - 1) // 2, k // 2) for k in kernel), (1,) * len(kernel))
 
 
 def forward(taps: Array, size: Array, geometry: Geometry) -> Array:
@@ -85,7 +84,8 @@ def _window(place: Sequence[int], out: Sequence[int], g: Geometry) -> tuple[slic
 def kept(kernel: int, size: int, dimensions: int = 2) -> float:
     """The share of ||d||^2 that a layer keeps in the long run, kernel of equal taps, zero padding, odd size.
 
-    The largest eigenvalue of the positions' map; for three taps in closed form ((1 + 2 cos(pi/(n+1))) / 3)^dim.
+    The largest eigenvalue of the positions' map; for three taps in closed form ((1 + 2 cos(pi/(n+1))) /
+    3)^dim.
     """
     reach = range(-(kernel // 2), kernel // 2 + 1)
     matrix = np.sum([np.eye(size, k=i) for i in reach if abs(i) < size], axis=0) / kernel

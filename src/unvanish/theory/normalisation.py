@@ -1,9 +1,10 @@
 """Normalisation: what it makes of lengths and gradients, and why without skips it explodes.
 
-Notable: a normalisation divides by the deviation of what it reads, and the gradient with it. BatchNorm removes
-the mean over samples, so behind an activation the gain of ||d||^2 is <phi'^2> / Var phi >= 1: the deeper, the
-larger, whatever the weights (Yang et al. 2019). For ReLU it is pi / (pi - 1), .1916 nats of ||d|| a layer.
-LayerNorm removes the mean over units, which random weights have made zero: there the gain is <phi'^2> / <phi^2>.
+Notable: a normalisation divides by the deviation of what it reads, and the gradient with it. BatchNorm
+removes the mean over samples, so behind an activation the gain of ||d||^2 is <phi'^2> / Var phi >= 1: the
+deeper, the larger, whatever the weights (Yang et al. 2019). For ReLU it is pi / (pi - 1), .1916 nats of ||d||
+a layer. LayerNorm removes the mean over units, which random weights have made zero: there the gain is
+<phi'^2> / <phi^2>.
 """
 
 from __future__ import annotations

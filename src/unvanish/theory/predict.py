@@ -1,11 +1,12 @@
-"""Follow a program: the power of every tensor forward, the norm of every gradient back, without a number of data.
+"""Follow a program: the power of every tensor forward, the norm of every gradient back, without a number of
+data.
 
 Notable:
 - Every operation is a map of a `Signal` and, for the way back, of a `Pull`; they stand in one file for each
   family: layers, pointwise, norms, mixing. An unknown operation is taken for an identity, and named.
 - Sums add powers: branches that end in random weights know nothing of the stream.
-- A width N lets ln||d||^2 fall by kappa/(2N) a layer below the infinite one (Hanin and Nica 2020); samples with
-  gradients of their own share that out.
+- A width N lets ln||d||^2 fall by kappa/(2N) a layer below the infinite one (Hanin and Nica 2020); samples
+  with gradients of their own share that out.
 """
 
 from __future__ import annotations
@@ -30,17 +31,21 @@ Map = Callable[[Step, list[Signal], int], tuple[list[Signal], Back]]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What theory says: a Signal and a Pull for each tensor, memories of recurrent layers, and what is unknown."""
+    """What theory says: a Signal and a Pull for each tensor, memories of recurrent layers, and what is
+    unknown.
+    """
 
     signals: dict[int, Signal]
     pulls: dict[int, Pull]
-    memories: dict[int, list[Memory]] = field(default_factory=dict)  # by the number of a recurrent layer's output
+    memories: dict[int, list[Memory]] = field(
+        default_factory=dict
+    )  # by the number of a recurrent layer's output
     unknown: tuple[str, ...] = ()
 
 
 def predict(program: Program, power: float = 1.0, likeness: float = 0.0) -> Prediction:
-    """Signals and gradients of a program whose inputs are Gaussian of this power and this cosine between samples,
-    under a random unit cotangent at the outputs.
+    """Signals and gradients of a program whose inputs are Gaussian of this power and this cosine between
+    samples, under a random unit cotangent at the outputs.
     """
     start = Signal(power=np.asarray(float(power)), samples=likeness, apart=likeness)
     signals = dict.fromkeys(program.inputs, start)

@@ -5,9 +5,9 @@ Notable:
   under Gaussian inputs of a given power: `memory`. The same matrix acts at every step, so its paths add
   coherently: a default LSTM keeps .63 of the gradient a step, where independent steps would keep .54. Fresh
   weights at every step, the usual mean field, are therefore wrong for LSTM and GRU.
-- For a vanilla RNN, whose steps all pass the matrix, the mean field is right, and closed: q -> sw^2 <phi^2>_q + u,
-  slope ln(sw^2 <phi'^2>_q)/2 a step, which is its Lyapunov exponent (Gilboa et al. 2019; Chen et al. 2018):
-  `lyapunov`.
+- For a vanilla RNN, whose steps all pass the matrix, the mean field is right, and closed: q -> sw^2 <phi^2>_q
+  + u, slope ln(sw^2 <phi'^2>_q)/2 a step, which is its Lyapunov exponent (Gilboa et al. 2019; Chen et al.
+  2018): `lyapunov`.
 - The slope is that of ln||dL/dh_t|| over the first half of the steps, furthest from the loss.
 
 References: Tallec and Ollivier 2018 (chrono); Jozefowicz et al. 2015 (forget bias).
@@ -32,8 +32,8 @@ GATES = {"rnn": ("h",), "lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n")}
 class Cell:
     """A recurrent layer, gate by gate.
 
-    `recurrent`: weights (hidden, hidden); `entering`: for each unit the variance of its sum over the inputs at
-    power 1, (hidden,); `bias` (hidden,); `inner`: a GRU candidate's bias inside its reset gate.
+    `recurrent`: weights (hidden, hidden); `entering`: for each unit the variance of its sum over the inputs
+    at power 1, (hidden,); `bias` (hidden,); `inner`: a GRU candidate's bias inside its reset gate.
     """
 
     kind: str
@@ -50,12 +50,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Memory:
-    """How a gradient fares on the way back: ln||dL/dh|| by step from the first on, and what follows from it."""
+    """How a gradient fares on the way back: ln||dL/dh|| by step, and what follows from it."""
 
     log: Array  # (steps,), relative to the last step; the state of an LSTM is (h, c)
     carry: Array  # the same for a gradient that enters at the last step alone
     power: float  # E h^2 at the end
-    inflow: Array  # (steps,), ln of the gradient that each step sends to its input, for one that arrives with 0
+    inflow: (
+        Array  # (steps,), ln of the gradient that each step sends to its input, for one that arrives with 0
+    )
 
     @property
     def through(self) -> float:
@@ -111,8 +113,8 @@ def chrono(cell: Cell, steps: int, *, seed: int = SEED) -> Cell:
 def memory(cell: Cell, steps: int, power: float = 1.0, arriving: Array | None = None) -> Memory:
     """The gradient's way back through `steps` steps of independent Gaussian inputs of this power.
 
-    `arriving`: ln of the gradient that the loss sends to each step's output, (steps,), 0 at the last; without it the
-    loss reads the last step alone.
+    `arriving`: ln of the gradient that the loss sends to each step's output, (steps,), 0 at the last; without
+    it the loss reads the last step alone.
     """
     run = {"rnn": _Vanilla, "lstm": _Lstm, "gru": _Gru}[cell.kind](cell, np.random.default_rng(SEED))
     for _ in range(steps):
@@ -125,7 +127,9 @@ def memory(cell: Cell, steps: int, power: float = 1.0, arriving: Array | None = 
 
 
 def lyapunov(sw: float, entering: float, activation: str = "tanh") -> float:
-    """The largest Lyapunov exponent of a vanilla RNN in nats a step: ln(sw^2 <phi'^2>)/2 where q = sw^2 <phi^2> + u."""
+    """The largest Lyapunov exponent of a vanilla RNN in nats a step: ln(sw^2 <phi'^2>)/2 where q = sw^2
+    <phi^2> + u.
+    """
     maps = maps_of(activation)
     q = maps.fixed_point(sw, math.sqrt(entering))
     return 0.5 * math.log(maps.chi(q, sw)) if 0 < q < math.inf else math.log(sw)

@@ -1,8 +1,8 @@
 """The state of a tensor and of its gradient in mean field: a handful of numbers, and a map over positions.
 
-Notable: a tensor is known by its power q (for images at every position), the cosines between samples and between
-positions, and its mean; a gradient by ln||d||^2, where its power lies, and how alike positions are. Logs throughout:
-ten thousand layers do not underflow.
+Notable: a tensor is known by its power q (for images at every position), the cosines between samples and
+between positions, and its mean; a gradient by ln||d||^2, where its power lies, and how alike positions are.
+Logs throughout: ten thousand layers do not underflow.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ ONE = np.ones(())
 class Signal:
     """A tensor: `power` E h^2 by position (0-d where all are alike), cosines, and mean / rms.
 
-    `samples`: cosine between two samples at one position; `positions`: between two positions (tokens, pixels) of
-    one sample; `apart`: between positions of two samples. `squares`: for softmax weights the sum of their squares.
+    `samples`: cosine between two samples at one position; `positions`: between two positions (tokens, pixels)
+    of one sample; `apart`: between positions of two samples. `squares`: for softmax weights the sum of their
+    squares.
     """
 
     power: Array = field(default_factory=lambda: ONE)
@@ -57,11 +58,10 @@ class Signal:
         if not power:
             return self
         share = self.q / (self.q + power)
-        mixed = [share * c + 1 - share for c in (self.samples, self.positions, self.apart)]
+        a, b, c = (share * x + 1 - share for x in (self.samples, self.positions, self.apart))
         rms = math.sqrt(self.q + power)
-        return Signal(
-            self.power + power, *mixed, mean=(self.mean * math.sqrt(self.q) + mean) / rms if rms else 0.0
-        )
+        centre = (self.mean * math.sqrt(self.q) + mean) / rms if rms else 0.0
+        return Signal(self.power + power, a, b, c, centre)
 
     def times(self, factor: float) -> Signal:
         """The same with its power multiplied."""
@@ -72,9 +72,9 @@ class Signal:
 class Pull:
     """A gradient: ln||d||^2 of one sample, its share by position (0-d: evenly), the cosine between positions.
 
-    `winners`: of how many rivals the receiving unit was the largest (max pooling); `centred`: the gradient of softmax
-    weights, which does not see what all keys have in common; `part`: the part of the numbers it arrives at, where a
-    selection lies above.
+    `winners`: of how many rivals the receiving unit was the largest (max pooling); `centred`: the gradient of
+    softmax weights, which does not see what all keys have in common; `part`: the part of the numbers it
+    arrives at, where a selection lies above.
     """
 
     log: float = -math.inf

@@ -1,10 +1,10 @@
 """An activation's Gaussian means for any length and correlation, fast enough for a thousand layers.
 
 Notable:
-- Means over N(0, q) are computed once on a grid of ln q and read off by four-point interpolation (error 1e-6);
-  a homogeneous function needs one point.
-- <phi(u) phi(v)> at correlation c is the series sum a_k^2 c^k in normalised Hermite polynomials (Daniely et al.
-  2016); what lies beyond the last one is known from <phi^2> and put behind it.
+- Means over N(0, q) are computed once on a grid of ln q and read off by four-point interpolation (error
+  1e-6); a homogeneous function needs one point.
+- <phi(u) phi(v)> at correlation c is the series sum a_k^2 c^k in normalised Hermite polynomials (Daniely et
+  al. 2016); what lies beyond the last one is known from <phi^2> and put behind it.
 """
 
 from __future__ import annotations
