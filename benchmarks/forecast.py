@@ -193,7 +193,7 @@ FAMILIES = {"mlp": mlp, "cnn": cnn, "residual": residual, "transformer": transfo
 def run(family: str, seed: int) -> Result | None:
     """Forecast and measure one net; None where a profile leaves the numbers."""
     from unvanish import depth
-    from unvanish.forecast import predicted
+    from unvanish.prediction import predicted
     from unvanish.probes import record
 
     rng = random.Random(f"{family}{seed}")
@@ -247,7 +247,7 @@ def table(results: list[Result]) -> Table:
 
 def thousand() -> str:
     """How long a net of 1,000 layers takes."""
-    from unvanish.forecast import forecast
+    from unvanish.prediction import forecast
 
     torch.manual_seed(0)
     lines = []

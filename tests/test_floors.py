@@ -18,7 +18,7 @@ FLOORS = {
     **dict.fromkeys(("depth", "ledger", "theory", "reports", "store"), 1),
     "rules": 2,
     **dict.fromkeys(("probes", "cures"), 3),
-    **dict.fromkeys(("doctor", "watch", "treatment", "training"), 4),
+    **dict.fromkeys(("doctor", "prediction", "watch", "treatment", "training"), 4),
     **dict.fromkeys(("train", "integrations"), 5),
     **dict.fromkeys(("cli", "__main__"), 6),
 }
@@ -45,7 +45,7 @@ LIBRARIES: dict[str, set[str]] = {
     "cli": {"typer", "rich", "yaml", "lazily numpy", "lazily torch"},
     **{
         unit: {"numpy", "torch", "yaml", "rich"}
-        for unit in ("probes", "cures", "doctor", "treatment", "training", "watch", "models")
+        for unit in ("probes", "cures", "doctor", "prediction", "treatment", "training", "watch", "models")
     },
     "integrations": {"numpy", "lazily torch"},
 }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unvanish.cures import Prescription, apply
     from unvanish.doctor import assert_healthy, check
-    from unvanish.forecast import forecast
+    from unvanish.prediction import forecast
     from unvanish.treatment import cure
     from unvanish.types import Cured, Diagnosis, Finding, Proof, Remedy, Site, Trace
 
@@ -28,7 +28,7 @@ _HOMES = {
     "assert_healthy": "unvanish.doctor",
     "check": "unvanish.doctor",
     "cure": "unvanish.treatment",
-    "forecast": "unvanish.forecast",
+    "forecast": "unvanish.prediction",
     "Prescription": "unvanish.cures",
     "Cured": "unvanish.types",
     "Proof": "unvanish.types",

@@ -62,7 +62,7 @@ def check(
         )
     trace = record(model, batch, loss, optimizer=optimizer)
     if theory:
-        from unvanish.forecast import beside
+        from unvanish.prediction import beside
 
         trace = replace(trace, facts={**trace.facts, "theory": beside(trace, model, batch)})
     rounds = visit(trace, chosen, checked)

@@ -53,7 +53,9 @@ def phase(
     chosen = activation or used
     console = Console(highlight=False)
     try:
-        found = diagram(chosen, sw=max(3.0, *(1.2 * sw for _, sw, _ in own)) if own else 3.0)
+        most = max([3.0, *(1.2 * sw for _, sw, _ in own)])
+        found = diagram(chosen, sw=most)
+        fine = diagram(chosen, sw=most, columns=160, rows=80) if html is not None else found
     except ValueError as error:
         raise CallError(f"--activation: {error}") from error
     for line in _phase.picture(found, own):
@@ -74,7 +76,7 @@ def phase(
     if html is not None:
         from unvanish.types import written
 
-        print(f"wrote {written(html, _phase.page(found, own), 'page')}", file=sys.stderr)
+        print(f"wrote {written(html, _phase.page(fine, own), 'page')}", file=sys.stderr)
 
 
 def _advice(activation: str, depth: int) -> str:

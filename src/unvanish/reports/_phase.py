@@ -64,12 +64,12 @@ def page(found: Phase, own: list[Own]) -> str:
     wide, high, left, foot = 760.0, 420.0, 60.0, 50.0
     sx = (wide - left) / (float(found.sw[-1]))
     sy = (high - foot) / max(1e-9, float(found.sb[-1]))
-    cell = (wide - left) / len(found.sw), (high - foot) / len(found.sb)
+    cell = (wide - left) / len(found.sw), (high - foot) / max(1, len(found.sb) - 1)
     cells = [
         tag(
             "rect",
-            x=f"{left + c * cell[0]:.1f}",
-            y=f"{high - foot - (r + 1) * cell[1]:.1f}",
+            x=f"{left + float(found.sw[c]) * sx - cell[0] / 2:.1f}",
+            y=f"{high - foot - float(found.sb[r]) * sy - cell[1] / 2:.1f}",
             width=f"{cell[0] + 0.4:.1f}",
             height=f"{cell[1] + 0.4:.1f}",
             fill=BANDS[band(float(found.depth[r, c]))][1],
@@ -112,7 +112,7 @@ def page(found: Phase, own: list[Own]) -> str:
         ),
     ]
     drawing = tag("svg", *cells, tag("polyline", points=path, class_="line"), *marks, *ticks, *names,
-                  viewBox=f"0 0 {wide:.0f} {high:.0f}", role="img")  # fmt: skip
+                  viewBox=f"0 -16 {wide + 24:.0f} {high + 16:.0f}", role="img")  # fmt: skip
     legend = tag("p", *[
         tag("span", tag("i", "", style=f"background:{colour}"), _upto(top))
         for top, colour, _ in BANDS

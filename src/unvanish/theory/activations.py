@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,24 @@ class Curve:
                 )
             (slope,) = torch.autograd.grad(y.sum(), x) if y.requires_grad else (torch.zeros_like(x),)
         return y.detach().double().numpy(), slope.detach().numpy()
+
+    @cached_property
+    def kinks(self) -> tuple[float, ...]:
+        """Where the slope jumps within [-20, 20], except at 0; each found to 1e-12."""
+        grid = np.linspace(-20, 20, 8001)
+        slope = self.slope(grid + 1.7e-3)
+        found = []
+        for place in np.flatnonzero(np.abs(np.diff(slope)) > 0.02):
+            low, high = grid[place] + 1.7e-3, grid[place + 1] + 1.7e-3
+            first, last = slope[place], slope[place + 1]
+            for _ in range(40):
+                middle = (low + high) / 2
+                at = float(self.slope(np.array([middle]))[0])
+                low, high = (middle, high) if abs(at - first) < abs(at - last) else (low, middle)
+            side = self.slope(np.array([low - 1e-9, high + 1e-9]))
+            if abs(side[1] - side[0]) > 0.01 and abs(low) > 1e-9:  # a jump, not a steep stretch
+                found.append(float((low + high) / 2))
+        return tuple(found)
 
     @property
     def homogeneous(self) -> bool:

@@ -49,15 +49,15 @@ class Field:
 
     def power(self, q: float) -> float:
         """<phi^2>_q."""
-        return quadrature.mean(lambda z: self.phi.value(z) ** 2, q)
+        return quadrature.mean(lambda z: self.phi.value(z) ** 2, q, self.phi.kinks)
 
     def slope(self, q: float) -> float:
         """<phi'^2>_q."""
-        return quadrature.mean(lambda z: self.phi.slope(z) ** 2, q)
+        return quadrature.mean(lambda z: self.phi.slope(z) ** 2, q, self.phi.kinks)
 
     def average(self, q: float) -> float:
         """<phi>_q."""
-        return quadrature.mean(self.phi.value, q)
+        return quadrature.mean(self.phi.value, q, self.phi.kinks)
 
     def length(self, q: float, sw: float, sb: float = 0.0) -> float:
         """The next layer's q."""
@@ -140,7 +140,7 @@ class Field:
         """3 <phi'^4> / <phi'^2>^2 - 1: how much a finite width disperses the gradient; 5 for ReLU, 2 if
         linear.
         """
-        fourth = quadrature.mean(lambda z: self.phi.slope(z) ** 4, q)
+        fourth = quadrature.mean(lambda z: self.phi.slope(z) ** 4, q, self.phi.kinks)
         return 3 * fourth / self.slope(q) ** 2 - 1
 
     def log_chi(self, q: float, sw: float, width: float = math.inf) -> float:

@@ -39,8 +39,16 @@ class Table:
     def _grid(self) -> Array:
         """(points, columns)."""
         logs = np.zeros(1) if self.homogeneous else np.arange(LOW, HIGH + STEP / 2, STEP)
-        z, w = quadrature.nodes(200, 8)
-        x = np.exp(0.5 * logs)[:, None] * z
+        if self.curve.kinks:
+            return np.concatenate([self._row(log, *quadrature.cut(self._scaled(log))) for log in logs])
+        return self._row(logs[:, None], *quadrature.nodes(200, 8))
+
+    def _scaled(self, log: float) -> list[float]:
+        flat = [k * math.exp(-log / 2) for k in self.curve.kinks]
+        return flat or [0.0]
+
+    def _row(self, logs: Array | float, z: Array, w: Array) -> Array:
+        x = np.atleast_2d(np.exp(0.5 * np.asarray(logs)) * z)
         value, slope = self.curve.value(x), self.curve.slope(x)
         flat = np.abs(slope) < 0.05 * self.peak if self.peak else np.zeros_like(slope)
         parts = (value**2, slope**2, slope**4, value, flat, slope == 0)
@@ -90,7 +98,9 @@ class Table:
             squares = (_hermite()[1] @ read) ** 2
             total = float(_hermite()[1][0] @ read**2)
             rest = max(0.0, total - float(squares.sum()))
-            known[key] = np.append(squares, rest) / max(total, 1e-300)
+            even, odd = float(squares[-16::2].sum()), float(squares[-15::2].sum())
+            share = even / (even + odd) if even + odd > 0 else 0.5  # ORDERS is even
+            known[key] = np.append(squares, [rest * share, rest * (1 - share)]) / max(total, 1e-300)
         return known[key]
 
 

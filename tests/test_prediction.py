@@ -1,0 +1,255 @@
+"""`forecast`: predicted beside measured on every kind of net, the same rules, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import unvanish
+from unvanish import depth
+from unvanish.prediction import predicted
+from unvanish.probes import CheckError, ModelCrash, record
+from unvanish.probes.outline import outline
+from unvanish.types import Trace
+
+
+def mlp(act: Any, layers: int = 16, width: int = 256, norm: Any = None) -> nn.Module:
+    parts: list[nn.Module] = []
+    for _ in range(layers):
+        parts += [nn.Linear(width, width), *([norm(width)] if norm else []), act()]
+    return nn.Sequential(*parts, nn.Linear(width, 10))
+
+
+def cnn(layers: int = 10, channels: int = 128, norm: bool = False) -> nn.Module:
+    parts: list[nn.Module] = []
+    for k in range(layers):
+        parts += [nn.Conv2d(channels if k else 3, channels, 3, padding=1)]
+        parts += [*([nn.BatchNorm2d(channels)] if norm else []), nn.ReLU()]
+    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+
+
+class Residual(nn.Module):
+    def __init__(self, place: str, width: int = 256) -> None:
+        super().__init__()
+        self.place = place
+        self.a, self.b = (nn.ModuleList(nn.Linear(width, width) for _ in range(8)) for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(8))
+        for p in self.parameters():
+            if p.ndim > 1:
+                nn.init.kaiming_normal_(p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for a, b, norm in zip(self.a, self.b, self.norms, strict=True):
+            read = norm(x) if self.place == "pre" else x
+            x = x + b(torch.relu(a(read)))
+            x = norm(x) if self.place == "post" else x
+        return x
+
+
+class Tokens(nn.Module):
+    def __init__(self, first: bool) -> None:
+        super().__init__()
+        make = lambda: nn.TransformerEncoderLayer(  # noqa: E731
+            128, 4, 512, 0.0, "gelu", batch_first=True, norm_first=first
+        )
+        self.layers = nn.ModuleList(make() for _ in range(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x.mean(1)
+
+
+NETS: dict[str, tuple[Any, tuple[int, ...], float]] = {  # the net, a sample's shape, nats a layer allowed
+    "tanh": (lambda: mlp(nn.Tanh), (256,), 0.02),
+    "sigmoid": (lambda: mlp(nn.Sigmoid), (256,), 0.04),
+    "gelu": (lambda: mlp(nn.GELU), (256,), 0.04),
+    "leaky relu": (lambda: mlp(lambda: nn.LeakyReLU(0.2)), (256,), 0.05),
+    "batch norm": (lambda: mlp(nn.ReLU, norm=nn.BatchNorm1d), (256,), 0.04),
+    "layer norm": (lambda: mlp(nn.ReLU, norm=nn.LayerNorm), (256,), 0.03),
+    "convolutions": (cnn, (3, 10, 10), 0.04),
+    "residual": (lambda: Residual("none"), (256,), 0.03),
+    "pre-norm": (lambda: Residual("pre"), (256,), 0.03),
+    "post-norm": (lambda: Residual("post"), (256,), 0.05),
+    "pre-norm transformer": (lambda: Tokens(True), (12, 128), 0.02),
+    "post-norm transformer": (lambda: Tokens(False), (12, 128), 0.03),
+}
+
+
+def slope(trace: Trace) -> float:
+    read = depth.read(trace)
+    assert read is not None
+    return read.log_ratio / read.steps
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_predicted_gain_is_the_measured_one(name: str) -> None:
+    make, size, allowed = NETS[name]
+    torch.manual_seed(0)
+    net, x = make(), torch.randn(16, *size)
+    assert slope(predicted(net, x)) == pytest.approx(slope(record(net, x)), abs=allowed)
+
+
+def test_forward_statistics_too() -> None:
+    torch.manual_seed(0)
+    net, x = mlp(nn.Tanh), torch.randn(16, 256)
+    theory, real = predicted(net, x), record(net, x)
+    for site in real.depth().sites[::4]:  # type: ignore[union-attr]
+        twin = next(
+            i
+            for i, s in enumerate(theory.sites)
+            if (s.path, s.kind) == (real.sites[site].path, real.sites[site].kind)
+        )
+        for statistic, allowed in (
+            ("forward_rms", 0.1),
+            ("spread", 0.3),
+            ("slope_sq", 0.03),
+            ("weight_log", 1e-6),
+        ):
+            measured = real.value(site, statistic)
+            if math.isfinite(measured):
+                assert theory.value(twin, statistic) == pytest.approx(measured, rel=allowed, abs=1e-6), (
+                    statistic
+                )
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (lambda: mlp(nn.Sigmoid, 20, 64), "ACT002"),
+        (lambda: mlp(nn.Tanh, 20, 64), "INI001"),
+        (lambda: Residual("none", 64), "DEP002"),
+    ],
+)
+def test_the_same_rules_name_the_cause(make: Any, code: str) -> None:
+    torch.manual_seed(0)
+    found = unvanish.forecast(make(), (64,))
+    assert found.codes()[0] == code == unvanish.check(make(), torch.randn(8, 64), confirm=False).codes()[0]
+    assert found.trace.facts["predicted"]
+    assert "predicted, nothing was run" in str(found)
+
+
+def test_a_healthy_net_is_predicted_healthy() -> None:
+    torch.manual_seed(0)
+    net = mlp(nn.ReLU, 8)
+    for m in net.modules():
+        if isinstance(m, nn.Linear):
+            nn.init.kaiming_normal_(m.weight)
+            nn.init.zeros_(m.bias)
+    assert unvanish.forecast(net, (256,)).healthy
+
+
+def test_the_model_is_not_touched_and_not_run() -> None:
+    class Shy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.ran = nn.Linear(8, 8), False
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert x.is_meta
+            self.ran = True
+            return torch.tanh(self.layer(x))
+
+    net = Shy()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    state = torch.get_rng_state()
+    unvanish.forecast(net, (8,))
+    assert not net.ran
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert not any(p.grad is not None for p in net.parameters())
+
+
+def test_a_model_without_numbers_is_taken_at_its_initialisation() -> None:
+    with torch.device("meta"):
+        hollow = mlp(nn.Tanh)
+    torch.manual_seed(0)
+    assert slope(predicted(hollow, torch.randn(8, 256))) == pytest.approx(
+        slope(predicted(mlp(nn.Tanh), torch.randn(8, 256))), abs=0.01
+    )
+
+
+def test_shared_and_functional_layers_and_token_ids() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.layer, self.head = nn.Embedding(20, 32), nn.Linear(32, 32), nn.Linear(32, 20)
+            self.head.weight = self.table.weight
+
+        def forward(self, ids: Tensor) -> Tensor:
+            x = self.table(ids)
+            for _ in range(3):
+                x = x + torch.nn.functional.gelu(self.layer(x))
+            return self.head(x)  # type: ignore[no-any-return]
+
+    found = unvanish.forecast(Net(), batch=torch.randint(0, 20, (4, 6)))
+    assert found.trace.depth() is not None
+
+
+def test_unknown_operations_are_named() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cumsum(self.layer(x), 1)
+
+    told = unvanish.forecast(Odd(), (8,)).trace.facts["assumptions"]
+    assert any("cumsum" in sentence for sentence in told)
+
+
+def test_what_it_refuses() -> None:
+    net = nn.Linear(4, 4)
+    with pytest.raises(CheckError, match="either input_size"):
+        unvanish.forecast(net)
+    with pytest.raises(CheckError, match="positive whole numbers"):
+        unvanish.forecast(net, (0,))
+    with pytest.raises(ModelCrash, match="on tensors without data"):
+        unvanish.forecast(net, (5,))
+
+    class Peeks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) if float(x.sum()) > 0 else x
+
+    with pytest.raises(ModelCrash, match="on tensors without data"):
+        unvanish.forecast(Peeks(), (4,))
+
+
+def test_check_shows_theory_beside_the_measurement() -> None:
+    torch.manual_seed(0)
+    net, x = mlp(nn.Tanh, 10), torch.randn(16, 256)
+    theory = unvanish.check(net, x).trace.facts["theory"]
+    assert theory["predicted"] == pytest.approx(theory["measured"], abs=0.2)
+    assert theory["apart"] == ()
+    ones, r, p = torch.ones(256), torch.randn(256), torch.randn(256)
+    p -= (p @ r) / (r @ r) * r  # the gradient comes along r, and the layer below reads it along p
+    with torch.no_grad():
+        net.get_parameter("10.weight").copy_(torch.outer(ones, r) / 256)
+        net.get_parameter("8.weight").copy_(torch.outer(p, ones) / 256)
+    apart = unvanish.check(net, x, confirm=False)
+    assert any(label == "8" for label, _, _ in apart.trace.facts["theory"]["apart"])
+    assert "they part at 8" in str(apart)
+
+
+def test_a_thousand_layers() -> None:
+    net = mlp(nn.Tanh, 1000, 32)
+    started = time.perf_counter()
+    found = unvanish.forecast(net, (32,))
+    assert time.perf_counter() - started < 30  # benchmarks/forecast.py measures it
+    assert "INI001" in found.codes()
+
+
+def test_an_outline_costs_no_memory_for_weights() -> None:
+    drawn = outline(mlp(nn.ReLU), torch.randn(4, 256))
+    assert len([s for s in drawn.program.steps if s.kind == "linear"]) == 17
+    assert all(s.facts["taps"].shape == () for s in drawn.program.steps if s.kind == "linear")
