@@ -90,8 +90,8 @@ def test_streams() -> None:
 def test_attention_weights_at_random_logits(tokens: int, variance: float) -> None:
     found = attention.weights(tokens, variance)
     p = torch.softmax(variance**0.5 * torch.randn(20_000, tokens, dtype=torch.float64), 1)
-    assert found.squares == pytest.approx(float(p.square().sum(1).mean()), rel=0.05)
-    assert found.entropy == pytest.approx(float(-(p * p.log()).sum(1).mean()), rel=0.03)
+    assert found.squares == pytest.approx(float(p.square().sum(1).mean()), rel=0.08)
+    assert found.entropy == pytest.approx(float(-(p * p.log()).sum(1).mean()), rel=0.05)
 
 
 def test_attention_makes_tokens_alike() -> None:

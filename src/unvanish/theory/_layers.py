@@ -81,7 +81,7 @@ class Recall:
         self.cells, self.steps = step.facts["cells"], int(step.facts["steps"])
         self.powers = [power]
         for cell in self.cells:
-            self.powers.append(recurrent.memory(cell, self.steps, self.powers[-1]).power)
+            self.powers.append(recurrent.power_after(cell, self.steps, self.powers[-1]))
         self.memories: list[Memory] = []
 
     def __call__(self, pulls: list[Pull]) -> list[Pull]:

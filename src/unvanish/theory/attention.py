@@ -35,7 +35,7 @@ def weights(tokens: int, variance: float) -> Weights:
 
 @lru_cache(maxsize=512)
 def _weights(tokens: int, variance: float) -> Weights:
-    draws = max(8, min(2000, 400_000 // tokens))
+    draws = max(8, min(2000, 60_000 // tokens))
     logits = np.random.default_rng(0).normal(0.0, math.sqrt(variance), (draws, tokens))
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)

@@ -116,7 +116,7 @@ def memory(cell: Cell, steps: int, power: float = 1.0, arriving: Array | None = 
     `arriving`: ln of the gradient that the loss sends to each step's output, (steps,), 0 at the last; without
     it the loss reads the last step alone.
     """
-    run = {"rnn": _Vanilla, "lstm": _Lstm, "gru": _Gru}[cell.kind](cell, np.random.default_rng(SEED))
+    run = KINDS[cell.kind](cell, np.random.default_rng(SEED))
     for _ in range(steps):
         run.step(power)
     carry, inflow = run.back(None)
@@ -124,6 +124,15 @@ def memory(cell: Cell, steps: int, power: float = 1.0, arriving: Array | None = 
     if arriving is not None:
         log, inflow = run.back(arriving)
     return Memory(log, carry, float(np.mean(run.state**2)), inflow)
+
+
+def power_after(cell: Cell, steps: int, power: float = 1.0) -> float:
+    """E h^2 after so many steps; it settles in a few of its time constants, so at most 200 are run."""
+    run = KINDS[cell.kind](cell, np.random.default_rng(SEED))
+    for _ in range(min(steps, 200)):
+        run.step(power)
+        run.past = run.past[-1:]
+    return float(np.mean(run.state**2))
 
 
 def lyapunov(sw: float, entering: float, activation: str = "tanh") -> float:
@@ -236,3 +245,6 @@ class _Gru(_Layer):
             "n": candidate * r,
         }
         return state * z, cell, deltas, {**deltas, "n": candidate}
+
+
+KINDS: dict[str, type[_Layer]] = {"rnn": _Vanilla, "lstm": _Lstm, "gru": _Gru}
