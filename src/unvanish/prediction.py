@@ -91,9 +91,11 @@ def _made(input_size: Any, batch_size: int) -> Any:
     return made[0] if len(made) == 1 else (tuple(made),)
 
 
-def predicted(model: nn.Module, batch: Any, *, power: float = 1.0, likeness: float = 0.0) -> Trace:
-    """The predicted Trace of a model on a batch of such shapes."""
-    drawn = outline(model, batch)
+def predicted(
+    model: nn.Module, batch: Any, *, power: float = 1.0, likeness: float = 0.0, hollow: bool = True
+) -> Trace:
+    """The predicted Trace of a model on a batch of such shapes; `hollow` as in `outline`."""
+    drawn = outline(model, batch, hollow=hollow)
     said = predict(drawn.program, power, likeness)
     return Assembly(model, drawn, said).trace()
 
@@ -109,7 +111,7 @@ def beside(measured: Trace, model: nn.Module, batch: Any) -> dict[str, Any]:
     if axis is None or not sizes:
         return {}
     try:
-        said = predicted(model, batch, power=sizes[0][0], likeness=sizes[0][1])
+        said = predicted(model, batch, power=sizes[0][0], likeness=sizes[0][1], hollow=False)
     except (CheckError, ModelCrash, RuntimeError, ValueError, NotImplementedError):
         return {}
     theirs, ours = ledger(said), ledger(measured)

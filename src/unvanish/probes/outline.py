@@ -12,6 +12,7 @@ import copy
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from unvanish.probes import calls, families
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.forward import Forward, Operation
 from unvanish.probes.graph import Graph, walk
-from unvanish.probes.intact import in_the_open, unwrapped
+from unvanish.probes.intact import in_the_open, intact, unwrapped
 from unvanish.probes.measures import weight_stats
 from unvanish.theory.activations import ALIASES, NAMES
 from unvanish.theory.convolution import Geometry
@@ -45,34 +46,38 @@ class Outline:
     inputs: Mapping[str, int]
 
 
-def outline(model: nn.Module, batch: Any) -> Outline:
+def outline(model: nn.Module, batch: Any, *, hollow: bool = True) -> Outline:
     """The outline of a model on a batch of any device; only the batch's shapes are used.
 
-    CheckError for a batch that is none, ModelCrash where the model raises or needs real numbers to run.
+    `hollow`: run a copy on tensors without data; else the model itself on two samples, which is left as it
+    was. CheckError for a batch that is none, ModelCrash where the model raises or needs real numbers to run.
     """
     bare = unwrapped(model)
     if not isinstance(bare, nn.Module):
         raise CheckError(
             f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself"
         )
-    with warnings.catch_warnings(), in_the_open(), torch.enable_grad():
+    size = calls.prepare(_emptied(batch), None).batch_size or 1
+    still = nullcontext() if hollow else intact(bare)
+    with warnings.catch_warnings(), in_the_open(), torch.enable_grad(), still:
         warnings.simplefilter("ignore")
-        hollow = hollowed(bare)
-        call = calls.prepare(_emptied(batch), None)
-        watched = Taped(bare, hollow, call)
+        ran = hollowed(bare) if hollow else bare
+        call = calls.prepare(_emptied(batch) if hollow else _some(batch, size), None)
+        watched = Taped(bare, ran, call)
         with watched.watching():
             try:
-                output = hollow(*call.args, **call.kwargs)
+                output = ran(*call.args, **call.kwargs)
             except Exception as error:
                 where = f" in {watched.turn.path}" if watched.turn.path else ""
-                text = f"the model raised {type(error).__name__}{where} on tensors without data: {error}"
+                kind = "tensors without data" if hollow else "two samples"
+                text = f"the model raised {type(error).__name__}{where} on {kind}: {error}"
                 raise ModelCrash(text, watched.turn.path) from error
         watched.start_loss()
         value = calls.random_cotangent(output)
         if value.grad_fn is None:
             raise CheckError("nothing the model returns depends on a parameter that requires a gradient")
         outputs = {watched.number(t): tuple(t.shape) for t in calls.predictions(output) if t.requires_grad}
-    program = Program(tuple(watched.steps), watched.entered, outputs, call.batch_size or 1)
+    program = Program(tuple(watched.steps), watched.entered, outputs, size)
     return Outline(call, watched, walk(value.grad_fn), program, watched.numbers, watched.named_inputs)
 
 
@@ -97,6 +102,17 @@ def _emptied(batch: Any) -> Any:
         return {k: _emptied(v) for k, v in batch.items()}
     if isinstance(batch, (tuple, list)):
         return type(batch)(_emptied(v) for v in batch)
+    return batch
+
+
+def _some(batch: Any, size: int) -> Any:
+    """Two samples of a batch of this size."""
+    if isinstance(batch, Tensor):
+        return batch[:2] if batch.ndim and batch.shape[0] == size else batch
+    if isinstance(batch, Mapping):
+        return {k: _some(v, size) for k, v in batch.items()}
+    if type(batch) in (tuple, list):
+        return type(batch)(_some(v, size) for v in batch)
     return batch
 
 
@@ -125,7 +141,8 @@ class Taped(Forward):
         key = (node, tensor.output_nr) if node is not None else (id(tensor), -1)
         if key not in self.numbers:
             self.numbers[key] = len(self.numbers)
-            self.held.append(tensor)
+            if node is None:
+                self.held.append(tensor)  # so that its id stays its own
         return self.numbers[key]
 
     def _weight_stats(self, weight: Tensor, outputs: int) -> dict[str, float]:

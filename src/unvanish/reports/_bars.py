@@ -45,7 +45,7 @@ class Scale:
         if math.isnan(value):
             return " " * self.left, " ?".ljust(self.right)
         side = self.left if value < 0 else self.right
-        halves = 2 * side if math.isinf(value) else min(round(2 * abs(value) * self.unit), 2 * side)
+        halves = 2 * side if math.isinf(value) else min(round(abs(value) * self.unit * 2), 2 * side)
         whole, half = divmod(halves, 2)
         if value < 0:
             return (LEFT * half + FULL * whole).rjust(self.left), " " * self.right
