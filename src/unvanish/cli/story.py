@@ -11,7 +11,7 @@ from typing import Any
 
 from unvanish.cli.errors import CallError
 
-LAYERS, WIDTH, EPOCHS, BATCH, RATE = 30, 16, 12, 64, 2e-3
+LAYERS, WIDTH, EPOCHS, BATCH, RATE = 30, 16, 16, 64, 2e-3
 
 
 def tell() -> None:
