@@ -146,7 +146,9 @@ def _depth(diagnosis: Diagnosis, level: int) -> Html | None:
     if curves is None:
         return None
     lead = "The gradient is relative to the loss; activations are as they are. Both in decades."
-    return _section("Along the depth", level, tag("figure", _figures.depth_chart(curves)), lead=lead)
+    said = told_by_theory(diagnosis)
+    beside = tag("p", f"Theory {said}.", class_="uv-more") if said else None
+    return _section("Along the depth", level, tag("figure", _figures.depth_chart(curves)), beside, lead=lead)
 
 
 def _time(diagnosis: Diagnosis, level: int) -> Html | None:
@@ -168,10 +170,8 @@ def _time(diagnosis: Diagnosis, level: int) -> Html | None:
 
 
 def _verdicts(diagnosis: Diagnosis, level: int) -> Html | None:
-    said = told_by_theory(diagnosis)
     assumed = diagnosis.trace.facts.get("assumptions") or ()
     parts = [
-        tag("p", f"Theory {said}.", class_="uv-more") if said else None,
         _passed(diagnosis.passed, level + 1),
         _reasons("Not applicable", diagnosis.not_applicable, level + 1),
         _reasons("Skipped", diagnosis.skipped, level + 1),
