@@ -166,8 +166,6 @@ class Recurrent(nn.Module):
 
 def recurrent(rng: random.Random) -> tuple[nn.Module, tuple[int, ...], int]:
     """RNN, LSTM and GRU at PyTorch's initialisation, with open gates, with chrono biases, or Gaussian."""
-    from unvanish.theory.recurrent import GATES
-
     kind, width = rng.choice((nn.RNN, nn.LSTM, nn.GRU)), rng.choice((64, 128, 256))
     net, steps = Recurrent(kind, width), rng.choice((50, 100, 200))
     core: Any = net.core
@@ -183,7 +181,6 @@ def recurrent(rng: random.Random) -> tuple[nn.Module, tuple[int, ...], int]:
                 core.bias_ih_l0[:width] = -core.bias_ih_l0[keeps]
         elif form == "gaussian" or kind is nn.RNN:
             core.weight_hh_l0.normal_(0, rng.uniform(0.7, 1.5) / width**0.5)
-    assert GATES
     return net, (steps, 16), width
 
 

@@ -141,10 +141,11 @@ class Surgery:
 
     def parameter(self, name: str) -> nn.Parameter:
         """A parameter by its name; SurgeryError where there is none."""
-        for known, p in self.model.named_parameters(remove_duplicate=False):
-            if known == name:
-                return p
-        raise SurgeryError(f"the model has no parameter {name!r}; it does not fit this prescription")
+        home, _, leaf = name.rpartition(".")
+        found = self.module(home)._parameters.get(leaf) if self.has(home) else None
+        if found is None:
+            raise SurgeryError(f"the model has no parameter {name!r}; it does not fit this prescription")
+        return found
 
     def like(self, path: str) -> tuple[torch.device, torch.dtype]:
         """Device and float dtype of a module's parameters, or of the model's where it has none."""
@@ -168,7 +169,8 @@ class Surgery:
     @torch.no_grad()
     def fill(self, name: str, value: Tensor | float, what: str) -> None:
         """Overwrite a parameter or buffer in place."""
-        tensor = dict(self.model.named_buffers()).get(name)
+        home, _, leaf = name.rpartition(".")
+        tensor = self.module(home)._buffers.get(leaf) if self.has(home) else None
         self.overwrite(self.parameter(name) if tensor is None else tensor, value, name, what)
 
     @torch.no_grad()

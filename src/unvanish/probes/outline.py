@@ -26,6 +26,7 @@ from unvanish.probes.forward import Forward, Operation
 from unvanish.probes.graph import Graph, walk
 from unvanish.probes.intact import in_the_open, intact, unwrapped
 from unvanish.probes.measures import weight_stats
+from unvanish.theory import recurrent
 from unvanish.theory.activations import ALIASES, NAMES
 from unvanish.theory.convolution import Geometry
 from unvanish.theory.program import Program, Step
@@ -345,8 +346,6 @@ def result_shape(result: Any) -> Sequence[int]:
 
 def cell_of(module: nn.RNNBase, weights: Mapping[str, Tensor | None], layer: int) -> Cell:
     """One layer of a recurrent module, forward direction, as the theory reads it."""
-    from unvanish.theory import recurrent
-
     kind = "rnn" if module.mode.startswith("RNN") else module.mode.lower()
     names = recurrent.GATES[kind]
     w_in, w_rec = weights.get(f"weight_ih_l{layer}"), weights.get(f"weight_hh_l{layer}")
