@@ -210,19 +210,40 @@ def test_what_it_refuses() -> None:
         unvanish.forecast(net)
     with pytest.raises(CheckError, match="positive whole numbers"):
         unvanish.forecast(net, (0,))
-    with pytest.raises(ModelCrash, match="on tensors without data"):
+    with pytest.raises(ModelCrash, match="the model raised RuntimeError"):
         unvanish.forecast(net, (5,))
 
+
+def test_a_model_that_needs_numbers_gets_two_samples_of_noise() -> None:
     class Peeks(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer = nn.Linear(4, 4)
+            self.layer, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.layer(x) if float(x.sum()) > 0 else x
+            return self.norm(self.layer(x)) if float(x.square().sum()) > 0 else x
 
-    with pytest.raises(ModelCrash, match="on tensors without data"):
-        unvanish.forecast(Peeks(), (4,))
+    net = Peeks()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    assert unvanish.forecast(net, (4,)).trace.depth() is not None
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_a_rectified_stream_is_not_centred() -> None:
+    class Stream(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(256, 256) for _ in range(10))
+            self.norms = nn.ModuleList(nn.BatchNorm1d(256) for _ in range(10))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer, norm in zip(self.layers, self.norms, strict=True):
+                x = torch.relu(x + norm(layer(x)))
+            return x
+
+    torch.manual_seed(0)
+    net, x = Stream(), torch.randn(32, 256)
+    assert slope(predicted(net, x)) == pytest.approx(slope(record(net, x)), abs=0.06)
 
 
 def test_check_shows_theory_beside_the_measurement() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unvanish import config
 from unvanish.doctor import folded, ranked, visit
@@ -32,6 +32,30 @@ from unvanish.theory.predict import Prediction, predict
 from unvanish.theory.program import Step
 from unvanish.theory.signal import Signal
 from unvanish.types import Diagnosis, Site, Trace
+
+
+def _drawn(model: nn.Module, batch: Any, hollow: bool) -> Outline:
+    """The outline; of two samples of noise where the model needs numbers to run and has some."""
+    try:
+        return outline(model, batch, hollow=hollow)
+    except ModelCrash:
+        if not hollow or any(p.is_meta for p in model.parameters()):
+            raise
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return outline(model, _noise(batch), hollow=False)
+
+
+def _noise(batch: Any) -> Any:
+    """The batch with standard normal numbers where it has none."""
+    if isinstance(batch, Tensor):
+        return torch.randn(batch.shape) if batch.is_meta else batch
+    if isinstance(batch, Mapping):
+        return {k: _noise(v) for k, v in batch.items()}
+    if type(batch) in (tuple, list):
+        return type(batch)(_noise(v) for v in batch)
+    return batch
+
 
 APART = 0.5  # decades in one row
 BY_NUMBERS = ("ACT003", "GRF", "INI003", "INP", "NUM", "OPT", "OUT", "PRC")  # rules no theory can judge
@@ -95,7 +119,7 @@ def predicted(
     model: nn.Module, batch: Any, *, power: float = 1.0, likeness: float = 0.0, hollow: bool = True
 ) -> Trace:
     """The predicted Trace of a model on a batch of such shapes; `hollow` as in `outline`."""
-    drawn = outline(model, batch, hollow=hollow)
+    drawn = _drawn(model, batch, hollow)
     said = predict(drawn.program, power, likeness)
     return Assembly(model, drawn, said).trace()
 
@@ -209,7 +233,7 @@ class Assembly:
         if len(shape) == 3 and operation.family in ("norm", "add", "layer"):
             found["token_cosine"] = min(1.0, max(-1.0, signal.positions))
         if operation.family == "activation" and step is not None and step.inputs:
-            read, before = of(step), self.said.signals[step.inputs[0]]
+            read, before = of(step), self.said.signals.get(step.inputs[0], Signal())
             found["slope_sq"] = float(np.mean(read.read("slope", before.power)))
             if step.facts.get("peak"):
                 found["saturated"] = float(np.mean(read.read("saturated", before.power)))

@@ -209,7 +209,10 @@ class Taped(Forward):
     ) -> dict[str, Any]:
         weights = [t for t in given if self._weight(t)]
         if kind in families.LAYERS and weights and (kind not in families.PRODUCTS or weights[0].ndim > 1):
-            return self._layer(kind, args, kwargs, weights, result)
+            made = [] if any(w.ndim > 1 for w in weights) else [args[1]]
+            return self._layer(kind, args, kwargs, [*made, *weights], result)
+        if kind in families.LAYERS and kind not in families.PRODUCTS and len(args) > 1:
+            return self._layer(kind, args, kwargs, [args[1]], result)  # weights made in the forward
         if kind in (*NAMES, *ALIASES, *families.ACTIVATIONS):
             return self._activation(kind, args, kwargs, weights)
         if kind in families.NORMS:
@@ -242,7 +245,7 @@ class Taped(Forward):
             number = next(
                 (a for a in args if isinstance(a, (int, float))), 1.0 if kind in ("mul", "div") else 0.0
             )
-            power, mean = float(number) ** 2, float(number)
+            power, mean = float(number) ** 2, -float(number) if kind == "sub" else float(number)
         if kind == "div":
             first = isinstance(args[0], Tensor) and args[0] is (reads[0] if reads else None)
             power = 1 / power if first and power else 1.0
@@ -284,7 +287,11 @@ class Taped(Forward):
         if kind in families.COLUMNS:
             outputs = weight.shape[-1]
         kernel = tuple(weight.shape[2:]) if "conv" in kind else ()
-        if known is None or known.is_meta:
+        if known is None and not weight.is_meta:
+            known = weight
+        if known is None:  # made in the forward, say by weight standardisation: taken as of unit gain
+            return np.full(kernel, 1 / math.prod(kernel))
+        if known.is_meta:
             fan_in = math.prod(weight.shape[1:])
             total = 1 / 3 * (1.0 if not transposed else weight.shape[0] / max(1, fan_in))
             return np.full(kernel, total / math.prod(kernel))

@@ -15,6 +15,7 @@ from unvanish.theory.signal import Pull, Signal
 from unvanish.theory.tables import Table, table
 
 RECTIFIERS = {"relu", "relu6"}
+OFFSET = 0.1  # mean over rms from which the inputs are not taken as centred
 
 
 def of(step: Step) -> Table:
@@ -27,6 +28,8 @@ def activation(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal
     """<phi^2>, the overlaps of phi, and back <phi'^2>, for Gaussian pre-activations."""
     x, read = given[0], of(step)
     q = x.q
+    if abs(x.mean) > OFFSET and 0 < q < math.inf:
+        return _off_centre(step, x, read, batch)
     power = read.read("power", x.power)
     rms = math.sqrt(max(float(np.mean(power)), 1e-300))
     a, b, c = (read.overlap(q, cosine) for cosine in (x.samples, x.positions, x.apart))
@@ -49,6 +52,27 @@ def activation(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal
         if total <= 0:
             return [Pull()]
         return [Pull(p.log + math.log(total) - lost, share, p.alike * likeness)]
+
+    return [made], back
+
+
+def _off_centre(step: Step, x: Signal, read: Table, batch: int) -> tuple[list[Signal], Any]:
+    """The same for inputs with a mean: the sums of a stream that was rectified before."""
+    q, mean = x.q, min(0.999, max(-0.999, x.mean))
+    left = 1 - mean**2
+    found = read.shifted(mean * math.sqrt(q), math.sqrt(q * left))
+    a, b, c = (found.overlap((k - mean**2) / left) for k in (x.samples, x.positions, x.apart))
+    rms = math.sqrt(max(found.power, 1e-300))
+    made = Signal(x.power * (found.power / q), a, b, c, found.average / rms)
+    ratio = found.fourth / max(found.slope**2, 1e-300)
+    lost = 3 * (ratio - 1) / (2 * width(step.reads[0], x.positions)) / _several(x.samples, batch)
+    likeness = found.slope_overlap((x.positions - mean**2) / left)
+
+    def back(pulls: list[Pull]) -> list[Pull]:
+        p = pulls[0]
+        if found.slope <= 0:
+            return [Pull()]
+        return [Pull(p.log + math.log(found.slope) - lost, p.share, p.alike * likeness)]
 
     return [made], back
 

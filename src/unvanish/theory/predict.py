@@ -64,9 +64,9 @@ def predict(program: Program, power: float = 1.0, likeness: float = 0.0) -> Pred
 
 def _follow(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Back, bool]:
     chosen = MAPS.get(step.kind)
-    if chosen is None or not given:
+    if chosen is None or (not given and step.kind != "embedding"):
         first = given[0].flat() if given else Signal()
-        return [first] * len(step.outputs), _evenly(len(step.inputs)), step.kind in SILENT
+        return [first] * len(step.outputs), _evenly(len(step.inputs)), step.kind in SILENT or not given
     made, back = chosen(step, given, batch)
     return (made * len(step.outputs))[: len(step.outputs)], back, True
 
@@ -94,5 +94,12 @@ def _returned(program: Program, backs: list[tuple[Step, Back]]) -> dict[int, Pul
     return pulls
 
 
-SILENT = {"dropout", "zeros_like", "ones_like"}
+SILENT = {
+    "dropout",
+    "zeros_like",
+    "ones_like",
+    "cross_entropy_loss",
+    "nll_loss",
+    "mse_loss",
+}  # none of the depth
 MAPS: dict[str, Map] = {**POINTWISE, **NORMS, **MIXING, **LAYERS}  # "linear" is a layer

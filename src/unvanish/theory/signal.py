@@ -57,11 +57,11 @@ class Signal:
         """The same number of this power added to all samples and positions: a bias."""
         if not power:
             return self
-        share = self.q / (self.q + power)
-        a, b, c = (share * x + 1 - share for x in (self.samples, self.positions, self.apart))
-        rms = math.sqrt(self.q + power)
-        centre = (self.mean * math.sqrt(self.q) + mean) / rms if rms else 0.0
-        return Signal(self.power + power, a, b, c, centre)
+        own = self.mean * math.sqrt(self.q)
+        q = max(self.q + power + 2 * own * mean, 1e-300)
+        common = power + 2 * own * mean
+        a, b, c = ((self.q * x + common) / q for x in (self.samples, self.positions, self.apart))
+        return Signal(self.power + common, a, b, c, (own + mean) / math.sqrt(q))
 
     def times(self, factor: float) -> Signal:
         """The same with its power multiplied."""

@@ -23,7 +23,7 @@ LOW, HIGH, STEP, ORDERS = -30.0, 30.0, 0.1, 64
 COLUMNS = ("power", "slope", "fourth", "average", "saturated", "dead")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """<phi^2>, <phi'^2>, <phi'^4>, <phi> and the shares of flat slopes of one activation, by q."""
 
@@ -102,6 +102,44 @@ class Table:
             share = even / (even + odd) if even + odd > 0 else 0.5  # ORDERS is even
             known[key] = np.append(squares, [rest * share, rest * (1 - share)]) / max(total, 1e-300)
         return known[key]
+
+    def shifted(self, mean: float, deviation: float) -> Shifted:
+        """The means for inputs of N(mean, deviation^2), as a stream of rectified sums has them."""
+        return _shifted(self, float(f"{mean:.4g}"), float(f"{deviation:.4g}"))
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """One activation's means at one mean and deviation; overlaps as functions of the correlation."""
+
+    power: float
+    slope: float
+    fourth: float
+    average: float
+    values: Array
+    slopes: Array
+
+    def overlap(self, correlation: float) -> float:
+        """<phi(u) phi(v)> / <phi^2>."""
+        return float(np.polynomial.polynomial.polyval(min(1.0, max(-1.0, correlation)), self.values))
+
+    def slope_overlap(self, correlation: float) -> float:
+        """<phi'(u) phi'(v)> / <phi'^2>."""
+        return float(np.polynomial.polynomial.polyval(min(1.0, max(-1.0, correlation)), self.slopes))
+
+
+@lru_cache(maxsize=4096)
+def _shifted(read: Table, mean: float, deviation: float) -> Shifted:
+    z, rows = _hermite()
+    value, slope = read.curve.value(mean + deviation * z), read.curve.slope(mean + deviation * z)
+
+    def series(x: Array) -> Array:
+        squares = (rows @ x) ** 2
+        total = float(rows[0] @ x**2)
+        return np.append(squares, max(0.0, total - float(squares.sum()))) / max(total, 1e-300)
+
+    power, second, fourth, average = (float(rows[0] @ x) for x in (value**2, slope**2, slope**4, value))
+    return Shifted(power, second, fourth, average, series(value), series(slope))
 
 
 @lru_cache(maxsize=1)
