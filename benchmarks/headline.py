@@ -213,7 +213,7 @@ def post_norm() -> Outcome:
     torch.manual_seed(0)
     net = Encoder(48)
     cured = treated(net, "pre-normalisation", (x[:64], y[:64]), nn.CrossEntropyLoss())
-    told = [f"{fit(model, 3, 1e-3):.1%}" for model in (net, cured)]
+    told = [f"{fit(model, 8, 1e-3):.1%}" for model in (net, cured)]
     return Outcome(
         "post-norm transformer, 48 layers", "pre-normalisation", *told, time.perf_counter() - started
     )

@@ -37,14 +37,17 @@ class Result:
     why: str = ""
 
 
-def examine(name: str, build: Builder, seed: int = 0) -> Result:
-    """Build and check; a crash counts as a warning named "crash"."""
+def examine(name: str, build: Builder, seed: int = 0, predict: bool = False) -> Result:
+    """Build and check, or only predict; a crash counts as a warning named "crash"."""
     torch.manual_seed(seed)
     try:
         subject = build()
         count = sum(p.numel() for p in subject.model.parameters())
         started = time.perf_counter()
-        found = unvanish.check(subject.model, subject.batch, subject.loss)
+        if predict:
+            found = unvanish.forecast(subject.model, batch=subject.batch)
+        else:
+            found = unvanish.check(subject.model, subject.batch, subject.loss)
     except Exception as error:
         return Result(name, 0, 0.0, ("crash",), (), f"{type(error).__name__}: {error}"[:300])
     bad = found.at_least("warning")
@@ -69,13 +72,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", metavar="NAME", help="architectures whose name contains this")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--forecast", action="store_true", help="from theory, without a measurement")
     parser.add_argument("--out", type=Path, metavar="results.json")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     chosen = {n: b for n, b in all_of_them().items() if not options.only or options.only.lower() in n.lower()}
     if not chosen:
         parser.error(f"no architecture is called {options.only!r}")
-    results = [examine(name, build, options.seed) for name, build in chosen.items()]
+    results = [examine(name, build, options.seed, options.forecast) for name, build in chosen.items()]
     console = Console()
     console.print(table(results))
     for r in results:

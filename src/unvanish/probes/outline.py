@@ -62,17 +62,14 @@ def outline(model: nn.Module, batch: Any, *, hollow: bool = True) -> Outline:
     still = nullcontext() if hollow else intact(bare)
     with warnings.catch_warnings(), in_the_open(), torch.enable_grad(), still:
         warnings.simplefilter("ignore")
-        ran = hollowed(bare) if hollow else bare
-        call = calls.prepare(_emptied(batch) if hollow else _some(batch, size), None)
-        watched = Taped(bare, ran, call)
-        with watched.watching():
-            try:
-                output = ran(*call.args, **call.kwargs)
-            except Exception as error:
-                where = f" in {watched.turn.path}" if watched.turn.path else ""
-                kind = "tensors without data" if hollow else "two samples"
-                text = f"the model raised {type(error).__name__}{where} on {kind}: {error}"
-                raise ModelCrash(text, watched.turn.path) from error
+        ran, given = (hollowed(bare), _emptied(batch)) if hollow else (bare, _some(batch, size))
+        kind = "tensors without data" if hollow else "two samples"
+        try:
+            call, watched, output = _watched(bare, ran, given, kind)
+        except ModelCrash as crash:
+            if "requires_grad" not in str(crash.__cause__):
+                raise
+            call, watched, output = _watched(bare, ran, given, kind, gradients=False)
         watched.start_loss()
         value = calls.random_cotangent(output)
         if value.grad_fn is None:
@@ -80,6 +77,20 @@ def outline(model: nn.Module, batch: Any, *, hollow: bool = True) -> Outline:
         outputs = {watched.number(t): tuple(t.shape) for t in calls.predictions(output) if t.requires_grad}
     program = Program(tuple(watched.steps), watched.entered, outputs, size)
     return Outline(call, watched, walk(value.grad_fn), program, watched.numbers, watched.named_inputs)
+
+
+def _watched(
+    bare: nn.Module, ran: nn.Module, given: Any, kind: str, gradients: bool = True
+) -> tuple[calls.Call, Taped, Any]:
+    call = calls.prepare(given, None, gradients=gradients)
+    watched = Taped(bare, ran, call)
+    with watched.watching():
+        try:
+            return call, watched, ran(*call.args, **call.kwargs)
+        except Exception as error:
+            where = f" in {watched.turn.path}" if watched.turn.path else ""
+            text = f"the model raised {type(error).__name__}{where} on {kind}: {error}"
+            raise ModelCrash(text, watched.turn.path) from error
 
 
 def hollowed(model: nn.Module) -> nn.Module:
