@@ -51,7 +51,9 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     shapes = {x.site: anatomy.site(x.site).facts.get("shape") for x in anatomy.layers}
     wanted = []
     for x, before in zip(anatomy.layers[1:], anatomy.layers, strict=False):
-        if x.activation and not x.head and shapes[x.site] == shapes[before.site] and x.source != "":
+        square = x.fan_out > 0 and x.fan_in % x.fan_out == 0  # as many channels in as out, times the kernel
+        alike = square and shapes[x.site] == shapes[before.site]
+        if x.activation and not x.head and alike and x.source != "":
             wanted.append(x.weight)
     if wanted:
         branch = plainly(len(wanted) ** -0.5)
