@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unvanish.reports._markup import Html, tag
+from unvanish.theory.meanfield import Critical
 from unvanish.theory.phase import Phase
 
 BANDS = (
@@ -50,10 +51,11 @@ def _near(axis: object, value: float) -> int:
 
 def critical_table(found: Phase) -> Table:
     """A few points of the critical line, with the length they hold."""
-    table = Table("  sw", "sb", "q*", box=None, pad_edge=False)
+    table = Table("  sw", "sb", "q*", "", box=None, pad_edge=False)
     line = found.critical[:: max(1, len(found.critical) // 8)]
-    for sw, sb, q in line:
-        table.add_row(f"  {sw:.4f}", f"{sb:.4f}", f"{q:.3g}")
+    for p in line:
+        held = "" if p.stable else "unstable: the length drifts away"
+        table.add_row(f"  {p.sw:.4f}", f"{p.sb:.4f}", f"{p.q:.3g}", held)
     if not line:
         table.add_row("  none in range", "", "")
     return table
@@ -77,7 +79,14 @@ def page(found: Phase, own: list[Own]) -> str:
         for r in range(len(found.sb))
         for c in range(len(found.sw))
     ]
-    path = " ".join(f"{left + sw * sx:.1f},{high - foot - sb * sy:.1f}" for sw, sb, _ in found.critical)
+    lines = [
+        tag(
+            "polyline",
+            points=" ".join(f"{left + p.sw * sx:.1f},{high - foot - p.sb * sy:.1f}" for p in run),
+            class_="line" if run[0].stable else "line loose",
+        )
+        for run in _runs(found)
+    ]
     marks = [
         tag(
             "g",
@@ -111,7 +120,7 @@ def page(found: Phase, own: list[Own]) -> str:
             text_anchor="middle",
         ),
     ]
-    drawing = tag("svg", *cells, tag("polyline", points=path, class_="line"), *marks, *ticks, *names,
+    drawing = tag("svg", *cells, *lines, *marks, *ticks, *names,
                   viewBox=f"0 -16 {wide + 24:.0f} {high + 16:.0f}", role="img")  # fmt: skip
     legend = tag("p", *[
         tag("span", tag("i", "", style=f"background:{colour}"), _upto(top))
@@ -120,11 +129,23 @@ def page(found: Phase, own: list[Own]) -> str:
     title = f"{found.activation}: order and chaos"
     text = (
         "How many layers can be trained, by the size of weights and biases. Left of the black line gradients "
-        "vanish, right of it they explode; on it they keep their size."
+        "vanish, right of it they explode; on it they keep their size, where it is dashed only until the "
+        "length has drifted away."
     )
     body = tag("body", tag("main", tag("h1", title), tag("p", text), drawing, legend))
     head = tag("head", tag("meta", charset="utf-8"), tag("title", title), tag("style", Html(STYLE)))
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _runs(found: Phase) -> list[list[Critical]]:
+    """The critical line in pieces that are stable, or not, as a whole; neighbours share their end."""
+    runs: list[list[Critical]] = []
+    for point in found.critical:
+        if runs and runs[-1][0].stable == point.stable:
+            runs[-1].append(point)
+        else:
+            runs.append([point])
+    return runs
 
 
 def _upto(top: float) -> str:
@@ -134,7 +155,8 @@ def _upto(top: float) -> str:
 STYLE = (
     "html{color-scheme:light dark;background:light-dark(#f3f4f6,#0c1015);color:light-dark(#1b2430,#e3e8ee);"
     "font:16px/1.5 system-ui,sans-serif}main{max-width:52rem;margin:2rem auto;padding:0 1rem}"
-    "svg{width:100%;height:auto}text{font-size:12px;fill:currentColor}.line{fill:none;stroke:#111;stroke-width:2.5}"
+    "svg{width:100%;height:auto}text{font-size:12px;fill:currentColor}"
+    ".line{fill:none;stroke:#111;stroke-width:2.5}.loose{stroke-dasharray:5 5}"
     ".own{fill:#d1242f;stroke:#fff;stroke-width:2}.name{font-weight:600;fill:#111;paint-order:stroke;stroke:#fff;"
     "stroke-width:3px}.legend span{margin-right:1rem}.legend i{display:inline-block;width:1em;height:1em;"
     "border-radius:3px;vertical-align:-.1em}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unvanish.theory.meanfield import field
+from unvanish.theory.meanfield import Critical, field
 from unvanish.theory.quadrature import Array
 from unvanish.theory.tables import Table, table
 
@@ -23,15 +23,13 @@ LAYERS = 400
 
 @dataclass(frozen=True)
 class Phase:
-    """Over sw (columns) and sb (rows): ln chi, and the depth that can be trained; the critical line as (sw,
-    sb, q).
-    """
+    """Over sw (columns) and sb (rows): ln chi, and the depth that can be trained; the critical line."""
 
     activation: str
     sw: Array
     sb: Array
     log_chi: Array
-    critical: tuple[tuple[float, float, float], ...]
+    critical: tuple[Critical, ...]
 
     @property
     def depth(self) -> Array:
@@ -45,8 +43,8 @@ def phase(activation: str, *, columns: int = 64, rows: int = 24, sw: float = 3.0
     across, up = np.linspace(sw / columns, sw, columns), np.linspace(0, sb, rows)
     log_chi = settled(read, across[None, :], up[:, None])
     lengths = np.geomspace(1e-4, 30.0, 60)
-    points = [(q, field(activation).critical(float(q))) for q in lengths]
-    line = [(p.sw, p.sb, float(q)) for q, p in points if p is not None and p.sw <= sw and p.sb <= sb]
+    points = [field(activation).critical(float(q)) for q in lengths]
+    line = [p for p in points if p is not None and p.sw <= sw and p.sb <= sb]
     return Phase(read.curve.name, across, up, log_chi, tuple(line))
 
 
