@@ -30,10 +30,10 @@ def test_norm_clipping_is_pytorchs_where_that_works(scale: float, limit: float, 
     ours, optimizer = held(*grads)
     theirs, _ = held(*grads)
     NormClip(limit)(optimizer)
-    torch.nn.utils.clip_grad_norm_(theirs, limit)
+    norm = float(torch.nn.utils.clip_grad_norm_(theirs, limit))  # it divides by norm + 1e-6
     for a, b in zip(ours, theirs, strict=True):
         assert a.grad is not None and b.grad is not None
-        assert torch.allclose(a.grad, b.grad, rtol=1e-5)
+        assert torch.allclose(a.grad, b.grad, rtol=1e-5 + 2e-6 / norm)
 
 
 @pytest.mark.parametrize("size", [1e25, 1e-25, 3e38])
