@@ -18,7 +18,7 @@ FLOORS = {
     **dict.fromkeys(("depth", "ledger", "theory", "reports", "store"), 1),
     "rules": 2,
     **dict.fromkeys(("probes", "cures"), 3),
-    **dict.fromkeys(("doctor", "prediction", "watch", "treatment", "training"), 4),
+    **dict.fromkeys(("doctor", "prediction", "treatment", "training", "watcher", "response", "pace"), 4),
     **dict.fromkeys(("train", "integrations"), 5),
     **dict.fromkeys(("cli", "__main__"), 6),
 }
@@ -40,12 +40,23 @@ LIBRARIES: dict[str, set[str]] = {
     "depth": {"numpy"},
     "theory": {"numpy", "lazily torch"},
     "store": {"numpy"},
+    "pace": set(),
     "reports": {"numpy", "rich", "lazily altair", "lazily vl_convert"},
     "rules": {"numpy", "torch in sick", "torch in healthy", "torch in _case"},
     "cli": {"typer", "rich", "yaml", "lazily numpy", "lazily torch"},
     **{
         unit: {"numpy", "torch", "yaml", "rich"}
-        for unit in ("probes", "cures", "doctor", "prediction", "treatment", "training", "watch", "models")
+        for unit in (
+            "probes",
+            "cures",
+            "doctor",
+            "prediction",
+            "treatment",
+            "training",
+            "watcher",
+            "response",
+            "models",
+        )
     },
     "integrations": {"numpy", "lazily torch"},
 }

@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from unvanish.cures import Prescription, apply
     from unvanish.doctor import assert_healthy, check
     from unvanish.prediction import forecast
+    from unvanish.store import open_run
     from unvanish.treatment import cure
     from unvanish.types import Cured, Diagnosis, Finding, Proof, Remedy, Site, Trace
+    from unvanish.watcher import watch
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Cured", "Diagnosis", "Finding", "Prescription", "Proof", "Remedy", "Site", "Trace", "__version__",
-    "apply", "assert_healthy", "check", "cure", "forecast",
+    "apply", "assert_healthy", "check", "cure", "forecast", "open_run", "watch",
 ]  # fmt: skip
 
 _HOMES = {
@@ -30,6 +32,8 @@ _HOMES = {
     "cure": "unvanish.treatment",
     "forecast": "unvanish.prediction",
     "Prescription": "unvanish.cures",
+    "open_run": "unvanish.store",
+    "watch": "unvanish.watcher",
     "Cured": "unvanish.types",
     "Proof": "unvanish.types",
     "Diagnosis": "unvanish.types",

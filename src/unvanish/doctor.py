@@ -98,14 +98,18 @@ def assert_healthy(
     return diagnosis
 
 
-def visit(trace: Trace, chosen: Iterable[str], settings: Mapping[str, Mapping[str, Any]]) -> Rounds:
-    """Run every chosen rule on a trace."""
+def visit(
+    trace: Trace, chosen: Iterable[str], settings: Mapping[str, Mapping[str, Any]], live: bool = False
+) -> Rounds:
+    """Run every chosen rule on a trace; `live`: of a watched training, which other rules can judge."""
     findings: list[Finding] = []
     passed, absent, skipped = [], [], []
     for code, rule in rules().items():
         if code not in chosen:
             skipped.append(Verdict(code, rule.name, "not selected"))
-        elif not rule.needs <= MEASURED:
+        elif live and not rule.live:
+            skipped.append(Verdict(code, rule.name, "needs an examination; `check` makes one"))
+        elif not live and not rule.needs <= MEASURED:
             skipped.append(Verdict(code, rule.name, "needs a training run; `check` sees one batch"))
         else:
             try:

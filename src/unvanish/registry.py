@@ -41,6 +41,16 @@ class Rule:
         return frozenset(getattr(self.module, "EXPLAINS", ()))
 
     @property
+    def live(self) -> bool:
+        """Whether it can judge what a watched training shows."""
+        return "history" in self.needs or bool(getattr(self.module, "LIVE", False))
+
+    @property
+    def at_once(self) -> bool:
+        """Whether a live finding is said at once, not after several looks in a row."""
+        return bool(getattr(self.module, "AT_ONCE", False))
+
+    @property
     def page(self) -> str:
         """The rule's documentation, its file's docstring."""
         return inspect.cleandoc(self.module.__doc__ or "")

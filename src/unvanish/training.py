@@ -19,6 +19,7 @@ from unvanish.probes import calls
 from unvanish.types import Outcome
 
 RATES = (1e-3, 1e-2)  # of Adam: each model is trained at both, and its better one counts
+NUDGE = 1e-3  # of each weight, between two trials of a proof
 CLOSE = 0.1  # of the first loss: differences below it are chance
 
 
@@ -35,15 +36,27 @@ def training(
 
     Copies are trained by Adam, whose steps do not depend on the scale of the loss, over the parameters that
     `optimizer` holds (all without one); what cannot be finished in `seconds` stops early, but not before 5
-    steps. The losses end where one is not finite.
+    steps. The losses end where one is not finite. With another seed than 0 the weights start a thousandth
+    away from where they are, so that what chance alone decides comes out differently.
     """
     runs = []
     for rate in RATES:
         net, held = copy.deepcopy((model, optimizer))
+        if seed:
+            _nudge(net, seed)
         runs.append(_run(net, batch, loss, _adam(net, held, rate), steps, seed, seconds / len(RATES)))
     return min(
         runs, key=lambda losses: (not _finite(losses), _reached(losses) if _finite(losses) else -len(losses))
     )
+
+
+@torch.no_grad()
+def _nudge(model: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for p in model.parameters():
+        if p.is_floating_point() and not p.is_sparse:
+            noise = torch.randn(p.shape, generator=generator).to(p.device, p.dtype)
+            p.mul_(1 + NUDGE * noise)
 
 
 def _run(

@@ -53,6 +53,8 @@ STATISTICS: dict[str, str] = {
     "query_value_log": "ln(||g_q|| / ||g_v||): the queries' gradient against the values'",
     "state_log": "ln ||dL/dh_t||, the whole gradient that reaches the state of a step",
     "carry_log": "ln of the gain of a gradient carried from the last step to this one",
+    "norm_log": "ln of the L2 norm of the parameters",
+    "update_log": "ln(||dW|| / ||W||) of the step taken",
 }
 
 
@@ -292,6 +294,8 @@ class Proof:
     def towards_zero(self) -> bool:
         """Whether the total moved towards 0 decades, or is within the 3 nats that always train."""
         here, there = abs(self.total_after), abs(self.total_before)
+        if "NUM001" in self.codes_before:  # a gradient that is not finite has no total
+            return True
         return math.isnan(there) or math.isnan(here) or here <= max(1.31, there)
 
     @property

@@ -12,6 +12,7 @@ import torch
 import unvanish
 from unvanish.registry import Rule, rules
 from unvanish.types import SEVERITIES, Case, Diagnosis, Finding
+from unvanish.watcher import rehearse
 
 RULES = list(rules().values())
 NEEDS = {"static", "step", "history", "time", "attention", "precision"}
@@ -25,6 +26,8 @@ def rule(request: pytest.FixtureRequest) -> Rule:
 
 
 def examined(case: Case, **options: Any) -> Diagnosis:
+    if "training" in case.options:
+        return rehearse(case, **options)
     return unvanish.check(case.model, case.batch, case.loss, **{"confirm": False, **case.options, **options})
 
 
@@ -34,11 +37,12 @@ def at_scale(case: Case, factor: float) -> Case:
     return Case(case.model, case.batch, loss and (lambda *a: loss(*a) * factor), case.options)
 
 
-def test_there_are_all_the_rules_one_batch_can_judge() -> None:
+def test_there_are_all_the_rules() -> None:
     expected = (
         "ACT001 ACT002 ACT003 ATT001 ATT002 DEP001 DEP002 GRF001 GRF002 GRF003 GRF004 INI001 INI002 INI003"
     )
-    expected += " INP001 NRM001 NRM002 NUM001 OPT004 OUT001 OUT002 OUT003 PRC001 PRC002 REC001 REC002"
+    expected += " INP001 NRM001 NRM002 NUM001 OPT001 OPT002 OPT003 OPT004 OPT005 OUT001 OUT002"
+    expected += " OUT003 PRC001 PRC002 REC001 REC002"
     assert sorted(rules()) == expected.split()
 
 
@@ -57,6 +61,8 @@ def test_it_is_silent_on_the_look_alike(rule: Rule) -> None:
 
 @pytest.mark.parametrize("factor", [1e6, 1e-6])
 def test_the_scale_of_the_loss_changes_no_verdict(rule: Rule, factor: float) -> None:
+    if "history" in rule.needs:
+        return  # an optimizer and a clipping limit see the scale, and so a training is another one
     for which in ("sick", "healthy"):
         case = rule.case(which)
         scaled = at_scale(rule.case(which), factor)
@@ -90,7 +96,7 @@ def readable(finding: Finding) -> None:
 
 def test_its_page_says_all_a_reader_needs(rule: Rule) -> None:
     assert rule.needs and rule.needs <= NEEDS
-    assert rule.explains <= {*rules(), "OPT001", "OPT002", "OPT003", "OPT005"} - {rule.code}
+    assert rule.explains <= {*rules()} - {rule.code}
     for part in ("Why it harms", "How it is measured", "Remedies", "When it is wrong", "References"):
         assert part in rule.page, part
     assert all(len(line) <= 100 for line in rule.page.splitlines())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unvanish.cli.errors import CallError, stoppable
+
+if TYPE_CHECKING:
+    from unvanish.registry import Rule
+    from unvanish.types import Case, Diagnosis
 
 Code = Annotated[
     str | None,
@@ -48,14 +52,32 @@ def _of_rule(code: str, which: str) -> None:
     torch.manual_seed(0)
     case = chosen.case(which)
     print(f"{chosen.code} {chosen.name}: the {which} model. {' '.join(case.story.split())}\n")
+    if "training" in case.options:
+        _trained(chosen, which, case)
+        return
     subject = Subject(f"the {which} model of {chosen.code}", case.model, options=case.options)
     diagnosis = examined(subject, case.batch, case.loss, Config())
     report(".txt").print_report(diagnosis)
+    _agreed(chosen, which, diagnosis)
+    if not diagnosis.healthy:
+        print()
+        report(".txt", "treatment").print_report(treated(subject, case.batch, case.loss))
+
+
+def _trained(chosen: Rule, which: str, case: Case) -> None:
+    """A fault that takes a training to show: train the case under watch, and tell its story."""
+    from unvanish.reports.run_text import told
+    from unvanish.watcher import rehearse
+
+    diagnosis = rehearse(case, name=f"the {which} training of {chosen.code}")
+    print(told(diagnosis))
+    _agreed(chosen, which, diagnosis)
+
+
+def _agreed(chosen: Rule, which: str, diagnosis: Diagnosis) -> None:
+    """Fail where a rule does not say of its own case what it must."""
     found = chosen.code in diagnosis.codes("note")
     if found is (which == "healthy"):
         did = "fired" if found else "stayed silent"
         text = f"{chosen.code} {did} on its {which} model; that is a fault of the rule, please report it"
         raise CallError(text)
-    if not diagnosis.healthy:
-        print()
-        report(".txt", "treatment").print_report(treated(subject, case.batch, case.loss))

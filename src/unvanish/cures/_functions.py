@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unvanish.cures._rewire import Calls, Rewire
+from unvanish.cures._rewire import Calls, Rewire, plain
 from unvanish.cures._surgery import Surgery, SurgeryError
 from unvanish.registry import suggest
 
@@ -42,7 +42,9 @@ class Instead:
         if self.chosen is not None and index not in self.chosen:
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
-        return function(self.name)(x, **self.settings)
+        made = function(self.name)(x, **self.settings)
+        # a step saves nothing for its backward, so what follows may write into its result; a tanh does
+        return made.clone() if plain(func) in ("sign", "sgn", "heaviside") else made
 
 
 def function(name: str) -> Callable[..., Any]:
@@ -79,7 +81,9 @@ def replace_calls(
     for (parent, kind), indices in scopes.items():
         chosen = None if indices == set(range(len(indices))) else indices
         surgery.graft(
-            parent, Rewire({kind: Instead(name, settings, chosen)}), f"calls of {kind} become {name}"
+            parent,
+            Rewire({kind: Instead(name, settings, chosen)}, own=True),
+            f"calls of {kind} become {name}",
         )
         count += len(indices)
     return count

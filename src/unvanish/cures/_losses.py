@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from unvanish.cures._functions import replace_calls, split
 from unvanish.cures._grafts import first
-from unvanish.cures._rewire import Calls, plain
+from unvanish.cures._rewire import Calls, Rewire
 from unvanish.cures._surgery import Surgery, SurgeryError
 
 MODULES = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid, nn.Tanh, nn.Softmax2d, nn.LogSigmoid)
@@ -81,7 +81,7 @@ def take_away(surgery: Surgery, target: str, kind: str) -> None:
         surgery.swap(path, nn.Identity(), f"{type(surgery.module(path)).__name__} left out")
         return
     parent, _, name = path.rpartition(".")
-    if name == kind and surgery.has(parent) and _called(surgery, kind):
+    if name == kind and surgery.has(parent) and _called(surgery, parent, kind):
         replace_calls(surgery, (target,), "identity")
         return
     if surgery.loss is None or not (name == kind or path in ("", "loss")):
@@ -89,26 +89,40 @@ def take_away(surgery: Surgery, target: str, kind: str) -> None:
     surgery.replace_loss(Rewired(surgery.loss, {kind: Unchanged(index)}), f"its {kind} left out")
 
 
-class Heard(Calls):
-    """Notes which functions are called."""
+class Heard:
+    """Notes that a function is called, which then does what it always does."""
 
     def __init__(self) -> None:
-        super().__init__({})
-        self.names: set[str] = set()
+        self.count = 0
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.add(plain(func))
-        return func(*args, **(kwargs or {}))
+    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        self.count += 1
+        return func(*args, **kwargs)
 
 
-def _called(surgery: Surgery, kind: str) -> bool:
-    """Whether the model itself, not its loss, calls a function; True where there is no batch to try."""
+def _called(surgery: Surgery, path: str, kind: str) -> bool:
+    """Whether the forward of the module at a path calls a function itself; True where there is no batch to
+    try.
+    """
     if surgery.batch is None:
         return True
     from unvanish.probes import calls
     from unvanish.probes.intact import intact
 
+    heard = Heard()
     call = calls.prepare(surgery.batch, surgery.loss, gradients=False)
-    with intact(surgery.model), torch.no_grad(), Heard() as heard:
-        surgery.model(*call.args, **call.kwargs)
-    return kind in heard.names
+    with intact(surgery.model), torch.no_grad():
+        around = Rewire({kind: heard}, own=True)
+        module = surgery.module(path)
+        handles = [
+            module.register_forward_pre_hook(
+                lambda _, args, kwargs: around.before(args, kwargs), with_kwargs=True
+            ),
+            module.register_forward_hook(lambda *_: around.leave(), always_call=True),
+        ]
+        try:
+            surgery.model(*call.args, **call.kwargs)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return heard.count > 0

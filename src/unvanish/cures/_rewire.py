@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch.nn import functional
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from unvanish.cures._surgery import Graft
@@ -29,11 +30,16 @@ def plain(func: Any) -> str:
 
 
 class Calls(TorchFunctionMode):
-    """The mode of one forward; `count` numbers the calls of each name, `memory` is the handlers' own."""
+    """The mode of one forward; `count` numbers the calls of each name, `memory` is the handlers' own.
 
-    def __init__(self, handlers: dict[str, Any]) -> None:
+    `own`: only what the forward itself calls, not the modules it runs.
+    """
+
+    def __init__(self, handlers: dict[str, Any], own: bool = False) -> None:
         super().__init__()
-        self.handlers = handlers
+        self.handlers, self.own = handlers, own
+        self.inside = 0  # modules that run within the forward
+        self.hooks: list[Any] = []
         self.compositions: dict[str, Any] = {}
         self.count: Counter[str] = Counter()
         self.memory: dict[Any, Any] = {}
@@ -43,16 +49,27 @@ class Calls(TorchFunctionMode):
         inside = vars(functional)
         self.compositions = {name: inside[name] for name in COMPOSITIONS}
         inside.update(dict.fromkeys(COMPOSITIONS, _never))
+        if self.own:
+            self.hooks = [
+                register_module_forward_pre_hook(lambda *_: self._nest(1)),
+                register_module_forward_hook(lambda *_: self._nest(-1), always_call=True),
+            ]
         return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
         vars(functional).update(self.compositions)
+        for hook in self.hooks:
+            hook.remove()
+        self.hooks = []
+
+    def _nest(self, step: int) -> None:
+        self.inside += step
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = plain(func)
         handler = self.handlers.get(name) or self.handlers.get("*")
-        if handler is None:
+        if handler is None or self.inside > 0:
             return func(*args, **(kwargs or {}))
         index = self.count[name]
         self.count[name] += 1
@@ -67,15 +84,16 @@ class Rewire(Graft):
     """Runs a module's forward under `Calls`; `handlers` by name of the function, "*" sees all others.
 
     A handler is called as (calls, index, func, args, kwargs), index counting the calls of its name, and
-    returns what the caller shall get. Handlers are objects that can be copied and pickled.
+    returns what the caller shall get; `own`: only what the forward itself calls.
+    Handlers are objects that can be copied and pickled.
     """
 
-    def __init__(self, handlers: dict[str, Any]) -> None:
-        self.handlers = handlers
+    def __init__(self, handlers: dict[str, Any], own: bool = False) -> None:
+        self.handlers, self.own = handlers, own
         self.running: list[Calls] = []
 
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        calls = Calls(self.handlers)
+        calls = Calls(self.handlers, self.own)
         calls.__enter__()
         self.running.append(calls)
         return args, kwargs
@@ -90,6 +108,6 @@ class Rewire(Graft):
     def __deepcopy__(self, memo: dict[int, Any]) -> Rewire:
         import copy
 
-        new = Rewire(copy.deepcopy(self.handlers, memo))
+        new = Rewire(copy.deepcopy(self.handlers, memo), self.own)
         memo[id(self)] = new
         return new

@@ -3,9 +3,9 @@
 What it does
 
 In the module where the first NaN or infinity is made, the operation's input is moved into its domain: sqrt
-and log see at least `epsilon`, a divisor is at least `epsilon` away from zero, exp sees at most ln of half
-the format's largest number, acos and asin stay `epsilon` inside, a softmax whose row is all masked is
-uniform, std is sqrt(var + epsilon).
+and log see at least `epsilon`, a divisor is at least `epsilon` away from zero, exp goes on as a straight line
+from the root of the format's largest number, acos and asin stay `epsilon` inside, a softmax
+whose row is all masked is uniform, std is sqrt(var + epsilon).
 
 Safety
 
@@ -42,7 +42,8 @@ def _divided(func: Any, x: Any, eps: float, args: Any, kwargs: Any) -> Any:
 
 
 def _grown(func: Any, x: Tensor, eps: float, args: Any, kwargs: Any) -> Any:
-    return func(x.clamp_max(math.log(torch.finfo(x.dtype).max) / 2), *args, **kwargs)
+    edge = math.log(torch.finfo(x.dtype).max) / 2
+    return func(x.clamp_max(edge) + (x - edge).clamp_min(0).log1p(), *args, **kwargs)
 
 
 def _angle(func: Any, x: Tensor, eps: float, args: Any, kwargs: Any) -> Any:
@@ -115,7 +116,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, epsilon: float = 1e-6) 
         if kind not in BOUNDED:
             raise SurgeryError(f"bound-operation: {target} names none of {', '.join(BOUNDED)}")
         handlers = {name: Bounded(name, epsilon) for name in (kind, *(("exp",) if kind == "div" else ()))}
-        surgery.graft(parent, Rewire(handlers), f"{kind} bounded")
+        surgery.graft(parent, Rewire(handlers, own=True), f"{kind} bounded")
 
 
 def code(remedy: Remedy) -> list[str]:

@@ -63,7 +63,9 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
         else:
             parent = path.rpartition(".")[0]
             surgery.graft(
-                parent, Rewire({"scaled_dot_product_attention": Normed()}), "queries and keys normalised"
+                parent,
+                Rewire({"scaled_dot_product_attention": Normed()}, own=True),
+                "queries and keys normalised",
             )
 
 

@@ -75,7 +75,9 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, cap: float = 30.0) -> N
             surgery.graft(path, Then(Cap(cap)), f"capped at {cap:g}")
         else:
             surgery.graft(
-                path.rpartition(".")[0], Rewire({"softmax": Capped(cap)}), f"softmax capped at {cap:g}"
+                path.rpartition(".")[0],
+                Rewire({"softmax": Capped(cap)}, own=True),
+                f"softmax capped at {cap:g}",
             )
 
 

@@ -56,7 +56,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
         parent, _, kind = target.rpartition(".")
         if kind not in KINDS:
             raise SurgeryError(f"straight-through: {target} names none of {', '.join(KINDS)}")
-        surgery.graft(parent, Rewire({kind: Through()}), f"{kind} passed through")
+        surgery.graft(parent, Rewire({kind: Through()}, own=True), f"{kind} passed through")
 
 
 def code(remedy: Remedy) -> list[str]:

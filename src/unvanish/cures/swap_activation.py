@@ -30,11 +30,17 @@ from unvanish.cures.reinitialise import EVERYWHERE
 from unvanish.types import Case, Remedy, Trace
 
 SAFETY = "retrain"
+STEPS = (
+    "sign",
+    "sgn",
+    "heaviside",
+)  # no activations to the recorder, but something smooth can take their place
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     """The sites of the finding; where it names very many, every activation of the same kinds."""
     sites = {trace.sites[i].label: trace.sites[i] for i in Anatomy(trace).sites("activation")}
+    sites |= {s.label: s for s in trace.sites if s.role == "node" and s.kind in STEPS}
     named = [sites[t] for t in remedy.targets if t in sites]
     if len(remedy.targets) >= EVERYWHERE:
         kinds = {s.kind for s in named}

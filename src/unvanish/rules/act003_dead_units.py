@@ -42,6 +42,7 @@ from unvanish.rules import _depth
 from unvanish.types import Case, Direction, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("static", "step")
+LIVE = True
 EXPLAINS = ("INI001", "GRF004", "DEP001", "ACT002")
 LEAST = 8  # samples, times positions
 

@@ -34,10 +34,13 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from unvanish.rules import _depth
 from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("static", "attention")
+LIVE = True
 EXPLAINS = ("ATT002", "DEP002", "NRM002", "GRF004", "INI001", "INI002")
 
 
@@ -50,6 +53,8 @@ def check(trace: Trace, *, limit: float = 0.3, logits: float = 50.0) -> Iterable
     if not places:
         raise NotApplicable("the model has no attention over four tokens or more")
     sharp = [i for i in places if trace.value(i, "entropy") < limit and trace.value(i, "logit_max") > logits]
+    if not sharp and trace.facts.get("live"):
+        return _growing(trace, places, logits)
     if not sharp:
         return []
     sharp.sort(key=lambda i: trace.value(i, "entropy"))
@@ -88,6 +93,44 @@ def check(trace: Trace, *, limit: float = 0.3, logits: float = 50.0) -> Iterable
             remedies,
             "vanishing",
             20 - 10 * entropy,
+        )
+    ]
+
+
+def _growing(trace: Trace, places: list[int], logits: float) -> Iterable[Finding]:
+    """Logits that have grown tenfold in a run, and beyond the limit, although the entropy still holds."""
+    column = trace.values[:, :, trace.statistics.index("logit_max")]
+    grown = []
+    for i in places:
+        known = column[:, i][np.isfinite(column[:, i])]
+        if len(known) >= 6 and known[-1] > logits and known[-1] > 10 * np.median(known[:3]):
+            grown.append((float(known[-1] / np.median(known[:3])), i))
+    if not grown:
+        return []
+    factor, worst = max(grown)
+    where, largest = trace.sites[worst].label, trace.value(worst, "logit_max")
+    cause = f"the attention logits of {where} have grown {factor:.0f} times, to {largest:.0f}"
+    evidence = (
+        Evidence("largest attention logit", largest, "", f"< {logits:g}", where),
+        Evidence("the same over the first looks", factor, "times", "< 10", where),
+        Evidence("attention entropy / ln T", trace.value(worst, "entropy"), "", "", where),
+    )
+    targets = _depth.labels(trace, [i for _, i in sorted(grown, reverse=True)])
+    remedies = (
+        Remedy("qk-norm", targets, "normalised queries and keys bound the logits"),
+        Remedy("lower-learning-rate", (), "logits grow fastest under long steps", "advice"),
+    )
+    return [
+        Finding(
+            "ATT001",
+            "attention-entropy-collapse",
+            "warning",
+            cause,
+            targets,
+            evidence,
+            remedies,
+            "vanishing",
+            12.0,
         )
     ]
 

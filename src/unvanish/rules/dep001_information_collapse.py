@@ -40,6 +40,7 @@ from unvanish.rules import _depth
 from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("static", "step")
+LIVE = True
 EXPLAINS = ("ATT002", "ACT003")
 HIDDEN = ("layer", "activation", "norm", "add")
 

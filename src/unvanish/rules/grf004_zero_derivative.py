@@ -19,8 +19,8 @@ loss that is zero.
 
 Remedies
 
-A straight-through estimator for rounding and signs (retrain). Remove or widen the clamp (retrain).
-Normalise over more than one element (retrain).
+A straight-through estimator for rounding and signs, tanh for signs (retrain). Remove or widen the
+clamp, normalise over more than one element (advice).
 
 When it is wrong
 
@@ -39,6 +39,7 @@ from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Trace
 NEEDS = ("step",)
 EXPLAINS = ("INI001", "DEP001", "ACT001", "ACT002", "ATT002", "REC001", "NRM002")
 ROUNDING = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "clamp", "clip", "hardtanh")
+STEPS = ("sign", "sgn", "heaviside")
 
 
 def check(trace: Trace) -> Iterable[Finding]:
@@ -61,16 +62,14 @@ def check(trace: Trace) -> Iterable[Finding]:
         Evidence("the operation", site.kind, "", "", site.label),
     )
     targets = _depth.labels(trace, stops)
-    remedy = (
-        Remedy("straight-through", targets, "forward as it is, backward as the identity")
-        if site.kind in ROUNDING
-        else Remedy(
-            "replace-operation",
-            targets,
-            "an operation with a slope: no clamp, a softer gate, a norm over more elements",
-            "advice",
-        )
+    through = Remedy("straight-through", targets, "forward as it is, backward as the identity")
+    softer = "an operation with a slope: no clamp, a softer gate, a norm over more elements"
+    remedies: tuple[Remedy, ...] = (
+        (through,) if site.kind in ROUNDING else (Remedy("replace-operation", targets, softer, "advice"),)
     )
+    if site.kind in STEPS:
+        smooth = "a smooth step in its place passes a gradient"
+        remedies += (Remedy("swap-activation", targets, smooth, parameters={"to": "tanh"}),)
     return [
         Finding(
             "GRF004",
@@ -79,7 +78,7 @@ def check(trace: Trace) -> Iterable[Finding]:
             cause,
             targets,
             evidence,
-            (remedy,),
+            remedies,
             "blocked",
             80.0 + starved / max(1, total),
         )

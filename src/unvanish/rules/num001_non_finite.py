@@ -38,6 +38,8 @@ from unvanish import depth
 from unvanish.types import Case, Evidence, Finding, Remedy, Severity, Trace
 
 NEEDS = ("static", "step")
+LIVE = True
+AT_ONCE = True
 EXPLAINS = (
     *(
         "ACT001",
@@ -58,6 +60,8 @@ EXPLAINS = (
 
 def check(trace: Trace) -> Iterable[Finding]:
     """One finding naming the producer of the first non-finite number."""
+    if trace.facts.get("live"):
+        return _in_a_run(trace)
     held = [i for i in trace.where("parameter") if trace.value(i, "weight_nonfinite") > 0]
     fed = [i for i in trace.where("input") if trace.value(i, "forward_nonfinite") > 0]
     first = trace.where("node", nonfinite_first=True)
@@ -83,6 +87,54 @@ def check(trace: Trace) -> Iterable[Finding]:
     severity: Severity = "note" if explained else "error"
     remedies = _remedies(where, bool(held), bool(fed))
     return [Finding("NUM001", "non-finite", severity, cause, (where,), evidence, remedies, "blocked", weight)]
+
+
+def _in_a_run(trace: Trace) -> Iterable[Finding]:
+    """What a watch saw at the first step whose gradient was not finite."""
+    broken = trace.facts.get("broken")
+    if not broken:
+        return []
+    names, held, step = broken["gradients"], broken["weights"], broken["step"]
+    last = (
+        f"the last healthy step was {broken['last_healthy']}"
+        if broken["last_healthy"] >= 0
+        else "no step was healthy"
+    )
+    if held:
+        cause = f"at step {step} the weights of {held[0]} hold a NaN or an infinity already; {last}"
+    elif not math.isfinite(broken["loss"]) and broken["loss"] == broken["loss"]:
+        cause = f"at step {step} the loss is {broken['loss']}, and {len(names)} gradients with it; {last}"
+    else:
+        share = f"{len(names)} of {broken['parameters']} gradients"
+        cause = f"at step {step} {share} are not finite, first {names[0] if names else '?'}; {last}"
+    evidence = (
+        Evidence("first step", step),
+        Evidence("gradients that are not finite", len(names), f"of {broken['parameters']}", "0"),
+        Evidence("weights that are not finite", len(held), f"of {broken['parameters']}", "0"),
+        Evidence("loss at that step", broken["loss"], "", "finite"),
+    )
+    remedies = (
+        Remedy("skip-step", (), "on_finding='guard' leaves such steps out", "advice"),
+        Remedy(
+            "replay",
+            (),
+            "on_finding='snapshot' keeps the step for `unvanish check --snapshot`, which names the operation",
+            "advice",
+        ),
+    )
+    return [
+        Finding(
+            "NUM001",
+            "non-finite",
+            "error",
+            cause,
+            tuple((held or names)[:12]),
+            evidence,
+            remedies,
+            "blocked",
+            1000.0,
+        )
+    ]
 
 
 def _named(

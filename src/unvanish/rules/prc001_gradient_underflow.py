@@ -38,11 +38,14 @@ from unvanish.rules import _depth
 from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("precision", "step")
+LIVE = True
 EXPLAINS = ("GRF004", "INI001")
 
 
 def check(trace: Trace, *, limit: float = 0.01) -> Iterable[Finding]:
     """One finding where float16 flushes gradients at its best loss scale."""
+    if trace.facts.get("live"):
+        return _in_a_run(trace, limit)
     facts: dict[str, Any] = trace.facts.get("precision", {})
     if not facts:
         raise NotApplicable("nothing runs in float16 (bfloat16 and float32 have the range)")
@@ -75,6 +78,47 @@ def check(trace: Trace, *, limit: float = 0.01) -> Iterable[Finding]:
         Remedy("keep-float32", targets, "the small parts in full precision", "exact"),
     )
     severity: Severity = "error" if share > 10 * limit else "warning"
+    return [
+        Finding(
+            "PRC001",
+            "gradient-underflow",
+            severity,
+            cause,
+            targets,
+            evidence,
+            remedies,
+            "vanishing",
+            6 + 10 * share,
+        )
+    ]
+
+
+def _in_a_run(trace: Trace, limit: float) -> Iterable[Finding]:
+    """Gradients of activations in float16, as a watch saw them: below the normal numbers, or gone."""
+    low = [i for i in trace.where("node") if math.isfinite(trace.value(i, "flushed"))]
+    if not low:
+        raise NotApplicable("nothing runs in float16 (bfloat16 and float32 have the range)")
+    bad = sorted(
+        (i for i in low if trace.value(i, "flushed") > 50 * limit), key=lambda i: -trace.value(i, "flushed")
+    )
+    if not bad:
+        return []
+    share, where = trace.value(bad[0], "flushed"), trace.sites[bad[0]].label
+    gone = [i for i in bad if trace.value(i, "backward_zero") == 1]
+    cause = f"{share:.0%} of the gradient at {where} is below float16's normal numbers"
+    if gone:
+        cause = f"the gradient at {trace.sites[gone[0]].label} is all zero in float16"
+    evidence = (
+        Evidence("below the normal numbers", share, "", f"< {50 * limit:g}", where),
+        Evidence("activations affected", len(bad), f"of {len(low)}"),
+        Evidence("of them with no gradient left", len(gone)),
+    )
+    targets = _depth.labels(trace, bad)
+    remedies = (
+        Remedy("loss-scaling", (), "a GradScaler moves the gradients into float16's window", "exact"),
+        Remedy("bfloat16", (), "the range of float32 in half the memory"),
+    )
+    severity: Severity = "error" if gone else "warning"
     return [
         Finding(
             "PRC001",

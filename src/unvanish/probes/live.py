@@ -1,0 +1,453 @@
+"""The eyes of a watched training: one forward and backward looked at, a block of numbers out.
+
+Notable:
+- Between looks nothing is attached anywhere. For a look, module hooks say whose turn it is and a torch
+  function mode sees functional activations and attention; both are gone when the forward has ended, and the
+  tensor hooks go with the graph.
+- The first look maps the network: the dominators of its graph are the depth axis; they, the activations and
+  the attentions become the sites. Later looks only copy a few evenly spaced numbers of each.
+- All numbers of a look are reduced together on the device, in float64, and leave it in one transfer.
+- Only forwards in training mode with gradients count, and of these the first one of a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import torch
+import torch.nn.functional
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+
+from unvanish.probes import families, graph
+from unvanish.probes.calls import tensors_in
+from unvanish.probes.forward import COMPOSITIONS
+from unvanish.types import Axis, Site
+
+SAMPLES, POSITIONS, UNITS = 8, 8, 64  # of an activation, evenly spaced
+MOST = 64  # sites of each kind: depth axis, activations, attentions
+SILENT = 5  # looks in a row without a response make a unit dead
+SEEN = (
+    *("forward_rms", "spread", "cosine", "forward_nonfinite", "backward_log", "backward_zero"),
+    *("flushed", "dead", "saturated", "entropy", "logit_max"),
+)
+FLAT = {"tanh": 0.9747, "sigmoid": 0.4873, "hardtanh": 1.0, "hardsigmoid": 0.5, "softsign": 0.7764}
+CENTRE = {"sigmoid": 0.5, "hardsigmoid": 0.5}
+SMALLEST = 6.1e-5  # the smallest normal number of float16
+NAMES: dict[Any, str] = {}  # the kind of each torch function, "" where it does not matter
+
+Key = tuple[str, str, int]
+
+
+@dataclass
+class Slot:
+    """One site: its row, its kind, and how much of its activation is looked at."""
+
+    row: int
+    key: Key
+    family: str
+    shape: tuple[int, int, int] = (1, 1, 1)
+    numel: int = 1
+    low: bool = False  # float16
+
+
+@dataclass
+class Candidate:
+    """Something a site could be made of, as the mapping forward saw it."""
+
+    key: Key
+    family: str
+    node: Any
+    shape: tuple[int, ...]
+
+
+@dataclass
+class Chart:
+    """The sites of a network, in the order of its forward, and its depth axis."""
+
+    slots: dict[Key, Slot] = field(default_factory=dict)
+    sites: tuple[Site, ...] = ()
+    axis: Axis | None = None
+
+
+class Eyes(TorchFunctionMode):
+    """Looks at a training step: `open` before its forward, `close` after its optimizer's step."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.paths = {id(m): name for name, m in model.named_modules()}
+        self.chart: Chart | None = None
+        self.seconds = 0.0  # our own, of the present look
+        self.after_backward: Callable[[], None] | None = None
+        self._candidates: list[Candidate] | None = None
+        self._handles: list[Any] = []
+        self._stack: list[str] = []
+        self._calls: dict[tuple[str, str], int] = {}
+        self._depth = 0
+        self._inside = self._done = self._busy = False
+        self._batch: int | None = None
+        self._ahead: Tensor | None = None
+        self._back: Tensor | None = None
+        self._attention: dict[int, Tensor] = {}
+        self._quiet: Tensor | None = None
+        self._kept: dict[str, Any] = {}
+
+    # -- opening and closing
+
+    def open(self) -> None:
+        """Attach what a look needs; the next forward in training mode is looked at."""
+        started = perf_counter()
+        self.seconds = 0.0
+        self._done = False
+        self._attention = {}
+        self._ahead = self._back = None
+        if not self._handles:
+            self._handles = [
+                register_module_forward_pre_hook(self._enter),
+                register_module_forward_hook(self._leave, always_call=True),
+            ]
+        self.seconds += perf_counter() - started
+
+    def close(self) -> None:
+        """Detach everything, whatever has been seen; harmless when repeated."""
+        if self._inside:
+            self._end()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._candidates = None
+
+    # -- the forward
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        path = self.paths.get(id(module))
+        if path is None:
+            return
+        if module is self.model:
+            self._depth += 1
+            if self._depth == 1 and not self._done and module.training and torch.is_grad_enabled():
+                self._begin(args)
+        if self._inside:
+            self._stack.append(path)
+
+    def _begin(self, args: Any) -> None:
+        first = next((t for t in tensors_in(args, 2) if t.ndim), None)
+        self._batch = None if first is None else int(first.shape[0])
+        self._calls, self._stack = {}, []
+        if self.chart is None:
+            self._candidates = []
+        functional = vars(torch.nn.functional)
+        self._kept = {name: functional[name] for name in COMPOSITIONS}
+        functional.update(dict.fromkeys(COMPOSITIONS, lambda *args: False))
+        self._inside = True
+        self.__enter__()  # type: ignore[no-untyped-call]
+
+    def _end(self) -> None:
+        self._inside = False
+        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        vars(torch.nn.functional).update(self._kept)
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        path = self.paths.get(id(module))
+        if path is None:
+            return
+        if self._inside:
+            while self._stack and self._stack[-1] != path:  # what raised inside
+                self._stack.pop()
+            if self._stack:
+                self._stack.pop()
+            self._module_output(module, path, output)
+        if module is self.model:
+            self._depth -= 1
+            if self._depth == 0 and self._inside:
+                self._end()
+                self._finish(output)
+
+    def _module_output(self, module: nn.Module, path: str, output: Any) -> None:
+        made = next((t for t in tensors_in(output, 1) if t.is_floating_point() and t.ndim), None)
+        if made is not None and not isinstance(module, (nn.Flatten, nn.Identity, nn.Dropout)):
+            self._busy = True
+            try:
+                self._meet(path, type(module).__name__, made, "module")
+            finally:
+                self._busy = False
+
+    def _finish(self, output: Any) -> None:
+        """The forward has ended: hooks go; the backward will come by the tensors' own."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        if output is None:  # it raised
+            self._candidates = None
+            return
+        started = perf_counter()
+        self._done = True
+        ends = [t for t in tensors_in(output, 2) if t.grad_fn is not None]
+        if self._candidates is not None and ends:
+            self.chart = charted(self._candidates, ends[0].grad_fn)
+        self._candidates = None
+        if ends and self.after_backward is not None:
+            ends[0].register_hook(self._at_backward)  # type: ignore[no-untyped-call]
+        self.seconds += perf_counter() - started
+
+    def _at_backward(self, gradient: Tensor) -> None:
+        if self.after_backward is not None:
+            torch.autograd.Variable._execution_engine.queue_callback(self.after_backward)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._busy:
+            return func(*args, **(kwargs or {}))
+        kind = NAMES.get(func)
+        if kind is None:
+            name = families.plain_name(getattr(func, "__name__", ""))
+            wanted = name in families.ACTIVATIONS or name in families.ATTENTION or name == "add"
+            kind = NAMES[func] = name if wanted else ""
+        result = func(*args, **(kwargs or {}))
+        if kind and self._inside and isinstance(result, Tensor) and result.ndim > 1:
+            path = self._stack[-1] if self._stack else ""
+            if kind in families.ATTENTION:
+                self._attend(path, kind, args, kwargs or {}, result)
+            else:
+                self._meet(path, kind, result, "activation" if kind != "add" else "add")
+        return result
+
+    def _key(self, path: str, kind: str) -> Key:
+        call = self._calls[path, kind] = self._calls.get((path, kind), -1) + 1
+        return path, kind, call
+
+    def _meet(self, path: str, kind: str, made: Tensor, family: str) -> None:
+        """A module's or an operation's result: note it, or look at it where it is a site."""
+        started = perf_counter()
+        key = self._key(path, kind)
+        if self._candidates is not None:
+            if made.grad_fn is not None:
+                self._candidates.append(Candidate(key, family, made.grad_fn, tuple(made.shape)))
+        elif self.chart is not None and (slot := self.chart.slots.get(key)) is not None:
+            self._look(slot, made)
+        self.seconds += perf_counter() - started
+
+    def _look(self, slot: Slot, made: Tensor) -> None:
+        part = thin(made.detach(), self._batch)
+        if part is None:
+            return
+        ahead, _ = self._buffers(made)
+        slot.shape, slot.numel = (part.shape[0], part.shape[1], part.shape[2]), made.numel()
+        slot.low = made.dtype == torch.float16
+        ahead[slot.row, : part.shape[0], : part.shape[1], : part.shape[2]] = part
+        if made.requires_grad:
+            made.register_hook(lambda g: self._look_back(slot, g))  # type: ignore[no-untyped-call]
+
+    def _look_back(self, slot: Slot, gradient: Tensor) -> None:
+        started = perf_counter()
+        part = thin(gradient.detach(), self._batch)
+        if part is not None and self._back is not None:
+            self._back[slot.row, : part.shape[0], : part.shape[1], : part.shape[2]] = part
+        self.seconds += perf_counter() - started
+
+    def _buffers(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        if self._ahead is None or self._back is None:
+            assert self.chart is not None
+            shape = (len(self.chart.slots), SAMPLES, POSITIONS, UNITS)
+            self._ahead = torch.zeros(shape, dtype=torch.float32, device=like.device)
+            self._back = torch.full_like(self._ahead, math.nan)
+        return self._ahead, self._back
+
+    def _attend(self, path: str, kind: str, args: Any, kwargs: Any, result: Tensor) -> None:
+        if kind == "softmax" and (result.ndim < 3 or result.shape[-1] < 4):
+            return
+        started = perf_counter()
+        key = self._key(path, kind)
+        if self._candidates is not None:
+            self._candidates.append(Candidate(key, "attention", None, tuple(result.shape)))
+        elif self.chart is not None and (slot := self.chart.slots.get(key)) is not None:
+            with torch.no_grad():
+                logits = _some_logits(kind, args, kwargs)
+                if logits is not None:
+                    self._attention[slot.row] = sharpness(logits)
+        self.seconds += perf_counter() - started
+
+    # -- what was seen
+
+    @torch.no_grad()
+    def seen(self) -> Tensor | None:
+        """The statistics `SEEN` of every site, shape (sites, len(SEEN)), float64 on the model's device.
+
+        None where this look saw no forward, or was the one that mapped the network.
+        """
+        if self.chart is None or self._ahead is None or self._back is None:
+            return None
+        slots = list(self.chart.slots.values())
+        device = self._ahead.device
+        sizes = torch.tensor([(*s.shape, s.numel, s.low) for s in slots], dtype=torch.float64).to(device)
+        found = torch.full((len(slots), len(SEEN)), math.nan, dtype=torch.float64, device=device)
+        ahead, back = self._ahead.double(), self._back.double()
+        found[:, :4] = _forward(ahead, sizes)
+        found[:, 4:7] = _backward(back, sizes)
+        found[:, 7] = self._dead(ahead, slots)
+        found[:, 8] = _saturated(ahead, sizes, slots)
+        for row, pair in self._attention.items():
+            found[row, 9:] = pair.to(device)
+        return found
+
+    def _dead(self, ahead: Tensor, slots: Sequence[Slot]) -> Tensor:
+        """Share of a rectifier's units that were silent in the last `SILENT` looks."""
+        if self._quiet is None or self._quiet.device != ahead.device:
+            self._quiet = torch.zeros(len(slots), UNITS, device=ahead.device)
+        silent = (ahead == 0).all(2).all(1)
+        self._quiet = torch.where(silent, self._quiet + 1, 0)
+        units = torch.tensor([s.shape[2] for s in slots], device=ahead.device)
+        inside = torch.arange(UNITS, device=ahead.device)[None] < units[:, None]
+        share = ((self._quiet >= SILENT) & inside).sum(1).double() / units
+        able = torch.tensor([_rectifies(s.key[1]) for s in slots], device=ahead.device)
+        return torch.where(able, share, math.nan)
+
+
+def thin(x: Tensor, batch: int | None) -> Tensor | None:
+    """At most (SAMPLES, POSITIONS, UNITS) evenly spaced elements of an activation; a view where it can be."""
+    if x.ndim == 0 or x.numel() == 0 or x.layout != torch.strided:
+        return None
+    if batch and x.ndim > 1 and x.shape[0] != batch and x.shape[1] == batch:
+        x = x.transpose(0, 1)
+    if x.ndim == 1:
+        return x[:: _every(x.shape[0], SAMPLES)][:SAMPLES, None, None]
+    x = x[:: _every(x.shape[0], SAMPLES)][:SAMPLES]
+    if x.ndim == 2:
+        return x[:, None, :: _every(x.shape[1], UNITS)][..., :UNITS]
+    if x.ndim == 3:
+        x = x[:, :: _every(x.shape[1], POSITIONS), :: _every(x.shape[2], UNITS)]
+        return x[:, :POSITIONS, :UNITS]
+    x = x[:, :: _every(x.shape[1], UNITS)][:, :UNITS].flatten(3)  # images: B, C, H, W...
+    x = x[:, :, :: _every(x.shape[2], 2), :: _every(x.shape[3], POSITIONS // 2)]
+    return x[:, :, :2, : POSITIONS // 2].flatten(2).transpose(1, 2)
+
+
+def _every(size: int, wanted: int) -> int:
+    return max(1, size // wanted)
+
+
+def charted(candidates: Sequence[Candidate], end: Any) -> Chart:
+    """Choose the sites: evenly over the depth axis, the activations and the attentions."""
+    nodes = {c.node: c for c in reversed(candidates) if c.node is not None}  # the innermost of equals
+    above = graph.walk(end)
+    first = next((c.node for c in candidates if c.node in above.index), None)
+    cuts = above.cuts(above.index[first]) if first is not None else []
+    chain = [nodes[above.nodes[i]] for i in cuts if above.nodes[i] in nodes]
+    axis = [chain[i] for i in _spread(len(chain), MOST)]
+    firing = [c for c in candidates if c.family == "activation"]
+    attending = [c for c in candidates if c.family == "attention"]
+    chosen = {c.key for c in axis} | {firing[i].key for i in _spread(len(firing), MOST)}
+    chosen |= {attending[i].key for i in _spread(len(attending), MOST)}
+    kept = [c for c in candidates if c.key in chosen]
+    slots = {c.key: Slot(row, c.key, c.family) for row, c in enumerate(kept)}
+    sites = tuple(_site(c, row) for row, c in enumerate(kept))
+    rows = tuple(slots[c.key].row for c in axis)
+    return Chart(slots, sites, Axis("depth", "depth", rows) if len(rows) > 1 else None)
+
+
+def _spread(count: int, most: int) -> list[int]:
+    if count <= most:
+        return list(range(count))
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
+
+
+def _site(candidate: Candidate, row: int) -> Site:
+    path, kind, call = candidate.key
+    facts: dict[str, Any] = {"shape": candidate.shape, "order": row, "family": candidate.family}
+    if candidate.family == "activation":
+        facts["rectifier"] = kind in families.RECTIFIERS
+    if candidate.family == "attention":
+        facts["tokens"] = candidate.shape[-2] if kind != "softmax" else candidate.shape[-1]
+    return Site(path, kind, call, "node", facts)
+
+
+def _rectifies(kind: str) -> bool:
+    return kind in families.RECTIFIERS
+
+
+def _forward(x: Tensor, sizes: Tensor) -> Tensor:
+    """forward_rms, spread, cosine and forward_nonfinite of each site, shape (sites, 4)."""
+    count, samples = sizes[:, :3].prod(1), sizes[:, 0]
+    bad = ~x.isfinite()
+    share = bad.flatten(1).sum(1) / count
+    flat = torch.where(bad, 0.0, x).flatten(2)
+    squares = flat.square().sum((1, 2))
+    mean = flat.sum(1) / samples[:, None]
+    spread = ((squares - samples * mean.square().sum(1)).clamp_min(0) / squares).sqrt()
+    units = flat / flat.norm(dim=2, keepdim=True).clamp_min(1e-300)
+    cosine = (units.sum(1).square().sum(1) - samples) / (samples * (samples - 1))
+    return torch.stack([(squares / count).sqrt(), spread, cosine, share], 1)
+
+
+def _backward(g: Tensor, sizes: Tensor) -> Tensor:
+    """backward_log, backward_zero and flushed of each site, shape (sites, 3); NaN where none came."""
+    count = sizes[:, :3].prod(1)
+    inside = (
+        (torch.arange(SAMPLES, device=g.device)[None, :, None, None] < sizes[:, 0, None, None, None])
+        & (torch.arange(POSITIONS, device=g.device)[None, None, :, None] < sizes[:, 1, None, None, None])
+        & (torch.arange(UNITS, device=g.device)[None, None, None, :] < sizes[:, 2, None, None, None])
+    )
+    g = torch.where(inside, g, 0.0)
+    logs = 0.5 * (g.square().sum((1, 2, 3)) * sizes[:, 3] / count).log()
+    zeros = ((g == 0) & inside).sum((1, 2, 3)) / count
+    tiny = ((g != 0) & (g.abs() < SMALLEST)).sum((1, 2, 3)) / (g != 0).sum((1, 2, 3)).clamp_min(1)
+    tiny = torch.where(zeros == 1, 1.0, tiny)
+    return torch.stack([logs, zeros, torch.where(sizes[:, 4] > 0, tiny, math.nan)], 1)
+
+
+def _saturated(x: Tensor, sizes: Tensor, slots: Sequence[Slot]) -> Tensor:
+    """Share of elements in the flat regions of a squashing function."""
+    edge = torch.tensor([FLAT.get(s.key[1], math.inf) for s in slots], device=x.device)
+    centre = torch.tensor([CENTRE.get(s.key[1], 0.0) for s in slots], device=x.device)
+    inside = x != 0
+    flat = ((x - centre[:, None, None, None]).abs() >= edge[:, None, None, None]) & inside
+    share = flat.flatten(1).sum(1) / sizes[:, :3].prod(1)
+    return torch.where(edge.isfinite(), share, math.nan)
+
+
+def _some_logits(kind: str, args: Any, kwargs: Any) -> Tensor | None:
+    """A few rows of attention logits, (rows, keys); what is masked is -inf."""
+    if kind == "softmax":
+        x: Tensor = args[0] if args else kwargs["input"]
+        lead = math.prod(x.shape[:-1])
+        return x.detach().reshape(lead, -1)[:: max(1, lead // 64)][:64].float()
+    named = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False))
+    named |= kwargs
+    q, k, mask = named["query"].detach(), named["key"].detach(), named.get("attn_mask")
+    if q.shape[-2] < 1 or k.shape[-2] < 4:
+        return None
+    rows = torch.arange(q.shape[-2], device=q.device)[:: _every(q.shape[-2], 8)][:8]
+    some_q, some_k = q[..., rows, :], k
+    if q.ndim > 3:
+        heads = _every(q.shape[-3], 4)
+        some_q = some_q[0, ::heads]
+        ratio = q.shape[-3] // k.shape[-3]
+        some_k = k[0].repeat_interleave(ratio, -3)[::heads] if ratio > 1 else k[0, ::heads]
+    logits = some_q.float() @ some_k.float().mT * (named.get("scale") or 1 / math.sqrt(q.shape[-1]))
+    if isinstance(mask, Tensor):
+        part = mask.detach().expand(*q.shape[:-1], k.shape[-2])[..., rows, :]
+        part = part[0, :: _every(q.shape[-3], 4)] if q.ndim > 3 else part
+        logits = logits.masked_fill(~part, -math.inf) if part.dtype == torch.bool else logits + part.float()
+    if named.get("is_causal"):
+        hidden = torch.arange(k.shape[-2], device=q.device)[None] > rows[:, None]
+        logits = logits.masked_fill(hidden, -math.inf)
+    rows_of: Tensor = logits.flatten(0, -2)
+    return rows_of
+
+
+def sharpness(logits: Tensor) -> Tensor:
+    """(entropy / ln(visible keys), largest |logit|) over rows that see four keys or more, shape (2,)."""
+    visible = logits.isfinite() & (logits > -1e4)
+    counts = visible.sum(-1)
+    rows = (counts >= 4).double()
+    p = logits.softmax(-1).double()
+    nats = (
+        -torch.where(p > 0, p * p.clamp_min(1e-300).log(), 0.0).sum(-1) / counts.clamp_min(2).double().log()
+    )
+    mean = torch.where(rows > 0, nats, 0.0).sum() / rows.sum()
+    return torch.stack([mean, torch.where(visible, logits.abs(), 0.0).max().double()])

@@ -1,0 +1,62 @@
+"""What rules read off a watched training: its steps, and what moved at its looks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unvanish.types import NotApplicable, Trace
+
+Floats = NDArray[np.float64]
+
+
+def steps(trace: Trace, name: str) -> Floats:
+    """One column of the steps watched so far, of a long run the last; NotApplicable outside a training."""
+    history = trace.facts.get("history")
+    if not history:
+        raise NotApplicable("needs a training under watch")
+    found: Floats = np.asarray(history.get(name, ()), np.float64)
+    return found
+
+
+def weights(trace: Trace) -> list[int]:
+    """The sites of weight matrices and kernels."""
+    return [i for i in trace.where("parameter") if trace.sites[i].facts.get("dimensions", 0) >= 2]
+
+
+def looks(trace: Trace, sites: list[int], statistic: str) -> Floats:
+    """A statistic of these sites at all looks, shape (looks, sites)."""
+    found: Floats = trace.values[:, sites, trace.statistics.index(statistic)]
+    return found
+
+
+def typical(values: Floats) -> Floats:
+    """The median over the sites of each look, NaN where nothing was measured, shape (looks,)."""
+    known = np.isfinite(values)
+    kept = known.any(axis=1)
+    found = np.full(len(values), math.nan)
+    if kept.any():
+        found[kept] = np.nanmedian(np.where(known, values, math.nan)[kept], axis=1)
+    return found
+
+
+def rise(loss: Floats, place: int) -> float:
+    """By how much the loss after a place is above that before it, in units of its own scatter; NaN if
+    unknown.
+    """
+    after = loss[place:]
+    before = loss[max(0, place - max(10, len(after))) : place]
+    after, before = after[np.isfinite(after)], before[np.isfinite(before)]
+    if len(after) < 2 or len(before) < 5:
+        return math.nan
+    level = float(np.median(before))
+    scatter = max(1.4826 * float(np.median(np.abs(before - level))), 0.02 * abs(level), 1e-12)
+    return (float(np.median(after)) - level) / scatter
+
+
+def training_case(**training: Any) -> dict[str, Any]:
+    """The options of a case that is watched while it trains, for so many steps; see `watcher.rehearse`."""
+    return {"training": training}

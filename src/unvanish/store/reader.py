@@ -1,0 +1,145 @@
+"""Reading a run, also while it grows: arrays over the steps, and the samples as a Trace."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unvanish.store.schema import FILE, STEP_COLUMNS, VERSION
+from unvanish.types import Axis, Evidence, Finding, Remedy, Site, Trace
+
+Floats = NDArray[np.float64]
+
+
+class StoreError(Exception):
+    """A run folder that cannot be written or read; the text says which, and why."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A finding of a run: the steps it was seen first and last."""
+
+    first: int
+    last: int
+    finding: Finding
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, for reading. Every method opens the file anew, so a growing run is seen as it is."""
+
+    folder: Path
+
+    @property
+    def file(self) -> Path:
+        """The SQLite file."""
+        return self.folder / FILE
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.resolve().name
+
+    def facts(self) -> dict[str, Any]:
+        """What is known about the run: model, optimizers, versions, budget, overhead."""
+        with self._reading() as reader:
+            return {k: json.loads(v) for k, v in reader.execute("SELECT key, value FROM meta")}
+
+    def steps(self) -> Mapping[str, Floats]:
+        """An array for each column of the steps, shape (steps,); what was not measured is NaN."""
+        with self._reading() as reader:
+            rows = reader.execute(f"SELECT {', '.join(STEP_COLUMNS)} FROM steps ORDER BY step").fetchall()
+        table = np.array([[math.nan if v is None else v for v in row] for row in rows], np.float64)
+        table = table.reshape(len(rows), len(STEP_COLUMNS))
+        return {name: table[:, i] for i, name in enumerate(STEP_COLUMNS)}
+
+    def sites(self) -> tuple[Site, ...]:
+        """The rows of the samples."""
+        with self._reading() as reader:
+            rows = reader.execute("SELECT path, kind, role, facts FROM sites ORDER BY id").fetchall()
+        return tuple(Site(path, kind, 0, role, json.loads(facts)) for path, kind, role, facts in rows)
+
+    def sample_steps(self) -> NDArray[np.int64]:
+        """The steps at which the sites were looked at."""
+        with self._reading() as reader:
+            rows = reader.execute("SELECT step FROM samples ORDER BY step").fetchall()
+        return np.array([r[0] for r in rows], np.int64)
+
+    def trace(self, most: int | None = None) -> Trace:
+        """The samples [step, site, statistic] as a Trace; `facts["steps"]` are their steps.
+
+        `most`: at most so many, evenly spread, the last one among them.
+        """
+        facts, sites = self.facts(), self.sites()
+        statistics = tuple(facts.get("statistics", ()))
+        steps = self.sample_steps()
+        if most is not None and len(steps) > most:
+            steps = steps[np.unique(np.linspace(0, len(steps) - 1, most).round().astype(int))]
+        values = np.full((len(steps), len(sites), len(statistics)), math.nan)
+        with self._reading() as reader:
+            for row, step in enumerate(steps):
+                found = reader.execute("SELECT cells FROM samples WHERE step = ?", (int(step),)).fetchone()
+                cells = np.frombuffer(found[0], np.float32) if found else np.empty(0, np.float32)
+                if cells.size == values[row].size:
+                    values[row] = cells.reshape(values[row].shape)
+        axes = tuple(Axis(a["name"], a["kind"], tuple(a["sites"])) for a in facts.get("axes", ()))
+        return Trace(sites, values, axes, {**facts, "steps": steps.tolist()}, statistics)
+
+    def profiles(self) -> dict[int, tuple[NDArray[np.int64], list[Floats]]]:
+        """For each recurrent site: the steps, and ln of the gradient at every time step then."""
+        found: dict[int, tuple[list[int], list[Floats]]] = {}
+        with self._reading() as reader:
+            for step, site, state in reader.execute("SELECT step, site, state FROM profiles ORDER BY step"):
+                steps, states = found.setdefault(site, ([], []))
+                steps.append(step)
+                states.append(np.frombuffer(state, np.float32).astype(np.float64))
+        return {k: (np.array(steps, np.int64), states) for k, (steps, states) in found.items()}
+
+    def findings(self) -> tuple[Event, ...]:
+        """What was found, in the order it was first seen."""
+        with self._reading() as reader:
+            rows = reader.execute("SELECT step, last, body FROM findings ORDER BY step, id").fetchall()
+        return tuple(Event(first, last, finding_from(json.loads(body))) for first, last, body in rows)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(f"file:{self.file}?mode=ro", uri=True, timeout=10)) as reader:
+                yield reader
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot read {self.file}: {error}") from error
+
+
+def open_run(folder: str | Path) -> Run:
+    """A run for reading; StoreError where the folder holds none, or one of a newer version."""
+    run = Run(Path(folder))
+    if not run.file.is_file():
+        near = sorted(p.parent for p in Path(folder).glob(f"*/{FILE}"))[:3]
+        hint = f"; there are runs in {', '.join(map(str, near))}" if near else ""
+        raise StoreError(f"{folder} holds no run (no {FILE} in it){hint}")
+    with run._reading() as reader:
+        version = int(reader.execute("PRAGMA user_version").fetchone()[0])
+    if version > VERSION:
+        raise StoreError(f"{folder} was written by a newer unvanish (version {version} of the tables)")
+    return run
+
+
+def finding_from(body: Mapping[str, Any]) -> Finding:
+    """A finding out of its JSON."""
+    parts = dict(body)
+    parts["sites"] = tuple(parts.get("sites", ()))
+    parts["evidence"] = tuple(Evidence(**e) for e in parts.get("evidence", ()))
+    parts["remedies"] = tuple(
+        Remedy(**{**r, "targets": tuple(r.get("targets", ()))}) for r in parts.get("remedies", ())
+    )
+    parts["consequences"] = tuple(finding_from(c) for c in parts.get("consequences", ()))
+    return Finding(**parts)

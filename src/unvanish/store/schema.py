@@ -1,0 +1,26 @@
+"""The tables of a run's file, and their version.
+
+Notable:
+- Samples are rows of float32, [site, statistic] flattened: a run of 300 sites takes about 12 kB a sample.
+- A step's row is written for every step, a sample only where the sites were looked at.
+"""
+
+from __future__ import annotations
+
+VERSION = 1
+FILE = "run.sqlite"
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sites (id INTEGER PRIMARY KEY, path TEXT NOT NULL, kind TEXT NOT NULL,
+    role TEXT NOT NULL, facts TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS steps (step INTEGER PRIMARY KEY, wall REAL, loss REAL, norm_log REAL,
+    before_log REAL, finite INTEGER NOT NULL, clipped REAL, lr REAL, skipped INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS samples (step INTEGER PRIMARY KEY, cells BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS profiles (step INTEGER NOT NULL, site INTEGER NOT NULL, state BLOB NOT NULL,
+    PRIMARY KEY (step, site)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS findings (id INTEGER PRIMARY KEY, step INTEGER NOT NULL, last INTEGER NOT NULL,
+    code TEXT NOT NULL, severity TEXT NOT NULL, body TEXT NOT NULL);
+"""
+
+STEP_COLUMNS = ("step", "wall", "loss", "norm_log", "before_log", "finite", "clipped", "lr", "skipped")

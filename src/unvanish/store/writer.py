@@ -1,0 +1,210 @@
+"""Writing a run: records go through a bounded queue to a thread that appends them in batches.
+
+Notable:
+- The training never waits for the disk: a full queue drops samples, counted; a full disk is told once, and
+  the thread goes on trying.
+- Write-ahead logging: whatever was committed survives a killed process, and readers see it at once.
+- Old samples are thinned, every second one of the older half, when they outgrow `limit` bytes; samples at
+  findings stay, and so does every step's own row.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sqlite3
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unvanish.reports.json import plain
+from unvanish.store.reader import StoreError
+from unvanish.store.schema import FILE, STEP_COLUMNS, TABLES, VERSION
+from unvanish.types import Finding, Site
+
+PAUSE = 0.5  # seconds between two commits
+QUEUE = 4096  # records that may wait
+BYTES = 1_500_000_000  # of samples, before the older half is thinned
+
+Record = tuple[str, tuple[Any, ...]]
+
+
+@dataclass
+class Losses:
+    """What could not be written."""
+
+    dropped: int = 0
+    failure: str = ""
+
+
+class Store:
+    """The writing end of a run folder; `close` writes what waits. StoreError: an unusable folder."""
+
+    def __init__(self, folder: str | Path, *, limit: int = BYTES, pause: float = PAUSE) -> None:
+        self.folder = Path(folder)
+        self.limit, self.pause = limit, pause
+        self.losses = Losses()
+        self._waiting: queue.Queue[Record] = queue.Queue(QUEUE)
+        self._stop = threading.Event()
+        self._closed = False
+        self._bytes = 0
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._connection = _connect(self.folder / FILE)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"cannot write a run into {self.folder}: {error}") from error
+        self._thread = threading.Thread(target=self._work, name="unvanish-store", daemon=True)
+        self._thread.start()
+
+    @property
+    def file(self) -> Path:
+        """The run's one file."""
+        return self.folder / FILE
+
+    def last_step(self) -> int | None:
+        """The last step written before this session, None for a new run."""
+        with sqlite3.connect(f"file:{self.file}?mode=ro", uri=True) as reader:
+            found = reader.execute("SELECT max(step) FROM steps").fetchone()[0]
+        reader.close()
+        return None if found is None else int(found)
+
+    def describe(self, **facts: Any) -> None:
+        """Facts about the run, by key; a key that is there is replaced."""
+        for key, value in facts.items():
+            self._put("meta", (key, json.dumps(plain(value))))
+
+    def sites(self, sites: Sequence[Site], statistics: Sequence[str]) -> None:
+        """The rows and columns of the samples that follow."""
+        self.describe(statistics=list(statistics), site_count=len(sites))
+        for i, site in enumerate(sites):
+            self._put("sites", (i, site.path, site.kind, site.role, json.dumps(plain(dict(site.facts)))))
+
+    def steps(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """One row for each step; keys as in `STEP_COLUMNS`."""
+        for row in rows:
+            self._put("steps", tuple(row.get(c, 0 if c == "skipped" else None) for c in STEP_COLUMNS))
+
+    def sample(self, step: int, values: NDArray[Any]) -> None:
+        """What the sites showed at a step, shape (sites, statistics)."""
+        self._put("samples", (step, np.ascontiguousarray(values, np.float32).tobytes()))
+
+    def profile(self, step: int, site: int, state: NDArray[Any]) -> None:
+        """Ln of the gradient at every time step of a recurrent site, shape (time,)."""
+        self._put("profiles", (step, site, np.ascontiguousarray(state, np.float32).tobytes()))
+
+    def finding(self, key: int, first: int, last: int, finding: Finding) -> None:
+        """A finding, from its first to its last step; the same key again replaces it."""
+        body = json.dumps(plain(finding))
+        self._put("findings", (key, first, last, finding.code, finding.severity, body))
+
+    def flush(self, seconds: float = 10.0) -> bool:
+        """Wait until everything put so far is written; False where that takes longer."""
+        deadline = time.monotonic() + seconds
+        while self._waiting.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return not self._waiting.unfinished_tasks
+
+    def close(self) -> None:
+        """Write what waits and end the thread; harmless when repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop.set()
+        self._thread.join(30)
+
+    def _put(self, table: str, row: tuple[Any, ...]) -> None:
+        if self._closed:
+            return
+        try:
+            self._waiting.put_nowait((table, row))
+        except queue.Full:
+            self.losses.dropped += 1
+
+    # -- the thread
+
+    def _work(self) -> None:
+        kept: list[Record] = []
+        try:
+            while not (self._stop.is_set() and self._waiting.empty()):
+                self._stop.wait(self.pause)
+                taken = self._taken()
+                kept = self._written(kept + taken)
+                for _ in taken:
+                    self._waiting.task_done()
+                if kept and self._stop.is_set():
+                    break
+        finally:
+            self._connection.close()
+
+    def _taken(self) -> list[Record]:
+        found: list[Record] = []
+        while len(found) < QUEUE:
+            try:
+                found.append(self._waiting.get_nowait())
+            except queue.Empty:
+                break
+        return found
+
+    def _written(self, records: list[Record]) -> list[Record]:
+        """What could not be written, to be tried again; at most a queue full of it is kept."""
+        if not records:
+            return []
+        try:
+            with self._connection:
+                for table, row in records:
+                    marks = ",".join("?" * len(row))
+                    self._connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", row)
+                self._thin(sum(len(row[1]) for table, row in records if table == "samples"))
+        except sqlite3.Error as error:
+            self._fail(str(error))
+            self.losses.dropped += max(0, len(records) - QUEUE)
+            return records[-QUEUE:]
+        self.losses.failure = ""
+        return []
+
+    def _fail(self, why: str) -> None:
+        if why != self.losses.failure:
+            self.losses.failure = why
+            warnings.warn(
+                f"unvanish: the run in {self.folder} cannot be written at the moment ({why}); the training "
+                "goes on, and writing is tried again",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _thin(self, fresh: int) -> None:
+        self._bytes += fresh
+        if self._bytes <= self.limit:
+            return
+        cut = self._connection.execute(
+            "SELECT step FROM samples ORDER BY step LIMIT 1 OFFSET (SELECT count(*) FROM samples) / 2"
+        ).fetchone()[0]
+        self._connection.execute(
+            "DELETE FROM samples WHERE step IN (SELECT step FROM (SELECT step, row_number() OVER"
+            " (ORDER BY step) AS place FROM samples WHERE step < ?) WHERE place % 2 = 0)"
+            " AND step NOT IN (SELECT step FROM findings UNION SELECT last FROM findings)",
+            (cut,),
+        )
+        found = self._connection.execute("SELECT coalesce(sum(length(cells)), 0) FROM samples").fetchone()[0]
+        self._bytes = int(found)
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, check_same_thread=False, timeout=10)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > VERSION:
+        connection.close()
+        raise sqlite3.DatabaseError(f"it was written by a newer unvanish (version {version} of the tables)")
+    connection.executescript(TABLES)
+    connection.execute(f"PRAGMA user_version={VERSION}")
+    connection.commit()
+    return connection
