@@ -226,11 +226,11 @@ def test_what_it_measures_is_what_autograd_says() -> None:
         gradient = math.sqrt(sum(float(p.grad.double().square().sum()) for p in old.parameters()))
         change = math.sqrt(
             sum(
-                float((p - q).double().square().sum())
+                float((p - q).detach().double().square().sum())
                 for p, q in zip(new.parameters(), old.parameters(), strict=True)
             )
         )
-        size = math.sqrt(sum(float(q.double().square().sum()) for q in old.parameters()))
+        size = math.sqrt(sum(float(q.detach().double().square().sum()) for q in old.parameters()))
         assert trace.value(i, "gradient_log") == pytest.approx(math.log(gradient), abs=1e-5)
         assert trace.value(i, "norm_log") == pytest.approx(math.log(size), abs=1e-5)
         assert trace.value(i, "update_log") == pytest.approx(math.log(change / size), abs=1e-4)
@@ -281,8 +281,15 @@ def test_clipped_steps_are_known_between_looks() -> None:
 
 
 def test_steps_that_a_scaler_skips_are_steps() -> None:
+    class Loud(Net):
+        """Its gradients are fifty times larger."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 50 * super().forward(x)
+
     scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
-    _, watch = fit(net(), 6, look={"every": 2, "on_finding": "silent"}, scaler=scaler)
+    torch.manual_seed(0)
+    _, watch = fit(Loud(), 6, look={"every": 2, "on_finding": "silent"}, scaler=scaler)
     assert watch is not None
     skipped = [bool(r["skipped"]) for r in watch._history.rows]
     assert watch.steps == 6 and skipped[0]
@@ -292,14 +299,26 @@ def test_steps_that_a_scaler_skips_are_steps() -> None:
 
 
 def test_accumulated_parts_make_one_step() -> None:
-    _, whole = fit(net(), 3, look={"every": 1, "on_finding": "silent"})
-    _, parts = fit(net(), 3, look={"every": 1, "on_finding": "silent"}, parts=2)
-    assert whole is not None and parts is not None and parts.steps == 3
+    x, y = torch.randn(16, 8), torch.randint(0, 4, (16,))
+    seen = []
+    for parts in (1, 2):
+        model = plain_net()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        with unvanish.watch(model, optimizer, every=1, on_finding="silent") as watch:
+            for _ in range(3):
+                optimizer.zero_grad()
+                for px, py in zip(x.chunk(parts), y.chunk(parts), strict=True):
+                    (nn.functional.cross_entropy(model(px), py) / parts).backward()
+                optimizer.step()
+        assert watch.steps == 3
+        seen.append(watch.diagnosis().trace.column("gradient_log"))
+    np.testing.assert_allclose(*seen, atol=1e-5)
 
 
 def test_several_optimizers_share_a_step() -> None:
     model = net()
-    both = [torch.optim.SGD(model.stem.parameters(), 0.1), torch.optim.Adam([*model.body.parameters(), *model.head.parameters()])]  # fmt: skip
+    rest = [*model.body.parameters(), *model.head.parameters()]
+    both = [torch.optim.SGD(model.stem.parameters(), 0.1), torch.optim.Adam(rest)]
     x, y = data()
     with unvanish.watch(model, both, every=1, on_finding="silent") as watch:
         for _ in range(4):
