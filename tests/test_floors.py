@@ -39,7 +39,7 @@ LIBRARIES: dict[str, set[str]] = {
     "ledger": {"numpy"},
     "depth": {"numpy"},
     "theory": {"numpy", "lazily torch"},
-    "store": {"numpy"},
+    "store": {"numpy", "lazily pyarrow"},
     "pace": set(),
     "reports": {"numpy", "rich", "lazily altair", "lazily vl_convert"},
     "rules": {"numpy", "torch in sick", "torch in healthy", "torch in _case"},

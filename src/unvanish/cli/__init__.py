@@ -20,6 +20,7 @@ from unvanish.cli.errors import CallError, show, show_fault
 from unvanish.cli.forecast import forecast
 from unvanish.cli.pages import cures, explain, rules
 from unvanish.cli.phase import phase
+from unvanish.cli.show import compare, show
 
 __all__ = ["app", "main"]
 
@@ -33,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (check, cure, forecast, phase, explain, rules, cures, demo):
+for command in (check, cure, forecast, phase, explain, rules, cures, demo, show, compare):
     app.command()(command)
 
 

@@ -34,6 +34,7 @@ def check(
     ignore: options.Ignore = None,
     fail_on: options.FailOn = None,
     no_confirm: options.NoConfirm = False,
+    snapshot: options.Snapshot = None,
     seed: options.Seed = 0,
 ) -> None:
     """Measure one batch and name where the gradient is lost.
@@ -42,11 +43,16 @@ def check(
     unvanish check net.py:build --data data.py:loader --loss cross_entropy
     unvanish check package.models:Net --input 3,224,224 --html report.html
     unvanish check hf:gpt2,n_layer=4 --fail-on error
+    unvanish check net.py:build --snapshot runs/mine/snapshots/step-812-NUM001.pt
     """  # noqa: D301 (the backspace keeps the lines apart)
     settings = settings_of(select, ignore, fail_on)
     refuse_paths(html, json)
     with stdout_kept(for_json=json == "-"):
         subject = subject_of(model, seed)
+        if snapshot is not None:
+            from unvanish.cli.snapshot import restored
+
+            subject = restored(subject, snapshot)
         batch = batch_of(subject, data, inputs or [], dtype or [], batch_size, seed)
         diagnosis = _diagnose(subject, batch, loss, settings, not no_confirm, seed)
     write(diagnosis, html, json)

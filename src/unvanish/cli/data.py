@@ -31,7 +31,7 @@ DTYPES = {
 def load(text: str) -> Any:
     """The batch that `--data` names; CallError says which part of the text is wrong."""
     if text.endswith((".pt", ".pth")):
-        return _saved(Path(text))
+        return _tensors(_batch(saved(Path(text), "--data"), text))
     if ":" not in text and not text.endswith(".py"):
         raise CallError(f"--data {text!r} is neither FILE.py:callable nor FILE.pt")
     value = reference.load(text, "--data")
@@ -54,24 +54,32 @@ def random(subject: Subject, inputs: Sequence[str], dtypes: Sequence[str], size:
     return Batch(next(iter(values.values())) if len(shapes) == 1 else values, tuple(told))
 
 
-def _saved(path: Path) -> Any:
+def saved(path: Path, option: str) -> Any:
+    """What a .pt file holds, loaded with weights_only; CallError where it is none, or holds code."""
     import torch
 
     if not path.is_file():
-        raise CallError(f"--data: there is no file {path}{reference.nearest_file(path)}")
+        raise CallError(f"{option}: there is no file {path}{reference.nearest_file(path)}")
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         advice = "save plain tensors, torch.save((x, y), 'batch.pt'), or give FILE.py:callable"
-        raise CallError(f"--data {path} holds more than tensors and is not opened; {advice}") from error
+        raise CallError(f"{option} {path} holds more than tensors and is not opened; {advice}") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CallError(f"--data {path} is not a file that torch.save wrote, or it is damaged") from error
+        raise CallError(f"{option} {path} is not a file that torch.save wrote, or it is damaged") from error
+
+
+def _batch(value: Any, path: str) -> Any:
+    import torch
+
+    if isinstance(value, Mapping) and "weights" in value and "args" in value:
+        raise CallError(f"--data {path} is a snapshot of a watched training; give it as --snapshot {path}")
     if isinstance(value, Mapping) and any("." in str(key) for key in value):
         first = next(iter(value))
         raise CallError(f"--data {path} looks like a state_dict (it has {first!r}), not like a batch")
     if not isinstance(value, torch.Tensor | Mapping | tuple | list):
         raise CallError(f"--data {path} holds {type(value).__name__!r}, not a tensor, (x, y) or a dict")
-    return _tensors(value)
+    return value
 
 
 def _first(value: Any, text: str) -> Any:

@@ -31,6 +31,12 @@ Loss = Annotated[
     str | None,
     typer.Option("--loss", metavar="LOSS", help="FILE.py:callable, or a name such as cross_entropy."),
 ]
+Snapshot = Annotated[
+    Path | None,
+    typer.Option(
+        "--snapshot", metavar="FILE.pt", help="Replay a step that a watch kept: weights, batch, loss."
+    ),
+]
 Html = Annotated[Path | None, typer.Option("--html", metavar="PATH", help="Write the report as a page.")]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="PATH|-", help="Write the report as JSON; - prints it alone.")

@@ -1,0 +1,102 @@
+// Draws the parts of a run's page, follows clicks on the heat map, and asks for fresh rows where it is live.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const ink = () => (dark.matches ? "#c9d4df" : "#3a4653");
+const rule = () => (dark.matches ? "#2b3541" : "#e3e7ec");
+const views = {};
+let picked = { site: null, step: null };
+
+const config = () => ({
+  background: "transparent", view: { stroke: null }, font: "system-ui, sans-serif",
+  axis: { labelColor: ink(), titleColor: ink(), gridColor: rule(), domainColor: rule(), tickColor: rule() },
+  legend: { labelColor: ink(), titleColor: ink() }, header: { labelColor: ink() }, title: { color: ink() },
+});
+
+const last = () => run.flow.reduce((most, row) => Math.max(most, row.step), -1);
+const ledger = () => {
+  const step = picked.step ?? last();
+  return run.flow.filter((row) => row.step === step && row.place > 0);
+};
+const history = () => {
+  const site = picked.site ?? (run.sites[0] || {}).site;
+  const rows = [];
+  for (const row of run.sites) {
+    if (row.site !== site) continue;
+    for (const [statistic, value] of Object.entries(row))
+      if (statistic !== "site" && statistic !== "step") rows.push({ step: row.step, statistic, value });
+  }
+  return rows;
+};
+const tables = () => ({
+  steps: run.steps, findings: run.findings, flow: run.flow, moves: run.moves, profiles: run.profiles,
+  ledger: ledger(), history: history(),
+});
+const needs = {
+  curves: ["steps", "findings"], flow: ["flow"], ledger: ["ledger"], history: ["history"], moves: ["moves"],
+  horizon: ["profiles"],
+};
+
+async function drawn(part) {
+  const rows = tables();
+  const empty = !rows[needs[part][0]].length;
+  document.getElementById(`${part}-part`).hidden = empty;
+  if (empty) return;
+  const chart = structuredClone(charts[part]);
+  chart.datasets = Object.fromEntries(needs[part].map((key) => [key, rows[key]]));
+  chart.config = config();
+  const { view } = await window.draw(`#${part}`, chart, { actions: false, renderer: "svg" });
+  views[part] = view;
+  if (part === "flow")
+    view.addEventListener("click", (event, item) => {
+      if (!item || !item.datum || item.datum.site === undefined) return;
+      picked = { site: item.datum.site, step: item.datum.step };
+      said();
+      drawn("ledger");
+      drawn("history");
+    });
+}
+
+function said() {
+  const steps = run.steps;
+  const first = steps.find((row) => row.loss !== null), end = steps.findLast((row) => row.loss !== null);
+  const text = [steps.length ? `${steps[steps.length - 1].step + 1} steps` : "no step yet"];
+  if (first) text.push(`loss ${first.loss.toPrecision(4)} to ${end.loss.toPrecision(4)}`);
+  const share = Number(run.facts.overhead);
+  if (share > 0) text.push(`watched at ${(100 * share).toFixed(2)} % of its time`);
+  if (picked.site) text.push(`${picked.site} at step ${picked.step}`);
+  document.getElementById("summary").textContent = text.join(" · ");
+  const list = document.getElementById("findings");
+  list.replaceChildren(...(run.findings.length ? run.findings : [null]).map((found) => {
+    const item = document.createElement("li");
+    if (!found) { item.textContent = "Nothing wrong was seen."; return item; }
+    const code = document.createElement("b");
+    code.textContent = `${found.code} ${found.name}`;
+    code.className = found.severity;
+    item.append(code, ` step ${found.step}${found.last > found.step ? ` to ${found.last}` : ""}: ${found.cause}`);
+    if (found.remedy) {
+      const help = document.createElement("small");
+      help.textContent = found.remedy;
+      item.append(document.createElement("br"), help);
+    }
+    return item;
+  }));
+}
+
+async function all() {
+  said();
+  for (const part of Object.keys(needs)) await drawn(part);
+  document.body.dataset.drawn = "yes";
+}
+
+async function refresh() {
+  try {
+    const fresh = await (await fetch("data.json")).json();
+    const more = JSON.stringify(fresh.steps.at(-1)) !== JSON.stringify(run.steps.at(-1));
+    Object.assign(run, fresh);
+    if (more) await all();
+  } catch (error) { /* the training, or its server, has ended */ }
+  setTimeout(refresh, 2000);
+}
+
+dark.addEventListener("change", all);
+await all();
+if (live) setTimeout(refresh, 2000);

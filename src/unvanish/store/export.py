@@ -1,0 +1,72 @@
+"""A run's looks as one long table, for other tools: CSV, JSON lines, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unvanish.store.reader import Run
+
+PARTS = 256  # looks held at a time
+
+
+def rows(run: Run) -> Iterator[dict[str, Any]]:
+    """One row for each site at each look: step, site, kind, role, and what was measured."""
+    trace = run.trace()
+    for look, step in enumerate(trace.facts["steps"]):
+        for i, site in enumerate(trace.sites):
+            values = trace.values[look, i]
+            if np.isnan(values).all():
+                continue
+            row: dict[str, Any] = {"step": step, "site": site.label, "kind": site.kind, "role": site.role}
+            pairs = zip(trace.statistics, values, strict=True)
+            yield row | {name: None if math.isnan(v) else float(v) for name, v in pairs}
+
+
+def export(run: Run, path: Path) -> Path:
+    """Write the table whole or not at all; ImportError says what Parquet needs."""
+    partial = path.with_name(path.name + ".partial")
+    write = {".csv": _csv, ".jsonl": _lines, ".parquet": _parquet}[path.suffix]
+    try:
+        write(run, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _csv(run: Run, path: Path) -> None:
+    columns = ["step", "site", "kind", "role", *run.facts().get("statistics", [])]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, columns)
+        table.writeheader()
+        table.writerows(rows(run))
+
+
+def _lines(run: Run, path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows(run):
+            kept = {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in row.items()}
+            file.write(json.dumps({k: v for k, v in kept.items() if v is not None}) + "\n")
+
+
+def _parquet(run: Run, path: Path) -> None:
+    try:
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise ImportError(
+            "Parquet needs pyarrow: pip install pyarrow; .csv and .jsonl need nothing"
+        ) from error
+    names = run.facts().get("statistics", [])
+    text = [arrow.field(n, arrow.string()) for n in ("site", "kind", "role")]
+    schema = arrow.schema(
+        [arrow.field("step", arrow.int64()), *text, *(arrow.field(n, arrow.float32()) for n in names)]
+    )
+    parquet.write_table(arrow.Table.from_pylist(list(rows(run)), schema), path)
