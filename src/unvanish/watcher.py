@@ -91,6 +91,7 @@ class History:
     look_steps: list[int] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     ceiling: float = math.nan  # the norm that clipping leaves
+    past: NDArray[np.float64] | None = None  # the largest values of looks that are no longer kept
 
     def add_rows(self, rows: Iterable[dict[str, Any]]) -> None:
         """Append steps; tells which of them were clipped."""
@@ -109,6 +110,8 @@ class History:
         """Append a look."""
         self.looks.append(values)
         self.look_steps.append(step)
+        for old in self.looks[:-WINDOW]:
+            self.past = old if self.past is None else np.fmax(self.past, old)
         del self.looks[:-WINDOW], self.look_steps[:-WINDOW]
 
     def trace(self, facts: Mapping[str, Any]) -> Trace:
@@ -120,7 +123,7 @@ class History:
             self.sites,
             values,
             self.axes,
-            {**facts, "steps": list(self.look_steps), "history": columns, "live": True},
+            {**facts, "steps": list(self.look_steps), "history": columns, "past": self.past, "live": True},
             LIVE,
         )
 
@@ -358,7 +361,9 @@ class Watch:
         """The network has been mapped: its sites have rows from now on."""
         chart = self._eyes.chart
         axes = (chart.axis,) if chart is not None and chart.axis is not None else ()
-        self._history = replace(self._history, sites=self._sites(), axes=axes, looks=[], look_steps=[])
+        self._history = replace(
+            self._history, sites=self._sites(), axes=axes, looks=[], look_steps=[], past=None
+        )
         if self.store is not None and self._leads:
             self.store.sites(self._history.sites, LIVE)
             self._describe()

@@ -16,7 +16,7 @@ from unvanish import __version__
 from unvanish.cli.check import check
 from unvanish.cli.cure import cure
 from unvanish.cli.demo import demo
-from unvanish.cli.errors import CallError, show, show_fault
+from unvanish.cli.errors import CallError, show_error, show_fault
 from unvanish.cli.forecast import forecast
 from unvanish.cli.pages import cures, explain, rules
 from unvanish.cli.phase import phase
@@ -58,7 +58,7 @@ def main() -> None:
     try:
         app(prog_name="unvanish")
     except CallError as error:
-        show(error)
+        show_error(error)
         sys.exit(error.code)
     except Exception as error:
         show_fault(error)

@@ -27,7 +27,7 @@ class CallError(Exception):
         self.code = code
 
 
-def show(error: CallError) -> None:
+def show_error(error: CallError) -> None:
     """Write the error to stderr: the user's traceback first, the one line last."""
     if error.trace:
         print(error.trace, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The live page of a run: a small server on the loopback address, two things to ask for, nothing to change."""
+"""The live page of a run: a small server on the loopback address, two things to ask for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`unvanish show RUN` and `unvanish compare A B`: the story of a watched training, as text, page or picture."""
+"""`unvanish show RUN` and `unvanish compare A B`: a watched training as text, page or picture."""
 
 from __future__ import annotations
 

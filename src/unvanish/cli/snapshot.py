@@ -1,4 +1,4 @@
-"""A snapshot of a watched training, to be examined: its weights go into MODEL, its batch and loss come with it."""
+"""A snapshot of a watched training, to be examined: its weights go into MODEL, batch and loss come along."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from unvanish.types import Axis, Site
 
 SAMPLES, POSITIONS, UNITS = 8, 8, 64  # of an activation, evenly spaced
 MOST = 64  # sites of each kind: depth axis, activations, attentions
-SILENT = 5  # looks in a row without a response make a unit dead
+SILENT = 12  # looks in a row without a response make a unit dead
 SEEN = (
     *("forward_rms", "spread", "cosine", "forward_nonfinite", "backward_log", "backward_zero"),
     *("flushed", "dead", "saturated", "entropy", "logit_max"),

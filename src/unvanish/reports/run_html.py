@@ -46,20 +46,24 @@ def render(run: Run, *, live: bool = False) -> str:
         tag("title", f"{run.name} - unvanish"),
         tag("style", Html(STYLE.read_text(encoding="utf-8"))),
     ]
+    top = tag("p", tag("b", "unvanish"), " watched a training", class_="quiet")
     body = [
-        tag("header", tag("p", tag("b", "unvanish"), " watched a training", class_="quiet"), tag("h1", run.name), tag("p", id="summary")),
+        tag("header", top, tag("h1", run.name), tag("p", id="summary")),
         tag("section", tag("h2", "What was found"), tag("ul", id="findings")),
-        *(
-            tag("section", tag("h2", title), tag("p", text, class_="quiet"), tag("div", id=key, class_="chart"), id=f"{key}-part")
-            for key, (title, text) in PARTS.items()
-        ),
-    ]  # fmt: skip
+        *(_part(key, title, text) for key, (title, text) in PARTS.items()),
+    ]
     scripts = [
         tag("script", Html(bundle.replace("</script", "<\\/script")), type="module"),
         tag("script", Html(f"const run = {data}, charts = {charts}, live = {json.dumps(live)};")),
         tag("script", Html(SCRIPT.read_text(encoding="utf-8")), type="module"),
     ]
-    return f"<!doctype html>\n{tag('html', tag('head', head), tag('body', tag('main', body), scripts), lang='en')}\n"
+    whole = tag("html", tag("head", head), tag("body", tag("main", body), scripts), lang="en")
+    return f"<!doctype html>\n{whole}\n"
+
+
+def _part(key: str, title: str, text: str) -> Html:
+    heading = [tag("h2", title), tag("p", text, class_="quiet")]
+    return tag("section", *heading, tag("div", id=key, class_="chart"), id=f"{key}-part")
 
 
 PARTS = {
@@ -126,7 +130,8 @@ def specifications(rows: dict[str, Any]) -> dict[str, Any]:
     bars = (
         alt.Chart(alt.Data(name="ledger")).mark_bar()
         .encode(
-            x=alt.X("change:Q", title="decades"), y=alt.Y("site:N", sort=order, title=None, axis=wide),
+            x=alt.X("change:Q", title="decades"),
+            y=alt.Y("site:N", sort=order, title=None, axis=wide),
             color=alt.condition("datum.change < 0", alt.value("#3b7dd8"), alt.value("#e0813a")),
             tooltip=["site:N", "step:Q", "change:Q"],
         )
@@ -136,7 +141,8 @@ def specifications(rows: dict[str, Any]) -> dict[str, Any]:
         alt.Chart(alt.Data(name="history")).mark_line(point=alt.OverlayMarkDef(size=14), strokeWidth=1.4)
         .encode(
             x=alt.X("step:Q", title=None), y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
-            facet=alt.Facet("statistic:N", columns=3, title=None), tooltip=["statistic:N", "step:Q", "value:Q"],
+            facet=alt.Facet("statistic:N", columns=3, title=None),
+            tooltip=["statistic:N", "step:Q", "value:Q"],
         )
         .properties(width=WIDTH // 3 - 45, height=95).resolve_scale(y="independent")
     )  # fmt: skip
@@ -154,7 +160,8 @@ def specifications(rows: dict[str, Any]) -> dict[str, Any]:
     horizon = (
         alt.Chart(alt.Data(name="profiles")).mark_line(strokeWidth=1.6)
         .encode(
-            x=alt.X("time:Q", title="time step"), y=alt.Y("decades:Q", title="decades"), color=alt.Color("site:N", title=None),
+            x=alt.X("time:Q", title="time step"), y=alt.Y("decades:Q", title="decades"),
+            color=alt.Color("site:N", title=None),
             tooltip=["site:N", "time:Q", "decades:Q"],
         )
         .properties(width=WIDTH, height=180)
@@ -195,13 +202,13 @@ def picture(rows: dict[str, Any]) -> dict[str, Any]:
     """One Vega-Lite chart of the curves above the flow, its data inside."""
     parts = specifications(rows)
     curves, heat = parts["curves"], parts["flow"]
-    heat.pop("params", None)
+    heat = {k: v for k, v in heat.items() if k not in ("params", "$schema")}
     return {
         "$schema": curves["$schema"],
         "title": rows["name"],
         "background": "white",
         "datasets": {k: rows[k] for k in ("steps", "flow", "findings")},
-        "vconcat": [*curves["vconcat"], *([{k: v for k, v in heat.items() if k != "$schema"}] if rows["flow"] else [])],
+        "vconcat": [*curves["vconcat"], *([heat] if rows["flow"] else [])],
         "config": {"view": {"stroke": None}, "font": "sans-serif"},
         "resolve": {"scale": {"color": "independent"}},
     }  # fmt: skip

@@ -14,10 +14,10 @@ How it is measured
 
 The ratio of what a step changed to what was there, for each weight matrix, at the looks of a watched
 training. A fault is a jump: at three looks in a row the median over the layers is `jump` (default 3)
-times above the looks before, and half as much again above all the run ever had (after five looks and
-twenty steps; a restart of a schedule to a rate it had before is none). Or a level: above `limit`
-(default 0.1) at the last three looks, while the loss is above that of the looks before. With a loss
-that rose it is an error.
+times above the looks before (after five looks and twenty steps), and half as much again above all the
+run ever had, or with a learning rate it never had; a schedule's restart to an earlier rate is none.
+Or a level: above `limit` (default 0.1) at the last three looks, while the loss is above that of the
+looks before. With a loss that rose it is an error.
 
 Remedies
 
@@ -61,16 +61,16 @@ def check(trace: Trace, *, limit: float = 0.1, jump: float = 3.0) -> Iterable[Fi
     if len(known) < 3:
         raise NotApplicable("fewer than three looks at a step")
     ratio, at = ratio[known], np.asarray(trace.facts["steps"])[known]
-    since = _jumped(ratio, at, jump)
+    since = _jumped(ratio, at, _highest(trace, at), jump, _past(trace, places))
     if since is None and not (np.min(ratio[-3:]) > limit and _rise(trace, int(at[-3])) > 1):
         return []
     start = len(ratio) - 3 if since is None else since
     risen = _rise(trace, int(at[start]))
     now = float(np.median(ratio[start : start + AFTER]))
-    before = float(np.max(ratio[:start])) if start else math.nan
+    before = float(np.median(ratio[max(0, start - 8) : start])) if start else math.nan
     cause = f"each step changes the weights by {now:.1%}"
     if since is not None:
-        cause += f", {now / before:.1f} times as much as ever before step {at[start]}"
+        cause += f", {now / before:.1f} times as much as just before step {at[start]}"
     rates = _rates(trace, int(at[start]))
     if rates:
         cause += f"; the learning rate went from {rates[0]:.3g} to {rates[1]:.3g}"
@@ -80,7 +80,7 @@ def check(trace: Trace, *, limit: float = 0.1, jump: float = 3.0) -> Iterable[Fi
     worst = np.argsort(-np.where(np.isfinite(latest), latest, -math.inf))[:5]
     evidence = (
         Evidence("update / weight, median over layers", now, "", f"< {limit:g}"),
-        Evidence("the most before", before),
+        Evidence("the same before", before),
         Evidence("loss against before", risen, "deviations"),
         *(
             Evidence("update / weight", math.exp(latest[i]), "", "", trace.sites[places[i]].label)
@@ -100,13 +100,33 @@ def check(trace: Trace, *, limit: float = 0.1, jump: float = 3.0) -> Iterable[Fi
     ]
 
 
-def _jumped(ratio: Any, at: Any, jump: float) -> int | None:
-    """The last look that, with the two after it, is far above those before and above all there ever were."""
+def _jumped(ratio: Any, at: Any, rate: Any, jump: float, past: float) -> int | None:
+    """The last look that, with the two after it, is far above those before, with a rate or a ratio the run
+    never had.
+    """
     for j in range(len(ratio) - AFTER, max(BEFORE, len(ratio) - RECENT) - 1, -1):
         low = ratio[j : j + AFTER].min()
-        if at[j] >= SETTLED and low > jump * ratio[max(0, j - 8) : j].max() and low > 1.5 * ratio[:j].max():
+        fresh = low > 1.5 * max(past, ratio[:j].max()) or rate[j] > 1.5 * rate[j - 1]
+        if at[j] >= SETTLED and low > jump * ratio[max(0, j - 8) : j].max() and fresh:
             return j
     return None
+
+
+def _past(trace: Trace, places: list[int]) -> float:
+    """The largest ratio of the looks that are no longer kept, 0 where all are."""
+    past = trace.facts.get("past")
+    if past is None:
+        return 0.0
+    known = past[places, trace.statistics.index("update_log")]
+    known = known[np.isfinite(known)]
+    return math.exp(float(np.median(known))) if len(known) else 0.0
+
+
+def _highest(trace: Trace, at: Any) -> Any:
+    """The highest learning rate up to each look."""
+    taken, rate = _history.steps(trace, "step"), _history.steps(trace, "lr")
+    highest = np.maximum.accumulate(np.where(np.isfinite(rate), rate, 0.0))
+    return highest[np.clip(np.searchsorted(taken, at), 0, len(taken) - 1)]
 
 
 def _rise(trace: Trace, step: int) -> float:
