@@ -2,8 +2,8 @@
 
 Notable:
 - Between looks nothing is attached anywhere. For a look, module hooks say whose turn it is and a torch
-  function mode sees functional activations and attention; both are gone when the forward has ended, and the
-  tensor hooks go with the graph.
+  function mode sees functional activations and attention; both are gone when the forward has ended, the
+  tensor hooks go with the graph, and the last hook goes with the step.
 - The first look maps the network: the dominators of its graph are the depth axis; they, the activations and
   the attentions become the sites. Later looks only copy a few evenly spaced numbers of each.
 - All numbers of a look are reduced together on the device, in float64, and leave it in one transfer.
@@ -13,7 +13,7 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -192,9 +192,18 @@ class Eyes(TorchFunctionMode):
         if self._candidates is not None and ends:
             self.chart = charted(self._candidates, ends[0].grad_fn)
         self._candidates = None
-        if ends and self.after_backward is not None:
-            ends[0].register_hook(self._at_backward)  # type: ignore[no-untyped-call]
+        self._follow(ends)
+        if self.after_backward is not None:  # an accumulated step has more forwards
+            self._handles = [
+                self.model.register_forward_hook(lambda m, a, out: self._follow(tensors_in(out, 2)))
+            ]
         self.seconds += perf_counter() - started
+
+    def _follow(self, ends: Iterable[Tensor]) -> None:
+        """Hear of the end of the backward that begins at one of these."""
+        end = next((t for t in ends if t.grad_fn is not None), None)
+        if end is not None and self.after_backward is not None and torch.is_grad_enabled():
+            end.register_hook(self._at_backward)  # type: ignore[no-untyped-call]
 
     def _at_backward(self, gradient: Tensor) -> None:
         if self.after_backward is not None:

@@ -1,5 +1,5 @@
-"""The optimizer's steps are too long: they change the weights by much more than before, or by too much at
-all.
+"""The optimizer's steps are too long: they change the weights by much more than before, or by too
+much at all.
 
 Why it harms
 
@@ -12,12 +12,12 @@ and what was learned is lost.
 
 How it is measured
 
-The ratio of what a step changed to what was there, for each weight matrix, at the looks of a watched
-training. A fault is a jump: at three looks in a row the median over the layers is `jump` (default 3)
-times above the looks before (after five looks and twenty steps), and half as much again above all the
-run ever had, or with a learning rate it never had; a schedule's restart to an earlier rate is none.
-Or a level: above `limit` (default 0.1) at the last three looks, while the loss is above that of the
-looks before. With a loss that rose it is an error.
+The ratio of what a step changed to what was there, for each weight matrix, at the looks of a
+watched training. A fault is a jump: at three looks in a row the median over the layers is `jump`
+(default 3) times above the looks before (after five looks and twenty steps), and half as much
+again above all the run ever had, or with a learning rate it never had; a schedule's restart to an
+earlier rate is none. Or a level: above `limit` (default 0.1) at the last three looks, while the
+loss is above that of the looks before. With a loss that rose it is an error.
 
 Remedies
 
@@ -26,8 +26,8 @@ run's own history (exact).
 
 When it is wrong
 
-Weights that start at or near zero move by large ratios at first; schedules that jump to a rate the
-run never had, on purpose.
+Weights that start at or near zero move by large ratios at first; schedules that jump to a rate
+the run never had, on purpose.
 
 References: You et al. 2017 (LARS); Karpathy 2019 (a recipe: about 1e-3).
 """

@@ -6,15 +6,15 @@ A training whose steps change the weights by a millionth,
 
     ||dW|| / ||W|| < 1e-6,
 
-needs a million steps to get anywhere. It looks like a vanished gradient, and may be one; or the rate is
-zero, decayed away, or in the wrong unit.
+needs a million steps to get anywhere. It looks like a vanished gradient, and may be one; or the
+rate is zero, decayed away, or in the wrong unit.
 
 How it is measured
 
-The ratio of what a step changed to what was there, for each weight matrix, at the looks of a watched
-training: all layers below `limit` (default 1e-6) at the last five looks or more, while the loss did
-not fall. A run that has converged is no fault: its gradient is a hundredth of what it was, or its
-loss a thousandth.
+The ratio of what a step changed to what was there, for each weight matrix, at the looks of a
+watched training: all layers below `limit` (default 1e-6) at the last five looks or more, while
+the loss did not fall. A run that has converged is no fault: its gradient is a hundredth of what
+it was, or its loss a thousandth.
 
 Remedies
 

@@ -2,8 +2,8 @@
 
 Why it harms
 
-One gradient a hundred times the usual size moves the weights further than a hundred ordinary steps,
-and fills the optimizer's memory,
+One gradient a hundred times the usual size moves the weights further than a hundred ordinary
+steps, and fills the optimizer's memory,
 
     v <- b2 v + (1 - b2) g^2,
 
@@ -12,14 +12,14 @@ so that the steps after it are too short. Single spikes pass; a run of them ends
 How it is measured
 
 The norm of every step's gradient, as the optimizer sees it, against the `window` steps before
-(default 200): a spike is above the median by `deviations` (default 8) robust standard deviations of
-the log and by a factor of ten. Three or more in the window are a warning; the first 25 steps do not
-count.
+(default 200): a spike is above the median by `deviations` (default 8) robust standard deviations
+of the log and by a factor of ten. Three or more in the window are a warning; the first 25 steps
+do not count.
 
 Remedies
 
-Clip by the run's own history, ZClip or AGC (exact). A smaller learning rate, or a larger second beta
-of Adam (advice). Look at the batches of those steps.
+Clip by the run's own history, ZClip or AGC (exact). A smaller learning rate, or a larger second
+beta of Adam (advice). Look at the batches of those steps.
 
 When it is wrong
 

@@ -11,19 +11,20 @@ optimizers lose the size that tells a flat region from a steep one.
 
 How it is measured
 
-The share of clipped steps among the last hundred of a watched training, `limit` (default 0.9), and
-the norm before clipping. The watch sees both norms where it looks, and knows a clipped step from its
-norm elsewhere. It is a note; a warning where the norm before clipping is more than `far` (default
-10) times the limit.
+The share of clipped steps among the last hundred of a watched training, `limit` (default 0.9),
+and the norm before clipping. The watch sees both norms where it looks, and knows a clipped step
+from its norm elsewhere. It is a note; a warning where the norm before clipping is more than `far`
+(default 10) times the limit.
 
 Remedies
 
-Raise the limit to about the usual norm, or clip by the run's own history (ZClip) (exact). If the norm
-itself is wrong, `unvanish check` says why.
+Raise the limit to about the usual norm, or clip by the run's own history (ZClip) (exact). If the
+norm itself is wrong, `unvanish check` says why.
 
 When it is wrong
 
-Large language models are often clipped at every step early in training, with Adam, at little harm.
+Large language models are often clipped at every step early in training, with Adam, at little
+harm.
 
 References: Pascanu et al. 2013; Zhang et al. 2020.
 """
