@@ -399,6 +399,38 @@ def test_a_compiled_model_is_not_recompiled() -> None:
     assert np.isfinite(trace.column("gradient_log")).all() and np.isfinite(trace.column("update_log")).all()
 
 
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_time_profiles_are_those_of_an_examination(kind: Any, tmp_path: Path) -> None:
+    class Reader(nn.Module):
+        """A recurrent layer and a head on its last step."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.core, self.head = kind(3, 12, 2, batch_first=True), nn.Linear(12, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.core(x)[0][:, -1])
+
+    torch.manual_seed(0)
+    model = Reader()
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)  # the weights stay, so that they can be examined
+    x, y = torch.randn(2, 9, 3), torch.randint(0, 4, (2,))
+    with unvanish.watch(model, optimizer, run=tmp_path, every=1, on_finding="silent") as watch:
+        for _ in range(6):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    seen = open_run(tmp_path).profiles()
+    assert set(seen) == {"core.l0", "core.l1"}
+    examined = unvanish.check(model, (x, y), nn.functional.cross_entropy, confirm=False, theory=False).trace
+    for name, (_, states) in seen.items():
+        places = examined.where("step", of=name)
+        wanted = [examined.value(i, "state_log") for i in places]
+        np.testing.assert_allclose(states[-1], wanted, rtol=1e-4, atol=1e-4)
+    live = watch.diagnosis().trace
+    assert len(live.where("step")) == 18
+
+
 # -- the run folder and the findings
 
 

@@ -33,6 +33,7 @@ from unvanish.pace import Pace
 from unvanish.probes.errors import CheckError
 from unvanish.probes.intact import WRAPPERS, unwrapped
 from unvanish.probes.live import SEEN, Eyes
+from unvanish.probes.through_time import Profile
 from unvanish.probes.updates import MOVED, Parameters, statistics
 from unvanish.registry import rules
 from unvanish.response import Response, respond
@@ -40,8 +41,10 @@ from unvanish.store import Store
 from unvanish.types import Axis, Case, Diagnosis, Finding, Site, Trace
 
 LIVE = (*SEEN, *MOVED)
+TIMES = ("state_log", "carry_log")
 WINDOW = 64  # looks that rules see
 STEPS = 2048  # steps that rules see
+PROFILES = 16  # looks from one time profile of the recurrent layers to the next
 PATIENCE = 3  # looks in a row before a finding is said
 
 
@@ -91,6 +94,9 @@ class History:
     look_steps: list[int] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     ceiling: float = math.nan  # the norm that clipping leaves
+    profiles: dict[str, tuple[str, Profile]] = field(
+        default_factory=dict
+    )  # of the recurrent layers, the last ones
     past: NDArray[np.float64] | None = None  # the largest values of looks that are no longer kept
 
     def add_rows(self, rows: Iterable[dict[str, Any]]) -> None:
@@ -119,13 +125,28 @@ class History:
         shape = (0, len(self.sites), len(LIVE))
         values = np.stack(self.looks) if self.looks else np.empty(shape)
         columns = {k: np.array([r[k] for r in self.rows], np.float64) for k in (self.rows or [{}])[0]}
+        sites, values = self._with_time(values)
         return Trace(
-            self.sites,
+            sites,
             values,
             self.axes,
             {**facts, "steps": list(self.look_steps), "history": columns, "past": self.past, "live": True},
-            LIVE,
+            (*LIVE, *TIMES),
         )
+
+    def _with_time(self, values: NDArray[np.float64]) -> tuple[tuple[Site, ...], NDArray[np.float64]]:
+        """The sites, one for each time step of the profiles too, and values with the columns `TIMES`."""
+        steps = [(n, kind, p, t) for n, (kind, p) in self.profiles.items() for t in range(len(p.state_log))]
+        more = tuple(
+            Site(name, kind, t, "step", {"of": name, "step": t, "steps": len(p.state_log), "module": name})
+            for name, kind, p, t in steps
+        )
+        shape = (values.shape[0], values.shape[1] + len(more), len(LIVE) + len(TIMES))
+        whole = np.full(shape, math.nan)
+        whole[:, : values.shape[1], : len(LIVE)] = values
+        for row, (_, _, profile, t) in enumerate(steps, values.shape[1]):
+            whole[:, row, len(LIVE) :] = profile.state_log[t], profile.carry_log[t]
+        return self.sites + more, whole
 
 
 class Watch:
@@ -251,10 +272,20 @@ class Watch:
         self._norm = norm
         if self._looking and self._squares is None:
             self._squares = self._parameters.squares()
+        if self._looking and self._eyes.profiling:
+            self._through_time()
         if isinstance(norm, float) and not math.isfinite(norm):
             self._nonfinite(optimizer)
         self.response.guard(optimizer)
         self._ours += perf_counter() - started
+
+    def _through_time(self) -> None:
+        """Follow the gradient through the recurrent layers, while the weights are those it came through."""
+        self._eyes.profiling = False
+        for name, kind, profile in self._eyes.profiles():
+            self._history.profiles[name] = kind, profile
+            if self.store is not None and self._leads:
+                self.store.profile(self._step, name, profile.state_log)
 
     def _total(self, only: set[int] | None) -> Any:
         """The gradients' norm: a float on the CPU, a tensor on a device."""
@@ -335,6 +366,7 @@ class Watch:
         self._squares = None
         self._parameters.hold()
         if not self._compiled:
+            self._eyes.profiling = self.pace.looks % PROFILES == 2
             self._eyes.open()
 
     def _look(self) -> None:

@@ -39,7 +39,7 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     values = np.array([[1.5, math.nan], [-math.inf, 2.0]])
     store.steps([row(0), row(1, finite=0, norm_log=math.inf, loss=None)])
     store.sample(1, values)
-    store.profile(1, 0, np.array([0.0, -1.0]))
+    store.profile(1, "core", np.array([0.0, -1.0]))
     store.finding(7, 0, 1, finding)
     assert store.flush()
     run = open_run(tmp_path / "run")  # while it is still open
@@ -50,7 +50,7 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(trace.values[0], values)
     assert trace.facts["steps"] == [1] and trace.statistics == ("x", "y")
     assert [s.path for s in trace.sites] == ["a", "b"]
-    assert run.profiles()[0][1][0].tolist() == [0.0, -1.0]
+    assert run.profiles()["core"][1][0].tolist() == [0.0, -1.0]
     (event,) = run.findings()
     assert (event.first, event.last, event.finding.code) == (0, 1, "ACT003")
     assert event.finding.evidence[0].value == "inf"

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from unvanish.probes import families, graph
+from unvanish.probes import families, graph, through_time
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.forward import COMPOSITIONS
 from unvanish.types import Axis, Site
@@ -40,6 +40,8 @@ FLAT = {"tanh": 0.9747, "sigmoid": 0.4873, "hardtanh": 1.0, "hardsigmoid": 0.5, 
 CENTRE = {"sigmoid": 0.5, "hardsigmoid": 0.5}
 SMALLEST = 6.1e-5  # the smallest normal number of float16
 NAMES: dict[Any, str] = {}  # the kind of each torch function, "" where it does not matter
+
+SEQUENCES = 2  # of a batch whose time profile is followed
 
 Key = tuple[str, str, int]
 
@@ -64,6 +66,39 @@ class Candidate:
     family: str
     node: Any
     shape: tuple[int, ...]
+
+
+@dataclass
+class Turn:
+    """One call of a fused recurrent layer: a few sequences of it, and the gradients they get."""
+
+    module: nn.RNNBase
+    x: Tensor
+    hx: Any
+    gradients: dict[str, Tensor | None] = field(default_factory=dict)
+
+    def kept(self, name: str, dim: int) -> Callable[[Tensor], None]:
+        """A tensor hook that keeps a few sequences of a gradient under a name."""
+        self.gradients[name] = None
+
+        def hook(gradient: Tensor) -> None:
+            self.gradients[name] = _few(gradient, dim).double()
+
+        return hook
+
+    def replayed(self) -> list[through_time.Profile]:
+        """The profile of each layer and direction; empty where no gradient came."""
+        states: Any = [g for k, g in self.gradients.items() if k.startswith("state")]
+        if all(g is None for g in self.gradients.values()):
+            return []
+        if isinstance(self.module, nn.LSTM) and any(s is not None for s in states):
+            like = next(s for s in states if s is not None)
+            states = tuple(torch.zeros_like(like) if s is None else s for s in states)
+        else:
+            states = next((s for s in states if s is not None), None)
+        return through_time.replay(
+            self.module, (self.x, self.hx), self.gradients.get("output"), states, probes=1
+        )
 
 
 @dataclass
@@ -97,6 +132,8 @@ class Eyes(TorchFunctionMode):
         self._attention: dict[int, Tensor] = {}
         self._quiet: Tensor | None = None
         self._kept: dict[str, Any] = {}
+        self.profiling = False  # whether the next look follows the time steps of fused recurrent layers
+        self._turns: dict[str, Turn] = {}
 
     # -- opening and closing
 
@@ -107,6 +144,7 @@ class Eyes(TorchFunctionMode):
         self._done = False
         self._attention = {}
         self._ahead = self._back = None
+        self._turns = {}
         if not self._handles:
             self._handles = [
                 register_module_forward_pre_hook(self._enter),
@@ -162,14 +200,16 @@ class Eyes(TorchFunctionMode):
                 self._stack.pop()
             if self._stack:
                 self._stack.pop()
-            self._module_output(module, path, output)
+            self._module_output(module, path, args, output)
         if module is self.model:
             self._depth -= 1
             if self._depth == 0 and self._inside:
                 self._end()
                 self._finish(output)
 
-    def _module_output(self, module: nn.Module, path: str, output: Any) -> None:
+    def _module_output(self, module: nn.Module, path: str, args: Any, output: Any) -> None:
+        if self.profiling and isinstance(module, nn.RNNBase) and path not in self._turns:
+            self._follow_time(module, path, args, output)
         made = next((t for t in tensors_in(output, 1) if t.is_floating_point() and t.ndim), None)
         if made is not None and not isinstance(module, (nn.Flatten, nn.Identity, nn.Dropout)):
             self._busy = True
@@ -281,7 +321,32 @@ class Eyes(TorchFunctionMode):
                     self._attention[slot.row] = sharpness(logits)
         self.seconds += perf_counter() - started
 
+    def _follow_time(self, module: nn.RNNBase, path: str, args: Any, output: Any) -> None:
+        """Keep a few sequences of a recurrent layer's input, and their gradients when they come."""
+        started = perf_counter()
+        x, hx = args[0], args[1] if len(args) > 1 else None
+        if isinstance(x, Tensor) and x.ndim == 3:
+            along = 0 if module.batch_first else 1
+            turn = self._turns[path] = Turn(module, _few(x, along), _few(hx, 1))
+            states = output[1] if isinstance(output[1], tuple) else (output[1],)
+            for name, made, dim in (("output", output[0], along), *(("state", s, 1) for s in states)):
+                if made.requires_grad:
+                    keep = turn.kept(name if name == "output" else f"{name}{len(turn.gradients)}", dim)
+                    made.register_hook(keep)
+        self.seconds += perf_counter() - started
+
     # -- what was seen
+
+    def profiles(self) -> list[tuple[str, str, through_time.Profile]]:
+        """(name, kind, profile) of every recurrent layer that was followed; before the weights move."""
+        found = []
+        for path, turn in self._turns.items():
+            made = turn.replayed()
+            for p in made:
+                name = f"{path}.l{p.layer}{'_reverse' if p.reverse else ''}" if len(made) > 1 else path
+                found.append((name or "(model)", type(turn.module).__name__.lower(), p))
+        self._turns = {}
+        return found
 
     @torch.no_grad()
     def seen(self) -> Tensor | None:
@@ -334,6 +399,15 @@ def thin(x: Tensor, batch: int | None) -> Tensor | None:
     x = x[:, :: _every(x.shape[1], UNITS)][:, :UNITS].flatten(3)  # images: B, C, H, W...
     x = x[:, :, :: _every(x.shape[2], 2), :: _every(x.shape[3], POSITIONS // 2)]
     return x[:, :, :2, : POSITIONS // 2].flatten(2).transpose(1, 2)
+
+
+def _few(value: Any, dim: int) -> Any:
+    """A few sequences of a tensor, or of the tensors of a tuple."""
+    if isinstance(value, tuple):
+        return tuple(_few(v, dim) for v in value)
+    return (
+        value.detach().narrow(dim, 0, min(SEQUENCES, value.shape[dim])).clone() if value is not None else None
+    )
 
 
 def _every(size: int, wanted: int) -> int:

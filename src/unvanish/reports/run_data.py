@@ -85,7 +85,7 @@ def _middle(values: Any) -> float:
     return float(np.median(known)) if len(known) else math.nan
 
 
-def name(site: Site) -> str:
+def title_of(site: Site) -> str:
     """The site as an axis shows it."""
     own = site.path.rpartition(".")[2]
     kind = "" if own == site.kind else f" {site.kind}"
@@ -110,7 +110,7 @@ def flow_rows(trace: Trace) -> list[dict[str, Any]]:
                     "step": steps[look][0],
                     "until": steps[look][1],
                     "place": place,
-                    "site": name(trace.sites[index]),
+                    "site": title_of(trace.sites[index]),
                     "decades": number(here - start, 4),
                     "change": number(here - logs[look, place - 1], 4) if place else 0.0,
                 }
@@ -147,7 +147,7 @@ def site_rows(trace: Trace) -> list[dict[str, Any]]:
         for i, site in enumerate(trace.sites):
             row: dict[str, Any] = {
                 "step": steps[look],
-                "site": name(site) if site.role == "node" else site.label,
+                "site": title_of(site) if site.role == "node" else site.label,
             }
             for column, title, factor in columns:
                 value = number(trace.values[look, i, column] * factor, 4)
@@ -160,14 +160,13 @@ def site_rows(trace: Trace) -> list[dict[str, Any]]:
 
 def profile_rows(run: Run) -> list[dict[str, Any]]:
     """The gradient at every time step of the recurrent sites, against the last step, at the last look."""
-    sites = run.sites()
     found = []
-    for index, (steps, states) in run.profiles().items():
+    for name, (steps, states) in run.profiles().items():
         for step, state in list(zip(steps, states, strict=True))[-1:]:
             top = max((v for v in state if math.isfinite(v)), default=math.nan)
             found += [
                 {
-                    "site": sites[index].label if index < len(sites) else str(index),
+                    "site": name,
                     "step": int(step),
                     "time": t,
                     "decades": number((v - top) / DECADE, 4),

@@ -41,6 +41,7 @@ from unvanish.rules import _time
 from unvanish.types import Case, Evidence, Finding, Remedy, Severity, Trace
 
 NEEDS = ("step", "time")
+LIVE = True
 EXPLAINS = ("DEP001", "INI001", "ACT002")
 
 

@@ -38,6 +38,7 @@ from unvanish.rules import _time
 from unvanish.types import Case, Evidence, Finding, Remedy, Severity, Trace
 
 NEEDS = ("step", "time")
+LIVE = True
 EXPLAINS = ("NUM001", "INI002", "OUT003", "ACT001", "PRC002")
 
 

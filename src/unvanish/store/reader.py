@@ -94,9 +94,9 @@ class Run:
         axes = tuple(Axis(a["name"], a["kind"], tuple(a["sites"])) for a in facts.get("axes", ()))
         return Trace(sites, values, axes, {**facts, "steps": steps.tolist()}, statistics)
 
-    def profiles(self) -> dict[int, tuple[NDArray[np.int64], list[Floats]]]:
-        """For each recurrent site: the steps, and ln of the gradient at every time step then."""
-        found: dict[int, tuple[list[int], list[Floats]]] = {}
+    def profiles(self) -> dict[str, tuple[NDArray[np.int64], list[Floats]]]:
+        """For each recurrent layer and direction: the steps, ln of the gradient at every time step."""
+        found: dict[str, tuple[list[int], list[Floats]]] = {}
         with self._reading() as reader:
             for step, site, state in reader.execute("SELECT step, site, state FROM profiles ORDER BY step"):
                 steps, states = found.setdefault(site, ([], []))

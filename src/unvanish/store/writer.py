@@ -95,7 +95,7 @@ class Store:
         """What the sites showed at a step, shape (sites, statistics)."""
         self._put("samples", (step, np.ascontiguousarray(values, np.float32).tobytes()))
 
-    def profile(self, step: int, site: int, state: NDArray[Any]) -> None:
+    def profile(self, step: int, site: str, state: NDArray[Any]) -> None:
         """Ln of the gradient at every time step of a recurrent site, shape (time,)."""
         self._put("profiles", (step, site, np.ascontiguousarray(state, np.float32).tobytes()))
 
