@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.cures._clipping import Clipper, ZScoreClip
+from unvanish.cures._clipping import AdaptiveClip, Clipper, ZScoreClip
 from unvanish.probes.errors import CheckError
 from unvanish.registry import suggest
 from unvanish.types import Finding
 
-WAYS = ("log", "warn", "raise", "snapshot", "guard", "silent")
+WAYS = ("log", "warn", "raise", "snapshot", "guard", "guard-agc", "silent")
 MOST = 5  # snapshots of a run
 
 
@@ -52,7 +52,8 @@ class Response:
         if "snapshot" in ways and run is None:
             raise CheckError("a snapshot needs a folder to lie in; give run=")
         folder = Path(run) / "snapshots" if run is not None else None
-        return cls(ways, functions, folder, ZScoreClip(2.5, 0.97, 25) if "guard" in ways else None)
+        clipper = AdaptiveClip(0.01) if "guard-agc" in ways else ZScoreClip(2.5, 0.97, 25)
+        return cls(ways, functions, folder, clipper if ways & {"guard", "guard-agc"} else None)
 
     @property
     def snapshot(self) -> bool:

@@ -584,7 +584,8 @@ def watch(
     `optimizer`: one or several; their step hooks do the rest, so the loop stays as it is. Without one, call
     `.step(loss)` after every step. `loss`: a loss module whose value is noted (or tell it by `.step(loss)`).
     `run`: the folder to write into, continued where it exists. `every`: look at every so many steps instead.
-    `on_finding`: "log", "warn", "raise", "snapshot", "guard", a function of the finding, or several of these.
+    `on_finding`: "log", "warn", "raise", "snapshot" (of the bad step), "guard" (leaves non-finite steps out,
+    clips by ZClip; "guard-agc": by AGC), a function of the finding, or several of these.
     `scaler`: the GradScaler in use. CheckError where the arguments do not fit together; StoreError where the
     folder cannot be used.
     """

@@ -109,6 +109,30 @@ def test_the_page_is_whole_and_escapes_names(call: Any, run: Path, tmp_path: Pat
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
 
 
+CLICK = """<script type="module">
+const cells = document.querySelectorAll("#flow .mark-rect path");
+const cell = cells[Math.floor(cells.length / 2)], box = cell.getBoundingClientRect();
+const at = { bubbles: true, clientX: box.x + box.width / 2, clientY: box.y + box.height / 2 };
+for (const kind of ["pointerdown", "mousedown", "pointerup", "mouseup", "click"])
+  cell.dispatchEvent(new MouseEvent(kind, at));
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_a_click_shows_the_site_and_the_step(run: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    start, _, end = run_html.render(open_run(run)).rpartition("</body>")
+    page.write_text(f"{start}{CLICK}</body>{end}")
+    shown = subprocess.run(
+        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile",
+         "--virtual-time-budget=15000", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=90,
+    ).stdout  # fmt: skip
+    summary = shown.split('id="summary">')[1].split("<")[0]
+    assert " at step " in summary, summary
+    assert "activation, rms" in shown.split('id="history" class="chart')[1].split("</section>")[0]
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_draws_every_part(run: Path, tmp_path: Path, scheme: str) -> None:

@@ -31,7 +31,7 @@ from unvanish.types import Finding, Site
 
 PAUSE = 0.5  # seconds between two commits
 QUEUE = 4096  # records that may wait
-BYTES = 1_500_000_000  # of samples, before the older half is thinned
+BYTES = 1_200_000_000  # of samples, before the older half is thinned
 
 Record = tuple[str, tuple[Any, ...]]
 
