@@ -38,9 +38,8 @@ def main() -> int:
         started, putting = time.perf_counter(), 0.0
         for step in range(options.steps):
             before = time.perf_counter()
-            store.steps(
-                [{"step": step, "wall": before, "loss": 1.0, "norm_log": 0.0, "finite": 1, "lr": 0.1}]
-            )
+            row = {"step": step, "wall": before, "loss": 1.0, "norm_log": 0.0, "finite": 1, "lr": 0.1}
+            store.steps([row])
             if step % options.every == 0:
                 store.sample(step, values)
             putting += time.perf_counter() - before
@@ -54,12 +53,9 @@ def main() -> int:
         started = time.perf_counter()
         run.trace(most=120)
         reading = time.perf_counter() - started
-    print(
-        f"{steps:,} steps, {len(looks):,} of {options.steps // options.every:,} looks kept, {size / 1e9:.2f} GB"
-    )
-    print(
-        f"written in {seconds:.0f} s; a step's part in the training's own thread: {1e6 * putting / steps:.0f} us"
-    )
+    wanted = options.steps // options.every
+    print(f"{steps:,} steps, {len(looks):,} of {wanted:,} looks kept, {size / 1e9:.2f} GB")
+    print(f"written in {seconds:.0f} s, {1e6 * putting / steps:.0f} us a step in the training's own thread")
     print(f"120 looks read back in {reading:.2f} s; dropped: {store.losses.dropped}")
     return 0
 
