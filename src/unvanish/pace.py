@@ -1,17 +1,20 @@
 """When a watched training looks: the interval that holds a budget, by measurement.
 
-Notable: what the watch spends is timed, and the next look comes when the share of the time spent so far would
-allow it; expensive first looks are paid off before the interval settles.
+Notable: the watch times itself, and it compares the steps it looks at with those it does not, because a clock
+of its own does not see all that a look costs. The next look comes when the share of the time spent so far
+would allow it; expensive first looks are paid off before the interval settles.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import statistics
+from collections import deque
+from dataclasses import dataclass, field
 
 LONGEST = 10_000  # steps between two looks, at most
 EARLY = (1, 2, 3)  # steps that are looked at whatever they cost: a fault at the start is the commonest
-SAFETY = 1.25  # our clock does not see all that a look costs: dispatch, caches
+SAFETY = 1.2  # of all estimates
 
 
 @dataclass
@@ -20,35 +23,45 @@ class Pace:
 
     budget: float
     every: int | None = None
-    spent: float = 0.0  # seconds of ours
-    elapsed: float = 0.0  # seconds of the run, ours among them
     steps: int = 0
     looks: int = 0
+    elapsed: float = 0.0  # seconds of the run, ours among them
+    own: float = 0.0  # seconds of ours, by our own clock
     each: float = 0.0  # what a step costs that is not looked at, a running mean
     look: float = 0.0  # what a look costs beside it, a running mean
-    warm: float = 0.0  # seconds before the first step was finished, not counted
+    quiet: deque[float] = field(default_factory=lambda: deque(maxlen=64))  # seconds of steps without a look
+    looked: deque[float] = field(default_factory=lambda: deque(maxlen=16))  # and with one
 
-    def step(self, ours: float, seconds: float) -> None:
-        """A step took so many seconds, so many of them ours."""
+    def step(self, ours: float, seconds: float, look: bool) -> None:
+        """A step took so many seconds, so many of them ours by our own clock."""
         self.steps += 1
-        self.spent += ours
         self.elapsed += seconds
+        self.own += ours
+        (self.looked if look else self.quiet).append(seconds)
+        if look:
+            self.looks += 1
+            extra = max(ours - self.each, 0.0)
+            self.look = extra if self.looks <= 2 else self.look + (extra - self.look) / min(self.looks, 8)
+        else:
+            self.each += (ours - self.each) / min(self.steps - self.looks, 50)
 
-    def quiet(self, ours: float) -> None:
-        """What a step without a look cost us."""
-        self.each += (ours - self.each) / min(self.steps + 1, 50)
+    @property
+    def cost(self) -> float:
+        """Seconds a look adds to a step: by our own clock, or by the steps' times where those say more."""
+        if len(self.looked) < 5 or len(self.quiet) < 5:
+            return self.look
+        return max(self.look, statistics.median(self.looked) - statistics.median(self.quiet))
 
-    def looked(self, ours: float) -> None:
-        """What a step with a look cost us."""
-        self.looks += 1
-        extra = max(ours - self.each, 0.0)
-        self.look = extra if self.looks <= 2 else self.look + (extra - self.look) / min(self.looks, 8)
+    @property
+    def spent(self) -> float:
+        """Seconds of ours: by our own clock, or what looks added to the steps' times where that is more."""
+        return max(self.own, self.each * self.steps + self.cost * self.looks)
 
     @property
     def overhead(self) -> float:
-        """The share of the run's time that was ours; NaN before the first step."""
-        own = self.elapsed - self.spent
-        return self.spent / own if own > 0 else math.nan
+        """The share of the run's time that was ours; NaN before the second step."""
+        rest = self.elapsed - self.spent
+        return self.spent / rest if rest > 0 else math.nan
 
     def interval(self, step: int) -> int:
         """How many steps after `step` to look next."""
@@ -57,9 +70,9 @@ class Pace:
         early = [s - step for s in EARLY if s > step]
         if early:
             return early[0]
-        typical = (self.elapsed - self.spent) / max(1, self.steps)
-        room = self.budget * typical - SAFETY * self.each  # what a step leaves for looks
+        rest = max(self.elapsed - self.spent, 0.0)
+        room = self.budget * rest / max(1, self.steps) - SAFETY * self.each  # what a step leaves for looks
         if room <= 0:
             return LONGEST
-        debt = SAFETY * (self.spent + self.look) - self.budget * (self.elapsed - self.spent)
-        return max(1, min(LONGEST, math.ceil(max(debt, SAFETY * self.look) / room)))
+        debt = SAFETY * (self.spent + self.cost) - self.budget * rest
+        return max(1, min(LONGEST, math.ceil(max(debt, SAFETY * self.cost) / room)))

@@ -93,6 +93,7 @@ class History:
     looks: list[NDArray[np.float64]] = field(default_factory=list)
     look_steps: list[int] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    table: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 9)))  # the rows, as an array
     ceiling: float = math.nan  # the norm that clipping leaves
     profiles: dict[str, tuple[str, Profile]] = field(
         default_factory=dict
@@ -110,7 +111,9 @@ class History:
             elif self.ceiling == self.ceiling and norm == norm:
                 row["clipped"] = float(abs(norm / self.ceiling - 1) < 2e-3)
             self.rows.append(row)
-        del self.rows[:-STEPS]
+        if len(self.rows) > 2 * STEPS:
+            del self.rows[:-STEPS]
+            self.table = self.table[:0]
 
     def add_look(self, step: int, values: NDArray[np.float64]) -> None:
         """Append a look."""
@@ -124,7 +127,7 @@ class History:
         """The looks as a Trace; the steps are its fact "history", an array for each column."""
         shape = (0, len(self.sites), len(LIVE))
         values = np.stack(self.looks) if self.looks else np.empty(shape)
-        columns = {k: np.array([r[k] for r in self.rows], np.float64) for k in (self.rows or [{}])[0]}
+        columns = self._columns()
         sites, values = self._with_time(values)
         return Trace(
             sites,
@@ -133,6 +136,15 @@ class History:
             {**facts, "steps": list(self.look_steps), "history": columns, "past": self.past, "live": True},
             (*LIVE, *TIMES),
         )
+
+    def _columns(self) -> dict[str, NDArray[np.float64]]:
+        """Every column of the last steps; only rows that are new are converted."""
+        names = list((self.rows or [{}])[0])
+        fresh = self.rows[len(self.table) :]
+        if fresh:
+            rows = np.array([[float(r[k]) for k in names] for r in fresh])
+            self.table = np.concatenate([self.table, rows]) if len(self.table) else rows
+        return {k: self.table[-STEPS:, i] for i, k in enumerate(names)}
 
     def _with_time(self, values: NDArray[np.float64]) -> tuple[tuple[Site, ...], NDArray[np.float64]]:
         """The sites, one for each time step of the profiles too, and values with the columns `TIMES`."""
@@ -191,6 +203,7 @@ class Watch:
         self._looking = self._closed = self._stepped_once = False
         self._stepped: set[int] = set()
         self._ours = 0.0
+        self._began = perf_counter()
         self._last = perf_counter()
         self._streaks: dict[str, int] = {}
         self._said: dict[str, tuple[int, int, Finding]] = {}
@@ -240,13 +253,13 @@ class Watch:
 
     def step(self, loss: Any = None) -> None:
         """Tell the loss of the step just made; without optimizers, this is what makes a step."""
-        started = perf_counter()
+        self._began = perf_counter()
         if not self.optimizers:
             self._norm = self._total(None)
             self._close_step()
         if self._row is not None and loss is not None:
             self._row.loss = loss.detach() if isinstance(loss, Tensor) else float(loss)
-        self._ours += perf_counter() - started
+        self._ours += perf_counter() - self._began
 
     def _loss_seen(self, module: nn.Module, args: Any, output: Any) -> None:
         if torch.is_grad_enabled() and isinstance(output, Tensor) and output.numel() == 1:
@@ -257,7 +270,7 @@ class Watch:
     # -- around an optimizer's step
 
     def _before(self, optimizer: Any) -> None:
-        started = perf_counter()
+        self._began = perf_counter()
         if id(optimizer) in self._stepped:  # not every optimizer steps every time
             self._close_step()
         only = (
@@ -277,7 +290,7 @@ class Watch:
         if isinstance(norm, float) and not math.isfinite(norm):
             self._nonfinite(optimizer)
         self.response.guard(optimizer)
-        self._ours += perf_counter() - started
+        self._ours += perf_counter() - self._began
 
     def _through_time(self) -> None:
         """Follow the gradient through the recurrent layers, while the weights are those it came through."""
@@ -295,26 +308,26 @@ class Watch:
         return float(norm) if norm.device.type == "cpu" and not self._parameters.sharded else norm
 
     def _after(self, optimizer: Any) -> None:
-        started = perf_counter()
+        self._began = perf_counter()
         self._stepped.add(id(optimizer))
         if len(self._stepped) >= len(self.optimizers):
             self._close_step()
-        self._ours += perf_counter() - started
+        self._ours += perf_counter() - self._began
 
     def _skipped(self, optimizer: Any) -> None:
         """The loss scaler left a step out: its gradients are not finite."""
-        started = perf_counter()
+        self._began = perf_counter()
         self._norm = self._total(None)
         self._close_step(skipped=True)
-        self._ours += perf_counter() - started
+        self._ours += perf_counter() - self._began
 
     def _measure(self) -> None:
         """The backward has ended, and nothing has been clipped yet."""
-        started = perf_counter()
+        self._began = perf_counter()
         if self._looking:
             self._squares = self._parameters.squares()
             self._scale = self._loss_scale()
-        self._ours += perf_counter() - started
+        self._ours += perf_counter() - self._began
 
     def _loss_scale(self) -> float:
         return float(self.scaler.get_scale()) if self.scaler is not None else 1.0
@@ -342,18 +355,14 @@ class Watch:
         self._prepare_next()
 
     def _time(self, looked: bool) -> None:
+        """The step ends here; what is ours from now on belongs to the next."""
         now = perf_counter()
-        ours = self._ours + self._eyes.seconds * looked
-        seconds, self._last, self._ours = now - self._last, now, 0.0
+        ours = self._ours + (now - self._began) + self._eyes.seconds * looked
+        seconds, self._last, self._ours, self._began = now - self._last, now, 0.0, now
         self._eyes.seconds = 0.0
-        if not self._stepped_once:
-            self._stepped_once = True  # the first step pays for imports, allocation and compilation
-            return
-        self.pace.step(ours, seconds)
-        if looked:
-            self.pace.looked(ours)
-        else:
-            self.pace.quiet(ours)
+        if self._stepped_once:
+            self.pace.step(ours, seconds, looked)
+        self._stepped_once = True  # the first step pays for imports, allocation and compilation
 
     def _rate(self) -> float:
         rate = self.optimizers[0].param_groups[0].get("lr", math.nan) if self.optimizers else math.nan

@@ -53,9 +53,22 @@ class Slot:
     row: int
     key: Key
     family: str
-    shape: tuple[int, int, int] = (1, 1, 1)
+    shape: tuple[int, ...] = (1, 1, 1)
     numel: int = 1
     low: bool = False  # float16
+    came: bool = False  # a gradient, in this look
+
+    def place(self, buffer: Tensor) -> Tensor:
+        """The part of a buffer (sites, SAMPLES, POSITIONS, UNITS) that this site fills, in its own shape."""
+        own = buffer[self.row]
+        if len(self.shape) == 4:
+            own = own.view(own.shape[0], 2, -1, own.shape[-1])
+        return own[tuple(slice(n) for n in self.shape)]
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Samples, positions and units looked at."""
+        return self.shape[0], math.prod(self.shape[1:-1]), self.shape[-1]
 
 
 @dataclass
@@ -286,17 +299,18 @@ class Eyes(TorchFunctionMode):
         if part is None:
             return
         ahead, _ = self._buffers(made)
-        slot.shape, slot.numel = (part.shape[0], part.shape[1], part.shape[2]), made.numel()
+        slot.shape, slot.numel = tuple(part.shape), made.numel()
         slot.low = made.dtype == torch.float16
-        ahead[slot.row, : part.shape[0], : part.shape[1], : part.shape[2]] = part
+        slot.place(ahead).copy_(part)
         if made.requires_grad:
             made.register_hook(lambda g: self._look_back(slot, g))  # type: ignore[no-untyped-call]
 
     def _look_back(self, slot: Slot, gradient: Tensor) -> None:
         started = perf_counter()
         part = thin(gradient.detach(), self._batch)
-        if part is not None and self._back is not None:
-            self._back[slot.row, : part.shape[0], : part.shape[1], : part.shape[2]] = part
+        if part is not None and self._back is not None and tuple(part.shape) == slot.shape:
+            slot.place(self._back).copy_(part)
+            slot.came = True
         self.seconds += perf_counter() - started
 
     def _buffers(self, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -304,7 +318,9 @@ class Eyes(TorchFunctionMode):
             assert self.chart is not None
             shape = (len(self.chart.slots), SAMPLES, POSITIONS, UNITS)
             self._ahead = torch.zeros(shape, dtype=torch.float32, device=like.device)
-            self._back = torch.full_like(self._ahead, math.nan)
+            self._back = torch.zeros_like(self._ahead)
+            for slot in self.chart.slots.values():
+                slot.came = False
         return self._ahead, self._back
 
     def _attend(self, path: str, kind: str, args: Any, kwargs: Any, result: Tensor) -> None:
@@ -358,13 +374,14 @@ class Eyes(TorchFunctionMode):
             return None
         slots = list(self.chart.slots.values())
         device = self._ahead.device
-        sizes = torch.tensor([(*s.shape, s.numel, s.low) for s in slots], dtype=torch.float64).to(device)
+        facts = [(*s.sizes, s.numel, s.low, s.came) for s in slots]
+        sizes = torch.tensor(facts, dtype=torch.float64).to(device)
         found = torch.full((len(slots), len(SEEN)), math.nan, dtype=torch.float64, device=device)
-        ahead, back = self._ahead.double(), self._back.double()
+        ahead, back = self._ahead.flatten(2), self._back.flatten(1)
         found[:, :4] = _forward(ahead, sizes)
-        found[:, 4:7] = _backward(back, sizes)
-        found[:, 7] = self._dead(ahead, slots)
-        found[:, 8] = _saturated(ahead, sizes, slots)
+        found[:, 4:7] = _backward(back, sizes, any(s.low for s in slots))
+        found[:, 7] = self._dead(self._ahead, slots)
+        found[:, 8] = _saturated(ahead.flatten(1), sizes, slots)
         for row, pair in self._attention.items():
             found[row, 9:] = pair.to(device)
         return found
@@ -373,9 +390,9 @@ class Eyes(TorchFunctionMode):
         """Share of a rectifier's units that were silent in the last `SILENT` looks."""
         if self._quiet is None or self._quiet.device != ahead.device:
             self._quiet = torch.zeros(len(slots), UNITS, device=ahead.device)
-        silent = (ahead == 0).all(2).all(1)
+        silent = ~ahead.any(2).any(1)
         self._quiet = torch.where(silent, self._quiet + 1, 0)
-        units = torch.tensor([s.shape[2] for s in slots], device=ahead.device)
+        units = torch.tensor([s.sizes[2] for s in slots], device=ahead.device)
         inside = torch.arange(UNITS, device=ahead.device)[None] < units[:, None]
         share = ((self._quiet >= SILENT) & inside).sum(1).double() / units
         able = torch.tensor([_rectifies(s.key[1]) for s in slots], device=ahead.device)
@@ -383,22 +400,28 @@ class Eyes(TorchFunctionMode):
 
 
 def thin(x: Tensor, batch: int | None) -> Tensor | None:
-    """At most (SAMPLES, POSITIONS, UNITS) evenly spaced elements of an activation; a view where it can be."""
+    """At most (SAMPLES, POSITIONS, UNITS) evenly spaced elements of an activation, as a view.
+
+    Images have their positions in two dimensions, so theirs has four: (SAMPLES, 2, POSITIONS / 2, UNITS).
+    """
     if x.ndim == 0 or x.numel() == 0 or x.layout != torch.strided:
         return None
-    if batch and x.ndim > 1 and x.shape[0] != batch and x.shape[1] == batch:
-        x = x.transpose(0, 1)
+    size, stride = list(x.shape), list(x.stride())
+    if batch and x.ndim > 1 and size[0] != batch and size[1] == batch:
+        size[:2], stride[:2] = size[1::-1], stride[1::-1]
     if x.ndim == 1:
-        return x[:: _every(x.shape[0], SAMPLES)][:SAMPLES, None, None]
-    x = x[:: _every(x.shape[0], SAMPLES)][:SAMPLES]
-    if x.ndim == 2:
-        return x[:, None, :: _every(x.shape[1], UNITS)][..., :UNITS]
-    if x.ndim == 3:
-        x = x[:, :: _every(x.shape[1], POSITIONS), :: _every(x.shape[2], UNITS)]
-        return x[:, :POSITIONS, :UNITS]
-    x = x[:, :: _every(x.shape[1], UNITS)][:, :UNITS].flatten(3)  # images: B, C, H, W...
-    x = x[:, :, :: _every(x.shape[2], 2), :: _every(x.shape[3], POSITIONS // 2)]
-    return x[:, :, :2, : POSITIONS // 2].flatten(2).transpose(1, 2)
+        order, most = [0], [SAMPLES]
+    elif x.ndim == 2:
+        order, most = [0, 1], [SAMPLES, UNITS]
+    elif x.ndim == 3:
+        order, most = [0, 1, 2], [SAMPLES, POSITIONS, UNITS]
+    else:  # images: B, C, H, W...
+        order, most = [0, 2, 3, 1], [SAMPLES, 2, POSITIONS // 2, UNITS]
+    kept = [min(size[d], m) for d, m in zip(order, most, strict=True)]
+    steps = [stride[d] * max(1, size[d] // m) for d, m in zip(order, most, strict=True)]
+    if len(kept) < 3:  # samples, one position, units
+        kept, steps = [kept[0], 1, *(kept[1:] or [1])], [steps[0], 0, *(steps[1:] or [0])]
+    return x.as_strided(kept, steps, x.storage_offset())
 
 
 def _few(value: Any, dim: int) -> Any:
@@ -454,43 +477,51 @@ def _rectifies(kind: str) -> bool:
 
 
 def _forward(x: Tensor, sizes: Tensor) -> Tensor:
-    """forward_rms, spread, cosine and forward_nonfinite of each site, shape (sites, 4)."""
+    """forward_rms, spread, cosine, forward_nonfinite of each site, (sites, 4); x is (sites, B, features)."""
     count, samples = sizes[:, :3].prod(1), sizes[:, 0]
-    bad = ~x.isfinite()
-    share = bad.flatten(1).sum(1) / count
-    flat = torch.where(bad, 0.0, x).flatten(2)
-    squares = flat.square().sum((1, 2))
-    mean = flat.sum(1) / samples[:, None]
-    spread = ((squares - samples * mean.square().sum(1)).clamp_min(0) / squares).sqrt()
-    units = flat / flat.norm(dim=2, keepdim=True).clamp_min(1e-300)
-    cosine = (units.sum(1).square().sum(1) - samples) / (samples * (samples - 1))
-    return torch.stack([(squares / count).sqrt(), spread, cosine, share], 1)
+    largest = x.abs().amax((1, 2))
+    bad = torch.zeros_like(count)
+    if not bool(largest.isfinite().all()) if x.device.type == "cpu" else True:
+        bad = (~x.isfinite()).sum((1, 2)) / count
+        x = torch.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+        largest = x.abs().amax((1, 2))
+    unit = x / torch.where(largest > 0, largest, 1.0)[:, None, None]  # nothing over- or underflows in float32
+    lengths = unit.square().sum(2).double()  # of each sample
+    squares = lengths.sum(1)
+    mean = unit.sum(1) / samples[:, None].float()
+    spread = ((squares - samples * mean.square().sum(1).double()).clamp_min(0) / squares).sqrt()
+    directions = torch.einsum("sbf,sb->sf", unit, lengths.clamp_min(1e-300).rsqrt().float())
+    cosine = (directions.square().sum(1).double() - samples) / (samples * (samples - 1))
+    return torch.stack([(squares / count).sqrt() * largest, spread, cosine, bad], 1)
 
 
-def _backward(g: Tensor, sizes: Tensor) -> Tensor:
+def _backward(g: Tensor, sizes: Tensor, any_low: bool) -> Tensor:
     """backward_log, backward_zero and flushed of each site, shape (sites, 3); NaN where none came."""
     count = sizes[:, :3].prod(1)
-    inside = (
-        (torch.arange(SAMPLES, device=g.device)[None, :, None, None] < sizes[:, 0, None, None, None])
-        & (torch.arange(POSITIONS, device=g.device)[None, None, :, None] < sizes[:, 1, None, None, None])
-        & (torch.arange(UNITS, device=g.device)[None, None, None, :] < sizes[:, 2, None, None, None])
-    )
-    g = torch.where(inside, g, 0.0)
-    logs = 0.5 * (g.square().sum((1, 2, 3)) * sizes[:, 3] / count).log()
-    zeros = ((g == 0) & inside).sum((1, 2, 3)) / count
-    tiny = ((g != 0) & (g.abs() < SMALLEST)).sum((1, 2, 3)) / (g != 0).sum((1, 2, 3)).clamp_min(1)
-    tiny = torch.where(zeros == 1, 1.0, tiny)
-    return torch.stack([logs, zeros, torch.where(sizes[:, 4] > 0, tiny, math.nan)], 1)
+    size = g.abs()
+    largest = size.amax(1)
+    unit = g / torch.where(largest > 0, largest, 1.0)[:, None]
+    logs = largest.double().log() + 0.5 * (unit.square().sum(1).double() * sizes[:, 3] / count).log()
+    something = size.count_nonzero(1).double()
+    zeros = 1 - something / count
+    low = sizes[:, 4] > 0
+    tiny = torch.full_like(logs, math.nan)
+    if any_low:
+        tiny = ((g != 0) & (size < SMALLEST)).sum(1) / something.clamp_min(1)
+        tiny = torch.where(low, torch.where(something == 0, 1.0, tiny), math.nan)
+    return torch.where(sizes[:, 5:6] > 0, torch.stack([logs, zeros, tiny], 1), math.nan)
 
 
 def _saturated(x: Tensor, sizes: Tensor, slots: Sequence[Slot]) -> Tensor:
-    """Share of elements in the flat regions of a squashing function."""
-    edge = torch.tensor([FLAT.get(s.key[1], math.inf) for s in slots], device=x.device)
-    centre = torch.tensor([CENTRE.get(s.key[1], 0.0) for s in slots], device=x.device)
-    inside = x != 0
-    flat = ((x - centre[:, None, None, None]).abs() >= edge[:, None, None, None]) & inside
-    share = flat.flatten(1).sum(1) / sizes[:, :3].prod(1)
-    return torch.where(edge.isfinite(), share, math.nan)
+    """Share of elements in the flat regions of a squashing function; x (sites, elements)."""
+    found = torch.full_like(sizes[:, 0], math.nan)
+    rows = [i for i, s in enumerate(slots) if s.key[1] in FLAT]
+    if rows:
+        edge = torch.tensor([FLAT[slots[i].key[1]] for i in rows], device=x.device)[:, None]
+        centre = torch.tensor([CENTRE.get(slots[i].key[1], 0.0) for i in rows], device=x.device)[:, None]
+        flat = ((x[rows] - centre).abs() >= edge) & (x[rows] != 0)
+        found[rows] = flat.sum(1) / sizes[rows, :3].prod(1)
+    return found
 
 
 def _some_logits(kind: str, args: Any, kwargs: Any) -> Tensor | None:
