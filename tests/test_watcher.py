@@ -352,6 +352,24 @@ def test_without_an_optimizer_the_loop_tells_its_steps() -> None:
     assert np.isfinite(_history.steps(watch.diagnosis().trace, "loss")).any()
 
 
+def test_an_optimizer_that_makes_its_gradients_itself_is_no_fault() -> None:
+    model = plain_net(2)
+    optimizer = torch.optim.LBFGS(model.parameters(), 0.1, max_iter=3)
+    x, y = torch.randn(8, 8), torch.randint(0, 4, (8,))
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    with unvanish.watch(model, optimizer, every=1, on_finding="silent") as watch:
+        for _ in range(4):
+            optimizer.step(closure)
+    assert watch.steps == 4 and watch.healthy
+    assert all(math.isfinite(r["norm_log"]) for r in watch._history.rows)
+
+
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointed_blocks_are_watched(reentrant: bool) -> None:
     class Blocks(nn.Module):

@@ -193,7 +193,8 @@ class Watch:
         self._history = History()
         self._chosen, self._settings = chosen, settings
         self._ranks = _ranks()
-        self._step = 0 if store is None else (-1 if store.last_step() is None else store.last_step() or 0) + 1
+        last = None if store is None else store.last_step()
+        self._step = 0 if last is None else last + 1
         self._first_step = self._step
         self._next = self._step
         self._pending: list[Row] = []
@@ -301,15 +302,17 @@ class Watch:
                 self.store.profile(self._step, name, profile.state_log)
 
     def _total(self, only: set[int] | None) -> Any:
-        """The gradients' norm: a float on the CPU, a tensor on a device."""
+        """The gradients' norm: a float on the CPU, a tensor on a device; 0 where there is no gradient."""
         norm = self._parameters.total(only)
         if norm is None:
-            return math.nan
+            return 0.0
         return float(norm) if norm.device.type == "cpu" and not self._parameters.sharded else norm
 
     def _after(self, optimizer: Any) -> None:
         self._began = perf_counter()
         self._stepped.add(id(optimizer))
+        if isinstance(self._norm, float) and self._norm == 0:  # LBFGS makes its gradients within its step
+            self._norm = self._total(None)
         if len(self._stepped) >= len(self.optimizers):
             self._close_step()
         self._ours += perf_counter() - self._began
