@@ -57,6 +57,17 @@ def rise(loss: Floats, place: int) -> float:
     return (float(np.median(after)) - level) / scatter
 
 
+def falls(loss: Floats, least: int = 20) -> bool:
+    """Whether the loss fell from the first third to the last; True where too few are known to deny it."""
+    known = loss[np.isfinite(loss)]
+    if len(known) < least:
+        return len(known) > 0
+    third = len(known) // 3
+    first, last = known[:third], known[-third:]
+    scatter = 1.4826 * float(np.median(np.abs(first - np.median(first))))
+    return bool(np.median(last) < np.median(first) - max(1e-3 * abs(np.median(first)), 0.5 * scatter))
+
+
 def training_case(**training: Any) -> dict[str, Any]:
     """The options of a case that is watched while it trains, for so many steps; see `watcher.rehearse`."""
     return {"training": training}

@@ -52,7 +52,7 @@ def check(trace: Trace, *, limit: float = 1e-6) -> Iterable[Finding]:
     if len(rows) < LEAST or len(taken) < SPAN:
         raise NotApplicable(f"fewer than {LEAST} looks at a step, or {SPAN} steps")
     largest = math.exp(float(np.nanmax(logs[rows])))
-    if not largest < limit or _falls(_history.steps(trace, "loss")) or _converged(trace):
+    if not largest < limit or _history.falls(_history.steps(trace, "loss")) or _converged(trace):
         return []
     rate = _history.steps(trace, "lr")
     cause = f"no step changes any weight by more than {largest:.1e} of it, and the loss does not fall"
@@ -72,16 +72,6 @@ def check(trace: Trace, *, limit: float = 1e-6) -> Iterable[Finding]:
     return [
         Finding("OPT002", "step-too-small", "warning", cause, sites, evidence, remedies, "vanishing", 3.0)
     ]
-
-
-def _falls(loss: Any) -> bool:
-    known = loss[np.isfinite(loss)]
-    if len(known) < SPAN:
-        return len(known) > 0  # too few to say that it does not
-    third = len(known) // 3
-    first, last = known[:third], known[-third:]
-    scatter = 1.4826 * float(np.median(np.abs(first - np.median(first))))
-    return bool(np.median(last) < np.median(first) - max(1e-3 * abs(np.median(first)), 0.5 * scatter))
 
 
 def _converged(trace: Trace) -> bool:

@@ -37,7 +37,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from unvanish.ledger import DECADE
-from unvanish.rules import _time
+from unvanish.rules import _history, _time
 from unvanish.types import Case, Evidence, Finding, Remedy, Severity, Trace
 
 NEEDS = ("step", "time")
@@ -71,6 +71,8 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
         Remedy("attention", targets, "a direct path from every step", "advice"),
     )
     severity: Severity = "error" if -worst.ratio > 2 * limit else "warning"
+    if trace.facts.get("live") and _history.falls(_history.steps(trace, "loss")):
+        severity = "note"  # it learns without the far past
     return [
         Finding(
             "REC001",
