@@ -105,3 +105,15 @@ def test_alike_tokens_are_seen() -> None:
     x = torch.randn(3, 1, 16).expand(3, 7, 16) + 1e-3 * torch.randn(3, 7, 16)
     net = nn.Sequential(nn.LayerNorm(16), Net(fused))
     assert measured(net, x)["token_cosine"] > 0.999
+
+
+@pytest.mark.parametrize(("tokens", "because"), [(4, "dead"), (1, "operation")])
+@pytest.mark.parametrize("attend", [fused, by_einsum])
+def test_equal_tokens_starve_the_queries_but_one_token_is_a_flat_operation(
+    attend: Attend, tokens: int, because: str
+) -> None:
+    """Four equal tokens: every weight is 1/4 and dL/dq is zero to the last bit; one token: by definition."""
+    x = torch.randn(3, 1, 16, generator=torch.Generator().manual_seed(1)).expand(-1, tokens, -1)
+    trace = record(Net(attend), x, lambda o: o.square().mean())
+    stopped = {s.facts["kills_because"] for s in trace.sites if s.facts.get("kills")}
+    assert stopped == {because}
