@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -84,6 +85,7 @@ def nodes(
     places: dict[int, int] = {}
     rows: list[Measured] = []
     names: dict[str, int] = {}
+    numbered = {node: k for k, node in enumerate(chains[0].sites)} if chains else {}
     for owner, node in sorted(wanted, key=lambda pair: _order(*pair)):
         path, kind = _named(owner)
         again = names[path] = names.get(path, -1) + 1
@@ -91,7 +93,7 @@ def nodes(
         if node is not None and flow is not None:
             stats |= _backward(node, flow)
         if node is not None and chains:
-            facts |= _place(node, chains[0])
+            facts |= _place(node, chains[0], numbered)
         if (
             isinstance(owner, Operation)
             and owner.family == "attention"
@@ -184,12 +186,12 @@ def _backward(node: int, flow: Flow) -> dict[str, float]:
     return found
 
 
-def _place(node: int, main: Chain) -> dict[str, Any]:
+def _place(node: int, main: Chain, numbered: Mapping[int, int]) -> dict[str, Any]:
     """Where on, or between, the cuts of the main axis a node lies."""
-    if node not in main.sites:
-        above = [k for k, i in enumerate(main.sites) if i < node]
-        return {"cut": False, "segment": above[-1] if above and above[-1] < len(main.rows) else None}
-    k = main.sites.index(node)
+    k = numbered.get(node)
+    if k is None:
+        above = bisect_left(main.sites, node) - 1
+        return {"cut": False, "segment": above if 0 <= above < len(main.rows) else None}
     facts: dict[str, Any] = {"cut": True, "segment": k}
     if k < len(main.rows):
         facts |= _row(main.rows[k])
@@ -220,7 +222,7 @@ def _row(row: Row) -> dict[str, Any]:
 def _faults(
     owner: Operation | Turn, watched: Forward, stops: Sequence[Stop], broken: Sequence[Operation | Turn]
 ) -> dict[str, Any]:
-    first = next((o for o in watched.operations if o.facts.get("made_nonfinite")), None)
+    first = watched.first_broken
     facts: dict[str, Any] = {}
     own = [s for s in stops if s.owner is owner]
     if own:
