@@ -1,7 +1,7 @@
 """Healthy published architectures at their published initialisation: `unvanish.check` must not warn of any.
 
-Run it with `python -m benchmarks.zoo`, or `--only NAME`; `--timm` takes timm's architectures instead, where timm
-can be imported. The exit status is 1 if there is a warning or a crash.
+Run it with `python -m benchmarks.zoo`, or `--only NAME`; `--timm` takes timm's architectures instead, where
+timm can be imported. The exit status is 1 if there is a warning or a crash.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ def main() -> int:
     """Examine, print, and say whether all were found healthy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", metavar="NAME", help="architectures whose name contains this")
-    parser.add_argument("--timm", action="store_true", help="the architectures of timm, which must be installed")
+    parser.add_argument("--timm", action="store_true", help="those of timm, which must be installed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--forecast", action="store_true", help="from theory, without a measurement")
     parser.add_argument("--out", type=Path, metavar="results.json")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     if options.timm and not vision.importable():
-        parser.error("--timm needs timm, which cannot be imported here; pip install timm (and torchvision for it)")
+        parser.error("--timm needs timm, which is not installed here; pip install timm torchvision")
     named = vision.builders() if options.timm else all_of_them()
     chosen = {n: b for n, b in named.items() if not options.only or options.only.lower() in n.lower()}
     if not chosen:

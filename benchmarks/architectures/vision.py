@@ -1,4 +1,4 @@
-"""Published vision architectures from timm, at their own initialisation; timm is imported only when asked for.
+"""Published vision architectures from timm, at their own initialisation; timm is imported only when asked.
 
 Notable: the smallest published size of each family, ten classes, random weights, four random images. An input
 is as small as the architecture takes it: 64 x 64, or the size its windows and position tables are made for.

@@ -246,9 +246,13 @@ class Forward(TorchFunctionMode):
         self._read_sizes(operation, result)
 
     def _weight_stats(self, weight: Tensor, outputs: int) -> dict[str, float]:
-        name = self.named.get(id(weight), "")
-        same = name in self.norms and self.versions[name] == weight._version
-        return weight_stats(weight, outputs, self.norms[name] if same else None)
+        return weight_stats(weight, outputs, self._norm_of(weight))
+
+    def _norm_of(self, tensor: Tensor) -> float | None:
+        """The norm of a parameter that was not written to since it was measured."""
+        name = self.named.get(id(tensor), "")
+        same = name in self.norms and self.versions[name] == tensor._version
+        return self.norms[name] if same else None
 
     def _read_attention(self, operation: Operation, args: Any, kwargs: Any, result: Tensor) -> None:
         _read_attention(operation, args, kwargs, result)

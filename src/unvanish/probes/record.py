@@ -9,13 +9,24 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unvanish.probes import attention, calls, families, faults, parameters, precision, recurrence, sites, slopes
+from unvanish.probes import (
+    attention,
+    calls,
+    families,
+    faults,
+    parameters,
+    precision,
+    recurrence,
+    sites,
+    slopes,
+)
 from unvanish.probes.backward import Backward, Flow
 from unvanish.probes.chain import Chain, chain
 from unvanish.probes.errors import CheckError, ModelCrash
@@ -23,21 +34,29 @@ from unvanish.probes.forward import Forward, Operation
 from unvanish.probes.graph import Graph, Node, walk
 from unvanish.probes.intact import in_the_open, intact, unwrapped
 from unvanish.probes.measures import finite, norms
+from unvanish.probes.tape import Taped
+from unvanish.theory.beside import Beside, Sketch
 from unvanish.types import Trace
 
 
 def record(
-    model: nn.Module, batch: Any, loss: Callable[..., Any] | None = None, *, optimizer: Any = None
+    model: nn.Module,
+    batch: Any,
+    loss: Callable[..., Any] | None = None,
+    *,
+    optimizer: Any = None,
+    theory: bool = False,
 ) -> Trace:
     """Measure one batch; the model and the process are bit-identical afterwards.
 
     `batch` is a tensor, an (x, y) pair, or a dict passed as keywords; `loss` is called as loss(output, y) or
-    loss(output). CheckError where these do not fit together, ModelCrash where the model or the loss raises.
+    loss(output). `theory`: lay beside it what was to be expected. CheckError where these do not fit together,
+    ModelCrash where the model or the loss raises.
     """
     bare = _checked(model)
     with warnings.catch_warnings(), intact(bare), in_the_open():
         warnings.simplefilter("ignore")
-        return Examination(bare, batch, loss, optimizer).trace()
+        return Examination(bare, batch, loss, optimizer, theory).trace()
 
 
 def _checked(model: Any) -> nn.Module:
@@ -68,8 +87,9 @@ def _checked(model: Any) -> nn.Module:
 class Examination:
     """The steps of one examination, in order; `trace` runs them."""
 
-    def __init__(self, model: nn.Module, batch: Any, loss: Any, optimizer: Any) -> None:
+    def __init__(self, model: nn.Module, batch: Any, loss: Any, optimizer: Any, theory: bool = False) -> None:
         self.model, self.batch, self.loss, self.optimizer = model, batch, loss, optimizer
+        self.theory = theory
         self.parameters = dict(model.named_parameters())
         self.norms = dict(zip(self.parameters, norms(list(self.parameters.values())), strict=True))
         self.call, self.watched, self.value = self._forward()
@@ -107,7 +127,11 @@ class Examination:
 
     def _attempt(self, gradients: bool, check_finite: bool) -> tuple[calls.Call, Forward, Tensor]:
         call = calls.prepare(self.batch, self.loss, gradients=gradients)
-        watched = Forward(self.model, call.batch_size, self.parameters, self.norms)
+        watched = (
+            Taped(self.model, self.model, call, self.norms)
+            if self.theory
+            else Forward(self.model, call.batch_size, self.parameters, self.norms)
+        )
         watched.check_finite = check_finite
         with watched.watching():
             try:
@@ -264,7 +288,7 @@ class Examination:
     def _assembled(self) -> Trace:
         rows = sites.inputs(self.call, self.flow)
         chains = self.chains[:4] if self.graph else []
-        nodes, axes = sites.nodes(
+        nodes, axes, places = sites.nodes(
             self.call, self.watched, self.graph, self.flow, chains, self.stops, self.broken
         )
         rows += nodes
@@ -274,7 +298,23 @@ class Examination:
         rows += parameters.read(
             self.model, self.watched, self.graph, self.flow, self.optimizer, structural, self.norms
         )
-        return sites.assemble(rows, axes, self._facts())
+        found = sites.assemble(rows, axes, self._facts())
+        if not isinstance(self.watched, Taped) or found.depth() is None:
+            return found
+        beside = Beside(found, self._sketch(self.watched, places))
+        return replace(found, facts={**found.facts, "theory": beside})
+
+    def _sketch(self, watched: Taped, places: Mapping[int, int]) -> Sketch:
+        """The program that was run, and the tensors of the operations and inputs that have a site."""
+        numbers: dict[Any, list[int]] = {}
+        for (node, _), number in watched.numbers.items():
+            numbers.setdefault(node, []).append(number)
+        nodes = self.graph.nodes if self.graph else ()
+        tensors = {site: tuple(numbers.get(nodes[node], ())) for node, site in places.items()}
+        for site, name in enumerate(self.call.originals):  # the first rows of the trace
+            if name in watched.named_inputs:
+                tensors[site] = (watched.named_inputs[name],)
+        return Sketch(watched.program(self.output), tensors)
 
     def _facts(self) -> dict[str, Any]:
         some = next(iter(self.parameters.values()))

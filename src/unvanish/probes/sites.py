@@ -44,7 +44,7 @@ def assemble(rows: Sequence[Measured], axes: Iterable[Axis], facts: Mapping[str,
 
 def partial(watched: Forward, call: Call, crash: str) -> Trace:
     """What was measured up to a crash: forward statistics only."""
-    found, _ = nodes(call, watched)
+    found = nodes(call, watched)[0]
     return assemble(inputs(call, None) + found, (), {"crash": crash, "batch_size": call.batch_size})
 
 
@@ -78,8 +78,11 @@ def nodes(
     chains: Sequence[Chain] = (),
     stops: Sequence[Stop] = (),
     broken: Sequence[Operation | Turn] = (),
-) -> tuple[list[Measured], list[Axis]]:
-    """Sites of the operations that matter, and of the cuts; they follow the inputs in the trace."""
+) -> tuple[list[Measured], list[Axis], dict[int, int]]:
+    """Sites of the operations that matter, and of the cuts; they follow the inputs in the trace.
+
+    Last, the index of the site that stands for each node of the graph.
+    """
     leaves = {name: place for place, name in enumerate(call.originals)}
     wanted = _wanted(watched, graph, chains, stops, broken, leaves)
     places: dict[int, int] = {}
@@ -107,7 +110,7 @@ def nodes(
         rows.append((Site(path, kind, again, "node", facts), stats))
     _mark_output(rows, watched)
     rows += _modules(watched, graph, flow, {site.path for site, _ in rows})
-    return rows, [Axis(c.name, "depth", _axis(c, places, leaves)) for c in chains]
+    return rows, [Axis(c.name, "depth", _axis(c, places, leaves)) for c in chains], places
 
 
 def _modules(watched: Forward, graph: Graph | None, flow: Flow | None, known: set[str]) -> list[Measured]:
