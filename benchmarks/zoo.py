@@ -1,7 +1,7 @@
 """Healthy published architectures at their published initialisation: `unvanish.check` must not warn of any.
 
-Run it with `python -m benchmarks.zoo`, or `--only NAME`; the exit status is 1 if there is a warning or a
-crash.
+Run it with `python -m benchmarks.zoo`, or `--only NAME`; `--timm` takes timm's architectures instead, where
+timm can be imported. The exit status is 1 if there is a warning or a crash.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import unvanish
-from benchmarks.architectures import Builder, all_of_them
+from benchmarks.architectures import Builder, all_of_them, vision
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,22 @@ def main() -> int:
     """Examine, print, and say whether all were found healthy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", metavar="NAME", help="architectures whose name contains this")
+    parser.add_argument("--timm", action="store_true", help="those of timm, which must be installed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--forecast", action="store_true", help="from theory, without a measurement")
     parser.add_argument("--out", type=Path, metavar="results.json")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    chosen = {n: b for n, b in all_of_them().items() if not options.only or options.only.lower() in n.lower()}
+    if options.timm and not vision.importable():
+        parser.error("--timm needs timm, which is not installed here; pip install timm torchvision")
+    named = vision.builders() if options.timm else all_of_them()
+    chosen = {n: b for n, b in named.items() if not options.only or options.only.lower() in n.lower()}
     if not chosen:
         parser.error(f"no architecture is called {options.only!r}")
-    results = [examine(name, build, options.seed, options.forecast) for name, build in chosen.items()]
     console = Console()
+    results = []
+    for name, build in track(chosen.items(), "examining", console=Console(stderr=True)):
+        results.append(examine(name, build, options.seed, options.forecast))
     console.print(table(results))
     for r in results:
         if r.why:

@@ -60,11 +60,7 @@ def check(
         raise CheckError(
             f"optimizer is a {type(optimizer).__name__}, not a torch optimizer; pass the optimizer itself"
         )
-    trace = record(model, batch, loss, optimizer=optimizer)
-    if theory:
-        from unvanish.prediction import beside
-
-        trace = replace(trace, facts={**trace.facts, "theory": beside(trace, model, batch)})
+    trace = record(model, batch, loss, optimizer=optimizer, theory=theory)
     rounds = visit(trace, chosen, checked)
     findings = folded(ranked(rounds.findings))
     if confirm and findings:

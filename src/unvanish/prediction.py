@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from unvanish import config
 from unvanish.doctor import folded, ranked, visit
-from unvanish.ledger import ledger
 from unvanish.probes import sites
 from unvanish.probes.backward import Flow
 from unvanish.probes.errors import CheckError, ModelCrash
@@ -57,7 +56,6 @@ def _noise(batch: Any) -> Any:
     return batch
 
 
-APART = 0.5  # decades in one row
 BY_NUMBERS = ("ACT003", "GRF", "INI003", "INP", "NUM", "OPT", "OUT", "PRC")  # rules no theory can judge
 
 
@@ -124,47 +122,6 @@ def predicted(
     return Assembly(model, drawn, said).trace()
 
 
-def beside(measured: Trace, model: nn.Module, batch: Any) -> dict[str, Any]:
-    """The predicted total beside the measured one, in decades, and the rows of the ledger where they part.
-
-    {} where there is no depth axis, or theory does not reach. "apart": up to three (row, predicted, measured)
-    that differ by more than the width allows and by half a decade.
-    """
-    axis = measured.depth()
-    sizes = [s for i in measured.where("input", floating=True) if (s := _size(measured, i)) is not None]
-    if axis is None or not sizes:
-        return {}
-    try:
-        said = predicted(model, batch, power=sizes[0][0], likeness=sizes[0][1], hollow=False)
-    except (CheckError, ModelCrash, RuntimeError, ValueError, NotImplementedError):
-        return {}
-    theirs, ours = ledger(said), ledger(measured)
-    if theirs is None or ours is None or not math.isfinite(ours.total):
-        return {}
-    known = {(row.path, row.kind): row.decades for row in theirs.leaves()}
-    both = [
-        (row.path, known[row.path, row.kind], row.decades)
-        for row in ours.leaves()
-        if math.isfinite(known.get((row.path, row.kind), math.nan))
-    ]
-    if len(both) < 2 or 2 * len(both) < len(axis.sites):
-        return {}
-    apart = sorted((r for r in both if abs(r[1] - r[2]) > APART), key=lambda r: -abs(r[1] - r[2]))
-    return {
-        "predicted": sum(p for _, p, _ in both),
-        "measured": sum(m for _, _, m in both),
-        "apart": tuple(apart[:3]),
-    }
-
-
-def _size(trace: Trace, site: int) -> tuple[float, float] | None:
-    """Mean square and likeness of an input, None where it has none."""
-    rms, cosine = trace.value(site, "forward_rms"), trace.value(site, "cosine")
-    if not (math.isfinite(rms) and rms > 0):
-        return None
-    return rms**2, cosine if math.isfinite(cosine) else 0.0
-
-
 @dataclass(frozen=True)
 class Assembly:
     """An outline and a prediction, put together to a Trace."""
@@ -186,7 +143,7 @@ class Assembly:
         rows: list[Any] = sites.inputs(drawn.call, flow)
         for site, stats in rows:
             self._assume(site, stats)
-        nodes, found = sites.nodes(drawn.call, drawn.watched, drawn.graph, flow, axes)
+        nodes, found, _ = sites.nodes(drawn.call, drawn.watched, drawn.graph, flow, axes)
         rows += nodes + sites.steps(self._memories()) + [_end()]
         return sites.assemble(rows, found, self._facts())
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from unvanish.probes.graph import Graph
-from unvanish.probes.measures import log_norm
+from unvanish.probes.measures import log_norm, log_of, norms
 
 LN2 = math.log(2.0)
 COMFORT = {torch.float16: 4, torch.bfloat16: 60, torch.float32: 60, torch.float64: 500}
@@ -80,10 +80,13 @@ class Backward:
                 handle.remove()
         self.flow.gradients = dict(zip(leaves, found, strict=True))
         self.flow.exponents = {name: self._leaf_exponent(leaf) for name, leaf in leaves.items()}
-        for name, gradient in self.flow.gradients.items():
-            if gradient is not None:
-                dense = gradient.coalesce().values() if gradient.is_sparse else gradient
-                self.flow.logs[name] = log_norm(dense) - self.flow.exponents[name] * LN2
+        dense = {
+            name: gradient.coalesce().values() if gradient.is_sparse else gradient
+            for name, gradient in self.flow.gradients.items()
+            if gradient is not None
+        }
+        for name, norm in zip(dense, norms(list(dense.values())), strict=True):
+            self.flow.logs[name] = log_of(norm) - self.flow.exponents[name] * LN2
         return self.flow
 
     def _leaf_exponent(self, leaf: Tensor) -> int:
@@ -140,8 +143,11 @@ class Backward:
         if not math.isfinite(total):
             return None
         some = [g for g in gradients if g is not None and g.numel()]
-        peak = max(float(g.abs().max()) for g in some)
         comfort = min(COMFORT.get(g.dtype, 60) for g in some)
+        size = 0.5 * math.log(sum(g.numel() for g in some))
+        if total < comfort * LN2 and total - size > -comfort * LN2:  # so is the largest element
+            return None
+        peak = max(float(g.abs().max()) for g in some)
         shift = 0 if peak == 0 or abs(math.log2(peak)) <= comfort else -round(math.log2(peak))
         if not shift:
             return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 # largest |phi'| of the functions bounded on both sides (relu6: bounded, but flat on one side by design)
 SQUASHING = {
     "tanh": 1.0,
@@ -128,6 +130,7 @@ INTEGERS = {
 COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne", "greater", "less"}
 
 
+@cache
 def plain_name(name: str) -> str:
     """`relu_`, `__add__`, `__iadd__`, `__rmul__` as `relu`, `add`, `add`, `mul`."""
     if name.startswith("__") and name.endswith("__"):
@@ -140,6 +143,13 @@ def plain_name(name: str) -> str:
     )
 
 
+@cache
+def dtype(kind: object) -> str:
+    """A dtype's name without its module."""
+    return str(kind).removeprefix("torch.")
+
+
+@cache
 def family(kind: str) -> str:
     """The family of a kind, as rules name it."""
     for name, members in (

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -63,17 +64,27 @@ class Operation:
     @property
     def family(self) -> str:
         """The family rules know it by."""
-        return str(self.facts.get("family", families.family(self.kind)))
+        own = self.facts.get("family")
+        return families.family(self.kind) if own is None else str(own)
 
 
 class Forward(TorchFunctionMode):
     """The record of one forward; enter `watching` around the model's call."""
 
-    def __init__(self, model: nn.Module, batch: int | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: int | None,
+        parameters: Mapping[str, Tensor] | None = None,
+        norms: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__()
         self.batch = batch
         self.paths = {id(m): name for name, m in model.named_modules()}
-        self.named = {id(p): name for name, p in model.named_parameters()}
+        known = dict(model.named_parameters()) if parameters is None else parameters
+        self.named = {id(p): name for name, p in known.items()}
+        self.norms = norms or {}
+        self.versions = {name: known[name]._version for name in self.norms}
         self.root = Turn("", 0, model, None, next_number())
         self.turn = self.root
         self.turns: list[Turn] = []
@@ -130,7 +141,9 @@ class Forward(TorchFunctionMode):
             turn = turn.parent
         if turn is None or turn.parent is None:
             return
-        turn.outputs = tuple((t.grad_fn, t.output_nr) for t in tensors_in(output) if t.grad_fn is not None)
+        with torch._C.DisableTorchFunction():
+            ends = [(t.grad_fn, t.output_nr) for t in tensors_in(output)]
+        turn.outputs = tuple((node, number) for node, number in ends if node is not None)
         if isinstance(module, nn.RNNBase):
             turn.result = output
             for name, _ in module.named_parameters(recurse=False):
@@ -209,7 +222,7 @@ class Forward(TorchFunctionMode):
 
     def _measure(self, operation: Operation, result: Tensor, args: Any, kwargs: Any) -> None:
         facts, kind = operation.facts, operation.kind
-        facts["shape"], facts["dtype"] = tuple(result.shape), str(result.dtype).removeprefix("torch.")
+        facts["shape"], facts["dtype"] = tuple(result.shape), families.dtype(result.dtype)
         if self.check_finite and not bool(torch.isfinite(result).all()):
             inputs = [t for t in tensors_in(args, 2) if t.is_floating_point()]
             facts["made_nonfinite"] = all(bool(torch.isfinite(t).all()) for t in inputs)
@@ -233,7 +246,13 @@ class Forward(TorchFunctionMode):
         self._read_sizes(operation, result)
 
     def _weight_stats(self, weight: Tensor, outputs: int) -> dict[str, float]:
-        return weight_stats(weight, outputs)
+        return weight_stats(weight, outputs, self._norm_of(weight))
+
+    def _norm_of(self, tensor: Tensor) -> float | None:
+        """The norm of a parameter that was not written to since it was measured."""
+        name = self.named.get(id(tensor), "")
+        same = name in self.norms and self.versions[name] == tensor._version
+        return self.norms[name] if same else None
 
     def _read_attention(self, operation: Operation, args: Any, kwargs: Any, result: Tensor) -> None:
         _read_attention(operation, args, kwargs, result)
@@ -246,15 +265,16 @@ class Forward(TorchFunctionMode):
 
     def owner(self, number: int) -> Turn | Operation:
         """Who was running when a sequence number was given out."""
-        return self._owners()[1][bisect_right(self._owners()[0], number) - 1]
+        if len(self._numbers) != len(self.changes):
+            self._numbers = [n for n, _ in self.changes]
+        return self.changes[bisect_right(self._numbers, number) - 1][1]
 
-    def _owners(self) -> tuple[list[int], list[Turn | Operation]]:
-        if not self._sorted or len(self._sorted[0]) != len(self.changes):
-            self._sorted = ([n for n, _ in self.changes], [o for _, o in self.changes])
-        found: tuple[list[int], list[Turn | Operation]] = self._sorted
-        return found
+    @cached_property
+    def first_broken(self) -> Operation | None:
+        """The first operation that made a NaN or an infinity of finite numbers."""
+        return next((o for o in self.operations if o.facts.get("made_nonfinite")), None)
 
-    _sorted: Any = None
+    _numbers: Sequence[int] = ()
 
 
 def _small(result: Tensor) -> bool:

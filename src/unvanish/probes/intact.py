@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -41,8 +41,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
 @contextmanager
 def intact(model: nn.Module) -> Iterator[None]:
     """Put the model and the process back as they were when the block ends, however it ends."""
-    undo: list[Callable[[], None]] = [_random_state(), *(_module_state(m) for m in model.modules())]
-    undo += [_tensor_state(t) for t in {id(t): t for t in _tensors(model)}.values()]
+    modules = list(model.modules())
+    undo = [_random_state(), *(_module_state(m) for m in modules)]
+    undo += [_tensor_state(t) for t in {id(t): t for t in _tensors(model, modules)}.values()]
     with ExitStack() as stack:
         for step in undo:
             stack.callback(step)
@@ -97,10 +98,10 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             delattr(owner, name)
 
 
-def _tensors(model: nn.Module) -> Iterator[Tensor]:
+def _tensors(model: nn.Module, modules: Iterable[nn.Module]) -> Iterator[Tensor]:
     yield from model.parameters()
     yield from model.buffers()
-    for module in model.modules():
+    for module in modules:
         yield from (value for value in vars(module).values() if isinstance(value, Tensor))
 
 
@@ -110,7 +111,7 @@ def _tensor_state(tensor: Tensor) -> Callable[[], None]:
     kept, flag = tensor.detach().clone(), tensor.requires_grad
 
     def restore() -> None:
-        if not _same(tensor.detach(), kept):
+        if not _same(tensor, kept):
             with torch.no_grad():
                 if tensor.shape != kept.shape:
                     tensor.data = kept
@@ -127,38 +128,43 @@ def _same(a: Tensor, b: Tensor) -> bool:
         return False
     if torch.equal(a, b):
         return True
+    a = a.detach()
     both = (a != a) & (b != b) | (a == b) if a.is_floating_point() or a.is_complex() else None
     return both is not None and bool(both.all())
 
 
 def _module_state(module: nn.Module) -> Callable[[], None]:
-    kept = {k: v.copy() if isinstance(v, CONTAINERS) else v for k, v in vars(module).items()}
     originals = dict(vars(module))
+    held = [v for v in originals.values() if isinstance(v, CONTAINERS)]
+    kept = [v.copy() if v else () for v in held]  # most are the empty tables of hooks
 
     def restore() -> None:
         now = vars(module)
-        for name in [name for name in now if name not in kept]:
+        for name in now.keys() - originals.keys():
             del now[name]
-        for name, value in kept.items():
-            now[name] = _refilled(originals[name], value)
+        now.update(originals)
+        for original, value in zip(held, kept, strict=True):
+            if original or value:
+                _refill(original, value)
 
     return restore
 
 
-def _refilled(original: Any, kept: Any) -> Any:
+def _refill(original: Any, kept: Any) -> None:
     if isinstance(original, list):
         if len(original) != len(kept) or any(a is not b for a, b in zip(original, kept, strict=True)):
             original[:] = kept
-    elif isinstance(original, (dict, set)) and not _unchanged(original, kept):
+    elif len(original) != len(kept) or not _unchanged(original, kept):
         original.clear()
         original.update(kept)
-    return original
 
 
 def _unchanged(original: Any, kept: Any) -> bool:
     if isinstance(original, set):
         return bool(original == kept)
-    return list(original) == list(kept) and all(original[k] is kept[k] for k in kept)
+    return all(
+        a == b and x is y for (a, x), (b, y) in zip(original.items(), kept.items(), strict=True)
+    )
 
 
 def _cuda_in_use() -> bool:

@@ -6,9 +6,14 @@ Notable: likeness is judged on at most 64 samples and 4096 evenly spaced feature
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Numbers = NDArray[np.float64]
 
 SAMPLES, FEATURES = 64, 4096
 CHUNK = 1 << 22
@@ -16,11 +21,11 @@ CHUNK = 1 << 22
 
 def log_norm(x: Tensor) -> float:
     """Ln of the L2 norm, accumulated in float64; -inf for an exact zero, NaN or inf where x is not finite."""
-    norm = (
-        float(torch.linalg.vector_norm(x.detach(), dtype=torch.float64))
-        if x.is_floating_point()
-        else math.nan
-    )
+    return log_of(_norm(x.detach()) if x.is_floating_point() else math.nan)
+
+
+def log_of(norm: float) -> float:
+    """Ln of a norm; -inf for an exact zero, NaN or inf where it is not finite."""
     return math.log(norm) if norm > 0 and math.isfinite(norm) else -math.inf if norm == 0 else norm
 
 
@@ -44,11 +49,15 @@ def samples(x: Tensor, batch: int | None) -> Tensor | None:
     return x.reshape(batch, -1)
 
 
-def thinned(rows: Tensor) -> Tensor:
-    """At most SAMPLES rows and FEATURES evenly spaced columns, float64."""
+def thinned(rows: Tensor) -> Numbers:
+    """At most SAMPLES rows and FEATURES evenly spaced columns, in float64."""
     step = -(-rows.shape[1] // FEATURES)
-    offset = min(step // 2, rows.shape[1] - 1)
-    return rows[:SAMPLES, offset::step].to(torch.float64)
+    return _numbers(rows[:SAMPLES, min(step // 2, rows.shape[1] - 1) :: step])
+
+
+def _numbers(x: Tensor) -> Numbers:
+    found: Numbers = x.to("cpu", torch.float64).numpy()
+    return found
 
 
 def activation_stats(x: Tensor, batch: int | None, tokens: bool = False) -> dict[str, float]:
@@ -56,52 +65,84 @@ def activation_stats(x: Tensor, batch: int | None, tokens: bool = False) -> dict
     x = x.detach()
     if x.numel() == 0 or not x.is_floating_point():
         return {}
-    norm = float(torch.linalg.vector_norm(x, dtype=torch.float64))
+    rows = samples(x, batch)
+    some = None if rows is None else thinned(rows)
+    whole = some if some is not None and some.size == x.numel() else None
+    norm = math.sqrt(_total(whole)) if whole is not None else _norm(x)
     found = {"forward_rms": norm / math.sqrt(x.numel())}
     if not math.isfinite(norm):
         found["forward_nonfinite"] = float((~torch.isfinite(x)).double().mean())
         return found
     found["forward_nonfinite"] = 0.0
-    low, high = torch.aminmax(x)
-    found["forward_max"] = max(abs(float(low)), abs(float(high)))
-    rows = samples(x, batch)
-    if rows is not None and norm > 0:
-        found.update(likeness(thinned(rows)))
+    found["forward_max"] = _largest(x) if whole is None else max(-float(whole.min()), float(whole.max()))
+    if some is not None and norm > 0:
+        found.update(likeness(some))
     if tokens and x.ndim == 3 and x.shape[1] > 1 and x.shape[2] >= 4 and norm > 0:
         found["token_cosine"] = token_cosine(x)
     return found
 
 
-def likeness(rows: Tensor) -> dict[str, float]:
+def _norm(x: Tensor) -> float:
+    return float(torch.linalg.vector_norm(x, dtype=torch.float64))
+
+
+def _largest(x: Tensor) -> float:
+    low, high = torch.aminmax(x)
+    return max(abs(float(low)), abs(float(high)))
+
+
+def _total(x: Numbers) -> float:
+    """The sum of the squares."""
+    flat = x.reshape(-1)
+    return float(np.dot(flat, flat))
+
+
+def likeness(rows: Numbers) -> dict[str, float]:
     """`spread` ||h - mean|| / ||h|| and the mean `cosine` between rows (B, features)."""
-    total = rows.square().sum()
-    if not bool(total > 0):
+    total = _total(rows)
+    if not total > 0:
         return {}
-    spread = (rows - rows.mean(0)).square().sum() / total
-    return {"spread": math.sqrt(float(spread)), "cosine": _mean_cosine(rows[None])}
+    spread = _total(rows - rows.mean(0)) / total
+    return {"spread": math.sqrt(spread), "cosine": _mean_cosine(rows[None])}
 
 
 def token_cosine(x: Tensor) -> float:
     """Mean cosine between the tokens of a sample, x (B, T, D); at most 8 samples and 64 tokens."""
     step = -(-x.shape[1] // 64)
-    return _mean_cosine(x.detach()[:8, ::step].to(torch.float64))
+    return _mean_cosine(_numbers(x.detach()[:8, ::step]))
 
 
-def _mean_cosine(x: Tensor) -> float:
+def _mean_cosine(x: Numbers) -> float:
     """Mean over pairs of rows and over the leading dimension, x (N, R, F)."""
-    norms = x.norm(dim=-1, keepdim=True)
-    alive = (norms > 0).squeeze(-1)
-    count = alive.sum(-1).double()
-    unit = torch.where(norms > 0, x / norms, 0.0)
-    pairs = count * (count - 1)
-    summed = unit.sum(-2).square().sum(-1) - count
+    norms = np.sqrt(np.einsum("nrf,nrf->nr", x, x))
+    alive = norms > 0
+    count = alive.sum(-1)
+    unit = np.divide(1.0, norms, out=np.zeros_like(norms), where=alive)
+    summed = np.matmul(unit[:, None], x)[:, 0]  # (N, F): the sum of the unit rows
+    pairs = count * (count - 1.0)
     keep = pairs > 0
-    return float((summed[keep] / pairs[keep]).mean()) if bool(keep.any()) else math.nan
+    if not keep.any():
+        return math.nan
+    return float(((np.einsum("nf,nf->n", summed, summed) - count)[keep] / pairs[keep]).mean())
 
 
-def weight_stats(weight: Tensor, outputs: int) -> dict[str, float]:
-    """`weight_log` = ln sqrt(||W||_F^2 / n_out) and `weight_rms` of a layer's weight."""
-    norm = float(torch.linalg.vector_norm(weight.detach(), dtype=torch.float64))
+def norms(tensors: Sequence[Tensor]) -> list[float]:
+    """The L2 norms of tensors, accumulated in float64; one transfer for each device."""
+    found = [math.nan] * len(tensors)
+    places: dict[torch.device, list[int]] = {}
+    for i, x in enumerate(tensors):
+        if x.is_floating_point() and not x.is_meta:
+            places.setdefault(x.device, []).append(i)
+    for own in places.values():
+        each = torch._foreach_norm([tensors[i].detach() for i in own], 2, dtype=torch.float64)
+        for i, norm in zip(own, torch.stack(list(each)).tolist(), strict=True):
+            found[i] = norm
+    return found
+
+
+def weight_stats(weight: Tensor, outputs: int, norm: float | None = None) -> dict[str, float]:
+    """`weight_log` = ln sqrt(||W||_F^2 / n_out) and `weight_rms` of a layer's weight; `norm`: where known."""
+    norm = _norm(weight.detach()) if norm is None else norm
     if not (norm > 0 and math.isfinite(norm)):
         return {"weight_rms": norm / math.sqrt(max(1, weight.numel()))}
     return {

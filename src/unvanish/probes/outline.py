@@ -9,30 +9,23 @@ model on the meta device itself is taken at PyTorch's own initialisation.
 from __future__ import annotations
 
 import copy
-import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unvanish.probes import calls, families
+from unvanish.probes import calls
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.forward import Forward, Operation
 from unvanish.probes.graph import Graph, walk
 from unvanish.probes.intact import in_the_open, intact, unwrapped
 from unvanish.probes.measures import weight_stats
-from unvanish.theory import recurrent
-from unvanish.theory.activations import ALIASES, NAMES
-from unvanish.theory.convolution import Geometry
-from unvanish.theory.program import Program, Step
-from unvanish.theory.recurrent import Cell
-
-SETTINGS = {"leaky_relu": ("negative_slope", 0.01), "elu": ("alpha", 1.0), "celu": ("alpha", 1.0)}
+from unvanish.probes.tape import Taped
+from unvanish.theory.program import Program
 
 
 @dataclass(frozen=True)
@@ -74,8 +67,7 @@ def outline(model: nn.Module, batch: Any, *, hollow: bool = True) -> Outline:
         value = calls.random_cotangent(output)
         if value.grad_fn is None:
             raise CheckError("nothing the model returns depends on a parameter that requires a gradient")
-        outputs = {watched.number(t): tuple(t.shape) for t in calls.predictions(output) if t.requires_grad}
-    program = Program(tuple(watched.steps), watched.entered, outputs, size)
+        program = replace(watched.program(output), batch=size)
     return Outline(call, watched, walk(value.grad_fn), program, watched.numbers, watched.named_inputs)
 
 
@@ -83,7 +75,7 @@ def _watched(
     bare: nn.Module, ran: nn.Module, given: Any, kind: str, gradients: bool = True
 ) -> tuple[calls.Call, Taped, Any]:
     call = calls.prepare(given, None, gradients=gradients)
-    watched = Taped(bare, ran, call)
+    watched = Unmeasured(bare, ran, call)
     with watched.watching():
         try:
             return call, watched, ran(*call.args, **call.kwargs)
@@ -128,34 +120,8 @@ def _some(batch: Any, size: int) -> Any:
     return batch
 
 
-class Taped(Forward):
+class Unmeasured(Taped):
     """A forward that measures nothing and writes down what was done."""
-
-    def __init__(self, model: nn.Module, hollow: nn.Module, call: calls.Call) -> None:
-        super().__init__(hollow, call.batch_size)
-        real = dict(model.named_parameters())
-        self.real = {id(p): real[name] for name, p in hollow.named_parameters()}
-        self.buffers = dict(model.named_buffers())
-        self.steps: list[Step] = []
-        self.numbers: dict[tuple[Any, int], int] = {}
-        self.held: list[Any] = []
-        self.entered: dict[int, tuple[int, ...]] = {}
-        self.named_inputs: dict[str, int] = {}
-        passed = [*calls.tensors_in(call.args), *calls.tensors_in(call.kwargs)]
-        floats = [t for t in passed if t.is_floating_point()]
-        for name, tensor in zip(call.inputs, floats, strict=False):
-            self.named_inputs[name] = self.number(tensor)
-            self.entered[self.named_inputs[name]] = tuple(tensor.shape)
-
-    def number(self, tensor: Tensor) -> int:
-        """The number of a tensor: of its node's output, else of the object."""
-        node = tensor.grad_fn
-        key = (node, tensor.output_nr) if node is not None else (id(tensor), -1)
-        if key not in self.numbers:
-            self.numbers[key] = len(self.numbers)
-            if node is None:
-                self.held.append(tensor)  # so that its id stays its own
-        return self.numbers[key]
 
     def _weight_stats(self, weight: Tensor, outputs: int) -> dict[str, float]:
         known = self._known(weight)
@@ -173,240 +139,3 @@ class Taped(Forward):
     def _read_sizes(self, operation: Operation, result: Tensor) -> None:
         """There are no numbers to read."""
 
-    def _known(self, tensor: Any) -> Tensor | None:
-        """The real parameter behind a tensor of the copy, also behind a view of it."""
-        for candidate in (tensor, getattr(tensor, "_base", None)):
-            if id(candidate) in self.real:
-                return self.real[id(candidate)]
-        return None
-
-    def _record(self, kind: str, start: int, args: Any, kwargs: Any, result: Any) -> None:
-        before = len(self.operations)
-        super()._record(kind, start, args, kwargs, result)
-        if self.in_loss:
-            return
-        made = [t for t in calls.tensors_in(result, 2) if t.is_floating_point()]
-        given = [t for t in calls.tensors_in((*args, *kwargs.values()), 2) if t.is_floating_point()]
-        reads = [t for t in given if not self._weight(t)]
-        if kind in families.NORMS:
-            reads = reads[:1]  # not the running statistics
-        fresh = [t for t in made if all(self._key(t) != self._key(g) for g in reads)]
-        if not fresh or not (reads or any(self._known(t) is not None for t in given)):
-            return
-        facts = self._facts(kind, args, kwargs, given, reads, result)
-        operation = self.operations[-1] if len(self.operations) > before else None
-        self.steps.append(
-            Step(
-                str(facts.pop("as", kind)),
-                operation.family if operation is not None else families.family(kind),
-                tuple(self.number(t) for t in reads),
-                tuple(self.number(t) for t in fresh),
-                tuple(tuple(t.shape) for t in reads),
-                tuple(tuple(t.shape) for t in fresh),
-                facts,
-                self.turn.path,
-            )
-        )
-
-    @staticmethod
-    def _key(tensor: Tensor) -> tuple[Any, int]:
-        return (tensor.grad_fn, tensor.output_nr) if tensor.grad_fn is not None else (id(tensor), -1)
-
-    def _weight(self, tensor: Tensor) -> bool:
-        return isinstance(tensor, nn.Parameter) or self._known(tensor) is not None
-
-    def _facts(
-        self, kind: str, args: Any, kwargs: Any, given: list[Tensor], reads: list[Tensor], result: Any
-    ) -> dict[str, Any]:
-        weights = [t for t in given if self._weight(t)]
-        if kind in families.LAYERS and weights and (kind not in families.PRODUCTS or weights[0].ndim > 1):
-            made = [] if any(w.ndim > 1 for w in weights) else [args[1]]
-            return self._layer(kind, args, kwargs, [*made, *weights], result)
-        if kind in families.LAYERS and kind not in families.PRODUCTS and len(args) > 1:
-            return self._layer(kind, args, kwargs, [args[1]], result)  # weights made in the forward
-        if kind in (*NAMES, *ALIASES, *families.ACTIVATIONS):
-            return self._activation(kind, args, kwargs, weights)
-        if kind in families.NORMS:
-            return self._norm(kind, args, kwargs, weights, given)
-        if kind in families.FUSED:
-            return self._recurrent(kind, args, reads)
-        if kind == "embedding":
-            return {"table_power": self._power(weights[0])[0] if weights else 1.0}
-        if "pool" in kind:
-            window = args[1] if len(args) > 1 else kwargs.get("kernel_size", 1)
-            if kind.startswith("adaptive"):
-                return {"window": math.prod(reads[0].shape) / max(1, math.prod(result_shape(result)))}
-            n = reads[0].ndim - 2
-            return {"window": math.prod(window) if isinstance(window, (tuple, list)) else window**n}
-        if kind == "scaled_dot_product_attention":
-            causal = bool(args[5] if len(args) > 5 else kwargs.get("is_causal", False))
-            mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
-            return {"scale": kwargs.get("scale"), "causal": causal or mask is not None}
-        if kind in ("add", "sub", "mul", "div"):
-            return self._constant(kind, args, weights, reads)
-        return {}
-
-    def _constant(self, kind: str, args: Any, weights: list[Tensor], reads: list[Tensor]) -> dict[str, Any]:
-        """A number or a parameter that is added, or multiplied with."""
-        if len(reads) > 1:
-            return {}
-        if weights:
-            power, mean = self._power(weights[0])
-        else:
-            number = next(
-                (a for a in args if isinstance(a, (int, float))), 1.0 if kind in ("mul", "div") else 0.0
-            )
-            power, mean = float(number) ** 2, -float(number) if kind == "sub" else float(number)
-        if kind == "div":
-            first = isinstance(args[0], Tensor) and args[0] is (reads[0] if reads else None)
-            power = 1 / power if first and power else 1.0
-        return {"power": power, "mean": mean}
-
-    def _power(self, tensor: Tensor) -> tuple[float, float]:
-        """Mean square and mean of a parameter."""
-        known = self._known(tensor)
-        if known is None or known.is_meta:
-            return 1.0, 0.0
-        x = known.detach()
-        norm = float(torch.linalg.vector_norm(x, dtype=torch.float64))
-        return norm**2 / max(1, x.numel()), float(x.mean(dtype=torch.float64))
-
-    def _layer(self, kind: str, args: Any, kwargs: Any, weights: list[Tensor], result: Any) -> dict[str, Any]:
-        weight = next(w for w in weights if w.ndim > 1)
-        taps = self._taps(kind, weight, args, kwargs)
-        bias = next((w for w in weights if w.ndim == 1), None)
-        power, mean = (0.0, 0.0) if bias is None else self._bias(bias, weight)
-        facts: dict[str, Any] = {"taps": taps, "bias_power": power, "bias_mean": mean}
-        if "conv" in kind:
-            facts["geometry"] = _geometry(kind, weight, args, kwargs)
-        elif kind != "linear":
-            facts["as"] = "linear"
-        return facts
-
-    def _bias(self, bias: Tensor, weight: Tensor) -> tuple[float, float]:
-        known = self._known(bias)
-        if known is not None and known.is_meta:
-            return 1 / (3 * max(1, math.prod(weight.shape[1:]))), 0.0
-        return self._power(bias) if known is not None else (0.0, 0.0)
-
-    def _taps(self, kind: str, weight: Tensor, args: Any, kwargs: Any) -> Any:
-        """The squared weights by position of the kernel, summed over both channels, over the outputs."""
-        known = self._known(weight)
-        transposed = kind in families.TRANSPOSED
-        groups = (args[6] if len(args) > 6 else kwargs.get("groups", 1)) if transposed else 1
-        outputs = weight.shape[1] * groups if transposed else weight.shape[0]
-        if kind in families.COLUMNS:
-            outputs = weight.shape[-1]
-        kernel = tuple(weight.shape[2:]) if "conv" in kind else ()
-        if known is None and not weight.is_meta:
-            known = weight
-        if known is None:  # made in the forward, say by weight standardisation: taken as of unit gain
-            return np.full(kernel, 1 / math.prod(kernel))
-        if known.is_meta:
-            fan_in = math.prod(weight.shape[1:])
-            total = 1 / 3 * (1.0 if not transposed else weight.shape[0] / max(1, fan_in))
-            return np.full(kernel, total / math.prod(kernel))
-        x = known.detach()
-        share = weight.numel() / x.numel()  # a view holds a part of the parameter
-        flat, dims = (x.flatten(2), (0, 1)) if kernel else (x.flatten(), None)
-        squares = torch.linalg.vector_norm(flat, dim=dims, dtype=torch.float64) ** 2
-        return (squares * share / outputs).cpu().numpy().reshape(kernel)
-
-    def _activation(self, kind: str, args: Any, kwargs: Any, weights: list[Tensor]) -> dict[str, Any]:
-        plain = ALIASES.get(kind, kind)
-        settings: dict[str, float] = {}
-        if kind == "prelu" and weights:
-            settings["negative_slope"] = self._power(weights[0])[0] ** 0.5
-        elif plain in SETTINGS and kind != "rrelu":
-            name, usual = SETTINGS[plain]
-            settings[name] = float(args[1] if len(args) > 1 else kwargs.get(name, usual))
-        return {"settings": settings, "peak": families.SQUASHING.get(kind), "as": plain}
-
-    def _norm(
-        self, kind: str, args: Any, kwargs: Any, weights: list[Tensor], given: list[Tensor]
-    ) -> dict[str, Any]:
-        place = {"batch_norm": (1, 2), "instance_norm": (1, 2), "rms_norm": (2, 9)}.get(kind, (2, 3))
-        gain, shift = (
-            args[k] if len(args) > k else kwargs.get(n)
-            for k, n in zip(place, ("weight", "bias"), strict=True)
-        )
-        facts: dict[str, Any] = {
-            "gain": self._power(gain)[0] if gain is not None else 1.0,
-            "shift": self._power(shift)[0] if isinstance(shift, Tensor) else 0.0,
-        }
-        eps = next((a for a in reversed(args) if isinstance(a, float)), kwargs.get("eps"))
-        facts["eps"] = 1e-5 if eps is None else float(eps)
-        if kind == "batch_norm":
-            facts["batch_statistics"] = bool(args[5] if len(args) > 5 else kwargs.get("training", True))
-            facts["eps"] = float(args[7] if len(args) > 7 else kwargs.get("eps", 1e-5))
-            variance = self.buffers.get(f"{self.turn.path}.running_var".lstrip("."))
-            facts["variance"] = float(variance.mean()) + facts["eps"] if variance is not None else 1.0
-        if kind in ("layer_norm", "rms_norm"):
-            facts["elements"] = math.prod(args[1] if len(args) > 1 else kwargs["normalized_shape"])
-        if kind == "group_norm":
-            facts["groups"] = args[1] if len(args) > 1 else kwargs["num_groups"]
-        return facts
-
-    def _recurrent(self, kind: str, args: Any, reads: list[Tensor]) -> dict[str, Any]:
-        module = self.turn.module
-        if not isinstance(module, nn.RNNBase) or (isinstance(args[1], Tensor) and args[1].ndim == 1):
-            return {"cells": (), "steps": 1}
-        steps = reads[0].shape[1 if module.batch_first and reads[0].ndim == 3 else 0]
-        real = {n.rpartition(".")[2]: self._known(p) for n, p in module.named_parameters(recurse=False)}
-        cells = tuple(cell_of(module, real, layer) for layer in range(module.num_layers))
-        return {"cells": cells, "steps": int(steps)}
-
-
-def result_shape(result: Any) -> Sequence[int]:
-    """The shape of an operation's first tensor."""
-    return next(calls.tensors_in(result, 2)).shape
-
-
-def cell_of(module: nn.RNNBase, weights: Mapping[str, Tensor | None], layer: int) -> Cell:
-    """One layer of a recurrent module, forward direction, as the theory reads it."""
-    kind = "rnn" if module.mode.startswith("RNN") else module.mode.lower()
-    names = recurrent.GATES[kind]
-    w_in, w_rec = weights.get(f"weight_ih_l{layer}"), weights.get(f"weight_hh_l{layer}")
-    hidden = module.hidden_size
-    if w_in is None or w_rec is None or w_in.is_meta or module.proj_size:
-        inputs = module.input_size if layer == 0 else hidden
-        return recurrent.default(kind, hidden, inputs, activation=getattr(module, "nonlinearity", "tanh"))
-
-    def parts(x: Tensor | None) -> dict[str, Any]:
-        if x is None:
-            return {g: np.zeros(hidden) for g in names}
-        whole = x.detach().double().cpu().numpy()
-        return {g: whole[k * hidden : (k + 1) * hidden] for k, g in enumerate(names)}
-
-    b_in, b_rec = parts(weights.get(f"bias_ih_l{layer}")), parts(weights.get(f"bias_hh_l{layer}"))
-    entering = {g: (w**2).sum(1) for g, w in parts(w_in).items()}
-    outer = {g: b_in[g] + (0.0 if kind == "gru" and g == "n" else b_rec[g]) for g in names}
-    activation = str(getattr(module, "nonlinearity", "tanh"))
-    inner = b_rec["n"] if kind == "gru" else np.zeros(hidden)
-    return Cell(kind, parts(w_rec), entering, outer, activation, inner)
-
-
-def _geometry(kind: str, weight: Tensor, args: Any, kwargs: Any) -> Geometry:
-    n = weight.ndim - 2
-    order = ("stride", "padding", "output_padding", "groups", "dilation") if "transpose" in kind else (
-        "stride", "padding", "dilation")  # fmt: skip
-    found = {
-        name: args[3 + k] if len(args) > 3 + k else kwargs.get(name, 0 if "padding" in name else 1)
-        for k, name in enumerate(order)
-    }
-
-    def several(value: Any) -> tuple[int, ...]:
-        return tuple(value) if isinstance(value, (tuple, list)) else (int(value),) * n
-
-    stride, dilation = several(found["stride"]), several(found["dilation"])
-    padding = found["padding"]
-    if padding == "valid":
-        padding = 0
-    if padding == "same":
-        whole = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        return Geometry(stride, tuple((w // 2, w - w // 2) for w in whole), dilation)
-    pads = several(padding)
-    if "transpose" in kind:
-        extra = several(found["output_padding"])
-        return Geometry(stride, tuple((p, p - e) for p, e in zip(pads, extra, strict=True)), dilation)
-    return Geometry(stride, tuple((p, p) for p in pads), dilation)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unvanish.probes.backward import Flow
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
+from unvanish.probes.measures import norms as norms_of
 from unvanish.types import Site
 
 STRUCTURAL = math.log(1e-4)
@@ -23,17 +28,24 @@ def read(
     flow: Flow | None,
     optimizer: Any,
     structural: frozenset[str] = frozenset(),
+    norms: Mapping[str, float] | None = None,
 ) -> list[tuple[Site, dict[str, float]]]:
     """A site and its statistics for each parameter, in the order of `named_parameters`."""
     ran = {turn.path for turn in watched.turns} | {""}
     held = None if optimizer is None else {id(p) for group in optimizer.param_groups for p in group["params"]}
     owners: dict[int, list[str]] = {}
-    for name, p in model.named_parameters(remove_duplicate=False):
+    every = list(model.named_parameters(remove_duplicate=False))
+    for name, p in every:
         owners.setdefault(id(p), []).append(name)
     found, modules = [], dict(model.named_modules(remove_duplicate=False))
-    for name, p in model.named_parameters():
+    seen: set[int] = set()
+    for name, p in every:
+        if id(p) in seen:
+            continue
+        seen.add(id(p))
         owner = name.rpartition(".")[0]
         module = modules[owner]
+        gradient = None if flow is None else flow.gradients.get(name)
         facts: dict[str, Any] = {
             "shape": tuple(p.shape),
             "numel": p.numel(),
@@ -45,11 +57,11 @@ def read(
             "optimised": None if held is None else id(p) in held,
             "tied": len(owners[id(p)]) > 1,
             "zero_by_structure": name in structural,
-            "zero_third": _zero_third(p, None if flow is None else flow.gradients.get(name)),
+            "zero_third": _zero_third(p, gradient),
             "used_at": watched.used.get(name, -1),
         }
-        gradient = None if flow is None else flow.gradients.get(name)
-        stats = _stats(p, gradient, math.nan if flow is None else flow.logs.get(name, math.nan))
+        known = None if norms is None else norms.get(name)
+        stats = _stats(p, gradient, math.nan if flow is None else flow.logs.get(name, math.nan), known)
         if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             stats["weight_twins"], facts["twins_stay"] = _twins(p, _bias(module, name), gradient)
         found.append((Site(name, type(module).__name__, role="parameter", facts=facts), stats))
@@ -85,21 +97,14 @@ def _node(p: Tensor) -> Any:
 
 
 def _bias(module: nn.Module, name: str) -> Tensor | None:
-    own = dict(module.named_parameters(recurse=False))
-    return (
-        own.get(name.rpartition(".")[2].replace("weight", "bias"))
-        if "weight" in name.rpartition(".")[2]
-        else None
-    )
+    own = name.rpartition(".")[2]
+    return module._parameters.get(own.replace("weight", "bias")) if "weight" in own else None
 
 
-def _stats(p: Tensor, gradient: Tensor | None, log: float) -> dict[str, float]:
+def _stats(p: Tensor, gradient: Tensor | None, log: float, norm: float | None) -> dict[str, float]:
     size = max(1, p.numel())
-    found = (
-        {"weight_rms": float(torch.linalg.vector_norm(p.detach(), dtype=torch.float64)) / size**0.5}
-        if p.is_floating_point()
-        else {}
-    )
+    norm = norms_of([p])[0] if norm is None else norm
+    found = {"weight_rms": norm / size**0.5} if p.is_floating_point() else {}
     if not math.isfinite(found.get("weight_rms", 0.0)):
         found["weight_nonfinite"] = float((~torch.isfinite(p.detach())).double().mean())
     if gradient is not None and gradient.is_sparse:
@@ -123,20 +128,19 @@ def _twins(weight: Tensor, bias: Tensor | None, gradient: Tensor | None) -> tupl
     count = len(rows)
     if count < 2 or not rows.numel():
         return 0.0, False
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(rows.shape[1], 1, generator=generator).to(rows)
-    tag = (rows @ probe).squeeze(1).double()
+    probe = _probe(rows.shape[1]).to(rows)
+    tag = _numbers((rows @ probe).squeeze(1))
     if bias is not None and bias.shape == (count,):
-        tag = tag + 0.7310585 * bias.detach().double()
-    size = float(tag.abs().max())
+        tag = tag + 0.7310585 * _numbers(bias.detach())
+    size = float(np.abs(tag).max())
     if not size > 0:
         return 0.0, False
-    order = torch.argsort(tag, stable=True)
+    order = np.argsort(tag, kind="stable")
     partner = _close(tag[order], 1e-6 * size)
-    share = float(partner.double().mean())
+    share = float(partner.mean())
     if share < 0.05 or gradient is None or gradient.is_sparse:
         return share, False
-    chosen = order[partner]
+    chosen = torch.from_numpy(order[partner]).to(rows.device)
     kept, slopes = rows[chosen], gradient.flatten(1)[chosen]
     keys = torch.cat([kept.double() @ probe.double(), slopes.double() @ probe.double()], 1)
     scale = keys.abs().amax(0)
@@ -151,10 +155,21 @@ def _twins(weight: Tensor, bias: Tensor | None, gradient: Tensor | None) -> tupl
     return share, float((distance.amin(1) < 1e-4).double().mean()) > 0.9
 
 
-def _close(ordered: Tensor, tolerance: float) -> Tensor:
+@lru_cache(maxsize=8)
+def _probe(columns: int) -> Tensor:
+    """The same normal numbers for every weight of so many columns, (columns, 1)."""
+    return torch.randn(columns, 1, generator=torch.Generator().manual_seed(0), device="cpu")
+
+
+def _numbers(x: Tensor) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = x.to("cpu", torch.float64).numpy()
+    return found
+
+
+def _close(ordered: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
     """Which of the sorted values have a neighbour within the tolerance."""
-    near = ordered.diff() <= tolerance
-    flags = torch.zeros(len(ordered), dtype=torch.bool, device=ordered.device)
+    near = np.diff(ordered) <= tolerance
+    flags = np.zeros(len(ordered), dtype=np.bool_)
     flags[1:] |= near
     flags[:-1] |= near
     return flags

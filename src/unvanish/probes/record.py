@@ -9,35 +9,54 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unvanish.probes import attention, calls, faults, parameters, precision, recurrence, sites, slopes
+from unvanish.probes import (
+    attention,
+    calls,
+    families,
+    faults,
+    parameters,
+    precision,
+    recurrence,
+    sites,
+    slopes,
+)
 from unvanish.probes.backward import Backward, Flow
 from unvanish.probes.chain import Chain, chain
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.forward import Forward, Operation
 from unvanish.probes.graph import Graph, Node, walk
 from unvanish.probes.intact import in_the_open, intact, unwrapped
-from unvanish.probes.measures import finite
+from unvanish.probes.measures import finite, norms
+from unvanish.probes.tape import Taped
+from unvanish.theory.beside import Beside, Sketch
 from unvanish.types import Trace
 
 
 def record(
-    model: nn.Module, batch: Any, loss: Callable[..., Any] | None = None, *, optimizer: Any = None
+    model: nn.Module,
+    batch: Any,
+    loss: Callable[..., Any] | None = None,
+    *,
+    optimizer: Any = None,
+    theory: bool = False,
 ) -> Trace:
     """Measure one batch; the model and the process are bit-identical afterwards.
 
     `batch` is a tensor, an (x, y) pair, or a dict passed as keywords; `loss` is called as loss(output, y) or
-    loss(output). CheckError where these do not fit together, ModelCrash where the model or the loss raises.
+    loss(output). `theory`: lay beside it what was to be expected. CheckError where these do not fit together,
+    ModelCrash where the model or the loss raises.
     """
     bare = _checked(model)
     with warnings.catch_warnings(), intact(bare), in_the_open():
         warnings.simplefilter("ignore")
-        return Examination(bare, batch, loss, optimizer).trace()
+        return Examination(bare, batch, loss, optimizer, theory).trace()
 
 
 def _checked(model: Any) -> nn.Module:
@@ -46,20 +65,21 @@ def _checked(model: Any) -> nn.Module:
             f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself"
         )
     bare = unwrapped(model)
-    lazy = [n for n, p in bare.named_parameters() if is_lazy(p)]
+    named = dict(bare.named_parameters())
+    lazy = [n for n, p in named.items() if is_lazy(p)]
     if lazy:
         raise CheckError(
             f"the parameter {lazy[0]} has no shape yet (a lazy module); run the model once on a batch first"
         )
-    if next(bare.parameters(), None) is None:
+    if not named:
         raise CheckError(
             "the model has no parameters, so there is nothing to train; pass the module that holds them"
         )
-    if not any(p.requires_grad for p in bare.parameters()):
+    if not any(p.requires_grad for p in named.values()):
         raise CheckError(
             "every parameter is frozen (requires_grad=False), so nothing would train; unfreeze some"
         )
-    if any(p.is_meta for p in bare.parameters()):
+    if any(p.is_meta for p in named.values()):
         raise CheckError("the model is on the meta device and holds no numbers; materialise it first")
     return bare
 
@@ -67,8 +87,11 @@ def _checked(model: Any) -> nn.Module:
 class Examination:
     """The steps of one examination, in order; `trace` runs them."""
 
-    def __init__(self, model: nn.Module, batch: Any, loss: Any, optimizer: Any) -> None:
+    def __init__(self, model: nn.Module, batch: Any, loss: Any, optimizer: Any, theory: bool = False) -> None:
         self.model, self.batch, self.loss, self.optimizer = model, batch, loss, optimizer
+        self.theory = theory
+        self.parameters = dict(model.named_parameters())
+        self.norms = dict(zip(self.parameters, norms(list(self.parameters.values())), strict=True))
         self.call, self.watched, self.value = self._forward()
         self.graph: Graph | None = None
         self.chains: list[Chain] = []
@@ -104,7 +127,11 @@ class Examination:
 
     def _attempt(self, gradients: bool, check_finite: bool) -> tuple[calls.Call, Forward, Tensor]:
         call = calls.prepare(self.batch, self.loss, gradients=gradients)
-        watched = Forward(self.model, call.batch_size)
+        watched = (
+            Taped(self.model, self.model, call, self.norms)
+            if self.theory
+            else Forward(self.model, call.batch_size, self.parameters, self.norms)
+        )
         watched.check_finite = check_finite
         with watched.watching():
             try:
@@ -167,7 +194,7 @@ class Examination:
         self._second_look(graph, value, leaves, cuts)
 
     def _leaves(self) -> dict[str, Tensor]:
-        named = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        named = {n: p for n, p in self.parameters.items() if p.requires_grad}
         return named | {f"\0{n}": leaf for n, leaf in self.call.inputs.items()}
 
     def _interesting(self, graph: Graph, bodies: Mapping[str, Any]) -> set[int]:
@@ -232,7 +259,7 @@ class Examination:
 
     def _precision(self, value: Tensor) -> None:
         met = {str(o.facts.get("dtype")) for o in self.watched.operations} | {
-            str(p.dtype).removeprefix("torch.") for p in self.model.parameters()
+            families.dtype(p.dtype) for p in self.parameters.values()
         }
         name = "float16"
         if name not in met:
@@ -241,7 +268,7 @@ class Examination:
         if found is None:
             self.precision = {"dtype": name}
             return
-        named = [p for p in self.model.parameters() if p.requires_grad]
+        named = [p for p in self.parameters.values() if p.requires_grad]
 
         def native(scale: float) -> bool:
             got = [
@@ -261,18 +288,36 @@ class Examination:
     def _assembled(self) -> Trace:
         rows = sites.inputs(self.call, self.flow)
         chains = self.chains[:4] if self.graph else []
-        nodes, axes = sites.nodes(
+        nodes, axes, places = sites.nodes(
             self.call, self.watched, self.graph, self.flow, chains, self.stops, self.broken
         )
         rows += nodes
         rows += sites.steps(self.recurrences)
         rows += sites.outputs(self.watched, self.value)
         structural = parameters.zero_by_structure(self.watched, self.graph, self.flow)
-        rows += parameters.read(self.model, self.watched, self.graph, self.flow, self.optimizer, structural)
-        return sites.assemble(rows, axes, self._facts())
+        rows += parameters.read(
+            self.model, self.watched, self.graph, self.flow, self.optimizer, structural, self.norms
+        )
+        found = sites.assemble(rows, axes, self._facts())
+        if not isinstance(self.watched, Taped) or found.depth() is None:
+            return found
+        beside = Beside(found, self._sketch(self.watched, places))
+        return replace(found, facts={**found.facts, "theory": beside})
+
+    def _sketch(self, watched: Taped, places: Mapping[int, int]) -> Sketch:
+        """The program that was run, and the tensors of the operations and inputs that have a site."""
+        numbers: dict[Any, list[int]] = {}
+        for (node, _), number in watched.numbers.items():
+            numbers.setdefault(node, []).append(number)
+        nodes = self.graph.nodes if self.graph else ()
+        tensors = {site: tuple(numbers.get(nodes[node], ())) for node, site in places.items()}
+        for site, name in enumerate(self.call.originals):  # the first rows of the trace
+            if name in watched.named_inputs:
+                tensors[site] = (watched.named_inputs[name],)
+        return Sketch(watched.program(self.output), tensors)
 
     def _facts(self) -> dict[str, Any]:
-        some = next(self.model.parameters())
+        some = next(iter(self.parameters.values()))
         floats = sorted(
             {str(o.facts["dtype"]) for o in self.watched.operations if "float" in str(o.facts.get("dtype"))}
         )
@@ -284,7 +329,7 @@ class Examination:
             "dtype": str(some.dtype).removeprefix("torch."),
             "dtypes": tuple(floats),
             "device": str(some.device),
-            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "parameters": sum(p.numel() for p in self.parameters.values()),
             "training": self.model.training,
             "torch": torch.__version__,
             "graph_cuts": sites.graph_cuts(self.watched),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ def assemble(rows: Sequence[Measured], axes: Iterable[Axis], facts: Mapping[str,
 
 def partial(watched: Forward, call: Call, crash: str) -> Trace:
     """What was measured up to a crash: forward statistics only."""
-    found, _ = nodes(call, watched)
+    found = nodes(call, watched)[0]
     return assemble(inputs(call, None) + found, (), {"crash": crash, "batch_size": call.batch_size})
 
 
@@ -77,13 +78,17 @@ def nodes(
     chains: Sequence[Chain] = (),
     stops: Sequence[Stop] = (),
     broken: Sequence[Operation | Turn] = (),
-) -> tuple[list[Measured], list[Axis]]:
-    """Sites of the operations that matter, and of the cuts; they follow the inputs in the trace."""
+) -> tuple[list[Measured], list[Axis], dict[int, int]]:
+    """Sites of the operations that matter, and of the cuts; they follow the inputs in the trace.
+
+    Last, the index of the site that stands for each node of the graph.
+    """
     leaves = {name: place for place, name in enumerate(call.originals)}
     wanted = _wanted(watched, graph, chains, stops, broken, leaves)
     places: dict[int, int] = {}
     rows: list[Measured] = []
     names: dict[str, int] = {}
+    numbered = {node: k for k, node in enumerate(chains[0].sites)} if chains else {}
     for owner, node in sorted(wanted, key=lambda pair: _order(*pair)):
         path, kind = _named(owner)
         again = names[path] = names.get(path, -1) + 1
@@ -91,7 +96,7 @@ def nodes(
         if node is not None and flow is not None:
             stats |= _backward(node, flow)
         if node is not None and chains:
-            facts |= _place(node, chains[0])
+            facts |= _place(node, chains[0], numbered)
         if (
             isinstance(owner, Operation)
             and owner.family == "attention"
@@ -105,7 +110,7 @@ def nodes(
         rows.append((Site(path, kind, again, "node", facts), stats))
     _mark_output(rows, watched)
     rows += _modules(watched, graph, flow, {site.path for site, _ in rows})
-    return rows, [Axis(c.name, "depth", _axis(c, places, leaves)) for c in chains]
+    return rows, [Axis(c.name, "depth", _axis(c, places, leaves)) for c in chains], places
 
 
 def _modules(watched: Forward, graph: Graph | None, flow: Flow | None, known: set[str]) -> list[Measured]:
@@ -184,12 +189,12 @@ def _backward(node: int, flow: Flow) -> dict[str, float]:
     return found
 
 
-def _place(node: int, main: Chain) -> dict[str, Any]:
+def _place(node: int, main: Chain, numbered: Mapping[int, int]) -> dict[str, Any]:
     """Where on, or between, the cuts of the main axis a node lies."""
-    if node not in main.sites:
-        above = [k for k, i in enumerate(main.sites) if i < node]
-        return {"cut": False, "segment": above[-1] if above and above[-1] < len(main.rows) else None}
-    k = main.sites.index(node)
+    k = numbered.get(node)
+    if k is None:
+        above = bisect_left(main.sites, node) - 1
+        return {"cut": False, "segment": above if 0 <= above < len(main.rows) else None}
     facts: dict[str, Any] = {"cut": True, "segment": k}
     if k < len(main.rows):
         facts |= _row(main.rows[k])
@@ -220,7 +225,7 @@ def _row(row: Row) -> dict[str, Any]:
 def _faults(
     owner: Operation | Turn, watched: Forward, stops: Sequence[Stop], broken: Sequence[Operation | Turn]
 ) -> dict[str, Any]:
-    first = next((o for o in watched.operations if o.facts.get("made_nonfinite")), None)
+    first = watched.first_broken
     facts: dict[str, Any] = {}
     own = [s for s in stops if s.owner is owner]
     if own:

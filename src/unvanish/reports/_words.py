@@ -9,7 +9,7 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from unvanish.types import Diagnosis, Finding, Remedy, Verdict
@@ -143,7 +143,7 @@ def _loss(loss: object, kind: object, objective: object) -> list[str]:
 def told_by_theory(diagnosis: Diagnosis) -> str:
     """Predicted beside measured in a sentence, or "" where nothing was predicted."""
     theory = diagnosis.trace.facts.get("theory")
-    if not isinstance(theory, dict) or "predicted" not in theory:
+    if not isinstance(theory, Mapping) or "predicted" not in theory:
         return ""
     said = f"predicts {rounded(theory['predicted'])} decades, measured {rounded(theory['measured'])}"
     apart = [
