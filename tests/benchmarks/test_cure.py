@@ -7,10 +7,10 @@ import math
 from pathlib import Path
 
 import torch
+from benchmarks.judge import SOLVED, TRIALS, Side, is_worse, worse
 from torch import nn
 
 from benchmarks import cure
-from benchmarks.judge import SOLVED, TRIALS, Side, is_worse, worse
 
 BATCH = torch.randn(16, 8, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 3
 CE = nn.CrossEntropyLoss()
@@ -47,14 +47,17 @@ def test_the_rule_of_the_judge() -> None:
     assert is_worse((2.0, 0.1), (2.0, 0.5)) and not is_worse((2.0, 0.1), (2.0, 0.3))
     assert is_worse((2.0, 0.1), (2.0, math.inf)) and not is_worse((2.0, math.inf), (2.0, 1.0))
     assert is_worse((1e30, 0.1), (2.0, 0.5)), "the unit is the smaller first loss"
-    assert not is_worse((1e-6, 1e-7), (1e-6, 5e-7)) and is_worse((1e-6, 1e-7), (1e-6, 5e-7), solved=SOLVED * 1e-6)
+    small = (1e-6, 1e-7), (1e-6, 5e-7)
+    assert not is_worse(*small)
+    assert is_worse(*small, solved=SOLVED * 1e-6)
     assert is_worse((1.0, 0.1), (9.0, 8.0), comparable=False)
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "results.jsonl"
     done = {"seed": 5, "family": "mlp", "fault": "GRF001", "cured": True, "remedies": ["x"], "seconds": 1.0}
-    out.write_text(json.dumps(done) + "\n" + json.dumps({"seed": 6, "beyond": True}) + "\n" + '{"seed": 7, "fam')
+    rows = [json.dumps(done), json.dumps({"seed": 6, "beyond": True}), '{"seed": 7, "fam']
+    out.write_text("\n".join(rows))
     found = cure.run([5, 6], others=False, jobs=1, out=out)
     assert [(r.seed, r.cured) for r in found] == [(5, True)]
     assert cure.written(out)[-1]["seed"] == 6
