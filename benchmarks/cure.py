@@ -2,8 +2,9 @@
 
 Run it with `python -m benchmarks.cure --split dev --sick 110`. The networks are those of the diagnosis
 benchmark; the test split is judged, never tuned on. "Cured": `check` finds nothing at or above a warning any
-more. "Worse" is measured here, by a training of its own (AdamW, 60 steps, another seed, the better of two
-rates), before and after.
+more. "Worse" is measured by trainings of the benchmark's own, before and after (`benchmarks/judge.py`).
+
+`--out` gets a line for each network as soon as it is judged; a run that was stopped goes on from there.
 
 Beside it, on the same networks: ReLU in place of every activation with He's weights; BatchNorm behind every
 hidden layer; clipping to norm 1. Left out are faults that no change from outside can mend (`beyond`).
@@ -21,7 +22,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ if not __package__:  # run as a script
 
 from benchmarks import nets
 from benchmarks.examination import prepare
+from benchmarks.judge import Side, worse
 from benchmarks.nets import Sample, sample
 
 BEYOND = {
@@ -44,8 +46,6 @@ BEYOND = {
     "GRF004": ("norm of one", "softmax of one", "clamp"),  # nothing of the input is left behind it
     "NUM001": ("weight",),  # a stored NaN: restore a checkpoint
 }
-TOLERANCE = 0.15  # of the first loss: what two trainings may differ by
-SOLVED = 1e-5  # two losses below it are both as good as zero
 
 
 @dataclass
@@ -61,7 +61,8 @@ class Result:
     seconds: float = math.nan
     reason: str = ""
     attempts: tuple[str, ...] = ()
-    losses: tuple[float, float] = (math.nan, math.nan)
+    losses: tuple[float, float] = (math.nan, math.nan)  # the last ones, before and after
+    trials: int = 0  # trainings of each side
     blind: dict[str, tuple[bool, bool]] = field(default_factory=dict)  # (cured, worse)
 
 
@@ -90,61 +91,16 @@ def treat(job: tuple[int, bool]) -> Result | None:
     result.remedies = tuple(dict.fromkeys(r.cure for r in cured.prescription.remedies))
     result.reason = cured.reason
     result.attempts = tuple(f"{'+'.join(a.cures)}: {a.result}" for a in cured.attempts)
-    before = fall(example.model, example.batch, example.loss)
-    after = fall(cured.model, example.batch, cured.loss)
-    result.losses = (before[1], after[1])
-    result.worse = bool(cured.prescription) and is_worse(before, after, cured.loss is example.loss)
+    before = Side(example.model, example.batch, example.loss)
+    after = Side(cured.model, example.batch, cured.loss)
+    result.worse = bool(cured.prescription) and worse(before, after)
+    result.losses, result.trials = (before.reached, after.reached), len(after.runs)
     for name, change in BLIND.items() if others else ():
         result.blind[name] = blindly(example, change, before)
     return result
 
 
-Ends = tuple[float, float]  # the first loss and the last
-
-
-def fall(model: nn.Module, batch: Any, loss: Any, change: Callable[[list[Any]], Any] | None = None) -> Ends:
-    """The first and the last loss of a training, at the better of two rates; inf where it breaks."""
-    runs = [train(copy.deepcopy(model), batch, loss, rate, change) for rate in (1e-3, 1e-2)]
-    return min(runs, key=lambda ends: ends[1])
-
-
-def train(
-    model: nn.Module, batch: Any, loss: Any, rate: float, change: Callable[[list[Any]], Any] | None
-) -> Ends:
-    """Sixty steps of AdamW on one batch."""
-    from benchmarks.peers import objective
-
-    torch.manual_seed(12345)
-    wanted = [p for p in model.parameters() if p.requires_grad]
-    sparse = any(getattr(m, "sparse", False) for m in model.modules())
-    optimizer = torch.optim.SGD(wanted, rate) if sparse else torch.optim.AdamW(wanted, rate)
-    first = last = math.nan
-    for step in range(61):
-        optimizer.zero_grad()
-        value, _, _ = objective(model, batch, loss)
-        last = float(value.detach())
-        first = last if step == 0 else first
-        if not math.isfinite(last) or not value.requires_grad:
-            return first, math.inf if not math.isfinite(last) else last
-        value.backward()
-        if change is not None:
-            change(wanted)
-        optimizer.step()
-    return first, last
-
-
-def is_worse(before: Ends, after: Ends, comparable: bool = True) -> bool:
-    """Whether clearly less of the loss went away; of different losses, their shares are compared."""
-    if not math.isfinite(before[1]):
-        return False
-    if not math.isfinite(after[1]):
-        return True
-    if not comparable:
-        return after[1] / after[0] > before[1] / before[0] + TOLERANCE
-    return after[1] > before[1] + max(SOLVED, TOLERANCE * min(abs(before[0]), abs(after[0])))
-
-
-def blindly(example: Sample, change: Callable[[nn.Module], Any], before: Ends) -> tuple[bool, bool]:
+def blindly(example: Sample, change: Callable[[nn.Module], Any], before: Side) -> tuple[bool, bool]:
     """(cured, worse) after a blind change."""
     import unvanish
 
@@ -152,7 +108,7 @@ def blindly(example: Sample, change: Callable[[nn.Module], Any], before: Ends) -
     try:
         around = change(model)
         found = unvanish.check(model, example.batch, example.loss, confirm=False)
-        return found.healthy, is_worse(before, fall(model, example.batch, example.loss, around))
+        return found.healthy, worse(before, Side(model, example.batch, example.loss, around))
     except Exception:
         return False, True
 
@@ -207,18 +163,47 @@ BLIND: dict[str, Callable[[nn.Module], Any]] = {
 }
 
 
-def run(seeds: Sequence[int], others: bool, jobs: int) -> list[Result]:
-    """Every result that is not beyond cure, in the order of the seeds."""
+def run(seeds: Sequence[int], others: bool, jobs: int, out: Path | None) -> list[Result]:
+    """Every result that is not beyond cure, in the order of the seeds; each is written down at once."""
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-    todo = [(seed, others) for seed in seeds]
-    if jobs <= 1:
+    rows = {row["seed"]: row for row in written(out) if row["seed"] in set(seeds)}
+    todo = [(seed, others) for seed in seeds if seed not in rows]
+    for row in track(judged(todo, jobs), "curing", total=len(todo), console=Console(stderr=True)):
+        rows[row["seed"]] = row
+        if out is not None:
+            with out.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+    kept = [rows[seed] for seed in seeds if "beyond" not in rows[seed]]
+    return [Result(**row) for row in kept]
+
+
+def judged(todo: Sequence[tuple[int, bool]], jobs: int) -> Iterator[dict[str, Any]]:
+    """The rows of the results as they come, in any order."""
+    if jobs <= 1 or len(todo) <= 1:
         prepare()
-        return [r for r in map(treat, todo) if r is not None]
+        yield from map(row, todo)
+        return
     with multiprocessing.get_context("spawn").Pool(jobs, initializer=prepare) as pool:
-        found = list(
-            track(pool.imap_unordered(treat, todo), "curing", total=len(todo), console=Console(stderr=True))
-        )
-    return sorted((r for r in found if r is not None), key=lambda r: seeds.index(r.seed))
+        yield from pool.imap_unordered(row, todo)
+
+
+def row(job: tuple[int, bool]) -> dict[str, Any]:
+    """What became of a seed, as plain data."""
+    found = treat(job)
+    return {"seed": job[0], "beyond": True} if found is None else asdict(found)
+
+
+def written(out: Path | None) -> list[dict[str, Any]]:
+    """The rows of a run that was stopped; a line that was cut off is left out."""
+    if out is None or not out.exists():
+        return []
+    rows = []
+    for line in out.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
 
 
 def share(part: int, whole: int) -> str:
@@ -272,13 +257,13 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--no-blind", action="store_true", help="only unvanish")
     parser.add_argument("--show-failures", action="store_true")
-    parser.add_argument("--out", type=Path, metavar="results.json")
+    parser.add_argument("--out", type=Path, metavar="results.jsonl")
     options = parser.parse_args()
     seeds = options.seed or list(nets.seeds(options.split, options.sick, 0))
     if options.only:
         start = nets.SPLITS[options.split] + nets.CODES.index(options.only)
         seeds = [start + len(nets.CODES) * i for i in range(options.sick)]
-    results = run(seeds, not options.no_blind, options.jobs)
+    results = run(seeds, not options.no_blind, options.jobs, options.out)
     console = Console()
     for table in tables(results):
         console.print(table)
@@ -294,8 +279,6 @@ def main() -> int:
             )
             for line in r.attempts:
                 console.print(f"      {line}", markup=False, highlight=False)
-    if options.out:
-        options.out.write_text(json.dumps([asdict(r) for r in results], indent=1))
     return 0
 
 

@@ -191,6 +191,65 @@ def test_shared_and_functional_layers_and_token_ids() -> None:
     assert found.trace.depth() is not None
 
 
+class ByHand(nn.Module):
+    """Sixteen layers, each followed by a function of the user's own."""
+
+    def __init__(self, function: Any, gain: float = 1.0, width: int = 256) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(16))
+        self.weight, self.function = nn.Parameter(torch.full((width,), 1.3)), function
+        for layer in self.layers:
+            nn.init.normal_(layer.weight, 0.0, gain / width**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = self.function(layer(x), self.weight)
+        return x
+
+
+def rms(x: Tensor, w: Tensor) -> Tensor:
+    return torch.tanh(0.5 * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * w)
+
+
+def rms_by_norm(x: Tensor, w: Tensor) -> Tensor:
+    return torch.relu(w * (x / (x.norm(dim=-1, keepdim=True) * x.shape[-1] ** -0.5 + 1e-6)))
+
+
+def rms_in_float32(x: Tensor, w: Tensor) -> Tensor:
+    read = x.float()
+    return torch.tanh(w * (read * (1 / torch.sqrt((read * read).mean(-1, keepdim=True) + 1e-6))).type_as(x))
+
+
+def layer_by_hand(x: Tensor, w: Tensor) -> Tensor:
+    return torch.tanh(w * (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-6))
+
+
+OWN: dict[str, tuple[Any, float]] = {
+    "rms norm": (rms, 0.7),
+    "rms norm by a norm": (rms_by_norm, 0.7),
+    "rms norm in float32": (rms_in_float32, 3.0),
+    "layer norm": (layer_by_hand, 0.7),
+    "normalize": (lambda x, w: torch.relu(16 * w * nn.functional.normalize(x, dim=-1)), 2.0),
+    "sin": (lambda x, w: torch.sin(x), 1.5),
+    "cos": (lambda x, w: torch.cos(x), 1.5),
+    "atan": (lambda x, w: torch.atan(x), 1.5),
+    "abs": (lambda x, w: x.abs(), 1.0),
+    "clamp": (lambda x, w: x.clamp(-0.5, 1.0), 1.4),
+    "exp": (lambda x, w: torch.exp(-x.abs()), 1.4),
+    "expm1": (lambda x, w: torch.expm1(0.3 * x), 2.0),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_functions_and_norms_written_by_hand(name: str) -> None:
+    function, gain = OWN[name]
+    torch.manual_seed(0)
+    net, x = ByHand(function, gain), torch.randn(16, 256)
+    trace = predicted(net, x)
+    assert not any("identities" in sentence for sentence in trace.facts["assumptions"])
+    assert slope(trace) == pytest.approx(slope(record(net, x)), abs=0.03)
+
+
 def test_unknown_operations_are_named() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:

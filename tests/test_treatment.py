@@ -16,7 +16,7 @@ import unvanish
 from unvanish.cures import Prescription, SurgeryError
 from unvanish.probes import CheckError
 from unvanish.registry import rules
-from unvanish.training import compared, trained, training
+from unvanish.training import behind, compared, judged, trained, training, undecided
 from unvanish.types import Proof
 
 CODES = [
@@ -232,6 +232,23 @@ def test_the_reports_say_what_happened(tmp_path: Any) -> None:
 )
 def test_two_trainings_are_compared(before: Any, after: Any, comparable: bool, wanted: str) -> None:
     assert compared(before, after, comparable) == wanted
+
+
+def test_trials_go_on_while_chance_may_decide() -> None:
+    assert undecided([]) and undecided([-0.5]) and undecided([0.05])
+    assert not undecided([0.3]), "clearly worse"
+    assert not undecided([-0.5, 0.01]) and undecided([-0.5, 0.05])
+    assert undecided([0.05, 0.05, 0.05, 0.05]) and not undecided([0.05] * 5)
+    assert judged([-0.5, 0.3]) == "worse", "what is worse in one of the first two"
+    assert judged([0.08, 0.08, 0.07, 0.02, 0.01]) == "worse", "a tighter limit for the median of many"
+    assert judged([0.08, -0.3, 0.3, -0.2, -0.15]) == "better"
+    assert judged([0.08, 0.0]) == "no effect"
+
+
+def test_how_far_one_training_is_behind_another() -> None:
+    assert behind((2.0, 1.0, 0.1), (1.0, 0.5, 0.3)) == pytest.approx(0.2)
+    assert behind((2.0, 1.0, 0.1), (2.0, math.nan)) == math.inf
+    assert behind((2.0, math.nan), (2.0, 1.0)) == -math.inf
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1e6])

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +23,8 @@ from unvanish.types import Outcome
 RATES = (1e-3, 1e-2)  # of Adam: each model is trained at both, and its better one counts
 NUDGE = 1e-3  # of each weight, between two trials of a proof
 CLOSE = 0.1  # of the first loss: differences below it are chance
+BARELY = 0.02  # of the first loss: who falls behind by more is tried again
+FEW, MANY = 2, 5  # trials of a proof
 
 
 def training(
@@ -35,9 +39,10 @@ def training(
     """The loss before each of so many steps, and after the last, at the better one of two learning rates.
 
     Copies are trained by Adam, whose steps do not depend on the scale of the loss, over the parameters that
-    `optimizer` holds (all without one); what cannot be finished in `seconds` stops early, but not before 5
-    steps. The losses end where one is not finite. With another seed than 0 the weights start a thousandth
-    away from where they are, so that what chance alone decides comes out differently.
+    `optimizer` holds (all without one); what cannot be finished in `seconds` (on a CPU: of this thread's own
+    time) stops early, but not before 5 steps. The losses end where one is not finite. With another seed than
+    0 the weights start a thousandth away from where they are, so that what chance alone decides comes out
+    differently.
     """
     runs = []
     for rate in RATES:
@@ -64,7 +69,8 @@ def _run(
 ) -> tuple[float, ...]:
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     losses: list[float] = []
-    started = time.perf_counter()
+    clock = time.perf_counter if devices else time.thread_time  # what else runs must not shorten a training
+    started = clock()
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
@@ -77,7 +83,7 @@ def _run(
             losses.append(float(value.detach()))
             if not math.isfinite(losses[-1]) or step == steps:
                 break
-            if not value.requires_grad or (step >= 5 and time.perf_counter() - started > seconds):
+            if not value.requires_grad or (step >= 5 and clock() - started > seconds):
                 break
             value.backward()  # type: ignore[no-untyped-call]
             held.step()
@@ -100,26 +106,46 @@ def _loss(model: nn.Module, batch: Any, loss: Any) -> torch.Tensor:
 
 
 def compared(before: tuple[float, ...], after: tuple[float, ...], comparable: bool = True) -> Outcome:
-    """Which of two trainings went better, by what was reached at the same step.
+    """Which of two trainings went better; differences under a tenth of the first loss are no effect."""
+    return judged((behind(before, after, comparable),))
 
-    Differences under a tenth of the loss at the start are no effect. Where the losses are different functions
-    (`comparable` False) it is the share of its own first loss that each one lost.
+
+def behind(before: tuple[float, ...], after: tuple[float, ...], comparable: bool = True) -> float:
+    """How far the treated side is behind in what was reached at the same step, in units of the first loss.
+
+    Negative where it is ahead; inf where it alone breaks, -inf where only the other does. The unit is the
+    smaller first loss. Where the losses are different functions (`comparable` False), shares of their own
+    first losses are compared.
     """
     steps = min(len(before), len(after))
-    if len(after) < len(before) and not _finite(after):
-        return "worse"
+    if not _finite(after):
+        return math.inf if len(after) < len(before) or _finite(before) else 0.0
     if not _finite(before):
-        return "better" if _finite(after) else "no effect"
-    if steps < 2 or not _finite(after):
-        return "worse" if not _finite(after) else "no effect"
+        return -math.inf
+    if steps < 2:
+        return 0.0
     old, new = _reached(before[:steps]), _reached(after[:steps])
-    unit = max(abs(before[0]), abs(after[0])) if not comparable else max(abs(before[0]), 1e-300)
-    if not comparable:
-        old, new, unit = old / max(abs(before[0]), 1e-300), new / max(abs(after[0]), 1e-300), 1.0
-    unit = min(unit, max(abs(after[0]), 1e-300)) if comparable else unit
-    if new < old - CLOSE * unit:
-        return "better"
-    return "worse" if new > old + CLOSE * unit else "no effect"
+    first, other = max(abs(before[0]), 1e-300), max(abs(after[0]), 1e-300)
+    return (new - old) / min(first, other) if comparable else new / other - old / first
+
+
+def judged(trials: Sequence[float]) -> Outcome:
+    """The verdict of trials: worse where one of the first two says so, or the median of more at a tighter
+    limit.
+    """
+    middle = statistics.median(trials)
+    if max(trials[:FEW]) > CLOSE or (len(trials) > FEW and middle > CLOSE / 2):
+        return "worse"
+    return "better" if middle < -CLOSE else "no effect"
+
+
+def undecided(trials: Sequence[float]) -> bool:
+    """Whether more trials are wanted: too few so far, or the treated side fell behind in one, perhaps by
+    chance.
+    """
+    if max(trials, default=0.0) > CLOSE and len(trials) <= FEW:
+        return False
+    return len(trials) < FEW or (len(trials) < MANY and max(trials) > BARELY)
 
 
 def _finite(losses: tuple[float, ...]) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -28,11 +29,11 @@ from unvanish.ledger import DECADE
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.intact import unwrapped
 from unvanish.registry import cures
-from unvanish.training import compared, trained, training
-from unvanish.types import SEVERITIES, Attempt, Cured, Diagnosis, Finding, Outcome, Proof, Remedy
+from unvanish.training import BARELY, CLOSE, behind, judged, trained, training, undecided
+from unvanish.types import SEVERITIES, Attempt, Cured, Diagnosis, Finding, Proof, Remedy
 
 MOST = 4  # remedies
-TRIALS = 2  # trainings of a proof, from starts that differ by a thousandth: what is worse in any is refused
+MARGINAL = 3  # proven treatments of which the best is taken, where training goes no better with any
 DEPTH = ("INI001", "INI002", "ACT001", "ACT002", "ACT003", "DEP001", "DEP002", "NRM001")
 FOLLOWED: dict[str, tuple[str, ...]] = {  # remedies that are only half of one
     "swap-activation": ("reinitialise",),
@@ -192,7 +193,7 @@ class Search:
         """What to say where no candidate heals: the best proven improvement, or nothing."""
         if best.done:
             proof = self._proof(best)
-            if proof.outcome == "better":
+            if proof.outcome == "better" and proof.behind <= BARELY:
                 left = ", ".join(best.diagnosis.codes())
                 return self._outcome(
                     best, proof, f"better, but {left} is still found; nothing tried heals it"
@@ -217,10 +218,13 @@ class Search:
     # -- one round
 
     def _round(self, patient: Patient) -> tuple[Patient, Proof | None] | None:
-        """The first candidate that heals and proves itself, else the one that helps most, else None."""
+        """The first candidate that heals and trains at least as well, else the best that heals and falls
+        barely behind, else the one that helps most, else None.
+        """
         best: Patient | None = None
+        marginal: list[tuple[Patient, Proof]] = []
         for candidate in self._candidates(patient):
-            if self.late:
+            if self.late or len(marginal) == MARGINAL:
                 break
             treated = self._try(patient, candidate)
             if treated is None:
@@ -228,14 +232,17 @@ class Search:
             if treated.diagnosis.healthy:
                 treated = self._pruned(treated)
                 proof = self._proof(treated)
-                if proof.outcome == "better":
-                    self._note(candidate, patient, "healed and proven")
+                self._note(candidate, patient, _told(proof))
+                if proof.outcome == "better" and proof.behind <= BARELY:
                     return treated, proof
-                self._note(candidate, patient, _refused(proof))
+                if proof.outcome == "better":
+                    marginal.append((treated, proof))
                 continue
             self._note(candidate, patient, _left(treated, patient))
             if _helps(treated, best or patient):
                 best = treated
+        if marginal:
+            return min(marginal, key=lambda found: found[1].behind)
         return None if best is None else (best, None)
 
     def _note(self, candidate: Candidate, patient: Patient, result: str) -> None:
@@ -352,15 +359,15 @@ class Search:
         exact = all(r.safety == "exact" for r in patient.done)
         before: tuple[float, ...] = ()
         after: tuple[float, ...] = ()
-        said: Outcome = "no effect"
+        trials: list[float] = []
+        took = 0.0
         if not exact or not _same_rules(self.before, patient.diagnosis):
-            for trial in range(TRIALS):
-                untreated, treated = self._untreated(trial), self._trained(patient, trial)
-                before, after = (before, after) if trial else (untreated, treated)
-                verdict = compared(untreated, treated, comparable)
-                said = verdict if not trial or verdict == "worse" else said
-                if said == "worse":
-                    break
+            while undecided(trials) and not (trials and self._too_late(took, trials[-1])):
+                started = time.perf_counter()
+                untreated, treated = self._untreated(len(trials)), self._trained(patient, len(trials))
+                before, after = (before, after) if trials else (untreated, treated)
+                trials.append(behind(untreated, treated, comparable))
+                took = time.perf_counter() - started
         return Proof(
             self.before.codes(),
             patient.diagnosis.codes(),
@@ -369,8 +376,16 @@ class Search:
             before,
             after,
             comparable,
-            said,
+            judged(trials) if trials else "no effect",
+            statistics.median(trials) if trials else 0.0,
         )
+
+    def _too_late(self, took: float, last: float) -> bool:
+        """Whether there is no time for another trial: a whole one tells more than two cut short, as the
+        untreated net may catch up late. After a clear one, it may take a fifth of what is left.
+        """
+        left = self.deadline - time.perf_counter()
+        return took > (left / 5 if last < -CLOSE else left)
 
     def _untreated(self, trial: int) -> tuple[float, ...]:
         if trial not in self.losses:
@@ -378,7 +393,7 @@ class Search:
         return self.losses[trial]
 
     def _trained(self, patient: Patient, trial: int) -> tuple[float, ...]:
-        seconds = max(1.0, (self.deadline - time.perf_counter()) / 8)
+        seconds = max(2.0, (self.deadline - time.perf_counter()) / 3)
         seed = self.seed + trial
         return training(patient.model, self.batch, patient.loss, patient.optimizer, self.steps, seed, seconds)
 
@@ -417,7 +432,10 @@ def _helps(one: Patient, other: Patient) -> bool:
     return a < b or (a == b and x < 0.8 * y - 0.1)
 
 
-def _refused(proof: Proof) -> str:
+def _told(proof: Proof) -> str:
+    if proof.outcome == "better":
+        well = proof.behind <= BARELY
+        return "healed and proven" if well else "healed, but trains barely as well as before"
     if proof.training == "worse":
         return "healed, but trains worse than before"
     if not proof.towards_zero:

@@ -268,7 +268,8 @@ class Proof:
 
     `total_*`: decades from the loss to the input, NaN without a depth axis. `losses_*`: the training loss at
     every step, of the same batch, optimizer and seed; `comparable` is False where the cure changed the loss
-    itself.
+    itself. `behind`: the median, over the trials, of how far the treated model was behind in the loss
+    reached, in units of the first loss; negative where it was ahead.
     """
 
     codes_before: tuple[str, ...]
@@ -279,6 +280,7 @@ class Proof:
     losses_after: tuple[float, ...] = ()
     comparable: bool = True
     training: Outcome = "no effect"
+    behind: float = 0.0
 
     @property
     def new(self) -> tuple[str, ...]:

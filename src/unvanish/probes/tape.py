@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unvanish.probes import calls, families
 from unvanish.probes.forward import Forward
 from unvanish.theory import recurrent
-from unvanish.theory.activations import ALIASES, NAMES
+from unvanish.theory.activations import ALIASES, FUNCTIONS, NAMES
 from unvanish.theory.convolution import Geometry
 from unvanish.theory.program import Program, Step
 from unvanish.theory.recurrent import Cell
@@ -116,6 +116,13 @@ class Taped(Forward):
             return self._layer(kind, args, kwargs, [args[1]], result)  # weights made in the forward
         if kind in (*NAMES, *ALIASES, *families.ACTIVATIONS):
             return self._activation(kind, args, kwargs, weights)
+        if kind == "rdiv" and args[1] == 1:
+            return {"as": "reciprocal", "settings": {}}
+        if kind in FUNCTIONS:
+            return self._function(kind, args, kwargs)
+        if kind == "normalize":
+            size = int(reads[0].shape[-1]) if reads else 1
+            return {"gain": 1 / size, "eps": 0.0, "elements": size}
         if kind in families.NORMS:
             return self._norm(kind, args, kwargs, weights, given)
         if kind in families.FUSED:
@@ -140,6 +147,7 @@ class Taped(Forward):
         """A number or a parameter that is added, or multiplied with."""
         if len(reads) > 1:
             return {}
+        number = math.nan
         if weights:
             power, mean = self._power(weights[0])
         else:
@@ -149,7 +157,9 @@ class Taped(Forward):
             power, mean = float(number) ** 2, -float(number) if kind == "sub" else float(number)
         if kind == "div":
             first = isinstance(args[0], Tensor) and args[0] is (reads[0] if reads else None)
-            power = 1 / power if first and power else 1.0
+            if not first:
+                return {"as": "reciprocal", "settings": {}} if number == 1 else {"power": 1.0, "mean": 0.0}
+            power = 1 / power if power else 1.0
         return {"power": power, "mean": mean}
 
     def _power(self, tensor: Tensor) -> tuple[float, float]:
@@ -215,6 +225,18 @@ class Taped(Forward):
             name, usual = SETTINGS[plain]
             settings[name] = float(args[1] if len(args) > 1 else kwargs.get(name, usual))
         return {"settings": settings, "peak": families.SQUASHING.get(kind), "as": plain}
+
+    def _function(self, kind: str, args: Any, kwargs: Any) -> dict[str, Any]:
+        """An elementwise function's settings; one that is set by a tensor is another, unknown one."""
+        names = {"pow": ("exponent",), "clamp": ("min", "max"), "clamp_min": ("min",), "clamp_max": ("max",)}
+        settings = dict(zip(names.get(kind, ()), args[1:], strict=False)) | {
+            n: v for n, v in kwargs.items() if n in names.get(kind, ())
+        }
+        settings = {n: v for n, v in settings.items() if v is not None}
+        plain = all(isinstance(v, (int, float)) for v in settings.values())
+        if not plain or (kind in names and not settings):
+            return {"as": f"{kind} by a tensor"}
+        return {"settings": {n: float(v) for n, v in settings.items()}}
 
     def _norm(
         self, kind: str, args: Any, kwargs: Any, weights: list[Tensor], given: list[Tensor]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from unvanish.theory._layers import width
-from unvanish.theory.activations import ALIASES, NAMES
+from unvanish.theory.activations import ALIASES, FUNCTIONS, NAMES
 from unvanish.theory.program import Step
 from unvanish.theory.signal import Pull, Signal
 from unvanish.theory.tables import Table, table
@@ -167,7 +167,7 @@ VIEWS = (
     "channel_shuffle", "pixel_shuffle", "unsafe_chunk", "unsafe_split", "split_with_sizes", "pad", "repeat",
 )  # fmt: skip
 POINTWISE: dict[str, Any] = {
-    **dict.fromkeys([*NAMES, *ALIASES], activation),
+    **dict.fromkeys([*NAMES, *ALIASES, *FUNCTIONS], activation),
     **dict.fromkeys(("add", "sub"), add),
     **dict.fromkeys(("mul", "div"), mul),
     **dict.fromkeys(VIEWS, view),

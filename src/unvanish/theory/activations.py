@@ -28,6 +28,12 @@ ALIASES = {
     "hard_swish": "hardswish",
 }  # fmt: skip
 
+FUNCTIONS = (  # elementwise functions of torch that are no activations
+    "abs", "arctan", "atan", "clamp", "clamp_max", "clamp_min", "cos", "cosh", "erfc", "exp", "exp2", "expm1",
+    "log", "log1p", "pow", "reciprocal", "rsqrt", "sin", "sinc", "sinh", "sqrt", "square",
+)  # fmt: skip
+SMOOTH = {*FUNCTIONS} - {"clamp", "clamp_max", "clamp_min"}
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -61,6 +67,8 @@ class Curve:
     @cached_property
     def kinks(self) -> tuple[float, ...]:
         """Where the slope jumps within [-20, 20], except at 0; each found to 1e-12."""
+        if self.name in SMOOTH:  # and steep
+            return ()
         grid = np.linspace(-20, 20, 8001)
         slope = self.slope(grid + 1.7e-3)
         found = []
@@ -103,6 +111,8 @@ def _named(name: str, settings: tuple[tuple[str, Any], ...]) -> Curve:
 
     key = name.lower().replace("-", "_")
     key = ALIASES.get(key, key)
+    if key in FUNCTIONS:
+        return Curve(key, getattr(torch, key), dict(settings))
     if key not in NAMES:
         raise ValueError(f"no activation {name!r}{suggest(name, [*NAMES, *ALIASES])}")
     special: dict[str, Callable[..., Any]] = {

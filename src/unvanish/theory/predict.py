@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from unvanish.theory._by_hand import recognised
 from unvanish.theory._layers import LAYERS, Recall
 from unvanish.theory._mixing import MIXING
 from unvanish.theory._norms import NORMS
@@ -47,6 +48,7 @@ def predict(program: Program, power: float = 1.0, likeness: float = 0.0) -> Pred
     """Signals and gradients of a program whose inputs are Gaussian of this power and this cosine between
     samples, under a random unit cotangent at the outputs.
     """
+    program = recognised(program)
     start = Signal(power=np.asarray(float(power)), samples=likeness, apart=likeness)
     signals = dict.fromkeys(program.inputs, start)
     backs: list[tuple[Step, Back]] = []
@@ -95,6 +97,7 @@ def _returned(program: Program, backs: list[tuple[Step, Back]]) -> dict[int, Pul
 
 
 SILENT = {
+    "aside",
     "dropout",
     "zeros_like",
     "ones_like",

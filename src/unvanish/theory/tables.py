@@ -20,6 +20,7 @@ from unvanish.theory.activations import Curve
 from unvanish.theory.quadrature import Array
 
 LOW, HIGH, STEP, ORDERS = -30.0, 30.0, 0.1, 64
+LARGEST = 1e60  # of a value or a slope
 COLUMNS = ("power", "slope", "fourth", "average", "saturated", "dead")
 
 
@@ -49,7 +50,7 @@ class Table:
 
     def _row(self, logs: Array | float, z: Array, w: Array) -> Array:
         x = np.atleast_2d(np.exp(0.5 * np.asarray(logs)) * z)
-        value, slope = self.curve.value(x), self.curve.slope(x)
+        value, slope = _bounded(self.curve.value(x)), _bounded(self.curve.slope(x))
         flat = np.abs(slope) < 0.05 * self.peak if self.peak else np.zeros_like(slope)
         parts = (value**2, slope**2, slope**4, value, flat, slope == 0)
         return np.stack([np.asarray(p, dtype=np.float64) @ w for p in parts], 1)
@@ -94,7 +95,7 @@ class Table:
         known: dict[tuple[float, bool], Array] = self.__dict__.setdefault("_known", {})
         if key not in known:
             x = math.exp(log / 2) * _hermite()[0]
-            read = (self.curve.slope if slope else self.curve.value)(x)
+            read = _bounded((self.curve.slope if slope else self.curve.value)(x))
             squares = (_hermite()[1] @ read) ** 2
             total = float(_hermite()[1][0] @ read**2)
             rest = max(0.0, total - float(squares.sum()))
@@ -131,15 +132,21 @@ class Shifted:
 @lru_cache(maxsize=4096)
 def _shifted(read: Table, mean: float, deviation: float) -> Shifted:
     z, rows = _hermite()
-    value, slope = read.curve.value(mean + deviation * z), read.curve.slope(mean + deviation * z)
+    x = mean + deviation * z
+    value, slope = _bounded(read.curve.value(x)), _bounded(read.curve.slope(x))
 
-    def series(x: Array) -> Array:
-        squares = (rows @ x) ** 2
-        total = float(rows[0] @ x**2)
+    def series(y: Array) -> Array:
+        squares = (rows @ y) ** 2
+        total = float(rows[0] @ y**2)
         return np.append(squares, max(0.0, total - float(squares.sum()))) / max(total, 1e-300)
 
     power, second, fourth, average = (float(rows[0] @ x) for x in (value**2, slope**2, slope**4, value))
     return Shifted(power, second, fourth, average, series(value), series(slope))
+
+
+def _bounded(y: Array) -> Array:
+    """Within what its fourth power can hold (exp); 0 where there is none (the root of what is negative)."""
+    return np.clip(np.nan_to_num(y, nan=0.0, posinf=LARGEST, neginf=-LARGEST), -LARGEST, LARGEST)
 
 
 @lru_cache(maxsize=1)
