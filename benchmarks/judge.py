@@ -97,7 +97,8 @@ def _train(side: Side, rate: float, trial: int) -> Ends:
     torch.manual_seed(12345 + trial)
     wanted = [p for p in model.parameters() if p.requires_grad]
     sparse = any(getattr(m, "sparse", False) for m in model.modules())
-    optimizer = torch.optim.SGD(wanted, rate) if sparse else torch.optim.AdamW(wanted, rate)
+    fused = all(p.is_floating_point() for p in wanted)
+    optimizer = torch.optim.SGD(wanted, rate) if sparse else torch.optim.AdamW(wanted, rate, fused=fused)
     first = last = math.nan
     for step in range(STEPS + 1):
         optimizer.zero_grad()

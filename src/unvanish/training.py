@@ -25,6 +25,7 @@ NUDGE = 1e-3  # of each weight, between two trials of a proof
 CLOSE = 0.1  # of the first loss: differences below it are chance
 BARELY = 0.02  # of the first loss: who falls behind by more is tried again
 FEW, MANY = 2, 5  # trials of a proof
+FUSED = ("cpu", "cuda")  # where Adam's step is one kernel, some five times as fast for many small tensors
 
 
 def training(
@@ -94,7 +95,8 @@ def _adam(model: nn.Module, optimizer: Any, rate: float) -> torch.optim.Optimize
     held = None if optimizer is None else {id(p) for group in optimizer.param_groups for p in group["params"]}
     wanted = [p for p in model.parameters() if p.requires_grad and (held is None or id(p) in held)]
     sparse = any(getattr(m, "sparse", False) for m in model.modules())
-    made = torch.optim.SGD(wanted, 10 * rate) if sparse else torch.optim.Adam(wanted, rate)
+    fused = all(p.is_floating_point() and p.device.type in FUSED for p in wanted)
+    made = torch.optim.SGD(wanted, 10 * rate) if sparse else torch.optim.Adam(wanted, rate, fused=fused)
     for name, hook in (optimizer._optimizer_step_pre_hooks if optimizer is not None else {}).items():
         made._optimizer_step_pre_hooks[name] = hook  # a clipper is part of the treatment
     return made
