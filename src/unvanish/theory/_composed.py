@@ -96,9 +96,9 @@ def follow(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], A
     own, before = (_at(_table(step.facts[name]), x) for name in ("expression", "before"))
     mean, left = (x.mean, 1 - x.mean**2) if abs(x.mean) > OFFSET else (0.0, 1.0)
     cosines = [max(-1.0, (c - mean**2) / max(left, 1e-9)) for c in (x.samples, x.positions, x.apart)]
-    overlaps = [own.overlap(c) for c in cosines]
+    samples, positions, apart = (own.overlap(c) for c in cosines)
     power = x.power * (own.power / max(x.q, 1e-300))
-    made = Signal(power, *overlaps, own.average / math.sqrt(max(own.power, 1e-300)))
+    made = Signal(power, samples, positions, apart, own.average / math.sqrt(max(own.power, 1e-300)))
     factor = own.slope / before.slope if before.slope > 0 else 0.0
     likeness = own.slope_overlap(cosines[1]) / max(before.slope_overlap(cosines[1]), 1e-9)
 
