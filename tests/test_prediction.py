@@ -236,6 +236,9 @@ OWN: dict[str, tuple[Any, float]] = {
     "abs": (lambda x, w: x.abs(), 1.0),
     "clamp": (lambda x, w: x.clamp(-0.5, 1.0), 1.4),
     "exp": (lambda x, w: torch.exp(-x.abs()), 1.4),
+    "silu": (lambda x, w: x * torch.sigmoid(x), 1.4),
+    "gelu": (lambda x, w: 0.5 * x * (1 + torch.tanh(0.79788 * (x + 0.044715 * x**3))), 2.0),
+    "snake": (lambda x, w: x + torch.sin(x) ** 2, 0.9),
     "expm1": (lambda x, w: torch.expm1(0.3 * x), 2.0),
 }
 

@@ -160,7 +160,9 @@ class Taped(Forward):
             if not first:
                 return {"as": "reciprocal", "settings": {}} if number == 1 else {"power": 1.0, "mean": 0.0}
             power = 1 / power if power else 1.0
-        return {"power": power, "mean": mean}
+        if weights or kind == "sub":
+            return {"power": power, "mean": mean}
+        return {"power": power, "mean": mean, "number": 1 / (number or 1.0) if kind == "div" else number}
 
     def _power(self, tensor: Tensor) -> tuple[float, float]:
         """Mean square and mean of a parameter."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unvanish.theory._by_hand import recognised
+from unvanish.theory._composed import composed, follow
 from unvanish.theory._layers import LAYERS, Recall
 from unvanish.theory._mixing import MIXING
 from unvanish.theory._norms import NORMS
@@ -48,7 +49,7 @@ def predict(program: Program, power: float = 1.0, likeness: float = 0.0) -> Pred
     """Signals and gradients of a program whose inputs are Gaussian of this power and this cosine between
     samples, under a random unit cotangent at the outputs.
     """
-    program = recognised(program)
+    program = composed(recognised(program))
     start = Signal(power=np.asarray(float(power)), samples=likeness, apart=likeness)
     signals = dict.fromkeys(program.inputs, start)
     backs: list[tuple[Step, Back]] = []
@@ -105,4 +106,6 @@ SILENT = {
     "nll_loss",
     "mse_loss",
 }  # none of the depth
-MAPS: dict[str, Map] = {**POINTWISE, **NORMS, **MIXING, **LAYERS}  # "linear" is a layer
+MAPS: dict[str, Map] = {
+    **POINTWISE, **NORMS, **MIXING, **LAYERS, "composed": follow,
+}  # fmt: skip  # "linear" is a layer
