@@ -59,6 +59,8 @@ def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, watch
             return "dead"
         if owner.kind in ("softmax", "log_softmax") and 1 not in owner.facts["shape"][1:]:
             return "dead"  # saturated beyond the dtype; over one element it is flat by definition
+        if owner.kind == "scaled_dot_product_attention" and owner.facts.get("tokens", 0) > 1:
+            return "dead"  # its softmax is, or all tokens are one: the rules about attention judge that
         weight = owner.facts.get("weight_tensor")
         if weight is not None and not bool(weight.any()):
             return "zero parameter"
