@@ -141,3 +141,21 @@ def test_twice_the_same() -> None:
     case = sick("ATT001")
     first, second = (unvanish.check(case.model, case.batch, case.loss) for _ in range(2))
     assert first.findings == second.findings
+
+
+def test_a_gate_on_a_zero_initialised_branch_is_no_fault() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+            self.gate = nn.Conv2d(8, 8, 1)
+            nn.init.zeros_(self.norm.weight)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            branch = self.norm(self.first(x))
+            return x + branch * self.gate(branch.mean((2, 3), keepdim=True)).sigmoid()
+
+    torch.manual_seed(0)
+    stem, head = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+    net = nn.Sequential(stem, Gated(), nn.ReLU(), Gated(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    assert "GRF004" not in unvanish.check(net, torch.randn(4, 3, 9, 9), confirm=False).codes("note")

@@ -324,6 +324,28 @@ def test_check_shows_theory_beside_the_measurement() -> None:
     assert "they part at 8" in str(apart)
 
 
+def test_theory_follows_activations_in_place() -> None:
+    totals = []
+    for inplace in (False, True):
+        torch.manual_seed(0)
+        layers = [p for _ in range(8) for p in (nn.Linear(64, 64), nn.ReLU(inplace))]
+        net = nn.Sequential(*layers, nn.Linear(64, 5))
+        theory = unvanish.check(net, torch.randn(8, 64), confirm=False).trace.facts["theory"]
+        totals.append(theory["predicted"])
+        assert slope(predicted(net, torch.randn(8, 64))) < 0
+    assert totals[0] == pytest.approx(totals[1])
+
+
+def test_theory_is_worked_out_later_from_what_the_forward_left() -> None:
+    torch.manual_seed(0)
+    net, x = mlp(nn.Tanh, 6), torch.randn(16, 256)
+    at_once = dict(unvanish.check(net, x, confirm=False).trace.facts["theory"])
+    later = unvanish.check(net, x, confirm=False).trace.facts["theory"]
+    for p in net.parameters():
+        nn.init.zeros_(p)
+    assert dict(later) == at_once
+
+
 def test_a_thousand_layers() -> None:
     net = mlp(nn.Tanh, 1000, 32)
     started = time.perf_counter()

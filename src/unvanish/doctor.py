@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from unvanish import config
@@ -119,6 +120,7 @@ def visit(
     return Rounds(tuple(findings), tuple(passed), tuple(absent), tuple(skipped))
 
 
+@cache
 def _first_sentence(rule: Rule) -> str:
     return " ".join(rule.page.split("\n\n")[0].split())
 

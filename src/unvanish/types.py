@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -93,13 +94,17 @@ class Axis:
 
 @dataclass(frozen=True)
 class Trace:
-    """What was measured: `values[step, site, statistic]`, NaN where nothing was measured."""
+    """What was measured: `values[step, site, statistic]`, NaN where nothing was measured.
+
+    `derived` keeps readings of it that several rules share.
+    """
 
     sites: tuple[Site, ...]
     values: NDArray[np.float64]
     axes: tuple[Axis, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     statistics: tuple[str, ...] = tuple(STATISTICS)
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         expected = (len(self.sites), len(self.statistics))
@@ -116,15 +121,25 @@ class Trace:
 
     def value(self, site: int, statistic: str, step: int = -1) -> float:
         """One number; NaN when it was not measured."""
-        return float(self.values[step, site, self.statistics.index(statistic)])
+        return float(self.values[step, site, self._places[statistic]])
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.statistics)}
 
     def where(self, role: Role | None = None, **facts: Any) -> list[int]:
         """Indices of the sites with this role whose facts equal the given ones."""
-        return [
-            i
-            for i, site in enumerate(self.sites)
-            if (role is None or site.role == role) and all(site.facts.get(k) == v for k, v in facts.items())
-        ]
+        found = self._by_role.get(role, ()) if role is not None else range(len(self.sites))
+        for name, wanted in facts.items():
+            found = [i for i in found if self.sites[i].facts.get(name) == wanted]
+        return list(found)
+
+    @cached_property
+    def _by_role(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for i, site in enumerate(self.sites):
+            found.setdefault(site.role, []).append(i)
+        return found
 
     def depth(self) -> Axis | None:
         """The main depth axis, the longest one, or None where the model has none."""

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
+from unvanish.probes import through_time
 from unvanish.probes.cells import cell
 from unvanish.probes.through_time import Profile, horizon, lyapunov, output, replay, sweep
 
@@ -441,3 +442,17 @@ def test_speed() -> None:
     start = time.perf_counter()
     replay(module, (x,), torch.randn(400, 16, 128), None)
     assert time.perf_counter() - start < 10  # about 1 s on one core; the slack is for a busy machine
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_factors_made_in_one_go_are_those_made_step_by_step(
+    kind: type[nn.RNNBase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    module, x = kind(5, 7, 2, bidirectional=True), torch.randn(9, 3, 5)
+    given = (module, (x,), torch.randn(9, 3, 14), None)
+    whole = replay(*given)
+    monkeypatch.setattr(through_time, "AT_ONCE", 0)
+    for one, other in zip(whole, replay(*given), strict=True):
+        np.testing.assert_allclose(one.state_log, other.state_log, rtol=1e-12)
+        np.testing.assert_allclose(one.carry_log, other.carry_log, rtol=1e-12, atol=1e-12)

@@ -33,6 +33,7 @@ class Flow:
     nonfinite: dict[int, float] = field(default_factory=dict)
     parts: dict[int, tuple[float, ...]] = field(default_factory=dict)  # per output of a node
     gradients: dict[str, Tensor | None] = field(default_factory=dict)
+    places: dict[str, int | None] = field(default_factory=dict)  # the leaves' nodes; None: not reached
     exponents: dict[str, int] = field(default_factory=dict)  # true gradient = gradient * 2**-exponent
     logs: dict[str, float] = field(default_factory=dict)  # ln ||gradient|| of a leaf; NaN or inf: not finite
     held: dict[Any, tuple[Tensor, int]] = field(default_factory=dict)  # gradients of held tensors
@@ -79,7 +80,12 @@ class Backward:
             for handle in handles:
                 handle.remove()
         self.flow.gradients = dict(zip(leaves, found, strict=True))
-        self.flow.exponents = {name: self._leaf_exponent(leaf) for name, leaf in leaves.items()}
+        edge = torch.autograd.graph.get_gradient_edge
+        self.flow.places = {name: self.graph.index.get(edge(leaf).node) for name, leaf in leaves.items()}
+        self.flow.exponents = {
+            name: self.base if place is None else self._arriving(place)
+            for name, place in self.flow.places.items()
+        }
         dense = {
             name: gradient.coalesce().values() if gradient.is_sparse else gradient
             for name, gradient in self.flow.gradients.items()
@@ -88,11 +94,6 @@ class Backward:
         for name, norm in zip(dense, norms(list(dense.values())), strict=True):
             self.flow.logs[name] = log_of(norm) - self.flow.exponents[name] * LN2
         return self.flow
-
-    def _leaf_exponent(self, leaf: Tensor) -> int:
-        node = torch.autograd.graph.get_gradient_edge(leaf).node
-        place = self.graph.index.get(node)
-        return self.base if place is None else self._arriving(place)
 
     def _arriving(self, i: int) -> int:
         """The exponent of the gradient that arrives at a node: at a cut, that of the segment above."""

@@ -135,10 +135,14 @@ class Lstm(Cell):
 
     def _back(self, factors: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         """Cotangents of the gates (..., b, 4H) and of the old cell (..., b, H)."""
-        *to_cell, by_output, by_cell, keep = factors.chunk(6, -1)
+        each = factors.reshape(*factors.shape[:-1], 6, self.hidden)
+        to_cell, (by_output, by_cell, keep) = each[..., :3, :], each[..., 3:, :].unbind(-2)
         dh = d[..., : self.out] if self.w_out is None else d[..., : self.out] @ self.w_out
-        dc = d[..., self.out :] + dh * by_cell
-        return torch.cat([*(dc * k for k in to_cell), dh * by_output], -1), dc * keep
+        dc = torch.addcmul(d[..., self.out :], dh, by_cell)
+        gates = d.new_empty(*d.shape[:-1], 4, self.hidden)
+        torch.mul(dc.unsqueeze(-2), to_cell, out=gates[..., :3, :])
+        torch.mul(dh, by_output, out=gates[..., 3, :])
+        return gates.flatten(-2), dc * keep
 
     def pull(self, factors: Tensor, d: Tensor) -> Tensor:
         gates, dc = self._back(factors, d)

@@ -78,6 +78,8 @@ def _row(graph: Graph, top: int, bottom: int, target: int, watched: Forward) -> 
 
 def _between(graph: Graph, top: int, bottom: int) -> list[int]:
     """The nodes on paths from one cut down to the next, the first included, the last not."""
+    if bottom == top + 1 or graph.below[top] == (bottom,):
+        return [top]
     reach = {bottom}
     for i in range(bottom - 1, top - 1, -1):
         if any(j in reach for j in graph.below[i]):

@@ -69,6 +69,13 @@ def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, watch
     return "operation"
 
 
+def _silent(graph: Graph, norm: int) -> bool:
+    """Whether the gain and the shift of a normalisation are all zero, as in a zero-initialised branch."""
+    below: list[Any] = [graph.nodes[i] for i in graph.below[norm]]
+    own = [node.variable.detach() for node in below if type(node).__name__ == "AccumulateGrad"]
+    return bool(own) and not any(bool(p.any()) for p in own)
+
+
 def _zero_parameter(graph: Graph, start: int, watched: Forward) -> bool:
     """Whether a short chain of nodes leads to a parameter, or to a layer of weights, that is all zero."""
     i = start
@@ -80,6 +87,8 @@ def _zero_parameter(graph: Graph, start: int, watched: Forward) -> bool:
         weight = owner.facts.get("weight_tensor") if isinstance(owner, Operation) else None
         if weight is not None:
             return not bool(weight.any())
+        if isinstance(owner, Operation) and owner.family == "norm" and _silent(graph, i):
+            return True
         if len(graph.below[i]) != 1:
             return False
         i = graph.below[i][0]

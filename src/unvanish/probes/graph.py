@@ -10,7 +10,7 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -78,9 +78,12 @@ class Graph:
 def walk(root: Node) -> Graph:
     """The graph below a node, topologically sorted (Kahn 1962)."""
     waiting: dict[Node, int] = {root: 0}
+    edges: dict[Node, list[Node]] = {}
     stack = [root]
     while stack:
-        for below in _next(stack.pop()):
+        node = stack.pop()
+        edges[node] = [below for below, _ in node.next_functions if below is not None]
+        for below in edges[node]:
             if below not in waiting:
                 waiting[below] = 0
                 stack.append(below)
@@ -90,13 +93,9 @@ def walk(root: Node) -> Graph:
     while ready:
         node = ready.pop()
         order.append(node)
-        for below in _next(node):
+        for below in edges[node]:
             waiting[below] -= 1
             if not waiting[below]:
                 ready.append(below)
     index = {node: i for i, node in enumerate(order)}
-    return Graph(tuple(order), tuple(tuple(index[b] for b in _next(n)) for n in order), index)
-
-
-def _next(node: Node) -> Iterable[Node]:
-    return (below for below, _ in node.next_functions if below is not None)
+    return Graph(tuple(order), tuple(tuple(index[b] for b in edges[n]) for n in order), index)

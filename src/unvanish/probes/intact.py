@@ -43,7 +43,7 @@ def intact(model: nn.Module) -> Iterator[None]:
     """Put the model and the process back as they were when the block ends, however it ends."""
     modules = list(model.modules())
     undo = [_random_state(), *(_module_state(m) for m in modules)]
-    undo += [_tensor_state(t) for t in {id(t): t for t in _tensors(model, modules)}.values()]
+    undo += [_tensor_state(t) for t in {id(t): t for t in _tensors(modules)}.values()]
     with ExitStack() as stack:
         for step in undo:
             stack.callback(step)
@@ -98,10 +98,10 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             delattr(owner, name)
 
 
-def _tensors(model: nn.Module, modules: Iterable[nn.Module]) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
+def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
     for module in modules:
+        for table in (module._parameters, module._buffers):
+            yield from (value for value in table.values() if value is not None)
         yield from (value for value in vars(module).values() if isinstance(value, Tensor))
 
 

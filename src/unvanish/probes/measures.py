@@ -68,15 +68,16 @@ def activation_stats(x: Tensor, batch: int | None, tokens: bool = False) -> dict
     rows = samples(x, batch)
     some = None if rows is None else thinned(rows)
     whole = some if some is not None and some.size == x.numel() else None
-    norm = math.sqrt(_total(whole)) if whole is not None else _norm(x)
+    squares = None if some is None else np.einsum("rf,rf->r", some, some)
+    norm = _norm(x) if whole is None or squares is None else math.sqrt(squares.sum())
     found = {"forward_rms": norm / math.sqrt(x.numel())}
     if not math.isfinite(norm):
         found["forward_nonfinite"] = float((~torch.isfinite(x)).double().mean())
         return found
     found["forward_nonfinite"] = 0.0
     found["forward_max"] = _largest(x) if whole is None else max(-float(whole.min()), float(whole.max()))
-    if some is not None and norm > 0:
-        found.update(likeness(some))
+    if some is not None and squares is not None and norm > 0:
+        found.update(likeness(some, squares))
     if tokens and x.ndim == 3 and x.shape[1] > 1 and x.shape[2] >= 4 and norm > 0:
         found["token_cosine"] = token_cosine(x)
     return found
@@ -97,13 +98,19 @@ def _total(x: Numbers) -> float:
     return float(np.dot(flat, flat))
 
 
-def likeness(rows: Numbers) -> dict[str, float]:
-    """`spread` ||h - mean|| / ||h|| and the mean `cosine` between rows (B, features)."""
-    total = _total(rows)
+def likeness(rows: Numbers, squares: Numbers) -> dict[str, float]:
+    """`spread` ||h - mean|| / ||h|| and the mean `cosine` between rows (B, features); `squares`: ||h||^2."""
+    total = float(squares.sum())
     if not total > 0:
         return {}
-    spread = _total(rows - rows.mean(0)) / total
-    return {"spread": math.sqrt(spread), "cosine": _mean_cosine(rows[None])}
+    spread = _total(rows - rows.sum(0) / len(rows)) / total
+    lengths = np.sqrt(squares)
+    alive = lengths > 0
+    count = int(np.count_nonzero(alive))
+    if count < 2:
+        return {"spread": math.sqrt(spread), "cosine": math.nan}
+    summed = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=alive) @ rows
+    return {"spread": math.sqrt(spread), "cosine": (_total(summed) - count) / (count * (count - 1.0))}
 
 
 def token_cosine(x: Tensor) -> float:

@@ -53,7 +53,7 @@ def read(
             "module": owner,
             "executed": owner in ran or name in watched.used,
             "used": name in watched.used or isinstance(module, torch.jit.ScriptModule),
-            "reachable": graph is not None and p.requires_grad and _node(p) in graph.index,
+            "reachable": p.requires_grad and _reached(name, p, graph, flow),
             "optimised": None if held is None else id(p) in held,
             "tied": len(owners[id(p)]) > 1,
             "zero_by_structure": name in structural,
@@ -92,8 +92,10 @@ def _zero_third(p: Tensor, gradient: Tensor | None) -> bool:
     return bool(k.norm() < 1e-4 * v.norm() and k.norm() < 1e-4 * q.norm())
 
 
-def _node(p: Tensor) -> Any:
-    return torch.autograd.graph.get_gradient_edge(p).node
+def _reached(name: str, p: Tensor, graph: Graph | None, flow: Flow | None) -> bool:
+    if flow is not None and name in flow.places:
+        return flow.places[name] is not None
+    return graph is not None and torch.autograd.graph.get_gradient_edge(p).node in graph.index
 
 
 def _bias(module: nn.Module, name: str) -> Tensor | None:

@@ -128,7 +128,7 @@ class Examination:
     def _attempt(self, gradients: bool, check_finite: bool) -> tuple[calls.Call, Forward, Tensor]:
         call = calls.prepare(self.batch, self.loss, gradients=gradients)
         watched = (
-            Taped(self.model, self.model, call, self.norms)
+            Taped(self.model, self.model, call, self.parameters, self.norms)
             if self.theory
             else Forward(self.model, call.batch_size, self.parameters, self.norms)
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,18 @@ class Taped(Forward):
     """A forward that also writes down what was done; `ran`: the model itself, or a copy without numbers."""
 
     def __init__(
-        self, model: nn.Module, ran: nn.Module, call: calls.Call, norms: Mapping[str, float] | None = None
+        self,
+        model: nn.Module,
+        ran: nn.Module,
+        call: calls.Call,
+        parameters: Mapping[str, Tensor] | None = None,
+        norms: Mapping[str, float] | None = None,
     ) -> None:
-        own = dict(ran.named_parameters())
+        own = dict(ran.named_parameters()) if parameters is None else parameters
         super().__init__(ran, call.batch_size, own, norms)
         real = own if ran is model else dict(model.named_parameters())
         self.real = {id(p): real[name] for name, p in own.items()}
-        self.buffers = dict(model.named_buffers())
+        self.model = model
         self.steps: list[Step] = []
         self.numbers: dict[tuple[Any, int], int] = {}
         self.held: list[Any] = []
@@ -46,6 +52,11 @@ class Taped(Forward):
         for name, tensor in zip(call.inputs, floats, strict=False):
             self.named_inputs[name] = self.number(tensor)
             self.entered[self.named_inputs[name]] = tuple(tensor.shape)
+
+    @cached_property
+    def buffers(self) -> dict[str, Tensor]:
+        """The model's buffers by name."""
+        return dict(self.model.named_buffers())
 
     def number(self, tensor: Tensor) -> int:
         """The number of a tensor: of its node's output, else of the object."""
@@ -64,10 +75,10 @@ class Taped(Forward):
 
     def _known(self, tensor: Any) -> Tensor | None:
         """The real parameter behind a tensor of the copy, also behind a view of it."""
-        for candidate in (tensor, getattr(tensor, "_base", None)):
-            if id(candidate) in self.real:
-                return self.real[id(candidate)]
-        return None
+        found = self.real.get(id(tensor))
+        if found is None and isinstance(tensor, Tensor) and tensor._base is not None:
+            found = self.real.get(id(tensor._base))
+        return found
 
     def _record(self, kind: str, start: int, args: Any, kwargs: Any, result: Any) -> None:
         before = len(self.operations)
@@ -76,20 +87,23 @@ class Taped(Forward):
             return
         made = [t for t in calls.tensors_in(result, 2) if t.is_floating_point()]
         given = [t for t in calls.tensors_in((*args, *kwargs.values()), 2) if t.is_floating_point()]
-        reads = [t for t in given if not self._weight(t)]
+        weights = [t for t in given if self._weight(t)]
+        reads = [t for t in given if not any(t is w for w in weights)] if weights else given
         if kind in families.NORMS:
             reads = reads[:1]  # not the running statistics
-        read = {self._key(t) for t in reads}
+        written = made[0] if made and any(t is made[0] for t in reads) else None  # in place
+        read = {self._key(t) for t in reads if t is not written}
         fresh = [t for t in made if self._key(t) not in read]
+        numbers = tuple(self._before(t, start) if t is written else self.number(t) for t in reads)
         if not fresh or not (reads or any(self._known(t) is not None for t in given)):
             return
-        facts = self._facts(kind, args, kwargs, given, reads, result)
+        facts = self._facts(kind, args, kwargs, given, reads, weights, result)
         operation = self.operations[-1] if len(self.operations) > before else None
         self.steps.append(
             Step(
                 str(facts.pop("as", kind)),
                 operation.family if operation is not None else families.family(kind),
-                tuple(self.number(t) for t in reads),
+                numbers,
                 tuple(self.number(t) for t in fresh),
                 tuple(tuple(t.shape) for t in reads),
                 tuple(tuple(t.shape) for t in fresh),
@@ -98,17 +112,33 @@ class Taped(Forward):
             )
         )
 
+    def _before(self, tensor: Tensor, start: int) -> int:
+        """The number of what a tensor was before it was written to in place."""
+        node: Any = tensor.grad_fn
+        if node is None or node._sequence_nr() < start or not node.next_functions:
+            return self.number(tensor)
+        below: tuple[Any, int] = node.next_functions[0]
+        if below[0] is None:
+            return self.number(tensor)
+        return self.numbers.setdefault(below, len(self.numbers))
+
     @staticmethod
     def _key(tensor: Tensor) -> tuple[Any, int]:
         return (tensor.grad_fn, tensor.output_nr) if tensor.grad_fn is not None else (id(tensor), -1)
 
     def _weight(self, tensor: Tensor) -> bool:
-        return isinstance(tensor, nn.Parameter) or self._known(tensor) is not None
+        return self._known(tensor) is not None or isinstance(tensor, nn.Parameter)
 
     def _facts(
-        self, kind: str, args: Any, kwargs: Any, given: list[Tensor], reads: list[Tensor], result: Any
+        self,
+        kind: str,
+        args: Any,
+        kwargs: Any,
+        given: list[Tensor],
+        reads: list[Tensor],
+        weights: list[Tensor],
+        result: Any,
     ) -> dict[str, Any]:
-        weights = [t for t in given if self._weight(t)]
         if kind in families.LAYERS and weights and (kind not in families.PRODUCTS or weights[0].ndim > 1):
             made = [] if any(w.ndim > 1 for w in weights) else [args[1]]
             return self._layer(kind, args, kwargs, [*made, *weights], result)

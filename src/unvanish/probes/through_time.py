@@ -3,8 +3,8 @@
 Notable:
 - `nn.RNN`, `nn.LSTM` and `nn.GRU` are one node of the autograd graph; their weights, their input and the
   cotangent of their output are all it takes to run them again, in float64, equal to the fused result.
-- Going back, every sequence's gradient is a vector times a power of two, renormalised at every step: nothing
-  underflows or overflows, at no loss of accuracy.
+- Going back, every sequence's gradient is a vector times a power of two, renormalised before it leaves the
+  comfortable range: nothing underflows or overflows, at no loss of accuracy.
 - The true gradient and the random probes of `carry_log` travel as one batch.
 - All layouts (batch first, unbatched, packed) become one: N rows by step, `sizes[t]` of them at step t.
 - Dropout between layers counts as off. Nothing here touches the module, the global RNG or the autograd graph.
@@ -29,6 +29,8 @@ from unvanish.probes.cells import Cell, cell
 ABSENT = -(2.0**50)  # the exponent of an exact zero: below every other, and still exact to add to
 POINTS = 512  # a longer profile is thinned to this many steps for its slope
 LN2 = float(np.log(2.0))
+COMFORT = 2.0**200  # a gradient this large, or this small, is renormalised before it goes on
+AT_ONCE = 1 << 18  # numbers of state: the Jacobians of a shorter or narrower layer are made in one go
 
 
 @dataclass(frozen=True)
@@ -144,10 +146,18 @@ class Run:
         """(sequences alive, their rows, the Jacobian's factors) of every step, in order of processing."""
         spans = self.layout.spans(self.reverse)
         earlier = [slice(0, 0), *(rows for _, rows in spans[:-1])]
-        return [
-            (b, now, partial(self._factors, b, past, now))
-            for (b, now), past in zip(spans, earlier, strict=True)
-        ]
+        steps = [(b, now, past) for (b, now), past in zip(spans, earlier, strict=True)]
+        if self.states.numel() <= AT_ONCE:
+            whole = self._all_factors(steps)
+            return [(b, now, partial(whole.__getitem__, now)) for b, now, _ in steps]
+        return [(b, now, partial(self._factors, b, past, now)) for b, now, past in steps]
+
+    def _all_factors(self, steps: Sequence[tuple[int, slice, slice]]) -> Tensor:
+        before = torch.empty_like(self.states)
+        for b, now, past in steps:
+            known = self.states[past][:b]
+            before[now][: len(known)], before[now][len(known) :] = known, self.first[len(known) : b]
+        return self.cell.factors(self.tape, before, self.states)
 
     def _factors(self, alive: int, past: slice, now: slice) -> Tensor:
         """Sequences that were not there a step ago come from their first state."""
@@ -173,7 +183,7 @@ def replay(
     zero. Profiles come by layer, the forward direction first. TypeError for another module, ValueError for
     shapes that do not fit and for `probes` < 1.
     """
-    return sweep(module, inputs, grad_output, grad_state, probes=probes, seed=seed)[0]
+    return sweep(module, inputs, grad_output, grad_state, probes=probes, seed=seed, inwards=False)[0]
 
 
 @torch.no_grad()
@@ -185,8 +195,12 @@ def sweep(
     *,
     probes: int = 4,
     seed: int = 0,
+    inwards: bool = True,
 ) -> tuple[list[Profile], Scaled]:
-    """`replay`, and the gradient of the input as rows (N, D) that cannot underflow."""
+    """`replay`, and the gradient of the input as rows (N, D) that cannot underflow.
+
+    `inwards=False` spares that of the first layer's input, and gives zeros for it.
+    """
     if probes < 1:
         raise ValueError(f"probes is {probes}, expected at least 1")
     layout, stack = _forward(module, inputs)
@@ -205,7 +219,13 @@ def sweep(
         last = ends[-len(runs) :]
         del ends[-len(runs) :]
         done = [
-            _backward(run, Scaled(part, above.exponent), end, _probes(probes, end, generator))
+            _backward(
+                run,
+                Scaled(part, above.exponent),
+                end,
+                _probes(probes, end, generator),
+                inwards or run.layer > 0,
+            )
             for run, part, end in zip(runs, parts, last, strict=True)
         ]
         profiles[:0] = [profile for profile, _ in done]
@@ -315,24 +335,34 @@ def _unroll(layer: int, reverse: bool, cell: Cell, layout: Layout, x: Tensor, st
     return Run(layer, reverse, cell, layout, states, start, state, tape)
 
 
-def _backward(run: Run, above: Scaled, end: Tensor, probes: Tensor) -> tuple[Profile, Scaled]:
+def _backward(
+    run: Run, above: Scaled, end: Tensor, probes: Tensor, inwards: bool = True
+) -> tuple[Profile, Scaled]:
     """Carry the true gradient (slot 0) and the probes (slots 1 to P) back through one run."""
     value, exponent = _scaled(torch.cat([end[None], probes]))  # (1+P, B, size), (1+P, B)
     norm, power = (value.new_empty(len(value), len(run.states)) for _ in range(2))
-    below = value.new_empty(len(run.states), run.cell.w_in.shape[1])
+    below = value.new_zeros(len(run.states), run.cell.w_in.shape[1])
     for b, rows, factors in reversed(run.turns()):
         d, e = value[:, :b], exponent[:, :b]
         top = torch.maximum(e[0], above.exponent[rows])
         d[0] *= torch.exp2(e[0] - top)[:, None]
         d[0, :, : run.cell.out] += above.value[rows] * torch.exp2(above.exponent[rows] - top)[:, None]
         e[0] = top
-        d, e = _scaled(d, e)
+        if not _comfortable(d):
+            d, e = _scaled(d, e)
         norm[:, rows], power[:, rows] = torch.linalg.vector_norm(d, dim=-1), e
         jacobian = factors()
-        below[rows] = run.cell.pull_input(jacobian, d[0])
+        if inwards:
+            below[rows] = run.cell.pull_input(jacobian, d[0])
         value[:, :b], exponent[:, :b] = run.cell.pull(jacobian, d), e
     logs = (norm.log() + power * LN2).cpu().numpy()
     return _profile(run, logs), _scaled(below, power[0])
+
+
+def _comfortable(d: Tensor) -> bool:
+    """Whether every row is so far from the limits of float64 that a step cannot leave them."""
+    low, high = torch.aminmax(d.abs().amax(-1))
+    return bool(low > 1 / COMFORT) and bool(high < COMFORT)
 
 
 def _profile(run: Run, logs: NDArray[np.float64]) -> Profile:

@@ -15,7 +15,10 @@ MOST = 12  # places a finding lists
 
 def reading(trace: Trace, limit: float) -> depth.Depth:
     """The reading of the main depth axis; NotApplicable where there is no depth to judge."""
-    found = depth.read(trace, limit=limit)
+    key = ("depth", limit)
+    if key not in trace.derived:
+        trace.derived[key] = depth.read(trace, limit=limit)
+    found: depth.Depth | None = trace.derived[key]
     if found is None:
         raise NotApplicable("the model has fewer than two hidden layers in a row that get a gradient")
     return found
