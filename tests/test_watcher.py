@@ -236,7 +236,7 @@ def test_what_it_measures_is_what_autograd_says() -> None:
         assert trace.value(i, "update_log") == pytest.approx(math.log(change / size), abs=1e-4)
     total = math.sqrt(sum(float(p.grad.double().square().sum()) for p in before.parameters()))
     watch.close()
-    assert watch._history.rows[-1]["norm_log"] == pytest.approx(math.log(total), abs=1e-5)
+    assert watch._chronicle.history.rows[-1]["norm_log"] == pytest.approx(math.log(total), abs=1e-5)
 
 
 def test_the_depth_axis_is_the_stream() -> None:
@@ -264,19 +264,19 @@ def test_gradients_are_those_before_clipping_and_without_the_loss_scale() -> Non
         )
     _, clipped = fit(net(), 4, look={"every": 1, "on_finding": "silent"}, clip=1e-3)
     assert clipped is not None
-    rows = clipped._history.rows
+    rows = clipped._chronicle.history.rows
     assert all(r["clipped"] == 1.0 for r in rows)
     assert all(r["norm_log"] == pytest.approx(math.log(1e-3), abs=1e-2) for r in rows)
-    assert rows[0]["before_log"] == pytest.approx(plain._history.rows[0]["norm_log"], abs=1e-4)
+    assert rows[0]["before_log"] == pytest.approx(plain._chronicle.history.rows[0]["norm_log"], abs=1e-4)
 
 
 def test_clipped_steps_are_known_between_looks() -> None:
     _, watch = fit(net(), 12, look={"every": 5, "on_finding": "silent"}, clip=1e-3)
     assert watch is not None
-    assert [r["clipped"] for r in watch._history.rows] == [1.0] * 12
+    assert [r["clipped"] for r in watch._chronicle.history.rows] == [1.0] * 12
     _, watch = fit(net(), 12, look={"every": 5, "on_finding": "silent"}, clip=1e3)
     assert watch is not None and {
-        r["clipped"] for r in watch._history.rows if r["clipped"] == r["clipped"]
+        r["clipped"] for r in watch._chronicle.history.rows if r["clipped"] == r["clipped"]
     } == {0.0}
 
 
@@ -291,9 +291,9 @@ def test_steps_that_a_scaler_skips_are_steps() -> None:
     torch.manual_seed(0)
     _, watch = fit(Loud(), 6, look={"every": 2, "on_finding": "silent"}, scaler=scaler)
     assert watch is not None
-    skipped = [bool(r["skipped"]) for r in watch._history.rows]
+    skipped = [bool(r["skipped"]) for r in watch._chronicle.history.rows]
     assert watch.steps == 6 and skipped[0]
-    assert [bool(r["finite"]) for r in watch._history.rows] == [not s for s in skipped]
+    assert [bool(r["finite"]) for r in watch._chronicle.history.rows] == [not s for s in skipped]
     assert "step" not in vars(scaler)
     assert watch.healthy  # finding its scale is what a scaler is for
 
@@ -330,7 +330,7 @@ def test_several_optimizers_share_a_step() -> None:
                 optimizer.step()
                 optimizer.zero_grad()
     assert watch.steps == 4
-    assert watch._history.rows[-1]["norm_log"] == pytest.approx(math.log(norm), abs=1e-5)
+    assert watch._chronicle.history.rows[-1]["norm_log"] == pytest.approx(math.log(norm), abs=1e-5)
     held = {s.path for s in watch.diagnosis().trace.sites if s.role == "parameter"}
     assert held == {"stem.0", "stem.1", "body.0", "body.1", "body.2", "head"}
 
@@ -367,7 +367,7 @@ def test_an_optimizer_that_makes_its_gradients_itself_is_no_fault() -> None:
         for _ in range(4):
             optimizer.step(closure)
     assert watch.steps == 4 and watch.healthy
-    assert all(math.isfinite(r["norm_log"]) for r in watch._history.rows)
+    assert all(math.isfinite(r["norm_log"]) for r in watch._chronicle.history.rows)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
