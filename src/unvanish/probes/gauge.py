@@ -40,7 +40,7 @@ class Gauge:
     cost: float = 0.0  # seconds of a reading, a running mean
     _readings: int = 0
     _turn: int = 0
-    _known: list[float] = field(default_factory=list)  # squares of the small ones, and of each part, as believed
+    _known: list[float] = field(default_factory=list)  # believed squares: small ones, each part
 
     @torch.no_grad()
     def read(self, full: bool = False) -> Tensor | float | None:
@@ -149,14 +149,18 @@ def joint(found: Sequence[Tensor]) -> Tensor:
 def exact(tensors: Sequence[Tensor]) -> Tensor:
     """The L2 norm of each tensor, float64 on the first one's device; read so where float32 is too narrow."""
     device = tensors[0].device
-    found = torch.stack([n.double().to(device) for n in norms(tensors)])
-    if device.type != "cpu":
+    if device.type != "cpu" or any(t.device != device for t in tensors):
         return torch.stack([n.to(device) for n in norms(tensors, torch.float64)])
+    found = _stacked(norms(tensors))
     doubtful = torch.nonzero(~((found > 1e-18) & (found < 1e18))).flatten().tolist()
     if doubtful:
-        again = norms([tensors[i] for i in doubtful], torch.float64)
-        found[doubtful] = torch.stack([n.to(device) for n in again])
+        found[doubtful] = _stacked(norms([tensors[i] for i in doubtful], torch.float64))
     return found
+
+
+def _stacked(found: Sequence[Tensor]) -> Tensor:
+    one = len({n.dtype for n in found}) == 1
+    return torch.stack(list(found)).double() if one else torch.stack([n.double() for n in found])
 
 
 def _flat(x: Tensor) -> Tensor:

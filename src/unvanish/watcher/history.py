@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.probes.live import SEEN
+from unvanish.probes.gist import SEEN
 from unvanish.probes.through_time import Profile
 from unvanish.probes.updates import MOVED
 from unvanish.types import Axis, Site, Trace

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from unvanish.probes.live import SEEN, Eyes
+from unvanish.probes.gist import SEEN
+from unvanish.probes.live import Eyes
 from unvanish.probes.updates import Parameters, statistics
 from unvanish.watcher.history import LIVE
 from unvanish.watcher.ranks import summed
