@@ -100,6 +100,59 @@ def test_the_training_is_bit_identical(amp: bool, parts: int, every: int | None)
         assert torch.equal(p, q), name
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.LBFGS])
+def test_a_closure_s_gradients_are_those_of_its_own_step(kind: Any) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizer = kind(model.parameters(), 0.1, **({"max_iter": 3} if kind is torch.optim.LBFGS else {}))
+    x, y = torch.randn(16, 4), torch.randn(16, 1)
+    norms: list[float] = []
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        return loss
+
+    with unvanish.watch(model, optimizer, every=2, on_finding="silent") as watch:
+        for _ in range(6):
+            watch.step(optimizer.step(closure))
+            norms.append(math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters())))
+    seen = [math.exp(r["norm_log"]) for r in watch._chronicle.history.rows]
+    assert seen == pytest.approx(norms, rel=1e-4)
+
+
+def test_a_dear_norm_is_read_in_parts_and_the_training_stays_bit_identical() -> None:
+    def wide() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.Linear(256, 4))
+
+    def train(model: nn.Module, look: bool) -> tuple[list[float], Watch | None]:
+        optimizer = torch.optim.SGD(model.parameters(), 0.05)
+        torch.manual_seed(1)
+        x, y = torch.randn(32, 64), torch.randint(0, 4, (32,))
+        watch = unvanish.watch(model, optimizer, budget=1e-6, on_finding="silent") if look else None
+        losses = []
+        for _ in range(80):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            if watch is not None:
+                watch.step(loss)
+            losses.append(loss.item())
+        return losses, watch
+
+    model = wide()
+    losses, watch = train(model, True)
+    assert watch is not None and losses == train(wide(), False)[0]
+    assert max(g.parts for g in watch._gauges.values()) > 1
+    rows = watch._chronicle.history.rows
+    assert any(not r["exact"] for r in rows)
+    watch.close()
+    exact = [watch._parameters.gauge().read()]
+    assert math.exp(rows[-1]["norm_log"]) == pytest.approx(exact[0], rel=0.2)
+
+
 def hooks(model: nn.Module) -> int:
     own = sum(
         len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()
@@ -575,3 +628,50 @@ def test_wrong_calls_say_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="cannot write a run"):
         (tmp_path / "file").write_text("")
         unvanish.watch(net(), run=tmp_path / "file" / "x")
+
+
+def told(losses: list[float], norms: list[float], **facts: Any) -> Any:
+    """A live trace with this history and nothing else."""
+    from unvanish.types import Trace
+
+    history = {"loss": np.array(losses), "norm_log": np.log(norms)}
+    return Trace((), np.empty((0, 0, len(LIVE))), (), {"live": True, "history": history, **facts}, LIVE)
+
+
+def test_converged_is_a_loss_that_fell_and_stayed() -> None:
+    fallen = [2.0 * 0.9**k + 0.01 for k in range(80)]
+    flat = [1.0] * 80
+    assert _history.converged(told(fallen, flat))
+    assert not _history.converged(told(flat, flat))
+    assert not _history.converged(told([*fallen, *[1.5] * 10], [*flat, *[1e-9] * 10]))  # it broke
+    assert not _history.converged(told(flat, [0.7**k for k in range(80)]))  # a layer died
+    half = [1.0 + 0.9**k for k in range(80)]
+    assert _history.converged(told(half, [0.9**k for k in range(80)]))
+    assert not _history.converged(told(half, flat))
+
+
+def test_a_long_run_that_learned_before_the_window_still_learns() -> None:
+    level = [0.5 + 0.01 * (k % 3) for k in range(300)]
+    assert not _history.learns(told(level, level))
+    assert _history.learns(told(level, level, start=[2.3] * 20))
+
+
+def test_a_note_that_becomes_a_warning_is_said_again_after_three_looks() -> None:
+    from dataclasses import replace
+
+    from unvanish.types import Finding, Trace
+    from unvanish.watcher import verdicts
+
+    note = Finding("REC001", "vanishing-through-time", "note", "x", (), (), (), "vanishing", 1.0)
+    loud = replace(note, severity="warning")
+    sequence = [note, note, note, loud, note, loud, loud, loud, loud]
+    judge = verdicts.Verdicts(frozenset({"REC001"}), {}, 0)
+    empty: Any = Trace((), np.empty((0, 0, 0)), (), {}, ())
+    said = []
+    patch = pytest.MonkeyPatch()
+    for step, finding in enumerate(sequence):
+        rounds = verdicts.visit(empty, (), {})
+        patch.setattr(verdicts, "visit", lambda *a, f=finding, r=rounds, **k: replace(r, findings=(f,)))
+        said.append([f.severity for f in judge.judge(empty, step, None)])
+        patch.undo()
+    assert said == [[], [], ["note"], [], [], [], [], ["warning"], []]
