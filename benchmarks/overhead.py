@@ -240,17 +240,41 @@ def compare(net: str, device: str, rounds: int, variants: list[str]) -> dict[str
 
 
 def memory(net: str, variant: str) -> None:
-    """Train 40 steps in this process and print its peak memory in MB."""
+    """Train in this process; print its peak memory and the peak of torch's own allocations, in MB.
+
+    24 steps for the first, 12 more for the second, which the profiler's memory events tell: what was
+    allocated when it began is the model, its gradients, the optimizer's state and the batch.
+    """
+    import unvanish
+
+    assert unvanish.watch  # what it imports is code, not memory that a watch needs
     loop = Loop(net, variant, "cpu")
-    loop.block(40)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    loop.block(24)
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    held = sum(4 * p.numel() for p in loop.model.parameters()) * 4 / 2**20  # and gradients, two moments
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(profile_memory=True, activities=cpu) as seen:
+        loop.block(12)
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    total = most = 0
+    for e in sorted(events, key=lambda e: e.start_ns()):
+        total += e.nbytes()
+        most = max(most, total)
+    print(resident, held + most / 2**20)
 
 
-def peak(net: str, variant: str) -> float:
-    """The peak memory of a fresh process, MB; the smallest of three."""
+def peak(net: str, variant: str) -> tuple[float, float]:
+    """Both peaks of a fresh process, MB; the smallest of three."""
     command = [sys.executable, "-m", "benchmarks.overhead", "--memory", net, variant]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(3)]
-    return min(float(r.split()[-1]) for r in runs)
+    pairs = [[float(v) for v in r.split()[-2:]] for r in runs]
+    return min(p[0] for p in pairs), min(p[1] for p in pairs)
+
+
+def growth(before: tuple[float, float], after: tuple[float, float]) -> str:
+    """Both peaks in words."""
+    pairs = zip(before, after, strict=True)
+    return "; ".join(f"{a:.0f} to {b:.0f} MB ({100 * (b / a - 1):+.1f} %)" for a, b in pairs)
 
 
 def main() -> int:
@@ -263,14 +287,19 @@ def main() -> int:
     parser.add_argument("--net", action="append", choices=list(NETS))
     parser.add_argument("--variant", action="append", choices=[v for v in VARIANTS if v != "plain"])
     parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--only-memory", action="store_true")
     parser.add_argument("--memory", nargs=2, metavar=("NET", "VARIANT"))
     options = parser.parse_args()
     if options.memory:
         memory(*options.memory)
         return 0
     os.environ.setdefault("OMP_NUM_THREADS", "2")
+    if options.only_memory:
+        for net in options.net or NETS:
+            print(net, growth(peak(net, "plain"), peak(net, "unvanish, every 10th step")), flush=True)
+        return 0
     variants = options.variant or [n for n in VARIANTS if n != "plain"]
-    table = Table("network", "step", *variants, "own clock", "peak memory")
+    table = Table("network", "step", *variants, "own clock", "peak memory: process; torch")
     for net in options.net or NETS:
         found = compare(net, options.device, options.rounds, ["plain", *variants])
         cells = [f"{1000 * found['step']:.0f} ms"]
@@ -280,8 +309,7 @@ def main() -> int:
         cells.append("; ".join(f"{share:.2f} %, {looks:.0f} looks" for share, looks in clocks))
         more = "-"
         if not options.no_memory and options.device == "cpu":
-            before, after = peak(net, "plain"), peak(net, "unvanish, every 10th step")
-            more = f"{before:.0f} to {after:.0f} MB"
+            more = growth(peak(net, "plain"), peak(net, "unvanish, every 10th step"))
         table.add_row(net, *cells, more)
         print(net, cells, more, file=sys.stderr, flush=True)
     Console(width=170).print(table)

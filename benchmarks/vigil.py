@@ -30,7 +30,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 FAULTS = {"dies": "ACT003", "rate": "OPT001", "nan": "NUM001", "underflow": "PRC001", "logits": "ATT001"}
-SPLITS = {"dev": 0, "test": 1_000_000}
+SPLITS = {"dev": 0, "test": 1_000_000, "fresh": 2_000_000}
 LOOKS = 20  # within which a fault must be named
 
 

@@ -55,7 +55,7 @@ def main(kind: str, folder: str) -> None:
             "gradients": trace.column("gradient_log").tolist(),
             "backward": trace.column("backward_log").tolist(),
             "updates": trace.column("update_log").tolist(),
-            "norms": [r["norm_log"] for r in watch._history.rows],
+            "norms": [r["norm_log"] for r in watch._chronicle.history.rows],
             "sites": [s.label for s in trace.sites],
             "writes": watch.store is not None,
         }

@@ -100,6 +100,59 @@ def test_the_training_is_bit_identical(amp: bool, parts: int, every: int | None)
         assert torch.equal(p, q), name
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.LBFGS])
+def test_a_closure_s_gradients_are_those_of_its_own_step(kind: Any) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizer = kind(model.parameters(), 0.1, **({"max_iter": 3} if kind is torch.optim.LBFGS else {}))
+    x, y = torch.randn(16, 4), torch.randn(16, 1)
+    norms: list[float] = []
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        return loss
+
+    with unvanish.watch(model, optimizer, every=2, on_finding="silent") as watch:
+        for _ in range(6):
+            watch.step(optimizer.step(closure))
+            norms.append(math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters())))
+    seen = [math.exp(r["norm_log"]) for r in watch._chronicle.history.rows]
+    assert seen == pytest.approx(norms, rel=1e-4)
+
+
+def test_a_dear_norm_is_read_in_parts_and_the_training_stays_bit_identical() -> None:
+    def wide() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.Linear(256, 4))
+
+    def train(model: nn.Module, look: bool) -> tuple[list[float], Watch | None]:
+        optimizer = torch.optim.SGD(model.parameters(), 0.05)
+        torch.manual_seed(1)
+        x, y = torch.randn(32, 64), torch.randint(0, 4, (32,))
+        watch = unvanish.watch(model, optimizer, budget=1e-6, on_finding="silent") if look else None
+        losses = []
+        for _ in range(80):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            if watch is not None:
+                watch.step(loss)
+            losses.append(loss.item())
+        return losses, watch
+
+    model = wide()
+    losses, watch = train(model, True)
+    assert watch is not None and losses == train(wide(), False)[0]
+    assert max(g.parts for g in watch._gauges.values()) > 1
+    rows = watch._chronicle.history.rows
+    assert any(not r["exact"] for r in rows)
+    watch.close()
+    exact = [watch._parameters.gauge().read()]
+    assert math.exp(rows[-1]["norm_log"]) == pytest.approx(exact[0], rel=0.2)
+
+
 def hooks(model: nn.Module) -> int:
     own = sum(
         len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()
@@ -236,7 +289,7 @@ def test_what_it_measures_is_what_autograd_says() -> None:
         assert trace.value(i, "update_log") == pytest.approx(math.log(change / size), abs=1e-4)
     total = math.sqrt(sum(float(p.grad.double().square().sum()) for p in before.parameters()))
     watch.close()
-    assert watch._history.rows[-1]["norm_log"] == pytest.approx(math.log(total), abs=1e-5)
+    assert watch._chronicle.history.rows[-1]["norm_log"] == pytest.approx(math.log(total), abs=1e-5)
 
 
 def test_the_depth_axis_is_the_stream() -> None:
@@ -264,19 +317,19 @@ def test_gradients_are_those_before_clipping_and_without_the_loss_scale() -> Non
         )
     _, clipped = fit(net(), 4, look={"every": 1, "on_finding": "silent"}, clip=1e-3)
     assert clipped is not None
-    rows = clipped._history.rows
+    rows = clipped._chronicle.history.rows
     assert all(r["clipped"] == 1.0 for r in rows)
     assert all(r["norm_log"] == pytest.approx(math.log(1e-3), abs=1e-2) for r in rows)
-    assert rows[0]["before_log"] == pytest.approx(plain._history.rows[0]["norm_log"], abs=1e-4)
+    assert rows[0]["before_log"] == pytest.approx(plain._chronicle.history.rows[0]["norm_log"], abs=1e-4)
 
 
 def test_clipped_steps_are_known_between_looks() -> None:
     _, watch = fit(net(), 12, look={"every": 5, "on_finding": "silent"}, clip=1e-3)
     assert watch is not None
-    assert [r["clipped"] for r in watch._history.rows] == [1.0] * 12
+    assert [r["clipped"] for r in watch._chronicle.history.rows] == [1.0] * 12
     _, watch = fit(net(), 12, look={"every": 5, "on_finding": "silent"}, clip=1e3)
     assert watch is not None and {
-        r["clipped"] for r in watch._history.rows if r["clipped"] == r["clipped"]
+        r["clipped"] for r in watch._chronicle.history.rows if r["clipped"] == r["clipped"]
     } == {0.0}
 
 
@@ -291,9 +344,9 @@ def test_steps_that_a_scaler_skips_are_steps() -> None:
     torch.manual_seed(0)
     _, watch = fit(Loud(), 6, look={"every": 2, "on_finding": "silent"}, scaler=scaler)
     assert watch is not None
-    skipped = [bool(r["skipped"]) for r in watch._history.rows]
+    skipped = [bool(r["skipped"]) for r in watch._chronicle.history.rows]
     assert watch.steps == 6 and skipped[0]
-    assert [bool(r["finite"]) for r in watch._history.rows] == [not s for s in skipped]
+    assert [bool(r["finite"]) for r in watch._chronicle.history.rows] == [not s for s in skipped]
     assert "step" not in vars(scaler)
     assert watch.healthy  # finding its scale is what a scaler is for
 
@@ -330,7 +383,7 @@ def test_several_optimizers_share_a_step() -> None:
                 optimizer.step()
                 optimizer.zero_grad()
     assert watch.steps == 4
-    assert watch._history.rows[-1]["norm_log"] == pytest.approx(math.log(norm), abs=1e-5)
+    assert watch._chronicle.history.rows[-1]["norm_log"] == pytest.approx(math.log(norm), abs=1e-5)
     held = {s.path for s in watch.diagnosis().trace.sites if s.role == "parameter"}
     assert held == {"stem.0", "stem.1", "body.0", "body.1", "body.2", "head"}
 
@@ -367,7 +420,7 @@ def test_an_optimizer_that_makes_its_gradients_itself_is_no_fault() -> None:
         for _ in range(4):
             optimizer.step(closure)
     assert watch.steps == 4 and watch.healthy
-    assert all(math.isfinite(r["norm_log"]) for r in watch._history.rows)
+    assert all(math.isfinite(r["norm_log"]) for r in watch._chronicle.history.rows)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -575,3 +628,50 @@ def test_wrong_calls_say_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="cannot write a run"):
         (tmp_path / "file").write_text("")
         unvanish.watch(net(), run=tmp_path / "file" / "x")
+
+
+def told(losses: list[float], norms: list[float], **facts: Any) -> Any:
+    """A live trace with this history and nothing else."""
+    from unvanish.types import Trace
+
+    history = {"loss": np.array(losses), "norm_log": np.log(norms)}
+    return Trace((), np.empty((0, 0, len(LIVE))), (), {"live": True, "history": history, **facts}, LIVE)
+
+
+def test_converged_is_a_loss_that_fell_and_stayed() -> None:
+    fallen = [2.0 * 0.9**k + 0.01 for k in range(80)]
+    flat = [1.0] * 80
+    assert _history.converged(told(fallen, flat))
+    assert not _history.converged(told(flat, flat))
+    assert not _history.converged(told([*fallen, *[1.5] * 10], [*flat, *[1e-9] * 10]))  # it broke
+    assert not _history.converged(told(flat, [0.7**k for k in range(80)]))  # a layer died
+    half = [1.0 + 0.9**k for k in range(80)]
+    assert _history.converged(told(half, [0.9**k for k in range(80)]))
+    assert not _history.converged(told(half, flat))
+
+
+def test_a_long_run_that_learned_before_the_window_still_learns() -> None:
+    level = [0.5 + 0.01 * (k % 3) for k in range(300)]
+    assert not _history.learns(told(level, level))
+    assert _history.learns(told(level, level, start=[2.3] * 20))
+
+
+def test_a_note_that_becomes_a_warning_is_said_again_after_three_looks() -> None:
+    from dataclasses import replace
+
+    from unvanish.types import Finding, Trace
+    from unvanish.watcher import verdicts
+
+    note = Finding("REC001", "vanishing-through-time", "note", "x", (), (), (), "vanishing", 1.0)
+    loud = replace(note, severity="warning")
+    sequence = [note, note, note, loud, note, loud, loud, loud, loud]
+    judge = verdicts.Verdicts(frozenset({"REC001"}), {}, 0)
+    empty: Any = Trace((), np.empty((0, 0, 0)), (), {}, ())
+    said = []
+    patch = pytest.MonkeyPatch()
+    for step, finding in enumerate(sequence):
+        rounds = verdicts.visit(empty, (), {})
+        patch.setattr(verdicts, "visit", lambda *a, f=finding, r=rounds, **k: replace(r, findings=(f,)))
+        said.append([f.severity for f in judge.judge(empty, step, None)])
+        patch.undo()
+    assert said == [[], [], ["note"], [], [], [], [], ["warning"], []]

@@ -46,6 +46,11 @@ class Pace:
             self.each += (ours - self.each) / min(self.steps - self.looks, 50)
 
     @property
+    def usual(self) -> float:
+        """Seconds of a step without a look, without what is ours in each; NaN before the first."""
+        return max(statistics.median(self.quiet) - self.each, 0.0) if self.quiet else math.nan
+
+    @property
     def cost(self) -> float:
         """Seconds a look adds to a step: by our own clock, or by the steps' times where those say more."""
         if len(self.looked) < 5 or len(self.quiet) < 5:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -24,103 +23,27 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from unvanish.probes import families, graph, through_time
+from unvanish.probes import families, through_time
 from unvanish.probes.calls import tensors_in
-from unvanish.probes.forward import COMPOSITIONS
-from unvanish.types import Axis, Site
-
-SAMPLES, POSITIONS, UNITS = 8, 8, 64  # of an activation, evenly spaced
-MOST = 64  # sites of each kind: depth axis, activations, attentions
-SILENT = 12  # looks in a row without a response make a unit dead
-SEEN = (
-    *("forward_rms", "spread", "cosine", "forward_nonfinite", "backward_log", "backward_zero"),
-    *("flushed", "dead", "saturated", "entropy", "logit_max"),
+from unvanish.probes.chart import (
+    POSITIONS,
+    SAMPLES,
+    UNITS,
+    Candidate,
+    Chart,
+    Key,
+    Slot,
+    charted,
+    rectifies,
+    thin,
 )
-FLAT = {"tanh": 0.9747, "sigmoid": 0.4873, "hardtanh": 1.0, "hardsigmoid": 0.5, "softsign": 0.7764}
-CENTRE = {"sigmoid": 0.5, "hardsigmoid": 0.5}
-SMALLEST = 6.1e-5  # the smallest normal number of float16
+from unvanish.probes.forward import COMPOSITIONS
+from unvanish.probes.gist import SEEN, backward, forward, saturated
+from unvanish.probes.sharpness import sharpness, some_logits
+from unvanish.probes.turns import Turn, few
+
+SILENT = 12  # looks in a row without a response make a unit dead
 NAMES: dict[Any, str] = {}  # the kind of each torch function, "" where it does not matter
-
-SEQUENCES = 2  # of a batch whose time profile is followed
-
-Key = tuple[str, str, int]
-
-
-@dataclass
-class Slot:
-    """One site: its row, its kind, and how much of its activation is looked at."""
-
-    row: int
-    key: Key
-    family: str
-    shape: tuple[int, ...] = (1, 1, 1)
-    numel: int = 1
-    low: bool = False  # float16
-    came: bool = False  # a gradient, in this look
-
-    def place(self, buffer: Tensor) -> Tensor:
-        """The part of a buffer (sites, SAMPLES, POSITIONS, UNITS) that this site fills, in its own shape."""
-        own = buffer[self.row]
-        if len(self.shape) == 4:
-            own = own.view(own.shape[0], 2, -1, own.shape[-1])
-        return own[tuple(slice(n) for n in self.shape)]
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        """Samples, positions and units looked at."""
-        return self.shape[0], math.prod(self.shape[1:-1]), self.shape[-1]
-
-
-@dataclass
-class Candidate:
-    """Something a site could be made of, as the mapping forward saw it."""
-
-    key: Key
-    family: str
-    node: Any
-    shape: tuple[int, ...]
-
-
-@dataclass
-class Turn:
-    """One call of a fused recurrent layer: a few sequences of it, and the gradients they get."""
-
-    module: nn.RNNBase
-    x: Tensor
-    hx: Any
-    gradients: dict[str, Tensor | None] = field(default_factory=dict)
-
-    def kept(self, name: str, dim: int) -> Callable[[Tensor], None]:
-        """A tensor hook that keeps a few sequences of a gradient under a name."""
-        self.gradients[name] = None
-
-        def hook(gradient: Tensor) -> None:
-            self.gradients[name] = _few(gradient, dim).double()
-
-        return hook
-
-    def replayed(self) -> list[through_time.Profile]:
-        """The profile of each layer and direction; empty where no gradient came."""
-        states: Any = [g for k, g in self.gradients.items() if k.startswith("state")]
-        if all(g is None for g in self.gradients.values()):
-            return []
-        if isinstance(self.module, nn.LSTM) and any(s is not None for s in states):
-            like = next(s for s in states if s is not None)
-            states = tuple(torch.zeros_like(like) if s is None else s for s in states)
-        else:
-            states = next((s for s in states if s is not None), None)
-        return through_time.replay(
-            self.module, (self.x, self.hx), self.gradients.get("output"), states, probes=1
-        )
-
-
-@dataclass
-class Chart:
-    """The sites of a network, in the order of its forward, and its depth axis."""
-
-    slots: dict[Key, Slot] = field(default_factory=dict)
-    sites: tuple[Site, ...] = ()
-    axis: Axis | None = None
 
 
 class Eyes(TorchFunctionMode):
@@ -332,7 +255,7 @@ class Eyes(TorchFunctionMode):
             self._candidates.append(Candidate(key, "attention", None, tuple(result.shape)))
         elif self.chart is not None and (slot := self.chart.slots.get(key)) is not None:
             with torch.no_grad():
-                logits = _some_logits(kind, args, kwargs)
+                logits = some_logits(kind, args, kwargs)
                 if logits is not None:
                     self._attention[slot.row] = sharpness(logits)
         self.seconds += perf_counter() - started
@@ -343,7 +266,7 @@ class Eyes(TorchFunctionMode):
         x, hx = args[0], args[1] if len(args) > 1 else None
         if isinstance(x, Tensor) and x.ndim == 3:
             along = 0 if module.batch_first else 1
-            turn = self._turns[path] = Turn(module, _few(x, along), _few(hx, 1))
+            turn = self._turns[path] = Turn(module, few(x, along), few(hx, 1))
             states = output[1] if isinstance(output[1], tuple) else (output[1],)
             for name, made, dim in (("output", output[0], along), *(("state", s, 1) for s in states)):
                 if made.requires_grad:
@@ -378,10 +301,10 @@ class Eyes(TorchFunctionMode):
         sizes = torch.tensor(facts, dtype=torch.float64).to(device)
         found = torch.full((len(slots), len(SEEN)), math.nan, dtype=torch.float64, device=device)
         ahead, back = self._ahead.flatten(2), self._back.flatten(1)
-        found[:, :4] = _forward(ahead, sizes)
-        found[:, 4:7] = _backward(back, sizes, any(s.low for s in slots))
+        found[:, :4] = forward(ahead, sizes)
+        found[:, 4:7] = backward(back, sizes, any(s.low for s in slots))
         found[:, 7] = self._dead(self._ahead, slots)
-        found[:, 8] = _saturated(ahead.flatten(1), sizes, slots)
+        found[:, 8] = saturated(ahead.flatten(1), sizes, slots)
         for row, pair in self._attention.items():
             found[row, 9:] = pair.to(device)
         return found
@@ -395,173 +318,5 @@ class Eyes(TorchFunctionMode):
         units = torch.tensor([s.sizes[2] for s in slots], device=ahead.device)
         inside = torch.arange(UNITS, device=ahead.device)[None] < units[:, None]
         share = ((self._quiet >= SILENT) & inside).sum(1).double() / units
-        able = torch.tensor([_rectifies(s.key[1]) for s in slots], device=ahead.device)
+        able = torch.tensor([rectifies(s.key[1]) for s in slots], device=ahead.device)
         return torch.where(able, share, math.nan)
-
-
-def thin(x: Tensor, batch: int | None) -> Tensor | None:
-    """At most (SAMPLES, POSITIONS, UNITS) evenly spaced elements of an activation, as a view.
-
-    Images have their positions in two dimensions, so theirs has four: (SAMPLES, 2, POSITIONS / 2, UNITS).
-    """
-    if x.ndim == 0 or x.numel() == 0 or x.layout != torch.strided:
-        return None
-    size, stride = list(x.shape), list(x.stride())
-    if batch and x.ndim > 1 and size[0] != batch and size[1] == batch:
-        size[:2], stride[:2] = size[1::-1], stride[1::-1]
-    if x.ndim == 1:
-        order, most = [0], [SAMPLES]
-    elif x.ndim == 2:
-        order, most = [0, 1], [SAMPLES, UNITS]
-    elif x.ndim == 3:
-        order, most = [0, 1, 2], [SAMPLES, POSITIONS, UNITS]
-    else:  # images: B, C, H, W...
-        order, most = [0, 2, 3, 1], [SAMPLES, 2, POSITIONS // 2, UNITS]
-    kept = [min(size[d], m) for d, m in zip(order, most, strict=True)]
-    steps = [stride[d] * max(1, size[d] // m) for d, m in zip(order, most, strict=True)]
-    if len(kept) < 3:  # samples, one position, units
-        kept, steps = [kept[0], 1, *(kept[1:] or [1])], [steps[0], 0, *(steps[1:] or [0])]
-    return x.as_strided(kept, steps, x.storage_offset())
-
-
-def _few(value: Any, dim: int) -> Any:
-    """A few sequences of a tensor, or of the tensors of a tuple."""
-    if isinstance(value, tuple):
-        return tuple(_few(v, dim) for v in value)
-    return (
-        value.detach().narrow(dim, 0, min(SEQUENCES, value.shape[dim])).clone() if value is not None else None
-    )
-
-
-def _every(size: int, wanted: int) -> int:
-    return max(1, size // wanted)
-
-
-def charted(candidates: Sequence[Candidate], end: Any) -> Chart:
-    """Choose the sites: evenly over the depth axis, the activations and the attentions."""
-    nodes = {c.node: c for c in reversed(candidates) if c.node is not None}  # the innermost of equals
-    above = graph.walk(end)
-    first = next((c.node for c in candidates if c.node in above.index), None)
-    cuts = above.cuts(above.index[first]) if first is not None else []
-    chain = [nodes[above.nodes[i]] for i in cuts if above.nodes[i] in nodes]
-    axis = [chain[i] for i in _spread(len(chain), MOST)]
-    firing = [c for c in candidates if c.family == "activation"]
-    attending = [c for c in candidates if c.family == "attention"]
-    chosen = {c.key for c in axis} | {firing[i].key for i in _spread(len(firing), MOST)}
-    chosen |= {attending[i].key for i in _spread(len(attending), MOST)}
-    kept = [c for c in candidates if c.key in chosen]
-    slots = {c.key: Slot(row, c.key, c.family) for row, c in enumerate(kept)}
-    sites = tuple(_site(c, row) for row, c in enumerate(kept))
-    rows = tuple(slots[c.key].row for c in axis)
-    return Chart(slots, sites, Axis("depth", "depth", rows) if len(rows) > 1 else None)
-
-
-def _spread(count: int, most: int) -> list[int]:
-    if count <= most:
-        return list(range(count))
-    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
-
-
-def _site(candidate: Candidate, row: int) -> Site:
-    path, kind, call = candidate.key
-    facts: dict[str, Any] = {"shape": candidate.shape, "order": row, "family": candidate.family}
-    if candidate.family == "activation":
-        facts["rectifier"] = kind in families.RECTIFIERS
-    if candidate.family == "attention":
-        facts["tokens"] = candidate.shape[-2] if kind != "softmax" else candidate.shape[-1]
-    return Site(path, kind, call, "node", facts)
-
-
-def _rectifies(kind: str) -> bool:
-    return kind in families.RECTIFIERS
-
-
-def _forward(x: Tensor, sizes: Tensor) -> Tensor:
-    """forward_rms, spread, cosine, forward_nonfinite of each site, (sites, 4); x is (sites, B, features)."""
-    count, samples = sizes[:, :3].prod(1), sizes[:, 0]
-    largest = x.abs().amax((1, 2))
-    bad = torch.zeros_like(count)
-    if not bool(largest.isfinite().all()) if x.device.type == "cpu" else True:
-        bad = (~x.isfinite()).sum((1, 2)) / count
-        x = torch.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
-        largest = x.abs().amax((1, 2))
-    unit = x / torch.where(largest > 0, largest, 1.0)[:, None, None]  # nothing over- or underflows in float32
-    lengths = unit.square().sum(2).double()  # of each sample
-    squares = lengths.sum(1)
-    mean = unit.sum(1) / samples[:, None].float()
-    spread = ((squares - samples * mean.square().sum(1).double()).clamp_min(0) / squares).sqrt()
-    directions = torch.einsum("sbf,sb->sf", unit, lengths.clamp_min(1e-300).rsqrt().float())
-    cosine = (directions.square().sum(1).double() - samples) / (samples * (samples - 1))
-    return torch.stack([(squares / count).sqrt() * largest, spread, cosine, bad], 1)
-
-
-def _backward(g: Tensor, sizes: Tensor, any_low: bool) -> Tensor:
-    """backward_log, backward_zero and flushed of each site, shape (sites, 3); NaN where none came."""
-    count = sizes[:, :3].prod(1)
-    size = g.abs()
-    largest = size.amax(1)
-    unit = g / torch.where(largest > 0, largest, 1.0)[:, None]
-    logs = largest.double().log() + 0.5 * (unit.square().sum(1).double() * sizes[:, 3] / count).log()
-    something = size.count_nonzero(1).double()
-    zeros = 1 - something / count
-    low = sizes[:, 4] > 0
-    tiny = torch.full_like(logs, math.nan)
-    if any_low:
-        tiny = ((g != 0) & (size < SMALLEST)).sum(1) / something.clamp_min(1)
-        tiny = torch.where(low, torch.where(something == 0, 1.0, tiny), math.nan)
-    return torch.where(sizes[:, 5:6] > 0, torch.stack([logs, zeros, tiny], 1), math.nan)
-
-
-def _saturated(x: Tensor, sizes: Tensor, slots: Sequence[Slot]) -> Tensor:
-    """Share of elements in the flat regions of a squashing function; x (sites, elements)."""
-    found = torch.full_like(sizes[:, 0], math.nan)
-    rows = [i for i, s in enumerate(slots) if s.key[1] in FLAT]
-    if rows:
-        edge = torch.tensor([FLAT[slots[i].key[1]] for i in rows], device=x.device)[:, None]
-        centre = torch.tensor([CENTRE.get(slots[i].key[1], 0.0) for i in rows], device=x.device)[:, None]
-        flat = ((x[rows] - centre).abs() >= edge) & (x[rows] != 0)
-        found[rows] = flat.sum(1) / sizes[rows, :3].prod(1)
-    return found
-
-
-def _some_logits(kind: str, args: Any, kwargs: Any) -> Tensor | None:
-    """A few rows of attention logits, (rows, keys); what is masked is -inf."""
-    if kind == "softmax":
-        x: Tensor = args[0] if args else kwargs["input"]
-        lead = math.prod(x.shape[:-1])
-        return x.detach().reshape(lead, -1)[:: max(1, lead // 64)][:64].float()
-    named = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False))
-    named |= kwargs
-    q, k, mask = named["query"].detach(), named["key"].detach(), named.get("attn_mask")
-    if q.shape[-2] < 1 or k.shape[-2] < 4:
-        return None
-    rows = torch.arange(q.shape[-2], device=q.device)[:: _every(q.shape[-2], 8)][:8]
-    some_q, some_k = q[..., rows, :], k
-    if q.ndim > 3:
-        heads = _every(q.shape[-3], 4)
-        some_q = some_q[0, ::heads]
-        ratio = q.shape[-3] // k.shape[-3]
-        some_k = k[0].repeat_interleave(ratio, -3)[::heads] if ratio > 1 else k[0, ::heads]
-    logits = some_q.float() @ some_k.float().mT * (named.get("scale") or 1 / math.sqrt(q.shape[-1]))
-    if isinstance(mask, Tensor):
-        part = mask.detach().expand(*q.shape[:-1], k.shape[-2])[..., rows, :]
-        part = part[0, :: _every(q.shape[-3], 4)] if q.ndim > 3 else part
-        logits = logits.masked_fill(~part, -math.inf) if part.dtype == torch.bool else logits + part.float()
-    if named.get("is_causal"):
-        hidden = torch.arange(k.shape[-2], device=q.device)[None] > rows[:, None]
-        logits = logits.masked_fill(hidden, -math.inf)
-    rows_of: Tensor = logits.flatten(0, -2)
-    return rows_of
-
-
-def sharpness(logits: Tensor) -> Tensor:
-    """(entropy / ln(visible keys), largest |logit|) over rows that see four keys or more, shape (2,)."""
-    visible = logits.isfinite() & (logits > -1e4)
-    counts = visible.sum(-1)
-    rows = (counts >= 4).double()
-    p = logits.softmax(-1).double()
-    nats = (
-        -torch.where(p > 0, p * p.clamp_min(1e-300).log(), 0.0).sum(-1) / counts.clamp_min(2).double().log()
-    )
-    mean = torch.where(rows > 0, nats, 0.0).sum() / rows.sum()
-    return torch.stack([mean, torch.where(visible, logits.abs(), 0.0).max().double()])

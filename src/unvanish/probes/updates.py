@@ -1,8 +1,8 @@
 """Gradients, weights and steps of all parameters at once: what a watched training costs at every step.
 
 Notable:
-- The norm of every step is one fused reduction in the gradients' own precision; only where that over- or
-  underflows is it taken again in float64.
+- Norms are fused reductions in the tensors' own precision; only where that over- or underflows are they
+  taken again in float64.
 - What a step changed is read off at most `ELEMENTS` evenly spaced elements of each parameter, before and
   after: no copy of the model is ever held.
 - Sharded parameters (DTensors) are read by their local shards; the squares are summed over the ranks later.
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.probes.gauge import Gauge, exact
 from unvanish.types import Site
 
 ELEMENTS = 256  # of each parameter, for what a step changed
@@ -44,27 +45,16 @@ class Parameters:
         self._before: list[Tensor] | None = None
         self._index: Tensor | None = None
 
-    def gradients(self, only: set[int] | None = None) -> list[tuple[int, Tensor]]:
+    def gradients(self) -> list[tuple[int, Tensor]]:
         """(place, gradient) of each parameter that has one: sparse ones by their values, shards locally."""
-        found = []
-        for i, p in enumerate(self.parameters):
-            if p.grad is not None and (only is None or id(p) in only):
-                found.append((i, _values(p.grad)))
-        return found
+        return [(i, _values(p.grad)) for i, p in enumerate(self.parameters) if p.grad is not None]
 
-    @torch.no_grad()
-    def total(self, only: set[int] | None = None) -> Tensor | None:
-        """The L2 norm of all gradients, a number on the device; local for sharded ones, None without any.
-
-        NaN or infinite only where an element is.
-        """
-        grads = [g for _, g in self.gradients(only)]
-        if not grads:
-            return None
-        norm = _joint(torch._foreach_norm(grads))
-        if norm.device.type == "cpu" and not 1e-18 < float(norm) < 1e30:
-            norm = _joint(torch._foreach_norm(grads, 2, torch.float64))
-        return norm.double()
+    def gauge(self, only: Iterable[Tensor] | None = None) -> Gauge:
+        """What reads the norm of all gradients, or of some parameters', at every step."""
+        chosen = None if only is None else {id(p) for p in only}
+        kept = [p for p in self.parameters if chosen is None or id(p) in chosen]
+        whole = self.sharded or any(p.device.type != "cpu" for p in kept)
+        return Gauge(_values, kept, whole)
 
     @torch.no_grad()
     def squares(self) -> Tensor:
@@ -73,9 +63,7 @@ class Parameters:
         found = torch.zeros(len(self.sites), 4, dtype=torch.float64, device=device)
         grads = self.gradients()
         if grads:
-            norms = torch.stack(
-                [n.to(device) for n in torch._foreach_norm([g for _, g in grads], 2, torch.float64)]
-            )
+            norms = exact([g for _, g in grads]).to(device)
             at = torch.tensor([self.owner[i] for i, _ in grads], device=device)
             shares = self._replicas([i for i, _ in grads], device)
             found[:, 0].index_add_(0, at, norms.square() / shares)
@@ -84,10 +72,10 @@ class Parameters:
             flat = torch.cat([p.float() for p in parts])
             found[:, 1].index_add_(0, where, (flat == 0).double())
             found[:, 2].index_add_(0, where, torch.ones_like(flat, dtype=torch.float64))
-        weights = torch._foreach_norm([_local(p.detach()) for p in self.parameters], 2, torch.float64)
+        weights = exact([_local(p.detach()) for p in self.parameters]).to(device)
         owner = torch.tensor(self.owner, device=device)
         shares = self._replicas(range(len(self.parameters)), device)
-        found[:, 3].index_add_(0, owner, torch.stack([w.to(device) for w in weights]).square() / shares)
+        found[:, 3].index_add_(0, owner, weights.square() / shares)
         return found
 
     def _replicas(self, places: Iterable[int], device: Any) -> Tensor:
@@ -153,14 +141,6 @@ def _facts(group: list[tuple[str, Tensor]], order: int) -> dict[str, Any]:
         "trainable": True,
         "order": order,
     }
-
-
-def _joint(norms: Sequence[Tensor]) -> Tensor:
-    device = norms[0].device
-    joint: Tensor = torch.linalg.vector_norm(
-        torch.stack([n if n.device == device else n.to(device) for n in norms])
-    )
-    return joint
 
 
 def _local(x: Tensor) -> Tensor:

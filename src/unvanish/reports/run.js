@@ -61,7 +61,7 @@ function said() {
   const text = [steps.length ? `${steps[steps.length - 1].step + 1} steps` : "no step yet"];
   if (first) text.push(`loss ${first.loss.toPrecision(4)} to ${end.loss.toPrecision(4)}`);
   const share = Number(run.facts.overhead);
-  if (share > 0) text.push(`watched at ${(100 * share).toFixed(2)} % of its time`);
+  if (share > 0) text.push(`the watch took ${(100 * share).toFixed(2)} % of its time`);
   if (picked.site) text.push(`${picked.site} at step ${picked.step}`);
   document.getElementById("summary").textContent = text.join(" · ");
   const list = document.getElementById("findings");

@@ -49,7 +49,7 @@ def document(run: Run) -> dict[str, Any]:
                 "severity": e.finding.severity,
                 "cause": e.finding.cause,
                 "sites": list(e.finding.sites[:4]),
-                "remedy": e.finding.remedies[0].why if e.finding.remedies else "",
+                "remedy": "{0.cure}: {0.why}".format(e.finding.remedies[0]) if e.finding.remedies else "",
             }
             for e in run.findings()
         ],

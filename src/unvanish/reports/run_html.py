@@ -116,7 +116,7 @@ def specifications(rows: dict[str, Any]) -> dict[str, Any]:
     site = alt.selection_point(name="picked_site", fields=["site"], empty=False)
     step = alt.selection_point(name="picked_step", fields=["step"], empty=False)
     places = max([r["place"] for r in rows["flow"]], default=0) + 1
-    order = alt.EncodingSortField("place", order="descending")
+    order = alt.EncodingSortField("place", op="max", order="descending")
     heat = (
         alt.Chart(alt.Data(name="flow")).mark_rect()
         .encode(
@@ -130,7 +130,7 @@ def specifications(rows: dict[str, Any]) -> dict[str, Any]:
     bars = (
         alt.Chart(alt.Data(name="ledger")).mark_bar()
         .encode(
-            x=alt.X("change:Q", title="decades"),
+            x=alt.X("change:Q", title="decades", stack=None),
             y=alt.Y("site:N", sort=order, title=None, axis=wide),
             color=alt.condition("datum.change < 0", alt.value("#3b7dd8"), alt.value("#e0813a")),
             tooltip=["site:N", "step:Q", "change:Q"],
@@ -160,7 +160,8 @@ def specifications(rows: dict[str, Any]) -> dict[str, Any]:
     horizon = (
         alt.Chart(alt.Data(name="profiles")).mark_line(strokeWidth=1.6)
         .encode(
-            x=alt.X("time:Q", title="time step"), y=alt.Y("decades:Q", title="decades"),
+            x=alt.X("time:Q", title="time step", axis=alt.Axis(tickMinStep=1, format="d")),
+            y=alt.Y("decades:Q", title="decades"),
             color=alt.Color("site:N", title=None),
             tooltip=["site:N", "time:Q", "decades:Q"],
         )

@@ -39,7 +39,7 @@ def story(run: Run) -> str:
         return "\n".join([*lines, "no step has been written yet"])
     seconds = float(steps["wall"][-1] - steps["wall"][0])
     share = facts.get("overhead")
-    cost = f", watched at {float(share):.1%} of its time" if share not in (None, "nan") else ""
+    cost = f", the watch took {float(share):.1%} of its time" if share not in (None, "nan") else ""
     lines.append(
         f"{len(taken):,} steps ({int(taken[0])} to {int(taken[-1])}) in {duration(seconds)}, "
         f"{trace.values.shape[0]} looks{cost}"

@@ -68,6 +68,35 @@ def falls(loss: Floats, least: int = 20) -> bool:
     return bool(np.median(last) < np.median(first) - max(1e-3 * abs(np.median(first)), 0.5 * scatter))
 
 
+def learns(trace: Trace) -> bool:
+    """Whether the loss is below that of the run's first steps, also where those have left the window."""
+    loss = steps(trace, "loss")
+    start = np.asarray(trace.facts.get("start", ()), np.float64)
+    return falls(loss) or (len(start) >= 7 and falls(np.concatenate([start, loss[-2 * len(start) :]])))
+
+
+def converged(trace: Trace) -> bool:
+    """Whether the run has got where it goes: the loss fell tenfold, or the norm a hundredfold, and both stay.
+
+    False outside a training, and where the loss has risen again: what is small then has been broken.
+    """
+    if not trace.facts.get("live"):
+        return False
+    loss, norms = steps(trace, "loss"), steps(trace, "norm_log")
+    known = np.abs(loss[np.isfinite(loss)])
+    start = np.abs(np.asarray(trace.facts.get("start", ()), np.float64))
+    first = start[:10] if len(start) else known[:10]
+    if len(known) < 30 or not len(first):
+        return False
+    level, usual = float(np.median(known[-10:])), float(np.median(first))
+    lowest = min(float(np.median(known[k : k + 10])) for k in range(0, len(known) - 9, 5))
+    if level > 1.5 * lowest + 1e-3 * usual:
+        return False
+    quiet = norms[np.isfinite(norms)]
+    still = len(quiet) >= 30 and np.median(quiet[-10:]) < np.median(quiet[:10]) - math.log(100)
+    return level < 0.1 * usual or bool(still and level < 0.9 * usual)
+
+
 def training_case(**training: Any) -> dict[str, Any]:
     """The options of a case that is watched while it trains, for so many steps; see `watcher.rehearse`."""
     return {"training": training}

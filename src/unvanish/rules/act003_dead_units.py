@@ -27,7 +27,7 @@ warm-up (advice).
 When it is wrong
 
 A sparse code is meant to be mostly silent for one sample, but rarely for all. With a small batch a
-rare feature may look dead.
+rare feature may look dead. A run under watch that has converged is left alone.
 
 References: Maas et al. 2013; Lu et al. 2019.
 """
@@ -38,7 +38,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.rules import _depth
+from unvanish.rules import _depth, _history
 from unvanish.types import Case, Direction, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("static", "step")
@@ -60,7 +60,7 @@ def check(trace: Trace, *, limit: float = 0.5, diverse: float = 0.95) -> Iterabl
     dead = sorted(
         (i for i in places if _dead(trace, i, limit, diverse)), key=lambda i: -trace.value(i, "dead")
     )
-    if not dead:
+    if not dead or _history.converged(trace):
         return []
     share = trace.value(dead[0], "dead")
     where = trace.sites[dead[0]].label

@@ -26,6 +26,7 @@ normalisation over the batch (retrain). Set large biases to zero (retrain).
 When it is wrong
 
 A batch of equal or nearly equal samples, and models that are meant to be invariant to what differs.
+A run under watch that has converged is left alone.
 
 References: Poole et al. 2016; Schoenholz et al. 2017; Dong et al. 2021.
 """
@@ -36,7 +37,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.rules import _depth
+from unvanish.rules import _depth, _history
 from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("static", "step")
@@ -57,7 +58,7 @@ def check(trace: Trace, *, limit: float = 1e-3, alike: float = 0.9999) -> Iterab
     if len(path) < 2:
         raise NotApplicable("no hidden activations lie on the depth axis")
     same = [trace.value(i, "spread") < limit or trace.value(i, "cosine") > alike for i in path]
-    if not all(same[-2:]):
+    if not all(same[-2:]) or _history.converged(trace):
         return []
     lost = next(k for k in range(len(path)) if all(same[k:]))
     place, last = path[lost], path[-1]

@@ -24,7 +24,8 @@ matrix (retrain). LSTM or GRU in place of a plain RNN (retrain). Attention over 
 
 When it is wrong
 
-Where only the last few steps matter for the task, forgetting is right.
+Where only the last few steps matter for the task, forgetting is right. Under watch it is a note
+while the loss falls, and nothing once the run has converged.
 
 References: Hochreiter 1991; Bengio et al. 1994; Pascanu et al. 2013; Tallec and Ollivier
 2018; Arjovsky et al. 2016.
@@ -49,7 +50,7 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
     """One finding naming the recurrences that forget."""
     found = sorted(_time.recurrences(trace), key=lambda r: r.ratio)
     fading = [r for r in found if r.ratio < -limit]
-    if not fading:
+    if not fading or _history.converged(trace):
         return []
     worst = fading[0]
     steps = len(worst.state_log)
@@ -71,7 +72,7 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
         Remedy("attention", targets, "a direct path from every step", "advice"),
     )
     severity: Severity = "error" if -worst.ratio > 2 * limit else "warning"
-    if trace.facts.get("live") and _history.falls(_history.steps(trace, "loss")):
+    if trace.facts.get("live") and _history.learns(trace):
         severity = "note"  # it learns without the far past
     return [
         Finding(
