@@ -246,7 +246,9 @@ def test_trials_go_on_while_chance_may_decide() -> None:
 
 
 def test_how_far_one_training_is_behind_another() -> None:
-    assert behind((2.0, 1.0, 0.1), (1.0, 0.5, 0.3)) == pytest.approx(0.2)
+    before, after = (2.0, 1.0, *[0.1] * 5), (1.0, 0.5, *[0.3] * 5)
+    assert behind(before, after) == pytest.approx(0.2)
+    assert behind(before, after, comparable=False) == pytest.approx(0.3 - 0.05)
     assert behind((2.0, 1.0, 0.1), (2.0, math.nan)) == math.inf
     assert behind((2.0, math.nan), (2.0, 1.0)) == -math.inf
 
