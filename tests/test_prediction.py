@@ -253,6 +253,22 @@ def test_functions_and_norms_written_by_hand(name: str) -> None:
     assert slope(trace) == pytest.approx(slope(record(net, x)), abs=0.03)
 
 
+TWINS: dict[str, Any] = {
+    "silu": lambda x, w: nn.functional.silu(x),
+    "gelu": lambda x, w: nn.functional.gelu(x, approximate="tanh"),
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("gain", [0.8, 1.4, 2.0])
+def test_a_function_written_by_hand_is_forecast_as_the_ready_made_one(name: str, gain: float) -> None:
+    slopes = []
+    for function in (OWN[name][0], TWINS[name]):
+        torch.manual_seed(0)
+        slopes.append(slope(predicted(ByHand(function, gain), torch.randn(16, 256))))
+    assert slopes[0] == pytest.approx(slopes[1], abs=2e-3)
+
+
 def test_unknown_operations_are_named() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:

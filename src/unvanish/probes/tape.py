@@ -91,7 +91,8 @@ class Taped(Forward):
         reads = [t for t in given if not any(t is w for w in weights)] if weights else given
         if kind in families.NORMS:
             reads = reads[:1]  # not the running statistics
-        written = made[0] if made and any(t is made[0] for t in reads) else None  # in place
+        in_place = bool(made) and any(made[0] is t for t in reads) and _new(made[0], start)
+        written = made[0] if in_place else None
         read = {self._key(t) for t in reads if t is not written}
         fresh = [t for t in made if self._key(t) not in read]
         numbers = tuple(self._before(t, start) if t is written else self.number(t) for t in reads)
@@ -303,6 +304,11 @@ class Taped(Forward):
         real = {n.rpartition(".")[2]: self._known(p) for n, p in module.named_parameters(recurse=False)}
         cells = tuple(cell_of(module, real, layer) for layer in range(module.num_layers))
         return {"cells": cells, "steps": int(steps)}
+
+
+def _new(tensor: Tensor, start: int) -> bool:
+    """Whether an operation that began at this number made it; `x.float()` may just return x."""
+    return tensor.grad_fn is not None and tensor.grad_fn._sequence_nr() >= start
 
 
 def result_shape(result: Any) -> Sequence[int]:
