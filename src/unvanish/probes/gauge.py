@@ -35,6 +35,7 @@ class Gauge:
     values: Callable[[Tensor], Tensor]  # the numbers of a gradient: of sparse ones, of a local shard
     parameters: Sequence[Tensor]
     whole: bool = False  # whether everything must be read at every step
+    shards: bool = False  # whether other ranks hold the rest, so that the number is still to be joined
     parts: int = 1
     exact: bool = True  # whether the last reading was a full one
     cost: float = 0.0  # seconds of a reading, a running mean
@@ -44,7 +45,7 @@ class Gauge:
 
     @torch.no_grad()
     def read(self, full: bool = False) -> Tensor | float | None:
-        """The L2 norm: a float on the CPU, a number on the device elsewhere; None without any gradient.
+        """The L2 norm: a float on the CPU, a tensor elsewhere and of shards; None without any gradient.
 
         `full`: of everything, however dear; such a reading does not count as one.
         """
@@ -81,7 +82,7 @@ class Gauge:
             return norm.double()
         if not 1e-18 < float(norm) < 1e18:
             norm = joint(norms(grads, torch.float64))
-        return float(norm)
+        return norm.double() if self.shards else float(norm)
 
     def _some(self) -> Tensor | float | None:
         """The small gradients and the next part of the large ones; all where they moved far."""

@@ -54,7 +54,7 @@ class Parameters:
         chosen = None if only is None else {id(p) for p in only}
         kept = [p for p in self.parameters if chosen is None or id(p) in chosen]
         whole = self.sharded or any(p.device.type != "cpu" for p in kept)
-        return Gauge(_values, kept, whole)
+        return Gauge(_values, kept, whole, self.sharded)
 
     @torch.no_grad()
     def squares(self) -> Tensor:

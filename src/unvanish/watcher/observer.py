@@ -194,7 +194,7 @@ class Watch:
         if gauge is None:
             only = None if optimizer is None else [p for g in optimizer.param_groups for p in g["params"]]
             gauge = self._gauges[key] = self._parameters.gauge(only)
-            gauge.whole |= self.response.clipper is not None
+            gauge.whole |= self.response.clipper is not None or self._ranks > 1  # ranks must agree
         if self.pace.quiet and self.pace.steps % 16 == 0:
             gauge.fit(READING * self.pace.budget * self.pace.usual / max(1, len(self.optimizers)))
         norm = gauge.read(full=self._looking)
