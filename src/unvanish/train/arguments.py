@@ -129,8 +129,10 @@ def known(key: str) -> str:
 def checked(name: str, value: Any) -> Any:
     """A value of the argument's type and within its limits, else TrainError."""
     facts = next(f for f in fields(Arguments) if f.name == name).metadata
-    found = _fitted(HINTS[name], value)
     words = facts.get("words", ())
+    number = _converted(float, value) if words and isinstance(value, str) else _UNFIT
+    fractions = float in typing.get_args(HINTS[name])
+    found = number if fractions and number is not _UNFIT else _fitted(HINTS[name], value)
     if found is _UNFIT or (words and isinstance(found, str) and found.lower() not in words):
         choices = f"; it is one of {', '.join(words)}" if words else ""
         near = suggest(str(value), words) if words else ""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *,
     partial = path.with_name(path.name + ".partial")
     try:
         save_file(_apart(tensors), str(partial), {KEY: text})
+        partial.chmod(0o644)  # safetensors writes for the owner alone
         _flush(partial)
         partial.replace(path)
         if told:
@@ -93,7 +95,9 @@ def load(path: str | Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         return _safe(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read raises
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise TrainError(
             f"{path} holds more than tensors and is not opened, as code could run from it; where it was"

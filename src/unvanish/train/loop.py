@@ -130,6 +130,7 @@ class Trainer:
             if self._stopped():
                 self._interrupt()
         self.training_seconds += time.perf_counter() - started
+        self.show.trained()
         self._event("on_train_epoch_end")
         self._close_epoch()
 

@@ -78,12 +78,20 @@ def _panel(rows: Sequence[Mapping[str, Any]], keys: list[str], title: str) -> An
         alt.Chart(alt.Data(values=values), title=title)
         .mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=22, filled=True))
         .encode(
-            x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(zero=False, nice=False)),
+            x=alt.X("epoch:Q", axis=_whole(rows), scale=alt.Scale(zero=False, nice=False)),
             y=alt.Y("value:Q", title=None, scale=scale),
             color=alt.Color("of:N", legend=legend, scale=colours),
         )
         .properties(width=WIDTH, height=HEIGHT)
     )
+
+
+def _whole(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """An axis with a tick at whole epochs only, ten at most."""
+    import altair as alt
+
+    epochs = [int(row["epoch"]) for row in rows]
+    return alt.Axis(values=epochs[:: -(-len(epochs) // 10)], format="d")
 
 
 def _confusion(table: Any, names: Sequence[str]) -> Any:

@@ -29,6 +29,7 @@ class Progress:
         self.last = self.started = time.perf_counter()
         self.samples = self.done = self.batches = self.batches_before = 0
         self.number = self.epochs = 0
+        self.rate = 0.0
         self.headed = False
 
     def __enter__(self) -> Progress:
@@ -76,6 +77,10 @@ class Progress:
         ]
         return "  ".join([*words, *([f"gradient {health}"] if health else [])])
 
+    def trained(self) -> None:
+        """The steps of the epoch are made; what follows is validation."""
+        self.rate = self.samples / max(time.perf_counter() - self.started, 1e-9)
+
     def row(self, row: Mapping[str, Any], health: str) -> None:
         """An epoch's line."""
         if not self.shown:
@@ -85,7 +90,7 @@ class Progress:
             head = "".join(f"{n:>{w}}" for n, (_, w) in zip(names, COLUMNS, strict=True))
             self.say(f"{head}   samples/s")
             self.headed = True
-        self.say(self._cells(row) + f"{self._speed():>12}" + (f"   {health}" if health else ""))
+        self.say(self._cells(row) + f"{self.rate:>12.4g}" + (f"   {health}" if health else ""))
 
     def _cells(self, row: Mapping[str, Any]) -> str:
         named = {**row, "epoch": f"{row['epoch']}/{self.epochs}", "fitness": row.get(f"metrics/{self.fitness}", "")}
@@ -96,9 +101,6 @@ class Progress:
             cells[-1] = f"{cells[-1]:>{width}}"
         return "".join(cells)
 
-    def _speed(self) -> str:
-        seconds = time.perf_counter() - self.started
-        return f"{self.samples / max(seconds, 1e-9):.4g}"
 
 
 def clock(seconds: float) -> str:

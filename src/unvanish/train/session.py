@@ -80,7 +80,7 @@ def prepared(
     if arguments.pretrained and arguments.pretrained is not True and held is None:
         model.load(str(arguments.pretrained))
     freeze(network, arguments.freeze)
-    about = described(model, found)
+    about = described(model, found, arguments.data)
     save_dir = place or devices.agreed(made, lambda: folder.made(arguments, model.task, model.name))
     trainer = Trainer(network, arguments, _task(model), found, save_dir, about, model.callbacks, made)
     if held is not None:
@@ -141,7 +141,7 @@ def opened(data: Any, arguments: Arguments, task: str) -> Any:
     )  # fmt: skip
 
 
-def described(model: Model, found: Any) -> dict[str, Any]:
+def described(model: Model, found: Any, data: str) -> dict[str, Any]:
     """What a checkpoint says of itself: specification, facts, names, preparation, versions."""
     import torch
 
@@ -155,7 +155,7 @@ def described(model: Model, found: Any) -> dict[str, Any]:
         "facts": facts,
         "names": [str(n) for n in _listed(getattr(found, "names", ()))],
         "preparation": dict(getattr(found, "preparation", {})),
-        "data": found.name if isinstance(getattr(found, "name", None), str) else "",
+        "data": data,
         "unvanish": unvanish.__version__,
         "torch": torch.__version__,
     }
