@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -60,6 +61,18 @@ class Begin:
     def zero_branches(self) -> bool:
         """Whether residual branches should start at zero: deep enough, and the method is critical."""
         return self.safe and self.depth >= ZERO_BRANCHES_FROM
+
+    @torch.no_grad()
+    def end_branch(self, layer: nn.Module, norm: nn.Module | None = None) -> None:
+        """Let a residual branch that ends in `layer` and `norm` begin at zero, where the method asks for it.
+
+        The scale of the norm is zeroed, in deep nets; without a norm the layer itself, always.
+        """
+        scale = getattr(norm, "weight", None)
+        ends = scale if isinstance(scale, Tensor) else layer.weight
+        if self.safe and (self.zero_branches or ends is not scale):
+            assert isinstance(ends, Tensor)
+            ends.zero_()
 
     def layer(self, layer: nn.Module, reads: str = "norm", ahead: str = "", factor: float = 1.0) -> None:
         """Draw one `nn.Linear` or convolution anew, times `factor`.
@@ -149,6 +162,7 @@ def _length(ahead: Start) -> float:
     return max(ahead.q - ahead.sb**2, 0.1 * ahead.q)
 
 
+@lru_cache(maxsize=256)
 def power_of(name: str, q: float) -> float:
     """<phi^2> at inputs of variance q."""
     return field(name).power(q)
