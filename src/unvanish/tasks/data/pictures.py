@@ -1,7 +1,8 @@
 """Image files: checked once, decoded in threads, held in memory where they are small.
 
 Notable:
-- Every image is decoded once before training, so a truncated one is named and left out rather than met at night.
+- Every image is decoded once before training, so a truncated one is named and left out rather than met at
+  night.
 - What was found is kept in the cache under the files' names, sizes and times.
 - JPEG files much larger than needed are decoded at a half, quarter or eighth of their size (PIL's draft).
 """
@@ -13,6 +14,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,11 +68,12 @@ def square(path: Path, size: int, channels: int) -> Tensor:
 
 def listed(folder: Path) -> list[Path]:
     """The image files in and below a folder, in the order of their names."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
+    return [Path(f) for f in sorted(found) if f.lower().endswith(SUFFIXES)]
 
 
 def check(path: Path) -> tuple[int, int] | str:
-    """(width, height), upright, of an image that decodes to its end, or why it does not."""
+    """The size (width, height), upright, of an image that decodes to its end, or why it does not."""
     from PIL import Image, ImageOps
 
     if path.stat().st_size == 0:
@@ -106,7 +109,7 @@ def checked(paths: Sequence[Path], problems: Problems) -> list[tuple[int, int] |
     return sizes
 
 
-def keep(place: Path, content: bytes) -> None:
+def keep(place: Path, content: bytes | memoryview) -> None:
     """Write a file of the cache in one step; a cache that cannot be written is done without."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -128,25 +131,37 @@ def fits(count: int, channels: int, size: int, cache: bool | None, problems: Pro
     return needed <= SMALL if cache is None else cache
 
 
-def decoded_all(paths: Sequence[Path], read: Reader, key: str) -> Tensor:
-    """All images as one uint8 tensor (N, C, H, W), decoded in threads; many are kept on disk under `key`."""
+def decoded_all(
+    paths: Sequence[Path], read: Reader, key: str, problems: Problems
+) -> tuple[Tensor, Indices]:
+    """All readable images as one uint8 tensor (N, C, H, W), and which they are; the others are noted.
+
+    Decoded in threads; where there are many, the result is kept on disk under the files' fingerprint and
+    `key`.
+    """
     place = cache_folder() / "decoded" / f"{fingerprint(*paths)}-{key}.npy"
     if len(paths) >= MANY and place.is_file():
-        return torch.from_numpy(np.load(place, allow_pickle=False))
-    first = read(paths[0])
-    images = torch.empty(len(paths), *first.shape, dtype=torch.uint8)
+        return torch.from_numpy(np.load(place, allow_pickle=False)), np.arange(len(paths))
 
-    def one(index: int) -> None:
-        images[index] = read(paths[index])
+    def one(path: Path) -> Tensor | str:
+        try:
+            return read(path)
+        except BROKEN as error:
+            return "the file is empty" if not path.stat().st_size else f"not a readable image ({error})"
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(one, range(len(paths))))
-    if len(paths) >= MANY:
-        work = place.with_name(f".{os.getpid()}-{place.name}")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        np.save(work, images.numpy())
-        os.replace(work, place)
-    return images
+    with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL's remarks on EXIF and palettes; what fails is noted
+        results = list(pool.map(one, paths))
+    good = [i for i, result in enumerate(results) if isinstance(result, Tensor)]
+    for path, result in zip(paths, results, strict=True):
+        if isinstance(result, str):
+            problems.add(path, 0, "broken image", result)
+    images = torch.stack([r for r in results if isinstance(r, Tensor)]) if good else torch.empty(0, 1, 1, 1)
+    if len(good) == len(paths) >= MANY:
+        buffer = BytesIO()
+        np.save(buffer, images.numpy())
+        keep(place, buffer.getbuffer())
+    return images, np.array(good, np.int64)
 
 
 class Squares(Part):
@@ -175,10 +190,16 @@ class Squares(Part):
         x = torch.stack([image for i in chosen if (image := images[i]) is not None])
         return x, torch.from_numpy(self.classes[indices[chosen]])
 
-    def held(self) -> Tensors:
-        """The same in memory."""
-        images = decoded_all(self.paths, self.read, f"{self.size}x{self.channels}")
-        return Tensors(images, torch.from_numpy(self.classes))
+    def held(self, problems: Problems) -> Tensors:
+        """Its readable images in memory; the others are noted."""
+        key = f"{self.size}x{self.channels}"
+        images, good = decoded_all(self.paths, self.read, key, problems)
+        return Tensors(images, torch.from_numpy(self.classes[good]))
+
+    def sound(self, problems: Problems) -> Squares:
+        """Its readable images, still on disk; the others are noted."""
+        good = [i for i, size in enumerate(checked(self.paths, problems)) if size]
+        return Squares([self.paths[i] for i in good], self.classes[good], self.size, self.channels)
 
 
 def attempt(read: Reader, path: Path) -> Tensor | None:

@@ -1,8 +1,9 @@
 """CIFAR-10 and CIFAR-100: 32x32 colour images, 50,000 for training and 10,000 for testing (Krizhevsky 2009).
 
-Read from the binary version (a label or two and 3,072 bytes an image), from the Python version, or from image folders
-`train/<class>/*` and `test/<class>/*`, each unpacked or as an archive. The Python version is a pickle, which could run
-code when loaded: it is read by an unpickler that knows arrays, dictionaries and bytes and nothing else.
+Read from the binary version (a label or two and 3,072 bytes an image), from the Python version, or from image
+folders `train/<class>/*` and `test/<class>/*`, each unpacked or as an archive. The Python version is a
+pickle, which could run code when loaded: it is read by an unpickler that knows arrays, dictionaries and bytes
+and nothing else.
 """
 
 from __future__ import annotations
@@ -70,11 +71,14 @@ def files(folder: Path, classes: int) -> tuple[list[Path], list[Path], Any]:
 
 
 def binary(paths: Sequence[Path], classes: int) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, 32, 32) and labels of files of the binary version; the fine label is the last before a pixel."""
+    """Images (N, 3, 32, 32) and labels of files of the binary version; the fine label is the last before a
+    pixel.
+    """
     head = 1 if classes == 10 else 2
     whole = b"".join(path.read_bytes() for path in paths)
     if not whole or len(whole) % (head + PIXELS):
-        raise DataError(f"{paths[0]} is cut short or no binary CIFAR-{classes}: {len(whole)} bytes; fetch it again")
+        size = f"{len(whole)} bytes"
+        raise DataError(f"{paths[0]} is cut short or no binary CIFAR-{classes}: {size}; fetch it again")
     rows = np.frombuffer(whole, np.uint8).reshape(-1, head + PIXELS)
     return tensors(rows[:, head:], rows[:, head - 1])
 

@@ -1,14 +1,16 @@
 """Images in a folder for each class: `train/<class>/*.jpg` and `val/<class>/*.jpg` (or `valid`, `test`).
 
-The largest square in the middle of each image is scaled to `imgsz`; without it, images that are all alike and at most
-256 pixels keep their size, others get 224. Where there is no validation folder, `held_out` of every class is taken from
-the training images, always the same ones. `archive` names a tar or zip file with these folders. Training images are
-shifted by up to `crop` pixels (an eighth of their size) and mirrored, unless `flip` is false.
+The largest square in the middle of each image is scaled to `imgsz`; without it, images that are all alike and
+at most 256 pixels keep their size, others get 224. Where there is no validation folder, `held_out` of every
+class is taken from the training images, always the same ones. `archive` names a tar or zip file with these
+folders. Training images are shifted by up to `crop` pixels (an eighth of their size) and mirrored, unless
+`flip` is false.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from unvanish.tasks.data.content import Content, Source, finished
 from unvanish.tasks.data.part import Indices, Tensors, split
-from unvanish.tasks.data.pictures import Squares, checked, fits, listed
+from unvanish.tasks.data.pictures import BROKEN, Squares, fits, listed
 from unvanish.tasks.data.places import unpacked
 from unvanish.tasks.data.problems import DataError
 
@@ -60,7 +62,7 @@ def of_folders(
     """The images of two folders of classes; where the second is None, some of the first are held out."""
     names = sorted(f.name for f in train.iterdir() if f.is_dir() and not f.name.startswith("."))
     files, labels = found(source, train, names)
-    if not files:
+    if not files:  # before anything is decoded
         raise DataError(f"{train} holds no images; `<class>/*.jpg` is expected below it. {source.problems}")
     if val is None:
         held, kept = split(labels, held_out)
@@ -76,10 +78,10 @@ def of_folders(
 
 
 def found(source: Source, folder: Path, names: Sequence[str]) -> tuple[list[Path], Indices]:
-    """The readable images of every class and their classes; broken ones and unknown classes are noted."""
+    """The image files of every class and their classes; unknown and empty classes are noted."""
     for other in sorted(f for f in folder.iterdir() if f.is_dir() and f.name not in names):
         if not other.name.startswith("."):
-            source.problems.add(other, 0, "unknown class", f"no class {other.name!r} among the training images")
+            source.problems.add(other, 0, "unknown class", f"{other.name!r} is no class in training")
     paths, labels = [], []
     for index, name in enumerate(names):
         inside = listed(folder / name)
@@ -87,8 +89,7 @@ def found(source: Source, folder: Path, names: Sequence[str]) -> tuple[list[Path
             source.problems.add(folder / name, 0, "empty class", "no images in this folder")
         paths += inside
         labels += [index] * len(inside)
-    good = [i for i, size in enumerate(checked(paths, source.problems)) if size]
-    return [paths[i] for i in good], np.array(labels, np.int64)[good]
+    return paths, np.array(labels, np.int64)
 
 
 def native(paths: Sequence[Path]) -> int:
@@ -97,17 +98,17 @@ def native(paths: Sequence[Path]) -> int:
 
     seen = set()
     for path in paths[:: len(paths) // 50 + 1]:
-        with Image.open(path) as image:
+        with suppress(*BROKEN), Image.open(path) as image:
             seen.add(image.size)
-    width, height = next(iter(seen))
-    return int(width) if len(seen) == 1 and width == height <= 256 else 224
+    sides = {side for size in seen for side in size}
+    return sides.pop() if len(sides) == 1 and max(sides) <= 256 else 224
 
 
 def held_or_not(source: Source, part: Squares) -> Squares | Tensors:
-    """The part in memory where it fits there or the caller wants it, else as it is."""
-    if len(part) and fits(len(part), part.channels, part.size, source.cache, source.problems):
-        return part.held()
-    return part
+    """The readable images in memory where they are small or the caller wants it, else on disk."""
+    if fits(len(part), part.channels, part.size, source.cache, source.problems):
+        return part.held(source.problems)
+    return part.sound(source.problems)
 
 
 def sample_of(part: Squares | Tensors, most: int = 256) -> Tensor:

@@ -1,7 +1,7 @@
 """Images and labels as idx files, plain or gzip: the form of MNIST and Fashion-MNIST (LeCun et al. 1998).
 
-An idx file is a magic number (two zero bytes, a type, the number of dimensions), the dimensions as 32-bit big-endian
-numbers, and the values. The test files serve as validation.
+An idx file is a magic number (two zero bytes, a type, the number of dimensions), the dimensions as 32-bit
+big-endian numbers, and the values. The test files serve as validation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def pair(source: Source, part: str) -> tuple[Tensor, Tensor]:
     files = [source.need(*spellings(part, what, dims)) for what, dims in (("images", 3), ("labels", 1))]
     images, labels = (values(file) for file in files)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-        raise DataError(f"{files[0]} holds {images.shape}, {files[1]} {labels.shape}: they do not belong together")
+        shapes = f"{images.shape} and {labels.shape}"
+        raise DataError(f"{files[0]} and {files[1]} hold {shapes}: they do not belong together")
     return torch.from_numpy(images)[:, None], torch.from_numpy(labels.astype(np.int64))
 
 

@@ -1,8 +1,8 @@
 """Images read pixel by pixel: x is (B, H * W, C), y the class; the long memory test of Le et al. 2015.
 
-`of` names the data set whose images are read, row by row; with `permuted` the pixels come in one fixed random order, which
-takes away the short-range structure. `order` is the seed of that order (Le, Jaitly and Hinton 2015, "A Simple Way to
-Initialize Recurrent Networks of Rectified Linear Units", section 4.2).
+`of` names the data set whose images are read, row by row; with `permuted` the pixels come in one fixed random
+order, which takes away the short-range structure. `order` is the seed of that order (Le, Jaitly and Hinton
+2015, "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units", section 4.2).
 """
 
 from __future__ import annotations
