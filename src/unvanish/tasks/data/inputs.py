@@ -15,14 +15,13 @@ from torch import Tensor
 
 from unvanish.tasks._tokens import UNKNOWN
 from unvanish.tasks.data.augment import Pixels, resized
+from unvanish.tasks.data.pictures import BROKEN, SUFFIXES, decoded, from_pil, listed
 from unvanish.tasks.data.problems import DataError
 from unvanish.tasks.data.vocabulary import restored
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-
 
 def inputs(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
-    """(origin, x) for every sample of a source, x a batch of one.
+    """Yield (origin, x) for every sample of a source, x a batch of one.
 
     Images: a file, a folder, a glob, a PIL image, an array (H, W) or (H, W, C) or a tensor (C, H, W) of
     uint8, or a list of these. Texts: a text, a .txt file (a sample a line), or a list. Sequences: an array or
@@ -41,11 +40,11 @@ def decode(preparation: Mapping[str, Any], ids: Iterable[int]) -> str:
 def _images(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
     pixels = Pixels(tuple(preparation["mean"]), tuple(preparation["std"]))
     for origin, image in _pictures(source, int(preparation["channels"])):
-        yield origin, pixels.normalised(resized(image[None], int(preparation["size"])))
+        yield origin, pixels.normalised(resized(middle(image)[None], int(preparation["size"])))
 
 
 def _pictures(source: Any, channels: int) -> Iterator[tuple[str, Tensor]]:
-    """(origin, uint8 image (C, H, W)) for every image of a source."""
+    """Yield (origin, uint8 image (C, H, W)) for every image of a source."""
     if isinstance(source, str | Path):
         for path in _files(source):
             yield str(path), _decoded(path, channels)
@@ -56,28 +55,24 @@ def _pictures(source: Any, channels: int) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(source, Tensor | np.ndarray):
         yield "array", _channels(torch.as_tensor(source), channels)
     else:
-        from unvanish.tasks.data.pictures import from_pil
-
         yield getattr(source, "filename", "") or "image", from_pil(source, channels)
 
 
 def _files(source: str | Path) -> list[Path]:
     path = Path(source).expanduser()
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGES)
+        found = listed(path)
     else:
         found = [path] if path.is_file() else sorted(map(Path, glob(str(path), recursive=True)))
     if not found:
-        raise DataError(f"{source}: no image there; a file, folder or glob of {' '.join(IMAGES)} is expected")
+        raise DataError(f"{source}: no image there; files of {' '.join(SUFFIXES)} are read")
     return found
 
 
 def _decoded(path: Path, channels: int) -> Tensor:
-    from unvanish.tasks.data.pictures import decoded
-
     try:
         return decoded(path, channels)
-    except (OSError, ValueError, SyntaxError) as error:
+    except BROKEN as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from error
 
 
@@ -96,6 +91,14 @@ def _channels(image: Tensor, channels: int) -> Tensor:
     return image.expand(3, -1, -1) if channels == 3 else image.float().mean(0, keepdim=True).to(torch.uint8)
 
 
+def middle(image: Tensor) -> Tensor:
+    """The largest square in the middle of an image (C, H, W)."""
+    rows, columns = image.shape[-2:]
+    side = min(rows, columns)
+    top, left = (rows - side) // 2, (columns - side) // 2
+    return image[:, top : top + side, left : left + side]
+
+
 def _texts(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
     vocabulary = restored(preparation["vocabulary"])
     for origin, text in _lines(source):
@@ -104,7 +107,7 @@ def _texts(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, T
 
 
 def _lines(source: Any) -> Iterator[tuple[str, str]]:
-    """(origin, text) for every text of a source."""
+    """Yield (origin, text) for every text of a source."""
     if isinstance(source, list | tuple):
         for entry in source:
             yield from _lines(entry)

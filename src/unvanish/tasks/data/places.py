@@ -71,8 +71,8 @@ def fingerprint(*paths: Path) -> str:
     """Twelve hex digits that change with the files' names, sizes and times."""
     told = []
     for path in paths:
-        state = path.stat()
-        told.append(f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}")
+        state = os.stat(path)
+        told.append(f"{os.path.abspath(path)}|{state.st_size}|{state.st_mtime_ns}")
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
 
 

@@ -31,10 +31,11 @@ class Problem:
 
 @dataclass
 class Problems(Sequence[Problem]):
-    """The problems found so far, the first thousand in full, all of them counted by sort."""
+    """The problems found so far, the first thousand in full, each counted once, by sort."""
 
     found: list[Problem] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
+    known: set[Problem] = field(default_factory=set)
 
     def add(self, file: Path | str, line: int, sort: str, why: str) -> None:
         """Note one problem."""
@@ -43,6 +44,9 @@ class Problems(Sequence[Problem]):
     def extend(self, problems: Iterable[Problem]) -> None:
         """Note several problems."""
         for problem in problems:
+            if problem in self.known:
+                continue
+            self.known.add(problem)
             self.counted[problem.sort] += 1
             if len(self.found) < KEPT:
                 self.found.append(problem)
