@@ -135,6 +135,8 @@ def own(unit: str, target: str) -> str:
         return "" if unit in LAB | MEETING else f"{unit} imports {target}: the clinic does not know the lab"
     if target not in FLOORS:
         return f"unvanish.{target} stands on no floor of this test"
+    if unit in LAB and target == "theory":  # pure mathematics: gains and critical points
+        return ""
     floor, from_floor = FLOORS[target], 0 if unit in LAB else FLOORS.get(unit, 0)
     if floor <= from_floor or (unit, target) in REGISTRY:
         return ""

@@ -1,0 +1,1 @@
+"""Networks from YAML whose gradient survives: read, build, zoo."""
