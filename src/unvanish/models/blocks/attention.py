@@ -62,9 +62,9 @@ class MultiHeadAttention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D)
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (B, H, T, D)
 
     def initialise(self, begin: Begin, value: float = 1.0, end: float = 1.0) -> None:
-        """Unit power in, unit power out; `value` and `end` multiply the weights of values and of the output."""
+        """Unit power in, unit power out; `value`, `end`: factors of the values' and the output's weights."""
         for layer, factor in ((self.q, 1.0), (self.k, 1.0), (self.v, value), (self.out, end)):
             begin.layer(layer, factor=factor)

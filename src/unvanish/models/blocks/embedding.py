@@ -2,8 +2,8 @@
 
 Notable:
 - Token 0 is padding: its vector starts and stays at zero.
-- `scale` multiplies by sqrt(width) vectors that start at 1/sqrt(width): unit power for what follows, and the right
-  size for an output layer that is tied to them (Press and Wolf 2017).
+- `scale` multiplies by sqrt(width) vectors that start at 1/sqrt(width): unit power for what follows, and
+  the right size for an output layer that is tied to them (Press and Wolf 2017).
 - `word_dropout` replaces whole tokens by the unknown one (3) in training (Dai and Le 2015).
 """
 
@@ -56,12 +56,13 @@ class Embedding(nn.Module):
         self.places = nn.Embedding(length or 1, width) if positions == "learned" else None
         self.positions, self.factor = positions, math.sqrt(width) if scale else 1.0
         self.dropout, self.word_dropout = nn.Dropout(dropout), word_dropout
+        self.initialise()
 
     @property
     def weight(self) -> nn.Parameter:
         """The table of the tokens' vectors, (vocabulary, width)."""
-        found: nn.Parameter = self.tokens.weight
-        return found
+        assert isinstance(self.tokens.weight, nn.Parameter)
+        return self.tokens.weight
 
     def forward(self, ids: Tensor) -> Tensor:
         """Look the vectors up, add their positions."""
@@ -84,8 +85,8 @@ class Embedding(nn.Module):
                 "build with a larger length, or take positions: sinusoidal"
             )
 
-    def initialise(self, begin: Begin) -> None:
-        """Unit power for what follows; padding is zero."""
+    def initialise(self, begin: Begin | None = None) -> None:
+        """Unit power for what follows, whatever the method; padding is zero."""
         for table in (self.tokens, self.places):
             if table is not None:
                 nn.init.normal_(table.weight, std=1 / self.factor)

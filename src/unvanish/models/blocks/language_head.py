@@ -1,4 +1,6 @@
-"""The output layer of a language model, by default tied to the embedding (Press and Wolf 2017; Inan et al. 2017)."""
+"""The output layer of a language model, by default tied to the embedding (Press and Wolf 2017; Inan et al.
+2017).
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,7 @@ class LanguageHead(nn.Module):
     def __init__(self, width_in: int, vocabulary: int, bias: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout, self.out = nn.Dropout(dropout), nn.Linear(width_in, vocabulary, bias=bias)
+        self.tied = False
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits of the next token at every position."""
@@ -36,8 +39,9 @@ class LanguageHead(nn.Module):
                 f"{tuple(table.weight.shape)}; give both the same width, or leave `tied` out"
             )
         assert isinstance(table.weight, nn.Parameter)
-        self.out.weight = table.weight
+        self.out.weight, self.tied = table.weight, True
 
     def initialise(self, begin: Begin) -> None:
-        """Logits of unit power for a normalised input."""
-        begin.layer(self.out)
+        """Logits of unit power for a normalised input; a tied table is the embedding's to start."""
+        if not self.tied:
+            begin.layer(self.out)

@@ -18,7 +18,8 @@ def valid(mask: Tensor) -> Tensor:
         return mask
     if mask.is_floating_point():
         raise TypeError(
-            f"a mask of {mask.dtype} is ambiguous; give booleans (True: a real position) or token ids (0: padding)"
+            f"a mask of {mask.dtype} is ambiguous; give booleans (True: a real position) or token ids "
+            "(0: padding)"
         )
     return mask != PAD
 
@@ -30,7 +31,9 @@ def lengths(mask: Tensor) -> Tensor:
     return (real * steps).amax(1).clamp(min=1)
 
 
-def allowed(queries: int, keys: int, mask: Tensor | None, causal: bool, device: torch.device) -> Tensor | None:
+def allowed(
+    queries: int, keys: int, mask: Tensor | None, causal: bool, device: torch.device
+) -> Tensor | None:
     """Which key each query may look at, broadcastable to (B, heads, queries, keys); None where all may."""
     may = None if mask is None else valid(mask)[:, None, None, :]  # (B, 1, 1, S)
     if causal:

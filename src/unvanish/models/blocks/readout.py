@@ -1,7 +1,8 @@
-"""One vector of a sequence: its last real step, the mean or the maximum over its real steps, or both of these.
+"""One vector of a sequence: its last real step, the mean or the maximum over its real steps, or both of
+these.
 
-Notable: the gradient of `last` must come back through every step; `mean` and `max` feed each step directly. In two
-directions the backward half ends at the first step, so `last` takes it there.
+Notable: the gradient of `last` must come back through every step; `mean` and `max` feed each step directly.
+In two directions the backward half ends at the first step, so `last` takes it there.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""RNN, LSTM and GRU on PyTorch's fused layers (Elman 1990; Hochreiter and Schmidhuber 1997; Cho et al. 2014).
+"""RNN, LSTM and GRU on PyTorch's fused layers (Elman 1990; Hochreiter and Schmidhuber 1997; Cho et al.
+2014).
 
 Notable:
-- They begin with open gates and recurrences that keep the norm (see `gates`); `init: torch` leaves PyTorch's own,
-  under which an LSTM forgets half of the gradient every 1.7 steps.
-- Padding stands at the end. One direction never sees it, so only two directions, or a wanted last state, are packed.
+- They begin with open gates and recurrences that keep the norm (see `gates`); `init: torch` leaves
+  PyTorch's own, under which an LSTM forgets half of the gradient every 1.7 steps.
+- Padding stands at the end. One direction never sees it, so only two directions, or a wanted last state,
+  are packed.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Recurrent(nn.Module):
         kind, settings = CELLS[cell]
         more: dict[str, Any] = {**settings, "dropout": dropout if layers > 1 else 0.0}
         self.core = kind(
-            width_in, width, num_layers=layers, batch_first=True, bidirectional=bidirectional, **more
+            width_in, width, num_layers=layers, batch_first=True, bidirectional=bidirectional, **more  # type: ignore[arg-type]
         )
         self.length = length
 
@@ -76,7 +78,7 @@ class Recurrent(nn.Module):
 
 
 def reversed_in_place(ids: Tensor) -> Tensor:
-    """Token ids (B, T) with each sequence turned round and its padding left at the end (Sutskever et al. 2014)."""
+    """Token ids (B, T), each sequence turned round, its padding left at the end (Sutskever et al. 2014)."""
     ends = lengths(ids)[:, None]
     steps = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     return ids.gather(1, (ends - 1 - steps).where(steps < ends, steps))

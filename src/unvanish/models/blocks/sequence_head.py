@@ -1,7 +1,7 @@
 """The output layer of sequence tasks and of labels of sentences: dropout and one linear layer.
 
-Notable: weights start ten times smaller than unit power asks for, so the first loss is that of knowing nothing and
-the first gradients are those of the task, not of confident errors.
+Notable: weights start ten times smaller than unit power asks for, so the first loss is that of knowing
+nothing and the first gradients are those of the task, not of confident errors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SMALL = 0.1
 
 
 class SequenceHead(nn.Module):
-    """(B, width) to (B, n), or (B, T, width) to (B, T, n), for n `outputs`, or `classes` where there are none."""
+    """(B, width) to (B, n), or (B, T, width) to (B, T, n); n is `outputs`, or `classes` without them."""
 
     def __init__(
         self, width_in: int, outputs: int | None = None, classes: int | None = None, dropout: float = 0.0

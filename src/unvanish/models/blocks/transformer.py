@@ -1,13 +1,13 @@
 """The transformer block: attention and a feed-forward part, each on a skip (Vaswani et al. 2017).
 
 Notable:
-- `place` says where the norm stands. "pre", x + f(norm(x)): the skip is untouched, so the gradient passes any
-  depth (Xiong et al. 2020); what ends a branch starts smaller by sqrt(depth) (Radford et al. 2019), since the
-  stream adds up `depth` of them. "post", norm(x + f(x)): the first order, which damps the skip at every
-  block. "deepnorm", norm(alpha x + f(x)) with values, outputs and feed-forward started at beta times Xavier's:
-  post-norm for a thousand layers (Wang et al. 2022, table 1).
-- `depth` counts the residual branches of the whole net: two a block, three with cross-attention. A decoder with
-  an encoder has its own constants, `deepnorm`.
+- `place` says where the norm stands. "pre", x + f(norm(x)): the skip is untouched, so the gradient passes
+  any depth (Xiong et al. 2020); what ends a branch starts smaller by sqrt(depth) (Radford et al. 2019),
+  since the stream adds up `depth` of them. "post", norm(x + f(x)): the first order, which damps the skip at
+  every block. "deepnorm", norm(alpha x + f(x)) with values, outputs and feed-forward started at beta times
+  Xavier's: post-norm for a thousand layers (Wang et al. 2022, table 1).
+- `depth` counts the residual branches of the whole net: two a block, three with cross-attention. A decoder
+  with an encoder has its own constants, `deepnorm`.
 - With `cross` a second attention looks at a memory, as in the decoder of a translator.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -33,7 +33,7 @@ PLACES = ("pre", "post", "deepnorm")
 
 
 def deepnorm(encoder: int = 0, decoder: int = 0) -> tuple[tuple[float, float], tuple[float, float]]:
-    """(alpha, beta) of encoder and of decoder blocks, for their numbers of blocks (Wang et al. 2022, table 1)."""
+    """(alpha, beta) of encoder and of decoder blocks, by their numbers (Wang et al. 2022, table 1)."""
     if encoder and decoder:
         both = encoder**4 * decoder
         return (0.81 * both ** (1 / 16), 0.87 * both ** (-1 / 16)), (
@@ -48,7 +48,9 @@ def deepnorm(encoder: int = 0, decoder: int = 0) -> tuple[tuple[float, float], t
 class FeedForward(nn.Module):
     """Two linear layers with an activation between them, at every position alike; (..., width) to itself."""
 
-    def __init__(self, width_in: int, hidden: int | None = None, activation: str = "gelu", dropout: float = 0.0):
+    def __init__(
+        self, width_in: int, hidden: int | None = None, activation: str = "gelu", dropout: float = 0.0
+    ) -> None:
         super().__init__()
         hidden = 4 * width_in if hidden is None else hidden
         self.up, self.down = nn.Linear(width_in, hidden), nn.Linear(hidden, width_in)
@@ -70,6 +72,8 @@ class FeedForward(nn.Module):
 
 class Branch(nn.Module):
     """A part on a skip, with its norm before it, after the sum, or after a stronger skip."""
+
+    part: Any  # MultiHeadAttention, FeedForward or a kind of their own
 
     def __init__(self, part: nn.Module, norm: nn.Module, place: str, alpha: float, dropout: float) -> None:
         super().__init__()
@@ -124,11 +128,11 @@ class TransformerBlock(nn.Module):
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
     ) -> Tensor:
-        """The stream (B, T, width) one block on; masks are (B, T) and (B, S): True, or a token id, where real."""
+        """The stream (B, T, width) one block on; masks (B, T) and (B, S): True, or a token id, where real."""
         if (memory is None) != (self.cross is None):
             raise ValueError(
                 "a block with cross=True takes a memory, one without takes none; "
-                f"this one has cross={self.cross is not None} and got {'no' if memory is None else 'a'} memory"
+                f"this one has cross={self.cross is not None}"
             )
         x = self.attention(x, mask=mask)
         if self.cross is not None:
@@ -140,7 +144,6 @@ class TransformerBlock(nn.Module):
         if self.place == "deepnorm":
             begin = replace(begin, method="xavier")
         end = self.depth**-0.5 if self.place == "pre" and begin.safe else self.beta
-        for branch in (self.attention, self.cross):
+        for branch in (self.attention, self.cross, self.feedforward):
             if branch is not None:
                 branch.part.initialise(begin, self.beta, end)
-        self.feedforward.part.initialise(begin, self.beta, end)
