@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unvanish.registry import suggest
+from unvanish.reports.json import plain
 from unvanish.train.chance import joined, split
 from unvanish.train.errors import TrainError
 
@@ -53,7 +54,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *,
         _flush(partial)
         partial.replace(path)
         if told:
-            whole(path.with_suffix(".json"), json.dumps(about, indent=1, allow_nan=True) + "\n")
+            whole(path.with_suffix(".json"), json.dumps(plain(about), indent=1) + "\n")
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise TrainError(f"the checkpoint {path} cannot be written: {error}; is the disk full?") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from unvanish.reports.json import plain
 from unvanish.train import pictures, saving
 from unvanish.train.checkpoint import fill, load, whole
 from unvanish.train.results import Results
@@ -23,7 +24,7 @@ def finished(model: Model, trainer: Trainer) -> Results:
     use = saving.usable(trainer)
     results = outcome(trainer)
     if trainer.accelerator.is_main_process:
-        whole(trainer.save_dir / "results.json", json.dumps(results.summary(), indent=1) + "\n")
+        whole(trainer.save_dir / "results.json", json.dumps(plain(results.summary()), indent=1) + "\n")
         if trainer.arguments.plots:
             drawn(trainer, results)
     trainer.accelerator.wait_for_everyone()
