@@ -89,11 +89,23 @@ def told(words: list[str] | None, command: str, page: str, needed: tuple[str, ..
     if not words or {"-h", "--help"} & set(words):
         print(page.rstrip() + (listed() if command in ("train", "val") else ""))
         return None
-    given = pairs(words)
+    given = named(pairs(words), needed)
     missing = [name for name in needed if given.get(name) is None]
     if missing and not given.get("resume"):
         raise CallError(f"{missing[0]}= is missing; unvanish {command} --help shows how")
     return given
+
+
+def named(given: dict[str, Any], more: tuple[str, ...]) -> dict[str, Any]:
+    """The arguments under their right names; CallError suggests the nearest for a wrong one."""
+    from unvanish.train.arguments import known
+    from unvanish.train.errors import TrainError
+
+    own = {"format", "path", *more}
+    try:
+        return {key if key in own else known(key): value for key, value in given.items()}
+    except TrainError as error:
+        raise CallError(str(error)) from error
 
 
 def listed() -> str:
@@ -120,18 +132,19 @@ def errors() -> Iterator[None]:
 
     try:
         wrong.require()
-        from unvanish.models import SpecError
-        from unvanish.tasks.data import DataError
-        from unvanish.train.interrupt import Interrupted
     except wrong.TrainError as error:
         raise CallError(str(error)) from error
+    from unvanish.cli.lab import yaml_errors
+    from unvanish.train.interrupt import Interrupted
+
     try:
-        yield
+        with yaml_errors():
+            yield
     except Interrupted as error:
         raise CallError(str(error), code=130) from error
     except wrong.Diverged as error:
         raise CallError(str(error), code=1) from error
-    except (wrong.TrainError, SpecError, DataError) as error:
+    except wrong.TrainError as error:
         raise CallError(str(error)) from error
 
 

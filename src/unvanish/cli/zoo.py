@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,33 +19,22 @@ def zoo(word: Word = None) -> None:
     unvanish zoo
     unvanish zoo translate
     """  # noqa: D301 (the backspace keeps the lines apart)
-    from unvanish.models import zoo as names
+    from unvanish.models import catalogue
     from unvanish.registry import suggest
 
-    rows = [_row(name) for name in names()]
-    if word is not None:
-        rows = [row for row in rows if word.lower() in " ".join(row).lower()]
-    if not rows:
-        raise CallError(f"no network has {word!r} in its name or description{suggest(str(word), names())}")
-    wide = max(len(row[0]) for row in rows)
-    for name, task, size, text in rows:
-        print(f"{name:<{wide}}  {task:<9} {size:>8}  {text}")
+    entries = catalogue()
+    chosen = [e for e in entries if word is None or word.lower() in f"{e.name} {e.task} {e.description}".lower()]
+    if not chosen:
+        near = suggest(str(word), [e.name for e in entries])
+        raise CallError(f"no network has {word!r} in its name, task or description{near}; `unvanish zoo` lists all")
+    wide = max(len(entry.name) for entry in chosen)
+    for entry in chosen:
+        print(f"{entry.name:<{wide}}  {entry.task:<9} {_size(entry.name):>8}  {entry.description}")
 
 
-def _row(name: str) -> tuple[str, str, str, str]:
-    """Name, task, parameters, description."""
-    from unvanish.models import read
-
-    spec = read(name)
-    return name, spec.task, _size(spec), spec.description
-
-
-def _size(spec: Any) -> str:
+def _size(name: str) -> str:
     """Parameters, counted on a network without numbers; of the facts that the YAML itself states."""
-    import torch
-
     from unvanish.models import build
 
-    with torch.device("meta"):
-        count = sum(p.numel() for p in build(spec).parameters())
+    count = sum(p.numel() for p in build(f"{name}.yaml", device="meta").parameters())
     return f"{count / 1e6:.2f} M" if count >= 1e5 else f"{count / 1e3:.1f} k"
