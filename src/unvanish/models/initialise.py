@@ -63,16 +63,15 @@ class Begin:
         return self.safe and self.depth >= ZERO_BRANCHES_FROM
 
     @torch.no_grad()
-    def end_branch(self, layer: nn.Module, norm: nn.Module | None = None) -> None:
-        """Let a residual branch that ends in `layer` and `norm` begin at zero, where the method asks for it.
+    def end_branch(self, last: nn.Module, always: bool = False) -> None:
+        """Zero the weight of what ends a residual branch (a norm or a layer), where the method asks for it.
 
-        The scale of the norm is zeroed, in deep nets; without a norm the layer itself, always.
+        In deep networks, or `always`, as a branch without a norm needs it: the block begins as the identity.
         """
-        scale = getattr(norm, "weight", None)
-        ends = scale if isinstance(scale, Tensor) else layer.weight
-        if self.safe and (self.zero_branches or ends is not scale):
-            assert isinstance(ends, Tensor)
-            ends.zero_()
+        if self.zero_branches or (always and self.safe):
+            weight = last.weight
+            assert isinstance(weight, Tensor)
+            weight.zero_()
 
     def layer(self, layer: nn.Module, reads: str = "norm", ahead: str = "", factor: float = 1.0) -> None:
         """Draw one `nn.Linear` or convolution anew, times `factor`.

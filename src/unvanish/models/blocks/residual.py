@@ -59,9 +59,11 @@ class _Residual(nn.Module):
         return y
 
     def initialise(self, begin: Begin) -> None:
+        """Let the branch begin at zero: its last scale in a deep net, its last layer where it has no norm."""
         last = self.branch[-1]
         assert isinstance(last, Conv)
-        begin.end_branch(last.conv, last.norm)
+        bare = isinstance(last.norm, nn.Identity)
+        begin.end_branch(last.conv if bare else last.norm, always=bare)
 
 
 class BasicBlock(_Residual):
