@@ -11,7 +11,7 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -84,9 +84,22 @@ def read(source: str | Path | Mapping[str, Any], task: str | None = None, **sett
     """
     if isinstance(source, Mapping):
         return checked(dict(source), {}, None, task, settings)
+    plain = without_yaml(Path(source).expanduser())
+    if plain:
+        return replace(checked(plain, {}, None, task, settings), name=Path(source).stem)
     file = find(str(source))
     values, lines = parsed(file)
     return checked(values, lines, file, task, settings)
+
+
+def without_yaml(path: Path) -> dict[str, Any]:
+    """What a folder of images, a table or a text means without a YAML; empty for anything else."""
+    if path.is_dir():
+        return {"kind": "folder", "path": str(path.resolve())}
+    form = {".csv": "table", ".tsv": "table", ".jsonl": "table", ".txt": "text"}.get(path.suffix)
+    if form is None or not path.is_file():
+        return {}
+    return {"kind": form, "path": str(path.resolve().parent), "train": path.name}
 
 
 def parsed(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -151,7 +164,7 @@ def checked(
 
 
 def _kind(values: Mapping[str, Any], where: Any) -> Kind:
-    """The kind that is named, or the one that `guess` recognises."""
+    """The kind that is named; else YOLO's layout where classes are named, else image folders."""
     named = values.get("kind")
     if named is None:
         if "train" in values and ("names" in values or "nc" in values):
