@@ -108,7 +108,7 @@ class Windows(Part):
         self.count = (len(ids) - 1) // length - moving
         if self.count < 1:
             least = length * (1 + moving) + 1
-            raise DataError(f"{len(ids)} ids of text, {least} are needed for windows of {length}: lower `length`")
+            raise DataError(f"{len(ids)} ids of text, but windows of {length} need {least}: lower `length`")
 
     def __len__(self) -> int:
         return self.count
