@@ -10,7 +10,7 @@ import pytest
 
 from unvanish.tasks.data import DataError, open_data
 from unvanish.tasks.data.download import fetch
-from unvanish.tasks.data.spec import Fetch
+from unvanish.tasks.data.fields import Fetch
 
 CONTENT = bytes(range(256)) * 4000
 SHA = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
