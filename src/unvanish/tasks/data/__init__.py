@@ -77,7 +77,7 @@ class Data:
         """Let the next pass over `train` be that of an epoch, from its batch `first` on; earlier ones are not
         made.
         """
-        order = self.train.sampler
+        order = self.train.batch_sampler
         assert isinstance(order, Order)
         order.start(epoch, first)
 

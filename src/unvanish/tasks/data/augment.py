@@ -58,7 +58,7 @@ def flipped(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(mirrored.view(-1, 1, 1, 1), x.flip(-1), x)
 
 
-def statistics(x: Tensor, most: int = 10_000) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(x: Tensor, most: int = 5000) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each channel of uint8 images, in 0 to 1, over at most `most` images spread
     evenly.
     """

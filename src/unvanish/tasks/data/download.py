@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 
+from unvanish.tasks.data.fields import Fetch
 from unvanish.tasks.data.problems import DataError
-from unvanish.tasks.data.spec import DataSpec, Fetch
+from unvanish.tasks.data.spec import DataSpec
 
 CHUNK = 1 << 18
 TRIES = 3
@@ -64,6 +65,8 @@ def fetch(item: Fetch, folder: Path) -> Path:
                 raise
             continue
         got = checksum(partial, item.checksum)
+        if not item.checksum:
+            _tell(f"no checksum is given for {target.name}; it has {got}")
         if got == item.checksum or not item.checksum:
             os.replace(partial, target)
             return target

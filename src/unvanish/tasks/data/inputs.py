@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unvanish.tasks._tokens import UNKNOWN
+from unvanish.tasks._tokens import END, UNKNOWN
 from unvanish.tasks.data.augment import Pixels, resized
 from unvanish.tasks.data.pictures import BROKEN, SUFFIXES, decoded, from_pil, listed
 from unvanish.tasks.data.problems import DataError
@@ -102,8 +102,8 @@ def middle(image: Tensor) -> Tensor:
 def _texts(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
     vocabulary = restored(preparation["vocabulary"])
     for origin, text in _lines(source):
-        ids = vocabulary.encode(text)[: preparation.get("length") or None]
-        yield origin, torch.tensor([ids or [UNKNOWN]])
+        ids = vocabulary.encode(text)[: preparation.get("length") or None] or [UNKNOWN]
+        yield origin, torch.tensor([[*ids, END] if preparation.get("ends") else ids])
 
 
 def _lines(source: Any) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,11 @@ class Feed(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.part)
 
-    def __getitem__(self, numbers: list[int]) -> Batch:
+    def __getitem__(self, number: int) -> Batch:
+        return self.__getitems__([number])
+
+    def __getitems__(self, numbers: list[int]) -> Batch:
+        """The batch of these numbers, made in one call; PyTorch's loaders ask for it where it is there."""
         size = len(self.part)
         indices = np.asarray(numbers, np.int64)
         draw = Draw(int(indices[0]) // size, seeded(self.seed, int(indices[0])))
@@ -43,8 +47,7 @@ def loader(
     workers = 0 if part.in_memory else workers
     return DataLoader(
         Feed(part, view, seed),
-        batch_size=None,
-        sampler=Order(len(part), batch, seed, shuffle, part.lengths),
+        batch_sampler=Order(len(part), batch, seed, shuffle, part.lengths),
         num_workers=workers,
         collate_fn=same,
         pin_memory=torch.cuda.is_available() if pin is None else pin,

@@ -47,7 +47,7 @@ def folders(source: Source, archive: str) -> tuple[Path, Path | None]:
     val = source.spec.parts.get("val") or VALIDATION
     if archive and source.look(*train) is None:
         packed = unpacked(source.need(archive))
-        inner = next((p.parent for p in sorted(packed.rglob(train[0])) if p.is_dir()), packed)
+        inner = next((p.parent for p in sorted(packed.rglob(Path(train[0]).name)) if p.is_dir()), packed)
         chosen = [next((inner / n for n in names if (inner / n).is_dir()), None) for names in (train, val)]
         if chosen[0] is None:
             raise DataError(f"{archive} holds no folder {train[0]!r}")
