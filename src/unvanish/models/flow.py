@@ -10,7 +10,7 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -68,14 +68,33 @@ class Flow(TorchFunctionMode):
         super().__init__()
         self.layers: dict[str, Layer] = {}
         self.names: dict[int, str] = {}
+        self._modules: list[nn.Module] = []  # kept, so that no id is used twice
         self._origins: dict[int, tuple[Tensor, Origin]] = {}  # a tensor is kept while its id stands for it
         if modules is not None:
             self.know(modules)
 
     def know(self, module: nn.Module, prefix: str = "") -> None:
         """Take note of a module's parameters, so that its layers have names."""
+        self._modules.append(module)
         for name, parameter in module.named_parameters(prefix):
             self.names.setdefault(id(parameter), name)
+
+    def depth(self, tensor: Any) -> int:
+        """Weight layers from the input up to a tensor."""
+        return self._origin(tensor).depth if isinstance(tensor, Tensor) else 0
+
+    def deepen(self, tensor: Any, layers: int) -> None:
+        """Count `layers` more on the way to a tensor, for repeats that were not run."""
+        if isinstance(tensor, Tensor):
+            origin = self._origin(tensor)
+            self._origins[id(tensor)] = (tensor, replace(origin, depth=origin.depth + layers))
+
+    def repeat(self, model: str, name: str, deeper: int) -> None:
+        """What was seen of the module `model` holds of `name` too, `deeper` layers further on."""
+        for weight, layer in list(self.layers.items()):
+            if weight.startswith(f"{model}."):
+                own, bias = name + weight[len(model) :], layer.bias and name + layer.bias[len(model) :]
+                self.layers[own] = replace(layer, weight=own, bias=bias, depth=layer.depth + deeper)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None

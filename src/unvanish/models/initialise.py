@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -60,6 +61,17 @@ class Begin:
     def zero_branches(self) -> bool:
         """Whether residual branches should start at zero: deep enough, and the method is critical."""
         return self.safe and self.depth >= ZERO_BRANCHES_FROM
+
+    @torch.no_grad()
+    def end_branch(self, last: nn.Module, always: bool = False) -> None:
+        """Zero the weight of what ends a residual branch (a norm or a layer), where the method asks for it.
+
+        In deep networks, or `always`, as a branch without a norm needs it: the block begins as the identity.
+        """
+        if self.zero_branches or (always and self.safe):
+            weight = last.weight
+            assert isinstance(weight, Tensor)
+            weight.zero_()
 
     def layer(self, layer: nn.Module, reads: str = "norm", ahead: str = "", factor: float = 1.0) -> None:
         """Draw one `nn.Linear` or convolution anew, times `factor`.
@@ -149,6 +161,7 @@ def _length(ahead: Start) -> float:
     return max(ahead.q - ahead.sb**2, 0.1 * ahead.q)
 
 
+@lru_cache(maxsize=256)
 def power_of(name: str, q: float) -> float:
     """<phi^2> at inputs of variance q."""
     return field(name).power(q)
