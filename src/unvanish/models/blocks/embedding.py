@@ -4,6 +4,8 @@ Notable:
 - Token 0 is padding: its vector starts and stays at zero.
 - `scale` multiplies by sqrt(width) vectors that start at 1/sqrt(width): unit power for what follows, and
   the right size for an output layer that is tied to them (Press and Wolf 2017).
+- `std` is how large a vector's entries start for what follows. Adam moves them by its rate whatever their
+  size, so small ones are words that are learned sooner.
 - `word_dropout` replaces whole tokens by the unknown one (3) in training (Dai and Le 2015).
 """
 
@@ -43,6 +45,7 @@ class Embedding(nn.Module):
         positions: str = "none",
         length: int | None = None,
         scale: bool = False,
+        std: float = 1.0,
         dropout: float = 0.0,
         word_dropout: float = 0.0,
     ) -> None:
@@ -54,7 +57,7 @@ class Embedding(nn.Module):
             raise ValueError("learned positions need a length; give one, or take positions: sinusoidal")
         self.tokens = nn.Embedding(vocabulary, width, padding_idx=0)
         self.places = nn.Embedding(length or 1, width) if positions == "learned" else None
-        self.positions, self.factor = positions, math.sqrt(width) if scale else 1.0
+        self.positions, self.factor, self.std = positions, math.sqrt(width) if scale else 1.0, std
         self.dropout, self.word_dropout = nn.Dropout(dropout), word_dropout
         self.initialise()
 
@@ -86,9 +89,9 @@ class Embedding(nn.Module):
             )
 
     def initialise(self, begin: Begin | None = None) -> None:
-        """Unit power for what follows, whatever the method; padding is zero."""
+        """Entries of deviation `std` for what follows, whatever the method; padding is zero."""
         for table in (self.tokens, self.places):
             if table is not None:
-                nn.init.normal_(table.weight, std=1 / self.factor)
+                nn.init.normal_(table.weight, std=self.std / self.factor)
         with torch.no_grad():
             self.tokens.weight[0].zero_()
