@@ -11,13 +11,16 @@ from unvanish.cli.errors import CallError, stoppable
 Word = Annotated[str | None, typer.Argument(metavar="WORD", help="Only names or descriptions with this word.")]
 
 
+Sizes = Annotated[bool, typer.Option("--sizes", help="Count parameters too, which takes seconds for deep ones.")]
+
+
 @stoppable
-def zoo(word: Word = None) -> None:
+def zoo(word: Word = None, sizes: Sizes = False) -> None:
     """List the networks that train by name.
 
     \b
     unvanish zoo
-    unvanish zoo translate
+    unvanish zoo resnet --sizes
     """  # noqa: D301 (the backspace keeps the lines apart)
     from unvanish.models import catalogue
     from unvanish.registry import suggest
@@ -29,7 +32,8 @@ def zoo(word: Word = None) -> None:
         raise CallError(f"no network has {word!r} in its name, task or description{near}; `unvanish zoo` lists all")
     wide = max(len(entry.name) for entry in chosen)
     for entry in chosen:
-        print(f"{entry.name:<{wide}}  {entry.task:<9} {_size(entry.name):>8}  {entry.description}")
+        size = f"{_size(entry.name):>8}  " if sizes else ""
+        print(f"{entry.name:<{wide}}  {entry.task:<9}  {size}{entry.description}", flush=sizes)
 
 
 def _size(name: str) -> str:
