@@ -1,10 +1,12 @@
-"""What our training loop costs: its steps beside those of a bare loop of the same network, one of each in turn.
+"""What our training loop costs: its steps beside those of a bare loop of the same network, one of each in
+turn.
 
-Run it with `python -m benchmarks.training` (`--only LSTM`, `--rounds 100`). The bare loop is what one writes by
-hand: zero_grad, forward, loss, backward, step, over a DataLoader. Ours is `Model.train` with its defaults:
-the norm of every gradient, clipping, steps without a finite gradient left out, a running mean of the weights,
-a schedule, callbacks, and the watch where the row says so. Both train from equal seeds in one thread, so that a
-machine whose speed drifts favours neither; a step that took more than twice the median counts as twice the median.
+Run it with `python -m benchmarks.training` (`--only LSTM`, `--rounds 100`). The bare loop is what one writes
+by hand: zero_grad, forward, loss, backward, step, over a DataLoader. Ours is `Model.train` with its
+defaults: the norm of every gradient, clipping, steps without a finite gradient left out, a running mean of
+the weights, a schedule, callbacks, and the watch where the row says so. Both train from equal seeds, a step
+of each in turn, so that a machine whose speed drifts favours neither; a step that took more than twice the
+median counts as twice the median.
 """
 
 from __future__ import annotations
@@ -37,7 +39,11 @@ Made = tuple[nn.Module, Tensor, Tensor]
 
 def resnet20() -> Made:
     """ResNet-20 of the zoo on 32 x 32 images, batch 64."""
-    return build("resnet20.yaml", classes=10, channels=3), torch.randn(64, 3, 32, 32), torch.randint(0, 10, (64,))
+    return (
+        build("resnet20.yaml", classes=10, channels=3),
+        torch.randn(64, 3, 32, 32),
+        torch.randint(0, 10, (64,)),
+    )
 
 
 NETS: dict[str, Callable[[], Made]] = {

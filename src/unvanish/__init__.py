@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cured", "Diagnosis", "Finding", "Model", "Prescription", "Proof", "Remedy", "Site", "Trace", "__version__",
-    "apply", "assert_healthy", "check", "cure", "forecast", "open_run", "watch",
+    "Cured", "Diagnosis", "Finding", "Model", "Prescription", "Proof", "Remedy", "Site", "Trace",
+    "__version__", "apply", "assert_healthy", "check", "cure", "forecast", "open_run", "watch",
 ]  # fmt: skip
 
 _HOMES = {

@@ -32,7 +32,11 @@ def main(kind: str, folder: str) -> None:
         results = model.train(data, resume=Path(folder, kind.partition("-")[0]), epochs=3, verbose=False)
     else:
         results = model.train(data, **arguments)
-    told = {"rows": list(results.rows), "findings": [f.code for f in results.findings], "steps": results.steps}
+    told = {
+        "rows": list(results.rows),
+        "findings": [f.code for f in results.findings],
+        "steps": results.steps,
+    }
     Path(folder, f"{kind}-{rank}.json").write_text(json.dumps(told))
     if torch.distributed.is_initialized():
         torch.distributed.barrier()

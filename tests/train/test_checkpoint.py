@@ -17,16 +17,26 @@ from unvanish.train.errors import TrainError
 def test_tensors_and_description_come_back(tmp_path):
     tied = torch.randn(3, 3)
     given = {"a": torch.arange(6).reshape(2, 3), "b": tied, "c": tied, "d": torch.tensor(1.5)}
-    path = checkpoint.save(tmp_path / "w" / "x.safetensors", given, {"epoch": 3, "metrics": {"a": 0.5}}, told=True)
+    path = checkpoint.save(
+        tmp_path / "w" / "x.safetensors", given, {"epoch": 3, "metrics": {"a": 0.5}}, told=True
+    )
     found = checkpoint.load(path)
-    assert found.about == {"epoch": 3, "metrics": {"a": 0.5}} == json.loads(path.with_suffix(".json").read_text())
+    assert (
+        found.about
+        == {"epoch": 3, "metrics": {"a": 0.5}}
+        == json.loads(path.with_suffix(".json").read_text())
+    )
     for name, tensor in given.items():
         assert torch.equal(found.tensors[name], tensor)
     assert not list(path.parent.glob("*.partial"))
 
 
 def test_a_state_is_a_tree_of_values_and_tensors(tmp_path):
-    state = {"a": [1, math.nan, None, torch.tensor([1, 2])], "b": {"0": {"step": torch.tensor(3.0)}}, "c": 1 / 3}
+    state = {
+        "a": [1, math.nan, None, torch.tensor([1, 2])],
+        "b": {"0": {"step": torch.tensor(3.0)}},
+        "c": 1 / 3,
+    }
     found = checkpoint.load_state(checkpoint.save_state(tmp_path / "s.safetensors", state))
     assert found["a"][0] == 1 and math.isnan(found["a"][1]) and found["c"] == 1 / 3
     assert torch.equal(found["a"][3], torch.tensor([1, 2])) and found["b"]["0"]["step"] == 3
@@ -45,7 +55,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s}, lambda s: {"model": s, "epoch": 3}])
+@pytest.mark.parametrize(
+    "wrap", [lambda s: s, lambda s: {"state_dict": s}, lambda s: {"model": s, "epoch": 3}]
+)
 def test_foreign_files_are_read_with_weights_only(tmp_path, wrap):
     source, target = nn.Linear(3, 2), nn.Linear(3, 2)
     torch.save(wrap({f"module.{k}": v for k, v in source.state_dict().items()}), tmp_path / "x.pt")
@@ -74,13 +86,18 @@ def test_what_does_not_fit_is_named():
     wide, narrow = nn.Linear(3, 4), nn.Linear(3, 2)
     with pytest.raises(TrainError) as caught:
         checkpoint.fill(narrow, wide.state_dict(), "w.pt")
-    assert "w.pt does not fit this model; shapes differ: weight is (4, 3) there and (2, 3) here" in str(caught.value)
+    assert "w.pt does not fit this model; shapes differ: weight is (4, 3) there and (2, 3) here" in str(
+        caught.value
+    )
     with pytest.raises(TrainError, match="missing: weight, bias; not in the model: wieght"):
         checkpoint.fill(narrow, {"wieght": torch.ones(1)}, "w.pt")
 
 
 def test_a_new_head_stays_as_it_is():
-    source, target = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 9)), nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    source, target = (
+        nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 9)),
+        nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2)),
+    )
     assert checkpoint.fill(target, source.state_dict(), "w", strict=False) == ["1.weight", "1.bias"]
     assert torch.equal(source[0].weight, target[0].weight)
 

@@ -104,8 +104,8 @@ def test_callbacks_come_in_order_and_each_one_comes(trained, network):
     trained(model, epochs=1)
     steps = ["on_train_batch_start", "optimizer_step", "on_before_zero_grad", "on_train_batch_end"] * 6
     assert seen == [
-        "on_pretrain_routine_start", "on_pretrain_routine_end", "on_train_start", "on_train_epoch_start", *steps,
-        "on_train_epoch_end", "on_val_start", *["on_val_batch_start", "on_val_batch_end"] * 2, "on_val_end",
+        "on_pretrain_routine_start", "on_pretrain_routine_end", "on_train_start", "on_train_epoch_start",
+        *steps, "on_train_epoch_end", "on_val_start", *["on_val_batch_start", "on_val_batch_end"] * 2, "on_val_end",
         "on_fit_epoch_end", "on_model_save", "on_train_end",
     ]  # fmt: skip
     with pytest.raises(TrainError, match="did you mean 'on_train_end'"):
@@ -151,7 +151,9 @@ def test_too_many_of_them_end_the_run_with_the_verdict(trained):
     with pytest.raises(Diverged) as caught:
         trained(Spiky(range(4, 100)), epochs=5, nonfinite=5, watch=True)
     text = str(caught.value)
-    assert "5 steps in a row had no finite gradient, the last one step 8 in epoch 2; NUM001 non-finite" in text
+    assert (
+        "5 steps in a row had no finite gradient, the last one step 8 in epoch 2; NUM001 non-finite" in text
+    )
     assert "try a lower lr0" in text
 
 

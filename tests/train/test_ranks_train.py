@@ -20,7 +20,12 @@ def launched(processes: int, kind: str, folder: Path) -> list[dict[str, Any]]:
     """Run the script on so many processes; what each of them wrote."""
     many = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, *(many if processes > 1 else []), str(SCRIPT), kind, str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": "ignore"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "PYTHONWARNINGS": "ignore",
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((folder / f"{kind}-{r}.json").read_text()) for r in range(processes)]

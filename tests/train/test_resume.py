@@ -74,7 +74,9 @@ def test_augmented_data_go_on_bit_by_bit(trained, tmp_path):
 
     trained(model(), "digits.yaml", name="straight", epochs=2, batch=128)
     first = Model(model())
-    first.add_callback("on_train_batch_end", lambda t: t.record.step == 15 and os.kill(os.getpid(), signal.SIGTERM))
+    first.add_callback(
+        "on_train_batch_end", lambda t: t.record.step == 15 and os.kill(os.getpid(), signal.SIGTERM)
+    )
     with pytest.raises(Interrupted):
         trained(first, "digits.yaml", name="broken", epochs=2, batch=128)
     Model(model()).train(resume=tmp_path / "broken", verbose=False)
@@ -91,9 +93,9 @@ def test_resume_is_refused_where_it_would_be_another_run(trained, tmp_path, netw
     trained(network(), epochs=1)
     with pytest.raises(TrainError, match="the run has ended, after 1 epochs"):
         trained(network(), resume=True)
-    with pytest.raises(TrainError, match="resume goes on with lr0=None, not 0.1"):
+    with pytest.raises(TrainError, match=r"resume goes on with lr0=None, not 0\.1"):
         Model(network()).train(loaders(), resume=tmp_path / "run", lr0=0.1, epochs=2)
-    with pytest.raises(TrainError, match="holds no weights/last.state.safetensors"):
+    with pytest.raises(TrainError, match=r"holds no weights/last\.state\.safetensors"):
         Model(network()).train(loaders(), resume=tmp_path)
 
 

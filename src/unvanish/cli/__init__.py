@@ -28,7 +28,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="unvanish",
-    help="Finds where a deep network loses its gradient, names the cause, proves a cure, and trains networks.",
+    help="Finds where a deep network loses its gradient, names the cause, proves a cure; trains networks.",
     epilog="Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 the call was wrong.",
     no_args_is_help=True,
     add_completion=False,

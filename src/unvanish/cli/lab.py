@@ -81,9 +81,12 @@ def _random(net: Any, size: int, seed: int, shape: tuple[int, ...] | None) -> Ba
     made = torch.Generator().manual_seed(seed)
     x = [_filled(net, i, blank, made) for i, blank in enumerate(example(net.spec, net.facts, size, "cpu"))]
     if shape is not None and len(x) == 1 and tuple(x[0].shape[1:]) != shape:
-        raise CallError(f"--input {','.join(map(str, shape))} does not fit {net.spec.name}, which reads {tuple(x[0].shape[1:])}")
+        given, reads = ",".join(map(str, shape)), tuple(x[0].shape[1:])
+        raise CallError(f"--input {given} does not fit {net.spec.name}, which reads {reads}")
     y = _target(net, x, made)
-    told = f"the batch is random, seed {seed}: {', '.join(str(tuple(t.shape)) for t in x)}, with random targets"
+    told = (
+        f"the batch is random, seed {seed}: {', '.join(str(tuple(t.shape)) for t in x)}, with random targets"
+    )
     return Batch((x[0] if len(x) == 1 else tuple(x), y), (told,))
 
 

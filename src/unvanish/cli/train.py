@@ -14,7 +14,9 @@ import typer
 from unvanish.cli.errors import CallError, stoppable
 from unvanish.cli.pairs import pairs
 
-Words = Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE ...", help="As in epochs=3; or --epochs 3.")]
+Words = Annotated[
+    list[str] | None, typer.Argument(metavar="NAME=VALUE ...", help="As in epochs=3; or --epochs 3.")
+]
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -42,7 +44,7 @@ def val(words: Words = None) -> None:
 
 @stoppable
 def predict(words: Words = None) -> None:
-    """What saved weights say of files or texts: unvanish predict model=best.safetensors source=picture.png."""
+    """What saved weights say of files or texts: unvanish predict model=best.safetensors source=a.png."""
     given = told(words, "predict", PREDICT, ("model", "source"))
     if given is None:
         return
@@ -54,7 +56,7 @@ def predict(words: Words = None) -> None:
 
 @stoppable
 def export(words: Words = None) -> None:
-    """Write saved weights as onnx, torchscript or safetensors: unvanish export model=best.safetensors format=onnx."""
+    """Write saved weights for use elsewhere: unvanish export model=best.safetensors format=onnx."""
     given = told(words, "export", EXPORT, ("model",))
     if given is None:
         return
@@ -77,7 +79,7 @@ VAL = """unvanish val NAME=VALUE ...
 PREDICT = """unvanish predict NAME=VALUE ...
 
     unvanish predict model=runs/classify/resnet20/weights/best.safetensors source=pictures/
-    unvanish predict model=runs/translate/transformer-translate/weights/best.safetensors source="Ein Hund rennt." """
+    unvanish predict model=translate/weights/best.safetensors source="Ein Hund rennt." """
 EXPORT = """unvanish export NAME=VALUE ...
 
     unvanish export model=runs/classify/resnet20/weights/best.safetensors format=onnx [path=net.onnx]
@@ -117,7 +119,7 @@ def listed() -> str:
     lines = ["", "", "arguments (default):"]
     defaults = Arguments()
     for field in dataclasses.fields(Arguments):
-        words = field.metadata["words"] if "words" in field.metadata else ()
+        words: tuple[str, ...] = field.metadata.get("words", ())
         held = getattr(defaults, field.name)
         shown = f"{field.name}={str(held).lower() if isinstance(held, bool) or held is None else held}"
         choices = f": {', '.join(words)}" if words else ""

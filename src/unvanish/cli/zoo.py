@@ -8,10 +8,14 @@ import typer
 
 from unvanish.cli.errors import CallError, stoppable
 
-Word = Annotated[str | None, typer.Argument(metavar="WORD", help="Only names or descriptions with this word.")]
+Word = Annotated[
+    str | None, typer.Argument(metavar="WORD", help="Only names or descriptions with this word.")
+]
 
 
-Sizes = Annotated[bool, typer.Option("--sizes", help="Count parameters too, which takes seconds for deep ones.")]
+Sizes = Annotated[
+    bool, typer.Option("--sizes", help="Count parameters too, which takes seconds for deep ones.")
+]
 
 
 @stoppable
@@ -26,10 +30,14 @@ def zoo(word: Word = None, sizes: Sizes = False) -> None:
     from unvanish.registry import suggest
 
     entries = catalogue()
-    chosen = [e for e in entries if word is None or word.lower() in f"{e.name} {e.task} {e.description}".lower()]
+    chosen = [
+        e for e in entries if word is None or word.lower() in f"{e.name} {e.task} {e.description}".lower()
+    ]
     if not chosen:
         near = suggest(str(word), [e.name for e in entries])
-        raise CallError(f"no network has {word!r} in its name, task or description{near}; `unvanish zoo` lists all")
+        raise CallError(
+            f"no network has {word!r} in its name, task or description{near}; `unvanish zoo` lists all"
+        )
     wide = max(len(entry.name) for entry in chosen)
     for entry in chosen:
         size = f"{_size(entry.name):>8}  " if sizes else ""

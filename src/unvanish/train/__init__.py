@@ -23,5 +23,7 @@ _HOMES = {"Loaders": "own_data", "Model": "model", "Results": "results", "TrainE
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'unvanish.train' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'unvanish.train' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
     return getattr(importlib.import_module(f"unvanish.train.{_HOMES[name]}"), name)

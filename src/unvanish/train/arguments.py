@@ -75,7 +75,9 @@ class Arguments:
     label_smoothing: float = _is(0.0, "of the target classes", least=0, most=1)
     nbs: int | None = _is(None, "nominal batch: gradients of several batches are added up to it", least=1)
     accumulate: int | None = _is(None, "batches a step, in place of nbs", least=1)
-    clip: float | str = _is(10.0, "largest gradient norm, 0: no limit; or zclip, agc", least=0, words=CLIPPERS)
+    clip: float | str = _is(
+        10.0, "largest gradient norm, 0: no limit; or zclip, agc", least=0, words=CLIPPERS
+    )
     ema: bool = _is(True, "validate and save a running mean of the weights")
     ema_decay: float = _is(0.9999, "of the running mean", least=0, most=1)
     ema_tau: float = _is(2000.0, "steps over which the mean lengthens", least=0)
@@ -122,7 +124,9 @@ def known(key: str) -> str:
     """The argument's name, dashes as underscores; TrainError suggests the nearest one."""
     name = key.replace("-", "_")
     if name not in NAMES:
-        raise TrainError(f"there is no argument {key!r}{suggest(name, NAMES)}; `unvanish train --help` lists them")
+        raise TrainError(
+            f"there is no argument {key!r}{suggest(name, NAMES)}; `unvanish train --help` lists them"
+        )
     return name
 
 

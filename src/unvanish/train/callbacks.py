@@ -29,7 +29,9 @@ class Callbacks:
     def add(self, event: str, function: Callable[..., Any]) -> None:
         """Call the function at the event; TrainError for an event there is none of."""
         if event not in EVENTS:
-            raise TrainError(f"there is no event {event!r}{suggest(event, EVENTS)}; there are {', '.join(EVENTS)}")
+            raise TrainError(
+                f"there is no event {event!r}{suggest(event, EVENTS)}; there are {', '.join(EVENTS)}"
+            )
         self.by_event.setdefault(event, []).append(function)
 
     def run(self, event: str, *arguments: Any) -> None:

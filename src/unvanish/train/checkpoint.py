@@ -134,7 +134,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, stri
 
 def _safe(path: Path) -> Checkpoint:
     try:
-        with safe_open(str(path), framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(str(path), framework="pt") as file:
             about = json.loads((file.metadata() or {}).get(KEY, "{}"))
             return Checkpoint(path, {k: file.get_tensor(k) for k in file.keys()}, about)  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError, OSError) as error:

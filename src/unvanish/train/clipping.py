@@ -74,7 +74,8 @@ def _norm(grads: list[Tensor]) -> Tensor:
     if not grads:
         return torch.zeros(())
     norm: Any = torch.nn.utils.get_total_norm(grads)
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    found: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return found
 
 
 @torch.no_grad()

@@ -25,14 +25,18 @@ from unvanish.train.errors import TrainError
 
 def accelerator(arguments: Arguments) -> Accelerator:
     """The Accelerator for the arguments; TrainError for a device that is not there."""
-    AcceleratorState._reset_state(reset_partial_state=not _launched())  # of a training before, in this process
+    AcceleratorState._reset_state(
+        reset_partial_state=not _launched()
+    )  # of a training before, in this process
     kind, index = device_of(arguments.device)
     if kind == "cuda" and not _launched():
         torch.cuda.set_device(index)
     plugin = None
     if arguments.sharding == "fsdp":
         if not _launched():
-            raise TrainError("sharding=fsdp needs several processes; start them with torchrun or accelerate launch")
+            raise TrainError(
+                "sharding=fsdp needs several processes; start them with torchrun or accelerate launch"
+            )
         plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
     made = Accelerator(
         cpu=kind == "cpu",
@@ -42,7 +46,9 @@ def accelerator(arguments: Arguments) -> Accelerator:
         rng_types=[],
     )
     if arguments.batch % made.num_processes:
-        raise TrainError(f"batch={arguments.batch} cannot be shared by {made.num_processes} processes; give a multiple")
+        raise TrainError(
+            f"batch={arguments.batch} cannot be shared by {made.num_processes} processes; give a multiple"
+        )
     return made
 
 
@@ -108,7 +114,10 @@ def determined(wanted: bool, made: Accelerator) -> Iterator[None]:
     if not wanted or made.device.type != "cuda":
         yield
         return
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:

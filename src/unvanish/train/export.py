@@ -33,7 +33,9 @@ CLOSE = 1e-3  # largest difference over the largest output
 def export(model: Model, format: str, path: str | Path | None, arguments: Arguments) -> Path:
     """Write the file and check it; TrainError says what is missing or differs."""
     if format not in ENDINGS:
-        raise TrainError(f"there is no format {format!r}{suggest(format, ENDINGS)}; there are {', '.join(ENDINGS)}")
+        raise TrainError(
+            f"there is no format {format!r}{suggest(format, ENDINGS)}; there are {', '.join(ENDINGS)}"
+        )
     network = ready(model).cpu()
     target = Path(path) if path is not None else _beside(model, ENDINGS[format])
     model.callbacks.run("on_export_start", model)
@@ -84,9 +86,11 @@ def sample(model: Model) -> tuple[Tensor, ...]:
 def _torchscript(network: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's notes on shapes that become constants
-        traced = torch.jit.trace(network, example, check_trace=False)
+        trace: Any = torch.jit.trace
+        traced = trace(network, example, check_trace=False)
         torch.jit.save(traced, str(path))
-        loaded = torch.jit.load(str(path))
+        load: Any = torch.jit.load
+        loaded = load(str(path))
         _compare(network, example, lambda *x: loaded(*x), "TorchScript")
 
 

@@ -69,7 +69,7 @@ def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def latest(project: str | None) -> Path:
-    """The state of the run that was saved last, below the project's folder; TrainError where there is none."""
+    """The state of the run that was saved last, below the project's folder; TrainError without one."""
     root = Path(project or "runs")
     found = sorted(root.rglob("last.state.safetensors"), key=lambda path: path.stat().st_mtime)
     if not found:

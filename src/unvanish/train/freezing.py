@@ -40,5 +40,7 @@ def _layer(entry: int | str, names: list[str]) -> str:
             raise TrainError(f"freeze={entry}: there are {len(names)} layers, from 0")
         return names[entry]
     if entry not in names:
-        raise TrainError(f"freeze: there is no layer {entry!r}{suggest(entry, names)}; there are {', '.join(names)}")
+        raise TrainError(
+            f"freeze: there is no layer {entry!r}{suggest(entry, names)}; there are {', '.join(names)}"
+        )
     return entry

@@ -243,7 +243,9 @@ class Trainer:
         """Patience and time."""
         record, a = self.record, self.arguments
         if a.patience and record.waited() >= a.patience and record.epoch < record.epochs:
-            self.show.say(f"no better {self.task.fitness} for {record.waited()} epochs: it ends here (patience)")
+            self.show.say(
+                f"no better {self.task.fitness} for {record.waited()} epochs: it ends here (patience)"
+            )
             self.stop = True
         if a.time is not None:
             hours = record.elapsed / record.epoch / 3600

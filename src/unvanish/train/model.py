@@ -29,7 +29,9 @@ WEIGHTS = (".safetensors", ".pt", ".pth")
 class Model:
     """A network by zoo name (`resnet20.yaml`), path of a YAML, saved weights, or an `nn.Module` of yours."""
 
-    def __init__(self, model: str | Path | Mapping[str, Any] | nn.Module, task: str | None = None, **changes: Any):
+    def __init__(
+        self, model: str | Path | Mapping[str, Any] | nn.Module, task: str | None = None, **changes: Any
+    ):
         errors.require()
         self.callbacks = Callbacks()
         self.spec: Any = None
@@ -72,7 +74,9 @@ class Model:
     @property
     def task(self) -> str:
         """What the network is for."""
-        return self._task or self.about.get("task") or (self.spec.task if self.spec is not None else "classify")
+        return (
+            self._task or self.about.get("task") or (self.spec.task if self.spec is not None else "classify")
+        )
 
     @property
     def names(self) -> list[str]:
@@ -108,7 +112,7 @@ class Model:
     # -- what one does with it
 
     def train(self, data: Any = None, **arguments: Any) -> Results:
-        """Train; the arguments are those of YOLO users (`unvanish train --help`). TrainError says what is wrong."""
+        """Train; the arguments are YOLO users' (`unvanish train --help`). TrainError says what is wrong."""
         from unvanish.train.session import train
 
         given = {**arguments, **({"data": str(data)} if isinstance(data, (str, Path)) else {})}
@@ -120,7 +124,9 @@ class Model:
 
         return val(self, self.settled(data, arguments), data)
 
-    def predict(self, source: Any, stream: bool = False, **arguments: Any) -> list[Prediction] | Iterator[Prediction]:
+    def predict(
+        self, source: Any, stream: bool = False, **arguments: Any
+    ) -> list[Prediction] | Iterator[Prediction]:
         """What the network says of files, folders, arrays, tensors or texts; `stream`: one by one, lazily."""
         from unvanish.train.predict import predictions
 
@@ -154,5 +160,9 @@ class Model:
         return settle(own, {"model": str(source)}, named, arguments)
 
     def __repr__(self) -> str:
-        built = "" if self.network is None else f", {sum(p.numel() for p in self.network.parameters()):,} parameters"
+        built = (
+            ""
+            if self.network is None
+            else f", {sum(p.numel() for p in self.network.parameters()):,} parameters"
+        )
         return f"<Model {self.name} ({self.task}){built}>"

@@ -1,7 +1,7 @@
 """results.png: the losses, the metrics, the gradient and the rate by epoch, as one picture.
 
-Notable: drawn by Altair and vl-convert, as the pages are; where they are not installed there is no picture, and
-the run says so.
+Notable: drawn by Altair and vl-convert, as the pages are; where they are not installed there is no picture,
+and the run says so.
 """
 
 from __future__ import annotations
@@ -17,8 +17,13 @@ MOST = 12  # of the classes whose names fit beside a confusion matrix in full si
 SHADES = ["#3b7dd8", "#e09f3e", "#4c9f70", "#9b6bb3", "#d1495b"]
 
 
-def draw(rows: Sequence[Mapping[str, Any]], title: str, path: Path, tables: Mapping[str, Any], names: Sequence[str]
-         ) -> Path | None:  # fmt: skip
+def draw(
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    path: Path,
+    tables: Mapping[str, Any],
+    names: Sequence[str],
+) -> Path | None:
     """Write the picture of a run's rows; None where the chart library is missing or there is no row."""
     try:
         import vl_convert

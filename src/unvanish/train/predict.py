@@ -70,7 +70,9 @@ class Prediction:
 
     def __str__(self) -> str:
         if self.probs is not None:
-            best = [f"{self.names[i] if i < len(self.names) else i} {float(self.probs[i]):.2f}" for i in self.top5]
+            best = [
+                f"{self.names[i] if i < len(self.names) else i} {float(self.probs[i]):.2f}" for i in self.top5
+            ]
             return f"{self.origin}: {', '.join(best)} ({self.speed:.1f} ms)"
         return f"{self.origin}: {self.text or self.output.flatten()[:8].tolist()} ({self.speed:.1f} ms)"
 
@@ -89,7 +91,9 @@ def predictions(model: Model, source: Any, arguments: Arguments) -> Iterator[Pre
 def ready(model: Model) -> nn.Module:
     """The model's network in evaluation mode; TrainError where it was never built."""
     if model.network is None:
-        raise TrainError(f"{model.name} has no weights yet; train it, or load some: Model('best.safetensors')")
+        raise TrainError(
+            f"{model.name} has no weights yet; train it, or load some: Model('best.safetensors')"
+        )
     return model.network.eval()
 
 
@@ -99,7 +103,8 @@ def read(model: Model, source: Any) -> Iterator[tuple[str, Any]]:
     if not preparation:
         if not isinstance(source, Tensor):
             raise TrainError(
-                "the model knows no preparation of raw data, as it was trained on loaders of your own; give a tensor"
+                "the model knows no preparation of raw data, as it was trained on loaders of your own; give a"
+                " tensor"
             )
         yield from ((f"sample {i}", source[i : i + 1]) for i in range(len(source)))
         return

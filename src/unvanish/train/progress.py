@@ -93,14 +93,17 @@ class Progress:
         self.say(self._cells(row) + f"{self.rate:>12.4g}" + (f"   {health}" if health else ""))
 
     def _cells(self, row: Mapping[str, Any]) -> str:
-        named = {**row, "epoch": f"{row['epoch']}/{self.epochs}", "fitness": row.get(f"metrics/{self.fitness}", "")}
+        named = {
+            **row,
+            "epoch": f"{row['epoch']}/{self.epochs}",
+            "fitness": row.get(f"metrics/{self.fitness}", ""),
+        }
         cells = []
         for key, width in COLUMNS:
             value = named.get(key, "")
             cells.append(f"{value:.4g}" if isinstance(value, float) else str(value))
             cells[-1] = f"{cells[-1]:>{width}}"
         return "".join(cells)
-
 
 
 def clock(seconds: float) -> str:

@@ -6,7 +6,6 @@ Notable: a resumed run takes its arguments from its own checkpoint; what would m
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -41,7 +40,11 @@ def train(model: Model, arguments: Arguments, data: Any, given: Mapping[str, Any
     """Train a model, or go on with a run of it; `given` is what the caller said, for `resume`."""
     held, place = None, None
     if arguments.resume:
-        path = folder.latest(arguments.project) if arguments.resume is True else folder.state_of(str(arguments.resume))
+        path = (
+            folder.latest(arguments.project)
+            if arguments.resume is True
+            else folder.state_of(str(arguments.resume))
+        )
         held, place = load_state(path), path.parent.parent
         arguments = continued(held, given)
     model.callbacks.run("on_pretrain_routine_start", model)
@@ -57,8 +60,8 @@ def continued(held: Mapping[str, Any], given: Mapping[str, Any]) -> Arguments:
     other = [k for k, v in given.items() if k not in FREE and k in own and v != own[k]]
     if other:
         raise TrainError(
-            f"resume goes on with {other[0]}={own[other[0]]!r}, not {given[other[0]]!r}; leave it out, or begin a new"
-            " run with pretrained=PATH"
+            f"resume goes on with {other[0]}={own[other[0]]!r}, not {given[other[0]]!r}; leave it out, or begin a"
+            " new run with pretrained=PATH"
         )
     free = {k: v for k, v in given.items() if k in FREE}
     arguments = settle(own, free)
@@ -108,7 +111,7 @@ def introduced(trainer: Trainer, network: nn.Module, model: Model, found: Any) -
 
 
 def foreseen(network: nn.Module, found: Any) -> str:
-    """The forecast's line; empty where theory cannot follow the network. Nothing it does moves a generator."""
+    """The forecast's line, or why there is none; no random generator moves."""
     with _unmoved():
         batch = next(iter(found.val if found.val is not None else found.train))
         try:
@@ -173,7 +176,9 @@ def _task(model: Model) -> Any:
 
 def val(model: Model, arguments: Arguments, data: Any) -> Results:
     """Validate a model on the validation part of the data."""
-    found = opened(data if data is not None else arguments.data or model.about.get("data"), arguments, model.task)
+    found = opened(
+        data if data is not None else arguments.data or model.about.get("data"), arguments, model.task
+    )
     if found.val is None:
         raise TrainError("the data has no validation part; name one in its YAML, under val:")
     network, made, task = model.build(**found.facts), devices.accelerator(arguments), _task(model)
@@ -196,7 +201,9 @@ def val(model: Model, arguments: Arguments, data: Any) -> Results:
 
 def examined(model: Model, arguments: Arguments, data: Any) -> Diagnosis:
     """`check` on the first training batch of the data, with the task's loss."""
-    found = opened(data if data is not None else arguments.data or model.about.get("data"), arguments, model.task)
+    found = opened(
+        data if data is not None else arguments.data or model.about.get("data"), arguments, model.task
+    )
     with _unmoved():
         chance.seed(arguments.seed)
         network = model.build(**found.facts)

@@ -34,7 +34,7 @@ CLIPPER = ("steps", "clipped", "skipped", "norm", "mean", "variance", "seen")
 def weights(trainer: Trainer) -> dict[str, Tensor]:
     """The weights as they train, whole."""
     if trainer.sharded:
-        found: dict[str, Tensor] = get_model_state_dict(trainer.model, options=WHOLE)
+        found: dict[str, Any] = get_model_state_dict(trainer.model, options=WHOLE)
         return found
     return dict(trainer.plain.state_dict())
 
@@ -84,7 +84,9 @@ def restore(trainer: Trainer, state: Mapping[str, Any]) -> None:
     if trainer.accelerator.scaler is not None and state["scaler"]:
         trainer.accelerator.scaler.load_state_dict(state["scaler"])
     chances = state["chance"]
-    trainer.resume_at(Record.of(state["record"]), chances[min(trainer.accelerator.process_index, len(chances) - 1)])
+    trainer.resume_at(
+        Record.of(state["record"]), chances[min(trainer.accelerator.process_index, len(chances) - 1)]
+    )
 
 
 def whole(tensor: Any) -> Tensor:
