@@ -6,6 +6,8 @@ Notable:
   gain^2 = (q - sb^2) / power, weights of variance gain^2 / fan_in, biases of deviation sb.
 - `he`: gain^2 / fan_in by the activation after the layer; `xavier`: 2 / (fan_in + fan_out); `torch`: as
   PyTorch leaves them. All but torch zero the biases.
+- A critical sigmoid net is a critical tanh net in other words: weights times 4, biases that take the mean
+  out.
 - Very deep nets of tanh and its like get orthogonal matrices and delta-orthogonal kernels, whose singular
   values are all the same; independent weights have a spectrum that widens with depth.
 - A block with rules of its own (open gates, orthogonal recurrence, a last norm that starts at zero) has a
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -121,6 +123,7 @@ def draw(
     elif how == "he":
         gain, deviation = he_gain(layer.ahead), 0.0
     else:
+        layer, sigmoid = _centred(layer, bias is not None), layer
         gain, deviation = critical_gain(layer, deepest)
     if how == "critical" and layer.reads in NARROW and deepest > ORTHOGONAL_FROM and square(weight):
         isometric(weight, gain * factor)
@@ -128,6 +131,27 @@ def draw(
         weight.normal_(0.0, gain * factor / math.sqrt(fan_in))
     if bias is not None:
         bias.normal_(0.0, deviation * factor) if deviation else bias.zero_()
+    if how == "critical" and sigmoid is not layer:
+        _as_sigmoid(weight, bias, sigmoid)
+
+
+def _centred(layer: Layer, biased: bool) -> Layer:
+    """The layer as a tanh net would have it, where it stands between sigmoids; else itself."""
+    if layer.normed or not biased or "sigmoid" not in (layer.reads, layer.ahead):
+        return layer
+    reads, ahead = ("tanh" if kind == "sigmoid" else kind for kind in (layer.reads, layer.ahead))
+    return replace(layer, reads=reads, ahead=ahead)
+
+
+def _as_sigmoid(weight: Tensor, bias: Tensor | None, layer: Layer) -> None:
+    """From tanh(W t + b) to the same in sigmoids: t = 2 s - 1 for what is read, sigmoid(2 z) for tanh(z)."""
+    assert bias is not None
+    if layer.ahead == "sigmoid":
+        weight.mul_(2)
+        bias.mul_(2)
+    if layer.reads == "sigmoid":
+        bias.sub_(weight.sum(tuple(range(1, weight.ndim))) if not layer.transposed else 0)
+        weight.mul_(2)
 
 
 def he_gain(ahead: str) -> float:

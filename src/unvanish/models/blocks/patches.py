@@ -1,7 +1,7 @@
 """An image as a sentence: patches become tokens, a class token goes first, learned positions are added.
 
-Notable: without `patch`, an image is cut into about 14 x 14 patches, as 224 pixels are by patches of 16; so the same
-network reads 8 x 8 digits and photographs.
+Notable: without `patch`, an image is cut into about 14 x 14 patches, as 224 pixels are by patches of 16;
+so the same network reads 8 x 8 digits and photographs.
 
 References: Dosovitskiy et al. 2021 (ViT), equation 1.
 """
@@ -20,7 +20,8 @@ STD = 0.02  # of positions and class token, as published
 class PatchEmbedding(nn.Module):
     """(B, width_in, H, W) to (B, 1 + patches, width): the class token stands first.
 
-    `size`: of the image in pixels, or (height, width); `patch`: pixels a side, None for about 14 patches a side.
+    `size`: of the image in pixels, or (height, width); `patch`: pixels a side, None for about 14 patches a
+    side.
     """
 
     SCALED = ("width",)
@@ -32,7 +33,9 @@ class PatchEmbedding(nn.Module):
         high, wide = (size, size) if isinstance(size, int) else size
         side = patch or max(1, round(min(high, wide) / SIDE))
         if min(high, wide) < side:
-            raise ValueError(f"an image of {high} x {wide} pixels holds no patch of {side}; take a smaller patch")
+            raise ValueError(
+                f"an image of {high} x {wide} pixels holds no patch of {side}; take a smaller patch"
+            )
         self.project = nn.Conv2d(width_in, width, side, side)
         self.token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = nn.Parameter(torch.zeros(1, 1 + (high // side) * (wide // side), width))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unvanish.models.blocks.activations import activation as activation_module
 from unvanish.models.blocks.norms import norm as norm_module
-from unvanish.models.blocks.residual import identity_path
+from unvanish.models.blocks.residual import identity_path, pads
 from unvanish.models.initialise import Begin
 
 
@@ -59,5 +59,7 @@ class PreActivationBlock(nn.Module):
         return y
 
     def initialise(self, begin: Begin) -> None:
-        """Let the branch begin at zero in a deep net, or where nothing normalises it."""
+        """Let the branch begin at zero in a deep net, or where nothing normalises it (see `BasicBlock`)."""
+        if pads(self.shortcut):
+            return
         begin.end_branch(self.conv2, always=isinstance(self.between.norm, nn.Identity))

@@ -33,7 +33,8 @@ STEPS: dict[str, type[nn.RNNCellBase]] = {"rnn": nn.RNNCell, "lstm": nn.LSTMCell
 class RecurrentTranslator(Translator):
     """Token ids (source (B, S), target (B, T)) to logits (B, T, target_vocabulary).
 
-    `length`: how many steps the gates should reach back.
+    `length`: how many steps the gates should reach back. `packed`: the encoder stops at a sentence's end;
+    without it reads the padding too, as is often written, and its last state is further from every word.
     """
 
     SCALED = ("width", "embedding")
@@ -48,12 +49,13 @@ class RecurrentTranslator(Translator):
         attention: str = "none",
         dropout: float = 0.0,
         length: int | None = None,
+        packed: bool = True,
     ) -> None:
         super().__init__()
         if attention not in ATTENTION:
             known = ", ".join(ATTENTION)
             raise ValueError(f"no attention {attention!r}{suggest(attention, ATTENTION)}; there are {known}")
-        self.cell, self.attention, self.length = cell, attention, length
+        self.cell, self.attention, self.length, self.packed = cell, attention, length, packed
         inner, looks = embedding or width, attention != "none"
         self.source = Embedding(vocabulary, inner, dropout=dropout)
         self.target = Embedding(target_vocabulary, inner, dropout=dropout)
@@ -73,7 +75,7 @@ class RecurrentTranslator(Translator):
     def encode(self, source: Tensor) -> Encoded:
         """Read the source: states of both directions, or the last state of the reversed sentence."""
         ids = source if self.bridge is not None else reversed_in_place(source)
-        memory, last = self.encoder.run(self.source(ids), ids)
+        memory, last = self.encoder.run(self.source(ids), ids if self.packed else None)
         if self.bridge is None:
             return Encoded(memory, valid(ids), last)
         hidden = last[0] if isinstance(last, tuple) else last

@@ -46,6 +46,11 @@ def identity_path(kind: str, width_in: int, out: int, stride: int, norm: str) ->
     return Conv(width_in, out, 1, stride, activation="none", norm=norm)
 
 
+def pads(path: nn.Module) -> bool:
+    """Whether channels of this shortcut are zero."""
+    return isinstance(path, PadShortcut) and path.new > 0
+
+
 class _Residual(nn.Module):
     """activation(shortcut(x) + branch(x))."""
 
@@ -59,7 +64,12 @@ class _Residual(nn.Module):
         return y
 
     def initialise(self, begin: Begin) -> None:
-        """Let the branch begin at zero: its last scale in a deep net, its last layer where it has no norm."""
+        """Let the branch begin at zero: its last scale in a deep net, its last layer where it has no norm.
+
+        Not where the shortcut pads: what is zero on both paths stays zero, for ReLU has no slope there.
+        """
+        if pads(self.shortcut):
+            return
         last = self.branch[-1]
         assert isinstance(last, Conv)
         bare = isinstance(last.norm, nn.Identity)
