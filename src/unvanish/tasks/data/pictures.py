@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from unvanish.tasks.data.part import Batch, Draw, Indices, Part, Tensors
-from unvanish.tasks.data.places import cache_folder, fingerprint
+from unvanish.tasks.data.places import cache_folder, fingerprint, keep
 from unvanish.tasks.data.problems import DataError, Problems
 
 if TYPE_CHECKING:
@@ -107,17 +107,6 @@ def checked(paths: Sequence[Path], problems: Problems) -> list[tuple[int, int] |
         if isinstance(result, str):
             problems.add(path, 0, "broken image", result)
     return sizes
-
-
-def keep(place: Path, content: bytes | memoryview) -> None:
-    """Write a file of the cache in one step; a cache that cannot be written is done without."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        work = place.with_name(f".{place.name}.{os.getpid()}")
-        work.write_bytes(content)
-        os.replace(work, place)
-    except OSError:
-        return
 
 
 def fits(count: int, channels: int, size: int, cache: bool | None, problems: Problems) -> bool:
