@@ -1,6 +1,4 @@
-"""Raw samples to inputs, as the training data were prepared: for prediction, by a checkpoint's
-`preparation`.
-"""
+"""Raw samples to inputs, as the training data were prepared, by a checkpoint's `preparation`."""
 
 from __future__ import annotations
 

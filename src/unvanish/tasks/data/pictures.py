@@ -112,12 +112,20 @@ def checked(paths: Sequence[Path], problems: Problems) -> list[tuple[int, int] |
 def fits(count: int, channels: int, size: int, cache: bool | None, problems: Problems) -> bool:
     """Whether decoded images are held in memory: as asked, or where they are small."""
     needed = count * channels * size * size
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = free_memory()
     if cache and needed > 0.8 * free:
         why = f"{needed / 1e9:.1f} GB of decoded images do not fit into {free / 1e9:.1f} GB of free memory"
         problems.add("cache", 0, "cache not used", f"{why}; they are decoded each time")
         return False
     return needed <= SMALL if cache is None else cache
+
+
+def free_memory() -> float:
+    """Bytes of free memory; infinite where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return float("inf")
 
 
 def decoded_all(

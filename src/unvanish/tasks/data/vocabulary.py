@@ -106,9 +106,7 @@ class BytePairs(Vocabulary):
 
     @classmethod
     def of(cls, texts: Iterable[str], size: int, lower: bool = False) -> BytePairs:
-        """A vocabulary of at most `size` pieces, trained on texts; kept in the cache under their
-        fingerprint.
-        """
+        """A vocabulary of at most `size` pieces, trained on texts and kept in the cache."""
         from tokenizers import Tokenizer
 
         listed = list(texts)
