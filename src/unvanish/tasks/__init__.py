@@ -59,9 +59,7 @@ class Task:
     def metrics(
         self, facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None
     ) -> Metrics:
-        """Fresh metrics for data with these facts; `decode` makes text of token ids, where a metric reads
-        text.
-        """
+        """Fresh metrics for data with these facts; `decode` makes text of ids for metrics that read it."""
         made: Metrics = self.module.metrics(facts, decode)
         return made
 

@@ -23,9 +23,7 @@ class TokenCrossEntropy(nn.Module):
 
 
 class SequenceLoss(nn.Module):
-    """Mean squared error for targets (B,) of real numbers, cross entropy for classes (B,) or symbols (B,
-    T).
-    """
+    """Mean squared error for real targets (B,), cross entropy for classes (B,) or symbols (B, T)."""
 
     def __init__(self, smoothing: float = 0.0) -> None:
         super().__init__()

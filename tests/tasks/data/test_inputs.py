@@ -92,3 +92,16 @@ def test_sequences():
     assert x.shape == (1, 7, 2)
     with pytest.raises(DataError, match=r"must have the shape \(T, 2\)"):
         list(inputs(preparation, np.zeros((7, 3))))
+
+
+def test_images_for_detection_are_letterboxed_as_in_training(tmp_path):
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images/a.png")
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.2 0.2\n", encoding="utf-8")
+    data = open_data({"kind": "yolo", "train": "images", "nc": 1}, imgsz=64)
+    expected = next(iter(data.train))[0]
+    for source in (tmp_path / "images", pixels):
+        [(_, x)] = inputs(kept(data), source)
+        assert torch.equal(x, expected)

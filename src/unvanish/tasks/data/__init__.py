@@ -30,9 +30,7 @@ __all__ = ["Data", "DataError", "DataSpec", "Problem", "Problems", "decode", "in
 
 @dataclass(frozen=True)
 class Data:
-    """An opened data set: `train`, `val` and `test` loaders (the last two may be None) and what is known
-    about it.
-    """
+    """An opened data set: its loaders (`val` and `test` may be None) and what is known about it."""
 
     spec: DataSpec
     content: Content
@@ -74,9 +72,7 @@ class Data:
         return {name: len(found.dataset) for name, found in loaders.items() if found}  # type: ignore[arg-type]
 
     def start_epoch(self, epoch: int, first: int = 0) -> None:
-        """Let the next pass over `train` be that of an epoch, from its batch `first` on; earlier ones are not
-        made.
-        """
+        """Let the next pass over `train` be that of an epoch, from its batch `first` on."""
         order = self.train.batch_sampler
         assert isinstance(order, Order)
         order.start(epoch, first)

@@ -43,9 +43,7 @@ class Pixels:
 
 
 def cropped(x: Tensor, border: int, generator: torch.Generator) -> Tensor:
-    """Images (B, C, H, W) shifted by up to `border` pixels each way, black moving in (He et al. 2016, section
-    4.2).
-    """
+    """Images (B, C, H, W) shifted by up to `border` pixels, black moving in (He et al. 2016, 4.2)."""
     rows, columns = x.shape[-2:]
     windows = pad(x, [border] * 4).unfold(2, rows, 1).unfold(3, columns, 1)  # (B, C, dy, dx, H, W), a view
     dy, dx = torch.randint(0, 2 * border + 1, (2, len(x)), generator=generator)
@@ -59,9 +57,7 @@ def flipped(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def statistics(x: Tensor, most: int = 5000) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel of uint8 images, in 0 to 1, over at most `most` images spread
-    evenly.
-    """
+    """Mean and deviation of each channel of uint8 images, in 0 to 1, over `most` of them, evenly spread."""
     some = x[:: max(1, -(-len(x) // most))].double() / 255
     mean, std = some.mean((0, 2, 3)), some.std((0, 2, 3), correction=0)
     std = torch.where(std > 1e-6, std, 1.0)  # an empty channel stays as it is

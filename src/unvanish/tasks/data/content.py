@@ -45,9 +45,7 @@ class Source:
         return next((place for place in places_ if place.exists()), None)
 
     def need(self, *names: str) -> Path:
-        """As `look`, downloading what the YAML offers if need be; DataError says what to fetch, and where
-        to.
-        """
+        """As `look`, after a download if need be; DataError says what to fetch, and where to put it."""
         found = self.look(*names)
         if found is None and self.spec.download:
             download.fetch_all(self.spec, places.home(self.spec), self.download, names)

@@ -43,9 +43,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Cut:
-    """How labelled texts become ids: words that occur `least` times, `most` of them, the first `length` of a
-    text.
-    """
+    """How texts become ids: words that occur `least` times, `most` of them, `length` words of a text."""
 
     least: int
     most: int
@@ -140,9 +138,7 @@ def translation(
 
 
 def lines(file: Path, encoding: str, problems: Problems) -> list[str | None]:
-    """The lines of a file, plain or gzip, without their ends; None for those that are not text in this
-    encoding.
-    """
+    """The lines of a file, plain or gzip; None for those that are not text in this encoding."""
     try:
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     except (OSError, EOFError) as error:

@@ -26,9 +26,7 @@ TIMEOUT = 30  # seconds without an answer
 
 
 def fetch_all(spec: DataSpec, folder: Path, allowed: bool, wanted: Sequence[str]) -> None:
-    """Bring every file of a spec's `download` that is not there yet into a folder; DataError says what to do
-    by hand.
-    """
+    """Bring the files of a spec's `download` into a folder; DataError says what to do by hand."""
     todo = [item for item in spec.download if not (folder / item.to).exists()]
     if not todo:
         return

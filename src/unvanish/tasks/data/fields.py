@@ -17,9 +17,7 @@ Where = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Fetch:
-    """One file to download: its addresses, its name beside the data, its checksum ("sha256:..." or
-    "md5:...").
-    """
+    """One file to download: its addresses, its name here, its checksum ("sha256:..." or "md5:...")."""
 
     urls: tuple[str, ...]
     to: str

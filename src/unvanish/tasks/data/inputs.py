@@ -1,6 +1,4 @@
-"""Raw samples to inputs, as the training data were prepared: for prediction, by a checkpoint's
-`preparation`.
-"""
+"""Raw samples to inputs, as the training data were prepared, by a checkpoint's `preparation`."""
 
 from __future__ import annotations
 
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from unvanish.tasks._tokens import END, UNKNOWN
 from unvanish.tasks.data.augment import Pixels, resized
+from unvanish.tasks.data.letterbox import fitted
 from unvanish.tasks.data.pictures import BROKEN, SUFFIXES, decoded, from_pil, listed
 from unvanish.tasks.data.problems import DataError
 from unvanish.tasks.data.vocabulary import restored
@@ -27,7 +26,7 @@ def inputs(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, T
     uint8, or a list of these. Texts: a text, a .txt file (a sample a line), or a list. Sequences: an array or
     tensor (T, F).
     """
-    makers = {"image": _images, "text": _texts, "sequence": _sequences}
+    makers = {"image": _images, "letterbox": _letterboxes, "text": _texts, "sequence": _sequences}
     yield from makers[str(preparation["input"])](preparation, source)
 
 
@@ -41,6 +40,14 @@ def _images(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, 
     pixels = Pixels(tuple(preparation["mean"]), tuple(preparation["std"]))
     for origin, image in _pictures(source, int(preparation["channels"])):
         yield origin, pixels.normalised(resized(middle(image)[None], int(preparation["size"])))
+
+
+def _letterboxes(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
+    from PIL.Image import fromarray
+
+    for origin, image in _pictures(source, 3):
+        boxed = fitted(fromarray(image.permute(1, 2, 0).numpy()), int(preparation["size"]))
+        yield origin, boxed[None].float().mul_(1 / 255)
 
 
 def _pictures(source: Any, channels: int) -> Iterator[tuple[str, Tensor]]:

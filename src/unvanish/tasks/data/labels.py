@@ -26,9 +26,7 @@ SLACK = 0.01  # how far a coordinate may lie outside the image, in shares of it
 
 @dataclass(frozen=True)
 class Labels:
-    """What is on an image: classes (N,), boxes (N, 4) as x, y, w, h, and polygons (N times (points, 2), or
-    none).
-    """
+    """What is on an image: classes (N,), boxes (N, 4) as x, y, w, h, polygons (N of (points, 2), or none)."""
 
     classes: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
     boxes: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Floats = npt.NDArray[np.float32]
 GREY = 114
@@ -69,11 +73,18 @@ class Letterbox:
 
 def letterboxed(path: Path, size: int) -> Tensor:
     """An image file as uint8 (3, size, size), grey around it; OSError where it is broken."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with Image.open(path) as image:
         image.draft("RGB", (size, size))
-        upright = ImageOps.exif_transpose(image).convert("RGB")
+        return fitted(image, size)
+
+
+def fitted(image: Image, size: int) -> Tensor:
+    """A PIL image as uint8 (3, size, size), upright, grey around it."""
+    from PIL import Image, ImageOps
+
+    upright = ImageOps.exif_transpose(image).convert("RGB")
     box = Letterbox((upright.height, upright.width), size)
     rows, columns = box.inner
     scaled = upright.resize((columns, rows), Image.Resampling.BILINEAR)

@@ -14,9 +14,7 @@ from unvanish.tasks.data.part import Batch, Draw, Part, seeded
 
 
 class Feed(Dataset[Batch]):
-    """A part and the view that finishes its batches; an item is a whole batch, asked for by its stream
-    numbers.
-    """
+    """A part and the view that finishes its batches, asked for by the samples' numbers in the stream."""
 
     def __init__(self, part: Part, view: View, seed: int) -> None:
         self.part, self.view, self.seed = part, view, seed

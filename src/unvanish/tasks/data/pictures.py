@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from unvanish.tasks.data.part import Batch, Draw, Indices, Part, Tensors
-from unvanish.tasks.data.places import cache_folder, fingerprint
+from unvanish.tasks.data.places import cache_folder, fingerprint, keep
 from unvanish.tasks.data.problems import DataError, Problems
 
 if TYPE_CHECKING:
@@ -109,26 +109,23 @@ def checked(paths: Sequence[Path], problems: Problems) -> list[tuple[int, int] |
     return sizes
 
 
-def keep(place: Path, content: bytes | memoryview) -> None:
-    """Write a file of the cache in one step; a cache that cannot be written is done without."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        work = place.with_name(f".{place.name}.{os.getpid()}")
-        work.write_bytes(content)
-        os.replace(work, place)
-    except OSError:
-        return
-
-
 def fits(count: int, channels: int, size: int, cache: bool | None, problems: Problems) -> bool:
     """Whether decoded images are held in memory: as asked, or where they are small."""
     needed = count * channels * size * size
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = free_memory()
     if cache and needed > 0.8 * free:
         why = f"{needed / 1e9:.1f} GB of decoded images do not fit into {free / 1e9:.1f} GB of free memory"
         problems.add("cache", 0, "cache not used", f"{why}; they are decoded each time")
         return False
     return needed <= SMALL if cache is None else cache
+
+
+def free_memory() -> float:
+    """Bytes of free memory; infinite where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return float("inf")
 
 
 def decoded_all(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import shutil
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -15,6 +17,7 @@ from typing import IO
 from unvanish.tasks.data.problems import DataError
 from unvanish.tasks.data.spec import SETS, DataSpec
 
+UNREADABLE = (EOFError, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
 
@@ -62,6 +65,17 @@ def missing(spec: DataSpec, names: Sequence[str]) -> str:
     )
 
 
+def keep(place: Path, content: bytes | memoryview) -> None:
+    """Write a file of the cache in one step; a cache that cannot be written is done without."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        work = place.with_name(f".{place.name}.{os.getpid()}")
+        work.write_bytes(content)
+        os.replace(work, place)
+    except OSError:
+        return
+
+
 def is_archive(path: Path) -> bool:
     """Whether a file's name is that of a tar or zip archive."""
     return path.name.lower().endswith((*TARS, ".zip"))
@@ -81,8 +95,11 @@ def unpacked(archive: Path) -> Path:
     target = cache_folder() / "unpacked" / f"{archive.name.split('.')[0]}-{fingerprint(archive)}"
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise DataError(f"{target.parent} cannot be written ({error}): set UNVANISH_CACHE") from error
     try:
         for name, stream in members(archive):
             place = work / inside(name, archive)
@@ -91,8 +108,8 @@ def unpacked(archive: Path) -> Path:
                 shutil.copyfileobj(stream, file)
         if not target.is_dir():
             work.rename(target)
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise DataError(f"{archive} cannot be unpacked: {error}; fetch it again") from error
+    except (*UNREADABLE, OSError) as error:
+        raise DataError(f"{archive} cannot be unpacked into the cache: {error}; fetch it again") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return target

@@ -65,9 +65,7 @@ def find(name: str) -> Path:
 
 
 def read(source: str | Path | Mapping[str, Any], task: str | None = None, **settings: Any) -> DataSpec:
-    """A data YAML by name or path, or its mapping; `settings` overrule it. DataError names file, line and
-    key.
-    """
+    """A data YAML by name, path or mapping, `settings` above it; DataError names file, line and key."""
     if isinstance(source, Mapping):
         return checked(dict(source), {}, None, task, settings)
     plain = {} if str(source) in sets() else without_yaml(Path(source).expanduser())

@@ -1,6 +1,4 @@
-"""Parts of text: labelled texts, pairs of sentences, and windows on one long text; ids are held flat in
-memory.
-"""
+"""Parts of text: labelled texts, pairs of sentences, windows on one long text; ids lie flat in memory."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -18,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from unvanish.tasks._tokens import PAD, SPECIAL, UNKNOWN
-from unvanish.tasks.data.places import cache_folder
+from unvanish.tasks.data.places import cache_folder, keep
 from unvanish.tasks.data.problems import DataError
 
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
@@ -107,9 +106,7 @@ class BytePairs(Vocabulary):
 
     @classmethod
     def of(cls, texts: Iterable[str], size: int, lower: bool = False) -> BytePairs:
-        """A vocabulary of at most `size` pieces, trained on texts; kept in the cache under their
-        fingerprint.
-        """
+        """A vocabulary of at most `size` pieces, trained on texts and kept in the cache."""
         from tokenizers import Tokenizer
 
         listed = list(texts)
@@ -117,10 +114,7 @@ class BytePairs(Vocabulary):
         if place.is_file():
             return cls(Tokenizer.from_file(str(place)))
         made = cls(_trained(listed, size, lower))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        work = place.with_name(f".{place.name}.{os.getpid()}")
-        work.write_text(made.tokenizer.to_str(), encoding="utf-8")
-        os.replace(work, place)
+        keep(place, made.tokenizer.to_str().encode())
         return made
 
     def __len__(self) -> int:

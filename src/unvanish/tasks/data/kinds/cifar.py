@@ -71,9 +71,7 @@ def files(folder: Path, classes: int) -> tuple[list[Path], list[Path], Any]:
 
 
 def binary(paths: Sequence[Path], classes: int) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, 32, 32) and labels of files of the binary version; the fine label is the last before a
-    pixel.
-    """
+    """Images (N, 3, 32, 32) and labels of files of the binary version; the fine label is the last one."""
     head = 1 if classes == 10 else 2
     whole = b"".join(path.read_bytes() for path in paths)
     if not whole or len(whole) % (head + PIXELS):
