@@ -105,7 +105,8 @@ def test_callbacks_come_in_order_and_each_one_comes(trained, network):
     steps = ["on_train_batch_start", "optimizer_step", "on_before_zero_grad", "on_train_batch_end"] * 6
     assert seen == [
         "on_pretrain_routine_start", "on_pretrain_routine_end", "on_train_start", "on_train_epoch_start",
-        *steps, "on_train_epoch_end", "on_val_start", *["on_val_batch_start", "on_val_batch_end"] * 2, "on_val_end",
+        *steps, "on_train_epoch_end", "on_val_start", *["on_val_batch_start", "on_val_batch_end"] * 2,
+        "on_val_end",
         "on_fit_epoch_end", "on_model_save", "on_train_end",
     ]  # fmt: skip
     with pytest.raises(TrainError, match="did you mean 'on_train_end'"):

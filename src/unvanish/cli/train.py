@@ -28,7 +28,8 @@ def train(words: Words = None) -> None:
         return
     with errors():
         name = given.pop("model", None) or _resumed(given)
-        model = _model(name)
+        changes = {key: given.pop(key) for key in CHANGES if key in given}
+        model = _model(name, **changes)
         model.train(given.pop("data", None), **given)
 
 
@@ -65,12 +66,14 @@ def export(words: Words = None) -> None:
         print(f"wrote {model.export(given.pop('format', 'onnx'), given.pop('path', None), **given)}")
 
 
+CHANGES = ("activation", "init", "norm", "depth", "width")  # of the network's YAML, for this run
 LAB: tuple[Callable[..., None], ...] = (train, val, predict, export)
 
 TRAIN = """unvanish train NAME=VALUE ...    (or --name value)
 
     unvanish train model=resnet20.yaml data=digits.yaml epochs=3
     unvanish train model=mine.yaml data=mine_data.yaml epochs=50 lr0=0.1 optimizer=sgd cos_lr=true
+    unvanish train model=relu-cnn.yaml data=cifar10.yaml activation=gelu init=xavier norm=batch
     unvanish train resume=runs/classify/resnet20
     torchrun --nproc-per-node 2 -m unvanish train model=resnet110.yaml data=cifar10.yaml epochs=200"""
 VAL = """unvanish val NAME=VALUE ...
@@ -103,7 +106,7 @@ def named(given: dict[str, Any], more: tuple[str, ...]) -> dict[str, Any]:
     from unvanish.train.arguments import known
     from unvanish.train.errors import TrainError
 
-    own = {"format", "path", *more}
+    own = {"format", "path", *CHANGES, *more}
     try:
         return {key if key in own else known(key): value for key, value in given.items()}
     except TrainError as error:
@@ -150,14 +153,14 @@ def errors() -> Iterator[None]:
         raise CallError(str(error)) from error
 
 
-def _model(name: Any) -> Any:
+def _model(name: Any, **changes: Any) -> Any:
     from unvanish.train.model import Model
 
-    return Model(str(name))
+    return Model(str(name), **changes)
 
 
 def _resumed(given: dict[str, Any]) -> str:
-    """The model of a run that is to go on, as its arguments name it."""
+    """The model of a run that is to go on: its own checkpoint, which says what it is of."""
     from unvanish.train import folder
     from unvanish.train.errors import TrainError
 
@@ -165,4 +168,4 @@ def _resumed(given: dict[str, Any]) -> str:
         raise TrainError("model= is missing; `unvanish zoo` lists the names, and a YAML of your own will do")
     place = given["resume"]
     path = folder.latest(given.get("project")) if place is True else folder.state_of(str(place))
-    return str(folder.read_arguments(path.parent.parent)["model"])
+    return str(path.with_name("last.safetensors"))

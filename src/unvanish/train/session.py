@@ -60,8 +60,8 @@ def continued(held: Mapping[str, Any], given: Mapping[str, Any]) -> Arguments:
     other = [k for k, v in given.items() if k not in FREE and k in own and v != own[k]]
     if other:
         raise TrainError(
-            f"resume goes on with {other[0]}={own[other[0]]!r}, not {given[other[0]]!r}; leave it out, or begin a"
-            " new run with pretrained=PATH"
+            f"resume goes on with {other[0]}={own[other[0]]!r}, not {given[other[0]]!r}; leave it out, or"
+            " begin a new run with pretrained=PATH"
         )
     free = {k: v for k, v in given.items() if k in FREE}
     arguments = settle(own, free)
