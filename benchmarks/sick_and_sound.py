@@ -117,8 +117,16 @@ PARTS = {
         "multi30k.yaml",
         (
             Row("rnn-translate", "rnn-translate.yaml"),
-            Row("gru-attention-translate", "gru-attention-translate.yaml"),
-            Row("transformer-translate", "transformer-translate.yaml"),
+            Row(
+                "gru-attention-translate",
+                "gru-attention-translate.yaml",
+                published="BLEU 28.1, English to German",
+            ),
+            Row(
+                "transformer-translate",
+                "transformer-translate.yaml",
+                published="BLEU 36.5, English to German",
+            ),
         ),
         {"fraction": 0.2, "epochs": 3, "batch": 64},
         {"epochs": 30, "batch": 128},

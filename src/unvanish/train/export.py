@@ -7,9 +7,11 @@ Notable:
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +85,24 @@ def sample(model: Model) -> tuple[Tensor, ...]:
     return (torch.randn(2, int(facts.get("channels", 3)), *sides, generator=made),)
 
 
+class One(nn.Module):
+    """A network of one input under a plain signature, which exporters ask for."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Any:
+        return self.network(x)
+
+
+class Two(One):
+    """The same with two inputs."""
+
+    def forward(self, source: Tensor, target: Tensor) -> Any:  # type: ignore[override]
+        return self.network(source, target)
+
+
 def _torchscript(network: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's notes on shapes that become constants
@@ -100,9 +120,10 @@ def _onnx(network: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
         raise TrainError(f"export to ONNX needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     batch = torch.export.Dim("batch")
     shapes = tuple({0: batch} for _ in example)
-    with warnings.catch_warnings():
+    plain = (One if len(example) == 1 else Two)(network).eval()
+    with warnings.catch_warnings(), _quiet(), _told():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(network, example, dynamic_shapes=shapes, dynamo=True, verbose=False)
+        program = torch.onnx.export(plain, example, dynamic_shapes=shapes, dynamo=True, verbose=False)
     assert program is not None
     program.save(str(path))
     if importlib.util.find_spec("onnxruntime") is None:
@@ -117,6 +138,31 @@ def _onnx(network: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
         return torch.from_numpy(session.run(None, fed)[0])
 
     _compare(network, example, run, "ONNX")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's log of libraries that nobody asked for."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What torch cannot export, in a line."""
+    try:
+        yield
+    except Exception as error:
+        cause = error.__cause__ or error
+        first = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise TrainError(
+            f"torch cannot export this network to ONNX: {first[:160]}; use torchscript"
+        ) from error
 
 
 @torch.no_grad()

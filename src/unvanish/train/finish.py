@@ -28,7 +28,7 @@ def finished(model: Model, trainer: Trainer) -> Results:
         if trainer.arguments.plots:
             drawn(trainer, results)
     trainer.accelerator.wait_for_everyone()
-    model.network, model.results = trainer.plain, results
+    model.network, model.results = trainer.plain.eval(), results
     model.about = {**trainer.about}
     if not trainer.sharded:
         tensors = load(results.best).tensors if results.best is not None else use

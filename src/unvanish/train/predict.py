@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BEGIN, LONGEST = 1, 200  # tokens of an answer, at most
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """One answer: where it came from, the output, and what that means for the task.
 
@@ -40,7 +40,6 @@ class Prediction:
     probs: Tensor | None = None
     text: str = ""
     speed: float = float("nan")
-    path: str = field(default="")
 
     @property
     def top1(self) -> int:
@@ -75,6 +74,8 @@ class Prediction:
             ]
             return f"{self.origin}: {', '.join(best)} ({self.speed:.1f} ms)"
         return f"{self.origin}: {self.text or self.output.flatten()[:8].tolist()} ({self.speed:.1f} ms)"
+
+    __repr__ = __str__
 
 
 def predictions(model: Model, source: Any, arguments: Arguments) -> Iterator[Prediction]:
