@@ -63,7 +63,23 @@ def build(spec: Spec | str | Path | Mapping[str, Any], device: Any = None, **fac
     if target.type != "meta":
         begin = Begin(spec.init, spec.activation or "relu", given.branches, known.get("length"))
         initialise(net, draft.layers, begin)
+    _tie(net, spec)
     return net
+
+
+def _tie(net: Network, spec: Spec) -> None:
+    """Let rows share weights as `tied:` says; SpecError where a module cannot."""
+    modules = list(net.children())
+    for row in spec.layers:
+        if row.tied >= 0:
+            tie = getattr(modules[row.index], "tie", None)
+            line = row.lines.get("tied", row.line)
+            if tie is None:
+                raise spec.error(line, f"{row.label} has no weights to tie; leave `tied` out")
+            try:
+                tie(modules[row.tied])
+            except (AttributeError, ValueError) as error:
+                raise spec.error(line, f"{row.label}: {error}") from error
 
 
 def example(

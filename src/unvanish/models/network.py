@@ -76,6 +76,21 @@ class Network(nn.Module):
         assert found is not None
         return found
 
+    def encode(self, source: Tensor) -> Any:
+        """What the translating row makes of source ids (B, S)."""
+        return self._translator().encode(source)
+
+    def translate(self, source: Tensor, length: int) -> Tensor:
+        """Target ids (B, T), T at most `length`, made greedily from source ids (B, S)."""
+        found: Tensor = self._translator().translate(source, length)
+        return found
+
+    def _translator(self) -> Any:
+        found = [m for m in self.children() if hasattr(m, "translate")]
+        if len(found) != 1:
+            raise AttributeError(f"{self.spec.name} has {len(found)} rows that translate; one is needed")
+        return found[0]
+
     def forward(self, *inputs: Any) -> Any:
         values: dict[int, Any] = {-1 - i: value for i, value in enumerate(inputs)}
         children = self._modules

@@ -19,7 +19,7 @@ from unvanish.models.lines import Series, SpecError, Table
 from unvanish.models.scales import Scale
 from unvanish.registry import suggest
 
-OWN = ("name", "module", "from", "repeats", "args")
+OWN = ("name", "module", "from", "repeats", "args", "tied")
 CLASSIC = "[from, repeats, module, args]"
 TAKEN = re.compile(r"[A-Za-z_0-9][\w-]*")
 
@@ -29,6 +29,7 @@ class Row:
     """One layer: where its inputs come from, the module and its arguments, and its line in the file.
 
     `sources`: indices of rows; -1 is the net's first input, -2 its second, and so on. `lines`: of each key.
+    `tied`: the row above whose weights it shares, or -1.
     """
 
     index: int
@@ -40,6 +41,7 @@ class Row:
     settings: Mapping[str, Any] = field(default_factory=dict)
     line: int = 0
     lines: Mapping[str, int] = field(default_factory=dict)
+    tied: int = -1
 
     @property
     def label(self) -> str:
@@ -108,7 +110,19 @@ def _row(
         settings,
         line,
         dict(table.lines),
+        _tied(table, index, names, place),
     )
+
+
+def _tied(table: Table, index: int, names: list[str], place: Place) -> int:
+    """The row above that `tied:` names, -1 without one."""
+    wanted = table.get("tied")
+    if wanted is None:
+        return -1
+    if wanted not in names[:index]:
+        near = suggest(str(wanted), names[:index])
+        raise place.error(table.at("tied"), f"layer {index}: tied names no layer above, {wanted!r}{near}")
+    return names.index(wanted)
 
 
 def _classic(entry: Series, line: int) -> Table:

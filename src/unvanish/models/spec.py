@@ -33,7 +33,7 @@ NUMBERS = ("depth", "width")  # a row can say `repeats: depth`, `out: width`
 WORDS = ("name", "description", "task", "activation", "init", "norm", "scale")
 FACTORS = ("depth_multiple", "width_multiple")
 LISTS = ("layers", "backbone", "head", "inputs", "scales")
-KEYS = (*WORDS, *NUMBERS, *FACTS, *FACTORS, *LISTS)
+KEYS = (*WORDS, *NUMBERS, *FACTS, *FACTORS, *LISTS, "train")
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Spec:
     description: str = ""
     file: str = ""
     document: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
 
     def error(self, line: int, text: str) -> SpecError:
         """An error at a line of this network's file."""
@@ -140,7 +141,17 @@ def _spec(found: Table, file: str, stem: str) -> Spec:
         description=word("description", default=""),
         file=file,
         document=bare(found) | {"name": found.get("name", default_name)},
+        train=_train(found, file),
     )
+
+
+def _train(found: Table, file: str) -> dict[str, Any]:
+    given = found.get("train") or {}
+    if not isinstance(given, Mapping):
+        text = f"train must map arguments to values, as in {{epochs: 8, lr0: 0.001}}, it is {given!r}"
+        raise SpecError(file, found.at("train"), text)
+    made = bare(given)
+    return dict(made)
 
 
 def _refuse_unknown(found: Table, file: str) -> None:

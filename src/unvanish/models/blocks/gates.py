@@ -40,7 +40,7 @@ def open_gates(module: nn.RNNBase | nn.RNNCellBase, begin: Begin, length: int | 
     """Start a recurrent layer or cell of PyTorch for sequences of `length` steps."""
     gates = GATES[type(module).__name__]
     relu = getattr(module, "nonlinearity", "") == "relu"
-    steps = length if begin.safe else None
+    steps = length if begin.safe and length is not None and length > 2 else None
     for name, p in module.named_parameters():
         if name.startswith("weight_hh"):
             for block in torch.split(p, int(module.hidden_size)):

@@ -26,6 +26,7 @@ from unvanish.registry import suggest
 if TYPE_CHECKING:
     from unvanish.models.initialise import Begin
 
+NEAR = 1  # attention reaches every step itself: the encoder's gates need not
 ATTENTION = ("none", "bahdanau", "luong")
 STEPS: dict[str, type[nn.RNNCellBase]] = {"rnn": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell}
 
@@ -59,7 +60,7 @@ class RecurrentTranslator(Translator):
         inner, looks = embedding or width, attention != "none"
         self.source = Embedding(vocabulary, inner, dropout=dropout)
         self.target = Embedding(target_vocabulary, inner, dropout=dropout)
-        self.encoder = Recurrent(inner, width, cell, bidirectional=looks, length=length)
+        self.encoder = Recurrent(inner, width, cell, bidirectional=looks, length=NEAR if looks else length)
         seen = 2 * width if looks else 0  # the memory's width
         self.bridge = nn.Linear(seen, width) if looks else None
         self.align: Additive | Multiplicative | None = None
