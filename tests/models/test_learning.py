@@ -1,4 +1,6 @@
-"""Small networks of the zoo learn, and their sick ancestors do not: a minute's task of eight-pixel pictures."""
+"""Small networks of the zoo learn, and their sick ancestors do not: a minute's task of eight-pixel
+pictures.
+"""
 
 from __future__ import annotations
 
