@@ -1,4 +1,6 @@
-"""Building: widths by a pass without data, routing, torch's and a user's own modules, and errors with their row."""
+"""Building: widths by a pass without data, routing, torch's and a user's own modules, and errors with
+their row.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +136,7 @@ def test_a_users_own_module_needs_no_registration(own):
     x = torch.ones(1, 3, 8, 8)
     assert torch.equal(net.b([net.a(x), x]), torch.full_like(x, 4.0))
     assert net(x).shape == (1, 2)
-    with pytest.raises(SpecError, match="no subclass of torch.nn.Module"):
+    with pytest.raises(SpecError, match=r"no subclass of torch\.nn\.Module"):
         net_of({"module": f"{own}.function"})
     with pytest.raises(SpecError, match=r"has no 'Scal' \(did you mean 'Scale'\?\)"):
         net_of({"module": f"{own}.Scal"})
@@ -189,7 +191,11 @@ def test_summary_adds_up():
     net = build("resnet56", device="meta")
     lines = summary(net)
     assert sum(line.parameters for line in lines) == sum(p.numel() for p in net.parameters())
-    assert (lines[2].module, lines[2].shape, lines[2].sources) == ("9 x BasicBlock", (2, 32, 16, 16), "stage1")
+    assert (lines[2].module, lines[2].shape, lines[2].sources) == (
+        "9 x BasicBlock",
+        (2, 32, 16, 16),
+        "stage1",
+    )
     assert lines[2].arguments == "out=32, stride=2"
 
 
@@ -205,10 +211,16 @@ def test_summary_adds_up():
         ([{"module": "ClassifyHead"}], r"needs 'classes': .* build\(spec, classes=...\)"),
         ([{"module": "Conv", "args": [8], "out": 8}], "'out' is given twice"),
         ([{"module": "Conv", "args": [1] * 9}], "takes 7 arguments"),
-        ([{"module": "Conv", "out": 8, "activation": "rleu"}], r"no activation 'rleu' \(did you mean 'relu'\?\)"),
+        (
+            [{"module": "Conv", "out": 8, "activation": "rleu"}],
+            r"no activation 'rleu' \(did you mean 'relu'\?\)",
+        ),
         ([{"module": "Conv", "out": 8, "norm": "bach"}], r"no norm 'bach' \(did you mean 'batch'\?\)"),
         ([{"module": "nn.Conv2d", "in_channels": 5, "out": 8, "kernel": 3}], r"cannot read \(2, 3, 8, 8\)"),
-        ([{"module": "Conv", "out": 4}, {"module": "Add", "from": [0, "image"]}], r"layer 1 \(Add\) cannot read"),
+        (
+            [{"module": "Conv", "out": 4}, {"module": "Add", "from": [0, "image"]}],
+            r"layer 1 \(Add\) cannot read",
+        ),
         ([{"name": "forward", "module": "Conv", "out": 4}], "every module has 'forward' already"),
         ([{"module": "torch.nn.functional.relu"}], "no subclass"),
         ([{"module": "os.system"}], "no subclass"),
@@ -221,7 +233,9 @@ def test_what_cannot_be_built_names_its_row(rows, told):
 
 def test_an_error_of_building_has_its_line(tmp_path):
     path = tmp_path / "net.yaml"
-    path.write_text("layers:\n- {module: Conv, out: 8}\n- module: Conv\n  out: 8\n  kernl: 3\n", encoding="utf-8")
+    path.write_text(
+        "layers:\n- {module: Conv, out: 8}\n- module: Conv\n  out: 8\n  kernl: 3\n", encoding="utf-8"
+    )
     with pytest.raises(SpecError) as error:
         build(read(path))
     assert str(error.value).startswith(f"{path}:5: layer 1 (Conv) has no argument 'kernl'")

@@ -95,7 +95,7 @@ def test_a_spec_is_read_back_from_its_document(name):
 
 
 def test_reading_needs_no_torch():
-    code = "import sys; from unvanish.models import read, zoo; read('resnet20'); sys.exit('torch' in sys.modules)"
+    code = "import sys; from unvanish.models import read; read('resnet20'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -137,7 +137,7 @@ def test_a_scale_that_does_not_exist(write):
     path = write(CLASSIC)
     with pytest.raises(SpecError, match="no scale 'l'; there are n, m"):
         read(path, scale="l")
-    with pytest.raises(SpecError, match="must be .depth, width, most channels."):
+    with pytest.raises(SpecError, match=r"must be .depth, width, most channels."):
         read(write(CLASSIC.replace("[0.50, 0.25, 1024]", "[0.5]")))
 
 

@@ -197,8 +197,8 @@ def _run(
             flow.deepen(out, step * skipped)
             turn += skipped
         turn += 1
-    for other in range(SAME + 1, SAME + 1 + skipped):
-        flow.repeat(f"{row.name}.{SAME}", f"{row.name}.{other}", step * (other - SAME))
+    others = [f"{row.name}.{turn}" for turn in range(SAME + 1, SAME + 1 + skipped)]
+    flow.repeat(f"{row.name}.{SAME}", others, step)
     return outs[-1]
 
 

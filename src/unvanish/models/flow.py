@@ -9,7 +9,7 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,12 +89,13 @@ class Flow(TorchFunctionMode):
             origin = self._origin(tensor)
             self._origins[id(tensor)] = (tensor, replace(origin, depth=origin.depth + layers))
 
-    def repeat(self, model: str, name: str, deeper: int) -> None:
-        """What was seen of the module `model` holds of `name` too, `deeper` layers further on."""
-        for weight, layer in list(self.layers.items()):
-            if weight.startswith(f"{model}."):
-                own, bias = name + weight[len(model) :], layer.bias and name + layer.bias[len(model) :]
-                self.layers[own] = replace(layer, weight=own, bias=bias, depth=layer.depth + deeper)
+    def repeat(self, model: str, names: Sequence[str], step: int) -> None:
+        """What was seen of the module `model` holds of `names`, too, each `step` layers further on."""
+        seen = [layer for weight, layer in self.layers.items() if weight.startswith(f"{model}.")]
+        for turn, name in enumerate(names, 1):
+            for layer in seen:
+                own, bias = (n and name + n[len(model) :] for n in (layer.weight, layer.bias))
+                self.layers[own] = replace(layer, weight=own, bias=bias, depth=layer.depth + turn * step)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None

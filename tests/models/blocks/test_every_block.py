@@ -56,7 +56,13 @@ CASES = {
         (4, 5, 7),
     ),
 }  # fmt: skip
-PARTS = {"Additive", "Branch", "Mixer", "Multiplicative", "Translator"}  # tested through what they are part of
+PARTS = {
+    "Additive",
+    "Branch",
+    "Mixer",
+    "Multiplicative",
+    "Translator",
+}  # tested through what they are part of
 UNPUBLISHED = {"Readout", "SequenceHead"}  # too simple to have a paper
 
 
