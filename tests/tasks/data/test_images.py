@@ -80,6 +80,10 @@ def test_classes_that_do_not_match_are_told(pets):
     (pets / "pets.yaml").write_text("train: train\nkind: folder\nnc: 3\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"nc .* is 3, but the data hold 2 classes: cat, dog"):
         open_data(pets / "pets.yaml")
+    turned = open_data({"kind": "folder", "path": str(pets), "names": ["dog", "cat"]})
+    assert turned.names == ("dog", "cat") and next(iter(turned.val))[1].tolist() == [0, 0, 1, 1]
+    pixels = turned.content.val.x[0].permute(1, 2, 0).numpy()
+    assert (pixels == random_image([1, 0, 2])).all()  # a dog
     save(pets / "val/cow/0.png", random_image(0))
     (pets / "train/emu").mkdir()
     assert open_data(pets).problems.counts == {"unknown class": 1, "empty class": 2}
@@ -142,6 +146,8 @@ def test_idx_files(tmp_path, form):
     assert (part.x[:, 0].numpy() == images).all() and part.y.tolist() == labels.tolist()
     assert data.sizes == {"train": 30, "val": 10} and data.facts["size"] == 5
     assert open_data("mnist", imgsz=10).facts["size"] == 10
+    with pytest.raises(DataError, match="nc is 3, but there are labels up to 9"):
+        open_data({"kind": "idx", "path": "mnist", "nc": 3})
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(DataError, match=r"t10k-labels.*(should hold|cannot be read)"):
         open_data("mnist")

@@ -88,6 +88,10 @@ def pictures(
     flip: bool = False,
 ) -> Content:
     """The content of whole tensors of uint8 images (N, C, H, W) and classes (N,)."""
+    highest = max(int(part[1].max()) for part in (train, val) if part)
+    if highest >= len(names):
+        where = source.spec.file or source.spec.name
+        raise DataError(f"{where}: nc is {len(names)}, but there are labels up to {highest}; correct it")
     size = source.imgsz or train[0].shape[-1]
     parts = [Tensors(resized(p[0], size), p[1].long()) if p else None for p in (train, val)]
     assert parts[0] is not None

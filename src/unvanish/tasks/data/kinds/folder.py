@@ -61,6 +61,8 @@ def of_folders(
 ) -> Content:
     """The images of two folders of classes; where the second is None, some of the first are held out."""
     names = sorted(f.name for f in train.iterdir() if f.is_dir() and not f.name.startswith("."))
+    if sorted(source.spec.names) == names:
+        names = list(source.spec.names)  # the YAML's order counts
     files, labels = found(source, train, names)
     if not files:  # before anything is decoded
         raise DataError(f"{train} holds no images; `<class>/*.jpg` is expected below it. {source.problems}")
