@@ -84,7 +84,8 @@ class Branch(nn.Module):
         """The stream (B, T, width) with the part's contribution."""
         if self.place == "pre":
             return x + self.dropout(self.part(self.norm(x), **given))  # type: ignore[no-any-return]
-        return self.norm(self.alpha * x + self.dropout(self.part(x, **given)))  # type: ignore[no-any-return]
+        skip = x if self.place == "post" else self.alpha * x
+        return self.norm(skip + self.dropout(self.part(x, **given)))  # type: ignore[no-any-return]
 
 
 class TransformerBlock(nn.Module):
