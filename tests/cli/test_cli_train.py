@@ -67,9 +67,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(net, tmp_path):
         (["train", "model=resnet20.yaml", "data=digist.yaml"], "digits"),
         (
             ["train", "model=resnet20.yaml", "data=digits.yaml", "epochs=none"],
-            "epochs=None is not a whole number",
+            "epochs='none' is not a whole number",
         ),
-        (["train", "resume=nowhere"], "nowhere"),
+        (["train", "resume=nowhere"], "there is no run nowhere to resume"),
         (["val", "data=digits.yaml"], "model= is missing"),
         (
             ["predict", "model=nowhere.safetensors", "source=a.png"],

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import unvanish
+from unvanish.tasks.data import open_data
 from unvanish.train import Model, TrainError
 
 SMALL = {
@@ -78,10 +79,10 @@ def test_it_predicts_arrays_and_pictures(digits, tmp_path):
 
 def test_numbers_are_predicted_for_sequences(tmp_path):
     model = Model(ADDER)
-    data = {"kind": "adding", "train": 64, "val": 32, "length": 10}
+    data = open_data("adding.yaml", length=10, samples=96, batch=16)
     results = model.train(data, epochs=1, project=str(tmp_path), verbose=False, plots=False)
     assert results.metrics["mse"] > 0 and results.fitness == -results.metrics["mse"]
-    (said,) = model.predict(torch.rand(1, 10, 2))
+    (said,) = model.predict(torch.rand(10, 2))
     assert said.output.shape == (1,) and said.probs is None
     with pytest.raises(TrainError, match="has no classes"):
         _ = said.top1

@@ -86,6 +86,8 @@ def state_of(place: str | Path) -> Path:
         if found is None:
             raise TrainError(f"{path} holds no {WEIGHTS}/last.state.safetensors to resume from")
         return found
+    if not path.is_file():
+        raise TrainError(f"there is no run {path} to resume; give its folder, as in runs/classify/resnet20")
     beside = path.with_name("last.state.safetensors")
     if path.name == "last.safetensors" and beside.is_file():
         return beside
