@@ -140,6 +140,7 @@ def main() -> None:
         usual = statistics.median(bare)
         cells = [f"{slower(plain, bare):+.1%}", f"{slower(seen, beside):+.1%}", str(trainer.watch.pace.looks)]
         table.add_row(net, f"{1e3 * usual:.1f} ms", f"{1 / usual:.1f}", *cells)
+        console.print(f"{net}: {', '.join(cells)}", markup=False)
     console.print(table)
 
 

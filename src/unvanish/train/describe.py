@@ -1,4 +1,4 @@
-"""A model in lines: what it is, its layers and their parameters, and what theory says of its gradient."""
+"""A model in lines: what it is, its layers and their parameters."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Model:
         return self
 
     def info(self) -> str:
-        """Name, task, layers, parameters, and what the forecast says, in lines."""
+        """Name, task, layers and their parameters, in lines."""
         from unvanish.train.describe import described
 
         return described(self)
