@@ -12,6 +12,8 @@ import pytest
 
 SMALL = """
 task: classify
+classes: 10
+channels: 3
 layers:
   - {name: stem, module: Conv, out: 8, kernel: 3, stride: 2}
   - {name: head, module: ClassifyHead}
