@@ -26,6 +26,7 @@ FLOORS |= dict.fromkeys(
     ("__version__", "Diagnosis", "Finding", "Remedy", "Site", "Trace"), 0
 )  # the public names
 FLOORS |= dict.fromkeys(("", "check", "assert_healthy", "watch"), 4)
+FLOORS |= dict.fromkeys(("Model",), 5)
 LAB = {"models", "tasks"}  # the wing that knows nothing of the clinic: floor 0 and itself
 MEETING = {"train", "cli"}  # where the lab and the clinic meet
 
@@ -135,6 +136,8 @@ def own(unit: str, target: str) -> str:
         return "" if unit in LAB | MEETING else f"{unit} imports {target}: the clinic does not know the lab"
     if target not in FLOORS:
         return f"unvanish.{target} stands on no floor of this test"
+    if unit in LAB and target == "theory":  # pure mathematics: gains and critical points
+        return ""
     floor, from_floor = FLOORS[target], 0 if unit in LAB else FLOORS.get(unit, 0)
     if floor <= from_floor or (unit, target) in REGISTRY:
         return ""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from unvanish.doctor import assert_healthy, check
     from unvanish.prediction import forecast
     from unvanish.store import open_run
+    from unvanish.train.model import Model
     from unvanish.treatment import cure
     from unvanish.types import Cured, Diagnosis, Finding, Proof, Remedy, Site, Trace
     from unvanish.watcher import watch
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cured", "Diagnosis", "Finding", "Prescription", "Proof", "Remedy", "Site", "Trace", "__version__",
-    "apply", "assert_healthy", "check", "cure", "forecast", "open_run", "watch",
+    "Cured", "Diagnosis", "Finding", "Model", "Prescription", "Proof", "Remedy", "Site", "Trace",
+    "__version__", "apply", "assert_healthy", "check", "cure", "forecast", "open_run", "watch",
 ]  # fmt: skip
 
 _HOMES = {
@@ -31,6 +32,7 @@ _HOMES = {
     "check": "unvanish.doctor",
     "cure": "unvanish.treatment",
     "forecast": "unvanish.prediction",
+    "Model": "unvanish.train.model",
     "Prescription": "unvanish.cures",
     "open_run": "unvanish.store",
     "watch": "unvanish.watcher",

@@ -31,7 +31,6 @@ def test_a_function_may_bring_its_batch_and_loss(call, model):
         ("net.py:Net.made.x", ["net.py has no 'made'"]),
         ("net.py:zzzz", ["net.py has no 'zzzz'", "it defines Net"]),
         ("net.made", ["none of file.py:callable", "timm:NAME or hf:NAME", "did you mean 'net:made'"]),
-        ("net.yaml", ["models from YAML are not available in this version"]),
         ("net.py:Wide", ["Wide needs arguments (width, depth)", "name a function without arguments"]),
         ("net.py:three", ["gave 'int'", "torch.nn.Module"]),
         ("net.py:batch", ["gave 'Tensor'", "torch.nn.Module"]),

@@ -21,12 +21,14 @@ from unvanish.cli.forecast import forecast
 from unvanish.cli.pages import cures, explain, rules
 from unvanish.cli.phase import phase
 from unvanish.cli.show import compare, show
+from unvanish.cli.train import LAB, SETTINGS
+from unvanish.cli.zoo import zoo
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="unvanish",
-    help="Finds where a deep network loses its gradient, names the cause, and proves a cure.",
+    help="Finds where a deep network loses its gradient, names the cause, proves a cure; trains networks.",
     epilog="Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 the call was wrong.",
     no_args_is_help=True,
     add_completion=False,
@@ -34,8 +36,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (check, cure, forecast, phase, explain, rules, cures, demo, show, compare):
+for command in (check, cure, forecast, phase, explain, rules, cures, demo, show, compare, zoo):
     app.command()(command)
+for command in LAB:
+    app.command(context_settings=SETTINGS)(command)
 
 
 def _version(wanted: bool) -> None:

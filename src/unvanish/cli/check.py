@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ def check(
 
     \b
     unvanish check net.py:build --data data.py:loader --loss cross_entropy
+    unvanish check resnet20.yaml --data digits.yaml
     unvanish check package.models:Net --input 3,224,224 --html report.html
     unvanish check hf:gpt2,n_layer=4 --fail-on error
     unvanish check net.py:build --snapshot runs/mine/snapshots/step-812-NUM001.pt
@@ -48,7 +49,7 @@ def check(
     settings = settings_of(select, ignore, fail_on)
     refuse_paths(html, json)
     with stdout_kept(for_json=json == "-"):
-        subject = subject_of(model, seed)
+        subject = subject_of(model, seed, data, inputs or [], batch_size)
         if snapshot is not None:
             from unvanish.cli.snapshot import restored
 
@@ -100,14 +101,16 @@ def stdout_kept(for_json: bool) -> Iterator[None]:
         yield
 
 
-def subject_of(text: str, seed: int) -> Subject:
-    """What MODEL names."""
+def subject_of(
+    text: str, seed: int, data: str | None = None, inputs: Sequence[str] = (), size: int = 8
+) -> Subject:
+    """What MODEL names; a YAML's network is built for the data or the input of the call."""
     import torch
 
-    from unvanish.cli import model
+    from unvanish.cli import lab, model
 
     torch.manual_seed(seed)
-    return model.load(text)
+    return lab.subject(text, data, inputs, size, seed) if text.endswith(lab.YAML) else model.load(text)
 
 
 def batch_of(
@@ -115,12 +118,15 @@ def batch_of(
 ) -> Batch:
     """The batch of the call, else the one that came with the model, else the model's own random one."""
     from unvanish.cli import data as source
+    from unvanish.cli import lab
     from unvanish.cli.model import Batch
 
     if data is not None and inputs:
         raise CallError("--data and --input are both given; give one of them")
     if dtypes and not inputs:
         raise CallError("--dtype says what --input makes; give --input too")
+    if data is not None and data.endswith(lab.YAML):
+        return Batch(subject.batch) if subject.name.endswith(lab.YAML) else lab.batch(data, size, seed)
     if data is not None:
         return Batch(source.load(data))
     if inputs or (subject.batch is None and subject.random_batch is not None):

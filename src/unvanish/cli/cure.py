@@ -40,7 +40,7 @@ def cure(
     _refuse_paths(out, html)
     if allow not in (None, "exact", "retrain"):
         raise CallError(f"--allow {allow!r} is no kind of remedy; use exact or retrain")
-    subject = subject_of(model, seed)
+    subject = subject_of(model, seed, data, inputs or [], batch_size)
     batch = batch_of(subject, data, inputs or [], dtype or [], batch_size, seed)
     function, assumed = loss_of(subject, batch, loss, seed)
     chosen = {} if allow is None else {"allow": allow}

@@ -38,7 +38,7 @@ def forecast(
     settings = settings_of(select, ignore, fail_on)
     refuse_paths(html, json)
     with stdout_kept(for_json=json == "-"):
-        subject = subject_of(model, seed)
+        subject = subject_of(model, seed, data, inputs or [], batch_size)
         batch = batch_of(subject, data, inputs or [], dtype or [], batch_size, seed)
         said = _said(subject, batch.value, settings, power)
     write(said, html, json)

@@ -1,5 +1,7 @@
 """MODEL on the command line: a reference to the user's code, or a name that timm or Transformers knows.
 
+(A YAML's network comes from `lab.py`.)
+
 Notable:
 - A reference may name a module, a class, or a function that returns a module, (model, batch),
   (model, batch, loss) or a `types.Case`; what it brings along is used unless the call says otherwise.
@@ -16,7 +18,7 @@ from unvanish.cli import reference
 from unvanish.cli.errors import CallError
 from unvanish.types import Case
 
-FORMS = "file.py:callable, package.module:callable, timm:NAME or hf:NAME"
+FORMS = "file.py:callable, package.module:callable, NAME.yaml, timm:NAME or hf:NAME"
 RETURNS = "a torch.nn.Module, (model, batch) or (model, batch, loss)"
 
 
@@ -70,8 +72,6 @@ def subject(text: str, value: Any) -> Subject:
 
 def _hint(text: str) -> str:
     place, dot, name = text.rpartition(".")
-    if name in ("yaml", "yml"):
-        return "; models from YAML are not available in this version"
     return f"; did you mean '{place}:{name}'?" if dot and place and name.isidentifier() else ""
 
 

@@ -9,12 +9,16 @@ import typer
 
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="file.py:callable, package.module:callable, timm:NAME or hf:NAME."),
+    typer.Argument(
+        metavar="MODEL", help="file.py:callable, package.module:callable, NAME.yaml, timm:NAME or hf:NAME."
+    ),
 ]
 Data = Annotated[
     str | None,
     typer.Option(
-        "--data", metavar="FILE.py:callable|FILE.pt", help="The batch, or several: the first is taken."
+        "--data",
+        metavar="FILE.py:callable|FILE.pt|DATA.yaml",
+        help="The batch, or several: the first is taken.",
     ),
 ]
 Input = Annotated[

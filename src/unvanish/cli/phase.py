@@ -98,7 +98,7 @@ def _point(model: str, data: Any, inputs: list[str], dtype: list[str], seed: int
     from unvanish.probes import CheckError, ModelCrash
     from unvanish.probes.outline import outline
 
-    subject = subject_of(model, seed)
+    subject = subject_of(model, seed, data, inputs, 2)
     batch = batch_of(subject, data, inputs, dtype, 2, seed)
     try:
         steps = outline(subject.model, batch.value).program.steps

@@ -1,0 +1,171 @@
+"""`unvanish train`, `val`, `predict`, `export`: networks from YAML, as YOLO users type it.
+
+Notable: the arguments are those of `unvanish.train.arguments`, checked there; `--help` prints that list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import typer
+
+from unvanish.cli.errors import CallError, stoppable
+from unvanish.cli.pairs import pairs
+
+Words = Annotated[
+    list[str] | None, typer.Argument(metavar="NAME=VALUE ...", help="As in epochs=3; or --epochs 3.")
+]
+SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@stoppable
+def train(words: Words = None) -> None:
+    """Train a network from YAML, watched: unvanish train model=resnet20.yaml data=digits.yaml epochs=3."""
+    given = told(words, "train", TRAIN, ("data",))
+    if given is None:
+        return
+    with errors():
+        name = given.pop("model", None) or _resumed(given)
+        changes = {key: given.pop(key) for key in CHANGES if key in given}
+        model = _model(name, **changes)
+        model.train(given.pop("data", None), **given)
+
+
+@stoppable
+def val(words: Words = None) -> None:
+    """Loss and metrics of saved weights: unvanish val model=best.safetensors."""
+    given = told(words, "val", VAL, ("model",))
+    if given is None:
+        return
+    with errors():
+        print(_model(given.pop("model")).val(given.pop("data", None), **given))
+
+
+@stoppable
+def predict(words: Words = None) -> None:
+    """What saved weights say of files or texts: unvanish predict model=best.safetensors source=a.png."""
+    given = told(words, "predict", PREDICT, ("model", "source"))
+    if given is None:
+        return
+    with errors():
+        source = given.pop("source")
+        for found in _model(given.pop("model")).predict(source, stream=True, **given):
+            print(found, flush=True)
+
+
+@stoppable
+def export(words: Words = None) -> None:
+    """Write saved weights for use elsewhere: unvanish export model=best.safetensors format=onnx."""
+    given = told(words, "export", EXPORT, ("model",))
+    if given is None:
+        return
+    with errors():
+        model = _model(given.pop("model"))
+        print(f"wrote {model.export(given.pop('format', 'onnx'), given.pop('path', None), **given)}")
+
+
+CHANGES = ("activation", "init", "norm", "depth", "width")  # of the network's YAML, for this run
+LAB: tuple[Callable[..., None], ...] = (train, val, predict, export)
+
+TRAIN = """unvanish train NAME=VALUE ...    (or --name value)
+
+    unvanish train model=resnet20.yaml data=digits.yaml epochs=3
+    unvanish train model=mine.yaml data=mine_data.yaml epochs=50 lr0=0.1 optimizer=sgd cos_lr=true
+    unvanish train model=relu-cnn.yaml data=cifar10.yaml activation=gelu init=xavier norm=batch
+    unvanish train resume=runs/classify/resnet20
+    torchrun --nproc-per-node 2 -m unvanish train model=resnet110.yaml data=cifar10.yaml epochs=200"""
+VAL = """unvanish val NAME=VALUE ...
+
+    unvanish val model=runs/classify/resnet20/weights/best.safetensors    (data: that of its training)"""
+PREDICT = """unvanish predict NAME=VALUE ...
+
+    unvanish predict model=runs/classify/resnet20/weights/best.safetensors source=pictures/
+    unvanish predict model=translate/weights/best.safetensors source="Ein Hund rennt." """
+EXPORT = """unvanish export NAME=VALUE ...
+
+    unvanish export model=runs/classify/resnet20/weights/best.safetensors format=onnx [path=net.onnx]
+    formats: onnx, torchscript, safetensors"""
+
+
+def told(words: list[str] | None, command: str, page: str, needed: tuple[str, ...]) -> dict[str, Any] | None:
+    """The arguments of a call; None where help was asked for, and printed."""
+    if not words or {"-h", "--help"} & set(words):
+        print(page.rstrip() + (listed() if command in ("train", "val") else ""))
+        return None
+    given = named(pairs(words), needed)
+    missing = [name for name in needed if given.get(name) is None]
+    if missing and not given.get("resume"):
+        raise CallError(f"{missing[0]}= is missing; unvanish {command} --help shows how")
+    return given
+
+
+def named(given: dict[str, Any], more: tuple[str, ...]) -> dict[str, Any]:
+    """The arguments under their right names; CallError suggests the nearest for a wrong one."""
+    from unvanish.train.arguments import known
+    from unvanish.train.errors import TrainError
+
+    own = {"format", "path", *CHANGES, *more}
+    try:
+        return {key if key in own else known(key): value for key, value in given.items()}
+    except TrainError as error:
+        raise CallError(str(error)) from error
+
+
+def listed() -> str:
+    """Every argument with its default and its meaning, as lines."""
+    import dataclasses
+
+    from unvanish.train.arguments import Arguments
+
+    lines = ["", "", "arguments (default):"]
+    defaults = Arguments()
+    for field in dataclasses.fields(Arguments):
+        words: tuple[str, ...] = field.metadata.get("words", ())
+        held = getattr(defaults, field.name)
+        shown = f"{field.name}={str(held).lower() if isinstance(held, bool) or held is None else held}"
+        choices = f": {', '.join(words)}" if words else ""
+        lines.append(f"  {shown:<26} {field.metadata['help']}{choices}")
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def errors() -> Iterator[None]:
+    """What is wrong with a call, a YAML, data or a run, as one line."""
+    from unvanish.train import errors as wrong
+
+    try:
+        wrong.require()
+    except wrong.TrainError as error:
+        raise CallError(str(error)) from error
+    from unvanish.cli.lab import yaml_errors
+    from unvanish.train.interrupt import Interrupted
+
+    try:
+        with yaml_errors():
+            yield
+    except Interrupted as error:
+        raise CallError(str(error), code=130) from error
+    except wrong.Diverged as error:
+        raise CallError(str(error), code=1) from error
+    except wrong.TrainError as error:
+        raise CallError(str(error)) from error
+
+
+def _model(name: Any, **changes: Any) -> Any:
+    from unvanish.train.model import Model
+
+    return Model(str(name), **changes)
+
+
+def _resumed(given: dict[str, Any]) -> str:
+    """The model of a run that is to go on: its own checkpoint, which says what it is of."""
+    from unvanish.train import folder
+    from unvanish.train.errors import TrainError
+
+    if not given.get("resume"):
+        raise TrainError("model= is missing; `unvanish zoo` lists the names, and a YAML of your own will do")
+    place = given["resume"]
+    path = folder.latest(given.get("project")) if place is True else folder.state_of(str(place))
+    return str(path.with_name("last.safetensors"))

@@ -1,0 +1,30 @@
+"""Where paths meet: side by side, or summed.
+
+References: He et al. 2016 (sums); Huang et al. 2017 and Ronneberger et al. 2015 (side by side).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Concat(nn.Module):
+    """Inputs side by side along `dimension`: (B, C1, H, W), (B, C2, H, W) to (B, C1 + C2, H, W)."""
+
+    def __init__(self, dimension: int = 1) -> None:
+        super().__init__()
+        self.dimension = dimension
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return torch.cat(inputs, self.dimension)
+
+
+class Add(nn.Module):
+    """The sum of inputs of equal shape."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        total = inputs[0]
+        for x in inputs[1:]:
+            total = total + x
+        return total

@@ -1,0 +1,82 @@
+"""Tasks: what a network is asked for, the loss that asks it, and how well it answers.
+
+One task a file, found by being there. A file says `FITNESS` (the metric that decides which weights are best),
+`HIGHER` (whether more of it is better), `loss(smoothing)` and `metrics(facts, decode)`; its docstring is its
+page.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from unvanish.registry import suggest
+from unvanish.tasks._tokens import BEGIN, END, PAD, UNKNOWN
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unvanish.tasks._metrics import Metrics
+
+__all__ = ["BEGIN", "END", "PAD", "UNKNOWN", "Task", "task", "tasks"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: its name, its page, its loss, its metrics, and which of them decides."""
+
+    name: str
+    module: ModuleType
+
+    @property
+    def fitness(self) -> str:
+        """The metric by which weights are called best."""
+        return str(self.module.FITNESS)
+
+    @property
+    def higher(self) -> bool:
+        """Whether more of the fitness is better."""
+        return bool(self.module.HIGHER)
+
+    @property
+    def page(self) -> str:
+        """The task's documentation, its file's docstring."""
+        return inspect.cleandoc(self.module.__doc__ or "")
+
+    def loss(self, smoothing: float = 0.0) -> Callable[[Any, Any], Tensor]:
+        """The task's loss, for calls with output and y; `smoothing` in [0, 1) is that of the labels."""
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"label smoothing must lie in [0, 1), it is {smoothing}; 0.1 is usual")
+        made: Callable[[Any, Any], Tensor] = self.module.loss(smoothing)
+        return made
+
+    def metrics(
+        self, facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None
+    ) -> Metrics:
+        """Fresh metrics for data with these facts; `decode` makes text of ids for metrics that read it."""
+        made: Metrics = self.module.metrics(facts, decode)
+        return made
+
+
+@cache
+def tasks() -> Mapping[str, Task]:
+    """Every task by name."""
+    found = {}
+    for info in pkgutil.iter_modules(__path__):
+        if not info.name.startswith("_") and not info.ispkg:
+            found[info.name] = Task(info.name, importlib.import_module(f"{__name__}.{info.name}"))
+    return dict(sorted(found.items()))
+
+
+def task(name: str) -> Task:
+    """A task by its name; KeyError suggests the nearest one."""
+    table = tasks()
+    if name not in table:
+        raise KeyError(f"no task {name!r}{suggest(name, table)}; there are {', '.join(table)}")
+    return table[name]

@@ -1,0 +1,79 @@
+"""Parts for detection and segmentation: letterboxed images with the labels on them.
+
+A batch is x, uint8 (B, 3, S, S), and y, float (M, 6): for each object of the batch the number of its image in
+it, its class, and its box x, y, w, h in shares of the square. `labels_at` gives the polygons, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unvanish.tasks.data.labels import Labels
+from unvanish.tasks.data.letterbox import Letterbox, letterboxed
+from unvanish.tasks.data.part import Batch, Draw, Indices, Part
+from unvanish.tasks.data.pictures import attempt
+
+
+@dataclass(frozen=True)
+class Record:
+    """One labelled image: its file, its (height, width), and what is on it."""
+
+    path: Path
+    shape: tuple[int, int]
+    labels: Labels
+
+
+class Boxed(Part):
+    """Images with labels, in memory (`images`) or decoded when a batch asks for them."""
+
+    def __init__(self, records: Sequence[Record], size: int, images: Tensor | None = None) -> None:
+        self.records, self.size, self.images = list(records), size, images
+        self.in_memory = images is not None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def labels_at(self, index: int) -> Labels:
+        """The labels of an image in shares of its square."""
+        record = self.records[index]
+        box, labels = Letterbox(record.shape, self.size), record.labels
+        return replace(
+            labels,
+            boxes=box.boxes(labels.boxes),
+            polygons=tuple(box.points(polygon) for polygon in labels.polygons),
+        )
+
+    def image(self, index: int) -> Tensor:
+        """An image as uint8 (3, S, S); grey where its file has broken since it was checked."""
+        if self.images is not None:
+            return self.images[index]
+        read = attempt(self.read, self.records[index].path)
+        return torch.full((3, self.size, self.size), 114, dtype=torch.uint8) if read is None else read
+
+    def read(self, path: Path) -> Tensor:
+        """An image file, letterboxed."""
+        return letterboxed(path, self.size)
+
+    def batch(self, indices: Indices, draw: Draw) -> Batch:
+        rows = [targets(number, self.labels_at(int(i))) for number, i in enumerate(indices)]
+        if self.images is not None:
+            return self.images.index_select(0, torch.from_numpy(indices)), torch.cat(rows)
+        return torch.stack([self.image(int(i)) for i in indices]), torch.cat(rows)
+
+
+def targets(number: int, labels: Labels) -> Tensor:
+    """Rows (N, 6) of an image's labels: number, class, x, y, w, h."""
+    count = len(labels.classes)
+    columns = [np.full(count, number, np.float32), labels.classes.astype(np.float32)]
+    return torch.from_numpy(np.concatenate([np.stack(columns, 1), labels.boxes], 1))
+
+
+def shares(batch: Batch, generator: torch.Generator) -> Batch:
+    """The images of a batch as floats from 0 to 1."""
+    return batch[0].float().mul_(1 / 255), batch[1]

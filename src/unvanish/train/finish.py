@@ -1,0 +1,88 @@
+"""The end of a run: the best weights back into the model, pictures, the report, the results.
+
+Notable: pictures and pages are extras; where their library is missing or fails, the run has still succeeded.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from unvanish.reports.json import plain
+from unvanish.train import pictures, saving
+from unvanish.train.checkpoint import fill, load, whole
+from unvanish.train.results import Results
+from unvanish.train.verdict import verdict
+
+if TYPE_CHECKING:
+    from unvanish.train.loop import Trainer
+    from unvanish.train.model import Model
+
+
+def finished(model: Model, trainer: Trainer) -> Results:
+    """The results of a run that ended, written into its folder."""
+    use = saving.usable(trainer)
+    results = outcome(trainer)
+    if trainer.accelerator.is_main_process:
+        whole(trainer.save_dir / "results.json", json.dumps(plain(results.summary()), indent=1) + "\n")
+        if trainer.arguments.plots:
+            drawn(trainer, results)
+    trainer.accelerator.wait_for_everyone()
+    model.network, model.results = trainer.plain.eval(), results
+    model.about = {**trainer.about}
+    if not trainer.sharded:
+        tensors = load(results.best).tensors if results.best is not None else use
+        fill(trainer.plain.to("cpu"), tensors, results.best or "the last weights")
+    trainer.show.say(str(results))
+    return results
+
+
+def outcome(trainer: Trainer) -> Results:
+    """What the run came to; the metrics are those of the best epoch."""
+    record, task = trainer.record, trainer.task
+    best = record.rows[record.best_epoch - 1] if record.best_epoch else (record.rows or [{}])[-1]
+    metrics = {k.removeprefix("metrics/"): v for k, v in best.items() if k.startswith("metrics/")}
+    done = trainer.validation
+    samples = max(1.0, trainer.samples)
+    speed = {"training": 1e3 * trainer.training_seconds / samples}
+    if done is not None:
+        speed["validation"] = done.milliseconds
+    return Results(
+        task.name,
+        metrics,
+        record.best,
+        trainer.save_dir,
+        speed,
+        tuple(trainer.watch.findings) if trainer.watch is not None else (),
+        verdict(trainer),
+        record.epoch,
+        record.step,
+        record.skipped,
+        record.best_epoch,
+        record.elapsed,
+        best.get("val/loss", best.get("train/loss", float("nan"))),
+        tuple(record.rows),
+        done.tables if done is not None else {},
+        tuple(trainer.about["names"]),
+    )
+
+
+def drawn(trainer: Trainer, results: Results) -> None:
+    """results.png and the watch's page, as far as their library is there."""
+    folder, say = trainer.save_dir, trainer.show.say
+    try:
+        made = pictures.draw(results.rows, folder.name, folder / "results.png", results.tables, results.names)
+        if made is None:
+            say(pictures.MISSING)
+        elif trainer.watch is not None:
+            page(folder)
+    except Exception as error:
+        say(f"the pictures could not be drawn: {error}")
+
+
+def page(folder: Any) -> None:
+    """The report of the watch beside its store."""
+    from unvanish.reports import run_html
+    from unvanish.store import open_run
+
+    run_html.save(open_run(folder), folder / "report.html")

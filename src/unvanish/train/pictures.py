@@ -1,0 +1,130 @@
+"""results.png: the losses, the metrics, the gradient and the rate by epoch, as one picture.
+
+Notable: drawn by Altair and vl-convert, as the pages are; where they are not installed there is no picture,
+and the run says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+WIDTH, HEIGHT, COLUMNS = 300, 180, 3
+MISSING = "no pictures: they need Altair and vl-convert-python, pip install 'unvanish[report]'"
+MOST = 12  # of the classes whose names fit beside a confusion matrix in full size
+SHADES = ["#3b7dd8", "#e09f3e", "#4c9f70", "#9b6bb3", "#d1495b"]
+
+
+def draw(
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    path: Path,
+    tables: Mapping[str, Any],
+    names: Sequence[str],
+) -> Path | None:
+    """Write the picture of a run's rows; None where the chart library is missing or there is no row."""
+    try:
+        import vl_convert
+    except ImportError:
+        return None
+    if not rows:
+        return None
+    made = vl_convert.vegalite_to_png(specification(rows, title, tables, names), scale=2)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(made)
+    return partial.replace(path)
+
+
+def specification(
+    rows: Sequence[Mapping[str, Any]], title: str, tables: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
+    """The picture as Vega-Lite, its data inside."""
+    import altair as alt
+
+    panels = [_panel(rows, keys, head) for head, keys in groups(rows)]
+    if "confusion" in tables:
+        panels.append(_confusion(tables["confusion"], names))
+    chart = alt.concat(*panels, columns=COLUMNS).resolve_scale(color="independent")
+    shown = chart.properties(title=title, background="white").configure_view(stroke=None)
+    found: dict[str, Any] = shown.configure(font="sans-serif").to_dict()
+    return found
+
+
+def groups(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """The panels: a title and the columns of results.csv that share it."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    losses = [k for k in columns if k.endswith("/loss")]
+    metrics = [k for k in columns if k.startswith("metrics/")]
+    shares = [k for k in metrics if all(0 <= row.get(k, 0) <= 1 for row in rows)]
+    rest = [k for k in metrics if k not in shares]
+    made = [("loss", losses), *([("metrics", shares)] if shares else [])]
+    made += [(k.removeprefix("metrics/"), [k]) for k in rest]
+    return [*made, ("gradient norm", ["gradient"]), ("learning rate", ["lr"])]
+
+
+def _panel(rows: Sequence[Mapping[str, Any]], keys: list[str], title: str) -> Any:
+    import altair as alt
+
+    values = [
+        {"epoch": row["epoch"], "of": key.removeprefix("metrics/"), "value": row[key]}
+        for row in rows
+        for key in keys
+        if isinstance(row.get(key), (int, float)) and math.isfinite(row[key])
+    ]
+    positive = [v["value"] for v in values if v["value"] > 0]
+    wide = title in ("gradient norm", "perplexity") and positive and max(positive) > 30 * min(positive)
+    scale = alt.Scale(type="log") if wide else alt.Scale(zero=False)
+    legend = None if len(keys) == 1 else alt.Legend(title=None, orient="bottom", columns=3)
+    names = [key.removeprefix("metrics/") for key in keys]
+    colours = alt.Scale(domain=names, range=SHADES[: len(names)])
+    return (
+        alt.Chart(alt.Data(values=values), title=title)
+        .mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=22, filled=True))
+        .encode(
+            x=alt.X("epoch:Q", axis=_whole(rows), scale=alt.Scale(zero=False, nice=False)),
+            y=alt.Y("value:Q", title=None, scale=scale),
+            color=alt.Color("of:N", legend=legend, scale=colours),
+        )
+        .properties(width=WIDTH, height=HEIGHT)
+    )
+
+
+def _whole(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """An axis with a tick at whole epochs only, ten at most."""
+    import altair as alt
+
+    epochs = [int(row["epoch"]) for row in rows]
+    return alt.Axis(values=epochs[:: -(-len(epochs) // 10)], format="d")
+
+
+def _confusion(table: Any, names: Sequence[str]) -> Any:
+    """Shares of each true class, by what it was taken for; rows are the truth."""
+    import altair as alt
+
+    counts = [[float(v) for v in row] for row in table]
+    label = [str(names[i]) if i < len(names) else str(i) for i in range(len(counts))]
+    values = [
+        {"truth": label[i], "said": label[j], "share": count / max(1.0, sum(row)), "count": count}
+        for i, row in enumerate(counts)
+        for j, count in enumerate(row)
+    ]
+    axis = alt.Axis(labels=len(counts) <= 4 * MOST, labelLimit=90, ticks=False)
+    heat = (
+        alt.Chart(alt.Data(values=values), title="confusion: share of each true class")
+        .mark_rect()
+        .encode(
+            x=alt.X("said:N", sort=label, title="said", axis=axis),
+            y=alt.Y("truth:N", sort=label, title="truth", axis=axis),
+            color=alt.Color("share:Q", title=None, scale=alt.Scale(scheme="cividis", domain=[0, 1])),
+        )
+        .properties(width=WIDTH, height=HEIGHT)
+    )
+    if len(counts) > MOST:
+        return heat
+    text = heat.mark_text(fontSize=9).encode(
+        text=alt.Text("count:Q", format="d"),
+        color=alt.condition("datum.share > .5", alt.value("black"), alt.value("white")),
+    )
+    return heat + text

@@ -1,0 +1,113 @@
+"""What a training says while it goes on: a line an epoch, and below them rate, time left, loss, health.
+
+Notable:
+- It draws on Rich's own console, so that what the watch finds is printed above it.
+- It redraws twice a second at most, without a thread; where there is no terminal, only the lines appear.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich import get_console
+from rich.live import Live
+from rich.text import Text
+
+EVERY = 0.5  # seconds
+COLUMNS = (("epoch", 9), ("step", 8), ("train/loss", 11), ("val/loss", 11), ("fitness", 12), ("gradient", 10))
+
+
+class Progress:
+    """The lines of a run; a context manager. `shown` False: nothing is said."""
+
+    def __init__(self, shown: bool, fitness: str) -> None:
+        self.shown, self.fitness = shown, fitness
+        self.console = get_console()
+        self.live: Live | None = None
+        self.last = self.started = time.perf_counter()
+        self.samples = self.done = self.batches = self.batches_before = 0
+        self.number = self.epochs = 0
+        self.rate = 0.0
+        self.headed = False
+
+    def __enter__(self) -> Progress:
+        if self.shown and self.console.is_terminal:
+            self.live = Live(Text(""), console=self.console, auto_refresh=False, transient=True)
+            self.live.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def say(self, text: str) -> None:
+        """A sentence above the progress."""
+        if self.shown:
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def epoch(self, number: int, epochs: int, batches: int, done: int = 0) -> None:
+        """An epoch begins."""
+        self.number, self.epochs, self.batches = number, epochs, batches
+        self.done = self.batches_before = done
+        self.samples, self.started = 0, time.perf_counter()
+
+    def step(self, loss: float, batches: int, samples: int, health: Callable[[], str]) -> None:
+        """A step was made."""
+        self.done += batches
+        self.samples += samples
+        if self.live is None:
+            return
+        now = time.perf_counter()
+        if now - self.last >= EVERY:
+            self.last = now
+            self.live.update(Text(self._line(loss, now - self.started, health())), refresh=True)
+
+    def _line(self, loss: float, seconds: float, health: str) -> str:
+        each = seconds / max(1, self.done - self.batches_before)
+        left = each * (self.batches - self.done + self.batches * (self.epochs - self.number - 1))
+        share = self.done / max(1, self.batches)
+        bar = "━" * round(20 * share) + " " * (20 - round(20 * share))
+        words = [
+            f"{self.number + 1}/{self.epochs} {bar} {self.done}/{self.batches}",
+            f"{self.samples / max(seconds, 1e-9):.3g} samples/s",
+            f"{clock(left)} left",
+            f"loss {loss:.4g}",
+        ]
+        return "  ".join([*words, *([f"gradient {health}"] if health else [])])
+
+    def trained(self) -> None:
+        """The steps of the epoch are made; what follows is validation."""
+        self.rate = self.samples / max(time.perf_counter() - self.started, 1e-9)
+
+    def row(self, row: Mapping[str, Any], health: str) -> None:
+        """An epoch's line."""
+        if not self.shown:
+            return
+        if not self.headed:
+            names = [self.fitness if key == "fitness" else key for key, _ in COLUMNS]
+            head = "".join(f"{n:>{w}}" for n, (_, w) in zip(names, COLUMNS, strict=True))
+            self.say(f"{head}   samples/s")
+            self.headed = True
+        self.say(self._cells(row) + f"{self.rate:>12.4g}" + (f"   {health}" if health else ""))
+
+    def _cells(self, row: Mapping[str, Any]) -> str:
+        named = {
+            **row,
+            "epoch": f"{row['epoch']}/{self.epochs}",
+            "fitness": row.get(f"metrics/{self.fitness}", ""),
+        }
+        cells = []
+        for key, width in COLUMNS:
+            value = named.get(key, "")
+            cells.append(f"{value:.4g}" if isinstance(value, float) else str(value))
+            cells[-1] = f"{cells[-1]:>{width}}"
+        return "".join(cells)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 2:05 or 1:02:05."""
+    whole = max(0, round(seconds))
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,76 @@
+"""Where a run is and what it has reached: plain values, saved with every checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Sums:
+    """What the steps of an epoch add up to, until its row is written."""
+
+    loss: float = 0.0  # times samples
+    samples: float = 0.0
+    norm: float = 0.0  # ln of the gradients' norms
+    steps: float = 0.0
+
+    def add(self, loss: float, norm: float, samples: int) -> None:
+        """Take in a step with a finite gradient."""
+        self.loss += loss * samples
+        self.samples += samples
+        self.norm += math.log(norm) if norm > 0 else 0.0
+        self.steps += 1
+
+    @property
+    def mean_loss(self) -> float:
+        """Of the samples; NaN where no step was finite."""
+        return self.loss / self.samples if self.samples else math.nan
+
+    @property
+    def mean_norm(self) -> float:
+        """The geometric mean of the gradients' norms."""
+        return math.exp(self.norm / self.steps) if self.steps else math.nan
+
+
+@dataclass
+class Record:
+    """The position (`epoch` and `batch` done, `step` made), a row an epoch, the best so far."""
+
+    epochs: int
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    skipped: int = 0  # steps without a finite gradient
+    streak: int = 0  # of them, the last in a row
+    best: float = math.nan
+    best_epoch: int = 0
+    elapsed: float = 0.0  # seconds
+    metrics: dict[str, float] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    sums: Sums = field(default_factory=Sums)
+
+    def judge(self, fitness: float, higher: bool) -> bool:
+        """Whether the epoch just ended was the best so far; noted. Without a fitness the last one is."""
+        if fitness != fitness:
+            return True
+        better = self.best != self.best or (fitness > self.best if higher else fitness < self.best)
+        if better:
+            self.best, self.best_epoch = fitness, self.epoch
+        return better
+
+    def waited(self) -> int:
+        """Epochs since the best one; 0 where there is none yet."""
+        return self.epoch - self.best_epoch if self.best_epoch else 0
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Record:
+        """The inverse of `plain`."""
+        return cls(**{**plain, "sums": Sums(**plain["sums"])})

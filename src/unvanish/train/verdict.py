@@ -1,0 +1,62 @@
+"""What a run came to, in sentences: the gradient, the steps, what to expect of so few.
+
+Notable: a run that was too short to learn is told so, instead of leaving its user to guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from unvanish.types import Diagnosis, Finding
+
+if TYPE_CHECKING:
+    from unvanish.train.loop import Trainer
+
+FEW = 100  # optimizer steps below which little is to be expected
+
+
+def verdict(trainer: Trainer) -> str:
+    """The sentences at the end of a run."""
+    record = trainer.record
+    parts = [gradient(trainer.watch)] if trainer.watch is not None else []
+    if record.step < FEW:
+        parts.append(f"only {record.step} optimizer steps; expect little")
+    if record.skipped:
+        parts.append(f"{record.skipped} of {record.step} steps had no finite gradient and were left out")
+    cut = trainer.guard.clipped
+    if record.step >= FEW and cut > 0.9 * record.step:
+        parts.append(f"{cut / record.step:.0%} of the steps were clipped")
+    return "; ".join(parts)
+
+
+def gradient(watch: Any) -> str:
+    """The watch's verdict in a clause."""
+    found: Sequence[Finding] = [f for f in watch.findings if f.severity != "note"]
+    looks = f"{watch.pace.looks} look{'s' * (watch.pace.looks != 1)} in {watch.steps} steps"
+    if not found:
+        return f"the gradient was healthy at {looks}"
+    first = found[0]
+    more = f", and {', '.join(f.code for f in found[1:])}" if found[1:] else ""
+    return f"{first.severity}[{first.code}] {first.name}: {first.cause}{more} ({looks})"
+
+
+def outlook(said: Diagnosis) -> str:
+    """What a forecast of the network says, in a line."""
+    found = said.at_least("warning")
+    if not found:
+        return "forecast: the gradient reaches every layer"
+    first = found[0]
+    more = f"; also {', '.join(f.code for f in found[1:])}" if found[1:] else ""
+    return f"forecast: {first.severity}[{first.code}] {first.name}: {first.cause}{more}"
+
+
+def diverged(trainer: Trainer) -> str:
+    """Why a run without finite gradients is ended."""
+    record, watch = trainer.record, trainer.watch
+    found = [f for f in watch.findings if f.severity != "note"] if watch is not None else []
+    said = f"; {found[0].code} {found[0].name}: {found[0].cause}" if found else ""
+    return (
+        f"{record.streak} steps in a row had no finite gradient, the last one step {record.step} in epoch"
+        f" {record.epoch + 1}{said}; try a lower lr0 (it is {trainer.rate:g}), clip=1 or amp=no"
+    )
