@@ -129,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=150)
     parser.add_argument("--only", default="", help="nets whose name has this word")
-    parser.add_argument("--cpu", action="store_true", help="count this process's CPU seconds, on a busy machine")
+    parser.add_argument("--cpu", action="store_true", help="count CPU seconds, on a busy machine")
     arguments = parser.parse_args()
     if arguments.cpu:
         globals()["clock"] = time.process_time
