@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 from unvanish.probes import families
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.measures import activation_stats, weight_stats
+from unvanish.probes.together import Together
 
 Node = torch.autograd.graph.Node
 next_number: Callable[[], int] = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
@@ -80,6 +81,7 @@ class Forward(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.batch = batch
+        self.small = Together(batch)
         self.paths = {id(m): name for name, m in model.named_modules()}
         known = dict(model.named_parameters()) if parameters is None else parameters
         self.named = {id(p): name for name, p in known.items()}
@@ -121,6 +123,7 @@ class Forward(TorchFunctionMode):
             functional.update(before)
             for handle in handles:
                 handle.remove()
+            self.small.settle()
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         path = self.paths.get(id(module))
@@ -258,10 +261,12 @@ class Forward(TorchFunctionMode):
         _read_attention(operation, args, kwargs, result)
 
     def _read_sizes(self, operation: Operation, result: Tensor) -> None:
-        if operation.family != "other" or _small(result):
-            operation.stats.update(
-                activation_stats(result, self.batch, tokens=operation.family in ("norm", "add", "layer"))
-            )
+        family = operation.family
+        if family == "other" and not _small(result):
+            return
+        tokens = result.ndim == 3 and family in ("norm", "add", "layer")
+        if tokens or not self.small.take(result, operation.stats):
+            operation.stats.update(activation_stats(result, self.batch, tokens=tokens))
 
     def owner(self, number: int) -> Turn | Operation:
         """Who was running when a sequence number was given out."""

@@ -70,17 +70,20 @@ def activation_stats(x: Tensor, batch: int | None, tokens: bool = False) -> dict
     whole = some if some is not None and some.size == x.numel() else None
     squares = None if some is None else np.einsum("rf,rf->r", some, some)
     norm = _norm(x) if whole is None or squares is None else math.sqrt(squares.sum())
-    found = {"forward_rms": norm / math.sqrt(x.numel())}
     if not math.isfinite(norm):
-        found["forward_nonfinite"] = float((~torch.isfinite(x)).double().mean())
-        return found
-    found["forward_nonfinite"] = 0.0
+        return size_stats(norm, x.numel(), float((~torch.isfinite(x)).double().mean()))
+    found = size_stats(norm, x.numel())
     found["forward_max"] = _largest(x) if whole is None else max(-float(whole.min()), float(whole.max()))
     if some is not None and squares is not None and norm > 0:
         found.update(likeness(some, squares))
     if tokens and x.ndim == 3 and x.shape[1] > 1 and x.shape[2] >= 4 and norm > 0:
         found["token_cosine"] = token_cosine(x)
     return found
+
+
+def size_stats(norm: float, size: int, bad: float = 0.0) -> dict[str, float]:
+    """`forward_rms` of so many elements, and `forward_nonfinite`, the share `bad` of them."""
+    return {"forward_rms": norm / math.sqrt(size), "forward_nonfinite": bad}
 
 
 def _norm(x: Tensor) -> float:

@@ -44,6 +44,7 @@ def assemble(rows: Sequence[Measured], axes: Iterable[Axis], facts: Mapping[str,
 
 def partial(watched: Forward, call: Call, crash: str) -> Trace:
     """What was measured up to a crash: forward statistics only."""
+    watched.small.settle()
     found = nodes(call, watched)[0]
     return assemble(inputs(call, None) + found, (), {"crash": crash, "batch_size": call.batch_size})
 
