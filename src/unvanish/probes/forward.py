@@ -65,8 +65,8 @@ class Operation:
     @property
     def family(self) -> str:
         """The family rules know it by."""
-        own = self.facts.get("family")
-        return families.family(self.kind) if own is None else str(own)
+        own: str | None = self.facts.get("family")
+        return families.family(self.kind) if own is None else own
 
 
 class Forward(TorchFunctionMode):
@@ -146,7 +146,7 @@ class Forward(TorchFunctionMode):
             return
         with torch._C.DisableTorchFunction():
             ends = [(t.grad_fn, t.output_nr) for t in tensors_in(output)]
-        turn.outputs = tuple((node, number) for node, number in ends if node is not None)
+        turn.outputs = tuple([(node, number) for node, number in ends if node is not None])
         if isinstance(module, nn.RNNBase):
             turn.result = output
             for name, _ in module.named_parameters(recurse=False):
@@ -186,12 +186,12 @@ class Forward(TorchFunctionMode):
         if how or kind in families.COMPARISONS:
             self._cut(how or "comparison", args)
         made = [t for t in tensors_in(result, 1) if t.is_floating_point()]
-        nodes = tuple(t.grad_fn for t in made if t.grad_fn is not None)
+        nodes = tuple([node for t in made if (node := t.grad_fn) is not None])
         if not nodes:
             if made and not torch.is_grad_enabled():
                 self._cut("no_grad", args, used)
             return
-        if not any(node._sequence_nr() >= start for node in nodes):
+        if max([node._sequence_nr() for node in nodes]) < start:
             return
         operation = Operation(kind, self.turn, len(self.operations), start, nodes, used)
         self.operations.append(operation)
@@ -200,13 +200,12 @@ class Forward(TorchFunctionMode):
 
     def _see(self, args: Any, kwargs: Any) -> tuple[str, ...]:
         """The names of the model's parameters among the arguments."""
-        found = []
+        found: list[str] = []
         for value in (*args, *kwargs.values()):
-            for item in value if isinstance(value, (tuple, list)) else (value,):
-                name = self.named.get(id(item))
-                if name is not None:
-                    found.append(name)
-                    self._use(name)
+            items = value if isinstance(value, (tuple, list)) else (value,)
+            found += [name for item in items if (name := self.named.get(id(item))) is not None]
+        for name in found:
+            self._use(name)
         return tuple(found)
 
     def _cut(self, how: str, args: Any, used: tuple[str, ...] = ()) -> None:
