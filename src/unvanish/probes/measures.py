@@ -21,7 +21,7 @@ CHUNK = 1 << 22
 
 def log_norm(x: Tensor) -> float:
     """Ln of the L2 norm, accumulated in float64; -inf for an exact zero, NaN or inf where x is not finite."""
-    return log_of(_norm(x.detach()) if x.is_floating_point() else math.nan)
+    return log_of(_norm(x.detach() if x.requires_grad else x) if x.is_floating_point() else math.nan)
 
 
 def log_of(norm: float) -> float:
@@ -169,11 +169,15 @@ def slope_stats(slope: Tensor, peak: float | None) -> dict[str, float]:
     found = {"slope_sq": mean}
     if peak is not None:
         flat = slope.abs() < 0.05 * peak
-        found["saturated"] = float(flat.double().mean())
-        found["pinned"] = float(_never(flat).double().mean())
+        found["saturated"], found["pinned"] = share(flat), share(_never(flat))
     zero = slope == 0
-    found["dead"] = float(_never(zero).double().mean()) if bool(zero.any()) else 0.0
+    found["dead"] = share(_never(zero)) if bool(zero.any()) else 0.0
     return found
+
+
+def share(x: Tensor) -> float:
+    """The share of elements that are true, or not zero."""
+    return int(torch.count_nonzero(x)) / x.numel()
 
 
 def _never(zero: Tensor) -> Tensor:

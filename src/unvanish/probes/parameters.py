@@ -16,11 +16,13 @@ from unvanish.probes.backward import Flow
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
 from unvanish.probes.measures import norms as norms_of
+from unvanish.probes.measures import share
 from unvanish.types import Site
 
 STRUCTURAL = math.log(1e-4)
 
 
+@torch.no_grad()
 def read(
     model: nn.Module,
     watched: Forward,
@@ -113,14 +115,13 @@ def _stats(p: Tensor, gradient: Tensor | None, log: float, norm: float | None) -
         gradient = gradient.coalesce().values()
     if gradient is not None and gradient.numel():
         found["gradient_log"] = log
-        found["gradient_zero"] = 1 - int(torch.count_nonzero(gradient)) / gradient.numel()
+        found["gradient_zero"] = 1 - share(gradient)
         found["gradient_nonfinite"] = (
             0.0 if log < math.inf else float((~torch.isfinite(gradient)).double().mean())
         )
     return found
 
 
-@torch.no_grad()
 def _twins(weight: Tensor, bias: Tensor | None, gradient: Tensor | None) -> tuple[float, bool]:
     """(share of rows equal to another row, whether their gradients are equal too).
 
@@ -131,7 +132,7 @@ def _twins(weight: Tensor, bias: Tensor | None, gradient: Tensor | None) -> tupl
     if count < 2 or not rows.numel():
         return 0.0, False
     probe = _probe(rows.shape[1]).to(rows)
-    tag = _numbers((rows @ probe).squeeze(1))
+    tag = _numbers(torch.mv(rows, probe[:, 0]))
     if bias is not None and bias.shape == (count,):
         tag = tag + 0.7310585 * _numbers(bias.detach())
     size = float(np.abs(tag).max())

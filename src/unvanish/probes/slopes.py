@@ -14,9 +14,11 @@ from unvanish.probes.forward import Operation
 from unvanish.probes.measures import slope_stats
 
 
-@torch.no_grad()
 def read(operation: Operation) -> dict[str, float]:
-    """`slope_sq`, `saturated` and `dead` of an activation; {} where its node is no function of one tensor."""
+    """`slope_sq`, `saturated` and `dead` of an activation; {} where its node is no function of one tensor.
+
+    Call it without gradients: it runs the node.
+    """
     slope = _slope(operation)
     if slope is None:
         return {}
@@ -32,7 +34,7 @@ def mean(operation: Operation) -> float:
 
 def _slope(operation: Operation) -> Tensor | None:
     node: Any = operation.nodes[0]
-    if sum(below is not None for below, _ in node.next_functions) != 1 and operation.kind != "prelu":
+    if len([b for b, _ in node.next_functions if b is not None]) != 1 and operation.kind != "prelu":
         return None
     ones = _ones(node)
     back: Callable[[Tensor], Any] = node
