@@ -181,10 +181,9 @@ class Examination:
         attention.mark(watched)
         self.chains = chains(graph, self.call, self.watched)
         self._precision(value)
-        with torch.no_grad():
-            for operation in watched.operations:
-                if operation.family == "activation" and operation.nodes[0] in graph.index:
-                    operation.stats.update(slopes.read(operation))
+        slopes.read(
+            o for o in watched.operations if o.family == "activation" and o.nodes[0] in graph.index
+        )
         bodies = recurrence.loops(watched, graph)
         carried = recurrence.carries(bodies)
         leaves = self._leaves()

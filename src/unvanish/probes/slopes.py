@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -13,16 +13,33 @@ from unvanish.probes import families
 from unvanish.probes.forward import Operation
 from unvanish.probes.measures import slope_stats
 
+LARGE = 1 << 18  # elements that are read at once
 
-def read(operation: Operation) -> dict[str, float]:
-    """`slope_sq`, `saturated` and `dead` of an activation; {} where its node is no function of one tensor.
 
-    Call it without gradients: it runs the node.
+@torch.no_grad()
+def read(operations: Iterable[Operation]) -> None:
+    """Write `slope_sq`, `saturated` and `dead` to activations whose node is a function of one tensor.
+
+    Small ones of one shape are read together.
     """
-    slope = _slope(operation)
-    if slope is None:
-        return {}
-    return slope_stats(slope, families.SQUASHING.get(operation.kind))
+    waiting: dict[Any, list[tuple[Operation, Tensor]]] = {}
+    for operation in operations:
+        slope = _slope(operation)
+        if slope is None:
+            continue
+        key = (slope.shape, slope.dtype, slope.device, families.SQUASHING.get(operation.kind))
+        pile = waiting.setdefault(key, [])
+        pile.append((operation, slope))
+        if len(pile) * slope.numel() > LARGE:
+            _read(waiting.pop(key), key[-1])
+    for key, pile in waiting.items():
+        _read(pile, key[-1])
+
+
+def _read(pile: list[tuple[Operation, Tensor]], peak: float | None) -> None:
+    slopes = torch.stack([slope for _, slope in pile]) if len(pile) > 1 else pile[0][1][None]
+    for (operation, _), stats in zip(pile, slope_stats(slopes, peak), strict=True):
+        operation.stats.update(stats)
 
 
 @torch.no_grad()
