@@ -36,10 +36,8 @@ def assemble(rows: Sequence[Measured], axes: Iterable[Axis], facts: Mapping[str,
     """The Trace of one step."""
     names = {name: i for i, name in enumerate(STATISTICS)}
     values = np.full((1, len(rows), len(names)), math.nan)
-    found = [(i, names[name], value) for i, (_, stats) in enumerate(rows) for name, value in stats.items()]
-    if found:
-        at, which, numbers = zip(*found, strict=True)
-        values[0, at, which] = numbers
+    places = [i * len(names) + names[name] for i, (_, stats) in enumerate(rows) for name in stats]
+    values.put(places, [value for _, stats in rows for value in stats.values()])
     return Trace(tuple(site for site, _ in rows), values, tuple(axes), dict(facts))
 
 
