@@ -106,7 +106,9 @@ def read(trace: Trace, *, limit: float = 3.0) -> Depth | None:
     entries = tuple(_entry(trace, axis, k) for k in range(places[0], places[-1]))
     log_d = np.array([log[i] for i in layers]) - _resampled(axis, places, entries)
     noise = 1.5 * math.sqrt(5 * sum(1 / _width(trace, i) for i in layers))
-    totals: dict[str, Any] = {name: sum(e.shares.get(name, 0.0) for e in entries) for name in ACCOUNTS}
+    totals: dict[str, Any] = dict.fromkeys(ACCOUNTS, 0.0)
+    for name, share in (pair for e in entries for pair in e.shares.items()):
+        totals[name] += share
     bound = max(limit, noise)
     reading = Depth(
         axis, layers, log_d, theil_sen(log_d) * (len(layers) - 1), float(log_d[-1] - log_d[0]), noise,
@@ -149,7 +151,8 @@ def _width(trace: Trace, site: int) -> float:
 def _resampled(axis: Axis, places: Sequence[int], entries: Sequence[Entry]) -> NDArray[np.float64]:
     """What poolings and selections above each layer did to the norm: they lose nothing."""
     gains = [e.shares.get("resampling", 0.0) for e in entries]
-    return np.array([sum(gains[: k - places[0]]) for k in places])
+    passed = np.cumsum([0.0, *gains])
+    return passed[[k - places[0] for k in places]]
 
 
 def _entry(trace: Trace, axis: Axis, k: int) -> Entry:

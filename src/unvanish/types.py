@@ -121,7 +121,7 @@ class Trace:
 
     def value(self, site: int, statistic: str, step: int = -1) -> float:
         """One number; NaN when it was not measured."""
-        return float(self.values[step, site, self._places[statistic]])
+        return float(self.values.item(step, site, self._places[statistic]))
 
     @cached_property
     def _places(self) -> dict[str, int]:

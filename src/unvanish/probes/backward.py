@@ -80,8 +80,7 @@ class Backward:
             for handle in handles:
                 handle.remove()
         self.flow.gradients = dict(zip(leaves, found, strict=True))
-        edge = torch.autograd.graph.get_gradient_edge
-        self.flow.places = {name: self.graph.index.get(edge(leaf).node) for name, leaf in leaves.items()}
+        self.flow.places = {name: self.graph.place(leaf) for name, leaf in leaves.items()}
         self.flow.exponents = {
             name: self.base if place is None else self._arriving(place)
             for name, place in self.flow.places.items()
@@ -120,10 +119,10 @@ class Backward:
 
         def look(gradients: tuple[Tensor | None, ...]) -> Any:
             arriving = self._arriving(i)
-            logs = tuple(-math.inf if g is None else log_norm(g) for g in gradients)
+            logs = [-math.inf if g is None else log_norm(g) for g in gradients]
             total = _root_sum(logs)
             self.flow.log[i] = total - arriving * LN2
-            self.flow.parts[i] = tuple(part - arriving * LN2 for part in logs)
+            self.flow.parts[i] = tuple([part - arriving * LN2 for part in logs])
             if not math.isfinite(total):
                 self._odd(i, gradients)
             return None if cut is None else self._rescale(cut, total, arriving, gradients)
@@ -144,8 +143,8 @@ class Backward:
         if not math.isfinite(total):
             return None
         some = [g for g in gradients if g is not None and g.numel()]
-        comfort = min(COMFORT.get(g.dtype, 60) for g in some)
-        size = 0.5 * math.log(sum(g.numel() for g in some))
+        comfort = min([COMFORT.get(g.dtype, 60) for g in some])
+        size = 0.5 * math.log(sum([g.numel() for g in some]))
         if total < comfort * LN2 and total - size > -comfort * LN2:  # so is the largest element
             return None
         peak = max(float(g.abs().max()) for g in some)
@@ -218,7 +217,9 @@ def _times(gradient: Tensor, exponent: int) -> Tensor:
 
 def _root_sum(logs: Sequence[float]) -> float:
     """Ln sqrt(sum exp(2 logs))."""
+    if len(logs) == 1:
+        return logs[0]
     top = max(logs, default=-math.inf)
-    if len(logs) == 1 or not math.isfinite(top):
+    if not math.isfinite(top):
         return math.nan if any(math.isnan(x) for x in logs) else top
     return top + 0.5 * math.log(sum(math.exp(2 * (x - top)) for x in logs))

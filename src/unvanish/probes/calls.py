@@ -171,15 +171,18 @@ def tensors_in(value: Any, depth: int = 6) -> Iterator[Tensor]:
         yield value
     elif isinstance(value, PackedSequence):
         yield value.data
-    elif depth and isinstance(value, Mapping):
+    elif not depth or value is None:
+        return
+    elif isinstance(value, Mapping):
         for item in value.values():
             yield from tensors_in(item, depth - 1)
-    elif depth and isinstance(value, (tuple, list)):
+    elif isinstance(value, (tuple, list)):
         for item in value:
-            yield from tensors_in(item, depth - 1)
-    elif (
-        depth and (is_dataclass(value) or isinstance(value, SimpleNamespace)) and not isinstance(value, type)
-    ):
+            if isinstance(item, Tensor):
+                yield item
+            elif item is not None:
+                yield from tensors_in(item, depth - 1)
+    elif (is_dataclass(value) or isinstance(value, SimpleNamespace)) and not isinstance(value, type):
         yield from tensors_in(vars(value), depth - 1)
 
 

@@ -55,7 +55,7 @@ def chain(graph: Graph, target: int, watched: Forward, name: str) -> Chain:
     if cuts and (not sites or sites[-1] != target):
         sites.append(target)
         owners.append(_owner(graph, target, watched))
-    rows = [_row(graph, a, b, target, watched) for a, b in pairwise(sites)]
+    rows = [_row(graph, a, b, o, watched) for (a, b), o in zip(pairwise(sites), owners, strict=False)]
     return Chain(name, cuts, sites, rows, owners)
 
 
@@ -64,11 +64,12 @@ def _owner(graph: Graph, i: int, watched: Forward) -> Operation | Turn:
     return watched.root if type(node).__name__ == "AccumulateGrad" else watched.owner(node._sequence_nr())
 
 
-def _row(graph: Graph, top: int, bottom: int, target: int, watched: Forward) -> Row:
+def _row(graph: Graph, top: int, bottom: int, own: Operation | Turn, watched: Forward) -> Row:
     inside = _between(graph, top, bottom)
+    if inside == [top] and isinstance(own, Operation):
+        return Row(_path(own), True, False, () if own.kind in families.VIEWS else (own,))
     made = (i for i in inside if graph.nodes[i]._sequence_nr() >= watched.root.start)
     owners = {id(o): o for o in (_owner(graph, i, watched) for i in made)}
-    own = _owner(graph, top, watched)
     acting = [o for o in owners.values() if not (isinstance(o, Operation) and o.kind in families.VIEWS)]
     simple = all(o is own for o in acting)
     operations = tuple(o for o in acting if isinstance(o, Operation))

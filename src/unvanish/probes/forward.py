@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 from unvanish.probes import families
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.measures import activation_stats, weight_stats
+from unvanish.probes.together import Together
 
 Node = torch.autograd.graph.Node
 next_number: Callable[[], int] = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
@@ -64,8 +65,8 @@ class Operation:
     @property
     def family(self) -> str:
         """The family rules know it by."""
-        own = self.facts.get("family")
-        return families.family(self.kind) if own is None else str(own)
+        own: str | None = self.facts.get("family")
+        return families.family(self.kind) if own is None else own
 
 
 class Forward(TorchFunctionMode):
@@ -80,6 +81,7 @@ class Forward(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.batch = batch
+        self.small = Together(batch)
         self.paths = {id(m): name for name, m in model.named_modules()}
         known = dict(model.named_parameters()) if parameters is None else parameters
         self.named = {id(p): name for name, p in known.items()}
@@ -121,6 +123,7 @@ class Forward(TorchFunctionMode):
             functional.update(before)
             for handle in handles:
                 handle.remove()
+            self.small.settle()
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         path = self.paths.get(id(module))
@@ -143,7 +146,7 @@ class Forward(TorchFunctionMode):
             return
         with torch._C.DisableTorchFunction():
             ends = [(t.grad_fn, t.output_nr) for t in tensors_in(output)]
-        turn.outputs = tuple((node, number) for node, number in ends if node is not None)
+        turn.outputs = tuple([(node, number) for node, number in ends if node is not None])
         if isinstance(module, nn.RNNBase):
             turn.result = output
             for name, _ in module.named_parameters(recurse=False):
@@ -183,12 +186,12 @@ class Forward(TorchFunctionMode):
         if how or kind in families.COMPARISONS:
             self._cut(how or "comparison", args)
         made = [t for t in tensors_in(result, 1) if t.is_floating_point()]
-        nodes = tuple(t.grad_fn for t in made if t.grad_fn is not None)
+        nodes = tuple([node for t in made if (node := t.grad_fn) is not None])
         if not nodes:
             if made and not torch.is_grad_enabled():
                 self._cut("no_grad", args, used)
             return
-        if not any(node._sequence_nr() >= start for node in nodes):
+        if max([node._sequence_nr() for node in nodes]) < start:
             return
         operation = Operation(kind, self.turn, len(self.operations), start, nodes, used)
         self.operations.append(operation)
@@ -197,13 +200,12 @@ class Forward(TorchFunctionMode):
 
     def _see(self, args: Any, kwargs: Any) -> tuple[str, ...]:
         """The names of the model's parameters among the arguments."""
-        found = []
+        found: list[str] = []
         for value in (*args, *kwargs.values()):
-            for item in value if isinstance(value, (tuple, list)) else (value,):
-                name = self.named.get(id(item))
-                if name is not None:
-                    found.append(name)
-                    self._use(name)
+            items = value if isinstance(value, (tuple, list)) else (value,)
+            found += [name for item in items if (name := self.named.get(id(item))) is not None]
+        for name in found:
+            self._use(name)
         return tuple(found)
 
     def _cut(self, how: str, args: Any, used: tuple[str, ...] = ()) -> None:
@@ -258,10 +260,12 @@ class Forward(TorchFunctionMode):
         _read_attention(operation, args, kwargs, result)
 
     def _read_sizes(self, operation: Operation, result: Tensor) -> None:
-        if operation.family != "other" or _small(result):
-            operation.stats.update(
-                activation_stats(result, self.batch, tokens=operation.family in ("norm", "add", "layer"))
-            )
+        family = operation.family
+        if family == "other" and not _small(result):
+            return
+        tokens = result.ndim == 3 and family in ("norm", "add", "layer")
+        if tokens or not self.small.take(result, operation.stats):
+            operation.stats.update(activation_stats(result, self.batch, tokens=tokens))
 
     def owner(self, number: int) -> Turn | Operation:
         """Who was running when a sequence number was given out."""

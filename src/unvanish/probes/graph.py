@@ -10,8 +10,10 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -26,12 +28,27 @@ class Graph:
     below: tuple[tuple[int, ...], ...]
     index: dict[Node, int] = field(repr=False)
 
+    @cached_property
+    def leaves(self) -> dict[int, int]:
+        """The index of the node that accumulates the gradient of a leaf, by the leaf's id."""
+        nodes: Iterable[tuple[int, Any]] = enumerate(self.nodes)
+        return {id(n.variable): i for i, n in nodes if not n.next_functions and hasattr(n, "variable")}
+
+    def place(self, tensor: torch.Tensor) -> int | None:
+        """The index of the node at which a tensor's gradient arrives; None: not reached."""
+        if tensor.grad_fn is None:
+            return self.leaves.get(id(tensor))
+        return self.index.get(tensor.grad_fn)
+
     def reaching(self, target: int) -> list[bool]:
         """Which nodes have a path to the target, itself included."""
         found = [False] * len(self.nodes)
         found[target] = True
         for i in range(target - 1, -1, -1):
-            found[i] = any(found[j] for j in self.below[i])
+            for j in self.below[i]:
+                if found[j]:
+                    found[i] = True
+                    break
         return found
 
     def cuts(self, target: int) -> list[int]:
@@ -45,7 +62,7 @@ class Graph:
                 continue
             if furthest <= i:
                 found.append(i)
-            furthest = max(furthest, *(j for j in self.below[i] if reaching[j]), 0)
+            furthest = max([furthest, *[j for j in self.below[i] if reaching[j]]])
         return found
 
     def segments(self, cuts: Sequence[int]) -> list[int]:
@@ -98,4 +115,4 @@ def walk(root: Node) -> Graph:
             if not waiting[below]:
                 ready.append(below)
     index = {node: i for i, node in enumerate(order)}
-    return Graph(tuple(order), tuple(tuple(index[b] for b in edges[n]) for n in order), index)
+    return Graph(tuple(order), tuple([tuple([index[b] for b in edges[n]]) for n in order]), index)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -25,6 +26,8 @@ from torch.nn.parameter import is_lazy
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 CONTAINERS = (list, dict, set)
+PLAIN = frozenset((bool, int, float, str, type(None)))  # what most attributes are: nothing to keep
+USUAL = PLAIN | {dict, OrderedDict}
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -101,8 +104,8 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
     for module in modules:
         for table in (module._parameters, module._buffers):
-            yield from (value for value in table.values() if value is not None)
-        yield from (value for value in vars(module).values() if isinstance(value, Tensor))
+            yield from [value for value in table.values() if value is not None]
+        yield from [v for v in vars(module).values() if type(v) not in USUAL and isinstance(v, Tensor)]
 
 
 def _tensor_state(tensor: Tensor) -> Callable[[], None]:
@@ -135,13 +138,14 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 def _module_state(module: nn.Module) -> Callable[[], None]:
     originals = dict(vars(module))
-    held = [v for v in originals.values() if isinstance(v, CONTAINERS)]
+    held = [v for v in originals.values() if type(v) not in PLAIN and isinstance(v, CONTAINERS)]
     kept = [v.copy() if v else () for v in held]  # most are the empty tables of hooks
 
     def restore() -> None:
         now = vars(module)
-        for name in now.keys() - originals.keys():
-            del now[name]
+        if now.keys() != originals.keys():
+            for name in now.keys() - originals.keys():
+                del now[name]
         now.update(originals)
         for original, value in zip(held, kept, strict=True):
             if original or value:

@@ -21,7 +21,7 @@ CHUNK = 1 << 22
 
 def log_norm(x: Tensor) -> float:
     """Ln of the L2 norm, accumulated in float64; -inf for an exact zero, NaN or inf where x is not finite."""
-    return log_of(_norm(x.detach()) if x.is_floating_point() else math.nan)
+    return log_of(_norm(x.detach() if x.requires_grad else x) if x.is_floating_point() else math.nan)
 
 
 def log_of(norm: float) -> float:
@@ -70,17 +70,20 @@ def activation_stats(x: Tensor, batch: int | None, tokens: bool = False) -> dict
     whole = some if some is not None and some.size == x.numel() else None
     squares = None if some is None else np.einsum("rf,rf->r", some, some)
     norm = _norm(x) if whole is None or squares is None else math.sqrt(squares.sum())
-    found = {"forward_rms": norm / math.sqrt(x.numel())}
     if not math.isfinite(norm):
-        found["forward_nonfinite"] = float((~torch.isfinite(x)).double().mean())
-        return found
-    found["forward_nonfinite"] = 0.0
+        return size_stats(norm, x.numel(), float((~torch.isfinite(x)).double().mean()))
+    found = size_stats(norm, x.numel())
     found["forward_max"] = _largest(x) if whole is None else max(-float(whole.min()), float(whole.max()))
     if some is not None and squares is not None and norm > 0:
         found.update(likeness(some, squares))
     if tokens and x.ndim == 3 and x.shape[1] > 1 and x.shape[2] >= 4 and norm > 0:
         found["token_cosine"] = token_cosine(x)
     return found
+
+
+def size_stats(norm: float, size: int, bad: float = 0.0) -> dict[str, float]:
+    """`forward_rms` of so many elements, and `forward_nonfinite`, the share `bad` of them."""
+    return {"forward_rms": norm / math.sqrt(size), "forward_nonfinite": bad}
 
 
 def _norm(x: Tensor) -> float:
@@ -158,23 +161,39 @@ def weight_stats(weight: Tensor, outputs: int, norm: float | None = None) -> dic
     }
 
 
-def slope_stats(slope: Tensor, peak: float | None) -> dict[str, float]:
-    """`slope_sq`, `dead`, and for squashing functions of largest slope `peak` `saturated`, from phi'(z)."""
-    if slope.numel() == 0:
-        return {}
-    mean = float(torch.linalg.vector_norm(slope, dtype=torch.float64)) ** 2 / slope.numel()
-    found = {"slope_sq": mean}
+def slope_stats(slopes: Tensor, peak: float | None) -> list[dict[str, float]]:
+    """`slope_sq`, `dead`, and for squashing functions of largest slope `peak` `saturated`, from phi'(z).
+
+    One for each of N activations of one shape, `slopes` (N, *shape).
+    """
+    if slopes.numel() == 0:
+        return [{} for _ in slopes]
+    if slopes.ndim == 1:  # of scalars
+        slopes = slopes[:, None]
+    size = slopes[0].numel()
+    norms = torch.linalg.vector_norm(slopes.flatten(1), dim=1, dtype=torch.float64).tolist()
+    found = [{"slope_sq": norm**2 / size} for norm in norms]
     if peak is not None:
-        flat = slope.abs() < 0.05 * peak
-        found["saturated"] = float(flat.double().mean())
-        found["pinned"] = float(_never(flat).double().mean())
-    zero = slope == 0
-    found["dead"] = float(_never(zero).double().mean()) if bool(zero.any()) else 0.0
-    return found
+        flat = slopes.abs() < 0.05 * peak
+        for stats, saturated, pinned in zip(found, _shares(flat), _shares(_never(flat)), strict=True):
+            stats.update(saturated=saturated, pinned=pinned)
+    zero = slopes == 0
+    dead = _shares(_never(zero)) if bool(zero.any()) else [0.0] * len(slopes)
+    return [stats | {"dead": share} for stats, share in zip(found, dead, strict=True)]
+
+
+def share(x: Tensor) -> float:
+    """The share of elements that are not zero."""
+    return int(torch.count_nonzero(x)) / x.numel()
+
+
+def _shares(flags: Tensor) -> list[float]:
+    """`share` of each of (N, ...)."""
+    return [count / flags[0].numel() for count in flags.flatten(1).sum(1).tolist()]
 
 
 def _never(zero: Tensor) -> Tensor:
     """Which units are zero for every sample and position: channels of images, else the last dimension."""
-    if zero.ndim >= 4:
-        return zero.transpose(0, 1).flatten(1).all(1)
-    return zero.reshape(-1, zero.shape[-1]).all(0) if zero.ndim > 1 else zero
+    if zero.ndim >= 5:
+        return zero.transpose(1, 2).flatten(2).all(2)
+    return zero.flatten(1, -2).all(1) if zero.ndim > 2 else zero

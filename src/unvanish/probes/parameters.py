@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,11 +16,14 @@ from unvanish.probes.backward import Flow
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
 from unvanish.probes.measures import norms as norms_of
+from unvanish.probes.measures import share
 from unvanish.types import Site
 
+Weight = tuple[Tensor, Tensor | None, Tensor | None]  # itself, its bias, its gradient
 STRUCTURAL = math.log(1e-4)
 
 
+@torch.no_grad()
 def read(
     model: nn.Module,
     watched: Forward,
@@ -39,6 +42,8 @@ def read(
         owners.setdefault(id(p), []).append(name)
     found, modules = [], dict(model.named_modules(remove_duplicate=False))
     seen: set[int] = set()
+    weights: dict[str, Weight] = {}
+    places: dict[str, tuple[dict[str, Any], dict[str, float]]] = {}
     for name, p in every:
         if id(p) in seen:
             continue
@@ -63,8 +68,11 @@ def read(
         known = None if norms is None else norms.get(name)
         stats = _stats(p, gradient, math.nan if flow is None else flow.logs.get(name, math.nan), known)
         if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-            stats["weight_twins"], facts["twins_stay"] = _twins(p, _bias(module, name), gradient)
+            weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)
         found.append((Site(name, type(module).__name__, role="parameter", facts=facts), stats))
+    for name, (equal, stay) in _twins(weights).items():
+        facts, stats = places[name]
+        stats["weight_twins"], facts["twins_stay"] = equal, stay
     return found
 
 
@@ -113,48 +121,63 @@ def _stats(p: Tensor, gradient: Tensor | None, log: float, norm: float | None) -
         gradient = gradient.coalesce().values()
     if gradient is not None and gradient.numel():
         found["gradient_log"] = log
-        found["gradient_zero"] = 1 - int(torch.count_nonzero(gradient)) / gradient.numel()
+        found["gradient_zero"] = 1 - share(gradient)
         found["gradient_nonfinite"] = (
             0.0 if log < math.inf else float((~torch.isfinite(gradient)).double().mean())
         )
     return found
 
 
-@torch.no_grad()
-def _twins(weight: Tensor, bias: Tensor | None, gradient: Tensor | None) -> tuple[float, bool]:
-    """(share of rows equal to another row, whether their gradients are equal too).
+def _twins(weights: Mapping[str, Weight]) -> dict[str, tuple[float, bool]]:
+    """(share of rows equal to another row, whether their gradients are equal too) of each weight.
 
     Rows are compared by two random projections first; a weight without equal projections has no twins.
     """
-    rows = weight.detach().flatten(1)
-    count = len(rows)
-    if count < 2 or not rows.numel():
-        return 0.0, False
-    probe = _probe(rows.shape[1]).to(rows)
-    tag = _numbers((rows @ probe).squeeze(1))
-    if bias is not None and bias.shape == (count,):
-        tag = tag + 0.7310585 * _numbers(bias.detach())
-    size = float(np.abs(tag).max())
-    if not size > 0:
-        return 0.0, False
-    order = np.argsort(tag, kind="stable")
-    partner = _close(tag[order], 1e-6 * size)
-    share = float(partner.mean())
-    if share < 0.05 or gradient is None or gradient.is_sparse:
-        return share, False
-    chosen = torch.from_numpy(order[partner]).to(rows.device)
+    alike: dict[Any, list[str]] = {}
+    for name, (weight, bias, _) in weights.items():
+        key = (len(weight), weight.dtype, weight.device, None if bias is None else bias.shape)
+        if len(weight) > 1 and weight.numel():
+            alike.setdefault(key, []).append(name)
+    found = dict.fromkeys(weights, (0.0, False))
+    for names in alike.values():
+        for name, partner in zip(names, _partners([weights[n] for n in names]), strict=True):
+            equal = len(partner) / len(weights[name][0])
+            found[name] = equal, equal >= 0.05 and _stay(weights[name], partner)
+    return found
+
+
+def _partners(weights: Sequence[Weight]) -> list[NDArray[np.intp]]:
+    """The rows equal to another row, of each of some weights with as many rows."""
+    rows = [weight.detach().flatten(1) for weight, _, _ in weights]
+    tags = _numbers(torch.stack([torch.mv(r, _probe(r.shape[1]).to(r)[:, 0]) for r in rows]))
+    biases = [bias.detach() for _, bias, _ in weights if bias is not None]
+    if biases and biases[0].shape == tags.shape[1:]:
+        tags = tags + 0.7310585 * _numbers(torch.stack(biases))
+    size = np.abs(tags).max(1)
+    order = np.argsort(tags, axis=1, kind="stable")
+    near = np.diff(np.take_along_axis(tags, order, 1), axis=1) <= 1e-6 * size[:, None]
+    flags = np.zeros(tags.shape, dtype=np.bool_)
+    flags[:, 1:] |= near
+    flags[:, :-1] |= near
+    flags[~(size > 0)] = False
+    return [own[flag] for own, flag in zip(order, flags, strict=True)]
+
+
+def _stay(weight: Weight, partner: NDArray[np.intp]) -> bool:
+    """Whether equal rows have equal gradients, so that they stay twins."""
+    rows, gradient = weight[0].detach().flatten(1), weight[2]
+    if gradient is None or gradient.is_sparse or len(partner) > 2048:
+        return False
+    chosen = torch.from_numpy(partner).to(rows.device)
+    probe = _probe(rows.shape[1]).to(rows).double()
     kept, slopes = rows[chosen], gradient.flatten(1)[chosen]
-    keys = torch.cat([kept.double() @ probe.double(), slopes.double() @ probe.double()], 1)
+    keys = torch.cat([kept.double() @ probe, slopes.double() @ probe], 1)
     scale = keys.abs().amax(0)
     if not bool(scale[1] > 0):
-        return share, False
-    distance = (
-        ((keys[:, None] - keys[None]).abs() / scale.clamp_min(1e-300)).amax(-1) if len(keys) <= 2048 else None
-    )
-    if distance is None:
-        return share, False
+        return False
+    distance = ((keys[:, None] - keys[None]).abs() / scale.clamp_min(1e-300)).amax(-1)
     distance.fill_diagonal_(1.0)
-    return share, float((distance.amin(1) < 1e-4).double().mean()) > 0.9
+    return float((distance.amin(1) < 1e-4).double().mean()) > 0.9
 
 
 @lru_cache(maxsize=8)
@@ -166,12 +189,3 @@ def _probe(columns: int) -> Tensor:
 def _numbers(x: Tensor) -> NDArray[np.float64]:
     found: NDArray[np.float64] = x.to("cpu", torch.float64).numpy()
     return found
-
-
-def _close(ordered: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
-    """Which of the sorted values have a neighbour within the tolerance."""
-    near = np.diff(ordered) <= tolerance
-    flags = np.zeros(len(ordered), dtype=np.bool_)
-    flags[1:] |= near
-    flags[:-1] |= near
-    return flags

@@ -53,19 +53,20 @@ def record(
     loss(output). `theory`: lay beside it what was to be expected. CheckError where these do not fit together,
     ModelCrash where the model or the loss raises.
     """
-    bare = _checked(model)
+    bare, named = _checked(model)
     with warnings.catch_warnings(), intact(bare), in_the_open():
         warnings.simplefilter("ignore")
-        return Examination(bare, batch, loss, optimizer, theory).trace()
+        return Examination(bare, named, batch, loss, optimizer, theory).trace()
 
 
-def _checked(model: Any) -> nn.Module:
+def _checked(model: Any) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The module inside any wrapper, and its parameters by name."""
     if not isinstance(model, nn.Module):
         raise CheckError(
             f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself"
         )
     bare = unwrapped(model)
-    named = dict(bare.named_parameters())
+    named: dict[str, Tensor] = dict(bare.named_parameters())
     lazy = [n for n, p in named.items() if is_lazy(p)]
     if lazy:
         raise CheckError(
@@ -81,16 +82,24 @@ def _checked(model: Any) -> nn.Module:
         )
     if any(p.is_meta for p in named.values()):
         raise CheckError("the model is on the meta device and holds no numbers; materialise it first")
-    return bare
+    return bare, named
 
 
 class Examination:
     """The steps of one examination, in order; `trace` runs them."""
 
-    def __init__(self, model: nn.Module, batch: Any, loss: Any, optimizer: Any, theory: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Mapping[str, Tensor],
+        batch: Any,
+        loss: Any,
+        optimizer: Any,
+        theory: bool = False,
+    ) -> None:
         self.model, self.batch, self.loss, self.optimizer = model, batch, loss, optimizer
         self.theory = theory
-        self.parameters = dict(model.named_parameters())
+        self.parameters = parameters
         self.norms = dict(zip(self.parameters, norms(list(self.parameters.values())), strict=True))
         self.call, self.watched, self.value = self._forward()
         self.graph: Graph | None = None
@@ -172,9 +181,9 @@ class Examination:
         attention.mark(watched)
         self.chains = chains(graph, self.call, self.watched)
         self._precision(value)
-        for operation in watched.operations:
-            if operation.family == "activation" and operation.nodes[0] in graph.index:
-                operation.stats.update(slopes.read(operation))
+        slopes.read(
+            o for o in watched.operations if o.family == "activation" and o.nodes[0] in graph.index
+        )
         bodies = recurrence.loops(watched, graph)
         carried = recurrence.carries(bodies)
         leaves = self._leaves()
@@ -249,11 +258,8 @@ class Examination:
         if not zero and not broken:
             return
         again = Backward(graph, cuts, (), {}).run(value, leaves, scale=self.scale, inspect=True)
-        nodes = {
-            graph.index[torch.autograd.graph.get_gradient_edge(leaves[n]).node]: n
-            for n in zero
-            if not n.startswith("\0")
-        }
+        places = self.flow.places
+        nodes = {at: n for n in zero if not n.startswith("\0") and (at := places[n]) is not None}
         self.stops = faults.stops(graph, again, self.watched, nodes)
         self.broken = [self.watched.owner(graph.nodes[i]._sequence_nr()) for i in again.broken]
 

@@ -89,18 +89,21 @@ def _replay(turn: Turn, known: Mapping[str, Tensor], base: int) -> Iterator[Recu
         yield Recurrence(name, turn.path, kind, p.reverse, p.state_log - base * LN2, p.carry_log)
 
 
+def _steps(module: nn.Module) -> bool:
+    """Whether a module may be the step of a loop: it has weights, and is no loop itself."""
+    return not isinstance(module, nn.RNNBase) and next(module.parameters(), None) is not None
+
+
 def loops(watched: Forward, graph: Graph) -> dict[str, list[Turn]]:
     """The calls of every module that is a loop's body, by its path."""
     groups: dict[str, list[Turn]] = defaultdict(list)
     for turn in watched.turns:
-        if (
-            turn.outputs
-            and next(turn.module.parameters(), None) is not None
-            and not isinstance(turn.module, nn.RNNBase)
-        ):
+        if turn.outputs:
             groups[turn.path].append(turn)
     found = {
-        path: turns for path, turns in groups.items() if len(turns) >= LEAST and _sequential(turns, graph)
+        path: turns
+        for path, turns in groups.items()
+        if len(turns) >= LEAST and _steps(turns[0].module) and _sequential(turns, graph)
     }
     return {
         p: t

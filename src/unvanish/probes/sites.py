@@ -36,14 +36,14 @@ def assemble(rows: Sequence[Measured], axes: Iterable[Axis], facts: Mapping[str,
     """The Trace of one step."""
     names = {name: i for i, name in enumerate(STATISTICS)}
     values = np.full((1, len(rows), len(names)), math.nan)
-    for i, (_, stats) in enumerate(rows):
-        for name, value in stats.items():
-            values[0, i, names[name]] = value
+    places = [i * len(names) + names[name] for i, (_, stats) in enumerate(rows) for name in stats]
+    values.put(places, [value for _, stats in rows for value in stats.values()])
     return Trace(tuple(site for site, _ in rows), values, tuple(axes), dict(facts))
 
 
 def partial(watched: Forward, call: Call, crash: str) -> Trace:
     """What was measured up to a crash: forward statistics only."""
+    watched.small.settle()
     found = nodes(call, watched)[0]
     return assemble(inputs(call, None) + found, (), {"crash": crash, "batch_size": call.batch_size})
 
@@ -158,9 +158,15 @@ def _described(owner: Operation | Turn) -> tuple[dict[str, Any], dict[str, float
     if isinstance(owner, Turn):
         return {"order": -1}, {}
     facts = {k: v for k, v in owner.facts.items() if k not in PRIVATE}
-    facts |= {"order": owner.order, "family": owner.family, "parameters": owner.parameters}
-    facts |= {"module": owner.turn.path, "squashing": owner.kind in families.SQUASHING}
-    return facts | {"rectifier": owner.kind in families.RECTIFIERS}, dict(owner.stats)
+    facts.update(
+        order=owner.order,
+        family=owner.family,
+        parameters=owner.parameters,
+        module=owner.turn.path,
+        squashing=owner.kind in families.SQUASHING,
+        rectifier=owner.kind in families.RECTIFIERS,
+    )
+    return facts, dict(owner.stats)
 
 
 def _axis(chain: Chain, places: Mapping[int, int], leaves: Mapping[str, int]) -> tuple[int, ...]:
@@ -205,19 +211,19 @@ def _place(node: int, main: Chain, numbered: Mapping[int, int]) -> dict[str, Any
 
 
 def _row(row: Row) -> dict[str, Any]:
-    norms = [o for o in row.operations if o.family == "norm"]
+    families = [o.family for o in row.operations]
+    layers = [o for o, family in zip(row.operations, families, strict=True) if family == "layer"]
+    norms = [o for o, family in zip(row.operations, families, strict=True) if family == "norm"]
     return {
         "row": row.path,
         "simple": row.simple,
         "residual": row.residual,
-        "row_layers": sum(o.family == "layer" for o in row.operations),
-        "row_trainable": any(
-            o.family == "layer" and not o.facts.get("frozen", False) for o in row.operations
-        ),
+        "row_layers": len(layers),
+        "row_trainable": not all([o.facts.get("frozen", False) for o in layers]),
         "row_norm": bool(norms),
-        "row_batch_norm": any(o.facts.get("batch_statistics") for o in norms),
-        "row_recurrent": any(o.family == "recurrent" for o in row.operations),
-        "row_attention": any(o.family == "attention" for o in row.operations),
+        "row_batch_norm": any([o.facts.get("batch_statistics") for o in norms]),
+        "row_recurrent": "recurrent" in families,
+        "row_attention": "attention" in families,
         "row_kinds": tuple(sorted({o.kind for o in row.operations})),
     }
 
@@ -227,12 +233,11 @@ def _faults(
 ) -> dict[str, Any]:
     first = watched.first_broken
     facts: dict[str, Any] = {}
-    own = [s for s in stops if s.owner is owner]
-    if own:
+    if own := [s for s in stops if s.owner is owner]:
         facts |= {"kills": True, "kills_because": own[0].because, "starved": own[0].starved}
     if isinstance(owner, Operation) and owner.facts.get("made_nonfinite"):
         facts |= {"produces": "forward", "nonfinite_first": owner is first}
-    elif any(b is owner for b in broken) and first is None:
+    elif first is None and any(b is owner for b in broken):
         facts |= {
             "produces": "backward",
             "nonfinite_first": owner is broken[0],

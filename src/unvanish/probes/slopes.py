@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -13,14 +13,33 @@ from unvanish.probes import families
 from unvanish.probes.forward import Operation
 from unvanish.probes.measures import slope_stats
 
+LARGE = 1 << 18  # elements that are read at once
+
 
 @torch.no_grad()
-def read(operation: Operation) -> dict[str, float]:
-    """`slope_sq`, `saturated` and `dead` of an activation; {} where its node is no function of one tensor."""
-    slope = _slope(operation)
-    if slope is None:
-        return {}
-    return slope_stats(slope, families.SQUASHING.get(operation.kind))
+def read(operations: Iterable[Operation]) -> None:
+    """Write `slope_sq`, `saturated` and `dead` to activations whose node is a function of one tensor.
+
+    Small ones of one shape are read together.
+    """
+    waiting: dict[Any, list[tuple[Operation, Tensor]]] = {}
+    for operation in operations:
+        slope = _slope(operation)
+        if slope is None:
+            continue
+        key = (slope.shape, slope.dtype, slope.device, families.SQUASHING.get(operation.kind))
+        pile = waiting.setdefault(key, [])
+        pile.append((operation, slope))
+        if len(pile) * slope.numel() > LARGE:
+            _read(waiting.pop(key), key[-1])
+    for key, pile in waiting.items():
+        _read(pile, key[-1])
+
+
+def _read(pile: list[tuple[Operation, Tensor]], peak: float | None) -> None:
+    slopes = torch.stack([slope for _, slope in pile]) if len(pile) > 1 else pile[0][1][None]
+    for (operation, _), stats in zip(pile, slope_stats(slopes, peak), strict=True):
+        operation.stats.update(stats)
 
 
 @torch.no_grad()
@@ -32,7 +51,7 @@ def mean(operation: Operation) -> float:
 
 def _slope(operation: Operation) -> Tensor | None:
     node: Any = operation.nodes[0]
-    if sum(below is not None for below, _ in node.next_functions) != 1 and operation.kind != "prelu":
+    if len([b for b, _ in node.next_functions if b is not None]) != 1 and operation.kind != "prelu":
         return None
     ones = _ones(node)
     back: Callable[[Tensor], Any] = node

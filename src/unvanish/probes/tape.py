@@ -24,6 +24,7 @@ from unvanish.theory.program import Program, Step
 from unvanish.theory.recurrent import Cell
 
 SETTINGS = {"leaky_relu": ("negative_slope", 0.01), "elu": ("alpha", 1.0), "celu": ("alpha", 1.0)}
+ELEMENTWISE = frozenset((*NAMES, *ALIASES, *families.ACTIVATIONS))
 
 
 class Taped(Forward):
@@ -62,11 +63,12 @@ class Taped(Forward):
         """The number of a tensor: of its node's output, else of the object."""
         node = tensor.grad_fn
         key = (node, tensor.output_nr) if node is not None else (id(tensor), -1)
-        if key not in self.numbers:
-            self.numbers[key] = len(self.numbers)
+        found = self.numbers.get(key)
+        if found is None:
+            found = self.numbers[key] = len(self.numbers)
             if node is None:
                 self.held.append(tensor)  # so that its id stays its own
-        return self.numbers[key]
+        return found
 
     def program(self, output: Any) -> Program:
         """What was done so far, for a model that returned this."""
@@ -88,14 +90,15 @@ class Taped(Forward):
         made = [t for t in calls.tensors_in(result, 2) if t.is_floating_point()]
         given = [t for t in calls.tensors_in((*args, *kwargs.values()), 2) if t.is_floating_point()]
         weights = [t for t in given if self._weight(t)]
-        reads = [t for t in given if not any(t is w for w in weights)] if weights else given
+        own = {id(t) for t in weights}
+        reads = [t for t in given if id(t) not in own] if weights else given
         if kind in families.NORMS:
             reads = reads[:1]  # not the running statistics
         in_place = bool(made) and any(made[0] is t for t in reads) and _new(made[0], start)
         written = made[0] if in_place else None
         read = {self._key(t) for t in reads if t is not written}
         fresh = [t for t in made if self._key(t) not in read]
-        numbers = tuple(self._before(t, start) if t is written else self.number(t) for t in reads)
+        numbers = tuple([self._before(t, start) if t is written else self.number(t) for t in reads])
         if not fresh or not (reads or any(self._known(t) is not None for t in given)):
             return
         facts = self._facts(kind, args, kwargs, given, reads, weights, result)
@@ -105,9 +108,9 @@ class Taped(Forward):
                 str(facts.pop("as", kind)),
                 operation.family if operation is not None else families.family(kind),
                 numbers,
-                tuple(self.number(t) for t in fresh),
-                tuple(tuple(t.shape) for t in reads),
-                tuple(tuple(t.shape) for t in fresh),
+                tuple([self.number(t) for t in fresh]),
+                tuple([tuple(t.shape) for t in reads]),
+                tuple([tuple(t.shape) for t in fresh]),
                 facts,
                 self.turn.path,
             )
@@ -125,10 +128,11 @@ class Taped(Forward):
 
     @staticmethod
     def _key(tensor: Tensor) -> tuple[Any, int]:
-        return (tensor.grad_fn, tensor.output_nr) if tensor.grad_fn is not None else (id(tensor), -1)
+        node = tensor.grad_fn
+        return (node, tensor.output_nr) if node is not None else (id(tensor), -1)
 
     def _weight(self, tensor: Tensor) -> bool:
-        return self._known(tensor) is not None or isinstance(tensor, nn.Parameter)
+        return id(tensor) in self.real or self._known(tensor) is not None or isinstance(tensor, nn.Parameter)
 
     def _facts(
         self,
@@ -145,7 +149,7 @@ class Taped(Forward):
             return self._layer(kind, args, kwargs, [*made, *weights], result)
         if kind in families.LAYERS and kind not in families.PRODUCTS and len(args) > 1:
             return self._layer(kind, args, kwargs, [args[1]], result)  # weights made in the forward
-        if kind in (*NAMES, *ALIASES, *families.ACTIVATIONS):
+        if kind in ELEMENTWISE:
             return self._activation(kind, args, kwargs, weights)
         if kind == "rdiv" and args[1] == 1:
             return {"as": "reciprocal", "settings": {}}

@@ -1,0 +1,79 @@
+"""Statistics of small activations, kept as copies and computed together: one reduction for twenty layers.
+
+Notable: a copy is made at the call, for an activation may be written over later; what waits of one shape is
+read as soon as it holds PILE numbers, so no more than that is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unvanish.probes.measures import FEATURES, SAMPLES, Numbers, samples, size_stats
+
+LARGE = 1 << 16  # elements of an activation that is read by itself
+PILE = 1 << 20
+
+
+@dataclass
+class Together:
+    """Small activations of a batch of this size that wait to be read, by (samples, features)."""
+
+    batch: int | None
+    waiting: dict[torch.Size, list[tuple[dict[str, float], Tensor]]] = field(default_factory=dict)
+
+    def take(self, x: Tensor, stats: dict[str, float]) -> bool:
+        """Keep a copy whose statistics will be written into `stats`; False for what is not small enough."""
+        if x.numel() > LARGE or x.device.type != "cpu" or not x.is_floating_point():
+            return False
+        rows = samples(x, self.batch)
+        if rows is None or rows.shape[0] > SAMPLES or rows.shape[1] > FEATURES:
+            return False
+        pile = self.waiting.setdefault(rows.shape, [])
+        pile.append((stats, rows.to(torch.float64, copy=True)))
+        if len(pile) * x.numel() > PILE:
+            _read(self.waiting.pop(rows.shape))
+        return True
+
+    def settle(self) -> None:
+        """Read all that waits."""
+        while self.waiting:
+            _read(self.waiting.popitem()[1])
+
+
+def _read(pile: list[tuple[dict[str, float], Tensor]]) -> None:
+    x: Numbers = torch.stack([rows for _, rows in pile]).numpy()
+    squares = np.einsum("nrf,nrf->nr", x, x)
+    norms = np.sqrt(squares.sum(1))
+    whole = np.isfinite(norms) & (norms > 0)
+    if not whole.all():
+        x, squares = np.where(whole[:, None, None], x, 0.0), np.where(whole[:, None], squares, 1.0)
+    largest = np.maximum(x.max((1, 2)), -x.min((1, 2)))
+    spread, cosine = _likeness(x, squares)
+    table = zip(pile, norms.tolist(), largest.tolist(), spread.tolist(), cosine.tolist(), strict=True)
+    for (stats, rows), norm, most, wide, alike in table:
+        if not math.isfinite(norm):
+            bad = float((~torch.isfinite(rows)).double().mean())
+            stats.update(size_stats(norm, rows.numel(), bad))
+            continue
+        stats.update(size_stats(norm, rows.numel()), forward_max=most)
+        if norm > 0:
+            stats.update(spread=wide, cosine=alike)
+
+
+def _likeness(x: Numbers, squares: Numbers) -> tuple[Numbers, Numbers]:
+    """`measures.likeness` of each of (N, B, F)."""
+    away = x - x.sum(1, keepdims=True) / x.shape[1]
+    spread = np.sqrt(np.einsum("nrf,nrf->n", away, away) / squares.sum(1))
+    lengths = np.sqrt(squares)
+    alive = lengths > 0
+    count = alive.sum(1)
+    unit = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=alive)
+    summed = np.matmul(unit[:, None], x)[:, 0]
+    pairs = count * (count - 1.0)
+    total = np.einsum("nf,nf->n", summed, summed) - count
+    return spread, np.divide(total, pairs, out=np.full(len(x), math.nan), where=pairs > 0)
