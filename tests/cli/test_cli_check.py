@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -126,7 +127,13 @@ def test_ctrl_c_ends_with_one_line_and_130(folder):
         "import sys, time\n\ndef make():\n    print('ready', flush=True)\n    time.sleep(60)\n"
     )
     run = [sys.executable, "-m", "unvanish", "check", "slow.py:make", "--input", "3"]
-    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        run,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
