@@ -1,6 +1,7 @@
 """Numbers read off tensors: sizes, likeness of samples and tokens, weights, in float64.
 
 Notable: likeness is judged on at most 64 samples and 4096 evenly spaced features; sizes on every element.
+NumPy is kept from its BLAS (dot, matmul), whose threads would fight torch's for the same cores.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def _largest(x: Tensor) -> float:
 def _total(x: Numbers) -> float:
     """The sum of the squares."""
     flat = x.reshape(-1)
-    return float(np.dot(flat, flat))
+    return float(np.einsum("i,i->", flat, flat))
 
 
 def likeness(rows: Numbers, squares: Numbers) -> dict[str, float]:
@@ -112,7 +113,8 @@ def likeness(rows: Numbers, squares: Numbers) -> dict[str, float]:
     count = int(np.count_nonzero(alive))
     if count < 2:
         return {"spread": math.sqrt(spread), "cosine": math.nan}
-    summed = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=alive) @ rows
+    unit = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=alive)
+    summed = np.einsum("r,rf->f", unit, rows)
     return {"spread": math.sqrt(spread), "cosine": (_total(summed) - count) / (count * (count - 1.0))}
 
 
@@ -128,7 +130,7 @@ def _mean_cosine(x: Numbers) -> float:
     alive = norms > 0
     count = alive.sum(-1)
     unit = np.divide(1.0, norms, out=np.zeros_like(norms), where=alive)
-    summed = np.matmul(unit[:, None], x)[:, 0]  # (N, F): the sum of the unit rows
+    summed = np.einsum("nr,nrf->nf", unit, x)  # the sum of the unit rows
     pairs = count * (count - 1.0)
     keep = pairs > 0
     if not keep.any():

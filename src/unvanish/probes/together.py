@@ -73,7 +73,7 @@ def _likeness(x: Numbers, squares: Numbers) -> tuple[Numbers, Numbers]:
     alive = lengths > 0
     count = alive.sum(1)
     unit = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=alive)
-    summed = np.matmul(unit[:, None], x)[:, 0]
+    summed = np.einsum("nr,nrf->nf", unit, x)
     pairs = count * (count - 1.0)
     total = np.einsum("nf,nf->n", summed, summed) - count
     return spread, np.divide(total, pairs, out=np.full(len(x), math.nan), where=pairs > 0)
