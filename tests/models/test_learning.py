@@ -52,6 +52,12 @@ def test_tanh_without_norms_learns_at_its_critical_point():
     assert accuracy_after("vanilla", depth=20, rate=1e-3) > 0.8
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_vision_transformer_learns():
+    assert accuracy_after("vit-tiny", rate=1e-4) > 0.6
+
+
 def test_the_sick_ancestor_does_not_learn_and_one_line_heals_it():
     assert accuracy_after("sigmoid-cnn") < 0.45
     assert accuracy_after("sigmoid-cnn", init="critical", rate=1e-3) > 0.8

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unvanish.ledger import ledger
 from unvanish.probes import CheckError, ModelCrash, record
+from unvanish.probes.measures import PIECE, norms
 from unvanish.types import Trace
 
 CE = nn.CrossEntropyLoss()
@@ -588,3 +589,14 @@ def test_a_ddp_model_is_seen_through(tmp_path: Any) -> None:
         assert parameter_logs(record(model, batch, CE)) == expected
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("spoiled", [None, math.nan, math.inf])
+def test_norms_of_large_tensors_are_read_in_parts(spoiled: float | None) -> None:
+    torch.manual_seed(0)
+    large, small = torch.randn(3, PIECE), torch.randn(5)
+    if spoiled is not None:
+        large[2, 7] = spoiled
+    for x, found in zip((large, large.mT, small), norms([large, large.mT, small]), strict=True):
+        oracle = float(x.double().norm())
+        assert found == pytest.approx(oracle, rel=1e-12, nan_ok=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 Numbers = NDArray[np.float64]
 
 SAMPLES, FEATURES = 64, 4096
+PIECE = 1 << 16  # elements of a tensor whose norm is taken at once: their copy in float64 is small
 CHUNK = 1 << 22
 
 
@@ -146,10 +147,20 @@ def norms(tensors: Sequence[Tensor]) -> list[float]:
         if x.is_floating_point() and not x.is_meta:
             places.setdefault(x.device, []).append(i)
     for own in places.values():
-        each = torch._foreach_norm([tensors[i].detach() for i in own], 2, dtype=torch.float64)
-        for i, norm in zip(own, torch.stack(list(each)).tolist(), strict=True):
-            found[i] = norm
+        pieces = [_pieces(tensors[i].detach()) for i in own]
+        each = torch._foreach_norm([p for some in pieces for p in some], 2, dtype=torch.float64)
+        rest = iter(torch.stack(list(each)).tolist())
+        for i, some in zip(own, pieces, strict=True):
+            parts = [next(rest) for _ in some]
+            found[i] = math.nan if any(map(math.isnan, parts)) else math.hypot(*parts)
     return found
+
+
+def _pieces(x: Tensor) -> Sequence[Tensor]:
+    """A tensor in parts whose copy in float64 is small."""
+    large = x.numel() > PIECE and x.device.type == "cpu" and x.is_contiguous()
+    parts: Sequence[Tensor] = x.view(-1).split(PIECE) if large else (x,)
+    return parts
 
 
 def weight_stats(weight: Tensor, outputs: int, norm: float | None = None) -> dict[str, float]:
