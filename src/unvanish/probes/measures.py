@@ -159,7 +159,7 @@ def norms(tensors: Sequence[Tensor]) -> list[float]:
 def _pieces(x: Tensor) -> Sequence[Tensor]:
     """A tensor in parts whose copy in float64 is small."""
     large = x.numel() > PIECE and x.device.type == "cpu" and x.is_contiguous()
-    parts: Sequence[Tensor] = x.view(-1).split(PIECE) if large else (x,)
+    parts: Sequence[Tensor] = torch.split(x.view(-1), PIECE) if large else (x,)
     return parts
 
 
