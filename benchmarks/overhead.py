@@ -217,7 +217,8 @@ def compare(net: str, device: str, rounds: int, variants: list[str]) -> dict[str
     """Each variant's time over the plain one's, less one.
 
     Every round makes one step of each, in another order. Steps that took more than twice the median (the
-    machine was elsewhere) count as twice the median; the mean is taken, because looks are few and long.
+    machine was elsewhere) count as twice the median; the mean is taken, because looks are few and long. Beside
+    it stands the standard error of the paired differences.
     """
     loops = {name: Loop(net, name, device) for name in variants}
     names = list(loops)
@@ -230,6 +231,9 @@ def compare(net: str, device: str, rounds: int, variants: list[str]) -> dict[str
     usual = statistics.median(times["plain"])
     means = {name: statistics.fmean(min(t, 2 * usual) for t in values) for name, values in times.items()}
     found = {name: means[name] / means["plain"] - 1 for name in names}
+    for name in names:  # the standard error of the paired differences
+        apart = [min(a, 2 * usual) - min(b, 2 * usual) for a, b in zip(times[name], times["plain"], strict=True)]
+        found[f"{name} (error)"] = statistics.stdev(apart) / len(apart) ** 0.5 / means["plain"]
     found["step"] = usual
     for name, loop in loops.items():
         if loop.watch is not None:
@@ -303,7 +307,7 @@ def main() -> int:
     for net in options.net or NETS:
         found = compare(net, options.device, options.rounds, ["plain", *variants])
         cells = [f"{1000 * found['step']:.0f} ms"]
-        cells += [f"{100 * found[n]:+.2f} %" for n in variants]
+        cells += [f"{100 * found[n]:+.2f} ± {100 * found[f'{n} (error)']:.2f} %" for n in variants]
         told = [n for n in variants if f"{n} (looks)" in found]
         clocks = [(100 * found[f"{n} (its own clock)"], found[f"{n} (looks)"]) for n in told]
         cells.append("; ".join(f"{share:.2f} %, {looks:.0f} looks" for share, looks in clocks))

@@ -26,11 +26,11 @@ def test_ids_and_json(call):
     assert json.loads(answer.out)["facts"]["predicted"] is True
 
 
-def test_a_model_that_cannot_run_without_numbers_is_told(call):
+def test_a_model_that_does_not_take_the_batch_is_told(call):
     answer = call("forecast", "net.py:Crash", "--input", "10")
     assert answer.code == 2
-    assert "cannot run without numbers, it failed in inner.1" in answer.line
-    assert answer.line.endswith("use unvanish check")
+    assert "failed in inner.1 on a batch of (8, 10)" in answer.line
+    assert answer.line.endswith("is that what it takes?")
 
 
 def test_the_diagram(call, folder):

@@ -48,6 +48,12 @@ def test_explain_shows_a_cure_s_page(call, name):
     assert cures()[name].page in answer.out
 
 
+def test_the_lists_show_one_entry_in_full_too(call):
+    code, cure = CODES[0], CURES[0]
+    assert call("rules", code).out == call("explain", code).out
+    assert call("cures", cure).out == call("explain", cure).out
+
+
 @pytest.mark.parametrize(("command_name", "what"), [("explain", "rule or cure"), ("demo", "rule")])
 def test_an_unknown_code_is_refused_with_the_nearest(call, command_name, what):
     answer = call(command_name, "ACT0002")

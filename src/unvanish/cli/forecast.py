@@ -49,6 +49,7 @@ def forecast(
 def _said(subject: Any, batch: Any, settings: Any, power: float) -> Diagnosis:
     import unvanish
     from unvanish.probes import CheckError, ModelCrash
+    from unvanish.probes.calls import tensors_in
 
     chosen = {"select": settings.select, "ignore": settings.ignore, "settings": settings.settings}
     try:
@@ -58,7 +59,6 @@ def _said(subject: Any, batch: Any, settings: Any, power: float) -> Diagnosis:
     except ModelCrash as error:
         cause = error.__cause__ or error
         place = f"in {error.site}" if error.site else "in the model"
-        text = (
-            f"{subject.name} cannot run without numbers, it failed {place}: {told(cause)}; use unvanish check"
-        )
+        shapes = " and ".join(str(tuple(t.shape)) for t in tensors_in(batch)) or "no tensors"
+        text = f"{subject.name} failed {place} on a batch of {shapes}: {told(cause)}; is that what it takes?"
         raise CallError(text, own_traceback(cause)) from error

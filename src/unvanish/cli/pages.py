@@ -13,11 +13,16 @@ if TYPE_CHECKING:
     from unvanish.registry import Cure, Rule
 
 Page = Annotated[str, typer.Argument(metavar="NAME", help="A rule's code or name, or a cure's name.")]
+Other = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, to be shown in full.")]
 
 
 @stoppable
 def explain(name: Page) -> None:
     """Show the page of a rule or a cure."""
+    _show(name)
+
+
+def _show(name: str) -> None:
     from unvanish.registry import Rule
 
     entry = _entry(name)
@@ -43,10 +48,12 @@ def explain(name: Page) -> None:
 
 
 @stoppable
-def rules() -> None:
+def rules(name: Other = None) -> None:
     """List the rules with their settings."""
     from unvanish import registry
 
+    if name is not None:
+        return _show(name)
     found = list(registry.rules().values())
     if not sys.stdout.isatty():
         for rule in found:
@@ -64,10 +71,12 @@ def rules() -> None:
 
 
 @stoppable
-def cures() -> None:
+def cures(name: Other = None) -> None:
     """List the cures with their safety and settings."""
     from unvanish import registry
 
+    if name is not None:
+        return _show(name)
     found = list(registry.cures().values())
     rows = [(c.name, c.safety, sentence(c), _settings(c)) for c in found]
     if not sys.stdout.isatty():
