@@ -21,6 +21,8 @@ from unvanish.probes.graph import Graph
 from unvanish.probes.measures import log_norm, log_of, norms
 
 LN2 = math.log(2.0)
+MIDDLING = 20.0  # |ln norm| that is comfortable in every dtype but HALF, for any number of elements
+HALF = (torch.float16,)
 COMFORT = {torch.float16: 4, torch.bfloat16: 60, torch.float32: 60, torch.float64: 500}
 
 
@@ -115,14 +117,15 @@ class Backward:
         return [self.graph.nodes[i].register_prehook(self._watch(i)) for i in wanted]
 
     def _watch(self, i: int) -> Callable[[Any], Any]:
-        cut = self.number.get(i)
+        cut, log, parts, exponents = self.number.get(i), self.flow.log, self.flow.parts, self.exponent
+        above = self.segment[i] if cut is None else cut - 1  # -1: never scaled
 
         def look(gradients: tuple[Tensor | None, ...]) -> Any:
-            arriving = self._arriving(i)
+            arriving = exponents[above]
             logs = [-math.inf if g is None else log_norm(g) for g in gradients]
             total = _root_sum(logs)
-            self.flow.log[i] = total - arriving * LN2
-            self.flow.parts[i] = tuple([part - arriving * LN2 for part in logs])
+            log[i] = total - arriving * LN2
+            parts[i] = (log[i],) if len(logs) == 1 else tuple([part - arriving * LN2 for part in logs])
             if not math.isfinite(total):
                 self._odd(i, gradients)
             return None if cut is None else self._rescale(cut, total, arriving, gradients)
@@ -140,7 +143,8 @@ class Backward:
 
     def _rescale(self, cut: int, total: float, arriving: int, gradients: tuple[Tensor | None, ...]) -> Any:
         self.exponent[cut] = arriving
-        if not math.isfinite(total):
+        middling = abs(total) < MIDDLING and not any(g is not None and g.dtype in HALF for g in gradients)
+        if middling or not math.isfinite(total):
             return None
         some = [g for g in gradients if g is not None and g.numel()]
         comfort = min([COMFORT.get(g.dtype, 60) for g in some])

@@ -11,7 +11,7 @@ Notable:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from unvanish.probes.errors import CheckError
+from unvanish.probes.intact import PLAIN
 
 Objective = Callable[[Any], Tensor]
 
@@ -184,6 +185,17 @@ def tensors_in(value: Any, depth: int = 6) -> Iterator[Tensor]:
                 yield from tensors_in(item, depth - 1)
     elif (is_dataclass(value) or isinstance(value, SimpleNamespace)) and not isinstance(value, type):
         yield from tensors_in(vars(value), depth - 1)
+
+
+def floats(values: Iterable[Any], depth: int = 1) -> list[Tensor]:
+    """The floating-point tensors among arguments, and in the tuples, lists and dicts among them."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif type(value) not in PLAIN:
+            found += tensors_in(value, depth)
+    return [t for t in found if t.is_floating_point()]
 
 
 def _leaves(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:

@@ -26,7 +26,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from unvanish.probes import families
-from unvanish.probes.calls import tensors_in
+from unvanish.probes.calls import floats, tensors_in
 from unvanish.probes.measures import activation_stats, weight_stats
 from unvanish.probes.together import Together
 
@@ -185,13 +185,14 @@ class Forward(TorchFunctionMode):
         how = families.GRAPH_CUTS.get(kind) or families.INTEGERS.get(kind)
         if how or kind in families.COMPARISONS:
             self._cut(how or "comparison", args)
-        made = [t for t in tensors_in(result, 1) if t.is_floating_point()]
+        made = floats((result,))
         nodes = tuple([node for t in made if (node := t.grad_fn) is not None])
         if not nodes:
             if made and not torch.is_grad_enabled():
                 self._cut("no_grad", args, used)
             return
-        if max([node._sequence_nr() for node in nodes]) < start:
+        newest = nodes[0]._sequence_nr() if len(nodes) == 1 else max([n._sequence_nr() for n in nodes])
+        if newest < start:
             return
         operation = Operation(kind, self.turn, len(self.operations), start, nodes, used)
         self.operations.append(operation)
@@ -201,9 +202,12 @@ class Forward(TorchFunctionMode):
     def _see(self, args: Any, kwargs: Any) -> tuple[str, ...]:
         """The names of the model's parameters among the arguments."""
         found: list[str] = []
-        for value in (*args, *kwargs.values()):
-            items = value if isinstance(value, (tuple, list)) else (value,)
-            found += [name for item in items if (name := self.named.get(id(item))) is not None]
+        named = self.named
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            if isinstance(value, (tuple, list)):
+                found += [name for item in value if (name := named.get(id(item))) is not None]
+            elif (name := named.get(id(value))) is not None:
+                found.append(name)
         for name in found:
             self._use(name)
         return tuple(found)

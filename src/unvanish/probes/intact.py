@@ -15,7 +15,7 @@ import random
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from torch.nn.parameter import is_lazy
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 CONTAINERS = (list, dict, set)
-PLAIN = frozenset((bool, int, float, str, type(None)))  # what most attributes are: nothing to keep
+PLAIN = frozenset((bool, int, float, str, type(None)))  # what most attributes are, and hold no tensor
 USUAL = PLAIN | {dict, OrderedDict}
 
 
@@ -47,10 +47,22 @@ def intact(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
     undo = [_random_state(), *(_module_state(m) for m in modules)]
     undo += [_tensor_state(t) for t in {id(t): t for t in _tensors(modules)}.values()]
-    with ExitStack() as stack:
-        for step in undo:
-            stack.callback(step)
+    try:
         yield
+    finally:
+        _run_back(undo)
+
+
+def _run_back(steps: Iterable[Callable[[], None]]) -> None:
+    """Take every step, the last one first; what one of them raises is raised when all are taken."""
+    failed: Exception | None = None
+    for step in reversed(list(steps)):
+        try:
+            step()
+        except Exception as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
 
 
 @contextmanager

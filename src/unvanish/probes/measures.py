@@ -18,7 +18,7 @@ Numbers = NDArray[np.float64]
 
 SAMPLES, FEATURES = 64, 4096
 PIECE = 1 << 16  # elements of a tensor whose norm is taken at once: their copy in float64 is small
-CHUNK = 1 << 22
+LITTLE = 1 << 16  # elements that NumPy counts faster than torch begins to
 
 
 def log_norm(x: Tensor) -> float:
@@ -41,6 +41,8 @@ def samples(x: Tensor, batch: int | None) -> Tensor | None:
     x = x.detach()
     if not batch or batch < 2 or x.ndim == 0 or x.numel() < batch * 2:
         return None
+    if x.shape[0] == batch and x.ndim == 2:
+        return x
     if x.shape[0] != batch:
         if x.ndim > 1 and x.shape[1] == batch:
             x = x.transpose(0, 1)
@@ -147,13 +149,17 @@ def norms(tensors: Sequence[Tensor]) -> list[float]:
         if x.is_floating_point() and not x.is_meta:
             places.setdefault(x.device, []).append(i)
     for own in places.values():
-        pieces = [_pieces(tensors[i].detach()) for i in own]
-        each = torch._foreach_norm([p for some in pieces for p in some], 2, dtype=torch.float64)
+        with torch.no_grad():
+            pieces = [_pieces(tensors[i]) for i in own]
+            each = torch._foreach_norm([p for some in pieces for p in some], 2, dtype=torch.float64)
         rest = iter(torch.stack(list(each)).tolist())
         for i, some in zip(own, pieces, strict=True):
-            parts = [next(rest) for _ in some]
-            found[i] = math.nan if any(map(math.isnan, parts)) else math.hypot(*parts)
+            found[i] = next(rest) if len(some) == 1 else _joined([next(rest) for _ in some])
     return found
+
+
+def _joined(parts: Sequence[float]) -> float:
+    return math.nan if any(map(math.isnan, parts)) else math.hypot(*parts)
 
 
 def _pieces(x: Tensor) -> Sequence[Tensor]:
@@ -197,7 +203,8 @@ def slope_stats(slopes: Tensor, peak: float | None) -> list[dict[str, float]]:
 
 def share(x: Tensor) -> float:
     """The share of elements that are not zero."""
-    return int(torch.count_nonzero(x)) / x.numel()
+    plain = x.numel() <= LITTLE and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return int(np.count_nonzero(x.numpy()) if plain else torch.count_nonzero(x)) / x.numel()
 
 
 def _shares(flags: Tensor) -> list[float]:

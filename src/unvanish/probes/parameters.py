@@ -21,6 +21,7 @@ from unvanish.types import Site
 
 Weight = tuple[Tensor, Tensor | None, Tensor | None]  # itself, its bias, its gradient
 STRUCTURAL = math.log(1e-4)
+SMALL = 1 << 14  # elements of a weight that is read together with others of its shape
 
 
 @torch.no_grad()
@@ -66,7 +67,8 @@ def read(
             "used_at": watched.used.get(name, -1),
         }
         known = None if norms is None else norms.get(name)
-        stats = _stats(p, gradient, math.nan if flow is None else flow.logs.get(name, math.nan), known)
+        log = math.nan if flow is None else flow.logs.get(name, math.nan)
+        stats = _stats(p, gradient, log, known)
         if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)
         found.append((Site(name, type(module).__name__, role="parameter", facts=facts), stats))
@@ -149,7 +151,10 @@ def _twins(weights: Mapping[str, Weight]) -> dict[str, tuple[float, bool]]:
 def _partners(weights: Sequence[Weight]) -> list[NDArray[np.intp]]:
     """The rows equal to another row, of each of some weights with as many rows."""
     rows = [weight.detach().flatten(1) for weight, _, _ in weights]
-    tags = _numbers(torch.stack([torch.mv(r, _probe(r.shape[1]).to(r)[:, 0]) for r in rows]))
+    if len({r.shape for r in rows}) == 1 and rows[0].numel() <= SMALL:
+        rows = [torch.cat(rows)]
+    tags = _numbers(torch.cat([torch.mv(r, _probe(r.shape[1]).to(r)[:, 0]) for r in rows]))
+    tags = tags.reshape(len(weights), -1)
     biases = [bias.detach() for _, bias, _ in weights if bias is not None]
     if biases and biases[0].shape == tags.shape[1:]:
         tags = tags + 0.7310585 * _numbers(torch.stack(biases))

@@ -27,6 +27,7 @@ from unvanish.probes.graph import Graph
 from unvanish.probes.measures import log_norm
 
 LEAST = 5  # calls
+PROBES = 32  # random cotangents a replay carries back, over all sequences
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def _replay(turn: Turn, known: Mapping[str, Tensor], base: int) -> Iterator[Recu
     if isinstance(module, nn.LSTM) and ("state0" in known or "state1" in known):
         h, c = turn.result[1]
         states = known.get("state0", torch.zeros_like(h)), known.get("state1", torch.zeros_like(c))
-    profiles = through_time.replay(module, turn.inputs, known.get("output"), states)
+    probes = max(1, min(4, PROBES // _sequences(module, turn.inputs[0])))
+    profiles = through_time.replay(module, turn.inputs, known.get("output"), states, probes=probes)
     label = turn.path or "(model)"
     several = len(profiles) > 1
     for p in profiles:
@@ -87,6 +89,13 @@ def _replay(turn: Turn, known: Mapping[str, Tensor], base: int) -> Iterator[Recu
         name += f"[{turn.call}]" if turn.call else ""
         kind = type(module).__name__.lower()
         yield Recurrence(name, turn.path, kind, p.reverse, p.state_log - base * LN2, p.carry_log)
+
+
+def _sequences(module: nn.RNNBase, x: Any) -> int:
+    """How many sequences a layer was given."""
+    if isinstance(x, PackedSequence):
+        return int(x.batch_sizes[0])
+    return int(x.shape[0 if module.batch_first else 1]) if x.ndim == 3 else 1
 
 
 def _steps(module: nn.Module) -> bool:

@@ -78,8 +78,8 @@ class Taped(Forward):
     def _known(self, tensor: Any) -> Tensor | None:
         """The real parameter behind a tensor of the copy, also behind a view of it."""
         found = self.real.get(id(tensor))
-        if found is None and isinstance(tensor, Tensor) and tensor._base is not None:
-            found = self.real.get(id(tensor._base))
+        if found is None and isinstance(tensor, Tensor) and (base := tensor._base) is not None:
+            found = self.real.get(id(base))
         return found
 
     def _record(self, kind: str, start: int, args: Any, kwargs: Any, result: Any) -> None:
@@ -87,19 +87,19 @@ class Taped(Forward):
         super()._record(kind, start, args, kwargs, result)
         if self.in_loss:
             return
-        made = [t for t in calls.tensors_in(result, 2) if t.is_floating_point()]
-        given = [t for t in calls.tensors_in((*args, *kwargs.values()), 2) if t.is_floating_point()]
+        made = calls.floats((result,), 2)
+        given = calls.floats((*args, *kwargs.values()))
         weights = [t for t in given if self._weight(t)]
         own = {id(t) for t in weights}
         reads = [t for t in given if id(t) not in own] if weights else given
         if kind in families.NORMS:
             reads = reads[:1]  # not the running statistics
-        in_place = bool(made) and any(made[0] is t for t in reads) and _new(made[0], start)
+        in_place = bool(made) and any([made[0] is t for t in reads]) and _new(made[0], start)
         written = made[0] if in_place else None
         read = {self._key(t) for t in reads if t is not written}
         fresh = [t for t in made if self._key(t) not in read]
         numbers = tuple([self._before(t, start) if t is written else self.number(t) for t in reads])
-        if not fresh or not (reads or any(self._known(t) is not None for t in given)):
+        if not fresh or not (reads or any([self._known(t) is not None for t in given])):
             return
         facts = self._facts(kind, args, kwargs, given, reads, weights, result)
         operation = self.operations[-1] if len(self.operations) > before else None
@@ -132,7 +132,9 @@ class Taped(Forward):
         return (node, tensor.output_nr) if node is not None else (id(tensor), -1)
 
     def _weight(self, tensor: Tensor) -> bool:
-        return id(tensor) in self.real or self._known(tensor) is not None or isinstance(tensor, nn.Parameter)
+        if type(tensor) is Tensor and tensor._base is None:  # a plain result, which asking costs the least
+            return id(tensor) in self.real
+        return self._known(tensor) is not None or isinstance(tensor, nn.Parameter)
 
     def _facts(
         self,

@@ -32,15 +32,23 @@ class Recurrence:
 
 def recurrences(trace: Trace) -> list[Recurrence]:
     """Every recurrence with at least LEAST steps that get a gradient; NotApplicable where there is none."""
+    if "recurrences" not in trace.derived:
+        trace.derived["recurrences"] = _recurrences(trace)
+    found: list[Recurrence] | None = trace.derived["recurrences"]
+    if found is None:
+        raise NotApplicable("nothing in the model is recurrent over five steps or more")
+    if not found:
+        raise NotApplicable("no recurrence has five steps that get a gradient")
+    return found
+
+
+def _recurrences(trace: Trace) -> list[Recurrence] | None:
     groups: dict[str, list[int]] = {}
     for i in trace.where("step"):
         groups.setdefault(str(trace.sites[i].facts["of"]), []).append(i)
     if not groups:
-        raise NotApplicable("nothing in the model is recurrent over five steps or more")
-    found = [r for name, places in groups.items() if (r := _read(trace, name, places)) is not None]
-    if not found:
-        raise NotApplicable("no recurrence has five steps that get a gradient")
-    return found
+        return None
+    return [r for name, places in groups.items() if (r := _read(trace, name, places)) is not None]
 
 
 def _read(trace: Trace, name: str, places: list[int]) -> Recurrence | None:
