@@ -134,9 +134,7 @@ SUBJECTS: dict[str, Callable[[], Subject]] = {
         UNet(width=32), (torch.randn(4, 3, 128, 128), labels(4, 128, 128)), CE
     ),
     "MLP 20 x 64, batch 32": lambda: Subject(narrow(), (torch.randn(32, 64), labels(32)), CE),
-    "ResNet-20, batch 8, 16 x 16": lambda: Subject(
-        resnet20(), (torch.randn(8, 3, 16, 16), labels(8)), CE
-    ),
+    "ResNet-20, batch 8, 16 x 16": lambda: Subject(resnet20(), (torch.randn(8, 3, 16, 16), labels(8)), CE),
     "transformer 2 x 64, batch 8, 32 tokens": lambda: Subject(
         Small(), (labels(8, 32, classes=100), labels(8, 32, classes=100)), CE
     ),
@@ -145,7 +143,7 @@ SUBJECTS: dict[str, Callable[[], Subject]] = {
     ),
 }
 SLIGHT = 64.0  # MiB: less is the interpreter's, not the model's
-BRIEF = 1.0  # seconds: what is done faster the first time is timed thirty times
+BRIEF = 1.0  # seconds: a faster check is timed forty times, in turn with steps, in one process
 
 
 def peak() -> float:
@@ -171,16 +169,31 @@ def worker(name: str, what: str, repeats: int) -> None:
     def check() -> Any:
         return examine(subject.model, subject.batch, subject.loss, confirm=True)
 
-    act, times = {"step": step, "check": check}[what], []
-    started = time.perf_counter()
+    if what == "both":
+        print(json.dumps(by_turns(step, check)))
+        return
+    act = {"step": step, "check": check}[what]
     found = act()
     grown = peak() - ready
-    for _ in range(repeats if time.perf_counter() - started > BRIEF else max(repeats, 30)):
-        started = time.perf_counter()
-        act()
-        times.append(time.perf_counter() - started)
+    times = [timed(act) for _ in range(repeats)]
     codes = list(found.codes()) if what == "check" else []
     print(json.dumps({"seconds": statistics.median(times), "mebibytes": grown, "codes": codes}))
+
+
+def timed(act: Callable[[], Any]) -> float:
+    """Seconds it takes."""
+    started = time.perf_counter()
+    act()
+    return time.perf_counter() - started
+
+
+def by_turns(step: Callable[[], Any], check: Callable[[], Any]) -> dict[str, float]:
+    """Median seconds of both, five steps and a check in turn: a machine's speed drifts."""
+    for _ in range(3):
+        step(), check()
+    rounds = [([timed(step) for _ in range(5)], timed(check)) for _ in range(40)]
+    steps = [t for some, _ in rounds for t in some]
+    return {"step": statistics.median(steps), "check": statistics.median(t for _, t in rounds)}
 
 
 def measured(name: str, what: str, repeats: int) -> dict[str, Any]:
@@ -228,6 +241,9 @@ def main() -> int:
     good = True
     for name in (n for n in SUBJECTS if options.only.lower() in n.lower()):
         a, b = measured(name, "step", options.repeats), measured(name, "check", options.repeats)
+        if b["seconds"] < BRIEF:
+            both = measured(name, "both", options.repeats)
+            a["seconds"], b["seconds"] = both["step"], both["check"]
         times, memory = b["seconds"] / a["seconds"], b["mebibytes"] / max(a["mebibytes"], 1)
         good &= times <= TIME and (memory <= MEMORY or b["mebibytes"] < SLIGHT)
         sizes = (f"{a['mebibytes']:.0f}", f"{b['mebibytes']:.0f}", f"{memory:.1f}x")

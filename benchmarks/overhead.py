@@ -217,8 +217,8 @@ def compare(net: str, device: str, rounds: int, variants: list[str]) -> dict[str
     """Each variant's time over the plain one's, less one.
 
     Every round makes one step of each, in another order. Steps that took more than twice the median (the
-    machine was elsewhere) count as twice the median; the mean is taken, because looks are few and long. Beside
-    it stands the standard error of the paired differences.
+    machine was elsewhere) count as twice the median; the mean is taken, because looks are few and long.
+    Beside it stands the standard error of the paired differences.
     """
     loops = {name: Loop(net, name, device) for name in variants}
     names = list(loops)
@@ -231,8 +231,9 @@ def compare(net: str, device: str, rounds: int, variants: list[str]) -> dict[str
     usual = statistics.median(times["plain"])
     means = {name: statistics.fmean(min(t, 2 * usual) for t in values) for name, values in times.items()}
     found = {name: means[name] / means["plain"] - 1 for name in names}
-    for name in names:  # the standard error of the paired differences
-        apart = [min(a, 2 * usual) - min(b, 2 * usual) for a, b in zip(times[name], times["plain"], strict=True)]
+    for name in names:
+        pairs = zip(times[name], times["plain"], strict=True)
+        apart = [min(a, 2 * usual) - min(b, 2 * usual) for a, b in pairs]
         found[f"{name} (error)"] = statistics.stdev(apart) / len(apart) ** 0.5 / means["plain"]
     found["step"] = usual
     for name, loop in loops.items():

@@ -42,12 +42,12 @@ class Cell(ABC):
         """How many numbers a step leaves for `factors`."""
 
     def drive(self, x: Tensor) -> Tensor:
-        """The inputs' part of the gates, (N, inputs) -> (N, G*H)."""
-        return torch.addmm(self.b_in, x, self.w_in.T)
+        """What of the gates is known before the state: the inputs' part and the biases, (N, G*H)."""
+        return torch.addmm(self.b_in + self.b_rec, x, self.w_in.T)
 
     @abstractmethod
-    def step(self, drive: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The next state (b, size) and the tape (b, tape), from the drive (b, G*H) and the state."""
+    def step(self, drive: Tensor, state: Tensor, after: Tensor, tape: Tensor) -> None:
+        """Write the next state (b, size) and the tape (b, tape), from the drive (b, G*H) and the state."""
 
     @abstractmethod
     def factors(self, tape: Tensor, before: Tensor, after: Tensor) -> Tensor:
@@ -78,9 +78,9 @@ class Vanilla(Cell):
         """Nothing: the slope follows from the state."""
         return 0
 
-    def step(self, drive: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        z = drive + torch.addmm(self.b_rec, state, self.w_rec.T)
-        return (z.relu() if self.relu else z.tanh()), z[:, :0]
+    def step(self, drive: Tensor, state: Tensor, after: Tensor, tape: Tensor) -> None:
+        torch.addmm(drive, state, self.w_rec.T, out=after)
+        after.relu_() if self.relu else after.tanh_()
 
     def factors(self, tape: Tensor, before: Tensor, after: Tensor) -> Tensor:
         return (after > 0).to(after.dtype) if self.relu else 1 - after.square()
@@ -117,15 +117,17 @@ class Lstm(Cell):
         """The four gates."""
         return 4 * self.hidden
 
-    def step(self, drive: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        h, c = state[:, : self.out], state[:, self.out :]
-        z = drive + torch.addmm(self.b_rec, h, self.w_rec.T)
-        gates = z.sigmoid()
-        i, f, g, o = gates.chunk(4, -1)
-        torch.tanh(z.chunk(4, -1)[2], out=g)  # written into `gates`
-        c = f * c + i * g
+    def step(self, drive: Tensor, state: Tensor, after: Tensor, tape: Tensor) -> None:
+        h, c = state[:, : self.out], after[:, self.out :]
+        torch.addmm(drive, h, self.w_rec.T, out=tape)
+        i, f, g, o = tape.chunk(4, -1)
+        new = g.tanh()
+        tape.sigmoid_()
+        g.copy_(new)
+        torch.mul(f, state[:, self.out :], out=c)
+        c.addcmul_(i, g)
         h = o * c.tanh()
-        return torch.cat([h if self.w_out is None else h @ self.w_out.T, c], -1), gates
+        after[:, : self.out] = h if self.w_out is None else h @ self.w_out.T
 
     def factors(self, tape: Tensor, before: Tensor, after: Tensor) -> Tensor:
         i, f, g, o = tape.chunk(4, -1)
@@ -169,14 +171,19 @@ class Gru(Cell):
         """The three gates and the recurrent part of n."""
         return 4 * self.out
 
-    def step(self, drive: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def drive(self, x: Tensor) -> Tensor:
+        """The inputs' part alone: of n, the reset gate holds the recurrent bias."""
+        return torch.addmm(self.b_in, x, self.w_in.T)
+
+    def step(self, drive: Tensor, state: Tensor, after: Tensor, tape: Tensor) -> None:
         recurrent = torch.addmm(self.b_rec, state, self.w_rec.T)
         cut = 2 * self.out
         both = (drive[:, :cut] + recurrent[:, :cut]).sigmoid()
         r, z = both.chunk(2, -1)
         q = recurrent[:, cut:]
         n = (drive[:, cut:] + r * q).tanh()
-        return (1 - z) * n + z * state, torch.cat([both, n, q], -1)
+        torch.cat([both, n, q], -1, out=tape)
+        torch.add((1 - z) * n, z * state, out=after)
 
     def factors(self, tape: Tensor, before: Tensor, after: Tensor) -> Tensor:
         r, z, n, q = tape.chunk(4, -1)

@@ -178,9 +178,7 @@ def _refill(original: Any, kept: Any) -> None:
 def _unchanged(original: Any, kept: Any) -> bool:
     if isinstance(original, set):
         return bool(original == kept)
-    return all(
-        a == b and x is y for (a, x), (b, y) in zip(original.items(), kept.items(), strict=True)
-    )
+    return all(a == b and x is y for (a, x), (b, y) in zip(original.items(), kept.items(), strict=True))
 
 
 def _cuda_in_use() -> bool:

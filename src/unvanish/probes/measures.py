@@ -162,6 +162,17 @@ def _joined(parts: Sequence[float]) -> float:
     return math.nan if any(map(math.isnan, parts)) else math.hypot(*parts)
 
 
+@torch.no_grad()
+def means(vectors: Sequence[Tensor]) -> list[float]:
+    """The mean of each of some vectors with elements, on the CPU."""
+    if not vectors:
+        return []
+    sizes = [x.numel() for x in vectors]
+    rows = torch.cat([x.to(torch.float64) for x in vectors]).numpy()
+    sums = np.add.reduceat(rows, np.cumsum([0, *sizes[:-1]]))
+    return [total / size for total, size in zip(sums.tolist(), sizes, strict=True)]
+
+
 def _pieces(x: Tensor) -> Sequence[Tensor]:
     """A tensor in parts whose copy in float64 is small."""
     large = x.numel() > PIECE and x.device.type == "cpu" and x.is_contiguous()

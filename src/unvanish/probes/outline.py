@@ -138,4 +138,3 @@ class Unmeasured(Taped):
 
     def _read_sizes(self, operation: Operation, result: Tensor) -> None:
         """There are no numbers to read."""
-

@@ -181,9 +181,7 @@ class Examination:
         attention.mark(watched)
         self.chains = chains(graph, self.call, self.watched)
         self._precision(value)
-        slopes.read(
-            o for o in watched.operations if o.family == "activation" and o.nodes[0] in graph.index
-        )
+        slopes.read(o for o in watched.operations if o.family == "activation" and o.nodes[0] in graph.index)
         bodies = recurrence.loops(watched, graph)
         carried = recurrence.carries(bodies)
         leaves = self._leaves()

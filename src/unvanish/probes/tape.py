@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unvanish.probes import calls, families
 from unvanish.probes.forward import Forward
+from unvanish.probes.measures import means
 from unvanish.theory import recurrent
 from unvanish.theory.activations import ALIASES, FUNCTIONS, NAMES
 from unvanish.theory.convolution import Geometry
@@ -165,7 +166,7 @@ class Taped(Forward):
         if kind in families.FUSED:
             return self._recurrent(kind, args, reads)
         if kind == "embedding":
-            return {"table_power": self._power(weights[0])[0] if weights else 1.0}
+            return {"table_power": self._power(weights[0]) if weights else 1.0}
         if "pool" in kind:
             window = args[1] if len(args) > 1 else kwargs.get("kernel_size", 1)
             if kind.startswith("adaptive"):
@@ -186,7 +187,7 @@ class Taped(Forward):
             return {}
         number = math.nan
         if weights:
-            power, mean = self._power(weights[0])
+            power, mean = self._power(weights[0]), self._mean(weights[0])
         else:
             number = next(
                 (a for a in args if isinstance(a, (int, float))), 1.0 if kind in ("mul", "div") else 0.0
@@ -201,15 +202,29 @@ class Taped(Forward):
             return {"power": power, "mean": mean}
         return {"power": power, "mean": mean, "number": 1 / (number or 1.0) if kind == "div" else number}
 
-    def _power(self, tensor: Tensor) -> tuple[float, float]:
-        """Mean square and mean of a parameter."""
+    def _power(self, tensor: Tensor) -> float:
+        """Mean square of a parameter."""
         known = self._known(tensor)
         if known is None or known.is_meta:
-            return 1.0, 0.0
-        x = known.detach()
+            return 1.0
         norm = self._norm_of(tensor)
-        norm = float(torch.linalg.vector_norm(x, dtype=torch.float64)) if norm is None else norm
-        return norm**2 / max(1, x.numel()), float(x.mean(dtype=torch.float64))
+        if norm is None:
+            norm = float(torch.linalg.vector_norm(known.detach(), dtype=torch.float64))
+        return norm**2 / max(1, known.numel())
+
+    def _mean(self, tensor: Tensor) -> float:
+        """Mean of a parameter."""
+        known, norm = self._known(tensor), self._norm_of(tensor)
+        if known is None or known.is_meta or norm == 0:
+            return 0.0
+        mean = self._means.get(id(known)) if norm is not None else None
+        return float(known.detach().mean(dtype=torch.float64)) if mean is None else mean
+
+    @cached_property
+    def _means(self) -> dict[int, float]:
+        """The means of the vectors among the parameters, by id: all biases at once."""
+        some = [p for p in self.real.values() if p.ndim == 1 and p.numel() and p.device.type == "cpu"]
+        return dict(zip(map(id, some), means(some), strict=True))
 
     def _layer(self, kind: str, args: Any, kwargs: Any, weights: list[Tensor], result: Any) -> dict[str, Any]:
         weight = next(w for w in weights if w.ndim > 1)
@@ -227,7 +242,7 @@ class Taped(Forward):
         known = self._known(bias)
         if known is not None and known.is_meta:
             return 1 / (3 * max(1, math.prod(weight.shape[1:]))), 0.0
-        return self._power(bias) if known is not None else (0.0, 0.0)
+        return (self._power(bias), self._mean(bias)) if known is not None else (0.0, 0.0)
 
     def _taps(self, kind: str, weight: Tensor, args: Any, kwargs: Any) -> Any:
         """The squared weights by position of the kernel, summed over both channels, over the outputs."""
@@ -259,7 +274,7 @@ class Taped(Forward):
         plain = ALIASES.get(kind, kind)
         settings: dict[str, float] = {}
         if kind == "prelu" and weights:
-            settings["negative_slope"] = self._power(weights[0])[0] ** 0.5
+            settings["negative_slope"] = self._power(weights[0]) ** 0.5
         elif plain in SETTINGS and kind != "rrelu":
             name, usual = SETTINGS[plain]
             settings[name] = float(args[1] if len(args) > 1 else kwargs.get(name, usual))
@@ -286,8 +301,8 @@ class Taped(Forward):
             for k, n in zip(place, ("weight", "bias"), strict=True)
         )
         facts: dict[str, Any] = {
-            "gain": self._power(gain)[0] if gain is not None else 1.0,
-            "shift": self._power(shift)[0] if isinstance(shift, Tensor) else 0.0,
+            "gain": self._power(gain) if gain is not None else 1.0,
+            "shift": self._power(shift) if isinstance(shift, Tensor) else 0.0,
         }
         eps = next((a for a in reversed(args) if isinstance(a, float)), kwargs.get("eps"))
         facts["eps"] = 1e-5 if eps is None else float(eps)

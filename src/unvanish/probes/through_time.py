@@ -12,6 +12,7 @@ Notable:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -72,6 +73,11 @@ class Layout:
     form: str  # "packed", "unbatched", "batch first" or "time first"
     packed: PackedSequence | None
     device: torch.device
+
+    @property
+    def level(self) -> bool:
+        """Whether all sequences have one length."""
+        return self.sizes[0] == self.sizes[-1]
 
     def spans(self, reverse: bool) -> list[tuple[int, slice]]:
         """(sequences alive, their rows) for every step, in the order of processing."""
@@ -148,11 +154,16 @@ class Run:
         earlier = [slice(0, 0), *(rows for _, rows in spans[:-1])]
         steps = [(b, now, past) for (b, now), past in zip(spans, earlier, strict=True)]
         if self.states.numel() <= AT_ONCE:
-            whole = self._all_factors(steps)
+            whole = self.jacobians(steps)
             return [(b, now, partial(whole.__getitem__, now)) for b, now, _ in steps]
         return [(b, now, partial(self._factors, b, past, now)) for b, now, past in steps]
 
-    def _all_factors(self, steps: Sequence[tuple[int, slice, slice]]) -> Tensor:
+    def jacobians(self, steps: Sequence[tuple[int, slice, slice]]) -> Tensor:
+        """The factors of all steps at once; `steps` are not needed where all sequences have one length."""
+        if self.layout.level:
+            b = len(self.first)
+            parts = [self.states[b:], self.first] if self.reverse else [self.first, self.states[:-b]]
+            return self.cell.factors(self.tape, torch.cat(parts), self.states)
         before = torch.empty_like(self.states)
         for b, now, past in steps:
             known = self.states[past][:b]
@@ -327,11 +338,15 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def _unroll(layer: int, reverse: bool, cell: Cell, layout: Layout, x: Tensor, start: Tensor) -> Run:
-    drive, state = cell.drive(x), start.clone()
+    drive, state = cell.drive(x), start if layout.level else start.clone()
     states, tape = x.new_empty(len(x), cell.size), x.new_empty(len(x), cell.tape)
     for b, rows in layout.spans(reverse):
-        state[:b], tape[rows] = cell.step(drive[rows], state[:b])
-        states[rows] = state[:b]
+        after = states[rows]
+        cell.step(drive[rows], state[:b], after, tape[rows])
+        if layout.level:
+            state = after
+        else:
+            state[:b] = after
     return Run(layer, reverse, cell, layout, states, start, state, tape)
 
 
@@ -339,18 +354,29 @@ def _backward(
     run: Run, above: Scaled, end: Tensor, probes: Tensor, inwards: bool = True
 ) -> tuple[Profile, Scaled]:
     """Carry the true gradient (slot 0) and the probes (slots 1 to P) back through one run."""
-    value, exponent = _scaled(torch.cat([end[None], probes]))  # (1+P, B, size), (1+P, B)
-    norm, power = (value.new_empty(len(value), len(run.states)) for _ in range(2))
+    value = torch.cat([end[None], probes])  # (1+P, B, size), times 2**exponent, (1+P, B)
+    exponent = value.new_zeros(value.shape[:-1])
+    plain = _plain(above)  # None: the exponents are needed from the start
+    if plain is not None and run.layout.level and len(value) * run.states.numel() <= AT_ONCE:
+        swift = _swiftly(run, plain, value, inwards)
+        if swift is not None:
+            return swift
+    norm, power = (value.new_zeros(len(value), len(run.states)) for _ in range(2))
     below = value.new_zeros(len(run.states), run.cell.w_in.shape[1])
     for b, rows, factors in reversed(run.turns()):
         d, e = value[:, :b], exponent[:, :b]
-        top = torch.maximum(e[0], above.exponent[rows])
-        d[0] *= torch.exp2(e[0] - top)[:, None]
-        d[0, :, : run.cell.out] += above.value[rows] * torch.exp2(above.exponent[rows] - top)[:, None]
-        e[0] = top
-        if not _comfortable(d):
-            d, e = _scaled(d, e)
-        norm[:, rows], power[:, rows] = torch.linalg.vector_norm(d, dim=-1), e
+        if plain is not None:
+            d[0, :, : run.cell.out] += plain[rows]
+        else:
+            top = torch.maximum(e[0], above.exponent[rows])
+            d[0] *= torch.exp2(e[0] - top)[:, None]
+            d[0, :, : run.cell.out] += above.value[rows] * torch.exp2(above.exponent[rows] - top)[:, None]
+            e[0] = top
+        size = torch.linalg.vector_norm(d, dim=-1)
+        if not _comfortable(size):
+            plain, (d, e) = None, _scaled(d, e)
+            size = torch.linalg.vector_norm(d, dim=-1)
+        norm[:, rows], power[:, rows] = size, e
         jacobian = factors()
         if inwards:
             below[rows] = run.cell.pull_input(jacobian, d[0])
@@ -359,10 +385,35 @@ def _backward(
     return _profile(run, logs), _scaled(below, power[0])
 
 
-def _comfortable(d: Tensor) -> bool:
-    """Whether every row is so far from the limits of float64 that a step cannot leave them."""
-    low, high = torch.aminmax(d.abs().amax(-1))
-    return bool(low > 1 / COMFORT) and bool(high < COMFORT)
+def _swiftly(run: Run, above: Tensor, value: Tensor, inwards: bool) -> tuple[Profile, Scaled] | None:
+    """The same for a short run that keeps to the comfortable range, which is seen at the end; else None."""
+    cell, factors = run.cell, run.jacobians(())
+    order = run.layout.spans(run.reverse)
+    kept = value.new_empty(len(order), *value.shape)
+    for d, (_, rows) in zip(reversed(kept.unbind()), reversed(order), strict=True):
+        d.copy_(value)
+        d[0, :, : cell.out] += above[rows]
+        value = cell.pull(factors[rows], d)
+    size = torch.linalg.vector_norm(kept, dim=-1)
+    if not _comfortable(size):
+        return None
+    if run.reverse:
+        kept, size = kept.flip(0), size.flip(0)
+    inner = cell.pull_input(factors, kept[:, 0].flatten(0, 1)) if inwards else None
+    below = factors.new_zeros(len(factors), cell.w_in.shape[1]) if inner is None else inner
+    return _profile(run, size.transpose(0, 1).flatten(1).log().cpu().numpy()), _scaled(below)
+
+
+def _comfortable(size: Tensor) -> bool:
+    """Whether every row's norm is so far from the limits of float64 that a step cannot leave them."""
+    low, high = torch.aminmax(size)
+    return float(low) > 1 / COMFORT and float(high) < COMFORT
+
+
+def _plain(rows: Scaled) -> Tensor | None:
+    """The rows without exponents, where all of them stay in the comfortable range, or are zero."""
+    middling = (rows.exponent.abs() < math.log2(COMFORT)) | (rows.exponent == ABSENT)
+    return rows.value * torch.exp2(rows.exponent)[:, None] if bool(middling.all()) else None
 
 
 def _profile(run: Run, logs: NDArray[np.float64]) -> Profile:

@@ -24,17 +24,17 @@ class Together:
     """Small activations of a batch of this size that wait to be read, by (samples, features)."""
 
     batch: int | None
-    waiting: dict[torch.Size, list[tuple[dict[str, float], Tensor]]] = field(default_factory=dict)
+    waiting: dict[torch.Size, list[tuple[dict[str, float], Numbers]]] = field(default_factory=dict)
 
     def take(self, x: Tensor, stats: dict[str, float]) -> bool:
         """Keep a copy whose statistics will be written into `stats`; False for what is not small enough."""
-        if x.numel() > LARGE or x.device.type != "cpu" or not x.is_floating_point():
+        if x.numel() > LARGE or not x.is_cpu or not x.is_floating_point():
             return False
         rows = samples(x, self.batch)
         if rows is None or rows.shape[0] > SAMPLES or rows.shape[1] > FEATURES:
             return False
         pile = self.waiting.setdefault(rows.shape, [])
-        pile.append((stats, rows.to(torch.float64, copy=True)))
+        pile.append((stats, _copied(rows)))
         if len(pile) * x.numel() > PILE:
             _read(self.waiting.pop(rows.shape))
         return True
@@ -45,8 +45,16 @@ class Together:
             _read(self.waiting.popitem()[1])
 
 
-def _read(pile: list[tuple[dict[str, float], Tensor]]) -> None:
-    x: Numbers = torch.stack([rows for _, rows in pile]).numpy()
+def _copied(rows: Tensor) -> Numbers:
+    if rows.dtype is torch.float32 or rows.dtype is torch.float64:
+        found: Numbers = rows.numpy().astype(np.float64)  # always a copy
+    else:
+        found = rows.to(torch.float64, copy=True).numpy()
+    return found
+
+
+def _read(pile: list[tuple[dict[str, float], Numbers]]) -> None:
+    x: Numbers = np.stack([rows for _, rows in pile])
     squares = np.einsum("nrf,nrf->nr", x, x)
     norms = np.sqrt(squares.sum(1))
     whole = np.isfinite(norms) & (norms > 0)
@@ -57,10 +65,10 @@ def _read(pile: list[tuple[dict[str, float], Tensor]]) -> None:
     table = zip(pile, norms.tolist(), largest.tolist(), spread.tolist(), cosine.tolist(), strict=True)
     for (stats, rows), norm, most, wide, alike in table:
         if not math.isfinite(norm):
-            bad = float((~torch.isfinite(rows)).double().mean())
-            stats.update(size_stats(norm, rows.numel(), bad))
+            bad = float((~np.isfinite(rows)).mean())
+            stats.update(size_stats(norm, rows.size, bad))
             continue
-        stats.update(size_stats(norm, rows.numel()), forward_max=most)
+        stats.update(size_stats(norm, rows.size), forward_max=most)
         if norm > 0:
             stats.update(spread=wide, cosine=alike)
 

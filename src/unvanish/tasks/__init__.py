@@ -56,9 +56,7 @@ class Task:
         made: Callable[[Any, Any], Tensor] = self.module.loss(smoothing)
         return made
 
-    def metrics(
-        self, facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None
-    ) -> Metrics:
+    def metrics(self, facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None) -> Metrics:
         """Fresh metrics for data with these facts; `decode` makes text of ids for metrics that read it."""
         made: Metrics = self.module.metrics(facts, decode)
         return made
