@@ -125,3 +125,29 @@ def test_bleu_reads_the_networks_own_translations():
     # by hand: 12 of 13 words, 9 of 11 pairs, 6 of 9 triples, 3 of 7 fours match; equal lengths
     expected = 100 * (12 / 13 * 9 / 11 * 6 / 9 * 3 / 7) ** 0.25
     assert metrics.compute()["bleu"] == pytest.approx(expected, rel=1e-6)
+
+
+def one_of_two(rank, file, results):
+    """A process that saw one of two translations; it writes down the BLEU of both."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    metrics = task("translate").metrics({"target_vocabulary": 4})
+    metrics.pairs.append(PAIRS[rank])
+    found = metrics.compute()["bleu"]
+    (results / f"{rank}.txt").write_text(repr(found))
+    dist.destroy_process_group()
+
+
+PAIRS = [("a man rides a horse", "a man is riding a horse"), ("two dogs run on the grass", "two dogs run")]
+
+
+@pytest.mark.slow
+def test_bleu_is_counted_over_all_processes(tmp_path, monkeypatch):
+    from sacrebleu.metrics.bleu import BLEU
+
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    torch.multiprocessing.spawn(one_of_two, (tmp_path / "meeting", tmp_path), nprocs=2)
+    expected = BLEU().corpus_score([a for a, _ in PAIRS], [[b for _, b in PAIRS]]).score
+    for rank in (0, 1):
+        assert float((tmp_path / f"{rank}.txt").read_text()) == pytest.approx(expected, rel=1e-9)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor, nn, no_grad
+from torch import Tensor, distributed, nn, no_grad
 
 from unvanish.tasks._language import next_token
 from unvanish.tasks._metrics import Metrics
@@ -39,8 +39,9 @@ class TranslationMetrics(Metrics):
             self.pairs.append((self.decode(sentence(answer)), self.decode(sentence(reference))))
 
     def compute(self) -> dict[str, float]:
-        """The numbers so far; `bleu` (0 to 100) where translations were observed."""
-        return super().compute() | ({"bleu": bleu(self.pairs)} if self.pairs else {})
+        """The numbers so far; `bleu` (0 to 100), over all processes, where translations were observed."""
+        pairs = everyone(self.pairs)
+        return super().compute() | ({"bleu": bleu(pairs)} if pairs else {})
 
     def reset(self) -> None:
         """Forget all batches."""
@@ -52,6 +53,15 @@ def sentence(ids: list[int]) -> list[int]:
     """The ids up to the first end mark, without begin marks and padding."""
     upto = ids[: ids.index(END)] if END in ids else ids
     return [i for i in upto if i not in (PAD, BEGIN)]
+
+
+def everyone(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs of all processes that take part."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return pairs
+    found: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, pairs)
+    return [pair for some in found for pair in some]
 
 
 def bleu(pairs: list[tuple[str, str]]) -> float:
