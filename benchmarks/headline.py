@@ -241,14 +241,18 @@ def symbols(size: int, steps: int, generator: torch.Generator) -> tuple[Tensor, 
 def remember(model: nn.Module, steps: int = 1000, updates: int = 1200, rate: float = 3e-3) -> float:
     """Train on symbols shown at the first of so many steps; the share named right on fresh ones."""
     generator = torch.Generator().manual_seed(0)
-
     optimizer = torch.optim.Adam(model.parameters(), rate)
+    known = 0  # batches in a row that it was sure of
     for _ in range(updates):
         x, y = symbols(32, steps, generator)
         optimizer.zero_grad()
-        functional.cross_entropy(model(x), y).backward()
+        loss = functional.cross_entropy(model(x), y)
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        known = known + 1 if loss.item() < 0.05 else 0
+        if known == 20:
+            break
     x, y = symbols(200, steps, generator)
     with torch.no_grad():
         return float((model(x).argmax(1) == y).float().mean())
