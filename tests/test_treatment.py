@@ -144,6 +144,22 @@ def test_the_budget_is_kept_and_told() -> None:
     assert "time ran out" in cured.reason
 
 
+def test_pruning_never_returns_what_was_rejected_by_itself() -> None:
+    from unvanish.treatment import Search
+
+    model, data, loss = sigmoid_net(), batch(), nn.CrossEntropyLoss()
+    before = unvanish.check(model, data, loss)
+    search = Search(model, data, loss, None, before, frozenset({"exact", "retrain"}), math.inf, 60, 0)
+    table = {r.cure: r for r in before.findings[0].remedies}
+    more = [table["swap-activation"], table["insert-normalisation"]]
+    both = search._applied(search._copy(), more)
+    assert both is not None and both.diagnosis.healthy
+    lean = frozenset(r.cure for r in search._pruned(both).done)
+    assert len(lean) == 1
+    search.rejected = {lean}
+    assert frozenset(r.cure for r in search._pruned(both).done) != lean
+
+
 def test_the_process_is_as_before() -> None:
     torch.manual_seed(5)
     wanted = torch.rand(3)

@@ -166,7 +166,7 @@ class Search:
         self.before, self.allowed, self.deadline = before, allowed, deadline
         self.steps, self.seed = steps, seed
         self.attempts: list[Attempt] = []
-        self.rejected: set[tuple[str, ...]] = set()
+        self.rejected: set[frozenset[str]] = set()  # cures that healed together, but did not prove themselves
         self.losses: dict[int, tuple[float, ...]] = {}
 
     @property
@@ -237,6 +237,8 @@ class Search:
                     return treated, proof
                 if proof.outcome == "better":
                     marginal.append((treated, proof))
+                else:
+                    self.rejected.add(frozenset(r.cure for r in treated.done))
                 continue
             self._note(candidate, patient, _left(treated, patient))
             if _helps(treated, best or patient):
@@ -336,11 +338,11 @@ class Search:
         )
 
     def _pruned(self, patient: Patient) -> Patient:
-        """The same without remedies that turn out not to be needed."""
+        """The same without remedies that turn out not to be needed; never what was rejected by itself."""
         names = list(dict.fromkeys(r.cure for r in patient.done))
         for name in names:
             rest = tuple(r for r in patient.done if r.cure != name)
-            if not rest or len(names) == 1 or self.late:
+            if not rest or len(names) == 1 or self.late or frozenset(r.cure for r in rest) in self.rejected:
                 continue
             start = replace(patient, done=rest)
             try:
