@@ -151,7 +151,7 @@ def test_pruning_never_returns_what_was_rejected_by_itself() -> None:
     before = unvanish.check(model, data, loss)
     search = Search(model, data, loss, None, before, frozenset({"exact", "retrain"}), math.inf, 60, 0)
     table = {r.cure: r for r in before.findings[0].remedies}
-    more = [table["swap-activation"], table["insert-normalisation"]]
+    more = [table["swap-activation"], table["add-skips"]]
     both = search._applied(search._copy(), more)
     assert both is not None and both.diagnosis.healthy
     lean = frozenset(r.cure for r in search._pruned(both).done)
