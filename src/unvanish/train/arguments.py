@@ -36,7 +36,7 @@ class Arguments:
 
     model: str = _is("", "a zoo name (resnet20.yaml), a YAML of your own, or weights (.safetensors)")
     data: str = _is("", "a data set's name (digits.yaml) or a YAML of your own")
-    task: str | None = _is(None, "classify, sentiment, translate, language or sequence; the model's own")
+    task: str | None = _is(None, "classify, detect, sentiment, translate, language, sequence; the network's")
     epochs: int = _is(100, "passes over the training data", least=1)
     time: float | None = _is(None, "hours to train, in place of epochs", least=0)
     patience: int = _is(100, "epochs without a better fitness before it stops; 0: never", least=0)
@@ -72,6 +72,8 @@ class Arguments:
         metadata={"help": "of schedule=step: when the rate falls to a tenth, as shares of the run"},
     )
     warmup_epochs: float = _is(1.0, "epochs of rising learning rate, at most a third of the run", least=0)
+    warmup_momentum: float | None = _is(None, "momentum the warm-up begins with; no other", least=0, most=1)
+    ramp: bool = _is(False, "batches a step rise from 1 to their number in the warm-up")
     label_smoothing: float = _is(0.0, "of the target classes", least=0, most=1)
     nbs: int | None = _is(None, "nominal batch: gradients of several batches are added up to it", least=1)
     accumulate: int | None = _is(None, "batches a step, in place of nbs", least=1)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 import unvanish
+from unvanish.tasks import task as known_task
 from unvanish.train import chance, devices, folder, state
 from unvanish.train.arguments import Arguments, settle
 from unvanish.train.checkpoint import load_state
@@ -139,9 +140,19 @@ def opened(data: Any, arguments: Arguments, task: str) -> Any:
 
     a = arguments
     return open_data(
-        data, task=task, batch=a.batch, workers=a.workers, seed=a.seed, cache=a.cache, imgsz=a.imgsz,
-        fraction=a.fraction, download=a.download, augment=a.augment,
+        data, task=task, batch=a.batch, workers=a.workers, seed=a.seed, cache=a.cache,
+        imgsz=sized(a.imgsz, task), fraction=a.fraction, download=a.download, augment=a.augment,
     )  # fmt: skip
+
+
+def sized(side: int | None, task: str) -> int | None:
+    """The side of images, rounded up to what the task's networks can halve."""
+    stride = known_task(task).stride
+    if side is None or side % stride == 0:
+        return side
+    wanted = -(-side // stride) * stride
+    print(f"unvanish: imgsz={side} is no multiple of {stride}; {wanted} is taken")
+    return wanted
 
 
 def described(model: Model, found: Any, data: str) -> dict[str, Any]:
@@ -169,9 +180,7 @@ def _listed(names: Any) -> list[Any]:
 
 
 def _task(model: Model) -> Any:
-    from unvanish.tasks import task
-
-    return task(model.task)
+    return known_task(model.task)
 
 
 def val(model: Model, arguments: Arguments, data: Any) -> Results:
@@ -183,10 +192,12 @@ def val(model: Model, arguments: Arguments, data: Any) -> Results:
         raise TrainError("the data has no validation part; name one in its YAML, under val:")
     network, made, task = model.build(**found.facts), devices.accelerator(arguments), _task(model)
     prepared = made.prepare_model(network, evaluation_mode=True)
-    loader = devices.loader(made, found.val)
+    loader = found.val if task.summed else devices.loader(made, found.val)
     metrics = task.metrics(found.facts, decode=getattr(found, "decode", None))
     model.callbacks.run("on_val_start", model)
-    done = validate(made, prepared, made.unwrap_model(prepared), loader, task.loss(), metrics)
+    done = validate(
+        made, prepared, made.unwrap_model(prepared), loader, task.loss(), metrics, count=task.samples
+    )
     model.callbacks.run("on_val_end", model)
     return Results(
         model.task,

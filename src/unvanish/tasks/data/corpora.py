@@ -62,17 +62,13 @@ def sentiment(source: Source, train: Labelled, val: Labelled, names: Sequence[st
         "length": cut.length,
         "names": list(names),
     }
-    return Content(
-        first, second, facts, tuple(names), preparation=preparation, vocabulary=vocabulary
-    )
+    return Content(first, second, facts, tuple(names), preparation=preparation, vocabulary=vocabulary)
 
 
 def encoded(part: Labelled, vocabulary: Vocabulary, length: int, problems: Problems) -> Texts:
     """Labelled texts as ids, cut to `length` (0: not cut); empty ones are noted and left out."""
     rows, labels = [], []
-    for ids, label, place in zip(
-        vocabulary.encode_all(part.texts), part.labels, part.places, strict=True
-    ):
+    for ids, label, place in zip(vocabulary.encode_all(part.texts), part.labels, part.places, strict=True):
         if not ids:
             problems.add(*place, "empty text", "no word in it")
             continue
@@ -103,9 +99,7 @@ class Tokens:
 Sentences = tuple[list[str], list[str]]
 
 
-def translation(
-    train: Sentences, val: Sentences | None, test: Sentences | None, tokens: Tokens
-) -> Content:
+def translation(train: Sentences, val: Sentences | None, test: Sentences | None, tokens: Tokens) -> Content:
     """Pairs of sentences as ids, the vocabularies from the training part."""
     if tokens.joint:
         first = second = tokens.vocabulary([*train[0], *train[1]])

@@ -128,9 +128,7 @@ def free_memory() -> float:
         return float("inf")
 
 
-def decoded_all(
-    paths: Sequence[Path], read: Reader, key: str, problems: Problems
-) -> tuple[Tensor, Indices]:
+def decoded_all(paths: Sequence[Path], read: Reader, key: str, problems: Problems) -> tuple[Tensor, Indices]:
     """All readable images as one uint8 tensor (N, C, H, W), and which they are; the others are noted.
 
     Decoded in threads; where there are many, the result is kept on disk under the files' fingerprint and

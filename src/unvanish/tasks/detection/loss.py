@@ -11,50 +11,20 @@ References: Zheng et al. 2020 (complete IoU); Li et al. 2020 (distribution focal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unvanish.models.blocks.detect import BINS, SIDES, anchors
+from unvanish.models.blocks.detect import BINS
 from unvanish.tasks.detection.assign import Assigned, assign
 from unvanish.tasks.detection.boxes import ciou
+from unvanish.tasks.detection.reading import Said, raw, said
 from unvanish.tasks.detection.truth import Truth, padded
 
 BOX, CLASS, DISTRIBUTION = 7.5, 0.5, 1.5
 LAST = BINS - 1 - 0.01  # the farthest side a cell can be taught, in its own cells
-
-
-@dataclass(frozen=True)
-class Said:
-    """What raw maps say: bins (B, A, 4, 16), logits (B, A, C), corners (B, A, 4) in the finest level's cells.
-
-    `centres` (A, 2) and `sizes` (A,) of the cells in the same unit; `extra` (B, A, E): what follows the
-    classes.
-    """
-
-    bins: Tensor
-    logits: Tensor
-    boxes: Tensor
-    centres: Tensor
-    sizes: Tensor
-    extra: Tensor
-
-
-def said(maps: Sequence[Tensor], extra: int = 0) -> Said:
-    """Read raw maps (B, 64 + C + extra, H, W), the finest first; in single precision."""
-    strides = [maps[0].shape[-1] / m.shape[-1] for m in maps]
-    centres, sizes = anchors([m.float() for m in maps], strides)
-    flat = torch.cat([m.flatten(2) for m in maps], 2).transpose(1, 2).float()  # (B, A, channels)
-    end = flat.shape[2] - extra
-    bins, logits, rest = flat[..., : SIDES * BINS], flat[..., SIDES * BINS : end], flat[..., end:]
-    bins = bins.reshape(*bins.shape[:2], SIDES, BINS)
-    sides = bins.softmax(-1) @ torch.arange(BINS, device=flat.device, dtype=flat.dtype)
-    boxes = torch.cat((centres.T - sides[..., :2], centres.T + sides[..., 2:]), -1) * sizes[:, None]
-    return Said(bins, logits, boxes, centres.T * sizes[:, None], sizes, rest)
 
 
 class DetectionLoss(nn.Module):
@@ -71,16 +41,6 @@ class DetectionLoss(nn.Module):
         truth = padded(y, len(maps[0]), (maps[0].shape[-1], maps[0].shape[-2]))
         given = assign(found.logits.detach().sigmoid(), found.boxes.detach(), found.centres, truth)
         return detection_parts(found, truth, given)
-
-
-def raw(output: Any) -> list[Tensor]:
-    """The maps in an output; TypeError where it was decoded."""
-    if isinstance(output, Tensor) or not all(isinstance(m, Tensor) and m.ndim == 4 for m in output):
-        raise TypeError(
-            "the loss of a detector reads its raw maps, and this output is decoded; put the network into"
-            " training mode (net.train()), or set net.final.decodes = False"
-        )
-    return list(output)
 
 
 def detection_parts(found: Said, truth: Truth, given: Assigned) -> dict[str, Tensor]:

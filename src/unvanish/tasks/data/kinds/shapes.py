@@ -21,6 +21,7 @@ from unvanish.tasks.data.boxes import Boxed, Record, shares
 from unvanish.tasks.data.content import Content, Source, pictures
 from unvanish.tasks.data.labels import Labels, extent
 from unvanish.tasks.data.letterbox import Floats
+from unvanish.tasks.data.scenes import Scenes
 
 TASKS = ("classify", "detect", "segment")
 FINE = 2  # images are drawn this much larger and scaled down
@@ -65,7 +66,7 @@ def read(
     facts = {"classes": len(NAMES), "channels": 3, "size": side}
     preparation = {"input": "letterbox", **facts, "names": list(NAMES)}
     boxed = [boxes(p, side) for p in parts]
-    return Content(boxed[0], boxed[1], facts, NAMES, None, shares, shares, preparation)
+    return Content(boxed[0], boxed[1], facts, NAMES, None, Scenes(), shares, preparation)
 
 
 def made(count: int, size: int, most: int, seed: int) -> list[Picture]:

@@ -1,0 +1,145 @@
+"""Detectors from YAML to mAP: trained, validated, resumed, and told what to expect of few steps."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import unvanish
+from unvanish.tasks.data import open_data
+from unvanish.train import Model, optim
+from unvanish.train.arguments import Arguments
+from unvanish.train.validation import undecoded
+
+QUIET = {"verbose": False, "plots": False, "watch": False}
+SCENES = {
+    "kind": "shapes",
+    "samples": 16,
+    "val_samples": 8,
+    "names": ["circle", "square", "triangle", "star"],
+}
+# three levels of a small net: a detector that trains in seconds
+SMALL = {
+    "name": "tiny", "task": "detect", "activation": "silu", "norm": "steady",
+    "layers": [
+        {"module": "Conv", "out": 16, "stride": 2}, {"module": "Conv", "out": 32, "stride": 2},
+        {"name": "p3", "module": "Conv", "out": 48, "stride": 2},
+        {"name": "p4", "module": "Conv", "out": 64, "stride": 2},
+        {"name": "p5", "module": "Conv", "out": 64, "stride": 2},
+        {"module": "Detect", "from": ["p3", "p4", "p5"]},
+    ],
+}  # fmt: skip
+
+
+def scenes(batch=8, **settings):
+    return open_data(SCENES | settings, task="detect", imgsz=64, batch=batch)
+
+
+def test_the_name_that_users_type():
+    assert unvanish.YOLO is unvanish.Model
+
+
+def test_the_task_has_defaults_of_its_own():
+    found = Model("yolo11n.yaml").settled(None, {})
+    assert (found.batch, found.nbs, found.steps_of, found.ramp) == (16, 64, 4, True)
+    assert (found.clip, found.ema_decay, found.warmup_epochs, found.warmup_momentum) == (10, 0.9999, 3, 0.8)
+    assert Model("yolo11n.yaml").settled(None, {"nbs": 16}).steps_of == 1
+    assert Model("resnet20.yaml").settled(None, {}).batch == 64
+
+
+def test_it_trains_validates_and_says_what_few_steps_are_worth(tmp_path):
+    model = Model("yolo11n.yaml")
+    settings = {**QUIET, "watch": True, "project": str(tmp_path)}
+    results = model.train(scenes(), epochs=2, batch=8, **settings)
+    assert set(results.metrics) == {"mAP50-95", "mAP50"} and math.isfinite(results.loss)
+    assert results.fitness == results.metrics["mAP50-95"]
+    assert f"only {results.steps} optimizer steps; expect mAP near 0" in results.verdict
+    assert results.healthy, results.findings
+    again = Model(results.best).val(scenes(), **QUIET)
+    assert again.metrics == pytest.approx(results.metrics, abs=1e-6)
+    assert again.loss == pytest.approx(results.loss, rel=1e-4)
+    assert model.network(torch.rand(1, 3, 64, 64)).shape == (1, 8, 84)
+
+
+def test_a_small_detector_learns(tmp_path):
+    model = Model(SMALL)
+    settings = {"lr0": 0.005, "nbs": 8, "warmup_epochs": 1, "project": str(tmp_path), **QUIET}
+    data = open_data(
+        {**SCENES, "samples": 48, "val_samples": 16, "most": 1}, task="detect", imgsz=64, batch=8
+    )
+    results = model.train(data, epochs=25, batch=8, **settings)
+    assert results.metrics["mAP50"] > 0.15, results.metrics
+    assert results.rows[-1]["train/loss"] < 0.8 * results.rows[0]["train/loss"]
+
+
+def test_a_resumed_run_makes_the_same_steps(tmp_path):
+    settings = {"batch": 4, "nbs": 16, "epochs": 3, "warmup_epochs": 2, **QUIET}
+
+    def trained(name, **more):
+        model = Model(SMALL)
+        model.train(scenes(batch=4), project=str(tmp_path), name=name, **{**settings, **more})
+        return model.network.state_dict()
+
+    whole = trained("whole")
+
+    def stop(trainer):
+        if trainer.record.epoch == 1:
+            trainer.stop = True
+
+    model = Model(SMALL)
+    model.add_callback("on_train_epoch_end", stop)
+    model.train(scenes(batch=4), project=str(tmp_path), name="half", **settings)
+    again = Model(SMALL)
+    again.train(scenes(batch=4), resume=str(tmp_path / "half"), **QUIET)
+    for name, value in again.network.state_dict().items():
+        assert torch.equal(value, whole[name]), name
+
+
+def test_a_step_takes_more_batches_as_the_warm_up_goes_on():
+    a = Arguments(batch=16, nbs=64, ramp=True)
+    taken = [optim.batches_of_step(a, done, 24) for done in (0, 3, 5, 11, 13, 21, 24, 99)]
+    assert taken == [1, 1, 2, 2, 3, 4, 4, 4]
+    assert optim.batches_of_step(Arguments(batch=16, nbs=64), 0, 24) == 4
+    assert optim.decay(a) == a.weight_decay
+    assert optim.decay(Arguments(batch=16, nbs=24)) == pytest.approx(Arguments().weight_decay * 32 / 24)
+
+
+def test_the_rates_of_detectors():
+    assert optim.chosen(Arguments(), "detect", 100, 0.00125) == ("adamw", 0.00125)
+    assert optim.chosen(Arguments(), "detect", 10_001, 0.00125) == ("sgd", 0.01)
+    assert optim.chosen(Arguments(lr0=0.3), "detect", 100, 0.00125) == ("adamw", 0.3)
+
+
+def test_gradients_are_those_of_the_sum(tmp_path):
+    norms = {}
+    for batch in (4, 8):
+        model = Model(SMALL)
+        seen = []
+        model.add_callback("optimizer_step", lambda trainer, seen=seen: seen.append(trainer.guard.norm))
+        settings = {"nbs": batch, "epochs": 1, "name": f"b{batch}", "project": str(tmp_path), **QUIET}
+        model.train(scenes(batch, samples=8), batch=batch, augment=False, **settings)
+        norms[batch] = seen[0]
+    assert 1.3 < norms[8] / norms[4] < 3  # about twice, as there are twice the images
+
+
+def test_a_side_that_cannot_be_halved_is_rounded_up(capsys):
+    from unvanish.train.session import sized
+
+    assert (sized(160, "detect"), sized(100, "detect"), sized(28, "classify"), sized(None, "detect")) == (
+        160, 128, 28, None,
+    )  # fmt: skip
+    assert "imgsz=100 is no multiple of 32; 128 is taken" in capsys.readouterr().out
+
+
+def test_heads_decode_again_after_a_validation():
+    net = Model(SMALL).build(classes=4, size=64).eval()
+    with undecoded(net):
+        assert isinstance(net(torch.rand(1, 3, 64, 64)), list)
+    assert net(torch.rand(1, 3, 64, 64)).shape == (1, 8, 84)
+
+
+def test_check_finds_nothing_in_a_healthy_detector():
+    diagnosis = Model("yolo11n.yaml").check(scenes(batch=4), batch=4)
+    assert [f.code for f in diagnosis.findings if f.severity != "note"] == []
