@@ -125,7 +125,7 @@ def test_gradients_are_those_of_the_sum(tmp_path):
 
 
 def test_a_side_that_cannot_be_halved_is_rounded_up(capsys):
-    from unvanish.train.session import sized
+    from unvanish.train.arguments import sized
 
     assert (sized(160, "detect"), sized(100, "detect"), sized(28, "classify"), sized(None, "detect")) == (
         160, 128, 28, None,
@@ -143,3 +143,61 @@ def test_heads_decode_again_after_a_validation():
 def test_check_finds_nothing_in_a_healthy_detector():
     diagnosis = Model("yolo11n.yaml").check(scenes(batch=4), batch=4)
     assert [f.code for f in diagnosis.findings if f.severity != "note"] == []
+
+
+def known_detector(rows):
+    """A model whose network says just these rows (n, 4 + 2) of centre, size and scores, on squares of 64."""
+
+    class Fixed(torch.nn.Module):
+        def forward(self, x):
+            return torch.tensor(rows).T[None].expand(len(x), -1, -1)
+
+    model = Model(Fixed(), task="detect")
+    model.about = {
+        "preparation": {"input": "letterbox", "classes": 2, "size": 64}, "names": ["cat", "dog"], "task": "detect",
+    }  # fmt: skip
+    return model
+
+
+def test_predictions_lie_on_the_image_as_it_was_given(tmp_path):
+    from PIL import Image
+
+    image = torch.zeros(50, 100, 3, dtype=torch.uint8).numpy()  # in a square of 64: 32 rows from row 16 on
+    rows = [[32, 32, 32, 16, 0.9, 0.1], [33, 32, 32, 16, 0.8, 0.1], [60, 20, 20, 30, 0.2, 0.7]]
+    model = known_detector(rows)
+    (found,) = model.predict(image)
+    boxes = found.boxes
+    assert boxes.conf.tolist() == pytest.approx([0.9, 0.7]) and boxes.cls.tolist() == [0, 1]
+    assert boxes.xyxy[0].tolist() == pytest.approx([25, 12.5, 75, 37.5])
+    assert boxes.xyxy[1].tolist() == pytest.approx([78.125, 0, 100, 29.6875])  # cut at the edges
+    assert boxes.xywh[0].tolist() == pytest.approx([50, 25, 50, 25])
+    assert boxes.xyxyn[0].tolist() == pytest.approx([0.25, 0.25, 0.75, 0.75])
+    assert boxes.xywhn[0].tolist() == pytest.approx([0.5, 0.5, 0.5, 0.5])
+    assert found.orig_shape == (50, 100) and len(boxes) == 2 and boxes.shape == (2, 6)
+    assert [int(b.cls) for b in boxes] == [0, 1] and str(found).startswith("array: 1 cat, 1 dog (")
+    assert found.summary()[1]["name"] == "dog" and found.summary()[0]["box"]["x2"] == pytest.approx(75)
+    assert len(model.predict(image, conf=0.8)[0].boxes) == 1
+    assert len(model.predict(image, iou=0.99)[0].boxes) == 3
+    assert len(model.predict(image, max_det=1)[0].boxes) == 1
+    drawn = Image.open(found.save(tmp_path / "found.png"))
+    assert drawn.size == (100, 50)
+    assert drawn.getpixel((25, 30)) != (0, 0, 0) and drawn.getpixel((50, 25)) == (0, 0, 0)
+
+
+def test_nothing_found_is_said(tmp_path):
+    model = known_detector([[32.0, 32.0, 32.0, 16.0, 0.1, 0.1]])
+    (found,) = model.predict(torch.zeros(3, 64, 64, dtype=torch.uint8))
+    assert len(found.boxes) == 0 and "nothing found" in str(found) and found.summary() == []
+    assert found.plot().size == (64, 64)
+
+
+def test_a_trained_detector_predicts_from_its_checkpoint(tmp_path):
+    model = Model(SMALL)
+    results = model.train(scenes(), epochs=1, batch=8, project=str(tmp_path), **QUIET)
+    again = Model(results.best)
+    picture = scenes().content.val.image(0)
+    (found,) = again.predict(picture, conf=0.0001)
+    assert again.names == ["circle", "square", "triangle", "star"] and len(found.boxes) > 0
+    assert found.boxes.xyxy.min() >= 0 and found.boxes.xyxy.max() <= 64
+    wide = again.predict(picture, conf=0.0001, imgsz=96)[0]
+    assert wide.output.shape[1] == 12 * 12 + 6 * 6 + 3 * 3

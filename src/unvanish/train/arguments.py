@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from unvanish.registry import suggest
+from unvanish.tasks import tasks
 from unvanish.train.errors import TrainError
 
 OPTIMIZERS = ("auto", "sgd", "adam", "adamw", "rmsprop")
@@ -88,6 +89,10 @@ class Arguments:
     download: bool = _is(True, "fetch a data set that is not there")
     val: bool = _is(True, "validate after each epoch")
     plots: bool = _is(True, "write results.png and the report")
+    conf: float = _is(0.25, "least confidence of a predicted box", least=0, most=1)
+    iou: float = _is(0.7, "overlap from which the surer of two boxes replaces the other", least=0, most=1)
+    max_det: int = _is(300, "boxes of an image, at most", least=1)
+    agnostic_nms: bool = _is(False, "boxes of different classes replace each other, too")
     watch: bool = _is(True, "watch the gradients")
     budget: float = _is(0.01, "share of the time that watching may take", least=0, most=1)
     sharding: str = _is("ddp", "with several processes", words=SHARDING)
@@ -120,6 +125,16 @@ def settle(*layers: Mapping[str, Any]) -> Arguments:
         for key, value in layer.items():
             given[known(key)] = value
     return Arguments(**{key: checked(key, value) for key, value in given.items()})
+
+
+def sized(side: int | None, task: str) -> int | None:
+    """The side of images, rounded up to what the task's networks can halve."""
+    stride = tasks()[task].stride if task in tasks() else 1
+    if side is None or side % stride == 0:
+        return side
+    wanted = -(-side // stride) * stride
+    print(f"unvanish: imgsz={side} is no multiple of {stride}; {wanted} is taken")
+    return wanted
 
 
 def known(key: str) -> str:

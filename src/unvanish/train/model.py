@@ -19,7 +19,7 @@ from unvanish.train.arguments import Arguments, settle
 from unvanish.train.callbacks import Callbacks
 from unvanish.train.checkpoint import Checkpoint, fill, load
 from unvanish.train.errors import TrainError
-from unvanish.train.predict import Prediction
+from unvanish.train.prediction import Prediction
 from unvanish.train.results import Results
 from unvanish.types import Diagnosis
 

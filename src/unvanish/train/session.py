@@ -17,7 +17,7 @@ from torch import nn
 import unvanish
 from unvanish.tasks import task as known_task
 from unvanish.train import chance, devices, folder, state
-from unvanish.train.arguments import Arguments, settle
+from unvanish.train.arguments import Arguments, settle, sized
 from unvanish.train.checkpoint import load_state
 from unvanish.train.errors import TrainError
 from unvanish.train.finish import finished
@@ -143,16 +143,6 @@ def opened(data: Any, arguments: Arguments, task: str) -> Any:
         data, task=task, batch=a.batch, workers=a.workers, seed=a.seed, cache=a.cache,
         imgsz=sized(a.imgsz, task), fraction=a.fraction, download=a.download, augment=a.augment,
     )  # fmt: skip
-
-
-def sized(side: int | None, task: str) -> int | None:
-    """The side of images, rounded up to what the task's networks can halve."""
-    stride = known_task(task).stride
-    if side is None or side % stride == 0:
-        return side
-    wanted = -(-side // stride) * stride
-    print(f"unvanish: imgsz={side} is no multiple of {stride}; {wanted} is taken")
-    return wanted
 
 
 def described(model: Model, found: Any, data: str) -> dict[str, Any]:
