@@ -93,7 +93,7 @@ def test_norms_and_activations_are_the_detectors_own():
 def test_a_file_that_users_bring_along_is_the_same_network(tmp_path, name, count):
     (tmp_path / "mine11.yaml").write_text(USERS_OWN, encoding="utf-8")
     spec = read(tmp_path / f"{name}.yaml")
-    assert (spec.task, spec.activation, spec.norm) == ("detect", "silu", "steady")
+    assert (spec.task, spec.activation, spec.norm, spec.init) == ("detect", "silu", "steady", "torch")
     net = build(spec, device="meta", size=64)
     assert parameters(net) == count and net.final.strides == (8, 16, 32)
     ours = build(f"{name.replace('mine', 'yolo')}.yaml", device="meta").state_dict()

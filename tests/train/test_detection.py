@@ -153,9 +153,8 @@ def known_detector(rows):
             return torch.tensor(rows).T[None].expand(len(x), -1, -1)
 
     model = Model(Fixed(), task="detect")
-    model.about = {
-        "preparation": {"input": "letterbox", "classes": 2, "size": 64}, "names": ["cat", "dog"], "task": "detect",
-    }  # fmt: skip
+    preparation = {"input": "letterbox", "classes": 2, "size": 64}
+    model.about = {"preparation": preparation, "names": ["cat", "dog"], "task": "detect"}
     return model
 
 
@@ -201,3 +200,48 @@ def test_a_trained_detector_predicts_from_its_checkpoint(tmp_path):
     assert found.boxes.xyxy.min() >= 0 and found.boxes.xyxy.max() <= 64
     wide = again.predict(picture, conf=0.0001, imgsz=96)[0]
     assert wide.output.shape[1] == 12 * 12 + 6 * 6 + 3 * 3
+
+
+SEGMENTER = {
+    **SMALL,
+    "name": "tiny-seg",
+    "task": "segment",
+    "layers": [
+        *SMALL["layers"][:-1],
+        {"module": "Segment", "from": ["p3", "p4", "p5"], "masks": 8, "prototypes": 16},
+    ],
+}
+
+
+def outlined(batch=8, **settings):
+    return open_data(SCENES | settings, task="segment", imgsz=64, batch=batch)
+
+
+def test_a_segmenter_trains_validates_and_predicts_masks(tmp_path):
+    model = Model(SEGMENTER)
+    results = model.train(outlined(), epochs=2, batch=8, project=str(tmp_path), **QUIET)
+    assert set(results.metrics) == {"mAP50-95", "mAP50", "mask mAP50-95", "mask mAP50"}
+    assert results.fitness == results.metrics["mask mAP50-95"]
+    again = Model(results.best)
+    assert again.val(outlined(), **QUIET).loss == pytest.approx(results.loss, rel=1e-4)
+    picture = torch.zeros(3, 40, 80, dtype=torch.uint8)
+    (found,) = again.predict(picture, conf=0.0001, max_det=5)
+    assert found.masks.shape == (len(found.boxes), 40, 80) and len(found.boxes) > 0
+    assert found.plot().size == (80, 40)
+    (none,) = again.predict(picture, conf=1.0)
+    assert none.masks.shape == (0, 40, 80)
+
+
+def test_masks_lie_on_the_image_as_it_was_given():
+    from unvanish.train.masks import mask_on_image
+
+    prototype = torch.full((1, 16, 16), -5.0)
+    prototype[0, 6:10, 4:8] = 5.0  # in a square of 64: x from 16 to 32, y from 24 to 40
+    rows = torch.tensor([[0.0, 16, 64, 48, 0.9, 0, 1.0], [0, 16, 20, 48, 0.8, 0, 1.0]])
+    masks = mask_on_image(rows, prototype, (50, 100), 64)  # its image lies in rows 16 to 48
+    ys, xs = masks.data[0].nonzero().T
+    assert [int(v) for v in (xs.min(), xs.max(), ys.min(), ys.max())] == pytest.approx(
+        [25, 49, 12, 37], abs=2
+    )
+    assert masks.data[1].nonzero()[:, 1].max() < 32  # cut to its box
+    assert masks.area.tolist() == [int(m.sum()) for m in masks.data] and len(masks) == 2

@@ -3,8 +3,8 @@
 Notable:
 - Every key that is not known is refused with its file, its line and the nearest right one.
 - `activation:`, `init:` and `norm:` at the top set the whole network, so two networks can be one line apart.
-- A file of `backbone:` and `head:` means SiLU and a steady batch norm where it says nothing else, as its
-  users expect.
+- A file of `backbone:` and `head:` means SiLU, a steady batch norm and PyTorch's own weights where it says
+  nothing else, as its users expect.
 - `read(name, **overrides)` changes top-level keys: `read("resnet20.yaml", activation="gelu", init="he")`.
 - Reading imports no torch and runs nothing.
 """
@@ -137,7 +137,7 @@ def _spec(found: Table, file: str, stem: str) -> Spec:
         inputs=inputs,
         scale=scale,
         activation=word("activation", default="silu" if classic else None),
-        init=word("init", INITS, "critical"),
+        init=word("init", INITS, "torch" if classic else "critical"),
         norm="none" if "norm" in found and found["norm"] is None else word("norm", default=norm),
         facts=facts,
         numbers=numbers,

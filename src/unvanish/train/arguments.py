@@ -37,7 +37,7 @@ class Arguments:
 
     model: str = _is("", "a zoo name (resnet20.yaml), a YAML of your own, or weights (.safetensors)")
     data: str = _is("", "a data set's name (digits.yaml) or a YAML of your own")
-    task: str | None = _is(None, "classify, detect, sentiment, translate, language, sequence; the network's")
+    task: str | None = _is(None, "classify, detect, segment, sentiment, translate, language, sequence")
     epochs: int = _is(100, "passes over the training data", least=1)
     time: float | None = _is(None, "hours to train, in place of epochs", least=0)
     patience: int = _is(100, "epochs without a better fitness before it stops; 0: never", least=0)

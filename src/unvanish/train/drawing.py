@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from unvanish.train.boxes import Boxes
+    from unvanish.train.masks import Masks
 
 GOLDEN = 0.618  # of a turn of the hue from class to class, so that neighbours differ
 
@@ -22,12 +23,12 @@ def colour(label: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def drawn(image: Tensor, boxes: Boxes, names: Sequence[str]) -> Image:
-    """The image, uint8 (3, H, W), with boxes and what they are."""
+def drawn(image: Tensor, boxes: Boxes, names: Sequence[str], masks: Masks | None = None) -> Image:
+    """The image, uint8 (3, H, W), with boxes and what they are, and their masks shaded."""
     from PIL import ImageDraw
     from PIL.Image import fromarray
 
-    canvas = fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    canvas = fromarray(shaded(image, boxes, masks).permute(1, 2, 0).contiguous().numpy())
     pen = ImageDraw.Draw(canvas)
     line = max(1, round(sum(canvas.size) / 400))
     for x1, y1, x2, y2, score, label in boxes.data.tolist()[::-1]:  # the surest on top
@@ -38,6 +39,17 @@ def drawn(image: Tensor, boxes: Boxes, names: Sequence[str]) -> Image:
         pen.rectangle((x1, top, x1 + wide + 3, top + high + 2), fill=shade)
         pen.text((x1 + 2, top), text, fill=(0, 0, 0))
     return canvas
+
+
+def shaded(image: Tensor, boxes: Boxes, masks: Masks | None) -> Tensor:
+    """The image with half of each mask's pixels' colour from its class."""
+    if masks is None:
+        return image
+    made = image.clone()
+    for mask, label in zip(masks.data, boxes.cls.tolist(), strict=True):
+        paint = image.new_tensor(colour(int(label)))[:, None]
+        made[:, mask] = made[:, mask] // 2 + paint // 2
+    return made
 
 
 def name_of(label: int, names: Sequence[str]) -> str:

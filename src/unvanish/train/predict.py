@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.tasks.detection.suppression import detections
 from unvanish.train import devices
-from unvanish.train.arguments import Arguments, sized
-from unvanish.train.boxes import on_image
+from unvanish.train.arguments import Arguments
+from unvanish.train.detected import found
 from unvanish.train.errors import TrainError
 from unvanish.train.prediction import Prediction
 from unvanish.train.steps import called
@@ -39,27 +38,6 @@ def predictions(model: Model, source: Any, arguments: Arguments) -> Iterator[Pre
             started = time.perf_counter()
             yield answered(model, network, origin, devices.moved(made, x), started)
     model.callbacks.run("on_predict_end", model)
-
-
-def found(
-    model: Model, network: nn.Module, made: Any, source: Any, arguments: Arguments
-) -> Iterator[Prediction]:
-    """What a detector finds, image by image."""
-    from unvanish.tasks.data.inputs import scenes
-
-    preparation, a = model.about["preparation"], arguments
-    size = sized(a.imgsz, model.task) or int(preparation["size"])
-    for origin, image, x in scenes(source, size):
-        started = time.perf_counter()
-        with torch.no_grad():
-            output = network(devices.moved(made, x)).float().cpu()
-        (rows,) = detections(
-            output, int(preparation["classes"]), a.conf, a.iou, a.max_det, agnostic=a.agnostic_nms
-        )
-        speed = 1e3 * (time.perf_counter() - started)
-        boxes = on_image(rows, (image.shape[1], image.shape[2]), size)
-        names = tuple(model.names)
-        yield Prediction(origin, model.task, output[0], names, speed=speed, boxes=boxes, image=image)
 
 
 def ready(model: Model) -> nn.Module:

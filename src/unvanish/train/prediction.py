@@ -13,14 +13,15 @@ from torch import Tensor
 from unvanish.train.boxes import Boxes
 from unvanish.train.drawing import drawn, name_of
 from unvanish.train.errors import TrainError
+from unvanish.train.masks import Masks
 
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
     """One answer: where it came from, the output, and what that means for the task.
 
-    `probs` (classes,) for classes, `boxes` on the `image` (uint8, (3, H, W)) for detectors, `text` for
-    language and translation; `speed` in milliseconds.
+    `probs` (classes,) for classes; for detectors `boxes`, and `masks` where it makes them, on the `image` (uint8,
+    (3, H, W)); `text` for language and translation; `speed` in milliseconds.
     """
 
     origin: str
@@ -31,6 +32,7 @@ class Prediction:
     text: str = ""
     speed: float = float("nan")
     boxes: Boxes | None = None
+    masks: Masks | None = None
     image: Tensor | None = None
 
     @property
@@ -63,7 +65,7 @@ class Prediction:
         """The image with its boxes drawn, a PIL image."""
         if self.boxes is None or self.image is None:
             raise TrainError(f"a prediction of the task {self.task} has no boxes to draw")
-        return drawn(self.image, self.boxes, self.names)
+        return drawn(self.image, self.boxes, self.names, self.masks)
 
     def save(self, path: str | Path) -> Path:
         """Write what `plot` draws; the suffix says the format."""

@@ -1,12 +1,13 @@
 """Augmentation of whole scenes: images with boxes on them, mirrored and with their colours moved.
 
 Notable: what moves an image moves its boxes. A batch is x, uint8 (B, 3, H, W), and y, rows (M, 6): image,
-class, x, y, w, h in shares.
+class, x, y, w, h in shares, or the pair of these and of their masks (M, S, S).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,14 +39,15 @@ class Scenes:
         return coloured(x, draws[0] * self.hue, 1 + draws[1] * self.saturation, 1 + draws[2] * self.value), y
 
 
-def mirrored_scenes(x: Tensor, y: Tensor, which: Tensor) -> Batch:
-    """The scenes of which `which` (B,) is true, left to right."""
+def mirrored_scenes(x: Tensor, y: Any, which: Tensor) -> Batch:
+    """The scenes of which `which` (B,) is true, left to right, with their rows and, if they come, masks."""
     x = torch.where(which.view(-1, 1, 1, 1), x.flip(-1), x)
-    moved = y.clone()
-    if len(y):
-        turned = which[y[:, 0].long()]
-        moved[:, 2] = torch.where(turned, 1 - y[:, 2], y[:, 2])
-    return x, moved
+    rows = y[0] if isinstance(y, tuple) else y
+    turned, moved = which[rows[:, 0].long()], rows.clone()
+    moved[:, 2] = torch.where(turned, 1 - rows[:, 2], rows[:, 2])
+    if not isinstance(y, tuple):
+        return x, moved
+    return x, (moved, torch.where(turned.view(-1, 1, 1), y[1].flip(-1), y[1]))
 
 
 def coloured(x: Tensor, hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:

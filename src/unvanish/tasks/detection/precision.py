@@ -49,7 +49,10 @@ def precisions(
     """Precision (overlaps, recalls, classes), -1 for classes that do not occur."""
     from faster_coco_eval import COCO, COCOeval_faster
 
-    whole: dict[str, Any] = {"info": {}, "images": [{"id": i} for i in range(images)]}
+    whole: dict[str, Any] = {
+        "info": {},
+        "images": [{"id": i, "height": 1, "width": 1} for i in range(images)],
+    }
     whole["categories"] = [{"id": c, "name": str(c)} for c in range(classes)]
     whole["annotations"] = [{"id": i, "iscrowd": 0, **t} for i, t in enumerate(truth, 1)]
     real = COCO(whole)

@@ -65,7 +65,7 @@ def read(
         return pictures(source, train, val, NAMES, max(1, side // 16), True)
     facts = {"classes": len(NAMES), "channels": 3, "size": side}
     preparation = {"input": "letterbox", **facts, "names": list(NAMES)}
-    boxed = [boxes(p, side) for p in parts]
+    boxed = [boxes(p, side, source.task == "segment") for p in parts]
     return Content(boxed[0], boxed[1], facts, NAMES, None, Scenes(), shares, preparation)
 
 
@@ -79,10 +79,10 @@ def images(parts: list[Picture]) -> Tensor:
     return torch.from_numpy(np.stack([p.pixels for p in parts]).transpose(0, 3, 1, 2).copy())
 
 
-def boxes(parts: list[Picture], size: int) -> Boxed:
-    """The pictures as a part with boxes and polygons."""
+def boxes(parts: list[Picture], size: int, masked: bool = False) -> Boxed:
+    """The pictures as a part with boxes and polygons, and with masks where they are wanted."""
     records = [Record(Path(f"shape-{i}"), (size, size), p.labels) for i, p in enumerate(parts)]
-    return Boxed(records, size, images(parts))
+    return Boxed(records, size, images(parts), masked)
 
 
 def picture(generator: np.random.Generator, number: int, size: int, most: int) -> Picture:

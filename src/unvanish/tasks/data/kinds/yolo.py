@@ -45,11 +45,12 @@ def part(source: Source, name: str, size: int, labels: str, archive: str) -> Box
     for image, shape in zip(images, checked(images, source.problems), strict=True):
         if shape is not None:
             records.append(Record(image, shape[::-1], labels_of(image, source, labels)))
-    made = Boxed(records, size)
+    masked = source.task == "segment"
+    made = Boxed(records, size, masked=masked)
     if records and fits(len(records), 3, size, source.cache, source.problems):
         paths = [record.path for record in records]
         held, good = decoded_all(paths, made.read, f"letterbox{size}", source.problems)
-        return Boxed([records[i] for i in good], size, held)
+        return Boxed([records[i] for i in good], size, held, masked)
     return made
 
 
