@@ -36,8 +36,8 @@ def found(
         boxes = on_image(rows, shape, size)
         masks = None if prototypes is None else mask_on_image(rows, prototypes[0], shape, size)
         speed = 1e3 * (time.perf_counter() - started)
-        said: dict[str, Any] = {"names": names, "speed": speed, "boxes": boxes, "masks": masks, "image": image}
-        yield Prediction(origin, model.task, output[0], **said)
+        more: dict[str, Any] = {"speed": speed, "boxes": boxes, "masks": masks, "image": image}
+        yield Prediction(origin, model.task, output[0], names, **more)
 
 
 @torch.no_grad()

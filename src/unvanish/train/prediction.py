@@ -20,8 +20,8 @@ from unvanish.train.masks import Masks
 class Prediction:
     """One answer: where it came from, the output, and what that means for the task.
 
-    `probs` (classes,) for classes; for detectors `boxes`, and `masks` where it makes them, on the `image` (uint8,
-    (3, H, W)); `text` for language and translation; `speed` in milliseconds.
+    `probs` (classes,) for classes; for detectors `boxes`, and `masks` where it makes them, on the `image`
+    (uint8, (3, H, W)); `text` for language and translation; `speed` in milliseconds.
     """
 
     origin: str
