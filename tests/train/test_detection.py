@@ -245,3 +245,15 @@ def test_masks_lie_on_the_image_as_it_was_given():
     )
     assert masks.data[1].nonzero()[:, 1].max() < 32  # cut to its box
     assert masks.area.tolist() == [int(m.sum()) for m in masks.data] and len(masks) == 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("document", [SMALL, SEGMENTER], ids=["detect", "segment"])
+def test_an_export_decodes_as_the_network_does(tmp_path, document):
+    model = Model(document)
+    model.build(classes=4, size=64)
+    model.about = {"facts": {"classes": 4, "size": 64}}
+    loaded = torch.jit.load(str(model.export("torchscript", tmp_path / "net.torchscript")))
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), model.network.eval()(x))
