@@ -172,7 +172,8 @@ def _compare(network: nn.Module, example: tuple[Tensor, ...], run: Callable[...,
     for expected, found in zip(own, made, strict=True):
         apart = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
         if not apart <= CLOSE:
-            raise TrainError(f"the {name} export differs from the network by {apart:.2g} of its largest output")
+            text = f"the {name} export differs from the network by {apart:.2g} of its largest output"
+            raise TrainError(text)
 
 
 def _several(output: Any) -> tuple[Tensor, ...]:
