@@ -257,3 +257,21 @@ def test_an_export_decodes_as_the_network_does(tmp_path, document):
     x = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), model.network.eval()(x))
+
+
+def test_weights_under_their_published_names_are_loaded(tmp_path, capsys):
+    from unvanish.models.published import published
+
+    donor = Model("yolo11n.yaml").build(classes=80, size=64)
+    told = {published(donor, name): value for name, value in donor.state_dict().items()}
+    torch.save(told, tmp_path / "published.pt")
+    model = Model("yolo11n.yaml")
+    model.build(classes=80, size=64)
+    model.facts = {"classes": 80, "size": 64}
+    model.load(tmp_path / "published.pt", strict=True)
+    assert all(torch.equal(v, donor.state_dict()[k]) for k, v in model.network.state_dict().items())
+    other = Model("yolo11n.yaml")
+    other.build(classes=4, size=64)
+    other.load(tmp_path / "published.pt")
+    assert "fits but for" in capsys.readouterr().out  # the classes' layers begin anew
+    assert torch.equal(other.network.state_dict()["0.conv.weight"], told["model.0.conv.weight"])

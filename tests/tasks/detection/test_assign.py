@@ -35,7 +35,7 @@ def scene(seed, images=2, objects=6, side=6):
     return scores.double(), boxes.double(), centres.double(), rows.double(), side
 
 
-def slowly(scores, boxes, centres, rows, side, top):
+def slowly(scores, boxes, centres, rows, side, top, least=0.0):
     """The same by loops: {(image, cell): (object's row, target score)}."""
     found = {}
     for image in range(len(scores)):
@@ -44,8 +44,9 @@ def slowly(scores, boxes, centres, rows, side, top):
         for i in own:
             x, y, w, h = (rows[i, 2:] * side).tolist()
             true = torch.tensor([x - w / 2, y - h / 2, x + w / 2, y + h / 2], dtype=torch.float64)
+            w, h = max(w, least), max(h, least)
             for a, (cx, cy) in enumerate(centres.tolist()):
-                if min(cx - true[0], cy - true[1], true[2] - cx, true[3] - cy) > 1e-9:
+                if min(cx - x + w / 2, cy - y + h / 2, x + w / 2 - cx, y + h / 2 - cy) > 1e-9:
                     fits[i, a] = max(0.0, float(ciou(true, boxes[image, a])))
                     score = float(scores[image, a, int(rows[i, 1])])
                     metrics[i, a] = score**0.5 * fits[i, a] ** 6
@@ -53,7 +54,9 @@ def slowly(scores, boxes, centres, rows, side, top):
             for a in ranked[:top]:
                 if metrics[i, a] > 0:
                     claims.setdefault(a, []).append(i)
-        kept = {a: max(c, key=lambda i: fits[i, a]) for a, c in claims.items()}
+        kept = {a: c[0] for a, c in claims.items()}
+        for a in (a for a, c in claims.items() if len(c) > 1):
+            kept[a] = max((i for i in own if (i, a) in fits), key=lambda i: fits[i, a])
         for a, i in kept.items():
             cells = [b for b, j in kept.items() if j == i]
             best_fit = max(fits[i, b] for b in cells)
@@ -63,12 +66,12 @@ def slowly(scores, boxes, centres, rows, side, top):
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10_000), st.integers(0, 12), st.sampled_from([1, 3, 10]))
-def test_it_agrees_with_loops(seed, objects, top):
+@given(st.integers(0, 10_000), st.integers(0, 12), st.sampled_from([1, 3, 10]), st.sampled_from([0, 1.9]))
+def test_it_agrees_with_loops(seed, objects, top, least):
     scores, boxes, centres, rows, side = scene(seed, objects=objects)
     truth = padded(rows, len(scores), (side, side))
-    made = assign(scores, boxes, centres, truth, top)
-    expected = slowly(scores, boxes, centres, rows, side, top)
+    made = assign(scores, boxes, centres, truth, top, least)
+    expected = slowly(scores, boxes, centres, rows, side, top, least)
     weighed = {(b, a) for b, a in (made.weights > 0).nonzero().tolist()}
     assert weighed == {at for at, (_, share) in expected.items() if share > 0}
     for (image, cell), (row, share) in expected.items():
@@ -103,6 +106,17 @@ def test_no_object_has_more_cells_than_it_may_and_none_outside(seed, top):
         true = truth.boxes[image, owners]
         assert ((centres[cells] > true[:, :2]) & (centres[cells] < true[:, 2:])).all()
     assert made.scores.max() <= 1 and made.scores.min() >= 0
+
+
+def test_a_box_between_the_centres_finds_cells_where_it_may_look_farther():
+    scores, boxes, centres, _, side = scene(0)
+    tiny = torch.tensor(
+        [[0, 1, 2 / side, 2 / side, 0.1, 0.1]], dtype=torch.float64
+    )  # on a corner of four cells
+    truth = padded(tiny, 2, (side, side))
+    boxes = truth.boxes[:, :1].expand_as(boxes).contiguous()
+    assert not assign(scores, boxes, centres, truth).positive.any()
+    assert int(assign(scores, boxes, centres, truth, least=2.0).positive[0].sum()) == 4
 
 
 def test_an_image_without_objects_has_no_positive():

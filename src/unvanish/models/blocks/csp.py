@@ -9,6 +9,8 @@ References: Wang et al. 2020 (CSPNet, arXiv 1911.11929); Wang et al. 2022 (ELAN,
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,8 @@ LARGE = ("m", "l", "x")
 
 class CrossBottleneck(nn.Module):
     """x + Conv3x3(Conv3x3(x)) on `width_in` channels, `expansion` times as many inside."""
+
+    PUBLISHED: ClassVar[dict[str, str]] = {"first": "cv1", "second": "cv2"}
 
     def __init__(
         self, width_in: int, expansion: float = 0.5, activation: str = "silu", norm: str = "steady"
@@ -35,6 +39,8 @@ class CrossBottleneck(nn.Module):
 
 class C3k(nn.Module):
     """Two ways of half the channels, one of them deep: (B, width_in, H, W) to (B, out, H, W)."""
+
+    PUBLISHED: ClassVar[dict[str, str]] = {"way": "cv1", "inner": "m", "past": "cv2", "join": "cv3"}
 
     def __init__(
         self, width_in: int, out: int, repeats: int = 2, activation: str = "silu", norm: str = "steady"
@@ -56,6 +62,8 @@ class C3k2(nn.Module):
 
     `deep`: the inner blocks are C3k; `expansion`: their channels as a share of `out`; `variant`: the scale.
     """
+
+    PUBLISHED: ClassVar[dict[str, str]] = {"split": "cv1", "inner": "m", "join": "cv2"}
 
     def __init__(
         self,

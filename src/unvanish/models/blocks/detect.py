@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,8 @@ class Detect(nn.Module):
 
     Decoded: centre, width and height in pixels, then scores from 0 to 1; A cells of all levels.
     """
+
+    PUBLISHED: ClassVar[dict[str, str]] = {"box": "cv2", "score": "cv3", "expectation": "dfl"}
 
     def __init__(
         self, widths_in: Sequence[int], classes: int, activation: str = "silu", norm: str = "steady"

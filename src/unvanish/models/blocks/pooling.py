@@ -7,6 +7,8 @@ References: He et al. 2014 (spatial pyramid pooling, arXiv 1406.4729).
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,8 @@ from unvanish.models.blocks.conv import Conv
 
 class SPPF(nn.Module):
     """Half the channels and three chained max pools of them: (B, width_in, H, W) to (B, out, H, W)."""
+
+    PUBLISHED: ClassVar[dict[str, str]] = {"reduce": "cv1", "join": "cv2"}
 
     def __init__(
         self, width_in: int, out: int, kernel: int = 5, activation: str = "silu", norm: str = "steady"

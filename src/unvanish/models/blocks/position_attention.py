@@ -10,6 +10,8 @@ References: Vaswani et al. 2017 (attention); Wang et al. 2024 (partial self-atte
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +23,8 @@ HEAD = 64  # channels of a head, as near as they come
 
 class PositionAttention(nn.Module):
     """Attention of the positions of (B, width_in, H, W) to each other, the same shape out."""
+
+    PUBLISHED: ClassVar[dict[str, str]] = {"position": "pe", "out": "proj"}
 
     def __init__(self, width_in: int, norm: str = "steady") -> None:
         super().__init__()
@@ -45,6 +49,8 @@ class PositionAttention(nn.Module):
 class PSABlock(nn.Module):
     """Attention on a skip, then a 1 x 1 feed-forward part on a skip; (B, width_in, H, W) to itself."""
 
+    PUBLISHED: ClassVar[dict[str, str]] = {"attention": "attn", "feedforward": "ffn"}
+
     def __init__(self, width_in: int, activation: str = "silu", norm: str = "steady") -> None:
         super().__init__()
         self.attention = PositionAttention(width_in, norm)
@@ -61,6 +67,8 @@ class PSABlock(nn.Module):
 
 class C2PSA(nn.Module):
     """Half of the channels through PSABlocks, half past them: (B, width_in, H, W) to (B, out, H, W)."""
+
+    PUBLISHED: ClassVar[dict[str, str]] = {"split": "cv1", "inner": "m", "join": "cv2"}
 
     def __init__(
         self, width_in: int, out: int, repeats: int = 1, activation: str = "silu", norm: str = "steady"

@@ -8,7 +8,7 @@ References: Bolya et al. 2019 (YOLACT, arXiv 1904.02689).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,10 @@ from unvanish.models.blocks.detect import Detect
 
 class Prototypes(nn.Module):
     """Masks to mix, at twice the resolution: (B, width_in, H, W) to (B, out, 2 H, 2 W)."""
+
+    PUBLISHED: ClassVar[dict[str, str]] = {
+        "first": "cv1", "enlarge": "upsample", "second": "cv2", "out": "cv3",
+    }  # fmt: skip
 
     def __init__(
         self, width_in: int, width: int, out: int, activation: str = "silu", norm: str = "steady"
@@ -41,6 +45,7 @@ class Segment(Detect):
     """
 
     SCALED = ("prototypes",)
+    PUBLISHED: ClassVar[dict[str, str]] = Detect.PUBLISHED | {"coefficients": "cv4", "prototypes": "proto"}
 
     def __init__(
         self,

@@ -28,7 +28,14 @@ LAST = BINS - 1 - 0.01  # the farthest side a cell can be taught, in its own cel
 
 
 class DetectionLoss(nn.Module):
-    """The loss of raw maps (of a head in training or that does not decode) against rows (M, 6) of a batch."""
+    """The loss of raw maps (of a head in training or that does not decode) against rows (M, 6) of a batch.
+
+    `least`: as for `assign`.
+    """
+
+    def __init__(self, least: float = 0.0) -> None:
+        super().__init__()
+        self.least = least
 
     def forward(self, output: Any, y: Any) -> Tensor:
         """The loss, a scalar."""
@@ -39,8 +46,13 @@ class DetectionLoss(nn.Module):
         maps = raw(output)
         found = said(maps)
         truth = padded(y, len(maps[0]), (maps[0].shape[-1], maps[0].shape[-2]))
-        given = assign(found.logits.detach().sigmoid(), found.boxes.detach(), found.centres, truth)
+        given = self._assigned(found, truth)
         return detection_parts(found, truth, given)
+
+    def _assigned(self, found: Said, truth: Truth) -> Assigned:
+        """Which cells answer for which objects."""
+        scores, boxes = found.logits.detach().sigmoid(), found.boxes.detach()
+        return assign(scores, boxes, found.centres, truth, least=self.least)
 
 
 def detection_parts(found: Said, truth: Truth, given: Assigned) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unvanish.tasks.detection.assign import Assigned, assign
+from unvanish.tasks.detection.assign import Assigned
 from unvanish.tasks.detection.loss import DetectionLoss, detection_parts
 from unvanish.tasks.detection.masks import inside, mixed
 from unvanish.tasks.detection.reading import raw, said
@@ -30,7 +30,7 @@ class SegmentationLoss(DetectionLoss):
         rows, masks = y
         found = said(maps, prototypes.shape[1])
         truth = padded(rows, len(prototypes), (maps[0].shape[-1], maps[0].shape[-2]))
-        given = assign(found.logits.detach().sigmoid(), found.boxes.detach(), found.centres, truth)
+        given = self._assigned(found, truth)
         mask = mask_part(found.extra, prototypes.float(), truth, given, rows, masks)
         return {**detection_parts(found, truth, given), "mask": MASK * mask}
 
