@@ -137,11 +137,15 @@ def opened(data: Any, arguments: Arguments, task: str) -> Any:
     if not data:
         raise TrainError("there is no data; give data=, a name such as digits.yaml or a YAML of your own")
     from unvanish.tasks.data import open_data
+    from unvanish.tasks.data.mosaic import Mixing
+    from unvanish.tasks.data.scenes import Scenes
 
     a = arguments
     return open_data(
         data, task=task, batch=a.batch, workers=a.workers, seed=a.seed, cache=a.cache,
         imgsz=sized(a.imgsz, task), fraction=a.fraction, download=a.download, augment=a.augment,
+        mixing=Mixing(a.mosaic, a.translate, a.scale, max(0, a.epochs - a.close_mosaic)),
+        colours=Scenes(a.fliplr, a.hsv_h, a.hsv_s, a.hsv_v),
     )  # fmt: skip
 
 

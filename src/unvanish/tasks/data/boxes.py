@@ -44,6 +44,11 @@ class Boxed(Part):
     def __len__(self) -> int:
         return len(self.records)
 
+    def some(self, kept: Indices) -> Boxed:
+        """A part of some of its images."""
+        images = None if self.images is None else self.images[torch.from_numpy(kept)]
+        return Boxed([self.records[i] for i in kept], self.size, images, self.masked)
+
     def labels_at(self, index: int) -> Labels:
         """The labels of an image in shares of its square."""
         record = self.records[index]
