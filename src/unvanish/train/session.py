@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 import unvanish
@@ -84,6 +85,8 @@ def prepared(
     if arguments.pretrained and arguments.pretrained is not True and held is None:
         model.load(str(arguments.pretrained))
     freeze(network, arguments.freeze)
+    if _task(model).summed:  # convolutions of scenes are faster with channels last
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     about = described(model, found, arguments.data)
     save_dir = place or devices.agreed(made, lambda: folder.made(arguments, model.task, model.name))
     trainer = Trainer(network, arguments, _task(model), found, save_dir, about, model.callbacks, made)
@@ -151,8 +154,6 @@ def opened(data: Any, arguments: Arguments, task: str) -> Any:
 
 def described(model: Model, found: Any, data: str) -> dict[str, Any]:
     """What a checkpoint says of itself: specification, facts, names, preparation, versions."""
-    import torch
-
     facts = json.loads(json.dumps(dict(found.facts)))
     spec = dict(model.spec.document) if model.spec is not None else None
     return {
