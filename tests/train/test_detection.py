@@ -63,6 +63,7 @@ def test_it_trains_validates_and_says_what_few_steps_are_worth(tmp_path):
     assert model.network(torch.rand(1, 3, 64, 64)).shape == (1, 8, 84)
 
 
+@pytest.mark.slow
 def test_a_small_detector_learns(tmp_path):
     model = Model(SMALL)
     settings = {"lr0": 0.005, "nbs": 8, "warmup_epochs": 1, "project": str(tmp_path), **QUIET}
