@@ -26,7 +26,7 @@ FLOORS |= dict.fromkeys(
     ("__version__", "Diagnosis", "Finding", "Remedy", "Site", "Trace"), 0
 )  # the public names
 FLOORS |= dict.fromkeys(("", "check", "assert_healthy", "watch"), 4)
-FLOORS |= dict.fromkeys(("Model",), 5)
+FLOORS |= dict.fromkeys(("Model", "YOLO"), 5)
 LAB = {"models", "tasks"}  # the wing that knows nothing of the clinic: floor 0 and itself
 MEETING = {"train", "cli"}  # where the lab and the clinic meet
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from unvanish.doctor import assert_healthy, check
     from unvanish.prediction import forecast
     from unvanish.store import open_run
-    from unvanish.train.model import Model
+    from unvanish.train.model import YOLO, Model
     from unvanish.treatment import cure
     from unvanish.types import Cured, Diagnosis, Finding, Proof, Remedy, Site, Trace
     from unvanish.watcher import watch
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cured", "Diagnosis", "Finding", "Model", "Prescription", "Proof", "Remedy", "Site", "Trace",
+    "YOLO", "Cured", "Diagnosis", "Finding", "Model", "Prescription", "Proof", "Remedy", "Site", "Trace",
     "__version__", "apply", "assert_healthy", "check", "cure", "forecast", "open_run", "watch",
 ]  # fmt: skip
 
@@ -33,6 +33,7 @@ _HOMES = {
     "cure": "unvanish.treatment",
     "forecast": "unvanish.prediction",
     "Model": "unvanish.train.model",
+    "YOLO": "unvanish.train.model",
     "Prescription": "unvanish.cures",
     "open_run": "unvanish.store",
     "watch": "unvanish.watcher",

@@ -42,6 +42,38 @@ def test_train_val_predict_and_export(command, net, tmp_path):
     assert made.returncode == 0 and (tmp_path / "net.pt2").is_file()
 
 
+DETECTOR = """
+nc: 4
+backbone:
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+head:
+  - [[2, 3, 4], 1, Detect, [nc]]
+"""
+
+
+def test_a_detector_is_trained_checked_and_asked(command, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "tiny.yaml").write_text(DETECTOR)
+    (tmp_path / "scenes.yaml").write_text("kind: shapes\nsamples: 16\nval_samples: 4\n")
+    Image.new("RGB", (80, 40)).save(tmp_path / "a.png")
+    words = ("model=tiny.yaml", "data=scenes.yaml", "imgsz=60", "epochs=1", "batch=8", "plots=false")
+    done = command("train", *words)
+    assert done.returncode == 0, done.stderr
+    assert "imgsz=60 is no multiple of 32; 64 is taken" in done.stdout
+    assert "detect: mAP50-95" in done.stdout and "optimizer steps; expect mAP near 0" in done.stdout
+    best = tmp_path / "runs" / "detect" / "tiny" / "weights" / "best.safetensors"
+    asked = command("predict", f"model={best}", "source=a.png", "conf=0.9")
+    assert asked.returncode == 0 and "a.png: nothing found" in asked.stdout
+    for data in (["--data", "scenes.yaml"], ["--input", "3,64,64"]):  # the second with invented objects
+        checked = command("check", "tiny.yaml", *data, "--fail-on", "error")
+        assert checked.returncode == 0, checked.stderr + checked.stdout
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(net, tmp_path):
     words = ["train", f"model={net}", "data=digits.yaml", "epochs=100000", "plots=false", "name=long"]
     environment = {**os.environ, "NO_COLOR": "1"}

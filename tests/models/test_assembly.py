@@ -160,6 +160,12 @@ def test_a_classic_yaml_with_our_blocks(tmp_path):
     assert [line.sources for line in summary(net)][:4] == ["image", "0", "1", "2, 2"]
 
 
+def test_a_layer_of_torch_is_not_given_the_size_of_the_images():
+    rows = [{"module": "nn.Upsample", "scale_factor": 2}, {"module": "Conv", "out": 4}]
+    net = build({"layers": [*rows, {"module": "ClassifyHead"}]}, classes=2, size=8)
+    assert net.shapes[0] == (2, 3, 16, 16)
+
+
 def test_it_pickles_copies_and_takes_a_state_back():
     net = build("resnet20", classes=3, size=8).eval()
     x = torch.randn(2, 3, 8, 8)

@@ -28,8 +28,15 @@ SICK = {
     "plain44": "NRM001", "plain56": "NRM001", "plain110": "NRM001",
 }  # fmt: skip
 MILD = {"plain32"}  # between the two: it trains, worse
-SLOW = {"resnet1202", "resnet110", "plain110", "preactresnet110", "preactresnet164", "resnet50", "vit-tiny"}
+SLOW = {
+    "resnet1202", "resnet110", "plain110", "preactresnet110", "preactresnet164", "resnet50", "vit-tiny",
+    "yolo11s-cls", "yolo11m-cls", "yolo11l-cls", "yolo11x-cls",
+}  # fmt: skip
+DETECTORS = {name for name, entry in ENTRIES.items() if entry.task in ("detect", "segment")}  # in test_yolo11
 SMALL = {"vocabulary": 23, "target_vocabulary": 19, "length": 12, "classes": 5, "outputs": 3, "features": 2}
+
+
+SMALLEST = {name for name in IMAGES if name != "resnet50" and not name.startswith("yolo")}
 
 
 def facts_of(name, size):
@@ -83,11 +90,11 @@ def test_the_deepest_one_builds_in_seconds():
     assert len(net.stage3) == 200
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRIES if name != "resnet1202"])
+@pytest.mark.parametrize("name", [name for name in ENTRIES if name not in {"resnet1202", *DETECTORS}])
 def test_every_entry_runs_forward_and_back(name):
     torch.manual_seed(0)
     net = build(
-        name, **facts_of(name, 8 if ENTRIES[name].task == "classify" and "resnet50" not in name else 32)
+        name, **facts_of(name, 8 if ENTRIES[name].task == "classify" and name in SMALLEST else 32)
     )
     inputs = inputs_of(net, 4)
     out = net(*inputs)
@@ -119,7 +126,7 @@ def grave(findings):
 @pytest.mark.parametrize("name", heavy([n for n in IMAGES if n not in {*SICK, *MILD, "resnet1202"}]))
 @pytest.mark.timeout(600)
 def test_a_sound_network_gets_no_warning(name):
-    size = {"resnet18": 64, "resnet50": 64}.get(name, 32)
+    size = 64 if name in ("resnet18", "resnet50") or name.startswith("yolo") else 32
     assert grave(examined(name, size, 8 if size == 64 else 16)) == []
 
 

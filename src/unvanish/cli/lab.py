@@ -77,13 +77,15 @@ def _random(net: Any, size: int, seed: int, shape: tuple[int, ...] | None) -> Ba
     import torch
 
     from unvanish.models.assembly import example
+    from unvanish.tasks import task
 
     made = torch.Generator().manual_seed(seed)
     x = [_filled(net, i, blank, made) for i, blank in enumerate(example(net.spec, net.facts, size, "cpu"))]
     if shape is not None and len(x) == 1 and tuple(x[0].shape[1:]) != shape:
         given, reads = ",".join(map(str, shape)), tuple(x[0].shape[1:])
         raise CallError(f"--input {given} does not fit {net.spec.name}, which reads {reads}")
-    y = _target(net, x, made)
+    y = task(net.spec.task).invented(size, net.facts, made)
+    y = _target(net, x, made) if y is None else y
     told = (
         f"the batch is random, seed {seed}: {', '.join(str(tuple(t.shape)) for t in x)}, with random targets"
     )

@@ -27,7 +27,7 @@ WIDTH = (
     "num_channels", "embed_dim", "d_model", "in1_features",
 )  # fmt: skip
 OTHER_NAMES = {"out": ("out_channels", "out_features", "hidden_size"), "kernel": ("kernel_size",)}
-FILLED = ("activation", "norm", "depth", *FACTS)  # from the top of the file, or from the data
+FILLED = ("activation", "norm", "depth", "variant", *FACTS)  # from the top of the file, or from the data
 
 _SIGNATURES: WeakKeyDictionary[Any, dict[str, inspect.Parameter]] = WeakKeyDictionary()
 
@@ -44,13 +44,21 @@ class Given:
         """A fact or a number by its name, else the word itself."""
         if not isinstance(name, str):
             return name
+        if name == "None":  # as classic rows write it: [None, 2, "nearest"]
+            return None
         key = ALIASES.get(name, name)
         known: dict[str, Any] = {**self.spec.numbers, **self.facts}
         return known.get(key, name)
 
     def fill(self, name: str) -> Any:
         """The value of a parameter that is filled in, or None."""
-        own = {"activation": self.spec.activation, "norm": self.spec.norm, "depth": self.branches}
+        spec = self.spec
+        own = {
+            "activation": spec.activation,
+            "norm": spec.norm,
+            "depth": self.branches,
+            "variant": spec.scale.name or None,
+        }
         return own[name] if name in own else self.facts.get(name)
 
 
@@ -66,7 +74,8 @@ def bind(
     taken = _from_row(row, cls, given, known, widthwise)
     if widthwise and widthwise not in taken:
         taken[widthwise] = _width(row, given, widthwise, widths)
-    for name in FILLED:
+    foreign = cls.__module__.startswith("torch.")  # whose `size` is not that of the data
+    for name in () if foreign else FILLED:
         if name in known and name not in taken and given.fill(name) is not None:
             taken[name] = given.fill(name)
     if not first:

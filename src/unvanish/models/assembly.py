@@ -60,11 +60,21 @@ def build(spec: Spec | str | Path | Mapping[str, Any], device: Any = None, **fac
     names = [row.name for row in spec.layers]
     steps = plan([row.sources for row in spec.layers], names, draft.listed)
     net = Network(spec, steps, modules, known, draft.shapes)
+    _place(net)
     if target.type != "meta":
         begin = Begin(spec.init, spec.activation or "relu", given.branches, known.get("length"))
         initialise(net, draft.layers, begin)
     _tie(net, spec)
     return net
+
+
+def _place(net: Network) -> None:
+    """Tell rows with a `place` how many pixels of the image a cell of each of their inputs is."""
+    rows = example(net.spec, net.facts)[0].shape[-2]
+    for step, module in zip(net.plan, net.children(), strict=True):
+        place = getattr(module, "place", None)
+        if place is not None:
+            place([rows / net.shapes[source][-2] for source in step.sources])
 
 
 def _tie(net: Network, spec: Spec) -> None:

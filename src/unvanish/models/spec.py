@@ -3,6 +3,8 @@
 Notable:
 - Every key that is not known is refused with its file, its line and the nearest right one.
 - `activation:`, `init:` and `norm:` at the top set the whole network, so two networks can be one line apart.
+- A file of `backbone:` and `head:` means SiLU, a steady batch norm and PyTorch's own weights where it says
+  nothing else, as its users expect.
 - `read(name, **overrides)` changes top-level keys: `read("resnet20.yaml", activation="gelu", init="he")`.
 - Reading imports no torch and runs nothing.
 """
@@ -119,13 +121,14 @@ def _spec(found: Table, file: str, stem: str) -> Spec:
             raise error(key, f"no {key} {value!r}{suggest(str(value), known)}; there are {', '.join(known)}")
         return value
 
-    scale = _scale(found, file)
+    scale, classic = _scale(found, file), "backbone" in found
     raw = _raw_rows(found, file)
     task = word("task", tuple(INPUTS), _task_of(raw))
     inputs = tuple(found.get("inputs") or INPUTS[task])
     numbers = {k: _whole(k, found, file) for k in NUMBERS if k in found}
     facts = {k: _fact(k, found, file) for k in FACTS if k in found}
     place = Place(file, inputs, numbers | {k: v for k, v in facts.items() if isinstance(v, int)}, scale)
+    norm = "steady" if classic else None
     default_name = join(stem, scale.name) if scale.name else stem
     return Spec(
         name=word("name", default=default_name),
@@ -133,9 +136,9 @@ def _spec(found: Table, file: str, stem: str) -> Spec:
         layers=read_rows(raw, place),
         inputs=inputs,
         scale=scale,
-        activation=word("activation"),
-        init=word("init", INITS, "critical"),
-        norm="none" if "norm" in found and found["norm"] is None else word("norm"),
+        activation=word("activation", default="silu" if classic else None),
+        init=word("init", INITS, "torch" if classic else "critical"),
+        norm="none" if "norm" in found and found["norm"] is None else word("norm", default=norm),
         facts=facts,
         numbers=numbers,
         description=word("description", default=""),

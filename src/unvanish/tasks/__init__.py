@@ -2,7 +2,9 @@
 
 One task a file, found by being there. A file says `FITNESS` (the metric that decides which weights are best),
 `HIGHER` (whether more of it is better), `loss(smoothing)` and `metrics(facts, decode)`; its docstring is its
-page.
+page. Where it is not as usual it also says `SUMMED` (gradients are those of the loss summed over the batch),
+`DEFAULTS` (of a training's arguments), `EXPECT` (of very few steps), `STRIDE` (what must divide the side of
+images), `rate(classes)` (AdamW's) and `invented(batch, facts, generator)` (targets to examine with).
 """
 
 from __future__ import annotations
@@ -43,6 +45,42 @@ class Task:
     def higher(self) -> bool:
         """Whether more of the fitness is better."""
         return bool(self.module.HIGHER)
+
+    @property
+    def summed(self) -> bool:
+        """Whether gradients are those of the loss summed over the batch, not of its mean."""
+        return bool(getattr(self.module, "SUMMED", False))
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Arguments of a training that this task has its own defaults for."""
+        return dict(getattr(self.module, "DEFAULTS", {}))
+
+    @property
+    def expect(self) -> str:
+        """What to expect of a run of very few steps."""
+        return str(getattr(self.module, "EXPECT", "expect little"))
+
+    @property
+    def stride(self) -> int:
+        """What must divide the side of images."""
+        return int(getattr(self.module, "STRIDE", 1))
+
+    def rate(self, classes: int | None) -> float | None:
+        """AdamW's learning rate for so many classes, where the task has one of its own."""
+        made = getattr(self.module, "rate", None)
+        return None if made is None or classes is None else float(made(classes))
+
+    def samples(self, x: Any, y: Any) -> int:
+        """How many samples a batch holds."""
+        if self.summed:  # targets are a row an object
+            return len(x)
+        return len(y[0]) if isinstance(y, tuple | list) else len(y)
+
+    def invented(self, batch: int, facts: Mapping[str, Any], generator: Any) -> Any:
+        """Random targets to examine a network with; None where the output's shape says all."""
+        made = getattr(self.module, "invented", None)
+        return None if made is None else made(batch, facts, generator)
 
     @property
     def page(self) -> str:

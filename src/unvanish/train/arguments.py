@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from unvanish.registry import suggest
+from unvanish.tasks import tasks
 from unvanish.train.errors import TrainError
 
 OPTIMIZERS = ("auto", "sgd", "adam", "adamw", "rmsprop")
@@ -36,7 +37,7 @@ class Arguments:
 
     model: str = _is("", "a zoo name (resnet20.yaml), a YAML of your own, or weights (.safetensors)")
     data: str = _is("", "a data set's name (digits.yaml) or a YAML of your own")
-    task: str | None = _is(None, "classify, sentiment, translate, language or sequence; the model's own")
+    task: str | None = _is(None, "classify, detect, segment, sentiment, translate, language, sequence")
     epochs: int = _is(100, "passes over the training data", least=1)
     time: float | None = _is(None, "hours to train, in place of epochs", least=0)
     patience: int = _is(100, "epochs without a better fitness before it stops; 0: never", least=0)
@@ -72,6 +73,8 @@ class Arguments:
         metadata={"help": "of schedule=step: when the rate falls to a tenth, as shares of the run"},
     )
     warmup_epochs: float = _is(1.0, "epochs of rising learning rate, at most a third of the run", least=0)
+    warmup_momentum: float | None = _is(None, "momentum the warm-up begins with; no other", least=0, most=1)
+    ramp: bool = _is(False, "batches a step rise from 1 to their number in the warm-up")
     label_smoothing: float = _is(0.0, "of the target classes", least=0, most=1)
     nbs: int | None = _is(None, "nominal batch: gradients of several batches are added up to it", least=1)
     accumulate: int | None = _is(None, "batches a step, in place of nbs", least=1)
@@ -83,9 +86,21 @@ class Arguments:
     ema_tau: float = _is(2000.0, "steps over which the mean lengthens", least=0)
     nonfinite: int = _is(10, "steps in a row without a finite gradient before it stops", least=1)
     augment: bool = _is(True, "the data set's augmentation")
+    mosaic: float = _is(1.0, "share of scenes that are put together of four", least=0, most=1)
+    close_mosaic: int = _is(10, "epochs without mosaics at the end", least=0)
+    translate: float = _is(0.1, "scenes are shifted by up to this share", least=0, most=1)
+    scale: float = _is(0.5, "scenes are scaled by up to 1 plus and minus this", least=0, most=0.95)
+    fliplr: float = _is(0.5, "share of scenes that are mirrored", least=0, most=1)
+    hsv_h: float = _is(0.015, "turns the hue of scenes moves by", least=0, most=1)
+    hsv_s: float = _is(0.7, "share the saturation of scenes moves by", least=0, most=1)
+    hsv_v: float = _is(0.4, "share the brightness of scenes moves by", least=0, most=1)
     download: bool = _is(True, "fetch a data set that is not there")
     val: bool = _is(True, "validate after each epoch")
     plots: bool = _is(True, "write results.png and the report")
+    conf: float = _is(0.25, "least confidence of a predicted box", least=0, most=1)
+    iou: float = _is(0.7, "overlap from which the surer of two boxes replaces the other", least=0, most=1)
+    max_det: int = _is(300, "boxes of an image, at most", least=1)
+    agnostic_nms: bool = _is(False, "boxes of different classes replace each other, too")
     watch: bool = _is(True, "watch the gradients")
     budget: float = _is(0.01, "share of the time that watching may take", least=0, most=1)
     sharding: str = _is("ddp", "with several processes", words=SHARDING)
@@ -118,6 +133,16 @@ def settle(*layers: Mapping[str, Any]) -> Arguments:
         for key, value in layer.items():
             given[known(key)] = value
     return Arguments(**{key: checked(key, value) for key, value in given.items()})
+
+
+def sized(side: int | None, task: str) -> int | None:
+    """The side of images, rounded up to what the task's networks can halve."""
+    stride = tasks()[task].stride if task in tasks() else 1
+    if side is None or side % stride == 0:
+        return side
+    wanted = -(-side // stride) * stride
+    print(f"unvanish: imgsz={side} is no multiple of {stride}; {wanted} is taken")
+    return wanted
 
 
 def known(key: str) -> str:

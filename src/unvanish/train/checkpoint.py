@@ -5,7 +5,8 @@ Notable:
 - `best` and `last.safetensors` carry specification, facts, arguments and metrics in their header, so they
   are models by themselves; the `.json` beside them says the same to people.
 - `last.state.safetensors` is what `resume` reads, one file, so it can never be half old and half new.
-- Foreign `.pt` files are read with weights_only: they are data, no code runs from them.
+- Foreign `.pt` files are read with weights_only: they are data, no code runs from them. Published names of
+  layers are known.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from unvanish.models.published import renamed
 from unvanish.registry import suggest
 from unvanish.reports.json import plain
 from unvanish.train.chance import joined, split
@@ -116,7 +118,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, stri
     (another number of classes), stay as they are.
     """
     own = model.state_dict()
-    given = _named(tensors, own)
+    given = _named(renamed(model, tensors), own)
     shapes = [
         f"{k} is {tuple(given[k].shape)} there and {tuple(own[k].shape)} here"
         for k in own

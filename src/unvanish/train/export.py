@@ -133,9 +133,9 @@ def _onnx(network: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [i.name for i in session.get_inputs()]
 
-    def run(*x: Tensor) -> Tensor:
+    def run(*x: Tensor) -> tuple[Tensor, ...]:
         fed = dict(zip(names, (t.numpy() for t in x), strict=True))
-        return torch.from_numpy(session.run(None, fed)[0])
+        return tuple(torch.from_numpy(out) for out in session.run(None, fed))
 
     _compare(network, example, run, "ONNX")
 
@@ -168,7 +168,14 @@ def _told() -> Iterator[None]:
 @torch.no_grad()
 def _compare(network: nn.Module, example: tuple[Tensor, ...], run: Callable[..., Any], name: str) -> None:
     """Refuse a file whose outputs are not the network's."""
-    expected, found = called(network, example), run(*example)
-    apart = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
-    if not apart <= CLOSE:
-        raise TrainError(f"the {name} export differs from the network by {apart:.2g} of its largest output")
+    own, made = _several(called(network, example)), _several(run(*example))
+    for expected, found in zip(own, made, strict=True):
+        apart = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+        if not apart <= CLOSE:
+            text = f"the {name} export differs from the network by {apart:.2g} of its largest output"
+            raise TrainError(text)
+
+
+def _several(output: Any) -> tuple[Tensor, ...]:
+    """The tensors of an output that may be one."""
+    return (output,) if isinstance(output, Tensor) else tuple(output)

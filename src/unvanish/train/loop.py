@@ -67,9 +67,12 @@ class Trainer:
     def _build(self) -> None:
         """Loaders, optimizer, running mean, guard, watch."""
         a, made = self.arguments, self.accelerator
-        self.train, self.val = devices.loader(made, self.data.train), devices.loader(made, self.data.val)
+        self.train, self.val = devices.loader(made, self.data.train), self.data.val
+        if not self.task.summed:  # whose metrics want the whole of it
+            self.val = devices.loader(made, self.data.val)
         self.steps_an_epoch = max(1, math.ceil(len(self.train) / a.steps_of))
-        inner = optim.optimizer(self.plain, a, self.task.name, a.epochs * self.steps_an_epoch)
+        usual = self.task.rate(self.about["facts"].get("classes"))
+        inner = optim.optimizer(self.plain, a, self.task.name, a.epochs * self.steps_an_epoch, usual)
         self.model, self.optimizer = made.prepare(self.plain, inner)
         self.inner = getattr(self.optimizer, "optimizer", self.optimizer)
         self.sharded = made.distributed_type.value == "FSDP"
@@ -79,8 +82,9 @@ class Trainer:
         self.rate = float(self.inner.param_groups[0]["lr"])
         criterion = self.task.loss(a.label_smoothing)
         self.make = Stepper(
-            made, self.model, self.plain, self.optimizer, criterion, self.guard, self.ema, self._before
-        )
+            made, self.model, self.plain, self.optimizer, criterion, self.guard, self.ema, self._before,
+            self.task.samples, self.task.summed,
+        )  # fmt: skip
         self.show = Progress(a.verbose and made.is_main_process, self.task.fitness)
         self.watch = self._watched() if a.watch else None
         self.inner.register_step_pre_hook(self.guard.leave_out)  # after the watch has seen the gradient
@@ -123,6 +127,7 @@ class Trainer:
         self._event("on_train_epoch_start")
         self.show.epoch(record.epoch, record.epochs, len(self.train), record.batch)
         self.schedule = optim.schedule(self.arguments, record.epochs, self.steps_an_epoch)
+        self.warm = self.schedule.warmup * self.arguments.steps_of
         self.model.train()
         started = time.perf_counter()
         for window in self._windows():
@@ -137,8 +142,26 @@ class Trainer:
     def _windows(self) -> Iterator[tuple[Any, ...]]:
         """The batches of this epoch that are still to be done, as many at once as make a step."""
         source = self._batches()
-        while window := tuple(itertools.islice(source, self.arguments.steps_of)):
+        while window := tuple(itertools.islice(source, self._wanted())):
             yield window
+
+    def _wanted(self) -> int:
+        """Batches of the step that comes."""
+        return optim.batches_of_step(self.arguments, self._done(), self.warm)
+
+    def _done(self) -> int:
+        """Batches so far."""
+        return self.record.epoch * len(self.train) + self.record.batch
+
+    def _set(self) -> None:
+        """Learning rate and momentum of the step that comes."""
+        a, step = self.arguments, float(self.record.step)
+        if a.ramp:  # steps differ in size, so the batches tell how far it is
+            step = self._done() / a.steps_of
+        optim.set_rate(self.inner, self.rate * self.schedule(step))
+        if a.warmup_momentum is not None:
+            share = min(1.0, self._done() / self.warm) if self.warm else 1.0
+            optim.set_momentum(self.inner, a.warmup_momentum + share * (a.momentum - a.warmup_momentum))
 
     def _batches(self) -> Iterator[Any]:
         resumed, self._resumed = self._resumed, None
@@ -156,7 +179,7 @@ class Trainer:
 
     def _one_step(self, window: tuple[Any, ...]) -> None:
         record, guard = self.record, self.guard
-        optim.set_rate(self.inner, self.rate * self.schedule(record.step))
+        self._set()
         self._event("on_train_batch_start")
         samples = self.make(window)
         self.samples += samples * self.accelerator.num_processes
@@ -228,8 +251,9 @@ class Trainer:
         metrics = self.task.metrics(self.about["facts"], decode=getattr(self.data, "decode", None))
         with self.ema.within() if self.ema is not None else contextlib.nullcontext():
             found = validate(
-                self.accelerator, self.model, self.plain, self.val, self.task.loss(), metrics, self._event
-            )
+                self.accelerator, self.model, self.plain, self.val, self.task.loss(), metrics, self._event,
+                self.task.samples,
+            )  # fmt: skip
         self.validation, self.record.metrics = found, dict(found.metrics)
         self._event("on_val_end")
         return {"val/loss": found.loss, **{f"metrics/{key}": value for key, value in found.metrics.items()}}

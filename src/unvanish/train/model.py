@@ -19,7 +19,7 @@ from unvanish.train.arguments import Arguments, settle
 from unvanish.train.callbacks import Callbacks
 from unvanish.train.checkpoint import Checkpoint, fill, load
 from unvanish.train.errors import TrainError
-from unvanish.train.predict import Prediction
+from unvanish.train.prediction import Prediction
 from unvanish.train.results import Results
 from unvanish.types import Diagnosis
 
@@ -153,8 +153,11 @@ class Model:
         self.callbacks.add(event, function)
 
     def settled(self, data: Any, arguments: Mapping[str, Any]) -> Arguments:
-        """Defaults, then what the YAML says under `train:`, then the user's."""
-        own = dict(getattr(self.spec, "train", None) or {})
+        """Defaults, the task's own, then what the YAML says under `train:`, then the user's."""
+        from unvanish.tasks import tasks
+
+        usual = tasks()[self.task].defaults if self.task in tasks() else {}
+        own = {**usual, **(getattr(self.spec, "train", None) or {})}
         named = {"data": str(data)} if isinstance(data, (str, Path)) else {}
         source = self.source if isinstance(self.source, (str, Path)) else type(self.source).__name__
         return settle(own, {"model": str(source)}, named, arguments)
@@ -166,3 +169,6 @@ class Model:
             else f", {sum(p.numel() for p in self.network.parameters()):,} parameters"
         )
         return f"<Model {self.name} ({self.task}){built}>"
+
+
+YOLO = Model  # the name that users of detectors type

@@ -20,16 +20,25 @@ from unvanish.train.arguments import Arguments
 from unvanish.train.errors import TrainError
 
 LONG = 10_000  # optimizer steps from which SGD pays on images
+IMAGES = ("classify", "detect", "segment")
 RATES = {"sgd": 0.05, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3}
 
 
-def chosen(arguments: Arguments, task: str, steps: int) -> tuple[str, float]:
-    """The optimizer's name and its learning rate."""
-    name = arguments.optimizer
+def chosen(arguments: Arguments, task: str, steps: int, usual: float | None = None) -> tuple[str, float]:
+    """The optimizer's name and its learning rate; `usual`: what AdamW takes where the task knows better."""
+    name, own = arguments.optimizer, RATES
     if name == "auto":
-        name = "sgd" if task == "classify" and steps > LONG else "adamw"
-    rate = RATES[name] if arguments.lr0 is None else arguments.lr0
-    return name, rate
+        name = "sgd" if task in IMAGES and steps > LONG else "adamw"
+    if usual is not None:
+        own = {**RATES, "sgd": 0.01, "adam": usual, "adamw": usual}
+    return name, own[name] if arguments.lr0 is None else arguments.lr0
+
+
+def decay(arguments: Arguments) -> float:
+    """The weight decay, in proportion to the samples of a step where a nominal batch is given."""
+    if arguments.nbs is None:
+        return arguments.weight_decay
+    return arguments.weight_decay * arguments.batch * arguments.steps_of / arguments.nbs
 
 
 def groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
@@ -44,10 +53,12 @@ def groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
     return [group for group in made if group["params"]]
 
 
-def optimizer(model: nn.Module, arguments: Arguments, task: str, steps: int) -> torch.optim.Optimizer:
-    """The optimizer of a run of so many steps."""
-    name, rate = chosen(arguments, task, steps)
-    parts, momentum = groups(model, arguments.weight_decay), arguments.momentum
+def optimizer(
+    model: nn.Module, arguments: Arguments, task: str, steps: int, usual: float | None = None
+) -> torch.optim.Optimizer:
+    """The optimizer of a run of so many steps; `usual` as for `chosen`."""
+    name, rate = chosen(arguments, task, steps, usual)
+    parts, momentum = groups(model, decay(arguments)), arguments.momentum
     if name == "sgd":
         nesterov = arguments.nesterov and momentum > 0
         return torch.optim.SGD(parts, rate, momentum, nesterov=nesterov)
@@ -65,7 +76,7 @@ class Schedule:
     total: int
     warmup: int
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         """The factor at the step that comes after `step` steps."""
         factor = self.curve(min(1.0, step / max(1, self.total)))
         return factor * min(1.0, (step + 1) / (self.warmup + 1))
@@ -93,3 +104,19 @@ def set_rate(optimizer: Any, rate: float) -> None:
     """Give every group the rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def set_momentum(optimizer: Any, momentum: float) -> None:
+    """Give every group the momentum (Adam: beta1)."""
+    for group in optimizer.param_groups:
+        if "betas" in group:
+            group["betas"] = (momentum, group["betas"][1])
+        else:
+            group["momentum"] = momentum
+
+
+def batches_of_step(arguments: Arguments, done: int, warm: float) -> int:
+    """How many batches the step takes that begins when `done` are, the first `warm` of which are warm-up."""
+    if not arguments.ramp or done >= warm:
+        return arguments.steps_of
+    return max(1, round(1 + (arguments.steps_of - 1) * done / warm))

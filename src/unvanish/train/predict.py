@@ -7,8 +7,7 @@ trained, so predicting needs no data set.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +15,9 @@ from torch import Tensor, nn
 
 from unvanish.train import devices
 from unvanish.train.arguments import Arguments
+from unvanish.train.detected import found
 from unvanish.train.errors import TrainError
+from unvanish.train.prediction import Prediction
 from unvanish.train.steps import called
 
 if TYPE_CHECKING:
@@ -25,67 +26,17 @@ if TYPE_CHECKING:
 BEGIN, LONGEST = 1, 200  # tokens of an answer, at most
 
 
-@dataclass(frozen=True, repr=False)
-class Prediction:
-    """One answer: where it came from, the output, and what that means for the task.
-
-    `probs` (classes,) for classes, `text` for language and translation, `value` for numbers; `speed` in
-    milliseconds.
-    """
-
-    origin: str
-    task: str
-    output: Tensor
-    names: Sequence[str] = ()
-    probs: Tensor | None = None
-    text: str = ""
-    speed: float = float("nan")
-
-    @property
-    def top1(self) -> int:
-        """The most probable class."""
-        return int(self._classes().argmax())
-
-    @property
-    def top1conf(self) -> float:
-        """Its probability."""
-        return float(self._classes().max())
-
-    @property
-    def top5(self) -> list[int]:
-        """The five most probable classes, best first."""
-        probs = self._classes()
-        return [int(i) for i in probs.topk(min(5, len(probs))).indices]
-
-    @property
-    def name(self) -> str:
-        """The most probable class's name."""
-        return self.names[self.top1] if self.top1 < len(self.names) else str(self.top1)
-
-    def _classes(self) -> Tensor:
-        if self.probs is None:
-            raise TrainError(f"a prediction of the task {self.task} has no classes; read .text or .output")
-        return self.probs
-
-    def __str__(self) -> str:
-        if self.probs is not None:
-            best = [
-                f"{self.names[i] if i < len(self.names) else i} {float(self.probs[i]):.2f}" for i in self.top5
-            ]
-            return f"{self.origin}: {', '.join(best)} ({self.speed:.1f} ms)"
-        return f"{self.origin}: {self.text or self.output.flatten()[:8].tolist()} ({self.speed:.1f} ms)"
-
-    __repr__ = __str__
-
-
 def predictions(model: Model, source: Any, arguments: Arguments) -> Iterator[Prediction]:
     """One prediction after the other; TrainError where the model does not know how to read the source."""
     made = devices.accelerator(arguments)
     network = ready(model).to(made.device)
     model.callbacks.run("on_predict_start", model)
-    for origin, x in read(model, source):
-        started = time.perf_counter()
-        yield answered(model, network, origin, devices.moved(made, x), started)
+    if model.about.get("preparation", {}).get("input") == "letterbox":
+        yield from found(model, network, made, source, arguments)
+    else:
+        for origin, x in read(model, source):
+            started = time.perf_counter()
+            yield answered(model, network, origin, devices.moved(made, x), started)
     model.callbacks.run("on_predict_end", model)
 
 

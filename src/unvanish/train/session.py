@@ -12,11 +12,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 import unvanish
+from unvanish.tasks import task as known_task
 from unvanish.train import chance, devices, folder, state
-from unvanish.train.arguments import Arguments, settle
+from unvanish.train.arguments import Arguments, settle, sized
 from unvanish.train.checkpoint import load_state
 from unvanish.train.errors import TrainError
 from unvanish.train.finish import finished
@@ -83,6 +85,8 @@ def prepared(
     if arguments.pretrained and arguments.pretrained is not True and held is None:
         model.load(str(arguments.pretrained))
     freeze(network, arguments.freeze)
+    if _task(model).summed:  # convolutions of scenes are faster with channels last
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     about = described(model, found, arguments.data)
     save_dir = place or devices.agreed(made, lambda: folder.made(arguments, model.task, model.name))
     trainer = Trainer(network, arguments, _task(model), found, save_dir, about, model.callbacks, made)
@@ -136,18 +140,20 @@ def opened(data: Any, arguments: Arguments, task: str) -> Any:
     if not data:
         raise TrainError("there is no data; give data=, a name such as digits.yaml or a YAML of your own")
     from unvanish.tasks.data import open_data
+    from unvanish.tasks.data.mosaic import Mixing
+    from unvanish.tasks.data.scenes import Scenes
 
     a = arguments
     return open_data(
-        data, task=task, batch=a.batch, workers=a.workers, seed=a.seed, cache=a.cache, imgsz=a.imgsz,
-        fraction=a.fraction, download=a.download, augment=a.augment,
+        data, task=task, batch=a.batch, workers=a.workers, seed=a.seed, cache=a.cache,
+        imgsz=sized(a.imgsz, task), fraction=a.fraction, download=a.download, augment=a.augment,
+        mixing=Mixing(a.mosaic, a.translate, a.scale, max(0, a.epochs - a.close_mosaic)),
+        colours=Scenes(a.fliplr, a.hsv_h, a.hsv_s, a.hsv_v),
     )  # fmt: skip
 
 
 def described(model: Model, found: Any, data: str) -> dict[str, Any]:
     """What a checkpoint says of itself: specification, facts, names, preparation, versions."""
-    import torch
-
     facts = json.loads(json.dumps(dict(found.facts)))
     spec = dict(model.spec.document) if model.spec is not None else None
     return {
@@ -169,9 +175,7 @@ def _listed(names: Any) -> list[Any]:
 
 
 def _task(model: Model) -> Any:
-    from unvanish.tasks import task
-
-    return task(model.task)
+    return known_task(model.task)
 
 
 def val(model: Model, arguments: Arguments, data: Any) -> Results:
@@ -183,10 +187,12 @@ def val(model: Model, arguments: Arguments, data: Any) -> Results:
         raise TrainError("the data has no validation part; name one in its YAML, under val:")
     network, made, task = model.build(**found.facts), devices.accelerator(arguments), _task(model)
     prepared = made.prepare_model(network, evaluation_mode=True)
-    loader = devices.loader(made, found.val)
+    loader = found.val if task.summed else devices.loader(made, found.val)
     metrics = task.metrics(found.facts, decode=getattr(found, "decode", None))
     model.callbacks.run("on_val_start", model)
-    done = validate(made, prepared, made.unwrap_model(prepared), loader, task.loss(), metrics)
+    done = validate(
+        made, prepared, made.unwrap_model(prepared), loader, task.loss(), metrics, count=task.samples
+    )
     model.callbacks.run("on_val_end", model)
     return Results(
         model.task,

@@ -1,7 +1,9 @@
 """One optimizer step: forward, backward, the guard, the step, the running mean.
 
-Notable: a step may take several batches (accumulation); each counts the same, also in a window at an
-epoch's end that holds fewer.
+Notable:
+- A step may take several batches (accumulation); each counts the same, also in a window at an epoch's end
+  that holds fewer.
+- Where the task sums its loss over samples, so do the gradients; what is told stays the mean.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ class Stepper:
     guard: Guard
     ema: Ema | None
     before: Callable[[], None]  # just before the optimizer's step
+    count: Callable[[Any, Any], int] = lambda x, y: size(y)  # samples of a batch
+    summed: bool = False  # gradients of the loss summed over the samples of all batches
 
     def __call__(self, window: Sequence[Any]) -> int:
         """Make one step of the batches; how many samples they hold."""
@@ -50,12 +54,17 @@ class Stepper:
             with waits:
                 with self.accelerator.autocast():
                     loss = self.criterion(called(self.model, x), y)
-                loss = loss / len(window) if last else loss
-                self.accelerator.backward(loss)
-            total = loss.detach() if total is None else total + loss.detach()
-            samples += size(y)
+                held = self.count(x, y)
+                mean = loss / len(window) if last else loss
+                self.accelerator.backward(loss * self._factor(held) if self.summed else mean)
+            total = mean.detach() if total is None else total + mean.detach()
+            samples += held
         self._step(total)
         return samples
+
+    def _factor(self, samples: int) -> int:
+        """From a mean over the batch to its sum, where processes average what they share."""
+        return samples * int(self.accelerator.num_processes)
 
     def _step(self, loss: Any) -> None:
         self.accelerator.unscale_gradients()

@@ -21,7 +21,7 @@ def verdict(trainer: Trainer) -> str:
     record = trainer.record
     parts = [gradient(trainer.watch)] if trainer.watch is not None else []
     if record.step < FEW:
-        parts.append(f"only {record.step} optimizer steps; expect little")
+        parts.append(f"only {record.step} optimizer steps; {trainer.task.expect}")
     if record.skipped:
         parts.append(f"{record.skipped} of {record.step} steps had no finite gradient and were left out")
     cut = trainer.guard.clipped

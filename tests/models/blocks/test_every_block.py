@@ -26,12 +26,17 @@ IDS = torch.tensor([[3, 4, 5, 6, 7]] * 2 + [[5, 3, 4, 0, 0]] * 2)
 CASES = {
     "Add": ({}, [IMAGE, IMAGE], IMAGE),
     "BasicBlock": ({"out": 8, "stride": 2}, [IMAGE], (4, 8, 4, 4)),
+    "C2PSA": ({"out": 6, "repeats": 2}, [IMAGE], IMAGE),
+    "C3k": ({"out": 8}, [IMAGE], (4, 8, 8, 8)),
+    "C3k2": ({"out": 8, "repeats": 2}, [IMAGE], (4, 8, 8, 8)),
     "Bottleneck": ({"out": 8, "stride": 2}, [IMAGE], (4, 8, 4, 4)),
     "ChannelRMSNorm": ({}, [IMAGE], IMAGE),
     "ClassToken": ({}, [SERIES], (4, 8)),
+    "Classify": ({"classes": 3}, [IMAGE], (4, 3)),
     "ClassifyHead": ({"classes": 3}, [IMAGE], (4, 3)),
     "Concat": ({}, [IMAGE, IMAGE], (4, 12, 8, 8)),
     "Conv": ({"out": 5, "stride": 2}, [IMAGE], (4, 5, 4, 4)),
+    "CrossBottleneck": ({}, [IMAGE], IMAGE),
     "Embedding": ({"vocabulary": 9, "width": 8}, [IDS], SERIES),
     "FeedForward": ({}, [SERIES], SERIES),
     "GlobalAverage": ({}, [IMAGE], (4, 6)),
@@ -42,12 +47,16 @@ CASES = {
     "MultiHeadAttention": ({"heads": 2}, [SERIES], SERIES),
     "NormActivation": ({}, [IMAGE], IMAGE),
     "PadShortcut": ({"out": 9, "stride": 2}, [IMAGE], (4, 9, 4, 4)),
+    "PSABlock": ({}, [IMAGE], IMAGE),
     "PatchEmbedding": ({"width": 8, "size": 8, "patch": 2}, [IMAGE], (4, 17, 8)),
     "PlainBlock": ({"out": 8, "stride": 2}, [IMAGE], (4, 8, 4, 4)),
+    "PositionAttention": ({}, [IMAGE], IMAGE),
+    "Prototypes": ({"width": 8, "out": 4}, [IMAGE], (4, 4, 16, 16)),
     "PreActivationBlock": ({"out": 8, "stride": 2}, [IMAGE], (4, 8, 4, 4)),
     "Readout": ({}, [SERIES], (4, 8)),
     "Recurrent": ({"width": 6}, [SERIES], (4, 5, 6)),
     "RecurrentTranslator": ({"vocabulary": 9, "target_vocabulary": 7, "width": 8}, [IDS, IDS % 7], (4, 5, 7)),
+    "SPPF": ({"out": 8}, [IMAGE], (4, 8, 8, 8)),
     "SequenceHead": ({"outputs": 3}, [SERIES], (4, 5, 3)),
     "TransformerBlock": ({"heads": 2}, [SERIES], SERIES),
     "TransformerTranslator": (
@@ -59,8 +68,11 @@ CASES = {
 PARTS = {
     "Additive",
     "Branch",
+    "Detect",  # the three have tests of their own
+    "Expectation",
     "Mixer",
     "Multiplicative",
+    "Segment",
     "Translator",
 }  # tested through what they are part of
 UNPUBLISHED = {"Readout", "SequenceHead"}  # too simple to have a paper

@@ -105,7 +105,14 @@ def test_pixels_come_in_one_order():
 def test_shapes_carry_boxes_and_polygons_of_what_is_drawn():
     data = open_data("shapes", task="segment", imgsz=64, samples=12, val_samples=4, batch=4)
     x, y = next(iter(data.train))
-    assert x.shape == (4, 3, 64, 64) and y.shape[1] == 6 and set(y[:, 0].tolist()) == {0, 1, 2, 3}
+    rows, masks = y
+    assert x.shape == (4, 3, 64, 64) and rows.shape[1] == 6 and set(rows[:, 0].tolist()) == {0, 1, 2, 3}
+    assert masks.shape == (len(rows), 16, 16) and masks.dtype == torch.uint8
+    for row, mask in zip(rows, masks, strict=True):  # a mask fills its box to the edges, and no more
+        edges = torch.cat((row[2:4] - row[4:] / 2, row[2:4] + row[4:] / 2)) * 16
+        lit = mask.nonzero()
+        found = torch.cat((lit.min(0).values.flip(0), lit.max(0).values.flip(0) + 1))
+        assert (found - edges).abs().max() <= 1.5
     part = data.content.train
     for index in range(12):
         labels = part.labels_at(index)

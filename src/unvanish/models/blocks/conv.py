@@ -8,6 +8,8 @@ References: LeCun et al. 1989 (convolution); Ioffe and Szegedy 2015 (the order o
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from unvanish.models.blocks import norms
@@ -19,6 +21,8 @@ class Conv(nn.Module):
 
     `activation`, `norm`: by name, "none" for no such thing; padding is kernel // 2, or as given.
     """
+
+    PUBLISHED: ClassVar[dict[str, str]] = {"norm": "bn"}
 
     def __init__(
         self,

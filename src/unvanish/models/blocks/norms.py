@@ -1,6 +1,9 @@
-"""Normalisations by name: batch, layer, rms, group, instance, none; for images and for sequences.
+"""Normalisations by name: batch, steady, layer, rms, group, instance, none; for images and for sequences.
 
-Notable: `dims` says where the channels are. 2: second of (B, C, H, W); 1: last of (B, T, C) or (B, C).
+Notable:
+- `dims` says where the channels are. 2: second of (B, C, H, W); 1: last of (B, T, C) or (B, C).
+- "steady" is batch normalisation as detectors use it: eps 1e-3, and running statistics with a momentum of
+  0.03, since their batches are small.
 
 References: Ioffe and Szegedy 2015 (batch); Ba et al. 2016 (layer); Zhang and Sennrich 2019 (rms); Wu and
 He 2018 (group); Ulyanov et al. 2016 (instance).
@@ -14,13 +17,14 @@ from torch import Tensor, nn
 
 from unvanish.registry import suggest
 
-NAMES = ("batch", "layer", "rms", "group", "instance", "none")
+NAMES = ("batch", "steady", "layer", "rms", "group", "instance", "none")
 ALIASES = {
     "bn": "batch", "batchnorm": "batch", "batch_norm": "batch", "ln": "layer", "layernorm": "layer",
     "layer_norm": "layer", "rmsnorm": "rms", "rms_norm": "rms", "gn": "group", "groupnorm": "group",
     "group_norm": "group", "in": "instance", "identity": "none", "": "none",
 }  # fmt: skip
 GROUPS = 32
+STEADY = (1e-3, 0.03)  # eps, momentum
 
 
 class ChannelRMSNorm(nn.Module):
@@ -38,9 +42,9 @@ class ChannelRMSNorm(nn.Module):
 class LastBatchNorm(nn.Module):
     """Batch normalisation of the last dimension: (B, T, C) or (B, C) to the same."""
 
-    def __init__(self, width_in: int) -> None:
+    def __init__(self, width_in: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(width_in)
+        self.norm = nn.BatchNorm1d(width_in, eps, momentum)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.norm(x) if x.ndim == 2 else self.norm(x.transpose(1, 2)).transpose(1, 2)
@@ -61,6 +65,8 @@ def norm(name: str, width: int, dims: int = 2) -> nn.Module:
     key = plain_name(name)
     if key == "none":
         return nn.Identity()
+    if key == "steady":
+        return LastBatchNorm(width, *STEADY) if dims == 1 else nn.BatchNorm2d(width, *STEADY)
     if dims == 1:
         last: dict[str, type[nn.Module]] = {"batch": LastBatchNorm, "layer": nn.LayerNorm, "rms": nn.RMSNorm}
         if key not in last:

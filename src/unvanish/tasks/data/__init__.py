@@ -20,9 +20,11 @@ from torch.utils.data import DataLoader
 from unvanish.tasks.data.content import Content, Source, renamed
 from unvanish.tasks.data.inputs import decode, inputs
 from unvanish.tasks.data.loading import loader
+from unvanish.tasks.data.mosaic import Mixing, mixed
 from unvanish.tasks.data.order import Order
 from unvanish.tasks.data.part import Batch, fraction_of
 from unvanish.tasks.data.problems import DataError, Problem, Problems
+from unvanish.tasks.data.scenes import Scenes
 from unvanish.tasks.data.spec import DataSpec, read, sets
 
 __all__ = ["Data", "DataError", "DataSpec", "Problem", "Problems", "decode", "inputs", "open_data", "sets"]
@@ -102,13 +104,16 @@ def open_data(
     fraction: float = 1.0,
     download: bool = True,
     augment: bool = True,
+    mixing: Mixing | None = None,
+    colours: Scenes | None = None,
     **settings: Any,
 ) -> Data:
     """Open a data set by the name or path of its YAML, or by a mapping; DataError says what is wrong and
     where.
 
     `cache` holds decoded images in memory (None: where they are small), `imgsz` is the side of images,
-    `fraction` of the training part is used, its classes in proportion; `settings` overrule those of the YAML.
+    `fraction` of the training part is used, its classes in proportion; `mixing` and `colours` say how scenes
+    with boxes are augmented; `settings` overrule those of the YAML.
     """
     if batch < 1 or not 0 < fraction <= 1:
         raise DataError(f"batch must be 1 or more, fraction in (0, 1]; they are {batch} and {fraction}")
@@ -124,5 +129,8 @@ def open_data(
         for part in (content.val, content.test)
     ]
     view = content.view if augment else content.still
+    if augment and isinstance(view, Scenes):
+        view = colours or view
+        train = mixed(train, mixing) if mixing is not None else train
     first = loader(train, view, batch, seed, True, workers)
     return Data(spec, content, wanted.problems, first, *others)

@@ -1,7 +1,8 @@
 """Parts for detection and segmentation: letterboxed images with the labels on them.
 
-A batch is x, uint8 (B, 3, S, S), and y, float (M, 6): for each object of the batch the number of its image in
-it, its class, and its box x, y, w, h in shares of the square. `labels_at` gives the polygons, too.
+A batch is x, uint8 (B, 3, S, S), and y, float (M, 6): of each object of the batch the number of its image,
+its class, and its box x, y, w, h in shares of the square. A `masked` part gives these rows and their masks,
+uint8 (M, S / 4, S / 4). `labels_at` gives the polygons.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from unvanish.tasks.data.labels import Labels
 from unvanish.tasks.data.letterbox import Letterbox, letterboxed
+from unvanish.tasks.data.outlines import masks_of
 from unvanish.tasks.data.part import Batch, Draw, Indices, Part
 from unvanish.tasks.data.pictures import attempt
 
@@ -32,12 +35,19 @@ class Record:
 class Boxed(Part):
     """Images with labels, in memory (`images`) or decoded when a batch asks for them."""
 
-    def __init__(self, records: Sequence[Record], size: int, images: Tensor | None = None) -> None:
-        self.records, self.size, self.images = list(records), size, images
+    def __init__(
+        self, records: Sequence[Record], size: int, images: Tensor | None = None, masked: bool = False
+    ) -> None:
+        self.records, self.size, self.images, self.masked = list(records), size, images, masked
         self.in_memory = images is not None
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def some(self, kept: Indices) -> Boxed:
+        """A part of some of its images."""
+        images = None if self.images is None else self.images[torch.from_numpy(kept)]
+        return Boxed([self.records[i] for i in kept], self.size, images, self.masked)
 
     def labels_at(self, index: int) -> Labels:
         """The labels of an image in shares of its square."""
@@ -61,10 +71,13 @@ class Boxed(Part):
         return letterboxed(path, self.size)
 
     def batch(self, indices: Indices, draw: Draw) -> Batch:
-        rows = [targets(number, self.labels_at(int(i))) for number, i in enumerate(indices)]
+        labels = [self.labels_at(int(i)) for i in indices]
+        y: Any = torch.cat([targets(number, one) for number, one in enumerate(labels)])
+        if self.masked:
+            y = y, masks_of([polygon for one in labels for polygon in one.polygons], self.size)
         if self.images is not None:
-            return self.images.index_select(0, torch.from_numpy(indices)), torch.cat(rows)
-        return torch.stack([self.image(int(i)) for i in indices]), torch.cat(rows)
+            return self.images.index_select(0, torch.from_numpy(indices)), y
+        return torch.stack([self.image(int(i)) for i in indices]), y
 
 
 def targets(number: int, labels: Labels) -> Tensor:

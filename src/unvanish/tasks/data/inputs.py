@@ -43,11 +43,17 @@ def _images(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, 
 
 
 def _letterboxes(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
+    for origin, _, x in scenes(source, int(preparation["size"])):
+        yield origin, x
+
+
+def scenes(source: Any, size: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield (origin, image, x) for every image of a source: uint8 (3, H, W), and letterboxed (1, 3, S, S)."""
     from PIL.Image import fromarray
 
     for origin, image in _pictures(source, 3):
-        boxed = fitted(fromarray(image.permute(1, 2, 0).numpy()), int(preparation["size"]))
-        yield origin, boxed[None].float().mul_(1 / 255)
+        boxed = fitted(fromarray(image.permute(1, 2, 0).numpy()), size)
+        yield origin, image, boxed[None].float().mul_(1 / 255)
 
 
 def _pictures(source: Any, channels: int) -> Iterator[tuple[str, Tensor]]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 Indices = npt.NDArray[np.int64]
-Batch = tuple[Any, Tensor]
+Batch = tuple[Any, Any]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from unvanish.tasks.data.boxes import Boxed, Record, shares
 from unvanish.tasks.data.content import Content, Source, pictures
 from unvanish.tasks.data.labels import Labels, extent
 from unvanish.tasks.data.letterbox import Floats
+from unvanish.tasks.data.scenes import Scenes
 
 TASKS = ("classify", "detect", "segment")
 FINE = 2  # images are drawn this much larger and scaled down
@@ -64,8 +65,8 @@ def read(
         return pictures(source, train, val, NAMES, max(1, side // 16), True)
     facts = {"classes": len(NAMES), "channels": 3, "size": side}
     preparation = {"input": "letterbox", **facts, "names": list(NAMES)}
-    boxed = [boxes(p, side) for p in parts]
-    return Content(boxed[0], boxed[1], facts, NAMES, None, shares, shares, preparation)
+    boxed = [boxes(p, side, source.task == "segment") for p in parts]
+    return Content(boxed[0], boxed[1], facts, NAMES, None, Scenes(), shares, preparation)
 
 
 def made(count: int, size: int, most: int, seed: int) -> list[Picture]:
@@ -78,10 +79,10 @@ def images(parts: list[Picture]) -> Tensor:
     return torch.from_numpy(np.stack([p.pixels for p in parts]).transpose(0, 3, 1, 2).copy())
 
 
-def boxes(parts: list[Picture], size: int) -> Boxed:
-    """The pictures as a part with boxes and polygons."""
+def boxes(parts: list[Picture], size: int, masked: bool = False) -> Boxed:
+    """The pictures as a part with boxes and polygons, and with masks where they are wanted."""
     records = [Record(Path(f"shape-{i}"), (size, size), p.labels) for i, p in enumerate(parts)]
-    return Boxed(records, size, images(parts))
+    return Boxed(records, size, images(parts), masked)
 
 
 def picture(generator: np.random.Generator, number: int, size: int, most: int) -> Picture:

@@ -18,6 +18,7 @@ from unvanish.tasks.data.labels import Labels, label_file, read_labels
 from unvanish.tasks.data.pictures import checked, decoded_all, fits, listed
 from unvanish.tasks.data.places import is_archive, unpacked
 from unvanish.tasks.data.problems import DataError
+from unvanish.tasks.data.scenes import Scenes
 
 TASKS = ("detect", "segment")
 
@@ -32,7 +33,7 @@ def read(source: Source, *, labels: str = "", archive: str = "") -> Content:
     val = part(source, "val", size, labels, archive) if "val" in source.spec.parts else None
     facts = {"classes": len(names), "channels": 3, "size": size}
     preparation = {"input": "letterbox", **facts, "names": list(names)}
-    return Content(train, val, facts, names, None, shares, shares, preparation)
+    return Content(train, val, facts, names, None, Scenes(), shares, preparation)
 
 
 def part(source: Source, name: str, size: int, labels: str, archive: str) -> Boxed:
@@ -44,11 +45,12 @@ def part(source: Source, name: str, size: int, labels: str, archive: str) -> Box
     for image, shape in zip(images, checked(images, source.problems), strict=True):
         if shape is not None:
             records.append(Record(image, shape[::-1], labels_of(image, source, labels)))
-    made = Boxed(records, size)
+    masked = source.task == "segment"
+    made = Boxed(records, size, masked=masked)
     if records and fits(len(records), 3, size, source.cache, source.problems):
         paths = [record.path for record in records]
         held, good = decoded_all(paths, made.read, f"letterbox{size}", source.problems)
-        return Boxed([records[i] for i in good], size, held)
+        return Boxed([records[i] for i in good], size, held, masked)
     return made
 
 

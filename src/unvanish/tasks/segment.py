@@ -1,0 +1,42 @@
+"""Segmentation of objects in images: x (B, 3, H, W) to boxes with a class, a score and a mask each.
+
+The loss is a detector's, and the cross entropy of the masks within their boxes. Targets are rows, an object
+each, with their masks at a quarter of the image's side. mAP50-95 of the masks decides (Lin et al. 2014).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.tasks import detect
+from unvanish.tasks.data.outlines import COARSE
+from unvanish.tasks.detection.mask_loss import SegmentationLoss
+from unvanish.tasks.detection.mask_metrics import SegmentationMetrics
+from unvanish.tasks.detection.masks import inside
+
+FITNESS, HIGHER = "mask mAP50-95", True
+SUMMED, DEFAULTS, EXPECT, STRIDE = detect.SUMMED, detect.DEFAULTS, detect.EXPECT, detect.STRIDE
+rate = detect.rate
+
+
+def loss(smoothing: float = 0.0) -> nn.Module:
+    """The segmenter's loss; its targets are soft already, so `smoothing` changes nothing."""
+    return SegmentationLoss()
+
+
+def metrics(
+    facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None
+) -> SegmentationMetrics:
+    """mAP50-95 and mAP50 of boxes and masks."""
+    return SegmentationMetrics(int(facts["classes"]), int(facts["size"]))
+
+
+def invented(batch: int, facts: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random objects, two an image, that fill their boxes."""
+    rows, side = detect.invented(batch, facts, generator), int(facts["size"]) // COARSE
+    corners = torch.cat((rows[:, 2:4] - rows[:, 4:] / 2, rows[:, 2:4] + rows[:, 4:] / 2), 1)
+    return rows, inside(corners * side, side, side).to(torch.uint8)

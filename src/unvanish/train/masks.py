@@ -1,0 +1,47 @@
+"""The masks a segmenter found on an image, in the pixels of the image as it was given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from unvanish.tasks.data.letterbox import Letterbox
+from unvanish.tasks.detection.masks import inside, mixed
+from unvanish.train.boxes import on_image
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks of an image, `data` (n, H, W) of truth values, in the order of its boxes."""
+
+    data: Tensor
+    orig_shape: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the masks."""
+        return tuple(self.data.shape)
+
+    @property
+    def area(self) -> Tensor:
+        """How many pixels each covers, (n,)."""
+        return self.data.sum((1, 2))
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+def mask_on_image(rows: Tensor, prototypes: Tensor, shape: tuple[int, int], size: int) -> Masks:
+    """Masks of rows (n, 6 + E) in a letterbox of side `size`, by prototypes (E, h, w), on the image in it."""
+    logits = mixed(rows[:, 6:], prototypes)
+    if not len(rows):
+        return Masks(torch.zeros(0, *shape, dtype=torch.bool), shape)
+    box = Letterbox(shape, size)
+    (top, left), (high, wide) = box.corner, box.inner
+    large = interpolate(logits[None], (size, size), mode="bilinear", align_corners=False)
+    own = interpolate(large[..., top : top + high, left : left + wide], shape, mode="bilinear")
+    cut = inside(on_image(rows, shape, size).xyxy, *shape)
+    return Masks((own[0] > 0) & cut, shape)
