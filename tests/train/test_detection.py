@@ -71,6 +71,7 @@ def test_a_small_detector_learns(tmp_path):
         {**SCENES, "samples": 48, "val_samples": 16, "most": 1}, task="detect", imgsz=64, batch=8
     )
     results = model.train(data, epochs=25, batch=8, **settings)
+    assert "OPT005" not in {f.code for f in results.findings}  # clipping every step belongs to it
     assert results.metrics["mAP50"] > 0.15, results.metrics
     assert results.rows[-1]["train/loss"] < 0.8 * results.rows[0]["train/loss"]
 

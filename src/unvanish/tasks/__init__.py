@@ -4,7 +4,8 @@ One task a file, found by being there. A file says `FITNESS` (the metric that de
 `HIGHER` (whether more of it is better), `loss(smoothing)` and `metrics(facts, decode)`; its docstring is its
 page. Where it is not as usual it also says `SUMMED` (gradients are those of the loss summed over the batch),
 `DEFAULTS` (of a training's arguments), `EXPECT` (of very few steps), `STRIDE` (what must divide the side of
-images), `rate(classes)` (AdamW's) and `invented(batch, facts, generator)` (targets to examine with).
+images), `EXPECTED` (findings that belong to it), `rate(classes)` (AdamW's) and `invented(batch, facts,
+generator)` (targets to examine with).
 """
 
 from __future__ import annotations
@@ -60,6 +61,11 @@ class Task:
     def expect(self) -> str:
         """What to expect of a run of very few steps."""
         return str(getattr(self.module, "EXPECT", "expect little"))
+
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """Codes of findings that belong to a training of this task: no fault of it."""
+        return tuple(getattr(self.module, "EXPECTED", ()))
 
     @property
     def stride(self) -> int:

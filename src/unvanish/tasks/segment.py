@@ -19,7 +19,8 @@ from unvanish.tasks.detection.mask_metrics import SegmentationMetrics
 from unvanish.tasks.detection.masks import inside
 
 FITNESS, HIGHER = "mask mAP50-95", True
-SUMMED, DEFAULTS, EXPECT, STRIDE = detect.SUMMED, detect.DEFAULTS, detect.EXPECT, detect.STRIDE
+SUMMED, DEFAULTS, STRIDE = detect.SUMMED, detect.DEFAULTS, detect.STRIDE
+EXPECT, EXPECTED = detect.EXPECT, detect.EXPECTED
 rate = detect.rate
 
 

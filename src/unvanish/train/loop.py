@@ -102,6 +102,7 @@ class Trainer:
             on_finding=[*said, lambda finding: self.callbacks.run("on_finding", self, finding)],
             scaler=self.accelerator.scaler,
             name=self.save_dir.name,
+            ignore=self.task.expected or None,
         )
 
     # -- the run
