@@ -21,8 +21,7 @@ from unvanish.probes.graph import Graph
 from unvanish.probes.measures import log_norm, log_of, norms
 
 LN2 = math.log(2.0)
-MIDDLING = 20.0  # |ln norm| that is comfortable in every dtype but HALF, for any number of elements
-HALF = (torch.float16,)
+MIDDLING = 20.0  # |ln norm| that is comfortable in every dtype but float16, for any number of elements
 COMFORT = {torch.float16: 4, torch.bfloat16: 60, torch.float32: 60, torch.float64: 500}
 
 
@@ -143,7 +142,8 @@ class Backward:
 
     def _rescale(self, cut: int, total: float, arriving: int, gradients: tuple[Tensor | None, ...]) -> Any:
         self.exponent[cut] = arriving
-        middling = abs(total) < MIDDLING and not any(g is not None and g.dtype in HALF for g in gradients)
+        half = any([g is not None and g.dtype is torch.float16 for g in gradients])
+        middling = abs(total) < MIDDLING and not half
         if middling or not math.isfinite(total):
             return None
         some = [g for g in gradients if g is not None and g.numel()]

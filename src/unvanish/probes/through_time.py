@@ -4,7 +4,8 @@ Notable:
 - `nn.RNN`, `nn.LSTM` and `nn.GRU` are one node of the autograd graph; their weights, their input and the
   cotangent of their output are all it takes to run them again, in float64, equal to the fused result.
 - Going back, every sequence's gradient is a vector times a power of two, renormalised before it leaves the
-  comfortable range: nothing underflows or overflows, at no loss of accuracy.
+  comfortable range: nothing underflows or overflows, at no loss of accuracy. A short run that never
+  leaves it, which is seen at its end, needs no powers.
 - The true gradient and the random probes of `carry_log` travel as one batch.
 - All layouts (batch first, unbatched, packed) become one: N rows by step, `sizes[t]` of them at step t.
 - Dropout between layers counts as off. Nothing here touches the module, the global RNG or the autograd graph.
@@ -150,22 +151,26 @@ class Run:
 
     def turns(self) -> list[tuple[int, slice, Callable[[], Tensor]]]:
         """(sequences alive, their rows, the Jacobian's factors) of every step, in order of processing."""
-        spans = self.layout.spans(self.reverse)
-        earlier = [slice(0, 0), *(rows for _, rows in spans[:-1])]
-        steps = [(b, now, past) for (b, now), past in zip(spans, earlier, strict=True)]
+        steps = self._steps()
         if self.states.numel() <= AT_ONCE:
-            whole = self.jacobians(steps)
+            whole = self.jacobians()
             return [(b, now, partial(whole.__getitem__, now)) for b, now, _ in steps]
         return [(b, now, partial(self._factors, b, past, now)) for b, now, past in steps]
 
-    def jacobians(self, steps: Sequence[tuple[int, slice, slice]]) -> Tensor:
-        """The factors of all steps at once; `steps` are not needed where all sequences have one length."""
+    def _steps(self) -> list[tuple[int, slice, slice]]:
+        """(sequences alive, their rows, the rows of the step before) of every step."""
+        spans = self.layout.spans(self.reverse)
+        earlier = [slice(0, 0), *(rows for _, rows in spans[:-1])]
+        return [(b, now, past) for (b, now), past in zip(spans, earlier, strict=True)]
+
+    def jacobians(self) -> Tensor:
+        """The factors of all steps at once."""
         if self.layout.level:
             b = len(self.first)
             parts = [self.states[b:], self.first] if self.reverse else [self.first, self.states[:-b]]
             return self.cell.factors(self.tape, torch.cat(parts), self.states)
         before = torch.empty_like(self.states)
-        for b, now, past in steps:
+        for b, now, past in self._steps():
             known = self.states[past][:b]
             before[now][: len(known)], before[now][len(known) :] = known, self.first[len(known) : b]
         return self.cell.factors(self.tape, before, self.states)
@@ -387,7 +392,7 @@ def _backward(
 
 def _swiftly(run: Run, above: Tensor, value: Tensor, inwards: bool) -> tuple[Profile, Scaled] | None:
     """The same for a short run that keeps to the comfortable range, which is seen at the end; else None."""
-    cell, factors = run.cell, run.jacobians(())
+    cell, factors = run.cell, run.jacobians()
     order = run.layout.spans(run.reverse)
     kept = value.new_empty(len(order), *value.shape)
     for d, (_, rows) in zip(reversed(kept.unbind()), reversed(order), strict=True):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unvanish.tasks import detect
 from unvanish.tasks.data.outlines import COARSE
+from unvanish.tasks.detection.boxes import corners
 from unvanish.tasks.detection.mask_loss import SegmentationLoss
 from unvanish.tasks.detection.mask_metrics import SegmentationMetrics
 from unvanish.tasks.detection.masks import inside
@@ -39,5 +40,4 @@ def metrics(
 def invented(batch: int, facts: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Random objects, two an image, that fill their boxes."""
     rows, side = detect.invented(batch, facts, generator), int(facts["size"]) // COARSE
-    corners = torch.cat((rows[:, 2:4] - rows[:, 4:] / 2, rows[:, 2:4] + rows[:, 4:] / 2), 1)
-    return rows, inside(corners * side, side, side).to(torch.uint8)
+    return rows, inside(corners(rows[:, 2:6]) * side, side, side).to(torch.uint8)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unvanish.tasks.detection.boxes import ciou
+from unvanish.tasks.detection.boxes import centred, ciou, corners
 from unvanish.tasks.detection.truth import Truth
 
 TOP, ALPHA, BETA = 10, 0.5, 6.0
@@ -66,9 +66,8 @@ def assign(
 
 def _grown(boxes: Tensor, least: float) -> Tensor:
     """Boxes (B, G, 4) with sides of at least `least`, about the same middles."""
-    middle, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
-    half = size.clamp_min(least) / 2
-    return torch.cat((middle - half, middle + half), -1) if least > 0 else boxes
+    middle, size = centred(boxes).chunk(2, -1)
+    return corners(torch.cat((middle, size.clamp_min(least)), -1)) if least > 0 else boxes
 
 
 def _inside(centres: Tensor, boxes: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unvanish.tasks.detection.assign import Assigned
+from unvanish.tasks.detection.boxes import corners
 from unvanish.tasks.detection.loss import DetectionLoss, detection_parts
 from unvanish.tasks.detection.masks import inside, mixed
 from unvanish.tasks.detection.reading import raw, said
@@ -50,11 +51,9 @@ def mask_part(
         target = fitted(masks[objects], high, wide)[which]
         logits = mixed(coefficients[image, cells], prototypes[image])
         entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        centre, size = rows[own, 2:4], rows[own, 4:6]
         unit = rows.new_tensor([wide, high, wide, high])
-        boxes = torch.cat((centre - size / 2, centre + size / 2), 1) * unit
-        within = (entropy * inside(boxes, high, wide)).mean((1, 2))
-        total = total + (within / size.prod(1).clamp_min(1e-9)).sum()
+        within = (entropy * inside(corners(rows[own, 2:6]) * unit, high, wide)).mean((1, 2))
+        total = total + (within / rows[own, 4:6].prod(1).clamp_min(1e-9)).sum()
     return total / given.positive.sum().clamp_min(1)
 
 

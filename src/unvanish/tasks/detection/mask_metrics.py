@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unvanish.tasks.detection.boxes import corners
 from unvanish.tasks.detection.mask_loss import fitted
 from unvanish.tasks.detection.masks import inside, mixed
 from unvanish.tasks.detection.metrics import CONFIDENCE, OVERLAP, DetectionMetrics, as_coco
@@ -33,7 +34,7 @@ class SegmentationMetrics(DetectionMetrics):
         high, wide = prototypes.shape[-2:]
         for image, kept in enumerate(found):
             own = rows[:, 0] == image
-            real = torch.cat((self._corners(rows[own]), rows[own, 1:2]), 1)
+            real = torch.cat((corners(rows[own, 2:6]) * self.size, rows[own, 1:2]), 1)
             true = encoded(fitted(masks[own], high, wide) > 0.5)
             self.truth += with_masks(as_coco(self.images + image, real), true)
             boxes = kept[:, [0, 1, 2, 3, 5]]
@@ -49,10 +50,6 @@ class SegmentationMetrics(DetectionMetrics):
             *maps, prototypes = raw(output)
             said = decoded(maps, self.size, prototypes.shape[1])
         return said.float().cpu(), prototypes.float().cpu()
-
-    def _corners(self, rows: Tensor) -> Tensor:
-        centre, half = rows[:, 2:4] * self.size, rows[:, 4:6] * self.size / 2
-        return torch.cat((centre - half, centre + half), 1)
 
     def _masks(self, kept: Tensor, prototypes: Tensor) -> Tensor:
         """The masks (n, H, W) of rows (n, 6 + E)."""

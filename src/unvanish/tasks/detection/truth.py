@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unvanish.tasks.detection.boxes import corners
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -30,7 +32,6 @@ def padded(y: Tensor, images: int, size: tuple[float, float]) -> Truth:
     rows[image[order], slot] = order
     real = rows >= 0
     found = y[rows.clamp_min(0)] if most else y.new_zeros(images, 0, 6)
-    unit = y.new_tensor([*size])
-    centre, half = found[..., 2:4] * unit, found[..., 4:6] * unit / 2
-    boxes = torch.cat((centre - half, centre + half), -1) * real[..., None]
+    unit = y.new_tensor([*size, *size])
+    boxes = corners(found[..., 2:6]) * unit * real[..., None]
     return Truth(found[..., 1].long() * real, boxes, real, rows)
