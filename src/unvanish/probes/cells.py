@@ -53,9 +53,15 @@ class Cell(ABC):
     def factors(self, tape: Tensor, before: Tensor, after: Tensor) -> Tensor:
         """The Jacobians of N steps, (N, F), from their tape and the states around them."""
 
-    @abstractmethod
     def pull(self, factors: Tensor, d: Tensor) -> Tensor:
-        """J^T d: a cotangent (..., b, size) carried one step back."""
+        """J^T d: cotangents (..., b, size) carried one step back."""
+        carried = torch.empty_like(d, memory_format=torch.contiguous_format)
+        self.pull_into(factors, d, carried)
+        return carried
+
+    @abstractmethod
+    def pull_into(self, factors: Tensor, d: Tensor, carried: Tensor) -> None:
+        """Write J^T d into a contiguous tensor of the same shape as d."""
 
     @abstractmethod
     def push(self, factors: Tensor, v: Tensor) -> Tensor:
@@ -85,8 +91,8 @@ class Vanilla(Cell):
     def factors(self, tape: Tensor, before: Tensor, after: Tensor) -> Tensor:
         return (after > 0).to(after.dtype) if self.relu else 1 - after.square()
 
-    def pull(self, factors: Tensor, d: Tensor) -> Tensor:
-        return (d * factors) @ self.w_rec
+    def pull_into(self, factors: Tensor, d: Tensor, carried: Tensor) -> None:
+        torch.matmul(d * factors, self.w_rec, out=carried)
 
     def push(self, factors: Tensor, v: Tensor) -> Tensor:
         return (v @ self.w_rec.T) * factors
@@ -114,41 +120,51 @@ class Lstm(Cell):
 
     @property
     def tape(self) -> int:
-        """The four gates."""
-        return 4 * self.hidden
+        """The four gates, and tanh of the cell."""
+        return 5 * self.hidden
 
     def step(self, drive: Tensor, state: Tensor, after: Tensor, tape: Tensor) -> None:
-        h, c = state[:, : self.out], after[:, self.out :]
-        torch.addmm(drive, h, self.w_rec.T, out=tape)
-        i, f, g, o = tape.chunk(4, -1)
+        i, f, g, o, squashed = tape.chunk(5, -1)
+        gates, (h, c) = tape[:, : 4 * self.hidden], after.split_with_sizes([self.out, self.hidden], -1)
+        torch.addmm(drive, state[:, : self.out], self.w_rec.T, out=gates)
         new = g.tanh()
-        tape.sigmoid_()
+        gates.sigmoid_()
         g.copy_(new)
         torch.mul(f, state[:, self.out :], out=c)
         c.addcmul_(i, g)
-        h = o * c.tanh()
-        after[:, : self.out] = h if self.w_out is None else h @ self.w_out.T
+        torch.tanh(c, out=squashed)
+        if self.w_out is None:
+            torch.mul(o, squashed, out=h)
+        else:
+            torch.mm(o * squashed, self.w_out.T, out=h)
 
     def factors(self, tape: Tensor, before: Tensor, after: Tensor) -> Tensor:
-        i, f, g, o = tape.chunk(4, -1)
-        c, squashed = before[:, self.out :], after[:, self.out :].tanh()
-        to_cell = [g * i * (1 - i), c * f * (1 - f), i * (1 - g.square())]
-        return torch.cat([*to_cell, squashed * o * (1 - o), o * (1 - squashed.square()), f], -1)
+        i, f, g, o, squashed = tape.chunk(5, -1)
+        found = tape.new_empty(len(tape), 6 * self.hidden)
+        k_i, k_f, k_g, by_output, by_cell, keep = found.chunk(6, -1)
+        keep.copy_(f)
+        for value, gate, slot in ((g, i, k_i), (before[:, self.out :], f, k_f), (squashed, o, by_output)):
+            torch.addcmul(value, value, gate, value=-1, out=slot).mul_(gate)  # value * gate * (1 - gate)
+        for gate, value, slot in ((i, g, k_g), (o, squashed, by_cell)):
+            torch.addcmul(gate, gate * value, value, value=-1, out=slot)  # gate * (1 - value**2)
+        return found
 
     def _back(self, factors: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        """Cotangents of the gates (..., b, 4H) and of the old cell (..., b, H)."""
-        each = factors.reshape(*factors.shape[:-1], 6, self.hidden)
-        to_cell, (by_output, by_cell, keep) = each[..., :3, :], each[..., 3:, :].unbind(-2)
-        dh = d[..., : self.out] if self.w_out is None else d[..., : self.out] @ self.w_out
-        dc = torch.addcmul(d[..., self.out :], dh, by_cell)
+        """Cotangents of the gates (..., b, 4H) and of the cell (..., b, H)."""
+        dh, dc = d.split_with_sizes([self.out, self.hidden], -1)
+        dh = dh if self.w_out is None else dh @ self.w_out
+        dc = torch.addcmul(dc, dh, factors[..., 4 * self.hidden : 5 * self.hidden])
         gates = d.new_empty(*d.shape[:-1], 4, self.hidden)
+        to_cell = factors[..., : 3 * self.hidden].unflatten(-1, (3, self.hidden))
         torch.mul(dc.unsqueeze(-2), to_cell, out=gates[..., :3, :])
-        torch.mul(dh, by_output, out=gates[..., 3, :])
-        return gates.flatten(-2), dc * keep
+        torch.mul(dh, factors[..., 3 * self.hidden : 4 * self.hidden], out=gates[..., 3, :])
+        return gates.flatten(-2), dc
 
-    def pull(self, factors: Tensor, d: Tensor) -> Tensor:
+    def pull_into(self, factors: Tensor, d: Tensor, carried: Tensor) -> None:
         gates, dc = self._back(factors, d)
-        return torch.cat([gates @ self.w_rec, dc], -1)
+        h, c = carried.view(-1, self.size).split_with_sizes([self.out, self.hidden], -1)
+        torch.mm(gates.flatten(0, -2), self.w_rec, out=h)
+        torch.mul(dc, factors[..., 5 * self.hidden :], out=carried[..., self.out :])
 
     def push(self, factors: Tensor, v: Tensor) -> Tensor:
         k_i, k_f, k_g, by_output, by_cell, keep = factors.chunk(6, -1)
@@ -190,9 +206,11 @@ class Gru(Cell):
         new = (1 - z) * (1 - n.square())
         return torch.cat([new * q * r * (1 - r), (before - n) * z * (1 - z), new * r, new, z], -1)
 
-    def pull(self, factors: Tensor, d: Tensor) -> Tensor:
-        k_r, k_z, k_q, _, keep = factors.chunk(5, -1)
-        return torch.cat([d * k_r, d * k_z, d * k_q], -1) @ self.w_rec + d * keep
+    def pull_into(self, factors: Tensor, d: Tensor, carried: Tensor) -> None:
+        each = factors.unflatten(-1, (5, self.out))
+        gates = d.unsqueeze(-2) * each[..., :3, :]
+        torch.mul(d, each[..., 4, :], out=carried)
+        carried.view(-1, self.out).addmm_(gates.view(-1, 3 * self.out), self.w_rec)
 
     def push(self, factors: Tensor, v: Tensor) -> Tensor:
         k_r, k_z, k_q, _, keep = factors.chunk(5, -1)

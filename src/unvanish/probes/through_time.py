@@ -393,12 +393,16 @@ def _backward(
 def _swiftly(run: Run, above: Tensor, value: Tensor, inwards: bool) -> tuple[Profile, Scaled] | None:
     """The same for a short run that keeps to the comfortable range, which is seen at the end; else None."""
     cell, factors = run.cell, run.jacobians()
-    order = run.layout.spans(run.reverse)
-    kept = value.new_empty(len(order), *value.shape)
-    for d, (_, rows) in zip(reversed(kept.unbind()), reversed(order), strict=True):
-        d.copy_(value)
-        d[0, :, : cell.out] += above[rows]
-        value = cell.pull(factors[rows], d)
+    steps = len(run.layout.sizes)
+    kept = value.new_empty(steps + 1, *value.shape)  # index 0 is what leaves the first state
+    kept[-1] = value
+    places = range(steps)[::-1] if run.reverse else range(steps)  # of the steps, in order of processing
+    entering, jacobians = above.chunk(steps), factors.chunk(steps)
+    arriving = kept[:, 0, :, : cell.out].unbind()
+    for t, place in zip(range(steps, 0, -1), reversed(places), strict=True):
+        arriving[t].add_(entering[place])
+        cell.pull_into(jacobians[place], kept[t], kept[t - 1])
+    kept = kept[1:]
     size = torch.linalg.vector_norm(kept, dim=-1)
     if not _comfortable(size):
         return None
