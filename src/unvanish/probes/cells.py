@@ -155,15 +155,15 @@ class Lstm(Cell):
         dh = dh if self.w_out is None else dh @ self.w_out
         dc = torch.addcmul(dc, dh, factors[..., 4 * self.hidden : 5 * self.hidden])
         gates = d.new_empty(*d.shape[:-1], 4, self.hidden)
-        to_cell = factors[..., : 3 * self.hidden].unflatten(-1, (3, self.hidden))
+        to_cell = factors[..., : 3 * self.hidden].reshape(*factors.shape[:-1], 3, self.hidden)
         torch.mul(dc.unsqueeze(-2), to_cell, out=gates[..., :3, :])
         torch.mul(dh, factors[..., 3 * self.hidden : 4 * self.hidden], out=gates[..., 3, :])
         return gates.flatten(-2), dc
 
     def pull_into(self, factors: Tensor, d: Tensor, carried: Tensor) -> None:
         gates, dc = self._back(factors, d)
-        h, c = carried.view(-1, self.size).split_with_sizes([self.out, self.hidden], -1)
-        torch.mm(gates.flatten(0, -2), self.w_rec, out=h)
+        rows = carried.view(-1, self.size)
+        torch.mm(gates.flatten(0, -2), self.w_rec, out=rows[:, : self.out])
         torch.mul(dc, factors[..., 5 * self.hidden :], out=carried[..., self.out :])
 
     def push(self, factors: Tensor, v: Tensor) -> Tensor:
@@ -207,7 +207,7 @@ class Gru(Cell):
         return torch.cat([new * q * r * (1 - r), (before - n) * z * (1 - z), new * r, new, z], -1)
 
     def pull_into(self, factors: Tensor, d: Tensor, carried: Tensor) -> None:
-        each = factors.unflatten(-1, (5, self.out))
+        each = factors.reshape(*factors.shape[:-1], 5, self.out)
         gates = d.unsqueeze(-2) * each[..., :3, :]
         torch.mul(d, each[..., 4, :], out=carried)
         carried.view(-1, self.out).addmm_(gates.view(-1, 3 * self.out), self.w_rec)

@@ -55,12 +55,7 @@ class Recurrent(nn.Module):
         kind, settings = CELLS[cell]
         more: dict[str, Any] = {**settings, "dropout": dropout if layers > 1 else 0.0}
         self.core = kind(
-            width_in,
-            width,
-            num_layers=layers,
-            batch_first=True,
-            bidirectional=bidirectional,
-            **more,  # type: ignore[arg-type]
+            width_in, width, num_layers=layers, batch_first=True, bidirectional=bidirectional, **more  # type: ignore[arg-type]
         )
         self.length = length
 
