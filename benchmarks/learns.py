@@ -2,8 +2,7 @@
 
 Run it with `python -m benchmarks.learns`; `--only adding,resnet20` takes those whose names hold one of the
 words, `--seconds` is the time each one gets. "Blind" is the validation loss of the best answer that does not
-look at the input: the entropy of the targets, place by place where all sequences have one length, or their
-variance. A network has learnt when its own loss is under nine tenths of that; a sick ancestor need not.
+look at the input: the entropy of the targets, or their variance. A network has learnt when its own loss is under nine tenths of that; a sick ancestor need not.
 
 rt-polarity, Multi30k and tiny Shakespeare are looked for in `$UNVANISH_DATA`; without them their networks are
 skipped.
@@ -70,11 +69,9 @@ def blind(targets: list[Tensor], task: str) -> float:
     """The loss of the best answer that does not look at the input."""
     if targets[0].is_floating_point():
         return float(torch.cat([t.flatten() for t in targets]).double().var(correction=0))
-    if task == "sequence" and targets[0].ndim == 2:  # every place has its own best answer
-        columns = torch.cat(targets).T
-        return sum(entropy(column) for column in columns) / len(columns)
     ids = torch.cat([t.flatten() for t in targets])
-    return entropy(ids[ids != PAD] if task in ("language", "translate") else ids)
+    symbols = task in ("language", "translate") or (task == "sequence" and targets[0].ndim == 2)
+    return entropy(ids[ids != PAD] if symbols else ids)
 
 
 def entropy(ids: Tensor) -> float:

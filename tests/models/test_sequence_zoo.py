@@ -13,6 +13,7 @@ ENDINGS = ("adding", "copy", "digits", "sentiment", "translate", "lm")
 NAMES = sorted(name for name in zoo() if name.rpartition("-")[2] in ENDINGS)
 SICK = {
     "rnn-adding": "REC001",
+    "rnn-copy": "REC001",
     "rnn-digits": "REC001",
     "rnn-sentiment": "REC001",
     "rnn-translate": "REC001",
@@ -45,8 +46,10 @@ def data(name: str, facts: dict[str, int]) -> tuple[object, Tensor]:
     if kind == "adding":
         return adding(16, length)
     if kind == "copy":
-        ids = torch.randint(0, 10, (8, length))
-        return nn.functional.one_hot(ids, 10).float(), ids.roll(length // 2, 1)
+        x, y = torch.zeros(2, 8, length, dtype=torch.long)
+        x[:, :10] = y[:, -10:] = torch.randint(1, 9, (8, 10))
+        x[:, -11] = 9
+        return nn.functional.one_hot(x, 10).float(), y
     if kind == "digits":
         return torch.rand(16, length, 1), torch.randint(0, 10, (16,))
     if kind == "sentiment":
@@ -61,7 +64,8 @@ def data(name: str, facts: dict[str, int]) -> tuple[object, Tensor]:
 def loss(output: Tensor, y: Tensor) -> Tensor:
     if y.is_floating_point():
         return nn.functional.mse_loss(output.flatten(), y)
-    return nn.functional.cross_entropy(output.flatten(0, -2), y.flatten(), ignore_index=-1)
+    blank = 0 if y.ndim > 1 else -100
+    return nn.functional.cross_entropy(output.flatten(0, -2), y.flatten(), ignore_index=blank)
 
 
 def made(name: str) -> tuple[nn.Module, tuple[object, Tensor]]:

@@ -1,8 +1,8 @@
 """Sequence problems: x (B, T, F) to a number (B,), a class (B,), or a symbol at every step (B, T).
 
 The targets say which: real numbers are compared by mean squared error, classes and symbols by cross entropy.
-Of symbols, those that are not blank (0) count for accuracy: on the copy task the blanks alone would give 90 %
-and more.
+Of symbols, those that are not blank (0) count: on the copy task the blanks alone would give an accuracy of
+90 % and more.
 """
 
 from __future__ import annotations
