@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from unvanish.tasks.data.letterbox import Letterbox
+from unvanish.tasks.detection.contour import outline
 from unvanish.tasks.detection.masks import inside, mixed
 from unvanish.train.boxes import on_image
 
@@ -30,8 +33,23 @@ class Masks:
         """How many pixels each covers, (n,)."""
         return self.data.sum((1, 2))
 
+    @property
+    def xy(self) -> list[npt.NDArray[np.float32]]:
+        """The outline (n, 2) of each mask's largest part in pixels, without holes; (0, 2) of an empty one."""
+        return [outline(mask) for mask in self.data.cpu().numpy()]
+
+    @property
+    def xyn(self) -> list[npt.NDArray[np.float32]]:
+        """The outlines in shares of the image."""
+        sides = np.array(self.orig_shape[::-1], np.float32)
+        return [xy / sides for xy in self.xy]
+
     def __len__(self) -> int:
         return len(self.data)
+
+    def __getitem__(self, index: int | slice | Tensor) -> Masks:
+        masks = self.data[index]
+        return Masks(masks[None] if masks.ndim == 2 else masks, self.orig_shape)
 
 
 def mask_on_image(rows: Tensor, prototypes: Tensor, shape: tuple[int, int], size: int) -> Masks:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from unvanish.train import written
 from unvanish.train.boxes import Boxes
 from unvanish.train.drawing import drawn, name_of
 from unvanish.train.errors import TrainError
@@ -73,14 +74,56 @@ class Prediction:
         return Path(path)
 
     def summary(self) -> list[dict[str, Any]]:
-        """As plain values: a box, or the most probable classes, an entry."""
+        """As plain values: a box (and its outline, `segments`), or the most probable classes, an entry."""
         if self.boxes is None:
             return [self._entry(i, float(self._classes()[i])) for i in self.top5]
         keys = ("x1", "y1", "x2", "y2")
-        return [
+        made = [
             self._entry(int(row[5]), row[4]) | {"box": dict(zip(keys, row[:4], strict=True))}
             for row in self.boxes.data.tolist()
         ]
+        for entry, xy in zip(made, self.masks.xy if self.masks is not None else (), strict=False):
+            entry["segments"] = {"x": xy[:, 0].tolist(), "y": xy[:, 1].tolist()}
+        return made
+
+    def to_df(self) -> Any:
+        """A pandas DataFrame of name, class, confidence, and of boxes x1, y1, x2, y2 in pixels."""
+        return written.frame(self)
+
+    def to_csv(self) -> str:
+        """The same rows as CSV, a header first."""
+        return written.csv_text(self)
+
+    def to_json(self) -> str:
+        """What `summary` says, as JSON."""
+        return written.json_text(self)
+
+    def save_txt(self, path: str | Path, save_conf: bool = False) -> Path:
+        """Write a label file, a line an object: `class xc yc w h`, or the outline where there are masks.
+
+        In shares of the image, as data sets are labelled; `save_conf` puts the confidence at the end.
+        """
+        return written.label_file(self, Path(path), save_conf)
+
+    def save_crop(self, folder: str | Path) -> list[Path]:
+        """Write what is in each box to `folder/<class>/<image>.jpg`, the next free names; says which."""
+        return written.crops(self, Path(folder))
+
+    def __len__(self) -> int:
+        return len(self.boxes) if self.boxes is not None else int(self.probs is not None)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, index: int | slice | Tensor) -> Prediction:
+        boxes, masks = self.boxes, self.masks
+        if boxes is None:
+            raise TrainError(f"a prediction of the task {self.task} has no boxes to choose from")
+        return replace(self, boxes=boxes[index], masks=None if masks is None else masks[index])
+
+    def __iter__(self) -> Iterator[Prediction]:
+        """A prediction of one box each, the surest first."""
+        return (self[i] for i in range(len(self)))
 
     def _entry(self, label: int, score: float) -> dict[str, Any]:
         return {"name": name_of(label, self.names), "class": label, "confidence": score}
