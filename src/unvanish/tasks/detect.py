@@ -39,7 +39,7 @@ def loss(smoothing: float = 0.0) -> nn.Module:
 
 
 def metrics(facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None) -> DetectionMetrics:
-    """mAP50-95 and mAP50 of boxes."""
+    """mAP50-95, mAP50, precision and recall of boxes."""
     return DetectionMetrics(int(facts["classes"]), int(facts["size"]))
 
 

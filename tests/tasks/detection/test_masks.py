@@ -13,6 +13,7 @@ from unvanish.tasks import task
 from unvanish.tasks.data.outlines import masks_of
 from unvanish.tasks.detection.assign import assign
 from unvanish.tasks.detection.mask_loss import SegmentationLoss
+from unvanish.tasks.detection.mask_metrics import shared
 from unvanish.tasks.detection.masks import inside, mixed
 from unvanish.tasks.detection.reading import said
 from unvanish.tasks.detection.truth import padded
@@ -117,13 +118,23 @@ def test_metrics_tell_right_masks_from_wrong_ones_in_right_boxes():
     masks[:, :, ::3] = 0
     metrics = task("segment").metrics(FACTS)
     metrics.update(perfect(ROWS, masks), (ROWS, masks))
-    assert metrics.compute() == dict.fromkeys(
-        ("mAP50-95", "mAP50", "mask mAP50-95", "mask mAP50"), pytest.approx(1.0)
-    )
+    names = ("mAP50-95", "mAP50", "precision", "recall")
+    expected = dict.fromkeys([*names, *(f"mask {name}" for name in names)], pytest.approx(1.0))
+    assert metrics.compute() == expected
+    assert metrics.tables()["confusion"].trace() == len(ROWS) and "mask pr" in metrics.tables()
     metrics.reset()
     metrics.update(perfect(ROWS, 1 - masks), (ROWS, masks))
     found = metrics.compute()
     assert found["mAP50"] == pytest.approx(1.0) and found["mask mAP50"] == 0
+    assert found["precision"] == pytest.approx(1.0) and found["mask precision"] == 0
+
+
+def test_overlaps_of_masks_are_counted_in_pixels():
+    a, b = (torch.rand(n, 5, 7, generator=torch.Generator().manual_seed(n)) > 0.5 for n in (4, 3))
+    a[0] = b[0] = False
+    for i, j in np.ndindex(4, 3):
+        both, either = int((a[i] & b[j]).sum()), int((a[i] | b[j]).sum())
+        assert float(shared(a, b)[i, j]) == pytest.approx(both / max(1, either))
 
 
 def test_raw_maps_are_judged_as_they_are_decoded():

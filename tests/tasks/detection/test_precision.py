@@ -13,6 +13,7 @@ from unvanish.tasks.detection.precision import mean_average_precision
 
 OVERLAPS = [0.5 + 0.05 * i for i in range(10)]
 FACTS = {"classes": 3, "size": 64}
+NUMBERS = ("mAP50-95", "mAP50", "precision", "recall")
 
 
 def one(image, label, x, y, w, h, score=None):
@@ -102,7 +103,7 @@ def test_metrics_of_what_is_right_are_one_and_forget_on_demand():
     y = rows()
     metrics = task("detect").metrics(FACTS)
     metrics.update(perfect(y), y)
-    assert metrics.compute() == {"mAP50-95": pytest.approx(1.0), "mAP50": pytest.approx(1.0)}
+    assert metrics.compute() == dict.fromkeys(NUMBERS, pytest.approx(1.0))
     metrics.update(torch.zeros(4, 7, 12), rows(1))
     assert 0.1 < metrics.compute()["mAP50"] < 0.9  # half of the objects were missed
     metrics.reset()
@@ -128,3 +129,48 @@ def test_invented_objects_lie_inside():
     edges = corners(y[:, 2:])
     assert y.shape == (10, 6) and set(y[:, 0].tolist()) == set(range(5))
     assert edges.min() >= 0 and edges.max() <= 1 and y[:, 1].max() < 3
+
+
+def guesses(seed, images=6, cells=40):
+    """Objects, and a decoded output of guesses near them and elsewhere."""
+    g = torch.Generator().manual_seed(seed)
+    y = rows(seed, images)
+    output = torch.rand(images, 7, cells, generator=g) * torch.tensor([64, 64, 30, 30, 1, 1, 1])[:, None]
+    output[:, 4:] *= 0.4
+    for number, row in enumerate(y.repeat(2, 1)):
+        near = row[2:] * FACTS["size"] + 3 * torch.randn(4, generator=g)
+        output[int(row[0]), :4, number] = near
+        output[int(row[0]), 4 + int(row[1]), number] = torch.rand(1, generator=g)
+    return output, y
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_precision_over_recall_is_that_of_the_evaluator(seed):
+    """Hits and curves are our own, average precision is faster-coco-eval's: at 0.5 they must agree."""
+    metrics = task("detect").metrics(FACTS)
+    output, y = guesses(seed)
+    metrics.update(output[:3], y[y[:, 0] < 3])
+    metrics.update(output[3:], y[y[:, 0] >= 3] - torch.tensor([3, 0, 0, 0, 0, 0]))
+    tables, (scores, labels, hits) = metrics.tables(), metrics.ranking.sorted()
+    assert tables["objects"].tolist() == torch.bincount(y[:, 1].long(), minlength=3).tolist()
+    for label in range(3):
+        own, real = hits[labels == label], int(tables["objects"][label])
+        reached = [(own[: i + 1].sum() / real, own[: i + 1].sum() / (i + 1)) for i in range(len(own))]
+        expected = [max((p for r, p in reached if r >= q / 100 - 1e-12), default=0.0) for q in range(101)]
+        assert tables["pr"][label].tolist() == pytest.approx(expected, abs=1e-9)
+        assert float(tables["ap50"][label]) == pytest.approx(sum(expected) / 101)
+    assert metrics.compute()["mAP50-95"] == pytest.approx(float(tables["ap50-95"].nanmean()))
+    assert len(scores) > 100 and tables["f1"].shape == (3, 1001)
+
+
+def test_tables_of_what_is_right_and_what_is_missed():
+    y = torch.tensor([[0, 1, 0.3, 0.3, 0.2, 0.2], [1, 1, 0.5, 0.5, 0.4, 0.2], [1, 0, 0.7, 0.2, 0.2, 0.2]])
+    output = perfect(y, images=2)
+    output[1, 4:, 2] = 0  # the object of class 0 is missed
+    metrics = task("detect").metrics(FACTS)
+    metrics.update(output, y)
+    tables = metrics.tables()
+    assert tables["confusion"].tolist() == [[0, 0, 0, 1], [0, 2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert tables["ap50"].tolist()[:2] == [0, pytest.approx(1)] and tables["ap50"].isnan().tolist()[2]
+    assert float(tables["confidence"]) == pytest.approx(0.9) and tables["objects"].tolist() == [1, 2, 0]
+    assert metrics.compute()["recall"] == 0.5

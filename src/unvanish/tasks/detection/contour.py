@@ -28,7 +28,8 @@ def outline(mask: npt.NDArray[np.bool_]) -> Floats:
         return np.zeros((0, 2), np.float32)
     cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     largest = max(_loops(cut), key=area)
-    return (_corners(largest) + np.array([columns[0], rows[0]])).astype(np.float32)
+    xy: Floats = (_corners(largest) + np.array([columns[0], rows[0]])).astype(np.float32)
+    return xy
 
 
 def area(xy: npt.NDArray[np.generic]) -> float:
@@ -76,4 +77,5 @@ def _following(begins: npt.NDArray[np.bool_]) -> Places:
 def _corners(xy: Places) -> Places:
     """The points of a loop at which it turns."""
     before, after = xy - np.roll(xy, 1, 0), np.roll(xy, -1, 0) - xy
-    return xy[(before != after).any(1)]
+    turning: Places = xy[(before != after).any(1)]
+    return turning

@@ -1,4 +1,4 @@
-"""How well a segmenter outlines what it finds: mAP of masks beside that of boxes.
+"""How well a segmenter outlines what it finds: what is said of boxes, of masks.
 
 Notable: masks are compared where they are made, at a quarter of the image's side; each is cut to its own box.
 """
@@ -14,8 +14,8 @@ from torch import Tensor
 from unvanish.tasks.detection.boxes import corners
 from unvanish.tasks.detection.mask_loss import fitted
 from unvanish.tasks.detection.masks import inside, mixed
-from unvanish.tasks.detection.metrics import CONFIDENCE, OVERLAP, DetectionMetrics, as_coco
-from unvanish.tasks.detection.precision import mean_average_precision
+from unvanish.tasks.detection.metrics import CONFIDENCE, OVERLAP, DetectionMetrics
+from unvanish.tasks.detection.ranking import Ranking
 from unvanish.tasks.detection.reading import decoded, raw
 from unvanish.tasks.detection.suppression import detections
 
@@ -23,7 +23,11 @@ MOST = 100  # masks of an image that are judged
 
 
 class SegmentationMetrics(DetectionMetrics):
-    """mAP50-95 and mAP50 of boxes and of masks."""
+    """The numbers and tables of a detector's boxes, and the same of masks; the confusion is that of boxes."""
+
+    def reset(self) -> None:
+        super().reset()
+        self.ranking_of_masks = Ranking(self.classes)
 
     @torch.no_grad()
     def update(self, output: Any, y: Any) -> None:
@@ -35,12 +39,12 @@ class SegmentationMetrics(DetectionMetrics):
         for image, kept in enumerate(found):
             own = rows[:, 0] == image
             real = torch.cat((corners(rows[own, 2:6]) * self.size, rows[own, 1:2]), 1)
-            true = encoded(fitted(masks[own], high, wide) > 0.5)
-            self.truth += with_masks(as_coco(self.images + image, real), true)
-            boxes = kept[:, [0, 1, 2, 3, 5]]
-            seen = as_coco(self.images + image, boxes, kept[:, 4].tolist())
-            self.found += with_masks(seen, encoded(self._masks(kept, prototypes[image])))
-        self.images += len(found)
+            true, made = fitted(masks[own], high, wide) > 0.5, self._masks(kept, prototypes[image])
+            truth, seen = self._counted(kept, real)
+            self.ranking_of_masks.add(kept[:, 4], kept[:, 5], real[:, 4], shared(made, true))
+            self.truth += with_masks(truth, encoded(true))
+            self.found += with_masks(seen, encoded(made))
+            self.images += 1
 
     def _said(self, output: Any) -> tuple[Tensor, Tensor]:
         """The decoded output and the prototypes, on the CPU."""
@@ -59,10 +63,23 @@ class SegmentationMetrics(DetectionMetrics):
 
     def compute(self) -> dict[str, float]:
         """The numbers so far; none without images."""
-        if not self.images:
-            return {}
-        both = mean_average_precision(self.truth, self.found, self.images, self.classes, "segm")
-        return super().compute() | dict(zip(("mask mAP50-95", "mask mAP50"), both, strict=True))
+        return super().compute() | (self._of_masks(0) if self.images else {})
+
+    def tables(self) -> dict[str, Tensor]:
+        """The tables of boxes, and those of masks under their names with `mask` before them."""
+        return super().tables() | (self._of_masks(1) if self.images else {})
+
+    def _of_masks(self, part: int) -> dict[str, Any]:
+        """The numbers (0) or tables (1) of masks."""
+        found: Any = self._report("segm", self.ranking_of_masks)[part]
+        return {f"mask {key}": value for key, value in found.items()}
+
+
+def shared(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union (n, g) of masks (n, H, W) and (g, H, W), 0 where both are empty."""
+    left, right = a.flatten(1).double(), b.flatten(1).double()
+    both = left @ right.T
+    return both / (left.sum(1)[:, None] + right.sum(1)[None] - both).clamp_min(1)
 
 
 def with_masks(boxes: list[dict[str, Any]], masks: list[Any]) -> list[dict[str, Any]]:

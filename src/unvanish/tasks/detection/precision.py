@@ -31,11 +31,21 @@ def mean_average_precision(
 
     `kind`: "bbox", or "segm" where they hold a `segmentation`. 0 where the truth holds no object.
     """
-    precision = precisions(truth, found, images, classes, kind, most)
-    counted = precision[:, :, (precision > -1).any((0, 1))]
-    if not counted.size:
-        return 0.0, 0.0
-    return float(counted.mean()), float(counted[0].mean())
+    return overall(precisions(truth, found, images, classes, kind, most))
+
+
+def by_class(precision: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Average precision (2, classes) over all overlaps, and at 0.50, of precisions; NaN without an object."""
+    means = np.stack([precision.mean((0, 1)), precision[0].mean(0)])
+    means[:, (precision < 0).all((0, 1))] = np.nan
+    return means
+
+
+def overall(precision: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """(mAP50-95, mAP50) of precisions (overlaps, recalls, classes); 0 where no class occurs."""
+    means = by_class(precision)
+    counted = means[:, ~np.isnan(means[0])]
+    return (float(counted[0].mean()), float(counted[1].mean())) if counted.size else (0.0, 0.0)
 
 
 def precisions(
