@@ -1,10 +1,15 @@
-"""Predictions drawn on their images: boxes with their class and confidence."""
+"""Boxes drawn on their images, with their class and confidence, and masks shaded.
+
+Notable: what is written stands above its box, else within or below it, wherever nothing is written yet; a
+confidence that is NaN (a label has none) is not written.
+"""
 
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -15,6 +20,8 @@ if TYPE_CHECKING:
     from unvanish.train.masks import Masks
 
 GOLDEN = 0.618  # of a turn of the hue from class to class, so that neighbours differ
+SMALLEST, LARGEST = 10, 40  # pixels of the letters
+Place = tuple[float, float, float, float]  # x1, y1, x2, y2
 
 
 def colour(label: int) -> tuple[int, int, int]:
@@ -30,15 +37,48 @@ def drawn(image: Tensor, boxes: Boxes, names: Sequence[str], masks: Masks | None
 
     canvas = fromarray(shaded(image, boxes, masks).permute(1, 2, 0).contiguous().numpy())
     pen = ImageDraw.Draw(canvas)
+    rows = boxes.data.tolist()
     line = max(1, round(sum(canvas.size) / 400))
-    for x1, y1, x2, y2, score, label in boxes.data.tolist()[::-1]:  # the surest on top
-        shade, text = colour(int(label)), f"{name_of(int(label), names)} {score:.2f}"
-        pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=shade, width=line)
-        wide, high = pen.textbbox((0, 0), text)[2:]
-        top = y1 - high - 2 if y1 > high + 2 else y1
-        pen.rectangle((x1, top, x1 + wide + 3, top + high + 2), fill=shade)
-        pen.text((x1 + 2, top), text, fill=(0, 0, 0))
+    for x1, y1, x2, y2, _, label in rows[::-1]:  # the surest on top
+        pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour(int(label)), width=line)
+    letters, written = font(sum(canvas.size) / 2), list[Place]()
+    for x1, y1, x2, y2, score, label in rows:
+        text = name_of(int(label), names) + ("" if math.isnan(score) else f" {score:.2f}")
+        wide, high = pen.textbbox((0, 0), text, font=letters, anchor="lt")[2:]
+        place = placed((x1, y1, x2, y2), (wide + 4, high + 4), canvas.size, written)
+        written.append(place)
+        shade = colour(int(label))
+        pen.rectangle(place, fill=shade)
+        pen.text((place[0] + 2, place[1] + 2), text, fill=legible(shade), font=letters, anchor="lt")
     return canvas
+
+
+def font(side: float) -> Any:
+    """Letters for a picture of so many pixels a side."""
+    from PIL import ImageFont
+
+    return ImageFont.load_default(min(LARGEST, max(SMALLEST, round(side / 28))))
+
+
+def legible(shade: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Black or white, whichever is read better on a colour (by its luminance, Rec. 601)."""
+    bright = 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] > 128
+    return (0, 0, 0) if bright else (255, 255, 255)
+
+
+def placed(box: Place, size: tuple[float, float], within: tuple[int, int], taken: Sequence[Place]) -> Place:
+    """Where (x1, y1, x2, y2) a text of (width, height) goes: the first place that is free, else above."""
+    (x1, y1, x2, y2), (wide, high), (most_x, most_y) = box, size, within
+    left, right = (max(0.0, min(x, most_x - wide)) for x in (x1, x2 - wide))
+    tries = [(x, y) for y in (y1 - high, y1, y2, y2 - high) for x in (left, right)]
+    inside = [(x, y, x + wide, y + high) for x, y in tries if 0 <= y <= most_y - high]
+    free = (p for p in inside if not any(_touch(p, other) for other in taken))
+    return next(free, inside[0] if inside else (left, 0.0, left + wide, high))
+
+
+def _touch(a: Place, b: Place) -> bool:
+    """Whether two places overlap."""
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def shaded(image: Tensor, boxes: Boxes, masks: Masks | None) -> Tensor:

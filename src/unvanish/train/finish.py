@@ -6,10 +6,11 @@ Notable: pictures and pages are extras; where their library is missing or fails,
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from unvanish.reports.json import plain
-from unvanish.train import pictures, saving
+from unvanish.train import curves, gallery, pictures, saving
 from unvanish.train.checkpoint import fill, load, whole
 from unvanish.train.results import Results
 from unvanish.train.verdict import verdict
@@ -23,16 +24,18 @@ def finished(model: Model, trainer: Trainer) -> Results:
     """The results of a run that ended, written into its folder."""
     use = saving.usable(trainer)
     results = outcome(trainer)
-    if trainer.accelerator.is_main_process:
+    main = trainer.accelerator.is_main_process
+    if main:
         whole(trainer.save_dir / "results.json", json.dumps(plain(results.summary()), indent=1) + "\n")
-        if trainer.arguments.plots:
-            drawn(trainer, results)
     trainer.accelerator.wait_for_everyone()
     model.network, model.results = trainer.plain.eval(), results
     model.about = {**trainer.about}
     if not trainer.sharded:
         tensors = load(results.best).tensors if results.best is not None else use
         fill(trainer.plain.to("cpu"), tensors, results.best or "the last weights")
+    if main and trainer.arguments.plots:
+        drawn(trainer, results)
+    trainer.accelerator.wait_for_everyone()
     trainer.show.say(str(results))
     return results
 
@@ -42,7 +45,7 @@ def outcome(trainer: Trainer) -> Results:
     record, task = trainer.record, trainer.task
     best = record.rows[record.best_epoch - 1] if record.best_epoch else (record.rows or [{}])[-1]
     metrics = {k.removeprefix("metrics/"): v for k, v in best.items() if k.startswith("metrics/")}
-    done = trainer.validation
+    done, judged = trainer.validation, trainer.judged or trainer.validation
     samples = max(1.0, trainer.samples)
     speed = {"training": 1e3 * trainer.training_seconds / samples}
     if done is not None:
@@ -62,22 +65,32 @@ def outcome(trainer: Trainer) -> Results:
         record.elapsed,
         best.get("val/loss", best.get("train/loss", float("nan"))),
         tuple(record.rows),
-        done.tables if done is not None else {},
+        judged.tables if judged is not None else {},
         tuple(trainer.about["names"]),
     )
 
 
 def drawn(trainer: Trainer, results: Results) -> None:
-    """results.png and the watch's page, as far as their library is there."""
+    """Pictures of the run and of what it finds, and the watch's page, as far as their library is there."""
     folder, say = trainer.save_dir, trainer.show.say
-    try:
-        made = pictures.draw(results.rows, folder.name, folder / "results.png", results.tables, results.names)
-        if made is None:
+
+    def charts() -> None:
+        path = folder / "results.png"
+        if pictures.draw(results.rows, folder.name, path, results.tables, results.names) is None:
             say(pictures.MISSING)
-        elif trainer.watch is not None:
+            return
+        curves.draw(results.tables, results.names, folder)
+        if trainer.watch is not None:
             page(folder)
-    except Exception as error:
-        say(f"the pictures could not be drawn: {error}")
+
+    parts: list[Callable[[], object]] = [charts]
+    if trainer.task.summed and not trainer.sharded:
+        parts.append(lambda: gallery.validated(trainer))
+    for part in parts:
+        try:
+            part()
+        except Exception as error:
+            say(f"the pictures could not be drawn: {error}")
 
 
 def page(folder: Any) -> None:

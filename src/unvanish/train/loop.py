@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 import unvanish
-from unvanish.train import chance, devices, folder, optim, saving
+from unvanish.train import chance, devices, folder, gallery, optim, saving
 from unvanish.train.arguments import Arguments
 from unvanish.train.callbacks import Callbacks
 from unvanish.train.clipping import Guard
@@ -40,6 +40,7 @@ class Trainer:
     """One run: everything it is made of, for callbacks to read; `stop = True` ends it after the epoch."""
 
     validation: Validation | None = None
+    judged: Validation | None = None  # the best one
     stop = False
     clock = training_seconds = 0.0
     samples = 0
@@ -180,6 +181,8 @@ class Trainer:
 
     def _one_step(self, window: tuple[Any, ...]) -> None:
         record, guard = self.record, self.guard
+        if not record.step:
+            gallery.first_batch(self, window[0])
         self._set()
         self._event("on_train_batch_start")
         samples = self.make(window)
@@ -219,6 +222,7 @@ class Trainer:
         record.epoch, record.batch, record.sums = record.epoch + 1, 0, Sums()
         record.elapsed = time.perf_counter() - self.clock
         better = record.judge(self.fitness, self.task.higher)
+        self.judged = self.validation if better else self.judged
         self._event("on_fit_epoch_end")
         self.show.row(row, self._health())
         if self.accelerator.is_main_process:

@@ -7,13 +7,14 @@ and the run says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unvanish.train.matrix import confusion
+
 WIDTH, HEIGHT, COLUMNS = 300, 180, 3
 MISSING = "no pictures: they need Altair and vl-convert-python, pip install 'unvanish[report]'"
-MOST = 12  # of the classes whose names fit beside a confusion matrix in full size
 SHADES = ["#3b7dd8", "#e09f3e", "#4c9f70", "#9b6bb3", "#d1495b"]
 
 
@@ -25,13 +26,16 @@ def draw(
     names: Sequence[str],
 ) -> Path | None:
     """Write the picture of a run's rows; None where the chart library is missing or there is no row."""
+    return write(lambda: specification(rows, title, tables, names), path) if rows else None
+
+
+def write(specified: Callable[[], dict[str, Any]], path: Path) -> Path | None:
+    """Write a chart in Vega-Lite as a picture; None where the chart library is missing."""
     try:
         import vl_convert
     except ImportError:
         return None
-    if not rows:
-        return None
-    made = vl_convert.vegalite_to_png(specification(rows, title, tables, names), scale=2)
+    made = vl_convert.vegalite_to_png(specified(), scale=2)
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(made)
     return partial.replace(path)
@@ -45,7 +49,7 @@ def specification(
 
     panels = [_panel(rows, keys, head) for head, keys in groups(rows)]
     if "confusion" in tables:
-        panels.append(_confusion(tables["confusion"], names))
+        panels.append(confusion(tables["confusion"], names, WIDTH, HEIGHT))
     chart = alt.concat(*panels, columns=COLUMNS).resolve_scale(color="independent")
     shown = chart.properties(title=title, background="white").configure_view(stroke=None)
     found: dict[str, Any] = shown.configure(font="sans-serif").to_dict()
@@ -59,7 +63,9 @@ def groups(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     metrics = [k for k in columns if k.startswith("metrics/")]
     shares = [k for k in metrics if all(0 <= row.get(k, 0) <= 1 for row in rows)]
     rest = [k for k in metrics if k not in shares]
-    made = [("loss", losses), *([("metrics", shares)] if shares else [])]
+    masks = [k for k in shares if k.startswith("metrics/mask ")]
+    kinds = {"metrics": [k for k in shares if k not in masks], "metrics of masks": masks}
+    made = [("loss", losses), *((title, keys) for title, keys in kinds.items() if keys)]
     made += [(k.removeprefix("metrics/"), [k]) for k in rest]
     return [*made, ("gradient norm", ["gradient"]), ("learning rate", ["lr"])]
 
@@ -97,34 +103,3 @@ def _whole(rows: Sequence[Mapping[str, Any]]) -> Any:
 
     epochs = [int(row["epoch"]) for row in rows]
     return alt.Axis(values=epochs[:: -(-len(epochs) // 10)], format="d")
-
-
-def _confusion(table: Any, names: Sequence[str]) -> Any:
-    """Shares of each true class, by what it was taken for; rows are the truth."""
-    import altair as alt
-
-    counts = [[float(v) for v in row] for row in table]
-    label = [str(names[i]) if i < len(names) else str(i) for i in range(len(counts))]
-    values = [
-        {"truth": label[i], "said": label[j], "share": count / max(1.0, sum(row)), "count": count}
-        for i, row in enumerate(counts)
-        for j, count in enumerate(row)
-    ]
-    axis = alt.Axis(labels=len(counts) <= 4 * MOST, labelLimit=90, ticks=False)
-    heat = (
-        alt.Chart(alt.Data(values=values), title="confusion: share of each true class")
-        .mark_rect()
-        .encode(
-            x=alt.X("said:N", sort=label, title="said", axis=axis),
-            y=alt.Y("truth:N", sort=label, title="truth", axis=axis),
-            color=alt.Color("share:Q", title=None, scale=alt.Scale(scheme="cividis", domain=[0, 1])),
-        )
-        .properties(width=WIDTH, height=HEIGHT)
-    )
-    if len(counts) > MOST:
-        return heat
-    text = heat.mark_text(fontSize=9).encode(
-        text=alt.Text("count:Q", format="d"),
-        color=alt.condition("datum.share > .5", alt.value("black"), alt.value("white")),
-    )
-    return heat + text

@@ -172,5 +172,5 @@ def test_tables_of_what_is_right_and_what_is_missed():
     tables = metrics.tables()
     assert tables["confusion"].tolist() == [[0, 0, 0, 1], [0, 2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     assert tables["ap50"].tolist()[:2] == [0, pytest.approx(1)] and tables["ap50"].isnan().tolist()[2]
-    assert float(tables["confidence"]) == pytest.approx(0.9) and tables["objects"].tolist() == [1, 2, 0]
+    assert float(tables["balance"][0]) == pytest.approx(0.9) and tables["objects"].tolist() == [1, 2, 0]
     assert metrics.compute()["recall"] == 0.5

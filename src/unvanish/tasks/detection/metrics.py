@@ -8,6 +8,7 @@ Notable:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,8 +83,8 @@ class DetectionMetrics:
 
         By class: `ap50-95` and `ap50` (classes,), NaN where it does not occur, and its number of `objects`.
         Curves (classes, t): `precision`, `recall` and `f1` over confidences 0, 0.001 ... 1, and `pr`,
-        precision over recalls 0, 0.01 ... 1, -1 where the class does not occur; `confidence` is that of the
-        best mean F1.
+        precision over recalls 0, 0.01 ... 1, -1 where the class does not occur. `balance`: the confidence of
+        the best mean F1, and mean precision, recall and F1 there.
         """
         if not self.images:
             return {}
@@ -97,7 +98,7 @@ class DetectionMetrics:
             numbers = dict(zip(("mAP50-95", "mAP50"), overall(table), strict=True))
             numbers |= {"precision": best.precision, "recall": best.recall}
             made = {"ap50-95": ap, "ap50": ap50, "objects": ranking.objects.numpy(), **ranking.at(GRID)}
-            made |= {"pr": table[0].T, "confidence": np.array(best.confidence)}
+            made |= {"pr": table[0].T, "balance": np.array(dataclasses.astuple(best))}
             self._reports[kind] = numbers, {key: torch.from_numpy(v.copy()) for key, v in made.items()}
         return self._reports[kind]
 

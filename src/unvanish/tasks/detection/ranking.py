@@ -25,12 +25,12 @@ GRID = np.linspace(0, 1, 1001)  # confidences of curves
 
 @dataclass(frozen=True)
 class Balance:
-    """Mean precision and recall at the confidence of the best mean F1; NaN where nothing is found."""
+    """The confidence of the best mean F1, NaN where nothing is found; mean precision, recall, F1 there."""
 
+    confidence: float
     precision: float
     recall: float
     f1: float
-    confidence: float
 
 
 class Ranking:
@@ -61,13 +61,13 @@ class Ranking:
         known = objects[labels] > 0
         scores, labels, hits = scores[known], labels[known], hits[known]
         if not len(scores):
-            return Balance(0.0, 0.0, 0.0, float("nan"))
+            return Balance(float("nan"), 0.0, 0.0, 0.0)
         mean = np.cumsum(_gains(labels, hits, objects)) / np.count_nonzero(objects)
         last = np.append(scores[1:] != scores[:-1], True)  # equals come in together
         confidence = float(scores[np.where(last, mean, -1).argmax()])
         values = self.at(np.array([confidence]))
         told = {name: float(value[objects > 0, 0].mean()) for name, value in values.items()}
-        return Balance(confidence=confidence, **told)
+        return Balance(confidence, **told)
 
     def at(self, confidences: Floats) -> Mapping[str, Floats]:
         """Precision, recall and f1, each (classes, t), of what is at least so sure (t,)."""
