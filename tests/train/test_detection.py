@@ -9,7 +9,7 @@ import torch
 
 import unvanish
 from unvanish.tasks.data import open_data
-from unvanish.train import Model, optim
+from unvanish.train import Model, TrainError, optim
 from unvanish.train.arguments import Arguments
 from unvanish.train.validation import undecoded
 
@@ -75,6 +75,7 @@ def test_a_small_detector_learns(tmp_path):
     results = model.train(data, epochs=25, batch=8, **settings)
     assert "OPT005" not in {f.code for f in results.findings}  # clipping every step belongs to it
     assert results.metrics["mAP50"] > 0.15, results.metrics
+    assert results.metrics["mAP50"] == pytest.approx(float(results.tables["ap50"].nanmean()))
     assert results.rows[-1]["train/loss"] < 0.8 * results.rows[0]["train/loss"]
 
 
@@ -185,6 +186,36 @@ def test_predictions_lie_on_the_image_as_it_was_given(tmp_path):
     drawn = Image.open(found.save(tmp_path / "found.png"))
     assert drawn.size == (100, 50)
     assert drawn.getpixel((25, 30)) != (0, 0, 0) and drawn.getpixel((50, 25)) == (0, 0, 0)
+
+
+def test_predictions_of_a_stream_are_made_one_by_one():
+    import numpy as np
+
+    asked = []
+
+    def camera():
+        while True:
+            asked.append(1)
+            yield np.zeros((50, 100, 3), np.uint8)
+
+    stream = known_detector([[32.0, 32.0, 32.0, 16.0, 0.9, 0.1]]).predict(camera(), stream=True)
+    assert not asked
+    assert [len(next(stream).boxes) for _ in range(2)] == [1, 1] and len(asked) == 2
+    stream.close()
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("nowhere.jpg", "nowhere.jpg: no image there"),
+        ("http://127.0.0.1:9/a.jpg", "could not be fetched"),
+        ({}, "a source of the type dict holds no image"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_told(monkeypatch, source, told):
+    monkeypatch.setenv("no_proxy", "*")
+    with pytest.raises(TrainError, match=told):
+        known_detector([[32.0, 32.0, 32.0, 16.0, 0.9, 0.1]]).predict(source)
 
 
 def test_nothing_found_is_said(tmp_path):

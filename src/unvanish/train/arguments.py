@@ -96,7 +96,7 @@ class Arguments:
     hsv_v: float = _is(0.4, "share the brightness of scenes moves by", least=0, most=1)
     download: bool = _is(True, "fetch a data set that is not there")
     val: bool = _is(True, "validate after each epoch")
-    plots: bool = _is(True, "write results.png and the report")
+    plots: bool = _is(True, "write pictures of the run and of its batches, and the report")
     conf: float = _is(0.25, "least confidence of a predicted box", least=0, most=1)
     iou: float = _is(0.7, "overlap from which the surer of two boxes replaces the other", least=0, most=1)
     max_det: int = _is(300, "boxes of an image, at most", least=1)

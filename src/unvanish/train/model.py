@@ -127,7 +127,7 @@ class Model:
     def predict(
         self, source: Any, stream: bool = False, **arguments: Any
     ) -> list[Prediction] | Iterator[Prediction]:
-        """What the network says of files, folders, arrays, tensors or texts; `stream`: one by one, lazily."""
+        """What the network says of files, folders, videos, arrays, texts; `stream`: one by one, lazily."""
         from unvanish.train.predict import predictions
 
         found = predictions(self, source, self.settled(None, arguments))

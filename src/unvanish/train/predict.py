@@ -1,4 +1,4 @@
-"""What a trained network says of things it is given: files, folders, arrays, tensors, texts.
+"""What a trained network says of things it is given: files, folders, videos, arrays, tensors, texts.
 
 Notable: how a raw thing becomes an input (size, mean, vocabulary) was written into the checkpoint when it was
 trained, so predicting needs no data set.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.tasks.data.problems import DataError
 from unvanish.train import devices
 from unvanish.train.arguments import Arguments
 from unvanish.train.detected import found
@@ -31,12 +32,15 @@ def predictions(model: Model, source: Any, arguments: Arguments) -> Iterator[Pre
     made = devices.accelerator(arguments)
     network = ready(model).to(made.device)
     model.callbacks.run("on_predict_start", model)
-    if model.about.get("preparation", {}).get("input") == "letterbox":
-        yield from found(model, network, made, source, arguments)
-    else:
-        for origin, x in read(model, source):
-            started = time.perf_counter()
-            yield answered(model, network, origin, devices.moved(made, x), started)
+    try:
+        if model.about.get("preparation", {}).get("input") == "letterbox":
+            yield from found(model, network, made, source, arguments)
+        else:
+            for origin, x in read(model, source):
+                started = time.perf_counter()
+                yield answered(model, network, origin, devices.moved(made, x), started)
+    except DataError as error:
+        raise TrainError(str(error)) from error
     model.callbacks.run("on_predict_end", model)
 
 

@@ -37,7 +37,7 @@ def fetch_all(spec: DataSpec, folder: Path, allowed: bool, wanted: Sequence[str]
             fetch(item, folder)
         except (OSError, HTTPException) as error:
             raise DataError(
-                f"{spec.name}: {item.urls[0]} could not be fetched ({_reason(error)}).\n"
+                f"{spec.name}: {item.urls[0]} could not be fetched ({reason(error)}).\n"
                 f"{by_hand(spec, folder)}"
             ) from error
 
@@ -117,6 +117,7 @@ def _size(count: int) -> str:
     return f" ({count / 1e6:.1f} MB)" if count else ""
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why an address was not reached, in a few words."""
     reason = getattr(error, "reason", None)
     return str(reason or error or type(error).__name__)

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from glob import glob
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from unvanish.tasks._tokens import END, UNKNOWN
 from unvanish.tasks.data.augment import Pixels, resized
 from unvanish.tasks.data.letterbox import fitted
-from unvanish.tasks.data.pictures import BROKEN, SUFFIXES, decoded, from_pil, listed
 from unvanish.tasks.data.problems import DataError
+from unvanish.tasks.data.sources import pictures
 from unvanish.tasks.data.vocabulary import restored
 
 
 def inputs(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield (origin, x) for every sample of a source, x a batch of one.
 
-    Images: a file, a folder, a glob, a PIL image, an array (H, W) or (H, W, C) or a tensor (C, H, W) of
-    uint8, or a list of these. Texts: a text, a .txt file (a sample a line), or a list. Sequences: an array or
-    tensor (T, F).
+    Images: a file, a folder, a glob, a video, an address (http), a PIL image, an array (H, W) or (H, W, C) of
+    uint8 (red, green, blue), a tensor (C, H, W) of uint8, or a list or an iterator of these. Texts: a text, a
+    .txt file (a sample a line), or a list. Sequences: an array or tensor (T, F).
     """
     makers = {"image": _images, "letterbox": _letterboxes, "text": _texts, "sequence": _sequences}
     yield from makers[str(preparation["input"])](preparation, source)
@@ -38,7 +36,7 @@ def decode(preparation: Mapping[str, Any], ids: Iterable[int]) -> str:
 
 def _images(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
     pixels = Pixels(tuple(preparation["mean"]), tuple(preparation["std"]))
-    for origin, image in _pictures(source, int(preparation["channels"])):
+    for origin, image in pictures(source, int(preparation["channels"])):
         yield origin, pixels.normalised(resized(middle(image)[None], int(preparation["size"])))
 
 
@@ -51,57 +49,9 @@ def scenes(source: Any, size: int) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield (origin, image, x) for every image of a source: uint8 (3, H, W), and letterboxed (1, 3, S, S)."""
     from PIL.Image import fromarray
 
-    for origin, image in _pictures(source, 3):
+    for origin, image in pictures(source, 3):
         boxed = fitted(fromarray(image.permute(1, 2, 0).numpy()), size)
         yield origin, image, boxed[None].float().mul_(1 / 255)
-
-
-def _pictures(source: Any, channels: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield (origin, uint8 image (C, H, W)) for every image of a source."""
-    if isinstance(source, str | Path):
-        for path in _files(source):
-            yield str(path), _decoded(path, channels)
-    elif isinstance(source, list | tuple):
-        for index, entry in enumerate(source):
-            for origin, image in _pictures(entry, channels):
-                yield (origin if isinstance(entry, str | Path) else f"image {index}"), image
-    elif isinstance(source, Tensor | np.ndarray):
-        yield "array", _channels(torch.as_tensor(source), channels)
-    else:
-        yield getattr(source, "filename", "") or "image", from_pil(source, channels)
-
-
-def _files(source: str | Path) -> list[Path]:
-    path = Path(source).expanduser()
-    if path.is_dir():
-        found = listed(path)
-    else:
-        found = [path] if path.is_file() else sorted(map(Path, glob(str(path), recursive=True)))
-    if not found:
-        raise DataError(f"{source}: no image there; files of {' '.join(SUFFIXES)} are read")
-    return found
-
-
-def _decoded(path: Path, channels: int) -> Tensor:
-    try:
-        return decoded(path, channels)
-    except BROKEN as error:
-        raise DataError(f"{path} cannot be read as an image: {error}") from error
-
-
-def _channels(image: Tensor, channels: int) -> Tensor:
-    """An array (H, W), (H, W, C) or (C, H, W) of uint8 as (channels, H, W)."""
-    if image.dtype is not torch.uint8:
-        raise DataError(f"an image as an array must be uint8 (0 to 255), it is {image.dtype}")
-    if image.ndim == 2:
-        image = image[None]
-    elif image.ndim == 3 and image.shape[-1] in (1, 3) and image.shape[0] not in (1, 3):
-        image = image.permute(2, 0, 1)
-    if image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise DataError(f"an image must be (H, W), (H, W, C) or (C, H, W), it is {tuple(image.shape)}")
-    if image.shape[0] == channels:
-        return image.contiguous()
-    return image.expand(3, -1, -1) if channels == 3 else image.float().mean(0, keepdim=True).to(torch.uint8)
 
 
 def middle(image: Tensor) -> Tensor:
