@@ -117,6 +117,24 @@ def test_the_rates_of_detectors():
     assert optim.chosen(Arguments(lr0=0.3), "detect", 100, 0.00125) == ("adamw", 0.3)
 
 
+def test_biases_warm_up_from_above_and_the_rest_from_below(tmp_path):
+    seen = []
+
+    def look(trainer):
+        groups = trainer.inner.param_groups
+        rates = {group["biases"]: group["lr"] for group in groups}
+        seen.append((rates[False], rates[True], groups[0]["momentum"]))
+
+    model = Model(SMALL)
+    model.add_callback("optimizer_step", look)
+    settings = {"epochs": 6, "batch": 8, "nbs": 8, "optimizer": "sgd", "schedule": "constant", **QUIET}
+    model.train(scenes(), warmup_epochs=2, val=False, project=str(tmp_path), **settings)
+    shares = [min(1, (step + 1) / 5) for step in range(12)]  # of four steps of warm-up
+    assert [w for w, _, _ in seen] == pytest.approx([0.01 * s for s in shares])
+    assert [b for _, b, _ in seen] == pytest.approx([0.1 * (1 - s) + 0.01 * s for s in shares])
+    assert [m for *_, m in seen][::11] == pytest.approx([0.8, 0.937])
+
+
 def test_gradients_are_those_of_the_sum(tmp_path):
     norms = {}
     for batch in (4, 8):

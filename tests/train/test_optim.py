@@ -17,10 +17,33 @@ from unvanish.train.freezing import freeze
 
 def test_biases_and_norms_do_not_decay():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.LayerNorm([4, 5]), nn.Embedding(7, 4))
-    decaying, rest = optim.groups(model, 0.1)
+    decaying, biases, rest = optim.groups(model, 0.1)
     assert {p.ndim for p in decaying["params"]} == {4, 2} and decaying["weight_decay"] == 0.1
     assert sum(p.numel() for p in decaying["params"]) == 108 + 28  # the layer norm's matrix is not among them
-    assert rest["weight_decay"] == 0 and len(rest["params"]) == 5
+    assert rest["weight_decay"] == biases["weight_decay"] == 0
+    assert biases["params"] == [m.bias for m in model[:3]] and biases["biases"]
+    assert rest["params"] == [m.weight for m in model[1:3]] and not rest["biases"]
+    assert len(optim.groups(nn.LSTM(2, 3), 0.1)[1]["params"]) == 2
+
+
+def test_momentum_by_task_and_optimizer():
+    assert (
+        optim.momentum(Arguments(), "detect") == optim.momentum(Arguments(optimizer="sgd"), "classify") == 0.9
+    )
+    for name in ("sgd", "adamw"):
+        model = nn.Linear(2, 2)
+        made = optim.optimizer(model, Arguments(optimizer=name), "segment", 10, 0.001)
+        group = made.param_groups[0]
+        assert (group["betas"][0] if "betas" in group else group["momentum"]) == 0.937
+    assert optim.momentum(Arguments(optimizer="sgd", momentum=0.5), "detect") == 0.5
+
+
+def test_biases_begin_high_where_detectors_take_sgd():
+    sgd, adam = (kind(nn.Linear(2, 2).parameters(), lr=0.01) for kind in (torch.optim.SGD, torch.optim.AdamW))
+    assert optim.first_of_biases(Arguments(), "detect", sgd) == 0.1
+    assert optim.first_of_biases(Arguments(), "detect", adam) == 0
+    assert optim.first_of_biases(Arguments(), "classify", sgd) == 0
+    assert optim.first_of_biases(Arguments(warmup_bias_lr=0.03), "detect", adam) == 0.03
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

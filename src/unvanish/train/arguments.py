@@ -64,7 +64,12 @@ class Arguments:
     freeze: int | list[int] | list[str] | None = _is(None, "layers that do not train: the first n, or names")
     lr0: float | None = _is(None, "learning rate after the warm-up; the optimizer's usual one", least=0)
     lrf: float = _is(0.01, "the last learning rate over lr0", least=0)
-    momentum: float = _is(0.9, "of SGD and RMSprop; beta1 of Adam", least=0, most=1)
+    momentum: float | None = _is(
+        None,
+        "of SGD, beta1 of Adam; 0.9, of detectors with a named optimizer 0.937",
+        least=0,
+        most=1,
+    )
     beta2: float = _is(0.999, "of Adam", least=0, most=1)
     nesterov: bool = _is(True, "of SGD")
     weight_decay: float = _is(5e-4, "on weights; never on biases and norms", least=0)
@@ -74,6 +79,9 @@ class Arguments:
     )
     warmup_epochs: float = _is(1.0, "epochs of rising learning rate, at most a third of the run", least=0)
     warmup_momentum: float | None = _is(None, "momentum the warm-up begins with; no other", least=0, most=1)
+    warmup_bias_lr: float | None = _is(
+        None, "learning rate the warm-up of biases begins with; 0, of detectors with SGD 0.1", least=0
+    )
     ramp: bool = _is(False, "batches a step rise from 1 to their number in the warm-up")
     label_smoothing: float = _is(0.0, "of the target classes", least=0, most=1)
     nbs: int | None = _is(None, "nominal batch: gradients of several batches are added up to it", least=1)

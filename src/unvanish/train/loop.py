@@ -81,6 +81,8 @@ class Trainer:
         self.ema = Ema(self.plain, a.ema_decay, a.ema_tau) if a.ema else None
         self.guard = Guard(a.clip, [p for group in self.inner.param_groups for p in group["params"]])
         self.rate = float(self.inner.param_groups[0]["lr"])
+        self.momentum = optim.momentum(a, self.task.name)
+        self.first_of_biases = optim.first_of_biases(a, self.task.name, self.inner)
         criterion = self.task.loss(a.label_smoothing)
         self.make = Stepper(
             made, self.model, self.plain, self.optimizer, criterion, self.guard, self.ema, self._before,
@@ -160,10 +162,11 @@ class Trainer:
         a, step = self.arguments, float(self.record.step)
         if a.ramp:  # steps differ in size, so the batches tell how far it is
             step = self._done() / a.steps_of
-        optim.set_rate(self.inner, self.rate * self.schedule(step))
+        rate = self.rate * self.schedule(step)
+        optim.set_rate(self.inner, rate, rate + self.first_of_biases * (1 - self.schedule.warmed(step)))
         if a.warmup_momentum is not None:
             share = min(1.0, self._done() / self.warm) if self.warm else 1.0
-            optim.set_momentum(self.inner, a.warmup_momentum + share * (a.momentum - a.warmup_momentum))
+            optim.set_momentum(self.inner, a.warmup_momentum + share * (self.momentum - a.warmup_momentum))
 
     def _batches(self) -> Iterator[Any]:
         resumed, self._resumed = self._resumed, None

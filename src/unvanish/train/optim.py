@@ -4,6 +4,8 @@ Notable:
 - A weight decays, a bias or a norm's scale does not (so does YOLO; He et al. 2019, "Bag of Tricks", 3.1).
 - The rate is a function of the step alone: nothing to save, nothing that drifts on resuming.
 - `auto`: AdamW for short runs and for text and sequences, SGD with momentum for long runs on images.
+- Biases of a detector begin their warm-up at 0.1 and come down to lr0, as it has to learn at once how rare
+  objects are; not with Adam, whose steps are as long as the rate whatever the gradient.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from unvanish.train.errors import TrainError
 
 LONG = 10_000  # optimizer steps from which SGD pays on images
 IMAGES = ("classify", "detect", "segment")
+DETECTORS = ("detect", "segment")
+BIASES = 0.1  # where a detector's biases begin, with SGD
 RATES = {"sgd": 0.05, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3}
 
 
@@ -34,6 +38,20 @@ def chosen(arguments: Arguments, task: str, steps: int, usual: float | None = No
     return name, own[name] if arguments.lr0 is None else arguments.lr0
 
 
+def momentum(arguments: Arguments, task: str) -> float:
+    """Of SGD, or beta1 of Adam: 0.9, of a detector whose optimizer is named 0.937."""
+    if arguments.momentum is not None:
+        return arguments.momentum
+    return 0.937 if task in DETECTORS and arguments.optimizer != "auto" else 0.9
+
+
+def first_of_biases(arguments: Arguments, task: str, optimizer: Any) -> float:
+    """The rate at which the warm-up of biases begins."""
+    if arguments.warmup_bias_lr is not None:
+        return arguments.warmup_bias_lr
+    return BIASES if task in DETECTORS and isinstance(optimizer, torch.optim.SGD) else 0.0
+
+
 def decay(arguments: Arguments) -> float:
     """The weight decay, in proportion to the samples of a step where a nominal batch is given."""
     if arguments.nbs is None:
@@ -42,14 +60,20 @@ def decay(arguments: Arguments) -> float:
 
 
 def groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """The trainable parameters, those with two dimensions or more with weight decay, the rest without."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
+    """The trainable parameters: weights of two dimensions or more, which decay, biases, the rest."""
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not named:
         raise TrainError("no parameter trains: every layer is frozen; give freeze a smaller number")
     norms = {id(p) for m in model.modules() if "Norm" in type(m).__name__ for p in m.parameters(False)}
-    weights = [p for p in parameters if p.ndim > 1 and id(p) not in norms]
-    rest = [p for p in parameters if p.ndim <= 1 or id(p) in norms]
-    made = [{"params": weights, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
+    weights = [p for p in named.values() if p.ndim > 1 and id(p) not in norms]
+    rest = {name: p for name, p in named.items() if p.ndim <= 1 or id(p) in norms}
+    biases = [p for name, p in rest.items() if name.rpartition(".")[2].startswith("bias")]
+    known = {id(p) for p in biases}
+    made: list[dict[str, Any]] = [
+        {"params": weights, "weight_decay": decay, "biases": False},
+        {"params": biases, "weight_decay": 0.0, "biases": True},
+        {"params": [p for p in rest.values() if id(p) not in known], "weight_decay": 0.0, "biases": False},
+    ]
     return [group for group in made if group["params"]]
 
 
@@ -58,14 +82,13 @@ def optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer of a run of so many steps; `usual` as for `chosen`."""
     name, rate = chosen(arguments, task, steps, usual)
-    parts, momentum = groups(model, decay(arguments)), arguments.momentum
+    parts, kept = groups(model, decay(arguments)), momentum(arguments, task)
     if name == "sgd":
-        nesterov = arguments.nesterov and momentum > 0
-        return torch.optim.SGD(parts, rate, momentum, nesterov=nesterov)
+        return torch.optim.SGD(parts, rate, kept, nesterov=arguments.nesterov and kept > 0)
     if name == "rmsprop":
-        return torch.optim.RMSprop(parts, rate, momentum=momentum)
+        return torch.optim.RMSprop(parts, rate, momentum=kept)
     kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-    return kind(parts, rate, betas=(momentum, arguments.beta2))
+    return kind(parts, rate, betas=(kept, arguments.beta2))
 
 
 @dataclass(frozen=True)
@@ -78,8 +101,11 @@ class Schedule:
 
     def __call__(self, step: float) -> float:
         """The factor at the step that comes after `step` steps."""
-        factor = self.curve(min(1.0, step / max(1, self.total)))
-        return factor * min(1.0, (step + 1) / (self.warmup + 1))
+        return self.curve(min(1.0, step / max(1, self.total))) * self.warmed(step)
+
+    def warmed(self, step: float) -> float:
+        """How far the warm-up is at that step, 1 when it is over."""
+        return min(1.0, (step + 1) / (self.warmup + 1))
 
 
 def schedule(arguments: Arguments, epochs: int, steps_an_epoch: int) -> Schedule:
@@ -100,10 +126,10 @@ def curve(name: str, last: float, milestones: Sequence[float]) -> Callable[[floa
     return lambda done: 1 - (1 - last) * done
 
 
-def set_rate(optimizer: Any, rate: float) -> None:
-    """Give every group the rate."""
+def set_rate(optimizer: Any, rate: float, of_biases: float) -> None:
+    """Give every group the rate, the biases theirs."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = of_biases if group.get("biases") else rate
 
 
 def set_momentum(optimizer: Any, momentum: float) -> None:
