@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -57,7 +58,9 @@ def test_it_trains_validates_and_says_what_few_steps_are_worth(tmp_path):
         results.loss
     )
     assert results.fitness == results.metrics["mAP50-95"]
-    assert f"only {results.steps} optimizer steps; expect mAP near 0" in results.verdict
+    told = f"only {results.steps} optimizer steps; expect mAP near 0"
+    assert told in results.verdict and told in str(results)
+    assert told in json.loads((results.save_dir / "results.json").read_text())["verdict"]
     assert results.healthy, results.findings
     again = Model(results.best).val(scenes(), **QUIET)
     assert again.metrics == pytest.approx(results.metrics, abs=1e-6)

@@ -109,7 +109,7 @@ class Detect(nn.Module):
         centres, sizes = anchors(maps, self.strides)
         flat = torch.cat([m.flatten(2) for m in maps], 2)
         bins, logits = flat[:, : SIDES * BINS], flat[:, SIDES * BINS :]
-        logits_of_bins = bins.reshape(len(bins), SIDES, BINS, -1).transpose(1, 2)
+        logits_of_bins = bins.reshape(bins.shape[0], SIDES, BINS, -1).transpose(1, 2)
         sides = self.expectation(logits_of_bins)  # (B, 4, A): left, top, right, bottom
         near, far = sides.chunk(2, 1)
         boxes = torch.cat((centres + (far - near) / 2, near + far), 1) * sizes

@@ -51,7 +51,7 @@ class PatchEmbedding(nn.Module):
         if tokens.shape[1] + 1 != self.positions.shape[1]:
             made = self.positions.shape[1] - 1
             raise ValueError(f"this image has {tokens.shape[1]} patches, the network was built for {made}")
-        return torch.cat((self.token.expand(len(x), -1, -1), tokens), 1) + self.positions
+        return torch.cat((self.token.expand(x.shape[0], -1, -1), tokens), 1) + self.positions
 
     def initialise(self, begin: Begin) -> None:
         """Tokens of unit power from data of unit power, half of it the positions'."""

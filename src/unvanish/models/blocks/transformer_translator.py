@@ -69,7 +69,7 @@ class TransformerTranslator(Translator):
         x, mask = self.source(source), valid(source)
         for block in self.encoder:
             x = block(x, mask)
-        return Encoded(self.encoder_norm(x), mask, source.new_zeros(len(source), 0))
+        return Encoded(self.encoder_norm(x), mask, source.new_zeros(source.shape[0], 0))
 
     def decode(self, target: Tensor, encoded: Encoded, state: Any) -> tuple[Tensor, Any]:
         """Logits after each word of `target`, which follows the words of the state."""
