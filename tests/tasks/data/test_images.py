@@ -172,15 +172,12 @@ def test_cifar_binary_and_python_are_the_same(tmp_path, classes, packed):
     found = []
     for form in ("bin", "py"):
         base = tmp_path / form / f"cifar{classes}"
-        folder = (
-            base
-            / {
-                ("bin", 10): "cifar-10-batches-bin",
-                ("bin", 100): "cifar-100-binary",
-                ("py", 10): "cifar-10-batches-py",
-                ("py", 100): "cifar-100-python",
-            }[form, classes]
-        )
+        folder = base / {
+            ("bin", 10): "cifar-10-batches-bin",
+            ("bin", 100): "cifar-100-binary",
+            ("py", 10): "cifar-10-batches-py",
+            ("py", 100): "cifar-100-python",
+        }[form, classes]
         folder.mkdir(parents=True)
         for number, name in enumerate([*names, test]):
             pixels, labels = cifar_rows(7 + number, head)

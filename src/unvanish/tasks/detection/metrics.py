@@ -88,7 +88,7 @@ class DetectionMetrics:
         """
         if not self.images:
             return {}
-        return {"confusion": self.confusion, **self._report("bbox", self.ranking)[1]}
+        return {"confusion": self.confusion.clone(), **self._report("bbox", self.ranking)[1]}
 
     def _report(self, kind: str, ranking: Ranking) -> Report:
         """Numbers and tables of boxes, or of masks; made once."""
