@@ -40,6 +40,8 @@ def test_a_run_leaves_pictures_unless_it_is_told_not_to(tmp_path):
 
     assert run(tmp_path, "drawn") >= CHARTS | BATCHES
     assert not run(tmp_path, "plain", plots=False) & (CHARTS | BATCHES)
+    numbers = [(tmp_path / name / "results.csv").read_bytes() for name in ("drawn", "plain")]
+    assert numbers[0] == numbers[1]  # drawing moves nothing
     for name in BATCHES:
         with Image.open(tmp_path / "drawn" / name) as image:
             assert image.size == (2 * SIDE + GAP, 2 * SIDE + GAP)
