@@ -47,11 +47,11 @@ def validated(trainer: Trainer) -> None:
     if trainer.val is None:
         return
     x, y = next(iter(trainer.val))
-    names, x = trainer.about["names"], x[:MOST]
+    names, classes, x = trainer.about["names"], int(trainer.about["facts"]["classes"]), x[:MOST]
     device = trainer.accelerator.device
     network = trainer.plain.eval().to(device)
     try:
-        seen = list(predicted(network, x.to(device), trainer.arguments, len(names)))
+        seen = list(predicted(network, x.to(device), trainer.arguments, classes))
     finally:
         network.cpu()
     labels = [labelled(y, i) for i in range(len(x))]
