@@ -2,7 +2,8 @@
 
 Run it with `python -m benchmarks.learns`; `--only adding,resnet20` takes those whose names hold one of the
 words, `--seconds` is the time each one gets. "Blind" is the validation loss of the best answer that does not
-look at the input: the entropy of the targets, or their variance. A network has learnt when its own loss is under nine tenths of that; a sick ancestor need not.
+look at the input: the entropy of the targets, or their variance. A network has learnt when its own loss is
+under nine tenths of that; a sick ancestor need not.
 
 rt-polarity, Multi30k and tiny Shakespeare are looked for in `$UNVANISH_DATA`; without them their networks are
 skipped.

@@ -1,9 +1,9 @@
 """The copy task: remember ten symbols over T blank steps, then say them in order.
 
 x is (B, T + 20, 10), one-hot: ten symbols of eight, T - 1 blanks, a signal, ten blanks; y (B, T + 20) is
-blank (0) but for the ten symbols (1 to 8) at the end. Blanks are not asked for, so the best loss without memory
-is ln 8 nats a symbol. Training batches are drawn anew for ever (Hochreiter and Schmidhuber 1997; Arjovsky et
-al. 2016, section 4.1).
+blank (0) but for the ten symbols (1 to 8) at the end. Blanks are not asked for, so the best loss without
+memory is ln 8 nats a symbol. Training batches are drawn anew for ever (Hochreiter and Schmidhuber 1997;
+Arjovsky et al. 2016, section 4.1).
 """
 
 from __future__ import annotations
