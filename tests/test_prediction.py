@@ -65,6 +65,32 @@ class Tokens(nn.Module):
         return x.mean(1)
 
 
+class Experts(nn.Module):
+    """Rows go through one of four experts, sorted by expert, as mixtures of experts do it."""
+
+    def __init__(self, width: int = 256) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.randn(4, width, width) * (2 / width) ** 0.5)
+        self.down = nn.Parameter(torch.randn(4, width, width) / width**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        ends = torch.arange(1, 5, dtype=torch.int32, device=x.device) * (len(x) // 4)
+        h = torch.relu(torch._grouped_mm(x, self.up.transpose(-2, -1), offs=ends))
+        return torch._grouped_mm(h, self.down.transpose(-2, -1), offs=ends)
+
+
+class Standardised(nn.Module):
+    """A convolution with weight standardisation (Qiao et al. 2019), written by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(32, 3, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = self.weight.mean((1, 2, 3), keepdim=True), self.weight.var((1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(x, (self.weight - mean) / torch.sqrt(var * 27 + 1e-4)).mean((2, 3))
+
+
 NETS: dict[str, tuple[Any, tuple[int, ...], float]] = {  # the net, a sample's shape, nats a layer allowed
     "tanh": (lambda: mlp(nn.Tanh), (256,), 0.02),
     "sigmoid": (lambda: mlp(nn.Sigmoid), (256,), 0.04),
@@ -280,6 +306,20 @@ def test_unknown_operations_are_named() -> None:
 
     told = unvanish.forecast(Odd(), (8,)).trace.facts["assumptions"]
     assert any("cumsum" in sentence for sentence in told)
+
+
+def test_a_convolution_with_standardised_weights_is_forecast() -> None:
+    found = unvanish.forecast(Standardised(), (3, 8, 8))
+    assert not found.findings and any("conv2d" in site.path for site in found.trace.sites)
+
+
+@pytest.mark.skipif(not hasattr(torch, "_grouped_mm"), reason="this torch multiplies no groups")
+def test_a_mixture_of_experts_is_predicted() -> None:
+    torch.manual_seed(0)
+    net, x = nn.Sequential(*(Experts() for _ in range(8))), torch.randn(32, 256)
+    told = predicted(net, x)
+    assert not any("grouped" in sentence for sentence in told.facts["assumptions"])
+    assert slope(told) == pytest.approx(slope(record(net, x)), abs=0.03)
 
 
 def test_what_it_refuses() -> None:

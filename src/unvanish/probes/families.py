@@ -30,9 +30,11 @@ LAYERS = {
         "mm",
         "einsum",
     ),  # the last ones where one factor is a weight
+    *("grouped_mm", "_grouped_mm"),
 }
+GROUPED = {"grouped_mm", "_grouped_mm"}  # a row goes through one of several weights (experts, in, out)
 TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
-COLUMNS = {"matmul", "addmm", "mm"}  # weights stored (in, out)
+COLUMNS = {"matmul", "addmm", "mm", *GROUPED}  # weights stored (in, out)
 NORMS = {"batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm", "local_response_norm"}
 RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
 FUSED = {"lstm", "gru", "rnn_tanh", "rnn_relu"}

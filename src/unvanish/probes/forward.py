@@ -309,7 +309,7 @@ def _steady(kind: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
 
 def _read_weight(operation: Operation, args: Any, stats: Callable[[Tensor, int], dict[str, float]]) -> None:
     """The weights' part of a layer: from the factor that is, or is made from, a parameter."""
-    kind, facts = operation.kind, operation.facts
+    kind, facts, experts = operation.kind, operation.facts, 1
     place = 2 if kind == "addmm" else 1
     weight = args[place] if len(args) > place and isinstance(args[place], Tensor) else None
     by_parameter = kind not in ("matmul", "mm", "einsum", "addmm") or (
@@ -324,6 +324,7 @@ def _read_weight(operation: Operation, args: Any, stats: Callable[[Tensor, int],
         fan_out, fan_in = weight.shape[1] * groups, weight.shape[0]
     elif kind in families.COLUMNS:
         fan_out, fan_in = weight.shape[-1], weight.shape[-2]
+        experts = math.prod(weight.shape[:-2]) if kind in families.GROUPED else 1
     else:
         fan_out, fan_in = weight.shape[0], math.prod(weight.shape[1:])
     facts.update(
@@ -333,7 +334,7 @@ def _read_weight(operation: Operation, args: Any, stats: Callable[[Tensor, int],
     )
     facts["weight_tensor"] = weight.detach()
     facts["frozen"] = not weight.requires_grad
-    operation.stats.update(stats(weight, int(fan_out)))
+    operation.stats.update(stats(weight, int(fan_out) * experts))
 
 
 def _read_attention(operation: Operation, args: Any, kwargs: Any, result: Tensor) -> None:

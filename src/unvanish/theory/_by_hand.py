@@ -114,6 +114,8 @@ def _squares(
     eps: float,
     passed: tuple[int, ...],
 ) -> Root | None:
+    if not step.reads:  # of a weight: weight standardisation
+        return None
     elements = math.prod(step.reads[0]) // max(1, math.prod(step.makes[0]))
     tensor, centred = _bare(steps, made, step.inputs[0]), step.kind in ("var", "std")
     if step.kind in ("mean", "sum"):
