@@ -39,15 +39,22 @@ class Cell(ABC):
     @property
     @abstractmethod
     def tape(self) -> int:
-        """How many numbers a step leaves for `factors`."""
+        """How many numbers a step leaves for `factors`, G*H or more."""
+
+    @property
+    def bias(self) -> Tensor:
+        """Of the gates, before the state is known, (G*H,)."""
+        return self.b_in + self.b_rec
 
     def drive(self, x: Tensor) -> Tensor:
-        """What of the gates is known before the state: the inputs' part and the biases, (N, G*H)."""
-        return torch.addmm(self.b_in + self.b_rec, x, self.w_in.T)
+        """A tape (N, tape) whose first G*H columns hold the inputs' part and the biases of the gates."""
+        made = x.new_empty(len(x), self.tape)
+        torch.addmm(self.bias, x, self.w_in.T, out=made[:, : len(self.bias)])
+        return made
 
     @abstractmethod
-    def step(self, drive: Tensor, state: Tensor, after: Tensor, tape: Tensor) -> None:
-        """Write the next state (b, size) and the tape (b, tape), from the drive (b, G*H) and the state."""
+    def step(self, tape: Tensor, state: Tensor, after: Tensor) -> None:
+        """Write the next state (b, size) from the state; the tape (b, tape) turns from the drive to gates."""
 
     @abstractmethod
     def factors(self, tape: Tensor, before: Tensor, after: Tensor) -> Tensor:
@@ -81,11 +88,11 @@ class Vanilla(Cell):
 
     @property
     def tape(self) -> int:
-        """Nothing: the slope follows from the state."""
-        return 0
+        """The drive; the slope follows from the state."""
+        return self.out
 
-    def step(self, drive: Tensor, state: Tensor, after: Tensor, tape: Tensor) -> None:
-        torch.addmm(drive, state, self.w_rec.T, out=after)
+    def step(self, tape: Tensor, state: Tensor, after: Tensor) -> None:
+        torch.addmm(tape, state, self.w_rec.T, out=after)
         after.relu_() if self.relu else after.tanh_()
 
     def factors(self, tape: Tensor, before: Tensor, after: Tensor) -> Tensor:
@@ -123,10 +130,10 @@ class Lstm(Cell):
         """The four gates, and tanh of the cell."""
         return 5 * self.hidden
 
-    def step(self, drive: Tensor, state: Tensor, after: Tensor, tape: Tensor) -> None:
+    def step(self, tape: Tensor, state: Tensor, after: Tensor) -> None:
         i, f, g, o, squashed = tape.chunk(5, -1)
         gates, (h, c) = tape[:, : 4 * self.hidden], after.split_with_sizes([self.out, self.hidden], -1)
-        torch.addmm(drive, state[:, : self.out], self.w_rec.T, out=gates)
+        gates.addmm_(state[:, : self.out], self.w_rec.T)
         new = g.tanh()
         gates.sigmoid_()
         g.copy_(new)
@@ -187,19 +194,20 @@ class Gru(Cell):
         """The three gates and the recurrent part of n."""
         return 4 * self.out
 
-    def drive(self, x: Tensor) -> Tensor:
-        """The inputs' part alone: of n, the reset gate holds the recurrent bias."""
-        return torch.addmm(self.b_in, x, self.w_in.T)
+    @property
+    def bias(self) -> Tensor:
+        """That of the inputs alone: of n, the reset gate holds the recurrent bias."""
+        return self.b_in
 
-    def step(self, drive: Tensor, state: Tensor, after: Tensor, tape: Tensor) -> None:
+    def step(self, tape: Tensor, state: Tensor, after: Tensor) -> None:
         recurrent = torch.addmm(self.b_rec, state, self.w_rec.T)
         cut = 2 * self.out
-        both = (drive[:, :cut] + recurrent[:, :cut]).sigmoid()
+        both, n, q = tape.split_with_sizes([cut, self.out, self.out], -1)
+        both.add_(recurrent[:, :cut]).sigmoid_()
         r, z = both.chunk(2, -1)
-        q = recurrent[:, cut:]
-        n = (drive[:, cut:] + r * q).tanh()
-        torch.cat([both, n, q], -1, out=tape)
-        torch.add((1 - z) * n, z * state, out=after)
+        q.copy_(recurrent[:, cut:])
+        n.addcmul_(r, q).tanh_()
+        torch.lerp(n, state, z, out=after)
 
     def factors(self, tape: Tensor, before: Tensor, after: Tensor) -> Tensor:
         r, z, n, q = tape.chunk(4, -1)

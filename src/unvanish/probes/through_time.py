@@ -343,11 +343,11 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def _unroll(layer: int, reverse: bool, cell: Cell, layout: Layout, x: Tensor, start: Tensor) -> Run:
-    drive, state = cell.drive(x), start if layout.level else start.clone()
-    states, tape = x.new_empty(len(x), cell.size), x.new_empty(len(x), cell.tape)
+    tape, state = cell.drive(x), start if layout.level else start.clone()
+    states = x.new_empty(len(x), cell.size)
     for b, rows in layout.spans(reverse):
         after = states[rows]
-        cell.step(drive[rows], state[:b], after, tape[rows])
+        cell.step(tape[rows], state[:b], after)
         if layout.level:
             state = after
         else:
