@@ -117,7 +117,7 @@ def _torchscript(network: nn.Module, example: tuple[Tensor, ...], path: Path) ->
 def _onnx(network: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise TrainError(f"export to ONNX needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+        raise TrainError(f"export to ONNX needs {' and '.join(missing)}: pip install 'unvanish[export]'")
     batch = torch.export.Dim("batch")
     shapes = tuple({0: batch} for _ in example)
     plain = (One if len(example) == 1 else Two)(network).eval()
