@@ -159,3 +159,22 @@ def test_a_gate_on_a_zero_initialised_branch_is_no_fault() -> None:
     stem, head = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
     net = nn.Sequential(stem, Gated(), nn.ReLU(), Gated(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
     assert "GRF004" not in unvanish.check(net, torch.randn(4, 3, 9, 9), confirm=False).codes("note")
+
+
+def test_a_constant_among_the_parameters_is_not_called_frozen() -> None:
+    class Binned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.bins = nn.Linear(64, 64), nn.Parameter(torch.ones(()), requires_grad=False)
+            self.more = nn.ModuleList(nn.Linear(64, 64) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.more:
+                x = torch.relu(layer(x))
+            return self.layer(x) * self.bins
+
+    batch = torch.randn(8, 64), torch.randint(0, 64, (8,))
+    net = Binned()
+    assert "GRF003" not in unvanish.check(net, batch, nn.CrossEntropyLoss()).codes("note")
+    net.more[0].requires_grad_(False)
+    assert "GRF003" in unvanish.check(net, batch, nn.CrossEntropyLoss()).codes("note")

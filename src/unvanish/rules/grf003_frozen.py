@@ -9,7 +9,8 @@ that nobody is surprised by it:
 
 How it is measured
 
-The share of the numbers whose requires_grad is False.
+The share of the numbers whose requires_grad is False. Less than `limit` of the model (default 1e-4)
+is a constant that is kept as a parameter, such as the bins of a detector's distances.
 
 Remedies
 
@@ -32,7 +33,7 @@ from unvanish.types import Case, Evidence, Finding, NotApplicable, Trace
 NEEDS = ("static",)
 
 
-def check(trace: Trace) -> Iterable[Finding]:
+def check(trace: Trace, *, limit: float = 1e-4) -> Iterable[Finding]:
     """One note with the frozen share."""
     everything = trace.where("parameter")
     if not everything:
@@ -42,6 +43,8 @@ def check(trace: Trace) -> Iterable[Finding]:
         return []
     count = sum(int(trace.sites[i].facts.get("numel", 0)) for i in frozen)
     share = count / max(1, sum(int(trace.sites[i].facts.get("numel", 0)) for i in everything))
+    if share < limit:
+        return []
     cause = (
         f"{share:.1%} of the model is frozen: {len(frozen)} of {len(everything)} parameters have "
         "requires_grad=False"

@@ -9,10 +9,12 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from unvanish.models.network import Network
 from unvanish.reports.json import plain
 from unvanish.train import curves, gallery, pictures, saving
 from unvanish.train.checkpoint import fill, load, whole
 from unvanish.train.results import Results
+from unvanish.train.stages import Stage, stages
 from unvanish.train.verdict import verdict
 
 if TYPE_CHECKING:
@@ -67,7 +69,16 @@ def outcome(trainer: Trainer) -> Results:
         tuple(record.rows),
         judged.tables if judged is not None else {},
         tuple(trainer.about["names"]),
+        by_stage(trainer),
     )
+
+
+def by_stage(trainer: Trainer) -> tuple[Stage, ...]:
+    """The gradient by the parts of a detector that was watched."""
+    network = trainer.plain
+    if trainer.watch is None or not trainer.task.summed or not isinstance(network, Network):
+        return ()
+    return stages(network, trainer.watch.diagnosis().trace)
 
 
 def drawn(trainer: Trainer, results: Results) -> None:

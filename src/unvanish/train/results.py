@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unvanish.train.progress import clock
+from unvanish.train.stages import Stage, entries, sentences
 from unvanish.types import Finding
 
 
@@ -32,6 +33,7 @@ class Results:
     rows: Sequence[Mapping[str, Any]] = ()
     tables: Mapping[str, Any] = field(default_factory=dict)
     names: Sequence[str] = ()
+    stages: Sequence[Stage] = ()  # of a detector that was watched
 
     @property
     def healthy(self) -> bool:
@@ -66,6 +68,7 @@ class Results:
             "speed": dict(self.speed),
             "findings": [{"code": f.code, "name": f.name, "cause": f.cause} for f in self.findings],
             "verdict": self.verdict,
+            "stages": entries(self.stages),
             "epochs": self.epochs,
             "steps": self.steps,
             "skipped": self.skipped,
@@ -83,6 +86,7 @@ class Results:
             lines.append(", ".join(f"{key} {value:.3g} ms a sample" for key, value in self.speed.items()))
         if self.verdict:
             lines.append(self.verdict)
+        lines += sentences(self.stages)
         if self.save_dir is not None:
             lines.append(f"everything is in {self.save_dir}")
         return "\n".join(lines)

@@ -5,6 +5,7 @@ Notable: a run that was too short to learn is told so, instead of leaving its us
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,19 @@ def verdict(trainer: Trainer) -> str:
         parts.append(f"only {record.step} optimizer steps; {trainer.task.expect}")
     if record.skipped:
         parts.append(f"{record.skipped} of {record.step} steps had no finite gradient and were left out")
-    cut = trainer.guard.clipped
-    if record.step >= FEW and cut > 0.9 * record.step:
-        parts.append(f"{cut / record.step:.0%} of the steps were clipped")
+    parts += clipping(trainer)
     return "; ".join(parts)
+
+
+def clipping(trainer: Trainer) -> list[str]:
+    """How many steps were clipped, where it is most of them; of a detector always, for it is its recipe."""
+    record, guard = trainer.record, trainer.guard
+    share = guard.clipped / max(1, record.step)
+    norms = [row["gradient"] for row in record.rows if math.isfinite(row["gradient"])]
+    if trainer.task.summed and guard.limit and norms:
+        middle = sorted(norms)[len(norms) // 2]
+        return [f"{share:.0%} of the steps were clipped to {guard.limit:g}, from a norm of {middle:.3g}"]
+    return [f"{share:.0%} of the steps were clipped"] if record.step >= FEW and share > 0.9 else []
 
 
 def gradient(watch: Any) -> str:
