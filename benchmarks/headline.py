@@ -259,7 +259,7 @@ def remember(model: nn.Module, steps: int = 1000, updates: int = 1200, rate: flo
 
 
 def through_time(
-    what: str, kind: type[nn.RNNBase], cure: str, rate: float = 3e-3, **parameters: Any
+    what: str, kind: type[nn.RNNBase], cure: str, rate: float = 3e-3, updates: int = 1200, **parameters: Any
 ) -> Outcome:
     """A thousand steps, before and after a cure."""
     from unvanish.probes import record
@@ -274,7 +274,7 @@ def through_time(
         trace = record(model, batch, nn.CrossEntropyLoss())
         logs = trace.column("state_log")[trace.where("step")]
         decades = (logs[0] - logs[-1]) / math.log(10)
-        told.append(f"{decades:+.1f} decades over 1,000 steps, {remember(model, rate=rate):.0%} right")
+        told.append(f"{decades:+.1f} decades over 1,000 steps, {remember(model, 1000, updates, rate):.0%} right")
     return Outcome(what, cure, *told, time.perf_counter() - started)
 
 
@@ -285,7 +285,7 @@ CASES: dict[str, Callable[[], Outcome]] = {
     "sigmoid-50": lambda: deep("sigmoid net, 50 layers", nn.Sigmoid, "centre-sigmoid", 1e-4),
     "post-norm-48": post_norm,
     "lstm-1000": lambda: through_time("LSTM, 1,000 steps", nn.LSTM, "chrono-bias", steps=1000),
-    "rnn-1000": lambda: through_time("tanh RNN, 1,000 steps", nn.RNN, "orthogonal-recurrence", 3e-4),
+    "rnn-1000": lambda: through_time("tanh RNN, 1,000 steps", nn.RNN, "orthogonal-recurrence", 1e-4, 2000),
 }
 
 
