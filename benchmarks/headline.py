@@ -274,7 +274,8 @@ def through_time(
         trace = record(model, batch, nn.CrossEntropyLoss())
         logs = trace.column("state_log")[trace.where("step")]
         decades = (logs[0] - logs[-1]) / math.log(10)
-        told.append(f"{decades:+.1f} decades over 1,000 steps, {remember(model, 1000, updates, rate):.0%} right")
+        right = remember(model, 1000, updates, rate)
+        told.append(f"{decades:+.1f} decades over 1,000 steps, {right:.0%} right")
     return Outcome(what, cure, *told, time.perf_counter() - started)
 
 
