@@ -29,7 +29,10 @@ from unvanish.tasks.data.spec import SETS
 
 SET = "kind: shapes\nsamples: 128\nval_samples: 64\n"
 PLAIN = {"mosaic": 0, "scale": 0, "translate": 0, "plots": False}
-SCENES = {"imgsz": 160, "batch": 16, "nbs": 16, "lr0": 0.002, **PLAIN}
+SCENES = {
+    "detect": {"imgsz": 160, "batch": 16, "nbs": 16, "lr0": 0.002, **PLAIN},
+    "segment": {"imgsz": 160, "batch": 8, "nbs": 8, "lr0": 0.001, **PLAIN},  # masks need more, shorter steps
+}
 PHOTOGRAPHS = {"imgsz": 320, "batch": 16, "nbs": 16, "lr0": 0.002, "optimizer": "adamw", **PLAIN}
 MODELS = {"detect": "yolo11n.yaml", "segment": "yolo11n-seg.yaml", "coco128": "yolo11n.yaml"}
 REFERENCE = """
@@ -53,7 +56,7 @@ def ours(task: str, options: argparse.Namespace) -> int:
         if task != "coco128":
             path = Path(folder) / "scenes.yaml"
             path.write_text(SET, encoding="utf-8")
-            data, given = str(path), dict(SCENES)
+            data, given = str(path), dict(SCENES[task])
         given |= {"epochs": options.epochs or 30, "seed": options.seed, "project": folder}
         if task == "coco128" and not options.epochs:
             given |= {"epochs": 10_000, "time": options.minutes / 60}
