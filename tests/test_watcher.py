@@ -675,3 +675,25 @@ def test_a_note_that_becomes_a_warning_is_said_again_after_three_looks() -> None
         said.append([f.severity for f in judge.judge(empty, step, None)])
         patch.undo()
     assert said == [[], [], ["note"], [], [], [], [], ["warning"], []]
+
+
+@pytest.mark.parametrize(("act", "found"), [(nn.Sigmoid, {"DEP001"}), (nn.ReLU, set())])
+def test_samples_that_look_alike_are_told(act: Any, found: set[str]) -> None:
+    """A deep sigmoid net at chance, and the same with ReLU and He's weights, which learns."""
+    torch.manual_seed(0)
+    sizes = [(16, 64), *[(64, 64)] * 11]
+    parts = [p for i, o in sizes for p in (nn.Linear(i, o), act())]
+    model = nn.Sequential(*parts, nn.Linear(64, 4))
+    if act is nn.ReLU:
+        for p in model.parameters():
+            nn.init.kaiming_normal_(p) if p.ndim > 1 else nn.init.zeros_(p)
+    optimizer, x = torch.optim.Adam(model.parameters(), 1e-3), torch.randn(32, 16)
+    y = (x[:, :4]).argmax(1)
+    with unvanish.watch(model, optimizer, every=1, on_finding=[]) as watch:
+        for _ in range(30):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            watch.step(loss)
+    assert {f.code for f in watch.findings if f.severity != "note"} == found

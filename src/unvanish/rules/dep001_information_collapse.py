@@ -16,7 +16,7 @@ How it is measured
 The mean cosine between the samples' hidden activations at the end of the depth axis, `alike`
 (default 0.9999), or their relative spread, `limit` (default 1e-3), is a warning, a tenth of the
 remaining difference an error, while the inputs themselves differ (spread above 0.1). One sample is
-not judged, nor are outputs after a softmax.
+not judged, nor are outputs after a softmax. Under watch the first layer's results stand for the inputs.
 
 Remedies
 
@@ -48,13 +48,14 @@ HIDDEN = ("layer", "activation", "norm", "add")
 
 def check(trace: Trace, *, limit: float = 1e-3, alike: float = 0.9999) -> Iterable[Finding]:
     """One finding naming where the samples lost their differences."""
-    inputs = [trace.value(i, "spread") for i in trace.where("input", floating=True)]
-    known = [s for s in inputs if math.isfinite(s)]
+    path = _hidden(trace)
+    live, axis = bool(trace.facts.get("live")), trace.depth()
+    first = axis.sites if live and axis else trace.where("input", floating=True)  # inputs are not watched
+    known = [s for i in first if math.isfinite(s := trace.value(i, "spread"))]
     if not known:
         raise NotApplicable("the batch has one sample, or no float input to compare the samples by")
     if max(known) < 0.1:
         raise NotApplicable("the samples of this batch are nearly equal to begin with")
-    path = _hidden(trace)
     if len(path) < 2:
         raise NotApplicable("no hidden activations lie on the depth axis")
     same = [trace.value(i, "spread") < limit or trace.value(i, "cosine") > alike for i in path]
@@ -63,16 +64,14 @@ def check(trace: Trace, *, limit: float = 1e-3, alike: float = 0.9999) -> Iterab
     lost = next(k for k in range(len(path)) if all(same[k:]))
     place, last = path[lost], path[-1]
     spread = trace.value(last, "spread")
-    cause = (
-        f"from {trace.sites[place].label} on all samples look alike: they differ by {spread:.1e} of "
-        "their size"
-    )
+    small = f"less than {limit:g}" if live and spread < limit else f"{spread:.1e}"  # a look is not exact
+    cause = f"from {trace.sites[place].label} on all samples look alike: they differ by {small} of their size"
     evidence = (
         Evidence("relative spread between samples", spread, "", f"> {limit:g}", trace.sites[last].label),
         Evidence(
             "cosine between samples", trace.value(last, "cosine"), "", f"< {alike:g}", trace.sites[last].label
         ),
-        Evidence("spread of the inputs", max(known)),
+        Evidence("spread of the first activations" if live else "spread of the inputs", max(known)),
     )
     targets = _depth.labels(trace, path[lost:])
     remedies = (
