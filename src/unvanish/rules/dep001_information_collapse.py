@@ -16,7 +16,8 @@ How it is measured
 The mean cosine between the samples' hidden activations at the end of the depth axis, `alike`
 (default 0.9999), or their relative spread, `limit` (default 1e-3), is a warning, a tenth of the
 remaining difference an error, while the inputs themselves differ (spread above 0.1). One sample is
-not judged, nor are outputs after a softmax. Under watch the first layer's results stand for the inputs.
+not judged, nor are outputs after a softmax. Under watch the first layer's results stand for the
+inputs.
 
 Remedies
 
