@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unvanish.ledger import ledger
+from unvanish.reports._ledger_text import chart
 from unvanish.tasks.data import DataError
 from unvanish.train import Model, TrainError
 from unvanish.types import Diagnosis
@@ -161,7 +162,7 @@ def run(part: Part, row: Row, seed: int) -> Outcome:
     arguments = {"seed": seed, "verbose": False, "plots": False, **part.here, **row.more}
     diagnosis = Model(row.model, **row.changes).check(part.data, **arguments)
     if part.ledger:
-        print(diagnosis)
+        print(diagnosis, *(line.plain for line in chart(ledger(diagnosis.trace), 80)), sep="\n")
     with tempfile.TemporaryDirectory() as folder:
         results = Model(row.model, **row.changes).train(part.data, project=folder, **arguments)
     told = [
