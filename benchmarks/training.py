@@ -27,7 +27,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.overhead import lstm, transformer
 from unvanish.models import build
@@ -54,12 +54,11 @@ NETS: dict[str, Callable[[], Made]] = {
 }
 
 
-class Batch(TensorDataset):
+class Batch(Dataset[tuple[Tensor, ...]]):
     """One batch, over and over; what a loader costs is the same on both sides."""
 
     def __init__(self, x: Tensor, y: Tensor, steps: int) -> None:
-        super().__init__(x, y)
-        self.steps = steps
+        self.tensors, self.steps = (x, y), steps
 
     def __len__(self) -> int:
         return self.steps
