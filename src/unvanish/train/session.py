@@ -104,7 +104,8 @@ def introduced(trainer: Trainer, network: nn.Module, model: Model, found: Any) -
     say(f"{model.name}: {count:,} parameters{frozen}; {getattr(found, 'description', '')}")
     problems = list(getattr(found, "problems", ()))
     if problems:
-        say(f"{len(problems)} broken samples were left out; the first: {problems[0]}")
+        more = f"{len(problems)} problems in the data, the first" if problems[1:] else "a problem in the data"
+        say(f"{more}: {problems[0]}")
     if trainer.show.shown:
         said = foreseen(network, found)
         if said:
