@@ -40,6 +40,10 @@ import json, sys, torch
 library = torch.library.Library("torchvision", "DEF")  # where its wheel does not fit a torch without CUDA
 for name in ("nms", "qnms"):
     library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+def nms(boxes, scores, limit):  # slower than its own, once there is something to suppress
+    from unvanish.tasks.detection.suppression import suppress
+    return suppress(boxes, scores, torch.zeros(len(boxes)), limit, len(boxes))
+library.impl("nms", nms, "CPU")
 import torchvision
 torchvision.extension._has_ops = lambda: True
 from ultralytics import YOLO
@@ -84,7 +88,9 @@ def reference(python: str, epochs: int, seed: int) -> None:
         given: dict[str, Any] = {**PHOTOGRAPHS, **own, "optimizer": "AdamW", "workers": 0, "device": "cpu"}
         command = [python, "-c", REFERENCE, json.dumps(given), str(torch.get_num_threads())]
         offline = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_CONFIG_DIR": folder}
-        subprocess.run(command, check=True, env={"PATH": "/usr/bin:/bin", **offline}, cwd=folder)
+        ours = str(Path(unvanish.__file__).parents[1])  # for the suppression alone
+        env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ours, **offline}
+        subprocess.run(command, check=True, env=env, cwd=folder)
         rows = list(csv.DictReader((Path(folder) / "run" / "results.csv").open(encoding="utf-8")))
     last = {key.strip(): float(value) for key, value in rows[-1].items()}
     best = max(float(row["metrics/mAP50(B)"]) for row in rows)
