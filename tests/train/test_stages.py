@@ -10,7 +10,8 @@ import torch
 import unvanish
 from unvanish.models import build, read
 from unvanish.tasks import task
-from unvanish.train.stages import Stage, entries, sentences, stage_of, stages
+from unvanish.train.results import Results
+from unvanish.train.stages import Stage, sentences, stage_of, stages
 
 
 def watched(boxes, steps=2, size=64):
@@ -70,4 +71,5 @@ def test_where_the_parts_of_a_network_begin():
 
 def test_nothing_is_said_without_a_look():
     assert sentences(()) == []
-    assert entries([Stage("neck", 0.5, 0.0)]) == [{"name": "neck", "decades": 0.5, "silent": 0.0}]
+    told = Results("detect", {}, stages=(Stage("neck", 0.5, 0.0),)).summary()
+    assert told["stages"] == [{"name": "neck", "decades": 0.5, "silent": 0.0}]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import cache
 
 # largest |phi'| of the functions bounded on both sides (relu6: bounded, but flat on one side by design)
@@ -20,6 +22,7 @@ ACTIVATIONS = {
     *("leaky_relu", "prelu", "rrelu", "gelu", "silu", "mish", "elu", "selu", "celu", "softplus", "hardswish"),
     *("log_sigmoid", "tanhshrink", "logsigmoid"),
 }
+GROUPED = {"grouped_mm", "_grouped_mm"}  # a row goes through one of several weights (experts, in, out)
 LAYERS = {
     *("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
     *(
@@ -30,9 +33,8 @@ LAYERS = {
         "mm",
         "einsum",
     ),  # the last ones where one factor is a weight
-    *("grouped_mm", "_grouped_mm"),
+    *GROUPED,
 }
-GROUPED = {"grouped_mm", "_grouped_mm"}  # a row goes through one of several weights (experts, in, out)
 TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 COLUMNS = {"matmul", "addmm", "mm", *GROUPED}  # weights stored (in, out)
 NORMS = {"batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm", "local_response_norm"}
@@ -130,6 +132,15 @@ INTEGERS = {
     "bernoulli": "sampling",
 }
 COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne", "greater", "less"}
+
+
+def outputs(kind: str, shape: Sequence[int], groups: int = 1) -> int:
+    """How many output features the weights of a layer make, those of all experts together."""
+    if kind in TRANSPOSED:
+        return shape[1] * groups
+    if kind in GROUPED:
+        return shape[-1] * math.prod(shape[:-2])
+    return shape[-1] if kind in COLUMNS else shape[0]
 
 
 @cache

@@ -309,7 +309,7 @@ def _steady(kind: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
 
 def _read_weight(operation: Operation, args: Any, stats: Callable[[Tensor, int], dict[str, float]]) -> None:
     """The weights' part of a layer: from the factor that is, or is made from, a parameter."""
-    kind, facts, experts = operation.kind, operation.facts, 1
+    kind, facts, groups = operation.kind, operation.facts, 1
     place = 2 if kind == "addmm" else 1
     weight = args[place] if len(args) > place and isinstance(args[place], Tensor) else None
     by_parameter = kind not in ("matmul", "mm", "einsum", "addmm") or (
@@ -321,12 +321,11 @@ def _read_weight(operation: Operation, args: Any, stats: Callable[[Tensor, int],
         return
     if kind in families.TRANSPOSED:
         groups = next((a for a in args[6:7] if isinstance(a, int)), 1)
-        fan_out, fan_in = weight.shape[1] * groups, weight.shape[0]
-    elif kind in families.COLUMNS:
-        fan_out, fan_in = weight.shape[-1], weight.shape[-2]
-        experts = math.prod(weight.shape[:-2]) if kind in families.GROUPED else 1
+        fan_in = weight.shape[0]
     else:
-        fan_out, fan_in = weight.shape[0], math.prod(weight.shape[1:])
+        fan_in = weight.shape[-2] if kind in families.COLUMNS else math.prod(weight.shape[1:])
+    outputs = families.outputs(kind, weight.shape, groups)
+    fan_out = weight.shape[-1] if kind in families.GROUPED else outputs  # of one expert
     facts.update(
         fan_out=int(fan_out),
         fan_in=int(fan_in),
@@ -334,7 +333,7 @@ def _read_weight(operation: Operation, args: Any, stats: Callable[[Tensor, int],
     )
     facts["weight_tensor"] = weight.detach()
     facts["frozen"] = not weight.requires_grad
-    operation.stats.update(stats(weight, int(fan_out) * experts))
+    operation.stats.update(stats(weight, int(outputs)))
 
 
 def _read_attention(operation: Operation, args: Any, kwargs: Any, result: Tensor) -> None:

@@ -249,9 +249,7 @@ class Taped(Forward):
         known = self._known(weight)
         transposed = kind in families.TRANSPOSED
         groups = (args[6] if len(args) > 6 else kwargs.get("groups", 1)) if transposed else 1
-        outputs = weight.shape[1] * groups if transposed else weight.shape[0]
-        if kind in families.COLUMNS:
-            outputs = weight.shape[-1] * (math.prod(weight.shape[:-2]) if kind in families.GROUPED else 1)
+        outputs = families.outputs(kind, weight.shape, groups)
         kernel = tuple(weight.shape[2:]) if "conv" in kind else ()
         if known is None and not weight.is_meta:
             known = weight

@@ -394,15 +394,15 @@ def _swiftly(run: Run, above: Tensor, value: Tensor, inwards: bool) -> tuple[Pro
     """The same for a short run that keeps to the comfortable range, which is seen at the end; else None."""
     cell, factors = run.cell, run.jacobians()
     steps = len(run.layout.sizes)
-    kept = value.new_empty(steps + 1, *value.shape)  # index 0 is what leaves the first state
+    kept = value.new_empty(steps, *value.shape)
     kept[-1] = value
     places = range(steps)[::-1] if run.reverse else range(steps)  # of the steps, in order of processing
     entering, jacobians = above.chunk(steps), factors.chunk(steps)
     arriving = kept[:, 0, :, : cell.out].unbind()
-    for t, place in zip(range(steps, 0, -1), reversed(places), strict=True):
-        arriving[t].add_(entering[place])
-        cell.pull_into(jacobians[place], kept[t], kept[t - 1])
-    kept = kept[1:]
+    for t in reversed(range(steps)):
+        arriving[t].add_(entering[places[t]])
+        if t:
+            cell.pull_into(jacobians[places[t]], kept[t], kept[t - 1])
     size = torch.linalg.vector_norm(kept, dim=-1)
     if not _comfortable(size):
         return None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unvanish.train.progress import clock
-from unvanish.train.stages import Stage, entries, sentences
+from unvanish.train.stages import Stage, sentences
 from unvanish.types import Finding
 
 
@@ -68,7 +68,7 @@ class Results:
             "speed": dict(self.speed),
             "findings": [{"code": f.code, "name": f.name, "cause": f.cause} for f in self.findings],
             "verdict": self.verdict,
-            "stages": entries(self.stages),
+            "stages": [asdict(stage) for stage in self.stages],
             "epochs": self.epochs,
             "steps": self.steps,
             "skipped": self.skipped,

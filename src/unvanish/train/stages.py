@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,8 +98,3 @@ def sentences(found: Sequence[Stage]) -> list[str]:
         levels = ", ".join(f"{s.name.removeprefix('box ')} at {s.silent:.0%} of the looks" for s in silent)
         said.append(f"no object for the cells of {levels}, so no gradient for their boxes: no fault")
     return said
-
-
-def entries(found: Sequence[Stage]) -> list[dict[str, Any]]:
-    """As results.json holds them."""
-    return [{"name": s.name, "decades": s.decades, "silent": s.silent} for s in found]

@@ -9,11 +9,15 @@ import torch
 
 from unvanish.tasks import task
 from unvanish.tasks.detection.boxes import corners, iou
-from unvanish.tasks.detection.precision import mean_average_precision
+from unvanish.tasks.detection.precision import overall, precisions
 
 OVERLAPS = [0.5 + 0.05 * i for i in range(10)]
 FACTS = {"classes": 3, "size": 64}
 NUMBERS = ("mAP50-95", "mAP50", "precision", "recall")
+
+
+def means(truth, found, images, classes):
+    return overall(precisions(truth, found, images, classes))
 
 
 def one(image, label, x, y, w, h, score=None):
@@ -47,14 +51,14 @@ def _corners(box):
 
 def test_all_found_is_one_and_nothing_found_is_zero():
     truth = [one(0, 0, 1, 1, 10, 10), one(1, 2, 5, 5, 10, 20)]
-    assert mean_average_precision(truth, [{**t, "score": 0.9} for t in truth], 2, 3) == (1.0, 1.0)
-    assert mean_average_precision(truth, [], 2, 3) == (0.0, 0.0)
-    assert mean_average_precision([], [one(0, 0, 1, 1, 2, 2, 0.5)], 2, 3) == (0.0, 0.0)
+    assert means(truth, [{**t, "score": 0.9} for t in truth], 2, 3) == (1.0, 1.0)
+    assert means(truth, [], 2, 3) == (0.0, 0.0)
+    assert means([], [one(0, 0, 1, 1, 2, 2, 0.5)], 2, 3) == (0.0, 0.0)
 
 
 def test_a_box_of_overlap_six_tenths_counts_up_to_there():
     truth = [one(0, 0, 0, 0, 10, 10)]
-    both = mean_average_precision(truth, [one(0, 0, 0, 0, 10, 6.2, 0.9)], 1, 1)
+    both = means(truth, [one(0, 0, 0, 0, 10, 6.2, 0.9)], 1, 1)
     assert both == (pytest.approx(0.3), 1.0)
 
 
@@ -74,7 +78,7 @@ def test_it_agrees_with_a_slow_one(seed):
     classes = sorted({t["category_id"] for t in truth})
     table = [[average_precision(truth, found, c, o) for c in classes] for o in OVERLAPS]
     expected = sum(map(sum, table)) / (10 * len(classes)), sum(table[0]) / len(classes)
-    assert mean_average_precision(truth, found, 6, 3) == pytest.approx(expected, abs=1e-6)
+    assert means(truth, found, 6, 3) == pytest.approx(expected, abs=1e-6)
 
 
 def rows(seed=0, images=4):

@@ -93,7 +93,7 @@ class DetectionMetrics:
     def _report(self, kind: str, ranking: Ranking) -> Report:
         """Numbers and tables of boxes, or of masks; made once."""
         if kind not in self._reports:
-            table = precisions(self.truth, self.found, self.images, self.classes, kind, 300)
+            table = precisions(self.truth, self.found, self.images, self.classes, kind)
             best, (ap, ap50) = ranking.balance(), by_class(table)
             numbers = dict(zip(("mAP50-95", "mAP50"), overall(table), strict=True))
             numbers |= {"precision": best.precision, "recall": best.recall}

@@ -19,21 +19,6 @@ import numpy.typing as npt
 ALL = [[0.0, 1e10]]  # areas that count
 
 
-def mean_average_precision(
-    truth: Sequence[Mapping[str, Any]],
-    found: Sequence[Mapping[str, Any]],
-    images: int,
-    classes: int,
-    kind: str = "bbox",
-    most: int = 300,
-) -> tuple[float, float]:
-    """(mAP50-95, mAP50), in 0 to 1, of annotations with image_id, category_id, bbox (x, y, w, h), score.
-
-    `kind`: "bbox", or "segm" where they hold a `segmentation`. 0 where the truth holds no object.
-    """
-    return overall(precisions(truth, found, images, classes, kind, most))
-
-
 def by_class(precision: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Average precision (2, classes) over all overlaps, and at 0.50, of precisions; NaN without an object."""
     means = np.stack([precision.mean((0, 1)), precision[0].mean(0)])
@@ -53,10 +38,14 @@ def precisions(
     found: Sequence[Mapping[str, Any]],
     images: int,
     classes: int,
-    kind: str,
-    most: int,
+    kind: str = "bbox",
+    most: int = 300,
 ) -> npt.NDArray[np.float64]:
-    """Precision (overlaps, recalls, classes), -1 for classes that do not occur."""
+    """Precision (overlaps, recalls, classes), -1 for classes that do not occur.
+
+    Annotations have image_id, category_id, bbox (x, y, w, h) and, if found, score; `kind`: "bbox", or "segm"
+    where they hold a `segmentation`.
+    """
     from faster_coco_eval import COCO, COCOeval_faster
 
     whole: dict[str, Any] = {
