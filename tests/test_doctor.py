@@ -178,3 +178,37 @@ def test_a_constant_among_the_parameters_is_not_called_frozen() -> None:
     assert "GRF003" not in unvanish.check(net, batch, nn.CrossEntropyLoss()).codes("note")
     net.more[0].requires_grad_(False)
     assert "GRF003" in unvanish.check(net, batch, nn.CrossEntropyLoss()).codes("note")
+
+
+class Joined(nn.Module):
+    """Blocks of two parallel layers, multiplied: `act` of each, perhaps beside a stream."""
+
+    def __init__(self, act: Any, blocks: int = 12, width: int = 48, stream: bool = False) -> None:
+        super().__init__()
+        self.v, self.g = (nn.ModuleList(nn.Linear(width, width) for _ in range(blocks)) for _ in range(2))
+        self.act, self.stream, self.head = act, stream, nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for v, g in zip(self.v, self.g, strict=True):
+            made = self.act(v(x)) * self.act(g(x))
+            x = x + made / 4 if self.stream else made
+        return self.head(x)
+
+
+@pytest.mark.parametrize(
+    ("act", "stream", "code", "kind"),
+    [
+        (torch.sigmoid, False, "ACT002", "sigmoid"),
+        (lambda x: x, False, "INI001", "linear"),
+        (torch.sigmoid, True, None, ""),
+    ],
+)
+def test_what_parallel_layers_lose_is_named(act: Any, stream: bool, code: str | None, kind: str) -> None:
+    torch.manual_seed(0)
+    net, batch = Joined(act, stream=stream), (torch.randn(32, 48), torch.randint(0, 4, (32,)))
+    found = unvanish.check(net, batch, nn.CrossEntropyLoss())
+    assert found.codes()[:1] == ((code,) if code else ())
+    if code:
+        sites = {s.label: s for s in found.trace.sites}
+        assert {sites[label].kind for label in found.findings[0].sites} == {kind}
+        assert unvanish.forecast(net, (48,)).codes()[:1] == (code,)

@@ -33,11 +33,15 @@ RESAMPLING = ("pool", "interpolate", "upsample", "getitem", "index", "mean", "su
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the account: the site above it, its gain, and the share of each account, in nats."""
+    """One row of the account: the site above it, its gain, and the share of each account, in nats.
+
+    `bearers`: the sites inside a row of several paths that bear an account; else the site itself does.
+    """
 
     site: int
     gain: float
     shares: dict[str, float] = field(default_factory=dict)
+    bearers: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,45 @@ def _entry(trace: Trace, axis: Axis, k: int) -> Entry:
         part = 0.5 * math.log(slope)
         account = "saturated" if trace.value(site, "saturated") > SATURATED else "slope"
         return Entry(site, gain, {account: part, "rest": gain - part})
-    return Entry(site, gain, {_account(facts): gain})
+    account = _account(facts)
+    joined = _joined(trace, site, gain) if account == "rest" and facts.get("row_layers") else None
+    return joined or Entry(site, gain, {account: gain})
+
+
+def _joined(trace: Trace, site: int, gain: float) -> Entry | None:
+    """A row of parallel layers, as in v(x) * g(x) or sigmoid(v(x)) * sigmoid(g(x)); None where none is seen.
+
+    Each path has a layer: the mean of their weights' parts is the weights'. What is lost beyond it belongs to
+    squashing activations, where there are any. A row that loses less has a path around its layers.
+    """
+    facts = trace.sites[site].facts
+    inner = () if facts.get("row_attention") else _inside(trace).get(facts.get("segment"), ())
+    layers = tuple(i for i in inner if math.isfinite(trace.value(i, "weight_log")))
+    if not layers:
+        return None
+    part = float(np.mean([trace.value(i, "weight_log") for i in layers]))
+    units = tuple(i for i in inner if trace.sites[i].facts.get("squashing"))
+    if not units:
+        same = (part < 0 and gain < part) or (part > 0 and gain > part)
+        told = {"weights": part, "rest": gain - part}
+        return Entry(site, gain, told, {"weights": layers}) if same else None
+    if gain >= min(part, 0.0):
+        return None
+    flat = float(np.median([trace.value(i, "saturated") for i in units])) > SATURATED
+    account = "saturated" if flat else "slope"
+    return Entry(site, gain, {"weights": part, account: gain - part}, {"weights": layers, account: units})
+
+
+def _inside(trace: Trace) -> dict[Any, list[int]]:
+    """The sites between the cuts of the main axis, by the cut above them."""
+    key = "inside"
+    if key not in trace.derived:
+        found: dict[Any, list[int]] = {}
+        for i in trace.where("node", cut=False):
+            found.setdefault(trace.sites[i].facts.get("segment"), []).append(i)
+        trace.derived[key] = found
+    inside: dict[Any, list[int]] = trace.derived[key]
+    return inside
 
 
 def _account(facts: object) -> str:
@@ -206,7 +248,7 @@ def _normalised(trace: Trace, reading: Depth) -> bool:
 
 def _pinched(reading: Depth) -> tuple[int, ...]:
     """Layers whose weights alone stand far from the others', in the direction of the endpoints' ratio."""
-    own = {e.site: e.shares["weights"] for e in reading.entries if "weights" in e.shares}
+    own = {e.site: e.shares["weights"] for e in reading.entries if "weights" in e.shares and not e.bearers}
     if len(own) < 2:
         return ()
     middle, sign = float(np.median(list(own.values()))), math.copysign(1.0, reading.endpoint)
@@ -252,6 +294,6 @@ def _culprits(reading: Depth, cause: str) -> tuple[int, ...]:
         "DEP002": ("residual",), "NRM001": ("normalisation",), "NRM002": ("residual", "normalisation"),
     }.get(cause, ())  # fmt: skip
     sign = math.copysign(1.0, reading.log_ratio)
-    own = {e.site: sign * sum(e.shares.get(a, 0.0) for a in accounts) for e in reading.entries}
-    held = [s for s, e in ((e.site, e) for e in reading.entries) if any(a in e.shares for a in accounts)]
-    return tuple(sorted(held, key=lambda s: -own[s]))
+    held = [e for e in reading.entries if any(a in e.shares for a in accounts)]
+    held.sort(key=lambda e: -sign * sum(e.shares.get(a, 0.0) for a in accounts))
+    return tuple(i for e in held for a in accounts if a in e.shares for i in e.bearers.get(a, (e.site,)))

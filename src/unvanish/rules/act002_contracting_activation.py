@@ -16,7 +16,8 @@ How it is measured
 Theil-Sen slope of ln ||d|| over the layers, times their number; `limit` nats (default 3, or what
 chance allows) is a warning, twice that an error. The rule fires where the activations' part of the
 account, ln sqrt(<phi'^2>), is worse than one nat a layer and bears more than the weights, and the
-units are not saturated.
+units are not saturated. A row of parallel layers that such activations join, as in
+sigmoid(v) * sigmoid(g), gives its weights' part to them and the rest to the activations.
 
 Remedies
 
@@ -26,7 +27,7 @@ become a tanh exactly, with the weights before and after halved (exact). Insert 
 
 When it is wrong
 
-Gates lie beside the depth axis and are not judged. A sigmoid as the output is judged by the output
+Gates beside a residual stream are not judged. A sigmoid as the output is judged by the output
 rules.
 
 References: Hochreiter 1991; Bengio et al. 1994; Glorot and Bengio 2010; Schoenholz et al.
