@@ -21,7 +21,7 @@ from unvanish.types import written
 
 SCRIPT = Path(__file__).with_name("run.js")
 STYLE = Path(__file__).with_name("run.css")
-WIDTH = 760
+WIDTH, LEGEND = 760, 50  # pixels of a chart, and of what stands beside one
 MISSING = "the pages of a run need Altair and vl-convert-python: pip install 'unvanish[report]'"
 
 
@@ -103,8 +103,10 @@ def specifications(rows: dict[str, Any]) -> dict[str, Any]:
         )
     )  # fmt: skip
 
+    steps = alt.Axis(tickMinStep=1)
+
     def line(field: str, title: str) -> Any:
-        base = alt.Chart(alt.Data(name="steps")).encode(x=alt.X("step:Q", title="step"))
+        base = alt.Chart(alt.Data(name="steps")).encode(x=alt.X("step:Q", title="step", axis=steps))
         scale = alt.Scale(zero=False)
         drawn = base.mark_line(strokeWidth=1.6, color="#3b7dd8").encode(
             y=alt.Y(f"{field}:Q", title=title, scale=scale), tooltip=["step:Q", f"{field}:Q", "lr:Q"]
@@ -120,12 +122,12 @@ def specifications(rows: dict[str, Any]) -> dict[str, Any]:
     heat = (
         alt.Chart(alt.Data(name="flow")).mark_rect()
         .encode(
-            x=alt.X("step:Q", title="step", scale=alt.Scale(nice=False)), x2="until:Q",
+            x=alt.X("step:Q", title="step", axis=steps, scale=alt.Scale(nice=False)), x2="until:Q",
             y=alt.Y("site:N", sort=order, title=None, axis=wide),
             color=alt.Color("decades:Q", title="decades", scale=alt.Scale(scheme="cividis")),
             tooltip=["site:N", "step:Q", "decades:Q", "change:Q"],
         )
-        .add_params(site, step).properties(width=WIDTH, height=max(120, min(14 * places, 900)))
+        .add_params(site, step).properties(width=WIDTH - LEGEND, height=max(120, min(14 * places, 900)))
     )  # fmt: skip
     bars = (
         alt.Chart(alt.Data(name="ledger")).mark_bar()
@@ -150,12 +152,12 @@ def specifications(rows: dict[str, Any]) -> dict[str, Any]:
     moves = (
         alt.Chart(alt.Data(name="moves")).mark_rect()
         .encode(
-            x=alt.X("step:Q", title="step", scale=alt.Scale(nice=False)), x2="until:Q",
+            x=alt.X("step:Q", title="step", axis=steps, scale=alt.Scale(nice=False)), x2="until:Q",
             y=alt.Y("site:N", sort=alt.EncodingSortField("place"), title=None, axis=wide),
             color=alt.Color("moved:Q", title="log10", scale=alt.Scale(scheme="cividis")),
             tooltip=["site:N", "step:Q", "moved:Q"],
         )
-        .properties(width=WIDTH, height=max(100, min(14 * layers, 900)))
+        .properties(width=WIDTH - LEGEND, height=max(100, min(14 * layers, 900)))
     )  # fmt: skip
     horizon = (
         alt.Chart(alt.Data(name="profiles")).mark_line(strokeWidth=1.6)
