@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -124,9 +125,16 @@ def read(trace: Trace, *, limit: float = 3.0) -> Depth | None:
 def theil_sen(values: Sequence[float] | NDArray[np.float64]) -> float:
     """The median slope between all pairs (Theil 1950, Sen 1968), of at most 400 evenly spaced points."""
     y = np.asarray(values, dtype=np.float64)
-    at = np.unique(np.linspace(0, len(y) - 1, min(len(y), 400)).round().astype(int))
+    i, j = _pairs(len(y))
+    return float(np.median((y[j] - y[i]) / (j - i))) if len(i) else 0.0
+
+
+@lru_cache(maxsize=8)
+def _pairs(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """All pairs of places, of at most 400 evenly spaced ones."""
+    at = np.unique(np.linspace(0, count - 1, min(count, 400)).round().astype(np.intp))
     i, j = np.triu_indices(len(at), 1)
-    return float(np.median((y[at[j]] - y[at[i]]) / (at[j] - at[i]))) if len(i) else 0.0
+    return at[i], at[j]
 
 
 def _layers(trace: Trace, axis: Axis) -> list[int]:

@@ -132,3 +132,17 @@ def test_a_packed_bidirectional_stack_has_a_profile_for_each_direction() -> None
     names = {trace.sites[i].facts["of"] for i in trace.where("step")}
     assert names == {"core.l0", "core.l0_reverse", "core.l1", "core.l1_reverse"}
     assert np.isfinite(profile(trace, "state_log")).all()
+
+
+def test_an_output_that_was_written_over_is_not_taken_for_the_states() -> None:
+    class Over(Fused):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.core(x)[0]
+            return self.head((y.mul_(1e-3) if self.over else y * 1e-3)[:, -1])
+
+    torch.manual_seed(0)
+    model, x = Over(nn.GRU), torch.randn(8, STEPS, 4)
+    logs = []
+    for model.over in (True, False):
+        logs.append(profile(record(model, x), "state_log"))
+    np.testing.assert_allclose(logs[0], logs[1], atol=1e-6)

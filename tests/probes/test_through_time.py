@@ -265,6 +265,53 @@ def test_neither_underflow_nor_overflow_over_3000_steps(gain: float) -> None:
     assert horizon(upper.state_log)[0] == pytest.approx(-math.log(gain), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "layers", "bidirectional", "form"), list(product(KINDS, (1, 2), (False, True), FORMS))
+)
+def test_along_the_modules_own_output_it_is_the_same(
+    kind: str, layers: int, bidirectional: bool, form: str
+) -> None:
+    problem = Problem(kind, form, num_layers=layers, bidirectional=bidirectional)
+    result = problem.module(*problem.inputs)[0]
+    for own, plain in zip(problem.replay(result=result), problem.replay(), strict=True):
+        np.testing.assert_allclose(own.state_log, plain.state_log, atol=1e-10)
+        np.testing.assert_allclose(own.carry_log, plain.carry_log, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_in_chaos_it_follows_the_states_that_the_module_went_through(kind: type[nn.RNNBase]) -> None:
+    torch.manual_seed(0)
+    module, steps = kind(3, 64), 120
+    with torch.no_grad():
+        for weight in (module.weight_hh_l0, module.weight_ih_l0):
+            weight.mul_(12)
+    x = torch.randn(steps, 2, 3, requires_grad=True)
+    result = module(x)[0]
+    grad = torch.zeros_like(result)
+    grad[-1] = 1
+    result.backward(grad)
+    far = slice(0, 20)  # where rounding has grown to the size of the state
+    assert x.grad is not None
+
+    def error(result: Tensor | None) -> float:
+        found = sweep(module, (x,), grad, None, result=result)[1]
+        logs = (found.value.norm(dim=-1).log() + found.exponent * math.log(2)).reshape(steps, 2)
+        return float((logs - x.grad.double().norm(dim=-1).log())[far].abs().mean())  # type: ignore[union-attr]
+
+    assert error(result) < 0.02
+    assert error(None) > 0.1
+
+
+def test_an_output_that_tells_nothing_is_not_followed() -> None:
+    problem = Problem("lstm", num_layers=2, dropout=0.5)
+    plain = problem.replay()[1]
+    dropped = problem.module.train()(*problem.inputs)[0]
+    np.testing.assert_array_equal(problem.replay(result=dropped)[1].state_log, plain.state_log)
+    broken = torch.full_like(dropped, math.inf)
+    found, plain = (Problem("gru").replay(result=result)[0] for result in (broken, None))
+    np.testing.assert_array_equal(found.state_log, plain.state_log)
+
+
 def test_sequences_of_unequal_length_are_aligned_at_their_ends() -> None:
     lengths = torch.tensor([900, 5, 2500])
     packed = pack_padded_sequence(torch.zeros(2500, 3, 3), lengths, enforce_sorted=False)
@@ -351,6 +398,8 @@ def test_wrong_calls_are_refused() -> None:
         replay(problem.module, (x,), problem.grad[:3], None)
     with pytest.raises(ValueError, match="state has shape"):
         replay(problem.module, (x,), None, (torch.zeros(1, 3, 5), None))
+    with pytest.raises(ValueError, match="result has"):
+        replay(problem.module, (x,), None, None, result=problem.grad[:3])
     with pytest.raises(ValueError, match="probes"):
         replay(problem.module, (x,), None, None, probes=0)
     with pytest.raises(ValueError, match="2 or 3 dimensions"):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unvanish.probes.graph import Graph
+from unvanish.probes.graph import Graph, Node
 from unvanish.probes.measures import log_norm, log_of, norms
 
 LN2 = math.log(2.0)
@@ -37,7 +37,7 @@ class Flow:
     places: dict[str, int | None] = field(default_factory=dict)  # the leaves' nodes; None: not reached
     exponents: dict[str, int] = field(default_factory=dict)  # true gradient = gradient * 2**-exponent
     logs: dict[str, float] = field(default_factory=dict)  # ln ||gradient|| of a leaf; NaN or inf: not finite
-    held: dict[Any, tuple[Tensor, int]] = field(default_factory=dict)  # gradients of held tensors
+    held: dict[Any, tuple[Tensor, int]] = field(default_factory=dict)  # gradients of held outputs
     killed: list[tuple[int, int]] = field(default_factory=list)  # (node, below): gradient arrived, none left
     broken: list[int] = field(default_factory=list)  # nodes that made a NaN or infinity of finite gradients
 
@@ -46,7 +46,7 @@ class Backward:
     """A backward over a graph with given cuts; `run` gives the Flow."""
 
     def __init__(
-        self, graph: Graph, cuts: Sequence[int], watched: Iterable[int], held: Mapping[Any, Tensor]
+        self, graph: Graph, cuts: Sequence[int], watched: Iterable[int], held: Mapping[Any, tuple[Node, int]]
     ) -> None:
         self.graph, self.cuts = graph, cuts
         self.segment = graph.segments(cuts)
@@ -101,15 +101,19 @@ class Backward:
         return self.exponent[self.segment[i]] if k is None else self.exponent[k - 1] if k else self.base
 
     def _holds(self) -> list[Any]:
-        def hold(name: Any, tensor: Tensor) -> Any:
-            place = self.graph.index.get(tensor.grad_fn) if tensor.grad_fn is not None else None
+        """Before the watches, which may rescale what arrives."""
 
-            def keep(gradient: Tensor) -> None:
-                self.flow.held[name] = (gradient, self.base if place is None else self._arriving(place))
+        def hold(name: Any, node: Node, number: int) -> Any:
+            place = self.graph.index.get(node)
 
-            return _hook(tensor, keep)
+            def keep(gradients: tuple[Tensor | None, ...]) -> None:
+                gradient = gradients[number]
+                if gradient is not None:
+                    self.flow.held[name] = (gradient, self.base if place is None else self._arriving(place))
 
-        return [hold(name, tensor) for name, tensor in self.held.items() if tensor.requires_grad]
+            return node.register_prehook(keep)
+
+        return [hold(name, node, number) for name, (node, number) in self.held.items()]
 
     def _watches(self) -> list[Any]:
         wanted = sorted(self.watched | set(self.cuts))

@@ -10,6 +10,7 @@ Notable:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import final
 
@@ -55,6 +56,12 @@ class Cell(ABC):
     @abstractmethod
     def step(self, tape: Tensor, state: Tensor, after: Tensor) -> None:
         """Write the next state (b, size) from the state; the tape (b, tape) turns from the drive to gates."""
+
+    def steps(
+        self, tape: Tensor, before: Tensor, start: Tensor, after: Tensor, spans: Iterable[tuple[int, slice]]
+    ) -> None:
+        """`step` for all N rows at once, the h before each being known, (N, out); `start` is (B, size)."""
+        self.step(tape, before, after)
 
     @abstractmethod
     def factors(self, tape: Tensor, before: Tensor, after: Tensor) -> Tensor:
@@ -131,14 +138,38 @@ class Lstm(Cell):
         return 5 * self.hidden
 
     def step(self, tape: Tensor, state: Tensor, after: Tensor) -> None:
-        i, f, g, o, squashed = tape.chunk(5, -1)
-        gates, (h, c) = tape[:, : 4 * self.hidden], after.split_with_sizes([self.out, self.hidden], -1)
-        gates.addmm_(state[:, : self.out], self.w_rec.T)
+        i, f, g = self._gates(tape, state[:, : self.out])
+        c = after[:, self.out :]
+        torch.mul(f, state[:, self.out :], out=c)
+        c.addcmul_(i, g)
+        self._leave(tape, after)
+
+    def steps(
+        self, tape: Tensor, before: Tensor, start: Tensor, after: Tensor, spans: Iterable[tuple[int, slice]]
+    ) -> None:
+        i, f, g = self._gates(tape, before)
+        c, first = after[:, self.out :], start[:, self.out :]
+        torch.mul(i, g, out=c)
+        past = first
+        for b, rows in spans:
+            now = c[rows].addcmul_(f[rows], past[:b])
+            past = now if b == len(first) else torch.cat([now, first[b:]])
+        self._leave(tape, after)
+
+    def _gates(self, tape: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Turn the drive to gates; those that make the cell."""
+        gates = tape[:, : 4 * self.hidden]
+        i, f, g, _ = gates.chunk(4, -1)
+        gates.addmm_(h, self.w_rec.T)
         new = g.tanh()
         gates.sigmoid_()
         g.copy_(new)
-        torch.mul(f, state[:, self.out :], out=c)
-        c.addcmul_(i, g)
+        return i, f, g
+
+    def _leave(self, tape: Tensor, after: Tensor) -> None:
+        """Write h, and tanh of the cell, where gates and cell are known."""
+        o, squashed = tape[:, 3 * self.hidden :].chunk(2, -1)
+        h, c = after.split_with_sizes([self.out, self.hidden], -1)
         torch.tanh(c, out=squashed)
         if self.w_out is None:
             torch.mul(o, squashed, out=h)

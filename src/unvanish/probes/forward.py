@@ -47,6 +47,7 @@ class Turn:
     outputs: tuple[tuple[Node, int], ...] = ()
     inputs: Any = None
     result: Any = None
+    version: int = 0  # of the result's first tensor, when the call ended
 
 
 @dataclass
@@ -148,7 +149,7 @@ class Forward(TorchFunctionMode):
             ends = [(t.grad_fn, t.output_nr) for t in tensors_in(output)]
         turn.outputs = tuple([(node, number) for node, number in ends if node is not None])
         if isinstance(module, nn.RNNBase):
-            turn.result = output
+            turn.result, turn.version = output, next(iter(tensors_in(output)))._version
             for name, _ in module.named_parameters(recurse=False):
                 self._use(f"{turn.path}.{name}" if turn.path else name)
         self.turn = turn.parent

@@ -37,6 +37,17 @@ class Layout:
         spans = [(b, slice(end - b, end)) for b, end in zip(self.sizes, ends, strict=True)]
         return spans[::-1] if reverse else spans
 
+    def earlier(self, rows: Tensor, first: Tensor, reverse: bool) -> Tensor:
+        """What was there a step before each row, (N, D): another row, or what was there first, (B, D)."""
+        if self.level:
+            b = len(first)
+            return torch.cat([rows[b:], first] if reverse else [first, rows[:-b]])
+        found, past = torch.empty_like(rows), rows[:0]
+        for b, now in self.spans(reverse):
+            found[now] = torch.cat([past[:b], first[len(past) : b]])
+            past = rows[now]
+        return found
+
     def rows(self, x: Any) -> Tensor:
         """A sequence tensor as rows (N, D), float64."""
         data = (x.data if isinstance(x, PackedSequence) else x).detach().to(self.device, torch.float64)

@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import PackedSequence
 from unvanish.probes import through_time
 from unvanish.probes.backward import LN2, Flow
 from unvanish.probes.forward import Forward, Turn
-from unvanish.probes.graph import Graph
+from unvanish.probes.graph import Graph, Node
 from unvanish.probes.measures import log_norm
 
 LEAST = 5  # calls
@@ -42,17 +42,14 @@ class Recurrence:
     carry_log: NDArray[np.float64]
 
 
-def fused(watched: Forward) -> dict[tuple[int, str], Tensor]:
-    """The tensors whose gradients a replay needs, by (turn, which)."""
-    found: dict[tuple[int, str], Tensor] = {}
-    for number, turn in enumerate(watched.turns):
-        if isinstance(turn.module, nn.RNNBase) and turn.result is not None:
-            output, state = turn.result
-            states = state if isinstance(state, tuple) else (state,)
-            named = {"output": output.data if isinstance(output, PackedSequence) else output}
-            named |= {f"state{i}": s for i, s in enumerate(states)}
-            found |= {(number, k): t for k, t in named.items() if t.grad_fn is not None}
-    return found
+def fused(watched: Forward) -> dict[tuple[int, str], tuple[Node, int]]:
+    """The outputs of nodes whose gradients a replay needs, by (turn, which); those of the call itself."""
+    return {
+        (number, which): end
+        for number, turn in enumerate(watched.turns)
+        if isinstance(turn.module, nn.RNNBase) and turn.result is not None
+        for which, end in zip(("output", "state0", "state1"), turn.outputs, strict=False)
+    }
 
 
 def replayed(watched: Forward, held: Mapping[Any, tuple[Tensor, int]]) -> Iterator[Recurrence]:
@@ -81,7 +78,9 @@ def _replay(turn: Turn, known: Mapping[str, Tensor], base: int) -> Iterator[Recu
         h, c = turn.result[1]
         states = known.get("state0", torch.zeros_like(h)), known.get("state1", torch.zeros_like(c))
     probes = max(1, min(4, PROBES // _sequences(module, turn.inputs[0])))
-    profiles = through_time.replay(module, turn.inputs, known.get("output"), states, probes=probes)
+    profiles = through_time.replay(
+        module, turn.inputs, known.get("output"), states, result=_untouched(turn), probes=probes
+    )
     label = turn.path or "(model)"
     several = len(profiles) > 1
     for p in profiles:
@@ -89,6 +88,13 @@ def _replay(turn: Turn, known: Mapping[str, Tensor], base: int) -> Iterator[Recu
         name += f"[{turn.call}]" if turn.call else ""
         kind = type(module).__name__.lower()
         yield Recurrence(name, turn.path, kind, p.reverse, p.state_log - base * LN2, p.carry_log)
+
+
+def _untouched(turn: Turn) -> Any:
+    """A recurrent layer's output, unless something was written into it since."""
+    output = turn.result[0]
+    data = output.data if isinstance(output, PackedSequence) else output
+    return output if data._version == turn.version else None
 
 
 def _sequences(module: nn.RNNBase, x: Any) -> int:

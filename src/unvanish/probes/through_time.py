@@ -2,7 +2,8 @@
 
 Notable:
 - `nn.RNN`, `nn.LSTM` and `nn.GRU` are one node of the autograd graph; their weights, their input and the
-  cotangent of their output are all it takes to run them again, in float64, equal to the fused result.
+  cotangent of their output are all it takes to run them again, in float64, equal to the fused result. Their
+  output says where they went: with it all steps of the forward are one.
 - Going back, every sequence's gradient is a vector times a power of two, renormalised before it leaves the
   comfortable range: nothing underflows or overflows, at no loss of accuracy. A short run that never
   leaves it, which is seen at its end, needs no powers.
@@ -32,6 +33,7 @@ POINTS = 512  # a longer profile is thinned to this many steps for its slope
 LN2 = float(np.log(2.0))
 COMFORT = 2.0**200  # a gradient this large, or this small, is renormalised before it goes on
 AT_ONCE = 1 << 18  # numbers of state: the Jacobians of a shorter or narrower layer are made in one go
+BLOCK = 1 << 16  # numbers of tape: steps that go back together, in memory that the next ones take over
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Scaled(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """One direction of one layer after its forward pass: states (N, size), the first and the last (B, size).
+    """One direction of one layer after its forward pass: states (N, size), the first (B, size).
 
     The Jacobians' factors are several times as large as the states; they are made a step at a time.
     """
@@ -78,13 +80,20 @@ class Run:
     layout: Layout
     states: Tensor
     first: Tensor
-    last: Tensor
     tape: Tensor
 
-    def turns(self) -> list[tuple[int, slice, Callable[[], Tensor]]]:
-        """(sequences alive, their rows, the Jacobian's factors) of every step, in order of processing."""
-        steps = self._steps()
-        if self.states.numel() <= AT_ONCE:
+    @property
+    def last(self) -> Tensor:
+        """The state that each sequence ends in."""
+        found = self.first.clone()
+        for b, rows in self.layout.spans(self.reverse):
+            found[:b] = self.states[rows]
+        return found
+
+    def turns(self, count: int | None = None) -> list[tuple[int, slice, Callable[[], Tensor]]]:
+        """(sequences alive, their rows, the Jacobian's factors) of the first `count` steps processed."""
+        steps = self._steps()[:count]
+        if steps and self.states.numel() <= AT_ONCE:
             whole = self.jacobians()
             return [(b, now, partial(whole.__getitem__, now)) for b, now, _ in steps]
         return [(b, now, partial(self._factors, b, past, now)) for b, now, past in steps]
@@ -97,15 +106,20 @@ class Run:
 
     def jacobians(self) -> Tensor:
         """The factors of all steps at once."""
-        if self.layout.level:
-            b = len(self.first)
-            parts = [self.states[b:], self.first] if self.reverse else [self.first, self.states[:-b]]
-            return self.cell.factors(self.tape, torch.cat(parts), self.states)
-        before = torch.empty_like(self.states)
-        for b, now, past in self._steps():
-            known = self.states[past][:b]
-            before[now][: len(known)], before[now][len(known) :] = known, self.first[len(known) : b]
+        before = self.layout.earlier(self.states, self.first, self.reverse)
         return self.cell.factors(self.tape, before, self.states)
+
+    def block(self, start: int, stop: int) -> tuple[slice, Tensor]:
+        """The rows and the factors of steps of a level layout, counted in order of processing."""
+        b, steps = len(self.first), len(self.layout.sizes)
+        at, shift = ((steps - stop) * b, b) if self.reverse else (start * b, -b)
+        rows = slice(at, at + (stop - start) * b)
+        before = (
+            self.states[rows.start + shift : rows.stop + shift]
+            if start
+            else self.layout.earlier(self.states[rows], self.first, self.reverse)
+        )
+        return rows, self.cell.factors(self.tape[rows], before, self.states[rows])
 
     def _factors(self, alive: int, past: slice, now: slice) -> Tensor:
         """Sequences that were not there a step ago come from their first state."""
@@ -121,6 +135,7 @@ def replay(
     grad_output: Any,
     grad_state: Any,
     *,
+    result: Any = None,
     probes: int = 4,
     seed: int = 0,
 ) -> list[Profile]:
@@ -128,10 +143,15 @@ def replay(
 
     `inputs` are the module's arguments (x, hx=None) in any layout it takes; `grad_output` is dL/d(output) in
     the output's layout (a PackedSequence or its data), `grad_state` dL/d(h_n), or a pair for an LSTM; None is
-    zero. Profiles come by layer, the forward direction first. TypeError for another module, ValueError for
-    shapes that do not fit and for `probes` < 1.
+    zero. `result` is the output the module gave: with it the last layer is followed along the states that the
+    module went through, which in chaos are not those of float64, and its forward takes no loop. Profiles come
+    by layer, the forward direction first. TypeError for another module, ValueError for shapes that do not fit
+    and for `probes` < 1.
     """
-    return sweep(module, inputs, grad_output, grad_state, probes=probes, seed=seed, inwards=False)[0]
+    found, _ = sweep(
+        module, inputs, grad_output, grad_state, result=result, probes=probes, seed=seed, inwards=False
+    )
+    return found
 
 
 @torch.no_grad()
@@ -141,6 +161,7 @@ def sweep(
     grad_output: Any,
     grad_state: Any,
     *,
+    result: Any = None,
     probes: int = 4,
     seed: int = 0,
     inwards: bool = True,
@@ -151,7 +172,7 @@ def sweep(
     """
     if probes < 1:
         raise ValueError(f"probes is {probes}, expected at least 1")
-    layout, stack = _forward(module, inputs)
+    layout, stack = _forward(module, inputs, result)
     cells = [run.cell for runs in stack for run in runs]
     ends = layout.states(grad_state, cells)
     shape = (sum(layout.sizes), len(stack[0]) * cells[0].out)
@@ -160,7 +181,7 @@ def sweep(
         raise ValueError(f"grad_output has {tuple(rows.shape)} (rows, features), expected {shape}")
     generator = _generator(seed)
     profiles: list[Profile] = []
-    above = _scaled(rows)
+    above = _bounded(rows)
     while stack:
         runs = stack.pop()
         parts = above.value.chunk(len(runs), -1)
@@ -235,12 +256,14 @@ def horizon(carry_log: NDArray[np.float64]) -> tuple[float, float]:
     return slope, min(3 / abs(slope) if slope else float("inf"), reach)
 
 
-def _forward(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Layout, list[list[Run]]]:
-    stack = list(_passes(module, inputs))
+def _forward(
+    module: nn.Module, inputs: tuple[Any, ...], result: Any = None
+) -> tuple[Layout, list[list[Run]]]:
+    stack = list(_passes(module, inputs, result))
     return stack[0][0].layout, stack
 
 
-def _passes(module: nn.Module, inputs: tuple[Any, ...]) -> Iterator[list[Run]]:
+def _passes(module: nn.Module, inputs: tuple[Any, ...], result: Any = None) -> Iterator[list[Run]]:
     """The forward pass, layer by layer; each yields one run a direction."""
     if not isinstance(module, nn.RNNBase):
         raise TypeError(f"replay takes nn.RNN, nn.LSTM or nn.GRU, not {type(module).__name__}")
@@ -250,20 +273,44 @@ def _passes(module: nn.Module, inputs: tuple[Any, ...]) -> Iterator[list[Run]]:
     cells = [cell(module, layer, r, layout.device) for layer in range(module.num_layers) for r in directions]
     starts = layout.states(hx, cells)
     rows = layout.rows(x)
+    known = _known(module, layout, result, len(directions) * cells[0].out)
     for layer in range(module.num_layers):
-        first = layer * len(directions)
-        runs = [_unroll(layer, r, cells[first + r], layout, rows, starts[first + r]) for r in directions]
+        first, top = layer * len(directions), layer == module.num_layers - 1
+        taken = known.chunk(len(directions), -1) if known is not None and top else [None] * len(directions)
+        runs = [
+            _unroll(layer, r, cells[first + r], layout, rows, starts[first + r], taken[r]) for r in directions
+        ]
         yield runs
         rows = _joined([run.states[:, : run.cell.out] for run in runs])
+
+
+def _known(module: nn.RNNBase, layout: Layout, result: Any, width: int) -> Tensor | None:
+    """The output (N, width) of the last layer, where the module's own is of use."""
+    unlike = module.training and module.dropout > 0 and module.num_layers > 1  # to what is replayed here
+    if result is None or unlike:
+        return None
+    rows, shape = layout.rows(result), (sum(layout.sizes), width)
+    if rows.shape != shape:
+        raise ValueError(f"result has {tuple(rows.shape)} (rows, features), expected {shape}")
+    return rows if bool(torch.isfinite(rows).all()) else None
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
-def _unroll(layer: int, reverse: bool, cell: Cell, layout: Layout, x: Tensor, start: Tensor) -> Run:
-    tape, state = cell.drive(x), start if layout.level else start.clone()
+def _unroll(
+    layer: int, reverse: bool, cell: Cell, layout: Layout, x: Tensor, start: Tensor, known: Tensor | None
+) -> Run:
+    """One forward pass; where h is `known`, (N, out), no step waits for the one before."""
+    tape = cell.drive(x)
     states = x.new_empty(len(x), cell.size)
+    run = Run(layer, reverse, cell, layout, states, start, tape)
+    if known is not None:
+        before = layout.earlier(known, start[:, : cell.out], reverse)
+        cell.steps(tape, before, start, states, layout.spans(reverse))
+        return run
+    state = start if layout.level else start.clone()
     for b, rows in layout.spans(reverse):
         after = states[rows]
         cell.step(tape[rows], state[:b], after)
@@ -271,7 +318,7 @@ def _unroll(layer: int, reverse: bool, cell: Cell, layout: Layout, x: Tensor, st
             state = after
         else:
             state[:b] = after
-    return Run(layer, reverse, cell, layout, states, start, state, tape)
+    return run
 
 
 def _backward(
@@ -281,13 +328,13 @@ def _backward(
     value = torch.cat([end[None], probes])  # (1+P, B, size), times 2**exponent, (1+P, B)
     exponent = value.new_zeros(value.shape[:-1])
     plain = _plain(above)  # None: the exponents are needed from the start
-    if plain is not None and run.layout.level and len(value) * run.states.numel() <= AT_ONCE:
-        swift = _swiftly(run, plain, value, inwards)
-        if swift is not None:
-            return swift
     norm, power = (value.new_zeros(len(value), len(run.states)) for _ in range(2))
-    below = value.new_zeros(len(run.states), run.cell.w_in.shape[1])
-    for b, rows, factors in reversed(run.turns()):
+    below = value.new_zeros(1).expand(len(run.states), run.cell.w_in.shape[1])
+    below = below.clone() if inwards else below
+    left = len(run.layout.sizes)
+    if plain is not None and run.layout.level:
+        left = _swiftly(run, plain, value, norm, below if inwards else None)
+    for b, rows, factors in reversed(run.turns(left)):
         d, e = value[:, :b], exponent[:, :b]
         if plain is not None:
             d[0, :, : run.cell.out] += plain[rows]
@@ -306,30 +353,37 @@ def _backward(
             below[rows] = run.cell.pull_input(jacobian, d[0])
         value[:, :b], exponent[:, :b] = run.cell.pull(jacobian, d), e
     logs = (norm.log() + power * LN2).cpu().numpy()
-    return _profile(run, logs), _scaled(below, power[0])
+    return _profile(run, logs), _scaled(below, power[0]) if inwards else Scaled(below, power[0])
 
 
-def _swiftly(run: Run, above: Tensor, value: Tensor, inwards: bool) -> tuple[Profile, Scaled] | None:
-    """The same for a short run that keeps to the comfortable range, which is seen at the end; else None."""
-    cell, factors = run.cell, run.jacobians()
+def _swiftly(run: Run, above: Tensor, value: Tensor, norm: Tensor, below: Tensor | None) -> int:
+    """The same for blocks of steps in the comfortable range; how many are left, with `value` at the last."""
+    cell, b = run.cell, len(run.first)
     steps = len(run.layout.sizes)
-    kept = value.new_empty(steps, *value.shape)
-    kept[-1] = value
-    places = range(steps)[::-1] if run.reverse else range(steps)  # of the steps, in order of processing
-    entering, jacobians = above.chunk(steps), factors.chunk(steps)
-    arriving = kept[:, 0, :, : cell.out].unbind()
-    for t in reversed(range(steps)):
-        arriving[t].add_(entering[places[t]])
-        if t:
-            cell.pull_into(jacobians[places[t]], kept[t], kept[t - 1])
-    size = torch.linalg.vector_norm(kept, dim=-1)
-    if not _comfortable(size):
-        return None
-    if run.reverse:
-        kept, size = kept.flip(0), size.flip(0)
-    inner = cell.pull_input(factors, kept[:, 0].flatten(0, 1)) if inwards else None
-    below = factors.new_zeros(len(factors), cell.w_in.shape[1]) if inner is None else inner
-    return _profile(run, size.transpose(0, 1).flatten(1).log().cpu().numpy()), _scaled(below)
+    together = max(1, BLOCK // run.tape[:b].numel())
+    for stop in range(steps, 0, -together):
+        start = max(0, stop - together)
+        rows, factors = run.block(start, stop)
+        kept = value.new_empty(stop - start + 1, *value.shape)  # [t + 1] is the gradient at step start + t
+        kept[-1] = value
+        order = -1 if run.reverse else 1
+        entering, jacobians = above[rows].chunk(stop - start)[::order], factors.chunk(stop - start)[::order]
+        arriving = kept[1:, 0, :, : cell.out].unbind()
+        for t in reversed(range(stop - start)):
+            arriving[t].add_(entering[t])
+            if start + t:
+                cell.pull_into(jacobians[t], kept[t + 1], kept[t])
+        size = torch.linalg.vector_norm(kept[1:], dim=-1)
+        if not _comfortable(size):
+            return stop
+        mine = kept[1:, 0]
+        if run.reverse:
+            size, mine = size.flip(0), mine.flip(0)
+        norm[:, rows] = size.transpose(0, 1).flatten(1)
+        if below is not None:
+            below[rows] = cell.pull_input(factors, mine.flatten(0, 1))
+        value.copy_(kept[0])
+    return 0
 
 
 def _comfortable(size: Tensor) -> bool:
@@ -338,15 +392,40 @@ def _comfortable(size: Tensor) -> bool:
     return float(low) > 1 / COMFORT and float(high) < COMFORT
 
 
+def _bounded(rows: Tensor) -> Scaled:
+    """The rows as they are, where all of them stay in the comfortable range, or are zero; else scaled."""
+    size = rows.abs().amax(-1)
+    none = size == 0
+    fits = ((size > 1 / COMFORT) & (size < COMFORT)) | none
+    return Scaled(rows, none * ABSENT) if bool(fits.all()) else _scaled(rows)
+
+
 def _plain(rows: Scaled) -> Tensor | None:
     """The rows without exponents, where all of them stay in the comfortable range, or are zero."""
-    middling = (rows.exponent.abs() < math.log2(COMFORT)) | (rows.exponent == ABSENT)
+    none = rows.exponent == ABSENT
+    if bool((none | (rows.exponent == 0)).all()):
+        return rows.value
+    middling = none | (rows.exponent.abs() < math.log2(COMFORT))
     return rows.value * torch.exp2(rows.exponent)[:, None] if bool(middling.all()) else None
 
 
 def _profile(run: Run, logs: NDArray[np.float64]) -> Profile:
     """Sum the logs of the norms (1+P, N) over the sequences, by step and by distance from the end."""
     sizes = np.array(run.layout.sizes)
+    steps = len(sizes)
+    if run.layout.level:
+        grid = logs.reshape(len(logs), steps, -1)[:, :: -1 if run.reverse else 1]
+    else:
+        grid = _aligned(run, logs, sizes)
+    count = (len(logs) - 1) * sizes[::-1]  # sizes[k] sequences have more than k steps
+    with np.errstate(invalid="ignore"):  # a NaN stays one
+        state = np.logaddexp.reduce(2 * grid[0], axis=-1) / 2
+        carry = (np.logaddexp.reduce(2 * grid[1:], axis=(0, 2)) - np.log(count)) / 2
+        return Profile(run.layer, run.reverse, steps, state, carry - carry[-1])
+
+
+def _aligned(run: Run, logs: NDArray[np.float64], sizes: NDArray[np.intp]) -> NDArray[np.float64]:
+    """The logs as (1+P, T, B), in order of processing; the probes' end together. -inf: no such step."""
     steps = len(sizes)
     step = np.repeat(np.arange(steps), sizes)
     row = np.concatenate([np.arange(b) for b in sizes])
@@ -355,11 +434,7 @@ def _profile(run: Run, logs: NDArray[np.float64]) -> Profile:
     grid = np.full((len(logs), steps, sizes[0]), -np.inf)
     grid[0, steps - 1 - step if run.reverse else step, row] = logs[0]
     grid[1:, steps - 1 - distance, row] = logs[1:]
-    count = (len(logs) - 1) * sizes[::-1]  # sizes[k] sequences have more than k steps
-    with np.errstate(invalid="ignore"):  # a NaN stays one
-        state = np.logaddexp.reduce(2 * grid[0], axis=-1) / 2
-        carry = (np.logaddexp.reduce(2 * grid[1:], axis=(0, 2)) - np.log(count)) / 2
-        return Profile(run.layer, run.reverse, steps, state, carry - carry[-1])
+    return grid
 
 
 def _probes(count: int, like: Tensor, generator: torch.Generator) -> Tensor:
