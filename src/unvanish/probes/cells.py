@@ -77,6 +77,18 @@ class Cell(ABC):
     def pull_into(self, factors: Tensor, d: Tensor, carried: Tensor) -> None:
         """Write J^T d into a contiguous tensor of the same shape as d."""
 
+    def pull_steps(self, factors: Tensor, entering: Tensor, kept: Tensor, whole: bool) -> None:
+        """`pull` through K steps: d[t] = J[t]^T d[t + 1], what enters being added to d[t + 1] before.
+
+        factors (K, b, F), entering (K, b, out), into the first of the S cotangents; d is `kept`,
+        (K + 1, S, b, size), given at K. d[0] is made if `whole`.
+        """
+        arriving = kept[1:, 0, :, : self.out].unbind()
+        for t in reversed(range(len(factors))):
+            arriving[t].add_(entering[t])
+            if t or whole:
+                self.pull_into(factors[t], kept[t + 1], kept[t])
+
     @abstractmethod
     def push(self, factors: Tensor, v: Tensor) -> Tensor:
         """J v: a tangent (..., b, size) carried one step forward."""
@@ -203,6 +215,29 @@ class Lstm(Cell):
         rows = carried.view(-1, self.size)
         torch.mm(gates.flatten(0, -2), self.w_rec, out=rows[:, : self.out])
         torch.mul(dc, factors[..., 5 * self.hidden :], out=carried[..., self.out :])
+
+    def pull_steps(self, factors: Tensor, entering: Tensor, kept: Tensor, whole: bool) -> None:
+        if self.w_out is not None:
+            return super().pull_steps(factors, entering, kept, whole)
+        # the views of all steps first: in a small network they take longer than the sums
+        each = factors.view(*factors.shape[:-1], 6, self.hidden)
+        to_cell = each[:, :, :3].unbind()
+        by_output, by_cell, keep = (each[:, :, k].unbind() for k in (3, 4, 5))
+        h, c = (part.unbind() for part in kept.split_with_sizes([self.out, self.hidden], -1))
+        rows = kept.flatten(1, 2)[..., : self.out].unbind()
+        arriving = kept[1:, 0, :, : self.out].unbind()
+        gates, dc = kept.new_empty(*kept.shape[1:3], 4, self.hidden), torch.empty_like(c[0])
+        flat, wide = gates.view(len(rows[0]), -1), dc.unsqueeze(-2)
+        inner, outer = gates[..., :3, :], gates[..., 3, :]
+        for t in reversed(range(len(factors))):
+            arriving[t].add_(entering[t])
+            if t or whole:
+                torch.addcmul(c[t + 1], h[t + 1], by_cell[t], out=dc)
+                torch.mul(wide, to_cell[t], out=inner)
+                torch.mul(h[t + 1], by_output[t], out=outer)
+                torch.mm(flat, self.w_rec, out=rows[t])
+                torch.mul(dc, keep[t], out=c[t])
+        return None
 
     def push(self, factors: Tensor, v: Tensor) -> Tensor:
         k_i, k_f, k_g, by_output, by_cell, keep = factors.chunk(6, -1)

@@ -366,13 +366,10 @@ def _swiftly(run: Run, above: Tensor, value: Tensor, norm: Tensor, below: Tensor
         rows, factors = run.block(start, stop)
         kept = value.new_empty(stop - start + 1, *value.shape)  # [t + 1] is the gradient at step start + t
         kept[-1] = value
-        order = -1 if run.reverse else 1
-        entering, jacobians = above[rows].chunk(stop - start)[::order], factors.chunk(stop - start)[::order]
-        arriving = kept[1:, 0, :, : cell.out].unbind()
-        for t in reversed(range(stop - start)):
-            arriving[t].add_(entering[t])
-            if start + t:
-                cell.pull_into(jacobians[t], kept[t + 1], kept[t])
+        jacobians, entering = (x.view(-1, b, x.shape[-1]) for x in (factors, above[rows]))
+        if run.reverse:
+            jacobians, entering = jacobians.flip(0), entering.flip(0)
+        cell.pull_steps(jacobians, entering, kept, start > 0)
         size = torch.linalg.vector_norm(kept[1:], dim=-1)
         if not _comfortable(size):
             return stop
