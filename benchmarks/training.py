@@ -2,7 +2,7 @@
 turn.
 
 Run it with `python -m benchmarks.training` (`--only LSTM`, `--rounds 100`). The bare loop is what one writes
-by hand: zero_grad, forward, loss, backward, step, over a DataLoader. Ours is `Model.train` with its
+by hand: forward, loss, backward, step, zero_grad, over a DataLoader. Ours is `Model.train` with its
 defaults: the norm of every gradient, clipping, steps without a finite gradient left out, a running mean of
 the weights, a schedule, callbacks, and the watch where the row says so. Both train from equal seeds, a step
 of each in turn, so that a machine whose speed drifts favours neither; a step that took more than twice the
@@ -80,10 +80,10 @@ class Bare:
         """Seconds of one step."""
         started = clock()
         x, y = next(self.batches)
-        self.optimizer.zero_grad()
         loss = nn.functional.cross_entropy(self.model(x), y)
         loss.backward()
         self.optimizer.step()
+        self.optimizer.zero_grad()  # or its gradients would hold the memory that our step had just used
         return clock() - started
 
 
