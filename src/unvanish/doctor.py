@@ -138,7 +138,7 @@ def folded(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
         for j, other in enumerate(findings):
             if (
                 i != j
-                and finding.code in table[other.code].explains
+                and (finding.code in table[other.code].explains or table[finding.code].yields)
                 and _may_explain(other, finding)
                 and not _above(j, i, parents)
             ):

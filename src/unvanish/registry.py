@@ -41,6 +41,11 @@ class Rule:
         return frozenset(getattr(self.module, "EXPLAINS", ()))
 
     @property
+    def yields(self) -> bool:
+        """Whether any other finding is taken for its cause."""
+        return bool(getattr(self.module, "YIELDS", False))
+
+    @property
     def live(self) -> bool:
         """Whether it can judge what a watched training shows."""
         return "history" in self.needs or bool(getattr(self.module, "LIVE", False))

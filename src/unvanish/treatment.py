@@ -34,7 +34,7 @@ from unvanish.types import SEVERITIES, Attempt, Cured, Diagnosis, Finding, Proof
 
 MOST = 4  # remedies
 MARGINAL = 3  # proven treatments of which the best is taken, where training goes no better with any
-DEPTH = ("INI001", "INI002", "ACT001", "ACT002", "ACT003", "DEP001", "DEP002", "NRM001")
+DEPTH = ("INI001", "INI002", "ACT001", "ACT002", "ACT003", "DEP001", "DEP002", "DEP003", "NRM001")
 FOLLOWED: dict[str, tuple[str, ...]] = {  # remedies that are only half of one
     "swap-activation": ("reinitialise",),
     "swap-normalisation": ("reinitialise",),

@@ -1,0 +1,104 @@
+"""The gradient is lost or grows over the depth and no rule knows why; the rows that bear it are named.
+
+Why it harms
+
+Whatever the cause, layers whose gradient is decades smaller than the others' hardly move. The
+known causes are weights, activations, normalisations and residual sums; an operation of your own,
+or two paths that cancel, can do the same.
+
+How it is measured
+
+Theil-Sen slope of ln ||d|| over the layers, times their number, as for every rule on depth. Only
+what would be an error elsewhere is told, twice `limit` nats (default 3, or what chance allows), and
+only as a warning. Growth that residual sums bear is left alone. Any other finding is taken for the
+cause.
+
+Remedies
+
+Scale the layers until each keeps its gradient, measured on your batch (retrain). Put a
+normalisation after each layer (retrain). Add skip connections (retrain). Or look at what the named
+rows do.
+
+When it is wrong
+
+A network may be meant to gate most of its gradient away; say so with `ignore = ["DEP003"]`.
+
+References: Mishkin and Matas 2016 (LSUV); Ioffe and Szegedy 2015; He et al. 2016.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from unvanish.ledger import DECADE
+from unvanish.rules import _depth
+from unvanish.types import Case, Direction, Evidence, Finding, Remedy, Trace
+
+NEEDS = ("static", "step")
+YIELDS = True
+
+
+def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
+    """One finding where the depth is out of bounds and nothing bears it."""
+    found = _depth.reading(trace, limit)
+    if found.severity != "error" or found.cause:
+        return []
+    sign = math.copysign(1.0, found.ratio)
+    if sign > 0 and found.residual > 0.5 * found.ratio:
+        return []
+    worst = sorted((e for e in found.entries if sign * e.gain > 0), key=lambda e: -sign * e.gain)
+    targets = _depth.labels(trace, (e.site for e in worst))
+    verb = "loses" if sign < 0 else "gains"
+    cause = f"{_depth.said(found)} and no rule knows why"
+    evidence = _depth.evidence(found)
+    if worst:
+        cause += f"; most at {targets[0]}"
+        gain = worst[0].gain / DECADE
+        evidence += (Evidence(f"the row that {verb} most", gain, "decades", "0", targets[0]),)
+    remedies = (
+        Remedy("backward-lsuv", targets, "scales each layer until it keeps its gradient, whatever the cause"),
+        Remedy("insert-normalisation", targets, "a normalisation makes the gain independent of the weights"),
+        Remedy("add-skips", targets, "a path around each layer that loses nothing"),
+    )
+    direction: Direction = found.direction
+    return [
+        Finding(
+            "DEP003", "unknown-cause", "warning", cause, targets, evidence, remedies, direction,
+            weight=abs(found.ratio),
+        )
+    ]  # fmt: skip
+
+
+def sick() -> Case:
+    """Half of the features are updated, half are passed on, and both are damped to a tenth."""
+    return _case(0.1)
+
+
+def healthy() -> Case:
+    """The same, undamped."""
+    return _case(1.0)
+
+
+def _case(kept: float) -> Case:
+    import torch
+    from torch import Tensor, nn
+
+    class Half(nn.Module):
+        """A layer of which half is used, beside half of its input."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 64)
+            nn.init.kaiming_normal_(self.layer.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.relu(self.layer(x))
+            return torch.cat([kept * y[:, :32], kept * x[:, 32:]], 1)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net: Any = nn.Sequential(*[Half() for _ in range(12)], nn.Linear(64, 10))
+        batch = torch.randn(32, 64), torch.randint(0, 10, (32,))
+        return Case(net, batch, nn.CrossEntropyLoss(), story="twelve layers of one's own")
