@@ -94,7 +94,9 @@ def test_patience_ends_it(trained, network):
 
 
 def test_time_ends_it(trained, network):
-    assert trained(network(), epochs=1000, time=1e-9).epochs == 1
+    results = trained(network(), epochs=1000, time=1e-9)  # up after the first of six steps
+    assert (results.epochs, results.steps) == (1, 1)
+    assert "accuracy" in results.metrics and (results.save_dir / "weights" / "best.safetensors").exists()
 
 
 def test_callbacks_come_in_order_and_each_one_comes(trained, network):

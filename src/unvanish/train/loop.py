@@ -136,8 +136,12 @@ class Trainer:
         started = time.perf_counter()
         for window in self._windows():
             self._one_step(window)
-            if self._stopped():
+            stopped, late = self._asked()
+            if stopped:
                 self._interrupt()
+            if late:
+                self._late()
+                break
         self.training_seconds += time.perf_counter() - started
         self.show.trained()
         self._event("on_train_epoch_end")
@@ -285,14 +289,26 @@ class Trainer:
 
     # -- stopping and going on
 
-    def _stopped(self) -> bool:
-        """Whether to stop now, the same answer on every process."""
+    def _asked(self) -> tuple[bool, bool]:
+        """Whether to stop now, and whether the time is up; the same answers on every process."""
+        asked = self.brake.pulled, self.arguments.time is not None and self._hours() > self.arguments.time
         if self.accelerator.num_processes == 1:
-            return self.brake.pulled
+            return asked
         if self.record.step % AGREE:
-            return False
-        flag = torch.tensor([int(self.brake.pulled)], device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum").item())
+            return False, False
+        flags = torch.tensor(asked, dtype=torch.int64, device=self.accelerator.device)
+        stopped, late = self.accelerator.reduce(flags, "sum").tolist()
+        return stopped > 0, late > 0
+
+    def _hours(self) -> float:
+        return (time.perf_counter() - self.clock) / 3600
+
+    def _late(self) -> None:
+        """The time is up within an epoch: it ends here, validated and saved as any other."""
+        record = self.record
+        if record.batch < len(self.train):
+            self.show.say(f"the time is up: epoch {record.epoch + 1} ends after {record.batch} batches")
+        self.stop = True
 
     def _interrupt(self) -> None:
         self.record.elapsed = time.perf_counter() - self.clock

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unvanish.reports._words import plural
 from unvanish.train.progress import clock
 from unvanish.train.stages import Stage, sentences
 from unvanish.types import Finding
@@ -81,7 +82,8 @@ class Results:
         lines = [f"{self.task}: {told or 'no validation data'}"]
         if self.epochs:
             best = f", the best was epoch {self.best_epoch}" if self.best_epoch else ""
-            lines.append(f"{self.epochs} epochs, {self.steps} steps in {clock(self.seconds)}{best}")
+            done = f"{plural(self.epochs, 'epoch')}, {plural(self.steps, 'step')}"
+            lines.append(f"{done} in {clock(self.seconds)}{best}")
         if self.speed:
             lines.append(", ".join(f"{key} {value:.3g} ms a sample" for key, value in self.speed.items()))
         if self.verdict:
