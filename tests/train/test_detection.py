@@ -11,7 +11,7 @@ import torch
 import unvanish
 from unvanish.tasks.data import open_data
 from unvanish.train import Model, TrainError, optim
-from unvanish.train.arguments import Arguments
+from unvanish.train.arguments import Arguments, settle
 from unvanish.train.validation import undecoded
 
 QUIET = {"verbose": False, "plots": False, "watch": False}
@@ -48,6 +48,17 @@ def test_the_task_has_defaults_of_its_own():
     assert (found.clip, found.ema_decay, found.warmup_epochs, found.warmup_momentum) == (10, 0.9999, 3, 0.8)
     assert Model("yolo11n.yaml").settled(None, {"nbs": 16}).steps_of == 1
     assert Model("resnet20.yaml").settled(None, {}).batch == 64
+
+
+def test_the_gains_of_its_losses_can_be_given():
+    from unvanish.tasks import task
+
+    a = settle({"box": 2, "cls": 0.25})
+    assert task("detect").loss(**a.gains(task("detect"))).gains == {"box": 2, "class": 0.25, "dfl": 1.5}
+    assert task("segment").loss(**a.gains(task("segment"))).gains["box"] == 2
+    assert Arguments().gains(task("classify")) == {}
+    with pytest.raises(TrainError, match="box, cls weigh a detector's loss, and the task is classify"):
+        a.gains(task("classify"))
 
 
 def test_it_trains_validates_and_says_what_few_steps_are_worth(tmp_path):

@@ -4,8 +4,8 @@ One task a file, found by being there. A file says `FITNESS` (the metric that de
 `HIGHER` (whether more of it is better), `loss(smoothing)` and `metrics(facts, decode)`; its docstring is its
 page. Where it is not as usual it also says `SUMMED` (gradients are those of the loss summed over the batch),
 `DEFAULTS` (of a training's arguments), `EXPECT` (of very few steps), `STRIDE` (what must divide the side of
-images), `EXPECTED` (findings that belong to it), `rate(classes)` (AdamW's) and `invented(batch, facts,
-generator)` (targets to examine with).
+images), `EXPECTED` (findings that belong to it), `GAINS` (parts of the loss that can be weighed),
+`rate(classes)` (AdamW's) and `invented(batch, facts, generator)` (targets to examine with).
 """
 
 from __future__ import annotations
@@ -93,11 +93,18 @@ class Task:
         """The task's documentation, its file's docstring."""
         return inspect.cleandoc(self.module.__doc__ or "")
 
-    def loss(self, smoothing: float = 0.0) -> Callable[[Any, Any], Tensor]:
-        """The task's loss, for calls with output and y; `smoothing` in [0, 1) is that of the labels."""
+    @property
+    def gains(self) -> tuple[str, ...]:
+        """Parts of its loss that can be weighed."""
+        return tuple(getattr(self.module, "GAINS", ()))
+
+    def loss(self, smoothing: float = 0.0, **gains: float) -> Callable[[Any, Any], Tensor]:
+        """The task's loss, for calls with output and y; `smoothing` in [0, 1) is that of the labels, `gains`
+        weigh its parts.
+        """
         if not 0 <= smoothing < 1:
             raise ValueError(f"label smoothing must lie in [0, 1), it is {smoothing}; 0.1 is usual")
-        made: Callable[[Any, Any], Tensor] = self.module.loss(smoothing)
+        made: Callable[[Any, Any], Tensor] = self.module.loss(smoothing, **gains)
         return made
 
     def metrics(self, facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None) -> Metrics:

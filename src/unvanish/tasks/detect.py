@@ -30,12 +30,16 @@ DEFAULTS: Mapping[str, Any] = {
 }
 EXPECTED = ("OPT005",)  # every step is clipped, see above
 EXPECT = "expect mAP near 0: a detector from scratch needs hundreds of them"
+GAINS = ("box", "cls", "dfl")  # of the parts of the loss
 STRIDE = 32  # pixels that divide the side of an image
 
 
-def loss(smoothing: float = 0.0) -> nn.Module:
-    """The detector's loss; its targets are soft already, so `smoothing` changes nothing."""
-    return DetectionLoss()
+def loss(smoothing: float = 0.0, **gains: float) -> nn.Module:
+    """The detector's loss; its targets are soft already, so `smoothing` changes nothing.
+
+    `gains`: of box, cls and dfl, in place of 7.5, 0.5 and 1.5.
+    """
+    return DetectionLoss(**gains)
 
 
 def metrics(facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None) -> DetectionMetrics:

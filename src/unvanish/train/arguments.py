@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from unvanish.registry import suggest
-from unvanish.tasks import tasks
+from unvanish.tasks import Task, tasks
 from unvanish.train.errors import TrainError
 
 OPTIMIZERS = ("auto", "sgd", "adam", "adamw", "rmsprop")
@@ -84,6 +84,9 @@ class Arguments:
     )
     ramp: bool = _is(False, "batches a step rise from 1 to their number in the warm-up")
     label_smoothing: float = _is(0.0, "of the target classes", least=0, most=1)
+    box: float | None = _is(None, "gain of the loss of boxes and masks; 7.5", least=0)
+    cls: float | None = _is(None, "gain of the loss of a detector's classes; 0.5", least=0)
+    dfl: float | None = _is(None, "gain of the loss of the sides' distribution; 1.5", least=0)
     nbs: int | None = _is(None, "nominal batch: gradients of several batches are added up to it", least=1)
     accumulate: int | None = _is(None, "batches a step, in place of nbs", least=1)
     clip: float | str = _is(
@@ -124,6 +127,16 @@ class Arguments:
     def curve(self) -> str:
         """The learning rate's schedule."""
         return "cosine" if self.cos_lr else self.schedule
+
+    def gains(self, task: Task) -> dict[str, float]:
+        """The gains given for the parts of a task's loss; TrainError where it has no such part."""
+        given = {n: float(g) for n in ("box", "cls", "dfl") if (g := getattr(self, n)) is not None}
+        strange = [n for n in given if n not in task.gains]
+        if strange:
+            raise TrainError(
+                f"{', '.join(strange)} weigh a detector's loss, and the task is {task.name}; leave them out"
+            )
+        return given
 
     def plain(self) -> dict[str, Any]:
         """A dict of plain values, as args.yaml holds it."""

@@ -83,7 +83,8 @@ class Trainer:
         self.rate = float(self.inner.param_groups[0]["lr"])
         self.momentum = optim.momentum(a, self.task.name)
         self.first_of_biases = optim.first_of_biases(a, self.task.name, self.inner)
-        criterion = self.task.loss(a.label_smoothing)
+        self.gains = a.gains(self.task)
+        criterion = self.task.loss(a.label_smoothing, **self.gains)
         self.make = Stepper(
             made, self.model, self.plain, self.optimizer, criterion, self.guard, self.ema, self._before,
             self.task.samples, self.task.summed,
@@ -263,8 +264,8 @@ class Trainer:
         metrics = self.task.metrics(self.about["facts"], decode=getattr(self.data, "decode", None))
         with self.ema.within() if self.ema is not None else contextlib.nullcontext():
             found = validate(
-                self.accelerator, self.model, self.plain, self.val, self.task.loss(), metrics, self._event,
-                self.task.samples,
+                self.accelerator, self.model, self.plain, self.val, self.task.loss(**self.gains), metrics,
+                self._event, self.task.samples,
             )  # fmt: skip
         self.validation, self.record.metrics = found, dict(found.metrics)
         self._event("on_val_end")

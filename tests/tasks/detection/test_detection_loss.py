@@ -152,5 +152,8 @@ def test_the_parts_are_those_of_the_assignment_it_was_given():
     found, truth = said(levels), padded(Y, 3, (8, 8))
     given = assign(found.logits.detach().sigmoid(), found.boxes.detach(), found.centres, truth)
     parts = detection_parts(found, truth, given)
-    whole = DetectionLoss().parts(levels, Y)
+    whole = DetectionLoss(box=1.0, cls=1.0, dfl=1.0).parts(levels, Y)
     assert all(torch.equal(parts[k], whole[k]) for k in whole)
+    weighed = DetectionLoss(box=2.0, cls=3.0, dfl=0.0).parts(levels, Y)
+    for name, gain in (("box", 2.0), ("class", 3.0), ("dfl", 0.0)):
+        assert torch.equal(weighed[name], gain * parts[name])

@@ -23,19 +23,21 @@ from unvanish.tasks.detection.boxes import ciou
 from unvanish.tasks.detection.reading import Said, raw, said
 from unvanish.tasks.detection.truth import Truth, padded
 
-BOX, CLASS, DISTRIBUTION = 7.5, 0.5, 1.5
 LAST = BINS - 1 - 0.01  # the farthest side a cell can be taught, in its own cells
 
 
 class DetectionLoss(nn.Module):
     """The loss of raw maps (of a head in training or that does not decode) against rows (M, 6) of a batch.
 
-    `least`: as for `assign`.
+    `least`: as for `assign`; `box`, `cls` and `dfl`: the gains of its parts.
     """
 
-    def __init__(self, least: float = 0.0) -> None:
+    def __init__(
+        self, least: float = 0.0, *, box: float = 7.5, cls: float = 0.5, dfl: float = 1.5
+    ) -> None:
         super().__init__()
         self.least = least
+        self.gains = {"box": box, "class": cls, "dfl": dfl}
 
     def forward(self, output: Any, y: Any) -> Tensor:
         """The loss, a scalar."""
@@ -47,7 +49,10 @@ class DetectionLoss(nn.Module):
         found = said(maps)
         truth = padded(y, len(maps[0]), (maps[0].shape[-1], maps[0].shape[-2]))
         given = self._assigned(found, truth)
-        return detection_parts(found, truth, given)
+        return self._weighted(detection_parts(found, truth, given))
+
+    def _weighted(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.gains[name] * part for name, part in parts.items()}
 
     def _assigned(self, found: Said, truth: Truth) -> Assigned:
         """Which cells answer for which objects."""
@@ -56,7 +61,7 @@ class DetectionLoss(nn.Module):
 
 
 def detection_parts(found: Said, truth: Truth, given: Assigned) -> dict[str, Tensor]:
-    """The weighted parts of the loss for an assignment."""
+    """The parts of the loss for an assignment, unweighted: box, class, dfl."""
     total = given.scores.sum().clamp_min(1)
     score = F.binary_cross_entropy_with_logits(found.logits, given.scores, reduction="sum")
     image, cell = given.positive.nonzero(as_tuple=True)
@@ -65,7 +70,7 @@ def detection_parts(found: Said, truth: Truth, given: Assigned) -> dict[str, Ten
     box = ((1 - ciou(found.boxes[image, cell], target)) * weight).sum()
     sides = distances(target, found.centres[cell], found.sizes[cell])
     dfl = (distribution(found.bins[image, cell], sides) * weight).sum()
-    return {"box": BOX * box / total, "class": CLASS * score / total, "dfl": DISTRIBUTION * dfl / total}
+    return {"box": box / total, "class": score / total, "dfl": dfl / total}
 
 
 def distances(boxes: Tensor, centres: Tensor, sizes: Tensor) -> Tensor:

@@ -19,11 +19,9 @@ from unvanish.tasks.detection.masks import inside, mixed
 from unvanish.tasks.detection.reading import raw, said
 from unvanish.tasks.detection.truth import Truth, padded
 
-MASK = 7.5
-
 
 class SegmentationLoss(DetectionLoss):
-    """The loss of raw maps and prototypes against rows (M, 6) and their masks (M, S, S)."""
+    """The loss of raw maps and prototypes against rows (M, 6) and masks (M, S, S), which weigh as boxes."""
 
     def parts(self, output: Any, y: Any) -> dict[str, Tensor]:
         """Its parts, weighted: box, class, dfl, mask."""
@@ -33,7 +31,7 @@ class SegmentationLoss(DetectionLoss):
         truth = padded(rows, len(prototypes), (maps[0].shape[-1], maps[0].shape[-2]))
         given = self._assigned(found, truth)
         mask = mask_part(found.extra, prototypes.float(), truth, given, rows, masks)
-        return {**detection_parts(found, truth, given), "mask": MASK * mask}
+        return {**self._weighted(detection_parts(found, truth, given)), "mask": self.gains["box"] * mask}
 
 
 def mask_part(
