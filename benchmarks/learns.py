@@ -38,7 +38,7 @@ DATA = {
     "digits": "sequential-digits.yaml",
 }  # fmt: skip
 IMAGE = {"classify": {"imgsz": 16, "augment": False, "optimizer": "adamw", "lr0": 1e-3}}
-PATIENT = {"adding": 4.0, "digits": 3.0, "copy": 2.0, "translate": 2.0}  # times the seconds
+PATIENT = {"adding": 4.0, "digits": 3.0, "copy": 2.0, "translate": 5.0, "language": 8.0}  # times the seconds
 TOO_DEEP = {"resnet1202"}  # hours on a processor
 LEARNT = 0.9
 
