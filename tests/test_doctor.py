@@ -39,6 +39,15 @@ def sick(code: str) -> Case:
     return rules()[code].case("sick")
 
 
+def test_a_loss_of_unknown_cause_yields_to_any_other_finding() -> None:
+    unknown = finding("DEP003", 99, "warning")
+    for code in ("OUT003", "GRF001", "ATT001"):
+        (head,) = folded(ranked([unknown, finding(code, 1, "warning")]))
+        assert head.code == code and [f.code for f in head.consequences] == ["DEP003"]
+    shown = folded(ranked([unknown, finding("GRF003", 1, "note")]))  # a note explains no warning
+    assert [f.code for f in shown] == ["DEP003", "GRF003"]
+
+
 def test_consequences_are_folded_under_their_cause() -> None:
     (head,) = folded(ranked([finding("DEP001", 9), finding("ACT002", 5)]))
     assert head.code == "ACT002" and [c.code for c in head.consequences] == ["DEP001"]
