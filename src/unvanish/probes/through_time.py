@@ -329,11 +329,10 @@ def _backward(
     exponent = value.new_zeros(value.shape[:-1])
     plain = _plain(above)  # None: the exponents are needed from the start
     norm, power = (value.new_zeros(len(value), len(run.states)) for _ in range(2))
-    below = value.new_zeros(1).expand(len(run.states), run.cell.w_in.shape[1])
-    below = below.clone() if inwards else below
+    below = value.new_zeros(len(run.states), run.cell.w_in.shape[1]) if inwards else None
     left = len(run.layout.sizes)
     if plain is not None and run.layout.level:
-        left = _swiftly(run, plain, value, norm, below if inwards else None)
+        left = _swiftly(run, plain, value, norm, below)
     for b, rows, factors in reversed(run.turns(left)):
         d, e = value[:, :b], exponent[:, :b]
         if plain is not None:
@@ -349,11 +348,12 @@ def _backward(
             size = torch.linalg.vector_norm(d, dim=-1)
         norm[:, rows], power[:, rows] = size, e
         jacobian = factors()
-        if inwards:
+        if below is not None:
             below[rows] = run.cell.pull_input(jacobian, d[0])
         value[:, :b], exponent[:, :b] = run.cell.pull(jacobian, d), e
     logs = (norm.log() + power * LN2).cpu().numpy()
-    return _profile(run, logs), _scaled(below, power[0]) if inwards else Scaled(below, power[0])
+    none = value.new_zeros(1).expand(len(run.states), run.cell.w_in.shape[1])
+    return _profile(run, logs), Scaled(none, power[0]) if below is None else _scaled(below, power[0])
 
 
 def _swiftly(run: Run, above: Tensor, value: Tensor, norm: Tensor, below: Tensor | None) -> int:

@@ -51,9 +51,11 @@ def finding(
     cause: str,
     more: tuple[Evidence, ...],
     remedies: tuple[Remedy, ...],
+    *,
+    most: Severity = "error",
 ) -> list[Finding]:
-    """The one finding of a rule whose code the reading names as the cause."""
-    severity: Severity = "error" if found.severity == "error" else "warning"
+    """The one finding of a rule whose code the reading names as the cause; `most`: as bad as it is called."""
+    severity: Severity = most if found.severity == "error" else "warning"
     direction: Direction = found.direction
     return [
         Finding(

@@ -30,11 +30,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from unvanish.ledger import DECADE
 from unvanish.rules import _depth
-from unvanish.types import Case, Direction, Evidence, Finding, Remedy, Trace
+from unvanish.types import Case, Evidence, Finding, Remedy, Trace
 
 NEEDS = ("static", "step")
 YIELDS = True
@@ -49,26 +50,20 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
     if sign > 0 and found.residual > 0.5 * found.ratio:
         return []
     worst = sorted((e for e in found.entries if sign * e.gain > 0), key=lambda e: -sign * e.gain)
-    targets = _depth.labels(trace, (e.site for e in worst))
-    verb = "loses" if sign < 0 else "gains"
+    found = replace(found, culprits=tuple(e.site for e in worst))
+    targets = _depth.labels(trace, found.culprits)
     cause = f"{_depth.said(found)} and no rule knows why"
-    evidence = _depth.evidence(found)
+    more: tuple[Evidence, ...] = ()
     if worst:
+        verb, gain = "loses" if sign < 0 else "gains", worst[0].gain / DECADE
         cause += f"; most at {targets[0]}"
-        gain = worst[0].gain / DECADE
-        evidence += (Evidence(f"the row that {verb} most", gain, "decades", "0", targets[0]),)
+        more = (Evidence(f"the row that {verb} most", gain, "decades", "0", targets[0]),)
     remedies = (
         Remedy("backward-lsuv", targets, "scales each layer until it keeps its gradient, whatever the cause"),
         Remedy("insert-normalisation", targets, "a normalisation makes the gain independent of the weights"),
         Remedy("add-skips", targets, "a path around each layer that loses nothing"),
     )
-    direction: Direction = found.direction
-    return [
-        Finding(
-            "DEP003", "unknown-cause", "warning", cause, targets, evidence, remedies, direction,
-            weight=abs(found.ratio),
-        )
-    ]  # fmt: skip
+    return _depth.finding(trace, "DEP003", "unknown-cause", found, cause, more, remedies, most="warning")
 
 
 def sick() -> Case:

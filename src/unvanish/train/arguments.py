@@ -130,7 +130,8 @@ class Arguments:
 
     def gains(self, task: Task) -> dict[str, float]:
         """The gains given for the parts of a task's loss; TrainError where it has no such part."""
-        given = {n: float(g) for n in ("box", "cls", "dfl") if (g := getattr(self, n)) is not None}
+        names = dict.fromkeys(name for other in tasks().values() for name in other.gains)
+        given = {n: float(g) for n in names if (g := getattr(self, n)) is not None}
         strange = [n for n in given if n not in task.gains]
         if strange:
             raise TrainError(

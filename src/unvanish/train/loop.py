@@ -228,7 +228,7 @@ class Trainer:
             row |= self._validate()
         record.rows.append(row)
         record.epoch, record.batch, record.sums = record.epoch + 1, 0, Sums()
-        record.elapsed = time.perf_counter() - self.clock
+        record.elapsed = self._elapsed()
         better = record.judge(self.fitness, self.task.higher)
         self.judged = self.validation if better else self.judged
         self._event("on_fit_epoch_end")
@@ -292,7 +292,8 @@ class Trainer:
 
     def _asked(self) -> tuple[bool, bool]:
         """Whether to stop now, and whether the time is up; the same answers on every process."""
-        asked = self.brake.pulled, self.arguments.time is not None and self._hours() > self.arguments.time
+        hours = self.arguments.time
+        asked = self.brake.pulled, hours is not None and self._elapsed() > 3600 * hours
         if self.accelerator.num_processes == 1:
             return asked
         if self.record.step % AGREE:
@@ -301,8 +302,9 @@ class Trainer:
         stopped, late = self.accelerator.reduce(flags, "sum").tolist()
         return stopped > 0, late > 0
 
-    def _hours(self) -> float:
-        return (time.perf_counter() - self.clock) / 3600
+    def _elapsed(self) -> float:
+        """Seconds since the run began, those before a resumption with them."""
+        return time.perf_counter() - self.clock
 
     def _late(self) -> None:
         """The time is up within an epoch: it ends here, validated and saved as any other."""
@@ -312,7 +314,7 @@ class Trainer:
         self.stop = True
 
     def _interrupt(self) -> None:
-        self.record.elapsed = time.perf_counter() - self.clock
+        self.record.elapsed = self._elapsed()
         place = f"stopped in epoch {self.record.epoch + 1} after step {self.record.step}"
         if not self.arguments.save:
             raise Interrupted(f"{place}; nothing is saved (save=false)")
