@@ -48,6 +48,27 @@ def test_a_loss_of_unknown_cause_yields_to_any_other_finding() -> None:
     assert [f.code for f in shown] == ["DEP003", "GRF003"]
 
 
+def test_weights_that_lose_nothing_are_no_cause() -> None:
+    class Half(nn.Module):
+        """Half of an orthogonal layer beside half of its input, both damped."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(40, 40) for _ in range(14))
+            self.head = nn.Linear(40, 5)
+            for layer in self.layers.children():
+                nn.init.orthogonal_(layer.weight)  # type: ignore[arg-type]
+
+        def forward(self, x: Tensor) -> Any:
+            for layer in self.layers:
+                x = torch.cat([layer(x)[:, :20] * 0.2, x[:, :20] * 0.2], -1)
+            return self.head(x)
+
+    torch.manual_seed(0)
+    batch = torch.randn(24, 40), torch.randint(0, 5, (24,))
+    assert unvanish.check(Half(), batch, nn.CrossEntropyLoss()).codes() == ("DEP003",)
+
+
 def test_consequences_are_folded_under_their_cause() -> None:
     (head,) = folded(ranked([finding("DEP001", 9), finding("ACT002", 5)]))
     assert head.code == "ACT002" and [c.code for c in head.consequences] == ["DEP001"]

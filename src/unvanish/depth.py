@@ -27,6 +27,7 @@ from unvanish.types import Axis, Direction, Trace
 CONTRACTING = -1.0  # nats a layer: a root mean square slope under 0.37
 PINCHED = 2.0  # nats a layer's weights lie from the median of all
 SATURATED = 0.5
+SHARE = 0.1  # of a loss, that weights and slopes must bear to be its cause
 NORMALISED = 5 / 3  # where layers are normalised the limit is 5 nats: a gradient is relative to its weights
 ACCOUNTS = ("weights", "slope", "saturated", "normalisation", "residual", "resampling", "rest")
 RESAMPLING = ("pool", "interpolate", "upsample", "getitem", "index", "mean", "sum")
@@ -273,7 +274,7 @@ def _vanishing(reading: Depth) -> str:
         return "ACT002"
     if reading.residual < 0.5 * reading.log_ratio:
         return ""
-    return "INI001" if weights + slope < 0 else ""
+    return "INI001" if (weights + slope) * steps < SHARE * reading.log_ratio else ""
 
 
 def _exploding(trace: Trace, reading: Depth) -> str:

@@ -50,13 +50,16 @@ def test_the_task_has_defaults_of_its_own():
     assert Model("resnet20.yaml").settled(None, {}).batch == 64
 
 
-def test_the_gains_of_its_losses_can_be_given():
+def test_the_gains_of_its_losses_can_be_given(tmp_path):
     from unvanish.tasks import task
 
     a = settle({"box": 2, "cls": 0.25})
     assert task("detect").loss(**a.gains(task("detect"))).gains == {"box": 2, "class": 0.25, "dfl": 1.5}
     assert task("segment").loss(**a.gains(task("segment"))).gains["box"] == 2
     assert Arguments().gains(task("classify")) == {}
+    with pytest.raises(TrainError, match="leave them out"):
+        Model("resnet20.yaml").train("digits.yaml", cls=2, project=str(tmp_path), **QUIET)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(TrainError, match="box, cls weigh a detector's loss, and the task is classify"):
         a.gains(task("classify"))
 

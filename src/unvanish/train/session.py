@@ -77,6 +77,7 @@ def prepared(
     model: Model, arguments: Arguments, data: Any, held: Mapping[str, Any] | None, place: Path | None
 ) -> Trainer:
     """The trainer of a run, with everything it begins with."""
+    arguments.gains(_task(model))  # what is wrong in them is said before anything is made
     made = devices.accelerator(arguments)
     with made.main_process_first():  # which fetches and prepares what the others then read
         found = opened(data if data is not None else arguments.data, arguments, model.task)
