@@ -28,7 +28,7 @@ def mark(watched: Forward) -> None:
         if o.kind == "softmax" and o.family == "attention":
             ends = _by_hand(o, products, watched)
             if ends is None:
-                o.facts["family"] = "other"
+                o.family = "other"
             else:
                 o.facts["ends"] = ends
 

@@ -126,7 +126,7 @@ class Backward:
         def look(gradients: tuple[Tensor | None, ...]) -> Any:
             arriving = exponents[above]
             logs = [-math.inf if g is None else log_norm(g) for g in gradients]
-            total = _root_sum(logs)
+            total = logs[0] if len(logs) == 1 else _root_sum(logs)
             log[i] = total - arriving * LN2
             parts[i] = (log[i],) if len(logs) == 1 else tuple([part - arriving * LN2 for part in logs])
             if not math.isfinite(total):
@@ -164,7 +164,9 @@ class Backward:
 
     def _crossings(self) -> list[Any]:
         """Hooks on the nodes with edges from a segment to what belongs to none."""
-        handles = []
+        handles: list[Any] = []
+        if -1 not in self.segment:
+            return handles
         for i, below in enumerate(self.graph.below):
             own = self.segment[i]
             if own >= 0 and any(self.segment[j] == -1 for j in below):

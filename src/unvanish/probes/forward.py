@@ -62,12 +62,10 @@ class Operation:
     parameters: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, float] = field(default_factory=dict)
+    family: str = ""  # that rules know it by
 
-    @property
-    def family(self) -> str:
-        """The family rules know it by."""
-        own: str | None = self.facts.get("family")
-        return families.family(self.kind) if own is None else own
+    def __post_init__(self) -> None:
+        self.family = self.family or families.family(self.kind)
 
 
 class Forward(TorchFunctionMode):
@@ -318,7 +316,7 @@ def _read_weight(operation: Operation, args: Any, stats: Callable[[Tensor, int],
     )
     if weight is None or not by_parameter or weight.ndim < 2:
         if kind in ("matmul", "mm", "einsum", "addmm"):
-            facts["family"] = "layer" if operation.parameters else "other"
+            operation.family = "layer" if operation.parameters else "other"
         return
     if kind in families.TRANSPOSED:
         groups = next((a for a in args[6:7] if isinstance(a, int)), 1)
@@ -341,7 +339,7 @@ def _read_attention(operation: Operation, args: Any, kwargs: Any, result: Tensor
     from unvanish.probes import attention
 
     if operation.kind == "softmax" and (result.ndim < 3 or result.shape[-1] < 2):
-        operation.facts["family"] = "other"
+        operation.family = "other"
         return
     fused = operation.kind != "softmax"
     facts, stats = attention.fused(args, kwargs) if fused else attention.by_softmax(result)
@@ -353,7 +351,7 @@ def _read_attention(operation: Operation, args: Any, kwargs: Any, result: Tensor
 
 def _read_loss(operation: Operation, args: Any, kwargs: Any) -> None:
     """What the loss function reads, and how wrong it is."""
-    operation.facts["family"] = "other"
+    operation.family = "other"
     x = args[0] if args else kwargs["input"]
     y = args[1] if len(args) > 1 else kwargs.get("target")
     if isinstance(x, Tensor) and isinstance(y, Tensor) and x.numel():

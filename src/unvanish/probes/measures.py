@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Numbers = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 SAMPLES, FEATURES = 64, 4096
 PIECE = 1 << 16  # elements of a tensor whose norm is taken at once: their copy in float64 is small
@@ -204,11 +205,12 @@ def slope_stats(slopes: Tensor, peak: float | None) -> list[dict[str, float]]:
     norms = torch.linalg.vector_norm(slopes.flatten(1), dim=1, dtype=torch.float64).tolist()
     found = [{"slope_sq": norm**2 / size} for norm in norms]
     if peak is not None:
-        flat = slopes.abs() < 0.05 * peak
+        flat = (slopes.abs() < 0.05 * peak).cpu().numpy()
         for stats, saturated, pinned in zip(found, _shares(flat), _shares(_never(flat)), strict=True):
             stats.update(saturated=saturated, pinned=pinned)
-    zero = slopes == 0
-    dead = _shares(_never(zero)) if bool(zero.any()) else [0.0] * len(slopes)
+    plain = slopes.is_cpu and slopes.dtype is not torch.bfloat16  # NumPy compares several times faster
+    zero = slopes.numpy() == 0 if plain else (slopes == 0).cpu().numpy()
+    dead = _shares(_never(zero))
     return [stats | {"dead": share} for stats, share in zip(found, dead, strict=True)]
 
 
@@ -218,13 +220,16 @@ def share(x: Tensor) -> float:
     return int(np.count_nonzero(x.numpy()) if plain else torch.count_nonzero(x)) / x.numel()
 
 
-def _shares(flags: Tensor) -> list[float]:
+def _shares(flags: Flags) -> list[float]:
     """`share` of each of (N, ...)."""
-    return [count / flags[0].numel() for count in flags.flatten(1).sum(1).tolist()]
+    rows = flags.reshape(len(flags), -1)
+    return [int(count) / rows.shape[1] for count in np.count_nonzero(rows, 1)]
 
 
-def _never(zero: Tensor) -> Tensor:
+def _never(zero: Flags) -> Flags:
     """Which units are zero for every sample and position: channels of images, else the last dimension."""
-    if zero.ndim >= 5:
-        return zero.transpose(1, 2).flatten(2).all(2)
-    return zero.flatten(1, -2).all(1) if zero.ndim > 2 else zero
+    if zero.ndim <= 2:
+        return zero
+    gone = (1, *range(3, zero.ndim)) if zero.ndim >= 5 else tuple(range(1, zero.ndim - 1))
+    never: Flags = np.all(zero, gone)
+    return never

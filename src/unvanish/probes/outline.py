@@ -130,7 +130,7 @@ class Unmeasured(Taped):
     def _read_attention(self, operation: Operation, args: Any, kwargs: Any, result: Tensor) -> None:
         if operation.kind == "softmax":
             if result.ndim < 3 or result.shape[-1] < 2:
-                operation.facts["family"] = "other"
+                operation.family = "other"
             operation.facts["scores"] = (args[0] if args else kwargs["input"]).grad_fn
             return
         q, _, v = args[:3] if len(args) > 2 else (kwargs["query"], kwargs["key"], kwargs["value"])

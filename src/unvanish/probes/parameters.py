@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -37,20 +38,21 @@ def read(
     """A site and its statistics for each parameter, in the order of `named_parameters`."""
     ran = {turn.path for turn in watched.turns} | {""}
     held = None if optimizer is None else {id(p) for group in optimizer.param_groups for p in group["params"]}
-    owners: dict[int, list[str]] = {}
-    every = list(model.named_parameters(remove_duplicate=False))
-    for name, p in every:
-        owners.setdefault(id(p), []).append(name)
-    found, modules = [], dict(model.named_modules(remove_duplicate=False))
+    every = [
+        (f"{path}.{name}" if path else name, p, path, module)
+        for path, module in model.named_modules(remove_duplicate=False)
+        for name, p in module._parameters.items()
+        if p is not None
+    ]
+    times = Counter([id(p) for _, p, _, _ in every])
+    found = []
     seen: set[int] = set()
     weights: dict[str, Weight] = {}
     places: dict[str, tuple[dict[str, Any], dict[str, float]]] = {}
-    for name, p in every:
+    for name, p, owner, module in every:
         if id(p) in seen:
             continue
         seen.add(id(p))
-        owner = name.rpartition(".")[0]
-        module = modules[owner]
         gradient = None if flow is None else flow.gradients.get(name)
         facts: dict[str, Any] = {
             "shape": tuple(p.shape),
@@ -61,7 +63,7 @@ def read(
             "used": name in watched.used or isinstance(module, torch.jit.ScriptModule),
             "reachable": p.requires_grad and _reached(name, p, graph, flow),
             "optimised": None if held is None else id(p) in held,
-            "tied": len(owners[id(p)]) > 1,
+            "tied": times[id(p)] > 1,
             "zero_by_structure": name in structural,
             "zero_third": _zero_third(p, gradient),
             "used_at": watched.used.get(name, -1),
@@ -137,34 +139,36 @@ def _twins(weights: Mapping[str, Weight]) -> dict[str, tuple[float, bool]]:
     """
     alike: dict[Any, list[str]] = {}
     for name, (weight, bias, _) in weights.items():
-        key = (len(weight), weight.dtype, weight.device, None if bias is None else bias.shape)
-        if len(weight) > 1 and weight.numel():
+        key = (weight.shape[0], weight.dtype, weight.device, None if bias is None else bias.shape)
+        if weight.shape[0] > 1 and weight.numel():
             alike.setdefault(key, []).append(name)
     found = dict.fromkeys(weights, (0.0, False))
     for names in alike.values():
         for name, partner in zip(names, _partners([weights[n] for n in names]), strict=True):
-            equal = len(partner) / len(weights[name][0])
+            equal = len(partner) / weights[name][0].shape[0]
             found[name] = equal, equal >= 0.05 and _stay(weights[name], partner)
     return found
 
 
 def _partners(weights: Sequence[Weight]) -> list[NDArray[np.intp]]:
     """The rows equal to another row, of each of some weights with as many rows."""
-    rows = [weight.detach().flatten(1) for weight, _, _ in weights]
+    rows = [weight if weight.ndim == 2 else weight.flatten(1) for weight, _, _ in weights]
     if len({r.shape for r in rows}) == 1 and rows[0].numel() <= SMALL:
         rows = [torch.cat(rows)]
     tags = _numbers(torch.cat([torch.mv(r, _probe(r.shape[1]).to(r)[:, 0]) for r in rows]))
     tags = tags.reshape(len(weights), -1)
-    biases = [bias.detach() for _, bias, _ in weights if bias is not None]
+    biases = [bias for _, bias, _ in weights if bias is not None]
     if biases and biases[0].shape == tags.shape[1:]:
         tags = tags + 0.7310585 * _numbers(torch.stack(biases))
-    size = np.abs(tags).max(1)
+    limit = 1e-6 * np.abs(tags).max(1)[:, None]
+    if not (np.diff(np.sort(tags, axis=1), axis=1) <= limit).any():
+        return [np.empty(0, dtype=np.intp)] * len(weights)
     order = np.argsort(tags, axis=1, kind="stable")
-    near = np.diff(np.take_along_axis(tags, order, 1), axis=1) <= 1e-6 * size[:, None]
+    near = np.diff(np.take_along_axis(tags, order, 1), axis=1) <= limit
     flags = np.zeros(tags.shape, dtype=np.bool_)
     flags[:, 1:] |= near
     flags[:, :-1] |= near
-    flags[~(size > 0)] = False
+    flags[~(limit[:, 0] > 0)] = False
     return [own[flag] for own, flag in zip(order, flags, strict=True)]
 
 

@@ -51,9 +51,10 @@ def _classes(kind: str, x: Tensor, y: Tensor) -> dict[str, float]:
     else:
         label = y.flatten()
         keep = (label >= 0) & (label < x.shape[axis])
-        if not bool(keep.any()):
+        if not bool(keep.all()):
+            p, label = p[keep], label[keep]
+        if not len(label):
             return {"logit_top": float(top)}
-        p, label = p[keep], label[keep]
         residual = 1 - p.gather(1, label[:, None]).mean()  # half the sum of |p - one-hot|
     return {
         "logit_top": float(top),

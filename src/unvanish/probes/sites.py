@@ -36,7 +36,8 @@ def assemble(rows: Sequence[Measured], axes: Iterable[Axis], facts: Mapping[str,
     """The Trace of one step."""
     names = {name: i for i, name in enumerate(STATISTICS)}
     values = np.full((1, len(rows), len(names)), math.nan)
-    places = [i * len(names) + names[name] for i, (_, stats) in enumerate(rows) for name in stats]
+    width = len(names)
+    places = [i * width + names[name] for i, (_, stats) in enumerate(rows) for name in stats]
     values.put(places, [value for _, stats in rows for value in stats.values()])
     return Trace(tuple(site for site, _ in rows), values, tuple(axes), dict(facts))
 

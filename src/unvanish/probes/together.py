@@ -59,8 +59,9 @@ def _read(pile: list[tuple[dict[str, float], Numbers]]) -> None:
     norms = np.sqrt(squares.sum(1))
     whole = np.isfinite(norms) & (norms > 0)
     if not whole.all():
-        x, squares = np.where(whole[:, None, None], x, 0.0), np.where(whole[:, None], squares, 1.0)
-    largest = np.maximum(x.max((1, 2)), -x.min((1, 2)))
+        x[~whole], squares[~whole] = 0.0, 1.0
+    flat = x.reshape(len(x), -1)
+    largest = np.maximum(flat.max(1), -flat.min(1))
     spread, cosine = _likeness(x, squares)
     table = zip(pile, norms.tolist(), largest.tolist(), spread.tolist(), cosine.tolist(), strict=True)
     for (stats, rows), norm, most, wide, alike in table:
@@ -74,14 +75,14 @@ def _read(pile: list[tuple[dict[str, float], Numbers]]) -> None:
 
 
 def _likeness(x: Numbers, squares: Numbers) -> tuple[Numbers, Numbers]:
-    """`measures.likeness` of each of (N, B, F)."""
-    away = x - x.sum(1, keepdims=True) / x.shape[1]
-    spread = np.sqrt(np.einsum("nrf,nrf->n", away, away) / squares.sum(1))
+    """`measures.likeness` of each of (N, B, F), which is centred in place."""
     lengths = np.sqrt(squares)
     alive = lengths > 0
     count = alive.sum(1)
     unit = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=alive)
     summed = np.einsum("nr,nrf->nf", unit, x)
+    x -= x.sum(1, keepdims=True) / x.shape[1]
+    spread = np.sqrt(np.einsum("nrf,nrf->n", x, x) / squares.sum(1))
     pairs = count * (count - 1.0)
     total = np.einsum("nf,nf->n", summed, summed) - count
     return spread, np.divide(total, pairs, out=np.full(len(x), math.nan), where=pairs > 0)
