@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
@@ -26,6 +27,11 @@ class Cell(ABC):
     w_rec: Tensor
     b_in: Tensor
     b_rec: Tensor
+
+    @cached_property
+    def w_back(self) -> Tensor:
+        """`w_rec` in columns, as a product with it on the right is fastest."""
+        return self.w_rec.T.contiguous().T
 
     @property
     def out(self) -> int:
@@ -118,7 +124,7 @@ class Vanilla(Cell):
         return (after > 0).to(after.dtype) if self.relu else 1 - after.square()
 
     def pull_into(self, factors: Tensor, d: Tensor, carried: Tensor) -> None:
-        torch.matmul(d * factors, self.w_rec, out=carried)
+        torch.matmul(d * factors, self.w_back, out=carried)
 
     def push(self, factors: Tensor, v: Tensor) -> Tensor:
         return (v @ self.w_rec.T) * factors
@@ -213,7 +219,7 @@ class Lstm(Cell):
     def pull_into(self, factors: Tensor, d: Tensor, carried: Tensor) -> None:
         gates, dc = self._back(factors, d)
         rows = carried.view(-1, self.size)
-        torch.mm(gates.flatten(0, -2), self.w_rec, out=rows[:, : self.out])
+        torch.mm(gates.flatten(0, -2), self.w_back, out=rows[:, : self.out])
         torch.mul(dc, factors[..., 5 * self.hidden :], out=carried[..., self.out :])
 
     def pull_steps(self, factors: Tensor, entering: Tensor, kept: Tensor, whole: bool) -> None:
@@ -235,7 +241,7 @@ class Lstm(Cell):
                 torch.addcmul(c[t + 1], h[t + 1], by_cell[t], out=dc)
                 torch.mul(wide, to_cell[t], out=inner)
                 torch.mul(h[t + 1], by_output[t], out=outer)
-                torch.mm(flat, self.w_rec, out=rows[t])
+                torch.mm(flat, self.w_back, out=rows[t])
                 torch.mul(dc, keep[t], out=c[t])
         return None
 
@@ -284,7 +290,7 @@ class Gru(Cell):
         each = factors.reshape(*factors.shape[:-1], 5, self.out)
         gates = d.unsqueeze(-2) * each[..., :3, :]
         torch.mul(d, each[..., 4, :], out=carried)
-        carried.view(-1, self.out).addmm_(gates.view(-1, 3 * self.out), self.w_rec)
+        carried.view(-1, self.out).addmm_(gates.view(-1, 3 * self.out), self.w_back)
 
     def push(self, factors: Tensor, v: Tensor) -> Tensor:
         k_r, k_z, k_q, _, keep = factors.chunk(5, -1)
