@@ -5,6 +5,8 @@ Notable:
 - Where a gradient leaves the comfortable range of its dtype at a cut, it is multiplied by a power of two, and
   the exponent is remembered for the segment below: 1e-400 is still a number, and nothing is rounded for it.
 - Edges that lead out of a segment to something shared scale back.
+- In a small model the gradients are kept instead, and read together, where that shows that none of them had
+  to be multiplied: hooks cost more than its own backward.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from unvanish.probes.graph import Graph, Node
 from unvanish.probes.measures import log_norm, log_of, norms
 
 LN2 = math.log(2.0)
 MIDDLING = 20.0  # |ln norm| that is comfortable in every dtype but float16, for any number of elements
+LIGHT = 1 << 20  # numbers: gradients that are kept rather than watched
 COMFORT = {torch.float16: 4, torch.bfloat16: 60, torch.float32: 60, torch.float64: 500}
 
 
@@ -66,20 +70,10 @@ class Backward:
         """
         self.base = scale
         self.exponent = [scale] * len(self.cuts) + [scale]
-        handles = [*self._holds(), *self._watches(), *self._crossings()]
-        if inspect:
-            handles += [
-                _hook(n, self._inspection(i)) for i, n in enumerate(self.graph.nodes) if n.next_functions
-            ]
-        try:
-            wanted = list(leaves.values())
-            root = (
-                loss * 2.0**scale if scale else loss
-            )  # a cotangent of its own makes torch load its compiler
-            found = torch.autograd.grad(root, wanted, retain_graph=True, allow_unused=True) if wanted else ()
-        finally:
-            for handle in handles:
-                handle.remove()
+        wanted = list(leaves.values())
+        found = None if scale or inspect else self._kept(loss, wanted)
+        if found is None:
+            found = self._seen(loss, wanted, inspect)
         self.flow.gradients = dict(zip(leaves, found, strict=True))
         self.flow.places = {name: self.graph.place(leaf) for name, leaf in leaves.items()}
         self.flow.exponents = {
@@ -94,6 +88,51 @@ class Backward:
         for name, norm in zip(dense, norms(list(dense.values())), strict=True):
             self.flow.logs[name] = log_of(norm) - self.flow.exponents[name] * LN2
         return self.flow
+
+    def _seen(self, loss: Tensor, leaves: list[Tensor], inspect: bool) -> Sequence[Tensor | None]:
+        """The gradients of the leaves; those of the watched nodes are read as they pass."""
+        handles = [*self._holds(), *self._watches(), *self._crossings()]
+        if inspect:
+            handles += [
+                _hook(n, self._inspection(i)) for i, n in enumerate(self.graph.nodes) if n.next_functions
+            ]
+        try:  # a cotangent of its own would make torch load its compiler
+            root = loss * 2.0**self.base if self.base else loss
+            return torch.autograd.grad(root, leaves, retain_graph=True, allow_unused=True) if leaves else ()
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _kept(self, loss: Tensor, leaves: list[Tensor]) -> Sequence[Tensor | None] | None:
+        """The same, of a small model, all at once; None where a gradient had to be multiplied, or is odd."""
+        ends: list[tuple[int, int]] = []  # (node, which of its outputs)
+        size = 0
+        for i in sorted(self.watched | set(self.cuts)):
+            node: Any = self.graph.nodes[i]
+            for k, end in enumerate(node._input_metadata):
+                if end.is_nested_tensor or end.dtype is torch.float16:
+                    return None
+                size += math.prod(end.shape)
+                ends.append((i, k))
+        if not ends or size > LIGHT:
+            return None
+        edges = [*((self.graph.nodes[i], k) for i, k in ends), *self.held.values()]
+        wanted: list[Any] = [*leaves, *(GradientEdge(node, k) for node, k in edges)]
+        found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+        kept, held = found[len(leaves) : -len(self.held) or None], found[len(leaves) + len(ends) :]
+        some = [g for g in kept if g is not None]
+        if any(g.layout is not torch.strided for g in some):
+            return None
+        read = iter(norms(some))
+        parts: dict[int, tuple[float, ...]] = {}
+        for (i, _), g in zip(ends, kept, strict=True):
+            parts[i] = (*parts.get(i, ()), -math.inf if g is None else log_of(next(read)))
+        log = {i: _root_sum(own) for i, own in parts.items()}
+        if not all(map(math.isfinite, log.values())) or any(abs(log[c]) >= MIDDLING for c in self.cuts):
+            return None
+        self.flow.log, self.flow.parts = log, parts
+        self.flow.held = {name: (g, 0) for name, g in zip(self.held, held, strict=True) if g is not None}
+        return found[: len(leaves)]
 
     def _arriving(self, i: int) -> int:
         """The exponent of the gradient that arrives at a node: at a cut, that of the segment above."""
