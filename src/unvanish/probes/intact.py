@@ -16,6 +16,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
 @contextmanager
 def intact(model: nn.Module) -> Iterator[None]:
     """Put the model and the process back as they were when the block ends, however it ends."""
-    modules = list(model.modules())
-    undo = [_random_state(), *(_module_state(m) for m in modules)]
-    undo += [_tensor_state(t) for t in {id(t): t for t in _tensors(modules)}.values()]
+    tensors: dict[int, Tensor] = {}
+    undo = [_random_state(), *[_module_state(module, tensors) for module in model.modules()]]
+    undo += [_tensor_state(t) for t in tensors.values()]
     try:
         yield
     finally:
@@ -113,13 +114,6 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             delattr(owner, name)
 
 
-def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
-    for module in modules:
-        for table in (module._parameters, module._buffers):
-            yield from [value for value in table.values() if value is not None]
-        yield from [v for v in vars(module).values() if type(v) not in USUAL and isinstance(v, Tensor)]
-
-
 def _tensor_state(tensor: Tensor) -> Callable[[], None]:
     if is_lazy(tensor):
         return lambda: None
@@ -148,10 +142,26 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return both is not None and bool(both.all())
 
 
-def _module_state(module: nn.Module) -> Callable[[], None]:
+def _module_state(module: nn.Module, tensors: dict[int, Tensor]) -> Callable[[], None]:
+    """How to put a module's own attributes back; its tensors are added to those of others, by id."""
     originals = dict(vars(module))
-    held = [v for v in originals.values() if type(v) not in PLAIN and isinstance(v, CONTAINERS)]
-    kept = [v.copy() if v else () for v in held]  # most are the empty tables of hooks
+    empty: list[Any] = []  # most are the tables of hooks
+    full: list[tuple[Any, Any]] = []
+    for value in originals.values():
+        kind = type(value)
+        if kind in PLAIN:
+            continue
+        if kind in USUAL or isinstance(value, CONTAINERS):
+            if value:
+                full.append((value, value.copy()))
+            else:
+                empty.append(value)
+        elif isinstance(value, Tensor):
+            tensors[id(value)] = value
+    for table in (module._parameters, module._buffers):
+        for tensor in table.values() if table else ():
+            if tensor is not None:
+                tensors[id(tensor)] = tensor
 
     def restore() -> None:
         now = vars(module)
@@ -159,26 +169,26 @@ def _module_state(module: nn.Module) -> Callable[[], None]:
             for name in now.keys() - originals.keys():
                 del now[name]
         now.update(originals)
-        for original, value in zip(held, kept, strict=True):
-            if original or value:
-                _refill(original, value)
+        if any(empty):
+            for value in empty:
+                value.clear()
+        for original, kept in full:
+            _refill(original, kept)
 
     return restore
 
 
 def _refill(original: Any, kept: Any) -> None:
     if isinstance(original, list):
-        if len(original) != len(kept) or any(a is not b for a, b in zip(original, kept, strict=True)):
+        if len(original) != len(kept) or not all(map(is_, original, kept)):
             original[:] = kept
-    elif len(original) != len(kept) or not _unchanged(original, kept):
+    elif isinstance(original, set):
+        if original != kept:
+            original.clear()
+            original.update(kept)
+    elif list(original) != list(kept) or not all(map(is_, original.values(), kept.values())):
         original.clear()
         original.update(kept)
-
-
-def _unchanged(original: Any, kept: Any) -> bool:
-    if isinstance(original, set):
-        return bool(original == kept)
-    return all(a == b and x is y for (a, x), (b, y) in zip(original.items(), kept.items(), strict=True))
 
 
 def _cuda_in_use() -> bool:
