@@ -104,12 +104,12 @@ def read(trace: Trace, *, limit: float = 3.0) -> Depth | None:
     if axis is None:
         return None
     places = _layers(trace, axis)
-    log = trace.column("backward_log")
+    log = trace.column("backward_log").tolist()
     places = [k for k in places if math.isfinite(log[axis.sites[k]])]
     if len(places) < 2:
         return None
     layers = tuple(axis.sites[k] for k in places)
-    entries = tuple(_entry(trace, axis, k) for k in range(places[0], places[-1]))
+    entries = tuple([_entry(trace, axis, k, log) for k in range(places[0], places[-1])])
     log_d = np.array([log[i] for i in layers]) - _resampled(axis, places, entries)
     noise = 1.5 * math.sqrt(5 * sum(1 / _width(trace, i) for i in layers))
     totals: dict[str, Any] = dict.fromkeys(ACCOUNTS, 0.0)
@@ -168,16 +168,19 @@ def _resampled(axis: Axis, places: Sequence[int], entries: Sequence[Entry]) -> N
     return passed[[k - places[0] for k in places]]
 
 
-def _entry(trace: Trace, axis: Axis, k: int) -> Entry:
+def _entry(trace: Trace, axis: Axis, k: int, log: Sequence[float]) -> Entry:
+    """One row; `log`: ln of the gradient at every site."""
     site, facts = axis.sites[k], trace.sites[axis.sites[k]].facts
-    gain = difference(trace.value(site, "backward_log"), trace.value(axis.sites[k + 1], "backward_log"))
-    weight, slope = trace.value(site, "weight_log"), trace.value(site, "slope_sq")
-    if facts.get("simple") and math.isfinite(weight):
-        return Entry(site, gain, {"weights": weight, "rest": gain - weight})
-    if facts.get("simple") and slope > 0:
-        part = 0.5 * math.log(slope)
-        account = "saturated" if trace.value(site, "saturated") > SATURATED else "slope"
-        return Entry(site, gain, {account: part, "rest": gain - part})
+    gain = difference(log[site], log[axis.sites[k + 1]])
+    if facts.get("simple"):
+        weight = trace.value(site, "weight_log")
+        if math.isfinite(weight):
+            return Entry(site, gain, {"weights": weight, "rest": gain - weight})
+        slope = trace.value(site, "slope_sq")
+        if slope > 0:
+            part = 0.5 * math.log(slope)
+            account = "saturated" if trace.value(site, "saturated") > SATURATED else "slope"
+            return Entry(site, gain, {account: part, "rest": gain - part})
     account = _account(facts)
     joined = _joined(trace, site, gain) if account == "rest" and facts.get("row_layers") else None
     return joined or Entry(site, gain, {account: gain})

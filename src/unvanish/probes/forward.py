@@ -179,7 +179,7 @@ class Forward(TorchFunctionMode):
             self._cut("data", args)
         return result
 
-    def _record(self, kind: str, start: int, args: Any, kwargs: Any, result: Any) -> None:
+    def _record(self, kind: str, start: int, args: Any, kwargs: Any, result: Any) -> Operation | None:
         used = self._see(args, kwargs)
         how = families.GRAPH_CUTS.get(kind) or families.INTEGERS.get(kind)
         if how or kind in families.COMPARISONS:
@@ -189,14 +189,15 @@ class Forward(TorchFunctionMode):
         if not nodes:
             if made and not torch.is_grad_enabled():
                 self._cut("no_grad", args, used)
-            return
+            return None
         newest = nodes[0]._sequence_nr() if len(nodes) == 1 else max([n._sequence_nr() for n in nodes])
         if newest < start:
-            return
+            return None
         operation = Operation(kind, self.turn, len(self.operations), start, nodes, used)
         self.operations.append(operation)
         self.changes += [(start, operation), (next_number(), self.turn)]
         self._measure(operation, made[0], args, kwargs)
+        return operation
 
     def _see(self, args: Any, kwargs: Any) -> tuple[str, ...]:
         """The names of the model's parameters among the arguments."""

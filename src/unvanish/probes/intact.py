@@ -47,7 +47,8 @@ def intact(model: nn.Module) -> Iterator[None]:
     """Put the model and the process back as they were when the block ends, however it ends."""
     tensors: dict[int, Tensor] = {}
     undo = [_random_state(), *[_module_state(module, tensors) for module in model.modules()]]
-    undo += [_tensor_state(t) for t in tensors.values()]
+    with torch.no_grad():
+        undo += [_tensor_state(t) for t in tensors.values()]
     try:
         yield
     finally:
@@ -117,7 +118,7 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 def _tensor_state(tensor: Tensor) -> Callable[[], None]:
     if is_lazy(tensor):
         return lambda: None
-    kept, flag = tensor.detach().clone(), tensor.requires_grad
+    kept, flag = tensor.clone(), tensor.requires_grad
 
     def restore() -> None:
         if not _same(tensor, kept):

@@ -176,8 +176,9 @@ def means(vectors: Sequence[Tensor]) -> list[float]:
 
 def _pieces(x: Tensor) -> Sequence[Tensor]:
     """A tensor in parts whose copy in float64 is small."""
-    large = x.numel() > PIECE and x.device.type == "cpu" and x.is_contiguous()
-    parts: Sequence[Tensor] = torch.split(x.view(-1), PIECE) if large else (x,)
+    if x.numel() <= PIECE or not x.is_cpu or not x.is_contiguous():
+        return (x,)
+    parts: Sequence[Tensor] = torch.split(x.view(-1), PIECE)
     return parts
 
 
@@ -216,8 +217,9 @@ def slope_stats(slopes: Tensor, peak: float | None) -> list[dict[str, float]]:
 
 def share(x: Tensor) -> float:
     """The share of elements that are not zero."""
-    plain = x.numel() <= LITTLE and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    return int(np.count_nonzero(x.numpy()) if plain else torch.count_nonzero(x)) / x.numel()
+    size = x.numel()
+    plain = size <= LITTLE and x.is_cpu and x.dtype in (torch.float32, torch.float64)
+    return int(np.count_nonzero(x.numpy()) if plain else torch.count_nonzero(x)) / size
 
 
 def _shares(flags: Flags) -> list[float]:

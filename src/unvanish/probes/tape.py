@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.probes import calls, families
-from unvanish.probes.forward import Forward
+from unvanish.probes.forward import Forward, Operation
 from unvanish.probes.measures import means
 from unvanish.theory import recurrent
 from unvanish.theory.activations import ALIASES, FUNCTIONS, NAMES
@@ -83,13 +83,18 @@ class Taped(Forward):
             found = self.real.get(id(base))
         return found
 
-    def _record(self, kind: str, start: int, args: Any, kwargs: Any, result: Any) -> None:
-        before = len(self.operations)
-        super()._record(kind, start, args, kwargs, result)
-        if self.in_loss:
-            return
+    def _record(self, kind: str, start: int, args: Any, kwargs: Any, result: Any) -> Operation | None:
+        operation = super()._record(kind, start, args, kwargs, result)
+        if not self.in_loss:
+            self._write(operation, kind, start, args, kwargs, result)
+        return operation
+
+    def _write(
+        self, operation: Operation | None, kind: str, start: int, args: Any, kwargs: Any, result: Any
+    ) -> None:
+        """Add a step to the program."""
         made = calls.floats((result,), 2)
-        given = calls.floats((*args, *kwargs.values()))
+        given = calls.floats((*args, *kwargs.values()) if kwargs else args)
         weights = [t for t in given if self._weight(t)]
         own = {id(t) for t in weights}
         reads = [t for t in given if id(t) not in own] if weights else given
@@ -97,13 +102,12 @@ class Taped(Forward):
             reads = reads[:1]  # not the running statistics
         in_place = bool(made) and any([made[0] is t for t in reads]) and _new(made[0], start)
         written = made[0] if in_place else None
-        read = {self._key(t) for t in reads if t is not written}
-        fresh = [t for t in made if self._key(t) not in read]
+        read = [self._key(t) for t in reads if t is not written]
+        fresh = [t for t in made if not read or self._key(t) not in read]
         numbers = tuple([self._before(t, start) if t is written else self.number(t) for t in reads])
         if not fresh or not (reads or any([self._known(t) is not None for t in given])):
             return
         facts = self._facts(kind, args, kwargs, given, reads, weights, result)
-        operation = self.operations[-1] if len(self.operations) > before else None
         self.steps.append(
             Step(
                 str(facts.pop("as", kind)),

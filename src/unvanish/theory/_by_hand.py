@@ -49,7 +49,7 @@ def recognised(program: Program) -> Program:
     for place in sorted(aside, reverse=True):
         numbers = steps[place].outputs
         if all(users.get(n, set()) <= aside and n not in program.outputs for n in numbers):
-            steps[place] = replace(steps[place], kind="aside")
+            steps[place] = steps[place]._replace(kind="aside")
     return replace(program, steps=tuple(steps))
 
 
@@ -73,7 +73,7 @@ def _normalisation(
             continue
         facts = {"gain": weight * root.gain, "shift": 0.0, "eps": root.eps, "elements": root.elements}
         kind = "layer_norm" if root.centred else "rms_norm"
-        return replace(step, kind=kind, inputs=(tensor,), reads=(shape,), facts=facts), root.passed
+        return step._replace(kind=kind, inputs=(tensor,), reads=(shape,), facts=facts), root.passed
     return None
 
 

@@ -40,7 +40,7 @@ def composed(program: Program) -> Program:
         if len(step.inputs) == 2 or (step.kind in UNARY and before[0] != SELF):
             facts = {"expression": expression, "before": before[0] if len(before) == 1 else SELF}
             inputs = (source,) if len(before) == 2 else (step.inputs[0], source)
-            steps[place] = replace(step, kind="composed", inputs=inputs, facts=facts)
+            steps[place] = step._replace(kind="composed", inputs=inputs, facts=facts)
     return replace(program, steps=tuple(steps))
 
 

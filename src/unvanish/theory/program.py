@@ -6,14 +6,14 @@ Notable: nothing here holds a weight; a layer is known by the squared weights of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One operation: which tensors it reads and makes, their shapes, and what the theory needs of it.
 
     `kind`: torch's name for it; `facts`: "taps" (squared weights by position), "bias_power", "bias_mean",
@@ -26,7 +26,7 @@ class Step:
     outputs: tuple[int, ...]
     reads: tuple[Shape, ...]
     makes: tuple[Shape, ...]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = MappingProxyType({})
     path: str = ""
 
 
