@@ -49,7 +49,8 @@ def prepare(batch: Any, loss: Callable[..., Any] | None, *, gradients: bool = Tr
 
     `gradients=False` passes float inputs as they are, for models that refuse inputs that require one.
     """
-    x, rest, whole = _split(batch, loss)
+    needs = 0 if loss is None else _arity(loss)
+    x, rest, whole = _split(batch, needs)
     args, kwargs = (
         ((), x) if isinstance(x, Mapping) else (tuple(x), {}) if isinstance(x, (tuple, list)) else ((x,), {})
     )
@@ -71,11 +72,11 @@ def prepare(batch: Any, loss: Callable[..., Any] | None, *, gradients: bool = Tr
         return leaves[name].clone()
 
     args, kwargs = _mapped(args, kwargs, enter)
-    objective, kind = _objective(loss, rest, whole)
+    objective, kind = _objective(loss, needs, rest, whole)
     return Call(args, kwargs, objective, kind, leaves, tensors, size)
 
 
-def _split(batch: Any, loss: Any) -> tuple[Any, tuple[Any, ...], Any]:
+def _split(batch: Any, needs: int) -> tuple[Any, tuple[Any, ...], Any]:
     if isinstance(batch, (Tensor, PackedSequence)):
         return batch, (), batch
     if isinstance(batch, Mapping):
@@ -83,7 +84,7 @@ def _split(batch: Any, loss: Any) -> tuple[Any, tuple[Any, ...], Any]:
             raise CheckError(f"a dict batch is passed as keywords, but its key {bad[0]!r} is no text")
         return batch, (), batch
     if isinstance(batch, (tuple, list)):
-        if len(batch) == 2 and loss is not None and _arity(loss) == 1:
+        if len(batch) == 2 and needs == 1:
             return batch, (), batch
         if len(batch) == 2:
             return batch[0], (batch[1],), batch
@@ -115,20 +116,22 @@ def _arity(loss: Callable[..., Any]) -> int:
     return sum(p.kind in positional and p.default is p.empty for p in parameters)
 
 
-def _objective(loss: Callable[..., Any] | None, rest: tuple[Any, ...], whole: Any) -> tuple[Objective, str]:
+def _objective(
+    loss: Callable[..., Any] | None, needs: int, rest: tuple[Any, ...], whole: Any
+) -> tuple[Objective, str]:
     if loss is None:
         return own_objective, ""
     if not callable(loss):
         raise CheckError(
             f"loss is {_described(loss)} and cannot be called; give a function of (output, y) or (output)"
         )
-    if not rest and _arity(loss) >= 2 and isinstance(whole, Mapping):
+    if not rest and needs >= 2 and isinstance(whole, Mapping):
         rest = (whole,)
-    if not rest and _arity(loss) >= 2:
+    if not rest and needs >= 2:
         raise CheckError(
             "the loss takes (output, y), but the batch has no y; give the batch as an (x, y) pair"
         )
-    given = rest if _arity(loss) != 1 else ()
+    given = rest if needs != 1 else ()
     return lambda output: loss(output, *given), "loss"
 
 

@@ -95,9 +95,10 @@ class Taped(Forward):
         """Add a step to the program."""
         made = calls.floats((result,), 2)
         given = calls.floats((*args, *kwargs.values()) if kwargs else args)
-        weights = [t for t in given if self._weight(t)]
-        own = {id(t) for t in weights}
-        reads = [t for t in given if id(t) not in own] if weights else given
+        weights: list[Tensor] = []
+        reads: list[Tensor] = []
+        for t in given:
+            (weights if self._weight(t) else reads).append(t)
         if kind in families.NORMS:
             reads = reads[:1]  # not the running statistics
         in_place = bool(made) and any([made[0] is t for t in reads]) and _new(made[0], start)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unvanish.probes.measures import FEATURES, SAMPLES, Numbers, samples, size_stats
@@ -24,7 +26,7 @@ class Together:
     """Small activations of a batch of this size that wait to be read, by (samples, features)."""
 
     batch: int | None
-    waiting: dict[torch.Size, list[tuple[dict[str, float], Numbers]]] = field(default_factory=dict)
+    waiting: dict[torch.Size, list[tuple[dict[str, float], NDArray[Any]]]] = field(default_factory=dict)
 
     def take(self, x: Tensor, stats: dict[str, float]) -> bool:
         """Keep a copy whose statistics will be written into `stats`; False for what is not small enough."""
@@ -45,16 +47,14 @@ class Together:
             _read(self.waiting.popitem()[1])
 
 
-def _copied(rows: Tensor) -> Numbers:
+def _copied(rows: Tensor) -> NDArray[Any]:
     if rows.dtype is torch.float32 or rows.dtype is torch.float64:
-        found: Numbers = rows.numpy().astype(np.float64)  # always a copy
-    else:
-        found = rows.to(torch.float64, copy=True).numpy()
-    return found
+        return rows.numpy().copy()
+    return rows.to(torch.float64, copy=True).numpy()
 
 
-def _read(pile: list[tuple[dict[str, float], Numbers]]) -> None:
-    x: Numbers = np.stack([rows for _, rows in pile])
+def _read(pile: list[tuple[dict[str, float], NDArray[Any]]]) -> None:
+    x: Numbers = np.stack([rows for _, rows in pile], dtype=np.float64)
     squares = np.einsum("nrf,nrf->nr", x, x)
     norms = np.sqrt(squares.sum(1))
     whole = np.isfinite(norms) & (norms > 0)
