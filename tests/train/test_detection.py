@@ -55,13 +55,16 @@ def test_the_gains_of_its_losses_can_be_given(tmp_path):
 
     a = settle({"box": 2, "cls": 0.25})
     assert task("detect").loss(**a.gains(task("detect"))).gains == {"box": 2, "class": 0.25, "dfl": 1.5}
-    assert task("segment").loss(**a.gains(task("segment"))).gains["box"] == 2
+    assert task("segment").loss(**a.gains(task("segment"))).gains["mask"] == 2  # as boxes
+    assert task("segment").loss(box=2, mask=0.5).gains["mask"] == 0.5
     assert Arguments().gains(task("classify")) == {}
-    with pytest.raises(TrainError, match="leave them out"):
+    with pytest.raises(TrainError, match="leave it out"):
         Model("resnet20.yaml").train("digits.yaml", cls=2, project=str(tmp_path), **QUIET)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(TrainError, match="box, cls weigh a detector's loss, and the task is classify"):
+    with pytest.raises(TrainError, match="box, cls: the loss of the task classify has no such part; leave"):
         a.gains(task("classify"))
+    with pytest.raises(TrainError, match=r"mask: .* detect has no such part \(it has box, cls, dfl\)"):
+        settle({"mask": 1}).gains(task("detect"))
 
 
 def test_it_trains_validates_and_says_what_few_steps_are_worth(tmp_path):

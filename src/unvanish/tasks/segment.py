@@ -20,7 +20,8 @@ from unvanish.tasks.detection.mask_metrics import SegmentationMetrics
 from unvanish.tasks.detection.masks import inside
 
 FITNESS, HIGHER = "mask mAP50-95", True
-SUMMED, DEFAULTS, STRIDE, GAINS = detect.SUMMED, detect.DEFAULTS, detect.STRIDE, detect.GAINS
+SUMMED, DEFAULTS, STRIDE = detect.SUMMED, detect.DEFAULTS, detect.STRIDE
+GAINS = (*detect.GAINS, "mask")
 EXPECT, EXPECTED = detect.EXPECT, detect.EXPECTED
 rate = detect.rate
 
@@ -28,7 +29,7 @@ rate = detect.rate
 def loss(smoothing: float = 0.0, **gains: float) -> nn.Module:
     """The segmenter's loss; its targets are soft already, so `smoothing` changes nothing.
 
-    `gains`: of box, cls and dfl, in place of 7.5, 0.5 and 1.5.
+    `gains`: of box, cls and dfl, in place of 7.5, 0.5 and 1.5, and of mask, in place of that of box.
     """
     return SegmentationLoss(**gains)
 

@@ -84,9 +84,10 @@ class Arguments:
     )
     ramp: bool = _is(False, "batches a step rise from 1 to their number in the warm-up")
     label_smoothing: float = _is(0.0, "of the target classes", least=0, most=1)
-    box: float | None = _is(None, "gain of the loss of boxes and masks; 7.5", least=0)
+    box: float | None = _is(None, "gain of the loss of a detector's boxes; 7.5", least=0)
     cls: float | None = _is(None, "gain of the loss of a detector's classes; 0.5", least=0)
     dfl: float | None = _is(None, "gain of the loss of the sides' distribution; 1.5", least=0)
+    mask: float | None = _is(None, "gain of the loss of masks; that of boxes", least=0)
     nbs: int | None = _is(None, "nominal batch: gradients of several batches are added up to it", least=1)
     accumulate: int | None = _is(None, "batches a step, in place of nbs", least=1)
     clip: float | str = _is(
@@ -134,9 +135,9 @@ class Arguments:
         given = {n: float(g) for n in names if (g := getattr(self, n)) is not None}
         strange = [n for n in given if n not in task.gains]
         if strange:
-            raise TrainError(
-                f"{', '.join(strange)} weigh a detector's loss, and the task is {task.name}; leave them out"
-            )
+            parts = f" (it has {', '.join(task.gains)})" if task.gains else ""
+            own = f"the loss of the task {task.name} has no such part{parts}"
+            raise TrainError(f"{', '.join(strange)}: {own}; leave it out")
         return given
 
     def plain(self) -> dict[str, Any]:

@@ -21,7 +21,14 @@ from unvanish.tasks.detection.truth import Truth, padded
 
 
 class SegmentationLoss(DetectionLoss):
-    """The loss of raw maps and prototypes against rows (M, 6) and masks (M, S, S), which weigh as boxes."""
+    """The loss of raw maps and prototypes against rows (M, 6) and masks (M, S, S).
+
+    `least` and the gains as for a detector's; `mask`: that of masks, which else weigh as boxes.
+    """
+
+    def __init__(self, least: float = 0.0, *, mask: float | None = None, **gains: float) -> None:
+        super().__init__(least, **gains)
+        self.gains["mask"] = self.gains["box"] if mask is None else mask
 
     def parts(self, output: Any, y: Any) -> dict[str, Tensor]:
         """Its parts, weighted: box, class, dfl, mask."""
@@ -31,7 +38,7 @@ class SegmentationLoss(DetectionLoss):
         truth = padded(rows, len(prototypes), (maps[0].shape[-1], maps[0].shape[-2]))
         given = self._assigned(found, truth)
         mask = mask_part(found.extra, prototypes.float(), truth, given, rows, masks)
-        return {**self._weighted(detection_parts(found, truth, given)), "mask": self.gains["box"] * mask}
+        return self._weighted({**detection_parts(found, truth, given), "mask": mask})
 
 
 def mask_part(
