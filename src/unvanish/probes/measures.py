@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Numbers = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 SAMPLES, FEATURES = 64, 4096
 PIECE = 1 << 16  # elements of a tensor whose norm is taken at once: their copy in float64 is small
@@ -228,12 +227,11 @@ def slope_stats(slopes: Tensor, peak: float | None) -> list[dict[str, float]]:
     norms = torch.linalg.vector_norm(slopes.flatten(1), dim=1, dtype=torch.float64).tolist()
     found = [{"slope_sq": norm**2 / size} for norm in norms]
     if peak is not None:
-        flat = (slopes.abs() < 0.05 * peak).cpu().numpy()
+        flat = slopes.abs() < 0.05 * peak
         for stats, saturated, pinned in zip(found, _shares(flat), _shares(_never(flat)), strict=True):
             stats.update(saturated=saturated, pinned=pinned)
-    plain = slopes.is_cpu and slopes.dtype is not torch.bfloat16  # NumPy compares several times faster
-    zero = slopes.numpy() == 0 if plain else (slopes == 0).cpu().numpy()
-    dead = _shares(_never(zero))
+    quick = slopes.is_cpu and slopes.dtype is not torch.bfloat16  # NumPy compares several times faster
+    dead = _shares(_never(torch.from_numpy(slopes.numpy() == 0) if quick else slopes == 0))
     return [stats | {"dead": share} for stats, share in zip(found, dead, strict=True)]
 
 
@@ -244,16 +242,16 @@ def share(x: Tensor) -> float:
     return int(np.count_nonzero(x.numpy()) if plain else torch.count_nonzero(x)) / size
 
 
-def _shares(flags: Flags) -> list[float]:
+def _shares(flags: Tensor) -> list[float]:
     """`share` of each of (N, ...)."""
-    rows = flags.reshape(len(flags), -1)
-    return [int(count) / rows.shape[1] for count in np.count_nonzero(rows, 1)]
+    rows = flags.flatten(1)
+    counts = np.count_nonzero(rows.numpy(), 1) if flags.is_cpu else rows.sum(1)
+    return [count / rows.shape[1] for count in counts.tolist()]
 
 
-def _never(zero: Flags) -> Flags:
+def _never(zero: Tensor) -> Tensor:
     """Which units are zero for every sample and position: channels of images, else the last dimension."""
     if zero.ndim <= 2:
         return zero
     gone = (1, *range(3, zero.ndim)) if zero.ndim >= 5 else tuple(range(1, zero.ndim - 1))
-    never: Flags = np.all(zero, gone)
-    return never
+    return torch.from_numpy(np.all(zero.numpy(), gone)) if zero.is_cpu else torch.all(zero, gone)
