@@ -119,7 +119,8 @@ class Backward:
         edges = [*((self.graph.nodes[i], k) for i, k in ends), *self.held.values()]
         wanted: list[Any] = [*leaves, *(GradientEdge(node, k) for node, k in edges)]
         found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
-        kept, held = found[len(leaves) : -len(self.held) or None], found[len(leaves) + len(ends) :]
+        first, last = len(leaves), len(leaves) + len(ends)
+        kept, held = found[first:last], found[last:]
         some = [g for g in kept if g is not None]
         if any(g.layout is not torch.strided for g in some):
             return None
@@ -132,7 +133,7 @@ class Backward:
             return None
         self.flow.log, self.flow.parts = log, parts
         self.flow.held = {name: (g, 0) for name, g in zip(self.held, held, strict=True) if g is not None}
-        return found[: len(leaves)]
+        return found[:first]
 
     def _arriving(self, i: int) -> int:
         """The exponent of the gradient that arrives at a node: at a cut, that of the segment above."""
@@ -165,7 +166,7 @@ class Backward:
         def look(gradients: tuple[Tensor | None, ...]) -> Any:
             arriving = exponents[above]
             logs = [-math.inf if g is None else log_norm(g) for g in gradients]
-            total = logs[0] if len(logs) == 1 else _root_sum(logs)
+            total = _root_sum(logs)
             log[i] = total - arriving * LN2
             parts[i] = (log[i],) if len(logs) == 1 else tuple([part - arriving * LN2 for part in logs])
             if not math.isfinite(total):

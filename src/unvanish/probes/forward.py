@@ -62,10 +62,10 @@ class Operation:
     parameters: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, float] = field(default_factory=dict)
-    family: str = ""  # that rules know it by
+    family: str = field(init=False)  # that rules know it by
 
     def __post_init__(self) -> None:
-        self.family = self.family or families.family(self.kind)
+        self.family = families.family(self.kind)
 
 
 class Forward(TorchFunctionMode):

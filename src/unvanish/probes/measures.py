@@ -175,8 +175,13 @@ def _little(tensors: Sequence[Tensor]) -> list[float]:
         return []
     rows = np.concatenate([x.detach().numpy().ravel() for x in tensors], dtype=np.float64)
     rows *= rows
-    starts = np.cumsum([0, *[x.numel() for x in tensors[:-1]]])
-    found: list[float] = np.sqrt(np.add.reduceat(rows, starts)).tolist()
+    found: list[float] = np.sqrt(_sums(rows, [x.numel() for x in tensors])).tolist()
+    return found
+
+
+def _sums(row: Numbers, sizes: Sequence[int]) -> Numbers:
+    """The sums of neighbouring parts of a row, none of them empty."""
+    found: Numbers = np.add.reduceat(row, np.cumsum([0, *sizes[:-1]]))
     return found
 
 
@@ -191,8 +196,7 @@ def means(vectors: Sequence[Tensor]) -> list[float]:
         return []
     sizes = [x.numel() for x in vectors]
     rows = torch.cat([x.to(torch.float64) for x in vectors]).numpy()
-    sums = np.add.reduceat(rows, np.cumsum([0, *sizes[:-1]]))
-    return [total / size for total, size in zip(sums.tolist(), sizes, strict=True)]
+    return [total / size for total, size in zip(_sums(rows, sizes).tolist(), sizes, strict=True)]
 
 
 def _pieces(x: Tensor) -> Sequence[Tensor]:
