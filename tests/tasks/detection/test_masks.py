@@ -79,7 +79,7 @@ def test_the_loss_agrees_with_a_slow_one(seed):
     parts = SegmentationLoss().parts(output, (ROWS, masks))
     assert float(parts["mask"].detach()) == pytest.approx(slowly(output, ROWS, masks), rel=1e-4)
     weighed = SegmentationLoss(mask=1.5).parts(output, (ROWS, masks))
-    assert float(weighed["mask"]) == pytest.approx(float(parts["mask"]) / 5, rel=1e-6)
+    assert float(weighed["mask"].detach()) == pytest.approx(float(parts["mask"].detach()) / 5, rel=1e-6)
     assert all(torch.equal(weighed[name], parts[name]) for name in ("box", "class", "dfl"))
     SegmentationLoss()(output, (ROWS, masks)).backward()
     assert all(m.grad.isfinite().all() and m.grad.abs().sum() > 0 for m in output)
