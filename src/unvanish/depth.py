@@ -126,16 +126,20 @@ def read(trace: Trace, *, limit: float = 3.0) -> Depth | None:
 def theil_sen(values: Sequence[float] | NDArray[np.float64]) -> float:
     """The median slope between all pairs (Theil 1950, Sen 1968), of at most 400 evenly spaced points."""
     y = np.asarray(values, dtype=np.float64)
-    i, j = _pairs(len(y))
-    return float(np.median((y[j] - y[i]) / (j - i))) if len(i) else 0.0
+    i, j, apart = _pairs(len(y))
+    if not len(i):
+        return 0.0
+    slopes = (y[j] - y[i]) / apart
+    slopes.sort()
+    return 0.5 * float(slopes[(len(i) - 1) // 2] + slopes[len(i) // 2])  # np.median takes far longer
 
 
 @lru_cache(maxsize=8)
-def _pairs(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """All pairs of places, of at most 400 evenly spaced ones."""
+def _pairs(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """All pairs of places, of at most 400 evenly spaced ones, and how far apart they are."""
     at = np.unique(np.linspace(0, count - 1, min(count, 400)).round().astype(np.intp))
     i, j = np.triu_indices(len(at), 1)
-    return at[i], at[j]
+    return at[i], at[j], at[j] - at[i]
 
 
 def _layers(trace: Trace, axis: Axis) -> list[int]:
@@ -240,8 +244,8 @@ def _judged(trace: Trace, reading: Depth) -> Depth:
     from dataclasses import replace
 
     if abs(reading.log_ratio) <= reading.limit:
-        odd = _pinched(reading)
-        if not odd or abs(reading.endpoint) <= reading.limit:
+        odd = _pinched(reading) if abs(reading.endpoint) > reading.limit else ()
+        if not odd:
             return reading
         cause = "INI001" if reading.endpoint < 0 else "INI002"
         return replace(reading, cause=cause, culprits=odd, pinched=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -105,6 +106,9 @@ def _described(value: Any) -> str:
 
 def _arity(loss: Callable[..., Any]) -> int:
     """How many positional arguments a loss needs; 2 where that cannot be told."""
+    kind = type(loss)
+    if kind.__module__ == "torch.nn.modules.loss" and "forward" not in vars(loss):
+        return _arity_of(kind)
     try:
         target = loss.forward if isinstance(loss, nn.Module) else loss
         parameters = inspect.signature(target).parameters.values()
@@ -114,6 +118,12 @@ def _arity(loss: Callable[..., Any]) -> int:
     if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
         return 2
     return sum(p.kind in positional and p.default is p.empty for p in parameters)
+
+
+@cache
+def _arity_of(kind: type[nn.Module]) -> int:
+    """That of one of torch's own losses, whose signatures are slow to read."""
+    return _arity(partial(kind.forward, None))
 
 
 def _objective(
@@ -195,10 +205,11 @@ def floats(values: Iterable[Any], depth: int = 1) -> list[Tensor]:
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
-            found.append(value)
+            if value.is_floating_point():
+                found.append(value)
         elif type(value) not in PLAIN:
-            found += tensors_in(value, depth)
-    return [t for t in found if t.is_floating_point()]
+            found += [t for t in tensors_in(value, depth) if t.is_floating_point()]
+    return found
 
 
 def _leaves(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:

@@ -263,6 +263,13 @@ class Forward(TorchFunctionMode):
     def _read_attention(self, operation: Operation, args: Any, kwargs: Any, result: Tensor) -> None:
         _read_attention(operation, args, kwargs, result)
 
+    def entering(self, x: Tensor) -> dict[str, float]:
+        """The statistics of what the model is given; of a small tensor, once the forward has ended."""
+        stats: dict[str, float] = {}
+        if x.is_floating_point() and not x.is_meta and not self.small.take(x, stats):
+            stats.update(activation_stats(x, self.batch))
+        return stats
+
     def _read_sizes(self, operation: Operation, result: Tensor) -> None:
         family = operation.family
         if family == "other" and not _small(result):

@@ -11,6 +11,7 @@ Notable:
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 from collections import OrderedDict
@@ -69,12 +70,13 @@ def _run_back(steps: Iterable[Callable[[], None]]) -> None:
 
 @contextmanager
 def in_the_open() -> Iterator[None]:
-    """Run eagerly, with gradients, without fused fast paths and without recomputation."""
+    """Run eagerly, with gradients, without fused fast paths, recomputation, and collections of garbage."""
     fast = torch.backends.mha.get_fastpath_enabled()
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
         _eager(),
+        _uncollected(),
         _replaced(checkpointing, "_checkpoint_without_reentrant_generator", _no_recomputation),
         _replaced(checkpointing.CheckpointFunction, "apply", _run_now),
     ):
@@ -91,6 +93,18 @@ def _eager() -> AbstractContextManager[Any]:
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """The collector waits: nearly all that is made while we look lives until we are done."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _no_recomputation(*args: Any, **options: Any) -> Iterator[None]:

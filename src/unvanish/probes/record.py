@@ -142,6 +142,7 @@ class Examination:
             else Forward(self.model, call.batch_size, self.parameters, self.norms)
         )
         watched.check_finite = check_finite
+        self.entering = {name: watched.entering(x) for name, x in call.originals.items()}
         with watched.watching():
             try:
                 output = self.model(*call.args, **call.kwargs)
@@ -290,7 +291,7 @@ class Examination:
     # -- the trace
 
     def _assembled(self) -> Trace:
-        rows = sites.inputs(self.call, self.flow)
+        rows = sites.inputs(self.call, self.flow, self.entering)
         chains = self.chains[:4] if self.graph else []
         nodes, axes, places = sites.nodes(
             self.call, self.watched, self.graph, self.flow, chains, self.stops, self.broken

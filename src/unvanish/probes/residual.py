@@ -43,23 +43,26 @@ def _classes(kind: str, x: Tensor, y: Tensor) -> dict[str, float]:
     """Cross-entropy over dimension 1 (or 0 for one sample); y holds classes or probabilities."""
     axis = 1 if x.ndim > 1 else 0
     log_p = x.log_softmax(axis) if kind == "cross_entropy" else x
-    p = log_p.exp().movedim(axis, -1).reshape(-1, x.shape[axis])
-    top = (x.amax(axis) - x.amin(axis)).flatten().median()
+    if x.ndim != 2:
+        log_p = log_p.movedim(axis, -1).reshape(-1, x.shape[axis])
+    low, high = torch.aminmax(x, dim=axis)
+    top = (high - low).flatten().median()
     if y.is_floating_point() and y.shape == x.shape:
         target = y.double().movedim(axis, -1).reshape(-1, x.shape[axis])
-        label, residual = target.argmax(-1), (p - target).abs().sum(-1).mean() / 2
+        label, residual = target.argmax(-1), (log_p.exp() - target).abs().sum(-1).mean() / 2
     else:
         label = y.flatten()
-        keep = (label >= 0) & (label < x.shape[axis])
-        if not bool(keep.all()):
-            p, label = p[keep], label[keep]
+        first, last = torch.aminmax(label)
+        if int(first) < 0 or int(last) >= x.shape[axis]:
+            keep = (label >= 0) & (label < x.shape[axis])
+            log_p, label = log_p[keep], label[keep]
         if not len(label):
             return {"logit_top": float(top)}
-        residual = 1 - p.gather(1, label[:, None]).mean()  # half the sum of |p - one-hot|
+        residual = 1 - log_p.gather(1, label[:, None]).exp().mean()  # half the sum of |p - one-hot|
     return {
         "logit_top": float(top),
         "residual": float(residual),
-        "wrong": float((p.argmax(-1) != label).double().mean()),
+        "wrong": int((log_p.argmax(-1) != label).count_nonzero()) / len(label),
     }
 
 

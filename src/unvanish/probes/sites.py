@@ -49,8 +49,10 @@ def partial(watched: Forward, call: Call, crash: str) -> Trace:
     return assemble(inputs(call, None) + found, (), {"crash": crash, "batch_size": call.batch_size})
 
 
-def inputs(call: Call, flow: Flow | None) -> list[Measured]:
-    """One site for each tensor of the batch that the model was given."""
+def inputs(
+    call: Call, flow: Flow | None, read: Mapping[str, dict[str, float]] | None = None
+) -> list[Measured]:
+    """One site for each tensor of the batch that the model was given; `read`: their statistics, where known."""
     found = []
     for name, tensor in call.originals.items():
         floating = tensor.is_floating_point()
@@ -60,7 +62,7 @@ def inputs(call: Call, flow: Flow | None) -> list[Measured]:
             "floating": floating,
         }
         known = floating and not tensor.is_meta
-        stats = activation_stats(tensor, call.batch_size) if known else {}
+        stats = {} if not known else activation_stats(tensor, call.batch_size) if read is None else read[name]
         if known and tensor.numel():
             facts["mean"] = float(tensor.detach().mean(dtype=torch.float64))
             power = stats.get("forward_rms", math.nan) ** 2

@@ -101,22 +101,31 @@ class Taped(Forward):
             (weights if self._weight(t) else reads).append(t)
         if kind in families.NORMS:
             reads = reads[:1]  # not the running statistics
-        in_place = bool(made) and any([made[0] is t for t in reads]) and _new(made[0], start)
-        written = made[0] if in_place else None
-        read = [self._key(t) for t in reads if t is not written]
-        fresh = [t for t in made if not read or self._key(t) not in read]
-        numbers = tuple([self._before(t, start) if t is written else self.number(t) for t in reads])
-        if not fresh or not (reads or any([self._known(t) is not None for t in given])):
+        first = made[0] if made else None
+        written = first if first is not None and any([t is first for t in reads]) and _new(first, start) else None
+        numbers: list[int] = []
+        others: list[int] = []  # of what was read and is still what it was
+        for t in reads:
+            if t is written:
+                numbers.append(self._before(t, start))
+            else:
+                numbers.append(self.number(t))
+                others.append(numbers[-1])
+        if not made or not (reads or any([self._known(t) is not None for t in given])):
+            return
+        fresh = [(n, tuple(t.shape)) for t in made if (n := self.number(t)) not in others]
+        if not fresh:
             return
         facts = self._facts(kind, args, kwargs, given, reads, weights, result)
+        into, sizes = zip(*fresh, strict=True)
         self.steps.append(
             Step(
                 str(facts.pop("as", kind)),
                 operation.family if operation is not None else families.family(kind),
-                numbers,
-                tuple([self.number(t) for t in fresh]),
+                tuple(numbers),
+                into,
                 tuple([tuple(t.shape) for t in reads]),
-                tuple([tuple(t.shape) for t in fresh]),
+                sizes,
                 facts,
                 self.turn.path,
             )
@@ -138,8 +147,10 @@ class Taped(Forward):
         return (node, tensor.output_nr) if node is not None else (id(tensor), -1)
 
     def _weight(self, tensor: Tensor) -> bool:
-        if type(tensor) is Tensor and tensor._base is None:  # a plain result, which asking costs the least
-            return id(tensor) in self.real
+        if id(tensor) in self.real:
+            return True
+        if type(tensor) is Tensor and tensor._base is None:  # a plain result
+            return False
         return self._known(tensor) is not None or isinstance(tensor, nn.Parameter)
 
     def _facts(
@@ -192,7 +203,7 @@ class Taped(Forward):
             return {}
         number = math.nan
         if weights:
-            power, mean = self._power(weights[0]), self._mean(weights[0])
+            power, mean = self._moments(weights[0])
         else:
             number = next(
                 (a for a in args if isinstance(a, (int, float))), 1.0 if kind in ("mul", "div") else 0.0
@@ -217,13 +228,17 @@ class Taped(Forward):
             norm = float(torch.linalg.vector_norm(known.detach(), dtype=torch.float64))
         return norm**2 / max(1, known.numel())
 
-    def _mean(self, tensor: Tensor) -> float:
-        """Mean of a parameter."""
+    def _moments(self, tensor: Tensor) -> tuple[float, float]:
+        """Mean square and mean of a parameter."""
         known, norm = self._known(tensor), self._norm_of(tensor)
-        if known is None or known.is_meta or norm == 0:
-            return 0.0
+        if known is None or known.is_meta:
+            return 1.0, 0.0
+        if norm == 0:
+            return 0.0, 0.0
         mean = self._means.get(id(known)) if norm is not None else None
-        return float(known.detach().mean(dtype=torch.float64)) if mean is None else mean
+        if norm is None or mean is None:
+            return self._power(tensor), float(known.detach().mean(dtype=torch.float64))
+        return norm**2 / known.numel(), mean
 
     @cached_property
     def _means(self) -> dict[int, float]:
@@ -247,7 +262,7 @@ class Taped(Forward):
         known = self._known(bias)
         if known is not None and known.is_meta:
             return 1 / (3 * max(1, math.prod(weight.shape[1:]))), 0.0
-        return (self._power(bias), self._mean(bias)) if known is not None else (0.0, 0.0)
+        return self._moments(bias) if known is not None else (0.0, 0.0)
 
     def _taps(self, kind: str, weight: Tensor, args: Any, kwargs: Any) -> Any:
         """The squared weights by position of the kernel, summed over both channels, over the outputs."""
@@ -266,7 +281,7 @@ class Taped(Forward):
             return np.full(kernel, total / math.prod(kernel))
         whole = None if kernel else self._norm_of(weight)
         if whole is not None:
-            return np.asarray(whole**2 / outputs).reshape(kernel)
+            return np.asarray(whole**2 / outputs)
         x = known.detach()
         share = weight.numel() / x.numel()  # a view holds a part of the parameter
         flat, dims = (x.flatten(2), (0, 1)) if kernel else (x.flatten(), None)

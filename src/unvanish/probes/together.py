@@ -54,7 +54,8 @@ def _copied(rows: Tensor) -> NDArray[Any]:
 
 
 def _read(pile: list[tuple[dict[str, float], NDArray[Any]]]) -> None:
-    x: Numbers = np.stack([rows for _, rows in pile], dtype=np.float64)
+    x: Numbers = np.concatenate([rows for _, rows in pile], dtype=np.float64)
+    x = x.reshape(len(pile), *pile[0][1].shape)
     squares = np.einsum("nrf,nrf->nr", x, x)
     norms = np.sqrt(squares.sum(1))
     whole = np.isfinite(norms) & (norms > 0)
