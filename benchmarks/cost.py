@@ -2,8 +2,9 @@
 start-up.
 
 Run it with `python -m benchmarks.cost`. Each measurement has its own process; memory is the growth of the
-peak resident set over what it was when model and batch were ready. Limits: time 8x, memory 3x; `import
-unvanish` 0.15 s without torch, `unvanish --help` 0.4 s.
+peak resident set over what it was when model and batch were ready. A small model is timed in five processes,
+for where its tensors come to lie moves a step of a millisecond by half: the median counts, the worst is shown.
+Limits: time 8x, memory 3x; `import unvanish` 0.15 s without torch, `unvanish --help` 0.4 s.
 """
 
 from __future__ import annotations
@@ -143,7 +144,8 @@ SUBJECTS: dict[str, Callable[[], Subject]] = {
     ),
 }
 SLIGHT = 64.0  # MiB: less is the interpreter's, not the model's
-BRIEF = 1.0  # seconds: a faster check is timed forty times, in turn with steps, in one process
+BRIEF = 1.0  # seconds: a faster check is timed forty times, in turn with steps
+TINY, PROCESSES = 0.05, 5  # seconds; a check that is faster still is timed so in this many processes
 
 
 def peak() -> float:
@@ -241,9 +243,13 @@ def main() -> int:
     good = True
     for name in (n for n in SUBJECTS if options.only.lower() in n.lower()):
         a, b = measured(name, "step", options.repeats), measured(name, "check", options.repeats)
+        worst = ""
         if b["seconds"] < BRIEF:
-            both = measured(name, "both", options.repeats)
-            a["seconds"], b["seconds"] = both["step"], both["check"]
+            count = PROCESSES if b["seconds"] < TINY else 1
+            found = [measured(name, "both", options.repeats) for _ in range(count)]
+            found.sort(key=lambda one: one["check"] / one["step"])
+            a["seconds"], b["seconds"] = found[count // 2]["step"], found[count // 2]["check"]
+            worst = f" (to {found[-1]['check'] / found[-1]['step']:.1f}x)" if count > 1 else ""
         times, memory = b["seconds"] / a["seconds"], b["mebibytes"] / max(a["mebibytes"], 1)
         good &= times <= TIME and (memory <= MEMORY or b["mebibytes"] < SLIGHT)
         sizes = (f"{a['mebibytes']:.0f}", f"{b['mebibytes']:.0f}", f"{memory:.1f}x")
@@ -251,7 +257,7 @@ def main() -> int:
             name,
             f"{a['seconds']:.4f}",
             f"{b['seconds']:.4f}",
-            f"{times:.1f}x",
+            f"{times:.1f}x{worst}",
             *sizes,
             ", ".join(b["codes"]) or "healthy",
         )
