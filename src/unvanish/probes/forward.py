@@ -144,7 +144,8 @@ class Forward(TorchFunctionMode):
         if turn is None or turn.parent is None:
             return
         with torch._C.DisableTorchFunction():
-            ends = [(t.grad_fn, t.output_nr) for t in tensors_in(output)]
+            made = (output,) if type(output) is Tensor else tensors_in(output)
+            ends = [(t.grad_fn, t.output_nr) for t in made]
         turn.outputs = tuple([(node, number) for node, number in ends if node is not None])
         if isinstance(module, nn.RNNBase):
             turn.result, turn.version = output, next(iter(tensors_in(output)))._version

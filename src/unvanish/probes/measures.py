@@ -173,7 +173,8 @@ def _little(tensors: Sequence[Tensor]) -> list[float]:
     """The norms of small tensors of float32, as one array."""
     if not tensors:
         return []
-    rows = np.concatenate([x.detach().numpy().ravel() for x in tensors], dtype=np.float64)
+    arrays = [(x.detach() if x.requires_grad else x).numpy() for x in tensors]
+    rows = np.concatenate(arrays, axis=None, dtype=np.float64)
     rows *= rows
     found: list[float] = np.sqrt(_sums(rows, [x.numel() for x in tensors])).tolist()
     return found

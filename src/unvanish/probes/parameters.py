@@ -159,7 +159,7 @@ def _partners(weights: Sequence[Weight]) -> list[NDArray[np.intp]]:
     tags = tags.reshape(len(weights), -1)
     biases = [bias for _, bias, _ in weights if bias is not None]
     if biases and biases[0].shape == tags.shape[1:]:
-        tags = tags + 0.7310585 * _numbers(torch.stack(biases))
+        tags = tags + 0.7310585 * _numbers(torch.cat(biases)).reshape(tags.shape)
     limit = 1e-6 * np.abs(tags).max(1)[:, None]
     if not (np.diff(np.sort(tags, axis=1), axis=1) <= limit).any():
         return [np.empty(0, dtype=np.intp)] * len(weights)

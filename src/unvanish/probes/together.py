@@ -19,6 +19,7 @@ from unvanish.probes.measures import FEATURES, SAMPLES, Numbers, samples, size_s
 
 LARGE = 1 << 16  # elements of an activation that is read by itself
 PILE = 1 << 20
+ALIKE = 1e-4  # ||h - mean||^2 / ||h||^2 under which it is summed, not told from the mean
 
 
 @dataclass
@@ -72,18 +73,21 @@ def _read(pile: list[tuple[dict[str, float], NDArray[Any]]]) -> None:
             continue
         stats.update(size_stats(norm, rows.size), forward_max=most)
         if norm > 0:
-            stats.update(spread=wide, cosine=alike)
+            stats["spread"], stats["cosine"] = wide, alike
 
 
 def _likeness(x: Numbers, squares: Numbers) -> tuple[Numbers, Numbers]:
-    """`measures.likeness` of each of (N, B, F), which is centred in place."""
-    lengths = np.sqrt(squares)
+    """`measures.likeness` of each of (N, B, F)."""
+    lengths, total = np.sqrt(squares), squares.sum(1)
     alive = lengths > 0
     count = alive.sum(1)
     unit = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=alive)
     summed = np.einsum("nr,nrf->nf", unit, x)
-    x -= x.sum(1, keepdims=True) / x.shape[1]
-    spread = np.sqrt(np.einsum("nrf,nrf->n", x, x) / squares.sum(1))
+    mean = x.sum(1) / x.shape[1]
+    spread = 1 - x.shape[1] * np.einsum("nf,nf->n", mean, mean) / total  # ||h - mean||^2 / ||h||^2
+    for i in np.flatnonzero(spread < ALIKE):  # where the difference would be rounding
+        apart = x[i] - mean[i]
+        spread[i] = np.einsum("rf,rf->", apart, apart) / total[i]
     pairs = count * (count - 1.0)
-    total = np.einsum("nf,nf->n", summed, summed) - count
-    return spread, np.divide(total, pairs, out=np.full(len(x), math.nan), where=pairs > 0)
+    alike = np.einsum("nf,nf->n", summed, summed) - count
+    return np.sqrt(spread), np.divide(alike, pairs, out=np.full(len(x), math.nan), where=pairs > 0)
