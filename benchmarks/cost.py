@@ -3,8 +3,8 @@ start-up.
 
 Run it with `python -m benchmarks.cost`. Each measurement has its own process; memory is the growth of the
 peak resident set over what it was when model and batch were ready. A small model is timed in five processes,
-for where its tensors come to lie moves a step of a millisecond by half: the median counts, the worst is shown.
-Limits: time 8x, memory 3x; `import unvanish` 0.15 s without torch, `unvanish --help` 0.4 s.
+for where its tensors come to lie moves a step of a millisecond by half: the median counts, the worst is
+shown. Limits: time 8x, memory 3x; `import unvanish` 0.15 s without torch, `unvanish --help` 0.4 s.
 """
 
 from __future__ import annotations

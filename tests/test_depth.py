@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import unvanish
 from unvanish import depth
 from unvanish.probes import record
 
@@ -28,6 +29,19 @@ def plain(
         nn.init.normal_(layer.bias, std=bias)
         parts += [layer, activation()]
     return nn.Sequential(*parts, nn.Linear(width, 4))
+
+
+def now_and_then(gain: float, every: int, between: Callable[[], nn.Module] | None = None) -> nn.Sequential:
+    """A sigmoid after every so many layers; after the others nothing, or another activation."""
+    torch.manual_seed(0)
+    parts: list[nn.Module] = []
+    for k in range(28):
+        layer = nn.Linear(96, 96)
+        nn.init.normal_(layer.weight, std=gain * 96**-0.5)
+        nn.init.zeros_(layer.bias)
+        last = k % every == every - 1
+        parts += [layer, *([nn.Sigmoid()] if last else [between()] if between else [])]
+    return nn.Sequential(*parts, nn.Linear(96, 4))
 
 
 class Stream(nn.Module):
@@ -78,6 +92,11 @@ def read(model: nn.Module) -> depth.Depth:
         (lambda: plain(2.0, nn.ReLU), "INI002"),
         (lambda: plain(1.0, nn.Sigmoid), "ACT002"),
         (lambda: plain(3**-0.5, nn.Sigmoid), "ACT002"),
+        (lambda: now_and_then(1.0, 2), "ACT002"),
+        (lambda: now_and_then(1.0, 4), "ACT002"),
+        (lambda: now_and_then(1.0, 2, nn.Tanh), "ACT002"),
+        (lambda: now_and_then(2**0.5, 2, nn.ReLU), "ACT002"),
+        (lambda: now_and_then(3**-0.5, 7), "INI001"),
         (lambda: pinched(1e-3), "INI001"),
         (lambda: pinched(1e4), "INI002"),
         (lambda: Stream(1.2), "DEP002"),
@@ -87,6 +106,14 @@ def read(model: nn.Module) -> depth.Depth:
 )
 def test_the_cause_is_the_one_built_in(model: Callable[[], nn.Module], cause: str) -> None:
     assert read(model()).cause == cause
+
+
+def test_activations_that_contract_now_and_then_are_named_alone_and_confirmed() -> None:
+    torch.manual_seed(1)
+    batch = torch.randn(32, 96), torch.randint(0, 4, (32,))
+    found = unvanish.check(now_and_then(2**0.5, 2, nn.ReLU), batch, nn.CrossEntropyLoss()).findings[0]
+    assert found.code == "ACT002" and found.confirmed
+    assert "sigmoid keeps 0.2" in found.cause and "at each of 13 places" in found.cause
 
 
 def test_saturation_is_told_from_contraction() -> None:

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from unvanish.ledger import difference
 from unvanish.types import Axis, Direction, Trace
 
-CONTRACTING = -1.0  # nats a layer: a root mean square slope under 0.37
+CONTRACTING = -1.0  # nats: a root mean square slope under 0.37
+RELU = 0.5 * math.log(2.0)  # nats that a ReLU costs, which weights are drawn to make up for (He et al. 2015)
 PINCHED = 2.0  # nats a layer's weights lie from the median of all
 SATURATED = 0.5
 SHARE = 0.1  # of a loss, that weights and slopes must bear to be its cause
@@ -137,7 +138,7 @@ def theil_sen(values: Sequence[float] | NDArray[np.float64]) -> float:
 @lru_cache(maxsize=8)
 def _pairs(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
     """All pairs of places, of at most 400 evenly spaced ones, and how far apart they are."""
-    at = np.unique(np.linspace(0, count - 1, min(count, 400)).round().astype(np.intp))
+    at = np.linspace(0, count - 1, min(count, 400)).round().astype(np.intp)
     i, j = np.triu_indices(len(at), 1)
     return at[i], at[j], at[j] - at[i]
 
@@ -273,15 +274,29 @@ def _pinched(reading: Depth) -> tuple[int, ...]:
 
 
 def _vanishing(reading: Depth) -> str:
-    steps = reading.steps
-    weights, slope = (reading.weights + reading.normalisation) / steps, reading.slope / steps
+    weights = reading.weights + reading.normalisation
     if reading.saturated < min(reading.slope, reading.weights, -1.0):
         return "ACT001"
-    if slope < CONTRACTING and -slope - 0.35 >= -weights:
+    if _contracting(reading, weights):
         return "ACT002"
     if reading.residual < 0.5 * reading.log_ratio:
         return ""
-    return "INI001" if (weights + slope) * steps < SHARE * reading.log_ratio else ""
+    return "INI001" if weights + reading.slope < SHARE * reading.log_ratio else ""
+
+
+def _contracting(reading: Depth, weights: float) -> bool:
+    """Whether activations of a small slope, wherever they stand, bear half of it, and more than the weights.
+
+    Each may cost what a ReLU does: weights are drawn to make up for that.
+    """
+    parts = [e.shares["slope"] for e in reading.entries if steep(e)]
+    borne, free = sum(parts), RELU * len(parts)
+    return borne < CONTRACTING * len(parts) and borne < 0.5 * reading.log_ratio and borne + free <= weights
+
+
+def steep(entry: Entry) -> bool:
+    """Whether a row's activation may be one that contracts; their mean must."""
+    return entry.shares.get("slope", 0.0) < 0.7 * CONTRACTING
 
 
 def _exploding(trace: Trace, reading: Depth) -> str:
@@ -311,5 +326,7 @@ def _culprits(reading: Depth, cause: str) -> tuple[int, ...]:
     }.get(cause, ())  # fmt: skip
     sign = math.copysign(1.0, reading.log_ratio)
     held = [e for e in reading.entries if any(a in e.shares for a in accounts)]
+    if cause == "ACT002":
+        held = [e for e in held if steep(e)]
     held.sort(key=lambda e: -sign * sum(e.shares.get(a, 0.0) for a in accounts))
     return tuple(i for e in held for a in accounts if a in e.shares for i in e.bearers.get(a, (e.site,)))

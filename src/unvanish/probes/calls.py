@@ -106,7 +106,7 @@ def _described(value: Any) -> str:
 
 def _arity(loss: Callable[..., Any]) -> int:
     """How many positional arguments a loss needs; 2 where that cannot be told."""
-    kind = type(loss)
+    kind: Any = type(loss)
     if kind.__module__ == "torch.nn.modules.loss" and "forward" not in vars(loss):
         return _arity_of(kind)
     try:

@@ -105,33 +105,27 @@ def _slope_below(trace: Trace, reading: depth.Depth, site: int) -> float:
 
 
 def _unit_slope(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> Trial | None:
+    """The blamed activations pass the gradient on: all of it, or half, as the weights are drawn for."""
     reading = depth.read(trace)
     if reading is None:
         return None
-    kinds = {trace.sites[e.site].kind for e in reading.entries if "slope" in e.shares}
-    kinds &= families.ACTIVATIONS
-    return (
-        Trial(
-            model,
-            batch,
-            Straight(kinds),
-            f"on a copy with {', '.join(sorted(kinds))} replaced by the identity",
-        )
-        if kinds
-        else None
-    )
+    kinds = {trace.sites[i].kind for i in reading.culprits} & families.ACTIVATIONS
+    half = reading.weights > 0.5 * depth.RELU * reading.steps
+    other = "a ReLU" if half else "the identity"
+    change = f"on a copy with {', '.join(sorted(kinds))} replaced by {other}"
+    return Trial(model, batch, Instead(kinds, relu=half), change) if kinds else None
 
 
-class Straight(TorchFunctionMode):
-    """Activations of some kinds return their input."""
+class Instead(TorchFunctionMode):
+    """Activations of some kinds return their input, or the positive part of it."""
 
-    def __init__(self, kinds: set[str]) -> None:
+    def __init__(self, kinds: set[str], relu: bool = False) -> None:
         super().__init__()
-        self.kinds = kinds
+        self.kinds, self.relu = kinds, relu
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if families.plain_name(getattr(func, "__name__", "")) in self.kinds and isinstance(args[0], Tensor):
-            return args[0] * 1.0
+            return args[0].clamp_min(0) if self.relu else args[0] * 1.0
         return func(*args, **(kwargs or {}))
 
 

@@ -52,7 +52,7 @@ def partial(watched: Forward, call: Call, crash: str) -> Trace:
 def inputs(
     call: Call, flow: Flow | None, read: Mapping[str, dict[str, float]] | None = None
 ) -> list[Measured]:
-    """One site for each tensor of the batch that the model was given; `read`: their statistics, where known."""
+    """One site for each tensor of the batch that the model was given; `read`: their statistics, if known."""
     found = []
     for name, tensor in call.originals.items():
         floating = tensor.is_floating_point()

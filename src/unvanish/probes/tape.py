@@ -102,7 +102,8 @@ class Taped(Forward):
         if kind in families.NORMS:
             reads = reads[:1]  # not the running statistics
         first = made[0] if made else None
-        written = first if first is not None and any([t is first for t in reads]) and _new(first, start) else None
+        in_place = first is not None and any([t is first for t in reads]) and _new(first, start)
+        written = first if in_place else None
         numbers: list[int] = []
         others: list[int] = []  # of what was read and is still what it was
         for t in reads:

@@ -14,10 +14,11 @@ so deep down there is nothing left to learn from.
 How it is measured
 
 Theil-Sen slope of ln ||d|| over the layers, times their number; `limit` nats (default 3, or what
-chance allows) is a warning, twice that an error. The rule fires where the activations' part of the
-account, ln sqrt(<phi'^2>), is worse than one nat a layer and bears more than the weights, and the
-units are not saturated. A row of parallel layers that such activations join, as in
-sigmoid(v) * sigmoid(g), gives its weights' part to them and the rest to the activations.
+chance allows) is a warning, twice that an error. The rule fires where the activations that
+contract, whether every layer has one or not, cost more than one nat each on the average
+(ln sqrt(<phi'^2>)), bear half of the loss and more than the weights, and the units are not
+saturated. A row of parallel layers that such activations join, as in sigmoid(v) * sigmoid(g), gives
+its weights' part to them and the rest to the activations.
 
 Remedies
 
@@ -40,6 +41,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from unvanish import depth
 from unvanish.rules import _depth
 from unvanish.types import Case, Evidence, Finding, Remedy, Trace
 
@@ -52,13 +54,15 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
     found = _depth.reading(trace, limit)
     if found.cause != "ACT002":
         return []
-    kept = math.exp(found.slope / found.steps)
     kinds = sorted({trace.sites[i].kind for i in found.culprits})
+    parts = [e.shares["slope"] for e in found.entries if depth.steep(e)]
+    kept = math.exp(sum(parts) / len(parts))
+    where = "a layer" if len(parts) == found.steps else f"at each of {len(parts)} places"
     saturated = [trace.value(i, "saturated") for i in found.culprits]
     share = max((s for s in saturated if math.isfinite(s)), default=math.nan)
-    cause = f"{_depth.said(found)} because {' and '.join(kinds)} keeps {kept:.3f} of it a layer, unsaturated"
+    cause = f"{_depth.said(found)} because {' and '.join(kinds)} keeps {kept:.3f} of it {where}, unsaturated"
     more = (
-        Evidence("rms slope a layer", kept, "", "> 0.37"),
+        Evidence("rms slope", kept, "", "> 0.37"),
         Evidence("saturated units, at most", share, "", "< 0.5"),
     )
     targets = _depth.labels(trace, found.culprits)
