@@ -6,7 +6,7 @@ Notable: it knows nothing of modules, only of what ran; parameters are named as 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,6 +34,7 @@ class Layer:
     normalised: bool  # whether a normalisation comes before that activation
     reads: float  # root mean square of what it reads, where that is the model's input, else NaN
     trainable: bool
+    computed: bool  # whether its module makes the weight of others (`torch.nn.utils.parametrize`)
     head: bool = False
 
     @property
@@ -69,7 +70,7 @@ class Anatomy:
         seen: set[str] = set()
         for place, i in enumerate(self.nodes):
             facts = self.site(i).facts
-            weight = facts.get("weight")
+            weight = facts.get("weight") or self._made(facts)
             if facts.get("family") != "layer" or not weight or weight in seen or "fan_in" not in facts:
                 continue
             seen.add(weight)
@@ -79,6 +80,10 @@ class Anatomy:
                 **{**vars(found[-1]), "head": not found[-1].activation and self._last(found[-1])}
             )
         return found
+
+    def _made(self, facts: Mapping[str, Any]) -> str:
+        """A name for a weight that was made in the forward, of a layer whose bias is a parameter."""
+        return f"{facts.get('module')}.weight".lstrip(".") if facts.get("parameters") else ""
 
     def _last(self, layer: Layer) -> bool:
         """Whether nothing with parameters runs after a layer."""
@@ -115,6 +120,7 @@ class Anatomy:
             normalised,
             self._input_rms(place) if first else math.nan,
             not site.facts.get("frozen", False),
+            weight not in named,
         )
 
     def _source(self, place: int) -> str:

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from unvanish.probes.forward import parametrized
+
 PREFIX = "unvanish_"
 
 
@@ -139,10 +141,12 @@ class Surgery:
             return False
         return True
 
-    def parameter(self, name: str) -> nn.Parameter:
-        """A parameter by its name; SurgeryError where there is none."""
+    def parameter(self, name: str) -> Tensor:
+        """A parameter, or a weight its module computes, by its name; SurgeryError where there is none."""
         home, _, leaf = name.rpartition(".")
-        found = self.module(home)._parameters.get(leaf) if self.has(home) else None
+        found: Tensor | None = self.module(home)._parameters.get(leaf) if self.has(home) else None
+        if found is None and self.has(home) and parametrized(self.module(home), leaf):
+            found = getattr(self.module(home), leaf).detach()
         if found is None:
             raise SurgeryError(f"the model has no parameter {name!r}; it does not fit this prescription")
         return found
@@ -168,10 +172,26 @@ class Surgery:
 
     @torch.no_grad()
     def fill(self, name: str, value: Tensor | float, what: str) -> None:
-        """Overwrite a parameter or buffer in place."""
+        """Overwrite a parameter or buffer in place; a weight its module computes by what it is made of."""
         home, _, leaf = name.rpartition(".")
+        if self.has(home) and parametrized(owner := self.module(home), leaf):
+            self._compute(owner, leaf, value, name, what)
+            return
         tensor = self.module(home)._buffers.get(leaf) if self.has(home) else None
         self.overwrite(self.parameter(name) if tensor is None else tensor, value, name, what)
+
+    def _compute(self, owner: nn.Module, leaf: str, value: Tensor | float, name: str, what: str) -> None:
+        made: Any = owner.parametrizations
+        parts = [*made[leaf].parameters(), *made[leaf].buffers()]
+        kept = [part.detach().clone() for part in parts]
+        whole = getattr(owner, leaf)
+        setattr(owner, leaf, value.to(whole) if isinstance(value, Tensor) else torch.full_like(whole, value))
+
+        def undo() -> None:
+            for part, old in zip(parts, kept, strict=True):
+                _restore(part, old)
+
+        self.note(name, what, undo)
 
     @torch.no_grad()
     def overwrite(self, tensor: Tensor, value: Tensor | float, name: str, what: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unvanish.cures._code import parameter
 from unvanish.cures._surgery import Surgery
@@ -39,7 +39,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
         surgery.note(name, "frozen", _back(p, before))
 
 
-def _back(p: nn.Parameter, flag: bool) -> Callable[[], None]:
+def _back(p: Tensor, flag: bool) -> Callable[[], None]:
     def undo() -> None:
         p.requires_grad_(flag)
 

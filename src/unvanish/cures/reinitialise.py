@@ -47,12 +47,15 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
         anatomy.layers if wide else anatomy.before(remedy.targets, 3 if remedy.parameters.get("parts") else 1)
     )
     depth = len(anatomy.on_axis())
-    groups: dict[tuple[float, float, str], list[str]] = {}
+    groups: dict[tuple[float, float, str, bool], list[str]] = {}
     for layer in chosen:
         if layer.trainable:
-            groups.setdefault(size(layer, depth, anatomy.layers), []).append(layer.weight)
-    for (gain, bias, method), names in groups.items():
+            key = (*size(layer, depth, anatomy.layers), layer.computed)
+            groups.setdefault(key, []).append(layer.weight)
+    for (gain, bias, method, computed), names in groups.items():
         settings = {"gain": gain, "bias": bias, "method": method}
+        if computed:
+            settings["parametrized"] = True
         yield replace(remedy, targets=tuple(names), parameters=settings, safety="retrain")
 
 
@@ -89,8 +92,11 @@ def apply(
     gain: float = 1.0,
     bias: float = 0.0,
     method: str = "gaussian",
+    parametrized: bool = False,
 ) -> None:
-    """Fill the weights named by `targets`, and their biases."""
+    """Fill the weights named by `targets`, and their biases. `parametrized`: their modules compute them, say
+    by weight normalisation, and take new ones apart by themselves.
+    """
     if method not in METHODS:
         raise SurgeryError(f"reinitialise: no method {method!r}; use one of {', '.join(METHODS)}")
     for name in targets:
@@ -154,19 +160,26 @@ def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     gain, bias = remedy.parameters.get("gain", 1.0), remedy.parameters.get("bias", 0.0)
     method = remedy.parameters.get("method", "gaussian")
-    line = f"    nn.init.normal_(w, std={gain:.4g} / w[0].numel() ** 0.5)"
+    line = f"nn.init.normal_(w, std={gain:.4g} / w[0].numel() ** 0.5)"
     if method != "gaussian":
-        line = f"    nn.init.orthogonal_(w, gain={gain:.4g})" + (
+        line = f"nn.init.orthogonal_(w, gain={gain:.4g})" + (
             "  # of the centre tap, zeros around it" if "delta" in method else ""
         )
+    drawn = ["w = model.get_parameter(name)", line]
+    if remedy.parameters.get("parametrized"):
+        drawn = [
+            "layer = model.get_submodule(name.removesuffix('.weight'))",
+            "w = torch.empty_like(layer.weight)",
+            line,
+            "layer.weight = w  # its parametrization takes it apart",
+        ]
     biases = f"nn.init.normal_(b, std={bias:.4g})" if bias else "nn.init.zeros_(b)"
     return [
         f"for name in {several(remedy.targets)}:"
         if len(remedy.targets) <= 4
         else f"names = {several(remedy.targets)}",
         *([] if len(remedy.targets) <= 4 else ["for name in names:"]),
-        "    w = model.get_parameter(name)",
-        line,
+        *[f"    {text}" for text in drawn],
         f"    # and each bias b: {biases}",
     ]
 

@@ -85,6 +85,9 @@ class Backward:
             for name, gradient in self.flow.gradients.items()
             if gradient is not None
         }
+        for name, place in self.flow.places.items():
+            if place is not None and self.flow.gradients[name] is None:  # a backward on the way returned None
+                self.flow.logs[name] = -math.inf
         for name, norm in zip(dense, norms(list(dense.values())), strict=True):
             self.flow.logs[name] = log_of(norm) - self.flow.exponents[name] * LN2
         return self.flow
@@ -239,8 +242,9 @@ class Backward:
             arrived = [g for g in outputs if g is not None]
             if not any(bool(g.any()) for g in arrived):
                 return
-            some = [(g, j) for g, j in zip(inputs, places, strict=True) if g is not None and j is not None]
-            self.flow.killed += [(i, j) for g, j in some if not bool(g.any())]
+            leaving = [(g, j) for g, j in zip(inputs, places, strict=True) if j is not None]
+            self.flow.killed += [(i, j) for g, j in leaving if g is None or not bool(g.any())]
+            some = [(g, j) for g, j in leaving if g is not None]
             if any(not bool(torch.isfinite(g).all()) for g, _ in some) and all(
                 bool(torch.isfinite(g).all()) for g in arrived
             ):

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from unvanish import depth, ledger
 from unvanish.probes import families
+from unvanish.probes.forward import parametrized
 from unvanish.probes.intact import unwrapped
 from unvanish.probes.record import record
 from unvanish.types import Finding, Trace
@@ -81,17 +82,27 @@ def _unit_gain(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> 
     middle = float(np.median(list(own.values()))) if own else 0.0
     changed = 0
     for site in own if not reading.pinched else reading.culprits:
-        weight = named.get(str(trace.sites[site].facts.get("weight")))
         wanted = middle if reading.pinched else -_slope_below(trace, reading, site)
-        if weight is not None:
-            weight.data.mul_(math.exp(wanted - own[site]))
-            changed += 1
+        changed += _scaled(model, named, str(trace.sites[site].facts.get("weight")), wanted - own[site])
     what = (
         "the pinched weights scaled to the others' size"
         if reading.pinched
         else "the weights scaled to a gain of one"
     )
     return Trial(model, batch, nullcontext(), f"on a copy with {what}") if changed else None
+
+
+@torch.no_grad()
+def _scaled(model: nn.Module, named: Mapping[str, nn.Parameter], name: str, log: float) -> bool:
+    """Multiply a weight by exp(log), also one that its module computes; whether there is one."""
+    home, _, leaf = name.rpartition(".")
+    if name in named:
+        named[name].data.mul_(math.exp(log))
+    elif name != "None" and parametrized(module := model.get_submodule(home), leaf):
+        setattr(module, leaf, getattr(module, leaf) * math.exp(log))
+    else:
+        return False
+    return True
 
 
 def _slope_below(trace: Trace, reading: depth.Depth, site: int) -> float:

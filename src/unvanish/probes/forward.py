@@ -240,7 +240,7 @@ class Forward(TorchFunctionMode):
         if self.in_loss:
             return
         if kind in families.LAYERS:
-            _read_weight(operation, args, self._weight_stats)
+            _read_weight(operation, args, self.named, self._weight_stats)
         if kind == "batch_norm":
             facts["batch_statistics"] = bool(args[5] if len(args) > 5 else kwargs.get("training", True))
         if kind == "instance_norm":
@@ -315,7 +315,12 @@ def _steady(kind: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
     return args, kwargs
 
 
-def _read_weight(operation: Operation, args: Any, stats: Callable[[Tensor, int], dict[str, float]]) -> None:
+def _read_weight(
+    operation: Operation,
+    args: Any,
+    named: Mapping[int, str],
+    stats: Callable[[Tensor, int], dict[str, float]],
+) -> None:
     """The weights' part of a layer: from the factor that is, or is made from, a parameter."""
     kind, facts, groups = operation.kind, operation.facts, 1
     place = 2 if kind == "addmm" else 1
@@ -334,14 +339,21 @@ def _read_weight(operation: Operation, args: Any, stats: Callable[[Tensor, int],
         fan_in = weight.shape[-2] if kind in families.COLUMNS else math.prod(weight.shape[1:])
     outputs = families.outputs(kind, weight.shape, groups)
     fan_out = weight.shape[-1] if kind in families.GROUPED else outputs  # of one expert
-    facts.update(
-        fan_out=int(fan_out),
-        fan_in=int(fan_in),
-        weight=operation.parameters[0] if operation.parameters else None,
-    )
+    name = named.get(id(weight)) or _parametrized(operation.turn)
+    facts.update(fan_out=int(fan_out), fan_in=int(fan_in), weight=name)
     facts["weight_tensor"] = weight.detach()
     facts["frozen"] = not weight.requires_grad
     operation.stats.update(stats(weight, int(outputs)))
+
+
+def _parametrized(turn: Turn) -> str | None:
+    """The name of a weight that its module computes anew at each call (`torch.nn.utils.parametrize`)."""
+    return f"{turn.path}.weight".lstrip(".") if parametrized(turn.module) else None
+
+
+def parametrized(module: nn.Module, name: str = "weight") -> bool:
+    """Whether a module computes a tensor of this name from others."""
+    return name in module._modules.get("parametrizations", ())  # type: ignore[operator]
 
 
 def _read_attention(operation: Operation, args: Any, kwargs: Any, result: Tensor) -> None:

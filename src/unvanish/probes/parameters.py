@@ -129,6 +129,8 @@ def _stats(p: Tensor, gradient: Tensor | None, log: float, norm: float | None) -
         found["gradient_nonfinite"] = (
             0.0 if log < math.inf else float((~torch.isfinite(gradient)).double().mean())
         )
+    elif gradient is None and log == -math.inf:
+        found |= {"gradient_log": log, "gradient_zero": 1.0, "gradient_nonfinite": 0.0}
     return found
 
 

@@ -96,6 +96,8 @@ def nodes(
         path, kind = _named(owner)
         again = names[path] = names.get(path, -1) + 1
         facts, stats = _described(owner)
+        if node is not None and graph is not None and (function := _written(graph.nodes[node])):
+            kind = facts["function"] = function
         if node is not None and flow is not None:
             stats |= _backward(node, flow)
         if node is not None and chains:
@@ -107,7 +109,7 @@ def nodes(
             and flow is not None
         ):
             stats |= attention.starvation(owner, graph, flow, watched)
-        facts |= _faults(owner, watched, stops, broken)
+        facts |= _faults(owner, node, watched, stops, broken)
         if node is not None:
             places[node] = len(leaves) + len(rows)
         rows.append((Site(path, kind, again, "node", facts), stats))
@@ -148,12 +150,17 @@ def _wanted(
     for c in reversed(chains):  # the main one last: its nodes count
         for owner, node in zip(c.owners, c.sites, strict=True):
             if node != c.sites[-1] or c.name not in leaves:
-                found[id(owner) if isinstance(owner, Operation) else id(owner) + node] = (owner, node)
+                found[_key(owner, node)] = (owner, node)
     for stop in stops:
-        found.setdefault(id(stop.owner), (stop.owner, stop.node))
+        found.setdefault(_key(stop.owner, stop.node), (stop.owner, stop.node))
     for owner in broken:
         found.setdefault(id(owner), (owner, None))
     return list(found.values())
+
+
+def _key(owner: Operation | Turn, node: int) -> int:
+    """A module may own several nodes that no operation made."""
+    return id(owner) if isinstance(owner, Operation) else id(owner) + node
 
 
 def _described(owner: Operation | Turn) -> tuple[dict[str, Any], dict[str, float]]:
@@ -176,6 +183,12 @@ def _axis(chain: Chain, places: Mapping[int, int], leaves: Mapping[str, int]) ->
     """Indices into the trace; the end at an input is the input's own site."""
     found = [places[i] for i in chain.sites if i in places]
     return (*found, leaves[chain.name]) if chain.name in leaves else tuple(found)
+
+
+def _written(node: Any) -> str:
+    """The name of a `torch.autograd.Function` that somebody wrote, by its node; "" for other nodes."""
+    own = isinstance(node, torch.autograd.function.BackwardCFunction)
+    return type(node).__name__.removesuffix("Backward") if own else ""
 
 
 def _order(owner: Operation | Turn, node: int | None) -> tuple[int, int]:
@@ -232,11 +245,16 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def _faults(
-    owner: Operation | Turn, watched: Forward, stops: Sequence[Stop], broken: Sequence[Operation | Turn]
+    owner: Operation | Turn,
+    node: int | None,
+    watched: Forward,
+    stops: Sequence[Stop],
+    broken: Sequence[Operation | Turn],
 ) -> dict[str, Any]:
     first = watched.first_broken
     facts: dict[str, Any] = {}
-    if own := [s for s in stops if s.owner is owner]:
+    mine = isinstance(owner, Operation)
+    if own := [s for s in stops if s.owner is owner and (mine or s.node == node)]:
         facts |= {"kills": True, "kills_because": own[0].because, "starved": own[0].starved}
     if isinstance(owner, Operation) and owner.facts.get("made_nonfinite"):
         facts |= {"produces": "forward", "nonfinite_first": owner is first}

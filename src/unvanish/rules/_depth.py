@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from unvanish import depth
 from unvanish.ledger import DECADE
-from unvanish.types import Direction, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
+from unvanish.types import Direction, Evidence, Finding, NotApplicable, Remedy, Severity, Site, Trace
 
 MOST = 12  # places a finding lists
 
@@ -27,6 +27,11 @@ def reading(trace: Trace, limit: float) -> depth.Depth:
 def labels(trace: Trace, sites: Iterable[int]) -> tuple[str, ...]:
     """The names of at most MOST sites."""
     return tuple(dict.fromkeys(trace.sites[i].label for i in sites))[:MOST]
+
+
+def within(site: Site) -> str:
+    """" in its module", or nothing where a site's name is its operation's."""
+    return "" if site.path == site.kind else f" in {site.label}"
 
 
 def evidence(found: depth.Depth) -> tuple[Evidence, ...]:
@@ -88,6 +93,8 @@ def weights(
     targets = labels(trace, found.culprits)
     worst = targets[0] if targets else ""
     cause = f"{said(found)} because the weights are {words[1]}: {words[2].format(factor)} a layer"
+    if abs(found.weights) < 0.5 * abs(found.ratio):  # small beside what the activations take
+        cause += f", where {math.exp((found.weights - found.ratio) / found.steps):.2f} would pass it on"
     if found.pinched:
         gain = math.exp(own[0])
         cause = f"the weights of {worst} are far {words[0]} than those of the other layers: gain {gain:.2g}"

@@ -54,7 +54,7 @@ def check(trace: Trace) -> Iterable[Finding]:
     starved = int(site.facts.get("starved", 0))
     total = len(trace.where("parameter", trainable=True))
     cause = (
-        f"{site.kind} in {site.label} passes exactly no gradient: {starved} of {total} parameters "
+        f"{site.kind}{_depth.within(site)} passes exactly no gradient: {starved} of {total} parameters "
         "before it never learn"
     )
     evidence = (
@@ -64,6 +64,8 @@ def check(trace: Trace) -> Iterable[Finding]:
     targets = _depth.labels(trace, stops)
     through = Remedy("straight-through", targets, "forward as it is, backward as the identity")
     softer = "an operation with a slope: no clamp, a softer gate, a norm over more elements"
+    if site.facts.get("function"):
+        softer = "its backward returns nothing or zeros: return what each input that needs a gradient is owed"
     remedies: tuple[Remedy, ...] = (
         (through,) if site.kind in ROUNDING else (Remedy("replace-operation", targets, softer, "advice"),)
     )

@@ -70,7 +70,8 @@ def check(trace: Trace) -> Iterable[Finding]:
     if not (held or fed or first or bad) and math.isfinite(loss):
         return []
     where, what, when = _named(trace, held, fed, first, loss)
-    cause = f"{what} in {where}" + (f", {when}" if when else "")
+    at = "" if what.startswith(f"{where} ") else f" in {where}"  # a function called by the model itself
+    cause = f"{what}{at}" + (f", {when}" if when else "")
     evidence = (
         Evidence("first non-finite number", what, "", "", where),
         Evidence("loss", loss, "", "finite"),
