@@ -116,6 +116,27 @@ def test_activations_that_contract_now_and_then_are_named_alone_and_confirmed() 
     assert "sigmoid keeps 0.2" in found.cause and "at each of 13 places" in found.cause
 
 
+def test_without_weights_on_the_axis_none_are_blamed() -> None:
+    """A forward that differentiates: the layers lie between two cuts."""
+
+    class Physics(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(1, 64), nn.Linear(64, 64), nn.Linear(64, 1)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.requires_grad_()
+            h = torch.sin(3 * self.layers[0](x))
+            u = self.layers[2](torch.sin(3 * self.layers[1](h)))
+            (first,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+            (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
+            return second + u  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    found = unvanish.check(Physics(), (6 * torch.rand(64, 1), torch.zeros(64, 1)), nn.MSELoss())
+    assert not found.codes()
+
+
 def test_saturation_is_told_from_contraction() -> None:
     reading = read(plain(1.0, nn.Tanh, bias=20.0))
     assert reading.cause == "ACT001" and reading.saturated < -10

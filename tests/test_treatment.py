@@ -195,6 +195,15 @@ def test_a_model_with_its_own_loss_and_keywords() -> None:
     assert cured.success
 
 
+def test_a_model_that_cannot_be_copied_is_refused_with_the_reason() -> None:
+    import threading
+
+    net = sigmoid_net()
+    net.guard = threading.Lock()  # type: ignore[assignment]
+    with pytest.raises(SurgeryError, match=r"cannot be copied \(TypeError: .*lock.*copy\.deepcopy\(model\)"):
+        unvanish.cure(net, batch(), CE)
+
+
 def test_wrapped_models_are_refused_with_the_way_out() -> None:
     with pytest.raises(SurgeryError, match="module inside"):
         unvanish.cure(nn.DataParallel(sigmoid_net(2)), batch(), CE)

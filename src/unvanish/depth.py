@@ -279,7 +279,7 @@ def _vanishing(reading: Depth) -> str:
         return "ACT001"
     if _contracting(reading, weights):
         return "ACT002"
-    if reading.residual < 0.5 * reading.log_ratio:
+    if reading.residual < 0.5 * reading.log_ratio or not _weighed(reading):
         return ""
     return "INI001" if weights + reading.slope < SHARE * reading.log_ratio else ""
 
@@ -313,9 +313,14 @@ def _exploding(trace: Trace, reading: Depth) -> str:
         return "NRM002" if sum(bool(f.get("stream_norm")) for f in facts) >= 0.5 * reading.steps else "DEP002"
     if reading.residual > 0.5 * reading.log_ratio:
         return ""  # normalised branches add a fixed amount: the growth is that of a sum
-    if reading.weights + reading.slope + reading.saturated > 0 or reading.weights > 0:
+    if _weighed(reading) and max(reading.weights + reading.slope + reading.saturated, reading.weights) > 0:
         return "INI002"
     return "NRM002" if any(f.get("stream_norm") for f in facts) else ""
+
+
+def _weighed(reading: Depth) -> bool:
+    """Whether the weights of any layer on the axis are known to scale the gradient."""
+    return any("weights" in e.shares for e in reading.entries)
 
 
 def _culprits(reading: Depth, cause: str) -> tuple[int, ...]:

@@ -39,10 +39,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The account of one depth axis; the first row is nearest the loss."""
+    """The account of one depth axis; the first row is nearest the loss, `empty` if no gradient enters it."""
 
     name: str
     rows: tuple[Row, ...]
+    empty: bool = False
 
     @property
     def total(self) -> float:
@@ -76,7 +77,8 @@ def ledger(trace: Trace, axis: Axis | None = None) -> Ledger | None:
         row = _leaf(trace, above, below)
         total += row.decades
         leaves.append(replace(row, below=total))
-    return Ledger(chosen.name, _gathered(leaves, 0))
+    empty = trace.value(chosen.sites[0], "backward_log") == -math.inf
+    return Ledger(chosen.name, _gathered(leaves, 0), empty)
 
 
 def _leaf(trace: Trace, above: int, below: int) -> Row:

@@ -289,7 +289,15 @@ class Search:
     def _copy(self) -> Patient:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model, optimizer = copy.deepcopy((self.model, self.optimizer))
+            try:
+                model, optimizer = copy.deepcopy((self.model, self.optimizer))
+            except Exception as error:
+                said = str(error).partition(". ")[0].partition("\n")[0]
+                raise SurgeryError(
+                    f"the model cannot be copied ({type(error).__name__}: {said}), and cures are tried on a "
+                    "copy; make copy.deepcopy(model) work: it must hold no lock, open file, or tensor that was "
+                    "computed from parameters, as the old torch.nn.utils.weight_norm does"
+                ) from error
         return Patient(model, optimizer, self.loss, (), Receipt(), self.before)
 
     def _try(self, patient: Patient, candidate: Candidate) -> Patient | None:

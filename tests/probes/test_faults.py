@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import unvanish
 
@@ -76,3 +79,27 @@ def test_a_function_with_a_gradient_is_left_alone() -> None:
     found = check(Through)
     assert not found.codes()
     assert "Through" in [s.kind for s in found.trace.sites]
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "round": lambda o, y: (o.softmax(-1).round() - F.one_hot(y, 5)).abs().mean(),
+    "sign": lambda o, y: (torch.sign(o[:, 0]) - 2).square().mean(),
+    "mul": lambda o, y: 0.0 * F.cross_entropy(o, y),
+    "clamp_min": lambda o, y: (-1 - o.abs()).clamp_min(0).mean(),
+    "some": lambda o, y: F.cross_entropy(o[:, :2], y.clamp_max(1)) + 0.0 * o[:, 2].mean(),
+}
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_a_loss_without_a_slope_is_named(kind: str) -> None:
+    torch.manual_seed(0)
+    batch = torch.randn(16, 12), torch.randint(0, 5, (16,))
+    found = unvanish.check(Written(), batch, LOSSES[kind])
+    told = [f for f in found.findings if f.code == "GRF004"]
+    if kind == "some":
+        assert not told
+        return
+    assert told[0].cause.startswith(f"{kind} in the loss")
+    assert told[0].severity == ("note" if kind in ("mul", "clamp_min") else "error")  # of a loss of 0
+    assert found.healthy == (told[0].severity == "note")
+    assert "no gradient at all reaches the input" in str(found)

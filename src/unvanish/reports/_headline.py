@@ -44,11 +44,15 @@ def account(diagnosis: Diagnosis) -> Ledger | None:
 def headline(diagnosis: Diagnosis, book: Ledger | None) -> Headline:
     """What a reader must know first; `book` is the ledger from `account`."""
     total = book.total if book is not None and book.rows else None
+    if book is not None and book.empty:
+        total = -math.inf
     if diagnosis.trace.facts.get("crash"):
         return Headline("crashed", "the model crashed; the report covers what ran before", total)
     if diagnosis.healthy and not diagnosis.trace.sites:
         return Headline("unmeasured", "nothing was measured, so nothing was judged", total)
     if diagnosis.healthy:
+        if total == -math.inf:
+            return Headline("blocked", across(total), total)
         return Headline("healthy", f"healthy: {across(total)}" if total is not None else "healthy", total)
     worst = diagnosis.at_least("warning")[0]
     word = {"none": "faulty"}.get(worst.direction, worst.direction)

@@ -40,7 +40,7 @@ def evidence(found: depth.Depth) -> tuple[Evidence, ...]:
     return (
         Evidence(f"gradient's ln ratio, {judged}", found.ratio, "nats", f"+-{found.limit:.2g}"),
         Evidence(
-            f"the same over {found.steps} layers",
+            f"the same over {_layers(found)}",
             found.ratio / DECADE,
             "decades",
             f"+-{found.limit / DECADE:.2g}",
@@ -73,7 +73,11 @@ def finding(
 def said(found: depth.Depth) -> str:
     """The harm in words: "the gradient loses 17.2 decades over 30 layers"."""
     verb = "loses" if found.ratio < 0 else "gains"
-    return f"the gradient {verb} {abs(found.ratio) / DECADE:.1f} decades over {found.steps} layers"
+    return f"the gradient {verb} {abs(found.ratio) / DECADE:.1f} decades over {_layers(found)}"
+
+
+def _layers(found: depth.Depth) -> str:
+    return f"{found.steps} layer{'' if found.steps == 1 else 's'}"
 
 
 def a_layer(total: float, found: depth.Depth) -> float:

@@ -14,8 +14,9 @@ How it is measured
 
 Where a parameter's gradient is exactly zero, every node of the graph is looked at once more: the
 operation at which a gradient that is not zero arrives and exactly none leaves is named.
-Zero-initialised weights and branches are no fault, nor are units that are dead (another rule) or a
-loss that is zero.
+Zero-initialised weights and branches are no fault, nor are units that are dead (another rule). An
+operation of the loss is named where no parameter at all gets a gradient; a loss of exactly 0 is
+only noted, for it may be at its minimum on this batch.
 
 Remedies
 
@@ -31,10 +32,11 @@ References: Bengio et al. 2013 (straight-through); Hubara et al. 2016.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from unvanish.rules import _depth
-from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Trace
+from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("step",)
 EXPLAINS = ("INI001", "DEP001", "ACT001", "ACT002", "ATT002", "REC001", "NRM002")
@@ -48,7 +50,7 @@ def check(trace: Trace) -> Iterable[Finding]:
         raise NotApplicable("the loss reaches no parameter")
     stops = trace.where("node", kills=True, kills_because="operation")
     if not stops:
-        return []
+        return _lost_in_the_loss(trace)
     stops.sort(key=lambda i: -int(trace.sites[i].facts.get("starved", 0)))
     site = trace.sites[stops[0]]
     starved = int(site.facts.get("starved", 0))
@@ -83,6 +85,33 @@ def check(trace: Trace) -> Iterable[Finding]:
             remedies,
             "blocked",
             80.0 + starved / max(1, total),
+        )
+    ]
+
+
+def _lost_in_the_loss(trace: Trace) -> list[Finding]:
+    """Where the loss itself leaves no parameter a gradient."""
+    stops = trace.where("node", kills=True, kills_because="loss")
+    learning = trace.where("parameter", trainable=True, reachable=True)
+    if not stops or any(trace.value(i, "gradient_log") != -math.inf for i in learning):
+        return []
+    stops.sort(key=lambda i: -int(trace.sites[i].facts.get("starved", 0)))
+    kind, value = trace.sites[stops[0]].kind, float(trace.facts.get("loss", math.nan))
+    severity: Severity = "note" if value == 0 else "error"
+    cause = f"{kind} in the loss passes exactly no gradient: no parameter learns from this batch"
+    why = "a loss with a slope: no rounding, comparison or clamp between it and the output"
+    if value == 0:
+        cause += ", for its loss is 0"
+        why = "it may be at its minimum on this batch, be clamped there, or be multiplied by zero"
+    evidence = (
+        Evidence("parameters with exactly no gradient", len(learning), f"of {len(learning)}", "0"),
+        Evidence("the operation", kind, "", "", "loss"),
+        Evidence("loss", value),
+    )
+    remedy = Remedy("replace-operation", ("loss",), why, "advice")
+    return [
+        Finding(
+            "GRF004", "zero-derivative", severity, cause, ("loss",), evidence, (remedy,), "blocked", 81.0
         )
     ]
 
