@@ -295,7 +295,7 @@ class Search:
                 said = str(error).partition(". ")[0].partition("\n")[0]
                 raise SurgeryError(
                     f"the model cannot be copied ({type(error).__name__}: {said}), and cures are tried on a "
-                    "copy; make copy.deepcopy(model) work: it must hold no lock, open file, or tensor that was "
+                    "copy; make copy.deepcopy(model) work: it must hold no lock, open file, or tensor "
                     "computed from parameters, as the old torch.nn.utils.weight_norm does"
                 ) from error
         return Patient(model, optimizer, self.loss, (), Receipt(), self.before)
