@@ -103,3 +103,90 @@ def test_a_loss_without_a_slope_is_named(kind: str) -> None:
     assert told[0].severity == ("note" if kind in ("mul", "clamp_min") else "error")  # of a loss of 0
     assert found.healthy == (told[0].severity == "note")
     assert "no gradient at all reaches the input" in str(found)
+
+
+def zeroed(*modules: nn.Module) -> None:
+    for module in modules:
+        for p in module.parameters():
+            nn.init.zeros_(p)
+
+
+class Branch(nn.Module):
+    """x + alpha b(relu(a(x)))."""
+
+    def __init__(self, alpha: float, zero: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.alpha = nn.Linear(12, 12), nn.Linear(12, 12), nn.Parameter(torch.tensor(alpha))
+        if zero:
+            zeroed(self.b)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.alpha * self.b(torch.relu(self.a(x)))  # type: ignore[no-any-return]
+
+
+class Normed(nn.Module):
+    """x + norm(c(x)) with a gain of zero."""
+
+    def __init__(self, zero: bool) -> None:
+        super().__init__()
+        self.c, self.norm = nn.Linear(12, 12, bias=False), nn.BatchNorm1d(12)
+        nn.init.zeros_(self.norm.weight)
+        if zero:
+            zeroed(self.c)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.norm(self.c(x))  # type: ignore[no-any-return]
+
+
+class Adapter(nn.Module):
+    """A frozen layer beside x A^T B^T (Hu et al. 2021)."""
+
+    def __init__(self, zero: bool) -> None:
+        super().__init__()
+        self.core = nn.Linear(12, 12).requires_grad_(False)
+        self.a = nn.Parameter(torch.zeros(4, 12) if zero else torch.randn(4, 12))
+        self.b = nn.Parameter(torch.zeros(12, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.core(x) + x @ self.a.T @ self.b.T  # type: ignore[no-any-return]
+
+
+def plain(activation: type[nn.Module], *zero: int) -> nn.Sequential:
+    net = nn.Sequential(nn.Linear(12, 12), activation(), nn.Linear(12, 12), activation(), nn.Linear(12, 5))
+    zeroed(*[net[k] for k in zero])
+    return net
+
+
+LOCKED: list[tuple[Callable[[], nn.Module], tuple[str, ...]]] = [
+    (lambda: plain(nn.Tanh, 0, 2, 4), ("2.weight", "4.weight")),
+    (lambda: plain(nn.ReLU, 0, 2, 4), ("2.weight", "4.weight")),
+    (lambda: plain(nn.Tanh, 2, 4), ("2.weight", "4.weight")),
+    (lambda: nn.Sequential(Branch(0.0, True), nn.Linear(12, 5)), ("0.alpha", "0.b.weight")),
+    (lambda: nn.Sequential(Normed(True), nn.Linear(12, 5)), ("0.c.weight", "0.norm.weight")),
+    (lambda: nn.Sequential(Adapter(True), nn.Linear(12, 5)), ("0.a", "0.b")),
+    (lambda: plain(nn.Tanh, 4), ()),
+    (lambda: nn.Sequential(Branch(0.0, False), nn.Linear(12, 5)), ()),
+    (lambda: nn.Sequential(Branch(1.0, True), nn.Linear(12, 5)), ()),
+    (lambda: nn.Sequential(Normed(False), nn.Linear(12, 5)), ()),
+    (lambda: nn.Sequential(Adapter(False), nn.Linear(12, 5)), ()),
+]
+
+
+@pytest.mark.parametrize("case", range(len(LOCKED)))
+def test_two_zero_factors_hold_each_other_and_one_does_not(case: int) -> None:
+    """The oracle: what is named has not moved after ten steps of SGD, and all else that is zero has."""
+    build, names = LOCKED[case]
+    torch.manual_seed(0)
+    net, x, y = build(), torch.randn(16, 12), torch.randint(0, 5, (16,))
+    found = unvanish.check(net, (x, y), nn.CrossEntropyLoss())
+    assert found.codes()[:1] == (("GRF004",) if names else ())
+    zero = {n for n, p in net.named_parameters() if p.ndim != 1 or "norm" in n if not p.any()}
+    if names:
+        assert " and ".join(names) in found.findings[0].cause
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 0.1)
+    for _ in range(10):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), y).backward()
+        optimizer.step()
+    still = {n for n, p in net.named_parameters() if n in zero and not p.any()}
+    assert {*names} <= still if names else not still

@@ -12,15 +12,18 @@ from unvanish.probes.backward import Flow
 from unvanish.probes.forward import Forward, Operation, Turn
 from unvanish.probes.graph import Graph
 
+MULTIPLIED = families.PRODUCTS | {"mul", "addcmul"}
+
 
 @dataclass(frozen=True)
 class Stop:
     """A node whose arriving gradient is not zero and whose leaving one is, and how many parameters starve."""
 
     node: int
-    because: str  # "zero parameter", "dead", "operation" or "loss"
+    because: str  # "zero parameter", "locked", "dead", "operation" or "loss"
     starved: int
     owner: Operation | Turn
+    locked: tuple[str, ...] = ()  # parameters that are zero, each of which keeps the others' gradient zero
 
 
 def stops(graph: Graph, flow: Flow, watched: Forward, starving: dict[int, str]) -> list[Stop]:
@@ -31,7 +34,9 @@ def stops(graph: Graph, flow: Flow, watched: Forward, starving: dict[int, str]) 
         routes = isinstance(owner, Operation) and owner.kind in families.ROUTING
         names = set() if routes else _reached(graph, below, starving)
         if names:
-            found.append(Stop(node, _because(graph, node, below, owner, watched), len(names), owner))
+            locked = _locked(graph, node, watched, starving)
+            because = "locked" if locked else _because(graph, node, below, owner, watched)
+            found.append(Stop(node, because, len(names), owner, locked))
     return sorted(found, key=lambda stop: -stop.starved)
 
 
@@ -69,6 +74,13 @@ def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, watch
     return "operation"
 
 
+def _locked(graph: Graph, node: int, watched: Forward, starving: dict[int, str]) -> tuple[str, ...]:
+    """Zero parameters without a gradient behind two or more factors of a node: none of them can ever move."""
+    held = {_zero_parameter(graph, other, watched) for other in graph.below[node]}
+    names = sorted(held & {*starving.values()})
+    return tuple(names) if len(names) > 1 else ()
+
+
 def _silent(graph: Graph, norm: int) -> bool:
     """Whether the gain and the shift of a normalisation are all zero, as in a zero-initialised branch."""
     below: list[Any] = [graph.nodes[i] for i in graph.below[norm]]
@@ -76,20 +88,20 @@ def _silent(graph: Graph, norm: int) -> bool:
     return bool(own) and not any(bool(p.any()) for p in own)
 
 
-def _zero_parameter(graph: Graph, start: int, watched: Forward) -> bool:
-    """Whether a short chain of nodes leads to a parameter, or to a layer of weights, that is all zero."""
-    i = start
-    for _ in range(5):
-        node: Any = graph.nodes[i]
-        if type(node).__name__ == "AccumulateGrad":
-            return not bool(torch.any(node.variable.detach()))
-        owner = watched.owner(_number(node))
-        weight = owner.facts.get("weight_tensor") if isinstance(owner, Operation) else None
-        if weight is not None:
-            return not bool(weight.any())
-        if isinstance(owner, Operation) and owner.family == "norm" and _silent(graph, i):
-            return True
-        if len(graph.below[i]) != 1:
-            return False
-        i = graph.below[i][0]
-    return False
+def _zero_parameter(graph: Graph, start: int, watched: Forward, reach: int = 5) -> str:
+    """The parameter, itself or as a layer's weights, that is all zero at the end of a short chain, or ""."""
+    node: Any = graph.nodes[start]
+    if type(node).__name__ == "AccumulateGrad":
+        zero = not bool(torch.any(node.variable.detach()))
+        return watched.named.get(id(node.variable), "(parameter)") if zero else ""
+    owner = watched.owner(_number(node))
+    weight = owner.facts.get("weight_tensor") if isinstance(owner, Operation) else None
+    if isinstance(owner, Operation) and weight is not None:
+        return "" if bool(weight.any()) else str(owner.facts.get("weight") or "(weights)")
+    if isinstance(owner, Operation) and owner.family == "norm" and _silent(graph, start):
+        return next(iter(owner.parameters), "(norm)")
+    product = isinstance(owner, Operation) and owner.kind in MULTIPLIED
+    below = graph.below[start]
+    if not reach or not (len(below) == 1 or product):
+        return ""
+    return next((name for j in below if (name := _zero_parameter(graph, j, watched, reach - 1))), "")

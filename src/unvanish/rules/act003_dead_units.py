@@ -112,10 +112,18 @@ def _observations(trace: Trace, site: int) -> int:
 
 def _dead(trace: Trace, site: int, limit: float, diverse: float) -> bool:
     share = trace.value(site, "dead")
-    if share <= limit:
+    if share <= limit or (share == 1 and _nothing_enters(trace, site)):
         return False
     cosine = _upstream_cosine(trace, site)
     return cosine < diverse or (share > 0.9 and not cosine > 0.999)
+
+
+def _nothing_enters(trace: Trace, site: int) -> bool:
+    """Whether what came just before is exactly zero, as after weights of zero: then it is not the units."""
+    order = trace.sites[site].facts.get("order", 0)
+    earlier = [i for i in trace.where("node") if -1 < trace.sites[i].facts.get("order", -1) < order]
+    last = max(earlier, key=lambda i: trace.sites[i].facts["order"], default=None)
+    return last is not None and trace.value(last, "forward_rms") == 0
 
 
 def _upstream_cosine(trace: Trace, site: int) -> float:

@@ -14,9 +14,11 @@ How it is measured
 
 Where a parameter's gradient is exactly zero, every node of the graph is looked at once more: the
 operation at which a gradient that is not zero arrives and exactly none leaves is named.
-Zero-initialised weights and branches are no fault, nor are units that are dead (another rule). An
-operation of the loss is named where no parameter at all gets a gradient; a loss of exactly 0 is
-only noted, for it may be at its minimum on this batch.
+Zero-initialised weights and branches are no fault, unless two factors of a product are zero
+parameters, as when all weights are set to 0, or a zero gain follows zero weights: the gradient of
+each is zero because of the other, for ever. Dead units are another rule's. An operation of the loss
+is named where no parameter at all gets a gradient; a loss of exactly 0 is only noted, for it may be
+at its minimum on this batch.
 
 Remedies
 
@@ -50,7 +52,7 @@ def check(trace: Trace) -> Iterable[Finding]:
         raise NotApplicable("the loss reaches no parameter")
     stops = trace.where("node", kills=True, kills_because="operation")
     if not stops:
-        return _lost_in_the_loss(trace)
+        return _locked(trace) or _lost_in_the_loss(trace)
     stops.sort(key=lambda i: -int(trace.sites[i].facts.get("starved", 0)))
     site = trace.sites[stops[0]]
     starved = int(site.facts.get("starved", 0))
@@ -87,6 +89,35 @@ def check(trace: Trace) -> Iterable[Finding]:
             80.0 + starved / max(1, total),
         )
     ]
+
+
+def _locked(trace: Trace) -> list[Finding]:
+    """Where two factors are zero parameters, so that neither gets a gradient."""
+    stops = trace.where("node", kills=True, kills_because="locked")
+    if not stops:
+        return []
+    names = tuple(dict.fromkeys(n for i in stops for n in trace.sites[i].facts["locked"]))
+    site = trace.sites[stops[0]]
+    first, second = site.facts["locked"][:2]
+    cause = (
+        f"{first} and {second} are both zero, which makes {site.kind}{_depth.within(site)} flat in either: "
+        "they never move"
+    )
+    evidence = (
+        Evidence("zero parameters that hold each other", len(names), "", "0", site.label),
+        Evidence("parameters that starve", int(site.facts.get("starved", 0)), "", "0", site.label),
+    )
+    why = "of two factors that are multiplied only one may start at zero"
+    remedies = tuple(
+        Remedy(cure, names[:12], why, "retrain", settings)
+        for cure, settings in (("reinitialise", {}), ("add-noise", {"std": 0.01}))
+    )
+    return [
+        Finding(
+            "GRF004", "zero-derivative", "error", cause, _depth.labels(trace, stops), evidence, remedies,
+            "blocked", 80.0,
+        )
+    ]  # fmt: skip
 
 
 def _lost_in_the_loss(trace: Trace) -> list[Finding]:
