@@ -81,6 +81,17 @@ def test_a_function_with_a_gradient_is_left_alone() -> None:
     assert "Through" in [s.kind for s in found.trace.sites]
 
 
+def test_a_normalisation_of_one_number_is_named_though_its_shift_is_zero() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 1), nn.LayerNorm(1), nn.Linear(1, 5)
+    )
+    batch = torch.randn(16, 12), torch.randint(0, 5, (16,))
+    found = unvanish.check(net, batch, nn.CrossEntropyLoss()).findings[0]
+    assert found.code == "GRF004"
+    assert found.cause.startswith("layer_norm in 3 passes exactly no gradient: 4 of 8 parameters")
+
+
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "round": lambda o, y: (o.softmax(-1).round() - F.one_hot(y, 5)).abs().mean(),
     "sign": lambda o, y: (torch.sign(o[:, 0]) - 2).square().mean(),

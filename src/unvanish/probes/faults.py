@@ -69,16 +69,29 @@ def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, watch
         weight = owner.facts.get("weight_tensor")
         if weight is not None and not bool(weight.any()):
             return "zero parameter"
-    if any(_zero_parameter(graph, other, watched) for other in graph.below[node] if other != below):
+    others = [other for other in _factors(graph, node, watched) if other != below]
+    if any(_zero_parameter(graph, other, watched) for other in others):
         return "zero parameter"
     return "operation"
 
 
 def _locked(graph: Graph, node: int, watched: Forward, starving: dict[int, str]) -> tuple[str, ...]:
     """Zero parameters without a gradient behind two or more factors of a node: none of them can ever move."""
-    held = {_zero_parameter(graph, other, watched) for other in graph.below[node]}
+    held = {_zero_parameter(graph, other, watched) for other in _factors(graph, node, watched)}
     names = sorted(held & {*starving.values()})
     return tuple(names) if len(names) > 1 else ()
+
+
+def _factors(graph: Graph, node: int, watched: Forward) -> list[int]:
+    """The nodes below one, without those of the biases that a layer or a normalisation adds."""
+    owner = watched.owner(_number(graph.nodes[node]))
+    added: set[str] = set()
+    if isinstance(owner, Operation) and owner.family == "layer":
+        added = {*owner.parameters} - {owner.facts.get("weight")}
+    elif isinstance(owner, Operation) and owner.family == "norm":
+        added = {*owner.parameters[1:]}
+    named, nodes = watched.named, graph.nodes
+    return [j for j in graph.below[node] if named.get(id(getattr(nodes[j], "variable", None))) not in added]
 
 
 def _silent(graph: Graph, norm: int) -> bool:
