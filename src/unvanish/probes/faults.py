@@ -67,8 +67,8 @@ def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, watch
         if owner.family == "attention" and owner.facts.get("tokens", 0) >= 2:
             return "dead"  # equal tokens or a saturated softmax leave its queries and keys nothing
         weight = owner.facts.get("weight_tensor")
-        if weight is not None and not bool(weight.any()):
-            return "zero parameter"
+        if weight is not None:  # it passes a gradient to what it reads, but has none itself if that is zero
+            return "dead" if bool(weight.any()) else "zero parameter"
     others = [other for other in _factors(graph, node, watched) if other != below]
     if any(_zero_parameter(graph, other, watched) for other in others):
         return "zero parameter"
