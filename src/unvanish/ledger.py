@@ -47,7 +47,9 @@ class Ledger:
 
     @property
     def total(self) -> float:
-        """Decades from the loss to the input: the sum of the rows."""
+        """Decades from the loss to the input: the sum of the rows; -inf if no gradient enters."""
+        if self.empty:
+            return -math.inf
         return (
             math.fsum(finite)
             if all(map(math.isfinite, finite := [r.decades for r in self.rows]))
@@ -72,22 +74,24 @@ def ledger(trace: Trace, axis: Axis | None = None) -> Ledger | None:
     chosen = axis or trace.depth()
     if chosen is None or len(chosen.sites) < 2 or not trace.values.size:
         return None
-    leaves, total = [], 0.0
+    empty = trace.value(chosen.sites[0], "backward_log") == -math.inf
+    leaves, total = [], -math.inf if empty else 0.0
     for above, below in zip(chosen.sites, chosen.sites[1:], strict=False):
         row = _leaf(trace, above, below)
         total += row.decades
         leaves.append(replace(row, below=total))
-    empty = trace.value(chosen.sites[0], "backward_log") == -math.inf
     return Ledger(chosen.name, _gathered(leaves, 0), empty)
 
 
 def _leaf(trace: Trace, above: int, below: int) -> Row:
     site = trace.sites[above]
-    gain = difference(trace.value(above, "backward_log"), trace.value(below, "backward_log"))
+    arrives = trace.value(above, "backward_log")
+    gain = difference(arrives, trace.value(below, "backward_log"))
     simple = bool(site.facts.get("simple", True))
     path = site.label if simple else str(site.facts.get("row") or site.label)
     kind = site.kind if simple else "block"
-    return Row(path, kind, gain / DECADE, _parts(trace, above, gain) if simple else {})
+    parts = _parts(trace, above, gain) if simple and arrives > -math.inf else {}
+    return Row(path, kind, gain / DECADE, parts)
 
 
 def difference(above: float, below: float) -> float:

@@ -44,8 +44,6 @@ def account(diagnosis: Diagnosis) -> Ledger | None:
 def headline(diagnosis: Diagnosis, book: Ledger | None) -> Headline:
     """What a reader must know first; `book` is the ledger from `account`."""
     total = book.total if book is not None and book.rows else None
-    if book is not None and book.empty:
-        total = -math.inf
     if diagnosis.trace.facts.get("crash"):
         return Headline("crashed", "the model crashed; the report covers what ran before", total)
     if diagnosis.healthy and not diagnosis.trace.sites:
