@@ -242,3 +242,32 @@ def test_what_parallel_layers_lose_is_named(act: Any, stream: bool, code: str | 
         sites = {s.label: s for s in found.trace.sites}
         assert {sites[label].kind for label in found.findings[0].sites} == {kind}
         assert unvanish.forecast(net, (48,)).codes()[:1] == (code,)
+
+
+class Heads(nn.Module):
+    """Two heads on one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.main, self.spare = nn.Linear(8, 16), nn.Linear(16, 4), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        h = torch.relu(self.first(x))
+        return {"main": self.main(h), "spare": self.spare(h)}
+
+
+def test_a_head_that_the_loss_does_not_read_is_no_cut() -> None:
+    batch = torch.randn(16, 8), torch.randint(0, 4, (16,))
+    found = unvanish.check(Heads(), batch, lambda o, y: nn.functional.cross_entropy(o["main"], y)).findings[0]
+    assert found.code == "GRF001" and found.cause.startswith("the loss reads nothing that spare makes")
+    assert found.remedies[0].cure == "use-output"
+
+
+def test_a_cut_within_the_loss_is_said_to_be_there() -> None:
+    batch = torch.randn(16, 8), torch.randint(0, 4, (16,))
+
+    def loss(o: dict[str, Tensor], y: Tensor) -> Tensor:
+        return torch.tensor(nn.functional.cross_entropy(o["main"], y).item(), requires_grad=True)
+
+    found = unvanish.check(Heads(), batch, loss).findings[0]
+    assert found.code == "GRF001" and "cut by .item() in the loss" in found.cause

@@ -219,7 +219,7 @@ class Forward(TorchFunctionMode):
             node = None if source is None or torch.is_grad_enabled() is False else source.grad_fn
             self.cuts.append(
                 {
-                    "path": self.turn.path,
+                    "path": "the loss" if self.in_loss else self.turn.path,
                     "call": self.turn.call,
                     "how": how,
                     "order": len(self.operations),
