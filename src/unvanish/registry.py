@@ -9,7 +9,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
 
@@ -30,7 +30,7 @@ class Rule:
     name: str
     module: ModuleType
 
-    @property
+    @cached_property
     def needs(self) -> frozenset[str]:
         """What a trace must hold: any of static, step, history, time, attention, precision."""
         return frozenset(self.module.NEEDS)

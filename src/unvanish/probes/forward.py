@@ -31,6 +31,7 @@ from unvanish.probes.measures import activation_stats, weight_stats
 from unvanish.probes.together import Together
 
 Node = torch.autograd.graph.Node
+Modules = Sequence[tuple[str, nn.Module]]  # with their paths
 next_number: Callable[[], int] = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
 COMPOSITIONS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 
@@ -77,11 +78,14 @@ class Forward(TorchFunctionMode):
         batch: int | None,
         parameters: Mapping[str, Tensor] | None = None,
         norms: Mapping[str, float] | None = None,
+        modules: Modules | None = None,
     ) -> None:
         super().__init__()
         self.batch = batch
         self.small = Together(batch)
-        self.paths = {id(m): name for name, m in model.named_modules()}
+        self.paths: dict[int, str] = {}
+        for name, module in model.named_modules() if modules is None else modules:
+            self.paths.setdefault(id(module), name)
         known = dict(model.named_parameters()) if parameters is None else parameters
         self.named = {id(p): name for name, p in known.items()}
         self.norms = norms or {}

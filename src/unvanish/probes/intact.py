@@ -44,10 +44,14 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def intact(model: nn.Module) -> Iterator[None]:
-    """Put the model and the process back as they were when the block ends, however it ends."""
+def intact(model: nn.Module, modules: Iterable[nn.Module] | None = None) -> Iterator[None]:
+    """Put the model and the process back as they were when the block ends, however it ends.
+
+    `modules`: those of the model, each once, where they are known.
+    """
     tensors: dict[int, Tensor] = {}
-    undo = [_random_state(), *[_module_state(module, tensors) for module in model.modules()]]
+    parts = model.modules() if modules is None else modules
+    undo = [_random_state(), *[_module_state(module, tensors) for module in parts]]
     with torch.no_grad():
         undo += [_tensor_state(t) for t in tensors.values()]
     try:

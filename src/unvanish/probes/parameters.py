@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unvanish.probes.backward import Flow
-from unvanish.probes.forward import Forward
+from unvanish.probes.forward import Forward, Modules
 from unvanish.probes.graph import Graph
 from unvanish.probes.measures import norms as norms_of
 from unvanish.probes.measures import share
@@ -27,7 +27,7 @@ SMALL = 1 << 14  # elements of a weight that is read together with others of its
 
 @torch.no_grad()
 def read(
-    model: nn.Module,
+    modules: Modules,
     watched: Forward,
     graph: Graph | None,
     flow: Flow | None,
@@ -35,12 +35,14 @@ def read(
     structural: frozenset[str] = frozenset(),
     norms: Mapping[str, float] | None = None,
 ) -> list[tuple[Site, dict[str, float]]]:
-    """A site and its statistics for each parameter, in the order of `named_parameters`."""
+    """A site and its statistics for each parameter, in the order of `named_parameters`; `modules` by every
+    name.
+    """
     ran = {turn.path for turn in watched.turns} | {""}
     held = None if optimizer is None else {id(p) for group in optimizer.param_groups for p in group["params"]}
     every = [
         (f"{path}.{name}" if path else name, p, path, module)
-        for path, module in model.named_modules(remove_duplicate=False)
+        for path, module in modules
         for name, p in module._parameters.items()
         if p is not None
     ]
@@ -78,6 +80,16 @@ def read(
         facts, stats = places[name]
         stats["weight_twins"], facts["twins_stay"] = equal, stay
     return found
+
+
+def first_named(modules: Modules) -> dict[str, Tensor]:
+    """The parameters of some modules, each once and by its first name, as `named_parameters` has them."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for path, module in modules:
+        for name, p in module._parameters.items():
+            if p is not None and id(p) not in found:
+                found[id(p)] = f"{path}.{name}" if path else name, p
+    return dict(found.values())
 
 
 def zero_by_structure(watched: Forward, graph: Graph | None, flow: Flow | None) -> frozenset[str]:

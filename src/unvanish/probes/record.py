@@ -30,7 +30,7 @@ from unvanish.probes import (
 from unvanish.probes.backward import Backward, Flow
 from unvanish.probes.chain import Chain, chain
 from unvanish.probes.errors import CheckError, ModelCrash
-from unvanish.probes.forward import Forward, Operation
+from unvanish.probes.forward import Forward, Modules, Operation
 from unvanish.probes.graph import Graph, Node, walk
 from unvanish.probes.intact import in_the_open, intact, unwrapped
 from unvanish.probes.measures import finite, norms
@@ -53,20 +53,21 @@ def record(
     loss(output). `theory`: lay beside it what was to be expected. CheckError where these do not fit together,
     ModelCrash where the model or the loss raises.
     """
-    bare, named = _checked(model)
-    with warnings.catch_warnings(), intact(bare), in_the_open():
+    bare, modules, named = _checked(model)
+    with warnings.catch_warnings(), intact(bare, dict.fromkeys([m for _, m in modules])), in_the_open():
         warnings.simplefilter("ignore")
-        return Examination(bare, named, batch, loss, optimizer, theory).trace()
+        return Examination(bare, modules, named, batch, loss, optimizer, theory).trace()
 
 
-def _checked(model: Any) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The module inside any wrapper, and its parameters by name."""
+def _checked(model: Any) -> tuple[nn.Module, Modules, dict[str, Tensor]]:
+    """The module inside any wrapper, its modules by every name, and its parameters by their first."""
     if not isinstance(model, nn.Module):
         raise CheckError(
             f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself"
         )
     bare = unwrapped(model)
-    named: dict[str, Tensor] = dict(bare.named_parameters())
+    modules = list(bare.named_modules(remove_duplicate=False))  # walking them is dear beside a small network
+    named = parameters.first_named(modules)
     lazy = [n for n, p in named.items() if is_lazy(p)]
     if lazy:
         raise CheckError(
@@ -82,7 +83,7 @@ def _checked(model: Any) -> tuple[nn.Module, dict[str, Tensor]]:
         )
     if any(p.is_meta for p in named.values()):
         raise CheckError("the model is on the meta device and holds no numbers; materialise it first")
-    return bare, named
+    return bare, modules, named
 
 
 class Examination:
@@ -91,6 +92,7 @@ class Examination:
     def __init__(
         self,
         model: nn.Module,
+        modules: Modules,
         parameters: Mapping[str, Tensor],
         batch: Any,
         loss: Any,
@@ -99,7 +101,7 @@ class Examination:
     ) -> None:
         self.model, self.batch, self.loss, self.optimizer = model, batch, loss, optimizer
         self.theory = theory
-        self.parameters = parameters
+        self.modules, self.parameters = modules, parameters
         self.norms = dict(zip(self.parameters, norms(list(self.parameters.values())), strict=True))
         self.call, self.watched, self.value = self._forward()
         self.graph: Graph | None = None
@@ -137,9 +139,9 @@ class Examination:
     def _attempt(self, gradients: bool, check_finite: bool) -> tuple[calls.Call, Forward, Tensor]:
         call = calls.prepare(self.batch, self.loss, gradients=gradients)
         watched = (
-            Taped(self.model, self.model, call, self.parameters, self.norms)
+            Taped(self.model, self.model, call, self.parameters, self.norms, self.modules)
             if self.theory
-            else Forward(self.model, call.batch_size, self.parameters, self.norms)
+            else Forward(self.model, call.batch_size, self.parameters, self.norms, self.modules)
         )
         watched.check_finite = check_finite
         self.entering = {name: watched.entering(x) for name, x in call.originals.items()}
@@ -301,7 +303,7 @@ class Examination:
         rows += sites.outputs(self.watched, self.value)
         structural = parameters.zero_by_structure(self.watched, self.graph, self.flow)
         rows += parameters.read(
-            self.model, self.watched, self.graph, self.flow, self.optimizer, structural, self.norms
+            self.modules, self.watched, self.graph, self.flow, self.optimizer, structural, self.norms
         )
         found = sites.assemble(rows, axes, self._facts())
         if not isinstance(self.watched, Taped) or found.depth() is None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.probes import calls, families
-from unvanish.probes.forward import Forward, Operation
+from unvanish.probes.forward import Forward, Modules, Operation
 from unvanish.probes.measures import means
 from unvanish.theory import recurrent
 from unvanish.theory.activations import ALIASES, FUNCTIONS, NAMES
@@ -38,9 +38,10 @@ class Taped(Forward):
         call: calls.Call,
         parameters: Mapping[str, Tensor] | None = None,
         norms: Mapping[str, float] | None = None,
+        modules: Modules | None = None,
     ) -> None:
         own = dict(ran.named_parameters()) if parameters is None else parameters
-        super().__init__(ran, call.batch_size, own, norms)
+        super().__init__(ran, call.batch_size, own, norms, modules)
         real = own if ran is model else dict(model.named_parameters())
         self.real = {id(p): real[name] for name, p in own.items()}
         self.model = model
