@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import unvanish
 from unvanish.probes import record
 from unvanish.types import Trace
 
@@ -146,3 +148,39 @@ def test_an_output_that_was_written_over_is_not_taken_for_the_states() -> None:
     for model.over in (True, False):
         logs.append(profile(record(model, x), "state_log"))
     np.testing.assert_allclose(logs[0], logs[1], atol=1e-6)
+
+
+class Looped(nn.Module):
+    """A cell over the steps, its state detached every so many of them (0: never), and perhaps logged."""
+
+    def __init__(self, kind: type[nn.RNNCellBase], every: int, logs: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell, self.head = kind(6, 12), nn.Linear(12, 4)  # type: ignore[call-arg]
+        self.every, self.logs = every, logs
+
+    def forward(self, x: Tensor) -> Tensor:
+        state: Any = None
+        seen = []
+        for t in range(x.shape[1]):
+            if state is not None and self.every and t % self.every == 0:
+                pair = isinstance(state, tuple)
+                state = tuple(s.detach() for s in state) if pair else state.detach()
+            state = self.cell(x[:, t], state)
+            h = state[0] if isinstance(state, tuple) else state
+            if self.logs:
+                seen.append(h.detach())
+        return self.head(h)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", [nn.RNNCell, nn.GRUCell, nn.LSTMCell])
+@pytest.mark.parametrize(("every", "logs", "noted"), [(1, False, True), (5, False, False), (0, True, False)])
+def test_a_state_that_is_detached_at_every_step_is_noted(
+    kind: type[nn.RNNCellBase], every: int, logs: bool, noted: bool
+) -> None:
+    batch = torch.randn(8, 20, 6), torch.randint(0, 4, (8,))
+    found = unvanish.check(Looped(kind, every, logs), batch, nn.CrossEntropyLoss())
+    told = [f for f in found.findings if f.code == "REC001" and "leaves the graph" in f.cause]
+    assert bool(told) == noted
+    if noted:
+        assert found.healthy and "one step back, of 20" in told[0].cause

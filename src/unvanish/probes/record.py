@@ -110,6 +110,7 @@ class Examination:
         self.stops: list[faults.Stop] = []
         self.broken: list[Any] = []
         self.recurrences: list[recurrence.Recurrence] = []
+        self.severed: dict[str, tuple[int, str]] = {}
         self.precision: dict[str, Any] = {}
         self.scale = 0  # log2 of the loss scale the backward is run at; not 0 in float16 only
 
@@ -187,6 +188,7 @@ class Examination:
         slopes.read(o for o in watched.operations if o.family == "activation" and o.nodes[0] in graph.index)
         bodies = recurrence.loops(watched, graph)
         carried = recurrence.carries(bodies)
+        self.severed = recurrence.severed(watched, bodies)
         leaves = self._leaves()
         cuts = self.chains[0].cuts if self.chains else [0]
         wanted = self._interesting(graph, bodies)
@@ -343,6 +345,7 @@ class Examination:
             "assumptions": sites.assumptions(self.kind, self.overflowed),
             "loss_overflow": self.overflowed,
             **({"precision": self.precision} if self.precision else {}),
+            **({"severed": self.severed} if self.severed else {}),
         }
 
 

@@ -8,7 +8,7 @@ that of a random cotangent at the last call's output.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,6 +107,24 @@ def _sequences(module: nn.RNNBase, x: Any) -> int:
 def _steps(module: nn.Module) -> bool:
     """Whether a module may be the step of a loop: it has weights, and is no loop itself."""
     return not isinstance(module, nn.RNNBase) and next(module.parameters(), None) is not None
+
+
+def severed(watched: Forward, bodies: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
+    """Cells whose state leaves the graph after every step: their calls, and the module that does it."""
+    made = {turn.outputs[0][0]: turn for turn in watched.turns if turn.outputs}
+    steps: dict[str, set[int]] = defaultdict(set)
+    where: dict[str, str] = {}
+    for cut in watched.cuts:
+        turn = made.get(cut["node"])
+        if turn is not None and isinstance(turn.module, nn.RNNCellBase):
+            steps[turn.path].add(turn.call)
+            where[turn.path] = str(cut["path"])
+    calls = Counter(turn.path for turn in watched.turns)
+    return {
+        path: (calls[path], where[path])
+        for path, own in steps.items()
+        if calls[path] >= LEAST and path not in bodies and len(own) >= calls[path] - 1
+    }
 
 
 def loops(watched: Forward, graph: Graph) -> dict[str, list[Turn]]:

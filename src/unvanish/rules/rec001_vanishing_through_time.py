@@ -15,7 +15,8 @@ How it is measured
 ln of the norm of the whole gradient at the state of every step: fused layers are replayed step by
 step in float64, loops are read from their calls. Theil-Sen slope times the number of steps; `limit`
 nats (default 3) is a warning, twice that an error. A loss at every step feeds every state, and then
-the profile is flat and nothing is reported.
+the profile is flat and nothing is reported. A cell whose state is detached after every step, so
+that no gradient goes further back than one, is noted.
 
 Remedies
 
@@ -39,7 +40,7 @@ from typing import Any
 
 from unvanish.ledger import DECADE
 from unvanish.rules import _history, _time
-from unvanish.types import Case, Evidence, Finding, Remedy, Severity, Trace
+from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("step", "time")
 LIVE = True
@@ -48,10 +49,16 @@ EXPLAINS = ("DEP001", "INI001", "ACT002")
 
 def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
     """One finding naming the recurrences that forget."""
-    found = sorted(_time.recurrences(trace), key=lambda r: r.ratio)
+    notes = [_severed(*item) for item in trace.facts.get("severed", {}).items()]
+    try:
+        found = sorted(_time.recurrences(trace), key=lambda r: r.ratio)
+    except NotApplicable:
+        if notes:
+            return notes
+        raise
     fading = [r for r in found if r.ratio < -limit]
     if not fading or _history.converged(trace):
-        return []
+        return notes
     worst = fading[0]
     steps = len(worst.state_log)
     gone = "all of it" if math.isinf(worst.ratio) else f"{-worst.ratio / DECADE:.1f} decades"
@@ -85,8 +92,20 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
             remedies,
             "vanishing",
             -ratio,
-        )
+        ),
+        *notes,
     ]
+
+
+def _severed(path: str, found: tuple[int, str]) -> Finding:
+    """A note, for it may be meant."""
+    steps, where = found
+    cause = f"the state of {path} leaves the graph after each step: its gradient goes one step back, of {steps}"
+    evidence = (Evidence("steps the gradient goes back", 1, f"of {steps}", "", path),)
+    why = "the gradient then reaches the steps before; detach every so many steps, not at each"
+    remedy = Remedy("remove-detach", (where or "(model)",), why, "retrain")
+    name = "vanishing-through-time"
+    return Finding("REC001", name, "note", cause, (path,), evidence, (remedy,), "blocked", float(steps))
 
 
 def _gates(worst: _time.Recurrence, targets: tuple[str, ...], steps: int) -> tuple[Remedy, ...]:
