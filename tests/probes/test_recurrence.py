@@ -183,4 +183,4 @@ def test_a_state_that_is_detached_at_every_step_is_noted(
     told = [f for f in found.findings if f.code == "REC001" and "leaves the graph" in f.cause]
     assert bool(told) == noted
     if noted:
-        assert found.healthy and "one step back, of 20" in told[0].cause
+        assert found.healthy and "goes back one step of 20" in told[0].cause

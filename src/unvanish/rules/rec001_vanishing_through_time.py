@@ -100,7 +100,7 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
 def _severed(path: str, found: tuple[int, str]) -> Finding:
     """A note, for it may be meant."""
     steps, where = found
-    cause = f"the state of {path} leaves the graph after each step: its gradient goes one step back, of {steps}"
+    cause = f"the state of {path} leaves the graph at each step: its gradient goes back one step of {steps}"
     evidence = (Evidence("steps the gradient goes back", 1, f"of {steps}", "", path),)
     why = "the gradient then reaches the steps before; detach every so many steps, not at each"
     remedy = Remedy("remove-detach", (where or "(model)",), why, "retrain")
