@@ -29,7 +29,7 @@ RELU = 0.5 * math.log(2.0)  # nats that a ReLU costs, which weights are drawn to
 PINCHED = 2.0  # nats a layer's weights lie from the median of all
 SATURATED = 0.5
 SHARE = 0.1  # of a loss, that weights and slopes must bear to be its cause
-NORMALISED = 5 / 3  # where layers are normalised the limit is 5 nats: a gradient is relative to its weights
+NORMALISED = 11 / 6  # where layers are normalised it is 5.5 nats: a gradient is relative to its weights
 ACCOUNTS = ("weights", "slope", "saturated", "normalisation", "residual", "resampling", "rest")
 RESAMPLING = ("pool", "interpolate", "upsample", "getitem", "index", "mean", "sum")
 
