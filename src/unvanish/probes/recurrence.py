@@ -64,7 +64,7 @@ def replayed(watched: Forward, held: Mapping[Any, tuple[Tensor, int]]) -> Iterat
             continue
         base = max(exponent for _, exponent in known.values())
         scaled = {
-            k: g.double() * 2.0 ** (base - e) if base - e < 900 else g.double() * 0
+            k: g.double() if base == e else g.double() * (2.0 ** (base - e) if base - e < 900 else 0)
             for k, (g, e) in known.items()
         }
         yield from _replay(turn, scaled, base)

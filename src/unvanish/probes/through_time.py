@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from unvanish.probes.cells import Cell, cell
 from unvanish.probes.layout import Layout, laid_out
+from unvanish.probes.measures import finite
 
 ABSENT = -(2.0**50)  # the exponent of an exact zero: below every other, and still exact to add to
 POINTS = 512  # a longer profile is thinned to this many steps for its slope
@@ -292,7 +293,7 @@ def _known(module: nn.RNNBase, layout: Layout, result: Any, width: int) -> Tenso
     rows, shape = layout.rows(result), (sum(layout.sizes), width)
     if rows.shape != shape:
         raise ValueError(f"result has {tuple(rows.shape)} (rows, features), expected {shape}")
-    return rows if bool(torch.isfinite(rows).all()) else None
+    return rows if finite(rows) else None
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
