@@ -70,7 +70,7 @@ class Anatomy:
         seen: set[str] = set()
         for place, i in enumerate(self.nodes):
             facts = self.site(i).facts
-            weight = facts.get("weight") or self._made(facts)
+            weight = facts.get("weight") or _made(facts)
             if facts.get("family") != "layer" or not weight or weight in seen or "fan_in" not in facts:
                 continue
             seen.add(weight)
@@ -80,10 +80,6 @@ class Anatomy:
                 **{**vars(found[-1]), "head": not found[-1].activation and self._last(found[-1])}
             )
         return found
-
-    def _made(self, facts: Mapping[str, Any]) -> str:
-        """A name for a weight that was made in the forward, of a layer whose bias is a parameter."""
-        return f"{facts.get('module')}.weight".lstrip(".") if facts.get("parameters") else ""
 
     def _last(self, layer: Layer) -> bool:
         """Whether nothing with parameters runs after a layer."""
@@ -199,3 +195,8 @@ def module_of(site: Site) -> str:
 def plainly(value: Any) -> Any:
     """A number short enough for people: 6 digits."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _made(facts: Mapping[str, Any]) -> str:
+    """A name for a weight that was made in the forward, of a layer whose bias is a parameter."""
+    return f"{facts.get('module')}.weight".lstrip(".") if facts.get("parameters") else ""

@@ -77,13 +77,14 @@ def _unit_gain(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> 
     reading = depth.read(trace)
     if reading is None:
         return None
-    named = dict(model.named_parameters())
     own = {e.site: e.shares["weights"] for e in reading.entries if "weights" in e.shares}
     middle = float(np.median(list(own.values()))) if own else 0.0
     changed = 0
     for site in own if not reading.pinched else reading.culprits:
         wanted = middle if reading.pinched else -_slope_below(trace, reading, site)
-        changed += _scaled(model, named, str(trace.sites[site].facts.get("weight")), wanted - own[site])
+        if name := trace.sites[site].facts.get("weight"):
+            _scale(model, name, wanted - own[site])
+            changed += 1
     what = (
         "the pinched weights scaled to the others' size"
         if reading.pinched
@@ -93,16 +94,14 @@ def _unit_gain(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> 
 
 
 @torch.no_grad()
-def _scaled(model: nn.Module, named: Mapping[str, nn.Parameter], name: str, log: float) -> bool:
-    """Multiply a weight by exp(log), also one that its module computes; whether there is one."""
+def _scale(model: nn.Module, name: str, log: float) -> None:
+    """Multiply a weight by exp(log), also one that its module computes."""
     home, _, leaf = name.rpartition(".")
-    if name in named:
-        named[name].data.mul_(math.exp(log))
-    elif name != "None" and parametrized(module := model.get_submodule(home), leaf):
+    module = model.get_submodule(home)
+    if parametrized(module, leaf):
         setattr(module, leaf, getattr(module, leaf) * math.exp(log))
     else:
-        return False
-    return True
+        getattr(module, leaf).data.mul_(math.exp(log))
 
 
 def _slope_below(trace: Trace, reading: depth.Depth, site: int) -> float:

@@ -34,7 +34,7 @@ def log_of(norm: float) -> float:
 
 def finite(x: Tensor) -> bool:
     """Whether every element is finite."""
-    if x.is_cpu and x.numel() <= LITTLE and x.dtype in (torch.float32, torch.float64) and _plain(x):
+    if _quick(x):
         return bool(np.isfinite(x.detach().numpy()).all())
     return bool(torch.isfinite(x.detach().sum())) or bool(torch.isfinite(x.detach()).all())
 
@@ -171,6 +171,11 @@ def _plain(x: Tensor) -> bool:
     return type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided and not x.is_neg()
 
 
+def _quick(x: Tensor) -> bool:
+    """Whether NumPy sees what torch sees, and is done before torch has woken its threads."""
+    return x.is_cpu and x.numel() <= LITTLE and x.dtype in (torch.float32, torch.float64) and _plain(x)
+
+
 def _little(tensors: Sequence[Tensor]) -> list[float]:
     """The norms of small tensors of float32, as one array."""
     if not tensors:
@@ -243,7 +248,7 @@ def slope_stats(slopes: Tensor, peak: float | None) -> list[dict[str, float]]:
 
 def _row_squares(rows: Tensor) -> list[float]:
     """The sum of the squares of each row; of few numbers by NumPy, which wakes no other thread."""
-    if rows.is_cpu and rows.numel() <= LITTLE and rows.dtype is not torch.bfloat16:
+    if _quick(rows):
         x = rows.numpy().astype(np.float64)
         found: list[float] = np.einsum("nf,nf->n", x, x).tolist()
         return found
@@ -252,9 +257,7 @@ def _row_squares(rows: Tensor) -> list[float]:
 
 def share(x: Tensor) -> float:
     """The share of elements that are not zero."""
-    size = x.numel()
-    plain = size <= LITTLE and x.is_cpu and x.dtype in (torch.float32, torch.float64)
-    return int(np.count_nonzero(x.numpy()) if plain else torch.count_nonzero(x)) / size
+    return int(np.count_nonzero(x.numpy()) if _quick(x) else torch.count_nonzero(x)) / x.numel()
 
 
 def _shares(flags: Tensor) -> list[float]:

@@ -253,11 +253,10 @@ def _faults(
 ) -> dict[str, Any]:
     first = watched.first_broken
     facts: dict[str, Any] = {}
-    mine = isinstance(owner, Operation)
-    if own := [s for s in stops if s.owner is owner and (mine or s.node == node)]:
-        facts |= {"kills": True, "kills_because": own[0].because, "starved": own[0].starved}
-        if locked := next((s.locked for s in own if s.locked), ()):
-            facts |= {"kills_because": "locked", "locked": locked}
+    if own := [s for s in stops if s.owner is owner and (isinstance(owner, Operation) or s.node == node)]:
+        stop = next((s for s in own if s.locked), own[0])
+        facts |= {"kills": True, "kills_because": stop.because}
+        facts |= {"starved": stop.starved, "locked": stop.locked}
     if isinstance(owner, Operation) and owner.facts.get("made_nonfinite"):
         facts |= {"produces": "forward", "nonfinite_first": owner is first}
     elif first is None and any(b is owner for b in broken):

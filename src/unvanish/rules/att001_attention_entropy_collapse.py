@@ -61,9 +61,9 @@ def check(trace: Trace, *, limit: float = 0.3, logits: float = 50.0) -> Iterable
     worst = sharp[0]
     entropy, largest = trace.value(worst, "entropy"), trace.value(worst, "logit_max")
     where = trace.sites[worst].label
-    of = "" if where == "softmax" else f" of {where}"
+    within = _depth.within(trace.sites[worst])
     cause = (
-        f"the softmax{of} is saturated: logits up to {largest:.0f} leave {entropy:.0%} of the entropy"
+        f"the softmax{within} is saturated: logits up to {largest:.0f} leave {entropy:.0%} of the entropy"
     )
     evidence = (
         Evidence("attention entropy / ln T", entropy, "", f"> {limit:g}", where),

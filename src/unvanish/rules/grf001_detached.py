@@ -57,12 +57,13 @@ def check(trace: Trace) -> Iterable[Finding]:
     count = sum(int(trace.sites[i].facts.get("numel", 0)) for i in lost)
     total = sum(int(trace.sites[i].facts.get("numel", 0)) for i in trainable)
     share = count / max(1, total)
-    lonely = trace.sites[lost[0]].facts.get("module") or trace.sites[lost[0]].label
-    what = f"the loss reads nothing that {lonely} makes: {len(lost)} trainable parameters are executed but"
+    unread = trace.sites[lost[0]].facts.get("module") or trace.sites[lost[0]].label
     if cut:
-        how = f"{_words(cut['how'])} in {cut['path'] or '(model)'}"
-        what = f"the graph is cut by {how}: {len(lost)} trainable parameters before it are executed but"
-    cause = f"{what} get no gradient"
+        what = f"the graph is cut by {_words(cut['how'])} in {cut['path'] or '(model)'}"
+        cause = f"{what}: {len(lost)} trainable parameters before it are executed but get no gradient"
+    else:
+        what = f"the loss reads nothing that {unread} makes"
+        cause = f"{what}: {len(lost)} trainable parameters are executed but get no gradient"
     evidence = (
         Evidence("parameters without a path from the loss", len(lost), f"of {len(trainable)}", "0"),
         Evidence("share of the trainable numbers", share),
@@ -72,7 +73,7 @@ def check(trace: Trace) -> Iterable[Finding]:
     remedies = [Remedy("remove-detach", sites[:1], "the gradient then reaches what comes before")]
     if not cut:
         why = "let the loss read what it makes, or leave it out of the forward"
-        remedies = [Remedy("use-output", (lonely,), why, "advice")]
+        remedies = [Remedy("use-output", (unread,), why, "advice")]
     elif cut["how"] in ("argmax", "comparison", "argsort", "sampling"):
         remedies = [
             Remedy("straight-through", sites[:1], "a discrete choice needs an estimator or a relaxation")
