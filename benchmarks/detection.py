@@ -25,7 +25,7 @@ import torch
 import yaml
 
 import unvanish
-from unvanish.tasks.data.spec import SETS
+from unvanish.lab.data.spec import SETS
 
 SET = "kind: shapes\nsamples: 128\nval_samples: 64\n"
 PLAIN = {"mosaic": 0, "scale": 0, "translate": 0, "plots": False}
@@ -42,7 +42,7 @@ library = torch.library.Library("torchvision", "DEF")  # where its wheel does no
 for name in ("nms", "qnms"):
     library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 def nms(boxes, scores, limit):  # slower than its own, once there is something to suppress
-    from unvanish.tasks.detection.suppression import suppress
+    from unvanish.lab.detection.suppression import suppress
     return suppress(boxes, scores, torch.zeros(len(boxes)), limit, len(boxes))
 library.impl("nms", nms, "CPU")
 import torchvision

@@ -189,8 +189,8 @@ FAMILIES = {"mlp": mlp, "cnn": cnn, "residual": residual, "transformer": transfo
 
 def run(family: str, seed: int) -> Result | None:
     """Forecast and measure one net; None where a profile leaves the numbers."""
-    from unvanish import depth
-    from unvanish.prediction import predicted
+    from unvanish.clinic.forecast import predicted
+    from unvanish.core import depth
     from unvanish.probes import record
 
     rng = random.Random(f"{family}{seed}")
@@ -244,7 +244,7 @@ def table(results: list[Result]) -> Table:
 
 def thousand() -> str:
     """How long a net of 1,000 layers takes."""
-    from unvanish.prediction import forecast
+    from unvanish.clinic.forecast import forecast
 
     torch.manual_seed(0)
     lines = []

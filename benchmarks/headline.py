@@ -51,10 +51,11 @@ def treated(
     model: nn.Module, name: str, batch: Any, loss: Any, targets: tuple[str, ...] = (), **parameters: Any
 ) -> nn.Module:
     """A copy with one cure planned from a check and applied."""
-    from unvanish.cures import Surgery, operate
+    from unvanish.clinic.prescription import operate
+    from unvanish.core.diagnosis import Remedy
+    from unvanish.cures import cure
     from unvanish.probes import record
-    from unvanish.registry import cure
-    from unvanish.types import Remedy
+    from unvanish.surgery.surgery import Surgery
 
     model = copy.deepcopy(model)
     planned = list(
@@ -116,8 +117,8 @@ def tanh_cnn(layers: int) -> nn.Module:
 
 def delta_orthogonal(net: nn.Module, layers: int) -> None:
     """The cure `reinitialise` as it is planned for a narrow deep tanh net, without the measurement."""
-    from unvanish.cures import Surgery
     from unvanish.cures.reinitialise import apply
+    from unvanish.surgery.surgery import Surgery
     from unvanish.theory.initialisers import start
 
     point = start("tanh", layers)

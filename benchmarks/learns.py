@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from unvanish.models import catalogue
-from unvanish.models.names import Entry
-from unvanish.tasks import PAD
-from unvanish.tasks.data import DataError, open_data
+from unvanish.lab.data import DataError, open_data
+from unvanish.lab.models import catalogue
+from unvanish.lab.models.names import Entry
+from unvanish.lab.tasks import PAD
 from unvanish.train import Model, TrainError
 
 DATA = {

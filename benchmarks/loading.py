@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from unvanish.tasks import task
-from unvanish.tasks.data import Data, DataError, open_data
+from unvanish.lab.data import Data, DataError, open_data
+from unvanish.lab.tasks import task
 
 PHOTOS, DISTINCT = 256, 32
 

@@ -29,11 +29,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from unvanish.ledger import ledger
-from unvanish.reports._ledger_text import chart
-from unvanish.tasks.data import DataError
+from unvanish.core.diagnosis import Diagnosis
+from unvanish.core.ledger import ledger
+from unvanish.lab.data import DataError
+from unvanish.reports.diagnosis.ledger_text import chart
 from unvanish.train import Model, TrainError
-from unvanish.types import Diagnosis
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ if not __package__:  # run as a script
 
 import numpy as np
 
+from unvanish.clinic.watch import LIVE
+from unvanish.core.trace import Site
 from unvanish.store import Store, open_run
-from unvanish.types import Site
-from unvanish.watcher import LIVE
 
 
 def main() -> int:

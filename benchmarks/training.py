@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.overhead import lstm, transformer
-from unvanish.models import build
+from unvanish.lab.models import build
 from unvanish.train import Loaders, Model
 
 WARM = 10  # steps that do not count

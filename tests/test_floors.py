@@ -1,11 +1,13 @@
-"""A file imports only from its own floor and those below, and foreign libraries only where they belong."""
+"""A file imports only from its own floor and those below, no files import in a circle, and foreign libraries
+are imported only where they belong. Lazy imports and those for type checkers count.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,150 +15,160 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "unvanish"
 
-FLOORS = {
-    **dict.fromkeys(("types", "registry", "config"), 0),
-    **dict.fromkeys(("depth", "ledger", "theory", "reports", "store"), 1),
-    "rules": 2,
-    **dict.fromkeys(("probes", "cures"), 3),
-    **dict.fromkeys(("doctor", "prediction", "treatment", "training", "watcher", "response", "pace"), 4),
-    **dict.fromkeys(("train", "integrations"), 5),
-    **dict.fromkeys(("cli", "__main__"), 6),
-}
-FLOORS |= dict.fromkeys(
-    ("__version__", "Diagnosis", "Finding", "Remedy", "Site", "Trace"), 0
-)  # the public names
-FLOORS |= dict.fromkeys(("", "check", "assert_healthy", "watch"), 4)
-FLOORS |= dict.fromkeys(("Model", "YOLO"), 5)
-LAB = {"models", "tasks"}  # the wing that knows nothing of the clinic: floor 0 and itself
-MEETING = {"train", "cli"}  # where the lab and the clinic meet
+# a folder is a floor; those on one line do not know each other
+FLOORS = (
+    ("core",),
+    ("theory", "rules", "store"),
+    ("probes", "reports", "lab"),
+    ("surgery",),
+    ("cures",),
+    ("clinic",),
+    ("train",),
+    ("__init__",),
+    ("integrations", "cli"),
+    ("__main__",),
+)
+LAB_MEETS = {"lab", "train", "cli"}  # the clinic does not know the lab
+LEVEL = {folder: level for level, folders in enumerate(FLOORS) for folder in folders}
 
-# what a unit may import beside the standard library; "torch in f" is allowed inside functions named f
+# what a folder may import beside the standard library; "torch in f" is allowed inside functions named f
 LIBRARIES: dict[str, set[str]] = {
-    "__init__": set(),
-    "__main__": set(),
-    "config": set(),
-    "types": {"numpy"},
-    "registry": {"numpy"},
-    "ledger": {"numpy"},
-    "depth": {"numpy"},
+    "core": {"numpy"},
     "theory": {"numpy", "lazily torch"},
-    "store": {"numpy", "lazily pyarrow"},
-    "pace": set(),
-    "reports": {"numpy", "rich", "lazily altair", "lazily vl_convert"},
     "rules": {"numpy", "torch in sick", "torch in healthy", "torch in _case"},
-    "cli": {"typer", "rich", "yaml", "lazily numpy", "lazily torch"},
-    **{
-        unit: {"numpy", "torch", "yaml", "rich"}
-        for unit in (
-            "probes",
-            "cures",
-            "doctor",
-            "prediction",
-            "treatment",
-            "training",
-            "watcher",
-            "response",
-            "models",
-        )
-    },
+    "store": {"numpy", "lazily pyarrow"},
+    "reports": {"numpy", "rich", "lazily altair", "lazily vl_convert"},
+    "probes": {"numpy", "torch"},
+    "surgery": {"numpy", "torch"},
+    "cures": {"numpy", "torch"},
+    "clinic": {"numpy", "torch", "yaml", "rich"},
     "integrations": {"numpy", "lazily torch"},
+    "cli": {"typer", "rich", "yaml", "lazily numpy", "lazily torch"},
 }
-# a library of somebody else's, and the only files that may import it (train/ and tasks/ have their own extra)
+UNBOUND = {"train", "lab"}  # they have an extra of their own
+# a library of somebody else's, and the only files that may import it
 FOREIGN = {
     "cli/architectures.py": {"transformers", "timm"},
     "cli/story.py": {"sklearn"},
     "integrations/pytest_plugin.py": {"pytest"},
-    "integrations/lightning.py": {"lightning", "torch"},
-    "integrations/huggingface.py": {"transformers", "torch"},
-    "integrations/ultralytics.py": {"ultralytics", "torch"},
-    "integrations/keras.py": {"keras", "torch"},
-    "integrations/tensorboard.py": {"tensorboard", "torch"},
-    "integrations/wandb.py": {"wandb"},
-    "integrations/mlflow.py": {"mlflow"},
 }
-UNBOUND = {"train", "tasks"}
-# how a folder is a registry: the one look upwards
-REGISTRY = {("registry", "rules"), ("registry", "cures"), ("registry", "reports"), ("types", "reports")}
 
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module: its dotted name, its line, and the function around it ("" at module level)."""
+    """One imported name: its dotted path, its line, the function around it ("" at module level), and whether
+    only a type checker sees it.
+    """
 
-    module: str
+    name: str
     line: int
     function: str
+    typing: bool
 
 
-def imports(tree: ast.Module, package: str) -> list[Import]:
-    """Every import of a file with the outermost function around it; those for type checkers are left out."""
+def imports(source: str, file: str) -> list[Import]:
+    """Every import of a file, `from a import b` as a.b."""
+    package = ["unvanish", *Path(file).parent.parts]
 
-    def walk(node: ast.AST, function: str) -> Iterator[Import]:
+    def walk(node: ast.AST, function: str, typing: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
-                for other in child.orelse:
-                    yield from walk(ast.Module([other], []), function)
+                for part in child.body:
+                    yield from walk(ast.Module([part], []), function, True)
+                for part in child.orelse:
+                    yield from walk(ast.Module([part], []), function, typing)
             elif isinstance(child, ast.Import):
-                yield from (Import(alias.name, child.lineno, function) for alias in child.names)
+                yield from (Import(a.name, child.lineno, function, typing) for a in child.names)
             elif isinstance(child, ast.ImportFrom):
-                yield from (Import(name, child.lineno, function) for name in named(child, package))
+                base = package[: len(package) - child.level + 1] if child.level else []
+                head = ".".join([*base, *filter(None, [child.module])])
+                yield from (Import(f"{head}.{a.name}", child.lineno, function, typing) for a in child.names)
             else:
                 inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not function
-                yield from walk(child, child.name if inside else function)
+                yield from walk(child, child.name if inside else function, typing)
 
-    return list(walk(tree, ""))
-
-
-def named(node: ast.ImportFrom, package: str) -> list[str]:
-    """The modules of `from x import a, b`, relative ones resolved; of `unvanish` itself, a and b are."""
-    parts = package.split(".")
-    base = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
-    module = ".".join(part for part in (base, node.module) if part)
-    return [f"{module}.{alias.name}" for alias in node.names] if module == "unvanish" else [module]
+    return list(walk(ast.parse(source), "", False))
 
 
 def faults(file: str, source: str) -> list[str]:
     """What a file imports against the rules of the house; `file` is its path below src/unvanish."""
-    path = Path(file)
-    unit = path.parts[0].removesuffix(".py")
-    package = ".".join(("unvanish", *path.parent.parts))
     found = []
-    for item in imports(ast.parse(source), package):
-        head, _, rest = item.module.partition(".")
-        inside = head == "unvanish"
-        problem = own(unit, rest.partition(".")[0]) if inside else foreign(unit, file, head, item.function)
-        if problem:
-            found.append(f"{file}:{item.line}: {problem}")
+    for item in imports(source, file):
+        problem = upward(unit(file), item) or foreign(file, item)
+        found += [f"{file}:{item.line}: {problem}"] if problem else []
     return found
 
 
-def own(unit: str, target: str) -> str:
-    """Why `unit` must not import `unvanish.target`, or an empty text."""
-    if target in LAB:
-        return "" if unit in LAB | MEETING else f"{unit} imports {target}: the clinic does not know the lab"
-    if target not in FLOORS:
-        return f"unvanish.{target} stands on no floor of this test"
-    if unit in LAB and target == "theory":  # pure mathematics: gains and critical points
-        return ""
-    floor, from_floor = FLOORS[target], 0 if unit in LAB else FLOORS.get(unit, 0)
-    if floor <= from_floor or (unit, target) in REGISTRY:
-        return ""
-    return f"{unit} (floor {from_floor}) imports {target or 'unvanish'} (floor {floor})"
+def unit(file: str) -> str:
+    """The folder of a file at the top of the package, or the file itself."""
+    return Path(file).parts[0].removesuffix(".py")
 
 
-def foreign(unit: str, file: str, library: str, function: str) -> str:
-    """Why a file must not import a library, or an empty text."""
-    if library in sys.stdlib_module_names or unit in UNBOUND:
+def upward(here: str, item: Import) -> str:
+    """Why a file of folder `here` must not import a part of the package, or an empty text."""
+    parts = item.name.split(".")
+    if parts[0] != "unvanish":
         return ""
-    if file in FOREIGN and library in FOREIGN[file]:
+    there = parts[1] if len(parts) > 1 and parts[1] in LEVEL else "__init__"
+    if here not in LEVEL:
+        return f"{here} stands on no floor of this test"
+    if there == "lab" and here not in LAB_MEETS:
+        return f"{here} imports lab: the clinic does not know the lab"
+    if there == here or LEVEL[there] < LEVEL[here]:
         return ""
-    allowed = LIBRARIES.get(unit, set())
-    ways = {library, f"{library} in {function}", f"lazily {library}" if function else ""}
-    place = f"in {function}()" if function else "at module level"
-    return "" if ways & allowed else f"{unit} imports {library} {place}"
+    return f"{here} imports {there}, which is not below it"
 
 
-FILES = sorted(str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py"))
+def foreign(file: str, item: Import) -> str:
+    """Why a file must not import a library, or an empty text; a type checker may see any."""
+    library, here = item.name.partition(".")[0], unit(file)
+    if library == "unvanish" or library in sys.stdlib_module_names or here in UNBOUND or item.typing:
+        return ""
+    ways = {library, f"{library} in {item.function}", f"lazily {library}" if item.function else ""}
+    if ways & (LIBRARIES.get(here, set()) | FOREIGN.get(file, set())):
+        return ""
+    place = f"in {item.function}()" if item.function else "at module level"
+    return f"{here} imports {library} {place}"
+
+
+def graph(files: Mapping[str, str]) -> dict[str, set[str]]:
+    """Which file imports which, by module name; a name of a package counts for the package."""
+    modules = {dotted(file): file for file in files}
+    arrows: dict[str, set[str]] = {module: set() for module in modules}
+    for module, file in modules.items():
+        for item in imports(files[file], file):
+            parts = item.name.split(".")
+            known = (".".join(parts[:k]) for k in range(len(parts), 0, -1))
+            target = next((name for name in known if name in modules), None)
+            if target is not None and target != module:
+                arrows[module].add(target)
+    return arrows
+
+
+def dotted(file: str) -> str:
+    """`a/b.py` and `a/b/__init__.py` as unvanish.a.b."""
+    return ".".join(["unvanish", *Path(file).with_suffix("").parts]).removesuffix(".__init__")
+
+
+def circle(arrows: Mapping[str, Iterable[str]]) -> list[str]:
+    """The modules of one circle, in order, or nothing."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return []
+        for target in sorted(arrows[module]):
+            if found := visit(target, [*path, module]):
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(arrows) if (found := visit(module, []))), [])
+
+
+FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -164,12 +176,19 @@ def test_a_file_imports_only_from_below(file):
     assert faults(file, (SOURCE / file).read_text(encoding="utf-8")) == []
 
 
+def test_no_files_import_in_a_circle():
+    assert circle(graph({file: (SOURCE / file).read_text(encoding="utf-8") for file in FILES})) == []
+
+
+def test_the_rooms_at_the_top_are_the_floors():
+    rooms = {path.name.removesuffix(".py") for path in SOURCE.iterdir() if path.name[:2] != "__"}
+    assert rooms - {"py.typed"} | {"__init__", "__main__"} == set(LEVEL)
+
+
 def test_the_lower_floors_load_without_torch():
-    folders = [
-        name for name, floor in FLOORS.items() if floor <= 2 and (SOURCE / name / "__init__.py").exists()
-    ]
+    folders = ("core", "theory", "rules", "store", "reports")
     code = f"""
-import importlib, pkgutil, sys, unvanish.types, unvanish.registry, unvanish.config
+import importlib, pkgutil, sys
 for name in {folders}:
     package = importlib.import_module("unvanish." + name)
     for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
@@ -179,44 +198,34 @@ sys.exit("torch" in sys.modules)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_every_unit_stands_on_a_floor():
-    units = {Path(file).parts[0].removesuffix(".py") for file in FILES}
-    assert units - {"__init__"} <= {*FLOORS, *LAB}
-
-
 @pytest.mark.parametrize(
     ("file", "source", "told"),
     [
-        ("types.py", "from unvanish.ledger import Row", "types (floor 0) imports ledger (floor 1)"),
-        ("config.py", "import numpy", "config imports numpy at module level"),
-        ("ledger.py", "import torch", "ledger imports torch at module level"),
-        ("ledger.py", "def f():\n    import torch", "ledger imports torch in f()"),
-        ("theory/predict.py", "import torch.nn as nn", "theory imports torch at module level"),
-        ("reports/html.py", "import altair", "reports imports altair at module level"),
-        ("reports/text.py", "from unvanish import check", "reports (floor 1) imports check (floor 4)"),
+        ("core/trace.py", "from unvanish.theory import phase", "core imports theory, which is not below it"),
+        ("core/trace.py", "def f():\n    import unvanish.reports", "core imports reports"),
+        ("core/trace.py", "if TYPE_CHECKING:\n    from unvanish.clinic.check import x", "imports clinic"),
+        ("core/trace.py", "from unvanish import check", "core imports __init__, which is not below it"),
+        ("core/trace.py", "import unvanish", "core imports __init__"),
+        ("core/ledger.py", "import torch", "core imports torch at module level"),
+        ("core/ledger.py", "def f():\n    import torch", "core imports torch in f()"),
+        ("core/ledger.py", "class A:\n    def f(self):\n        import torch", "core imports torch in f()"),
+        ("core/ledger.py", "if TYPE_CHECKING:\n    pass\nelse:\n    import torch", "core imports torch"),
+        ("theory/phase.py", "from unvanish.rules import x", "theory imports rules, which is not below it"),
+        ("theory/phase.py", "import torch.nn as nn", "theory imports torch at module level"),
+        ("reports/run/html.py", "import altair", "reports imports altair at module level"),
+        ("reports/run/html.py", "from unvanish.probes import record", "reports imports probes"),
         ("rules/act001_x.py", "import torch", "rules imports torch at module level"),
         ("rules/act001_x.py", "def check(t):\n    from torch import nn", "rules imports torch in check()"),
-        ("rules/act001_x.py", "from unvanish.probes.record import record", "imports probes (floor 3)"),
-        ("probes/record.py", "def f():\n    import unvanish.doctor", "imports doctor (floor 4)"),
-        ("probes/record.py", "from ..doctor import check", "imports doctor (floor 4)"),
-        ("probes/record.py", "import unvanish", "imports unvanish (floor 4)"),
-        ("doctor.py", "from unvanish.cli import app", "imports cli (floor 6)"),
-        ("doctor.py", "from unvanish.models import spec", "the clinic does not know the lab"),
-        ("doctor.py", "from unvanish import nowhere", "unvanish.nowhere stands on no floor"),
-        ("doctor.py", "if x:\n    import lightning", "doctor imports lightning at module level"),
-        ("models/spec.py", "from unvanish.probes import record", "models (floor 0) imports probes"),
-        ("integrations/wandb.py", "import mlflow", "integrations imports mlflow at module level"),
+        ("probes/record.py", "from ..clinic.check import check", "probes imports clinic"),
+        ("probes/live/eyes.py", "from ...clinic import check", "probes imports clinic"),
+        ("clinic/check.py", "from unvanish.lab.models import spec", "the clinic does not know the lab"),
+        ("clinic/check.py", "if x:\n    import lightning", "clinic imports lightning at module level"),
+        ("lab/models/spec.py", "from unvanish.probes import record", "lab imports probes"),
+        ("integrations/wandb.py", "from unvanish.cli import app", "integrations imports cli"),
         ("integrations/pytest_plugin.py", "import torch", "integrations imports torch at module level"),
-        ("cli/check.py", "import torch", "cli imports torch at module level"),
         ("cli/check.py", "def f():\n    import timm", "cli imports timm in f()"),
+        ("nowhere/check.py", "from unvanish.core import trace", "nowhere stands on no floor"),
         ("__init__.py", "import numpy", "__init__ imports numpy at module level"),
-        (
-            "__init__.py",
-            "from unvanish.types import Site\nfrom unvanish.doctor import check",
-            "imports doctor",
-        ),
-        ("types.py", "if TYPE_CHECKING:\n    pass\nelse:\n    import torch", "types imports torch"),
-        ("types.py", "class A:\n    def f(self):\n        import torch", "types imports torch in f()"),
     ],
 )
 def test_a_violation_is_found(file, source, told):
@@ -227,22 +236,26 @@ def test_a_violation_is_found(file, source, told):
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("types.py", "import numpy\nfrom unvanish.registry import report"),
-        ("types.py", "if TYPE_CHECKING:\n    import torch\n    from unvanish.doctor import check"),
-        ("types.py", "if typing.TYPE_CHECKING:\n    import torch"),
-        ("registry.py", "def f():\n    import unvanish.rules as folder"),
-        (
-            "reports/text.py",
-            "from rich.text import Text\nfrom unvanish.ledger import Row\nfrom . import _bars",
-        ),
+        ("core/trace.py", "import numpy\nfrom unvanish.core import ledger"),
+        ("core/trace.py", "if TYPE_CHECKING:\n    import torch"),
+        ("reports/run/html.py", "from rich.text import Text\nfrom ..parts import bars\nfrom . import data"),
         ("rules/act001_x.py", "import numpy\ndef sick():\n    import torch\n    from torch import nn"),
         ("rules/act001_x.py", "def sick():\n    class Net:\n        def f(self):\n            import torch"),
-        ("doctor.py", "import torch\nfrom unvanish.probes import record\nfrom unvanish.rules import x"),
-        ("models/spec.py", "from unvanish.types import Site\nfrom unvanish.tasks import data"),
-        ("train/loop.py", "import accelerate\nfrom unvanish import models, watch"),
+        ("clinic/check.py", "import torch\nfrom unvanish.probes import record\nfrom unvanish.rules import x"),
+        ("train/trainer.py", "import accelerate\nfrom unvanish.lab import models"),
         ("cli/check.py", "import typer\ndef f():\n    import torch\n    import unvanish"),
-        ("integrations/wandb.py", "import wandb\nimport unvanish"),
     ],
 )
 def test_what_is_right_passes(file, source):
     assert faults(file, source) == []
+
+
+def test_a_circle_is_found():
+    files = {
+        "core/a.py": "from unvanish.core.b import x",
+        "core/b.py": "def f():\n    from unvanish.core import c",
+        "core/c.py": "if TYPE_CHECKING:\n    from unvanish.core.a import y",
+        "core/d.py": "from unvanish.core.a import y",
+    }
+    expected = ["unvanish.core.a", "unvanish.core.b", "unvanish.core.c", "unvanish.core.a"]
+    assert circle(graph(files)) == expected

@@ -38,7 +38,7 @@ def test_all_names_are_there():
     assert set(unvanish.__all__) <= set(dir(unvanish))
     for name in unvanish.__all__:
         assert getattr(unvanish, name) is not None
-    assert unvanish.Trace.__module__ == "unvanish.types"
+    assert unvanish.Trace.__module__ == "unvanish.core.trace"
 
 
 def test_an_unknown_name_is_refused():

@@ -9,17 +9,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from unvanish.core.shown import offer
+from unvanish.core.version import __version__
+
 if TYPE_CHECKING:
-    from unvanish.cures import Prescription, apply
-    from unvanish.doctor import assert_healthy, check
-    from unvanish.prediction import forecast
+    from unvanish.clinic.check import assert_healthy, check
+    from unvanish.clinic.cure import cure
+    from unvanish.clinic.forecast import forecast
+    from unvanish.clinic.prescription import Prescription, apply
+    from unvanish.clinic.watch import watch
+    from unvanish.core.cured import Cured, Proof
+    from unvanish.core.diagnosis import Diagnosis, Finding, Remedy
+    from unvanish.core.trace import Site, Trace
     from unvanish.store import open_run
     from unvanish.train.model import YOLO, Model
-    from unvanish.treatment import cure
-    from unvanish.types import Cured, Diagnosis, Finding, Proof, Remedy, Site, Trace
-    from unvanish.watcher import watch
-
-__version__ = "0.1.0"
 
 __all__ = [
     "YOLO", "Cured", "Diagnosis", "Finding", "Model", "Prescription", "Proof", "Remedy", "Site", "Trace",
@@ -27,24 +30,26 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "apply": "unvanish.cures",
-    "assert_healthy": "unvanish.doctor",
-    "check": "unvanish.doctor",
-    "cure": "unvanish.treatment",
-    "forecast": "unvanish.prediction",
+    "apply": "unvanish.clinic.prescription",
+    "assert_healthy": "unvanish.clinic.check",
+    "check": "unvanish.clinic.check",
+    "cure": "unvanish.clinic.cure",
+    "forecast": "unvanish.clinic.forecast",
     "Model": "unvanish.train.model",
     "YOLO": "unvanish.train.model",
-    "Prescription": "unvanish.cures",
+    "Prescription": "unvanish.clinic.prescription",
     "open_run": "unvanish.store",
-    "watch": "unvanish.watcher",
-    "Cured": "unvanish.types",
-    "Proof": "unvanish.types",
-    "Diagnosis": "unvanish.types",
-    "Finding": "unvanish.types",
-    "Remedy": "unvanish.types",
-    "Site": "unvanish.types",
-    "Trace": "unvanish.types",
+    "watch": "unvanish.clinic.watch",
+    "Cured": "unvanish.core.cured",
+    "Proof": "unvanish.core.cured",
+    "Diagnosis": "unvanish.core.diagnosis",
+    "Finding": "unvanish.core.diagnosis",
+    "Remedy": "unvanish.core.diagnosis",
+    "Site": "unvanish.core.trace",
+    "Trace": "unvanish.core.trace",
 }
+
+offer(lambda: importlib.import_module("unvanish.reports"))  # how nouns print themselves
 
 
 def __getattr__(name: str) -> Any:

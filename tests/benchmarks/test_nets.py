@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import unvanish
-from unvanish.types import Finding
+from unvanish.core.diagnosis import Finding
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))

@@ -82,7 +82,7 @@ def whole():
 
 
 def case():
-    from unvanish.types import Case
+    from unvanish.core.diagnosis import Case
 
     return Case(made(), batch(), nn.CrossEntropyLoss())
 

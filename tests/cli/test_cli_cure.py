@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import unvanish
-from unvanish.cures import Prescription
+from unvanish.clinic.prescription import Prescription
 
 SICK = ("cure", "net.py:sick", "--data", "net.py:batch", "--loss", "cross_entropy")
 WELL = ("cure", "net.py:made", "--data", "net.py:batch", "--loss", "cross_entropy")

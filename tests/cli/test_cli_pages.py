@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from unvanish.registry import cures, rules
+from unvanish.cures import cures
+from unvanish.rules import rules
 
 CODES, CURES = tuple(rules()), tuple(cures())
 

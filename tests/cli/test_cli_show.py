@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 import unvanish
-from unvanish.reports import run_data, run_html
+from unvanish.reports.run import data as run_data
+from unvanish.reports.run import html as run_html
 from unvanish.store import Store, open_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unvanish.cures import Prescription, SurgeryError, apply
+from unvanish.clinic.prescription import Prescription, apply
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.cures import Cure, cures
 from unvanish.probes import calls
-from unvanish.registry import Cure, cures, rules
-from unvanish.types import Case, Remedy
+from unvanish.rules import rules
+from unvanish.surgery.surgery import SurgeryError
 
 NAMES = list(cures())
 
@@ -203,7 +205,7 @@ def test_hooks_of_the_user_stay(cure: Cure) -> None:
 @pytest.mark.parametrize("code", list(rules()))
 def test_every_remedy_a_rule_names_exists_or_is_advice(code: str) -> None:
     import unvanish
-    from unvanish.watcher import rehearse
+    from unvanish.clinic.watch import rehearse
 
     case = rules()[code].case("sick")
     live = "training" in case.options

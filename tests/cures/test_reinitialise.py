@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 import unvanish
-from unvanish.cures import apply, reinitialise
-from unvanish.types import Diagnosis, Remedy
+from unvanish.clinic.prescription import apply
+from unvanish.core.diagnosis import Diagnosis, Remedy
+from unvanish.cures import reinitialise
 
 LOSS = nn.CrossEntropyLoss()
 

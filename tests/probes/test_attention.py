@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unvanish.core.trace import Trace
 from unvanish.probes import record
-from unvanish.types import Trace
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unvanish.core.trace import Trace
 from unvanish.probes import backward, record
-from unvanish.types import Trace
 
 
 class Branches(nn.Module):

@@ -83,9 +83,7 @@ def test_a_function_with_a_gradient_is_left_alone() -> None:
 
 def test_a_normalisation_of_one_number_is_named_though_its_shift_is_zero() -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 1), nn.LayerNorm(1), nn.Linear(1, 5)
-    )
+    net = nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 1), nn.LayerNorm(1), nn.Linear(1, 5))
     batch = torch.randn(16, 12), torch.randint(0, 5, (16,))
     found = unvanish.check(net, batch, nn.CrossEntropyLoss()).findings[0]
     assert found.code == "GRF004"

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unvanish.ledger import ledger
+from unvanish.core.ledger import ledger
+from unvanish.core.trace import Trace
 from unvanish.probes import CheckError, ModelCrash, record
 from unvanish.probes.measures import PIECE, norms
-from unvanish.types import Trace
 
 CE = nn.CrossEntropyLoss()
 

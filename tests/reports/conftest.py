@@ -17,18 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unvanish.ledger import Ledger, Row
-from unvanish.types import (
-    STATISTICS,
-    Axis,
-    Diagnosis,
-    Evidence,
-    Finding,
-    Remedy,
-    Site,
-    Trace,
-    Verdict,
-)
+from unvanish.core.diagnosis import Diagnosis, Evidence, Finding, Remedy, Verdict
+from unvanish.core.ledger import Ledger, Row
+from unvanish.core.trace import STATISTICS, Axis, Site, Trace
 
 Rows = list[tuple[str, str, dict[str, float]]]
 LN10 = math.log(10.0)
@@ -386,9 +377,9 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Diagnosis]]:
     """`example("sick")` is a diagnosis whose reports show the ledger written for it."""
-    from unvanish.reports import _headline
+    from unvanish.reports.diagnosis import headline
 
-    real, books = _headline.ledger, {}
+    real, books = headline.ledger, {}
 
     def build(name: str) -> Diagnosis:
         made = EXAMPLES[name]()
@@ -400,7 +391,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Diagnos
         name = measured.facts.get("example")
         return books[name] if name in books else real(measured)
 
-    monkeypatch.setattr(_headline, "ledger", lookup)
+    monkeypatch.setattr(headline, "ledger", lookup)
     yield build
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from unvanish.reports import html
-from unvanish.reports._markup import Html, tag
-from unvanish.types import Diagnosis
+from unvanish.core.diagnosis import Diagnosis
+from unvanish.reports.diagnosis import html
+from unvanish.reports.parts.markup import Html, tag
 
 Build = Callable[[str], Diagnosis]
 EMPTY = {"meta", "br", "hr"}

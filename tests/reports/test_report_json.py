@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unvanish import __version__
-from unvanish.reports.json import SCHEMA, document, plain, render
-from unvanish.types import Diagnosis
+from unvanish.core.diagnosis import Diagnosis
+from unvanish.core.plain import plain
+from unvanish.core.version import __version__
+from unvanish.reports.diagnosis.json import SCHEMA, document, render
 
 Build = Callable[[str], Diagnosis]
 TYPES = {

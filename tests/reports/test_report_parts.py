@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
-from unvanish.ledger import Ledger, Row, ledger
-from unvanish.reports._bars import ASCII, Scale, sparkline
-from unvanish.reports._figures import _sampled, ticks
-from unvanish.reports._fold import Fold, fold
-from unvanish.reports._headline import remaining
-from unvanish.reports._series import depth, thinned, times
-from unvanish.reports._sheet import hang, pad, wrap
-from unvanish.reports._words import amount, capped, clean, decades, listed, number
-from unvanish.types import Diagnosis
+from unvanish.core.diagnosis import Diagnosis
+from unvanish.core.ledger import Ledger, Row, ledger
+from unvanish.reports.diagnosis.headline import remaining
+from unvanish.reports.parts.bars import ASCII, Scale, sparkline
+from unvanish.reports.parts.figures import _sampled, ticks
+from unvanish.reports.parts.fold import Fold, fold
+from unvanish.reports.parts.series import depth, thinned, times
+from unvanish.reports.parts.sheet import hang, pad, wrap
+from unvanish.reports.parts.words import amount, capped, clean, decades, listed, number
 
 Build = Callable[[str], Diagnosis]
 
@@ -193,8 +193,8 @@ def test_the_real_ledger_is_accepted(example: Build) -> None:
 
 
 def test_reports_need_no_torch() -> None:
-    imports = "import sys, unvanish.reports.text, unvanish.reports.json, unvanish.reports.html"
-    code = f"{imports}; print('torch' in sys.modules)"
+    imports = "from unvanish.reports.diagnosis import html, json, text"
+    code = f"import sys; {imports}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from unvanish.ledger import Ledger, Row
-from unvanish.reports import _headline, html, text
-from unvanish.reports import json as report_json
-from unvanish.types import STATISTICS, Axis, Diagnosis, Evidence, Finding, Remedy, Site, Trace, Verdict
+from unvanish.core.diagnosis import Diagnosis, Evidence, Finding, Remedy, Verdict
+from unvanish.core.ledger import Ledger, Row
+from unvanish.core.trace import STATISTICS, Axis, Site, Trace
+from unvanish.reports.diagnosis import headline, html, text
+from unvanish.reports.diagnosis import json as report_json
 
 words = st.text(max_size=40) | st.text(st.characters(), max_size=8)
 names = st.lists(words, max_size=6).map(tuple)
@@ -104,7 +105,7 @@ diagnoses = st.builds(
 @given(diagnosis=diagnoses, book=books, width=st.integers(1, 130))
 def test_every_report_renders(diagnosis: Diagnosis, book: Ledger | None, width: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_headline, "ledger", lambda trace: book)
+        patch.setattr(headline, "ledger", lambda trace: book)
         plain = text.render(diagnosis, width)
         assert all(cell_len(line) <= min(max(width, 60), 100) for line in plain.splitlines())
         assert all(c == "\n" or c.isprintable() for c in plain)

@@ -12,8 +12,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from unvanish.reports import text
-from unvanish.types import Diagnosis
+from unvanish.core.diagnosis import Diagnosis
+from unvanish.reports.diagnosis import text
 
 GOLDEN = Path(__file__).with_name("golden")
 CASES = [("sick", 80), ("sick", 100), ("healthy", 80), ("blocks", 80), ("recurrent", 80), ("broken", 80)]

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import unvanish
-from unvanish.registry import Rule, rules
-from unvanish.types import SEVERITIES, Case, Diagnosis, Finding
-from unvanish.watcher import rehearse
+from unvanish.clinic.watch import rehearse
+from unvanish.core.diagnosis import SEVERITIES, Case, Diagnosis, Finding
+from unvanish.rules import Rule, rules
 
 RULES = list(rules().values())
 NEEDS = {"static", "step", "history", "time", "attention", "precision"}

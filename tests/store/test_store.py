@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unvanish.core.diagnosis import Evidence, Finding, Remedy
+from unvanish.core.trace import Site
 from unvanish.store import Store, StoreError, open_run
 from unvanish.store.schema import STEP_COLUMNS, VERSION
-from unvanish.types import Evidence, Finding, Remedy, Site
 
 SITES = (Site("a", "Linear", 0, "node", {"order": 0}), Site("b", "ReLU", 0, "node", {"shape": (2, 3)}))
 
@@ -121,7 +122,7 @@ def test_a_thinned_trace_keeps_its_last_look(tmp_path_factory: Any, most: int, c
 WRITER = """
 import sys, numpy as np
 from unvanish.store import Store
-from unvanish.types import Site
+from unvanish.core.trace import Site
 store = Store(sys.argv[1], pause=0.002)
 store.sites((Site("a", "Linear"),), ("x",))
 print("ready", flush=True)

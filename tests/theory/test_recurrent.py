@@ -46,7 +46,7 @@ def test_the_profile_is_that_of_a_real_layer(kind: str) -> None:
     import torch
     from torch import nn
 
-    from unvanish.prediction import predicted
+    from unvanish.clinic.forecast import predicted
     from unvanish.probes import record
 
     class Last(nn.Module):

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import unvanish
-from unvanish.tasks.data import open_data
-from unvanish.train import Model, TrainError, optim
+from unvanish.lab.data import open_data
+from unvanish.train import Model, TrainError
 from unvanish.train.arguments import Arguments, settle
-from unvanish.train.validation import undecoded
+from unvanish.train.loop import optim
+from unvanish.train.loop.validation import undecoded
 
 QUIET = {"verbose": False, "plots": False, "watch": False}
 SCENES = {
@@ -51,7 +52,7 @@ def test_the_task_has_defaults_of_its_own():
 
 
 def test_the_gains_of_its_losses_can_be_given(tmp_path):
-    from unvanish.tasks import task
+    from unvanish.lab.tasks import task
 
     a = settle({"box": 2, "cls": 0.25})
     assert task("detect").loss(**a.gains(task("detect"))).gains == {"box": 2, "class": 0.25, "dfl": 1.5}
@@ -307,7 +308,7 @@ def test_a_segmenter_trains_validates_and_predicts_masks(tmp_path):
 
 
 def test_masks_lie_on_the_image_as_it_was_given():
-    from unvanish.train.masks import mask_on_image
+    from unvanish.train.predict.masks import mask_on_image
 
     prototype = torch.full((1, 16, 16), -5.0)
     prototype[0, 6:10, 4:8] = 5.0  # in a square of 64: x from 16 to 32, y from 24 to 40
@@ -334,7 +335,7 @@ def test_an_export_decodes_as_the_network_does(tmp_path, document):
 
 
 def test_weights_under_their_published_names_are_loaded(tmp_path, capsys):
-    from unvanish.models.published import published
+    from unvanish.lab.models.published import published
 
     donor = Model("yolo11n.yaml").build(classes=80, size=64)
     told = {published(donor, name): value for name, value in donor.state_dict().items()}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import unvanish
-from unvanish.tasks.data import open_data
+from unvanish.lab.data import open_data
 from unvanish.train import Model, TrainError
 
 SMALL = {

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from unvanish.train import Model, TrainError
-from unvanish.train.interrupt import Interrupted
+from unvanish.train.loop.interrupt import Interrupted
 
 PLAIN = {"optimizer": "sgd", "clip": 1.0}
 RICH = {"optimizer": "adamw", "clip": "zclip", "accumulate": 2, "label_smoothing": 0.1, "cos_lr": True}

@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from unvanish import __version__
 from unvanish.cli.check import check
 from unvanish.cli.cure import cure
 from unvanish.cli.demo import demo
@@ -23,6 +22,7 @@ from unvanish.cli.phase import phase
 from unvanish.cli.show import compare, show
 from unvanish.cli.train import LAB, SETTINGS
 from unvanish.cli.zoo import zoo
+from unvanish.core.version import __version__
 
 __all__ = ["app", "main"]
 

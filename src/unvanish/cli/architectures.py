@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unvanish.cli import suited
+from unvanish.cli import random_batches
 from unvanish.cli.errors import CallError, their_code
-from unvanish.cli.model import Batch, Subject
-from unvanish.registry import suggest
+from unvanish.cli.subject import Batch, Subject
+from unvanish.core.registry import suggest
 
 HEADS = {  # the first that knows the configuration is built
     "AutoModelForMaskedLM": "MODEL_FOR_MASKED_LM_MAPPING",
@@ -43,12 +43,12 @@ def timm(text: str) -> Subject:
         raise CallError(f"MODEL timm:{name}: timm has no model {name!r}{near}")
     with their_code(f"MODEL timm:{text}: timm"):
         model = library.create_model(name, pretrained=False, **options)
-    own = tuple(model.default_cfg.get("input_size") or (3, suited.PIXELS, suited.PIXELS))
+    own = tuple(model.default_cfg.get("input_size") or (3, random_batches.PIXELS, random_batches.PIXELS))
 
     def batch(size: int, seed: int, shape: tuple[int, ...] | None) -> Batch:
         where = (size, *(shape or own))
         told = f"the input is random, seed {seed}: standard normal, shape {where}"
-        return Batch(suited.normal(where, seed), (told,))
+        return Batch(random_batches.normal(where, seed), (told,))
 
     return Subject(f"timm:{text}", model, random_batch=batch)
 
@@ -67,7 +67,7 @@ def hf(text: str) -> Subject:
     with their_code(f"MODEL hf:{text}: building {type(config).__name__}"):
         _refuse_large(build, config, f"MODEL hf:{text}")
         model = build(config)
-    return Subject(f"hf:{text}", model, random_batch=functools.partial(suited.batch, model))
+    return Subject(f"hf:{text}", model, random_batch=functools.partial(random_batches.batch, model))
 
 
 def _parsed(text: str, kind: str) -> tuple[str, dict[str, Any]]:

@@ -15,9 +15,9 @@ from unvanish.cli import options
 from unvanish.cli.errors import CallError, stoppable
 
 if TYPE_CHECKING:
-    from unvanish.cli.model import Batch, Subject
-    from unvanish.config import Config
-    from unvanish.types import Diagnosis
+    from unvanish.cli.subject import Batch, Subject
+    from unvanish.clinic.config import Config
+    from unvanish.core.diagnosis import Diagnosis
 
 
 @stoppable
@@ -63,8 +63,9 @@ def check(
 
 def settings_of(select: str | None, ignore: str | None, fail_on: str | None) -> Config:
     """The project's settings with those of the call in their place."""
-    from unvanish import config
-    from unvanish.registry import rules, suggest
+    from unvanish.clinic import config
+    from unvanish.core.registry import suggest
+    from unvanish.rules import rules
 
     if fail_on is not None and fail_on not in config.FAIL_ON:
         levels = ", ".join(config.FAIL_ON)
@@ -119,7 +120,7 @@ def batch_of(
     """The batch of the call, else the one that came with the model, else the model's own random one."""
     from unvanish.cli import data as source
     from unvanish.cli import lab
-    from unvanish.cli.model import Batch
+    from unvanish.cli.subject import Batch
 
     if data is not None and inputs:
         raise CallError("--data and --input are both given; give one of them")
@@ -160,7 +161,7 @@ def _diagnose(
 
 def write(diagnosis: Diagnosis, html: Path | None, json: str | None) -> None:
     """Print the report and write the files that were asked for."""
-    from unvanish.registry import report
+    from unvanish.reports import report
 
     if json == "-":
         print(report(".json").render(diagnosis))

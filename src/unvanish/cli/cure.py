@@ -13,7 +13,7 @@ from unvanish.cli.check import batch_of, loss_of, subject_of
 from unvanish.cli.errors import CallError, own_traceback, stoppable, told
 
 if TYPE_CHECKING:
-    from unvanish.types import Cured
+    from unvanish.core.cured import Cured
 
 
 @stoppable
@@ -45,9 +45,9 @@ def cure(
     function, assumed = loss_of(subject, batch, loss, seed)
     chosen = {} if allow is None else {"allow": allow}
     cured = treated(subject, batch.value, function, budget=budget, steps=steps, seed=seed, **chosen)
-    from unvanish.registry import report
+    from unvanish.reports import report
 
-    report(".txt", "treatment").print_report(cured)
+    report(".txt", "cure").print_report(cured)
     for sentence in assumed:
         print(f"assumed: {sentence}")
     _write(cured, out, html)
@@ -57,8 +57,8 @@ def cure(
 def treated(subject: Any, batch: Any, loss: Any, **options: Any) -> Cured:
     """The outcome of `cure` for a subject; CallError where there is none."""
     import unvanish
-    from unvanish.cures import SurgeryError
     from unvanish.probes import CheckError, ModelCrash
+    from unvanish.surgery.surgery import SurgeryError
 
     given = {k: v for k, v in subject.options.items() if k == "optimizer"}
     try:

@@ -16,8 +16,8 @@ from typing import Any
 
 from unvanish.cli import reference
 from unvanish.cli.errors import CallError, their_code
-from unvanish.cli.model import Batch, Subject
-from unvanish.registry import suggest
+from unvanish.cli.subject import Batch, Subject
+from unvanish.core.registry import suggest
 
 DTYPES = {
     "float": "float32",

@@ -9,8 +9,8 @@ import typer
 from unvanish.cli.errors import CallError, stoppable
 
 if TYPE_CHECKING:
-    from unvanish.registry import Rule
-    from unvanish.types import Case, Diagnosis
+    from unvanish.core.diagnosis import Case, Diagnosis
+    from unvanish.rules import Rule
 
 Code = Annotated[
     str | None,
@@ -41,9 +41,10 @@ def _of_rule(code: str, which: str) -> None:
 
     from unvanish.cli.cure import treated
     from unvanish.cli.examine import examined
-    from unvanish.cli.model import Subject
-    from unvanish.config import Config
-    from unvanish.registry import report, rule
+    from unvanish.cli.subject import Subject
+    from unvanish.clinic.config import Config
+    from unvanish.reports import report
+    from unvanish.rules import rule
 
     try:
         chosen = rule(code)
@@ -61,13 +62,13 @@ def _of_rule(code: str, which: str) -> None:
     _agreed(chosen, which, diagnosis)
     if not diagnosis.healthy:
         print()
-        report(".txt", "treatment").print_report(treated(subject, case.batch, case.loss))
+        report(".txt", "cure").print_report(treated(subject, case.batch, case.loss))
 
 
 def _trained(chosen: Rule, which: str, case: Case) -> None:
     """A fault that takes a training to show: train the case under watch, and tell its story."""
-    from unvanish.reports.run_text import told
-    from unvanish.watcher import rehearse
+    from unvanish.clinic.watch import rehearse
+    from unvanish.reports.run.text import told
 
     diagnosis = rehearse(case, name=f"the {which} training of {chosen.code}")
     print(told(diagnosis))

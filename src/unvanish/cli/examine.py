@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from unvanish.cli.errors import CallError, own_traceback, told
 
 if TYPE_CHECKING:
-    from unvanish.cli.model import Subject
-    from unvanish.config import Config
-    from unvanish.types import Diagnosis
+    from unvanish.cli.subject import Subject
+    from unvanish.clinic.config import Config
+    from unvanish.core.diagnosis import Diagnosis
 
 
 def examined(

@@ -11,7 +11,7 @@ from unvanish.cli.check import batch_of, refuse_paths, settings_of, stdout_kept,
 from unvanish.cli.errors import CallError, own_traceback, stoppable, told
 
 if TYPE_CHECKING:
-    from unvanish.types import Diagnosis
+    from unvanish.core.diagnosis import Diagnosis
 
 
 @stoppable

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from unvanish.cli.errors import CallError
-from unvanish.cli.model import Batch, Subject
+from unvanish.cli.subject import Batch, Subject
 
 YAML = (".yaml", ".yml")
 FIRST_WORD = 4  # ids below stand for padding, begin, end and unknown
@@ -21,8 +21,8 @@ FIRST_WORD = 4  # ids below stand for padding, begin, end and unknown
 @contextlib.contextmanager
 def yaml_errors() -> Iterator[None]:
     """What is wrong with a YAML or its data, as one line."""
-    from unvanish.models import SpecError
-    from unvanish.tasks.data import DataError
+    from unvanish.lab.data import DataError
+    from unvanish.lab.models import SpecError
 
     try:
         yield
@@ -32,8 +32,8 @@ def yaml_errors() -> Iterator[None]:
 
 def subject(text: str, data: str | None, inputs: Sequence[str], size: int, seed: int) -> Subject:
     """The network that a YAML's name stands for, with its batch where the data are a YAML too."""
-    from unvanish.models import build, read
-    from unvanish.tasks import task
+    from unvanish.lab.models import build, read
+    from unvanish.lab.tasks import task
 
     with yaml_errors():
         spec = read(text)
@@ -53,7 +53,7 @@ def batch(data: str, size: int, seed: int) -> Batch:
 
 
 def _opened(data: str, task: str | None, size: int, seed: int) -> Any:
-    from unvanish.tasks.data import open_data
+    from unvanish.lab.data import open_data
 
     return open_data(data, task=task, batch=size, seed=seed, augment=False)
 
@@ -76,8 +76,8 @@ def _random(net: Any, size: int, seed: int, shape: tuple[int, ...] | None) -> Ba
     """Random inputs and targets of a network's own kind."""
     import torch
 
-    from unvanish.models.assembly import example
-    from unvanish.tasks import task
+    from unvanish.lab.models.assembly import example
+    from unvanish.lab.tasks import task
 
     made = torch.Generator().manual_seed(seed)
     x = [_filled(net, i, blank, made) for i, blank in enumerate(example(net.spec, net.facts, size, "cpu"))]

@@ -17,7 +17,8 @@ def server(run: Any, port: int) -> ThreadingHTTPServer:
         """Answers with the page or the rows; everything else is not found."""
 
         def do_GET(self) -> None:
-            from unvanish.reports import run_data, run_html
+            from unvanish.reports.run import data as run_data
+            from unvanish.reports.run import html as run_html
             from unvanish.store import StoreError
 
             if self.headers.get("Host", "").split(":")[0] not in (HOST, "localhost"):

@@ -12,7 +12,7 @@ from typing import Any
 
 from unvanish.cli import reference
 from unvanish.cli.errors import CallError
-from unvanish.registry import suggest
+from unvanish.core.registry import suggest
 
 LOSSES = ("cross_entropy", "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div")
 CLASSES = ("cross_entropy", "nll_loss")

@@ -4,45 +4,21 @@
 
 Notable:
 - A reference may name a module, a class, or a function that returns a module, (model, batch),
-  (model, batch, loss) or a `types.Case`; what it brings along is used unless the call says otherwise.
+  (model, batch, loss) or a `Case`; what it brings along is used unless the call says otherwise.
 - `timm:` and `hf:` models are built from their configuration with random weights; nothing is downloaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from unvanish.cli import reference
 from unvanish.cli.errors import CallError
-from unvanish.types import Case
+from unvanish.cli.subject import Subject
+from unvanish.core.diagnosis import Case
 
 FORMS = "file.py:callable, package.module:callable, NAME.yaml, timm:NAME or hf:NAME"
 RETURNS = "a torch.nn.Module, (model, batch) or (model, batch, loss)"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch as `check` takes it, and sentences that say what was made up for it."""
-
-    value: Any
-    assumptions: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model to check and what came with it: a batch, a loss, options of `check`.
-
-    `random_batch(size, seed, shape)` makes a batch that suits the model; shape None: the model's own.
-    """
-
-    name: str
-    model: Any
-    batch: Any = None
-    loss: Any = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    random_batch: Callable[[int, int, tuple[int, ...] | None], Batch] | None = None
 
 
 def load(text: str) -> Subject:

@@ -10,7 +10,8 @@ import typer
 from unvanish.cli.errors import CallError, stoppable
 
 if TYPE_CHECKING:
-    from unvanish.registry import Cure, Rule
+    from unvanish.cures import Cure
+    from unvanish.rules import Rule
 
 Page = Annotated[str, typer.Argument(metavar="NAME", help="A rule's code or name, or a cure's name.")]
 Other = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, to be shown in full.")]
@@ -23,7 +24,7 @@ def explain(name: Page) -> None:
 
 
 def _show(name: str) -> None:
-    from unvanish.registry import Rule
+    from unvanish.rules import Rule
 
     entry = _entry(name)
     if isinstance(entry, Rule):
@@ -50,11 +51,11 @@ def _show(name: str) -> None:
 @stoppable
 def rules(name: Other = None) -> None:
     """List the rules with their settings."""
-    from unvanish import registry
+    from unvanish.rules import rules as table_of_rules
 
     if name is not None:
         return _show(name)
-    found = list(registry.rules().values())
+    found = list(table_of_rules().values())
     if not sys.stdout.isatty():
         for rule in found:
             print(*_row(rule), sep="\t")
@@ -73,11 +74,11 @@ def rules(name: Other = None) -> None:
 @stoppable
 def cures(name: Other = None) -> None:
     """List the cures with their safety and settings."""
-    from unvanish import registry
+    from unvanish.cures import cures as table_of_cures
 
     if name is not None:
         return _show(name)
-    found = list(registry.cures().values())
+    found = list(table_of_cures().values())
     rows = [(c.name, c.safety, sentence(c), _settings(c)) for c in found]
     if not sys.stdout.isatty():
         for row in rows:
@@ -105,15 +106,18 @@ def sentence(entry: Rule | Cure) -> str:
 
 
 def _entry(name: str) -> Rule | Cure:
-    from unvanish import registry
+    from unvanish.core.registry import suggest
+    from unvanish.cures import cures as table_of_cures
+    from unvanish.rules import rule
+    from unvanish.rules import rules as table_of_rules
 
-    table, rules = registry.cures(), registry.rules()
+    table, rules = table_of_cures(), table_of_rules()
     if name in table:
         return table[name]
     try:
-        return registry.rule(name)
+        return rule(name)
     except KeyError as error:
-        near = registry.suggest(name, [*table, *rules, *(r.name for r in rules.values())])
+        near = suggest(name, [*table, *rules, *(r.name for r in rules.values())])
         text = f"no rule or cure {name!r}{near}; `unvanish rules` and `unvanish cures` list them"
         raise CallError(text) from error
 

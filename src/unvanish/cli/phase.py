@@ -41,7 +41,7 @@ def phase(
     """  # noqa: D301 (the backspace keeps the lines apart)
     from rich.console import Console
 
-    from unvanish.reports import _phase
+    from unvanish.reports.parts import phase as _phase
     from unvanish.theory.phase import depth_of
     from unvanish.theory.phase import phase as diagram
 
@@ -74,9 +74,9 @@ def phase(
     if depth is not None:
         console.print(f"\n{_advice(chosen, depth)}")
     if html is not None:
-        from unvanish.types import written
+        from unvanish.store.files import write_text
 
-        print(f"wrote {written(html, _phase.page(fine, own), 'page')}", file=sys.stderr)
+        print(f"wrote {write_text(html, _phase.page(fine, own), 'page')}", file=sys.stderr)
 
 
 def _advice(activation: str, depth: int) -> str:
@@ -96,7 +96,7 @@ def _point(model: str, data: Any, inputs: list[str], dtype: list[str], seed: int
     import numpy as np
 
     from unvanish.probes import CheckError, ModelCrash
-    from unvanish.probes.outline import outline
+    from unvanish.probes.program.outline import outline
 
     subject = subject_of(model, seed, data, inputs, 2)
     batch = batch_of(subject, data, inputs, dtype, 2, seed)

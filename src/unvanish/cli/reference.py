@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from unvanish.cli.errors import CallError, their_code
-from unvanish.registry import suggest
+from unvanish.core.registry import suggest
 
 
 def load(reference: str, option: str) -> Any:

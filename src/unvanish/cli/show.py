@@ -39,7 +39,7 @@ def show(
     unvanish show runs/mine --html mine.html --png mine.png
     unvanish show runs/mine --live
     """  # noqa: D301 (the backspace keeps the lines apart)
-    from unvanish.reports import run_text
+    from unvanish.reports.run import text as run_text
 
     found = _opened(run)
     for option, path in (("--html", html), ("--png", png), ("--export", export)):
@@ -66,7 +66,7 @@ def compare(
     \b
     unvanish compare runs/plain runs/resnet
     """  # noqa: D301 (the backspace keeps the lines apart)
-    from unvanish.reports.run_compare import compared
+    from unvanish.reports.run.compare import compared
 
     print(compared(_opened(first), _opened(second)))
 
@@ -92,7 +92,7 @@ def _refuse(option: str, path: Path | None) -> None:
 
 
 def _pages(run: Any, html: Path | None, png: Path | None, live: bool, port: int) -> None:
-    from unvanish.reports import run_html
+    from unvanish.reports.run import html as run_html
 
     try:
         for path in (html, png):

@@ -10,7 +10,7 @@ from unvanish.cli import data
 from unvanish.cli.errors import CallError
 
 if TYPE_CHECKING:
-    from unvanish.cli.model import Subject
+    from unvanish.cli.subject import Subject
 
 
 def restored(subject: Subject, path: Path) -> Subject:

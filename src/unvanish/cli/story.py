@@ -20,9 +20,9 @@ def tell() -> None:
 
     from unvanish.cli.cure import treated
     from unvanish.cli.examine import examined
-    from unvanish.cli.model import Subject
-    from unvanish.config import Config
-    from unvanish.registry import report
+    from unvanish.cli.subject import Subject
+    from unvanish.clinic.config import Config
+    from unvanish.reports import report
 
     started = time.perf_counter()
     train, test = digits()
@@ -41,7 +41,7 @@ def tell() -> None:
     report(".txt").print_report(examined(subject, batch, loss, Config()))
     print("\n3. unvanish cure\n")
     cured = treated(subject, batch, loss)
-    report(".txt", "treatment").print_report(cured)
+    report(".txt", "cure").print_report(cured)
     print(f"\n4. Train the cured network, with the same code, for {EPOCHS} epochs")
     accuracy = fit(cured.model, train, test)
     print(f"   accuracy on unseen digits: {accuracy:.1%}")

@@ -140,7 +140,7 @@ def errors() -> Iterator[None]:
     except wrong.TrainError as error:
         raise CallError(str(error)) from error
     from unvanish.cli.lab import yaml_errors
-    from unvanish.train.interrupt import Interrupted
+    from unvanish.train.loop.interrupt import Interrupted
 
     try:
         with yaml_errors():
@@ -161,7 +161,7 @@ def _model(name: Any, **changes: Any) -> Any:
 
 def _resumed(given: dict[str, Any]) -> str:
     """The model of a run that is to go on: its own checkpoint, which says what it is of."""
-    from unvanish.train import folder
+    from unvanish.train.checkpoint import folder
     from unvanish.train.errors import TrainError
 
     if not given.get("resume"):

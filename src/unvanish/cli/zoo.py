@@ -26,8 +26,8 @@ def zoo(word: Word = None, sizes: Sizes = False) -> None:
     unvanish zoo
     unvanish zoo resnet --sizes
     """  # noqa: D301 (the backspace keeps the lines apart)
-    from unvanish.models import catalogue
-    from unvanish.registry import suggest
+    from unvanish.core.registry import suggest
+    from unvanish.lab.models import catalogue
 
     entries = catalogue()
     chosen = [
@@ -46,7 +46,7 @@ def zoo(word: Word = None, sizes: Sizes = False) -> None:
 
 def _size(name: str) -> str:
     """Parameters, counted on a network without numbers; of the facts that the YAML itself states."""
-    from unvanish.models import build
+    from unvanish.lab.models import build
 
     count = sum(p.numel() for p in build(f"{name}.yaml", device="meta").parameters())
     return f"{count / 1e6:.2f} M" if count >= 1e5 else f"{count / 1e3:.1f} k"

@@ -1,6 +1,70 @@
-"""Cures, one a file: each applies one remedy to a module and can be taken back."""
+"""One cure a file: each applies one remedy to a module through a `Surgery`, which can take it back."""
 
-from unvanish.cures._prescription import Prescription, PrescriptionError, apply, operate
-from unvanish.cures._surgery import Receipt, Surgery, SurgeryError
+from __future__ import annotations
 
-__all__ = ["Prescription", "PrescriptionError", "Receipt", "Surgery", "SurgeryError", "apply", "operate"]
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from unvanish.core import registry
+from unvanish.core.diagnosis import Case, Remedy, Safety
+from unvanish.core.trace import Trace
+
+
+@dataclass(frozen=True)
+class Cure:
+    """One cure: its name, page and settings, and how it is planned, applied and written."""
+
+    name: str
+    module: ModuleType
+
+    @property
+    def safety(self) -> Safety:
+        """What it keeps: "exact" the function, "retrain" nothing, "advice" is not applied."""
+        found: Safety = self.module.SAFETY
+        return found
+
+    @property
+    def page(self) -> str:
+        """The cure's documentation, its file's docstring."""
+        return registry.page(self.module)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments of the cure's `apply`, with their defaults."""
+        return registry.settings(self.module.apply)
+
+    def plan(self, trace: Trace, remedy: Remedy) -> tuple[Remedy, ...]:
+        """The remedy made concrete for the network of a trace; empty where it has nothing to do there."""
+        made = getattr(self.module, "plan", None)
+        return (remedy,) if made is None else tuple(made(trace, remedy))
+
+    def apply(self, surgery: Any, targets: tuple[str, ...], **settings: Any) -> None:
+        """Make the change; a SurgeryError says why it cannot be made."""
+        self.module.apply(surgery, tuple(targets), **settings)
+
+    def code(self, remedy: Remedy) -> list[str]:
+        """The lines of PyTorch that do the same by hand."""
+        return list(self.module.code(remedy))
+
+    def case(self) -> tuple[Case, Remedy]:
+        """A small model on which the cure can be applied, and the remedy to apply."""
+        found: tuple[Case, Remedy] = self.module.case()
+        return found
+
+
+@cache
+def cures() -> Mapping[str, Cure]:
+    """Every cure by name, in alphabetical order."""
+    found = {file.replace("_", "-"): module for file, module in registry.modules(__name__, __path__)}
+    return {name: Cure(name, found[name]) for name in sorted(found)}
+
+
+def cure(key: str) -> Cure:
+    """A cure by its name; KeyError suggests the nearest one."""
+    table = cures()
+    if key not in table:
+        raise KeyError(f"no cure {key!r}{registry.suggest(key, table)}; `unvanish cures` lists them")
+    return table[key]

@@ -25,12 +25,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.cures._anatomy import Anatomy, plainly
-from unvanish.cures._grafts import Skip
-from unvanish.cures._rewire import Calls, Rewire
-from unvanish.cures._surgery import Surgery, SurgeryError
-from unvanish.probes.families import ACTIVATIONS, LAYERS
-from unvanish.types import Case, Remedy, Trace
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
+from unvanish.probes.operations import ACTIVATIONS, LAYERS
+from unvanish.surgery.anatomy import Anatomy, plainly
+from unvanish.surgery.grafts import Skip
+from unvanish.surgery.rewire import Calls, Rewire
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "retrain"
 

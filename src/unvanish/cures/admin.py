@@ -20,10 +20,11 @@ from dataclasses import replace
 
 from torch import nn
 
-from unvanish.cures._branches import branches, example, scale
-from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
 from unvanish.probes.record import record
-from unvanish.types import Case, Remedy, Trace
+from unvanish.surgery.branches import branches, example, scale
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "retrain"
 

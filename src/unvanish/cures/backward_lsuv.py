@@ -24,10 +24,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from unvanish import depth
-from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.core import depth
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
 from unvanish.probes.record import record
-from unvanish.types import Case, Remedy, Trace
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "retrain"
 MOST = 1.5  # nats a round

@@ -21,9 +21,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from unvanish.cures._grafts import Cast
-from unvanish.cures._surgery import Surgery
-from unvanish.types import Case, Remedy, Trace
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
+from unvanish.surgery.grafts import Cast
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 

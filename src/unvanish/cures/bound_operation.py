@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.cures._functions import split
-from unvanish.cures._rewire import Calls, Rewire
-from unvanish.cures._surgery import Surgery, SurgeryError
-from unvanish.types import Case, Remedy, Trace
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
+from unvanish.surgery.functions import split
+from unvanish.surgery.rewire import Calls, Rewire
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "retrain"
 

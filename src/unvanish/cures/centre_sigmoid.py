@@ -21,11 +21,12 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from unvanish.cures._anatomy import Anatomy
-from unvanish.cures._surgery import Surgery
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
 from unvanish.cures.reinitialise import bias_of, drawn, fits
+from unvanish.surgery.anatomy import Anatomy
+from unvanish.surgery.surgery import Surgery
 from unvanish.theory.initialisers import start
-from unvanish.types import Case, Remedy, Trace
 
 SAFETY = "retrain"
 

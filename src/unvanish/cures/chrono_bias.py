@@ -21,9 +21,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from unvanish.cures._recurrent import GRU, LSTM, biases, once
-from unvanish.cures._surgery import Surgery, SurgeryError
-from unvanish.types import Case, Remedy, Trace
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
+from unvanish.surgery.recurrent import GRU, LSTM, biases, once
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "retrain"
 

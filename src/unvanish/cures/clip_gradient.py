@@ -19,9 +19,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from unvanish.cures._clipping import NormClip, ValueClip
-from unvanish.cures._surgery import Surgery, SurgeryError
-from unvanish.types import Case, Remedy
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.surgery.clipping import NormClip, ValueClip
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "exact"
 

@@ -20,10 +20,11 @@ from dataclasses import replace
 
 from torch import nn
 
-from unvanish.cures._anatomy import plainly
-from unvanish.cures._branches import branches, example, scale
-from unvanish.cures._surgery import Surgery
-from unvanish.types import Case, Remedy, Trace
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
+from unvanish.surgery.anatomy import plainly
+from unvanish.surgery.branches import branches, example, scale
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 

@@ -22,13 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
 from unvanish.cures import reinitialise
-from unvanish.cures._anatomy import Anatomy, plainly
-from unvanish.cures._functions import function, split
-from unvanish.cures._rewire import Calls, Rewire
-from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.surgery.anatomy import Anatomy, plainly
+from unvanish.surgery.functions import function, split
+from unvanish.surgery.rewire import Calls, Rewire
+from unvanish.surgery.surgery import Surgery, SurgeryError
 from unvanish.theory.shaping import dks
-from unvanish.types import Case, Remedy, Trace
 
 SAFETY = "retrain"
 KINDS = ("tanh", "gelu", "silu", "softplus", "sigmoid", "mish")

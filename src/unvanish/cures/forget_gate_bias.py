@@ -14,10 +14,10 @@ References: Gers et al. 2000; Jozefowicz et al. 2015.
 
 from __future__ import annotations
 
-from unvanish.cures._recurrent import GRU, LSTM, biases, once
-from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.core.diagnosis import Case, Remedy
 from unvanish.cures.chrono_bias import example
-from unvanish.types import Case, Remedy
+from unvanish.surgery.recurrent import GRU, LSTM, biases, once
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "retrain"
 

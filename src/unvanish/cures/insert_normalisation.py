@@ -24,14 +24,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.cures import _norms
-from unvanish.cures._anatomy import Anatomy
-from unvanish.cures._code import shortened
-from unvanish.cures._grafts import First, Then
-from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
 from unvanish.cures.reinitialise import EVERYWHERE
 from unvanish.probes import calls
-from unvanish.types import Case, Remedy, Trace
+from unvanish.surgery import norms
+from unvanish.surgery.anatomy import Anatomy
+from unvanish.surgery.code import shortened
+from unvanish.surgery.grafts import First, Then
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "retrain"
 
@@ -71,10 +72,10 @@ def apply(
         if place == "before":
             new: nn.Module = nn.LayerNorm(incoming(layer))
         else:
-            new = _norms.norm(layer, kind, groups)
+            new = norms.norm(layer, kind, groups)
         name = surgery.register(path, "norm", new)
         if exact:
-            _norms.calibrate(new, seen[path])
+            norms.calibrate(new, seen[path])
         surgery.graft(
             path, Then(new) if place == "after" else First(new), f"{type(new).__name__} {place} it ({name})"
         )

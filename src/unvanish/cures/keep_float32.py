@@ -20,10 +20,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from unvanish.cures._grafts import Cast
-from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
 from unvanish.cures.bfloat16 import Close, _convert, convert
-from unvanish.types import Case, Remedy, Trace
+from unvanish.surgery.grafts import Cast
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "exact"
 

@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.cures._clipping import Clipper, scale
-from unvanish.cures._grafts import first, with_first
-from unvanish.cures._surgery import Graft, Surgery
-from unvanish.types import Case, Remedy
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.surgery.clipping import Clipper, scale
+from unvanish.surgery.grafts import first, with_first
+from unvanish.surgery.surgery import Graft, Surgery
 
 SAFETY = "exact"
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from unvanish.cures._surgery import Surgery, SurgeryError
-from unvanish.types import Case, Remedy
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "exact"
 

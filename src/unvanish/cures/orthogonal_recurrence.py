@@ -22,12 +22,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from unvanish.cures._functions import split
-from unvanish.cures._recurrent import CELLS, FUSED, full, once
-from unvanish.cures._surgery import Surgery, SurgeryError, descendants
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
 from unvanish.cures.chrono_bias import example
 from unvanish.cures.reinitialise import bias_of, orthogonal
-from unvanish.types import Case, Remedy, Trace
+from unvanish.surgery.functions import split
+from unvanish.surgery.recurrent import CELLS, FUSED, full, once
+from unvanish.surgery.surgery import Surgery, SurgeryError, descendants
 
 SAFETY = "retrain"
 

@@ -22,12 +22,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unvanish.cures._anatomy import Anatomy
-from unvanish.cures._branches import example
-from unvanish.cures._grafts import Then
-from unvanish.cures._rewire import Calls, Rewire
-from unvanish.cures._surgery import Surgery, SurgeryError
-from unvanish.types import Case, Remedy, Trace
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
+from unvanish.surgery.anatomy import Anatomy
+from unvanish.surgery.branches import example
+from unvanish.surgery.grafts import Then
+from unvanish.surgery.rewire import Calls, Rewire
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "retrain"
 NORMS = ("layer_norm", "rms_norm", "group_norm", "batch_norm")

@@ -23,13 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unvanish.cures import _norms
-from unvanish.cures._anatomy import Anatomy
-from unvanish.cures._functions import split
-from unvanish.cures._grafts import Then
-from unvanish.cures._rewire import Calls, Rewire
-from unvanish.cures._surgery import Surgery
-from unvanish.types import Case, Remedy, Trace
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
+from unvanish.surgery import norms
+from unvanish.surgery.anatomy import Anatomy
+from unvanish.surgery.functions import split
+from unvanish.surgery.grafts import Then
+from unvanish.surgery.rewire import Calls, Rewire
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 
@@ -57,7 +58,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
     for target in targets:
         path, _ = split(target)
         if surgery.has(path):
-            norm = nn.RMSNorm(_norms.features(surgery.module(path)))
+            norm = nn.RMSNorm(norms.features(surgery.module(path)))
             name = surgery.register(path, "qk_norm", norm)
             surgery.graft(path, Then(norm), f"RMSNorm behind it ({name})")
         else:

@@ -26,12 +26,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.cures._anatomy import Anatomy, Layer, plainly
-from unvanish.cures._code import several
-from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
+from unvanish.surgery.anatomy import Anatomy, Layer, plainly
+from unvanish.surgery.code import several
+from unvanish.surgery.surgery import Surgery, SurgeryError
 from unvanish.theory.activations import ALIASES, NAMES
 from unvanish.theory.initialisers import Start, start
-from unvanish.types import Case, Remedy, Trace
 
 SAFETY = "retrain"
 METHODS = ("gaussian", "orthogonal", "delta-orthogonal")

@@ -16,9 +16,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from unvanish.cures._losses import take_away
-from unvanish.cures._surgery import Surgery
-from unvanish.types import Case, Remedy
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.surgery.losses import take_away
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 

@@ -22,12 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
 from unvanish.cures import chrono_bias
-from unvanish.cures._recurrent import full, once
-from unvanish.cures._surgery import Surgery, SurgeryError
 from unvanish.cures.chrono_bias import example
 from unvanish.cures.orthogonal_recurrence import matrix
-from unvanish.types import Case, Remedy, Trace
+from unvanish.surgery.recurrent import full, once
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "retrain"
 

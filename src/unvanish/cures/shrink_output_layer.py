@@ -20,11 +20,12 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from unvanish.cures._anatomy import Anatomy, plainly
-from unvanish.cures._code import parameter
-from unvanish.cures._surgery import Surgery
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
 from unvanish.cures.reinitialise import bias_of
-from unvanish.types import Case, Remedy, Trace
+from unvanish.surgery.anatomy import Anatomy, plainly
+from unvanish.surgery.code import parameter
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 

@@ -21,11 +21,12 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from unvanish.cures._anatomy import Anatomy
-from unvanish.cures._functions import replace_calls
-from unvanish.cures._surgery import Surgery, SurgeryError
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
 from unvanish.cures.reinitialise import bias_of
-from unvanish.types import Case, Remedy, Trace
+from unvanish.surgery.anatomy import Anatomy
+from unvanish.surgery.functions import replace_calls
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "exact"
 

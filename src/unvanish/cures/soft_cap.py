@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.cures._anatomy import Anatomy
-from unvanish.cures._functions import split
-from unvanish.cures._grafts import Then
-from unvanish.cures._rewire import Calls, Rewire
-from unvanish.cures._surgery import Surgery
-from unvanish.types import Case, Remedy, Trace
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
+from unvanish.surgery.anatomy import Anatomy
+from unvanish.surgery.functions import split
+from unvanish.surgery.grafts import Then
+from unvanish.surgery.rewire import Calls, Rewire
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 

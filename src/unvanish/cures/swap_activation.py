@@ -22,12 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.cures._anatomy import Anatomy
-from unvanish.cures._code import shortened
-from unvanish.cures._functions import replace_calls
-from unvanish.cures._surgery import Surgery
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
 from unvanish.cures.reinitialise import EVERYWHERE
-from unvanish.types import Case, Remedy, Trace
+from unvanish.surgery.anatomy import Anatomy
+from unvanish.surgery.code import shortened
+from unvanish.surgery.functions import replace_calls
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 STEPS = (

@@ -21,10 +21,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from unvanish.cures import _norms
-from unvanish.cures._anatomy import Anatomy
-from unvanish.cures._surgery import Surgery, SurgeryError
-from unvanish.types import Case, Remedy, Trace
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
+from unvanish.surgery import norms
+from unvanish.surgery.anatomy import Anatomy
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "retrain"
 
@@ -44,7 +45,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, to: str = "layer", grou
         old = surgery.module(path)
         if not isinstance(old, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)):
             raise SurgeryError(f"swap-normalisation: {path} is a {type(old).__name__}, no normalisation")
-        new = _norms.norm(old, to, groups)
+        new = norms.norm(old, to, groups)
         device, dtype = surgery.like(path)
         new = new.to(device, dtype)
         with torch.no_grad():

@@ -21,13 +21,14 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
 from unvanish.cures import reinitialise
-from unvanish.cures._anatomy import Anatomy, plainly
-from unvanish.cures._functions import replace_calls
-from unvanish.cures._surgery import Surgery
+from unvanish.surgery.anatomy import Anatomy, plainly
+from unvanish.surgery.functions import replace_calls
+from unvanish.surgery.surgery import Surgery
 from unvanish.theory.closed import leaky_gain
 from unvanish.theory.shaping import tat_slope
-from unvanish.types import Case, Remedy, Trace
 
 SAFETY = "retrain"
 KINDS = ("relu", "leaky_relu", "gelu", "silu", "elu", "relu6", "mish", "hardswish")

@@ -22,9 +22,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from unvanish.cures._losses import WithLogits, take_away
-from unvanish.cures._surgery import Surgery, SurgeryError
-from unvanish.types import Case, Remedy, Trace
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.trace import Trace
+from unvanish.surgery.losses import WithLogits, take_away
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "retrain"
 KINDS = ("sigmoid", "tanh", "softmax")

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unvanish.cures._surgery import Surgery, SurgeryError
-from unvanish.types import Case, Remedy
+from unvanish.core.diagnosis import Case, Remedy
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
 SAFETY = "exact"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 if TYPE_CHECKING:
-    from unvanish.types import Diagnosis
+    from unvanish.core.diagnosis import Diagnosis
 
 
 class AssertHealthy(Protocol):
@@ -37,7 +37,7 @@ def assert_healthy(request: pytest.FixtureRequest) -> AssertHealthy:
 
     def run(model: Any, batch: Any, loss: Any = None, **options: Any) -> Diagnosis:
         import unvanish
-        from unvanish import config
+        from unvanish.clinic import config
 
         own = config.load(request.config.rootpath)
         wanted = request.config.getoption("--unvanish-fail-on")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import Any
 
-from unvanish.probes import families
+from unvanish.probes import operations as families
 from unvanish.probes.forward import Forward, Operation, Turn
 from unvanish.probes.graph import Graph
 

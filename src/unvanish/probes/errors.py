@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unvanish.types import Trace
+from unvanish.core.trace import Trace
 
 
 class CheckError(ValueError):

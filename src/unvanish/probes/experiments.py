@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unvanish import depth, ledger
-from unvanish.probes import families
+from unvanish.core import depth, ledger
+from unvanish.core.diagnosis import Finding
+from unvanish.core.trace import Trace
+from unvanish.probes import operations
 from unvanish.probes.forward import parametrized
 from unvanish.probes.intact import unwrapped
 from unvanish.probes.record import record
-from unvanish.types import Finding, Trace
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _unit_slope(model: nn.Module, batch: Any, trace: Trace, finding: Finding) ->
     reading = depth.read(trace)
     if reading is None:
         return None
-    kinds = {trace.sites[i].kind for i in reading.culprits} & families.ACTIVATIONS
+    kinds = {trace.sites[i].kind for i in reading.culprits} & operations.ACTIVATIONS
     half = reading.weights > 0.5 * depth.RELU * reading.steps
     other = "a ReLU" if half else "the identity"
     change = f"on a copy with {', '.join(sorted(kinds))} replaced by {other}"
@@ -134,7 +135,7 @@ class Instead(TorchFunctionMode):
         self.kinds, self.relu = kinds, relu
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if families.plain_name(getattr(func, "__name__", "")) in self.kinds and isinstance(args[0], Tensor):
+        if operations.plain_name(getattr(func, "__name__", "")) in self.kinds and isinstance(args[0], Tensor):
             return args[0].clamp_min(0) if self.relu else args[0] * 1.0
         return func(*args, **(kwargs or {}))
 
@@ -143,7 +144,7 @@ class Uncentred(TorchFunctionMode):
     """Batch normalisation divides the whole layer by one constant, its root mean square."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if families.plain_name(getattr(func, "__name__", "")) == "batch_norm":
+        if operations.plain_name(getattr(func, "__name__", "")) == "batch_norm":
             x = args[0]
             return x / (x.detach().square().mean() + 1e-12).sqrt()
         return func(*args, **(kwargs or {}))

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from unvanish.probes import families
+from unvanish.probes import operations
 from unvanish.probes.backward import Flow
 from unvanish.probes.forward import Forward, Operation, Turn
 from unvanish.probes.graph import Graph
 
-MULTIPLIED = families.PRODUCTS | {"mul", "addcmul"}
+MULTIPLIED = operations.PRODUCTS | {"mul", "addcmul"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def stops(graph: Graph, flow: Flow, watched: Forward, starving: dict[int, str]) 
     found = []
     for node, below in flow.killed:
         owner = watched.owner(_number(graph.nodes[node]))
-        routes = isinstance(owner, Operation) and owner.kind in families.ROUTING
+        routes = isinstance(owner, Operation) and owner.kind in operations.ROUTING
         names = set() if routes else _reached(graph, below, starving)
         if names:
             locked = _locked(graph, node, watched, starving)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from unvanish.probes import families
+from unvanish.probes import operations as families
 from unvanish.probes.calls import floats, tensors_in
 from unvanish.probes.measures import activation_stats, weight_stats
 from unvanish.probes.together import Together
@@ -361,16 +361,16 @@ def parametrized(module: nn.Module, name: str = "weight") -> bool:
 
 
 def _read_attention(operation: Operation, args: Any, kwargs: Any, result: Tensor) -> None:
-    from unvanish.probes import attention
+    from unvanish.probes.entropy import by_softmax, fused
 
     if operation.kind == "softmax" and (result.ndim < 3 or result.shape[-1] < 2):
         operation.family = "other"
         return
-    fused = operation.kind != "softmax"
-    facts, stats = attention.fused(args, kwargs) if fused else attention.by_softmax(result)
+    written_out = operation.kind == "softmax"
+    facts, stats = by_softmax(result) if written_out else fused(args, kwargs)
     operation.facts.update(facts)
     operation.stats.update(stats)
-    if not fused:
+    if written_out:
         operation.facts["scores"] = (args[0] if args else kwargs["input"]).grad_fn
 
 

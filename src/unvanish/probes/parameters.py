@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unvanish.core.trace import Site
 from unvanish.probes.backward import Flow
 from unvanish.probes.forward import Forward, Modules
 from unvanish.probes.graph import Graph
 from unvanish.probes.measures import norms as norms_of
 from unvanish.probes.measures import share
-from unvanish.types import Site
 
 Weight = tuple[Tensor, Tensor | None, Tensor | None]  # itself, its bias, its gradient
 STRUCTURAL = math.log(1e-4)

@@ -16,16 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from unvanish.core.trace import Trace
 from unvanish.probes import (
     attention,
     calls,
-    families,
     faults,
     parameters,
     precision,
-    recurrence,
     sites,
     slopes,
+)
+from unvanish.probes import (
+    operations as families,
 )
 from unvanish.probes.backward import Backward, Flow
 from unvanish.probes.chain import Chain, chain
@@ -34,9 +36,9 @@ from unvanish.probes.forward import Forward, Modules, Operation
 from unvanish.probes.graph import Graph, Node, walk
 from unvanish.probes.intact import in_the_open, intact, unwrapped
 from unvanish.probes.measures import finite, norms
-from unvanish.probes.tape import Taped
-from unvanish.theory.beside import Beside, Sketch
-from unvanish.types import Trace
+from unvanish.probes.program.tape import Taped
+from unvanish.probes.recurrent import loops
+from unvanish.theory.program.beside import Beside, Sketch
 
 
 def record(
@@ -109,7 +111,7 @@ class Examination:
         self.flow: Flow | None = None
         self.stops: list[faults.Stop] = []
         self.broken: list[Any] = []
-        self.recurrences: list[recurrence.Recurrence] = []
+        self.recurrences: list[loops.Recurrence] = []
         self.severed: dict[str, tuple[int, str]] = {}
         self.precision: dict[str, Any] = {}
         self.scale = 0  # log2 of the loss scale the backward is run at; not 0 in float16 only
@@ -186,13 +188,13 @@ class Examination:
         self.chains = chains(graph, self.call, self.watched)
         self._precision(value)
         slopes.read(o for o in watched.operations if o.family == "activation" and o.nodes[0] in graph.index)
-        bodies = recurrence.loops(watched, graph)
-        carried = recurrence.carries(bodies)
-        self.severed = recurrence.severed(watched, bodies)
+        bodies = loops.loops(watched, graph)
+        carried = loops.carries(bodies)
+        self.severed = loops.severed(watched, bodies)
         leaves = self._leaves()
         cuts = self.chains[0].cuts if self.chains else [0]
         wanted = self._interesting(graph, bodies)
-        run = Backward(graph, cuts, wanted, recurrence.fused(watched))
+        run = Backward(graph, cuts, wanted, loops.fused(watched))
         try:
             self.flow = flow = run.run(value, leaves, scale=self.scale)
         except RuntimeError as error:
@@ -200,8 +202,8 @@ class Examination:
             text = f"the backward raised {type(error).__name__}{' in ' + site if site else ''}: {error}"
             raise ModelCrash(text, site, sites.partial(watched, self.call, text)) from error
         self.recurrences = [
-            *recurrence.replayed(watched, flow.held),
-            *recurrence.looped(bodies, graph, flow, carried),
+            *loops.replayed(watched, flow.held),
+            *loops.looped(bodies, graph, flow, carried),
         ]
         self._second_look(graph, value, leaves, cuts)
 

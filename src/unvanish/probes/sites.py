@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unvanish.probes import attention, families, slopes
+from unvanish.core.trace import STATISTICS, Axis, Site, Trace
+from unvanish.probes import attention, slopes
+from unvanish.probes import operations as families
 from unvanish.probes.backward import Flow
 from unvanish.probes.calls import Call
 from unvanish.probes.chain import Chain, Row
@@ -19,8 +21,7 @@ from unvanish.probes.faults import Stop
 from unvanish.probes.forward import Forward, Operation, Turn
 from unvanish.probes.graph import Graph
 from unvanish.probes.measures import activation_stats
-from unvanish.probes.recurrence import Recurrence
-from unvanish.types import STATISTICS, Axis, Site, Trace
+from unvanish.probes.recurrent.loops import Recurrence
 
 Measured = tuple[Site, dict[str, float]]
 SHOWN = ("layer", "activation", "norm", "attention", "recurrent")

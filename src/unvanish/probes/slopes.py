@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unvanish.probes import families
+from unvanish.probes import operations as families
 from unvanish.probes.forward import Operation
 from unvanish.probes.measures import slope_stats
 

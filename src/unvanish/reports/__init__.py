@@ -1,8 +1,52 @@
-"""Reports of a diagnosis: text for terminals, JSON for programs, HTML for people and notebooks.
+"""Reports: text for terminals, JSON for programs, HTML for people and notebooks; one folder for each noun.
 
 Notable:
-- The folder is the registry: `unvanish.registry.report(".txt" | ".json" | ".html")` finds the module.
-- Every report offers `render(diagnosis) -> str`; the text adds `print_report`, the HTML adds `fragment`.
-- They read `types.Diagnosis` and the ledger and know nothing else; no report needs torch.
+- `REPORTS` is the table: a noun and a file ending name the module that `print(noun)` and `noun.save` use.
+- Every module offers `render(noun) -> str`; the text adds `print_report`, the HTML adds `fragment`.
+- They read the nouns of `core` and the run folder, and know nothing else; no report needs torch.
 - The order is the same everywhere: from the loss (first, top, left) to the input (last, bottom, right).
 """
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from unvanish.core.cured import Cured
+from unvanish.core.diagnosis import Diagnosis
+from unvanish.store.files import write_text
+
+Noun = Diagnosis | Cured
+
+REPORTS = {
+    "diagnosis": {".txt": "text", ".json": "json", ".html": "html"},
+    "cure": {".txt": "text", ".html": "html"},
+}
+
+
+def report(suffix: str, of: str = "diagnosis") -> ModuleType:
+    """The report module for a file ending (.txt, .json, .html) and what it reports of."""
+    table = REPORTS[of]
+    if suffix not in table:
+        raise ValueError(f"no {of} report for files ending in {suffix!r}; use one of {', '.join(table)}")
+    return importlib.import_module(f"{__name__}.{of}.{table[suffix]}")
+
+
+def render(noun: Noun, suffix: str) -> str:
+    """The noun as a text file of this ending."""
+    return str(_module(noun, suffix).render(noun))
+
+
+def fragment(noun: Noun) -> str:
+    """The noun as HTML for a notebook."""
+    return str(_module(noun, ".html").fragment(noun))
+
+
+def save(noun: Noun, path: Path) -> Path:
+    """Write the report in the format of the file's ending; returns the path."""
+    return write_text(path, render(noun, path.suffix))
+
+
+def _module(noun: Noun, suffix: str) -> ModuleType:
+    return report(suffix, "cure" if isinstance(noun, Cured) else "diagnosis")

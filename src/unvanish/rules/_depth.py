@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-from unvanish import depth
-from unvanish.ledger import DECADE
-from unvanish.types import Direction, Evidence, Finding, NotApplicable, Remedy, Severity, Site, Trace
+from unvanish.core import depth
+from unvanish.core.diagnosis import Direction, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.ledger import DECADE
+from unvanish.core.trace import Site, Trace
 
 MOST = 12  # places a finding lists
 
@@ -30,7 +31,7 @@ def labels(trace: Trace, sites: Iterable[int]) -> tuple[str, ...]:
 
 
 def within(site: Site) -> str:
-    """" in its module", or nothing where a site's name is its operation's."""
+    """The words "in its module", or nothing if a site's name is its operation's."""
     return "" if site.path == site.kind else f" in {site.label}"
 
 

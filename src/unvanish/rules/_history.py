@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.types import NotApplicable, Trace
+from unvanish.core.diagnosis import NotApplicable
+from unvanish.core.trace import Trace
 
 Floats = NDArray[np.float64]
 

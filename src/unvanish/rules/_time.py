@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.depth import theil_sen
-from unvanish.types import NotApplicable, Trace
+from unvanish.core.depth import theil_sen
+from unvanish.core.diagnosis import NotApplicable
+from unvanish.core.trace import Trace
 
 LEAST = 5  # steps
 

@@ -37,9 +37,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish import depth
+from unvanish.core import depth
+from unvanish.core.diagnosis import Case, Direction, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.trace import Trace
 from unvanish.rules import _depth
-from unvanish.types import Case, Direction, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("static", "step")
 EXPLAINS = ("GRF004", "INI001", "INI002", "DEP001", "ACT002", "OUT003", "OUT001")

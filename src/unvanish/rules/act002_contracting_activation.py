@@ -41,9 +41,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish import depth
+from unvanish.core import depth
+from unvanish.core.diagnosis import Case, Evidence, Finding, Remedy
+from unvanish.core.trace import Trace
 from unvanish.rules import _depth
-from unvanish.types import Case, Evidence, Finding, Remedy, Trace
 
 NEEDS = ("static", "step")
 EXPLAINS = ("DEP001", "INI001")

@@ -38,8 +38,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from unvanish.core.diagnosis import Case, Direction, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.trace import Trace
 from unvanish.rules import _depth, _history
-from unvanish.types import Case, Direction, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("static", "step")
 LIVE = True

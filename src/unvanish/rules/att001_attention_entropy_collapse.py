@@ -36,8 +36,9 @@ from typing import Any
 
 import numpy as np
 
+from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.trace import Trace
 from unvanish.rules import _depth
-from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("static", "attention")
 LIVE = True
@@ -62,9 +63,7 @@ def check(trace: Trace, *, limit: float = 0.3, logits: float = 50.0) -> Iterable
     entropy, largest = trace.value(worst, "entropy"), trace.value(worst, "logit_max")
     where = trace.sites[worst].label
     within = _depth.within(trace.sites[worst])
-    cause = (
-        f"the softmax{within} is saturated: logits up to {largest:.0f} leave {entropy:.0%} of the entropy"
-    )
+    cause = f"the softmax{within} is saturated: logits up to {largest:.0f} leave {entropy:.0%} of the entropy"
     evidence = (
         Evidence("attention entropy / ln T", entropy, "", f"> {limit:g}", where),
         Evidence("largest attention logit", largest, "", f"< {logits:g}", where),

@@ -35,9 +35,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.ledger import DECADE
+from unvanish.core.diagnosis import Case, Evidence, Finding, Remedy
+from unvanish.core.ledger import DECADE
+from unvanish.core.trace import Trace
 from unvanish.rules import _depth
-from unvanish.types import Case, Evidence, Finding, Remedy, Trace
 
 NEEDS = ("static", "step")
 EXPLAINS = ("NUM001", "INI002", "OUT003", "PRC002", "DEP001")

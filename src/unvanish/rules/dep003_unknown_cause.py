@@ -33,9 +33,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from unvanish.ledger import DECADE
+from unvanish.core.diagnosis import Case, Evidence, Finding, Remedy
+from unvanish.core.ledger import DECADE
+from unvanish.core.trace import Trace
 from unvanish.rules import _depth
-from unvanish.types import Case, Evidence, Finding, Remedy, Trace
 
 NEEDS = ("static", "step")
 YIELDS = True

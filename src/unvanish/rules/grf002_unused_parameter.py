@@ -29,7 +29,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Trace
+from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy
+from unvanish.core.trace import Trace
 
 NEEDS = ("static",)
 

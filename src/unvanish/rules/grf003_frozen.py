@@ -28,7 +28,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.types import Case, Evidence, Finding, NotApplicable, Trace
+from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable
+from unvanish.core.trace import Trace
 
 NEEDS = ("static",)
 

@@ -37,8 +37,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.trace import Trace
 from unvanish.rules import _depth
-from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("step",)
 EXPLAINS = ("INI001", "DEP001", "ACT001", "ACT002", "ATT002", "REC001", "NRM002")
@@ -141,9 +142,7 @@ def _lost_in_the_loss(trace: Trace) -> list[Finding]:
     )
     remedy = Remedy("replace-operation", ("loss",), why, "advice")
     return [
-        Finding(
-            "GRF004", "zero-derivative", severity, cause, ("loss",), evidence, (remedy,), "blocked", 81.0
-        )
+        Finding("GRF004", "zero-derivative", severity, cause, ("loss",), evidence, (remedy,), "blocked", 81.0)
     ]
 
 

@@ -38,8 +38,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from unvanish.core.diagnosis import Case, Finding, Remedy
+from unvanish.core.trace import Trace
 from unvanish.rules import _depth
-from unvanish.types import Case, Finding, Remedy, Trace
 
 NEEDS = ("static", "step")
 EXPLAINS = ("DEP001", "ATT002", "INI003")

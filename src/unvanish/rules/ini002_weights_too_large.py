@@ -32,8 +32,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from unvanish.core.diagnosis import Case, Finding, Remedy
+from unvanish.core.trace import Trace
 from unvanish.rules import _depth
-from unvanish.types import Case, Finding, Remedy, Trace
 
 NEEDS = ("static", "step")
 EXPLAINS = ("NUM001", "OUT003", "PRC002")

@@ -33,8 +33,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy
+from unvanish.core.trace import Trace
 from unvanish.rules import _depth
-from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Trace
 
 NEEDS = ("static", "step")
 EXPLAINS = ("INI001", "INI002", "DEP001", "ACT003")

@@ -36,8 +36,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy
+from unvanish.core.trace import Trace
 from unvanish.rules import _depth
-from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Trace
 
 NEEDS = ("static", "step")
 EXPLAINS = ("NUM001", "INI002", "DEP001", "PRC002")

@@ -35,9 +35,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish import depth
+from unvanish.core import depth
+from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.trace import Trace
 from unvanish.rules import _depth
-from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("static", "step", "attention")
 EXPLAINS = ("ATT002", "DEP001", "INI001", "INI002", "DEP002")

@@ -34,8 +34,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish import depth
-from unvanish.types import Case, Evidence, Finding, Remedy, Severity, Trace
+from unvanish.core import depth
+from unvanish.core.diagnosis import Case, Evidence, Finding, Remedy, Severity
+from unvanish.core.trace import Trace
 
 NEEDS = ("static", "step")
 LIVE = True

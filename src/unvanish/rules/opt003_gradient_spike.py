@@ -36,8 +36,9 @@ from typing import Any
 
 import numpy as np
 
+from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy
+from unvanish.core.trace import Trace
 from unvanish.rules import _history
-from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Trace
 
 NEEDS = ("history",)
 AT_ONCE = True

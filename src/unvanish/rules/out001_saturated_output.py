@@ -36,7 +36,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
+from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.trace import Trace
 
 NEEDS = ("static", "step")
 EXPLAINS = ("INI002", "ACT001", "OUT003", "GRF004", "INI001", "PRC001")

@@ -31,7 +31,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Trace
+from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy
+from unvanish.core.trace import Trace
 
 NEEDS = ("static",)
 EXPLAINS = ("OUT001",)

@@ -35,7 +35,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
+from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.trace import Trace
 
 NEEDS = ("static", "step")
 EXPLAINS = (

@@ -34,8 +34,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.trace import Trace
 from unvanish.rules import _depth
-from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("precision", "step")
 LIVE = True

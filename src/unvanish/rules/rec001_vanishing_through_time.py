@@ -38,9 +38,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.ledger import DECADE
+from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.ledger import DECADE
+from unvanish.core.trace import Trace
 from unvanish.rules import _history, _time
-from unvanish.types import Case, Evidence, Finding, NotApplicable, Remedy, Severity, Trace
 
 NEEDS = ("step", "time")
 LIVE = True

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unvanish.core.diagnosis import Evidence, Finding, Remedy
+from unvanish.core.trace import Axis, Site, Trace
 from unvanish.store.schema import FILE, STEP_COLUMNS, VERSION
-from unvanish.types import Axis, Evidence, Finding, Remedy, Site, Trace
 
 Floats = NDArray[np.float64]
 

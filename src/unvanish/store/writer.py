@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.reports.json import plain
+from unvanish.core.diagnosis import Finding
+from unvanish.core.plain import plain
+from unvanish.core.trace import Site
 from unvanish.store.reader import StoreError
 from unvanish.store.schema import FILE, STEP_COLUMNS, TABLES, VERSION
-from unvanish.types import Finding, Site
 
 PAUSE = 0.5  # seconds between two commits
 QUEUE = 4096  # records that may wait

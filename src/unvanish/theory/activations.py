@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from unvanish.registry import suggest
+from unvanish.core.registry import suggest
 from unvanish.theory.quadrature import Array
 
 NAMES = (

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unvanish.train.errors import TrainError
+    from unvanish.train.loaders import Loaders
     from unvanish.train.model import Model
-    from unvanish.train.own_data import Loaders
-    from unvanish.train.results import Results
+    from unvanish.train.report.results import Results
 
 __all__ = ["Loaders", "Model", "Results", "TrainError"]
 
-_HOMES = {"Loaders": "own_data", "Model": "model", "Results": "results", "TrainError": "errors"}
+_HOMES = {"Loaders": "loaders", "Model": "model", "Results": "report.results", "TrainError": "errors"}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from unvanish.registry import suggest
-from unvanish.tasks import Task, tasks
+from unvanish.core.registry import suggest
+from unvanish.lab.tasks import Task, tasks
 from unvanish.train.errors import TrainError
 
 OPTIMIZERS = ("auto", "sgd", "adam", "adamw", "rmsprop")

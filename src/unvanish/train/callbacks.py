@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from unvanish.registry import suggest
+from unvanish.core.registry import suggest
 from unvanish.train.errors import TrainError
 
 EVENTS = (

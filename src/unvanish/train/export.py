@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.registry import suggest
+from unvanish.core.registry import suggest
 from unvanish.train.arguments import Arguments
-from unvanish.train.checkpoint import save
+from unvanish.train.checkpoint.file import save
 from unvanish.train.errors import TrainError
-from unvanish.train.predict import ready
-from unvanish.train.steps import called
+from unvanish.train.loop.step import called
+from unvanish.train.predict.predict import ready
 
 if TYPE_CHECKING:
     from unvanish.train.model import Model

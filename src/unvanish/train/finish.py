@@ -9,17 +9,18 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from unvanish.models.network import Network
-from unvanish.reports.json import plain
-from unvanish.train import curves, gallery, pictures, saving
-from unvanish.train.checkpoint import fill, load, whole
-from unvanish.train.results import Results
-from unvanish.train.stages import Stage, stages
-from unvanish.train.verdict import verdict
+from unvanish.core.plain import plain
+from unvanish.lab.models.network import Network
+from unvanish.train.checkpoint import saving
+from unvanish.train.checkpoint.file import fill, load, whole
+from unvanish.train.pictures import curves, gallery, history
+from unvanish.train.report.results import Results
+from unvanish.train.report.stages import Stage, stages
+from unvanish.train.report.verdict import verdict
 
 if TYPE_CHECKING:
-    from unvanish.train.loop import Trainer
     from unvanish.train.model import Model
+    from unvanish.train.trainer import Trainer
 
 
 def finished(model: Model, trainer: Trainer) -> Results:
@@ -87,8 +88,8 @@ def drawn(trainer: Trainer, results: Results) -> None:
 
     def charts() -> None:
         path = folder / "results.png"
-        if pictures.draw(results.rows, folder.name, path, results.tables, results.names) is None:
-            say(pictures.MISSING)
+        if history.draw(results.rows, folder.name, path, results.tables, results.names) is None:
+            say(history.MISSING)
             return
         curves.draw(results.tables, results.names, folder)
         if trainer.watch is not None:
@@ -106,7 +107,7 @@ def drawn(trainer: Trainer, results: Results) -> None:
 
 def page(folder: Any) -> None:
     """The report of the watch beside its store."""
-    from unvanish.reports import run_html
+    from unvanish.reports.run import html as run_html
     from unvanish.store import open_run
 
     run_html.save(open_run(folder), folder / "report.html")

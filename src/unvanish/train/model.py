@@ -14,14 +14,14 @@ from typing import Any
 
 from torch import nn
 
+from unvanish.core.diagnosis import Diagnosis
 from unvanish.train import errors
 from unvanish.train.arguments import Arguments, settle
 from unvanish.train.callbacks import Callbacks
-from unvanish.train.checkpoint import Checkpoint, fill, load
+from unvanish.train.checkpoint.file import Checkpoint, fill, load
 from unvanish.train.errors import TrainError
-from unvanish.train.prediction import Prediction
-from unvanish.train.results import Results
-from unvanish.types import Diagnosis
+from unvanish.train.predict.prediction import Prediction
+from unvanish.train.report.results import Results
 
 WEIGHTS = (".safetensors", ".pt", ".pth")
 
@@ -50,7 +50,7 @@ class Model:
         if isinstance(model, (str, Path)) and Path(model).suffix in WEIGHTS:
             self._saved(load(model))
             return
-        from unvanish.models import read
+        from unvanish.lab.models import read
 
         self.spec = read(model, **changes)
         self.name = self.spec.name
@@ -63,7 +63,7 @@ class Model:
                 f"{found.path} holds weights only, not what they are of; build the model and load them:"
                 f" Model('NAME.yaml').load({str(found.path)!r})"
             )
-        from unvanish.models import read
+        from unvanish.lab.models import read
 
         self.spec, self.about = read(spec), dict(found.about)
         self.name = self.spec.name
@@ -89,7 +89,7 @@ class Model:
             assert self.network is not None
             return self.network
         if self.network is None or any(self.facts.get(k) != v for k, v in facts.items()):
-            from unvanish.models import build
+            from unvanish.lab.models import build
 
             self.network, self.facts = build(self.spec, **facts), dict(facts)
         return self.network
@@ -105,7 +105,7 @@ class Model:
 
     def info(self) -> str:
         """Name, task, layers and their parameters, in lines."""
-        from unvanish.train.describe import described
+        from unvanish.train.report.summary import described
 
         return described(self)
 
@@ -128,7 +128,7 @@ class Model:
         self, source: Any, stream: bool = False, **arguments: Any
     ) -> list[Prediction] | Iterator[Prediction]:
         """What the network says of files, folders, videos, arrays, texts; `stream`: one by one, lazily."""
-        from unvanish.train.predict import predictions
+        from unvanish.train.predict.predict import predictions
 
         found = predictions(self, source, self.settled(None, arguments))
         return found if stream else list(found)
@@ -154,7 +154,7 @@ class Model:
 
     def settled(self, data: Any, arguments: Mapping[str, Any]) -> Arguments:
         """Defaults, the task's own, then what the YAML says under `train:`, then the user's."""
-        from unvanish.tasks import tasks
+        from unvanish.lab.tasks import tasks
 
         usual = tasks()[self.task].defaults if self.task in tasks() else {}
         own = {**usual, **(getattr(self.spec, "train", None) or {})}

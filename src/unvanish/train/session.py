@@ -16,18 +16,19 @@ import torch
 from torch import nn
 
 import unvanish
-from unvanish.tasks import task as known_task
-from unvanish.train import chance, devices, folder, state
+from unvanish.core.diagnosis import Diagnosis
+from unvanish.lab.tasks import task as known_task
 from unvanish.train.arguments import Arguments, settle, sized
-from unvanish.train.checkpoint import load_state
+from unvanish.train.checkpoint import folder, state
+from unvanish.train.checkpoint.file import load_state
 from unvanish.train.errors import TrainError
 from unvanish.train.finish import finished
-from unvanish.train.freezing import freeze
-from unvanish.train.loop import Trainer
-from unvanish.train.results import Results
-from unvanish.train.validation import validate
-from unvanish.train.verdict import outlook
-from unvanish.types import Diagnosis
+from unvanish.train.loop import devices, randomness
+from unvanish.train.loop.freezing import freeze
+from unvanish.train.loop.validation import validate
+from unvanish.train.report.results import Results
+from unvanish.train.report.verdict import outlook
+from unvanish.train.trainer import Trainer
 
 if TYPE_CHECKING:
     from unvanish.train.model import Model
@@ -81,7 +82,7 @@ def prepared(
     made = devices.accelerator(arguments)
     with made.main_process_first():  # which fetches and prepares what the others then read
         found = opened(data if data is not None else arguments.data, arguments, model.task)
-    chance.seed(arguments.seed)
+    randomness.seed(arguments.seed)
     network = model.build(**found.facts)
     if arguments.pretrained and arguments.pretrained is not True and held is None:
         model.load(str(arguments.pretrained))
@@ -128,11 +129,11 @@ def foreseen(network: nn.Module, found: Any) -> str:
 
 @contextlib.contextmanager
 def _unmoved() -> Iterator[None]:
-    kept = chance.states()
+    kept = randomness.states()
     try:
         yield
     finally:
-        chance.restore(kept)
+        randomness.restore(kept)
 
 
 def opened(data: Any, arguments: Arguments, task: str) -> Any:
@@ -141,9 +142,9 @@ def opened(data: Any, arguments: Arguments, task: str) -> Any:
         return data
     if not data:
         raise TrainError("there is no data; give data=, a name such as digits.yaml or a YAML of your own")
-    from unvanish.tasks.data import open_data
-    from unvanish.tasks.data.mosaic import Mixing
-    from unvanish.tasks.data.scenes import Scenes
+    from unvanish.lab.data import open_data
+    from unvanish.lab.data.mosaic import Mixing
+    from unvanish.lab.data.scenes import Scenes
 
     a = arguments
     return open_data(
@@ -213,7 +214,7 @@ def examined(model: Model, arguments: Arguments, data: Any) -> Diagnosis:
         data if data is not None else arguments.data or model.about.get("data"), arguments, model.task
     )
     with _unmoved():
-        chance.seed(arguments.seed)
+        randomness.seed(arguments.seed)
         network = model.build(**found.facts)
         batch = next(iter(found.train))
         return unvanish.check(network.train(), batch, _task(model).loss(), name=model.name)

@@ -1,0 +1,1 @@
+"""The verbs: check, forecast, cure and watch."""

@@ -1,0 +1,165 @@
+"""`[tool.unvanish]` of pyproject.toml: which rules run, their settings, and what makes a check fail.
+
+Notable:
+- The nearest pyproject.toml upwards from the working folder counts, as for other linters.
+- A mistyped key, code or setting is refused with its file, its place and the nearest right one.
+- Without the table no rule is loaded: reading nothing costs nothing.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unvanish.core.registry import suggest
+from unvanish.rules import Rule, rules
+
+FAIL_ON = ("note", "warning", "error", "never")
+KEYS = ("select", "ignore", "fail-on", "rules")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the text names its place, what is wrong and what would be right."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A project's settings: codes or prefixes to select and ignore, when to fail, settings by code."""
+
+    select: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] = ()
+    fail_on: str | None = None
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    path: Path | None = None
+
+
+def find(start: Path | None = None) -> Path | None:
+    """The nearest pyproject.toml in `start` (default: the working folder) or above it."""
+    folder = (start or Path.cwd()).resolve()
+    candidates = (place / "pyproject.toml" for place in (folder, *folder.parents))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def load(start: Path | None = None) -> Config:
+    """The settings that hold in a folder, empty where there are none; ConfigError for a wrong one."""
+    path = find(start)
+    return Config() if path is None else read(path)
+
+
+def read(path: Path) -> Config:
+    """The `[tool.unvanish]` table of one file; ConfigError names file, key and the nearest right one."""
+    table = _tool_table(path)
+    if table is None:
+        return Config(path=path)
+    where = f"{path}: [tool.unvanish]"
+    known = rules()
+    for key in table:
+        _refuse_unknown(key, KEYS, f"{where} has no key", "the keys are")
+    return Config(
+        select=_codes(table["select"], known, f"{where} select") if "select" in table else None,
+        ignore=_codes(table.get("ignore", []), known, f"{where} ignore"),
+        fail_on=_fail_on(table["fail-on"], f"{where} fail-on") if "fail-on" in table else None,
+        settings=checked_settings(table.get("rules", {}), f"{path}: [tool.unvanish.rules]"),
+        path=path,
+    )
+
+
+def selected(
+    codes: Iterable[str], select: Iterable[str] | None = None, ignore: Iterable[str] | None = None
+) -> tuple[str, ...]:
+    """The codes that `select` (codes or prefixes; None: all) takes in and `ignore` does not take out.
+
+    Raises ConfigError for an entry that no code begins with, with the nearest one that exists.
+    """
+    known = tuple(codes)
+    chosen = known if select is None else _matching(select, known, "select")
+    dropped = () if ignore is None else _matching(ignore, known, "ignore")
+    return tuple(code for code in known if code in chosen and code not in dropped)
+
+
+def split(text: str | Iterable[str]) -> tuple[str, ...]:
+    """Codes from an iterable or from text with commas: "ACT, INI001" gives ("ACT", "INI001")."""
+    if not isinstance(text, str):
+        return tuple(text)
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def checked_settings(tables: Any, where: str = "settings") -> dict[str, Mapping[str, Any]]:
+    """Settings by rule code, each held against its rule's signature; ConfigError names the wrong one."""
+    if not isinstance(tables, Mapping):
+        raise ConfigError(f"{where} must hold a table of settings for each code, it is {_show(tables)}")
+    known = rules() if tables else {}
+    for code in tables:
+        _refuse_unknown(code, known, f"{where} has no rule", "`unvanish rules` lists")
+    return {code: _rule_settings(table, known[code], f"{where} {code}") for code, table in tables.items()}
+
+
+def _matching(wanted: Iterable[str], known: Collection[str], where: str) -> set[str]:
+    """The known codes that begin with any of the wanted prefixes."""
+    found: set[str] = set()
+    for prefix in split(wanted):
+        hits = {code for code in known if code.startswith(prefix.upper())} if prefix else set()
+        if not hits:
+            families = dict.fromkeys(code[:3] for code in known)
+            near = suggest(prefix, [*known, *families]) + "; `unvanish rules` lists them"
+            raise ConfigError(f"{where}: no rule code begins with {prefix!r}{near}")
+        found |= hits
+    return found
+
+
+def _tool_table(path: Path) -> dict[str, Any] | None:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    table = document.get("tool", {}).get("unvanish")
+    if table is not None and not isinstance(table, dict):
+        raise ConfigError(f"{path}: tool.unvanish must be a table, it is {_show(table)}")
+    return table
+
+
+def _codes(value: Any, known: Collection[str], where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise ConfigError(f'{where} must be a list of codes such as ["ACT", "INI001"], it is {_show(value)}')
+    _matching(value, known, where)
+    return tuple(value)
+
+
+def _fail_on(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{where} must be one of {', '.join(FAIL_ON)}, it is {_show(value)}")
+    _refuse_unknown(value, FAIL_ON, f"{where} cannot be", "it is one of")
+    return value
+
+
+def _rule_settings(table: Any, rule: Rule, where: str) -> dict[str, Any]:
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where} must be a table of settings, it is {_show(table)}")
+    given = {key.replace("-", "_"): value for key, value in table.items()}
+    for name, value in given.items():
+        _refuse_unknown(name, rule.settings, f"{where} has no setting", "the settings are")
+        _refuse_type(value, rule.settings[name], f"{where} {name}")
+    return given
+
+
+def _refuse_unknown(word: str, known: Collection[str], problem: str, listing: str) -> None:
+    if word not in known:
+        listed = f" ({listing} {', '.join(known) or 'none'})" if len(known) <= 8 else ""
+        raise ConfigError(f"{problem} {word!r}{suggest(word, known)}{listed}")
+
+
+def _refuse_type(value: Any, default: Any, where: str) -> None:
+    """Hold a value against its default's type: whole numbers serve as fractions, None takes anything."""
+    wanted: Any = {float: (int, float), tuple: (list, tuple)}.get(type(default), type(default))
+    same_truth = isinstance(value, bool) == isinstance(default, bool)
+    if default is not None and not (isinstance(value, wanted) and same_truth):
+        kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+        kind = kinds.get(type(default), f"a {type(default).__name__}")
+        raise ConfigError(f"{where} must be {kind} (default {default!r}), it is {_show(value)}")
+
+
+def _show(value: Any) -> str:
+    return f"{value!r} ({type(value).__name__})"

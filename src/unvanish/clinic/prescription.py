@@ -1,0 +1,212 @@
+"""Prescriptions: remedies as YAML that prints, diffs and commits, and applies in the user's own script.
+
+Notable: a prescription knows the architecture it was written for by a fingerprint of its parameters' names
+and shapes, and refuses another one; a cure that fails half-way takes back what it did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from unvanish.core.diagnosis import Remedy
+from unvanish.core.registry import suggest
+from unvanish.core.version import __version__
+from unvanish.cures import cure
+from unvanish.store.files import write_text
+from unvanish.surgery.surgery import Receipt, Surgery, SurgeryError
+
+FORMAT = 1
+KEYS = ("cure", "targets", "parameters", "safety", "why")
+
+
+class PrescriptionError(ValueError):
+    """A prescription that cannot be read or does not fit the model; the text says which part of it."""
+
+
+@dataclass(frozen=True)
+class Prescription:
+    """Remedies in the order in which they are applied, and the architecture they are for."""
+
+    remedies: tuple[Remedy, ...] = ()
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    version: str = __version__
+
+    def __bool__(self) -> bool:
+        return bool(self.remedies)
+
+    @property
+    def safety(self) -> str:
+        """`exact` where every remedy keeps the function, else `retrain`."""
+        return "exact" if all(r.safety == "exact" for r in self.remedies) else "retrain"
+
+    def yaml(self) -> str:
+        """The prescription as YAML."""
+        document = {
+            "unvanish": FORMAT,
+            "version": self.version,
+            "architecture": dict(self.architecture),
+            "cures": [_plain(remedy) for remedy in self.remedies],
+        }
+        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the YAML to a file, whole or not at all; returns the path."""
+        return write_text(Path(path), self.yaml(), "prescription")
+
+    def code(self) -> str:
+        """The prescription as the lines of PyTorch one would write by hand."""
+        lines: list[str] = []
+        for remedy in self.remedies:
+            lines += cure(remedy.cure).code(remedy)
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.yaml()
+
+    @classmethod
+    def load(cls, source: str | Path) -> Prescription:
+        """Read a prescription from a file; PrescriptionError names the file and what is wrong in it."""
+        path = Path(source)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PrescriptionError(f"cannot read the prescription {path}: {error}") from error
+        return cls.read(text, str(path))
+
+    @classmethod
+    def read(cls, text: str, where: str = "the prescription") -> Prescription:
+        """A prescription from its YAML."""
+        try:
+            document = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise PrescriptionError(f"{where} is no YAML: {error}") from error
+        if not isinstance(document, dict) or "cures" not in document:
+            raise PrescriptionError(f"{where} has no `cures:`; it is not one that unvanish wrote")
+        if document.get("unvanish") != FORMAT:
+            raise PrescriptionError(
+                f"{where} has format {document.get('unvanish')!r}, this version reads {FORMAT}; write it anew"
+            )
+        entries = document["cures"] or []
+        if not isinstance(entries, list):
+            raise PrescriptionError(f"{where}: `cures:` must be a list")
+        remedies = tuple(_remedy(entry, f"{where}: cure {n}") for n, entry in enumerate(entries, 1))
+        return cls(remedies, document.get("architecture") or {}, str(document.get("version", "")))
+
+
+def fingerprint(model: nn.Module) -> dict[str, Any]:
+    """What tells architectures apart: class, number of parameters, and a hash of names and shapes."""
+    rows = [f"{n} {tuple(p.shape)}" for n, p in model.named_parameters(remove_duplicate=False)]
+    rows += [f"{n} {type(m).__name__}" for n, m in model.named_modules() if n]
+    digest = hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+    return {
+        "model": type(model).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "hash": digest,
+    }
+
+
+def apply(
+    model: nn.Module,
+    prescription: Prescription | str | Path | Iterable[Remedy],
+    *,
+    optimizer: Any = None,
+    batch: Any = None,
+    loss: Any = None,
+    force: bool = False,
+) -> Receipt:
+    """Apply a prescription (or a file of one) to a model, in place; the receipt can take it all back.
+
+    `optimizer` follows where parameters come and go, and carries the cures that live around it (clipping,
+    warm-up). `batch` is one batch of real data, needed only by cures that calibrate themselves.
+    PrescriptionError where it was written for another architecture (`force` skips that), SurgeryError where a
+    cure cannot be applied; the model is then as it was.
+    """
+    if isinstance(prescription, (str, Path)):
+        prescription = Prescription.load(prescription)
+    elif not isinstance(prescription, Prescription):
+        prescription = Prescription(tuple(prescription))
+    surgery = Surgery(model, batch=batch, loss=loss, optimizer=optimizer)
+    if prescription.architecture and not force:
+        _meets(model, prescription.architecture)
+    try:
+        for remedy in prescription.remedies:
+            operate(surgery, remedy)
+        return surgery.finish()
+    except BaseException:
+        surgery.receipt.undo()
+        raise
+
+
+def operate(surgery: Surgery, remedy: Remedy) -> None:
+    """Apply one remedy; SurgeryError where it is only advice or its cure does not know a parameter."""
+    chosen = cure(remedy.cure)
+    if remedy.safety == "advice":
+        raise SurgeryError(f"{remedy.cure} is advice for a person to follow; it cannot be applied")
+    known = chosen.settings
+    for name in remedy.parameters:
+        if name not in known:
+            raise SurgeryError(f"{remedy.cure} has no parameter {name!r}{suggest(name, known)}")
+    chosen.apply(surgery, remedy.targets, **remedy.parameters)
+
+
+def _meets(model: nn.Module, wanted: Mapping[str, Any]) -> None:
+    here = fingerprint(model)
+    if here["hash"] == wanted.get("hash"):
+        return
+    one, other = (f"{a.get('model')} with {a.get('parameters'):,} parameters" for a in (wanted, here))
+    raise PrescriptionError(
+        f"the prescription was written for {one}, this is {other}"
+        + (" of other names, shapes or modules" if one == other else "")
+        + "; run `cure` on this model, or pass force=True"
+    )
+
+
+def _plain(remedy: Remedy) -> dict[str, Any]:
+    found: dict[str, Any] = {"cure": remedy.cure, "safety": remedy.safety, "why": remedy.why}
+    if remedy.targets:
+        found["targets"] = list(remedy.targets)
+    if remedy.parameters:
+        found["parameters"] = _data(remedy.parameters)
+    return found
+
+
+def _data(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _data(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_data(v) for v in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _remedy(entry: Any, where: str) -> Remedy:
+    if not isinstance(entry, dict) or "cure" not in entry:
+        raise PrescriptionError(f"{where} is not a table with a `cure:`")
+    for key in entry:
+        if key not in KEYS:
+            raise PrescriptionError(f"{where} has no key {key!r}{suggest(str(key), KEYS)}")
+    try:
+        chosen = cure(str(entry["cure"]))
+    except KeyError as error:
+        raise PrescriptionError(f"{where}: {error.args[0]}") from None
+    targets, parameters = entry.get("targets") or [], entry.get("parameters") or {}
+    if not isinstance(targets, list) or not isinstance(parameters, dict):
+        raise PrescriptionError(f"{where}: targets must be a list, parameters a table")
+    for name in parameters:
+        if name not in chosen.settings:
+            raise PrescriptionError(
+                f"{where}: {chosen.name} has no parameter {name!r}{suggest(str(name), chosen.settings)}"
+            )
+    return Remedy(
+        chosen.name,
+        tuple(map(str, targets)),
+        str(entry.get("why", "")),
+        entry.get("safety", "retrain"),
+        parameters,
+    )

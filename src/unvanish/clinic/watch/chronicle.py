@@ -1,0 +1,99 @@
+"""What was measured, on its way to the rules and to the run's folder.
+
+Notable: on a device nothing is waited for; the numbers of the steps stay there until a look, and come over
+with it in one transfer. Only the first rank writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unvanish.clinic.watch.history import LIVE, History, Row
+from unvanish.clinic.watch.ranks import leads, over_ranks
+from unvanish.core.trace import Axis, Site
+from unvanish.probes.recurrent.replay import Profile
+from unvanish.store import Store
+
+
+@dataclass
+class Chronicle:
+    """The history that rules see, the store, and the rows that wait on the device."""
+
+    store: Store | None
+    ranks: int
+    sharded: bool
+    history: History = field(default_factory=History)
+    row: Row | None = None  # of the step just made; its loss may still be told
+    waiting: list[Row] = field(default_factory=list)
+
+    @property
+    def writer(self) -> Store | None:
+        """The store, where this process writes."""
+        return self.store if leads(self.ranks) else None
+
+    def begin(self, row: Row) -> None:
+        """A step has been made; the one before is complete."""
+        if self.row is not None:
+            self.waiting.append(self.row)
+        self.row = row
+
+    def chart(self, sites: tuple[Site, ...], axes: tuple[Axis, ...]) -> None:
+        """The network has been mapped: its sites have rows from now on."""
+        old = self.history
+        self.history = replace(old, sites=sites, axes=axes, looks=[], look_steps=[], past=None)
+        if self.writer is not None:
+            self.writer.sites(sites, LIVE)
+
+    def look(self, step: int, values: NDArray[np.float64]) -> None:
+        """A look has come over."""
+        self.history.add_look(step, values)
+        if self.writer is not None:
+            self.writer.sample(step, values)
+
+    def profile(self, step: int, name: str, kind: str, profile: Profile) -> None:
+        """The time profile of a recurrent layer."""
+        self.history.profiles[name] = kind, profile
+        if self.writer is not None:
+            self.writer.profile(step, name, profile.state_log)
+
+    def bring(self, block: Tensor | None) -> NDArray[np.float64]:
+        """Bring the waiting rows and a block over in one transfer; without a block, the last row too."""
+        rows = [*self.waiting, *([self.row] if self.row is not None and block is None else [])]
+        current = [self.row] if self.row is not None else []
+        missing: list[tuple[Row, str]] = []
+        for row in {id(r): r for r in (*rows, *current)}.values():
+            missing += [(row, k) for k in ("norm", "before", "loss") if isinstance(getattr(row, k), Tensor)]
+        numbers = self._transfer(missing, block)
+        for (row, key), value in zip(missing, numbers, strict=False):
+            setattr(row, key, float(value))
+        self.waiting = []
+        self._settled(rows)
+        rest = numbers[len(missing) :]
+        return rest.reshape(-1, len(LIVE)) if block is not None else rest
+
+    def _transfer(self, missing: Sequence[tuple[Row, str]], block: Tensor | None) -> NDArray[np.float64]:
+        device = block.device if block is not None else torch.device("cpu")
+        parts = [getattr(row, k).detach().double().reshape(1).to(device) for row, k in missing]
+        if self.sharded and self.ranks > 1 and parts:
+            parts = list(over_ranks(torch.cat(parts), [k == "norm" for _, k in missing])[:, None])
+        if block is not None:
+            parts.append(block.flatten())
+        return torch.cat(parts).cpu().numpy() if parts else np.empty(0)
+
+    def settle(self) -> None:
+        """On the CPU the rows before the present one are complete."""
+        rows, self.waiting = self.waiting, []
+        self._settled(rows)
+
+    def _settled(self, rows: Sequence[Row]) -> None:
+        numbers: list[dict[str, Any]] = [row.numbers() for row in rows]
+        self.history.add_rows(numbers)
+        if self.writer is not None:
+            self.writer.steps(numbers)

@@ -1,0 +1,13 @@
+"""What a watch that was told to raise raises."""
+
+from __future__ import annotations
+
+from unvanish.core.diagnosis import Finding
+
+
+class WatchError(Exception):
+    """A finding in a run whose watch was told to raise; `finding` holds it."""
+
+    def __init__(self, text: str, finding: Finding) -> None:
+        super().__init__(text)
+        self.finding = finding

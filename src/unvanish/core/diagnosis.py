@@ -1,0 +1,126 @@
+"""A diagnosis and its parts: evidence, remedies, findings, verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from unvanish.core.shown import Shown
+from unvanish.core.trace import Trace
+
+Severity = Literal["note", "warning", "error"]
+Direction = Literal["vanishing", "exploding", "blocked", "none"]
+Safety = Literal["exact", "retrain", "advice"]
+
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One number behind a finding, with its unit and the limit it was held against."""
+
+    name: str
+    value: float | str
+    unit: str = ""
+    limit: str = ""
+    site: str = ""
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A change that would help, as data: which cure, where, with what, how safe, and why."""
+
+    cure: str
+    targets: tuple[str, ...]
+    why: str
+    safety: Safety = "retrain"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A named fault: what was found, where, the numbers, the cause in one sentence, and the remedies.
+
+    `confirmed` is True when removing the cause on a copy restored the flow, False when that was tried
+    and did not, None when no experiment was made. `consequences` are findings that this one explains.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    cause: str
+    sites: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
+    direction: Direction = "none"
+    weight: float = 0.0
+    confirmed: bool | None = None
+    experiment: str = ""
+    consequences: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A rule that found nothing: it passed, or it did not apply, or it was skipped; `reason` says why."""
+
+    code: str
+    name: str
+    reason: str
+
+
+class NotApplicable(Exception):
+    """Raised by a rule's `check` when the trace holds nothing for it to judge; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class Diagnosis(Shown):
+    """The outcome of `check`: findings worst first, and what passed, did not apply or was skipped."""
+
+    findings: tuple[Finding, ...]
+    trace: Trace
+    passed: tuple[Verdict, ...] = ()
+    not_applicable: tuple[Verdict, ...] = ()
+    skipped: tuple[Verdict, ...] = ()
+    subject: str = "model"
+    seconds: float = math.nan
+
+    @property
+    def healthy(self) -> bool:
+        """True when nothing at or above "warning" was found."""
+        return not self.at_least("warning")
+
+    def at_least(self, severity: Severity) -> tuple[Finding, ...]:
+        """The findings at or above a severity."""
+        floor = SEVERITIES.index(severity)
+        return tuple(f for f in self.findings if SEVERITIES.index(f.severity) >= floor)
+
+    def codes(self, severity: Severity = "warning") -> tuple[str, ...]:
+        """Codes of the findings and of their consequences, worst first, without repeats."""
+        return tuple(
+            dict.fromkeys(
+                f.code for f in self.walk() if SEVERITIES.index(f.severity) >= SEVERITIES.index(severity)
+            )
+        )
+
+    def walk(self) -> Iterator[Finding]:
+        """Every finding, each followed by its consequences."""
+
+        def down(findings: Sequence[Finding]) -> Iterator[Finding]:
+            for finding in findings:
+                yield finding
+                yield from down(finding.consequences)
+
+        return down(self.findings)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small model, batch and loss on which a rule must fire (`sick`) or stay silent (`healthy`)."""
+
+    model: Any
+    batch: Any
+    loss: Any = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    story: str = ""

@@ -1,0 +1,1 @@
+"""Networks from YAML, the tasks they are trained on, and data."""

@@ -1,0 +1,129 @@
+"""What is read (`Source`) and what comes of it (`Content`): the two types between open_data and the kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unvanish.lab.data import download, places
+from unvanish.lab.data.augment import Pixels, resized, statistics
+from unvanish.lab.data.part import Batch, Part, Tensors
+from unvanish.lab.data.problems import DataError, Problems
+from unvanish.lab.data.spec import DataSpec
+from unvanish.lab.data.vocabulary import Vocabulary
+
+View = Callable[[Batch, torch.Generator], Batch]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set to be read: its spec, where it may lie, and what the caller asked for."""
+
+    spec: DataSpec
+    imgsz: int | None = None
+    cache: bool | None = None
+    download: bool = True
+    problems: Problems = field(default_factory=Problems)
+
+    @property
+    def task(self) -> str:
+        """The task the data are wanted for."""
+        return self.spec.task
+
+    def folders(self) -> list[Path]:
+        """The existing folders among those that `path:` may mean."""
+        return [folder for folder in places.candidates(self.spec) if folder.is_dir()]
+
+    def look(self, *names: str) -> Path | None:
+        """The first of these files or folders that exists, in the order of the names; None where none does"""
+        places_ = (folder / name for name in names for folder in self.folders())
+        return next((place for place in places_ if place.exists()), None)
+
+    def need(self, *names: str) -> Path:
+        """As `look`, after a download if need be; DataError says what to fetch, and where to put it."""
+        found = self.look(*names)
+        if found is None and self.spec.download:
+            download.fetch_all(self.spec, places.home(self.spec), self.download, names)
+            found = self.look(*names)
+        if found is None:
+            raise DataError(places.missing(self.spec, names))
+        return found
+
+    def read(self) -> Content:
+        """The content of the data set, read as its kind reads it."""
+        content: Content = self.spec.kind.module.read(self, **self.spec.settings)
+        return content
+
+
+def _as_is(batch: Batch, generator: torch.Generator) -> Batch:
+    return batch
+
+
+@dataclass(frozen=True)
+class Content:
+    """A data set that has been read: its parts, its facts, and how its batches are finished.
+
+    `view` finishes a training batch, `still` any other one; `preparation` is JSON-able and says how a raw
+    sample becomes an input.
+    """
+
+    train: Part
+    val: Part | None
+    facts: Mapping[str, Any]
+    names: tuple[str, ...] = ()
+    test: Part | None = None
+    view: View = _as_is
+    still: View = _as_is
+    preparation: Mapping[str, Any] = field(default_factory=dict)
+    vocabulary: Vocabulary | None = None  # of inputs
+    target_vocabulary: Vocabulary | None = None
+
+
+def pictures(
+    source: Source,
+    train: tuple[Tensor, Tensor],
+    val: tuple[Tensor, Tensor] | None,
+    names: Sequence[str],
+    crop: int = 0,
+    flip: bool = False,
+) -> Content:
+    """The content of whole tensors of uint8 images (N, C, H, W) and classes (N,)."""
+    highest = max(int(part[1].max()) for part in (train, val) if part)
+    if highest >= len(names):
+        where = source.spec.file or source.spec.name
+        raise DataError(f"{where}: nc is {len(names)}, but there are labels up to {highest}; correct it")
+    size = source.imgsz or train[0].shape[-1]
+    parts = [Tensors(resized(p[0], size), p[1].long()) if p else None for p in (train, val)]
+    assert parts[0] is not None
+    return finished(parts[0], parts[1], parts[0].x, names, crop, flip)
+
+
+def finished(
+    train: Part, val: Part | None, sample: Tensor, names: Sequence[str], crop: int = 0, flip: bool = False
+) -> Content:
+    """The content of parts of uint8 images, normalised by the statistics of a sample of the training part."""
+    mean, std = statistics(sample)
+    channels, size = sample.shape[1], sample.shape[-1]
+    pixels = Pixels(mean, std, crop, flip)
+    facts = {"classes": len(names), "channels": channels, "size": size}
+    preparation = {"input": "image", **facts, "mean": list(mean), "std": list(std), "names": list(names)}
+    return Content(train, val, facts, tuple(names), None, pixels, pixels.still(), preparation)
+
+
+def renamed(content: Content, spec: DataSpec) -> Content:
+    """The content under the class names of its YAML; DataError where their number does not match."""
+    if not spec.names or spec.names == content.names or "classes" not in content.facts:
+        return content
+    found, given = int(content.facts["classes"]), len(spec.names)
+    if given != found:
+        raise DataError(
+            f"{spec.file or 'data'}: nc (or the number of names) is {given}, but the data hold {found} "
+            f"classes{': ' + ', '.join(content.names[:8]) if content.names else ''}; correct the YAML"
+        )
+    preparation = {**content.preparation, "names": list(spec.names)}
+    return replace(content, names=spec.names, preparation=preparation)

@@ -1,0 +1,93 @@
+"""Raw samples to inputs, as the training data were prepared, by a checkpoint's `preparation`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unvanish.lab.data.augment import Pixels, resized
+from unvanish.lab.data.letterbox import fitted
+from unvanish.lab.data.problems import DataError
+from unvanish.lab.data.sources import pictures
+from unvanish.lab.data.vocabulary import restored
+from unvanish.lab.tasks._tokens import END, UNKNOWN
+
+
+def inputs(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield (origin, x) for every sample of a source, x a batch of one.
+
+    Images: a file, a folder, a glob, a video, an address (http), a PIL image, an array (H, W) or (H, W, C) of
+    uint8 (red, green, blue), a tensor (C, H, W) of uint8, or a list or an iterator of these. Texts: a text, a
+    .txt file (a sample a line), or a list. Sequences: an array or tensor (T, F).
+    """
+    makers = {"image": _images, "letterbox": _letterboxes, "text": _texts, "sequence": _sequences}
+    yield from makers[str(preparation["input"])](preparation, source)
+
+
+def decode(preparation: Mapping[str, Any], ids: Iterable[int]) -> str:
+    """The text of ids, on the target's side where the two differ."""
+    state = preparation.get("target_vocabulary") or preparation["vocabulary"]
+    return restored(state).decode(ids)
+
+
+def _images(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
+    pixels = Pixels(tuple(preparation["mean"]), tuple(preparation["std"]))
+    for origin, image in pictures(source, int(preparation["channels"])):
+        yield origin, pixels.normalised(resized(middle(image)[None], int(preparation["size"])))
+
+
+def _letterboxes(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
+    for origin, _, x in scenes(source, int(preparation["size"])):
+        yield origin, x
+
+
+def scenes(source: Any, size: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield (origin, image, x) for every image of a source: uint8 (3, H, W), and letterboxed (1, 3, S, S)."""
+    from PIL.Image import fromarray
+
+    for origin, image in pictures(source, 3):
+        boxed = fitted(fromarray(image.permute(1, 2, 0).numpy()), size)
+        yield origin, image, boxed[None].float().mul_(1 / 255)
+
+
+def middle(image: Tensor) -> Tensor:
+    """The largest square in the middle of an image (C, H, W)."""
+    rows, columns = image.shape[-2:]
+    side = min(rows, columns)
+    top, left = (rows - side) // 2, (columns - side) // 2
+    return image[:, top : top + side, left : left + side]
+
+
+def _texts(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
+    vocabulary = restored(preparation["vocabulary"])
+    for origin, text in _lines(source):
+        ids = vocabulary.encode(text)[: preparation.get("length") or None] or [UNKNOWN]
+        yield origin, torch.tensor([[*ids, END] if preparation.get("ends") else ids])
+
+
+def _lines(source: Any) -> Iterator[tuple[str, str]]:
+    """Yield (origin, text) for every text of a source."""
+    if isinstance(source, list | tuple):
+        for entry in source:
+            yield from _lines(entry)
+    elif isinstance(source, Path) or (str(source).endswith(".txt") and Path(source).is_file()):
+        lines = Path(source).read_text(encoding="utf-8").splitlines()
+        yield from ((f"{source}:{i}", line) for i, line in enumerate(lines, 1) if line.strip())
+    else:
+        yield str(source), str(source)
+
+
+def _sequences(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
+    entries = source if isinstance(source, list | tuple) else [source]
+    for index, entry in enumerate(entries):
+        x = torch.as_tensor(entry, dtype=torch.float32)
+        if x.ndim == 1:
+            x = x[:, None]
+        if x.ndim != 2 or x.shape[1] != preparation["features"]:
+            wanted = preparation["features"]
+            raise DataError(f"a sequence must have the shape (T, {wanted}), it is {tuple(x.shape)}")
+        yield f"sequence {index}", x[None]

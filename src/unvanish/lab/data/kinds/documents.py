@@ -1,0 +1,61 @@
+"""Texts in a file each, in a folder for each class: `train/<class>/*.txt` and `test/<class>/*.txt`, as IMDB
+has them.
+
+The classes are the `names`, or all folders. Words that occur at least `least` times are known, at most `most`
+of them; texts are cut after `length` words (Maas et al. 2011).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from unvanish.lab.data.content import Content, Source
+from unvanish.lab.data.corpora import Cut, Labelled, sentiment
+from unvanish.lab.data.kinds.folder import folders
+from unvanish.lab.data.part import split
+from unvanish.lab.data.problems import DataError
+
+TASKS = ("sentiment",)
+
+
+def read(
+    source: Source,
+    *,
+    archive: str = "",
+    least: int = 5,
+    most: int = 25_000,
+    length: int = 400,
+    held_out: float = 0.1,
+) -> Content:
+    """The files below the training and validation folders."""
+    train_place, val_place = folders(source, archive)
+    names = source.spec.names or tuple(sorted(f.name for f in train_place.iterdir() if f.is_dir()))
+    train = found(source, train_place, names)
+    if not train.texts:
+        raise DataError(f"{train_place} holds no `<class>/*.txt`. {source.problems}")
+    if val_place is None:
+        held, kept = split(np.array(train.labels), held_out)
+        train, val = train.pick(kept.tolist()), train.pick(held.tolist())
+    else:
+        val = found(source, val_place, names)
+    return sentiment(source, train, val, names, Cut(least, most, length))
+
+
+def found(source: Source, folder: Path, names: Sequence[str]) -> Labelled:
+    """The texts of every class, line breaks of the web left out; files that are no text are noted."""
+    texts = Labelled.none()
+    for label, name in enumerate(names):
+        files = sorted((folder / name).glob("*.txt"))
+        if not files:
+            source.problems.add(folder / name, 0, "empty class", "no .txt files in this folder")
+        for file in files:
+            try:
+                text = file.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                source.problems.add(file, 0, "broken file", f"cannot be read ({error})")
+                continue
+            texts.add(text.replace("<br />", " "), label, file, 0)
+    return texts

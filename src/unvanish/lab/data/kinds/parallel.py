@@ -1,0 +1,45 @@
+"""Parallel texts: two files with a sentence a line, the n-th lines translations of each other, plain or gzip.
+
+`train`, `val` and `test` name the two files, source first. `tokens` is pairs (byte pairs, Sennrich et al.
+2016) or words; each language gets its own vocabulary of at most `vocabulary` entries, or both one (`joint`).
+`reverse` swaps the languages.
+"""
+
+from __future__ import annotations
+
+from unvanish.lab.data.content import Content, Source
+from unvanish.lab.data.corpora import Sentences, Tokens, aligned, translation
+from unvanish.lab.data.problems import DataError
+
+TASKS = ("translate",)
+
+
+def read(
+    source: Source,
+    *,
+    tokens: str = "pairs",
+    vocabulary: int = 8000,
+    joint: bool = False,
+    lower: bool = False,
+    reverse: bool = False,
+    encoding: str = "utf-8",
+) -> Content:
+    """The pairs of the files."""
+    parts = [part(source, name, encoding, reverse) for name in ("train", "val", "test")]
+    if parts[0] is None:
+        raise DataError(f"{source.spec.name}: `train` must name two files, source first")
+    return translation(parts[0], parts[1], parts[2], Tokens(tokens, vocabulary, joint, lower))
+
+
+def part(source: Source, name: str, encoding: str, reverse: bool) -> Sentences | None:
+    """The pairs of one part; None where the YAML does not name it, or its test files are not there."""
+    files = source.spec.parts.get(name)
+    if not files:
+        return None
+    if len(files) != 2:
+        raise DataError(f"{source.spec.name}: {name} must name two files, source first; not {len(files)}")
+    if name == "test" and not all(source.look(file) for file in files):
+        return None
+    one, other = (source.need(file) for file in files)
+    pairs = aligned((one, other), encoding, source.problems)
+    return (pairs[1], pairs[0]) if reverse else pairs

@@ -1,0 +1,72 @@
+"""One long text to be continued: ids of characters, words or byte pairs in windows of `length`.
+
+`train` names the file, `val` another one; without `val` the last `held_out` of the text serve as validation,
+as is usual for tiny Shakespeare (Karpathy 2015).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unvanish.core.registry import suggest
+from unvanish.lab.data.content import Content, Source
+from unvanish.lab.data.problems import DataError
+from unvanish.lab.data.texts import Windows
+from unvanish.lab.data.vocabulary import BytePairs, Characters, Vocabulary, Words
+
+TASKS = ("language",)
+SORTS = ("characters", "words", "pairs")
+
+
+def read(
+    source: Source,
+    *,
+    tokens: str = "characters",
+    vocabulary: int = 8000,
+    length: int = 128,
+    held_out: float = 0.1,
+    encoding: str = "utf-8",
+) -> Content:
+    """The text of the training file, and of the validation file or of the end of the first."""
+    train = text(source, "train", encoding)
+    if "val" in source.spec.parts:
+        val = text(source, "val", encoding)
+    else:
+        cut = round(len(train) * (1 - held_out))
+        train, val = train[:cut], train[cut:]
+    known = made(train, tokens, vocabulary)
+    parts = [np.array(known.encode(t), np.int32) for t in (train, val)]
+    facts = {"vocabulary": len(known), "length": length}
+    preparation = {"input": "text", "vocabulary": known.state()}
+    return Content(
+        Windows(parts[0], length, moving=True),
+        Windows(parts[1], length, moving=False) if len(parts[1]) > length else None,
+        facts,
+        preparation=preparation,
+        vocabulary=known,
+    )
+
+
+def text(source: Source, name: str, encoding: str) -> str:
+    """The whole text of a part's files, one after the other."""
+    files = source.spec.parts.get(name)
+    if not files:
+        raise DataError(f"{source.spec.name}: `{name}` must name a text file")
+    whole = []
+    for file in map(source.need, files):
+        try:
+            whole.append(file.read_text(encoding=encoding))
+        except UnicodeDecodeError as error:
+            source.problems.add(file, 0, "broken text", f"not {encoding} ({error}); those bytes are replaced")
+            whole.append(file.read_text(encoding=encoding, errors="replace"))
+    return "".join(whole)
+
+
+def made(train: str, tokens: str, size: int) -> Vocabulary:
+    """The vocabulary of the training text."""
+    if tokens not in SORTS:
+        raise DataError(f"tokens cannot be {tokens!r}{suggest(tokens, SORTS)}; they are {', '.join(SORTS)}")
+    if tokens == "characters":
+        return Characters.of(train)
+    rows = train.splitlines()
+    return Words.of(rows, 1, size, lower=False) if tokens == "words" else BytePairs.of(rows, size)

@@ -1,0 +1,101 @@
+"""Images with YOLO label files, as COCO128 is laid out: `images/train2017/*.jpg` and
+`labels/train2017/*.txt`.
+
+`train` and `val` are folders, .txt lists of images, or lists of these, below `path`; `names` (or `nc`) says
+the classes. For an image the last `images` of its path becomes `labels`, its suffix .txt; `labels` names
+another folder. Images are letterboxed to `imgsz` (640). What is wrong with a label file is noted with its
+line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from unvanish.lab.data.boxes import Boxed, Record, shares
+from unvanish.lab.data.content import Content, Source
+from unvanish.lab.data.labels import Labels, label_file, read_labels
+from unvanish.lab.data.pictures import checked, decoded_all, fits, listed
+from unvanish.lab.data.places import is_archive, unpacked
+from unvanish.lab.data.problems import DataError
+from unvanish.lab.data.scenes import Scenes
+
+TASKS = ("detect", "segment")
+
+
+def read(source: Source, *, labels: str = "", archive: str = "") -> Content:
+    """The images and labels of the training and validation lists."""
+    names = source.spec.names
+    if not names:
+        raise DataError(f"{source.spec.file or 'data'}: `names` (or `nc`) must say the classes")
+    size = source.imgsz or 640
+    train = part(source, "train", size, labels, archive)
+    val = part(source, "val", size, labels, archive) if "val" in source.spec.parts else None
+    facts = {"classes": len(names), "channels": 3, "size": size}
+    preparation = {"input": "letterbox", **facts, "names": list(names)}
+    return Content(train, val, facts, names, None, Scenes(), shares, preparation)
+
+
+def part(source: Source, name: str, size: int, labels: str, archive: str) -> Boxed:
+    """The images of one part with their labels, in memory where they are small."""
+    images = [image for entry in entries(source, name, archive) for image in images_of(entry, source)]
+    if not images:
+        raise DataError(f"{source.spec.file or source.spec.name}: {name} holds no image. {source.problems}")
+    records = []
+    for image, shape in zip(images, checked(images, source.problems), strict=True):
+        if shape is not None:
+            records.append(Record(image, shape[::-1], labels_of(image, source, labels)))
+    masked = source.task == "segment"
+    made = Boxed(records, size, masked=masked)
+    if records and fits(len(records), 3, size, source.cache, source.problems):
+        paths = [record.path for record in records]
+        held, good = decoded_all(paths, made.read, f"letterbox{size}", source.problems)
+        return Boxed([records[i] for i in good], size, held, masked)
+    return made
+
+
+def entries(source: Source, name: str, archive: str) -> list[Path]:
+    """The folders, lists or images that a part names."""
+    named = source.spec.parts.get(name) or ("images/train" if name == "train" else "images/val",)
+    if archive and source.look(named[0]) is None:
+        folder = unpacked(source.need(archive))
+        found = [next(iter(sorted(folder.rglob(entry))), None) for entry in named]
+    else:
+        found = [source.need(entry) for entry in named]
+    missing = [entry for entry, place in zip(named, found, strict=True) if place is None]
+    if missing:
+        raise DataError(f"{source.spec.name}: {archive} holds no {', '.join(missing)}")
+    return [unpacked(p) if is_archive(p) else p for p in found if p is not None]
+
+
+def images_of(entry: Path, source: Source) -> Iterator[Path]:
+    """The images of a folder, of a .txt list (relative to it or to the data set), or the image itself."""
+    if entry.is_dir():
+        yield from listed(entry)
+        return
+    if entry.suffix != ".txt":
+        yield entry
+        return
+    for number, line in enumerate(entry.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        roots = [Path(), entry.parent, *source.folders()]
+        found = next((root / line.strip() for root in roots if (root / line.strip()).is_file()), None)
+        if found is None:
+            source.problems.add(entry, number, "missing image", f"{line.strip()} is not there")
+        else:
+            yield found
+
+
+def labels_of(image: Path, source: Source, folder: str) -> Labels:
+    """The labels of an image; what is wrong with them is noted."""
+    file = label_file(image)
+    if folder:
+        below = image.parent.name if image.parent.name != "images" else ""
+        base = source.need(folder)
+        file = next(
+            (f for f in (base / below / file.name, base / file.name) if f.is_file()), base / file.name
+        )
+    found, problems = read_labels(file, len(source.spec.names), source.task == "segment")
+    source.problems.extend(problems)
+    return found

@@ -1,0 +1,206 @@
+"""Image files: checked once, decoded in threads, held in memory where they are small.
+
+Notable:
+- Every image is decoded once before training, so a truncated one is named and left out rather than met at
+  night.
+- What was found is kept in the cache under the files' names, sizes and times.
+- JPEG files much larger than needed are decoded at a half, quarter or eighth of their size (PIL's draft).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unvanish.lab.data.part import Batch, Draw, Indices, Part, Tensors
+from unvanish.lab.data.places import cache_folder, fingerprint, keep
+from unvanish.lab.data.problems import DataError, Problems
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SMALL = 256_000_000  # bytes of decoded images that are held in memory unasked
+BROKEN = (OSError, ValueError, SyntaxError, EOFError)
+THREADS = min(8, os.cpu_count() or 1)
+MANY = 2000  # images from which on the decoded ones are kept on disk
+Reader = Callable[[Path], Tensor]
+
+
+def from_pil(image: Image, channels: int) -> Tensor:
+    """A PIL image as uint8 (channels, H, W), turned upright as its EXIF says."""
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
+    array = np.array(upright)
+    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+
+
+def decoded(path: Path, channels: int) -> Tensor:
+    """An image file as uint8 (channels, H, W); OSError where it is broken."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return from_pil(image, channels)
+
+
+def square(path: Path, size: int, channels: int) -> Tensor:
+    """The largest square in the middle of an image file, scaled to uint8 (channels, size, size)."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as image:
+        image.draft("RGB" if channels == 3 else "L", (size, size))
+        upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
+        fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
+    array = np.array(fitted)
+    return torch.from_numpy(array[None] if channels == 1 else array.transpose(2, 0, 1).copy())
+
+
+def listed(folder: Path) -> list[Path]:
+    """The image files in and below a folder, in the order of their names."""
+    found = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
+    return [Path(f) for f in sorted(found) if f.lower().endswith(SUFFIXES)]
+
+
+def check(path: Path) -> tuple[int, int] | str:
+    """The size (width, height), upright, of an image that decodes to its end, or why it does not."""
+    from PIL import Image, ImageOps
+
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            width, height = image.size
+            image.draft("RGB", (32, 32))
+            ImageOps.exif_transpose(image).load()
+    except BROKEN as error:
+        return f"not a readable image ({error})"
+    return (height, width) if turned else (width, height)
+
+
+def checked(paths: Sequence[Path], problems: Problems) -> list[tuple[int, int] | None]:
+    """Size of each image file, None for the broken ones, which are noted; kept in the cache."""
+    if not paths:
+        return []
+    place = cache_folder() / "scans" / f"{fingerprint(*paths)}.json"
+    try:
+        results = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL's remarks on EXIF and palettes; what fails is noted below
+            results = list(pool.map(check, paths))
+        keep(place, json.dumps(results).encode())
+    sizes: list[tuple[int, int] | None] = []
+    for path, result in zip(paths, results, strict=True):
+        sizes.append(None if isinstance(result, str) else (int(result[0]), int(result[1])))
+        if isinstance(result, str):
+            problems.add(path, 0, "broken image", result)
+    return sizes
+
+
+def fits(count: int, channels: int, size: int, cache: bool | None, problems: Problems) -> bool:
+    """Whether decoded images are held in memory: as asked, or where they are small."""
+    needed = count * channels * size * size
+    free = free_memory()
+    if cache and needed > 0.8 * free:
+        why = f"{needed / 1e9:.1f} GB of decoded images do not fit into {free / 1e9:.1f} GB of free memory"
+        problems.add("cache", 0, "cache not used", f"{why}; they are decoded each time")
+        return False
+    return needed <= SMALL if cache is None else cache
+
+
+def free_memory() -> float:
+    """Bytes of free memory; infinite where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return float("inf")
+
+
+def decoded_all(paths: Sequence[Path], read: Reader, key: str, problems: Problems) -> tuple[Tensor, Indices]:
+    """All readable images as one uint8 tensor (N, C, H, W), and which they are; the others are noted.
+
+    Decoded in threads; where there are many, the result is kept on disk under the files' fingerprint and
+    `key`.
+    """
+    place = cache_folder() / "decoded" / f"{fingerprint(*paths)}-{key}.npy"
+    if len(paths) >= MANY and place.is_file():
+        return torch.from_numpy(np.load(place, allow_pickle=False)), np.arange(len(paths))
+
+    def one(path: Path) -> Tensor | str:
+        try:
+            return read(path)
+        except BROKEN as error:
+            return "the file is empty" if not path.stat().st_size else f"not a readable image ({error})"
+
+    with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL's remarks on EXIF and palettes; what fails is noted
+        results = list(pool.map(one, paths))
+    good = [i for i, result in enumerate(results) if isinstance(result, Tensor)]
+    for path, result in zip(paths, results, strict=True):
+        if isinstance(result, str):
+            problems.add(path, 0, "broken image", result)
+    images = torch.stack([r for r in results if isinstance(r, Tensor)]) if good else torch.empty(0, 1, 1, 1)
+    if len(good) == len(paths) >= MANY:
+        buffer = BytesIO()
+        np.save(buffer, images.numpy())
+        keep(place, buffer.getbuffer())
+    return images, np.array(good, np.int64)
+
+
+class Squares(Part):
+    """Image files with a class each, decoded when a batch asks for them; x is uint8 (B, C, size, size)."""
+
+    def __init__(self, paths: Sequence[Path], labels: Indices, size: int, channels: int) -> None:
+        self.paths, self.classes, self.size, self.channels = list(paths), labels, size, channels
+
+    @property
+    def labels(self) -> Indices:
+        return self.classes
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, path: Path) -> Tensor:
+        """One image."""
+        return square(path, self.size, self.channels)
+
+    def batch(self, indices: Indices, draw: Draw) -> Batch:
+        images = [attempt(self.read, self.paths[i]) for i in indices]
+        good = [i for i, image in enumerate(images) if image is not None]
+        if not good:
+            raise DataError(f"{self.paths[indices[0]]} and all other images of a batch can no longer be read")
+        chosen = [i if image is not None else good[0] for i, image in enumerate(images)]
+        x = torch.stack([image for i in chosen if (image := images[i]) is not None])
+        return x, torch.from_numpy(self.classes[indices[chosen]])
+
+    def held(self, problems: Problems) -> Tensors:
+        """Its readable images in memory; the others are noted."""
+        key = f"{self.size}x{self.channels}"
+        images, good = decoded_all(self.paths, self.read, key, problems)
+        return Tensors(images, torch.from_numpy(self.classes[good]))
+
+    def sound(self, problems: Problems) -> Squares:
+        """Its readable images, still on disk; the others are noted."""
+        good = [i for i, size in enumerate(checked(self.paths, problems)) if size]
+        return Squares([self.paths[i] for i in good], self.classes[good], self.size, self.channels)
+
+
+def attempt(read: Reader, path: Path) -> Tensor | None:
+    """An image, or None with a warning where the file has broken since it was checked."""
+    try:
+        return read(path)
+    except BROKEN as error:
+        warnings.warn(f"{path} was readable before and is not now ({error}); it is left out", stacklevel=2)
+        return None

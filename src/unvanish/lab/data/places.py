@@ -1,0 +1,138 @@
+"""Where data lie: the working folder, ./datasets, $UNVANISH_DATA; archives are unpacked into the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from unvanish.lab.data.problems import DataError
+from unvanish.lab.data.spec import SETS, DataSpec
+
+UNREADABLE = (EOFError, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+
+
+def cache_folder() -> Path:
+    """Where what is derived from data is kept: $UNVANISH_CACHE, or unvanish in the user's cache folder."""
+    own = os.environ.get("UNVANISH_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(own).expanduser() if own else Path(base).expanduser() / "unvanish"
+
+
+def roots(spec: DataSpec) -> list[Path]:
+    """The folders in which relative paths are looked up, in this order."""
+    listed = [Path.cwd(), Path.cwd() / "datasets"]
+    if os.environ.get("UNVANISH_DATA"):
+        listed.append(Path(os.environ["UNVANISH_DATA"]).expanduser())
+    if spec.file is not None and spec.file.resolve().parent != SETS.resolve():
+        listed.insert(0, spec.file.resolve().parent)
+    return list(dict.fromkeys(listed))
+
+
+def candidates(spec: DataSpec) -> list[Path]:
+    """Every folder that `path:` of a spec may mean."""
+    paths = [Path(p).expanduser() for p in spec.path] or [Path()]
+    return [p if p.is_absolute() else root / p for p in paths for root in roots(spec)]
+
+
+def home(spec: DataSpec) -> Path:
+    """The folder into which a set is downloaded: where it already is, else $UNVANISH_DATA, else ./datasets"""
+    existing = [f for f in candidates(spec) if f.is_dir() and f != Path.cwd() and os.access(f, os.W_OK)]
+    if existing and spec.path:
+        return existing[0]
+    first = Path(spec.path[0] if spec.path else spec.name).expanduser()
+    if first.is_absolute():
+        return first
+    base = os.environ.get("UNVANISH_DATA")
+    return (Path(base).expanduser() if base else Path.cwd() / "datasets") / first
+
+
+def missing(spec: DataSpec, names: Sequence[str]) -> str:
+    """What to say when none of the files was found: where we looked, and what would help."""
+    looked = "\n  ".join(map(str, candidates(spec)))
+    return (
+        f"{spec.name}: none of {', '.join(names)} is in\n  {looked}\nPut the data into one of these folders, "
+        f"or set `path:` in a data YAML or the variable UNVANISH_DATA to the folder that holds them"
+    )
+
+
+def keep(place: Path, content: bytes | memoryview) -> None:
+    """Write a file of the cache in one step; a cache that cannot be written is done without."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        work = place.with_name(f".{place.name}.{os.getpid()}")
+        work.write_bytes(content)
+        os.replace(work, place)
+    except OSError:
+        return
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file's name is that of a tar or zip archive."""
+    return path.name.lower().endswith((*TARS, ".zip"))
+
+
+def fingerprint(*paths: Path) -> str:
+    """Twelve hex digits that change with the files' names, sizes and times."""
+    told = []
+    for path in paths:
+        state = os.stat(path)
+        told.append(f"{os.path.abspath(path)}|{state.st_size}|{state.st_mtime_ns}")
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+
+
+def unpacked(archive: Path) -> Path:
+    """The folder with the files of an archive, unpacked once into the cache; DataError for a broken one."""
+    target = cache_folder() / "unpacked" / f"{archive.name.split('.')[0]}-{fingerprint(archive)}"
+    if target.is_dir():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise DataError(f"{target.parent} cannot be written ({error}): set UNVANISH_CACHE") from error
+    try:
+        for name, stream in members(archive):
+            place = work / inside(name, archive)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with stream, place.open("wb") as file:
+                shutil.copyfileobj(stream, file)
+        if not target.is_dir():
+            work.rename(target)
+    except (*UNREADABLE, OSError) as error:
+        raise DataError(f"{archive} cannot be unpacked into the cache: {error}; fetch it again") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """The regular files of an archive, one after the other; links and devices are left out."""
+    if archive.name.lower().endswith(".zip"):
+        with zipfile.ZipFile(archive) as zipped:
+            for info in zipped.infolist():
+                if not info.is_dir():
+                    yield info.filename, zipped.open(info)
+        return
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            stream = tar.extractfile(member) if member.isfile() else None
+            if stream is not None:
+                yield member.name, stream
+
+
+def inside(name: str, archive: Path) -> Path:
+    """A member's path below the target; DataError for one that would leave it."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise DataError(f"{archive} holds {name!r}, which would be written outside its folder; not unpacked")
+    return Path(*path.parts)

@@ -1,0 +1,161 @@
+"""The data YAML: which kind of data, where its parts lie, what its classes are called, where it can be
+fetched.
+
+Notable:
+- The keys are those that YOLO users know (`path train val test names nc download`), `kind`, `task`, and the
+  settings of the kind, which are the keyword arguments of its `read`. Any other key is refused with its line.
+- `path`, `train`, `val` and `test` may be lists: of a path the first one that exists counts.
+- A file is data. A download that is a script is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unvanish.core.registry import suggest
+from unvanish.lab.data.fields import Fetch, Where, downloads, known, names, texts, typed
+from unvanish.lab.data.kinds import Kind, kind, kinds
+from unvanish.lab.data.problems import DataError
+from unvanish.lab.tasks import tasks
+
+KEYS = ("kind", "task", "path", "train", "val", "test", "names", "nc", "download", "description")
+SETS = Path(str(files(__package__) / "sets"))
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data YAML, read and checked."""
+
+    name: str
+    kind: Kind
+    task: str
+    path: tuple[str, ...] = ()
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # train, val, test
+    names: tuple[str, ...] = ()
+    download: tuple[Fetch, ...] = ()
+    description: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    file: Path | None = None
+
+
+def sets() -> dict[str, Path]:
+    """The data sets that come with a YAML, by name."""
+    return {path.stem: path for path in sorted(SETS.glob("*.yaml"))}
+
+
+def find(name: str) -> Path:
+    """The file of a data YAML: a path, or one that comes with unvanish, with or without its suffix."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    known = sets()
+    stem = name.removesuffix(".yaml").removesuffix(".yml")
+    if stem in known:
+        return known[stem]
+    raise DataError(
+        f"no data set {name!r}{suggest(stem, known)}: there is no such file, and those that come with "
+        f"unvanish are {', '.join(known)}"
+    )
+
+
+def read(source: str | Path | Mapping[str, Any], task: str | None = None, **settings: Any) -> DataSpec:
+    """A data YAML by name, path or mapping, `settings` above it; DataError names file, line and key."""
+    if isinstance(source, Mapping):
+        return checked(dict(source), {}, None, task, settings)
+    plain = {} if str(source) in sets() else without_yaml(Path(source).expanduser())
+    if plain:
+        return replace(checked(plain, {}, None, task, settings), name=Path(source).stem)
+    file = find(str(source))
+    values, lines = parsed(file)
+    return checked(values, lines, file, task, settings)
+
+
+def without_yaml(path: Path) -> dict[str, Any]:
+    """What a folder of images, a table or a text means without a YAML; empty for anything else."""
+    if path.is_dir():
+        return {"kind": "folder", "path": str(path.resolve())}
+    form = {".csv": "table", ".tsv": "table", ".jsonl": "table", ".txt": "text"}.get(path.suffix)
+    if form is None or not path.is_file():
+        return {}
+    return {"kind": form, "path": str(path.resolve().parent), "train": path.name}
+
+
+def parsed(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The values of a YAML file and the line of each top-level key."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{file} cannot be read as YAML: {error}") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise DataError(f"{file} must hold keys and values such as `kind: digits`; it does not")
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            raise DataError(f"{file}:{line}: {key.value!r} is given twice, first in line {lines[key.value]}")
+        lines[key.value] = line
+    return values, lines
+
+
+def checked(
+    values: dict[str, Any],
+    lines: Mapping[str, int],
+    file: Path | None,
+    task: str | None,
+    settings: Mapping[str, Any],
+) -> DataSpec:
+    """The spec of a mapping; DataError for anything that is not understood."""
+    name = file.stem if file else "data"
+
+    def where(key: str) -> str:
+        return f"{file}:{lines[key]}: " if file and key in lines else (f"{file}: " if file else "data: ")
+
+    chosen = _kind(values, where)
+    for key in values:
+        known(key, (*KEYS, *chosen.settings), where(key))
+    for key in settings:
+        known(key, tuple(chosen.settings), "open_data: ")
+    wanted = task or values.get("task") or chosen.tasks[0]
+    known(wanted, tuple(tasks()) + chosen.tasks, where("task"), "task")
+    if wanted not in chosen.tasks:
+        raise DataError(
+            f"{where('task')}data of kind {chosen.name!r} serve {', '.join(chosen.tasks)}, not {wanted!r}"
+        )
+    own = {key: values[key] for key in values if key in chosen.settings}
+    for key, value in own.items():
+        typed(value, chosen.settings[key], where(key) + key)
+    for key, value in settings.items():
+        typed(value, chosen.settings[key], key)
+    return DataSpec(
+        name=name,
+        kind=chosen,
+        task=wanted,
+        path=texts(values.get("path"), where("path") + "path"),
+        parts={p: texts(values.get(p), where(p) + p) for p in ("train", "val", "test") if values.get(p)},
+        names=names(values, where),
+        download=downloads(values.get("download"), where("download") + "download"),
+        description=str(values.get("description", "")),
+        settings={**own, **settings},
+        file=file,
+    )
+
+
+def _kind(values: Mapping[str, Any], where: Where) -> Kind:
+    """The kind that is named; else YOLO's layout where classes are named, else image folders."""
+    named = values.get("kind")
+    if named is None:
+        if "train" in values and ("names" in values or "nc" in values):
+            return kind("yolo")  # the YAML of YOLO users
+        return kind("folder")
+    if named not in kinds():
+        raise DataError(
+            f"{where('kind')}no kind {named!r}{suggest(str(named), kinds())}; there are {', '.join(kinds())}"
+        )
+    return kind(named)

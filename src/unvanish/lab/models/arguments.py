@@ -1,0 +1,157 @@
+"""The arguments of a row's module: what the row says, what its inputs say, what the file and the data say.
+
+Notable:
+- Widths come from the inputs: `width_in` or `widths_in` of a block, `in_channels`, `in_features`,
+  `num_features` ... of torch's own layers, unless the row gives them by name.
+- A word where a number is meant is looked up: `out: classes`, `[nc]`, `out: width`.
+- What the scale multiplies is `out` (or what a block lists in SCALED), and only where it is a number in
+  the file.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from unvanish.core.registry import suggest
+from unvanish.lab.models.rows import Row
+from unvanish.lab.models.spec import ALIASES, FACTS, Spec
+
+WIDTH = (
+    "width_in", "in_channels", "in_features", "num_features", "input_size", "normalized_shape",
+    "num_channels", "embed_dim", "d_model", "in1_features",
+)  # fmt: skip
+OTHER_NAMES = {"out": ("out_channels", "out_features", "hidden_size"), "kernel": ("kernel_size",)}
+FILLED = ("activation", "norm", "depth", "variant", *FACTS)  # from the top of the file, or from the data
+
+_SIGNATURES: WeakKeyDictionary[Any, dict[str, inspect.Parameter]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Given:
+    """What holds for the whole network: the spec, facts of the data, and the number of residual branches."""
+
+    spec: Spec
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    branches: int = 0
+
+    def word(self, name: Any) -> Any:
+        """A fact or a number by its name, else the word itself."""
+        if not isinstance(name, str):
+            return name
+        if name == "None":  # as classic rows write it: [None, 2, "nearest"]
+            return None
+        key = ALIASES.get(name, name)
+        known: dict[str, Any] = {**self.spec.numbers, **self.facts}
+        return known.get(key, name)
+
+    def fill(self, name: str) -> Any:
+        """The value of a parameter that is filled in, or None."""
+        spec = self.spec
+        own = {
+            "activation": spec.activation,
+            "norm": spec.norm,
+            "depth": self.branches,
+            "variant": spec.scale.name or None,
+        }
+        return own[name] if name in own else self.facts.get(name)
+
+
+def bind(
+    row: Row, cls: type[nn.Module], given: Given, widths: Sequence[int | None], first: bool = True
+) -> dict[str, Any]:
+    """The keyword arguments of one module; `first`: the first of its repeats, to which `stride` belongs.
+
+    `widths`: of its inputs, None where one has no channels. SpecError names what is missing or unknown.
+    """
+    known = parameters(cls)
+    widthwise = next((name for name in ("widths_in", *WIDTH) if name in known), "")
+    taken = _from_row(row, cls, given, known, widthwise)
+    if widthwise and widthwise not in taken:
+        taken[widthwise] = _width(row, given, widthwise, widths)
+    foreign = cls.__module__.startswith("torch.")  # whose `size` is not that of the data
+    for name in () if foreign else FILLED:
+        if name in known and name not in taken and given.fill(name) is not None:
+            taken[name] = given.fill(name)
+    if not first:
+        taken.pop("stride", None)
+    _refuse_missing(row, given, known, taken)
+    return taken
+
+
+def _from_row(
+    row: Row, cls: type[nn.Module], given: Given, known: Mapping[str, inspect.Parameter], widthwise: str
+) -> dict[str, Any]:
+    """Arguments by position, then by name."""
+    order = [n for n, p in known.items() if n != widthwise and p.kind is not p.KEYWORD_ONLY]
+    if len(row.args) > len(order):
+        text = f"{row.label} takes {len(order)} arguments ({', '.join(order)}), args has {len(row.args)}"
+        raise given.spec.error(row.lines.get("args", row.line), text)
+    pairs = list(zip(order, row.args, strict=False))
+    pairs += [(_translated(name, known), value) for name, value in row.settings.items()]
+    taken: dict[str, Any] = {}
+    for name, value in pairs:
+        line = row.lines.get(name, row.line)
+        if name not in known:
+            raise given.spec.error(line, f"{row.label} has no argument {name!r}{_near(name, known)}")
+        if name in taken:
+            raise given.spec.error(line, f"{row.label}: {name!r} is given twice, in args and by name")
+        taken[name] = _scaled(name, value, cls, given)
+    return taken
+
+
+def _scaled(name: str, value: Any, cls: type[nn.Module], given: Given) -> Any:
+    default = ("out", *OTHER_NAMES["out"])
+    scaled = getattr(cls, "SCALED", default)
+    if name in scaled and isinstance(value, int) and not isinstance(value, bool):
+        return given.spec.scale.channels(value)
+    return [given.word(v) for v in value] if isinstance(value, list) else given.word(value)
+
+
+def _width(row: Row, given: Given, name: str, widths: Sequence[int | None]) -> Any:
+    if name == "widths_in":
+        return tuple(widths)
+    if widths[0] is None:
+        text = (
+            f"{row.label} needs the width of its input, but that has none; token ids go through an embedding"
+        )
+        raise given.spec.error(row.line, text)
+    return widths[0]
+
+
+def parameters(cls: type[nn.Module]) -> dict[str, inspect.Parameter]:
+    """The parameters of a module's constructor, by name."""
+    if cls not in _SIGNATURES:
+        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        found = inspect.signature(cls).parameters
+        _SIGNATURES[cls] = {name: p for name, p in found.items() if p.kind not in kinds}
+    return _SIGNATURES[cls]
+
+
+def _translated(name: str, known: Mapping[str, Any]) -> str:
+    if name in known:
+        return name
+    return next((other for other in OTHER_NAMES.get(name, ()) if other in known), ALIASES.get(name, name))
+
+
+def _near(name: str, known: Mapping[str, Any]) -> str:
+    usable = [n for n in known if n not in ("width_in", "widths_in")]
+    listed = f"; it has {', '.join(usable)}" if usable else "; it has none"
+    return f"{suggest(name, [*usable, 'from', 'repeats', 'name', 'args'])}{listed}"
+
+
+def _refuse_missing(row: Row, given: Given, known: Mapping[str, Any], taken: Mapping[str, Any]) -> None:
+    missing = [n for n, p in known.items() if p.default is p.empty and n not in taken]
+    if missing:
+        name = missing[0]
+        how = (
+            f"in the row, at the top of the file, or as build(spec, {name}=...)"
+            if name in FILLED
+            else "in the row"
+        )
+        raise given.spec.error(row.line, f"{row.label} needs {name!r}: give it {how}")

@@ -1,0 +1,244 @@
+"""From a spec to a network: a pass without data finds every width, then the modules are made and begun.
+
+Notable:
+- The pass runs on the meta device, row by row: shapes are right, nothing is computed, and an error names
+  its row.
+- The same pass sees which activation follows each layer, for the initialisation.
+- `build(spec, device="meta")` gives a network without memory, to count and to forecast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.core.registry import suggest
+from unvanish.lab.models.arguments import Given, bind, parameters
+from unvanish.lab.models.flow import Flow, Layer
+from unvanish.lab.models.initialise import Begin, initialise
+from unvanish.lab.models.lines import SpecError
+from unvanish.lab.models.modules import module_class
+from unvanish.lab.models.network import Network, Repeated, plan, takes_list
+from unvanish.lab.models.rows import Row
+from unvanish.lab.models.spec import ALIASES, FACTS, Spec, read
+
+DEFAULTS = {"channels": 3, "size": 64, "length": 32, "features": 1}
+BATCH = 2
+SAME = 2  # the repeat that stands for those after it
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What the pass found: arguments of every row's modules, shapes of their outputs, and the layers'
+    neighbours.
+    """
+
+    arguments: list[list[tuple[type[nn.Module], dict[str, Any]]]] = field(default_factory=list)
+    shapes: list[Any] = field(default_factory=list)
+    listed: list[bool] = field(default_factory=list)
+    layers: Mapping[str, Layer] = field(default_factory=dict)
+
+
+def build(spec: Spec | str | Path | Mapping[str, Any], device: Any = None, **facts: Any) -> Network:
+    """The network of a spec, for data with these facts (classes, channels, size, length, vocabulary ...).
+
+    Weights begin as `spec.init` says, from torch's global generator. SpecError names row, file and line.
+    """
+    spec = spec if isinstance(spec, Spec) else read(spec)
+    known = _facts(spec, facts)
+    given = Given(spec, known, _branches(spec))
+    draft = _drafted(spec, given)
+    target = torch.get_default_device() if device is None else torch.device(device)
+    with target:
+        modules = [_made(pairs) for pairs in draft.arguments]
+    names = [row.name for row in spec.layers]
+    steps = plan([row.sources for row in spec.layers], names, draft.listed)
+    net = Network(spec, steps, modules, known, draft.shapes)
+    _place(net)
+    if target.type != "meta":
+        begin = Begin(spec.init, spec.activation or "relu", given.branches, known.get("length"))
+        initialise(net, draft.layers, begin)
+    _tie(net, spec)
+    return net
+
+
+def _place(net: Network) -> None:
+    """Tell rows with a `place` how many pixels of the image a cell of each of their inputs is."""
+    rows = example(net.spec, net.facts)[0].shape[-2]
+    for step, module in zip(net.plan, net.children(), strict=True):
+        place = getattr(module, "place", None)
+        if place is not None:
+            place([rows / net.shapes[source][-2] for source in step.sources])
+
+
+def _tie(net: Network, spec: Spec) -> None:
+    """Let rows share weights as `tied:` says; SpecError where a module cannot."""
+    modules = list(net.children())
+    for row in spec.layers:
+        if row.tied >= 0:
+            tie = getattr(modules[row.index], "tie", None)
+            line = row.lines.get("tied", row.line)
+            if tie is None:
+                raise spec.error(line, f"{row.label} has no weights to tie; leave `tied` out")
+            try:
+                tie(modules[row.tied])
+            except (AttributeError, ValueError) as error:
+                raise spec.error(line, f"{row.label}: {error}") from error
+
+
+def example(
+    spec: Spec, facts: Mapping[str, Any], batch: int = BATCH, device: Any = "meta"
+) -> tuple[Tensor, ...]:
+    """Inputs of the right shape and type for a spec's task: zeros."""
+    known = {**DEFAULTS, **facts}
+    length = known["length"]
+    if spec.task in ("sentiment", "language", "translate"):
+        return tuple(torch.zeros(batch, length, dtype=torch.long, device=device) for _ in spec.inputs)
+    if spec.task == "sequence":
+        return tuple(torch.zeros(batch, length, known["features"], device=device) for _ in spec.inputs)
+    size = known["size"]
+    high, wide = (size, size) if isinstance(size, int) else size
+    return tuple(torch.zeros(batch, known["channels"], high, wide, device=device) for _ in spec.inputs)
+
+
+def width(value: Any) -> int | None:
+    """The channels of an output: dimension 1 of (B, C, H, W), the last of (B, T, C) and (B, C); None for
+    ids.
+    """
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 2:
+        return None
+    return value.shape[1] if value.ndim == 4 else value.shape[-1]
+
+
+def _facts(spec: Spec, facts: Mapping[str, Any]) -> dict[str, Any]:
+    given = {ALIASES.get(key, key): value for key, value in facts.items() if value is not None}
+    for key in given:
+        if key not in FACTS:
+            raise SpecError("build", 0, f"no fact {key!r}{suggest(key, FACTS)}; there are {', '.join(FACTS)}")
+    if isinstance(given.get("size"), list):
+        given["size"] = tuple(given["size"])
+    return {**spec.facts, **given}
+
+
+def _branches(spec: Spec) -> int:
+    """Residual branches of the network, one after the other."""
+    return sum(row.repeats * getattr(_class(spec, row), "BRANCHES", 0) for row in spec.layers)
+
+
+def _class(spec: Spec, row: Row) -> type[nn.Module]:
+    try:
+        return module_class(row.module)
+    except (ValueError, TypeError) as error:
+        line = row.lines.get("module", row.line)
+        raise spec.error(line, f"layer {row.index}: {error}") from error
+
+
+def _drafted(spec: Spec, given: Given) -> Draft:
+    """The pass on meta; where a module cannot run there (it looks at values), on zeros."""
+    try:
+        return _draft(spec, given, "meta")
+    except SpecError as error:
+        told = str(error.__cause__)
+        if not isinstance(error.__cause__, NotImplementedError | RuntimeError) or "meta" not in told:
+            raise
+    with torch.random.fork_rng(devices=[]):
+        return _draft(spec, given, "cpu")
+
+
+def _draft(spec: Spec, given: Given, device: str) -> Draft:
+    """Run the rows on tensors without data, each module made as soon as its inputs are known."""
+    draft, flow = Draft(), Flow()
+    values: dict[int, Any] = {-1 - i: x for i, x in enumerate(example(spec, given.facts, device=device))}
+    readers = {source for row in spec.layers for source in row.sources}
+    for row in spec.layers:
+        reads = [values[source] for source in row.sources]
+        pairs: list[tuple[type[nn.Module], dict[str, Any]]] = []
+        out = _run(spec, row, given, reads, flow, pairs, draft, device)
+        draft.arguments.append(pairs)
+        draft.shapes.append(_shape(out))
+        if row.index in readers:
+            values[row.index] = out
+    return Draft(draft.arguments, draft.shapes, draft.listed, flow.layers)
+
+
+def _run(
+    spec: Spec,
+    row: Row,
+    given: Given,
+    reads: list[Any],
+    flow: Flow,
+    pairs: list[Any],
+    draft: Draft,
+    device: str,
+) -> Any:
+    """One row's output; `pairs` takes the class and arguments of each of its repeats.
+
+    Where the third repeat does what the second did, so do the others: only the last one is run.
+    """
+    cls = _class(spec, row)
+    inside = row.repeats > 1 and "repeats" in parameters(cls)
+    count = 1 if inside else row.repeats
+    turn, step, skipped, outs = 0, 0, 0, list(reads[:1])
+    while turn < count:
+        settings = bind(row, cls, given, [width(x) for x in reads], first=turn == 0)
+        if inside:
+            settings["repeats"] = row.repeats
+        pairs.append((cls, settings))
+        name = f"{row.name}.{turn}" if count > 1 else row.name
+        with _telling(spec, row, reads):
+            with torch.device(device):
+                module = cls(**settings)
+            flow.know(module, name)
+            if turn == 0:
+                draft.listed.append(takes_list(module, len(reads)))
+            with torch.no_grad(), flow:
+                out = module(reads) if draft.listed[-1] else module(*reads)
+        outs, reads = [*outs, out], [out, *reads[1:]]
+        if turn == SAME and count > SAME + 3 and _alike(outs, pairs):
+            step = flow.depth(outs[-1]) - flow.depth(outs[-2])
+            skipped = count - SAME - 2
+            pairs.extend([pairs[-1]] * skipped)
+            flow.deepen(out, step * skipped)
+            turn += skipped
+        turn += 1
+    others = [f"{row.name}.{turn}" for turn in range(SAME + 1, SAME + 1 + skipped)]
+    flow.repeat(f"{row.name}.{SAME}", others, step)
+    return outs[-1]
+
+
+def _alike(outs: list[Any], pairs: list[Any]) -> bool:
+    """Whether the last two repeats had the same arguments and made the same shape."""
+    return bool(pairs[-1] == pairs[-2]) and _shape(outs[-1]) == _shape(outs[-2])
+
+
+@contextmanager
+def _telling(spec: Spec, row: Row, reads: list[Any]) -> Iterator[None]:
+    """Whatever a module raises while it is made or run, with its row, its line and what it was given."""
+    try:
+        yield
+    except SpecError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(_shape(value)) for value in reads)
+        told = (str(error).splitlines() or [""])[0]
+        text = f"{row.label} cannot read {shapes}: {type(error).__name__}: {told}"
+        raise spec.error(row.line, text) from error
+
+
+def _made(pairs: list[tuple[type[nn.Module], dict[str, Any]]]) -> nn.Module:
+    made = [cls(**settings) for cls, settings in pairs]
+    return made[0] if len(made) == 1 else Repeated(*made)
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    if isinstance(value, Mapping):
+        return {key: _shape(v) for key, v in value.items()}
+    return tuple(_shape(v) for v in value) if isinstance(value, list | tuple) else type(value).__name__

@@ -1,0 +1,47 @@
+"""Convolution, normalisation, activation: the brick of most image networks; and the same without padding
+tricks.
+
+Notable: the convolution has a bias only where no normalisation follows, for a normalisation would cancel it.
+
+References: LeCun et al. 1989 (convolution); Ioffe and Szegedy 2015 (the order of the three).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from unvanish.lab.models.blocks import norms
+from unvanish.lab.models.blocks.activations import activation as activation_module
+
+
+class Conv(nn.Module):
+    """activation(norm(convolution(x))): (B, width_in, H, W) to (B, out, H / stride, W / stride).
+
+    `activation`, `norm`: by name, "none" for no such thing; padding is kernel // 2, or as given.
+    """
+
+    PUBLISHED: ClassVar[dict[str, str]] = {"norm": "bn"}
+
+    def __init__(
+        self,
+        width_in: int,
+        out: int,
+        kernel: int = 3,
+        stride: int = 1,
+        padding: int | None = None,
+        groups: int = 1,
+        activation: str = "relu",
+        norm: str = "batch",
+    ) -> None:
+        super().__init__()
+        plain = norms.plain_name(norm) == "none"
+        pad = kernel // 2 if padding is None else padding
+        self.conv = nn.Conv2d(width_in, out, kernel, stride, pad, groups=groups, bias=plain)
+        self.norm = norms.norm(norm, out)
+        self.activation = activation_module(activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.activation(self.norm(self.conv(x)))
+        return y

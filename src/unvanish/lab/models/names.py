@@ -1,0 +1,94 @@
+"""From a name to a file: `resnet20.yaml`, `yolo11n-seg.yaml`, a path, or a word of the zoo.
+
+Notable: `yolo11n.yaml` means `yolo11.yaml` at scale n where there is no such file but `yolo11.yaml` has
+that scale.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from unvanish.core.registry import suggest
+from unvanish.lab.models.lines import SpecError, Table, load
+
+FOLDER = Path(__file__).parent / "zoo"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network of the zoo: its name (with the scale), its file, task and a line about it."""
+
+    name: str
+    path: Path
+    task: str
+    description: str
+
+
+def open_model(name: str | Path) -> tuple[Table, Path, str]:
+    """(the table, its file, the scale in the name or ""); SpecError suggests the nearest name there is."""
+    wanted = Path(name)
+    if wanted.suffix not in (".yaml", ".yml"):
+        wanted = wanted.with_name(wanted.name + ".yaml")
+    for folder in _folders(wanted):
+        path = folder / wanted.name
+        if path.is_file():
+            return read_table(path), path, ""
+    for folder in _folders(wanted):
+        for base, scale in _splits(wanted.stem):
+            path = folder / f"{base}{wanted.suffix}"
+            if path.is_file() and scale in (found := read_table(path)).get("scales", {}):
+                return found, path, scale
+    near = suggest(wanted.stem, [*zoo(), *(p.stem for p in wanted.parent.glob("*.yaml"))])
+    raise SpecError(str(name), 0, f"there is no such model{near}; `unvanish zoo` lists those that come along")
+
+
+def zoo() -> dict[str, Path]:
+    """Every network that comes along, by name: {"resnet20": .../resnet.yaml, ...}."""
+    return {entry.name: entry.path for entry in catalogue()}
+
+
+@lru_cache(maxsize=1)
+def catalogue() -> tuple[Entry, ...]:
+    """Every network that comes along, with its task and the first sentence about it."""
+    return tuple(sorted((e for path in FOLDER.glob("*.yaml") for e in _entries(path)), key=lambda e: e.name))
+
+
+def read_table(path: Path) -> Table:
+    """One YAML file; SpecError where it cannot be read."""
+    try:
+        return load(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(str(path), 0, f"this file cannot be read: {error}") from error
+
+
+def join(base: str, scale: str) -> str:
+    """A file's name with its scale: yolo11-seg and n make yolo11n-seg."""
+    head = re.sub(r"-(seg|cls|pose|obb)$", "", base)
+    return head + scale + base[len(head) :]
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    found = read_table(path)
+    task, said = str(found.get("task", "classify")), str(found.get("description", ""))
+    scales = found.get("scales")
+    if not scales:
+        yield Entry(path.stem, path, task, said)
+        return
+    for name, scale in scales.items():
+        own = scale.get("description", said) if isinstance(scale, Table) else said
+        yield Entry(join(path.stem, name), path, task, str(own))
+
+
+def _folders(wanted: Path) -> list[Path]:
+    return [wanted.parent] if wanted.parent != Path() else [Path(), FOLDER]
+
+
+def _splits(stem: str) -> Iterator[tuple[str, str]]:
+    """Every way to take a scale out of a name, at its end or before a dash."""
+    for end in [len(stem), *(i for i, letter in enumerate(stem) if letter == "-")]:
+        for begin in range(end - 1, 0, -1):
+            yield stem[:begin] + stem[end:], stem[begin:end]

@@ -1,0 +1,26 @@
+"""Classification of images: x (B, C, H, W) to logits (B, classes).
+
+The loss is cross entropy; accuracy decides, top-5 accuracy is given from six classes on. Label smoothing:
+Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from unvanish.lab.tasks._metrics import Metrics, classification
+
+FITNESS, HIGHER = "accuracy", True
+
+
+def loss(smoothing: float = 0.0) -> nn.Module:
+    """Cross entropy of logits (B, classes) against classes (B,), in nats."""
+    return nn.CrossEntropyLoss(label_smoothing=smoothing)
+
+
+def metrics(facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None) -> Metrics:
+    """Accuracy, top-5, macro F1 and the confusion matrix."""
+    return Metrics(classification(int(facts["classes"])))

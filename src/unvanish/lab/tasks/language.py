@@ -1,0 +1,27 @@
+"""Language modelling: token ids (B, T) to logits (B, T, V) of the token that follows each.
+
+The loss is cross entropy in nats a token, padding left out; perplexity, its exponential, decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from unvanish.lab.tasks._language import next_token
+from unvanish.lab.tasks._losses import TokenCrossEntropy
+from unvanish.lab.tasks._metrics import Metrics
+
+FITNESS, HIGHER = "perplexity", False
+
+
+def loss(smoothing: float = 0.0) -> nn.Module:
+    """Cross entropy of logits (B, T, V) against ids (B, T), padding left out."""
+    return TokenCrossEntropy(smoothing)
+
+
+def metrics(facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None) -> Metrics:
+    """Perplexity and token accuracy."""
+    return Metrics(next_token(int(facts["vocabulary"])))

@@ -1,0 +1,11 @@
+"""Classification of texts: token ids (B, T), padded with 0, to logits (B, classes).
+
+The loss is cross entropy; accuracy decides.
+"""
+
+from __future__ import annotations
+
+from unvanish.lab.tasks.classify import loss, metrics
+
+__all__ = ["FITNESS", "HIGHER", "loss", "metrics"]
+FITNESS, HIGHER = "accuracy", True

@@ -1,0 +1,128 @@
+"""The sites of a watched network: what of each is looked at, chosen evenly from what a forward has shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unvanish.core.trace import Axis, Site
+from unvanish.probes import graph, operations
+
+SAMPLES, POSITIONS, UNITS = 8, 8, 64  # of an activation, evenly spaced
+MOST = 64  # sites of each kind: depth axis, activations, attentions
+
+Key = tuple[str, str, int]
+
+
+@dataclass
+class Slot:
+    """One site: its row, its kind, and how much of its activation is looked at."""
+
+    row: int
+    key: Key
+    family: str
+    shape: tuple[int, ...] = (1, 1, 1)
+    numel: int = 1
+    low: bool = False  # float16
+    came: bool = False  # a gradient, in this look
+
+    def place(self, buffer: Tensor) -> Tensor:
+        """The part of a buffer (sites, SAMPLES, POSITIONS, UNITS) that this site fills, in its own shape."""
+        own = buffer[self.row]
+        if len(self.shape) == 4:
+            own = own.view(own.shape[0], 2, -1, own.shape[-1])
+        return own[tuple(slice(n) for n in self.shape)]
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Samples, positions and units looked at."""
+        return self.shape[0], math.prod(self.shape[1:-1]), self.shape[-1]
+
+
+@dataclass
+class Candidate:
+    """Something a site could be made of, as the mapping forward saw it."""
+
+    key: Key
+    family: str
+    node: Any
+    shape: tuple[int, ...]
+
+
+@dataclass
+class Chart:
+    """The sites of a network, in the order of its forward, and its depth axis."""
+
+    slots: dict[Key, Slot] = field(default_factory=dict)
+    sites: tuple[Site, ...] = ()
+    axis: Axis | None = None
+
+
+def charted(candidates: Sequence[Candidate], end: Any) -> Chart:
+    """Choose the sites: evenly over the depth axis, the activations and the attentions."""
+    nodes = {c.node: c for c in reversed(candidates) if c.node is not None}  # the innermost of equals
+    above = graph.walk(end)
+    first = next((c.node for c in candidates if c.node in above.index), None)
+    cuts = above.cuts(above.index[first]) if first is not None else []
+    chain = [nodes[above.nodes[i]] for i in cuts if above.nodes[i] in nodes]
+    axis = [chain[i] for i in _spread(len(chain), MOST)]
+    firing = [c for c in candidates if c.family == "activation"]
+    attending = [c for c in candidates if c.family == "attention"]
+    chosen = {c.key for c in axis} | {firing[i].key for i in _spread(len(firing), MOST)}
+    chosen |= {attending[i].key for i in _spread(len(attending), MOST)}
+    kept = [c for c in candidates if c.key in chosen]
+    slots = {c.key: Slot(row, c.key, c.family) for row, c in enumerate(kept)}
+    sites = tuple(_site(c, row) for row, c in enumerate(kept))
+    rows = tuple(slots[c.key].row for c in axis)
+    return Chart(slots, sites, Axis("depth", "depth", rows) if len(rows) > 1 else None)
+
+
+def _spread(count: int, most: int) -> list[int]:
+    if count <= most:
+        return list(range(count))
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
+
+
+def _site(candidate: Candidate, row: int) -> Site:
+    path, kind, call = candidate.key
+    facts: dict[str, Any] = {"shape": candidate.shape, "order": row, "family": candidate.family}
+    if candidate.family == "activation":
+        facts["rectifier"] = kind in operations.RECTIFIERS
+    if candidate.family == "attention":
+        facts["tokens"] = candidate.shape[-2] if kind != "softmax" else candidate.shape[-1]
+    return Site(path, kind, call, "node", facts)
+
+
+def rectifies(kind: str) -> bool:
+    """Whether an operation of this name is a rectifier."""
+    return kind in operations.RECTIFIERS
+
+
+def thin(x: Tensor, batch: int | None) -> Tensor | None:
+    """At most (SAMPLES, POSITIONS, UNITS) evenly spaced elements of an activation, as a view.
+
+    Images have their positions in two dimensions, so theirs has four: (SAMPLES, 2, POSITIONS / 2, UNITS).
+    """
+    if x.ndim == 0 or x.numel() == 0 or x.layout != torch.strided:
+        return None
+    size, stride = list(x.shape), list(x.stride())
+    if batch and x.ndim > 1 and size[0] != batch and size[1] == batch:
+        size[:2], stride[:2] = size[1::-1], stride[1::-1]
+    if x.ndim == 1:
+        order, most = [0], [SAMPLES]
+    elif x.ndim == 2:
+        order, most = [0, 1], [SAMPLES, UNITS]
+    elif x.ndim == 3:
+        order, most = [0, 1, 2], [SAMPLES, POSITIONS, UNITS]
+    else:  # images: B, C, H, W...
+        order, most = [0, 2, 3, 1], [SAMPLES, 2, POSITIONS // 2, UNITS]
+    kept = [min(size[d], m) for d, m in zip(order, most, strict=True)]
+    steps = [stride[d] * max(1, size[d] // m) for d, m in zip(order, most, strict=True)]
+    if len(kept) < 3:  # samples, one position, units
+        kept, steps = [kept[0], 1, *(kept[1:] or [1])], [steps[0], 0, *(steps[1:] or [0])]
+    return x.as_strided(kept, steps, x.storage_offset())

@@ -1,0 +1,1 @@
+"""A forward written down as a program for the theory."""

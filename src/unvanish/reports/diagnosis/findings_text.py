@@ -1,0 +1,101 @@
+"""A finding in lines, as a compiler shows one: title, place, numbers behind a gutter, and what to do.
+
+Notable:
+- Numbers are aligned in columns; one whose name or value is too long for them gets lines of its own.
+- Everything that hangs on a finding starts with `=`: how sure it is, what follows, remedies, help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from unvanish.core.diagnosis import Evidence, Finding, Remedy
+from unvanish.reports.parts.sheet import Piece, hang, joined
+from unvanish.reports.parts.words import capped, clean, descendants, listed, number, proof, treatment
+
+STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
+PROOFS = {"confirmed": "bold green", "tried, not confirmed": "yellow", "indicated": "dim"}
+SAFETIES = {"exact": "green", "retrain": "yellow", "advice": "cyan"}
+GUTTER = "   | "
+NUMBERS, REMEDIES = 8, 6
+
+
+def finding_lines(finding: Finding, kinds: Mapping[str, str], width: int) -> list[Text]:
+    """A finding in lines of at most `width` cells; `kinds` are the sites' kinds by label; a note is brief."""
+    if finding.severity == "note":
+        return [*_title(finding, width), *_where(finding, {}, width)]
+    word, experiment = proof(finding)
+    out = [*_title(finding, width), *_where(finding, kinds, width)]
+    out += _evidence(finding.evidence, width)
+    out += _child((word, PROOFS[word]), experiment, width)
+    children = descendants(finding)
+    if children:
+        names = [f"{clean(c.code)} {clean(c.name)}" for c in children]
+        out += _child(("follows", "bold"), listed(names, 6), width)
+    shown, rest = capped(finding.remedies, REMEDIES)
+    for remedy in shown:
+        out += _remedy(remedy, width)
+    out += _child(("remedies", "dim"), f"and {rest} more", width) if rest else []
+    return [*out, *_child(("help", "bold"), f"`unvanish explain {clean(finding.code)}`", width)]
+
+
+def _title(finding: Finding, width: int) -> list[Text]:
+    style = STYLES[finding.severity]
+    head = [(f"{finding.severity}[{clean(finding.code)}]", style), (f" {clean(finding.name)}: ", "bold")]
+    return hang(head, clean(finding.cause), width, 2)
+
+
+def _where(finding: Finding, kinds: Mapping[str, str], width: int) -> list[Text]:
+    if not finding.sites:
+        return []
+    first, *others = finding.sites
+    kind = clean(kinds.get(first, ""))
+    named = f"{clean(first) or '(model)'}{f' ({kind})' if kind else ''}"
+    tail = [clean(site) for site in others] if len(others) < 3 else [f"and {len(others)} more"]
+    return hang([("  --> ", "bright_blue")], ", ".join([named, *tail]), width, 6)
+
+
+def _evidence(evidence: Sequence[Evidence], width: int) -> list[Text]:
+    """Aligned lines `name  value unit  (limit ...)  at site` behind a gutter."""
+    if not evidence:
+        return []
+    shown, rest = capped(evidence, NUMBERS)
+    names = min(max(cell_len(clean(e.name)) for e in shown), width // 2 - 8)
+    values = min(max(cell_len(number(e.value)) for e in shown), 12)
+    units = min(max(cell_len(clean(e.unit)) for e in shown), 14)
+    out = [joined((GUTTER.rstrip(), "dim"))]
+    for item in shown:
+        out += _number(item, (names, values, units), width)
+    out += [joined((f"{GUTTER}and {rest} more", "dim"))] if rest else []
+    return [*out, joined((GUTTER.rstrip(), "dim"))]
+
+
+def _number(item: Evidence, columns: tuple[int, int, int], width: int) -> list[Text]:
+    name, value, unit = clean(item.name), number(item.value), clean(item.unit)
+    limit = f"(limit {clean(item.limit)})" if item.limit else ""
+    site = f"at {clean(item.site)}" if item.site else ""
+    head: list[Piece] = [(GUTTER, "dim"), _fill(name, columns[0]), "  "]
+    body = " ".join(part for part in (limit, site) if part)
+    if cell_len(name) <= columns[0] and cell_len(value) <= columns[1] and cell_len(unit) <= columns[2]:
+        head += [(value.rjust(columns[1]), "bold"), f" {_fill(unit, columns[2])}  "]
+    else:
+        head, body = [(GUTTER, "dim")], " ".join(part for part in (name, value, unit, body) if part)
+    return hang(head, body, width, GUTTER + "    ")
+
+
+def _fill(text: str, width: int) -> str:
+    return text + " " * (width - cell_len(text))
+
+
+def _child(word: tuple[str, str], text: str, width: int) -> list[Text]:
+    return hang([("   = ", "dim"), word, ": " if text else ""], text, width, 7)
+
+
+def _remedy(remedy: Remedy, width: int) -> list[Text]:
+    safety = (f"[{remedy.safety}] ", SAFETIES[remedy.safety])
+    head = [("   = ", "dim"), ("remedy ", "bold"), safety]
+    why = clean(remedy.why)
+    return hang(head, treatment(remedy) + (f": {why}" if why else ""), width, 7)

@@ -1,0 +1,99 @@
+"""Long ledgers folded: rows that say nothing new become one line with their count and their sum.
+
+Notable:
+- A row is typical when at least two others look like it (same kind, same path but for its numbers) and
+  bear about the same decades; runs of typical rows are folded, the worst and the odd rows always show.
+- A fold keeps its rows, so a page can open it, and the sums still add up to the total.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unvanish.core.ledger import Row
+from unvanish.reports.parts.words import clean
+
+PARTS = ("weights", "slope", "alignment")
+DIGITS = re.compile(r"\d+")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Consecutive rows shown as one."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def decades(self) -> float:
+        """Their sum, decades."""
+        return float(sum(row.decades for row in self.rows))
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """The sums of their parts, decades, where any row has the part."""
+        sums = {p: [row.parts[p] for row in self.rows if p in row.parts] for p in PARTS}
+        return {part: float(sum(values)) for part, values in sums.items() if values}
+
+    @property
+    def below(self) -> float:
+        """Cumulative decades from the loss down to the last row's lower edge."""
+        return self.rows[-1].below
+
+    @property
+    def by_kind(self) -> dict[str, Fold]:
+        """The rows of each kind; more than three kinds stay together under an empty name."""
+        kinds = dict.fromkeys(clean(row.kind) for row in self.rows)
+        if len(kinds) > 3:
+            return {"": self}
+        return {kind: Fold(tuple(row for row in self.rows if clean(row.kind) == kind)) for kind in kinds}
+
+
+def fold(rows: Sequence[Row], budget: int = 16, ends: int = 2, worst: int = 6) -> list[Row | Fold]:
+    """All rows where they fit the budget, else the ends, the worst and odd rows, and folds between them."""
+    if len(rows) <= budget:
+        return list(rows)
+    kept = {*range(ends), *range(len(rows) - ends, len(rows)), *_notable(rows, worst)}
+    out: list[Row | Fold] = []
+    run: list[Row] = []
+    for index, row in enumerate(rows):
+        if index in kept:
+            out += [*_closed(run), row]
+            run = []
+        else:
+            run.append(row)
+    return out + _closed(run)
+
+
+def size(value: float) -> float:
+    """How much attention a number of decades deserves: its absolute value, everything non-finite first."""
+    return abs(value) if math.isfinite(value) else math.inf
+
+
+def _closed(run: list[Row]) -> list[Row | Fold]:
+    return list(run) if len(run) < 3 else [Fold(tuple(run))]
+
+
+def _notable(rows: Sequence[Row], worst: int) -> list[int]:
+    """Indices of the worst row and of the worst among those that are not typical."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        groups.setdefault(_shape(row), []).append(row.decades)
+    order = sorted(range(len(rows)), key=lambda i: -size(rows[i].decades))
+    odd = [i for i in order if not _typical(rows[i].decades, groups[_shape(rows[i])])]
+    return [*order[:1], *odd[:worst]]
+
+
+def _shape(row: Row) -> tuple[str, str]:
+    return row.kind, DIGITS.sub("#", row.path)
+
+
+def _typical(value: float, group: list[float]) -> bool:
+    finite = [v for v in group if math.isfinite(v)]
+    if not math.isfinite(value):
+        return len(group) - len(finite) >= 3
+    middle = statistics.median(finite)
+    return len(finite) >= 3 and abs(value - middle) <= max(0.25, 0.5 * abs(middle))

@@ -1,0 +1,149 @@
+"""Numbers, names and lists as people read them.
+
+Notable:
+- Names come from the user's model and may hold anything: `clean` shows control characters instead of
+  sending them to a terminal, so no module path can move a cursor, split a line or fail to encode.
+- A decade is a factor of ten; every sign is written out, and "-inf" means no gradient at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from unvanish.core.diagnosis import Diagnosis, Finding, Remedy, Verdict
+from unvanish.core.plain import nonfinite
+
+T = TypeVar("T")
+
+
+def clean(text: object) -> str:
+    """One printable line: white space folded, control characters and lone surrogates as visible escapes."""
+    flat = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in flat)
+
+
+def decades(value: float, digits: int = 2) -> str:
+    """A signed number of decades, "-18.20"; "0.00" has no sign, non-finite values are named."""
+    if not math.isfinite(value):
+        return nonfinite(value)
+    text = f"{value:+.{digits}f}" if abs(value) < 1e5 else f"{value:+.1e}"
+    return text[1:] if float(text) == 0.0 else text
+
+
+def rounded(value: float) -> str:
+    """A signed number of decades for a sentence: "-18.9", "+0.19"."""
+    return decades(value, 1 if abs(value) >= 9.95 else 2)
+
+
+def number(value: object) -> str:
+    """A number in three or four digits, "0.0569" or "4.3e-22"; whole numbers and texts as they are."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return clean(value)
+    if not math.isfinite(value):
+        return nonfinite(float(value))
+    if float(value).is_integer() and abs(value) < 1e7:
+        return f"{value:.0f}"
+    if 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def amount(count: float) -> str:
+    """A count with three digits and its magnitude: 950, 12.3 k, 1.24 M, 7.00 B."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size * 0.9995:
+            return f"{count / size:#.3g}".rstrip(".") + f" {letter}"
+    return f"{count:.0f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 site`, `30 sites`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def capped(items: Sequence[T], limit: int) -> tuple[Sequence[T], int]:
+    """The first `limit` items and how many are left; a rest of one is not worth hiding."""
+    return (items, 0) if len(items) <= limit + 1 else (items[:limit], len(items) - limit)
+
+
+def listed(items: Sequence[str], limit: int = 3, noun: str = "more") -> str:
+    """`a, b, c, and 29 more`."""
+    shown, rest = capped([clean(item) for item in items], limit)
+    return ", ".join(shown) + (f", and {rest} {noun}" if rest else "")
+
+
+def by_reason(verdicts: Iterable[Verdict]) -> list[tuple[str, list[Verdict]]]:
+    """Verdicts grouped by their reason, in the order in which the reasons first come."""
+    groups: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        groups.setdefault(clean(verdict.reason) or "no reason given", []).append(verdict)
+    return list(groups.items())
+
+
+def descendants(finding: Finding) -> list[Finding]:
+    """Everything that follows from a finding, at any depth, nearest first."""
+    found: list[Finding] = []
+    for child in finding.consequences:
+        found += [child, *descendants(child)]
+    return found
+
+
+def proof(finding: Finding) -> tuple[str, str]:
+    """How sure the cause is, "confirmed", "tried, not confirmed" or "indicated", and the experiment."""
+    if finding.confirmed is None:
+        return "indicated", clean(finding.experiment) or "no experiment was made"
+    word = "confirmed" if finding.confirmed else "tried, not confirmed"
+    return word, clean(finding.experiment)
+
+
+def treatment(remedy: Remedy) -> str:
+    """A remedy as a call on its targets: `swap-activation(to=Tanh) on 30 sites`."""
+    options = ", ".join(f"{clean(k)}={number(v)}" for k, v in remedy.parameters.items())
+    where = clean(remedy.targets[0]) if len(remedy.targets) == 1 else plural(len(remedy.targets), "site")
+    call = f"{clean(remedy.cure)}({options})" if options else clean(remedy.cure)
+    return f"{call} on {where}" if remedy.targets else call
+
+
+def measured(diagnosis: Diagnosis) -> list[str]:
+    """What was examined, in short phrases: parameters, loss, batch, dtype and device, mode, time taken."""
+    facts = diagnosis.trace.facts
+    phrases = ["predicted, nothing was run"] if facts.get("predicted") else []
+    if isinstance(facts.get("parameters"), int):
+        phrases.append(f"{amount(facts['parameters'])} parameters")
+    if not facts.get("predicted"):
+        phrases += _loss(facts.get("loss"), facts.get("loss_kind"), facts.get("objective"))
+    if facts.get("batch_size") is not None:
+        phrases.append(f"batch {clean(facts['batch_size'])}")
+    keys = ("dtype",) if facts.get("predicted") else ("dtype", "device")
+    machine = " on ".join(clean(facts[key]) for key in keys if facts.get(key))
+    phrases += [machine] if machine else []
+    if facts.get("training") is not None:
+        phrases.append("training mode" if facts["training"] else "eval mode")
+    if math.isfinite(diagnosis.seconds):
+        phrases.append(f"{diagnosis.seconds:.{2 if diagnosis.seconds < 10 else 0}f} s")
+    return phrases
+
+
+def _loss(loss: object, kind: object, objective: object) -> list[str]:
+    if objective == "random cotangent":
+        return ["objective random cotangent"]
+    if not isinstance(loss, int | float):
+        return []
+    name = clean(kind) if kind else "loss"
+    return [f"{name} {number(loss)}" if "loss" in name.lower() else f"loss {number(loss)} ({name})"]
+
+
+def told_by_theory(diagnosis: Diagnosis) -> str:
+    """Predicted beside measured in a sentence, or "" where nothing was predicted."""
+    theory = diagnosis.trace.facts.get("theory")
+    if not isinstance(theory, Mapping) or "predicted" not in theory:
+        return ""
+    said = f"predicts {rounded(theory['predicted'])} decades, measured {rounded(theory['measured'])}"
+    apart = [
+        f"{clean(label)} ({rounded(predicted)} predicted, {rounded(measured)} measured)"
+        for label, predicted, measured in theory.get("apart", ())
+    ]
+    return f"{said}; they part at {listed(apart, 3)}" if apart else said

@@ -1,0 +1,128 @@
+"""Loss functions around the user's own, and the places where an output non-linearity can be taken away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unvanish.surgery.functions import replace_calls, split
+from unvanish.surgery.grafts import first
+from unvanish.surgery.rewire import Calls, Rewire
+from unvanish.surgery.surgery import Surgery, SurgeryError
+
+MODULES = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid, nn.Tanh, nn.Softmax2d, nn.LogSigmoid)
+
+
+class Unchanged:
+    """The first call of a function returns what it is given."""
+
+    def __init__(self, index: int = 0) -> None:
+        self.index = index
+
+    def __call__(
+        self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        return args[0] if index == self.index else func(*args, **kwargs)
+
+
+class Rewired:
+    """The user's loss with some calls inside it replaced."""
+
+    def __init__(self, loss: Any, handlers: dict[str, Any]) -> None:
+        self.loss, self.handlers = loss, handlers
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with Calls(self.handlers):
+            return self.loss(*args, **kwargs)
+
+
+class WithLogits:
+    """The loss that belongs to logits, in place of a squared error on probabilities; `kind` is the function
+    left out.
+
+    sigmoid: binary cross-entropy; tanh: the same for targets in [-1, 1]; softmax: cross-entropy with
+    probabilities.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __call__(self, output: Any, y: Tensor) -> Tensor:
+        z = first(output)
+        assert z is not None
+        y = y.to(z.dtype)
+        if self.kind == "softmax":
+            return functional.cross_entropy(z.flatten(0, -2), y.flatten(0, -2))
+        if self.kind == "tanh":  # (1 + tanh(z)) / 2 = sigmoid(2 z)
+            return functional.binary_cross_entropy_with_logits(2 * z, (1 + y) / 2)
+        return functional.binary_cross_entropy_with_logits(z, y)
+
+
+class ZLoss:
+    """The user's loss plus weight * mean(logsumexp(logits)^2)."""
+
+    def __init__(self, loss: Any, weight: float) -> None:
+        self.loss, self.weight = loss, weight
+
+    def __call__(self, output: Any, *rest: Any) -> Tensor:
+        z = first(output)
+        assert z is not None
+        own: Tensor = self.loss(output, *rest)
+        return own + self.weight * torch.logsumexp(z, -1).square().mean()
+
+
+def take_away(surgery: Surgery, target: str, kind: str) -> None:
+    """Make the output function at a site the identity: a module, a call in a forward or in the loss."""
+    path, index = split(target)
+    if path and surgery.has(path) and isinstance(surgery.module(path), MODULES):
+        surgery.swap(path, nn.Identity(), f"{type(surgery.module(path)).__name__} left out")
+        return
+    parent, _, name = path.rpartition(".")
+    if name == kind and surgery.has(parent) and _called(surgery, parent, kind):
+        replace_calls(surgery, (target,), "identity")
+        return
+    if surgery.loss is None or not (name == kind or path in ("", "loss")):
+        raise SurgeryError(f"no {kind} was found at {target or '(model)'}, nor a loss function that calls it")
+    surgery.replace_loss(Rewired(surgery.loss, {kind: Unchanged(index)}), f"its {kind} left out")
+
+
+class Heard:
+    """Notes that a function is called, which then does what it always does."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        self.count += 1
+        return func(*args, **kwargs)
+
+
+def _called(surgery: Surgery, path: str, kind: str) -> bool:
+    """Whether the forward of the module at a path calls a function itself; True where there is no batch to
+    try.
+    """
+    if surgery.batch is None:
+        return True
+    from unvanish.probes import calls
+    from unvanish.probes.intact import intact
+
+    heard = Heard()
+    call = calls.prepare(surgery.batch, surgery.loss, gradients=False)
+    with intact(surgery.model), torch.no_grad():
+        around = Rewire({kind: heard}, own=True)
+        module = surgery.module(path)
+        handles = [
+            module.register_forward_pre_hook(
+                lambda _, args, kwargs: around.before(args, kwargs), with_kwargs=True
+            ),
+            module.register_forward_hook(lambda *_: around.leave(), always_call=True),
+        ]
+        try:
+            surgery.model(*call.args, **call.kwargs)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return heard.count > 0

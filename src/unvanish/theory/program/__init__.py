@@ -1,0 +1,1 @@
+"""A network as data, followed forward and backward by the theory."""

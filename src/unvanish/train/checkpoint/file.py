@@ -1,0 +1,199 @@
+"""Checkpoints: weights as safetensors that say what they are, and the whole state of a run in one file.
+
+Notable:
+- Every file is written whole or not at all: a temporary file, then a rename.
+- `best` and `last.safetensors` carry specification, facts, arguments and metrics in their header, so they
+  are models by themselves; the `.json` beside them says the same to people.
+- `last.state.safetensors` is what `resume` reads, one file, so it can never be half old and half new.
+- Foreign `.pt` files are read with weights_only: they are data, no code runs from them. Published names of
+  layers are known.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from unvanish.core.plain import plain
+from unvanish.core.registry import suggest
+from unvanish.lab.models.published import renamed
+from unvanish.train.errors import TrainError
+from unvanish.train.loop.randomness import joined, split
+
+KEY = "unvanish"  # of the header
+NESTED = ("model", "state_dict", "ema", "net")  # where foreign files keep their weights
+PREFIXES = ("module.", "model.", "_orig_mod.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file held: tensors by name, and its description ({} for a foreign file)."""
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    about: Mapping[str, Any]
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *, told: bool = False) -> Path:
+    """Write tensors and a description as one safetensors file; `told`: and as JSON beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(about)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        save_file(_apart(tensors), str(partial), {KEY: text})
+        partial.chmod(0o644)  # safetensors writes for the owner alone
+        _flush(partial)
+        partial.replace(path)
+        if told:
+            whole(path.with_suffix(".json"), json.dumps(plain(about), indent=1) + "\n")
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise TrainError(f"the checkpoint {path} cannot be written: {error}; is the disk full?") from error
+    return path
+
+
+def whole(path: Path, text: str) -> Path:
+    """Write a text file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> Path:
+    """Write a tree of plain values and tensors as one file."""
+    tensors: dict[str, Tensor] = {}
+    tree = split(state, tensors, "state")
+    return save(path, tensors, {"state": tree})
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The tree that `save_state` wrote; TrainError where the file holds none."""
+    found = load(path)
+    if "state" not in found.about:
+        raise TrainError(
+            f"{path} holds no state of a run, only weights; give resume= the run's folder, or begin anew with"
+            f" pretrained={path}"
+        )
+    tree: dict[str, Any] = joined(found.about["state"], found.tensors)
+    return tree
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read .safetensors, .pt or .pth; TrainError says what is wrong with the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise TrainError(f"there is no checkpoint {path}{_near(path)}")
+    if path.suffix == ".safetensors":
+        return _safe(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read raises
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise TrainError(
+            f"{path} holds more than tensors and is not opened, as code could run from it; where it was"
+            " written, save model.state_dict() instead"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise TrainError(f"{path} is no file that torch.save wrote, or it is damaged: {error}") from error
+    return Checkpoint(path, _weights(content, path), {})
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, strict: bool = True) -> list[str]:
+    """Load weights by name; what was left as it is. TrainError names what does not fit.
+
+    `strict`: every tensor of the model must be there; else those that are missing, or of another shape
+    (another number of classes), stay as they are.
+    """
+    own = model.state_dict()
+    given = _named(renamed(model, tensors), own)
+    shapes = [
+        f"{k} is {tuple(given[k].shape)} there and {tuple(own[k].shape)} here"
+        for k in own
+        if k in given and given[k].shape != own[k].shape
+    ]
+    missing = [k for k in own if k not in given]
+    if strict and (shapes or missing):
+        raise TrainError(_misfit(path, shapes, missing, [k for k in given if k not in own]))
+    fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
+    if not fitting:
+        raise TrainError(_misfit(path, shapes, missing, [k for k in given if k not in own]))
+    model.load_state_dict(fitting, strict=False)
+    return [k for k in own if k not in fitting]
+
+
+def _safe(path: Path) -> Checkpoint:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            return Checkpoint(path, {k: file.get_tensor(k) for k in file.keys()}, about)  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise TrainError(f"{path} is no safetensors file, or it is damaged: {error}") from error
+
+
+def _weights(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in a foreign file."""
+    for key in NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not any(isinstance(v, Tensor) for v in content.values()):
+        raise TrainError(f"{path} holds no state_dict; save one with torch.save(model.state_dict(), ...)")
+    return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+
+
+def _named(tensors: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors without the prefixes that wrappers leave on names."""
+    known, found = set(own), dict(tensors)
+    for prefix in PREFIXES:
+        if not known & set(found) and all(k.startswith(prefix) for k in found):
+            found = {k.removeprefix(prefix): v for k, v in found.items()}
+    return found
+
+
+def _misfit(path: str | Path, shapes: list[str], missing: list[str], extra: list[str]) -> str:
+    parts = [f"{path} does not fit this model"]
+    for what, names in (("shapes differ", shapes), ("missing", missing), ("not in the model", extra)):
+        if names:
+            more = f", and {len(names) - 3} more" if len(names) > 3 else ""
+            parts.append(f"{what}: {', '.join(names[:3])}{more}")
+    near = suggest(missing[0], extra) if missing and extra else ""
+    return "; ".join(parts) + near + "; build the model that it was saved from"
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU, contiguous, none sharing memory with another (tied weights are written twice)."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if place in seen else value
+        seen.add(place)
+    return found
+
+
+def _flush(path: Path) -> None:
+    """Have the system put the file on the disk before it is renamed."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _near(path: Path) -> str:
+    there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    return suggest(path.name, there) or ("" if path.parent.is_dir() else f" (no folder {path.parent})")

@@ -1,0 +1,94 @@
+"""The run folder: `runs/<task>/<name>`, the next free one, with args.yaml and results.csv.
+
+Notable:
+- results.csv holds no time of day: the same run gives the same bytes, also where it was interrupted.
+- Its rows are rewritten whole at every epoch, so a kill leaves no half line.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unvanish.store.schema import FILE
+from unvanish.train.arguments import Arguments
+from unvanish.train.checkpoint.file import whole
+from unvanish.train.errors import TrainError
+
+WEIGHTS = "weights"
+OLD = (FILE, f"{FILE}-wal", f"{FILE}-shm", "weights/last.state.safetensors")  # of a run that is written over
+
+
+def made(arguments: Arguments, task: str, name: str) -> Path:
+    """Make the folder of a new run."""
+    root = Path(arguments.project) if arguments.project else Path("runs") / task
+    wanted = root / (arguments.name or name)
+    found = wanted
+    number = 2
+    while found.exists() and not arguments.exist_ok:
+        found = wanted.with_name(f"{wanted.name}{number}")
+        number += 1
+    try:
+        (found / WEIGHTS).mkdir(parents=True, exist_ok=True)
+        for old in OLD:
+            (found / old).unlink(missing_ok=True)
+        write_arguments(found, arguments)
+    except OSError as error:
+        raise TrainError(f"the run folder {found} cannot be made: {error.strerror}; give project=") from error
+    return found
+
+
+def write_arguments(folder: Path, arguments: Arguments) -> Path:
+    """Write args.yaml."""
+    return whole(folder / "args.yaml", yaml.safe_dump(arguments.plain(), sort_keys=False))
+
+
+def read_arguments(folder: Path) -> dict[str, Any]:
+    """What args.yaml of a run says; TrainError where there is none."""
+    path = folder / "args.yaml"
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise TrainError(f"{path} cannot be read: {error}; is {folder} a run folder?") from error
+    return dict(found or {})
+
+
+def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write results.csv: a row an epoch, the columns of the first."""
+    text = io.StringIO()
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    table = csv.DictWriter(text, names, lineterminator="\n", restval="")
+    table.writeheader()
+    table.writerows({k: f"{v:.8g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return whole(folder / "results.csv", text.getvalue())
+
+
+def latest(project: str | None) -> Path:
+    """The state of the run that was saved last, below the project's folder; TrainError without one."""
+    root = Path(project or "runs")
+    found = sorted(root.rglob("last.state.safetensors"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise TrainError(f"there is no run to resume below {root}; give resume= a run folder")
+    return found[-1]
+
+
+def state_of(place: str | Path) -> Path:
+    """The state file that a run folder, or one of its checkpoints, stands for."""
+    path = Path(place)
+    tries = (path / WEIGHTS / "last.state.safetensors", path / "last.state.safetensors")
+    if path.is_dir():
+        found = next((t for t in tries if t.is_file()), None)
+        if found is None:
+            raise TrainError(f"{path} holds no {WEIGHTS}/last.state.safetensors to resume from")
+        return found
+    if not path.is_file():
+        raise TrainError(f"there is no run {path} to resume; give its folder, as in runs/classify/resnet20")
+    beside = path.with_name("last.state.safetensors")
+    if path.name == "last.safetensors" and beside.is_file():
+        return beside
+    return path

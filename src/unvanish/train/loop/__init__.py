@@ -1,0 +1,1 @@
+"""The parts of the training loop, below the Trainer that runs them."""

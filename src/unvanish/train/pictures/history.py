@@ -1,0 +1,105 @@
+"""results.png: the losses, the metrics, the gradient and the rate by epoch, as one picture.
+
+Notable: drawn by Altair and vl-convert, as the pages are; where they are not installed there is no picture,
+and the run says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unvanish.train.pictures.matrix import confusion
+
+WIDTH, HEIGHT, COLUMNS = 300, 180, 3
+MISSING = "no pictures: they need Altair and vl-convert-python, pip install 'unvanish[report]'"
+SHADES = ["#3b7dd8", "#e09f3e", "#4c9f70", "#9b6bb3", "#d1495b"]
+
+
+def draw(
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    path: Path,
+    tables: Mapping[str, Any],
+    names: Sequence[str],
+) -> Path | None:
+    """Write the picture of a run's rows; None where the chart library is missing or there is no row."""
+    return write(lambda: specification(rows, title, tables, names), path) if rows else None
+
+
+def write(specified: Callable[[], dict[str, Any]], path: Path) -> Path | None:
+    """Write a chart in Vega-Lite as a picture; None where the chart library is missing."""
+    try:
+        import vl_convert
+    except ImportError:
+        return None
+    made = vl_convert.vegalite_to_png(specified(), scale=2)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(made)
+    return partial.replace(path)
+
+
+def specification(
+    rows: Sequence[Mapping[str, Any]], title: str, tables: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
+    """The picture as Vega-Lite, its data inside."""
+    import altair as alt
+
+    panels = [_panel(rows, keys, head) for head, keys in groups(rows)]
+    if "confusion" in tables:
+        panels.append(confusion(tables["confusion"], names, WIDTH, HEIGHT))
+    chart = alt.concat(*panels, columns=COLUMNS).resolve_scale(color="independent")
+    shown = chart.properties(title=title, background="white").configure_view(stroke=None)
+    found: dict[str, Any] = shown.configure(font="sans-serif").to_dict()
+    return found
+
+
+def groups(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """The panels: a title and the columns of results.csv that share it."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    losses = [k for k in columns if k.endswith("/loss")]
+    metrics = [k for k in columns if k.startswith("metrics/")]
+    shares = [k for k in metrics if all(0 <= row.get(k, 0) <= 1 for row in rows)]
+    rest = [k for k in metrics if k not in shares]
+    masks = [k for k in shares if k.startswith("metrics/mask ")]
+    kinds = {"metrics": [k for k in shares if k not in masks], "metrics of masks": masks}
+    made = [("loss", losses), *((title, keys) for title, keys in kinds.items() if keys)]
+    made += [(k.removeprefix("metrics/"), [k]) for k in rest]
+    return [*made, ("gradient norm", ["gradient"]), ("learning rate", ["lr"])]
+
+
+def _panel(rows: Sequence[Mapping[str, Any]], keys: list[str], title: str) -> Any:
+    import altair as alt
+
+    values = [
+        {"epoch": row["epoch"], "of": key.removeprefix("metrics/"), "value": row[key]}
+        for row in rows
+        for key in keys
+        if isinstance(row.get(key), (int, float)) and math.isfinite(row[key])
+    ]
+    positive = [v["value"] for v in values if v["value"] > 0]
+    wide = title in ("gradient norm", "perplexity") and positive and max(positive) > 30 * min(positive)
+    scale = alt.Scale(type="log") if wide else alt.Scale(zero=False)
+    legend = None if len(keys) == 1 else alt.Legend(title=None, orient="bottom", columns=3)
+    names = [key.removeprefix("metrics/") for key in keys]
+    colours = alt.Scale(domain=names, range=SHADES[: len(names)])
+    return (
+        alt.Chart(alt.Data(values=values), title=title)
+        .mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=22, filled=True))
+        .encode(
+            x=alt.X("epoch:Q", axis=_whole(rows), scale=alt.Scale(zero=False, nice=False)),
+            y=alt.Y("value:Q", title=None, scale=scale),
+            color=alt.Color("of:N", legend=legend, scale=colours),
+        )
+        .properties(width=WIDTH, height=HEIGHT)
+    )
+
+
+def _whole(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """An axis with a tick at whole epochs only, ten at most."""
+    import altair as alt
+
+    epochs = [int(row["epoch"]) for row in rows]
+    return alt.Axis(values=epochs[:: -(-len(epochs) // 10)], format="d")

@@ -1,0 +1,1 @@
+"""Predictions: what goes in, what comes out, and the formats they are saved in."""

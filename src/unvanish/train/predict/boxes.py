@@ -1,0 +1,84 @@
+"""What a detector found on an image, as users of detectors read it: `boxes.xyxy`, `.conf`, `.cls` and more.
+
+Notable: coordinates are pixels of the image as it was given, or shares of it where a name ends in n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unvanish.lab.data.letterbox import Letterbox
+from unvanish.lab.detection.boxes import centred
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes of an image, surest first: rows (n, 6) of corners, confidence, class; its (height, width)."""
+
+    data: Tensor
+    orig_shape: tuple[int, int]
+
+    @property
+    def xyxy(self) -> Tensor:
+        """Corners (n, 4) in pixels."""
+        return self.data[:, :4]
+
+    @property
+    def xywh(self) -> Tensor:
+        """Centre, width and height (n, 4) in pixels."""
+        return centred(self.xyxy)
+
+    @property
+    def xyxyn(self) -> Tensor:
+        """Corners (n, 4) in shares of the image."""
+        return self.xyxy / self._sides()
+
+    @property
+    def xywhn(self) -> Tensor:
+        """Centre, width and height (n, 4) in shares of the image."""
+        return self.xywh / self._sides()
+
+    @property
+    def conf(self) -> Tensor:
+        """Confidences (n,)."""
+        return self.data[:, 4]
+
+    @property
+    def cls(self) -> Tensor:
+        """Classes (n,), as floats, as they stand beside the rest."""
+        return self.data[:, 5]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the rows."""
+        return tuple(self.data.shape)
+
+    def _sides(self) -> Tensor:
+        high, wide = self.orig_shape
+        return self.data.new_tensor([wide, high, wide, high])
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int | slice | Tensor) -> Boxes:
+        rows = self.data[index]
+        return Boxes(rows[None] if rows.ndim == 1 else rows, self.orig_shape)
+
+    def __iter__(self) -> Iterator[Boxes]:
+        return (self[i] for i in range(len(self)))
+
+
+def on_image(rows: Tensor, shape: tuple[int, int], size: int) -> Boxes:
+    """Rows (n, 6) in pixels of a letterbox of side `size`, on the image of (height, width) within it."""
+    box = Letterbox(shape, size)
+    high, wide = shape
+    (top, left), (rows_in, columns_in) = box.corner, box.inner
+    shift = rows.new_tensor([left, top, left, top])
+    scale = rows.new_tensor([wide / columns_in, high / rows_in] * 2)
+    corners = (rows[:, :4] - shift) * scale
+    corners = torch.minimum(corners.clamp_min(0), rows.new_tensor([wide, high, wide, high]))
+    return Boxes(torch.cat((corners, rows[:, 4:6]), 1), shape)

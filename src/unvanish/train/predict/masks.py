@@ -1,0 +1,65 @@
+"""The masks a segmenter found on an image, in the pixels of the image as it was given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from unvanish.lab.data.letterbox import Letterbox
+from unvanish.lab.detection.contour import outline
+from unvanish.lab.detection.masks import inside, mixed
+from unvanish.train.predict.boxes import on_image
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks of an image, `data` (n, H, W) of truth values, in the order of its boxes."""
+
+    data: Tensor
+    orig_shape: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the masks."""
+        return tuple(self.data.shape)
+
+    @property
+    def area(self) -> Tensor:
+        """How many pixels each covers, (n,)."""
+        return self.data.sum((1, 2))
+
+    @property
+    def xy(self) -> list[npt.NDArray[np.float32]]:
+        """The outline (n, 2) of each mask's largest part in pixels, without holes; (0, 2) of an empty one."""
+        return [outline(mask) for mask in self.data.cpu().numpy()]
+
+    @property
+    def xyn(self) -> list[npt.NDArray[np.float32]]:
+        """The outlines in shares of the image."""
+        sides = np.array(self.orig_shape[::-1], np.float32)
+        return [xy / sides for xy in self.xy]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int | slice | Tensor) -> Masks:
+        masks = self.data[index]
+        return Masks(masks[None] if masks.ndim == 2 else masks, self.orig_shape)
+
+
+def mask_on_image(rows: Tensor, prototypes: Tensor, shape: tuple[int, int], size: int) -> Masks:
+    """Masks of rows (n, 6 + E) in a letterbox of side `size`, by prototypes (E, h, w), on the image in it."""
+    logits = mixed(rows[:, 6:], prototypes)
+    if not len(rows):
+        return Masks(torch.zeros(0, *shape, dtype=torch.bool), shape)
+    box = Letterbox(shape, size)
+    (top, left), (high, wide) = box.corner, box.inner
+    large = interpolate(logits[None], (size, size), mode="bilinear", align_corners=False)
+    own = interpolate(large[..., top : top + high, left : left + wide], shape, mode="bilinear")
+    cut = inside(on_image(rows, shape, size).xyxy, *shape)
+    return Masks((own[0] > 0) & cut, shape)

@@ -1,0 +1,94 @@
+"""What a training or a validation came to: metrics, speed, the run folder, what the watch found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unvanish.core.diagnosis import Finding
+from unvanish.reports.parts.words import plural
+from unvanish.train.loop.progress import clock
+from unvanish.train.report.stages import Stage, sentences
+
+
+@dataclass(frozen=True)
+class Results:
+    """The outcome; it prints itself. `speed`: milliseconds a sample of training and of validation."""
+
+    task: str
+    metrics: Mapping[str, float]
+    fitness: float = math.nan
+    save_dir: Path | None = None
+    speed: Mapping[str, float] = field(default_factory=dict)
+    findings: Sequence[Finding] = ()
+    verdict: str = ""
+    epochs: int = 0
+    steps: int = 0
+    skipped: int = 0
+    best_epoch: int = 0
+    seconds: float = math.nan
+    loss: float = math.nan
+    rows: Sequence[Mapping[str, Any]] = ()
+    tables: Mapping[str, Any] = field(default_factory=dict)
+    names: Sequence[str] = ()
+    stages: Sequence[Stage] = ()  # of a detector that was watched
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the watch found nothing at or above a warning."""
+        return all(finding.severity == "note" for finding in self.findings)
+
+    @property
+    def results_dict(self) -> dict[str, float]:
+        """The metrics as YOLO users read them, with the fitness."""
+        return {**{f"metrics/{k}": v for k, v in self.metrics.items()}, "fitness": self.fitness}
+
+    @property
+    def best(self) -> Path | None:
+        """The best weights."""
+        return self._weights("best")
+
+    @property
+    def last(self) -> Path | None:
+        """The last weights."""
+        return self._weights("last")
+
+    def _weights(self, name: str) -> Path | None:
+        path = None if self.save_dir is None else self.save_dir / "weights" / f"{name}.safetensors"
+        return path if path is not None and path.is_file() else None
+
+    def summary(self) -> dict[str, Any]:
+        """As plain values, as results.json holds it."""
+        return {
+            "task": self.task,
+            "metrics": dict(self.metrics),
+            "fitness": self.fitness,
+            "speed": dict(self.speed),
+            "findings": [{"code": f.code, "name": f.name, "cause": f.cause} for f in self.findings],
+            "verdict": self.verdict,
+            "stages": [asdict(stage) for stage in self.stages],
+            "epochs": self.epochs,
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "best_epoch": self.best_epoch,
+            "seconds": self.seconds,
+        }
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{key} {value:.4g}" for key, value in self.metrics.items())
+        lines = [f"{self.task}: {told or 'no validation data'}"]
+        if self.epochs:
+            best = f", the best was epoch {self.best_epoch}" if self.best_epoch else ""
+            done = f"{plural(self.epochs, 'epoch')}, {plural(self.steps, 'step')}"
+            lines.append(f"{done} in {clock(self.seconds)}{best}")
+        if self.speed:
+            lines.append(", ".join(f"{key} {value:.3g} ms a sample" for key, value in self.speed.items()))
+        if self.verdict:
+            lines.append(self.verdict)
+        lines += sentences(self.stages)
+        if self.save_dir is not None:
+            lines.append(f"everything is in {self.save_dir}")
+        return "\n".join(lines)

@@ -1,0 +1,142 @@
+"""The norm of every step, read in parts: equal to the whole where it must be."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unvanish.probes.live.gauge import Gauge, exact
+from unvanish.probes.live.updates import Parameters
+
+
+def parameters(seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    torch.manual_seed(seed)
+    shapes = [(300, 100), (300,), (16, 8, 3, 3), (100, 300), (70_000,), (5,)]
+    found = [nn.Parameter(torch.zeros(s, dtype=dtype)) for s in shapes]
+    for p in found:
+        p.grad = torch.randn_like(p)
+    return list(found)
+
+
+def gauge(kept: list[Tensor], parts: int) -> Gauge:
+    return Gauge(lambda g: g.detach(), kept, parts=parts)
+
+
+def whole(kept: list[Tensor]) -> float:
+    return math.sqrt(sum(float(p.grad.double().square().sum()) for p in kept if p.grad is not None))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_a_constant_gradient_reads_the_same_in_parts(parts: int, dtype: torch.dtype) -> None:
+    kept = parameters(dtype=dtype)
+    eye = gauge(kept, parts)
+    for k in range(2 * parts + 2):
+        assert eye.read() == pytest.approx(whole(kept), rel=1e-4)
+        assert eye.exact == (parts == 1 or k == 0)
+
+
+def test_every_element_is_read_once_in_a_round() -> None:
+    kept = parameters()
+    for p in kept:
+        p.grad = torch.arange(p.numel(), dtype=torch.float32).reshape(p.shape)
+    eye = gauge(kept, 7)
+    groups = eye._groups(range(8))
+    assert sum(t.numel() for g in groups for t in g) == sum(p.numel() for p in kept)
+    assert sum(float(t.double().sum()) for g in groups for t in g) == sum(
+        float(p.grad.double().sum()) for p in kept
+    )
+
+
+def test_channels_last_gradients_are_read_in_memory_order() -> None:
+    p = nn.Parameter(torch.zeros(64, 32, 3, 3))
+    p.grad = torch.randn(64, 32, 3, 3).to(memory_format=torch.channels_last)
+    eye = gauge([p], 4)
+    pieces = [t for g in eye._groups(range(5)) for t in g]
+    assert all(t.data_ptr() >= p.grad.data_ptr() for t in pieces)  # views, no copies
+    assert eye.read() == pytest.approx(whole([p]), rel=1e-5)
+
+
+def test_what_grows_everywhere_is_followed_and_a_spike_is_exact() -> None:
+    kept = parameters()
+    eye = gauge(kept, 4)
+    eye.read()
+    for _ in range(10):
+        for p in kept:
+            p.grad *= 1.2
+        assert eye.read() == pytest.approx(whole(kept), rel=1e-4)
+        assert not eye.exact
+    for p in kept:
+        p.grad *= 50
+    assert eye.read() == pytest.approx(whole(kept), rel=1e-5)
+    assert eye.exact
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_nan_that_reaches_the_small_ones_is_seen_at_once_and_any_within_a_round(bad: float) -> None:
+    kept = parameters()
+    eye = gauge(kept, 4)
+    eye.read()
+    kept[1].grad[7] = bad
+    found = eye.read()
+    assert isinstance(found, float) and not math.isfinite(found)
+    kept[1].grad[7] = 0.0
+    eye.read()
+    kept[4].grad[69_999] = bad
+    assert any(not math.isfinite(eye.read()) for _ in range(4))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_float32_that_over_or_underflows_is_read_again(scale: float) -> None:
+    kept = parameters()
+    for p in kept:
+        p.grad *= scale
+    for parts in (1, 3):
+        eye = gauge(kept, parts)
+        assert [eye.read() / whole(kept) for _ in range(4)] == pytest.approx([1.0] * 4, rel=1e-4)
+    read = exact([p.grad for p in kept])
+    want = torch.stack([p.grad.double().norm() for p in kept])
+    assert torch.allclose(read, want, rtol=1e-5, atol=0)
+
+
+def test_no_gradient_and_one_that_comes_later() -> None:
+    kept = parameters()
+    gradients = [p.grad for p in kept]
+    for p in kept:
+        p.grad = None
+    eye = gauge(kept, 3)
+    assert eye.read() is None
+    for p, g in zip(kept, gradients, strict=True):
+        p.grad = g
+    assert eye.read() == pytest.approx(whole(kept), rel=1e-5)
+
+
+def test_it_reads_in_more_parts_where_it_is_dear_and_in_fewer_where_not() -> None:
+    eye = gauge(parameters(), 1)
+    eye.fit(1e-9)
+    assert eye.parts == 1  # too few readings to tell
+    for parts in (2, 4):
+        for _ in range(12):
+            eye.read()
+        eye.fit(1e-9)
+        assert eye.parts == parts
+    for _ in range(12):
+        eye.read()
+    eye.fit(10.0)
+    assert eye.parts == 2
+    eye.whole = True
+    eye.fit(1e-9)
+    assert eye.parts == 2 and eye.read() == pytest.approx(whole(list(eye.parameters)), rel=1e-5)
+
+
+def test_sparse_gradients_are_read_by_their_values() -> None:
+    net = nn.Embedding(2000, 8, sparse=True)
+    net(torch.tensor([3, 3, 7])).sum().backward()
+    eye = Parameters(net, []).gauge()
+    for parts in (1, 3):
+        eye.parts = parts
+        for _ in range(4):
+            assert eye.read() == pytest.approx(float(net.weight.grad.to_dense().norm()), rel=1e-5)
