@@ -10,6 +10,7 @@ Notable:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +24,7 @@ from unvanish.lab.models.blocks.masks import lengths
 if TYPE_CHECKING:
     from unvanish.lab.models.initialise import Begin
 
-CELLS: dict[str, tuple[type[nn.RNNBase], dict[str, str]]] = {
+CELLS: dict[str, tuple[Callable[..., nn.RNNBase], dict[str, str]]] = {
     "rnn": (nn.RNN, {"nonlinearity": "tanh"}),
     "relu-rnn": (nn.RNN, {"nonlinearity": "relu"}),
     "lstm": (nn.LSTM, {}),
@@ -54,14 +55,8 @@ class Recurrent(nn.Module):
             raise ValueError(f"no cell {cell!r}{suggest(cell, CELLS)}; there are {', '.join(CELLS)}")
         kind, settings = CELLS[cell]
         more: dict[str, Any] = {**settings, "dropout": dropout if layers > 1 else 0.0}
-        self.core = kind(
-            width_in,
-            width,
-            num_layers=layers,
-            batch_first=True,
-            bidirectional=bidirectional,
-            **more,  # type: ignore[arg-type]
-        )
+        more |= {"num_layers": layers, "batch_first": True, "bidirectional": bidirectional}
+        self.core = kind(width_in, width, **more)
         self.length = length
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
