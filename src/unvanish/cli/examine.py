@@ -33,7 +33,7 @@ def examined(
         raise CallError(
             f"{subject.name} crashed {place}: {told(cause)}{_assuming(assumed)}", own_traceback(cause)
         ) from error
-    facts = {**found.trace.facts}
+    facts = found.trace.facts.copy()
     facts["assumptions"] = [*facts.get("assumptions", ()), *assumed]
     return dataclasses.replace(found, trace=dataclasses.replace(found.trace, facts=facts))
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from unvanish.clinic import config
 from unvanish.clinic.check import folded, ranked, visit
 from unvanish.core.diagnosis import Diagnosis
+from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Site, Trace
 from unvanish.probes import sites
 from unvanish.probes.backward import Flow
@@ -141,23 +142,21 @@ class Assembly:
             number = drawn.numbers.get((operation.nodes[0], 0))
             if number is not None and number in self.said.signals:
                 operation.stats.update(self._stats(operation, steps.get(number), self.said.signals[number]))
-        rows: list[Any] = sites.inputs(drawn.call, flow)
-        for site, stats in rows:
-            self._assume(site, stats)
+        rows = [self._assume(site, stats) for site, stats in sites.inputs(drawn.call, flow)]
         nodes, found, _ = sites.nodes(drawn.call, drawn.watched, drawn.graph, flow, axes)
         rows += nodes + sites.steps(self._memories()) + [_end()]
         return sites.assemble(rows, found, self._facts())
 
-    def _assume(self, site: Site, stats: dict[str, float]) -> None:
-        """What is taken for granted of an input."""
+    def _assume(self, site: Site, stats: dict[str, float]) -> sites.Measured:
+        """An input with the facts and statistics that are taken for granted."""
         number = self.outline.inputs.get(site.path)
         if number is None:
-            return
+            return site, stats
         signal = self.said.signals[number]
         rms, batch = math.sqrt(signal.q), self.outline.program.batch
         stats |= {"forward_rms": rms, "cosine": signal.samples}
         stats["spread"] = math.sqrt((1 - signal.samples) * (1 - 1 / max(2, batch)))
-        site.facts.update(mean=0.0, std=rms)  # type: ignore[attr-defined]
+        return replace(site, facts={**site.facts, "mean": 0.0, "std": rms}), stats
 
     def _flow(self) -> Flow:
         """The predicted logs at every node of the graph, as a measured backward gives them."""
@@ -210,7 +209,7 @@ class Assembly:
                 found.append(Recurrence(name, step.path, kind, False, memory.log, memory.carry))
         return found
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> TraceFacts:
         some = next(self.model.parameters(), None)
         unknown = ", ".join(self.said.unknown)
         beyond = [f"taken for identities, as theory does not know them: {unknown}"] if unknown else []
@@ -235,5 +234,5 @@ class Assembly:
         }
 
 
-def _end() -> Any:
-    return Site("loss", "loss", 0, "output", {"value": 0.0}), {}
+def _end() -> sites.Measured:
+    return Site.output("loss", 0, {"value": 0.0}), {}

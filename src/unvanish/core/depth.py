@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.core.diagnosis import Direction
+from unvanish.core.facts import SiteFacts
 from unvanish.core.ledger import difference
 from unvanish.core.trace import Axis, Trace
 
@@ -228,15 +229,14 @@ def _inside(trace: Trace) -> dict[Any, list[int]]:
     return inside
 
 
-def _account(facts: object) -> str:
-    assert isinstance(facts, dict)
-    if facts.get("residual"):
+def _account(facts: SiteFacts) -> str:
+    if facts.get("row_residual"):
         return "residual"
     if facts.get("row_norm"):
         return "normalisation"
     if facts.get("row_layers") or facts.get("row_attention") or facts.get("row_recurrent"):
         return "rest"
-    kinds = [str(kind) for kind in facts.get("row_kinds", ())]
+    kinds = facts.get("row_kinds", ())
     if any(word in kind for word in RESAMPLING for kind in kinds):
         return "resampling"
     return "rest" if "cat" in kinds else "slope"
@@ -302,13 +302,13 @@ def steep(entry: Entry) -> bool:
 
 def _exploding(trace: Trace, reading: Depth) -> str:
     facts = [trace.sites[e.site].facts for e in reading.entries]
-    batch = sum(bool(f.get("row_batch_norm")) and not f.get("residual") for f in facts)
+    batch = sum(bool(f.get("row_batch_norm")) and not f.get("row_residual") for f in facts)
     if batch >= 0.5 * reading.steps:
         return "NRM001"
     bare = sum(
         e.gain
         for e, f in zip(reading.entries, facts, strict=True)
-        if f.get("residual") and not f.get("row_norm")
+        if f.get("row_residual") and not f.get("row_norm")
     )
     if bare > 0.5 * reading.log_ratio:
         return "NRM002" if sum(bool(f.get("stream_norm")) for f in facts) >= 0.5 * reading.steps else "DEP002"

@@ -9,15 +9,26 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Unpack, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unvanish.core.facts import (
+    InputFacts,
+    NodeFacts,
+    OutputFacts,
+    ParameterFacts,
+    SiteFacts,
+    StepFacts,
+    TraceFacts,
+)
+from unvanish.core.registry import suggest
+
 Role = Literal["node", "parameter", "step", "input", "output"]
+KEYS = frozenset(SiteFacts.__annotations__)
 
 STATISTICS: dict[str, str] = {
     "forward_rms": "root mean square of the activation",
@@ -54,17 +65,52 @@ STATISTICS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Site:
-    """One place in the network: a module's path, its kind, which call of it, and plain facts about it.
+    """One place in the network: a module's path, its kind, which call of it, and facts about it.
 
     `role` says what kind of row this is: "node" (an operation of the autograd graph), "parameter",
-    "step" (one time step of a recurrence), "input" or "output".
+    "step" (one time step of a recurrence), "input" or "output". There is a constructor for each.
     """
 
     path: str
     kind: str
     call: int = 0
     role: Role = "node"
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: SiteFacts = field(default_factory=SiteFacts)
+
+    @classmethod
+    def node(cls, path: str, kind: str, call: int, facts: NodeFacts) -> Site:
+        """An operation, or a call of a module that no operation stands for."""
+        return cls(path, kind, call, "node", cast(SiteFacts, facts))
+
+    @classmethod
+    def parameter(cls, path: str, kind: str, facts: ParameterFacts) -> Site:
+        """A parameter, or those of one module; `kind`: the class of its module."""
+        return cls(path, kind, 0, "parameter", cast(SiteFacts, facts))
+
+    @classmethod
+    def step(cls, path: str, kind: str, call: int, facts: StepFacts) -> Site:
+        """One time step of a recurrence; `call`: its number."""
+        return cls(path, kind, call, "step", cast(SiteFacts, facts))
+
+    @classmethod
+    def input(cls, path: str, facts: InputFacts) -> Site:
+        """A tensor of the batch."""
+        return cls(path, "input", 0, "input", cast(SiteFacts, facts))
+
+    @classmethod
+    def output(cls, kind: str, call: int, facts: OutputFacts) -> Site:
+        """A call of a loss function, or the loss itself."""
+        return cls("loss", kind, call, "output", cast(SiteFacts, facts))
+
+    @property
+    def order(self) -> int:
+        """When its operation ran, counted from 0; -1 if it is not one."""
+        return self.facts.get("order", -1)
+
+    @property
+    def family(self) -> str:
+        """What its operation is to the rules, "layer", "activation" ...; "" if it is not one."""
+        return self.facts.get("family", "")
 
     @property
     def label(self) -> str:
@@ -95,7 +141,7 @@ class Trace:
     sites: tuple[Site, ...]
     values: NDArray[np.float64]
     axes: tuple[Axis, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: TraceFacts = field(default_factory=TraceFacts)
     statistics: tuple[str, ...] = tuple(STATISTICS)
     derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -120,8 +166,12 @@ class Trace:
     def _places(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.statistics)}
 
-    def where(self, role: Role | None = None, **facts: Any) -> list[int]:
-        """Indices of the sites with this role whose facts equal the given ones."""
+    def where(self, role: Role | None = None, **facts: Unpack[SiteFacts]) -> list[int]:
+        """Indices of the sites with this role whose facts equal the given ones; KeyError names an unknown
+        fact.
+        """
+        for name in facts.keys() - KEYS:
+            raise KeyError(f"no site has a fact {name!r}{suggest(name, KEYS)}")
         found = self._by_role.get(role, ()) if role is not None else range(len(self.sites))
         for name, wanted in facts.items():
             found = [i for i in found if self.sites[i].facts.get(name) == wanted]

@@ -41,13 +41,13 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     after, paths = False, []
     for i in anatomy.nodes:
         site = anatomy.site(i)
-        if site.facts.get("family") == "add":
-            after = bool(site.facts.get("residual") or site.facts.get("cut"))
-        elif site.facts.get("family") == "norm":
+        if site.family == "add":
+            after = bool(site.facts.get("row_residual") or site.facts.get("cut"))
+        elif site.family == "norm":
             if after and site.facts.get("parameters"):
                 paths.append(str(site.facts.get("module", site.path)))
             after = False
-        elif site.facts.get("family") in ("layer", "activation", "attention"):
+        elif site.family in ("layer", "activation", "attention"):
             after = False
     if paths:
         yield replace(remedy, targets=tuple(dict.fromkeys(paths)), parameters={}, safety="retrain")

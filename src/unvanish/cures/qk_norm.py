@@ -41,7 +41,7 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     projections, packed = [], []
     for i in anatomy.sites("attention"):
         site = anatomy.site(i)
-        order = site.facts["order"]
+        order = site.order
         fed = [x for x in anatomy.layers if x.order < order][-3:]
         if len(fed) == 3 and not any(x.weight.endswith("in_proj_weight") for x in fed):
             named = [x for x in fed if x.module.rpartition(".")[2][:1] in ("q", "k")]

@@ -47,7 +47,7 @@ def pairs(trace: Trace) -> tuple[list[str], list[str], list[str]]:
     nodes = [
         i
         for i in anatomy.nodes
-        if anatomy.site(i).facts.get("family") in ("layer", "activation", "norm", "add", "recurrent")
+        if anatomy.site(i).family in ("layer", "activation", "norm", "add", "recurrent")
     ]
     for a, b, c in zip(nodes, nodes[1:], nodes[2:], strict=False):
         if (

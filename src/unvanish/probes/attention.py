@@ -12,33 +12,36 @@ from typing import Any
 
 from unvanish.probes import operations
 from unvanish.probes.backward import Flow
-from unvanish.probes.forward import Forward, Node, Operation
+from unvanish.probes.forward import Forward, Operation
 from unvanish.probes.graph import Graph
-
-End = tuple[Node, int]  # a node and which of its outputs
+from unvanish.probes.handles import End
 
 
 def mark(watched: Forward) -> None:
     """Find the (query, value) ends of every attention; a softmax that is none is no attention any more."""
-    products = [o for o in watched.operations if "factors" in o.facts]
+    products = [o for o in watched.operations if "factors" in o.handles]
     for o in watched.operations:
         if o.kind == "softmax" and o.family == "attention":
             ends = _by_hand(o, products, watched)
             if ends is None:
                 o.family = "other"
             else:
-                o.facts["ends"] = ends
+                o.handles["ends"] = ends
 
 
 def watched_nodes(operation: Operation, graph: Graph) -> list[int]:
     """The nodes of the graph whose gradients tell queries from values."""
-    return [graph.index[node] for node, _ in operation.facts.get("ends", ()) if node in graph.index]
+    return [
+        graph.index[node]
+        for node, _ in operation.handles.get("ends", ())
+        if node is not None and node in graph.index
+    ]
 
 
 def starvation(operation: Operation, graph: Graph, flow: Flow, watched: Forward) -> dict[str, float]:
     """`query_value_log`, and `token_cosine` of what the query projection reads."""
-    ends: Sequence[End] = operation.facts.get("ends", ())
-    places = [(graph.index.get(node), number) for node, number in ends]
+    ends: Sequence[End] = operation.handles.get("ends", ())
+    places = [(None if node is None else graph.index.get(node), number) for node, number in ends]
     if len(places) != 2 or places[0][0] is None or places[1][0] is None:
         return {}
     found = {"token_cosine": _token_cosine(places[0][0], graph, watched)}
@@ -52,7 +55,7 @@ def _at(flow: Flow, i: int | None, number: int) -> float:
 
 
 def _by_hand(softmax: Operation, products: Sequence[Operation], watched: Forward) -> tuple[End, End] | None:
-    scores = _product_below(softmax.facts.get("scores"), watched)
+    scores = _product_below(softmax.handles.get("scores"), watched)
     weighing = next(
         (
             o
@@ -61,9 +64,9 @@ def _by_hand(softmax: Operation, products: Sequence[Operation], watched: Forward
         ),
         None,
     )
-    if scores is None or weighing is None or len(scores.facts["factors"]) < 2:
+    if scores is None or weighing is None or len(scores.handles["factors"]) < 2:
         return None
-    q, v = _unscaled(scores.facts["factors"][-2], watched), weighing.facts["factors"][-1]
+    q, v = _unscaled(scores.handles["factors"][-2], watched), weighing.handles["factors"][-1]
     return None if q[0] is None or v[0] is None else (q, v)
 
 
@@ -85,7 +88,7 @@ def _product_below(node: Any, watched: Forward) -> Operation | None:
         if node is None or type(node).__name__ == "AccumulateGrad":
             return None
         owner = watched.owner(node._sequence_nr())
-        if isinstance(owner, Operation) and "factors" in owner.facts:
+        if isinstance(owner, Operation) and "factors" in owner.handles:
             return owner
         below = [b for b, _ in node.next_functions if b is not None and type(b).__name__ != "AccumulateGrad"]
         node = below[0] if below else None
@@ -94,7 +97,7 @@ def _product_below(node: Any, watched: Forward) -> Operation | None:
 
 def _reads(product: Operation, softmax: Operation, watched: Forward) -> bool:
     """Whether a product's first factor is the softmax's result, through views and dropout."""
-    node: Any = product.facts["factors"][-2][0] if len(product.facts["factors"]) > 1 else None
+    node: Any = product.handles["factors"][-2][0] if len(product.handles["factors"]) > 1 else None
     for _ in range(8):
         if node is None or type(node).__name__ == "AccumulateGrad":
             return False

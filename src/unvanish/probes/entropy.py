@@ -9,21 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unvanish.core.facts import NodeFacts
+from unvanish.probes.handles import End
 
-def fused(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+
+def fused(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[NodeFacts, dict[str, float]]:
     """Facts and statistics of a call of scaled_dot_product_attention, on at most 16 heads and 64 queries."""
-    named = dict(
-        zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)
-    ) | dict(kwargs)
-    q, k, v = named["query"], named["key"], named["value"]
-    facts: dict[str, Any] = {
+    named = _named(args, kwargs)
+    q, k = named["query"], named["key"]
+    facts: NodeFacts = {
         "tokens": int(k.shape[-2]),
         "query_tokens": int(q.shape[-2]),
         "heads": int(q.shape[-3]) if q.ndim > 3 else 1,
+        "causal": bool(named.get("is_causal", False)),
     }
-    facts["causal"] = bool(named.get("is_causal", False))
-    if q.grad_fn is not None and v.grad_fn is not None:
-        facts["ends"] = ((q.grad_fn, q.output_nr), (v.grad_fn, v.output_nr))
     if q.numel() == 0 or k.shape[-2] < 2:
         return facts, {}
     logits = _logits(q.detach(), k.detach(), named.get("attn_mask"), facts["causal"], named.get("scale"))
@@ -31,6 +30,20 @@ def fused(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[dict[str, Any
     if not bool(visible.any()):
         return facts, {}
     return facts, {"logit_max": float(logits[visible].abs().max()), **entropy(logits.softmax(-1), visible)}
+
+
+def ends(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[End, End] | None:
+    """Where the queries and the values of such a call come from; None if either needs no gradient."""
+    named = _named(args, kwargs)
+    q, v = named["query"], named["value"]
+    if q.grad_fn is None or v.grad_fn is None:
+        return None
+    return (q.grad_fn, q.output_nr), (v.grad_fn, v.output_nr)
+
+
+def _named(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    return dict(zip(names, args, strict=False)) | dict(kwargs)
 
 
 def _logits(q: Tensor, k: Tensor, mask: Any, causal: bool, scale: float | None) -> Tensor:
@@ -66,11 +79,11 @@ def entropy(weights: Tensor, visible: Tensor) -> dict[str, float]:
     return {"entropy": float((nats / seen[rows].double().log()).mean())}
 
 
-def by_softmax(result: Tensor) -> tuple[dict[str, Any], dict[str, float]]:
+def by_softmax(result: Tensor) -> tuple[NodeFacts, dict[str, float]]:
     """Facts and statistics of a softmax over keys, (..., queries, keys); the logits by their range."""
     lead = math.prod(result.shape[:-1])
     p = result.detach().reshape(lead, -1)[:: max(1, lead // 1024)].double()
-    facts = {
+    facts: NodeFacts = {
         "tokens": int(result.shape[-1]),
         "query_tokens": int(result.shape[-2]),
         "heads": int(result.shape[-3]) if result.ndim > 3 else 1,

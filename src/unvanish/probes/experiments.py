@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from unvanish.core import depth, ledger
 from unvanish.core.diagnosis import Finding
+from unvanish.core.facts import SiteFacts
 from unvanish.core.trace import Trace
 from unvanish.probes import operations
 from unvanish.probes.forward import parametrized
@@ -169,7 +170,7 @@ def _calm_layers(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -
             continue
         for j in axis.sites[place + 1 : place + 4]:
             names = trace.sites[j].facts.get("parameters", ())
-            if trace.sites[j].facts.get("family") == "layer" and names:
+            if trace.sites[j].family == "layer" and names:
                 changed += _calm(named, names, trace.sites[j].facts, generator)
                 break
     return (
@@ -180,7 +181,7 @@ def _calm_layers(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -
 
 
 def _calm(
-    named: Mapping[str, Tensor], names: tuple[str, ...], facts: Mapping[str, Any], generator: torch.Generator
+    named: Mapping[str, Tensor], names: tuple[str, ...], facts: SiteFacts, generator: torch.Generator
 ) -> int:
     count = 0
     for name in names:
@@ -300,12 +301,8 @@ def _calmer(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] |
 
 
 def _first_size(trace: Trace) -> float:
-    layers = [i for i, s in enumerate(trace.sites) if s.facts.get("family") in ("layer", "recurrent")]
-    return (
-        trace.value(min(layers, key=lambda i: trace.sites[i].facts["order"]), "forward_rms")
-        if layers
-        else math.nan
-    )
+    layers = [i for i, s in enumerate(trace.sites) if s.family in ("layer", "recurrent")]
+    return trace.value(min(layers, key=lambda i: trace.sites[i].order), "forward_rms") if layers else math.nan
 
 
 def _remembers(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] | None:
@@ -321,7 +318,7 @@ def _through_time(trace: Trace) -> list[float]:
     groups: dict[str, list[float]] = {}
     for i, site in enumerate(trace.sites):
         if site.role == "step":
-            groups.setdefault(str(site.facts["of"]), []).append(trace.value(i, "state_log"))
+            groups.setdefault(site.facts["of"], []).append(trace.value(i, "state_log"))
     finite = [[x for x in reversed(logs) if math.isfinite(x)] for logs in groups.values()]
     return [depth.theil_sen(logs) * (len(logs) - 1) for logs in finite if len(logs) > 2]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from unvanish.core.facts import StopReason
 from unvanish.probes import operations
 from unvanish.probes.backward import Flow
 from unvanish.probes.forward import Forward, Operation, Turn
@@ -20,7 +21,7 @@ class Stop:
     """A node whose arriving gradient is not zero and whose leaving one is, and how many parameters starve."""
 
     node: int
-    because: str  # "zero parameter", "locked", "dead", "operation" or "loss"
+    because: StopReason
     starved: int
     owner: Operation | Turn
     locked: tuple[str, ...] = ()  # parameters that are zero, each of which keeps the others' gradient zero
@@ -35,7 +36,7 @@ def stops(graph: Graph, flow: Flow, watched: Forward, starving: dict[int, str]) 
         names = set() if routes else _reached(graph, below, starving)
         if names:
             locked = _locked(graph, node, watched, starving)
-            because = "locked" if locked else _because(graph, node, below, owner, watched)
+            because: StopReason = "locked" if locked else _because(graph, node, below, owner, watched)
             found.append(Stop(node, because, len(names), owner, locked))
     return sorted(found, key=lambda stop: -stop.starved)
 
@@ -56,7 +57,7 @@ def _reached(graph: Graph, start: int, wanted: dict[int, str]) -> set[str]:
     return names
 
 
-def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, watched: Forward) -> str:
+def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, watched: Forward) -> StopReason:
     if _number(graph.nodes[node]) >= watched.loss_start:
         return "loss"
     if isinstance(owner, Operation):
@@ -66,7 +67,7 @@ def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, watch
             return "dead"  # saturated beyond the dtype; over one element it is flat by definition
         if owner.family == "attention" and owner.facts.get("tokens", 0) >= 2:
             return "dead"  # equal tokens or a saturated softmax leave its queries and keys nothing
-        weight = owner.facts.get("weight_tensor")
+        weight = owner.handles.get("weight_tensor")
         if weight is not None:  # it passes a gradient to what it reads, but has none itself if that is zero
             return "dead" if bool(weight.any()) else "zero parameter"
     others = [other for other in _factors(graph, node, watched) if other != below]
@@ -108,7 +109,7 @@ def _zero_parameter(graph: Graph, start: int, watched: Forward, reach: int = 5) 
         zero = not bool(torch.any(node.variable.detach()))
         return watched.named.get(id(node.variable), "(parameter)") if zero else ""
     owner = watched.owner(_number(node))
-    weight = owner.facts.get("weight_tensor") if isinstance(owner, Operation) else None
+    weight = owner.handles.get("weight_tensor") if isinstance(owner, Operation) else None
     if isinstance(owner, Operation) and weight is not None:
         return "" if bool(weight.any()) else str(owner.facts.get("weight") or "(weights)")
     if isinstance(owner, Operation) and owner.family == "norm" and _silent(graph, start):

@@ -25,8 +25,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from unvanish.core.facts import GraphCut, NodeFacts
 from unvanish.probes import operations as families
 from unvanish.probes.calls import floats, tensors_in
+from unvanish.probes.handles import Handles
 from unvanish.probes.measures import activation_stats, weight_stats
 from unvanish.probes.together import Together
 
@@ -61,7 +63,8 @@ class Operation:
     start: int
     nodes: tuple[Node, ...] = ()
     parameters: tuple[str, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: NodeFacts = field(default_factory=NodeFacts)
+    handles: Handles = field(default_factory=Handles)
     stats: dict[str, float] = field(default_factory=dict)
     family: str = field(init=False)  # that rules know it by
 
@@ -97,7 +100,7 @@ class Forward(TorchFunctionMode):
         self.operations: list[Operation] = []
         self.changes: list[tuple[int, Turn | Operation]] = [(0, self.root)]
         self.used: dict[str, int] = {}
-        self.cuts: list[dict[str, Any]] = []
+        self.cuts: list[tuple[GraphCut, Node | None]] = []
         self.check_finite = False
         self.in_loss = False
         self.loss_start = self.loss_order = 1 << 62
@@ -222,13 +225,15 @@ class Forward(TorchFunctionMode):
         if source is not None or used:
             node = None if source is None or torch.is_grad_enabled() is False else source.grad_fn
             self.cuts.append(
-                {
-                    "path": "the loss" if self.in_loss else self.turn.path,
-                    "call": self.turn.call,
-                    "how": how,
-                    "order": len(self.operations),
-                    "node": node,
-                }
+                (
+                    {
+                        "path": "the loss" if self.in_loss else self.turn.path,
+                        "call": self.turn.call,
+                        "how": how,
+                        "order": len(self.operations),
+                    },
+                    node,
+                )
             )
 
     def _measure(self, operation: Operation, result: Tensor, args: Any, kwargs: Any) -> None:
@@ -236,7 +241,7 @@ class Forward(TorchFunctionMode):
         facts["shape"], facts["dtype"] = tuple(result.shape), families.dtype(result.dtype)
         if self.check_finite and not bool(torch.isfinite(result).all()):
             inputs = [t for t in tensors_in(args, 2) if t.is_floating_point()]
-            facts["made_nonfinite"] = all(bool(torch.isfinite(t).all()) for t in inputs)
+            operation.handles["made_nonfinite"] = all(bool(torch.isfinite(t).all()) for t in inputs)
             facts["nonfinite_kind"] = "NaN" if bool(torch.isnan(result).any()) else "infinity"
             operation.stats["forward_nonfinite"] = float((~torch.isfinite(result)).double().mean())
         if kind in families.LOSSES:
@@ -253,7 +258,7 @@ class Forward(TorchFunctionMode):
             self._read_attention(operation, args, kwargs, result)
         if kind in families.PRODUCTS:
             factors = [t for t in tensors_in(args, 2) if t.ndim > 1]
-            facts["factors"] = tuple((t.grad_fn, t.output_nr) for t in factors)
+            operation.handles["factors"] = tuple((t.grad_fn, t.output_nr) for t in factors)
         self._read_sizes(operation, result)
 
     def _weight_stats(self, weight: Tensor, outputs: int) -> dict[str, float]:
@@ -292,7 +297,7 @@ class Forward(TorchFunctionMode):
     @cached_property
     def first_broken(self) -> Operation | None:
         """The first operation that made a NaN or an infinity of finite numbers."""
-        return next((o for o in self.operations if o.facts.get("made_nonfinite")), None)
+        return next((o for o in self.operations if o.handles.get("made_nonfinite")), None)
 
     _numbers: Sequence[int] = ()
 
@@ -344,8 +349,8 @@ def _read_weight(
     outputs = families.outputs(kind, weight.shape, groups)
     fan_out = weight.shape[-1] if kind in families.GROUPED else outputs  # of one expert
     name = named.get(id(weight)) or _parametrized(operation.turn)
-    facts.update(fan_out=int(fan_out), fan_in=int(fan_in), weight=name)
-    facts["weight_tensor"] = weight.detach()
+    facts["fan_out"], facts["fan_in"], facts["weight"] = int(fan_out), int(fan_in), name
+    operation.handles["weight_tensor"] = weight.detach()
     facts["frozen"] = not weight.requires_grad
     operation.stats.update(stats(weight, int(outputs)))
 
@@ -361,7 +366,7 @@ def parametrized(module: nn.Module, name: str = "weight") -> bool:
 
 
 def _read_attention(operation: Operation, args: Any, kwargs: Any, result: Tensor) -> None:
-    from unvanish.probes.entropy import by_softmax, fused
+    from unvanish.probes.entropy import by_softmax, ends, fused
 
     if operation.kind == "softmax" and (result.ndim < 3 or result.shape[-1] < 2):
         operation.family = "other"
@@ -371,7 +376,9 @@ def _read_attention(operation: Operation, args: Any, kwargs: Any, result: Tensor
     operation.facts.update(facts)
     operation.stats.update(stats)
     if written_out:
-        operation.facts["scores"] = (args[0] if args else kwargs["input"]).grad_fn
+        operation.handles["scores"] = (args[0] if args else kwargs["input"]).grad_fn
+    elif found := ends(args, kwargs):
+        operation.handles["ends"] = found
 
 
 def _read_loss(operation: Operation, args: Any, kwargs: Any) -> None:
@@ -382,5 +389,5 @@ def _read_loss(operation: Operation, args: Any, kwargs: Any) -> None:
     if isinstance(x, Tensor) and isinstance(y, Tensor) and x.numel():
         from unvanish.probes.residual import reading
 
-        operation.facts["reads"] = x.grad_fn
-        operation.facts["reading"] = reading(families.LOSSES[operation.kind], x.detach(), y.detach())
+        operation.handles["reads"] = x.grad_fn
+        operation.handles["reading"] = reading(families.LOSSES[operation.kind], x.detach(), y.detach())

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unvanish.core.facts import ParameterFacts
 from unvanish.core.trace import Site
 from unvanish.probes.backward import Flow
 from unvanish.probes.forward import Forward, Modules
@@ -47,16 +48,16 @@ def read(
         if p is not None
     ]
     times = Counter([id(p) for _, p, _, _ in every])
-    found = []
+    rows: list[tuple[str, str, ParameterFacts, dict[str, float]]] = []
     seen: set[int] = set()
     weights: dict[str, Weight] = {}
-    places: dict[str, tuple[dict[str, Any], dict[str, float]]] = {}
+    places: dict[str, tuple[ParameterFacts, dict[str, float]]] = {}
     for name, p, owner, module in every:
         if id(p) in seen:
             continue
         seen.add(id(p))
         gradient = None if flow is None else flow.gradients.get(name)
-        facts: dict[str, Any] = {
+        facts: ParameterFacts = {
             "shape": tuple(p.shape),
             "numel": p.numel(),
             "trainable": p.requires_grad,
@@ -75,11 +76,11 @@ def read(
         stats = _stats(p, gradient, log, known)
         if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)
-        found.append((Site(name, type(module).__name__, role="parameter", facts=facts), stats))
+        rows.append((name, type(module).__name__, facts, stats))
     for name, (equal, stay) in _twins(weights).items():
         facts, stats = places[name]
         stats["weight_twins"], facts["twins_stay"] = equal, stay
-    return found
+    return [(Site.parameter(name, kind, facts), stats) for name, kind, facts, stats in rows]
 
 
 def first_named(modules: Modules) -> dict[str, Tensor]:

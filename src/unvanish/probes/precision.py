@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.core.facts import PrecisionFacts
 from unvanish.probes import calls
 
 HALF = {"float16": torch.float16}  # bfloat16 has the range of float32
@@ -51,11 +52,11 @@ def _widened(batch: Any) -> Any:
     return {k: _widened(v) for k, v in batch.items()} if isinstance(batch, Mapping) else batch
 
 
-def compare(name: str, gradients: Mapping[str, Tensor], native: Callable[[float], bool]) -> dict[str, Any]:
+def compare(name: str, gradients: Mapping[str, Tensor], native: Callable[[float], bool]) -> PrecisionFacts:
     """How a dtype would hold these gradients at its best loss scale; `native(log2 scale)` tries one."""
     info = torch.finfo(HALF[name])
     finite = all(bool(torch.isfinite(g).all()) for g in gradients.values())
-    facts: dict[str, Any] = {"dtype": name, "finite_in_float32": finite}
+    facts: PrecisionFacts = {"dtype": name, "finite_in_float32": finite}
     if not finite or not gradients:
         return facts
     peak = max((float(g.abs().max()) for g in gradients.values() if g.numel()), default=0.0)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from unvanish.core.facts import PrecisionFacts, TraceFacts
 from unvanish.core.trace import Trace
 from unvanish.probes import (
     attention,
@@ -113,7 +114,7 @@ class Examination:
         self.broken: list[Any] = []
         self.recurrences: list[loops.Recurrence] = []
         self.severed: dict[str, tuple[int, str]] = {}
-        self.precision: dict[str, Any] = {}
+        self.precision: PrecisionFacts = {}
         self.scale = 0  # log2 of the loss scale the backward is run at; not 0 in float16 only
 
     def trace(self) -> Trace:
@@ -327,12 +328,12 @@ class Examination:
                 tensors[site] = (watched.named_inputs[name],)
         return Sketch(watched.program(self.output), tensors)
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> TraceFacts:
         some = next(iter(self.parameters.values()))
         floats = sorted(
             {str(o.facts["dtype"]) for o in self.watched.operations if "float" in str(o.facts.get("dtype"))}
         )
-        return {
+        facts: TraceFacts = {
             "loss": float(self.value.detach()),
             "loss_kind": sites.loss_kind(self.watched),
             "objective": self.kind,
@@ -346,9 +347,12 @@ class Examination:
             "graph_cuts": sites.graph_cuts(self.watched),
             "assumptions": sites.assumptions(self.kind, self.overflowed),
             "loss_overflow": self.overflowed,
-            **({"precision": self.precision} if self.precision else {}),
-            **({"severed": self.severed} if self.severed else {}),
         }
+        if self.precision:
+            facts["precision"] = self.precision
+        if self.severed:
+            facts["severed"] = self.severed
+        return facts
 
 
 def _scalar(value: Any) -> Tensor:

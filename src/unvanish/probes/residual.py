@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from unvanish.core.facts import OutputFacts
+
 SQUARED = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
 
-def reading(kind: str, x: Tensor, y: Tensor) -> dict[str, float]:
+def reading(kind: str, x: Tensor, y: Tensor) -> OutputFacts:
     """`logit_max`, `logit_top`, `residual` in [0, 1] and `wrong` of what a loss function reads."""
     x = x.double()
-    found = {"logit_max": float(x.abs().max()) if x.numel() else math.nan}
+    found: OutputFacts = {"logit_max": float(x.abs().max()) if x.numel() else math.nan}
     if not math.isfinite(found["logit_max"]):
         return {"logit_max": _largest(x)}
-    known: Any = {
+    known: dict[str, Callable[[str, Tensor, Tensor], OutputFacts]] = {
         "cross_entropy": _classes,
         "nll_loss": _classes,
         "binary_cross_entropy_with_logits": _two,
@@ -39,7 +41,7 @@ def _largest(x: Tensor) -> float:
     return float(finite.abs().max()) if finite.numel() else math.nan
 
 
-def _classes(kind: str, x: Tensor, y: Tensor) -> dict[str, float]:
+def _classes(kind: str, x: Tensor, y: Tensor) -> OutputFacts:
     """Cross-entropy over dimension 1 (or 0 for one sample); y holds classes or probabilities."""
     axis = 1 if x.ndim > 1 else 0
     log_p = x.log_softmax(axis) if kind == "cross_entropy" else x
@@ -66,7 +68,7 @@ def _classes(kind: str, x: Tensor, y: Tensor) -> dict[str, float]:
     }
 
 
-def _two(kind: str, x: Tensor, y: Tensor) -> dict[str, float]:
+def _two(kind: str, x: Tensor, y: Tensor) -> OutputFacts:
     p = torch.sigmoid(x) if kind.endswith("logits") else x
     y = y.double().expand_as(p)
     return {

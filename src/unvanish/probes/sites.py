@@ -11,6 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unvanish.core.facts import (
+    GraphCut,
+    InputFacts,
+    NodeFacts,
+    OutputFacts,
+    StepFacts,
+    TraceFacts,
+)
 from unvanish.core.trace import STATISTICS, Axis, Site, Trace
 from unvanish.probes import attention, slopes
 from unvanish.probes import operations as families
@@ -25,7 +33,6 @@ from unvanish.probes.recurrent.loops import Recurrence
 
 Measured = tuple[Site, dict[str, float]]
 SHOWN = ("layer", "activation", "norm", "attention", "recurrent")
-PRIVATE = ("weight_tensor", "reads", "reading", "made_nonfinite", "factors", "scores", "ends")
 
 
 def shown(operation: Operation) -> bool:
@@ -33,14 +40,14 @@ def shown(operation: Operation) -> bool:
     return operation.family in SHOWN or operation.kind == "embedding"
 
 
-def assemble(rows: Sequence[Measured], axes: Iterable[Axis], facts: Mapping[str, Any]) -> Trace:
+def assemble(rows: Sequence[Measured], axes: Iterable[Axis], facts: TraceFacts) -> Trace:
     """The Trace of one step."""
     names = {name: i for i, name in enumerate(STATISTICS)}
     values = np.full((1, len(rows), len(names)), math.nan)
     width = len(names)
     places = [i * width + names[name] for i, (_, stats) in enumerate(rows) for name in stats]
     values.put(places, [value for _, stats in rows for value in stats.values()])
-    return Trace(tuple(site for site, _ in rows), values, tuple(axes), dict(facts))
+    return Trace(tuple(site for site, _ in rows), values, tuple(axes), facts)
 
 
 def partial(watched: Forward, call: Call, crash: str) -> Trace:
@@ -57,7 +64,7 @@ def inputs(
     found = []
     for name, tensor in call.originals.items():
         floating = tensor.is_floating_point()
-        facts: dict[str, Any] = {
+        facts: InputFacts = {
             "shape": tuple(tensor.shape),
             "dtype": str(tensor.dtype).removeprefix("torch."),
             "floating": floating,
@@ -70,7 +77,7 @@ def inputs(
             facts["std"] = math.sqrt(max(0.0, power - facts["mean"] ** 2))
         if flow is not None and f"\0{name}" in flow.logs:
             stats["backward_log"] = flow.logs[f"\0{name}"]
-        found.append((Site(name, "input", role="input", facts=facts), stats))
+        found.append((Site.input(name, facts), stats))
     return found
 
 
@@ -92,6 +99,7 @@ def nodes(
     places: dict[int, int] = {}
     rows: list[Measured] = []
     names: dict[str, int] = {}
+    read = _read_by_loss(watched)
     numbered = {node: k for k, node in enumerate(chains[0].sites)} if chains else {}
     for owner, node in sorted(wanted, key=lambda pair: _order(*pair)):
         path, kind = _named(owner)
@@ -111,10 +119,11 @@ def nodes(
         ):
             stats |= attention.starvation(owner, graph, flow, watched)
         facts |= _faults(owner, node, watched, stops, broken)
+        if isinstance(owner, Operation) and owner.order in read:
+            facts["output"] = True
         if node is not None:
             places[node] = len(leaves) + len(rows)
-        rows.append((Site(path, kind, again, "node", facts), stats))
-    _mark_output(rows, watched)
+        rows.append((Site.node(path, kind, again, facts), stats))
     rows += _modules(watched, graph, flow, {site.path for site, _ in rows})
     return rows, [Axis(c.name, "depth", _axis(c, places, leaves)) for c in chains], places
 
@@ -125,10 +134,10 @@ def _modules(watched: Forward, graph: Graph | None, flow: Flow | None, known: se
     for turn in watched.turns:
         if turn.path in known or not turn.outputs:
             continue
-        facts = {"family": "module", "order": -1, "module": turn.path}
+        facts: NodeFacts = {"family": "module", "order": -1, "module": turn.path}
         node = None if graph is None else graph.index.get(turn.outputs[0][0])
         stats = {} if node is None or flow is None else _backward(node, flow)
-        found.append((Site(turn.path, type(turn.module).__name__.lower(), turn.call, "node", facts), stats))
+        found.append((Site.node(turn.path, type(turn.module).__name__.lower(), turn.call, facts), stats))
     return found
 
 
@@ -146,7 +155,7 @@ def _wanted(
     for o in watched.operations:
         alive = graph is None or o.nodes[0] in graph.index
         shows = alive and shown(o) and o.order < watched.loss_order
-        if shows or id(o) in odd or o.facts.get("made_nonfinite"):
+        if shows or id(o) in odd or o.handles.get("made_nonfinite"):
             found[id(o)] = (o, None if graph is None else graph.index.get(o.nodes[0]))
     for c in reversed(chains):  # the main one last: its nodes count
         for owner, node in zip(c.owners, c.sites, strict=True):
@@ -164,19 +173,19 @@ def _key(owner: Operation | Turn, node: int) -> int:
     return id(owner) if isinstance(owner, Operation) else id(owner) + node
 
 
-def _described(owner: Operation | Turn) -> tuple[dict[str, Any], dict[str, float]]:
+def _described(owner: Operation | Turn) -> tuple[NodeFacts, dict[str, float]]:
     """The facts and forward statistics of an operation; a module that made nodes by itself has none."""
     if isinstance(owner, Turn):
         return {"order": -1}, {}
-    facts = {k: v for k, v in owner.facts.items() if k not in PRIVATE}
-    facts.update(
-        order=owner.order,
-        family=owner.family,
-        parameters=owner.parameters,
-        module=owner.turn.path,
-        squashing=owner.kind in families.SQUASHING,
-        rectifier=owner.kind in families.RECTIFIERS,
-    )
+    facts: NodeFacts = {
+        **owner.facts,
+        "order": owner.order,
+        "family": owner.family,
+        "parameters": owner.parameters,
+        "module": owner.turn.path,
+        "squashing": owner.kind in families.SQUASHING,
+        "rectifier": owner.kind in families.RECTIFIERS,
+    }
     return facts, dict(owner.stats)
 
 
@@ -212,13 +221,13 @@ def _backward(node: int, flow: Flow) -> dict[str, float]:
     return found
 
 
-def _place(node: int, main: Chain, numbered: Mapping[int, int]) -> dict[str, Any]:
+def _place(node: int, main: Chain, numbered: Mapping[int, int]) -> NodeFacts:
     """Where on, or between, the cuts of the main axis a node lies."""
     k = numbered.get(node)
     if k is None:
         above = bisect_left(main.sites, node) - 1
         return {"cut": False, "segment": above if 0 <= above < len(main.rows) else None}
-    facts: dict[str, Any] = {"cut": True, "segment": k}
+    facts: NodeFacts = {"cut": True, "segment": k}
     if k < len(main.rows):
         facts |= _row(main.rows[k])
         after = main.rows[k + 1] if k + 1 < len(main.rows) else None
@@ -227,14 +236,14 @@ def _place(node: int, main: Chain, numbered: Mapping[int, int]) -> dict[str, Any
     return facts
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: Row) -> NodeFacts:
     families = [o.family for o in row.operations]
     layers = [o for o, family in zip(row.operations, families, strict=True) if family == "layer"]
     norms = [o for o, family in zip(row.operations, families, strict=True) if family == "norm"]
     return {
         "row": row.path,
         "simple": row.simple,
-        "residual": row.residual,
+        "row_residual": row.residual,
         "row_layers": len(layers),
         "row_trainable": not all([o.facts.get("frozen", False) for o in layers]),
         "row_norm": bool(norms),
@@ -251,14 +260,14 @@ def _faults(
     watched: Forward,
     stops: Sequence[Stop],
     broken: Sequence[Operation | Turn],
-) -> dict[str, Any]:
+) -> NodeFacts:
     first = watched.first_broken
-    facts: dict[str, Any] = {}
+    facts: NodeFacts = {}
     if own := [s for s in stops if s.owner is owner and (isinstance(owner, Operation) or s.node == node)]:
         stop = next((s for s in own if s.locked), own[0])
         facts |= {"kills": True, "kills_because": stop.because}
         facts |= {"starved": stop.starved, "locked": stop.locked}
-    if isinstance(owner, Operation) and owner.facts.get("made_nonfinite"):
+    if isinstance(owner, Operation) and owner.handles.get("made_nonfinite"):
         facts |= {"produces": "forward", "nonfinite_first": owner is first}
     elif first is None and any(b is owner for b in broken):
         facts |= {
@@ -269,18 +278,15 @@ def _faults(
     return facts
 
 
-def _mark_output(rows: Sequence[Measured], watched: Forward) -> None:
-    for o in watched.operations:
-        if "reads" in o.facts:
-            activation = _reader(o, watched)
-            for site, _ in rows:
-                if activation is not None and site.facts.get("order") == activation.order:
-                    site.facts["output"] = True  # type: ignore[index]
+def _read_by_loss(watched: Forward) -> set[int]:
+    """The orders of the activations that a loss function reads."""
+    last = [_reader(o, watched) for o in watched.operations if "reads" in o.handles]
+    return {activation.order for activation in last if activation is not None}
 
 
 def _reader(loss: Operation, watched: Forward) -> Operation | None:
     """The activation or softmax whose result a loss function reads, through views and casts."""
-    node: Any = loss.facts.get("reads")
+    node: Any = loss.handles.get("reads")
     for _ in range(8):
         if node is None or type(node).__name__ == "AccumulateGrad":
             return None
@@ -300,10 +306,10 @@ def outputs(watched: Forward, value: Tensor) -> list[Measured]:
     """One site for each call of a known loss function, else one for the loss itself."""
     found: list[Measured] = []
     for o in watched.operations:
-        if "reading" not in o.facts:
+        if "reading" not in o.handles:
             continue
         kind = families.LOSSES[o.kind]
-        facts: dict[str, Any] = {"value": float(value.detach()), **o.facts["reading"]}
+        facts: OutputFacts = {"value": float(value.detach()), **o.handles["reading"]}
         last = _reader(o, watched)
         facts["activation"] = "" if last is None else last.kind
         if last is not None:
@@ -314,8 +320,8 @@ def outputs(watched: Forward, value: Tensor) -> list[Measured]:
             "binary_cross_entropy_with_logits": ("sigmoid", "softmax"),
         }
         facts["double"] = last is not None and last.kind in own.get(kind, ()) and last.kind != "log_softmax"
-        found.append((Site("loss", kind, len(found), "output", facts), {}))
-    return found or [(Site("loss", "loss", 0, "output", {"value": float(value.detach())}), {})]
+        found.append((Site.output(kind, len(found), facts), {}))
+    return found or [(Site.output("loss", 0, {"value": float(value.detach())}), {})]
 
 
 def _output_slope(last: Operation) -> float:
@@ -333,28 +339,27 @@ def steps(recurrences: Iterable[Recurrence]) -> list[Measured]:
     found = []
     for r in recurrences:
         for t, (state, carry) in enumerate(zip(r.state_log, r.carry_log, strict=True)):
-            facts = {
+            facts: StepFacts = {
                 "of": r.of,
                 "step": t,
                 "steps": len(r.state_log),
                 "reverse": r.reverse,
                 "module": r.module,
             }
-            found.append(
-                (Site(r.of, r.kind, t, "step", facts), {"state_log": float(state), "carry_log": float(carry)})
-            )
+            stats = {"state_log": float(state), "carry_log": float(carry)}
+            found.append((Site.step(r.of, r.kind, t, facts), stats))
     return found
 
 
-def graph_cuts(watched: Forward) -> list[dict[str, Any]]:
+def graph_cuts(watched: Forward) -> list[GraphCut]:
     """Where the graph was left on the way forward."""
-    return [{k: v for k, v in cut.items() if k != "node"} for cut in watched.cuts]
+    return [cut for cut, _ in watched.cuts]
 
 
 def loss_kind(watched: Forward) -> str:
     """The loss functions called, by name."""
     return ", ".join(
-        dict.fromkeys(families.LOSSES[o.kind] for o in watched.operations if "reading" in o.facts)
+        dict.fromkeys(families.LOSSES[o.kind] for o in watched.operations if "reading" in o.handles)
     )
 
 

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.core.diagnosis import NotApplicable
+from unvanish.core.facts import StepColumn
 from unvanish.core.trace import Trace
 
 Floats = NDArray[np.float64]
 
 
-def steps(trace: Trace, name: str) -> Floats:
+def steps(trace: Trace, name: StepColumn) -> Floats:
     """One column of the steps watched so far, of a long run the last; NotApplicable outside a training."""
     history = trace.facts.get("history")
     if not history:

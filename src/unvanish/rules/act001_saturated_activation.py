@@ -60,7 +60,7 @@ def check(trace: Trace, *, limit: float = 0.5) -> Iterable[Finding]:
     if not flat:
         return []
     worst, share = flat[0], trace.value(flat[0], "saturated")
-    first = min(flat, key=lambda i: trace.sites[i].facts.get("order", 0))
+    first = min(flat, key=lambda i: trace.sites[i].order)
     reason, remedy = _reason(trace, first)
     reading = depth.read(trace)
     harmed = reading is not None and bool(reading.severity)
@@ -106,7 +106,7 @@ def _reason(trace: Trace, site: int) -> tuple[str, str]:
     axis = trace.depth()
     assert axis is not None
     after = axis.sites[axis.sites.index(site) + 1 :] if site in axis.sites else ()
-    layer = next((i for i in after if trace.sites[i].facts.get("family") == "layer"), None)
+    layer = next((i for i in after if trace.sites[i].family == "layer"), None)
     gain = trace.value(layer, "weight_log") if layer is not None else math.nan
     pinned = trace.value(site, "pinned")
     if pinned > 0.25 and not gain > 1.0:

@@ -121,24 +121,24 @@ def _dead(trace: Trace, site: int, limit: float, diverse: float) -> bool:
 
 def _nothing_enters(trace: Trace, site: int) -> bool:
     """Whether what came just before is exactly zero, as after weights of zero: then it is not the units."""
-    order = trace.sites[site].facts.get("order", 0)
-    earlier = [i for i in trace.where("node") if -1 < trace.sites[i].facts.get("order", -1) < order]
-    last = max(earlier, key=lambda i: trace.sites[i].facts["order"], default=None)
+    order = trace.sites[site].order
+    earlier = [i for i in trace.where("node") if -1 < trace.sites[i].order < order]
+    last = max(earlier, key=lambda i: trace.sites[i].order, default=None)
     return last is not None and trace.value(last, "forward_rms") == 0
 
 
 def _upstream_cosine(trace: Trace, site: int) -> float:
     """Likeness of the samples where they were last unlike: at the input, or at the activation before."""
-    order = trace.sites[site].facts.get("order", 0)
+    order = trace.sites[site].order
     earlier = [
         i
         for i in trace.where("node")
-        if trace.sites[i].facts.get("family") in ("activation", "norm", "add")
-        and trace.sites[i].facts.get("order", order) < order
+        if trace.sites[i].family in ("activation", "norm", "add")
+        and trace.sites[i].order < order
         and math.isfinite(trace.value(i, "cosine"))
     ]
     if earlier:
-        return trace.value(max(earlier, key=lambda i: trace.sites[i].facts["order"]), "cosine")
+        return trace.value(max(earlier, key=lambda i: trace.sites[i].order), "cosine")
     known = [trace.value(i, "cosine") for i in trace.where("input")]
     return min((v for v in known if math.isfinite(v)), default=0.0)
 

@@ -114,13 +114,13 @@ def _hidden(trace: Trace) -> list[int]:
         facts = trace.sites[i].facts
         wide = math.prod(facts.get("shape", (1, 0))[1:]) >= 4
         if (
-            facts.get("family") in HIDDEN
+            trace.sites[i].family in HIDDEN
             and wide
             and not facts.get("output")
             and math.isfinite(trace.value(i, "spread"))
         ):
             found.append(i)
-    return found[:-1] if found and trace.sites[found[-1]].facts.get("family") == "layer" else found
+    return found[:-1] if found and trace.sites[found[-1]].family == "layer" else found
 
 
 def sick() -> Case:

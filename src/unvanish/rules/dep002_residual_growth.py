@@ -49,7 +49,7 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
     found = _depth.reading(trace, limit)
     if found.cause != "DEP002":
         return []
-    blocks = sum(bool(trace.sites[e.site].facts.get("residual")) for e in found.entries)
+    blocks = sum(bool(trace.sites[e.site].facts.get("row_residual")) for e in found.entries)
     factor = math.exp(found.residual / max(1, blocks))
     cause = (
         f"{_depth.said(found)}: each of {blocks} residual blocks multiplies it by {factor:.2f}, "

@@ -31,11 +31,10 @@ References: The PyTorch documentation, autograd mechanics; Bengio et al. 2013
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy
+from unvanish.core.facts import GraphCut
 from unvanish.core.trace import Trace
 
 NEEDS = ("static", "step")
@@ -112,10 +111,10 @@ def _words(how: str) -> str:
     }.get(how, how)
 
 
-def _cut(trace: Trace, used: int) -> dict[str, Any] | None:
+def _cut(trace: Trace, used: int) -> GraphCut | None:
     """The first place where the graph was left at or after the last use of what is lost."""
     cuts = trace.facts.get("graph_cuts", [])
-    after = [c for c in cuts if c.get("order", math.inf) >= used]
+    after = [c for c in cuts if c["order"] >= used]
     strong = [c for c in after if c["how"] not in ("comparison", "item")]
     return next(iter(strong or after or cuts), None)
 

@@ -130,16 +130,16 @@ def _offset(trace: Trace, site: int) -> float:
 
 def _first_layer(trace: Trace) -> int | None:
     families = ("layer", "recurrent", "norm")
-    layers = [i for i in trace.where("node") if trace.sites[i].facts.get("family") in families]
-    return min(layers, key=lambda i: trace.sites[i].facts.get("order", 0), default=None)
+    layers = [i for i in trace.where("node") if trace.sites[i].family in families]
+    return min(layers, key=lambda i: trace.sites[i].order, default=None)
 
 
 def _normalised(trace: Trace, first: int) -> bool:
     """Whether a normalisation comes before the first activation or second layer."""
-    order = trace.sites[first].facts.get("order", 0)
-    later = [i for i in trace.where("node") if trace.sites[i].facts.get("order", 0) >= order]
-    for i in sorted(later, key=lambda i: trace.sites[i].facts["order"])[:3]:
-        family = trace.sites[i].facts.get("family")
+    order = trace.sites[first].order
+    later = [i for i in trace.where("node") if trace.sites[i].order >= order]
+    for i in sorted(later, key=lambda i: trace.sites[i].order)[:3]:
+        family = trace.sites[i].family
         if family == "norm":
             return True
         if family == "activation" or (family == "layer" and i != first):
@@ -149,8 +149,8 @@ def _normalised(trace: Trace, first: int) -> bool:
 
 def _harm(trace: Trace, first: int, limit: float) -> str:
     """What the input's scale does to the first layer, in words, or ""."""
-    order = trace.sites[first].facts.get("order", 0)
-    near = [i for i in trace.where("node") if order <= trace.sites[i].facts.get("order", 0) <= order + 3]
+    order = trace.sites[first].order
+    near = [i for i in trace.where("node") if order <= trace.sites[i].order <= order + 3]
     saturated = max(
         (trace.value(i, "saturated") for i in near if trace.value(i, "saturated") > 0), default=0.0
     )
@@ -160,7 +160,7 @@ def _harm(trace: Trace, first: int, limit: float) -> str:
         return f"activations reach {trace.value(first, 'forward_max'):.3g}"
     if trace.value(first, "spread") < 0.05:
         return "the samples differ too little"
-    if trace.sites[first].facts.get("family") == "recurrent":
+    if trace.sites[first].family == "recurrent":
         return "the gates and states are driven to their ends"
     return ""
 

@@ -50,7 +50,7 @@ def check(trace: Trace, *, blocks: int = 12, starved: float = 1e-2, limit: float
     if not norms:
         raise NotApplicable("no stream is normalised after its additions")
     rows = [trace.sites[i].facts for i in trace.where("node", cut=True, row_attention=True)]
-    bare = 2 * sum(not f.get("residual") for f in rows) > len(rows)
+    bare = 2 * sum(not f.get("row_residual") for f in rows) > len(rows)
     if len(norms) < blocks or bare:  # attention without a skip around it is another fault
         return []
     ratios = {i: trace.value(i, "query_value_log") for i in trace.where("node", family="attention")}

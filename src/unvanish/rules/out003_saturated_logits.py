@@ -110,12 +110,8 @@ def _saturated(trace: Trace, site: int, limit: float, residual: float) -> bool:
 
 def _head(trace: Trace) -> str:
     """The last layer before the loss."""
-    layers = [i for i in trace.where("node") if trace.sites[i].facts.get("family") == "layer"]
-    return (
-        trace.sites[max(layers, key=lambda i: trace.sites[i].facts.get("order", 0))].label
-        if layers
-        else "loss"
-    )
+    layers = [i for i in trace.where("node") if trace.sites[i].family == "layer"]
+    return trace.sites[max(layers, key=lambda i: trace.sites[i].order)].label if layers else "loss"
 
 
 def sick() -> Case:

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
 from unvanish.core.trace import Trace
@@ -47,7 +46,7 @@ def check(trace: Trace, *, limit: float = 0.01) -> Iterable[Finding]:
     """One finding where float16 flushes gradients at its best loss scale."""
     if trace.facts.get("live"):
         return _in_a_run(trace, limit)
-    facts: dict[str, Any] = trace.facts.get("precision", {})
+    facts = trace.facts.get("precision", {})
     if not facts:
         raise NotApplicable("nothing runs in float16 (bfloat16 and float32 have the range)")
     if "flushed" not in facts:

@@ -40,7 +40,7 @@ EXPLAINS = ("NUM001", "INI002", "GRF004", "PRC001")
 
 def check(trace: Trace) -> Iterable[Finding]:
     """One finding where no loss scale gives finite gradients in float16."""
-    facts: dict[str, Any] = trace.facts.get("precision", {})
+    facts = trace.facts.get("precision", {})
     if not facts:
         raise NotApplicable("nothing runs in float16 (bfloat16 and float32 have the range)")
     if "finite_in_float32" not in facts:

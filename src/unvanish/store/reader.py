@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.core.diagnosis import Evidence, Finding, Remedy
+from unvanish.core.facts import RunFacts, TraceFacts
 from unvanish.core.trace import Axis, Site, Trace
 from unvanish.store.schema import FILE, STEP_COLUMNS, VERSION
 
@@ -50,10 +51,11 @@ class Run:
         """The folder's own name."""
         return self.folder.resolve().name
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> RunFacts:
         """What is known about the run: model, optimizers, versions, budget, overhead."""
         with self._reading() as reader:
-            return {k: json.loads(v) for k, v in reader.execute("SELECT key, value FROM meta")}
+            rows = reader.execute("SELECT key, value FROM meta")
+            return cast(RunFacts, {key: json.loads(value) for key, value in rows})
 
     def steps(self) -> Mapping[str, Floats]:
         """An array for each column of the steps, shape (steps,); what was not measured is NaN."""
@@ -93,7 +95,8 @@ class Run:
                 if cells.size == values[row].size:
                     values[row] = cells.reshape(values[row].shape)
         axes = tuple(Axis(a["name"], a["kind"], tuple(a["sites"])) for a in facts.get("axes", ()))
-        return Trace(sites, values, axes, {**facts, "steps": steps.tolist()}, statistics)
+        about = cast(TraceFacts, facts)  # a run's facts are among those of a trace
+        return Trace(sites, values, axes, {**about, "steps": steps.tolist()}, statistics)
 
     def profiles(self) -> dict[str, tuple[NDArray[np.int64], list[Floats]]]:
         """For each recurrent layer and direction: the steps, ln of the gradient at every time step."""

@@ -19,12 +19,13 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.core.diagnosis import Finding
+from unvanish.core.facts import RunFacts
 from unvanish.core.plain import plain
 from unvanish.core.trace import Site
 from unvanish.store.reader import StoreError
@@ -76,7 +77,7 @@ class Store:
         reader.close()
         return None if found is None else int(found)
 
-    def describe(self, **facts: Any) -> None:
+    def describe(self, **facts: Unpack[RunFacts]) -> None:
         """Facts about the run, by key; a key that is there is replaced."""
         for key, value in facts.items():
             self._put("meta", (key, json.dumps(plain(value))))

@@ -6,11 +6,12 @@ Notable: it knows nothing of modules, only of what ran; parameters are named as 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from unvanish.core.facts import SiteFacts
 from unvanish.core.trace import Site, Trace
 
 NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "norm")
@@ -52,12 +53,12 @@ class Anatomy:
     @cached_property
     def nodes(self) -> list[int]:
         """Sites of operations, in the order they ran."""
-        found = [i for i in self.trace.where("node") if self.trace.sites[i].facts.get("order", -1) >= 0]
-        return sorted(found, key=lambda i: self.trace.sites[i].facts["order"])
+        found = [i for i in self.trace.where("node") if self.trace.sites[i].order >= 0]
+        return sorted(found, key=lambda i: self.trace.sites[i].order)
 
     def sites(self, *families: str) -> list[int]:
         """Operations of some families, in order."""
-        return [i for i in self.nodes if self.trace.sites[i].facts.get("family") in families]
+        return [i for i in self.nodes if self.trace.sites[i].family in families]
 
     def site(self, i: int) -> Site:
         """The site of an index."""
@@ -71,7 +72,7 @@ class Anatomy:
         for place, i in enumerate(self.nodes):
             facts = self.site(i).facts
             weight = facts.get("weight") or _made(facts)
-            if facts.get("family") != "layer" or not weight or weight in seen or "fan_in" not in facts:
+            if self.site(i).family != "layer" or not weight or weight in seen or "fan_in" not in facts:
                 continue
             seen.add(weight)
             found.append(self._layer(place, i, weight))
@@ -83,8 +84,8 @@ class Anatomy:
 
     def _last(self, layer: Layer) -> bool:
         """Whether nothing with parameters runs after a layer."""
-        after = [i for i in self.nodes if self.site(i).facts["order"] > layer.order]
-        return not any(self.site(i).facts.get("family") in ("layer", "norm", "recurrent") for i in after)
+        after = [i for i in self.nodes if self.site(i).order > layer.order]
+        return not any(self.site(i).family in ("layer", "norm", "recurrent") for i in after)
 
     def _layer(self, place: int, i: int, weight: str) -> Layer:
         site = self.site(i)
@@ -93,14 +94,14 @@ class Anatomy:
         bias = next((n for n in named if n != weight and "bias" in n.rpartition(".")[2]), "")
         activation, normalised = "", False
         for j in self.nodes[place + 1 :]:
-            family = self.site(j).facts.get("family")
+            family = self.site(j).family
             if family == "activation":
                 activation = self.site(j).kind
                 break
             if family in ("layer", "recurrent", "attention"):
                 break
             normalised |= family == "norm"
-        first = not any(self.site(j).facts.get("family") in ("layer", "norm") for j in self.nodes[:place])
+        first = not any(self.site(j).family in ("layer", "norm") for j in self.nodes[:place])
         return Layer(
             i,
             site.label,
@@ -110,7 +111,7 @@ class Anatomy:
             bias,
             int(site.facts["fan_in"]),
             int(site.facts["fan_out"]),
-            int(site.facts["order"]),
+            int(site.order),
             self._source(place),
             activation,
             normalised,
@@ -121,7 +122,7 @@ class Anatomy:
 
     def _source(self, place: int) -> str:
         for j in reversed(self.nodes[:place]):
-            family = self.site(j).facts.get("family")
+            family = self.site(j).family
             if family == "activation":
                 return self.site(j).kind
             if family in ("norm", "layer", "recurrent", "attention", "embedding"):
@@ -131,7 +132,7 @@ class Anatomy:
     def _input_rms(self, place: int) -> float:
         """The size of what the first layer reads: the last operation before it, else the model's input."""
         for j in reversed(self.nodes[:place]):
-            if self.site(j).facts.get("family") in ("embedding", "activation"):
+            if self.site(j).family in ("embedding", "activation"):
                 return self.trace.value(j, "forward_rms")
         for j in self.trace.where("input"):
             facts = self.site(j).facts
@@ -147,8 +148,8 @@ class Anatomy:
             if {layer.label, layer.module, layer.weight, layer.bias} & wanted:
                 chosen[layer.weight] = layer
         for i in self.nodes:
-            if self.site(i).label in wanted and self.site(i).facts.get("family") != "layer":
-                order = self.site(i).facts["order"]
+            if self.site(i).label in wanted and self.site(i).family != "layer":
+                order = self.site(i).order
                 fed = [x for x in self.layers if x.order < order][-count:]
                 chosen |= {x.weight: x for x in fed}
         return sorted(chosen.values(), key=lambda x: x.order)
@@ -166,11 +167,11 @@ class Anatomy:
         found = []
         start = -1
         for i in self.sites("add"):
-            order = self.site(i).facts["order"]
+            order = self.site(i).order
             inside = [
                 j
                 for j in self.sites("layer", "norm", "attention")
-                if start < self.site(j).facts["order"] < order and self.site(j).facts.get("parameters")
+                if start < self.site(j).order < order and self.site(j).facts.get("parameters")
             ]
             if self._residual(i) and inside:
                 found.append((i, self.site(inside[-1])))
@@ -179,7 +180,7 @@ class Anatomy:
 
     def _residual(self, i: int) -> bool:
         facts = self.site(i).facts
-        return bool(facts.get("residual") or facts.get("cut"))
+        return bool(facts.get("row_residual") or facts.get("cut"))
 
 
 def depth_of(trace: Trace) -> int:
@@ -197,6 +198,6 @@ def plainly(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def _made(facts: Mapping[str, Any]) -> str:
+def _made(facts: SiteFacts) -> str:
     """A name for a weight that was made in the forward, of a layer whose bias is a parameter."""
     return f"{facts.get('module')}.weight".lstrip(".") if facts.get("parameters") else ""

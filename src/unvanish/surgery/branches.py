@@ -26,13 +26,13 @@ def branches(trace: Trace) -> list[Branch]:
     found, start = [], -1
     for i in anatomy.sites("add"):
         site = anatomy.site(i)
-        order = int(site.facts["order"])
-        if not (site.facts.get("residual") or site.facts.get("cut")):
+        order = int(site.order)
+        if not (site.facts.get("row_residual") or site.facts.get("cut")):
             continue
         inside = [
             anatomy.site(j)
             for j in anatomy.sites("layer", "norm")
-            if start < anatomy.site(j).facts["order"] < order and anatomy.site(j).facts.get("parameters")
+            if start < anatomy.site(j).order < order and anatomy.site(j).facts.get("parameters")
         ]
         weights = tuple(str(s.facts["weight"]) for s in inside if s.facts.get("weight"))
         if inside and weights:

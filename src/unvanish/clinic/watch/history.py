@@ -7,13 +7,14 @@ from then on.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unvanish.core.facts import HistoryFacts, TraceFacts
 from unvanish.core.trace import Axis, Site, Trace
 from unvanish.probes.live.gist import SEEN
 from unvanish.probes.live.updates import MOVED
@@ -98,7 +99,7 @@ class History:
             self.past = old if self.past is None else np.fmax(self.past, old)
         del self.looks[:-WINDOW], self.look_steps[:-WINDOW]
 
-    def trace(self, facts: Mapping[str, Any]) -> Trace:
+    def trace(self, facts: TraceFacts) -> Trace:
         """The looks as a Trace; the steps are its fact "history", an array for each column."""
         shape = (0, len(self.sites), len(LIVE))
         values = np.stack(self.looks) if self.looks else np.empty(shape)
@@ -119,20 +120,20 @@ class History:
             (*LIVE, *TIMES),
         )
 
-    def _columns(self) -> dict[str, NDArray[np.float64]]:
+    def _columns(self) -> HistoryFacts:
         """Every column of the last steps; only rows that are new are converted."""
         names = list((self.rows or [{}])[0])
         fresh = self.rows[len(self.table) :]
         if fresh:
             rows = np.array([[float(r[k]) for k in names] for r in fresh])
             self.table = np.concatenate([self.table, rows]) if len(self.table) else rows
-        return {k: self.table[-STEPS:, i] for i, k in enumerate(names)}
+        return cast(HistoryFacts, {k: self.table[-STEPS:, i] for i, k in enumerate(names)})
 
     def _with_time(self, values: NDArray[np.float64]) -> tuple[tuple[Site, ...], NDArray[np.float64]]:
         """The sites, one for each time step of the profiles too, and values with the columns `TIMES`."""
         steps = [(n, kind, p, t) for n, (kind, p) in self.profiles.items() for t in range(len(p.state_log))]
         more = tuple(
-            Site(name, kind, t, "step", {"of": name, "step": t, "steps": len(p.state_log), "module": name})
+            Site.step(name, kind, t, {"of": name, "step": t, "steps": len(p.state_log), "module": name})
             for name, kind, p, t in steps
         )
         shape = (values.shape[0], values.shape[1] + len(more), len(LIVE) + len(TIMES))

@@ -31,6 +31,7 @@ from unvanish.clinic.watch.response import Response, respond
 from unvanish.clinic.watch.scaling import Scaling
 from unvanish.clinic.watch.verdicts import Verdicts
 from unvanish.core.diagnosis import Diagnosis, Finding
+from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Site
 from unvanish.probes.errors import CheckError
 from unvanish.probes.intact import unwrapped
@@ -85,7 +86,7 @@ class Watch:
         self._ours = 0.0
         self._began = self._last = perf_counter()
         self._healthy_step = -1
-        self._facts: dict[str, Any] = {}
+        self._facts: TraceFacts = {}
         self._handles: list[Any] = []
         self._attach()
         self._prepare_next()
@@ -301,7 +302,7 @@ class Watch:
 
     # -- judging
 
-    def _live_facts(self) -> dict[str, Any]:
+    def _live_facts(self) -> TraceFacts:
         return {
             "precision_live": any(s.low for s in self._eyes.chart.slots.values())
             if self._eyes.chart

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unvanish.core.facts import NodeFacts
 from unvanish.core.trace import Axis, Site
 from unvanish.probes import graph, operations
 
@@ -90,12 +91,12 @@ def _spread(count: int, most: int) -> list[int]:
 
 def _site(candidate: Candidate, row: int) -> Site:
     path, kind, call = candidate.key
-    facts: dict[str, Any] = {"shape": candidate.shape, "order": row, "family": candidate.family}
+    facts: NodeFacts = {"shape": candidate.shape, "order": row, "family": candidate.family}
     if candidate.family == "activation":
         facts["rectifier"] = kind in operations.RECTIFIERS
     if candidate.family == "attention":
         facts["tokens"] = candidate.shape[-2] if kind != "softmax" else candidate.shape[-1]
-    return Site(path, kind, call, "node", facts)
+    return Site.node(path, kind, call, facts)
 
 
 def rectifies(kind: str) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.core.facts import ParameterFacts
 from unvanish.core.trace import Site
 from unvanish.probes.live.gauge import Gauge, exact
 
@@ -38,7 +39,7 @@ class Parameters:
         self.owner = [i for i, group in enumerate(groups.values()) for _ in group]
         kinds = {name: type(m).__name__ for name, m in model.named_modules()}
         self.sites = tuple(
-            Site(path, kinds.get(path, ""), 0, "parameter", _facts(group, order))
+            Site.parameter(path, kinds.get(path, ""), _facts(group, order))
             for order, (path, group) in enumerate(groups.items())
         )
         self.sharded = any(type(p).__name__ == "DTensor" for p in self.parameters)
@@ -132,7 +133,7 @@ def statistics(squares: Tensor, changes: Tensor | None, scale: float = 1.0) -> T
     return found
 
 
-def _facts(group: list[tuple[str, Tensor]], order: int) -> dict[str, Any]:
+def _facts(group: list[tuple[str, Tensor]], order: int) -> ParameterFacts:
     largest = max((p for _, p in group), key=lambda p: p.numel())
     return {
         "numel": sum(p.numel() for _, p in group),

@@ -131,10 +131,10 @@ class Unmeasured(Taped):
         if operation.kind == "softmax":
             if result.ndim < 3 or result.shape[-1] < 2:
                 operation.family = "other"
-            operation.facts["scores"] = (args[0] if args else kwargs["input"]).grad_fn
+            operation.handles["scores"] = (args[0] if args else kwargs["input"]).grad_fn
             return
         q, _, v = args[:3] if len(args) > 2 else (kwargs["query"], kwargs["key"], kwargs["value"])
-        operation.facts["ends"] = ((q.grad_fn, q.output_nr), (v.grad_fn, v.output_nr))
+        operation.handles["ends"] = ((q.grad_fn, q.output_nr), (v.grad_fn, v.output_nr))
 
     def _read_sizes(self, operation: Operation, result: Tensor) -> None:
         """There are no numbers to read."""

@@ -114,11 +114,11 @@ def severed(watched: Forward, bodies: Mapping[str, Any]) -> dict[str, tuple[int,
     made = {turn.outputs[0][0]: turn for turn in watched.turns if turn.outputs}
     steps: dict[str, set[int]] = defaultdict(set)
     where: dict[str, str] = {}
-    for cut in watched.cuts:
-        turn = made.get(cut["node"])
+    for cut, node in watched.cuts:
+        turn = None if node is None else made.get(node)
         if turn is not None and isinstance(turn.module, nn.RNNCellBase):
             steps[turn.path].add(turn.call)
-            where[turn.path] = str(cut["path"])
+            where[turn.path] = cut["path"]
     calls = Counter(turn.path for turn in watched.turns)
     return {
         path: (calls[path], where[path])

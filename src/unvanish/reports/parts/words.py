@@ -117,8 +117,8 @@ def measured(diagnosis: Diagnosis) -> list[str]:
         phrases += _loss(facts.get("loss"), facts.get("loss_kind"), facts.get("objective"))
     if facts.get("batch_size") is not None:
         phrases.append(f"batch {clean(facts['batch_size'])}")
-    keys = ("dtype",) if facts.get("predicted") else ("dtype", "device")
-    machine = " on ".join(clean(facts[key]) for key in keys if facts.get(key))
+    device = "" if facts.get("predicted") else facts.get("device")
+    machine = " on ".join(clean(word) for word in (facts.get("dtype"), device) if word)
     phrases += [machine] if machine else []
     if facts.get("training") is not None:
         phrases.append("training mode" if facts["training"] else "eval mode")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ DECADE = math.log(10)
 def told(diagnosis: Diagnosis) -> str:
     """The story of a watch that still is in memory."""
     facts = diagnosis.trace.facts
-    history: Mapping[str, Any] = facts.get("history", {})
+    history = facts.get("history", {})
     lines = [f"unvanish watch: {diagnosis.subject}"]
     lines += curves(history)
     lines += flow(diagnosis.trace)
@@ -61,7 +60,7 @@ def story(run: Run) -> str:
     return "\n".join([*lines, verdict([e.finding for e in events])])
 
 
-def curves(history: Mapping[str, Any]) -> list[str]:
+def curves(history: Mapping[str, object]) -> list[str]:
     """The loss and the gradient's norm as sparklines, with what they went from and to."""
     found = []
     loss = np.asarray(history.get("loss", ()), np.float64)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from unvanish.core.facts import TheoryKey
 from unvanish.core.ledger import difference, ledger
 from unvanish.core.trace import Trace
 from unvanish.theory.program.follow import predict
@@ -30,7 +31,7 @@ class Sketch:
     tensors: Mapping[int, tuple[int, ...]]
 
 
-class Beside(Mapping[str, Any]):
+class Beside(Mapping[TheoryKey, Any]):
     """Totals "predicted" and "measured" in decades, and "apart": up to three (row, predicted, measured) that
     differ by more than half a decade. Empty where theory does not reach.
     """
@@ -39,7 +40,7 @@ class Beside(Mapping[str, Any]):
         self._measured, self._sketch = measured, sketch
 
     @cached_property
-    def _told(self) -> dict[str, Any]:
+    def _told(self) -> dict[TheoryKey, Any]:
         try:
             found = told(self._measured, self._sketch)
         except (RuntimeError, ValueError, NotImplementedError):
@@ -47,10 +48,10 @@ class Beside(Mapping[str, Any]):
         del self._sketch
         return found
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: TheoryKey) -> Any:
         return self._told[key]
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[TheoryKey]:
         return iter(self._told)
 
     def __len__(self) -> int:
@@ -60,7 +61,7 @@ class Beside(Mapping[str, Any]):
         return repr(self._told)
 
 
-def told(measured: Trace, sketch: Sketch) -> dict[str, Any]:
+def told(measured: Trace, sketch: Sketch) -> dict[TheoryKey, Any]:
     """What `Beside` holds."""
     axis, ours = measured.depth(), ledger(measured)
     sizes = [s for i in measured.where("input", floating=True) if (s := _size(measured, i)) is not None]

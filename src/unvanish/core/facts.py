@@ -1,0 +1,236 @@
+"""The facts that sites and traces carry, by role: one vocabulary for those who write and those who read.
+
+Notable:
+- Every key is optional: what was not measured is absent. A reader names the key, and mypy the type.
+- mypy takes an unknown key in `.get` for `object`; `tests/core/test_facts.py` finds such a key instead, and
+  keys that nobody writes or reads.
+- At run time these are plain dicts, and cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+Shape = tuple[int, ...]
+StopReason = Literal["zero parameter", "locked", "dead", "operation", "loss"]
+Apart = tuple[str, float, float]  # a row of the ledger, its predicted and its measured decades
+
+
+class RowFacts(TypedDict, total=False):
+    """What lies between a cut of the main depth axis and the next one towards the input."""
+
+    row: str  # the path that the operations of the row have in common
+    simple: bool  # one operation, so the row's gain is its own
+    row_residual: bool  # a path of additions and views alone leads through it
+    row_layers: int  # how many layers: linear, convolutional
+    row_trainable: bool  # a layer of it learns; True without layers
+    row_norm: bool  # holds a normalisation
+    row_batch_norm: bool  # holds one that reads the statistics of the batch
+    row_recurrent: bool
+    row_attention: bool
+    row_kinds: tuple[str, ...]  # kinds of its operations, sorted
+
+
+class NodeFacts(RowFacts, total=False):
+    """An operation of the autograd graph, or a call of a module that no operation stands for."""
+
+    order: int  # when it ran, counted from 0; -1 for a call of a module; see `Site.order`
+    family: str  # "layer", "activation", "norm", "add", "attention" ...; see `Site.family`
+    module: str  # path of the module whose forward made it
+    parameters: tuple[str, ...]  # names of the parameters among its arguments
+    shape: Shape  # of its result
+    dtype: str  # of its result, "float32"
+    function: str  # name of a `torch.autograd.Function` that somebody wrote
+    output: bool  # a loss function reads its result
+    # layers
+    weight: str | None  # the weight's name; None if it is made in the forward
+    fan_in: int  # inputs that a unit sums over
+    fan_out: int  # outputs that an input reaches
+    frozen: bool  # the weight does not learn
+    # activations and normalisations
+    squashing: bool  # bounded on both sides: sigmoid, tanh ...
+    rectifier: bool  # zero or flat on one side: relu ...
+    batch_statistics: bool  # normalises by the statistics of the batch
+    # attention
+    tokens: int  # keys
+    query_tokens: int
+    heads: int
+    causal: bool
+    # place on the main depth axis
+    cut: bool  # every gradient path crosses it
+    segment: int | None  # number of the cut at or above it; None outside the axis
+    stream_norm: bool  # a normalisation between two residual rows
+    # faults
+    kills: bool  # a gradient arrives and none leaves
+    kills_because: StopReason
+    starved: int  # parameters that get no gradient because of it
+    locked: tuple[str, ...]  # parameters that are zero and keep each other's gradient zero
+    produces: Literal["forward", "backward"]  # where it makes a NaN or an infinity of finite numbers
+    nonfinite_first: bool  # the first that does
+    nonfinite_kind: str  # "NaN", "infinity", "NaN or infinity"
+
+
+class ParameterFacts(TypedDict, total=False):
+    """A parameter; in a watched training, the parameters of one module."""
+
+    shape: Shape
+    numel: int  # elements
+    trainable: bool
+    module: str  # path of the module that owns it
+    executed: bool  # its module ran
+    used: bool  # an operation read it
+    used_at: int  # `order` of the operation after the last one that read it; -1 if none did
+    reachable: bool  # the loss reaches it
+    optimised: bool | None  # the optimizer holds it; None without an optimizer
+    tied: bool  # several modules share it
+    twins_stay: bool  # units with equal weights have equal gradients too
+    zero_by_structure: bool  # a bias whose gradient cancels for all data
+    zero_third: bool  # the gradient of a bias cancels in its middle third: packed (q, k, v)
+    # in a watched training
+    order: int  # place among the modules
+    dimensions: int  # of the largest parameter
+    dtype: str  # of the largest parameter
+
+
+class StepFacts(TypedDict, total=False):
+    """One time step of a recurrence."""
+
+    of: str  # the recurrence: module path, layer and direction
+    step: int  # from 0
+    steps: int  # how many the recurrence has
+    reverse: bool  # runs from the last step to the first
+    module: str
+
+
+class InputFacts(TypedDict, total=False):
+    """A tensor of the batch that the model was given."""
+
+    shape: Shape
+    dtype: str
+    floating: bool
+    mean: float
+    std: float
+
+
+class OutputFacts(TypedDict, total=False):
+    """A call of a known loss function, or the loss itself."""
+
+    value: float  # of the loss
+    # what the loss function reads
+    logit_max: float  # largest finite |element|
+    logit_top: float  # a typical range of the logits of one sample
+    residual: float  # mean |prediction - target|, in [0, 1]
+    wrong: float  # share of wrong samples
+    activation: str  # kind of the output function that the loss reads; "" without one
+    site: str  # path of that function
+    output_slope: float  # its mean slope, relative to the steepest
+    double: bool  # it applies what the loss applies again
+
+
+class SiteFacts(NodeFacts, ParameterFacts, StepFacts, InputFacts, OutputFacts, total=False):
+    """Facts of a site of any role, as readers see them."""
+
+
+class GraphCut(TypedDict):
+    """Where the forward left the autograd graph."""
+
+    path: str  # of the module that did it
+    call: int  # of that module
+    how: str  # "detach", "data", "no_grad", "argmax", "comparison" ...
+    order: int  # of the operation that follows
+
+
+class PrecisionFacts(TypedDict, total=False):
+    """How half precision would hold the gradients at its best loss scale."""
+
+    dtype: str
+    finite_in_float32: bool
+    flushed: float  # share of elements below its smallest number
+    overflowed: float  # share of elements above its largest number
+    best_scale_log2: float
+    range: tuple[float, float] | None  # log2 of the loss scales that hold the gradients
+    nonfinite_native: bool  # no loss scale gives finite gradients in this dtype
+
+
+class BrokenFacts(TypedDict):
+    """The first step of a watched training whose gradient was not finite."""
+
+    step: int
+    last_healthy: int  # -1 if no step was healthy
+    gradients: list[str]  # parameters whose gradient is not finite
+    weights: list[str]  # parameters that are not finite
+    parameters: int  # how many there are
+    loss: float
+
+
+class HistoryFacts(TypedDict, total=False):
+    """The last steps of a watched training, an array (steps,) for each column; NaN = not measured."""
+
+    step: NDArray[np.float64]
+    wall: NDArray[np.float64]  # seconds
+    lr: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    norm_log: NDArray[np.float64]  # ln of the norm of all gradients, as the optimizer sees it
+    before_log: NDArray[np.float64]  # the same before clipping
+    finite: NDArray[np.float64]  # 1 if the norm is
+    skipped: NDArray[np.float64]  # 1 if the loss scaler left the step out
+    clipped: NDArray[np.float64]  # 1 if the norm was clipped
+    exact: NDArray[np.float64]  # 1 if the norm was measured whole
+
+
+StepColumn = Literal[
+    "step", "wall", "lr", "loss", "norm_log", "before_log", "finite", "skipped", "clipped", "exact"
+]
+TheoryKey = Literal["predicted", "measured", "apart"]  # decades, decades, tuple of `Apart`
+
+
+class RunFacts(TypedDict, total=False):
+    """What a run folder holds about its training."""
+
+    name: str
+    model: str  # its class
+    optimizers: list[str]  # their classes
+    budget: float  # share of the run's time
+    every: int | None  # steps between two looks; None if the budget decides
+    overhead: float | str  # share of the run's time that the watch took; "nan" if unknown
+    looks: int
+    dropped: int  # records that could not be written
+    python: str
+    torch: str
+    axes: list[dict[str, Any]]  # name, kind and sites of each
+    statistics: list[str]  # columns of the samples
+    site_count: int
+    parameters: int
+
+
+class TraceFacts(RunFacts, total=False):
+    """Facts of a whole trace: a measured batch, a prediction, a watched training, or a run folder."""
+
+    loss: float
+    loss_kind: str  # the loss functions called, by name
+    objective: str  # what the gradient is of: "random cotangent" without a loss
+    loss_overflow: bool  # the loss overflows although the outputs are finite
+    batch_size: int | None
+    dtype: str  # of the first parameter
+    dtypes: tuple[str, ...]  # floating dtypes of all results
+    device: str
+    training: bool  # the model's mode
+    assumptions: list[str]  # sentences
+    predicted: bool  # by theory: nothing was run
+    crash: str  # what the model or the loss raised
+    graph_cuts: list[GraphCut]
+    precision: PrecisionFacts
+    severed: dict[str, tuple[int, str]]  # cells whose state leaves the graph: calls, module that does it
+    theory: Mapping[TheoryKey, Any]  # predicted total beside the measured one; empty beyond theory's reach
+    # watched trainings
+    live: bool
+    precision_live: bool  # a site is in float16
+    steps: list[int]  # of the looks
+    history: HistoryFacts
+    start: list[float]  # losses of the run's first steps
+    past: NDArray[np.float64] | None  # largest values of the looks that left the window, (sites, statistics)
+    broken: BrokenFacts

@@ -1,0 +1,25 @@
+"""What the later looks at the graph need of an operation, and no site keeps: tensors and nodes."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from unvanish.core.facts import OutputFacts
+
+Node = torch.autograd.graph.Node
+End = tuple[Node | None, int]  # a node, and which of its outputs
+
+
+class Handles(TypedDict, total=False):
+    """Tensors and nodes of one operation, by what they are to it."""
+
+    weight_tensor: Tensor  # of a layer, detached
+    factors: tuple[End, ...]  # of a matrix product
+    scores: Node | None  # what a softmax reads
+    ends: tuple[End, End]  # queries and values of an attention
+    reads: Node | None  # what a loss function reads
+    reading: OutputFacts  # how wrong that is
+    made_nonfinite: bool  # made a NaN or an infinity of finite numbers
