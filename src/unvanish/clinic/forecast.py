@@ -224,7 +224,7 @@ class Assembly:
             "device": "none",
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "training": self.model.training,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "graph_cuts": [],
             "assumptions": [
                 "predicted from theory: independent Gaussian inputs, a random cotangent at the output",

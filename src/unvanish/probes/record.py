@@ -343,7 +343,7 @@ class Examination:
             "device": str(some.device),
             "parameters": sum(p.numel() for p in self.parameters.values()),
             "training": self.model.training,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "graph_cuts": sites.graph_cuts(self.watched),
             "assumptions": sites.assumptions(self.kind, self.overflowed),
             "loss_overflow": self.overflowed,
