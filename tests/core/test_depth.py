@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import unvanish
 from unvanish.core import depth
+from unvanish.core.accounts import ACCOUNTS
 from unvanish.probes import record
 
 
@@ -152,7 +153,7 @@ def test_the_ratio_is_the_theoretical_one(gain: float, a_layer: float) -> None:
 
 def test_the_accounts_add_up() -> None:
     reading = read(plain(1.0, nn.Sigmoid))
-    accounts = [getattr(reading, name) for name in depth.ACCOUNTS]
+    accounts = [getattr(reading, name) for name in ACCOUNTS]
     assert sum(accounts) == pytest.approx(reading.endpoint, abs=1e-9)
     assert sum(e.gain for e in reading.entries) == pytest.approx(reading.endpoint, abs=1e-9)
 

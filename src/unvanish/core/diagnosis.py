@@ -19,7 +19,7 @@ SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 @dataclass(frozen=True)
 class Evidence:
-    """One number behind a finding, with its unit and the limit it was held against."""
+    """One number behind a finding, with its unit and its limit."""
 
     name: str
     value: float | str
@@ -41,10 +41,10 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Finding:
-    """A named fault: what was found, where, the numbers, the cause in one sentence, and the remedies.
+    """A named fault: where, the numbers, the cause in one sentence, and the remedies.
 
-    `confirmed` is True when removing the cause on a copy restored the flow, False when that was tried
-    and did not, None when no experiment was made. `consequences` are findings that this one explains.
+    `confirmed`: True if removing the cause on a copy restored the flow, False if it did not, None without an
+    experiment. `consequences`: findings that this one explains.
     """
 
     code: str
@@ -63,7 +63,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A rule that found nothing: it passed, or it did not apply, or it was skipped; `reason` says why."""
+    """A rule without a finding: it passed, did not apply, or was skipped; `reason` says why."""
 
     code: str
     name: str
@@ -71,12 +71,12 @@ class Verdict:
 
 
 class NotApplicable(Exception):
-    """Raised by a rule's `check` when the trace holds nothing for it to judge; the text is the reason."""
+    """Raised by a rule's `check` if the trace holds nothing for it to judge; the text is the reason."""
 
 
 @dataclass(frozen=True)
 class Diagnosis(Shown):
-    """The outcome of `check`: findings worst first, and what passed, did not apply or was skipped."""
+    """The outcome of `check`: findings, worst first, and the rules that passed, did not apply or were skipped."""
 
     findings: tuple[Finding, ...]
     trace: Trace
@@ -88,7 +88,7 @@ class Diagnosis(Shown):
 
     @property
     def healthy(self) -> bool:
-        """True when nothing at or above "warning" was found."""
+        """Whether nothing at or above "warning" was found."""
         return not self.at_least("warning")
 
     def at_least(self, severity: Severity) -> tuple[Finding, ...]:
@@ -98,11 +98,8 @@ class Diagnosis(Shown):
 
     def codes(self, severity: Severity = "warning") -> tuple[str, ...]:
         """Codes of the findings and of their consequences, worst first, without repeats."""
-        return tuple(
-            dict.fromkeys(
-                f.code for f in self.walk() if SEVERITIES.index(f.severity) >= SEVERITIES.index(severity)
-            )
-        )
+        floor = SEVERITIES.index(severity)
+        return tuple(dict.fromkeys(f.code for f in self.walk() if SEVERITIES.index(f.severity) >= floor))
 
     def walk(self) -> Iterator[Finding]:
         """Every finding, each followed by its consequences."""

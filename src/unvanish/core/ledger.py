@@ -3,8 +3,8 @@
 Notable:
 - A row lies between two neighbouring cuts of a depth axis; its decades are the difference of two measured
   logs, so the rows telescope: their sum is the total.
-- A layer's share is split into its weights, ln sqrt(||W||_F^2 / n_out), the activation's slope, ln
-  sqrt(<phi'^2>), and alignment, which is what is left.
+- A row is split into its weights, ln sqrt(||W||_F^2 / n_out), its activation's slope, ln sqrt(<phi'^2>), and
+  alignment, the remainder.
 - Rows of one block are gathered under its path and open like a tree.
 """
 
@@ -48,13 +48,7 @@ class Ledger:
     @property
     def total(self) -> float:
         """Decades from the loss to the input: the sum of the rows; -inf if no gradient enters."""
-        if self.empty:
-            return -math.inf
-        return (
-            math.fsum(finite)
-            if all(map(math.isfinite, finite := [r.decades for r in self.rows]))
-            else sum(finite)
-        )
+        return -math.inf if self.empty else _add([row.decades for row in self.rows])
 
     def leaves(self) -> Iterator[Row]:
         """The rows that have no children, from the loss to the input."""
@@ -70,7 +64,7 @@ class Ledger:
 
 
 def ledger(trace: Trace, axis: Axis | None = None) -> Ledger | None:
-    """The ledger of an axis, of the main depth axis by default; None where the model has none."""
+    """The ledger of an axis, of the main depth axis by default; None if the model has none."""
     chosen = axis or trace.depth()
     if chosen is None or len(chosen.sites) < 2 or not trace.values.size:
         return None
@@ -80,7 +74,7 @@ def ledger(trace: Trace, axis: Axis | None = None) -> Ledger | None:
         row = _leaf(trace, above, below)
         total += row.decades
         leaves.append(replace(row, below=total))
-    return Ledger(chosen.name, _gathered(leaves, 0), empty)
+    return Ledger(chosen.name, _gather(leaves, 0), empty)
 
 
 def _leaf(trace: Trace, above: int, below: int) -> Row:
@@ -95,14 +89,14 @@ def _leaf(trace: Trace, above: int, below: int) -> Row:
 
 
 def difference(above: float, below: float) -> float:
-    """The gain between two logs; 0 where nothing arrives, -inf where nothing leaves."""
+    """The gain between two logs; 0 if nothing arrives, -inf if nothing leaves."""
     if math.isinf(above) and above < 0:
         return 0.0
     return below - above
 
 
 def _parts(trace: Trace, site: int, gain: float) -> dict[str, float]:
-    """What one operation's gain is made of, in decades; empty where it has no theory or no finite gain."""
+    """What one operation's gain is made of, in decades; empty without theory or a finite gain."""
     own = {"weights": trace.value(site, "weight_log")}
     slope = trace.value(site, "slope_sq")
     own["slope"] = 0.5 * math.log(slope) if slope > 0 else math.nan
@@ -112,7 +106,7 @@ def _parts(trace: Trace, site: int, gain: float) -> dict[str, float]:
     return {**known, "alignment": gain / DECADE - sum(known.values())}
 
 
-def _gathered(rows: Sequence[Row], depth: int) -> tuple[Row, ...]:
+def _gather(rows: Sequence[Row], depth: int) -> tuple[Row, ...]:
     """Neighbouring rows with a common name at this depth of their paths become one row with children."""
     found: list[Row] = []
     for key, group in groupby(rows, key=lambda row: tuple(row.path.split(".")[: depth + 1])):
@@ -121,31 +115,22 @@ def _gathered(rows: Sequence[Row], depth: int) -> tuple[Row, ...]:
         if len(members) == 1 or not deeper:
             found += members
             continue
-        children = _gathered(members, depth + 1)
+        children = _gather(members, depth + 1)
         if len(children) == 1:
             found += children
             continue
-        found.append(
-            Row(
-                ".".join(key),
-                "block",
-                math.fsum(m.decades for m in members)
-                if _all_finite(members)
-                else sum(m.decades for m in members),
-                _summed(members),
-                children,
-                members[-1].below,
-            )
-        )
+        decades = _add([m.decades for m in members])
+        found.append(Row(".".join(key), "block", decades, _add_parts(members), children, members[-1].below))
     return tuple(found)
 
 
-def _all_finite(rows: Sequence[Row]) -> bool:
-    return all(math.isfinite(row.decades) for row in rows)
+def _add(decades: Sequence[float]) -> float:
+    """The sum, without rounding if all are finite."""
+    return math.fsum(decades) if all(map(math.isfinite, decades)) else sum(decades)
 
 
-def _summed(rows: Sequence[Row]) -> dict[str, float]:
-    """The parts of several rows together, where each has them."""
+def _add_parts(rows: Sequence[Row]) -> dict[str, float]:
+    """The parts of several rows together, if each has them."""
     if not all(row.parts for row in rows):
         return {}
     names = [name for name in ("weights", "slope") if any(name in row.parts for row in rows)]

@@ -1,4 +1,4 @@
-"""Values as JSON can hold them; numbers that are not finite by their names."""
+"""Values as JSON can hold them; numbers that are not finite become their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def plain(value: Any, depth: int = 12) -> Any:
-    """A value as JSON can hold it; what it does not know becomes its text."""
+    """A value as JSON can hold it; anything else becomes its text."""
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, np.generic | np.ndarray):
@@ -30,5 +30,5 @@ def plain(value: Any, depth: int = 12) -> Any:
 
 
 def nonfinite(value: float) -> str:
-    """The name of a value that is no finite number: "nan", "inf" or "-inf"."""
+    """The name of a value that is not finite: "nan", "inf" or "-inf"."""
     return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"

@@ -33,7 +33,7 @@ def settings(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def suggest(wrong: str, known: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"` with the nearest known word, or an empty text."""
+    """The text `" (did you mean 'x'?)"` with the nearest known word; "" if none is near."""
     by_case = {k.casefold(): k for k in known}
     near = difflib.get_close_matches(wrong.casefold(), by_case, n=1, cutoff=0.5)
     return f" (did you mean {by_case[near[0]]!r}?)" if near else ""

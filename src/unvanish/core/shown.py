@@ -1,7 +1,7 @@
-"""How a noun prints, saves and displays itself: by renderers that the front door offers; core has none.
+"""How a noun prints, saves and displays itself: by renderers from outside; core has none.
 
-Notable: `unvanish/__init__.py` calls `offer` when the package is imported, so every noun finds its renderers,
-and they are loaded when something is first shown.
+Notable: `unvanish/__init__.py` calls `offer` when the package is imported. The renderers themselves are
+loaded when something is first shown.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _offered: list[Callable[[], Renderers]] = []
 
 
 def offer(renderers: Callable[[], Renderers]) -> None:
-    """Say how to load the renderers; the last offer counts."""
+    """Set how the renderers are loaded; the last call counts."""
     _offered[:] = [renderers]
 
 

@@ -1,4 +1,4 @@
-"""The nouns: sites, traces, findings, remedies, diagnoses. Data only; NumPy is the one dependency.
+"""Sites, axes and traces: what was measured, and where. Data only; NumPy is the one dependency.
 
 Notable:
 - A `Trace` is a dense array [step, site, statistic]; NaN means "not measured", -inf in a log means "exactly
@@ -114,7 +114,7 @@ class Site:
 
     @property
     def label(self) -> str:
-        """The name shown to people: the path, its kind, and the call where there is more than one."""
+        """The name shown to people: the path, and from the second call on its number."""
         name = self.path or "(model)"
         return f"{name}[{self.call}]" if self.call else name
 
@@ -133,9 +133,9 @@ class Axis:
 
 @dataclass(frozen=True)
 class Trace:
-    """What was measured: `values[step, site, statistic]`, NaN where nothing was measured.
+    """What was measured: `values[step, site, statistic]`, NaN if not measured.
 
-    `derived` keeps readings of it that several rules share.
+    `derived`: readings of it that several rules share.
     """
 
     sites: tuple[Site, ...]
@@ -159,7 +159,7 @@ class Trace:
         return self.values[step, :, self.statistics.index(statistic)]
 
     def value(self, site: int, statistic: str, step: int = -1) -> float:
-        """One number; NaN when it was not measured."""
+        """One number; NaN if not measured."""
         return float(self.values.item(step, site, self._places[statistic]))
 
     @cached_property
@@ -185,6 +185,6 @@ class Trace:
         return found
 
     def depth(self) -> Axis | None:
-        """The main depth axis, the longest one, or None where the model has none."""
+        """The main depth axis, the longest one; None if the model has none."""
         axes = [axis for axis in self.axes if axis.kind == "depth"]
         return max(axes, key=lambda axis: len(axis.sites), default=None)

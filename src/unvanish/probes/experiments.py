@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unvanish.core import depth, ledger
+from unvanish.core import depth, ledger, limits
 from unvanish.core.diagnosis import Finding
 from unvanish.core.facts import SiteFacts
 from unvanish.core.trace import Trace
@@ -122,7 +122,7 @@ def _unit_slope(model: nn.Module, batch: Any, trace: Trace, finding: Finding) ->
     if reading is None:
         return None
     kinds = {trace.sites[i].kind for i in reading.culprits} & operations.ACTIVATIONS
-    half = reading.weights > 0.5 * depth.RELU * reading.steps
+    half = reading.weights > 0.5 * limits.RELU * reading.steps
     other = "a ReLU" if half else "the identity"
     change = f"on a copy with {', '.join(sorted(kinds))} replaced by {other}"
     return Trial(model, batch, Instead(kinds, relu=half), change) if kinds else None

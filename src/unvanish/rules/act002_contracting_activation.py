@@ -41,7 +41,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.core import depth
+from unvanish.core import causes
 from unvanish.core.diagnosis import Case, Evidence, Finding, Remedy
 from unvanish.core.trace import Trace
 from unvanish.rules import _depth
@@ -56,7 +56,7 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
     if found.cause != "ACT002":
         return []
     kinds = sorted({trace.sites[i].kind for i in found.culprits})
-    parts = [e.shares["slope"] for e in found.entries if depth.steep(e)]
+    parts = [e.shares["slope"] for e in found.entries if causes.is_steep(e)]
     kept = math.exp(sum(parts) / len(parts))
     where = "a layer" if len(parts) == found.steps else f"at each of {len(parts)} places"
     saturated = [trace.value(i, "saturated") for i in found.culprits]

@@ -1,0 +1,112 @@
+"""Where each row of a depth axis has its gain from: weights, slope, normalisation, residual sum, or the rest.
+
+Notable:
+- What lies between two cuts is one row, and each row's gain goes to accounts that add up to it.
+- Poolings and selections spread or pick a gradient without losing any: they have an account of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from unvanish.core.facts import SiteFacts
+from unvanish.core.ledger import difference
+from unvanish.core.limits import SATURATED
+from unvanish.core.trace import Axis, Trace
+
+ACCOUNTS = ("weights", "slope", "saturated", "normalisation", "residual", "resampling", "rest")
+RESAMPLING = ("pool", "interpolate", "upsample", "getitem", "index", "mean", "sum")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the account: the site above it, its gain, and the share of each account, in nats.
+
+    `bearers`: the sites inside a row of several paths that bear an account; else the site itself does.
+    """
+
+    site: int
+    gain: float
+    shares: dict[str, float] = field(default_factory=dict)
+    bearers: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def enter(trace: Trace, axis: Axis, k: int, log: Sequence[float]) -> Entry:
+    """The entry of the row below place `k` of the axis; `log`: ln of the gradient at every site."""
+    site, facts = axis.sites[k], trace.sites[axis.sites[k]].facts
+    gain = difference(log[site], log[axis.sites[k + 1]])
+    entry = _enter_operation(trace, site, gain) if facts.get("simple") else None
+    if entry is not None:
+        return entry
+    account = _account_of(facts)
+    entry = (
+        _enter_parallel_layers(trace, site, gain) if account == "rest" and facts.get("row_layers") else None
+    )
+    return entry or Entry(site, gain, {account: gain})
+
+
+def _enter_operation(trace: Trace, site: int, gain: float) -> Entry | None:
+    """A row of one operation with weights or a slope; None for any other."""
+    weight = trace.value(site, "weight_log")
+    if math.isfinite(weight):
+        return Entry(site, gain, {"weights": weight, "rest": gain - weight})
+    slope = trace.value(site, "slope_sq")
+    if slope > 0:
+        part = 0.5 * math.log(slope)
+        account = "saturated" if trace.value(site, "saturated") > SATURATED else "slope"
+        return Entry(site, gain, {account: part, "rest": gain - part})
+    return None
+
+
+def _enter_parallel_layers(trace: Trace, site: int, gain: float) -> Entry | None:
+    """A row of parallel layers, as in v(x) * g(x) or sigmoid(v(x)) * sigmoid(g(x)); None if it has none.
+
+    Each path has a layer: the mean of their weights' parts is the weights'. What is lost beyond it belongs to
+    squashing activations, if there are any. A row that loses less has a path around its layers.
+    """
+    facts = trace.sites[site].facts
+    inner = () if facts.get("row_attention") else _inside(trace).get(facts.get("segment"), ())
+    layers = tuple(i for i in inner if math.isfinite(trace.value(i, "weight_log")))
+    if not layers:
+        return None
+    part = float(np.mean([trace.value(i, "weight_log") for i in layers]))
+    units = tuple(i for i in inner if trace.sites[i].facts.get("squashing"))
+    if not units:
+        same = (part < 0 and gain < part) or (part > 0 and gain > part)
+        shares = {"weights": part, "rest": gain - part}
+        return Entry(site, gain, shares, {"weights": layers}) if same else None
+    if gain >= min(part, 0.0):
+        return None
+    flat = float(np.median([trace.value(i, "saturated") for i in units])) > SATURATED
+    account = "saturated" if flat else "slope"
+    return Entry(site, gain, {"weights": part, account: gain - part}, {"weights": layers, account: units})
+
+
+def _inside(trace: Trace) -> dict[int | None, list[int]]:
+    """The sites between the cuts of the main axis, by the cut above them."""
+    key = "inside"
+    if key not in trace.derived:
+        found: dict[int | None, list[int]] = {}
+        for i in trace.where("node", cut=False):
+            found.setdefault(trace.sites[i].facts.get("segment"), []).append(i)
+        trace.derived[key] = found
+    inside: dict[int | None, list[int]] = trace.derived[key]
+    return inside
+
+
+def _account_of(facts: SiteFacts) -> str:
+    """The account of a row whose gain is not split."""
+    if facts.get("row_residual"):
+        return "residual"
+    if facts.get("row_norm"):
+        return "normalisation"
+    if facts.get("row_layers") or facts.get("row_attention") or facts.get("row_recurrent"):
+        return "rest"
+    kinds = facts.get("row_kinds", ())
+    if any(word in kind for word in RESAMPLING for kind in kinds):
+        return "resampling"
+    return "rest" if "cat" in kinds else "slope"
