@@ -59,7 +59,7 @@ def seen(case: str, monkeypatch: pytest.MonkeyPatch, light: int) -> tuple[Trace,
     torch.manual_seed(0)
     model, x = build(), torch.randn(shape)
     hooked: list[bool] = []
-    own = backward.Backward._seen
+    own = backward.Backward._run_with_hooks
 
     def noted(self: backward.Backward, loss: Tensor, leaves: list[Tensor], inspect: bool) -> object:
         hooked.append(inspect)
@@ -67,7 +67,7 @@ def seen(case: str, monkeypatch: pytest.MonkeyPatch, light: int) -> tuple[Trace,
 
     with monkeypatch.context() as patch:
         patch.setattr(backward, "LIGHT", light)
-        patch.setattr(backward.Backward, "_seen", noted)
+        patch.setattr(backward.Backward, "_run_with_hooks", noted)
         return record(model, x, lambda y: F.mse_loss(y, torch.ones_like(y))), hooked
 
 

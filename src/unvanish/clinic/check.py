@@ -66,9 +66,9 @@ def check(
     rounds = visit(trace, chosen, checked)
     findings = folded(ranked(rounds.findings))
     if confirm and findings:
-        from unvanish.probes.experiments import confirmed
+        from unvanish.probes.experiments import confirm_cause
 
-        findings = confirmed(findings, trace, model, batch, loss)
+        findings = confirm_cause(findings, trace, model, batch, loss)
     subject = name or type(model).__name__
     return Diagnosis(
         findings,

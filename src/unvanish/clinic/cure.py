@@ -29,7 +29,7 @@ from unvanish.core.cured import Attempt, Cured, Proof
 from unvanish.core.diagnosis import SEVERITIES, Diagnosis, Finding, Remedy
 from unvanish.cures import cures
 from unvanish.probes.errors import CheckError, ModelCrash
-from unvanish.probes.intact import unwrapped
+from unvanish.probes.intact import unwrap
 from unvanish.surgery.surgery import Receipt, Surgery, SurgeryError
 
 MOST = 4  # remedies
@@ -90,7 +90,7 @@ class Search:
         steps: int,
         seed: int,
     ) -> None:
-        self.model, self.batch, self.loss, self.optimizer = unwrapped(model), batch, loss, optimizer
+        self.model, self.batch, self.loss, self.optimizer = unwrap(model), batch, loss, optimizer
         self.before, self.allowed, self.deadline = before, allowed, deadline
         self.steps, self.seed = steps, seed
         self.attempts: list[Attempt] = []

@@ -22,11 +22,11 @@ from unvanish.core.diagnosis import Diagnosis
 from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Site, Trace
 from unvanish.probes import sites
-from unvanish.probes.backward import Flow
+from unvanish.probes.backward import GradientFlow
+from unvanish.probes.chain import find_chains
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.forward import Operation
 from unvanish.probes.program.outline import Outline, outline
-from unvanish.probes.record import chains
 from unvanish.probes.recurrent.loops import Recurrence
 from unvanish.rules import rules
 from unvanish.theory.program.follow import Prediction, predict
@@ -136,7 +136,7 @@ class Assembly:
         """Sites as a measured trace has them, with predicted statistics."""
         drawn = self.outline
         flow = self._flow()
-        axes = chains(drawn.graph, drawn.call, drawn.watched)[:4]
+        axes = find_chains(drawn.graph, drawn.call, drawn.watched)
         steps = {step.outputs[0]: step for step in drawn.program.steps if step.outputs}
         for operation in drawn.watched.operations:
             number = drawn.numbers.get((operation.nodes[0], 0))
@@ -158,9 +158,9 @@ class Assembly:
         stats["spread"] = math.sqrt((1 - signal.samples) * (1 - 1 / max(2, batch)))
         return replace(site, facts={**site.facts, "mean": 0.0, "std": rms}), stats
 
-    def _flow(self) -> Flow:
+    def _flow(self) -> GradientFlow:
         """The predicted logs at every node of the graph, as a measured backward gives them."""
-        drawn, flow = self.outline, Flow()
+        drawn, flow = self.outline, GradientFlow()
         offset = math.log(drawn.program.batch)
         parts: dict[int, dict[int, float]] = {}
         for (node, output), number in drawn.numbers.items():

@@ -76,7 +76,7 @@ class NotApplicable(Exception):
 
 @dataclass(frozen=True)
 class Diagnosis(Shown):
-    """The outcome of `check`: findings, worst first, and the rules that passed, did not apply or were skipped."""
+    """The outcome of `check`: findings, worst first; rules that passed, did not apply or were skipped."""
 
     findings: tuple[Finding, ...]
     trace: Trace

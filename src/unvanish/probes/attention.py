@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unvanish.probes import operations
-from unvanish.probes.backward import Flow
+from unvanish.probes.backward import GradientFlow
 from unvanish.probes.forward import Forward, Operation
 from unvanish.probes.graph import Graph
 from unvanish.probes.handles import End
@@ -38,7 +38,7 @@ def watched_nodes(operation: Operation, graph: Graph) -> list[int]:
     ]
 
 
-def starvation(operation: Operation, graph: Graph, flow: Flow, watched: Forward) -> dict[str, float]:
+def starvation(operation: Operation, graph: Graph, flow: GradientFlow, watched: Forward) -> dict[str, float]:
     """`query_value_log`, and `token_cosine` of what the query projection reads."""
     ends: Sequence[End] = operation.handles.get("ends", ())
     places = [(None if node is None else graph.index.get(node), number) for node, number in ends]
@@ -49,7 +49,7 @@ def starvation(operation: Operation, graph: Graph, flow: Flow, watched: Forward)
     return {**found, "query_value_log": q - v} if math.isfinite(v) and not math.isnan(q) else found
 
 
-def _at(flow: Flow, i: int | None, number: int) -> float:
+def _at(flow: GradientFlow, i: int | None, number: int) -> float:
     parts = flow.parts.get(-1 if i is None else i, ())
     return parts[number] if number < len(parts) else math.nan
 

@@ -30,7 +30,7 @@ COMFORT = {torch.float16: 4, torch.bfloat16: 60, torch.float32: 60, torch.float6
 
 
 @dataclass
-class Flow:
+class GradientFlow:
     """What a backward showed, by node and by parameter."""
 
     log: dict[int, float] = field(default_factory=dict)  # ln ||gradient|| arriving at a node
@@ -47,7 +47,7 @@ class Flow:
 
 
 class Backward:
-    """A backward over a graph with given cuts; `run` gives the Flow."""
+    """A backward over a graph with given cuts; `run` gives the GradientFlow."""
 
     def __init__(
         self, graph: Graph, cuts: Sequence[int], watched: Iterable[int], held: Mapping[Any, tuple[Node, int]]
@@ -58,11 +58,11 @@ class Backward:
         self.exponent = [0] * (len(cuts) + 1)  # the last one is segment -1, never scaled
         self.watched, self.held = set(watched), held
         self.number = {c: k for k, c in enumerate(cuts)}
-        self.flow = Flow()
+        self.flow = GradientFlow()
 
     def run(
         self, loss: Tensor, leaves: Mapping[str, Tensor], *, scale: int = 0, inspect: bool = False
-    ) -> Flow:
+    ) -> GradientFlow:
         """Gradients of the leaves and norms at the watched nodes; the graph is kept.
 
         `scale`: log2 of the loss scale to run at, taken back from every number. `inspect`: look at every node
@@ -71,9 +71,9 @@ class Backward:
         self.base = scale
         self.exponent = [scale] * len(self.cuts) + [scale]
         wanted = list(leaves.values())
-        found = None if scale or inspect else self._kept(loss, wanted)
+        found = None if scale or inspect else self._run_at_once(loss, wanted)
         if found is None:
-            found = self._seen(loss, wanted, inspect)
+            found = self._run_with_hooks(loss, wanted, inspect)
         self.flow.gradients = dict(zip(leaves, found, strict=True))
         self.flow.places = {name: self.graph.place(leaf) for name, leaf in leaves.items()}
         self.flow.exponents = {
@@ -92,7 +92,7 @@ class Backward:
             self.flow.logs[name] = log_of(norm) - self.flow.exponents[name] * LN2
         return self.flow
 
-    def _seen(self, loss: Tensor, leaves: list[Tensor], inspect: bool) -> Sequence[Tensor | None]:
+    def _run_with_hooks(self, loss: Tensor, leaves: list[Tensor], inspect: bool) -> Sequence[Tensor | None]:
         """The gradients of the leaves; those of the watched nodes are read as they pass."""
         handles = [*self._holds(), *self._watches(), *self._crossings()]
         if inspect:
@@ -106,7 +106,7 @@ class Backward:
             for handle in handles:
                 handle.remove()
 
-    def _kept(self, loss: Tensor, leaves: list[Tensor]) -> Sequence[Tensor | None] | None:
+    def _run_at_once(self, loss: Tensor, leaves: list[Tensor]) -> Sequence[Tensor | None] | None:
         """The same, of a small model, all at once; None where a gradient had to be multiplied, or is odd."""
         ends: list[tuple[int, int]] = []  # (node, which of its outputs)
         size = 0

@@ -58,7 +58,7 @@ def prepare(batch: Any, loss: Callable[..., Any] | None, *, gradients: bool = Tr
     tensors = dict(_leaves(args, kwargs))
     if not tensors:
         raise CheckError(
-            f"the batch holds no tensor (it is {_described(batch)}); "
+            f"the batch holds no tensor (it is {_describe(batch)}); "
             "give a tensor, an (x, y) pair, or a dict of keywords"
         )
     size = next((t.shape[0] for t in tensors.values() if t.ndim), None)
@@ -72,7 +72,7 @@ def prepare(batch: Any, loss: Callable[..., Any] | None, *, gradients: bool = Tr
         leaves[name] = value.detach().clone().requires_grad_()
         return leaves[name].clone()
 
-    args, kwargs = _mapped(args, kwargs, enter)
+    args, kwargs = _map_tensors(args, kwargs, enter)
     objective, kind = _objective(loss, needs, rest, whole)
     return Call(args, kwargs, objective, kind, leaves, tensors, size)
 
@@ -95,12 +95,10 @@ def _split(batch: Any, needs: int) -> tuple[Any, tuple[Any, ...], Any]:
             f"the batch is a {type(batch).__name__} of {len(batch)}; give an (x, y) pair, with x a tuple "
             "where the model takes several arguments, or a dict of keywords"
         )
-    raise CheckError(
-        f"the batch is {_described(batch)}; give a tensor, an (x, y) pair, or a dict of keywords"
-    )
+    raise CheckError(f"the batch is {_describe(batch)}; give a tensor, an (x, y) pair, or a dict of keywords")
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
@@ -133,7 +131,7 @@ def _objective(
         return own_objective, ""
     if not callable(loss):
         raise CheckError(
-            f"loss is {_described(loss)} and cannot be called; give a function of (output, y) or (output)"
+            f"loss is {_describe(loss)} and cannot be called; give a function of (output, y) or (output)"
         )
     if not rest and needs >= 2 and isinstance(whole, Mapping):
         rest = (whole,)
@@ -156,7 +154,7 @@ def random_cotangent(output: Any) -> Tensor:
     floats = predictions(output)
     parts = [t for t in floats if t.requires_grad] or floats
     if not parts:
-        raise CheckError(f"the model's output ({_described(output)}) holds no float tensor; give a loss")
+        raise CheckError(f"the model's output ({_describe(output)}) holds no float tensor; give a loss")
     generator = torch.Generator().manual_seed(0)
     total = sum(p.numel() for p in parts) ** 0.5
     drawn = (torch.randn(p.shape, generator=generator) / total for p in parts)
@@ -219,11 +217,11 @@ def _leaves(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[
         found.append((name, value))
         return value
 
-    _mapped(args, kwargs, see)
+    _map_tensors(args, kwargs, see)
     return iter(found)
 
 
-def _mapped(
+def _map_tensors(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], change: Callable[[str, Tensor], Tensor]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     def down(name: str, value: Any) -> Any:

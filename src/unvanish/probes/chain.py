@@ -11,13 +11,19 @@ from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import Any
 
+import torch
+
 from unvanish.probes import operations as families
+from unvanish.probes.calls import Call
 from unvanish.probes.forward import Forward, Operation, Turn
-from unvanish.probes.graph import Graph
+from unvanish.probes.graph import Graph, Node
+
+MOST = 4  # axes
+EMBEDDINGS, LAYERS = 6, 3  # of several, the first ones
 
 
 @dataclass(frozen=True)
-class Row:
+class ChainRow:
     """What lies between one cut of an axis and the next one towards the input."""
 
     path: str
@@ -33,12 +39,35 @@ class Chain:
     name: str
     cuts: list[int]
     sites: list[int]
-    rows: list[Row]
+    rows: list[ChainRow]
     owners: list[Operation | Turn]
 
 
-def chain(graph: Graph, target: int, watched: Forward, name: str) -> Chain:
-    """The dominators of a target node, merged by operation; empty where the loss does not reach it."""
+def find_chains(graph: Graph, call: Call, watched: Forward) -> list[Chain]:
+    """The depth axes, the longest first: above each float input, and above each embedding.
+
+    If none has an operation between its ends, above the first layers too.
+    """
+    targets: dict[str, Node] = {
+        n: torch.autograd.graph.get_gradient_edge(t).node for n, t in call.inputs.items()
+    }
+    embeddings = [o for o in watched.operations if o.kind == "embedding" and o.nodes[0] in graph.index]
+    targets |= {f"{o.turn.path} (call {o.order})": o.nodes[0] for o in embeddings[:EMBEDDINGS]}
+    found = [
+        find_chain(graph, graph.index[node], watched, name)
+        for name, node in targets.items()
+        if node in graph.index
+    ]
+    if not any(len(c.sites) > 2 for c in found):
+        layers = [
+            o for o in watched.operations if o.family in ("layer", "recurrent") and o.nodes[0] in graph.index
+        ]
+        found += [find_chain(graph, graph.index[o.nodes[0]], watched, o.turn.path) for o in layers[:LAYERS]]
+    return sorted((c for c in found if c.sites), key=lambda c: -len(c.sites))[:MOST]
+
+
+def find_chain(graph: Graph, target: int, watched: Forward, name: str) -> Chain:
+    """The dominators of a target node, merged by operation; empty if the loss does not reach it."""
     cuts = graph.cuts(target)
     sites: list[int] = []
     owners: list[Operation | Turn] = []
@@ -64,17 +93,17 @@ def _owner(graph: Graph, i: int, watched: Forward) -> Operation | Turn:
     return watched.root if type(node).__name__ == "AccumulateGrad" else watched.owner(node._sequence_nr())
 
 
-def _row(graph: Graph, top: int, bottom: int, own: Operation | Turn, watched: Forward) -> Row:
+def _row(graph: Graph, top: int, bottom: int, own: Operation | Turn, watched: Forward) -> ChainRow:
     inside = _between(graph, top, bottom)
     if inside == [top] and isinstance(own, Operation):
-        return Row(_path(own), True, False, () if own.kind in families.VIEWS else (own,))
+        return ChainRow(_path(own), True, False, () if own.kind in families.VIEWS else (own,))
     made = (i for i in inside if graph.nodes[i]._sequence_nr() >= watched.root.start)
     owners = {id(o): o for o in (_owner(graph, i, watched) for i in made)}
     acting = [o for o in owners.values() if not (isinstance(o, Operation) and o.kind in families.VIEWS)]
     simple = all(o is own for o in acting)
     operations = tuple(o for o in acting if isinstance(o, Operation))
     path = _path(own) if simple else _common([_path(o) for o in acting if o is not own]) or _path(own)
-    return Row(path, simple, not simple and _identity(graph, top, bottom, inside, watched), operations)
+    return ChainRow(path, simple, not simple and _identity(graph, top, bottom, inside, watched), operations)
 
 
 def _between(graph: Graph, top: int, bottom: int) -> list[int]:

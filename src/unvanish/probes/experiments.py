@@ -26,7 +26,7 @@ from unvanish.core.facts import SiteFacts
 from unvanish.core.trace import Trace
 from unvanish.probes import operations
 from unvanish.probes.forward import parametrized
-from unvanish.probes.intact import unwrapped
+from unvanish.probes.intact import unwrap
 from unvanish.probes.record import record
 
 
@@ -44,7 +44,7 @@ Change = Callable[[nn.Module, Any, Trace, Finding], Trial | None]
 Judge = Callable[[Trace, Trace, Finding], tuple[bool, str] | None]
 
 
-def confirmed(
+def confirm_cause(
     findings: tuple[Finding, ...], trace: Trace, model: nn.Module, batch: Any, loss: Any
 ) -> tuple[Finding, ...]:
     """The findings, the first one marked confirmed or not where there is an experiment for its code."""
@@ -58,7 +58,7 @@ def confirmed(
         return findings
     change, judge = EXPERIMENTS[head.code]
     try:
-        trial = change(copy.deepcopy(unwrapped(model)), batch, trace, head)
+        trial = change(copy.deepcopy(unwrap(model)), batch, trace, head)
         if trial is None:
             return findings
         with trial.mode:
@@ -125,10 +125,10 @@ def _unit_slope(model: nn.Module, batch: Any, trace: Trace, finding: Finding) ->
     half = reading.weights > 0.5 * limits.RELU * reading.steps
     other = "a ReLU" if half else "the identity"
     change = f"on a copy with {', '.join(sorted(kinds))} replaced by {other}"
-    return Trial(model, batch, Instead(kinds, relu=half), change) if kinds else None
+    return Trial(model, batch, Replacement(kinds, relu=half), change) if kinds else None
 
 
-class Instead(TorchFunctionMode):
+class Replacement(TorchFunctionMode):
     """Activations of some kinds return their input, or the positive part of it."""
 
     def __init__(self, kinds: set[str], relu: bool = False) -> None:
@@ -151,7 +151,7 @@ class Uncentred(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _uncentred(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> Trial | None:
+def _without_centring(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> Trial | None:
     return Trial(
         model, batch, Uncentred(), "on a copy that rescales whole layers in place of normalising units"
     )
@@ -197,7 +197,7 @@ def _calm(
     return count
 
 
-def _standardised(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> Trial | None:
+def _standardise(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> Trial | None:
     x, *rest = batch if isinstance(batch, (tuple, list)) and len(batch) == 2 else (batch,)
     if not (isinstance(x, Tensor) and x.is_floating_point()):
         return None
@@ -251,7 +251,7 @@ def _open_gates(p: Tensor, module: Any, name: str, steps: int) -> None:
 # -- judges
 
 
-def _flows(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] | None:
+def _judge_flow(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] | None:
     old, new = depth.read(before), depth.read(after)
     if old is None or new is None or not math.isfinite(new.ratio):
         return None
@@ -264,11 +264,11 @@ def _decades(nats: float) -> str:
     return f"{nats / ledger.DECADE:+.1f}"
 
 
-def _unsaturated(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] | None:
+def _judge_saturation(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] | None:
     return _share(before, after, finding, "saturated", "saturated units")
 
 
-def _alive(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] | None:
+def _judge_dead_units(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] | None:
     return _share(before, after, finding, "dead", "dead units")
 
 
@@ -289,7 +289,7 @@ def _share(
     return max(new) < 0.5 * max(old), f"{words} {max(old):.0%} become {max(new):.0%}"
 
 
-def _calmer(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] | None:
+def _judge_calm(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] | None:
     """The first layer's output is back to ordinary size, or its units are no longer saturated."""
     found = _share(before, after, finding, "saturated", "saturated units")
     if found is not None and found[0]:
@@ -305,7 +305,7 @@ def _first_size(trace: Trace) -> float:
     return trace.value(min(layers, key=lambda i: trace.sites[i].order), "forward_rms") if layers else math.nan
 
 
-def _remembers(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] | None:
+def _judge_memory(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] | None:
     old, new = _through_time(before), _through_time(after)
     if not old or not new:
         return None
@@ -324,13 +324,13 @@ def _through_time(trace: Trace) -> list[float]:
 
 
 EXPERIMENTS: dict[str, tuple[Change, Judge]] = {
-    "INI001": (_unit_gain, _flows),
-    "INI002": (_unit_gain, _flows),
-    "ACT002": (_unit_slope, _flows),
-    "NRM001": (_uncentred, _flows),
-    "ACT001": (_calm_layers, _unsaturated),
-    "ACT003": (_calm_layers, _alive),
-    "INP001": (_standardised, _calmer),
-    "REC001": (_steady_recurrence, _remembers),
-    "REC002": (_steady_recurrence, _remembers),
+    "INI001": (_unit_gain, _judge_flow),
+    "INI002": (_unit_gain, _judge_flow),
+    "ACT002": (_unit_slope, _judge_flow),
+    "NRM001": (_without_centring, _judge_flow),
+    "ACT001": (_calm_layers, _judge_saturation),
+    "ACT003": (_calm_layers, _judge_dead_units),
+    "INP001": (_standardise, _judge_calm),
+    "REC001": (_steady_recurrence, _judge_memory),
+    "REC002": (_steady_recurrence, _judge_memory),
 }

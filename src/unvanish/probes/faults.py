@@ -9,7 +9,7 @@ import torch
 
 from unvanish.core.facts import StopReason
 from unvanish.probes import operations
-from unvanish.probes.backward import Flow
+from unvanish.probes.backward import GradientFlow
 from unvanish.probes.forward import Forward, Operation, Turn
 from unvanish.probes.graph import Graph
 
@@ -27,15 +27,15 @@ class Stop:
     locked: tuple[str, ...] = ()  # parameters that are zero, each of which keeps the others' gradient zero
 
 
-def stops(graph: Graph, flow: Flow, watched: Forward, starving: dict[int, str]) -> list[Stop]:
+def find_stops(graph: Graph, flow: GradientFlow, watched: Forward, starving: dict[int, str]) -> list[Stop]:
     """Why the starving parameters (by node of the graph) get exactly no gradient; the most harmful first."""
     found = []
     for node, below in flow.killed:
         owner = watched.owner(_number(graph.nodes[node]))
         routes = isinstance(owner, Operation) and owner.kind in operations.ROUTING
-        names = set() if routes else _reached(graph, below, starving)
+        names = set() if routes else _find_starving(graph, below, starving)
         if names:
-            locked = _locked(graph, node, watched, starving)
+            locked = _find_locked(graph, node, watched, starving)
             because: StopReason = "locked" if locked else _because(graph, node, below, owner, watched)
             found.append(Stop(node, because, len(names), owner, locked))
     return sorted(found, key=lambda stop: -stop.starved)
@@ -45,7 +45,7 @@ def _number(node: Any) -> int:
     return int(node._sequence_nr())
 
 
-def _reached(graph: Graph, start: int, wanted: dict[int, str]) -> set[str]:
+def _find_starving(graph: Graph, start: int, wanted: dict[int, str]) -> set[str]:
     seen, stack, names = {start}, [start], set()
     while stack:
         i = stack.pop()
@@ -76,7 +76,7 @@ def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, watch
     return "operation"
 
 
-def _locked(graph: Graph, node: int, watched: Forward, starving: dict[int, str]) -> tuple[str, ...]:
+def _find_locked(graph: Graph, node: int, watched: Forward, starving: dict[int, str]) -> tuple[str, ...]:
     """Zero parameters without a gradient behind two or more factors of a node: none of them can ever move."""
     held = {_zero_parameter(graph, other, watched) for other in _factors(graph, node, watched)}
     names = sorted(held & {*starving.values()})

@@ -32,7 +32,7 @@ PLAIN = frozenset((bool, int, float, str, type(None)))  # what most attributes a
 USUAL = PLAIN | {dict, OrderedDict}
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     """The module inside DataParallel, DistributedDataParallel and `torch.compile`, from outside in."""
     while True:
         if isinstance(model, WRAPPERS):
@@ -80,9 +80,9 @@ def in_the_open() -> Iterator[None]:
         torch.inference_mode(False),
         torch.enable_grad(),
         _eager(),
-        _uncollected(),
-        _replaced(checkpointing, "_checkpoint_without_reentrant_generator", _no_recomputation),
-        _replaced(checkpointing.CheckpointFunction, "apply", _run_now),
+        _without_collection(),
+        _replace(checkpointing, "_checkpoint_without_reentrant_generator", _no_recomputation),
+        _replace(checkpointing.CheckpointFunction, "apply", _run_now),
     ):
         torch.backends.mha.set_fastpath_enabled(False)
         try:
@@ -100,7 +100,7 @@ def _eager() -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def _without_collection() -> Iterator[None]:
     """The collector waits: nearly all that is made while we look lives until we are done."""
     was = gc.isenabled()
     gc.disable()
@@ -120,7 +120,7 @@ def _run_now(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def _replace(owner: Any, name: str, value: Any) -> Iterator[None]:
     own = name in vars(owner)
     before = getattr(owner, name)
     setattr(owner, name, value)

@@ -56,7 +56,7 @@ def samples(x: Tensor, batch: int | None) -> Tensor | None:
     return x.reshape(batch, -1)
 
 
-def thinned(rows: Tensor) -> Numbers:
+def thin(rows: Tensor) -> Numbers:
     """At most SAMPLES rows and FEATURES evenly spaced columns, in float64."""
     step = -(-rows.shape[1] // FEATURES)
     return _numbers(rows[:SAMPLES, min(step // 2, rows.shape[1] - 1) :: step])
@@ -73,7 +73,7 @@ def activation_stats(x: Tensor, batch: int | None, tokens: bool = False) -> dict
     if x.numel() == 0 or not x.is_floating_point():
         return {}
     rows = samples(x, batch)
-    some = None if rows is None else thinned(rows)
+    some = None if rows is None else thin(rows)
     whole = some if some is not None and some.size == x.numel() else None
     squares = None if some is None else np.einsum("rf,rf->r", some, some)
     norm = _norm(x) if whole is None or squares is None else math.sqrt(squares.sum())
@@ -162,7 +162,7 @@ def norms(tensors: Sequence[Tensor]) -> list[float]:
             each = torch._foreach_norm([p for some in pieces for p in some], 2, dtype=torch.float64)
         rest = iter(torch.stack(list(each)).tolist())
         for i, some in zip(own, pieces, strict=True):
-            found[i] = next(rest) if len(some) == 1 else _joined([next(rest) for _ in some])
+            found[i] = next(rest) if len(some) == 1 else _join([next(rest) for _ in some])
     return found
 
 
@@ -193,7 +193,7 @@ def _sums(row: Numbers, sizes: Sequence[int]) -> Numbers:
     return found
 
 
-def _joined(parts: Sequence[float]) -> float:
+def _join(parts: Sequence[float]) -> float:
     return math.nan if any(map(math.isnan, parts)) else math.hypot(*parts)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unvanish.core.facts import ParameterFacts
 from unvanish.core.trace import Site
-from unvanish.probes.backward import Flow
+from unvanish.probes.backward import GradientFlow
 from unvanish.probes.forward import Forward, Modules
 from unvanish.probes.graph import Graph
 from unvanish.probes.measures import norms as norms_of
@@ -31,7 +31,7 @@ def read(
     modules: Modules,
     watched: Forward,
     graph: Graph | None,
-    flow: Flow | None,
+    flow: GradientFlow | None,
     optimizer: Any,
     structural: frozenset[str] = frozenset(),
     norms: Mapping[str, float] | None = None,
@@ -64,7 +64,7 @@ def read(
             "module": owner,
             "executed": owner in ran or name in watched.used,
             "used": name in watched.used or isinstance(module, torch.jit.ScriptModule),
-            "reachable": p.requires_grad and _reached(name, p, graph, flow),
+            "reachable": p.requires_grad and _is_reached(name, p, graph, flow),
             "optimised": None if held is None else id(p) in held,
             "tied": times[id(p)] > 1,
             "zero_by_structure": name in structural,
@@ -83,7 +83,7 @@ def read(
     return [(Site.parameter(name, kind, facts), stats) for name, kind, facts, stats in rows]
 
 
-def first_named(modules: Modules) -> dict[str, Tensor]:
+def name_parameters(modules: Modules) -> dict[str, Tensor]:
     """The parameters of some modules, each once and by its first name, as `named_parameters` has them."""
     found: dict[int, tuple[str, Tensor]] = {}
     for path, module in modules:
@@ -93,7 +93,7 @@ def first_named(modules: Modules) -> dict[str, Tensor]:
     return dict(found.values())
 
 
-def zero_by_structure(watched: Forward, graph: Graph | None, flow: Flow | None) -> frozenset[str]:
+def zero_by_structure(watched: Forward, graph: Graph | None, flow: GradientFlow | None) -> frozenset[str]:
     """Biases whose gradient cancels, whatever the data: before a normalisation, or of an attention's keys.
 
     Such a gradient is rounding noise, under 1e-4 of the gradient that arrives at its layer.
@@ -117,7 +117,7 @@ def _zero_third(p: Tensor, gradient: Tensor | None) -> bool:
     return bool(k.norm() < 1e-4 * v.norm() and k.norm() < 1e-4 * q.norm())
 
 
-def _reached(name: str, p: Tensor, graph: Graph | None, flow: Flow | None) -> bool:
+def _is_reached(name: str, p: Tensor, graph: Graph | None, flow: GradientFlow | None) -> bool:
     if flow is not None and name in flow.places:
         return flow.places[name] is not None
     return graph is not None and torch.autograd.graph.get_gradient_edge(p).node in graph.index

@@ -34,7 +34,7 @@ def exact(model: nn.Module, batch: Any, loss: Any) -> dict[str, Tensor] | None:
     if twin is None:
         return None
     try:
-        call = calls.prepare(_widened(batch), loss, gradients=False)
+        call = calls.prepare(_widen(batch), loss, gradients=False)
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
             value = call.objective(twin(*call.args, **call.kwargs))
         named = {n: p for n, p in twin.named_parameters() if p.requires_grad}
@@ -44,12 +44,12 @@ def exact(model: nn.Module, batch: Any, loss: Any) -> dict[str, Tensor] | None:
     return {n: g for n, g in zip(named, found, strict=True) if g is not None}
 
 
-def _widened(batch: Any) -> Any:
+def _widen(batch: Any) -> Any:
     if isinstance(batch, Tensor):
         return batch.float() if batch.is_floating_point() else batch
     if isinstance(batch, (tuple, list)) and type(batch) in (tuple, list):
-        return type(batch)(_widened(b) for b in batch)
-    return {k: _widened(v) for k, v in batch.items()} if isinstance(batch, Mapping) else batch
+        return type(batch)(_widen(b) for b in batch)
+    return {k: _widen(v) for k, v in batch.items()} if isinstance(batch, Mapping) else batch
 
 
 def compare(name: str, gradients: Mapping[str, Tensor], native: Callable[[float], bool]) -> PrecisionFacts:

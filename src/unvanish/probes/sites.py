@@ -9,22 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from unvanish.core.facts import (
-    GraphCut,
     InputFacts,
     NodeFacts,
-    OutputFacts,
     StepFacts,
     TraceFacts,
 )
 from unvanish.core.trace import STATISTICS, Axis, Site, Trace
-from unvanish.probes import attention, slopes
+from unvanish.probes import attention, outputs
 from unvanish.probes import operations as families
-from unvanish.probes.backward import Flow
+from unvanish.probes.backward import GradientFlow
 from unvanish.probes.calls import Call
-from unvanish.probes.chain import Chain, Row
+from unvanish.probes.chain import Chain, ChainRow
 from unvanish.probes.faults import Stop
 from unvanish.probes.forward import Forward, Operation, Turn
 from unvanish.probes.graph import Graph
@@ -35,8 +32,8 @@ Measured = tuple[Site, dict[str, float]]
 SHOWN = ("layer", "activation", "norm", "attention", "recurrent")
 
 
-def shown(operation: Operation) -> bool:
-    """Whether an operation gets a site of its own wherever it lies."""
+def is_shown(operation: Operation) -> bool:
+    """Whether an operation has a site wherever it lies."""
     return operation.family in SHOWN or operation.kind == "embedding"
 
 
@@ -50,7 +47,7 @@ def assemble(rows: Sequence[Measured], axes: Iterable[Axis], facts: TraceFacts) 
     return Trace(tuple(site for site, _ in rows), values, tuple(axes), facts)
 
 
-def partial(watched: Forward, call: Call, crash: str) -> Trace:
+def assemble_crash(watched: Forward, call: Call, crash: str) -> Trace:
     """What was measured up to a crash: forward statistics only."""
     watched.small.settle()
     found = nodes(call, watched)[0]
@@ -58,7 +55,7 @@ def partial(watched: Forward, call: Call, crash: str) -> Trace:
 
 
 def inputs(
-    call: Call, flow: Flow | None, read: Mapping[str, dict[str, float]] | None = None
+    call: Call, flow: GradientFlow | None, read: Mapping[str, dict[str, float]] | None = None
 ) -> list[Measured]:
     """One site for each tensor of the batch that the model was given; `read`: their statistics, if known."""
     found = []
@@ -85,7 +82,7 @@ def nodes(
     call: Call,
     watched: Forward,
     graph: Graph | None = None,
-    flow: Flow | None = None,
+    flow: GradientFlow | None = None,
     chains: Sequence[Chain] = (),
     stops: Sequence[Stop] = (),
     broken: Sequence[Operation | Turn] = (),
@@ -95,17 +92,17 @@ def nodes(
     Last, the index of the site that stands for each node of the graph.
     """
     leaves = {name: place for place, name in enumerate(call.originals)}
-    wanted = _wanted(watched, graph, chains, stops, broken, leaves)
+    wanted = _choose(watched, graph, chains, stops, broken, leaves)
     places: dict[int, int] = {}
     rows: list[Measured] = []
     names: dict[str, int] = {}
-    read = _read_by_loss(watched)
+    read = outputs.read_by_loss(watched)
     numbered = {node: k for k, node in enumerate(chains[0].sites)} if chains else {}
     for owner, node in sorted(wanted, key=lambda pair: _order(*pair)):
-        path, kind = _named(owner)
+        path, kind = outputs.identify(owner)
         again = names[path] = names.get(path, -1) + 1
-        facts, stats = _described(owner)
-        if node is not None and graph is not None and (function := _written(graph.nodes[node])):
+        facts, stats = _describe(owner)
+        if node is not None and graph is not None and (function := _custom_function(graph.nodes[node])):
             kind = facts["function"] = function
         if node is not None and flow is not None:
             stats |= _backward(node, flow)
@@ -128,7 +125,9 @@ def nodes(
     return rows, [Axis(c.name, "depth", _axis(c, places, leaves)) for c in chains], places
 
 
-def _modules(watched: Forward, graph: Graph | None, flow: Flow | None, known: set[str]) -> list[Measured]:
+def _modules(
+    watched: Forward, graph: Graph | None, flow: GradientFlow | None, known: set[str]
+) -> list[Measured]:
     """A site for each call of a module that no operation stands for, with its output's gradient."""
     found = []
     for turn in watched.turns:
@@ -141,7 +140,7 @@ def _modules(watched: Forward, graph: Graph | None, flow: Flow | None, known: se
     return found
 
 
-def _wanted(
+def _choose(
     watched: Forward,
     graph: Graph | None,
     chains: Sequence[Chain],
@@ -154,7 +153,7 @@ def _wanted(
     odd = {id(s.owner) for s in stops} | {id(b) for b in broken}
     for o in watched.operations:
         alive = graph is None or o.nodes[0] in graph.index
-        shows = alive and shown(o) and o.order < watched.loss_order
+        shows = alive and is_shown(o) and o.order < watched.loss_order
         if shows or id(o) in odd or o.handles.get("made_nonfinite"):
             found[id(o)] = (o, None if graph is None else graph.index.get(o.nodes[0]))
     for c in reversed(chains):  # the main one last: its nodes count
@@ -173,7 +172,7 @@ def _key(owner: Operation | Turn, node: int) -> int:
     return id(owner) if isinstance(owner, Operation) else id(owner) + node
 
 
-def _described(owner: Operation | Turn) -> tuple[NodeFacts, dict[str, float]]:
+def _describe(owner: Operation | Turn) -> tuple[NodeFacts, dict[str, float]]:
     """The facts and forward statistics of an operation; a module that made nodes by itself has none."""
     if isinstance(owner, Turn):
         return {"order": -1}, {}
@@ -195,7 +194,7 @@ def _axis(chain: Chain, places: Mapping[int, int], leaves: Mapping[str, int]) ->
     return (*found, leaves[chain.name]) if chain.name in leaves else tuple(found)
 
 
-def _written(node: Any) -> str:
+def _custom_function(node: Any) -> str:
     """The name of a `torch.autograd.Function` that somebody wrote, by its node; "" for other nodes."""
     own = isinstance(node, torch.autograd.function.BackwardCFunction)
     return type(node).__name__.removesuffix("Backward") if own else ""
@@ -205,16 +204,7 @@ def _order(owner: Operation | Turn, node: int | None) -> tuple[int, int]:
     return (owner.start, 0) if node is None else (owner.start, -node)
 
 
-def _named(owner: Operation | Turn) -> tuple[str, str]:
-    """The path shown, and the kind: an operation of a module that is more than that operation says which."""
-    if isinstance(owner, Turn):
-        return owner.path, type(owner.module).__name__.lower()
-    own = type(owner.turn.module).__module__.startswith("torch.nn") and not any(owner.turn.module.children())
-    path = owner.turn.path
-    return (path if own else f"{path}.{owner.kind}" if path else owner.kind), owner.kind
-
-
-def _backward(node: int, flow: Flow) -> dict[str, float]:
+def _backward(node: int, flow: GradientFlow) -> dict[str, float]:
     found = {"backward_log": flow.log.get(node, math.nan)}
     if node in flow.zero:
         found |= {"backward_zero": flow.zero[node], "backward_nonfinite": flow.nonfinite[node]}
@@ -236,7 +226,7 @@ def _place(node: int, main: Chain, numbered: Mapping[int, int]) -> NodeFacts:
     return facts
 
 
-def _row(row: Row) -> NodeFacts:
+def _row(row: ChainRow) -> NodeFacts:
     families = [o.family for o in row.operations]
     layers = [o for o, family in zip(row.operations, families, strict=True) if family == "layer"]
     norms = [o for o, family in zip(row.operations, families, strict=True) if family == "norm"]
@@ -278,62 +268,6 @@ def _faults(
     return facts
 
 
-def _read_by_loss(watched: Forward) -> set[int]:
-    """The orders of the activations that a loss function reads."""
-    last = [_reader(o, watched) for o in watched.operations if "reads" in o.handles]
-    return {activation.order for activation in last if activation is not None}
-
-
-def _reader(loss: Operation, watched: Forward) -> Operation | None:
-    """The activation or softmax whose result a loss function reads, through views and casts."""
-    node: Any = loss.handles.get("reads")
-    for _ in range(8):
-        if node is None or type(node).__name__ == "AccumulateGrad":
-            return None
-        owner = watched.owner(node._sequence_nr())
-        if (
-            isinstance(owner, Operation)
-            and owner.kind not in families.VIEWS
-            and owner.kind not in ("clamp", "getitem", "index", "log")
-        ):
-            return owner if owner.family == "activation" or owner.kind in ("softmax", "log_softmax") else None
-        edges = [b for b, _ in node.next_functions if b is not None]
-        node = edges[0] if len(edges) == 1 else None
-    return None
-
-
-def outputs(watched: Forward, value: Tensor) -> list[Measured]:
-    """One site for each call of a known loss function, else one for the loss itself."""
-    found: list[Measured] = []
-    for o in watched.operations:
-        if "reading" not in o.handles:
-            continue
-        kind = families.LOSSES[o.kind]
-        facts: OutputFacts = {"value": float(value.detach()), **o.handles["reading"]}
-        last = _reader(o, watched)
-        facts["activation"] = "" if last is None else last.kind
-        if last is not None:
-            facts["site"] = _named(last)[0]
-            facts["output_slope"] = _output_slope(last)
-        own = {
-            "cross_entropy": ("softmax", "sigmoid", "log_softmax"),
-            "binary_cross_entropy_with_logits": ("sigmoid", "softmax"),
-        }
-        facts["double"] = last is not None and last.kind in own.get(kind, ()) and last.kind != "log_softmax"
-        found.append((Site.output(kind, len(found), facts), {}))
-    return found or [(Site.output("loss", 0, {"value": float(value.detach())}), {})]
-
-
-def _output_slope(last: Operation) -> float:
-    if last.kind in families.SQUASHING:
-        return slopes.mean(last) / families.SQUASHING[last.kind]
-    node: Any = last.nodes[0]
-    if last.kind == "softmax" and "_saved_result" in dir(node):
-        p = node._saved_result.detach().double()
-        return float((p * (1 - p)).sum(-1).mean())
-    return math.nan
-
-
 def steps(recurrences: Iterable[Recurrence]) -> list[Measured]:
     """One site for each step of each recurrence."""
     found = []
@@ -349,28 +283,3 @@ def steps(recurrences: Iterable[Recurrence]) -> list[Measured]:
             stats = {"state_log": float(state), "carry_log": float(carry)}
             found.append((Site.step(r.of, r.kind, t, facts), stats))
     return found
-
-
-def graph_cuts(watched: Forward) -> list[GraphCut]:
-    """Where the graph was left on the way forward."""
-    return [cut for cut, _ in watched.cuts]
-
-
-def loss_kind(watched: Forward) -> str:
-    """The loss functions called, by name."""
-    return ", ".join(
-        dict.fromkeys(families.LOSSES[o.kind] for o in watched.operations if "reading" in o.handles)
-    )
-
-
-def assumptions(kind: str, overflowed: bool) -> list[str]:
-    """What had to be assumed."""
-    if overflowed:
-        return [
-            "the loss overflows: the gradient of a random unit cotangent at the output was followed instead"
-        ]
-    if kind == "random cotangent":
-        return [
-            "no loss was given: the gradient of a random unit cotangent at the output was followed instead"
-        ]
-    return []

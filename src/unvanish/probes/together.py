@@ -37,7 +37,7 @@ class Together:
         if rows is None or rows.shape[0] > SAMPLES or rows.shape[1] > FEATURES:
             return False
         pile = self.waiting.setdefault(rows.shape, [])
-        pile.append((stats, _copied(rows)))
+        pile.append((stats, _copy(rows)))
         if len(pile) * x.numel() > PILE:
             _read(self.waiting.pop(rows.shape))
         return True
@@ -48,7 +48,7 @@ class Together:
             _read(self.waiting.popitem()[1])
 
 
-def _copied(rows: Tensor) -> NDArray[Any]:
+def _copy(rows: Tensor) -> NDArray[Any]:
     if rows.dtype is torch.float32 or rows.dtype is torch.float64:
         return rows.numpy().copy()
     return rows.to(torch.float64, copy=True).numpy()

@@ -34,7 +34,7 @@ from unvanish.core.diagnosis import Diagnosis, Finding
 from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Site
 from unvanish.probes.errors import CheckError
-from unvanish.probes.intact import unwrapped
+from unvanish.probes.intact import unwrap
 from unvanish.probes.live.eyes import Eyes
 from unvanish.probes.live.gauge import Gauge
 from unvanish.probes.live.updates import Parameters
@@ -62,7 +62,7 @@ class Watch:
     ) -> None:
         self.model, self.optimizers, self.loss, self.scaler = model, list(optimizers), loss, scaler
         self.pace, self.response, self.store, self.name = pace, response, store, name
-        self._inner = unwrapped(model)
+        self._inner = unwrap(model)
         self._compiled = any(type(m).__name__ == "OptimizedModule" for m in (model, *model.modules()))
         self._parameters = Parameters(self._inner, self.optimizers)
         if not self._parameters.parameters:

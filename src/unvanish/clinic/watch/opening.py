@@ -16,7 +16,7 @@ from unvanish.clinic.watch.ranks import leads, ranks
 from unvanish.clinic.watch.response import Response
 from unvanish.core.diagnosis import Case, Diagnosis
 from unvanish.probes.errors import CheckError
-from unvanish.probes.intact import unwrapped
+from unvanish.probes.intact import unwrap
 from unvanish.rules import rules
 from unvanish.store import Store
 
@@ -68,7 +68,7 @@ def watch(
     store = Store(run) if run is not None and leads(ranks()) else None
     return Watch(
         model, optimizers, loss, store, Pace(budget, every), response, scaler, chosen, checked,
-        name or type(unwrapped(model)).__name__,
+        name or type(unwrap(model)).__name__,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from unvanish.probes import calls
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.forward import Forward, Operation
 from unvanish.probes.graph import Graph, walk
-from unvanish.probes.intact import in_the_open, intact, unwrapped
+from unvanish.probes.intact import in_the_open, intact, unwrap
 from unvanish.probes.measures import weight_stats
 from unvanish.probes.program.tape import Taped
 from unvanish.theory.program.steps import Program
@@ -46,7 +46,7 @@ def outline(model: nn.Module, batch: Any, *, hollow: bool = True) -> Outline:
     `hollow`: run a copy on tensors without data; else the model itself on two samples, which is left as it
     was. CheckError for a batch that is none, ModelCrash where the model raises or needs real numbers to run.
     """
-    bare = unwrapped(model)
+    bare = unwrap(model)
     if not isinstance(bare, nn.Module):
         raise CheckError(
             f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.nn.utils.rnn import PackedSequence
 
-from unvanish.probes.backward import LN2, Flow
+from unvanish.probes.backward import LN2, GradientFlow
 from unvanish.probes.forward import Forward, Turn
 from unvanish.probes.graph import Graph, Node
 from unvanish.probes.measures import log_norm
@@ -154,7 +154,10 @@ def _sequential(turns: Sequence[Turn], graph: Graph) -> bool:
 
 
 def looped(
-    body: Mapping[str, list[Turn]], graph: Graph, flow: Flow, carried: Mapping[str, NDArray[np.float64]]
+    body: Mapping[str, list[Turn]],
+    graph: Graph,
+    flow: GradientFlow,
+    carried: Mapping[str, NDArray[np.float64]],
 ) -> Iterator[Recurrence]:
     """The recurrences of the loops, from the gradients at the outputs of their calls."""
     for path, turns in body.items():

@@ -1,0 +1,165 @@
+"""The backward of an examination: the graph, its depth axes, the gradients, and what the rules read off them.
+
+Notable: the graph is kept for a second look, which is taken only if gradients are exactly zero or not finite.
+In float16 the gradients are compared with those of a copy in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from unvanish.core.facts import PrecisionFacts
+from unvanish.probes import attention, faults, operations, precision, sites, slopes
+from unvanish.probes.backward import Backward, GradientFlow
+from unvanish.probes.chain import Chain, find_chains
+from unvanish.probes.errors import ModelCrash
+from unvanish.probes.forward import Operation, Turn
+from unvanish.probes.graph import Graph, Node, walk
+from unvanish.probes.recurrent import loops
+from unvanish.probes.run_forward import ForwardPass, Specimen
+
+HALF = "float16"
+SEED = {torch.float16: 14}  # log2 of the largest loss scale that the loss's own dtype holds; else 100
+ROOM = 6  # log2 below the best loss scale, for what grows on the way down
+
+
+@dataclass(frozen=True)
+class BackwardPass:
+    """One backward; empty if the loss has no graph.
+
+    `chains`: the depth axes, the longest first; `stops`, `broken`: where gradients end, or become non-finite;
+    `severed`: cells whose state leaves the graph.
+    """
+
+    graph: Graph | None = None
+    chains: Sequence[Chain] = ()
+    flow: GradientFlow | None = None
+    stops: Sequence[faults.Stop] = ()
+    broken: Sequence[Operation | Turn] = ()
+    recurrences: Sequence[loops.Recurrence] = ()
+    severed: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    precision: PrecisionFacts = field(default_factory=PrecisionFacts)
+
+
+def run_backward(specimen: Specimen, forward: ForwardPass) -> BackwardPass:
+    """The backward from the root of a forward; ModelCrash if it raises."""
+    root, watched = forward.root, forward.watched
+    if root.grad_fn is None:
+        return BackwardPass()
+    graph = walk(root.grad_fn)
+    attention.mark(watched)
+    chains = find_chains(graph, forward.call, watched)
+    compared = _compare_precision(specimen, forward)
+    slopes.read(o for o in watched.operations if o.family == "activation" and o.nodes[0] in graph.index)
+    bodies = loops.loops(watched, graph)
+    carried = loops.carries(bodies)
+    severed = loops.severed(watched, bodies)
+    cuts = chains[0].cuts if chains else [0]
+    plan = BackwardPlan(graph, cuts, root, _leaves(specimen, forward), _scale(compared, root))
+    watches = _choose_nodes(forward, graph, chains, bodies)
+    try:
+        flow = Backward(graph, cuts, watches, loops.fused(watched)).run(root, plan.leaves, scale=plan.scale)
+    except RuntimeError as error:
+        site = _find_failing(plan, forward)
+        text = f"the backward raised {type(error).__name__}{' in ' + site if site else ''}: {error}"
+        raise ModelCrash(text, site, sites.assemble_crash(watched, forward.call, text)) from error
+    recurrences = (*loops.replayed(watched, flow.held), *loops.looped(bodies, graph, flow, carried))
+    stops, broken = _look_again(plan, forward, flow)
+    return BackwardPass(graph, chains, flow, stops, broken, recurrences, severed, compared)
+
+
+@dataclass(frozen=True)
+class BackwardPlan:
+    """From where the gradient starts to the leaves where it is wanted; `scale`: log2 of the loss scale."""
+
+    graph: Graph
+    cuts: Sequence[int]
+    root: Tensor
+    leaves: Mapping[str, Tensor]
+    scale: int
+
+
+def _leaves(specimen: Specimen, forward: ForwardPass) -> dict[str, Tensor]:
+    """The trainable parameters, and the inputs under names that no parameter has."""
+    named = {n: p for n, p in specimen.parameters.items() if p.requires_grad}
+    return named | {f"\0{n}": leaf for n, leaf in forward.call.inputs.items()}
+
+
+def _choose_nodes(
+    forward: ForwardPass, graph: Graph, chains: Sequence[Chain], bodies: Mapping[str, Sequence[Turn]]
+) -> set[int]:
+    """The nodes whose gradients are read: of operations with a site, of calls, of steps, of the axes."""
+    watched, index = forward.watched, graph.index
+    nodes = [o.nodes[0] for o in watched.operations if sites.is_shown(o)]
+    nodes += [node for turns in bodies.values() for turn in turns for node, _ in turn.outputs]
+    nodes += [turn.outputs[0][0] for turn in watched.turns if turn.outputs]
+    found = {index[node] for node in nodes if node in index}
+    found.update(*(c.sites for c in chains))
+    return found | {i for o in watched.operations for i in attention.watched_nodes(o, graph)}
+
+
+def _find_failing(plan: BackwardPlan, forward: ForwardPass) -> str:
+    """The module whose operation was being differentiated when the backward raised; "" if unknown."""
+    reached: list[Node] = []
+    handles = [
+        node.register_prehook(lambda g, n=node: reached.append(n))
+        for node in plan.graph.nodes
+        if node.next_functions
+    ]
+    try:
+        torch.autograd.grad(plan.root, list(plan.leaves.values()), allow_unused=True, retain_graph=True)
+    except RuntimeError:
+        if not reached:
+            return ""
+        owner = forward.watched.owner(reached[-1]._sequence_nr())
+        return owner.turn.path if isinstance(owner, Operation) else owner.path
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ""
+
+
+def _look_again(
+    plan: BackwardPlan, forward: ForwardPass, flow: GradientFlow
+) -> tuple[list[faults.Stop], list[Operation | Turn]]:
+    """Where gradients end, and who makes them non-finite; empty if all are finite and none is zero."""
+    zero = {n for n, log in flow.logs.items() if log == -math.inf}
+    odd = any(math.isnan(log) or log == math.inf for log in flow.logs.values())
+    if not zero and not odd:
+        return [], []
+    graph, watched = plan.graph, forward.watched
+    again = Backward(graph, plan.cuts, (), {}).run(plan.root, plan.leaves, scale=plan.scale, inspect=True)
+    starving = {at: n for n in zero if not n.startswith("\0") and (at := flow.places[n]) is not None}
+    stops = faults.find_stops(graph, again, watched, starving)
+    return stops, [watched.owner(graph.nodes[i]._sequence_nr()) for i in again.broken]
+
+
+def _compare_precision(specimen: Specimen, forward: ForwardPass) -> PrecisionFacts:
+    """How float16 holds the gradients; empty if nothing is in float16."""
+    dtypes = {o.facts.get("dtype") for o in forward.watched.operations}
+    if HALF not in dtypes | {operations.dtype(p.dtype) for p in specimen.parameters.values()}:
+        return {}
+    exact = precision.exact(specimen.model, specimen.batch, specimen.loss)
+    if exact is None:
+        return {"dtype": HALF}
+    trainable = [p for p in specimen.parameters.values() if p.requires_grad]
+
+    def holds(scale: float) -> bool:
+        """Whether the gradients at a loss scale are finite and not all zero."""
+        scaled = forward.root * 2.0**scale
+        every = torch.autograd.grad(scaled, trainable, retain_graph=True, allow_unused=True)
+        some = [g for g in every if g is not None]
+        return all(bool(torch.isfinite(g).all()) for g in some) and any(bool(g.any()) for g in some)
+
+    return precision.compare(HALF, exact, holds)
+
+
+def _scale(compared: PrecisionFacts, root: Tensor) -> int:
+    """Log2 of the loss scale to run at; not 0 in float16 only."""
+    best = compared.get("best_scale_log2")
+    return 0 if best is None else min(SEED.get(root.dtype, 100), int(best) - ROOM)

@@ -1,0 +1,137 @@
+"""The forward of an examination: the model and the loss run once, watched; what they raise names its module.
+
+Notable:
+- If the loss is not finite, the forward runs again, and every result is checked.
+- If it alone overflows, the gradient of a random unit cotangent at the outputs is followed instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from unvanish.probes import calls, sites
+from unvanish.probes.errors import CheckError, ModelCrash
+from unvanish.probes.forward import Forward, Modules
+from unvanish.probes.measures import finite
+from unvanish.probes.program.tape import Taped
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """What is examined: the bare model, its modules by every name, its parameters and their norms by their
+    first name, and what it is run with; `theory`: also note the program that ran.
+    """
+
+    model: nn.Module
+    modules: Modules
+    parameters: Mapping[str, Tensor]
+    norms: Mapping[str, float]
+    batch: Any
+    loss: Callable[..., Any] | None
+    optimizer: Any = None
+    theory: bool = False
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """One forward: the call, what was watched, the output, and the loss.
+
+    `entering`: statistics of the inputs by name; `objective`: what the loss is; `overflow`: what is followed
+    instead of a loss that overflows.
+    """
+
+    call: calls.Call
+    watched: Forward
+    entering: Mapping[str, dict[str, float]]
+    output: Any
+    loss: Tensor
+    objective: str
+    overflow: Tensor | None = None
+
+    @property
+    def root(self) -> Tensor:
+        """Where the backward starts."""
+        return self.loss if self.overflow is None else self.overflow
+
+
+def run_forward(specimen: Specimen) -> ForwardPass:
+    """The forward of a specimen; CheckError if its parts do not fit together, ModelCrash if it raises."""
+    found = _run(specimen)
+    if math.isfinite(float(found.loss.detach())):
+        return found
+    found = _run(specimen, check_finite=True)
+    return replace(found, overflow=_before_the_overflow(found))
+
+
+def _before_the_overflow(found: ForwardPass) -> Tensor | None:
+    """The product of finite outputs with a random cotangent; None unless only the loss overflows."""
+    outputs = calls.predictions(found.output)
+    if math.isnan(float(found.loss.detach())) or not outputs or not all(finite(t) for t in outputs):
+        return None
+    return calls.random_cotangent(found.output)
+
+
+def _run(specimen: Specimen, check_finite: bool = False) -> ForwardPass:
+    """With inputs that require a gradient, unless the model refuses them."""
+    try:
+        return _attempt(specimen, check_finite, gradients=True)
+    except ModelCrash as crash:
+        text = str(crash.__cause__)
+        refused = any(words in text for words in ("requires grad", "require grad", "requires_grad"))
+        if not isinstance(crash.__cause__, RuntimeError) or not refused:
+            raise
+    return _attempt(specimen, check_finite, gradients=False)
+
+
+def _attempt(specimen: Specimen, check_finite: bool, gradients: bool) -> ForwardPass:
+    call = calls.prepare(specimen.batch, specimen.loss, gradients=gradients)
+    watched = _watch(specimen, call)
+    watched.check_finite = check_finite
+    entering = {name: watched.entering(x) for name, x in call.originals.items()}
+    with watched.watching():
+        try:
+            output = specimen.model(*call.args, **call.kwargs)
+        except Exception as error:
+            raise _crash(watched, call, error, watched.turn.path) from error
+        watched.start_loss()
+        try:
+            loss = call.objective(output)
+        except CheckError:
+            raise
+        except Exception as error:
+            raise _crash(watched, call, error, "loss") from error
+    own = "output.loss" if calls.own_loss(output) is not None else "random cotangent"
+    return ForwardPass(call, watched, entering, output, _check_scalar(loss), call.kind or own)
+
+
+def _watch(specimen: Specimen, call: calls.Call) -> Forward:
+    model, parameters, norms = specimen.model, specimen.parameters, specimen.norms
+    if specimen.theory:
+        return Taped(model, model, call, parameters, norms, specimen.modules)
+    return Forward(model, call.batch_size, parameters, norms, specimen.modules)
+
+
+def _crash(watched: Forward, call: calls.Call, error: Exception, site: str) -> ModelCrash:
+    where = f"in {site}" if site else "in its own forward"
+    text = f"the {'loss' if site == 'loss' else 'model'} raised {type(error).__name__} {where}: {error}"
+    return ModelCrash(text, site, sites.assemble_crash(watched, call, text))
+
+
+def _check_scalar(value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        kind = type(value).__name__
+        raise CheckError(
+            f"the loss returned a {kind}, not a scalar tensor; return the tensor itself, without .item()"
+        )
+    if value.numel() != 1:
+        raise CheckError(
+            f"the loss is not a scalar: its shape is {tuple(value.shape)}; reduce it, say with .mean()"
+        )
+    if value.is_complex() or not value.is_floating_point():
+        raise CheckError(f"the loss is {value.dtype}, but a gradient needs a real floating-point scalar")
+    return value.reshape(())
