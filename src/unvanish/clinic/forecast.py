@@ -21,11 +21,12 @@ from unvanish.clinic.check import folded, ranked, visit
 from unvanish.core.diagnosis import Diagnosis
 from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Site, Trace
-from unvanish.probes import sites
+from unvanish.probes import node_sites, sites
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.chain import find_chains
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.forward import Operation
+from unvanish.probes.passes import BackwardPass, Measured
 from unvanish.probes.program.outline import Outline, outline
 from unvanish.probes.recurrent.loops import Recurrence
 from unvanish.rules import rules
@@ -143,11 +144,11 @@ class Assembly:
             if number is not None and number in self.said.signals:
                 operation.stats.update(self._stats(operation, steps.get(number), self.said.signals[number]))
         rows = [self._assume(site, stats) for site, stats in sites.inputs(drawn.call, flow)]
-        nodes, found, _ = sites.nodes(drawn.call, drawn.watched, drawn.graph, flow, axes)
+        nodes, found, _ = node_sites.nodes(drawn.call, drawn.watched, BackwardPass(drawn.graph, axes, flow))
         rows += nodes + sites.steps(self._memories()) + [_end()]
         return sites.assemble(rows, found, self._facts())
 
-    def _assume(self, site: Site, stats: dict[str, float]) -> sites.Measured:
+    def _assume(self, site: Site, stats: dict[str, float]) -> Measured:
         """An input with the facts and statistics that are taken for granted."""
         number = self.outline.inputs.get(site.path)
         if number is None:
@@ -234,5 +235,5 @@ class Assembly:
         }
 
 
-def _end() -> sites.Measured:
+def _end() -> Measured:
     return Site.output("loss", 0, {"value": 0.0}), {}

@@ -1,12 +1,12 @@
-"""One exact backward, with a norm read wherever one is wanted, at any depth.
+"""One exact backward that reads the norm of the gradient at any node.
 
 Notable:
 - `torch.autograd.grad` leaves every `.grad` alone; pre-hooks on graph nodes see the whole gradient there.
-- Where a gradient leaves the comfortable range of its dtype at a cut, it is multiplied by a power of two, and
-  the exponent is remembered for the segment below: 1e-400 is still a number, and nothing is rounded for it.
-- Edges that lead out of a segment to something shared scale back.
-- In a small model the gradients are kept instead, and read together, where that shows that none of them had
-  to be multiplied: hooks cost more than its own backward.
+- A gradient that leaves the comfortable range of its dtype at a cut is multiplied by a power of two, and the
+  exponent is kept for the segment below: 1e-400 is still a number, and nothing is rounded.
+- Edges that lead out of a segment to shared nodes scale back.
+- In a small model the gradients are kept and read together: hooks cost more than its own backward. If one of
+  them has to be multiplied, the backward runs again with hooks.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from unvanish.probes.graph import Graph, Node
 from unvanish.probes.measures import log_norm, log_of, norms
 
 LN2 = math.log(2.0)
-MIDDLING = 20.0  # |ln norm| that is comfortable in every dtype but float16, for any number of elements
-LIGHT = 1 << 20  # numbers: gradients that are kept rather than watched
+MIDDLING = 20.0  # |ln norm| that is comfortable in every dtype except float16, for any number of elements
+LIGHT = 1 << 20  # elements of gradients that are kept, at most
 COMFORT = {torch.float16: 4, torch.bfloat16: 60, torch.float32: 60, torch.float64: 500}
 
 
 @dataclass
 class GradientFlow:
-    """What a backward showed, by node and by parameter."""
+    """What a backward measured, by node and by parameter."""
 
     log: dict[int, float] = field(default_factory=dict)  # ln ||gradient|| arriving at a node
     zero: dict[int, float] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class GradientFlow:
 
 
 class Backward:
-    """A backward over a graph with given cuts; `run` gives the GradientFlow."""
+    """A backward over a graph with given cuts; `run` returns the GradientFlow."""
 
     def __init__(
         self, graph: Graph, cuts: Sequence[int], watched: Iterable[int], held: Mapping[Any, tuple[Node, int]]
@@ -65,8 +65,8 @@ class Backward:
     ) -> GradientFlow:
         """Gradients of the leaves and norms at the watched nodes; the graph is kept.
 
-        `scale`: log2 of the loss scale to run at, taken back from every number. `inspect`: look at every node
-        for gradients that end or become non-finite there; a slower second pass.
+        `scale`: log2 of the loss scale to run at; every number is divided by it. `inspect`: find the nodes at
+        which gradients end or become non-finite, which is slower.
         """
         self.base = scale
         self.exponent = [scale] * len(self.cuts) + [scale]
@@ -107,7 +107,7 @@ class Backward:
                 handle.remove()
 
     def _run_at_once(self, loss: Tensor, leaves: list[Tensor]) -> Sequence[Tensor | None] | None:
-        """The same, of a small model, all at once; None where a gradient had to be multiplied, or is odd."""
+        """The same, of a small model, at once; None if a gradient had to be multiplied, or is not dense."""
         ends: list[tuple[int, int]] = []  # (node, which of its outputs)
         size = 0
         for i in sorted(self.watched | set(self.cuts)):
@@ -144,7 +144,7 @@ class Backward:
         return self.exponent[self.segment[i]] if k is None else self.exponent[k - 1] if k else self.base
 
     def _holds(self) -> list[Any]:
-        """Before the watches, which may rescale what arrives."""
+        """Hooks that keep gradients; registered first, since the others may rescale them."""
 
         def hold(name: Any, node: Node, number: int) -> Any:
             place = self.graph.index.get(node)
@@ -206,7 +206,7 @@ class Backward:
         return tuple(None if g is None else _times(g, shift) for g in gradients)
 
     def _crossings(self) -> list[Any]:
-        """Hooks on the nodes with edges from a segment to what belongs to none."""
+        """Hooks on the nodes with edges from a segment to nodes that belong to none."""
         handles: list[Any] = []
         if -1 not in self.segment:
             return handles

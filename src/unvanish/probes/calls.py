@@ -34,14 +34,14 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     objective: Objective
-    kind: str  # "loss", "output.loss" or "random cotangent"; decided once the output is known where it is ""
+    kind: str  # "loss", "output.loss" or "random cotangent"; "" if the output decides
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     originals: Mapping[str, Tensor] = field(default_factory=dict)
     batch_size: int | None = None
 
     @property
     def needs_output(self) -> bool:
-        """True where only the output tells what the objective is."""
+        """Whether only the output decides what the objective is."""
         return self.kind == ""
 
 
@@ -93,7 +93,7 @@ def _split(batch: Any, needs: int) -> tuple[Any, tuple[Any, ...], Any]:
             return batch[0], (), batch
         raise CheckError(
             f"the batch is a {type(batch).__name__} of {len(batch)}; give an (x, y) pair, with x a tuple "
-            "where the model takes several arguments, or a dict of keywords"
+            "if the model takes several arguments, or a dict of keywords"
         )
     raise CheckError(f"the batch is {_describe(batch)}; give a tensor, an (x, y) pair, or a dict of keywords")
 
@@ -103,7 +103,7 @@ def _describe(value: Any) -> str:
 
 
 def _arity(loss: Callable[..., Any]) -> int:
-    """How many positional arguments a loss needs; 2 where that cannot be told."""
+    """How many positional arguments a loss needs; 2 if unknown."""
     kind: Any = type(loss)
     if kind.__module__ == "torch.nn.modules.loss" and "forward" not in vars(loss):
         return _arity_of(kind)
@@ -120,7 +120,7 @@ def _arity(loss: Callable[..., Any]) -> int:
 
 @cache
 def _arity_of(kind: type[nn.Module]) -> int:
-    """That of one of torch's own losses, whose signatures are slow to read."""
+    """How many one of torch's own losses needs: its signature is slow to read."""
     return _arity(partial(kind.forward, None))
 
 
@@ -172,7 +172,7 @@ def predictions(output: Any) -> list[Tensor]:
 
 
 def own_loss(output: Any) -> Tensor | None:
-    """`output.loss` or `output["loss"]`, where there is one."""
+    """`output.loss` or `output["loss"]`; None if it is not a tensor."""
     value = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
     return value if isinstance(value, Tensor) else None
 
@@ -199,7 +199,7 @@ def tensors_in(value: Any, depth: int = 6) -> Iterator[Tensor]:
 
 
 def floats(values: Iterable[Any], depth: int = 1) -> list[Tensor]:
-    """The floating-point tensors among arguments, and in the tuples, lists and dicts among them."""
+    """The floating-point tensors among arguments, and in tuples, lists and dicts among these."""
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):

@@ -1,7 +1,7 @@
 """A depth axis: the cuts of the graph above one tensor, one for each operation, and what lies between them.
 
 Notable: cuts inside the loss, and those of operations that only change the view, are left out; what they do
-to the norm belongs to the row above them. Nothing here knows a module by its class.
+to the norm belongs to the row above them. No module is known by its class.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EMBEDDINGS, LAYERS = 6, 3  # of several, the first ones
 
 @dataclass(frozen=True)
 class ChainRow:
-    """What lies between one cut of an axis and the next one towards the input."""
+    """The operations between one cut of an axis and the next one towards the input."""
 
     path: str
     simple: bool

@@ -1,4 +1,4 @@
-"""What can go wrong before there is anything to diagnose: a wrong call, or a crash in the user's model."""
+"""What prevents a diagnosis: a wrong call, or a crash in the user's model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class CheckError(ValueError):
 class ModelCrash(RuntimeError):
     """The user's model, or its loss, raised.
 
-    `site` is the path of the innermost module that was running ("" for the model itself, "loss" for the
-    loss), `trace` what was measured up to there, and `__cause__` the original exception.
+    `site`: the path of the innermost module that was running ("" for the model itself, "loss" for the loss);
+    `trace`: what was measured before; `__cause__`: the original exception.
     """
 
     def __init__(self, message: str, site: str, trace: Trace | None = None) -> None:

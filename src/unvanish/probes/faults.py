@@ -1,4 +1,4 @@
-"""Where gradients end or break: looked into only when some are exactly zero or not finite."""
+"""Where gradients end: who stops them, and which parameters starve."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MULTIPLIED = operations.PRODUCTS | {"mul", "addcmul"}
 
 @dataclass(frozen=True)
 class Stop:
-    """A node whose arriving gradient is not zero and whose leaving one is, and how many parameters starve."""
+    """A node at which a gradient arrives and none leaves; `starved`: how many parameters get none."""
 
     node: int
     because: StopReason
@@ -28,7 +28,7 @@ class Stop:
 
 
 def find_stops(graph: Graph, flow: GradientFlow, watched: Forward, starving: dict[int, str]) -> list[Stop]:
-    """Why the starving parameters (by node of the graph) get exactly no gradient; the most harmful first."""
+    """Why the starving parameters (by node of the graph) get no gradient at all; the most harmful first."""
     found = []
     for node, below in flow.killed:
         owner = watched.owner(_number(graph.nodes[node]))
@@ -66,9 +66,9 @@ def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, watch
         if owner.kind in ("softmax", "log_softmax") and 1 not in owner.facts["shape"][1:]:
             return "dead"  # saturated beyond the dtype; over one element it is flat by definition
         if owner.family == "attention" and owner.facts.get("tokens", 0) >= 2:
-            return "dead"  # equal tokens or a saturated softmax leave its queries and keys nothing
+            return "dead"  # equal tokens or a saturated softmax leave nothing to its queries and keys
         weight = owner.handles.get("weight_tensor")
-        if weight is not None:  # it passes a gradient to what it reads, but has none itself if that is zero
+        if weight is not None:  # its input gets a gradient, the weight none if the input is zero
             return "dead" if bool(weight.any()) else "zero parameter"
     others = [other for other in _factors(graph, node, watched) if other != below]
     if any(_zero_parameter(graph, other, watched) for other in others):
@@ -77,7 +77,7 @@ def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, watch
 
 
 def _find_locked(graph: Graph, node: int, watched: Forward, starving: dict[int, str]) -> tuple[str, ...]:
-    """Zero parameters without a gradient behind two or more factors of a node: none of them can ever move."""
+    """Zero parameters without a gradient behind two or more factors of a node: none of them can move."""
     held = {_zero_parameter(graph, other, watched) for other in _factors(graph, node, watched)}
     names = sorted(held & {*starving.values()})
     return tuple(names) if len(names) > 1 else ()

@@ -1,12 +1,12 @@
 """`check` leaves no trace: everything a forward may change is put back, bit for bit, also after an exception.
 
 Notable:
-- Parameters, buffers and tensors kept as attributes are compared by value and written only where they
-  changed, so their version counters stay where they were on every model that does not write to itself.
-- A module's `__dict__` is kept shallowly, with the lists, dicts and sets in it: caches, counters, modes,
-  hooks.
-- Process-wide state: the random generators of Python, NumPy and torch on every device in use, the fast path
-  of `nn.TransformerEncoderLayer`, activation checkpointing and compilation, which are off while we look.
+- Parameters, buffers and tensors kept as attributes are compared by value and written only if they changed,
+  so their version counters stay as they were on every model that does not write to itself.
+- A shallow copy is kept of a module's `__dict__` and of the lists, dicts and sets in it: caches, counters,
+  modes, hooks.
+- Process-wide state: the random generators of Python, NumPy and torch on every device in use. The fast path
+  of `nn.TransformerEncoderLayer`, activation checkpointing and compilation are off during the examination.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 def intact(model: nn.Module, modules: Iterable[nn.Module] | None = None) -> Iterator[None]:
     """Put the model and the process back as they were when the block ends, however it ends.
 
-    `modules`: those of the model, each once, where they are known.
+    `modules`: those of the model, each once, if known.
     """
     tensors: dict[int, Tensor] = {}
     parts = model.modules() if modules is None else modules
@@ -61,7 +61,7 @@ def intact(model: nn.Module, modules: Iterable[nn.Module] | None = None) -> Iter
 
 
 def _run_back(steps: Iterable[Callable[[], None]]) -> None:
-    """Take every step, the last one first; what one of them raises is raised when all are taken."""
+    """Take every step, the last one first; the first error is raised after all of them."""
     failed: Exception | None = None
     for step in reversed(list(steps)):
         try:
@@ -74,7 +74,7 @@ def _run_back(steps: Iterable[Callable[[], None]]) -> None:
 
 @contextmanager
 def in_the_open() -> Iterator[None]:
-    """Run eagerly, with gradients, without fused fast paths, recomputation, and collections of garbage."""
+    """Run eagerly, with gradients; without fused fast paths, recomputation and garbage collection."""
     fast = torch.backends.mha.get_fastpath_enabled()
     with (
         torch.inference_mode(False),
@@ -92,7 +92,7 @@ def in_the_open() -> Iterator[None]:
 
 
 def _eager() -> AbstractContextManager[Any]:
-    """Nothing runs compiled; nothing to do where torch's compiler, which is heavy, was never loaded."""
+    """Nothing runs compiled; nothing to do if torch's compiler, which is heavy, was never loaded."""
     if "torch._dynamo" not in sys.modules:
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
@@ -101,7 +101,7 @@ def _eager() -> AbstractContextManager[Any]:
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """The collector waits: nearly all that is made while we look lives until we are done."""
+    """The collector is off: nearly all that an examination makes lives until its end."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -162,7 +162,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _module_state(module: nn.Module, tensors: dict[int, Tensor]) -> Callable[[], None]:
-    """How to put a module's own attributes back; its tensors are added to those of others, by id."""
+    """What puts a module's own attributes back; its tensors are added to `tensors`, by id."""
     originals = dict(vars(module))
     empty: list[Any] = []  # most are the tables of hooks
     full: list[tuple[Any, Any]] = []

@@ -1,7 +1,7 @@
 """Numbers read off tensors: sizes, likeness of samples and tokens, weights, in float64.
 
-Notable: likeness is judged on at most 64 samples and 4096 evenly spaced features; sizes on every element.
-NumPy is kept from its BLAS (dot, matmul), whose threads would fight torch's for the same cores.
+Notable: likeness is measured on at most 64 samples and 4096 evenly spaced features, sizes on every element.
+NumPy's BLAS (dot, matmul) is not used: its threads would compete with torch's for the cores.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch import Tensor, nn
 Numbers = NDArray[np.float64]
 
 SAMPLES, FEATURES = 64, 4096
-PIECE = 1 << 16  # elements of a tensor whose norm is taken at once: their copy in float64 is small
-FEW = 1 << 14  # elements of a tensor whose norm is taken with those of others
+PIECE = 1 << 16  # elements whose norm is taken at once: their copy in float64 is small
+FEW = 1 << 14  # elements of a tensor whose norm is taken together with others
 LITTLE = 1 << 16  # elements that NumPy counts faster than torch begins to
 
 
 def log_norm(x: Tensor) -> float:
-    """Ln of the L2 norm, accumulated in float64; -inf for an exact zero, NaN or inf where x is not finite."""
+    """Ln of the L2 norm, accumulated in float64; -inf for an exact zero, NaN or inf if x is not finite."""
     return log_of(_norm(x.detach() if x.requires_grad else x) if x.is_floating_point() else math.nan)
 
 
 def log_of(norm: float) -> float:
-    """Ln of a norm; -inf for an exact zero, NaN or inf where it is not finite."""
+    """Ln of a norm; -inf for an exact zero, NaN or inf if it is not finite."""
     return math.log(norm) if norm > 0 and math.isfinite(norm) else -math.inf if norm == 0 else norm
 
 
@@ -40,7 +40,7 @@ def finite(x: Tensor) -> bool:
 
 
 def samples(x: Tensor, batch: int | None) -> Tensor | None:
-    """(B, features) of an activation, the batch dimension found by its size; None where there is none."""
+    """(B, features) of an activation, the batch dimension found by its size; None if it has none."""
     x = x.detach()
     if not batch or batch < 2 or x.ndim == 0 or x.numel() < batch * 2:
         return None
@@ -89,7 +89,7 @@ def activation_stats(x: Tensor, batch: int | None, tokens: bool = False) -> dict
 
 
 def size_stats(norm: float, size: int, bad: float = 0.0) -> dict[str, float]:
-    """`forward_rms` of so many elements, and `forward_nonfinite`, the share `bad` of them."""
+    """`forward_rms` of `size` elements, and `forward_nonfinite`, the share `bad`."""
     return {"forward_rms": norm / math.sqrt(size), "forward_nonfinite": bad}
 
 
@@ -172,7 +172,7 @@ def _plain(x: Tensor) -> bool:
 
 
 def _quick(x: Tensor) -> bool:
-    """Whether NumPy sees what torch sees, and is done before torch has woken its threads."""
+    """Whether NumPy sees what torch sees, and finishes before torch has woken its threads."""
     return x.is_cpu and x.numel() <= LITTLE and x.dtype in (torch.float32, torch.float64) and _plain(x)
 
 
@@ -199,7 +199,7 @@ def _join(parts: Sequence[float]) -> float:
 
 @torch.no_grad()
 def means(vectors: Sequence[Tensor]) -> list[float]:
-    """The mean of each of some vectors with elements, on the CPU."""
+    """The mean of each vector, on the CPU; none may be empty."""
     if not vectors:
         return []
     sizes = [x.numel() for x in vectors]
@@ -216,7 +216,7 @@ def _pieces(x: Tensor) -> Sequence[Tensor]:
 
 
 def weight_stats(weight: Tensor, outputs: int, norm: float | None = None) -> dict[str, float]:
-    """`weight_log` = ln sqrt(||W||_F^2 / n_out) and `weight_rms` of a layer's weight; `norm`: where known."""
+    """`weight_log` = ln sqrt(||W||_F^2 / n_out) and `weight_rms` of a layer's weight; `norm`: if known."""
     norm = _norm(weight.detach()) if norm is None else norm
     if not (norm > 0 and math.isfinite(norm)):
         return {"weight_rms": norm / math.sqrt(max(1, weight.numel()))}
@@ -247,7 +247,7 @@ def slope_stats(slopes: Tensor, peak: float | None) -> list[dict[str, float]]:
 
 
 def _row_squares(rows: Tensor) -> list[float]:
-    """The sum of the squares of each row; of few numbers by NumPy, which wakes no other thread."""
+    """The sum of the squares of each row; by NumPy if they are few, which wakes no other thread."""
     if _quick(rows):
         x = rows.numpy().astype(np.float64)
         found: list[float] = np.einsum("nf,nf->n", x, x).tolist()

@@ -1,4 +1,4 @@
-"""Every parameter: whether it ran, whether the loss reaches it, who optimises it, and its gradient."""
+"""Every parameter: whether it ran, whether the loss reaches it, its optimizer, and its gradient."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from unvanish.probes.measures import norms as norms_of
 from unvanish.probes.measures import share
 
 Weight = tuple[Tensor, Tensor | None, Tensor | None]  # itself, its bias, its gradient
-STRUCTURAL = math.log(1e-4)
-SMALL = 1 << 14  # elements of a weight that is read together with others of its shape
+STRUCTURAL = math.log(1e-4)  # of the gradient that arrives: below it is rounding
+SMALL = 1 << 14  # elements of a weight that is compared together with others of its shape
 
 
 @torch.no_grad()
@@ -36,9 +36,7 @@ def read(
     structural: frozenset[str] = frozenset(),
     norms: Mapping[str, float] | None = None,
 ) -> list[tuple[Site, dict[str, float]]]:
-    """A site and its statistics for each parameter, in the order of `named_parameters`; `modules` by every
-    name.
-    """
+    """The sites of the parameters with their statistics, in the order of `named_parameters`."""
     ran = {turn.path for turn in watched.turns} | {""}
     held = None if optimizer is None else {id(p) for group in optimizer.param_groups for p in group["params"]}
     every = [
@@ -94,7 +92,7 @@ def name_parameters(modules: Modules) -> dict[str, Tensor]:
 
 
 def zero_by_structure(watched: Forward, graph: Graph | None, flow: GradientFlow | None) -> frozenset[str]:
-    """Biases whose gradient cancels, whatever the data: before a normalisation, or of an attention's keys.
+    """Biases whose gradient cancels for all data: before a normalisation, or of an attention's keys.
 
     Such a gradient is rounding noise, under 1e-4 of the gradient that arrives at its layer.
     """
@@ -206,7 +204,7 @@ def _stay(weight: Weight, partner: NDArray[np.intp]) -> bool:
 
 @lru_cache(maxsize=8)
 def _probe(columns: int) -> Tensor:
-    """The same normal numbers for every weight of so many columns, (columns, 1)."""
+    """Normal numbers (columns, 1), the same for every weight with as many columns."""
     return torch.randn(columns, 1, generator=torch.Generator().manual_seed(0), device="cpu")
 
 

@@ -1,6 +1,6 @@
-"""What half precision costs: the gradients run again in float32, and which loss scales the dtype could hold.
+"""What half precision costs: the gradients again in float32, and which loss scales the dtype can hold.
 
-Notable: scale-free. The best power of two is sought for the loss, as a GradScaler would, and only what no
+Notable: the loss's scale does not matter. The best power of two is found, as a GradScaler would; only what no
 scale can save counts as flushed or overflowed.
 """
 
@@ -21,7 +21,7 @@ HALF = {"float16": torch.float16}  # bfloat16 has the range of float32
 
 
 def twin_in_float32(model: nn.Module) -> nn.Module | None:
-    """A deep copy in float32, or None where the model cannot be copied."""
+    """A deep copy in float32; None if the model cannot be copied."""
     try:
         return copy.deepcopy(model).float()
     except Exception:
@@ -29,7 +29,7 @@ def twin_in_float32(model: nn.Module) -> nn.Module | None:
 
 
 def exact(model: nn.Module, batch: Any, loss: Any) -> dict[str, Tensor] | None:
-    """The parameters' gradients in float32; None where the model does not run in it."""
+    """The parameters' gradients in float32; None if the model does not run in it."""
     twin = twin_in_float32(model)
     if twin is None:
         return None
@@ -53,7 +53,10 @@ def _widen(batch: Any) -> Any:
 
 
 def compare(name: str, gradients: Mapping[str, Tensor], native: Callable[[float], bool]) -> PrecisionFacts:
-    """How a dtype would hold these gradients at its best loss scale; `native(log2 scale)` tries one."""
+    """How a dtype would hold these gradients at its best loss scale.
+
+    `native(scale)`: whether it holds them at this log2 of the loss scale.
+    """
     info = torch.finfo(HALF[name])
     finite = all(bool(torch.isfinite(g).all()) for g in gradients.values())
     facts: PrecisionFacts = {"dtype": name, "finite_in_float32": finite}

@@ -16,14 +16,15 @@ from torch.nn.parameter import is_lazy
 
 from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Trace
-from unvanish.probes import outputs, parameters, sites
+from unvanish.probes import node_sites, outputs, parameters, sites
 from unvanish.probes.errors import CheckError
 from unvanish.probes.forward import Modules
 from unvanish.probes.intact import in_the_open, intact, unwrap
 from unvanish.probes.measures import norms
+from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.program.tape import Taped
-from unvanish.probes.run_backward import BackwardPass, run_backward
-from unvanish.probes.run_forward import ForwardPass, Specimen, run_forward
+from unvanish.probes.run_backward import run_backward
+from unvanish.probes.run_forward import run_forward
 from unvanish.theory.program.beside import Beside, Sketch
 
 
@@ -80,9 +81,7 @@ def _check_model(model: Any) -> tuple[nn.Module, Modules, dict[str, Tensor]]:
 def _assemble(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> Trace:
     watched, graph, flow = forward.watched, backward.graph, backward.flow
     rows = sites.inputs(forward.call, flow, forward.entering)
-    nodes, axes, places = sites.nodes(
-        forward.call, watched, graph, flow, backward.chains, backward.stops, backward.broken
-    )
+    nodes, axes, places = node_sites.nodes(forward.call, watched, backward)
     rows += nodes
     rows += sites.steps(backward.recurrences)
     rows += outputs.outputs(watched, forward.loss)

@@ -1,4 +1,4 @@
-"""How wrong an output is, whatever the loss function: residual, share of wrong samples, logits."""
+"""How wrong an output is, for any loss function: residual, share of wrong samples, logits."""
 
 from __future__ import annotations
 

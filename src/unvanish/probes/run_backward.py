@@ -8,42 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from unvanish.core.facts import PrecisionFacts
-from unvanish.probes import attention, faults, operations, precision, sites, slopes
+from unvanish.probes import attention, faults, node_sites, operations, precision, sites, slopes
 from unvanish.probes.backward import Backward, GradientFlow
 from unvanish.probes.chain import Chain, find_chains
 from unvanish.probes.errors import ModelCrash
 from unvanish.probes.forward import Operation, Turn
 from unvanish.probes.graph import Graph, Node, walk
+from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.recurrent import loops
-from unvanish.probes.run_forward import ForwardPass, Specimen
 
 HALF = "float16"
 SEED = {torch.float16: 14}  # log2 of the largest loss scale that the loss's own dtype holds; else 100
 ROOM = 6  # log2 below the best loss scale, for what grows on the way down
-
-
-@dataclass(frozen=True)
-class BackwardPass:
-    """One backward; empty if the loss has no graph.
-
-    `chains`: the depth axes, the longest first; `stops`, `broken`: where gradients end, or become non-finite;
-    `severed`: cells whose state leaves the graph.
-    """
-
-    graph: Graph | None = None
-    chains: Sequence[Chain] = ()
-    flow: GradientFlow | None = None
-    stops: Sequence[faults.Stop] = ()
-    broken: Sequence[Operation | Turn] = ()
-    recurrences: Sequence[loops.Recurrence] = ()
-    severed: Mapping[str, tuple[int, str]] = field(default_factory=dict)
-    precision: PrecisionFacts = field(default_factory=PrecisionFacts)
 
 
 def run_backward(specimen: Specimen, forward: ForwardPass) -> BackwardPass:
@@ -95,7 +77,7 @@ def _choose_nodes(
 ) -> set[int]:
     """The nodes whose gradients are read: of operations with a site, of calls, of steps, of the axes."""
     watched, index = forward.watched, graph.index
-    nodes = [o.nodes[0] for o in watched.operations if sites.is_shown(o)]
+    nodes = [o.nodes[0] for o in watched.operations if node_sites.is_shown(o)]
     nodes += [node for turns in bodies.values() for turn in turns for node, _ in turn.outputs]
     nodes += [turn.outputs[0][0] for turn in watched.turns if turn.outputs]
     found = {index[node] for node in nodes if node in index}

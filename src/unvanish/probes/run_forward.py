@@ -8,55 +8,17 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from unvanish.probes import calls, sites
 from unvanish.probes.errors import CheckError, ModelCrash
-from unvanish.probes.forward import Forward, Modules
+from unvanish.probes.forward import Forward
 from unvanish.probes.measures import finite
+from unvanish.probes.passes import ForwardPass, Specimen
 from unvanish.probes.program.tape import Taped
-
-
-@dataclass(frozen=True)
-class Specimen:
-    """What is examined: the bare model, its modules by every name, its parameters and their norms by their
-    first name, and what it is run with; `theory`: also note the program that ran.
-    """
-
-    model: nn.Module
-    modules: Modules
-    parameters: Mapping[str, Tensor]
-    norms: Mapping[str, float]
-    batch: Any
-    loss: Callable[..., Any] | None
-    optimizer: Any = None
-    theory: bool = False
-
-
-@dataclass(frozen=True)
-class ForwardPass:
-    """One forward: the call, what was watched, the output, and the loss.
-
-    `entering`: statistics of the inputs by name; `objective`: what the loss is; `overflow`: what is followed
-    instead of a loss that overflows.
-    """
-
-    call: calls.Call
-    watched: Forward
-    entering: Mapping[str, dict[str, float]]
-    output: Any
-    loss: Tensor
-    objective: str
-    overflow: Tensor | None = None
-
-    @property
-    def root(self) -> Tensor:
-        """Where the backward starts."""
-        return self.loss if self.overflow is None else self.overflow
 
 
 def run_forward(specimen: Specimen) -> ForwardPass:

@@ -1,40 +1,26 @@
-"""From what was watched to rows of a Trace: sites with plain facts, and their statistics."""
+"""Rows of a Trace: the sites of inputs and time steps, and all rows assembled."""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from unvanish.core.facts import (
     InputFacts,
-    NodeFacts,
     StepFacts,
     TraceFacts,
 )
 from unvanish.core.trace import STATISTICS, Axis, Site, Trace
-from unvanish.probes import attention, outputs
-from unvanish.probes import operations as families
+from unvanish.probes import node_sites
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.calls import Call
-from unvanish.probes.chain import Chain, ChainRow
-from unvanish.probes.faults import Stop
-from unvanish.probes.forward import Forward, Operation, Turn
-from unvanish.probes.graph import Graph
+from unvanish.probes.forward import Forward
 from unvanish.probes.measures import activation_stats
+from unvanish.probes.passes import Measured
 from unvanish.probes.recurrent.loops import Recurrence
-
-Measured = tuple[Site, dict[str, float]]
-SHOWN = ("layer", "activation", "norm", "attention", "recurrent")
-
-
-def is_shown(operation: Operation) -> bool:
-    """Whether an operation has a site wherever it lies."""
-    return operation.family in SHOWN or operation.kind == "embedding"
 
 
 def assemble(rows: Sequence[Measured], axes: Iterable[Axis], facts: TraceFacts) -> Trace:
@@ -50,7 +36,7 @@ def assemble(rows: Sequence[Measured], axes: Iterable[Axis], facts: TraceFacts) 
 def assemble_crash(watched: Forward, call: Call, crash: str) -> Trace:
     """What was measured up to a crash: forward statistics only."""
     watched.small.settle()
-    found = nodes(call, watched)[0]
+    found = node_sites.nodes(call, watched)[0]
     return assemble(inputs(call, None) + found, (), {"crash": crash, "batch_size": call.batch_size})
 
 
@@ -76,196 +62,6 @@ def inputs(
             stats["backward_log"] = flow.logs[f"\0{name}"]
         found.append((Site.input(name, facts), stats))
     return found
-
-
-def nodes(
-    call: Call,
-    watched: Forward,
-    graph: Graph | None = None,
-    flow: GradientFlow | None = None,
-    chains: Sequence[Chain] = (),
-    stops: Sequence[Stop] = (),
-    broken: Sequence[Operation | Turn] = (),
-) -> tuple[list[Measured], list[Axis], dict[int, int]]:
-    """Sites of the operations that matter, and of the cuts; they follow the inputs in the trace.
-
-    Last, the index of the site that stands for each node of the graph.
-    """
-    leaves = {name: place for place, name in enumerate(call.originals)}
-    wanted = _choose(watched, graph, chains, stops, broken, leaves)
-    places: dict[int, int] = {}
-    rows: list[Measured] = []
-    names: dict[str, int] = {}
-    read = outputs.read_by_loss(watched)
-    numbered = {node: k for k, node in enumerate(chains[0].sites)} if chains else {}
-    for owner, node in sorted(wanted, key=lambda pair: _order(*pair)):
-        path, kind = outputs.identify(owner)
-        again = names[path] = names.get(path, -1) + 1
-        facts, stats = _describe(owner)
-        if node is not None and graph is not None and (function := _custom_function(graph.nodes[node])):
-            kind = facts["function"] = function
-        if node is not None and flow is not None:
-            stats |= _backward(node, flow)
-        if node is not None and chains:
-            facts |= _place(node, chains[0], numbered)
-        if (
-            isinstance(owner, Operation)
-            and owner.family == "attention"
-            and graph is not None
-            and flow is not None
-        ):
-            stats |= attention.starvation(owner, graph, flow, watched)
-        facts |= _faults(owner, node, watched, stops, broken)
-        if isinstance(owner, Operation) and owner.order in read:
-            facts["output"] = True
-        if node is not None:
-            places[node] = len(leaves) + len(rows)
-        rows.append((Site.node(path, kind, again, facts), stats))
-    rows += _modules(watched, graph, flow, {site.path for site, _ in rows})
-    return rows, [Axis(c.name, "depth", _axis(c, places, leaves)) for c in chains], places
-
-
-def _modules(
-    watched: Forward, graph: Graph | None, flow: GradientFlow | None, known: set[str]
-) -> list[Measured]:
-    """A site for each call of a module that no operation stands for, with its output's gradient."""
-    found = []
-    for turn in watched.turns:
-        if turn.path in known or not turn.outputs:
-            continue
-        facts: NodeFacts = {"family": "module", "order": -1, "module": turn.path}
-        node = None if graph is None else graph.index.get(turn.outputs[0][0])
-        stats = {} if node is None or flow is None else _backward(node, flow)
-        found.append((Site.node(turn.path, type(turn.module).__name__.lower(), turn.call, facts), stats))
-    return found
-
-
-def _choose(
-    watched: Forward,
-    graph: Graph | None,
-    chains: Sequence[Chain],
-    stops: Sequence[Stop],
-    broken: Sequence[Operation | Turn],
-    leaves: Mapping[str, int],
-) -> list[tuple[Operation | Turn, int | None]]:
-    """Whom to show, each with the node its gradient is read at: where an axis crosses it, else its own."""
-    found: dict[int, tuple[Operation | Turn, int | None]] = {}
-    odd = {id(s.owner) for s in stops} | {id(b) for b in broken}
-    for o in watched.operations:
-        alive = graph is None or o.nodes[0] in graph.index
-        shows = alive and is_shown(o) and o.order < watched.loss_order
-        if shows or id(o) in odd or o.handles.get("made_nonfinite"):
-            found[id(o)] = (o, None if graph is None else graph.index.get(o.nodes[0]))
-    for c in reversed(chains):  # the main one last: its nodes count
-        for owner, node in zip(c.owners, c.sites, strict=True):
-            if node != c.sites[-1] or c.name not in leaves:
-                found[_key(owner, node)] = (owner, node)
-    for stop in stops:
-        found.setdefault(_key(stop.owner, stop.node), (stop.owner, stop.node))
-    for owner in broken:
-        found.setdefault(id(owner), (owner, None))
-    return list(found.values())
-
-
-def _key(owner: Operation | Turn, node: int) -> int:
-    """A module may own several nodes that no operation made."""
-    return id(owner) if isinstance(owner, Operation) else id(owner) + node
-
-
-def _describe(owner: Operation | Turn) -> tuple[NodeFacts, dict[str, float]]:
-    """The facts and forward statistics of an operation; a module that made nodes by itself has none."""
-    if isinstance(owner, Turn):
-        return {"order": -1}, {}
-    facts: NodeFacts = {
-        **owner.facts,
-        "order": owner.order,
-        "family": owner.family,
-        "parameters": owner.parameters,
-        "module": owner.turn.path,
-        "squashing": owner.kind in families.SQUASHING,
-        "rectifier": owner.kind in families.RECTIFIERS,
-    }
-    return facts, dict(owner.stats)
-
-
-def _axis(chain: Chain, places: Mapping[int, int], leaves: Mapping[str, int]) -> tuple[int, ...]:
-    """Indices into the trace; the end at an input is the input's own site."""
-    found = [places[i] for i in chain.sites if i in places]
-    return (*found, leaves[chain.name]) if chain.name in leaves else tuple(found)
-
-
-def _custom_function(node: Any) -> str:
-    """The name of a `torch.autograd.Function` that somebody wrote, by its node; "" for other nodes."""
-    own = isinstance(node, torch.autograd.function.BackwardCFunction)
-    return type(node).__name__.removesuffix("Backward") if own else ""
-
-
-def _order(owner: Operation | Turn, node: int | None) -> tuple[int, int]:
-    return (owner.start, 0) if node is None else (owner.start, -node)
-
-
-def _backward(node: int, flow: GradientFlow) -> dict[str, float]:
-    found = {"backward_log": flow.log.get(node, math.nan)}
-    if node in flow.zero:
-        found |= {"backward_zero": flow.zero[node], "backward_nonfinite": flow.nonfinite[node]}
-    return found
-
-
-def _place(node: int, main: Chain, numbered: Mapping[int, int]) -> NodeFacts:
-    """Where on, or between, the cuts of the main axis a node lies."""
-    k = numbered.get(node)
-    if k is None:
-        above = bisect_left(main.sites, node) - 1
-        return {"cut": False, "segment": above if 0 <= above < len(main.rows) else None}
-    facts: NodeFacts = {"cut": True, "segment": k}
-    if k < len(main.rows):
-        facts |= _row(main.rows[k])
-        after = main.rows[k + 1] if k + 1 < len(main.rows) else None
-        norm = isinstance(main.owners[k], Operation) and main.owners[k].family == "norm"  # type: ignore[union-attr]
-        facts["stream_norm"] = bool(norm and after is not None and after.residual)
-    return facts
-
-
-def _row(row: ChainRow) -> NodeFacts:
-    families = [o.family for o in row.operations]
-    layers = [o for o, family in zip(row.operations, families, strict=True) if family == "layer"]
-    norms = [o for o, family in zip(row.operations, families, strict=True) if family == "norm"]
-    return {
-        "row": row.path,
-        "simple": row.simple,
-        "row_residual": row.residual,
-        "row_layers": len(layers),
-        "row_trainable": not all([o.facts.get("frozen", False) for o in layers]),
-        "row_norm": bool(norms),
-        "row_batch_norm": any([o.facts.get("batch_statistics") for o in norms]),
-        "row_recurrent": "recurrent" in families,
-        "row_attention": "attention" in families,
-        "row_kinds": tuple(sorted({o.kind for o in row.operations})),
-    }
-
-
-def _faults(
-    owner: Operation | Turn,
-    node: int | None,
-    watched: Forward,
-    stops: Sequence[Stop],
-    broken: Sequence[Operation | Turn],
-) -> NodeFacts:
-    first = watched.first_broken
-    facts: NodeFacts = {}
-    if own := [s for s in stops if s.owner is owner and (isinstance(owner, Operation) or s.node == node)]:
-        stop = next((s for s in own if s.locked), own[0])
-        facts |= {"kills": True, "kills_because": stop.because}
-        facts |= {"starved": stop.starved, "locked": stop.locked}
-    if isinstance(owner, Operation) and owner.handles.get("made_nonfinite"):
-        facts |= {"produces": "forward", "nonfinite_first": owner is first}
-    elif first is None and any(b is owner for b in broken):
-        facts |= {
-            "produces": "backward",
-            "nonfinite_first": owner is broken[0],
-            "nonfinite_kind": "NaN or infinity",
-        }
-    return facts
 
 
 def steps(recurrences: Iterable[Recurrence]) -> list[Measured]:

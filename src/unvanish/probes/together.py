@@ -1,7 +1,7 @@
-"""Statistics of small activations, kept as copies and computed together: one reduction for twenty layers.
+"""Statistics of small activations, copied and then computed together: one reduction for twenty layers.
 
-Notable: a copy is made at the call, for an activation may be written over later; what waits of one shape is
-read as soon as it holds PILE numbers, so no more than that is kept.
+Notable: the copy is made at the call, since an activation may be written over later. Copies of one shape are
+read as soon as they hold PILE numbers.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from unvanish.probes.measures import FEATURES, SAMPLES, Numbers, samples, size_s
 
 LARGE = 1 << 16  # elements of an activation that is read by itself
 PILE = 1 << 20
-ALIKE = 1e-4  # ||h - mean||^2 / ||h||^2 under which it is summed, not told from the mean
+ALIKE = 1e-4  # ||h - mean||^2 / ||h||^2, under which the difference of squares would be rounding
 
 
 @dataclass
 class Together:
-    """Small activations of a batch of this size that wait to be read, by (samples, features)."""
+    """Small activations that wait to be read, by (samples, features); `batch`: the size of the batch."""
 
     batch: int | None
     waiting: dict[torch.Size, list[tuple[dict[str, float], NDArray[Any]]]] = field(default_factory=dict)
 
     def take(self, x: Tensor, stats: dict[str, float]) -> bool:
-        """Keep a copy whose statistics will be written into `stats`; False for what is not small enough."""
+        """Keep a copy, whose statistics will be written into `stats`; False if it is not small enough."""
         if x.numel() > LARGE or not x.is_cpu or not x.is_floating_point():
             return False
         rows = samples(x, self.batch)
@@ -85,7 +85,7 @@ def _likeness(x: Numbers, squares: Numbers) -> tuple[Numbers, Numbers]:
     summed = np.einsum("nr,nrf->nf", unit, x)
     mean = x.sum(1) / x.shape[1]
     spread = 1 - x.shape[1] * np.einsum("nf,nf->n", mean, mean) / total  # ||h - mean||^2 / ||h||^2
-    for i in np.flatnonzero(spread < ALIKE):  # where the difference would be rounding
+    for i in np.flatnonzero(spread < ALIKE):
         apart = x[i] - mean[i]
         spread[i] = np.einsum("rf,rf->", apart, apart) / total[i]
     pairs = count * (count - 1.0)

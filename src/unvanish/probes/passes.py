@@ -1,0 +1,77 @@
+"""What is examined, and what its two passes leave: the nouns of an examination."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from unvanish.core.facts import PrecisionFacts
+from unvanish.core.trace import Site
+from unvanish.probes import calls
+from unvanish.probes.backward import GradientFlow
+from unvanish.probes.chain import Chain
+from unvanish.probes.faults import Stop
+from unvanish.probes.forward import Forward, Modules, Operation, Turn
+from unvanish.probes.graph import Graph
+from unvanish.probes.recurrent.loops import Recurrence
+
+Measured = tuple[Site, dict[str, float]]  # a row of the trace: its site and its statistics
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """What is examined: the bare model, its modules by every name, its parameters and their norms by their
+    first name, and what it is run with; `theory`: also note the program that ran.
+    """
+
+    model: nn.Module
+    modules: Modules
+    parameters: Mapping[str, Tensor]
+    norms: Mapping[str, float]
+    batch: Any
+    loss: Callable[..., Any] | None
+    optimizer: Any = None
+    theory: bool = False
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """One forward: the call, what was watched, the output, and the loss.
+
+    `entering`: statistics of the inputs by name; `objective`: what the loss is; `overflow`: what is followed
+    instead of a loss that overflows.
+    """
+
+    call: calls.Call
+    watched: Forward
+    entering: Mapping[str, dict[str, float]]
+    output: Any
+    loss: Tensor
+    objective: str
+    overflow: Tensor | None = None
+
+    @property
+    def root(self) -> Tensor:
+        """Where the backward starts."""
+        return self.loss if self.overflow is None else self.overflow
+
+
+@dataclass(frozen=True)
+class BackwardPass:
+    """One backward; empty if the loss has no graph.
+
+    `chains`: the depth axes, the longest first; `stops`, `broken`: where gradients end, or become non-finite;
+    `severed`: cells whose state leaves the graph.
+    """
+
+    graph: Graph | None = None
+    chains: Sequence[Chain] = ()
+    flow: GradientFlow | None = None
+    stops: Sequence[Stop] = ()
+    broken: Sequence[Operation | Turn] = ()
+    recurrences: Sequence[Recurrence] = ()
+    severed: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    precision: PrecisionFacts = field(default_factory=PrecisionFacts)
