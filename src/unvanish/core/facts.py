@@ -69,7 +69,9 @@ class NodeFacts(RowFacts, total=False):
     kills_because: StopReason
     starved: int  # parameters that get no gradient because of it
     locked: tuple[str, ...]  # parameters that are zero and keep each other's gradient zero
-    produces: Literal["forward", "backward"]  # where it makes a NaN or an infinity of finite numbers
+    produces: Literal[
+        "forward", "backward"
+    ]  # the pass in which it makes a NaN or an infinity of finite numbers
     nonfinite_first: bool  # the first that does
     nonfinite_kind: str  # "NaN", "infinity", "NaN or infinity"
 
@@ -225,7 +227,7 @@ class TraceFacts(RunFacts, total=False):
     graph_cuts: list[GraphCut]
     precision: PrecisionFacts
     severed: dict[str, tuple[int, str]]  # cells whose state leaves the graph: calls, module that does it
-    theory: Mapping[TheoryKey, Any]  # predicted total beside the measured one; empty beyond theory's reach
+    theory: Mapping[TheoryKey, Any]  # the predicted and the measured total; empty beyond theory's reach
     # watched trainings
     live: bool
     precision_live: bool  # a site is in float16

@@ -67,8 +67,8 @@ STATISTICS: dict[str, str] = {
 class Site:
     """One place in the network: a module's path, its kind, which call of it, and facts about it.
 
-    `role` says what kind of row this is: "node" (an operation of the autograd graph), "parameter",
-    "step" (one time step of a recurrence), "input" or "output". There is a constructor for each.
+    `role`: "node" (an operation of the autograd graph), "parameter", "step" (one time step of a recurrence),
+    "input" or "output"; there is a constructor for each.
     """
 
     path: str

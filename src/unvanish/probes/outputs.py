@@ -12,6 +12,7 @@ from unvanish.core.trace import Site
 from unvanish.probes import operations as families
 from unvanish.probes import slopes
 from unvanish.probes.forward import Forward, Operation, Turn
+from unvanish.probes.passes import Measured
 
 OWN = {  # output functions that a loss applies itself
     "cross_entropy": ("softmax", "sigmoid"),
@@ -20,9 +21,9 @@ OWN = {  # output functions that a loss applies itself
 REACH = 8  # views and casts between the activation and the loss, at most
 
 
-def outputs(watched: Forward, value: Tensor) -> list[tuple[Site, dict[str, float]]]:
+def outputs(watched: Forward, value: Tensor) -> list[Measured]:
     """One site for each call of a known loss function, else one for the loss itself."""
-    found: list[tuple[Site, dict[str, float]]] = []
+    found: list[Measured] = []
     for o in watched.operations:
         if "reading" not in o.handles:
             continue
@@ -63,6 +64,7 @@ def _find_activation(loss: Operation, watched: Forward) -> Operation | None:
 
 
 def _output_slope(last: Operation) -> float:
+    """The mean slope of an output function, relative to its steepest; NaN if unknown."""
     if last.kind in families.SQUASHING:
         return slopes.mean(last) / families.SQUASHING[last.kind]
     node: Any = last.nodes[0]
@@ -73,7 +75,7 @@ def _output_slope(last: Operation) -> float:
 
 
 def identify(owner: Operation | Turn) -> tuple[str, str]:
-    """The path shown, and the kind: an operation of a module that is more than that operation says which."""
+    """The path and the kind of a site; in a module of several operations the path ends in the kind."""
     if isinstance(owner, Turn):
         return owner.path, type(owner.module).__name__.lower()
     own = type(owner.turn.module).__module__.startswith("torch.nn") and not any(owner.turn.module.children())
@@ -89,13 +91,8 @@ def loss_kind(watched: Forward) -> str:
 
 
 def assumptions(kind: str, overflowed: bool) -> list[str]:
-    """What had to be assumed."""
-    if overflowed:
-        return [
-            "the loss overflows: the gradient of a random unit cotangent at the output was followed instead"
-        ]
-    if kind == "random cotangent":
-        return [
-            "no loss was given: the gradient of a random unit cotangent at the output was followed instead"
-        ]
-    return []
+    """What had to be assumed, in sentences."""
+    if not overflowed and kind != "random cotangent":
+        return []
+    reason = "the loss overflows" if overflowed else "no loss was given"
+    return [f"{reason}: the gradient of a random unit cotangent at the output was followed instead"]

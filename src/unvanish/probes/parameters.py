@@ -20,6 +20,7 @@ from unvanish.probes.forward import Forward, Modules
 from unvanish.probes.graph import Graph
 from unvanish.probes.measures import norms as norms_of
 from unvanish.probes.measures import share
+from unvanish.probes.passes import BackwardPass, Measured, Specimen
 
 Weight = tuple[Tensor, Tensor | None, Tensor | None]  # itself, its bias, its gradient
 STRUCTURAL = math.log(1e-4)  # of the gradient that arrives: below it is rounding
@@ -27,21 +28,15 @@ SMALL = 1 << 14  # elements of a weight that is compared together with others of
 
 
 @torch.no_grad()
-def read(
-    modules: Modules,
-    watched: Forward,
-    graph: Graph | None,
-    flow: GradientFlow | None,
-    optimizer: Any,
-    structural: frozenset[str] = frozenset(),
-    norms: Mapping[str, float] | None = None,
-) -> list[tuple[Site, dict[str, float]]]:
+def read(specimen: Specimen, watched: Forward, backward: BackwardPass) -> list[Measured]:
     """The sites of the parameters with their statistics, in the order of `named_parameters`."""
+    graph, flow = backward.graph, backward.flow
+    structural = _cancelled_biases(watched, graph, flow)
     ran = {turn.path for turn in watched.turns} | {""}
-    held = None if optimizer is None else {id(p) for group in optimizer.param_groups for p in group["params"]}
+    held = _held_by(specimen.optimizer)
     every = [
         (f"{path}.{name}" if path else name, p, path, module)
-        for path, module in modules
+        for path, module in specimen.modules
         for name, p in module._parameters.items()
         if p is not None
     ]
@@ -69,9 +64,8 @@ def read(
             "zero_third": _zero_third(p, gradient),
             "used_at": watched.used.get(name, -1),
         }
-        known = None if norms is None else norms.get(name)
         log = math.nan if flow is None else flow.logs.get(name, math.nan)
-        stats = _stats(p, gradient, log, known)
+        stats = _stats(p, gradient, log, specimen.norms.get(name))
         if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)
         rows.append((name, type(module).__name__, facts, stats))
@@ -91,7 +85,14 @@ def name_parameters(modules: Modules) -> dict[str, Tensor]:
     return dict(found.values())
 
 
-def zero_by_structure(watched: Forward, graph: Graph | None, flow: GradientFlow | None) -> frozenset[str]:
+def _held_by(optimizer: Any) -> set[int] | None:
+    """The ids of the parameters that an optimizer holds; None without one."""
+    if optimizer is None:
+        return None
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
+
+
+def _cancelled_biases(watched: Forward, graph: Graph | None, flow: GradientFlow | None) -> frozenset[str]:
     """Biases whose gradient cancels for all data: before a normalisation, or of an attention's keys.
 
     Such a gradient is rounding noise, under 1e-4 of the gradient that arrives at its layer.

@@ -79,16 +79,13 @@ def _check_model(model: Any) -> tuple[nn.Module, Modules, dict[str, Tensor]]:
 
 
 def _assemble(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> Trace:
-    watched, graph, flow = forward.watched, backward.graph, backward.flow
-    rows = sites.inputs(forward.call, flow, forward.entering)
+    watched = forward.watched
+    rows = sites.inputs(forward.call, backward.flow, forward.entering)
     nodes, axes, places = node_sites.nodes(forward.call, watched, backward)
     rows += nodes
     rows += sites.steps(backward.recurrences)
     rows += outputs.outputs(watched, forward.loss)
-    structural = parameters.zero_by_structure(watched, graph, flow)
-    rows += parameters.read(
-        specimen.modules, watched, graph, flow, specimen.optimizer, structural, specimen.norms
-    )
+    rows += parameters.read(specimen, watched, backward)
     found = sites.assemble(rows, axes, _facts(specimen, forward, backward))
     if not isinstance(watched, Taped) or found.depth() is None:
         return found
