@@ -47,9 +47,9 @@ def test_the_public_name():
 
 
 def test_arguments_of_the_yaml_stand_below_the_callers(digits):
-    assert digits.settled(None, {}).lr0 == 0.01
-    assert digits.settled(None, {"lr0": 0.2}).lr0 == 0.2
-    assert digits.settled(None, {}).batch == 128
+    assert digits.settle(None, {}).lr0 == 0.01
+    assert digits.settle(None, {"lr0": 0.2}).lr0 == 0.2
+    assert digits.settle(None, {}).batch == 128
 
 
 def test_the_network_is_built_for_the_data(digits):
@@ -144,7 +144,7 @@ def test_what_is_missing_is_said(act, told):
 
 def test_foreign_weights_need_their_network(tmp_path):
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "x.pt")
-    with pytest.raises(TrainError, match="holds weights only, not what they are of"):
+    with pytest.raises(TrainError, match="holds weights only, without their network"):
         Model(tmp_path / "x.pt")
 
 

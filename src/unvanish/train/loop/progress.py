@@ -1,8 +1,8 @@
-"""What a training says while it goes on: a line an epoch, and below them rate, time left, loss, health.
+"""What a training prints: a line an epoch, and below them rate, time left, loss and health.
 
 Notable:
-- It draws on Rich's own console, so that what the watch finds is printed above it.
-- It redraws twice a second at most, without a thread; where there is no terminal, only the lines appear.
+- It draws on Rich's own console, so findings of the watch are printed above it.
+- It redraws at most twice a second, without a thread; without a terminal, only the lines appear.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COLUMNS = (("epoch", 9), ("step", 8), ("train/loss", 11), ("val/loss", 11), ("fi
 
 
 class Progress:
-    """The lines of a run; a context manager. `shown` False: nothing is said."""
+    """The lines of a run; a context manager. Nothing is printed if not `shown`."""
 
     def __init__(self, shown: bool, fitness: str) -> None:
         self.shown, self.fitness = shown, fitness
@@ -43,12 +43,12 @@ class Progress:
             self.live.stop()
 
     def say(self, text: str) -> None:
-        """A sentence above the progress."""
+        """Print a sentence above the progress."""
         if self.shown:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def epoch(self, number: int, epochs: int, batches: int, done: int = 0) -> None:
-        """An epoch begins."""
+    def begin_epoch(self, number: int, epochs: int, batches: int, done: int = 0) -> None:
+        """An epoch of `batches` batches starts, `done` of which were made before."""
         self.number, self.epochs, self.batches = number, epochs, batches
         self.done = self.batches_before = done
         self.samples, self.started = 0, time.perf_counter()
@@ -72,17 +72,17 @@ class Progress:
         words = [
             f"{self.number + 1}/{self.epochs} {bar} {self.done}/{self.batches}",
             f"{self.samples / max(seconds, 1e-9):.3g} samples/s",
-            f"{clock(left)} left",
+            f"{format_time(left)} left",
             f"loss {loss:.4g}",
         ]
         return "  ".join([*words, *([f"gradient {health}"] if health else [])])
 
-    def trained(self) -> None:
-        """The steps of the epoch are made; what follows is validation."""
+    def end_steps(self) -> None:
+        """The steps of the epoch are done; validation follows."""
         self.rate = self.samples / max(time.perf_counter() - self.started, 1e-9)
 
-    def row(self, row: Mapping[str, Any], health: str) -> None:
-        """An epoch's line."""
+    def print_row(self, row: Mapping[str, Any], health: str) -> None:
+        """Print an epoch's line, the first under its header."""
         if not self.shown:
             return
         if not self.headed:
@@ -106,7 +106,7 @@ class Progress:
         return "".join(cells)
 
 
-def clock(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Seconds as 2:05 or 1:02:05."""
     whole = max(0, round(seconds))
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
