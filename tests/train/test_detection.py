@@ -1,4 +1,4 @@
-"""Detectors from YAML to mAP: trained, validated, resumed, and told what to expect of few steps."""
+"""Detectors from YAML to mAP: trained, validated, resumed; a short run says what to expect of it."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def test_it_trains_validates_and_says_what_few_steps_are_worth(tmp_path):
         results.loss
     )
     assert results.fitness == results.metrics["mAP50-95"]
-    told = f"only {results.steps} optimizer steps; expect mAP near 0"
-    assert told in results.verdict and told in str(results)
-    assert told in json.loads((results.save_dir / "results.json").read_text())["verdict"]
+    verdict = f"only {results.steps} optimizer steps; expect mAP near 0"
+    assert verdict in results.verdict and verdict in str(results)
+    assert verdict in json.loads((results.save_dir / "results.json").read_text())["verdict"]
     assert results.healthy, results.findings
     again = Model(results.best).val(scenes(), **QUIET)
     assert again.metrics == pytest.approx(results.metrics, abs=1e-6)
@@ -227,16 +227,16 @@ def test_predictions_of_a_stream_are_made_one_by_one():
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         ("nowhere.jpg", "nowhere.jpg: no image there"),
         ("http://127.0.0.1:9/a.jpg", "could not be fetched"),
         ({}, "a source of the type dict holds no image"),
     ],
 )
-def test_a_source_that_cannot_be_read_is_told(monkeypatch, source, told):
+def test_a_source_that_cannot_be_read_is_reported(monkeypatch, source, message):
     monkeypatch.setenv("no_proxy", "*")
-    with pytest.raises(TrainError, match=told):
+    with pytest.raises(TrainError, match=message):
         known_detector([[32.0, 32.0, 32.0, 16.0, 0.9, 0.1]]).predict(source)
 
 
@@ -321,8 +321,8 @@ def test_weights_under_their_published_names_are_loaded(tmp_path, capsys):
     from unvanish.lab.models.published import published
 
     donor = Model("yolo11n.yaml").build(classes=80, size=64)
-    told = {published(donor, name): value for name, value in donor.state_dict().items()}
-    torch.save(told, tmp_path / "published.pt")
+    weights = {published(donor, name): value for name, value in donor.state_dict().items()}
+    torch.save(weights, tmp_path / "published.pt")
     model = Model("yolo11n.yaml")
     model.build(classes=80, size=64)
     model.facts = {"classes": 80, "size": 64}
@@ -332,4 +332,4 @@ def test_weights_under_their_published_names_are_loaded(tmp_path, capsys):
     other.build(classes=4, size=64)
     other.load(tmp_path / "published.pt")
     assert "which keep their initial values" in capsys.readouterr().out  # the classes' layers
-    assert torch.equal(other.network.state_dict()["0.conv.weight"], told["model.0.conv.weight"])
+    assert torch.equal(other.network.state_dict()["0.conv.weight"], weights["model.0.conv.weight"])

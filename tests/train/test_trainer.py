@@ -150,7 +150,7 @@ def test_a_callback_sees_the_clipped_gradient(trained, network):
     model.add_callback("optimizer_step", look)
     results = trained(model, epochs=1, clip=0.1)
     assert max(norms) == pytest.approx(0.1, rel=1e-4)
-    assert results.rows[0]["gradient"] > 0.1  # what is told is the norm before
+    assert results.rows[0]["gradient"] > 0.1  # the reported norm is that before clipping
 
 
 class Spiky(nn.Module):
@@ -230,7 +230,7 @@ def test_several_inputs(trained):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"device": "cuda:7"}, "device='cuda:7' does not exist here; there are: cpu"),
         ({"device": [0, 1]}, "torchrun --nproc-per-node 2"),
@@ -240,10 +240,10 @@ def test_several_inputs(trained):
         ({"pretrained": "nowhere.pt"}, "there is no checkpoint"),
     ],
 )
-def test_what_cannot_begin_says_why(trained, network, arguments, told):
+def test_what_cannot_start_says_why(trained, network, arguments, message):
     with pytest.raises(TrainError) as caught:
         trained(network(), epochs=1, **arguments)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_run_needs_data(network):

@@ -42,7 +42,7 @@ class Arguments:
     time: float | None = _argument(None, "hours to train, instead of epochs", least=0)
     patience: int = _argument(100, "epochs without a better fitness until it stops; 0: never", least=0)
     batch: int = _argument(64, "samples a step, over all devices", least=1)
-    imgsz: int | None = _argument(None, "side of the images in pixels; the data set's own", least=1)
+    imgsz: int | None = _argument(None, "side of the images in pixels; none: the data set's", least=1)
     save: bool = _argument(True, "write checkpoints")
     save_period: int = _argument(-1, "epochs between checkpoints that are kept; -1: none", least=-1)
     cache: bool | None = _argument(None, "keep decoded images in memory; none: if they are small")
@@ -61,7 +61,7 @@ class Arguments:
     schedule: str = _argument("linear", "schedule of the learning rate", words=SCHEDULES)
     cos_lr: bool = _argument(False, "the same as schedule=cosine")
     resume: bool | str = _argument(False, "continue a run: true, a run folder, or a checkpoint")
-    amp: bool | str = _argument("auto", "mixed precision; auto: bf16 on a GPU", words=AMP)
+    amp: bool | str = _argument("auto", "mixed precision, by default bf16 on a GPU", words=AMP)
     fraction: float = _argument(1.0, "share of the training data that is used", least=0, most=1)
     freeze: int | list[int] | list[str] | None = _argument(
         None, "layers that do not train: the first n, or a list of names"
@@ -72,7 +72,7 @@ class Arguments:
     lrf: float = _argument(0.01, "last learning rate over lr0", least=0)
     momentum: float | None = _argument(
         None,
-        "momentum of SGD, beta1 of Adam; none: 0.9, for detectors with a named optimizer 0.937",
+        "momentum of SGD, beta1 of Adam; none: 0.9, or 0.937 for detectors with a named optimizer",
         least=0,
         most=1,
     )
@@ -90,7 +90,7 @@ class Arguments:
         None, "first momentum of the warm-up; none: no warm-up of the momentum", least=0, most=1
     )
     warmup_bias_lr: float | None = _argument(
-        None, "first learning rate of biases in the warm-up; none: 0, for detectors with SGD 0.1", least=0
+        None, "first learning rate of biases in the warm-up; none: 0, or 0.1 for detectors with SGD", least=0
     )
     ramp: bool = _argument(False, "batches a step rise from 1 during the warm-up")
     label_smoothing: float = _argument(0.0, "smoothing of the target classes", least=0, most=1)
@@ -103,10 +103,10 @@ class Arguments:
     )
     accumulate: int | None = _argument(None, "batches a step, instead of nbs", least=1)
     clip: float | str = _argument(
-        10.0, "largest gradient norm, 0: no limit; or zclip, agc", least=0, words=CLIPPERS
+        10.0, "largest gradient norm, 0: no limit; or an adaptive one", least=0, words=CLIPPERS
     )
     ema: bool = _argument(True, "validate and save a running mean of the weights")
-    ema_decay: float = _argument(0.9999, "of the running mean", least=0, most=1)
+    ema_decay: float = _argument(0.9999, "decay of the running mean", least=0, most=1)
     ema_tau: float = _argument(2000.0, "steps over which its decay rises", least=0)
     nonfinite: int = _argument(10, "steps in a row without a finite gradient until it stops", least=1)
     augment: bool = _argument(True, "use the data set's augmentation")

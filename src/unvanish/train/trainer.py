@@ -193,7 +193,7 @@ class Trainer:
     def _apply_limits(self) -> None:
         """Stop if patience has run out, and fit the number of epochs into the time."""
         run, record, a = self.run, self.run.record, self.run.request.arguments
-        waited = record.waited()
+        waited = record.since_best()
         if a.patience and waited >= a.patience and record.epoch < record.epochs:
             run.progress.say(f"no better {run.request.task.fitness} for {waited} epochs: stopped (patience)")
             self.stop = True

@@ -104,20 +104,20 @@ def test_a_new_head_stays_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("bset.safetensors", None, "there is no checkpoint"),
         ("best.safetensors", b"nonsense", "is not a safetensors file, or it is damaged"),
         ("best.pt", b"nonsense", "best.pt"),
     ],
 )
-def test_damaged_and_missing_files(tmp_path, name, content, told):
+def test_damaged_and_missing_files(tmp_path, name, content, message):
     (tmp_path / "best.safetensors").write_bytes(b"")
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(TrainError) as caught:
         checkpoint.load(tmp_path / name)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     if content is None:
         assert "did you mean 'best.safetensors'?" in str(caught.value)
 

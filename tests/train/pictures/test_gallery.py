@@ -32,12 +32,19 @@ BATCHES = {"train_batch0.jpg", "val_batch0_labels.jpg", "val_batch0_pred.jpg"}
 
 def run(folder, name, **settings):
     data = open_data(SCENES, task="segment", imgsz=64, batch=4)
-    told = {"epochs": 1, "batch": 4, "verbose": False, "watch": False, "project": str(folder), **settings}
-    Model(SMALL).train(data, name=name, **told)
+    arguments = {
+        "epochs": 1,
+        "batch": 4,
+        "verbose": False,
+        "watch": False,
+        "project": str(folder),
+        **settings,
+    }
+    Model(SMALL).train(data, name=name, **arguments)
     return {path.name for path in (folder / name).iterdir()}
 
 
-def test_a_run_leaves_pictures_unless_it_is_told_not_to(tmp_path):
+def test_a_run_leaves_pictures_unless_plots_are_off(tmp_path):
     from PIL import Image
 
     assert run(tmp_path, "drawn") >= CHARTS | BATCHES
@@ -53,10 +60,10 @@ def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     monkeypatch.setattr(gallery, "tile", lambda *_: 1 / 0)
     made = run(tmp_path, "run", verbose=True)
-    told = capsys.readouterr().out
-    assert not made & (CHARTS | BATCHES) and history.MISSING in told
-    assert "train_batch0.jpg could not be drawn: division by zero" in told
-    assert "the pictures could not be drawn: division by zero" in told
+    printed = capsys.readouterr().out
+    assert not made & (CHARTS | BATCHES) and history.MISSING in printed
+    assert "train_batch0.jpg could not be drawn: division by zero" in printed
+    assert "the pictures could not be drawn: division by zero" in printed
 
 
 def test_labels_lie_where_they_are():

@@ -49,7 +49,7 @@ def test_a_stage_s_number_is_that_of_its_gradients():
             assert found[name].silent == 1 and found[name].decades == -math.inf
 
 
-def test_a_level_without_an_object_is_told_and_is_no_fault():
+def test_a_level_without_an_object_is_reported_and_is_not_a_fault():
     net, watch = watched((0.2, 0.2), size=128)  # no centre of a cell of 32 pixels lies in these
     found = measure_stages(net, watch.diagnosis().trace)
     silent = [s.name for s in found if s.silent]
@@ -71,5 +71,5 @@ def test_where_the_parts_of_a_network_begin():
 
 def test_nothing_is_said_without_a_look():
     assert describe_stages(()) == []
-    told = Results("detect", {}, stages=(Stage("neck", 0.5, 0.0),)).summary()
-    assert told["stages"] == [{"name": "neck", "decades": 0.5, "silent": 0.0}]
+    summary = Results("detect", {}, stages=(Stage("neck", 0.5, 0.0),)).summary()
+    assert summary["stages"] == [{"name": "neck", "decades": 0.5, "silent": 0.0}]

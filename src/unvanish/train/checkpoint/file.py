@@ -103,7 +103,7 @@ def load(path: str | Path) -> Checkpoint:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise TrainError(f"{path} was not written by torch.save, or it is damaged: {error}") from error
-    return Checkpoint(path, _weights(content, path), {})
+    return Checkpoint(path, _find_weights(content, path), {})
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, strict: bool = True) -> list[str]:
@@ -138,7 +138,7 @@ def _load_safetensors(path: Path) -> Checkpoint:
         raise TrainError(f"{path} is not a safetensors file, or it is damaged: {error}") from error
 
 
-def _weights(content: Any, path: Path) -> dict[str, Tensor]:
+def _find_weights(content: Any, path: Path) -> dict[str, Tensor]:
     """The state dict in a foreign file."""
     for key in NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

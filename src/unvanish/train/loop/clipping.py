@@ -54,7 +54,7 @@ class Guard:
             scale_all(grads, self.limit / self.norm)
             self.clipped += 1
 
-    def leave_out(self, *_: Any) -> None:
+    def discard(self, *_: Any) -> None:
         """The last hook before the optimizer's step: without a finite gradient, no weight moves."""
         if not self.finite:
             for p in self.parameters:

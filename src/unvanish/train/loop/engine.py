@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unvanish.lab.tasks import Task
 from unvanish.train.arguments import Arguments
 from unvanish.train.loop import optim
 from unvanish.train.loop.clipping import Guard
@@ -52,7 +53,7 @@ class Engine:
 
 
 def build_engine(
-    network: nn.Module, accelerator: Any, arguments: Arguments, task: Any, steps: int, usual: float | None
+    network: nn.Module, accelerator: Any, arguments: Arguments, task: Task, steps: int, usual: float | None
 ) -> Engine:
     """The engine of a run of `steps` steps; `usual`: the task's own learning rate for AdamW."""
     made = optim.build_optimizer(network, arguments, task.name, steps, usual)

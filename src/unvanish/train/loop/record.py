@@ -62,7 +62,7 @@ class Record:
             self.best, self.best_epoch = fitness, self.epoch
         return better
 
-    def waited(self) -> int:
+    def since_best(self) -> int:
         """Epochs since the best one; 0 if there is none yet."""
         return self.epoch - self.best_epoch if self.best_epoch else 0
 

@@ -117,7 +117,7 @@ def build_run(
     )
     progress = Progress(a.verbose and engine.main, task.fitness)
     seen = _open_watch(engine, request, on_finding) if a.watch else None
-    inner.register_step_pre_hook(engine.guard.leave_out)  # after the watch has seen the gradient
+    inner.register_step_pre_hook(engine.guard.discard)  # after the watch has seen the gradient
     randomness.seed(a.seed + accelerator.process_index)
     return TrainingRun(request, engine, Batches(data, train, val), rates, Record(a.epochs), progress, seen)
 

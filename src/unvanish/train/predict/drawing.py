@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from unvanish.train.predict.boxes import Boxes
+from unvanish.train.predict.masks import Masks
+
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from unvanish.train.predict.boxes import Boxes
-    from unvanish.train.predict.masks import Masks
 
 GOLDEN = 0.618  # turns of the hue from class to class, so that neighbours differ
 SMALLEST, LARGEST = 10, 40  # pixels, of the letters

@@ -12,15 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.core.trace import Trace
-
-if TYPE_CHECKING:
-    from unvanish.lab.models.network import Network
+from unvanish.lab.models.network import Network
 
 BRANCHES = ("box", "score", "coefficients")  # of a head, each a list of levels
 
