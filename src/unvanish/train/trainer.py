@@ -97,6 +97,7 @@ class Trainer:
         run.batches.begin_epoch(record)
         self._event("on_train_epoch_start")
         run.progress.begin_epoch(record.epoch, record.epochs, len(run.batches), record.batch)
+        run.rates.plan(record.epochs)
         run.engine.model.train()
         started = time.perf_counter()
         for window in run.batches.windows(record, lambda: run.rates.count_batches(record)):

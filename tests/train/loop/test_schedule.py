@@ -65,3 +65,13 @@ def test_rates_follow_the_record():
     after = Record(6, epoch=2, step=11)
     rates.set(optimizer, after)
     assert (group["lr"], group["momentum"]) == pytest.approx((0.01, 0.9)) and rates.count_batches(after) == 4
+
+
+def test_rates_are_planned_for_the_epochs_that_are_left():
+    rates = Rates(Arguments(epochs=10, warmup_epochs=0, lrf=0.0), 1.0, 0.0, 0.9, batches=4)
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), 1.0)
+    rates.set(optimizer, Record(10, epoch=2, step=8))
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.8)
+    rates.plan(4)
+    rates.set(optimizer, Record(4, epoch=2, step=8))
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ class Schedule:
         return min(1.0, (step + 1) / (self.warmup + 1))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Rates:
     """What every step of a run takes: learning rate, momentum, batches."""
 
@@ -48,24 +48,28 @@ class Rates:
     biases: float  # of the biases, when the warm-up starts
     momentum: float  # after the warm-up
     batches: int  # of an epoch
+    schedule: Schedule = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.plan(self.arguments.epochs)
 
     @property
     def steps(self) -> int:
         """Optimizer steps of an epoch."""
         return count_steps(self.arguments, self.batches)
 
-    def schedule(self, record: Record) -> Schedule:
-        """The schedule of a run of `record.epochs` epochs."""
-        return build_schedule(self.arguments, record.epochs, self.steps)
+    def plan(self, epochs: int) -> None:
+        """Fit the schedule to a run of `epochs` epochs."""
+        self.schedule = build_schedule(self.arguments, epochs, self.steps)
 
     def count_batches(self, record: Record) -> int:
         """Batches of the next step."""
-        warm = self.schedule(record).warmup * self.arguments.steps_of
+        warm = self.schedule.warmup * self.arguments.steps_of
         return count_batches(self.arguments, self._done(record), warm)
 
     def set(self, optimizer: Any, record: Record) -> None:
         """Give the optimizer the learning rate and the momentum of the next step."""
-        a, schedule, done = self.arguments, self.schedule(record), self._done(record)
+        a, schedule, done = self.arguments, self.schedule, self._done(record)
         # with `ramp`, steps differ in size, so the batches say how far the run is
         step = done / a.steps_of if a.ramp else float(record.step)
         rate = self.rate * schedule(step)
