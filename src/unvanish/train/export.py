@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from unvanish.core.registry import suggest
 from unvanish.train.checkpoint.file import save
 from unvanish.train.errors import TrainError
-from unvanish.train.learner import Learner
+from unvanish.train.learner import Learner, require_network
 from unvanish.train.loop.step import call
 
 ENDINGS = {"onnx": ".onnx", "torchscript": ".torchscript", "safetensors": ".safetensors"}
@@ -34,7 +34,7 @@ def export(learner: Learner, format: str, path: str | Path | None) -> Path:
         raise TrainError(
             f"there is no format {format!r}{suggest(format, ENDINGS)}; there are {', '.join(ENDINGS)}"
         )
-    network = learner.ready().cpu()
+    network = require_network(learner).cpu()
     target = Path(path) if path is not None else _default_path(learner, ENDINGS[format])
     learner.callbacks.run("on_export_start", learner)
     if format == "safetensors":

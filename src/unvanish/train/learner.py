@@ -61,14 +61,6 @@ class Learner:
             self.network, self.facts = build(self.spec, **facts), dict(facts)
         return self.network
 
-    def ready(self) -> nn.Module:
-        """The network in evaluation mode; TrainError if it was never built."""
-        if self.network is None:
-            raise TrainError(
-                f"{self.name} has no weights yet; train it, or load some: Model('best.safetensors')"
-            )
-        return self.network.eval()
-
     def load(self, weights: str | Path, strict: bool = False) -> Self:
         """Load weights by name into the network; if not `strict`, those that do not fit are left out."""
         found = load(weights)
@@ -77,6 +69,15 @@ class Learner:
             names = f"{', '.join(left[:3])}{f' and {len(left) - 3} more' if len(left) > 3 else ''}"
             print(f"unvanish: {weights} loaded, except {names}, which keep their initial values")
         return self
+
+
+def require_network(learner: Learner) -> nn.Module:
+    """The network in evaluation mode; TrainError if it was never built."""
+    if learner.network is None:
+        raise TrainError(
+            f"{learner.name} has no weights yet; train it, or load some: Model('best.safetensors')"
+        )
+    return learner.network.eval()
 
 
 def _spec_of(saved: Checkpoint) -> Any:

@@ -50,16 +50,6 @@ def write_arguments(folder: Path, arguments: Arguments) -> Path:
     return write_text(folder / "args.yaml", yaml.safe_dump(arguments.plain(), sort_keys=False), "arguments")
 
 
-def read_arguments(folder: Path) -> dict[str, Any]:
-    """The arguments in args.yaml of a run; TrainError on failure."""
-    path = folder / "args.yaml"
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise TrainError(f"{path} cannot be read: {error}; is {folder} a run folder?") from error
-    return dict(found or {})
-
-
 def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write results.csv: a row an epoch, the columns of all rows."""
     text = io.StringIO()

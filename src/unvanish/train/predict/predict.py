@@ -16,7 +16,7 @@ from unvanish.lab.data import decode, inputs
 from unvanish.lab.data.problems import DataError
 from unvanish.train.arguments import Arguments
 from unvanish.train.errors import TrainError
-from unvanish.train.learner import Learner
+from unvanish.train.learner import Learner, require_network
 from unvanish.train.loop import devices
 from unvanish.train.loop.step import call
 from unvanish.train.predict.detector import detect
@@ -28,7 +28,7 @@ LONGEST = 200  # tokens of an answer, at most
 def predict(learner: Learner, source: Any, arguments: Arguments) -> Iterator[Prediction]:
     """One prediction after the other; TrainError if the source cannot be read."""
     accelerator = devices.build_accelerator(arguments)
-    network = learner.ready().to(accelerator.device)
+    network = require_network(learner).to(accelerator.device)
     learner.callbacks.run("on_predict_start", learner)
     try:
         if learner.about.get("preparation", {}).get("input") == "letterbox":
