@@ -64,7 +64,7 @@ def test_a_detector_is_trained_checked_and_asked(command, tmp_path):
     words = ("model=tiny.yaml", "data=scenes.yaml", "imgsz=60", "epochs=1", "batch=8", "plots=false")
     done = command("train", *words)
     assert done.returncode == 0, done.stderr
-    assert "imgsz=60 is no multiple of 32; 64 is taken" in done.stdout
+    assert "imgsz=60 is not a multiple of 32; using 64" in done.stdout
     assert "detect: mAP50-95" in done.stdout and "optimizer steps; expect mAP near 0" in done.stdout
     best = tmp_path / "runs" / "detect" / "tiny" / "weights" / "best.safetensors"
     asked = command("predict", f"model={best}", "source=a.png", "conf=0.9")
@@ -87,7 +87,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(net, tmp_path):
     running.send_signal(signal.SIGINT)
     _, told = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "everything is saved, go on with: unvanish train resume=runs/classify/long" in told
+    assert "everything is saved, continue with: unvanish train resume=runs/classify/long" in told
     assert (rows.parent / "weights" / "last.state.safetensors").is_file()
 
 

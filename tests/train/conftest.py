@@ -50,7 +50,7 @@ Train = Callable[..., Results]
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Train:
-    """Train a module on loaders into the test's folder, without a word; returns the results."""
+    """Train a module on loaders into the test's folder, without output; returns the results."""
 
     def run(model: Model | nn.Module, data: Any = None, **arguments: Any) -> Results:
         settings = {"project": str(tmp_path), "name": "run", "verbose": False, "plots": False, "watch": False}

@@ -32,12 +32,12 @@ def main(kind: str, folder: str) -> None:
         results = model.train(data, resume=Path(folder, kind.partition("-")[0]), epochs=3, verbose=False)
     else:
         results = model.train(data, **arguments)
-    told = {
+    outcome = {
         "rows": list(results.rows),
         "findings": [f.code for f in results.findings],
         "steps": results.steps,
     }
-    Path(folder, f"{kind}-{rank}.json").write_text(json.dumps(told))
+    Path(folder, f"{kind}-{rank}.json").write_text(json.dumps(outcome))
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

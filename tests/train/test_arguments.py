@@ -18,7 +18,7 @@ def test_later_layers_win():
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"epoch": 3}, "no argument 'epoch' (did you mean 'epochs'?)"),
         ({"weight-deca": 3}, "did you mean 'weight_decay'?"),
@@ -34,10 +34,10 @@ def test_later_layers_win():
         ({"freeze": [1, "a"]}, "freeze=[1, 'a'] is not"),
     ],
 )
-def test_what_is_wrong_is_named(given, told):
+def test_what_is_wrong_is_named(given, message):
     with pytest.raises(TrainError) as caught:
         settle(given)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Detectors from YAML to mAP: trained, validated, resumed, and told what to expect of few steps."""
+"""Detectors from YAML to mAP: trained, validated, resumed; a short run says what to expect of it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import unvanish
 from unvanish.lab.data import open_data
 from unvanish.train import Model, TrainError
 from unvanish.train.arguments import Arguments, settle
-from unvanish.train.loop import optim
-from unvanish.train.loop.validation import undecoded
+from unvanish.train.loop.validation import raw_maps
 
 QUIET = {"verbose": False, "plots": False, "watch": False}
 SCENES = {
@@ -44,11 +43,11 @@ def test_the_name_that_users_type():
 
 
 def test_the_task_has_defaults_of_its_own():
-    found = Model("yolo11n.yaml").settled(None, {})
+    found = Model("yolo11n.yaml").settle(None, {})
     assert (found.batch, found.nbs, found.steps_of, found.ramp) == (16, 64, 4, True)
     assert (found.clip, found.ema_decay, found.warmup_epochs, found.warmup_momentum) == (10, 0.9999, 3, 0.8)
-    assert Model("yolo11n.yaml").settled(None, {"nbs": 16}).steps_of == 1
-    assert Model("resnet20.yaml").settled(None, {}).batch == 64
+    assert Model("yolo11n.yaml").settle(None, {"nbs": 16}).steps_of == 1
+    assert Model("resnet20.yaml").settle(None, {}).batch == 64
 
 
 def test_the_gains_of_its_losses_can_be_given(tmp_path):
@@ -76,9 +75,9 @@ def test_it_trains_validates_and_says_what_few_steps_are_worth(tmp_path):
         results.loss
     )
     assert results.fitness == results.metrics["mAP50-95"]
-    told = f"only {results.steps} optimizer steps; expect mAP near 0"
-    assert told in results.verdict and told in str(results)
-    assert told in json.loads((results.save_dir / "results.json").read_text())["verdict"]
+    verdict = f"only {results.steps} optimizer steps; expect mAP near 0"
+    assert verdict in results.verdict and verdict in str(results)
+    assert verdict in json.loads((results.save_dir / "results.json").read_text())["verdict"]
     assert results.healthy, results.findings
     again = Model(results.best).val(scenes(), **QUIET)
     assert again.metrics == pytest.approx(results.metrics, abs=1e-6)
@@ -123,21 +122,6 @@ def test_a_resumed_run_makes_the_same_steps(tmp_path):
         assert torch.equal(value, whole[name]), name
 
 
-def test_a_step_takes_more_batches_as_the_warm_up_goes_on():
-    a = Arguments(batch=16, nbs=64, ramp=True)
-    taken = [optim.batches_of_step(a, done, 24) for done in (0, 3, 5, 11, 13, 21, 24, 99)]
-    assert taken == [1, 1, 2, 2, 3, 4, 4, 4]
-    assert optim.batches_of_step(Arguments(batch=16, nbs=64), 0, 24) == 4
-    assert optim.decay(a) == a.weight_decay
-    assert optim.decay(Arguments(batch=16, nbs=24)) == pytest.approx(Arguments().weight_decay * 32 / 24)
-
-
-def test_the_rates_of_detectors():
-    assert optim.chosen(Arguments(), "detect", 100, 0.00125) == ("adamw", 0.00125)
-    assert optim.chosen(Arguments(), "detect", 10_001, 0.00125) == ("sgd", 0.01)
-    assert optim.chosen(Arguments(lr0=0.3), "detect", 100, 0.00125) == ("adamw", 0.3)
-
-
 def test_biases_warm_up_from_above_and_the_rest_from_below(tmp_path):
     seen = []
 
@@ -169,17 +153,16 @@ def test_gradients_are_those_of_the_sum(tmp_path):
 
 
 def test_a_side_that_cannot_be_halved_is_rounded_up(capsys):
-    from unvanish.train.arguments import sized
+    from unvanish.train.arguments import fit_side
 
-    assert (sized(160, "detect"), sized(100, "detect"), sized(28, "classify"), sized(None, "detect")) == (
-        160, 128, 28, None,
-    )  # fmt: skip
-    assert "imgsz=100 is no multiple of 32; 128 is taken" in capsys.readouterr().out
+    given = [(160, "detect"), (100, "detect"), (28, "classify"), (None, "detect")]
+    assert [fit_side(*side) for side in given] == [160, 128, 28, None]
+    assert "imgsz=100 is not a multiple of 32; using 128" in capsys.readouterr().out
 
 
 def test_heads_decode_again_after_a_validation():
     net = Model(SMALL).build(classes=4, size=64).eval()
-    with undecoded(net):
+    with raw_maps(net):
         assert isinstance(net(torch.rand(1, 3, 64, 64)), list)
     assert net(torch.rand(1, 3, 64, 64)).shape == (1, 8, 84)
 
@@ -244,16 +227,16 @@ def test_predictions_of_a_stream_are_made_one_by_one():
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         ("nowhere.jpg", "nowhere.jpg: no image there"),
         ("http://127.0.0.1:9/a.jpg", "could not be fetched"),
         ({}, "a source of the type dict holds no image"),
     ],
 )
-def test_a_source_that_cannot_be_read_is_told(monkeypatch, source, told):
+def test_a_source_that_cannot_be_read_is_reported(monkeypatch, source, message):
     monkeypatch.setenv("no_proxy", "*")
-    with pytest.raises(TrainError, match=told):
+    with pytest.raises(TrainError, match=message):
         known_detector([[32.0, 32.0, 32.0, 16.0, 0.9, 0.1]]).predict(source)
 
 
@@ -308,12 +291,12 @@ def test_a_segmenter_trains_validates_and_predicts_masks(tmp_path):
 
 
 def test_masks_lie_on_the_image_as_it_was_given():
-    from unvanish.train.predict.masks import mask_on_image
+    from unvanish.train.predict.masks import place_masks
 
     prototype = torch.full((1, 16, 16), -5.0)
     prototype[0, 6:10, 4:8] = 5.0  # in a square of 64: x from 16 to 32, y from 24 to 40
     rows = torch.tensor([[0.0, 16, 64, 48, 0.9, 0, 1.0], [0, 16, 20, 48, 0.8, 0, 1.0]])
-    masks = mask_on_image(rows, prototype, (50, 100), 64)  # its image lies in rows 16 to 48
+    masks = place_masks(rows, prototype, (50, 100), 64)  # its image lies in rows 16 to 48
     ys, xs = masks.data[0].nonzero().T
     assert [int(v) for v in (xs.min(), xs.max(), ys.min(), ys.max())] == pytest.approx(
         [25, 49, 12, 37], abs=2
@@ -338,8 +321,8 @@ def test_weights_under_their_published_names_are_loaded(tmp_path, capsys):
     from unvanish.lab.models.published import published
 
     donor = Model("yolo11n.yaml").build(classes=80, size=64)
-    told = {published(donor, name): value for name, value in donor.state_dict().items()}
-    torch.save(told, tmp_path / "published.pt")
+    weights = {published(donor, name): value for name, value in donor.state_dict().items()}
+    torch.save(weights, tmp_path / "published.pt")
     model = Model("yolo11n.yaml")
     model.build(classes=80, size=64)
     model.facts = {"classes": 80, "size": 64}
@@ -348,5 +331,5 @@ def test_weights_under_their_published_names_are_loaded(tmp_path, capsys):
     other = Model("yolo11n.yaml")
     other.build(classes=4, size=64)
     other.load(tmp_path / "published.pt")
-    assert "fits but for" in capsys.readouterr().out  # the classes' layers begin anew
-    assert torch.equal(other.network.state_dict()["0.conv.weight"], told["model.0.conv.weight"])
+    assert "which keep their initial values" in capsys.readouterr().out  # the classes' layers
+    assert torch.equal(other.network.state_dict()["0.conv.weight"], weights["model.0.conv.weight"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unvanish.train import Model
-from unvanish.train.export import One, difference, sample
+from unvanish.train.export import OneInput, draw_sample, measure_difference
 
 NAMES = ("yolo11n.yaml", "yolo11n-seg.yaml")
 SIZE, CLASSES = 96, 4
@@ -36,7 +36,9 @@ def several(output):
 def test_a_graph_of_any_number_of_images_is_the_network(name):
     """What the ONNX exporter starts from, with the number of images left open."""
     model, net = built(name)
-    program = torch.export.export(One(net), sample(model), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    program = torch.export.export(
+        OneInput(net), draw_sample(model), dynamic_shapes=({0: torch.export.Dim("batch")},)
+    )
     for count in (1, 3):
         x = torch.rand(count, 3, SIZE, SIZE)
         with torch.no_grad():
@@ -61,13 +63,13 @@ def test_onnx_says_what_the_network_says(name, tmp_path):
         with torch.no_grad():
             pairs = zip(several(net(x)), made, strict=True)
         for expected, found in pairs:
-            assert difference(expected, torch.from_numpy(found)) < 1e-4
+            assert measure_difference(expected, torch.from_numpy(found)) < 1e-4
 
 
 def test_scores_are_not_hidden_by_pixels():
     expected = torch.cat((torch.full((2, 4, 5), 600.0), torch.full((2, 3, 5), 0.3)), 1)
     other = expected.clone()
     other[1, 5, 2] += 0.1
-    assert difference(expected, expected) == 0
-    assert difference(expected, other) == pytest.approx(1 / 3, rel=1e-4)
-    assert difference(torch.tensor([1.0, 4.0]), torch.tensor([1.1, 4.0])) == pytest.approx(0.025)
+    assert measure_difference(expected, expected) == 0
+    assert measure_difference(expected, other) == pytest.approx(1 / 3, rel=1e-4)
+    assert measure_difference(torch.tensor([1.0, 4.0]), torch.tensor([1.1, 4.0])) == pytest.approx(0.025)

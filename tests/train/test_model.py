@@ -47,9 +47,9 @@ def test_the_public_name():
 
 
 def test_arguments_of_the_yaml_stand_below_the_callers(digits):
-    assert digits.settled(None, {}).lr0 == 0.01
-    assert digits.settled(None, {"lr0": 0.2}).lr0 == 0.2
-    assert digits.settled(None, {}).batch == 128
+    assert digits.settle(None, {}).lr0 == 0.01
+    assert digits.settle(None, {"lr0": 0.2}).lr0 == 0.2
+    assert digits.settle(None, {}).batch == 128
 
 
 def test_the_network_is_built_for_the_data(digits):
@@ -82,10 +82,10 @@ def test_numbers_are_predicted_for_sequences(tmp_path):
     data = open_data("adding.yaml", length=10, samples=96, batch=16)
     results = model.train(data, epochs=1, project=str(tmp_path), verbose=False, plots=False)
     assert results.metrics["mse"] > 0 and results.fitness == -results.metrics["mse"]
-    (said,) = model.predict(torch.rand(10, 2))
-    assert said.output.shape == (1,) and said.probs is None
+    (prediction,) = model.predict(torch.rand(10, 2))
+    assert prediction.output.shape == (1,) and prediction.probs is None
     with pytest.raises(TrainError, match="has no classes"):
-        _ = said.top1
+        _ = prediction.top1
 
 
 def test_check_on_a_batch_of_the_data(digits):
@@ -115,7 +115,7 @@ def test_onnx_needs_its_packages(digits, tmp_path):
             digits.export("onnx", tmp_path / "net.onnx")
 
 
-def test_pretrained_weights_but_for_the_head(digits, trained):
+def test_pretrained_weights_except_the_head(digits, trained):
     model = Model({**SMALL, "name": "other"})
     seen = []
     model.add_callback("on_train_start", lambda t: seen.append(t.plain.stem.state_dict()))
@@ -127,7 +127,7 @@ def test_pretrained_weights_but_for_the_head(digits, trained):
 
 
 @pytest.mark.parametrize(
-    ("act", "told"),
+    ("act", "message"),
     [
         (lambda m: m.predict("a.png"), "has no weights yet"),
         (lambda m: m.export("onxx"), "did you mean 'onnx'?"),
@@ -136,15 +136,15 @@ def test_pretrained_weights_but_for_the_head(digits, trained):
         (lambda m: m.val(), "there is no data"),
     ],
 )
-def test_what_is_missing_is_said(act, told):
+def test_what_is_missing_is_named(act, message):
     with pytest.raises(TrainError) as caught:
         act(Model(SMALL))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_foreign_weights_need_their_network(tmp_path):
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "x.pt")
-    with pytest.raises(TrainError, match="holds weights only, not what they are of"):
+    with pytest.raises(TrainError, match="holds weights only, without their network"):
         Model(tmp_path / "x.pt")
 
 

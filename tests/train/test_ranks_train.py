@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parent / "ranks_train.py"
 
 
 def launched(processes: int, kind: str, folder: Path) -> list[dict[str, Any]]:
-    """Run the script on so many processes; what each of them wrote."""
+    """Run the script on `processes` processes; returns what each of them wrote."""
     many = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, *(many if processes > 1 else []), str(SCRIPT), kind, str(folder)]
     environment = {

@@ -93,7 +93,7 @@ def test_resume_is_refused_where_it_would_be_another_run(trained, tmp_path, netw
     trained(network(), epochs=1)
     with pytest.raises(TrainError, match="the run has ended, after 1 epochs"):
         trained(network(), resume=True)
-    with pytest.raises(TrainError, match=r"resume goes on with lr0=None, not 0\.1"):
+    with pytest.raises(TrainError, match=r"resume continues with lr0=None, not 0\.1"):
         Model(network()).train(loaders(), resume=tmp_path / "run", lr0=0.1, epochs=2)
     with pytest.raises(TrainError, match=r"holds no weights/last\.state\.safetensors"):
         Model(network()).train(loaders(), resume=tmp_path)

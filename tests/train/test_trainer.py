@@ -115,6 +115,31 @@ def test_callbacks_come_in_order_and_each_one_comes(trained, network):
         model.add_callback("on_train_edn", print)
 
 
+def test_the_state_of_a_trainer_is_there_from_the_start(trained, network):
+    model, seen = Model(network()), []
+
+    def look(trainer):
+        parts = {"run": trainer.run, **vars(trainer.run)}
+        seen.append(
+            (set(vars(trainer)), {k: set(vars(part)) for k, part in parts.items() if part is not None})
+        )
+
+    for event in ("on_train_start", "on_train_end"):
+        model.add_callback(event, look)
+    trained(model, epochs=2)
+    assert seen[0] == seen[1] and max(map(len, (seen[0][0], seen[0][1]["run"]))) < 10
+
+
+def test_callbacks_read_the_parts_by_name(trained, network):
+    module, found = network(), {}
+    model = Model(module)
+    names = ("record", "plain", "inner", "guard", "watch", "stop")
+    model.add_callback("on_train_end", lambda t: found.update({name: getattr(t, name) for name in names}))
+    trained(model, epochs=1)
+    assert found["plain"] is module and found["record"].step == 6 and math.isfinite(found["guard"].norm)
+    assert isinstance(found["inner"], torch.optim.Optimizer) and found["watch"] is None and not found["stop"]
+
+
 def test_a_callback_sees_the_clipped_gradient(trained, network):
     model, norms = Model(network()), []
 
@@ -125,7 +150,7 @@ def test_a_callback_sees_the_clipped_gradient(trained, network):
     model.add_callback("optimizer_step", look)
     results = trained(model, epochs=1, clip=0.1)
     assert max(norms) == pytest.approx(0.1, rel=1e-4)
-    assert results.rows[0]["gradient"] > 0.1  # what is told is the norm before
+    assert results.rows[0]["gradient"] > 0.1  # the reported norm is that before clipping
 
 
 class Spiky(nn.Module):
@@ -145,7 +170,7 @@ class Spiky(nn.Module):
 def test_steps_without_a_finite_gradient_are_left_out_and_counted(trained):
     results = trained(Spiky(range(3, 6)), epochs=2, lr0=0.05, watch=True)
     assert results.skipped == 3 and math.isfinite(results.loss)
-    assert "3 of 12 steps had no finite gradient and were left out" in results.verdict
+    assert "3 of 12 steps had no finite gradient and were skipped" in results.verdict
     assert [f.code for f in results.findings] == ["NUM001"] and not results.healthy
     assert all(t.isfinite().all() for t in load_file(results.last).values() if t.is_floating_point())
 
@@ -205,9 +230,9 @@ def test_several_inputs(trained):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        ({"device": "cuda:7"}, "device='cuda:7' is not here; there are: cpu"),
+        ({"device": "cuda:7"}, "device='cuda:7' does not exist here; there are: cpu"),
         ({"device": [0, 1]}, "torchrun --nproc-per-node 2"),
         ({"sharding": "fsdp"}, "needs several processes"),
         ({"freeze": 9}, "there are 2 layers"),
@@ -215,10 +240,10 @@ def test_several_inputs(trained):
         ({"pretrained": "nowhere.pt"}, "there is no checkpoint"),
     ],
 )
-def test_what_cannot_begin_says_why(trained, network, arguments, told):
+def test_what_cannot_start_says_why(trained, network, arguments, message):
     with pytest.raises(TrainError) as caught:
         trained(network(), epochs=1, **arguments)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_run_needs_data(network):

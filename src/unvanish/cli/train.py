@@ -103,12 +103,12 @@ def told(words: list[str] | None, command: str, page: str, needed: tuple[str, ..
 
 def named(given: dict[str, Any], more: tuple[str, ...]) -> dict[str, Any]:
     """The arguments under their right names; CallError suggests the nearest for a wrong one."""
-    from unvanish.train.arguments import known
+    from unvanish.train.arguments import resolve_name
     from unvanish.train.errors import TrainError
 
     own = {"format", "path", *CHANGES, *more}
     try:
-        return {key if key in own else known(key): value for key, value in given.items()}
+        return {key if key in own else resolve_name(key): value for key, value in given.items()}
     except TrainError as error:
         raise CallError(str(error)) from error
 
@@ -167,5 +167,5 @@ def _resumed(given: dict[str, Any]) -> str:
     if not given.get("resume"):
         raise TrainError("model= is missing; `unvanish zoo` lists the names, and a YAML of your own will do")
     place = given["resume"]
-    path = folder.latest(given.get("project")) if place is True else folder.state_of(str(place))
+    path = folder.find_latest(given.get("project")) if place is True else folder.find_state(str(place))
     return str(path.with_name("last.safetensors"))

@@ -1,6 +1,6 @@
 """Callbacks: functions of the trainer, called at events under the names that YOLO users know.
 
-Notable: each of these events happens, `optimizer_step` and `on_before_zero_grad` too.
+Notable: every listed event fires, `optimizer_step` and `on_before_zero_grad` included.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Callbacks:
         self.by_event: dict[str, list[Callable[..., Any]]] = {}
 
     def add(self, event: str, function: Callable[..., Any]) -> None:
-        """Call the function at the event; TrainError for an event there is none of."""
+        """Register a function for an event; TrainError if the event is unknown."""
         if event not in EVENTS:
             raise TrainError(
                 f"there is no event {event!r}{suggest(event, EVENTS)}; there are {', '.join(EVENTS)}"
@@ -35,6 +35,6 @@ class Callbacks:
         self.by_event.setdefault(event, []).append(function)
 
     def run(self, event: str, *arguments: Any) -> None:
-        """Call what was added for the event, in that order."""
+        """Call the functions of an event, in the order in which they were added."""
         for function in self.by_event.get(event, ()):
             function(*arguments)

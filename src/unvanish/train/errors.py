@@ -1,4 +1,4 @@
-"""What is said when a training cannot begin or go on."""
+"""The errors of a training, and the check that its libraries are installed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ EXTRA = ("accelerate", "safetensors", "torchmetrics")
 
 
 class TrainError(ValueError):
-    """A training cannot begin or go on; the text says why and what to do."""
+    """A training cannot start or continue; the text says why and what to do."""
 
 
 class Diverged(TrainError):
@@ -16,7 +16,7 @@ class Diverged(TrainError):
 
 
 def require() -> None:
-    """Refuse with one line where the extra `train` is not installed."""
+    """TrainError if the extra `train` is not installed."""
     missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise TrainError(

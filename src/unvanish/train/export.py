@@ -1,8 +1,8 @@
 """A trained network as a file that runs elsewhere: ONNX, TorchScript, safetensors.
 
 Notable:
-- Every export is run once and held against the network; an export that differs is an error, not a file.
-- ONNX needs the packages onnx and onnxscript; where onnxruntime is installed, it is what the check runs.
+- Every export is run once and compared with the network; an export that differs is an error, not a file.
+- ONNX needs the packages onnx and onnxscript; the comparison needs onnxruntime, and is skipped without it.
 """
 
 from __future__ import annotations
@@ -13,38 +13,34 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unvanish.core.registry import suggest
-from unvanish.train.arguments import Arguments
 from unvanish.train.checkpoint.file import save
 from unvanish.train.errors import TrainError
-from unvanish.train.loop.step import called
-from unvanish.train.predict.predict import ready
-
-if TYPE_CHECKING:
-    from unvanish.train.model import Model
+from unvanish.train.learner import Learner, require_network
+from unvanish.train.loop.step import call
 
 ENDINGS = {"onnx": ".onnx", "torchscript": ".torchscript", "safetensors": ".safetensors"}
-CLOSE = 1e-3  # largest difference over the largest output, of (B, C, N) over that of its row
+CLOSE = 1e-3  # largest difference that passes, as `measure_difference` measures it
 
 
-def export(model: Model, format: str, path: str | Path | None, arguments: Arguments) -> Path:
-    """Write the file and check it; TrainError says what is missing or differs."""
+def export(learner: Learner, format: str, path: str | Path | None) -> Path:
+    """Write the file and check it; TrainError if a package is missing or the file differs."""
     if format not in ENDINGS:
         raise TrainError(
             f"there is no format {format!r}{suggest(format, ENDINGS)}; there are {', '.join(ENDINGS)}"
         )
-    network = ready(model).cpu()
-    target = Path(path) if path is not None else _beside(model, ENDINGS[format])
-    model.callbacks.run("on_export_start", model)
+    network = require_network(learner).cpu()
+    target = Path(path) if path is not None else _default_path(learner, ENDINGS[format])
+    learner.callbacks.run("on_export_start", learner)
     if format == "safetensors":
-        save(target, network.state_dict(), model.about)
+        save(target, network.state_dict(), learner.about)
     else:
-        example = sample(model)
+        example = draw_sample(learner)
         ways: dict[str, Callable[..., None]] = {"onnx": _onnx, "torchscript": _torchscript}
         partial = target.with_name(f"{target.stem}.partial{target.suffix}")
         try:
@@ -52,41 +48,45 @@ def export(model: Model, format: str, path: str | Path | None, arguments: Argume
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
-    model.callbacks.run("on_export_end", model)
+    learner.callbacks.run("on_export_end", learner)
     return target
 
 
-def _beside(model: Model, ending: str) -> Path:
-    best = model.results.best if model.results is not None else None
-    if best is None and isinstance(model.source, (str, Path)) and Path(model.source).suffix == ".safetensors":
-        best = Path(model.source)
+def _default_path(learner: Learner, ending: str) -> Path:
+    best = learner.results.best if learner.results is not None else None
+    if (
+        best is None
+        and isinstance(learner.source, (str, Path))
+        and Path(learner.source).suffix == ".safetensors"
+    ):
+        best = Path(learner.source)
     if best is None:
-        return Path(f"{model.name}{ending}")
-    return best.with_suffix(ending) if ending != ".safetensors" else best.with_name(f"{model.name}{ending}")
+        return Path(f"{learner.name}{ending}")
+    return best.with_suffix(ending) if ending != ".safetensors" else best.with_name(f"{learner.name}{ending}")
 
 
-def sample(model: Model) -> tuple[Tensor, ...]:
-    """Inputs of the shapes the network was trained on, two samples."""
-    facts = model.about.get("facts", {})
+def draw_sample(learner: Learner) -> tuple[Tensor, ...]:
+    """Two random samples of the shapes that the network was trained on."""
+    facts = learner.about.get("facts", {})
     length = int(facts.get("length", 16))
-    made = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
 
     def ids(name: str) -> Tensor:
-        return torch.randint(4, int(facts.get(name, 100)), (2, length), generator=made)
+        return torch.randint(4, int(facts.get(name, 100)), (2, length), generator=generator)
 
-    if model.task in ("sentiment", "language"):
+    if learner.task in ("sentiment", "language"):
         return (ids("vocabulary"),)
-    if model.task == "translate":
+    if learner.task == "translate":
         return ids("vocabulary"), ids("target_vocabulary")
-    if model.task == "sequence":
-        return (torch.randn(2, length, int(facts.get("features", 1)), generator=made),)
+    if learner.task == "sequence":
+        return (torch.randn(2, length, int(facts.get("features", 1)), generator=generator),)
     size = facts.get("size", 32)
     sides = (size, size) if isinstance(size, int) else tuple(size)
-    return (torch.randn(2, int(facts.get("channels", 3)), *sides, generator=made),)
+    return (torch.randn(2, int(facts.get("channels", 3)), *sides, generator=generator),)
 
 
-class One(nn.Module):
-    """A network of one input under a plain signature, which exporters ask for."""
+class OneInput(nn.Module):
+    """A network of one input under the plain signature that exporters need."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class One(nn.Module):
         return self.network(x)
 
 
-class Two(One):
+class TwoInputs(OneInput):
     """The same with two inputs."""
 
     def forward(self, source: Tensor, target: Tensor) -> Any:  # type: ignore[override]
@@ -107,8 +107,8 @@ def _torchscript(network: nn.Module, example: tuple[Tensor, ...], path: Path) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's notes on shapes that become constants
         trace: Any = torch.jit.trace
-        traced = trace(network, example, check_trace=False)
-        torch.jit.save(traced, str(path))
+        program = trace(network, example, check_trace=False)
+        torch.jit.save(program, str(path))
         load: Any = torch.jit.load
         loaded = load(str(path))
         _compare(network, example, lambda *x: loaded(*x), "TorchScript")
@@ -120,8 +120,8 @@ def _onnx(network: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
         raise TrainError(f"export to ONNX needs {' and '.join(missing)}: pip install 'unvanish[export]'")
     batch = torch.export.Dim("batch")
     shapes = tuple({0: batch} for _ in example)
-    plain = (One if len(example) == 1 else Two)(network).eval()
-    with warnings.catch_warnings(), _quiet(), _told():
+    plain = (OneInput if len(example) == 1 else TwoInputs)(network).eval()
+    with warnings.catch_warnings(), _quiet(), _explain():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(plain, example, dynamic_shapes=shapes, dynamo=True, verbose=False)
     assert program is not None
@@ -142,7 +142,7 @@ def _onnx(network: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's log of libraries that nobody asked for."""
+    """Silence the exporter's log of optional libraries."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -153,8 +153,8 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """What torch cannot export, in a line."""
+def _explain() -> Iterator[None]:
+    """Turn what torch cannot export into a TrainError of one line."""
     try:
         yield
     except Exception as error:
@@ -167,22 +167,22 @@ def _told() -> Iterator[None]:
 
 @torch.no_grad()
 def _compare(network: nn.Module, example: tuple[Tensor, ...], run: Callable[..., Any], name: str) -> None:
-    """Refuse a file whose outputs are not the network's."""
-    own, made = _several(called(network, example)), _several(run(*example))
-    for expected, found in zip(own, made, strict=True):
-        apart = difference(expected, found)
+    """TrainError if the outputs of a file differ from the network's."""
+    own, other = _list_tensors(call(network, example)), _list_tensors(run(*example))
+    for expected, found in zip(own, other, strict=True):
+        apart = measure_difference(expected, found)
         if not apart <= CLOSE:
             text = f"the {name} export differs from the network by {apart:.2g} of its largest output"
             raise TrainError(text)
 
 
-def difference(expected: Tensor, found: Tensor) -> float:
-    """How far apart two outputs are, over the largest; row by row of (B, C, N): pixels stand by scores."""
+def measure_difference(expected: Tensor, found: Tensor) -> float:
+    """The largest difference over the largest expected value; of (B, C, N) row by row: pixels, scores."""
     rows = (0, 2) if expected.ndim == 3 else tuple(range(expected.ndim))
     largest = expected.abs().amax(rows, keepdim=True).clamp_min(1e-12)
     return float(((found - expected).abs() / largest).max())
 
 
-def _several(output: Any) -> tuple[Tensor, ...]:
+def _list_tensors(output: Any) -> tuple[Tensor, ...]:
     """The tensors of an output that may be one."""
     return (output,) if isinstance(output, Tensor) else tuple(output)

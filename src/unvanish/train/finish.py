@@ -1,66 +1,67 @@
-"""The end of a run: the best weights back into the model, pictures, the report, the results.
+"""The end of a run: the best weights back into the network, results, pictures, the report.
 
-Notable: pictures and pages are extras; where their library is missing or fails, the run has still succeeded.
+Notable: pictures and pages are extras; if their library is missing or fails, the run has still succeeded.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
 
 from unvanish.core.plain import plain
 from unvanish.lab.models.network import Network
+from unvanish.reports.run import html as run_html
+from unvanish.store import open_run
+from unvanish.store.files import write_text
 from unvanish.train.checkpoint import saving
-from unvanish.train.checkpoint.file import fill, load, whole
+from unvanish.train.checkpoint.file import fill, load
+from unvanish.train.learner import Learner
+from unvanish.train.loop.run import TrainingRun
 from unvanish.train.pictures import curves, gallery, history
 from unvanish.train.report.results import Results
-from unvanish.train.report.stages import Stage, stages
-from unvanish.train.report.verdict import verdict
-
-if TYPE_CHECKING:
-    from unvanish.train.model import Model
-    from unvanish.train.trainer import Trainer
+from unvanish.train.report.stages import Stage, measure_stages
+from unvanish.train.report.verdict import describe_run
 
 
-def finished(model: Model, trainer: Trainer) -> Results:
-    """The results of a run that ended, written into its folder."""
-    use = saving.usable(trainer)
-    results = outcome(trainer)
-    main = trainer.accelerator.is_main_process
-    if main:
-        whole(trainer.save_dir / "results.json", json.dumps(plain(results.summary()), indent=1) + "\n")
-    trainer.accelerator.wait_for_everyone()
-    model.network, model.results = trainer.plain.eval(), results
-    model.about = {**trainer.about}
-    if not trainer.sharded:
-        tensors = load(results.best).tensors if results.best is not None else use
-        fill(trainer.plain.to("cpu"), tensors, results.best or "the last weights")
-    if main and trainer.arguments.plots:
-        drawn(trainer, results)
-    trainer.accelerator.wait_for_everyone()
-    trainer.show.say(str(results))
+def finish(learner: Learner, run: TrainingRun) -> Results:
+    """Write the results of a run that ended, and give its best weights to the learner."""
+    engine, request = run.engine, run.request
+    weights = saving.average_weights(run)
+    results = summarize(run)
+    if engine.main:
+        text = json.dumps(plain(results.summary()), indent=1) + "\n"
+        write_text(request.save_dir / "results.json", text, "results")
+    engine.accelerator.wait_for_everyone()
+    learner.network, learner.results = engine.network.eval(), results
+    learner.about = {**request.about}
+    if not engine.sharded:
+        tensors = load(results.best).tensors if results.best is not None else weights
+        fill(engine.network.to("cpu"), tensors, results.best or "the last weights")
+    if engine.main and request.arguments.plots:
+        draw_all(run, results)
+    engine.accelerator.wait_for_everyone()
+    run.progress.say(str(results))
     return results
 
 
-def outcome(trainer: Trainer) -> Results:
-    """What the run came to; the metrics are those of the best epoch."""
-    record, task = trainer.record, trainer.task
+def summarize(run: TrainingRun) -> Results:
+    """The results of a run; the metrics are those of the best epoch."""
+    record, task, validations = run.record, run.request.task, run.validations
     best = record.rows[record.best_epoch - 1] if record.best_epoch else (record.rows or [{}])[-1]
     metrics = {k.removeprefix("metrics/"): v for k, v in best.items() if k.startswith("metrics/")}
-    done, judged = trainer.validation, trainer.judged or trainer.validation
-    samples = max(1.0, trainer.samples)
-    speed = {"training": 1e3 * trainer.training_seconds / samples}
-    if done is not None:
-        speed["validation"] = done.milliseconds
+    speed = {"training": 1e3 * run.clock.training / max(1.0, run.clock.samples)}
+    if validations.last is not None:
+        speed["validation"] = validations.last.milliseconds
+    judged = validations.best or validations.last
     return Results(
         task.name,
         metrics,
         record.best,
-        trainer.save_dir,
+        run.request.save_dir,
         speed,
-        tuple(trainer.watch.findings) if trainer.watch is not None else (),
-        verdict(trainer),
+        tuple(run.watch.findings) if run.watch is not None else (),
+        describe_run(run),
         record.epoch,
         record.step,
         record.skipped,
@@ -69,45 +70,43 @@ def outcome(trainer: Trainer) -> Results:
         best.get("val/loss", best.get("train/loss", float("nan"))),
         tuple(record.rows),
         judged.tables if judged is not None else {},
-        tuple(trainer.about["names"]),
-        by_stage(trainer),
+        tuple(run.request.about["names"]),
+        find_stages(run),
     )
 
 
-def by_stage(trainer: Trainer) -> tuple[Stage, ...]:
-    """The gradient by the parts of a detector that was watched."""
-    network = trainer.plain
-    if trainer.watch is None or not trainer.task.summed or not isinstance(network, Network):
+def find_stages(run: TrainingRun) -> tuple[Stage, ...]:
+    """The gradient by the parts of a detector that was watched; empty for other networks."""
+    network = run.engine.network
+    if run.watch is None or not run.request.task.summed or not isinstance(network, Network):
         return ()
-    return stages(network, trainer.watch.diagnosis().trace)
+    return measure_stages(network, run.watch.diagnosis().trace)
 
 
-def drawn(trainer: Trainer, results: Results) -> None:
-    """Pictures of the run and of what it finds, and the watch's page, as far as their library is there."""
-    folder, say = trainer.save_dir, trainer.show.say
-
-    def charts() -> None:
-        path = folder / "results.png"
-        if history.draw(results.rows, folder.name, path, results.tables, results.names) is None:
-            say(history.MISSING)
-            return
-        curves.draw(results.tables, results.names, folder)
-        if trainer.watch is not None:
-            page(folder)
-
-    parts: list[Callable[[], object]] = [charts]
-    if trainer.task.summed and not trainer.sharded:
-        parts.append(lambda: gallery.validated(trainer))
+def draw_all(run: TrainingRun, results: Results) -> None:
+    """Draw charts and examples, and write the watch's page; what fails is reported."""
+    parts: list[Callable[[], object]] = [lambda: draw_charts(run, results)]
+    if run.request.task.summed and not run.engine.sharded:
+        parts.append(lambda: gallery.draw_validation(run))
     for part in parts:
         try:
             part()
         except Exception as error:
-            say(f"the pictures could not be drawn: {error}")
+            run.progress.say(f"the pictures could not be drawn: {error}")
 
 
-def page(folder: Any) -> None:
-    """The report of the watch beside its store."""
-    from unvanish.reports.run import html as run_html
-    from unvanish.store import open_run
+def draw_charts(run: TrainingRun, results: Results) -> None:
+    """Draw the run's history and curves, and write its page; says so if the chart library is missing."""
+    folder = run.request.save_dir
+    path = folder / "results.png"
+    if history.draw(results.rows, folder.name, path, results.tables, results.names) is None:
+        run.progress.say(history.MISSING)
+        return
+    curves.draw(results.tables, results.names, folder)
+    if run.watch is not None:
+        write_page(folder)
 
+
+def write_page(folder: Path) -> None:
+    """Write the watch's report next to its store."""
     run_html.save(open_run(folder), folder / "report.html")

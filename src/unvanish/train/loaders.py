@@ -1,7 +1,7 @@
-"""Loaders of your own in place of a data YAML: `Model(net).train(data=Loaders(train, val))`.
+"""Loaders of your own instead of a data YAML: `Model(net).train(data=Loaders(train, val))`.
 
-Notable: whatever they draw from the global generators goes on bit by bit after a resume, because the loop
-remembers the random states at the epoch's start and skips the batches that were done.
+Notable: a resumed run restores the random states of the epoch's start and skips the batches that were done,
+so loaders that draw from the global generators continue bit by bit.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def test_tensors_and_description_come_back(tmp_path):
     tied = torch.randn(3, 3)
     given = {"a": torch.arange(6).reshape(2, 3), "b": tied, "c": tied, "d": torch.tensor(1.5)}
     path = checkpoint.save(
-        tmp_path / "w" / "x.safetensors", given, {"epoch": 3, "metrics": {"a": 0.5}}, told=True
+        tmp_path / "w" / "x.safetensors", given, {"epoch": 3, "metrics": {"a": 0.5}}, readable=True
     )
     found = checkpoint.load(path)
     assert (
@@ -86,8 +86,9 @@ def test_what_does_not_fit_is_named():
     wide, narrow = nn.Linear(3, 4), nn.Linear(3, 2)
     with pytest.raises(TrainError) as caught:
         checkpoint.fill(narrow, wide.state_dict(), "w.pt")
-    assert "w.pt does not fit this model; shapes differ: weight is (4, 3) there and (2, 3) here" in str(
-        caught.value
+    assert (
+        "w.pt does not fit this model; shapes differ: weight is (4, 3) in the file and (2, 3) in the model"
+        in str(caught.value)
     )
     with pytest.raises(TrainError, match="missing: weight, bias; not in the model: wieght"):
         checkpoint.fill(narrow, {"wieght": torch.ones(1)}, "w.pt")
@@ -103,20 +104,20 @@ def test_a_new_head_stays_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("bset.safetensors", None, "there is no checkpoint"),
-        ("best.safetensors", b"nonsense", "is no safetensors file, or it is damaged"),
+        ("best.safetensors", b"nonsense", "is not a safetensors file, or it is damaged"),
         ("best.pt", b"nonsense", "best.pt"),
     ],
 )
-def test_damaged_and_missing_files(tmp_path, name, content, told):
+def test_damaged_and_missing_files(tmp_path, name, content, message):
     (tmp_path / "best.safetensors").write_bytes(b"")
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(TrainError) as caught:
         checkpoint.load(tmp_path / name)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     if content is None:
         assert "did you mean 'best.safetensors'?" in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""Optimizers, groups, schedules, the running mean."""
+"""Optimizers, their groups, the running mean, frozen layers."""
 
 from __future__ import annotations
 
@@ -17,40 +17,36 @@ from unvanish.train.loop.freezing import freeze
 
 def test_biases_and_norms_do_not_decay():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.LayerNorm([4, 5]), nn.Embedding(7, 4))
-    decaying, biases, rest = optim.groups(model, 0.1)
+    decaying, biases, rest = optim.group_parameters(model, 0.1)
     assert {p.ndim for p in decaying["params"]} == {4, 2} and decaying["weight_decay"] == 0.1
     assert sum(p.numel() for p in decaying["params"]) == 108 + 28  # the layer norm's matrix is not among them
     assert rest["weight_decay"] == biases["weight_decay"] == 0
     assert biases["params"] == [m.bias for m in model[:3]] and biases["biases"]
     assert rest["params"] == [m.weight for m in model[1:3]] and not rest["biases"]
-    assert len(optim.groups(nn.LSTM(2, 3), 0.1)[1]["params"]) == 2
+    assert len(optim.group_parameters(nn.LSTM(2, 3), 0.1)[1]["params"]) == 2
 
 
 def test_momentum_by_task_and_optimizer():
     assert (
-        optim.momentum(Arguments(), "detect") == optim.momentum(Arguments(optimizer="sgd"), "classify") == 0.9
+        optim.choose_momentum(Arguments(), "detect")
+        == optim.choose_momentum(Arguments(optimizer="sgd"), "classify")
+        == 0.9
     )
     for name in ("sgd", "adamw"):
         model = nn.Linear(2, 2)
-        made = optim.optimizer(model, Arguments(optimizer=name), "segment", 10, 0.001)
+        made = optim.build_optimizer(model, Arguments(optimizer=name), "segment", 10, 0.001)
         group = made.param_groups[0]
         assert (group["betas"][0] if "betas" in group else group["momentum"]) == 0.937
-    assert optim.momentum(Arguments(optimizer="sgd", momentum=0.5), "detect") == 0.5
-
-
-def test_biases_begin_high_where_detectors_take_sgd():
-    sgd, adam = (kind(nn.Linear(2, 2).parameters(), lr=0.01) for kind in (torch.optim.SGD, torch.optim.AdamW))
-    assert optim.first_of_biases(Arguments(), "detect", sgd) == 0.1
-    assert optim.first_of_biases(Arguments(), "detect", adam) == 0
-    assert optim.first_of_biases(Arguments(), "classify", sgd) == 0
-    assert optim.first_of_biases(Arguments(warmup_bias_lr=0.03), "detect", adam) == 0.03
+    assert optim.choose_momentum(Arguments(optimizer="sgd", momentum=0.5), "detect") == 0.5
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_each_optimizer_lowers_a_quadratic(name, momentum):
     model = nn.Linear(4, 1)
-    made = optim.optimizer(model, Arguments(optimizer=name, lr0=0.01, momentum=momentum), "classify", 10)
+    made = optim.build_optimizer(
+        model, Arguments(optimizer=name, lr0=0.01, momentum=momentum), "classify", 10
+    )
     x, losses = torch.randn(16, 4), []
     for _ in range(50):
         loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
@@ -62,34 +58,9 @@ def test_each_optimizer_lowers_a_quadratic(name, momentum):
 
 
 def test_auto_chooses_by_task_and_length():
-    assert optim.chosen(Arguments(), "classify", 100) == ("adamw", 1e-3)
-    assert optim.chosen(Arguments(), "classify", 20_000) == ("sgd", 0.05)
-    assert optim.chosen(Arguments(lr0=0.3), "translate", 20_000) == ("adamw", 0.3)
-
-
-@pytest.mark.parametrize(
-    ("name", "shares"),
-    [
-        ("linear", [1, 0.505, 0.01]),
-        ("cosine", [1, 0.505, 0.01]),
-        ("constant", [1, 1, 1]),
-        ("step", [1, 0.1, 0.01]),
-    ],
-)
-def test_schedules_begin_at_one_and_end_where_they_should(name, shares):
-    found = optim.curve(name, 0.01, [0.5, 0.75])
-    assert [found(0), found(0.5), found(1)] == pytest.approx(shares)
-
-
-def test_cosine_is_flat_at_both_ends():
-    found = optim.curve("cosine", 0.0, [])
-    assert 1 - found(0.01) < 1e-3 and found(0.99) < 1e-3
-
-
-def test_warm_up_rises_and_is_at_most_a_third():
-    found = optim.schedule(Arguments(warmup_epochs=3, schedule="constant"), 3, 10)
-    assert [found(s) for s in (0, 4, 9, 10, 29)] == pytest.approx([1 / 11, 5 / 11, 10 / 11, 1, 1])
-    assert optim.schedule(Arguments(warmup_epochs=0), 3, 10)(0) == 1
+    assert optim.choose(Arguments(), "classify", 100) == ("adamw", 1e-3)
+    assert optim.choose(Arguments(), "classify", 20_000) == ("sgd", 0.05)
+    assert optim.choose(Arguments(lr0=0.3), "translate", 20_000) == ("adamw", 0.3)
 
 
 def test_the_running_mean_is_that_of_its_formula():
@@ -132,4 +103,15 @@ def test_freezing_by_number_and_by_name():
         freeze(model, ["stem"])
     freeze(model, 3)
     with pytest.raises(TrainError, match="every layer is frozen"):
-        optim.groups(model, 0.1)
+        optim.group_parameters(model, 0.1)
+
+
+def test_the_decay_follows_the_samples_of_a_step():
+    assert optim.scale_decay(Arguments(batch=16, nbs=64)) == Arguments().weight_decay
+    assert optim.scale_decay(Arguments(batch=16, nbs=24)) == pytest.approx(Arguments().weight_decay * 32 / 24)
+
+
+def test_the_rates_of_detectors():
+    assert optim.choose(Arguments(), "detect", 100, 0.00125) == ("adamw", 0.00125)
+    assert optim.choose(Arguments(), "detect", 10_001, 0.00125) == ("sgd", 0.01)
+    assert optim.choose(Arguments(lr0=0.3), "detect", 100, 0.00125) == ("adamw", 0.3)

@@ -32,12 +32,19 @@ BATCHES = {"train_batch0.jpg", "val_batch0_labels.jpg", "val_batch0_pred.jpg"}
 
 def run(folder, name, **settings):
     data = open_data(SCENES, task="segment", imgsz=64, batch=4)
-    told = {"epochs": 1, "batch": 4, "verbose": False, "watch": False, "project": str(folder), **settings}
-    Model(SMALL).train(data, name=name, **told)
+    arguments = {
+        "epochs": 1,
+        "batch": 4,
+        "verbose": False,
+        "watch": False,
+        "project": str(folder),
+        **settings,
+    }
+    Model(SMALL).train(data, name=name, **arguments)
     return {path.name for path in (folder / name).iterdir()}
 
 
-def test_a_run_leaves_pictures_unless_it_is_told_not_to(tmp_path):
+def test_a_run_leaves_pictures_unless_plots_are_off(tmp_path):
     from PIL import Image
 
     assert run(tmp_path, "drawn") >= CHARTS | BATCHES
@@ -51,24 +58,24 @@ def test_a_run_leaves_pictures_unless_it_is_told_not_to(tmp_path):
 
 def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    monkeypatch.setattr(gallery, "tiled", lambda *_: 1 / 0)
+    monkeypatch.setattr(gallery, "tile", lambda *_: 1 / 0)
     made = run(tmp_path, "run", verbose=True)
-    told = capsys.readouterr().out
-    assert not made & (CHARTS | BATCHES) and history.MISSING in told
-    assert "train_batch0.jpg could not be drawn: division by zero" in told
-    assert "the pictures could not be drawn: division by zero" in told
+    printed = capsys.readouterr().out
+    assert not made & (CHARTS | BATCHES) and history.MISSING in printed
+    assert "train_batch0.jpg could not be drawn: division by zero" in printed
+    assert "the pictures could not be drawn: division by zero" in printed
 
 
 def test_labels_lie_where_they_are():
     y = torch.tensor([[0, 1, 0.5, 0.5, 0.5, 0.25], [1, 0, 0.5, 0.5, 0.2, 0.2]])
     masks = torch.zeros(2, 16, 16, dtype=torch.uint8)
     masks[0, 6:10, 4:12] = 1
-    boxes, found = gallery.labelled((y, masks), 0)
+    boxes, found = gallery.read_labels((y, masks), 0)
     assert boxes.xyxy.tolist() == [[SIDE / 4, SIDE * 3 / 8, SIDE * 3 / 4, SIDE * 5 / 8]]
     ys, xs = found.data[0].nonzero().T
     edges = [int(v) for v in (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)]
     assert edges == boxes.xyxy[0].tolist() and boxes.conf.isnan().all() and boxes.cls.tolist() == [1]
-    assert len(gallery.labelled((y, masks), 2)[0]) == 0 and gallery.labelled(y, 1)[1] is None
+    assert len(gallery.read_labels((y, masks), 2)[0]) == 0 and gallery.read_labels(y, 1)[1] is None
 
 
 def test_what_is_found_is_drawn_at_the_size_of_a_tile():
@@ -79,26 +86,26 @@ def test_what_is_found_is_drawn_at_the_size_of_a_tile():
             prototypes[..., 6:10, 6:10] = 1
             return row.expand(len(x), -1, -1), prototypes.expand(len(x), -1, -1, -1)
 
-    a = Model(SMALL).settled(None, {})
-    seen = list(gallery.predicted(Fixed(), torch.zeros(2, 3, 64, 64), a, 2))
+    a = Model(SMALL).settle(None, {})
+    seen = list(gallery.detect(Fixed(), torch.zeros(2, 3, 64, 64), a, 2))
     boxes, masks = seen[1]
     assert boxes.xyxy[0].tolist() == [SIDE * 3 / 8, SIDE * 3 / 8, SIDE * 5 / 8, SIDE * 5 / 8]
     assert len(seen) == 2 and masks.area[0] == pytest.approx((SIDE / 4) ** 2, rel=0.1)
-    picture = gallery.tiled(torch.zeros(2, 3, 64, 64), seen, NAMES)
+    picture = gallery.tile(torch.zeros(2, 3, 64, 64), seen, NAMES)
     assert picture.size == (2 * SIDE + GAP, SIDE)
-    assert picture.getpixel((SIDE // 2, SIDE // 2)) == tuple(c // 2 for c in drawing.colour(0))
+    assert picture.getpixel((SIDE // 2, SIDE // 2)) == tuple(c // 2 for c in drawing.choose_colour(0))
     assert picture.getpixel((SIDE + GAP // 2, 3)) == (255, 255, 255) and picture.getpixel((3, 3)) == (0, 0, 0)
 
 
 def test_words_do_not_lie_upon_each_other():
     taken = []
     for _ in range(4):
-        place = drawing.placed((10, 40, 60, 80), (30, 12), (100, 100), taken)
+        place = drawing.find_place((10, 40, 60, 80), (30, 12), (100, 100), taken)
         assert not any(drawing._touch(place, other) for other in taken)
         taken.append(place)
     assert taken[0] == (10, 28, 40, 40)  # above
-    assert drawing.placed((-5, 2, 60, 80), (30, 12), (100, 100), [])[:2] == (0, 2)  # within, at the edge
-    assert drawing.placed((90, 50, 99, 60), (30, 12), (100, 100), [])[2] == 100
+    assert drawing.find_place((-5, 2, 60, 80), (30, 12), (100, 100), [])[:2] == (0, 2)  # within, at the edge
+    assert drawing.find_place((90, 50, 99, 60), (30, 12), (100, 100), [])[2] == 100
 
 
 def test_labels_are_drawn_without_a_confidence():
@@ -107,10 +114,10 @@ def test_labels_are_drawn_without_a_confidence():
     image = torch.zeros(3, 100, 100, dtype=torch.uint8)
     widths = []
     for data in (rows, sure):
-        drawn = drawing.drawn(image, Boxes(data, (100, 100)), NAMES)
+        drawn = drawing.draw(image, Boxes(data, (100, 100)), NAMES)
         widths.append(sum(drawn.getpixel((x, 22)) != (0, 0, 0) for x in range(100)))
-    assert 0 < widths[0] < widths[1] and drawing.legible((255, 255, 0)) == (0, 0, 0)
-    assert drawing.legible((20, 20, 90)) == (255, 255, 255)
+    assert 0 < widths[0] < widths[1] and drawing.contrast((255, 255, 0)) == (0, 0, 0)
+    assert drawing.contrast((20, 20, 90)) == (255, 255, 255)
 
 
 def tables(classes):
@@ -136,30 +143,38 @@ def test_charts_of_few_and_of_many_classes(tmp_path, classes):
 
 def test_charts_hold_the_numbers():
     held = tables(3)
-    chart = curves.f1_over_confidence(held, ["a", "b", "c"], "boxes").to_dict()
+    chart = curves.draw_f1(held, ["a", "b", "c"], "boxes").to_dict()
     confidence, _, _, best = held["balance"].tolist()
     assert chart["title"] == f"boxes: F1 over confidence, best {best:.3f} at {confidence:.3f}"
-    chart = curves.precision_over_recall(held, ["a", "b", "c"], "boxes").to_dict()
+    chart = curves.draw_precision(held, ["a", "b", "c"], "boxes").to_dict()
     assert (
         "mAP50 1.000" in chart["title"]
         and chart["layer"][0]["encoding"]["color"]["scale"]["domain"][0] == "all 1.000"
     )
     empty = task("detect").metrics({"classes": 3, "size": 64})
     empty.update(torch.zeros(1, 7, 4), torch.zeros(0, 6))
-    assert "nothing is found" in curves.f1_over_confidence(empty.tables(), [], "boxes").to_dict()["title"]
+    assert "nothing is found" in curves.draw_f1(empty.tables(), [], "boxes").to_dict()["title"]
 
 
 def test_the_background_is_a_row_more_than_there_are_names():
     table = [[5, 0, 1], [2, 3, 0], [4, 0, 0]]
-    assert matrix.labels(3, NAMES) == ["circle", "square", "background"]
-    assert matrix.labels(3, ["background", "x"])[-1] == "nothing" and matrix.labels(2, []) == ["0", "1"]
-    cells = matrix.cells(table, matrix.labels(3, NAMES), 2)
-    assert len(cells) == 8 and cells[3] == {"truth": "square", "said": "circle", "share": 0.4, "count": 2}
-    assert len(matrix.cells(table, ["a", "b", "c"], 3)) == 9
+    assert matrix.label_classes(3, NAMES) == ["circle", "square", "background"]
+    assert matrix.label_classes(3, ["background", "x"])[-1] == "nothing" and matrix.label_classes(2, []) == [
+        "0",
+        "1",
+    ]
+    cells = matrix.list_cells(table, matrix.label_classes(3, NAMES), 2)
+    assert len(cells) == 8 and cells[3] == {
+        "truth": "square",
+        "predicted": "circle",
+        "share": 0.4,
+        "count": 2,
+    }
+    assert len(matrix.list_cells(table, ["a", "b", "c"], 3)) == 9
 
 
 def test_numbers_of_masks_have_a_panel_of_their_own():
     rows = [{"epoch": 1, "metrics/mAP50": 0.5, "metrics/mask mAP50": 0.4, "train/loss": 2.0}]
-    assert history.groups(rows)[1:3] == [
+    assert history.group_columns(rows)[1:3] == [
         ("metrics", ["metrics/mAP50"]), ("metrics of masks", ["metrics/mask mAP50"]),
     ]  # fmt: skip

@@ -76,7 +76,7 @@ def test_json_holds_boxes_and_outlines():
 
 
 class Frame:
-    """What stands for pandas where it is not installed."""
+    """Replaces pandas if it is not installed."""
 
     def __init__(self, data, columns):
         self.data, self.columns = data, columns
@@ -94,7 +94,7 @@ def test_tables_as_frames(monkeypatch):
         assert frame.iloc[1]["x1"] == 40.5
 
 
-def test_without_pandas_the_next_step_is_told(monkeypatch):
+def test_without_pandas_the_next_step_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(TrainError, match=r"to_df needs pandas, .* pip install pandas"):
         found().to_df()
@@ -133,8 +133,8 @@ def test_crops_lie_in_folders_of_their_class(tmp_path):
     from PIL import Image
 
     paths = found().save_crop(tmp_path)
-    told = [str(p.relative_to(tmp_path)) for p in paths]
-    assert told == ["d_og/image.jpg", "cat/image.jpg", "d_og/image2.jpg"]
+    names = [str(p.relative_to(tmp_path)) for p in paths]
+    assert names == ["d_og/image.jpg", "cat/image.jpg", "d_og/image2.jpg"]
     sizes = []
     for path in paths:
         with Image.open(path) as image:

@@ -1,1 +1,1 @@
-"""What a run writes, whole or not at all, and how it is read again."""
+"""The files of a run, written whole or not at all, and read again."""

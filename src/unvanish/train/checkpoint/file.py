@@ -1,12 +1,12 @@
-"""Checkpoints: weights as safetensors that say what they are, and the whole state of a run in one file.
+"""Checkpoints: weights as safetensors that describe themselves, and the whole state of a run in one file.
 
 Notable:
 - Every file is written whole or not at all: a temporary file, then a rename.
-- `best` and `last.safetensors` carry specification, facts, arguments and metrics in their header, so they
-  are models by themselves; the `.json` beside them says the same to people.
-- `last.state.safetensors` is what `resume` reads, one file, so it can never be half old and half new.
-- Foreign `.pt` files are read with weights_only: they are data, no code runs from them. Published names of
-  layers are known.
+- `best` and `last.safetensors` carry specification, facts and metrics in their header, so each is a model by
+  itself; a `.json` file of the same name holds the header for people.
+- `last.state.safetensors` is what `resume` reads: one file, so it can never be half old and half new.
+- Foreign `.pt` files are read with weights_only: they are data, and no code runs from them. The published
+  names of layers are known.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from unvanish.core.plain import plain
 from unvanish.core.registry import suggest
 from unvanish.lab.models.published import renamed
+from unvanish.store.files import write_text
+from unvanish.train.checkpoint.tree import join, split
 from unvanish.train.errors import TrainError
-from unvanish.train.loop.randomness import joined, split
 
 KEY = "unvanish"  # of the header
 NESTED = ("model", "state_dict", "ema", "net")  # where foreign files keep their weights
@@ -38,36 +39,30 @@ PREFIXES = ("module.", "model.", "_orig_mod.")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file held: tensors by name, and its description ({} for a foreign file)."""
+    """The content of a file: tensors by name, and its description ({} for a foreign file)."""
 
     path: Path
     tensors: Mapping[str, Tensor]
     about: Mapping[str, Any]
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *, told: bool = False) -> Path:
-    """Write tensors and a description as one safetensors file; `told`: and as JSON beside it."""
+def save(
+    path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *, readable: bool = False
+) -> Path:
+    """Write tensors and a description as one safetensors file; `readable`: the description also as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(about)
     partial = path.with_name(path.name + ".partial")
     try:
-        save_file(_apart(tensors), str(partial), {KEY: text})
+        save_file(_separate(tensors), str(partial), {KEY: text})
         partial.chmod(0o644)  # safetensors writes for the owner alone
         _flush(partial)
         partial.replace(path)
-        if told:
-            whole(path.with_suffix(".json"), json.dumps(plain(about), indent=1) + "\n")
+        if readable:
+            write_text(path.with_suffix(".json"), json.dumps(plain(about), indent=1) + "\n", "description")
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise TrainError(f"the checkpoint {path} cannot be written: {error}; is the disk full?") from error
-    return path
-
-
-def whole(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
     return path
 
 
@@ -79,71 +74,71 @@ def save_state(path: Path, state: Mapping[str, Any]) -> Path:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """The tree that `save_state` wrote; TrainError where the file holds none."""
+    """The tree that `save_state` wrote; TrainError if the file holds none."""
     found = load(path)
     if "state" not in found.about:
         raise TrainError(
-            f"{path} holds no state of a run, only weights; give resume= the run's folder, or begin anew with"
-            f" pretrained={path}"
+            f"{path} holds no state of a run, only weights; give resume= the run's folder, or start a new run"
+            f" with pretrained={path}"
         )
-    tree: dict[str, Any] = joined(found.about["state"], found.tensors)
+    tree: dict[str, Any] = join(found.about["state"], found.tensors)
     return tree
 
 
 def load(path: str | Path) -> Checkpoint:
-    """Read .safetensors, .pt or .pth; TrainError says what is wrong with the file."""
+    """Read .safetensors, .pt or .pth; TrainError if the file is missing, damaged or no checkpoint."""
     path = Path(path)
     if not path.is_file():
-        raise TrainError(f"there is no checkpoint {path}{_near(path)}")
+        raise TrainError(f"there is no checkpoint {path}{_suggest_file(path)}")
     if path.suffix == ".safetensors":
-        return _safe(path)
+        return _load_safetensors(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read raises
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise TrainError(
-            f"{path} holds more than tensors and is not opened, as code could run from it; where it was"
-            " written, save model.state_dict() instead"
+            f"{path} holds more than tensors and is not opened, as it could run code; save"
+            " model.state_dict() instead, in the program that wrote it"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise TrainError(f"{path} is no file that torch.save wrote, or it is damaged: {error}") from error
-    return Checkpoint(path, _weights(content, path), {})
+        raise TrainError(f"{path} was not written by torch.save, or it is damaged: {error}") from error
+    return Checkpoint(path, _find_weights(content, path), {})
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, strict: bool = True) -> list[str]:
-    """Load weights by name; what was left as it is. TrainError names what does not fit.
+    """Load weights by name; returns the names that were not loaded. TrainError names what does not fit.
 
-    `strict`: every tensor of the model must be there; else those that are missing, or of another shape
-    (another number of classes), stay as they are.
+    If not `strict`, tensors of the model that are missing or of another shape (another number of classes)
+    keep their values.
     """
     own = model.state_dict()
-    given = _named(renamed(model, tensors), own)
+    given = _strip_prefixes(renamed(model, tensors), own)
     shapes = [
-        f"{k} is {tuple(given[k].shape)} there and {tuple(own[k].shape)} here"
+        f"{k} is {tuple(given[k].shape)} in the file and {tuple(own[k].shape)} in the model"
         for k in own
         if k in given and given[k].shape != own[k].shape
     ]
     missing = [k for k in own if k not in given]
     if strict and (shapes or missing):
-        raise TrainError(_misfit(path, shapes, missing, [k for k in given if k not in own]))
+        raise TrainError(_describe_misfit(path, shapes, missing, [k for k in given if k not in own]))
     fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
     if not fitting:
-        raise TrainError(_misfit(path, shapes, missing, [k for k in given if k not in own]))
+        raise TrainError(_describe_misfit(path, shapes, missing, [k for k in given if k not in own]))
     model.load_state_dict(fitting, strict=False)
     return [k for k in own if k not in fitting]
 
 
-def _safe(path: Path) -> Checkpoint:
+def _load_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(str(path), framework="pt") as file:
             about = json.loads((file.metadata() or {}).get(KEY, "{}"))
             return Checkpoint(path, {k: file.get_tensor(k) for k in file.keys()}, about)  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise TrainError(f"{path} is no safetensors file, or it is damaged: {error}") from error
+        raise TrainError(f"{path} is not a safetensors file, or it is damaged: {error}") from error
 
 
-def _weights(content: Any, path: Path) -> dict[str, Tensor]:
+def _find_weights(content: Any, path: Path) -> dict[str, Tensor]:
     """The state dict in a foreign file."""
     for key in NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -154,8 +149,8 @@ def _weights(content: Any, path: Path) -> dict[str, Tensor]:
     return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
 
 
-def _named(tensors: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors without the prefixes that wrappers leave on names."""
+def _strip_prefixes(tensors: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors without the prefixes that wrappers put before names."""
     known, found = set(own), dict(tensors)
     for prefix in PREFIXES:
         if not known & set(found) and all(k.startswith(prefix) for k in found):
@@ -163,7 +158,7 @@ def _named(tensors: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tenso
     return found
 
 
-def _misfit(path: str | Path, shapes: list[str], missing: list[str], extra: list[str]) -> str:
+def _describe_misfit(path: str | Path, shapes: list[str], missing: list[str], extra: list[str]) -> str:
     parts = [f"{path} does not fit this model"]
     for what, names in (("shapes differ", shapes), ("missing", missing), ("not in the model", extra)):
         if names:
@@ -173,8 +168,8 @@ def _misfit(path: str | Path, shapes: list[str], missing: list[str], extra: list
     return "; ".join(parts) + near + "; build the model that it was saved from"
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors on the CPU, contiguous, none sharing memory with another (tied weights are written twice)."""
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU, contiguous, none sharing memory (tied weights are written twice)."""
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
@@ -186,7 +181,7 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _flush(path: Path) -> None:
-    """Have the system put the file on the disk before it is renamed."""
+    """Force the file to the disk before it is renamed."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -194,6 +189,6 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _near(path: Path) -> str:
+def _suggest_file(path: Path) -> str:
     there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     return suggest(path.name, there) or ("" if path.parent.is_dir() else f" (no folder {path.parent})")

@@ -1,8 +1,8 @@
-"""The run folder: `runs/<task>/<name>`, the next free one, with args.yaml and results.csv.
+"""The run folder, `runs/<task>/<name>` or the next free one, with args.yaml and results.csv.
 
 Notable:
-- results.csv holds no time of day: the same run gives the same bytes, also where it was interrupted.
-- Its rows are rewritten whole at every epoch, so a kill leaves no half line.
+- results.csv holds no times: the same run gives the same bytes, even if it was interrupted.
+- It is rewritten whole at every epoch, so a kill leaves no half line.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 
 import yaml
 
+from unvanish.store.files import write_text
 from unvanish.store.schema import FILE
 from unvanish.train.arguments import Arguments
-from unvanish.train.checkpoint.file import whole
 from unvanish.train.errors import TrainError
 
 WEIGHTS = "weights"
-OLD = (FILE, f"{FILE}-wal", f"{FILE}-shm", "weights/last.state.safetensors")  # of a run that is written over
+OLD = (FILE, f"{FILE}-wal", f"{FILE}-shm", "weights/last.state.safetensors")  # of a run that is overwritten
 
 
-def made(arguments: Arguments, task: str, name: str) -> Path:
-    """Make the folder of a new run."""
+def make_folder(arguments: Arguments, task: str, name: str) -> Path:
+    """Make the folder of a new run; TrainError if it cannot be written."""
     root = Path(arguments.project) if arguments.project else Path("runs") / task
     wanted = root / (arguments.name or name)
     found = wanted
@@ -39,37 +39,29 @@ def made(arguments: Arguments, task: str, name: str) -> Path:
             (found / old).unlink(missing_ok=True)
         write_arguments(found, arguments)
     except OSError as error:
-        raise TrainError(f"the run folder {found} cannot be made: {error.strerror}; give project=") from error
+        raise TrainError(
+            f"the run folder {found} cannot be made: {error.strerror or error}; give project="
+        ) from error
     return found
 
 
 def write_arguments(folder: Path, arguments: Arguments) -> Path:
     """Write args.yaml."""
-    return whole(folder / "args.yaml", yaml.safe_dump(arguments.plain(), sort_keys=False))
-
-
-def read_arguments(folder: Path) -> dict[str, Any]:
-    """What args.yaml of a run says; TrainError where there is none."""
-    path = folder / "args.yaml"
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise TrainError(f"{path} cannot be read: {error}; is {folder} a run folder?") from error
-    return dict(found or {})
+    return write_text(folder / "args.yaml", yaml.safe_dump(arguments.plain(), sort_keys=False), "arguments")
 
 
 def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write results.csv: a row an epoch, the columns of the first."""
+    """Write results.csv: a row an epoch, the columns of all rows."""
     text = io.StringIO()
     names = list(dict.fromkeys(key for row in rows for key in row))
     table = csv.DictWriter(text, names, lineterminator="\n", restval="")
     table.writeheader()
     table.writerows({k: f"{v:.8g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    return whole(folder / "results.csv", text.getvalue())
+    return write_text(folder / "results.csv", text.getvalue(), "table")
 
 
-def latest(project: str | None) -> Path:
-    """The state of the run that was saved last, below the project's folder; TrainError without one."""
+def find_latest(project: str | None) -> Path:
+    """The state of the run below the project's folder that was saved last; TrainError if there is none."""
     root = Path(project or "runs")
     found = sorted(root.rglob("last.state.safetensors"), key=lambda path: path.stat().st_mtime)
     if not found:
@@ -77,8 +69,8 @@ def latest(project: str | None) -> Path:
     return found[-1]
 
 
-def state_of(place: str | Path) -> Path:
-    """The state file that a run folder, or one of its checkpoints, stands for."""
+def find_state(place: str | Path) -> Path:
+    """The state file of a run, by its folder or one of its checkpoints; TrainError if there is none."""
     path = Path(place)
     tries = (path / WEIGHTS / "last.state.safetensors", path / "last.state.safetensors")
     if path.is_dir():
@@ -88,7 +80,7 @@ def state_of(place: str | Path) -> Path:
         return found
     if not path.is_file():
         raise TrainError(f"there is no run {path} to resume; give its folder, as in runs/classify/resnet20")
-    beside = path.with_name("last.state.safetensors")
-    if path.name == "last.safetensors" and beside.is_file():
-        return beside
+    state = path.with_name("last.state.safetensors")
+    if path.name == "last.safetensors" and state.is_file():
+        return state
     return path

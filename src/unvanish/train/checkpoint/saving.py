@@ -1,37 +1,33 @@
-"""What a run writes while it goes on: rows, checkpoints, the best weights."""
+"""The checkpoints that a run writes: last, best, every n-th epoch."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from torch import Tensor
+from typing import Any
 
 from unvanish.train.checkpoint import folder, state
 from unvanish.train.checkpoint.file import save, save_state
-
-if TYPE_CHECKING:
-    from unvanish.train.trainer import Trainer
+from unvanish.train.loop.run import TrainingRun
 
 
-def keep(trainer: Trainer, better: bool) -> None:
-    """Write `last`, its state, `best` where it is, and every `save_period`-th epoch."""
-    held, use = state.capture(trainer), usable(trainer)
-    if not trainer.accelerator.is_main_process:
+def save_run(run: TrainingRun, better: bool) -> None:
+    """Write `last` and its state, `best` if it is better, and every `save_period`-th epoch."""
+    captured, weights = state.capture(run), average_weights(run)
+    if not run.engine.main:
         return
-    record, weights = trainer.record, trainer.save_dir / folder.WEIGHTS
+    record, target = run.record, run.request.save_dir / folder.WEIGHTS
     reached = {"epoch": record.epoch, "step": record.step, "metrics": record.metrics, "best": record.best}
-    about = {**trainer.about, **reached}
-    save_state(weights / "last.state.safetensors", held)
-    save(weights / "last.safetensors", use, about, told=True)
+    about = {**run.request.about, **reached}
+    save_state(target / "last.state.safetensors", captured)
+    save(target / "last.safetensors", weights, about, readable=True)
     if better:
-        save(weights / "best.safetensors", use, about, told=True)
-    period = trainer.arguments.save_period
+        save(target / "best.safetensors", weights, about, readable=True)
+    period = run.request.arguments.save_period
     if period > 0 and record.epoch % period == 0 and not record.batch:
-        save(weights / f"epoch{record.epoch}.safetensors", use, about, told=True)
+        save(target / f"epoch{record.epoch}.safetensors", weights, about, readable=True)
 
 
-def usable(trainer: Trainer) -> dict[str, Any]:
-    """The weights to use: the running mean where there is one, whole where they are sharded."""
-    own: dict[str, Tensor] = state.weights(trainer)
-    mean = {} if trainer.ema is None else {k: state.whole(v) for k, v in trainer.ema.state().items()}
+def average_weights(run: TrainingRun) -> dict[str, Any]:
+    """The weights to use, whole if they are sharded: the running mean if there is one."""
+    own, ema = state.collect_weights(run.engine), run.engine.ema
+    mean = {} if ema is None else {k: state.gather(v) for k, v in ema.state().items()}
     return own | {k: v for k, v in mean.items() if k in own}

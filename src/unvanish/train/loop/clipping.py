@@ -1,10 +1,10 @@
-"""Gradients before the step: their norm, clipped safely, and steps that are left out.
+"""Gradients before the step: their norm, safe clipping, and steps that are skipped.
 
 Notable:
 - A non-finite gradient is never scaled: `torch.nn.utils.clip_grad_norm_` would make it NaN everywhere, or
-  zero. The step is left out (every `.grad` becomes None) after the watch has seen it.
-- Norm and loss come over in one transfer; a float32 norm that overflows is taken again in float64.
-- A forward with a non-finite value poisons the running statistics of norms; they are mended.
+  zero. The step is skipped (every `.grad` becomes None) after the watch has seen it.
+- Norm and loss leave the device in one transfer; a float32 norm that overflows is computed again in float64.
+- A forward with a non-finite value spoils the running statistics of norms; they are reset.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from unvanish.surgery.clipping import AdaptiveClip, Clipper, ZScoreClip, scale, 
 
 
 class Guard:
-    """What is done to the gradients between the backward and the step."""
+    """Measures, clips or discards the gradients between the backward and the step."""
 
     def __init__(self, limit: float | str, parameters: list[Tensor]) -> None:
         self.limit = float(limit) if not isinstance(limit, str) else 0.0
@@ -31,8 +31,8 @@ class Guard:
         self.clipped = 0
 
     def look(self, loss: Tensor, alone: bool = True) -> None:
-        """Note norm and loss of a step, and whether both are finite; with several processes, the norm, which
-        they share, decides.
+        """Note norm and loss of a step, and whether both are finite; if not `alone`, the norm decides, which
+        all processes share.
         """
         grads = [p.grad for p in self.parameters if p.grad is not None]
         norm = _norm(grads)
@@ -54,15 +54,15 @@ class Guard:
             scale_all(grads, self.limit / self.norm)
             self.clipped += 1
 
-    def leave_out(self, *_: Any) -> None:
-        """As the last hook before the optimizer's step: without a finite gradient, nothing moves."""
+    def discard(self, *_: Any) -> None:
+        """The last hook before the optimizer's step: without a finite gradient, no weight moves."""
         if not self.finite:
             for p in self.parameters:
                 p.grad = None
 
 
 def scale_all(grads: list[Tensor], factor: float) -> None:
-    """Multiply in place, at once where the factor is a normal float32."""
+    """Multiply in place; in one call if the factor is a normal float32."""
     if factor > 1e-37:
         torch._foreach_mul_(grads, factor)
     else:
@@ -70,7 +70,7 @@ def scale_all(grads: list[Tensor], factor: float) -> None:
 
 
 def _norm(grads: list[Tensor]) -> Tensor:
-    """The L2 norm of all gradients, also of shards; 0 without any."""
+    """The L2 norm of all gradients, sharded ones too; 0 if there are none."""
     if not grads:
         return torch.zeros(())
     norm: Any = torch.nn.utils.get_total_norm(grads)
@@ -80,12 +80,12 @@ def _norm(grads: list[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def mend(model: nn.Module) -> int:
-    """Reset running statistics that a non-finite forward has poisoned; how many layers that were."""
-    mended = 0
+    """Reset running statistics that are not finite; returns in how many layers."""
+    layers = 0
     for module in model.modules():
         poisoned = [b for b in module.buffers(False) if b.is_floating_point() and not b.isfinite().all()]
         reset = getattr(module, "reset_running_stats", None)
         if poisoned and reset is not None:
             reset()
-            mended += 1
-    return mended
+            layers += 1
+    return layers

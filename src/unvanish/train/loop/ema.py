@@ -1,9 +1,9 @@
-"""A running mean of the weights, with which one validates (Polyak and Juditsky 1992).
+"""A running mean of the weights, used for validation (Polyak and Juditsky 1992).
 
 Notable:
-- The decay rises, decay (1 - exp(-n / tau)), so a short run is not held at its first weights.
-- Floating-point buffers (the norms' statistics) are averaged too; the rest is copied.
-- It keeps tensors, no copy of the model: `within` swaps them in and out, also where they are sharded.
+- The decay rises, decay (1 - exp(-n / tau)), so the mean of a short run does not stay near the first weights.
+- Floating-point buffers (the norms' statistics) are averaged too; other buffers stay as they are.
+- It keeps tensors, not a copy of the model: `within` swaps them in and out, sharded ones too.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after a step."""
+        """Add the weights after a step."""
         self.steps += 1
         share = 1 - self.decay * (1 - math.exp(-self.steps / max(self.tau, 1e-9)))
         torch._foreach_lerp_(self.mean, [t.detach() for t in self.live], share)
 
     @contextmanager
     def within(self) -> Iterator[None]:
-        """The model holds the mean for as long as this lasts."""
+        """Within the block the model holds the mean."""
         kept = [t.detach().clone() for t in self.live]
         self._fill(self.mean)
         try:
@@ -56,7 +56,7 @@ class Ema:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor], steps: int) -> None:
-        """Go on from a saved mean."""
+        """Continue from a saved mean."""
         self.steps = steps
         for name, tensor in zip(self.names, self.mean, strict=True):
             tensor.copy_(state[name])

@@ -1,4 +1,4 @@
-"""Layers that do not train: the first n, or those whose names begin like this."""
+"""Layers that do not train: the first n, or those named."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from unvanish.train.errors import TrainError
 
 
 def freeze(model: nn.Module, wanted: int | list[int] | list[str] | None) -> list[str]:
-    """Take the gradient from the layers' parameters; the names of the layers. TrainError for an unknown one.
+    """Freeze the parameters of layers; returns the layers' names. TrainError if a layer is unknown.
 
-    A whole number n: the first n layers, that is children of the network (of its one list of layers, where it
-    has one); a list: layers by number or by name.
+    A whole number n: the first n layers, as `list_layers` lists them. A list: layers by number or by name.
     """
     if wanted is None or wanted == []:
         return []
-    layers = listed(model)
+    layers = list_layers(model)
     names = list(layers)
     chosen = list(range(wanted)) if isinstance(wanted, int) else wanted
     found = [_layer(entry, names) for entry in chosen]
@@ -25,8 +24,8 @@ def freeze(model: nn.Module, wanted: int | list[int] | list[str] | None) -> list
     return found
 
 
-def listed(model: nn.Module) -> dict[str, nn.Module]:
-    """The network's layers by name, in their order."""
+def list_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The network's children by name, in order; if its only child is a list of layers, the layers of that."""
     children = dict(model.named_children())
     lists = [m for m in children.values() if isinstance(m, (nn.ModuleList, nn.ModuleDict))]
     if len(children) == 1 and lists:

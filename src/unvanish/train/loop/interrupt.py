@@ -1,6 +1,6 @@
-"""Ctrl-C and a polite kill end a training after the step that is being made, with everything saved.
+"""Ctrl-C and SIGTERM end a training after the current step, with everything saved.
 
-Notable: the second Ctrl-C does not wait.
+Notable: a second Ctrl-C does not wait.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A training was stopped and saved; the text says how to go on."""
+    """A training was stopped; the text says where, and how to continue."""
 
 
 class Brake:
-    """Whether somebody wants the training to end; a context manager that listens."""
+    """Whether a signal asked the training to end; a context manager that listens for it."""
 
     def __init__(self) -> None:
         self.pulled = False

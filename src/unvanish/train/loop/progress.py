@@ -1,14 +1,15 @@
-"""What a training says while it goes on: a line an epoch, and below them rate, time left, loss, health.
+"""What a training prints: a line an epoch, and below them rate, time left, loss and health.
 
 Notable:
-- It draws on Rich's own console, so that what the watch finds is printed above it.
-- It redraws twice a second at most, without a thread; where there is no terminal, only the lines appear.
+- It draws on Rich's own console, so findings of the watch are printed above it.
+- It redraws at most twice a second, without a thread; without a terminal, only the lines appear.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich import get_console
@@ -19,17 +20,42 @@ EVERY = 0.5  # seconds
 COLUMNS = (("epoch", 9), ("step", 8), ("train/loss", 11), ("val/loss", 11), ("fitness", 12), ("gradient", 10))
 
 
+@dataclass
+class Epoch:
+    """An epoch in progress: its number of `epochs`, its batches, those `done` and those done `before`."""
+
+    number: int = 0
+    epochs: int = 0
+    batches: int = 0
+    before: int = 0
+    done: int = 0
+    samples: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+    def describe(self, now: float) -> list[str]:
+        """Bar, samples a second, and the time left in the run."""
+        seconds = now - self.started
+        each = seconds / max(1, self.done - self.before)
+        left = each * (self.batches - self.done + self.batches * (self.epochs - self.number - 1))
+        share = self.done / max(1, self.batches)
+        bar = "━" * round(20 * share) + " " * (20 - round(20 * share))
+        return [
+            f"{self.number + 1}/{self.epochs} {bar} {self.done}/{self.batches}",
+            f"{self.samples / max(seconds, 1e-9):.3g} samples/s",
+            f"{format_time(left)} left",
+        ]
+
+
 class Progress:
-    """The lines of a run; a context manager. `shown` False: nothing is said."""
+    """The lines of a run; a context manager. Nothing is printed if not `shown`."""
 
     def __init__(self, shown: bool, fitness: str) -> None:
         self.shown, self.fitness = shown, fitness
         self.console = get_console()
         self.live: Live | None = None
-        self.last = self.started = time.perf_counter()
-        self.samples = self.done = self.batches = self.batches_before = 0
-        self.number = self.epochs = 0
-        self.rate = 0.0
+        self.last = time.perf_counter()  # when it was drawn
+        self.current = Epoch()
+        self.rate = 0.0  # samples a second, of the epoch's steps
         self.headed = False
 
     def __enter__(self) -> Progress:
@@ -43,46 +69,34 @@ class Progress:
             self.live.stop()
 
     def say(self, text: str) -> None:
-        """A sentence above the progress."""
+        """Print a sentence above the progress."""
         if self.shown:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def epoch(self, number: int, epochs: int, batches: int, done: int = 0) -> None:
-        """An epoch begins."""
-        self.number, self.epochs, self.batches = number, epochs, batches
-        self.done = self.batches_before = done
-        self.samples, self.started = 0, time.perf_counter()
+    def begin_epoch(self, number: int, epochs: int, batches: int, done: int = 0) -> None:
+        """An epoch of `batches` batches starts, `done` of which were made before."""
+        self.current = Epoch(number, epochs, batches, done, done)
 
     def step(self, loss: float, batches: int, samples: int, health: Callable[[], str]) -> None:
         """A step was made."""
-        self.done += batches
-        self.samples += samples
+        self.current.done += batches
+        self.current.samples += samples
         if self.live is None:
             return
         now = time.perf_counter()
         if now - self.last >= EVERY:
             self.last = now
-            self.live.update(Text(self._line(loss, now - self.started, health())), refresh=True)
+            words = [*self.current.describe(now), f"loss {loss:.4g}"]
+            gradient = health()
+            words += [f"gradient {gradient}"] if gradient else []
+            self.live.update(Text("  ".join(words)), refresh=True)
 
-    def _line(self, loss: float, seconds: float, health: str) -> str:
-        each = seconds / max(1, self.done - self.batches_before)
-        left = each * (self.batches - self.done + self.batches * (self.epochs - self.number - 1))
-        share = self.done / max(1, self.batches)
-        bar = "━" * round(20 * share) + " " * (20 - round(20 * share))
-        words = [
-            f"{self.number + 1}/{self.epochs} {bar} {self.done}/{self.batches}",
-            f"{self.samples / max(seconds, 1e-9):.3g} samples/s",
-            f"{clock(left)} left",
-            f"loss {loss:.4g}",
-        ]
-        return "  ".join([*words, *([f"gradient {health}"] if health else [])])
+    def end_steps(self) -> None:
+        """The steps of the epoch are done; validation follows."""
+        self.rate = self.current.samples / max(time.perf_counter() - self.current.started, 1e-9)
 
-    def trained(self) -> None:
-        """The steps of the epoch are made; what follows is validation."""
-        self.rate = self.samples / max(time.perf_counter() - self.started, 1e-9)
-
-    def row(self, row: Mapping[str, Any], health: str) -> None:
-        """An epoch's line."""
+    def print_row(self, row: Mapping[str, Any], health: str) -> None:
+        """Print an epoch's line, the first under its header."""
         if not self.shown:
             return
         if not self.headed:
@@ -95,7 +109,7 @@ class Progress:
     def _cells(self, row: Mapping[str, Any]) -> str:
         named = {
             **row,
-            "epoch": f"{row['epoch']}/{self.epochs}",
+            "epoch": f"{row['epoch']}/{self.current.epochs}",
             "fitness": row.get(f"metrics/{self.fitness}", ""),
         }
         cells = []
@@ -106,7 +120,7 @@ class Progress:
         return "".join(cells)
 
 
-def clock(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Seconds as 2:05 or 1:02:05."""
     whole = max(0, round(seconds))
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60

@@ -1,17 +1,17 @@
-"""The random states of a process, captured as plain data and put back.
+"""The random states of a process, captured as plain data and restored.
 
-Notable: Python, NumPy, torch on the CPU and on every GPU; so dropout goes on bit by bit after a resume.
+Notable: of Python, NumPy, torch on the CPU and on every GPU; so dropout continues bit by bit after a resume.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 
 def seed(value: int) -> None:
@@ -21,7 +21,7 @@ def seed(value: int) -> None:
     torch.manual_seed(value)
 
 
-def states() -> dict[str, Any]:
+def capture() -> dict[str, Any]:
     """The states, as lists, numbers and uint8 tensors."""
     version, words, gauss = random.getstate()
     name, keys, place, has_gauss, cached = np.random.get_state(legacy=True)
@@ -35,7 +35,7 @@ def states() -> dict[str, Any]:
 
 
 def restore(states: Mapping[str, Any]) -> None:
-    """Put the states back; GPUs that are no longer there are passed over."""
+    """Restore captured states; those of GPUs that no longer exist are ignored."""
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, place, has_gauss, cached = states["numpy"]
@@ -45,24 +45,11 @@ def restore(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(state, device)
 
 
-def split(tree: Any, tensors: dict[str, Tensor], path: str) -> Any:
-    """The tree with every tensor replaced by its path and put into `tensors`; the rest can be JSON."""
-    if isinstance(tree, Tensor):
-        tensors[path] = tree
-        return {"tensor": path}
-    if isinstance(tree, Mapping):
-        return {str(k): split(v, tensors, f"{path}.{k}") for k, v in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [split(v, tensors, f"{path}.{i}") for i, v in enumerate(tree)]
-    return tree
-
-
-def joined(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The inverse of `split`; tuples have become lists, and keys text."""
-    if isinstance(tree, Mapping):
-        if set(tree) == {"tensor"}:
-            return tensors[tree["tensor"]]
-        return {k: joined(v, tensors) for k, v in tree.items()}
-    if isinstance(tree, list):
-        return [joined(v, tensors) for v in tree]
-    return tree
+@contextlib.contextmanager
+def preserve() -> Iterator[None]:
+    """Restore the states when the block ends."""
+    states = capture()
+    try:
+        yield
+    finally:
+        restore(states)

@@ -1,4 +1,4 @@
-"""Where a run is and what it has reached: plain values, saved with every checkpoint."""
+"""The progress of a run and its results so far: plain values, saved with every checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass
 class Sums:
-    """What the steps of an epoch add up to, until its row is written."""
+    """Sums over the steps of an epoch, until its row is written."""
 
     loss: float = 0.0  # times samples
     samples: float = 0.0
@@ -19,7 +19,7 @@ class Sums:
     steps: float = 0.0
 
     def add(self, loss: float, norm: float, samples: int) -> None:
-        """Take in a step with a finite gradient."""
+        """Add a step with a finite gradient."""
         self.loss += loss * samples
         self.samples += samples
         self.norm += math.log(norm) if norm > 0 else 0.0
@@ -27,7 +27,7 @@ class Sums:
 
     @property
     def mean_loss(self) -> float:
-        """Of the samples; NaN where no step was finite."""
+        """The mean over the samples; NaN if no step was finite."""
         return self.loss / self.samples if self.samples else math.nan
 
     @property
@@ -38,14 +38,14 @@ class Sums:
 
 @dataclass
 class Record:
-    """The position (`epoch` and `batch` done, `step` made), a row an epoch, the best so far."""
+    """The position (epochs, batches and steps done), a row an epoch, the best epoch so far."""
 
     epochs: int
     epoch: int = 0
     batch: int = 0
     step: int = 0
     skipped: int = 0  # steps without a finite gradient
-    streak: int = 0  # of them, the last in a row
+    streak: int = 0  # of these, the last in a row
     best: float = math.nan
     best_epoch: int = 0
     elapsed: float = 0.0  # seconds
@@ -54,7 +54,7 @@ class Record:
     sums: Sums = field(default_factory=Sums)
 
     def judge(self, fitness: float, higher: bool) -> bool:
-        """Whether the epoch just ended was the best so far; noted. Without a fitness the last one is."""
+        """Note whether the epoch just ended is the best so far; without a fitness (NaN) it always is."""
         if fitness != fitness:
             return True
         better = self.best != self.best or (fitness > self.best if higher else fitness < self.best)
@@ -62,8 +62,8 @@ class Record:
             self.best, self.best_epoch = fitness, self.epoch
         return better
 
-    def waited(self) -> int:
-        """Epochs since the best one; 0 where there is none yet."""
+    def since_best(self) -> int:
+        """Epochs since the best one; 0 if there is none yet."""
         return self.epoch - self.best_epoch if self.best_epoch else 0
 
     def plain(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""One optimizer step: forward, backward, the guard, the step, the running mean.
+"""One optimizer step: forward, backward, guard, step, running mean.
 
 Notable:
-- A step may take several batches (accumulation); each counts the same, also in a window at an epoch's end
-  that holds fewer.
-- Where the task sums its loss over samples, so do the gradients; what is told stays the mean.
+- A step may take several batches (accumulation); each counts the same, also if a window at an epoch's end
+  holds fewer.
+- If the task sums its loss over samples, so do the gradients; the reported loss remains the mean.
 """
 
 from __future__ import annotations
@@ -15,65 +15,59 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unvanish.train.loop.clipping import Guard, mend
-from unvanish.train.loop.devices import moved
-from unvanish.train.loop.ema import Ema
+from unvanish.train.loop.clipping import mend
+from unvanish.train.loop.devices import to_device
+from unvanish.train.loop.engine import Engine
 
 
-def called(model: nn.Module, x: Any) -> Any:
+def call(model: nn.Module, x: Any) -> Any:
     """The model's output; several inputs come as a tuple."""
     return model(*x) if isinstance(x, (tuple, list)) else model(x)
 
 
-def size(y: Any) -> int:
-    """How many samples a target is of."""
+def count_samples(x: Any, y: Any) -> int:
+    """How many samples a batch holds, by its targets."""
     return len(y[0]) if isinstance(y, (tuple, list)) else len(y)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Stepper:
-    """Everything a step needs."""
+    """Makes steps: an engine and a loss."""
 
-    accelerator: Any
-    model: nn.Module  # as prepared: it may be wrapped
-    plain: nn.Module  # the network itself
-    optimizer: Any
+    engine: Engine
     criterion: Callable[[Any, Any], Tensor]
-    guard: Guard
-    ema: Ema | None
     before: Callable[[], None]  # just before the optimizer's step
-    count: Callable[[Any, Any], int] = lambda x, y: size(y)  # samples of a batch
+    count: Callable[[Any, Any], int] = count_samples
     summed: bool = False  # gradients of the loss summed over the samples of all batches
 
     def __call__(self, window: Sequence[Any]) -> int:
-        """Make one step of the batches; how many samples they hold."""
+        """Make one step of the batches; returns how many samples they hold."""
+        engine, accelerator = self.engine, self.engine.accelerator
         samples, total, last = 0, None, len(window) - 1
         for number, batch in enumerate(window):
-            x, y = moved(self.accelerator, batch)
-            waits = contextlib.nullcontext() if number == last else self.accelerator.no_sync(self.model)
+            x, y = to_device(accelerator, batch)
+            waits = contextlib.nullcontext() if number == last else accelerator.no_sync(engine.model)
             with waits:
-                with self.accelerator.autocast():
-                    loss = self.criterion(called(self.model, x), y)
+                with accelerator.autocast():
+                    loss = self.criterion(call(engine.model, x), y)
                 held = self.count(x, y)
                 mean = loss / len(window) if last else loss
-                self.accelerator.backward(loss * self._factor(held) if self.summed else mean)
+                # from a mean over the batch to its sum, since processes average what they share
+                accelerator.backward(loss * (held * engine.processes) if self.summed else mean)
             total = mean.detach() if total is None else total + mean.detach()
             samples += held
         self._step(total)
         return samples
 
-    def _factor(self, samples: int) -> int:
-        """From a mean over the batch to its sum, where processes average what they share."""
-        return samples * int(self.accelerator.num_processes)
-
     def _step(self, loss: Any) -> None:
-        self.accelerator.unscale_gradients()
-        self.guard.look(loss, alone=self.accelerator.num_processes == 1)
-        self.guard.clip(self.optimizer)
+        engine, guard = self.engine, self.engine.guard
+        engine.accelerator.unscale_gradients()
+        guard.look(loss, alone=engine.processes == 1)
+        guard.clip(engine.optimizer)
         self.before()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if not self.guard.finite:
-            mend(self.plain)
-        elif self.ema is not None:
-            self.ema.update()
+        engine.optimizer.step()
+        engine.optimizer.zero_grad()
+        if not guard.finite:
+            mend(engine.network)
+        elif engine.ema is not None:
+            engine.ema.update()

@@ -1,9 +1,9 @@
 """One pass over the validation data: loss and metrics, of the network as it is.
 
 Notable:
-- Several processes see their parts and judge all of it; padding samples at the end do not count. Where
-  metrics say `whole`, each sees all of it.
-- Heads that decode give what they decode from, which the loss reads and the metrics decode.
+- Each process sees its part and judges all of it; padding samples at the end do not count. If the metrics say
+  `whole`, each process sees all of it.
+- Heads that decode return their raw maps, which the loss reads and the metrics decode.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from unvanish.train.loop.devices import moved
-from unvanish.train.loop.step import called, size
+from unvanish.train.loop.devices import to_device
+from unvanish.train.loop.step import call, count_samples
 
-DECODED = 4  # batches that are decoded where a metric reads texts
+DECODED = 4  # batches that are decoded for metrics that read texts
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Validation:
 
     @property
     def milliseconds(self) -> float:
-        """Of one sample."""
+        """Milliseconds a sample."""
         return 1e3 * self.seconds / max(1, self.samples)
 
 
 @contextlib.contextmanager
-def undecoded(net: nn.Module) -> Iterator[None]:
-    """Heads that decode in evaluation give their raw maps, for as long as this lasts."""
+def raw_maps(net: nn.Module) -> Iterator[None]:
+    """Within the block, heads that decode in evaluation return their raw maps."""
     heads: list[Any] = [m for m in net.modules() if getattr(m, "decodes", False)]
     for head in heads:
         head.decodes = False
@@ -56,27 +56,27 @@ def undecoded(net: nn.Module) -> Iterator[None]:
 def validate(
     accelerator: Any,
     model: nn.Module,
-    plain: nn.Module,
+    network: nn.Module,
     loader: Any,
     criterion: Callable[[Any, Any], Any],
     metrics: Any,
     event: Callable[[str], None] = lambda name: None,
-    count: Callable[[Any, Any], int] = lambda x, y: size(y),
+    count: Callable[[Any, Any], int] = count_samples,
 ) -> Validation:
-    """Run the model over a loader in evaluation mode; its mode is as before afterwards."""
-    training, started = plain.training, time.perf_counter()
+    """Run the model, as prepared, over a loader in evaluation mode; afterwards its mode is as before."""
+    training, started = network.training, time.perf_counter()
     model.eval()
     total, samples = 0.0, 0
     decodes, whole = (getattr(metrics, name, False) for name in ("decodes", "whole"))
     try:
-        with torch.no_grad(), undecoded(plain):
+        with torch.no_grad(), raw_maps(network):
             for number, batch in enumerate(loader):
                 event("on_val_batch_start")
-                x, y = moved(accelerator, batch)
+                x, y = to_device(accelerator, batch)
                 with accelerator.autocast():
-                    output = called(model, x)
+                    output = call(model, x)
                 if decodes and number < DECODED:
-                    metrics.observe(plain, x, y)
+                    metrics.observe(network, x, y)
                 if accelerator.num_processes > 1 and not whole:
                     output, y = accelerator.gather_for_metrics((output, y))
                 held = count(x, y)

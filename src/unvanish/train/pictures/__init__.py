@@ -1,1 +1,1 @@
-"""What is drawn of a run: its history, curves, matrices, and examples."""
+"""Pictures of a run: its history, curves, confusion matrices, and examples."""

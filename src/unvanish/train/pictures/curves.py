@@ -1,6 +1,6 @@
-"""PR_curve.png, F1_curve.png and confusion_matrix.png: what a threshold trades, and what a detector confuses.
+"""PR_curve.png, F1_curve.png and confusion_matrix.png of a detector.
 
-Notable: boxes, and beside them masks where there are any; classes in colour where they are few, else in grey.
+Notable: boxes, and next to them masks if there are any; classes in colour if they are few, else in grey.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from unvanish.train.pictures.history import write
-from unvanish.train.pictures.matrix import MOST, confusion, labels
+from unvanish.train.pictures.matrix import MOST, draw_confusion, label_classes
 
 SIDE = 360  # pixels of a chart
-CELL, SMALL = (56, 44), (13, 11)  # and of a cell of the matrix, where classes are few and where they are many
-STEP = 5  # confidences of the tables from one point of a curve to the next
+CELL, SMALL = (56, 44), (13, 11)  # pixels of a cell of the matrix, with few and with many classes
+STEP = 5  # a curve shows every fifth confidence of the tables
 MEAN, GREY = "#14284b", "#ccd2d9"
 COLOURS = (
     "#3b7dd8", "#e09f3e", "#4c9f70", "#9b6bb3", "#d1495b", "#17a2a2", "#8c6d46", "#e377a8", "#8f9e2b",
@@ -24,20 +24,20 @@ COLOURS = (
 
 
 def draw(tables: Mapping[str, Any], names: Sequence[str], folder: Path) -> list[Path]:
-    """Write what the tables of a detector show; nothing where the chart library is missing."""
+    """Write the curves of a detector's tables; empty without such tables or without the chart library."""
     if "pr" not in tables:
         return []
     kinds = {"boxes": ""} | ({"masks": "mask "} if "mask pr" in tables else {})
-    made: dict[str, Callable[[], list[Any]]] = {
-        "PR_curve.png": lambda: [precision_over_recall(tables, names, *kind) for kind in kinds.items()],
-        "F1_curve.png": lambda: [f1_over_confidence(tables, names, *kind) for kind in kinds.items()],
-        "confusion_matrix.png": lambda: [matrix(tables["confusion"], names)],
+    charts: dict[str, Callable[[], list[Any]]] = {
+        "PR_curve.png": lambda: [draw_precision(tables, names, *kind) for kind in kinds.items()],
+        "F1_curve.png": lambda: [draw_f1(tables, names, *kind) for kind in kinds.items()],
+        "confusion_matrix.png": lambda: [draw_matrix(tables["confusion"], names)],
     }
-    paths = [write(partial(_beside, charts), folder / name) for name, charts in made.items()]
+    paths = [write(partial(_join, parts), folder / name) for name, parts in charts.items()]
     return [path for path in paths if path is not None]
 
 
-def _beside(charts: Callable[[], list[Any]]) -> dict[str, Any]:
+def _join(charts: Callable[[], list[Any]]) -> dict[str, Any]:
     """Charts side by side, as Vega-Lite."""
     import altair as alt
 
@@ -48,21 +48,19 @@ def _beside(charts: Callable[[], list[Any]]) -> dict[str, Any]:
     return found
 
 
-def precision_over_recall(
-    tables: Mapping[str, Any], names: Sequence[str], kind: str, prefix: str = ""
-) -> Any:
+def draw_precision(tables: Mapping[str, Any], names: Sequence[str], kind: str, prefix: str = "") -> Any:
     """Precision over recall at an overlap of 0.5; the area below a class's curve is its AP50."""
     precision, ap = tables[f"{prefix}pr"], tables[f"{prefix}ap50"]
     recalls = [i / 100 for i in range(precision.shape[1])]
     there = (precision >= 0).all(1)
     mean = float(ap[there].mean()) if there.any() else 0.0
     title = f"{kind}: precision over recall, mAP50 {mean:.3f}"
-    named = _told(names, ap), f"all {mean:.3f}"
-    return curves(recalls, precision, there, named, ("recall", "precision"), title)
+    named = _label(names, ap), f"all {mean:.3f}"
+    return draw_curves(recalls, precision, there, named, ("recall", "precision"), title)
 
 
-def f1_over_confidence(tables: Mapping[str, Any], names: Sequence[str], kind: str, prefix: str = "") -> Any:
-    """F1 over the confidence from which on detections count, and the best of its mean."""
+def draw_f1(tables: Mapping[str, Any], names: Sequence[str], kind: str, prefix: str = "") -> Any:
+    """F1 over the least confidence of a detection that counts, and the best value of its mean."""
     import altair as alt
 
     whole, there = tables[f"{prefix}f1"], tables[f"{prefix}objects"] > 0
@@ -70,29 +68,29 @@ def f1_over_confidence(tables: Mapping[str, Any], names: Sequence[str], kind: st
     confidences = [i * STEP / 1000 for i in range(f1.shape[1])]
     confidence, _, _, best = tables[f"{prefix}balance"].tolist()
     found = confidence == confidence
-    told = f"best {best:.3f} at {confidence:.3f}" if found else "nothing is found"
-    named = _told(names, whole.amax(1)), f"all {best:.3f}"
-    title = f"{kind}: F1 over confidence, {told}"
-    shown = curves(confidences, f1, there, named, ("confidence", "F1"), title)
+    text = f"best {best:.3f} at {confidence:.3f}" if found else "nothing is found"
+    named = _label(names, whole.amax(1)), f"all {best:.3f}"
+    title = f"{kind}: F1 over confidence, {text}"
+    shown = draw_curves(confidences, f1, there, named, ("confidence", "F1"), title)
     if not found:
         return shown
     dot = alt.Chart(alt.Data(values=[{"x": confidence, "y": best}]))
     return shown + dot.mark_point(color=MEAN, filled=True, size=70, opacity=1).encode(x="x:Q", y="y:Q")
 
 
-def _told(names: Sequence[str], values: Any) -> list[str]:
+def _label(names: Sequence[str], values: Any) -> list[str]:
     """Each class's name with its number."""
-    given = labels(len(values), names)
+    given = label_classes(len(values), names)
     return [f"{name} {float(value):.3f}" for name, value in zip(given, values, strict=True)]
 
 
-def curves(
-    x: Sequence[float], y: Any, there: Any, told: tuple[list[str], str], axes: tuple[str, str], title: str
+def draw_curves(
+    x: Sequence[float], y: Any, there: Any, labels: tuple[list[str], str], axes: tuple[str, str], title: str
 ) -> Any:
-    """A line for each class that is `there`, y (classes, t) over x (t,), and their mean, with their names."""
+    """A line for each class that is `there`, y (classes, t) over x (t,), and their mean, with `labels`."""
     import altair as alt
 
-    (named, mean), chosen = told, there.nonzero().flatten().tolist()
+    (named, mean), chosen = labels, there.nonzero().flatten().tolist()
     lines = {named[i]: y[i].tolist() for i in chosen}
     whole = {mean: y[there].mean(0).tolist()} if chosen else {}
     few = len(lines) <= len(COLOURS)
@@ -108,7 +106,7 @@ def curves(
 def _lines(
     x: Sequence[float], lines: Mapping[str, Sequence[float]], wide: float, axes: tuple[str, str]
 ) -> Any:
-    """Lines by what they are of, so many pixels wide."""
+    """Lines by name, `wide` pixels wide."""
     import altair as alt
 
     values = [{"of": of, "x": a, "y": b} for of, y in lines.items() for a, b in zip(x, y, strict=True)]
@@ -118,8 +116,8 @@ def _lines(
     return chart.encode(x=across, y=up, detail="of:N")
 
 
-def matrix(table: Any, names: Sequence[str]) -> Any:
-    """The confusion matrix as large as it needs to be read."""
+def draw_matrix(table: Any, names: Sequence[str]) -> Any:
+    """The confusion matrix, large enough to be legible."""
     count = len(table)
     wide, high = CELL if count <= MOST else SMALL
-    return confusion(table, names, max(SIDE, wide * count), max(SIDE * 0.7, high * count), letters=12)
+    return draw_confusion(table, names, max(SIDE, wide * count), max(SIDE * 0.7, high * count), letters=12)

@@ -1,7 +1,6 @@
 """results.png: the losses, the metrics, the gradient and the rate by epoch, as one picture.
 
-Notable: drawn by Altair and vl-convert, as the pages are; where they are not installed there is no picture,
-and the run says so.
+Notable: drawn by Altair and vl-convert; if they are not installed there is no picture, and the run says so.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unvanish.train.pictures.matrix import confusion
+from unvanish.train.pictures.matrix import draw_confusion
 
 WIDTH, HEIGHT, COLUMNS = 300, 180, 3
 MISSING = "no pictures: they need Altair and vl-convert-python, pip install 'unvanish[report]'"
@@ -25,38 +24,38 @@ def draw(
     tables: Mapping[str, Any],
     names: Sequence[str],
 ) -> Path | None:
-    """Write the picture of a run's rows; None where the chart library is missing or there is no row."""
-    return write(lambda: specification(rows, title, tables, names), path) if rows else None
+    """Write the picture of a run's rows; None if the chart library is missing or there is no row."""
+    return write(lambda: specify(rows, title, tables, names), path) if rows else None
 
 
-def write(specified: Callable[[], dict[str, Any]], path: Path) -> Path | None:
-    """Write a chart in Vega-Lite as a picture; None where the chart library is missing."""
+def write(specify: Callable[[], dict[str, Any]], path: Path) -> Path | None:
+    """Write a Vega-Lite chart as a picture; None if the chart library is missing."""
     try:
         import vl_convert
     except ImportError:
         return None
-    made = vl_convert.vegalite_to_png(specified(), scale=2)
+    png = vl_convert.vegalite_to_png(specify(), scale=2)
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(made)
+    partial.write_bytes(png)
     return partial.replace(path)
 
 
-def specification(
+def specify(
     rows: Sequence[Mapping[str, Any]], title: str, tables: Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, Any]:
-    """The picture as Vega-Lite, its data inside."""
+    """The picture as Vega-Lite, with its data."""
     import altair as alt
 
-    panels = [_panel(rows, keys, head) for head, keys in groups(rows)]
+    panels = [_panel(rows, keys, head) for head, keys in group_columns(rows)]
     if "confusion" in tables:
-        panels.append(confusion(tables["confusion"], names, WIDTH, HEIGHT))
+        panels.append(draw_confusion(tables["confusion"], names, WIDTH, HEIGHT))
     chart = alt.concat(*panels, columns=COLUMNS).resolve_scale(color="independent")
     shown = chart.properties(title=title, background="white").configure_view(stroke=None)
     found: dict[str, Any] = shown.configure(font="sans-serif").to_dict()
     return found
 
 
-def groups(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+def group_columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     """The panels: a title and the columns of results.csv that share it."""
     columns = dict.fromkeys(key for row in rows for key in row)
     losses = [k for k in columns if k.endswith("/loss")]
@@ -65,9 +64,9 @@ def groups(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     rest = [k for k in metrics if k not in shares]
     masks = [k for k in shares if k.startswith("metrics/mask ")]
     kinds = {"metrics": [k for k in shares if k not in masks], "metrics of masks": masks}
-    made = [("loss", losses), *((title, keys) for title, keys in kinds.items() if keys)]
-    made += [(k.removeprefix("metrics/"), [k]) for k in rest]
-    return [*made, ("gradient norm", ["gradient"]), ("learning rate", ["lr"])]
+    panels = [("loss", losses), *((title, keys) for title, keys in kinds.items() if keys)]
+    panels += [(k.removeprefix("metrics/"), [k]) for k in rest]
+    return [*panels, ("gradient norm", ["gradient"]), ("learning rate", ["lr"])]
 
 
 def _panel(rows: Sequence[Mapping[str, Any]], keys: list[str], title: str) -> Any:
@@ -89,7 +88,7 @@ def _panel(rows: Sequence[Mapping[str, Any]], keys: list[str], title: str) -> An
         alt.Chart(alt.Data(values=values), title=title)
         .mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=22, filled=True))
         .encode(
-            x=alt.X("epoch:Q", axis=_whole(rows), scale=alt.Scale(zero=False, nice=False)),
+            x=alt.X("epoch:Q", axis=_epoch_axis(rows), scale=alt.Scale(zero=False, nice=False)),
             y=alt.Y("value:Q", title=None, scale=scale),
             color=alt.Color("of:N", legend=legend, scale=colours),
         )
@@ -97,8 +96,8 @@ def _panel(rows: Sequence[Mapping[str, Any]], keys: list[str], title: str) -> An
     )
 
 
-def _whole(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """An axis with a tick at whole epochs only, ten at most."""
+def _epoch_axis(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """An axis with at most ten ticks, at whole epochs."""
     import altair as alt
 
     epochs = [int(row["epoch"]) for row in rows]

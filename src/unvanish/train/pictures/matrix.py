@@ -1,30 +1,30 @@
-"""A confusion matrix as a chart: shares of each true class, by what it was taken for; rows are the truth."""
+"""A confusion matrix as a chart: the shares of each true class by predicted class; rows are the truth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-MOST = 12  # of the classes whose counts are legible
-LEAST = 9  # pixels of a row whose name is
-NOTHING = ("background", "nothing")  # what the background is called, the first that is no class
+MOST = 12  # classes up to which the counts are legible
+LEAST = 9  # pixels of a row from which its name is legible
+NOTHING = ("background", "nothing")  # names for the background; the first that is not a class is taken
 
 
-def confusion(table: Any, names: Sequence[str], width: float, height: float, letters: int = 9) -> Any:
-    """The chart of counts (n, n); where there is a row more than names, it is the background's."""
+def draw_confusion(table: Any, names: Sequence[str], width: float, height: float, letters: int = 9) -> Any:
+    """The chart of counts (n, n); a row more than there are names is the background's."""
     import altair as alt
 
-    label = labels(len(table), names)
+    label = label_classes(len(table), names)
     row = height / len(label)
     axis = alt.Axis(
         labels=row >= LEAST, labelLimit=110, ticks=False, labelFontSize=min(10, row), labelPadding=3
     )
-    data = alt.Data(values=cells(table, label, len(names)))
+    data = alt.Data(values=list_cells(table, label, len(names)))
     heat = (
         alt.Chart(data, title="confusion: share of each true class")
         .mark_rect()
         .encode(
-            x=alt.X("said:N", sort=label, title="said", axis=axis),
+            x=alt.X("predicted:N", sort=label, title="predicted", axis=axis),
             y=alt.Y("truth:N", sort=label, title="truth", axis=axis),
             color=alt.Color("share:Q", title=None, scale=alt.Scale(scheme="cividis", domain=[0, 1])),
         )
@@ -37,20 +37,20 @@ def confusion(table: Any, names: Sequence[str], width: float, height: float, let
     return heat + text.encode(text=alt.Text("count:Q", format="d"), color=shade)
 
 
-def cells(table: Any, label: Sequence[str], known: int) -> list[dict[str, Any]]:
-    """The cells; but for the background that was found as such, which nobody counts."""
+def list_cells(table: Any, label: Sequence[str], known: int) -> list[dict[str, Any]]:
+    """The cells, without that of background predicted as background, which is not counted."""
     counts = [[float(v) for v in row] for row in table]
     return [
-        {"truth": label[i], "said": label[j], "share": count / max(1.0, sum(row)), "count": count}
+        {"truth": label[i], "predicted": label[j], "share": count / max(1.0, sum(row)), "count": count}
         for i, row in enumerate(counts)
         for j, count in enumerate(row)
         if not known or (i, j) != (known, known)
     ]
 
 
-def labels(count: int, names: Sequence[str]) -> list[str]:
-    """The names of so many classes, numbers where there is none; one more than names is the background."""
-    made = [str(names[i]) if i < len(names) else str(i) for i in range(count)]
+def label_classes(count: int, names: Sequence[str]) -> list[str]:
+    """The names of `count` classes, numbers for those without; one more than names is the background."""
+    found = [str(names[i]) if i < len(names) else str(i) for i in range(count)]
     if names and count == len(names) + 1:
-        made[-1] = next(name for name in NOTHING if name not in names)
-    return made
+        found[-1] = next(name for name in NOTHING if name not in names)
+    return found

@@ -1,1 +1,1 @@
-"""Predictions: what goes in, what comes out, and the formats they are saved in."""
+"""Predictions: reading inputs, answering, drawing and saving the answers."""

@@ -1,6 +1,6 @@
-"""What a detector found on an image, as users of detectors read it: `boxes.xyxy`, `.conf`, `.cls` and more.
+"""Boxes found on an image, under the names that users of detectors know: `boxes.xyxy`, `.conf`, `.cls`.
 
-Notable: coordinates are pixels of the image as it was given, or shares of it where a name ends in n.
+Notable: coordinates are pixels of the original image, or shares of it if a name ends in n.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from unvanish.lab.detection.boxes import centred
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes of an image, surest first: rows (n, 6) of corners, confidence, class; its (height, width)."""
+    """Boxes of an image, the most confident first: rows (n, 6) of corners, confidence, class; `orig_shape` is
+    (height, width).
+    """
 
     data: Tensor
     orig_shape: tuple[int, int]
@@ -49,12 +51,12 @@ class Boxes:
 
     @property
     def cls(self) -> Tensor:
-        """Classes (n,), as floats, as they stand beside the rest."""
+        """Classes (n,), as floats."""
         return self.data[:, 5]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the rows."""
+        """The shape of the rows."""
         return tuple(self.data.shape)
 
     def _sides(self) -> Tensor:
@@ -72,8 +74,10 @@ class Boxes:
         return (self[i] for i in range(len(self)))
 
 
-def on_image(rows: Tensor, shape: tuple[int, int], size: int) -> Boxes:
-    """Rows (n, 6) in pixels of a letterbox of side `size`, on the image of (height, width) within it."""
+def place_boxes(rows: Tensor, shape: tuple[int, int], size: int) -> Boxes:
+    """Boxes from rows (n, 6) in pixels of a letterbox of side `size` around an image of `shape` (height,
+    width).
+    """
     box = Letterbox(shape, size)
     high, wide = shape
     (top, left), (rows_in, columns_in) = box.corner, box.inner

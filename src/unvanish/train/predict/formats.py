@@ -1,4 +1,4 @@
-"""A prediction written down: rows of a table, CSV, JSON, label lines, and cut-out pictures."""
+"""Predictions as files: rows of a table, CSV, JSON, label files, and cut-out images."""
 
 from __future__ import annotations
 
@@ -7,71 +7,57 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
 
 from unvanish.train.errors import TrainError
-from unvanish.train.predict.drawing import name_of
-
-if TYPE_CHECKING:
-    from unvanish.train.predict.prediction import Prediction
+from unvanish.train.predict.boxes import Boxes
+from unvanish.train.predict.drawing import name_class
+from unvanish.train.predict.masks import Masks
 
 COLUMNS = ("name", "class", "confidence")
 CORNERS = ("x1", "y1", "x2", "y2")
 
 
-def columns(prediction: Prediction) -> list[str]:
-    """The names of a table's columns."""
-    return [*COLUMNS, *(CORNERS if prediction.boxes is not None else ())]
-
-
-def rows(prediction: Prediction) -> list[dict[str, Any]]:
-    """A row a box, or a row each of the most probable classes."""
-    return [{**entry, **entry.get("box", {})} for entry in prediction.summary()]
-
-
-def frame(prediction: Prediction) -> Any:
-    """The table as a pandas DataFrame; TrainError where pandas is not installed."""
+def build_frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Any:
+    """The rows as a pandas DataFrame; TrainError if pandas is not installed."""
     try:
         import pandas
     except ImportError as error:
         raise TrainError(
-            "to_df needs pandas, which is not installed: pip install pandas; to_csv() does without"
+            "to_df needs pandas, which is not installed: pip install pandas; to_csv() works without it"
         ) from error
-    names = columns(prediction)
-    values = [[row[name] for name in names] for row in rows(prediction)]
-    return pandas.DataFrame(values, columns=names)
+    values = [[row[name] for name in columns] for row in rows]
+    return pandas.DataFrame(values, columns=list(columns))
 
 
-def csv_text(prediction: Prediction) -> str:
-    """The table as CSV."""
+def format_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """The rows as CSV, with a header."""
     text = io.StringIO()
-    table = csv.DictWriter(text, columns(prediction), extrasaction="ignore", lineterminator="\n")
+    table = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
-    table.writerows(rows(prediction))
+    table.writerows(rows)
     return text.getvalue()
 
 
-def json_text(prediction: Prediction) -> str:
-    """The summary as JSON."""
-    return json.dumps(prediction.summary(), indent=1, allow_nan=False)
+def format_json(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The entries as JSON."""
+    return json.dumps(entries, indent=1, allow_nan=False)
 
 
-def label_file(prediction: Prediction, path: Path, confidence: bool) -> Path:
-    """Write the lines of a prediction's objects; whatever the file held before is gone."""
-    lines = list(label_lines(prediction, confidence))
+def write_labels(boxes: Boxes, masks: Masks | None, path: Path, confidence: bool) -> Path:
+    """Write a label file over what was there before, a line an object."""
+    lines = list(format_labels(boxes, masks, confidence))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 
 
-def label_lines(prediction: Prediction, confidence: bool) -> Iterator[str]:
-    """A line an object; one whose mask is empty has no outline and no line."""
-    boxes = prediction.boxes
-    if boxes is None:
-        raise TrainError(f"a prediction of the task {prediction.task} has no objects to write labels of")
-    masks = prediction.masks
+def format_labels(boxes: Boxes, masks: Masks | None, confidence: bool) -> Iterator[str]:
+    """A line an object; an object whose mask is empty has no outline and no line."""
     shapes = boxes.xywhn.tolist() if masks is None else [xy.ravel().tolist() for xy in masks.xyn]
     for label, score, shape in zip(boxes.cls.tolist(), boxes.conf.tolist(), shapes, strict=True):
         if shape:
@@ -79,32 +65,29 @@ def label_lines(prediction: Prediction, confidence: bool) -> Iterator[str]:
             yield " ".join([str(int(label)), *(f"{value:.6f}" for value in values)])
 
 
-def crops(prediction: Prediction, folder: Path) -> list[Path]:
-    """Write the part of the image in each box, below a folder by class."""
+def write_crops(image: Tensor, boxes: Boxes, names: Sequence[str], stem: str, folder: Path) -> list[Path]:
+    """Write the part of the image (3, H, W) in each box as `<class>/<stem>.jpg` below a folder."""
     from PIL.Image import fromarray
 
-    boxes, image = prediction.boxes, prediction.image
-    if boxes is None or image is None:
-        raise TrainError(f"a prediction of the task {prediction.task} has no boxes to cut out")
     high, wide = image.shape[1:]
-    made = []
+    paths = []
     for x1, y1, x2, y2, _, label in boxes.data.tolist():
         left, top = min(math.floor(x1), wide - 1), min(math.floor(y1), high - 1)
         part = image[:, top : max(top + 1, math.ceil(y2)), left : max(left + 1, math.ceil(x2))]
-        place = folder / safe(name_of(int(label), prediction.names))
+        place = folder / clean(name_class(int(label), names))
         place.mkdir(parents=True, exist_ok=True)
-        path = free(place, safe(Path(prediction.origin).stem))
+        path = find_free(place, clean(stem))
         fromarray(part.permute(1, 2, 0).contiguous().numpy()).save(path, quality=95)
-        made.append(path)
-    return made
+        paths.append(path)
+    return paths
 
 
-def safe(name: str) -> str:
-    """A name without what file systems or paths read something into."""
+def clean(name: str) -> str:
+    """A name without characters that have a meaning in paths."""
     return re.sub(r"[^\w.-]+", "_", name).strip(".") or "_"
 
 
-def free(folder: Path, stem: str) -> Path:
+def find_free(folder: Path, stem: str) -> Path:
     """The next free name of a JPEG file in a folder: stem.jpg, stem2.jpg, ..."""
     number = 1
     while (path := folder / f"{stem}{number if number > 1 else ''}.jpg").exists():

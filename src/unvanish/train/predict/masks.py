@@ -1,4 +1,4 @@
-"""The masks a segmenter found on an image, in the pixels of the image as it was given."""
+"""The masks that a segmenter found, in pixels of the original image."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch.nn.functional import interpolate
 from unvanish.lab.data.letterbox import Letterbox
 from unvanish.lab.detection.contour import outline
 from unvanish.lab.detection.masks import inside, mixed
-from unvanish.train.predict.boxes import on_image
+from unvanish.train.predict.boxes import place_boxes
 
 
 @dataclass(frozen=True)
 class Masks:
-    """Masks of an image, `data` (n, H, W) of truth values, in the order of its boxes."""
+    """Masks of an image, `data` (n, H, W) of booleans, in the order of its boxes."""
 
     data: Tensor
     orig_shape: tuple[int, int]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the masks."""
+        """The shape of the masks."""
         return tuple(self.data.shape)
 
     @property
     def area(self) -> Tensor:
-        """How many pixels each covers, (n,)."""
+        """The number of pixels of each mask, (n,)."""
         return self.data.sum((1, 2))
 
     @property
@@ -52,8 +52,10 @@ class Masks:
         return Masks(masks[None] if masks.ndim == 2 else masks, self.orig_shape)
 
 
-def mask_on_image(rows: Tensor, prototypes: Tensor, shape: tuple[int, int], size: int) -> Masks:
-    """Masks of rows (n, 6 + E) in a letterbox of side `size`, by prototypes (E, h, w), on the image in it."""
+def place_masks(rows: Tensor, prototypes: Tensor, shape: tuple[int, int], size: int) -> Masks:
+    """Masks from rows (n, 6 + E) and prototypes (E, h, w) in a letterbox of side `size` around an image of
+    `shape` (height, width).
+    """
     logits = mixed(rows[:, 6:], prototypes)
     if not len(rows):
         return Masks(torch.zeros(0, *shape, dtype=torch.bool), shape)
@@ -61,5 +63,5 @@ def mask_on_image(rows: Tensor, prototypes: Tensor, shape: tuple[int, int], size
     (top, left), (high, wide) = box.corner, box.inner
     large = interpolate(logits[None], (size, size), mode="bilinear", align_corners=False)
     own = interpolate(large[..., top : top + high, left : left + wide], shape, mode="bilinear")
-    cut = inside(on_image(rows, shape, size).xyxy, *shape)
-    return Masks((own[0] > 0) & cut, shape)
+    within = inside(place_boxes(rows, shape, size).xyxy, *shape)
+    return Masks((own[0] > 0) & within, shape)

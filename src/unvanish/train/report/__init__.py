@@ -1,1 +1,1 @@
-"""What a run says at its end: verdict, results, the gradient by stage, the network's summary."""
+"""Reports of a run: verdict, results, the gradient by stage, the network's summary."""

@@ -1,4 +1,4 @@
-"""What a training or a validation came to: metrics, speed, the run folder, what the watch found."""
+"""The results of a training or a validation: metrics, speed, the run folder, the watch's findings."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from unvanish.core.diagnosis import Finding
 from unvanish.reports.parts.words import plural
-from unvanish.train.loop.progress import clock
-from unvanish.train.report.stages import Stage, sentences
+from unvanish.train.loop.progress import format_time
+from unvanish.train.report.stages import Stage, describe_stages
 
 
 @dataclass(frozen=True)
 class Results:
-    """The outcome; it prints itself. `speed`: milliseconds a sample of training and of validation."""
+    """The results; they print themselves. `speed`: milliseconds a sample, in training and in validation."""
 
     task: str
     metrics: Mapping[str, float]
@@ -34,7 +34,7 @@ class Results:
     rows: Sequence[Mapping[str, Any]] = ()
     tables: Mapping[str, Any] = field(default_factory=dict)
     names: Sequence[str] = ()
-    stages: Sequence[Stage] = ()  # of a detector that was watched
+    stages: Sequence[Stage] = ()  # of a watched detector
 
     @property
     def healthy(self) -> bool:
@@ -43,17 +43,17 @@ class Results:
 
     @property
     def results_dict(self) -> dict[str, float]:
-        """The metrics as YOLO users read them, with the fitness."""
+        """The metrics under the names that YOLO users know, with the fitness."""
         return {**{f"metrics/{k}": v for k, v in self.metrics.items()}, "fitness": self.fitness}
 
     @property
     def best(self) -> Path | None:
-        """The best weights."""
+        """The file of the best weights; None if there is none."""
         return self._weights("best")
 
     @property
     def last(self) -> Path | None:
-        """The last weights."""
+        """The file of the last weights; None if there is none."""
         return self._weights("last")
 
     def _weights(self, name: str) -> Path | None:
@@ -61,7 +61,7 @@ class Results:
         return path if path is not None and path.is_file() else None
 
     def summary(self) -> dict[str, Any]:
-        """As plain values, as results.json holds it."""
+        """As plain values, for results.json."""
         return {
             "task": self.task,
             "metrics": dict(self.metrics),
@@ -78,17 +78,17 @@ class Results:
         }
 
     def __str__(self) -> str:
-        told = ", ".join(f"{key} {value:.4g}" for key, value in self.metrics.items())
-        lines = [f"{self.task}: {told or 'no validation data'}"]
+        metrics = ", ".join(f"{key} {value:.4g}" for key, value in self.metrics.items())
+        lines = [f"{self.task}: {metrics or 'no validation data'}"]
         if self.epochs:
             best = f", the best was epoch {self.best_epoch}" if self.best_epoch else ""
             done = f"{plural(self.epochs, 'epoch')}, {plural(self.steps, 'step')}"
-            lines.append(f"{done} in {clock(self.seconds)}{best}")
+            lines.append(f"{done} in {format_time(self.seconds)}{best}")
         if self.speed:
             lines.append(", ".join(f"{key} {value:.3g} ms a sample" for key, value in self.speed.items()))
         if self.verdict:
             lines.append(self.verdict)
-        lines += sentences(self.stages)
+        lines += describe_stages(self.stages)
         if self.save_dir is not None:
             lines.append(f"everything is in {self.save_dir}")
         return "\n".join(lines)

@@ -1,10 +1,10 @@
 """The gradient by the parts of a detector: backbone, neck, and the heads level by level.
 
 Notable:
-- A stage's number is the gradient's norm over that of its weights, in decades: what one step of plain descent
-  would change. The median of the watch's looks.
-- Where no cell of a level answers for an object, its boxes have no gradient. That is so of the batch, no
-  fault of the network, and told as such.
+- A stage's number is the norm of its gradient over that of its weights, in decades, the median of the watch's
+  looks: the relative change by one step of plain descent at rate 1.
+- If no cell of a level is responsible for an object, its boxes have no gradient. That is a property of the
+  batch, not a fault of the network, and reported as such.
 """
 
 from __future__ import annotations
@@ -12,15 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.core.trace import Trace
-
-if TYPE_CHECKING:
-    from unvanish.lab.models.network import Network
+from unvanish.lab.models.network import Network
 
 BRANCHES = ("box", "score", "coefficients")  # of a head, each a list of levels
 
@@ -37,18 +34,18 @@ class Stage:
         return f"{self.name} {self.decades:+.1f}"
 
 
-def stages(network: Network, trace: Trace) -> tuple[Stage, ...]:
-    """The stages of a detector, from the parameters' rows of a watch's trace; none without a look."""
+def measure_stages(network: Network, trace: Trace) -> tuple[Stage, ...]:
+    """The stages of a detector, from the parameters' rows of a watch's trace; empty without a look."""
     groups: dict[str, list[int]] = {}
     for i in trace.where("parameter"):
-        groups.setdefault(stage_of(network, trace.sites[i].path), []).append(i)
+        groups.setdefault(name_stage(network, trace.sites[i].path), []).append(i)
     if not len(trace.values):
         return ()
     return tuple(_stage(name, trace, sites) for name, sites in groups.items())
 
 
-def stage_of(network: Network, path: str) -> str:
-    """What a module belongs to: backbone, neck, or a branch of the head at a level, as in "box P3"."""
+def name_stage(network: Network, path: str) -> str:
+    """The stage of a module: backbone, neck, or a branch of the head at a level, as in "box P3"."""
     row, *inner = path.split(".")
     if row != network.plan[-1].name:
         index = next((step.index for step in network.plan if step.name == row), 0)
@@ -61,7 +58,7 @@ def stage_of(network: Network, path: str) -> str:
 
 
 def _first_of_neck(network: Network) -> int:
-    """The first row after the backbone: what the file says, else the first that reads several."""
+    """The first row after the backbone: by the file, else the first row that reads several."""
     backbone = network.spec.document.get("backbone")
     if backbone:
         return len(backbone)
@@ -71,8 +68,8 @@ def _first_of_neck(network: Network) -> int:
 def _stage(name: str, trace: Trace, sites: list[int]) -> Stage:
     gradient, weight = (_total(_log(trace, key, sites)) for key in ("gradient_log", "norm_log"))
     silent = gradient == -math.inf
-    heard = (gradient - weight)[~silent]
-    decades = float(np.median(heard)) / math.log(10) if len(heard) else -math.inf
+    ratios = (gradient - weight)[~silent]
+    decades = float(np.median(ratios)) / math.log(10) if len(ratios) else -math.inf
     return Stage(name, decades, float(silent.mean()))
 
 
@@ -82,19 +79,19 @@ def _log(trace: Trace, statistic: str, sites: list[int]) -> NDArray[np.float64]:
 
 
 def _total(logs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logs of norms (looks, sites) as that of all sites, (looks,); one that was not measured counts as 0."""
+    """The log of the norm over all sites, (looks,), from their logs (looks, sites); NaN counts as norm 0."""
     known = np.where(np.isnan(logs), -np.inf, logs)
     total: NDArray[np.float64] = np.logaddexp.reduce(2 * known, axis=1) / 2
     return total
 
 
-def sentences(found: Sequence[Stage]) -> list[str]:
-    """In sentences: the stages, and the levels whose boxes were silent."""
+def describe_stages(found: Sequence[Stage]) -> list[str]:
+    """In sentences: the stages, and the levels whose boxes had no gradient."""
     if not found:
         return []
-    said = ["gradient over weights in decades: " + ", ".join(map(str, found))]
+    lines = ["gradient over weights in decades: " + ", ".join(map(str, found))]
     silent = [s for s in found if s.silent and s.name.startswith("box ")]
     if silent:
         levels = ", ".join(f"{s.name.removeprefix('box ')} at {s.silent:.0%} of the looks" for s in silent)
-        said.append(f"no object for the cells of {levels}, so no gradient for their boxes: no fault")
-    return said
+        lines.append(f"no object for the cells of {levels}, so no gradient for their boxes: not a fault")
+    return lines

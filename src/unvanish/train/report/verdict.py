@@ -1,72 +1,68 @@
-"""What a run came to, in sentences: the gradient, the steps, what to expect of so few.
+"""The verdict on a run, in sentences: the gradient, the steps, what to expect of a short run.
 
-Notable: a run that was too short to learn is told so, instead of leaving its user to guess.
+Notable: a run that was too short to learn says so, instead of leaving its user to guess.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from unvanish.core.diagnosis import Diagnosis, Finding
-
-if TYPE_CHECKING:
-    from unvanish.train.trainer import Trainer
+from unvanish.train.loop.run import TrainingRun
 
 FEW = 100  # optimizer steps below which little is to be expected
 
 
-def verdict(trainer: Trainer) -> str:
+def describe_run(run: TrainingRun) -> str:
     """The sentences at the end of a run."""
-    record = trainer.record
-    parts = [gradient(trainer.watch)] if trainer.watch is not None else []
+    record = run.record
+    parts = [describe_gradient(run)] if run.watch is not None else []
     if record.step < FEW:
-        parts.append(f"only {record.step} optimizer steps; {trainer.task.expect}")
+        parts.append(f"only {record.step} optimizer steps; {run.request.task.expect}")
     if record.skipped:
-        parts.append(f"{record.skipped} of {record.step} steps had no finite gradient and were left out")
-    parts += clipping(trainer)
-    return "; ".join(parts)
+        parts.append(f"{record.skipped} of {record.step} steps had no finite gradient and were skipped")
+    return "; ".join([*parts, *describe_clipping(run)])
 
 
-def clipping(trainer: Trainer) -> list[str]:
-    """How many steps were clipped, where it is most of them; of a detector always, for it is its recipe."""
-    record, guard = trainer.record, trainer.guard
+def describe_clipping(run: TrainingRun) -> list[str]:
+    """The share of steps that were clipped, if it is most of them; of a detector always (its recipe)."""
+    record, guard = run.record, run.engine.guard
     share = guard.clipped / max(1, record.step)
     norms = [row["gradient"] for row in record.rows if math.isfinite(row["gradient"])]
-    if trainer.task.summed and guard.limit and norms:
+    if run.request.task.summed and guard.limit and norms:
         middle = sorted(norms)[len(norms) // 2]
         return [f"{share:.0%} of the steps were clipped to {guard.limit:g}, from a norm of {middle:.3g}"]
     return [f"{share:.0%} of the steps were clipped"] if record.step >= FEW and share > 0.9 else []
 
 
-def gradient(watch: Any) -> str:
+def describe_gradient(run: TrainingRun) -> str:
     """The watch's verdict in a clause."""
-    found: Sequence[Finding] = [f for f in watch.findings if f.severity != "note"]
+    watch, found = run.watch, run.findings
     looks = f"{watch.pace.looks} look{'s' * (watch.pace.looks != 1)} in {watch.steps} steps"
     if not found:
         return f"the gradient was healthy at {looks}"
-    first = found[0]
     more = f", and {', '.join(f.code for f in found[1:])}" if found[1:] else ""
-    return f"{first.severity}[{first.code}] {first.name}: {first.cause}{more} ({looks})"
+    return f"{_headline(found[0])}{more} ({looks})"
 
 
-def outlook(said: Diagnosis) -> str:
-    """What a forecast of the network says, in a line."""
-    found = said.at_least("warning")
+def describe_forecast(diagnosis: Diagnosis) -> str:
+    """A forecast of the network in a line."""
+    found = diagnosis.at_least("warning")
     if not found:
         return "forecast: the gradient reaches every layer"
-    first = found[0]
     more = f"; also {', '.join(f.code for f in found[1:])}" if found[1:] else ""
-    return f"forecast: {first.severity}[{first.code}] {first.name}: {first.cause}{more}"
+    return f"forecast: {_headline(found[0])}{more}"
 
 
-def diverged(trainer: Trainer) -> str:
-    """Why a run without finite gradients is ended."""
-    record, watch = trainer.record, trainer.watch
-    found = [f for f in watch.findings if f.severity != "note"] if watch is not None else []
-    said = f"; {found[0].code} {found[0].name}: {found[0].cause}" if found else ""
+def explain_divergence(run: TrainingRun) -> str:
+    """Why a run without finite gradients is ended, and what to try."""
+    record, found = run.record, run.findings
+    cause = f"; {found[0].code} {found[0].name}: {found[0].cause}" if found else ""
     return (
         f"{record.streak} steps in a row had no finite gradient, the last one step {record.step} in epoch"
-        f" {record.epoch + 1}{said}; try a lower lr0 (it is {trainer.rate:g}), clip=1 or amp=no"
+        f" {record.epoch + 1}{cause}; try a lower lr0 (it is {run.rates.rate:g}), clip=1 or amp=no"
     )
+
+
+def _headline(finding: Finding) -> str:
+    return f"{finding.severity}[{finding.code}] {finding.name}: {finding.cause}"
