@@ -40,7 +40,7 @@ def chart(points: list[dict[str, Any]]) -> Any:
         .mark_line(point=True)
         .encode(
             x=altair.X("date:T", axis=axis),
-            y=altair.Y("value:Q", title=None, scale=altair.Scale(zero=False)),
+            y=altair.Y("value:Q", title=None, scale=altair.Scale(zero=False), axis=altair.Axis(format="~g")),
             color=altair.Color("how:N", legend=None),
             tooltip=["title:N", "value:Q", "date:T", "commit:N", "torch:N", "how:N"],
         )
