@@ -28,9 +28,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks import record
 from benchmarks.architectures import Subject
 from benchmarks.architectures.convolutional import UNet, resnet
 
@@ -224,6 +222,7 @@ def main() -> int:
     )
     parser.add_argument("--only", metavar="NAME", default="")
     parser.add_argument("--repeats", type=int, default=3)
+    record.add_option(parser)
     parser.add_argument("--worker", nargs=2, metavar=("NAME", "WHAT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -240,7 +239,7 @@ def main() -> int:
         "found",
         title="Cost of check",
     )
-    good = True
+    good, figures = True, {}
     for name in (n for n in SUBJECTS if options.only.lower() in n.lower()):
         a, b = measured(name, "step", options.repeats), measured(name, "check", options.repeats)
         worst = ""
@@ -251,6 +250,7 @@ def main() -> int:
             a["seconds"], b["seconds"] = found[count // 2]["step"], found[count // 2]["check"]
             worst = f" (to {found[-1]['check'] / found[-1]['step']:.1f}x)" if count > 1 else ""
         times, memory = b["seconds"] / a["seconds"], b["mebibytes"] / max(a["mebibytes"], 1)
+        figures |= {f"{name}: time": times, f"{name}: memory": memory}
         good &= times <= TIME and (memory <= MEMORY or b["mebibytes"] < SLIGHT)
         sizes = (f"{a['mebibytes']:.0f}", f"{b['mebibytes']:.0f}", f"{memory:.1f}x")
         shown.add_row(
@@ -272,6 +272,8 @@ def main() -> int:
         f"python alone {bare:.3f} s; with import unvanish {imported:.3f} s (limit {IMPORT}); "
         f"unvanish --help {helped:.3f} s (limit {HELP})"
     )
+    figures |= {"import unvanish, s": imported - bare, "--help, s": helped - bare}
+    record.append("cost", options, figures)
     return not (good and imported < IMPORT and helped < HELP)
 
 

@@ -19,7 +19,6 @@ import math
 import multiprocessing
 import os
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -33,10 +32,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import nn
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import nets
+from benchmarks import nets, record
 from benchmarks.examination import prepare
 from benchmarks.judge import Side, worse
 from benchmarks.nets import Sample, sample
@@ -245,6 +241,22 @@ def tables(results: list[Result]) -> list[Table]:
     return [total, rows]
 
 
+def figures(results: list[Result]) -> dict[str, record.Figure]:
+    """The shares of the first table, and the median time of a cure."""
+    n = max(1, len(results))
+    times = [r.seconds for r in results if r.cured]
+    found: dict[str, record.Figure] = {
+        "networks": len(results),
+        "cured": sum(r.cured for r in results) / n,
+        "worse": sum(r.worse for r in results) / n,
+        "median s": statistics.median(times) if times else None,
+    }
+    for name in results[0].blind if results else ():
+        found[f"{name}: cured"] = sum(r.blind[name][0] for r in results) / n
+        found[f"{name}: worse"] = sum(r.blind[name][1] for r in results) / n
+    return found
+
+
 def main() -> int:
     """Run and print."""
     parser = argparse.ArgumentParser(
@@ -258,6 +270,7 @@ def main() -> int:
     parser.add_argument("--no-blind", action="store_true", help="only unvanish")
     parser.add_argument("--show-failures", action="store_true")
     parser.add_argument("--out", type=Path, metavar="results.jsonl")
+    record.add_option(parser)
     options = parser.parse_args()
     seeds = options.seed or list(nets.seeds(options.split, options.sick, 0))
     if options.only:
@@ -279,6 +292,7 @@ def main() -> int:
             )
             for line in r.attempts:
                 console.print(f"      {line}", markup=False, highlight=False)
+    record.append("cure", options, figures(results))
     return 0
 
 

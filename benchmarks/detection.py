@@ -25,6 +25,7 @@ import torch
 import yaml
 
 import unvanish
+from benchmarks import record
 from unvanish.lab.data.spec import SETS
 
 SET = "kind: shapes\nsamples: 128\nval_samples: 64\n"
@@ -55,7 +56,7 @@ YOLO("yolo11n.yaml").train(**given)
 
 
 def ours(task: str, options: argparse.Namespace) -> int:
-    """Train, print a line, and say how many epochs it were."""
+    """Train, print a line, and return the number of epochs."""
     with tempfile.TemporaryDirectory() as folder:
         data, given = "coco128.yaml", dict(PHOTOGRAPHS)
         if task != "coco128":
@@ -73,6 +74,7 @@ def ours(task: str, options: argparse.Namespace) -> int:
     print(f"{task}, {torch.get_num_threads()} threads: {told}; {wall:.0f} s, {cpu:.0f} s of the processor")
     each = results.seconds / results.epochs
     print(f"{results.epochs} epochs, {results.steps} steps, {each:.2f} s an epoch with its validation")
+    record.append("detection", options, {**results.metrics, "s an epoch": each, "epochs": results.epochs})
     return results.epochs
 
 
@@ -109,6 +111,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=55.0, help="of coco128, without --epochs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--reference", metavar="PYTHON", help="of an environment with the reference")
+    record.add_option(parser)
     options = parser.parse_args()
     epochs = ours(options.task, options)
     if options.reference and options.task == "coco128":

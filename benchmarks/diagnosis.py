@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -22,12 +21,9 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import nets
+from benchmarks import nets, record
 from benchmarks.examination import Questions, Verdict, examine, prepare
-from benchmarks.scoreboard import failures, sheets
+from benchmarks.scoreboard import failures, figures, sheets
 
 SICK, HEALTHY = 1000, 500
 
@@ -50,6 +46,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--show-failures", action="store_true")
     parser.add_argument("--out", type=Path, metavar="results.json")
     parser.add_argument("--markdown", type=Path, metavar="results.md")
+    record.add_option(parser)
     return parser.parse_args(argv)
 
 
@@ -121,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.markdown:
         told = ", ".join(f"{k} {v}" for k, v in about.items())
         options.markdown.write_text(f"{told}\n\n" + "\n".join(t.markdown() for t in tables))
+    record.append("diagnosis", options, figures(verdicts))
     return 0
 
 

@@ -13,12 +13,10 @@ import argparse
 import math
 import random
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,8 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks import record
 
 BATCH, CRITICAL = 32, 0.1
 ACTS = (
@@ -242,6 +239,16 @@ def table(results: list[Result]) -> Table:
     return found
 
 
+def figures(results: list[Result]) -> dict[str, float]:
+    """The median errors of the table, by family, width and criticality."""
+    groups: dict[str, list[float]] = {}
+    for r in results:
+        off, width = abs(r.measured) >= CRITICAL, ">= 256" if r.width >= 256 else "< 256"
+        name = f"{r.family}, {width}, {'off' if off else 'at'} criticality"
+        groups.setdefault(name, []).append(r.error / abs(r.measured) if off else r.error)
+    return {name: statistics.median(errors) for name, errors in sorted(groups.items())}
+
+
 def thousand() -> str:
     """How long a net of 1,000 layers takes."""
     from unvanish.clinic.forecast import forecast
@@ -275,6 +282,7 @@ def main() -> int:
     parser.add_argument("--nets", type=int, default=60, metavar="N", help="of each family")
     parser.add_argument("--family", choices=FAMILIES, action="append")
     parser.add_argument("--verbose", action="store_true")
+    record.add_option(parser)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     console, results = Console(), []
@@ -287,6 +295,7 @@ def main() -> int:
                     console.print(seed, found)
     console.print(table(results))
     console.print(thousand())
+    record.append("forecast", options, figures(results))
     return 0
 
 

@@ -15,7 +15,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,8 +23,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks import record
 
 
 @dataclass(frozen=True)
@@ -297,17 +295,21 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("case", nargs="*", help=f"of {', '.join(CASES)}; all of them by default")
+    record.add_option(parser)
     options = parser.parse_args()
     unknown = [name for name in options.case if name not in CASES]
     if unknown:
         parser.error(f"no case {unknown[0]!r}; there are {', '.join(CASES)}")
     warnings.simplefilter("ignore")
-    table = Table("net", "cure", "before", "after", "seconds")
+    table, figures = Table("net", "cure", "before", "after", "seconds"), {}
     for name in options.case or CASES:
         found = CASES[name]()
         table.add_row(found.what, found.cure, found.before, found.after, f"{found.seconds:.0f}")
+        figures |= {f"{name}: before": found.before, f"{name}: after": found.after}
+        figures[f"{name}: seconds"] = found.seconds
         print(found, file=sys.stderr, flush=True)
     Console().print(table)
+    record.append("headline", options, figures)
     return 0
 
 

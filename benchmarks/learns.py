@@ -15,17 +15,14 @@ import argparse
 import sys
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks import record
 from unvanish.lab.data import DataError, open_data
 from unvanish.lab.models import catalogue
 from unvanish.lab.models.names import Entry
@@ -106,10 +103,11 @@ def main() -> int:
     parser.add_argument("--only", default="", help="words, with commas")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
+    record.add_option(parser)
     options = parser.parse_args()
     words = [word for word in options.only.split(",") if word] or [""]
     table = Table("network", "blind", "loss", "metrics", "steps", "seconds", "learnt")
-    failed = 0
+    failed, figures = 0, {}
     for entry in catalogue():
         if entry.name in TOO_DEEP or not any(word in entry.name for word in words):
             continue
@@ -120,10 +118,12 @@ def main() -> int:
             continue
         said = "yes" if o.learnt else "no, sick" if o.sick else "NO"
         failed += said == "NO"
+        figures[f"{o.name}: loss / blind"] = o.loss / o.blind
         row = (o.name, f"{o.blind:.3f}", f"{o.loss:.3f}", o.metrics, str(o.steps), f"{o.seconds:.0f}", said)
         print(*row, sep="  ", file=sys.stderr, flush=True)
         table.add_row(*row)
     Console(width=120).print(table)
+    record.append("learns", options, {**figures, "not learnt, though sound": failed})
     return int(failed > 0)
 
 

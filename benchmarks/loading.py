@@ -9,15 +9,11 @@ first number is well above it. Photographs of 640 pixels are generated into a te
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
@@ -26,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks import record
 from unvanish.lab.data import Data, DataError, open_data
 from unvanish.lab.tasks import task
 
@@ -135,8 +132,10 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--only", default="", help="measure the rows whose name holds this text")
+    record.add_option(parser)
     options = parser.parse_args()
     table = Table("data", "opened in s", "loaded / s", "needed / s", "times", title=f"batch {options.batch}")
+    figures: dict[str, record.Figure] = {}
     with tempfile.TemporaryDirectory() as folder:
         chosen = [c for c in cases(Path(folder), options.batch) if options.only in c.name]
         if any(str(folder) in case.source for case in chosen):
@@ -149,10 +148,12 @@ def main() -> int:
                 table.add_row(case.name, "not here", *[str(error).splitlines()[0][:30]], "", "")
                 continue
             opened, loaded = time.perf_counter() - started, rate(data, options.seconds)
+            figures[f"{case.name}: loaded / s"] = loaded
             wanted = needed(data) if "channels" in data.facts else None
             cells = [f"{wanted:,.0f}", f"{loaded / wanted:.1f}"] if wanted else ["", ""]
             table.add_row(case.name, f"{opened:.1f}", f"{loaded:,.0f}", *cells)
     Console(width=100).print(table)
+    record.append("loading", options, figures)
     return 0
 
 

@@ -19,16 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+
+from benchmarks import record
 
 WARM = 20  # rounds that do not count
 
@@ -294,6 +292,7 @@ def main() -> int:
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--only-memory", action="store_true")
     parser.add_argument("--memory", nargs=2, metavar=("NET", "VARIANT"))
+    record.add_option(parser)
     options = parser.parse_args()
     if options.memory:
         memory(*options.memory)
@@ -305,8 +304,10 @@ def main() -> int:
         return 0
     variants = options.variant or [n for n in VARIANTS if n != "plain"]
     table = Table("network", "step", *variants, "own clock", "peak memory: process; torch")
+    figures: dict[str, record.Figure] = {}
     for net in options.net or NETS:
         found = compare(net, options.device, options.rounds, ["plain", *variants])
+        figures |= {f"{net}: {name}": value for name, value in found.items()}
         cells = [f"{1000 * found['step']:.0f} ms"]
         cells += [f"{100 * found[n]:+.2f} ± {100 * found[f'{n} (error)']:.2f} %" for n in variants]
         told = [n for n in variants if f"{n} (looks)" in found]
@@ -318,6 +319,7 @@ def main() -> int:
         table.add_row(net, *cells, more)
         print(net, cells, more, file=sys.stderr, flush=True)
     Console(width=170).print(table)
+    record.append("overhead", options, figures)
     return 0
 
 

@@ -141,6 +141,24 @@ def speed(verdicts: Sequence[Verdict]) -> Sheet:
     return Sheet("Run", ["figure", "value"], rows)
 
 
+def figures(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """The shares, in per cent, and the median cost that a run is remembered by; those that are known."""
+    sick, healthy = [v for v in verdicts if v.fault], [v for v in verdicts if not v.fault]
+    ratios = [v.checked / v.step for v in verdicts if v.checked == v.checked and v.step > 0]
+    shares = {
+        "named first %": share(sick, named_first),
+        "found %": share(sick, found),
+        "any warning %": share(sick, alarmed),
+        "healthy with a warning %": share(healthy, alarmed),
+        "same verdict at other scales %": share(verdicts, lambda v: v.scale_free),
+        "check / (forward + backward)": f"{median(ratios):.2f}" if ratios else "-",
+    }
+    for peer in PEERS:
+        shares[f"{peer}: named %"] = share(sick, peer_named(peer))
+        shares[f"{peer}: healthy with a warning %"] = share(healthy, peer_detected(peer))
+    return {name: float(value) for name, value in shares.items() if value != "-"}
+
+
 def redraws(verdicts: Sequence[Verdict]) -> Sheet:
     """How often draws were thrown away, by fault or recipe, and the commonest reason."""
     groups: dict[str, list[Counter[str]]] = {}

@@ -14,21 +14,17 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import record
 from unvanish.core.diagnosis import Diagnosis
 from unvanish.core.ledger import ledger
 from unvanish.lab.data import DataError
@@ -187,8 +183,9 @@ def total(diagnosis: Diagnosis) -> float:
     return found.total if found is not None else math.nan
 
 
-def shown(console: Console, part: Part, seed: int) -> None:
-    """Train a part's rows and print its table, or why there is none."""
+def shown(console: Console, part: Part, seed: int) -> dict[str, record.Figure]:
+    """Train a part's rows and print its table, or why there is none; returns the figures."""
+    figures: dict[str, record.Figure] = {}
     table = Table(title=part.title, title_justify="left")
     for head in ("network", "check says", "decades", "after training", "watch found", "steps", "minutes"):
         table.add_column(head, justify="right" if head in ("decades", "steps", "minutes") else "left")
@@ -202,8 +199,11 @@ def shown(console: Console, part: Part, seed: int) -> None:
             o.label, o.before, f"{o.decades:+.1f}", o.metric, o.watch, str(o.steps), f"{o.minutes:.1f}"
         )
         console.print(f"{row.label}: {o.metric}", markup=False)
+        name = f"{part.title}; {row.label}"
+        figures |= {f"{name}: decades": o.decades, f"{name}: after": o.metric, f"{name}: check": o.before}
     if table.row_count:
         console.print(table)
+    return figures
 
 
 def recipe(part: Part, row: Row) -> str:
@@ -224,12 +224,13 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="name the parts")
     parser.add_argument("--recipes", action="store_true", help="print the full trainings for a GPU")
     parser.add_argument("--seed", type=int, default=0)
+    record.add_option(parser)
     arguments = parser.parse_args()
     wanted = [name for name in arguments.only.split(",") if name] or list(PARTS)
     unknown = [name for name in wanted if name not in PARTS]
     if unknown:
         parser.error(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
-    console = Console(width=150)
+    console, figures = Console(width=150), {}
     for name in wanted:
         part = PARTS[name]
         if arguments.list:
@@ -239,9 +240,10 @@ def main() -> None:
                 f"{part.title}\n" + "\n".join(f"  {recipe(part, row)}" for row in part.rows), soft_wrap=True
             )
         else:
-            shown(console, part, arguments.seed)
+            figures |= shown(console, part, arguments.seed)
     if not (arguments.list or arguments.recipes):
         console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, seed {arguments.seed}")
+        record.append("sick_and_sound", arguments, figures)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,13 @@ tenth step would write them.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 
+from benchmarks import record
 from unvanish.clinic.watch import LIVE
 from unvanish.core.trace import Site
 from unvanish.store import Store, open_run
@@ -30,6 +27,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--sites", type=int, default=300)
     parser.add_argument("--every", type=int, default=10)
+    record.add_option(parser)
     options = parser.parse_args()
     values = np.random.default_rng(0).standard_normal((options.sites, len(LIVE)))
     with tempfile.TemporaryDirectory() as folder:
@@ -57,6 +55,8 @@ def main() -> int:
     print(f"{steps:,} steps, {len(looks):,} of {wanted:,} looks kept, {size / 1e9:.2f} GB")
     print(f"written in {seconds:.0f} s, {1e6 * putting / steps:.0f} us a step in the training's own thread")
     print(f"120 looks read back in {reading:.2f} s; dropped: {store.losses.dropped}")
+    figures = {"GB": size / 1e9, "us a step": 1e6 * putting / steps, "written s": seconds, "read s": reading}
+    record.append("store", options, figures)
     return 0
 
 

@@ -13,15 +13,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from rich.console import Console
@@ -29,6 +24,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks import record
 from benchmarks.overhead import lstm, transformer
 from unvanish.lab.models import build
 from unvanish.train import Loaders, Model
@@ -129,11 +125,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=150)
     parser.add_argument("--only", default="", help="nets whose name has this word")
     parser.add_argument("--cpu", action="store_true", help="count CPU seconds, on a busy machine")
+    record.add_option(parser)
     arguments = parser.parse_args()
     if arguments.cpu:
         globals()["clock"] = time.process_time
     console, title = Console(), f"our step beside a bare one, {torch.get_num_threads()} threads"
-    table = Table(title=title)
+    table, figures = Table(title=title), {}
     for head in ("network", "bare step", "steps/s", "ours", "ours, watched", "looks"):
         table.add_column(head, justify="left" if head == "network" else "right")
     for net in NETS:
@@ -142,10 +139,13 @@ def main() -> None:
         plain, bare, _ = pairs(net, arguments.rounds, False)
         seen, beside, trainer = pairs(net, arguments.rounds, True)
         usual = statistics.median(bare)
+        figures |= {f"{net}: bare step s": usual, f"{net}: train": slower(plain, bare)}
+        figures[f"{net}: train, watched"] = slower(seen, beside)
         cells = [f"{slower(plain, bare):+.1%}", f"{slower(seen, beside):+.1%}", str(trainer.watch.pace.looks)]
         table.add_row(net, f"{1e3 * usual:.1f} ms", f"{1 / usual:.1f}", *cells)
         console.print(f"{net}: {', '.join(cells)}", markup=False)
     console.print(table)
+    record.append("training", arguments, figures)
 
 
 if __name__ == "__main__":

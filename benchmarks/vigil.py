@@ -13,21 +13,18 @@ import math
 import multiprocessing
 import os
 import random
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
+
+from benchmarks import record
 
 FAULTS = {"dies": "ACT003", "rate": "OPT001", "nan": "NUM001", "underflow": "PRC001", "logits": "ATT001"}
 SPLITS = {"dev": 0, "test": 1_000_000, "fresh": 2_000_000}
@@ -229,6 +226,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, action="append")
     parser.add_argument("--show-failures", action="store_true")
+    record.add_option(parser)
     options = parser.parse_args()
     os.environ.update(OMP_NUM_THREADS="1")
     base = SPLITS[options.split]
@@ -266,6 +264,8 @@ def main() -> int:
     for p in plans if options.show_failures else ():
         if (p.fault and (not named(p) or any(s < 0 for s, _, _ in p.told))) or p in alarms:
             console.print(p.seed, p.fault or "healthy", p.family, p.told, markup=False, highlight=False)
+    figures = {"named": good / max(1, len(sick)), "false alarms": len(alarms) / max(1, len(healthy))}
+    record.append("vigil", options, {**figures, "sick runs": len(sick), "healthy runs": len(healthy)})
     return 0
 
 

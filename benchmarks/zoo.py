@@ -19,10 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import unvanish
+from benchmarks import record
 from benchmarks.architectures import Builder, all_of_them, vision
 
 
@@ -76,6 +74,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--forecast", action="store_true", help="from theory, without a measurement")
     parser.add_argument("--out", type=Path, metavar="results.json")
+    record.add_option(parser)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     if options.timm and not vision.importable():
@@ -96,6 +95,7 @@ def main() -> int:
     console.print(f"{len(results)} architectures, {len(bad)} with a warning")
     if options.out:
         options.out.write_text(json.dumps([asdict(r) for r in results], indent=1))
+    record.append("zoo", options, {"architectures": len(results), "with a warning": len(bad)})
     return bool(bad)
 
 

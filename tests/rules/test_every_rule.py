@@ -37,13 +37,13 @@ def at_scale(case: Case, factor: float) -> Case:
     return Case(case.model, case.batch, loss and (lambda *a: loss(*a) * factor), case.options)
 
 
-def test_there_are_all_the_rules() -> None:
+def test_no_rule_is_lost() -> None:
     expected = (
         "ACT001 ACT002 ACT003 ATT001 ATT002 DEP001 DEP002 DEP003 GRF001 GRF002 GRF003 GRF004 INI001 INI002"
     )
     expected += " INI003 INP001 NRM001 NRM002 NUM001 OPT001 OPT002 OPT003 OPT004 OPT005 OUT001 OUT002"
     expected += " OUT003 PRC001 PRC002 REC001 REC002"
-    assert sorted(rules()) == expected.split()
+    assert set(expected.split()) <= set(rules())
 
 
 def test_it_names_its_fault_first(rule: Rule) -> None:
