@@ -186,7 +186,7 @@ FAMILIES = {"mlp": mlp, "cnn": cnn, "residual": residual, "transformer": transfo
 
 def run(family: str, seed: int) -> Result | None:
     """Forecast and measure one net; None where a profile leaves the numbers."""
-    from unvanish.clinic.forecast import predicted
+    from unvanish.clinic.forecast import predict_trace
     from unvanish.core import depth
     from unvanish.probes import record
 
@@ -195,7 +195,7 @@ def run(family: str, seed: int) -> Result | None:
     net, size, width = FAMILIES[family](rng)
     x = torch.randn(BATCH, *size)
     started = time.perf_counter()
-    theory = predicted(net, x)
+    theory = predict_trace(net, x)
     seconds = time.perf_counter() - started
     measured = record(net, x)
     if family == "recurrent":

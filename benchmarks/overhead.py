@@ -127,7 +127,7 @@ class Loop:
         self._wait()
         started = time.perf_counter()
         if self.watch is not None:
-            self.watch._last = started  # what other variants did meanwhile is no time of this run
+            self.watch.clock.last = started  # what other variants did meanwhile is no time of this run
         for _ in range(steps):
             self.optimizer.zero_grad()
             loss = nn.functional.cross_entropy(self.model(self.x), self.y)

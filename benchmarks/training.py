@@ -100,7 +100,7 @@ def pairs(net: str, rounds: int, watch: bool) -> tuple[list[float], list[float],
         began = time.perf_counter()
         theirs.append(bare.step())
         if trainer.watch is not None:
-            trainer.watch._last += time.perf_counter() - began  # the other's time is no time of this run
+            trainer.watch.clock.last += time.perf_counter() - began  # the other's time is no time of this run
         mark[0] = clock()
 
     model.add_callback("on_train_epoch_start", begin)

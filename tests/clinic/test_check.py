@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import unvanish
-from unvanish.clinic.check import folded, ranked
 from unvanish.clinic.config import ConfigError
+from unvanish.clinic.rounds import fold, rank
 from unvanish.core.diagnosis import Case, Finding
 from unvanish.probes import CheckError
 from unvanish.rules import rules
@@ -42,9 +42,9 @@ def sick(code: str) -> Case:
 def test_a_loss_of_unknown_cause_yields_to_any_other_finding() -> None:
     unknown = finding("DEP003", 99, "warning")
     for code in ("OUT003", "GRF001", "ATT001"):
-        (head,) = folded(ranked([unknown, finding(code, 1, "warning")]))
+        (head,) = fold(rank([unknown, finding(code, 1, "warning")]))
         assert head.code == code and [f.code for f in head.consequences] == ["DEP003"]
-    shown = folded(ranked([unknown, finding("GRF003", 1, "note")]))  # a note explains no warning
+    shown = fold(rank([unknown, finding("GRF003", 1, "note")]))  # a note explains no warning
     assert [f.code for f in shown] == ["DEP003", "GRF003"]
 
 
@@ -70,7 +70,7 @@ def test_weights_that_lose_nothing_are_no_cause() -> None:
 
 
 def test_consequences_are_folded_under_their_cause() -> None:
-    (head,) = folded(ranked([finding("DEP001", 9), finding("ACT002", 5)]))
+    (head,) = fold(rank([finding("DEP001", 9), finding("ACT002", 5)]))
     assert head.code == "ACT002" and [c.code for c in head.consequences] == ["DEP001"]
 
 
@@ -80,13 +80,13 @@ def test_of_two_that_explain_each_other_the_worse_leads() -> None:
     for pair in table:
         assert pair[1] in rules()[pair[0]].explains and pair[0] in rules()[pair[1]].explains
         for first, second in (pair, pair[::-1]):
-            (head,) = folded(ranked([finding(first, 9), finding(second, 1)]))
+            (head,) = fold(rank([finding(first, 9), finding(second, 1)]))
             assert head.code == first
 
 
 def test_nothing_is_lost_or_repeated_by_folding() -> None:
     codes = list(rules())
-    shown = folded(ranked([finding(code, i % 7) for i, code in enumerate(codes)]))
+    shown = fold(rank([finding(code, i % 7) for i, code in enumerate(codes)]))
 
     def count(found: tuple[Finding, ...]) -> list[str]:
         return [c for f in found for c in (f.code, *count(f.consequences))]
@@ -95,7 +95,7 @@ def test_nothing_is_lost_or_repeated_by_folding() -> None:
 
 
 def test_a_note_explains_no_warning() -> None:
-    shown = folded(ranked([finding("NUM001", 9, "note"), finding("INI001", 1, "warning")]))
+    shown = fold(rank([finding("NUM001", 9, "note"), finding("INI001", 1, "warning")]))
     assert [f.code for f in shown] == ["INI001", "NUM001"]
 
 

@@ -126,11 +126,11 @@ def test_the_tool_table_must_be_a_table(tmp_path):
     ],
 )
 def test_prefixes_select_and_ignore(select, ignore, left):
-    assert config.selected(CODES, select, ignore) == left
+    assert config.select_codes(CODES, select, ignore) == left
 
 
 def test_an_unknown_code_is_refused_with_the_nearest():
     with pytest.raises(ConfigError, match=r"select: .*'ATC'.*did you mean 'ACT'"):
-        config.selected(CODES, ["ATC"])
+        config.select_codes(CODES, ["ATC"])
     with pytest.raises(ConfigError, match=r"ignore: .*'INI01'.*did you mean 'INI001'"):
-        config.selected(CODES, None, "INI01")
+        config.select_codes(CODES, None, "INI01")

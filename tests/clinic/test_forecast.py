@@ -1,4 +1,4 @@
-"""`forecast`: predicted beside measured on every kind of net, the same rules, and what it refuses."""
+"""`forecast`: predicted and measured on every kind of net, the same rules, and what it refuses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import unvanish
-from unvanish.clinic.forecast import predicted
+from unvanish.clinic.forecast import predict_trace
 from unvanish.core import depth
 from unvanish.core.trace import Trace
 from unvanish.probes import CheckError, ModelCrash, record
@@ -118,13 +118,13 @@ def test_the_predicted_gain_is_the_measured_one(name: str) -> None:
     make, size, allowed = NETS[name]
     torch.manual_seed(0)
     net, x = make(), torch.randn(16, *size)
-    assert slope(predicted(net, x)) == pytest.approx(slope(record(net, x)), abs=allowed)
+    assert slope(predict_trace(net, x)) == pytest.approx(slope(record(net, x)), abs=allowed)
 
 
 def test_forward_statistics_too() -> None:
     torch.manual_seed(0)
     net, x = mlp(nn.Tanh), torch.randn(16, 256)
-    theory, real = predicted(net, x), record(net, x)
+    theory, real = predict_trace(net, x), record(net, x)
     for site in real.depth().sites[::4]:  # type: ignore[union-attr]
         twin = next(
             i
@@ -195,8 +195,8 @@ def test_a_model_without_numbers_is_taken_at_its_initialisation() -> None:
     with torch.device("meta"):
         hollow = mlp(nn.Tanh)
     torch.manual_seed(0)
-    assert slope(predicted(hollow, torch.randn(8, 256))) == pytest.approx(
-        slope(predicted(mlp(nn.Tanh), torch.randn(8, 256))), abs=0.01
+    assert slope(predict_trace(hollow, torch.randn(8, 256))) == pytest.approx(
+        slope(predict_trace(mlp(nn.Tanh), torch.randn(8, 256))), abs=0.01
     )
 
 
@@ -274,7 +274,7 @@ def test_functions_and_norms_written_by_hand(name: str) -> None:
     function, gain = OWN[name]
     torch.manual_seed(0)
     net, x = ByHand(function, gain), torch.randn(16, 256)
-    trace = predicted(net, x)
+    trace = predict_trace(net, x)
     assert not any("identities" in sentence for sentence in trace.facts["assumptions"])
     assert slope(trace) == pytest.approx(slope(record(net, x)), abs=0.03)
 
@@ -291,7 +291,7 @@ def test_a_function_written_by_hand_is_forecast_as_the_ready_made_one(name: str,
     slopes = []
     for function in (OWN[name][0], TWINS[name]):
         torch.manual_seed(0)
-        slopes.append(slope(predicted(ByHand(function, gain), torch.randn(16, 256))))
+        slopes.append(slope(predict_trace(ByHand(function, gain), torch.randn(16, 256))))
     assert slopes[0] == pytest.approx(slopes[1], abs=2e-3)
 
 
@@ -317,7 +317,7 @@ def test_a_convolution_with_standardised_weights_is_forecast() -> None:
 def test_a_mixture_of_experts_is_predicted() -> None:
     torch.manual_seed(0)
     net, x = nn.Sequential(*(Experts() for _ in range(8))), torch.randn(32, 256)
-    told = predicted(net, x)
+    told = predict_trace(net, x)
     assert not any("grouped" in sentence for sentence in told.facts["assumptions"])
     assert slope(told) == pytest.approx(slope(record(net, x)), abs=0.03)
 
@@ -361,7 +361,7 @@ def test_a_rectified_stream_is_not_centred() -> None:
 
     torch.manual_seed(0)
     net, x = Stream(), torch.randn(32, 256)
-    assert slope(predicted(net, x)) == pytest.approx(slope(record(net, x)), abs=0.06)
+    assert slope(predict_trace(net, x)) == pytest.approx(slope(record(net, x)), abs=0.06)
 
 
 def test_check_shows_theory_beside_the_measurement() -> None:
@@ -388,7 +388,7 @@ def test_theory_follows_activations_in_place() -> None:
         net = nn.Sequential(*layers, nn.Linear(64, 5))
         theory = unvanish.check(net, torch.randn(8, 64), confirm=False).trace.facts["theory"]
         totals.append(theory["predicted"])
-        assert slope(predicted(net, torch.randn(8, 64))) < 0
+        assert slope(predict_trace(net, torch.randn(8, 64))) < 0
     assert totals[0] == pytest.approx(totals[1])
 
 

@@ -46,7 +46,7 @@ def test_the_profile_is_that_of_a_real_layer(kind: str) -> None:
     import torch
     from torch import nn
 
-    from unvanish.clinic.forecast import predicted
+    from unvanish.clinic.forecast import predict_trace
     from unvanish.probes import record
 
     class Last(nn.Module):
@@ -59,7 +59,7 @@ def test_the_profile_is_that_of_a_real_layer(kind: str) -> None:
 
     torch.manual_seed(0)
     net, x = Last(), torch.randn(16, 40, 8)
-    profiles = [t.column("state_log")[t.where("step")] for t in (predicted(net, x), record(net, x))]
+    profiles = [t.column("state_log")[t.where("step")] for t in (predict_trace(net, x), record(net, x))]
     ours, real = (p - p[-1] for p in profiles)
     assert len(ours) == len(real) == 40
     assert ours[0] == pytest.approx(real[0], rel=0.04)

@@ -74,10 +74,10 @@ def settings_of(select: str | None, ignore: str | None, fail_on: str | None) -> 
     try:
         own = config.load()
         if select is not None:
-            config.selected(rules(), config.split(select))
+            config.select_codes(rules(), config.split(select))
             own = dataclasses.replace(own, select=config.split(select))
         if ignore is not None:
-            config.selected(rules(), None, config.split(ignore))
+            config.select_codes(rules(), None, config.split(ignore))
             own = dataclasses.replace(own, ignore=config.split(ignore))
     except config.ConfigError as error:
         dashes = "--" if str(error).startswith(("select:", "ignore:")) else ""

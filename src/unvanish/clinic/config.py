@@ -1,8 +1,8 @@
-"""`[tool.unvanish]` of pyproject.toml: which rules run, their settings, and what makes a check fail.
+"""`[tool.unvanish]` of pyproject.toml: which rules run, their settings, and which findings make a check fail.
 
 Notable:
-- The nearest pyproject.toml upwards from the working folder counts, as for other linters.
-- A mistyped key, code or setting is refused with its file, its place and the nearest right one.
+- The nearest pyproject.toml counts, from the working folder upwards, as for other linters.
+- A mistyped key, code or setting is refused with its file, its place and the nearest correct one.
 - Without the table no rule is loaded: reading nothing costs nothing.
 """
 
@@ -22,7 +22,7 @@ KEYS = ("select", "ignore", "fail-on", "rules")
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used; the text names its place, what is wrong and what would be right."""
+    """A setting that cannot be used; the text names its place, the problem and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ def find(start: Path | None = None) -> Path | None:
 
 
 def load(start: Path | None = None) -> Config:
-    """The settings that hold in a folder, empty where there are none; ConfigError for a wrong one."""
+    """The settings for a folder, empty if there are none; ConfigError for a wrong one."""
     path = find(start)
     return Config() if path is None else read(path)
 
 
 def read(path: Path) -> Config:
-    """The `[tool.unvanish]` table of one file; ConfigError names file, key and the nearest right one."""
+    """The `[tool.unvanish]` table of one file; ConfigError names file, key and the nearest correct one."""
     table = _tool_table(path)
     if table is None:
         return Config(path=path)
@@ -62,15 +62,15 @@ def read(path: Path) -> Config:
         select=_codes(table["select"], known, f"{where} select") if "select" in table else None,
         ignore=_codes(table.get("ignore", []), known, f"{where} ignore"),
         fail_on=_fail_on(table["fail-on"], f"{where} fail-on") if "fail-on" in table else None,
-        settings=checked_settings(table.get("rules", {}), f"{path}: [tool.unvanish.rules]"),
+        settings=check_settings(table.get("rules", {}), f"{path}: [tool.unvanish.rules]"),
         path=path,
     )
 
 
-def selected(
+def select_codes(
     codes: Iterable[str], select: Iterable[str] | None = None, ignore: Iterable[str] | None = None
 ) -> tuple[str, ...]:
-    """The codes that `select` (codes or prefixes; None: all) takes in and `ignore` does not take out.
+    """The codes that `select` (codes or prefixes; None: all) includes and `ignore` does not exclude.
 
     Raises ConfigError for an entry that no code begins with, with the nearest one that exists.
     """
@@ -87,8 +87,8 @@ def split(text: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def checked_settings(tables: Any, where: str = "settings") -> dict[str, Mapping[str, Any]]:
-    """Settings by rule code, each held against its rule's signature; ConfigError names the wrong one."""
+def check_settings(tables: Any, where: str = "settings") -> dict[str, Mapping[str, Any]]:
+    """Settings by rule code, each checked by its rule's signature; ConfigError names the wrong one."""
     if not isinstance(tables, Mapping):
         raise ConfigError(f"{where} must hold a table of settings for each code, it is {_show(tables)}")
     known = rules() if tables else {}
@@ -152,7 +152,7 @@ def _refuse_unknown(word: str, known: Collection[str], problem: str, listing: st
 
 
 def _refuse_type(value: Any, default: Any, where: str) -> None:
-    """Hold a value against its default's type: whole numbers serve as fractions, None takes anything."""
+    """Compare a value with its default's type: an int serves as a float, a default of None takes anything."""
     wanted: Any = {float: (int, float), tuple: (list, tuple)}.get(type(default), type(default))
     same_truth = isinstance(value, bool) == isinstance(default, bool)
     if default is not None and not (isinstance(value, wanted) and same_truth):

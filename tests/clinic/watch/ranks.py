@@ -1,4 +1,4 @@
-"""What `test_watcher_ranks` runs on each of two processes: a watched training, replicated or sharded."""
+"""What `test_watch_ranks` runs on each of two processes: a watched training, replicated or sharded."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def main(kind: str, folder: str) -> None:
             "gradients": trace.column("gradient_log").tolist(),
             "backward": trace.column("backward_log").tolist(),
             "updates": trace.column("update_log").tolist(),
-            "norms": [r["norm_log"] for r in watch._chronicle.history.rows],
+            "norms": [r["norm_log"] for r in watch.history.steps.rows],
             "sites": [s.label for s in trace.sites],
             "writes": watch.store is not None,
         }

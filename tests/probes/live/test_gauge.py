@@ -1,4 +1,4 @@
-"""The norm of every step, read in parts: equal to the whole where it must be."""
+"""The norm of every step, read in parts: equal to the whole norm if it must be."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unvanish.probes.live.gauge import Gauge, exact
+from unvanish.probes.live.gauge import Gauge, exact_norms
 from unvanish.probes.live.updates import Parameters
 
 
@@ -97,7 +97,7 @@ def test_float32_that_over_or_underflows_is_read_again(scale: float) -> None:
     for parts in (1, 3):
         eye = gauge(kept, parts)
         assert [eye.read() / whole(kept) for _ in range(4)] == pytest.approx([1.0] * 4, rel=1e-4)
-    read = exact([p.grad for p in kept])
+    read = exact_norms([p.grad for p in kept])
     want = torch.stack([p.grad.double().norm() for p in kept])
     assert torch.allclose(read, want, rtol=1e-5, atol=0)
 

@@ -15,11 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unvanish.clinic.watch.history import LIVE, History, Row
-from unvanish.clinic.watch.ranks import leads, over_ranks
+from unvanish.clinic.watch.history import LIVE, History, StepRow
+from unvanish.clinic.watch.ranks import join_norms, leads
 from unvanish.core.trace import Axis, Site
 from unvanish.probes.recurrent.replay import Profile
 from unvanish.store import Store
+
+NUMBERS = ("norm", "before", "loss")  # of a row, which may wait on the device
 
 
 @dataclass
@@ -30,15 +32,15 @@ class Chronicle:
     ranks: int
     sharded: bool
     history: History = field(default_factory=History)
-    row: Row | None = None  # of the step just made; its loss may still be told
-    waiting: list[Row] = field(default_factory=list)
+    row: StepRow | None = None  # of the step just made; its loss may still come
+    waiting: list[StepRow] = field(default_factory=list)
 
     @property
     def writer(self) -> Store | None:
-        """The store, where this process writes."""
+        """The store, if this process writes."""
         return self.store if leads(self.ranks) else None
 
-    def begin(self, row: Row) -> None:
+    def begin(self, row: StepRow) -> None:
         """A step has been made; the one before is complete."""
         if self.row is not None:
             self.waiting.append(self.row)
@@ -46,8 +48,7 @@ class Chronicle:
 
     def chart(self, sites: tuple[Site, ...], axes: tuple[Axis, ...]) -> None:
         """The network has been mapped: its sites have rows from now on."""
-        old = self.history
-        self.history = replace(old, sites=sites, axes=axes, looks=[], look_steps=[], past=None)
+        self.history = replace(self.history, sites=sites, axes=axes, looks=[], look_steps=[], past=None)
         if self.writer is not None:
             self.writer.sites(sites, LIVE)
 
@@ -63,37 +64,50 @@ class Chronicle:
         if self.writer is not None:
             self.writer.profile(step, name, profile.state_log)
 
-    def bring(self, block: Tensor | None) -> NDArray[np.float64]:
-        """Bring the waiting rows and a block over in one transfer; without a block, the last row too."""
-        rows = [*self.waiting, *([self.row] if self.row is not None and block is None else [])]
-        current = [self.row] if self.row is not None else []
-        missing: list[tuple[Row, str]] = []
-        for row in {id(r): r for r in (*rows, *current)}.values():
-            missing += [(row, k) for k in ("norm", "before", "loss") if isinstance(getattr(row, k), Tensor)]
-        numbers = self._transfer(missing, block)
-        for (row, key), value in zip(missing, numbers, strict=False):
-            setattr(row, key, float(value))
-        self.waiting = []
-        self._settled(rows)
-        rest = numbers[len(missing) :]
-        return rest.reshape(-1, len(LIVE)) if block is not None else rest
+    def bring_look(self, before: Tensor, block: Tensor) -> NDArray[np.float64]:
+        """Bring a look's block over, with all numbers that wait; `before`: the norm before clipping.
 
-    def _transfer(self, missing: Sequence[tuple[Row, str]], block: Tensor | None) -> NDArray[np.float64]:
-        device = block.device if block is not None else torch.device("cpu")
-        parts = [getattr(row, k).detach().double().reshape(1).to(device) for row, k in missing]
-        if self.sharded and self.ranks > 1 and parts:
-            parts = list(over_ranks(torch.cat(parts), [k == "norm" for _, k in missing])[:, None])
-        if block is not None:
-            parts.append(block.flatten())
-        return torch.cat(parts).cpu().numpy() if parts else np.empty(0)
+        The present row stays open, as its loss may still come. Returns the block, shape (sites, LIVE).
+        """
+        present = [self.row] if self.row is not None else []
+        for row in present:
+            row.before = before
+        rows, self.waiting = self.waiting, []
+        rest = self._bring([*rows, *present], block)
+        self._add(rows)
+        return rest.reshape(-1, len(LIVE))
+
+    def bring_rest(self) -> None:
+        """Bring over all rows that wait, the present one too: the run has ended."""
+        rows = [*self.waiting, *([self.row] if self.row is not None else [])]
+        self.waiting = []
+        self._bring(rows, None)
+        self._add(rows)
 
     def settle(self) -> None:
         """On the CPU the rows before the present one are complete."""
         rows, self.waiting = self.waiting, []
-        self._settled(rows)
+        self._add(rows)
 
-    def _settled(self, rows: Sequence[Row]) -> None:
+    def _bring(self, rows: Sequence[StepRow], block: Tensor | None) -> NDArray[np.float64]:
+        """Replace tensors in these rows by numbers, in one transfer with a block; the block, flat."""
+        missing = [(row, k) for row in rows for k in NUMBERS if isinstance(getattr(row, k), Tensor)]
+        numbers = self._transfer(missing, block)
+        for (row, key), value in zip(missing, numbers, strict=False):
+            setattr(row, key, float(value))
+        return numbers[len(missing) :]
+
+    def _transfer(self, missing: Sequence[tuple[StepRow, str]], block: Tensor | None) -> NDArray[np.float64]:
+        device = block.device if block is not None else torch.device("cpu")
+        parts = [getattr(row, k).detach().double().reshape(1).to(device) for row, k in missing]
+        if self.sharded and self.ranks > 1 and parts:
+            parts = list(join_norms(torch.cat(parts), [k == "norm" for _, k in missing])[:, None])
+        if block is not None:
+            parts.append(block.flatten())
+        return torch.cat(parts).cpu().numpy() if parts else np.empty(0)
+
+    def _add(self, rows: Sequence[StepRow]) -> None:
         numbers: list[dict[str, Any]] = [row.numbers() for row in rows]
-        self.history.add_rows(numbers)
+        self.history.steps.add(numbers)
         if self.writer is not None:
             self.writer.steps(numbers)

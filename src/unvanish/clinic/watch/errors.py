@@ -1,4 +1,4 @@
-"""What a watch that was told to raise raises."""
+"""What a watch with `on_finding="raise"` raises."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from unvanish.core.diagnosis import Finding
 
 
 class WatchError(Exception):
-    """A finding in a run whose watch was told to raise; `finding` holds it."""
+    """A finding in a run whose watch was asked to raise; `finding` holds it."""
 
     def __init__(self, text: str, finding: Finding) -> None:
         super().__init__(text)

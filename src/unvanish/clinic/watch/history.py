@@ -1,7 +1,7 @@
 """The last steps and looks of a watched training, as rules see them.
 
-Notable: numbers of a step may wait on the device until a look brings them over; a step's row is a plain dict
-from then on.
+Notable: numbers of a step may wait on the device until a look brings them over; from then on the step's row
+is a plain dict.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from unvanish.core.facts import HistoryFacts, TraceFacts
 from unvanish.core.trace import Axis, Site, Trace
-from unvanish.probes.live.gist import SEEN
+from unvanish.probes.live.summaries import SEEN
 from unvanish.probes.live.updates import MOVED
 from unvanish.probes.recurrent.replay import Profile
 
@@ -28,20 +28,20 @@ FIRST = 20  # steps whose losses are kept for good
 
 
 @dataclass
-class Row:
+class StepRow:
     """One step: numbers, or tensors of one number that are still on the device."""
 
     step: int
     wall: float
     lr: float
     norm: Any = math.nan  # as the optimizer sees it
-    before: Any = math.nan  # before clipping, where it was looked at
+    before: Any = math.nan  # before clipping, if it was looked at
     loss: Any = math.nan
     skipped: bool = False
-    exact: bool = True  # whether the norm is measured whole, or an estimate (`probes.gauge`)
+    exact: bool = True  # whether the norm is measured whole, or an estimate (`probes.live.gauge`)
 
     def numbers(self) -> dict[str, Any]:
-        """The row as the store and the rules want it."""
+        """The row as the store and the rules read it."""
         norm, before = float(self.norm), float(self.before)
         return {
             "step": self.step,
@@ -58,6 +58,46 @@ class Row:
 
 
 @dataclass
+class StepTable:
+    """The last steps, as rules see them."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    start: list[float] = field(default_factory=list)  # the losses of the run's first steps
+    ceiling: float = math.nan  # the norm that clipping leaves
+    _table: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 10)), init=False)  # of the rows
+
+    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Append steps, and note in each whether it was clipped."""
+        for row in rows:
+            self._mark_clipped(row)
+            self.rows.append(row)
+            if len(self.start) < FIRST and math.isfinite(row["loss"]):
+                self.start.append(row["loss"])
+        if len(self.rows) > 2 * STEPS:
+            del self.rows[:-STEPS]
+            self._table = self._table[:0]
+
+    def columns(self) -> HistoryFacts:
+        """Every column of the last steps; only rows that are new are converted."""
+        names = list((self.rows or [{}])[0])
+        fresh = self.rows[len(self._table) :]
+        if fresh:
+            rows = np.array([[float(r[k]) for k in names] for r in fresh])
+            self._table = np.concatenate([self._table, rows]) if len(self._table) else rows
+        return cast(HistoryFacts, {k: self._table[-STEPS:, i] for i, k in enumerate(names)})
+
+    def _mark_clipped(self, row: dict[str, Any]) -> None:
+        """Compare the norms before and after clipping, or the norm with the one that clipping leaves."""
+        norm, before = math.exp(row["norm_log"]), math.exp(row["before_log"])
+        if not math.isnan(before):
+            row["clipped"] = float(norm < 0.999 * before)
+            if row["clipped"]:
+                self.ceiling = norm
+        elif not math.isnan(self.ceiling) and not math.isnan(norm) and row["exact"]:
+            row["clipped"] = float(abs(norm / self.ceiling - 1) < 2e-3)
+
+
+@dataclass
 class History:
     """The last looks and steps, as rules see them."""
 
@@ -65,31 +105,9 @@ class History:
     axes: tuple[Axis, ...] = ()
     looks: list[NDArray[np.float64]] = field(default_factory=list)
     look_steps: list[int] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    table: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 10)))  # the rows, as an array
-    ceiling: float = math.nan  # the norm that clipping leaves
-    profiles: dict[str, tuple[str, Profile]] = field(
-        default_factory=dict
-    )  # of the recurrent layers, the last ones
-    start: list[float] = field(default_factory=list)  # the losses of the run's first steps
     past: NDArray[np.float64] | None = None  # the largest values of looks that are no longer kept
-
-    def add_rows(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Append steps; tells which of them were clipped."""
-        for row in rows:
-            norm, before = math.exp(row["norm_log"]), math.exp(row["before_log"])
-            if before == before:
-                row["clipped"] = float(norm < 0.999 * before)
-                if row["clipped"]:
-                    self.ceiling = norm
-            elif self.ceiling == self.ceiling and norm == norm and row["exact"]:
-                row["clipped"] = float(abs(norm / self.ceiling - 1) < 2e-3)
-            self.rows.append(row)
-            if len(self.start) < FIRST and math.isfinite(row["loss"]):
-                self.start.append(row["loss"])
-        if len(self.rows) > 2 * STEPS:
-            del self.rows[:-STEPS]
-            self.table = self.table[:0]
+    profiles: dict[str, tuple[str, Profile]] = field(default_factory=dict)  # the last of each recurrent layer
+    steps: StepTable = field(default_factory=StepTable)
 
     def add_look(self, step: int, values: NDArray[np.float64]) -> None:
         """Append a look."""
@@ -103,7 +121,6 @@ class History:
         """The looks as a Trace; the steps are its fact "history", an array for each column."""
         shape = (0, len(self.sites), len(LIVE))
         values = np.stack(self.looks) if self.looks else np.empty(shape)
-        columns = self._columns()
         sites, values = self._with_time(values)
         return Trace(
             sites,
@@ -112,22 +129,13 @@ class History:
             {
                 **facts,
                 "steps": list(self.look_steps),
-                "history": columns,
-                "start": list(self.start),
+                "history": self.steps.columns(),
+                "start": list(self.steps.start),
                 "past": self.past,
                 "live": True,
             },
             (*LIVE, *TIMES),
         )
-
-    def _columns(self) -> HistoryFacts:
-        """Every column of the last steps; only rows that are new are converted."""
-        names = list((self.rows or [{}])[0])
-        fresh = self.rows[len(self.table) :]
-        if fresh:
-            rows = np.array([[float(r[k]) for k in names] for r in fresh])
-            self.table = np.concatenate([self.table, rows]) if len(self.table) else rows
-        return cast(HistoryFacts, {k: self.table[-STEPS:, i] for i, k in enumerate(names)})
 
     def _with_time(self, values: NDArray[np.float64]) -> tuple[tuple[Site, ...], NDArray[np.float64]]:
         """The sites, one for each time step of the profiles too, and values with the columns `TIMES`."""

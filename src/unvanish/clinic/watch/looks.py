@@ -1,36 +1,102 @@
-"""One look, all sites together: a block of numbers on the device, agreed on by all ranks."""
+"""A look at one step: opened before its forward, closed after its optimizers' step.
+
+Notable: a look is one block of numbers on the device, all sites together, agreed on by all ranks.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from unvanish.clinic.watch.history import LIVE
-from unvanish.clinic.watch.ranks import summed
+from unvanish.clinic.watch.ranks import sum_over_ranks
+from unvanish.clinic.watch.watched import Watched
+from unvanish.core.trace import Axis, Site
 from unvanish.probes.live.eyes import Eyes
-from unvanish.probes.live.gist import SEEN
-from unvanish.probes.live.updates import Parameters, statistics
+from unvanish.probes.live.summaries import SEEN
+from unvanish.probes.live.updates import statistics
+
+PROFILES = 16  # looks from one time profile of the recurrent layers to the next
 
 
-def block(
-    eyes: Eyes, parameters: Parameters, squares: Tensor, scale: float, loss_scale: float, ranks: int
-) -> tuple[Tensor, Tensor]:
-    """The gradients' norm before clipping, and the statistics [site, LIVE], float64.
+class Look:
+    """The present look, or the wait for the next one; `after_backward` is called after each backward."""
 
-    `scale`: of the gradients in `squares`; `loss_scale`: of the gradients of activations.
-    """
-    changes = parameters.changes()
-    seen = eyes.seen()
-    count = len(eyes.chart.sites) if eyes.chart is not None else 0
-    if ranks > 1:
-        seen, squares, changes = summed(seen, squares, changes, parameters.sharded, ranks)
-    before = squares[:, 0].sum().sqrt() / scale
-    moved = statistics(squares, changes, scale)
-    found = torch.full((count + len(moved), len(LIVE)), math.nan, dtype=torch.float64, device=moved.device)
-    if seen is not None:
-        found[:count, : len(SEEN)] = seen.to(found.device)
-        found[:count, SEEN.index("backward_log")] -= math.log(loss_scale)
-    found[count:, len(SEEN) :] = moved
-    return before, found
+    def __init__(self, watched: Watched, first: int, after_backward: Callable[[], None]) -> None:
+        self.watched = watched
+        self.eyes = Eyes(watched.inner, after_backward if watched.alone else None)
+        self.next = first  # the step of the next look
+        self.open = False  # whether the present step is looked at
+        self.ended = False  # whether the watch was closed
+        self._squares: Tensor | None = None  # of the gradients, before anything clipped them
+        self._scale = 1.0  # of these gradients, if they were read before the scaler took it out
+
+    def prepare(self, step: int, looks: int) -> None:
+        """Open for the step that begins, if its turn has come; `looks`: made so far."""
+        self.open = step >= self.next and not self.ended
+        if not self.open:
+            return
+        self._squares = None
+        self.watched.parameters.hold()
+        if not self.watched.compiled:
+            self.eyes.open(profiling=looks % PROFILES == 2)
+
+    def measure_after_backward(self) -> None:
+        """Read the gradients, which nothing has clipped or unscaled yet."""
+        self._squares = self.watched.parameters.squares()
+        self._scale = self.watched.loss_scale()
+
+    def measure_before_step(self) -> None:
+        """Read the gradients, if the end of the backward was not heard."""
+        if self._squares is None:
+            self._squares = self.watched.parameters.squares()
+
+    def close(self) -> tuple[Tensor, Tensor]:
+        """The gradients' norm before clipping, and the statistics [site, LIVE], float64, on the device."""
+        self.eyes.close()
+        squares = self._squares if self._squares is not None else self.watched.parameters.squares()
+        scale, self._scale, self._squares = self._scale, 1.0, None
+        return self._measure(squares, scale)
+
+    def end(self) -> None:
+        """Detach everything for good."""
+        self.eyes.close()
+        self.ended = True
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites of the network's map, then those of its parameters."""
+        chart = self.eyes.chart
+        return (chart.sites if chart is not None else ()) + self.watched.parameters.sites
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The depth axis, once the network has been mapped and has one."""
+        chart = self.eyes.chart
+        return (chart.axis,) if chart is not None and chart.axis is not None else ()
+
+    @property
+    def low(self) -> bool:
+        """Whether any activation is of float16."""
+        chart = self.eyes.chart
+        return chart is not None and any(s.low for s in chart.slots.values())
+
+    def _measure(self, squares: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        parameters, ranks = self.watched.parameters, self.watched.ranks
+        changes = parameters.changes()
+        seen = self.eyes.statistics()
+        count = len(self.eyes.chart.sites) if self.eyes.chart is not None else 0
+        if ranks > 1:
+            seen, squares, changes = sum_over_ranks(seen, squares, changes, parameters.sharded, ranks)
+        before = squares[:, 0].sum().sqrt() / scale
+        moved = statistics(squares, changes, scale)
+        shape = (count + len(moved), len(LIVE))
+        found = torch.full(shape, math.nan, dtype=torch.float64, device=moved.device)
+        if seen is not None:
+            found[:count, : len(SEEN)] = seen.to(found.device)
+            found[:count, SEEN.index("backward_log")] -= math.log(self.watched.loss_scale())
+        found[count:, len(SEEN) :] = moved
+        return before, found

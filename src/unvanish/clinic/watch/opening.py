@@ -1,4 +1,4 @@
-"""`watch` and `rehearse`: what is asked for, checked and turned into a `Watch`."""
+"""`watch` and `rehearse`: what is asked for is checked and turned into a `Watch`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from unvanish.clinic import config
+from unvanish.clinic.check import require_optimizer
+from unvanish.clinic.rounds import choose_rules
 from unvanish.clinic.watch.observer import Watch
 from unvanish.clinic.watch.pace import Pace
-from unvanish.clinic.watch.ranks import leads, ranks
+from unvanish.clinic.watch.ranks import count_ranks, leads
 from unvanish.clinic.watch.response import Response
+from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Case, Diagnosis
 from unvanish.probes.errors import CheckError
-from unvanish.probes.intact import unwrap
-from unvanish.rules import rules
 from unvanish.store import Store
 
 
@@ -39,41 +39,42 @@ def watch(
     """Watch a training: what `check` sees, at as many steps as fit into `budget` (a share of the run's time).
 
     `optimizer`: one or several; their step hooks do the rest, so the loop stays as it is. Without one, call
-    `.step(loss)` after every step. `loss`: a loss module whose value is noted (or tell it by `.step(loss)`).
-    `run`: the folder to write into, continued where it exists. `every`: look at every so many steps instead.
+    `.step(loss)` after every step. `loss`: a loss module whose value is noted (or pass it to `.step(loss)`).
+    `run`: the folder to write into; an existing run is continued. `every`: look at every `every`-th step
+    instead of by budget.
     `on_finding`: "log", "warn", "raise", "snapshot" (of the bad step), "guard" (leaves non-finite steps out,
     clips by ZClip; "guard-agc": by AGC), a function of the finding, or several of these.
-    `scaler`: the GradScaler in use. CheckError where the arguments do not fit together; StoreError where the
-    folder cannot be used.
+    `scaler`: the GradScaler in use. CheckError if the arguments do not fit together; StoreError if the folder
+    cannot be used.
     """
     if not isinstance(model, nn.Module):
         raise CheckError(f"model is a {type(model).__name__}, not a torch.nn.Module")
-    optimizers = (
-        list(optimizer) if isinstance(optimizer, (list, tuple)) else [] if optimizer is None else [optimizer]
-    )
-    for one in optimizers:
-        if not isinstance(getattr(one, "param_groups", None), list):
-            raise CheckError(
-                f"optimizer is a {type(one).__name__}, not a torch optimizer; pass the optimizer itself"
-            )
+    optimizers = _read_optimizers(optimizer)
     if not 0 < budget <= 1:
         raise CheckError(
             f"budget is {budget}; it is a share of the run's time, above 0 and at most 1 (0.01: 1 %)"
         )
     if every is not None and every < 1:
         raise CheckError(f"every is {every}; give the number of steps between two looks, 1 or more")
-    chosen = frozenset(config.selected(rules(), select, ignore))
-    checked = config.checked_settings(settings or {})
+    choice = choose_rules(select, ignore, settings)
     response = Response.of(on_finding, run)
-    store = Store(run) if run is not None and leads(ranks()) else None
-    return Watch(
-        model, optimizers, loss, store, Pace(budget, every), response, scaler, chosen, checked,
-        name or type(unwrap(model)).__name__,
-    )  # fmt: skip
+    watched = Watched.of(model, optimizers, loss, scaler, name)
+    store = Store(run) if run is not None and leads(count_ranks()) else None
+    return Watch(watched, Pace(budget, every), response, store, choice)
+
+
+def _read_optimizers(optimizer: Any) -> list[Any]:
+    """One or several optimizers as a list; CheckError if one is something else."""
+    if optimizer is None:
+        return []
+    optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    for one in optimizers:
+        require_optimizer(one)
+    return optimizers
 
 
 def rehearse(case: Case, *, every: int = 1, seed: int = 0, **options: Any) -> Diagnosis:
-    """Train a case that says how (`options["training"]`) on its one batch, under watch; what was found.
+    """Train a case on its one batch, under watch, as its `options["training"]` describe; what was found.
 
     Its settings: `optimizer`, a function of the model; `steps`; `clip`, a norm; `event(step, model,
     optimizer)` before a step; `scale(step, model, optimizer)`, a factor on the batch. The case's model is
@@ -84,7 +85,7 @@ def rehearse(case: Case, *, every: int = 1, seed: int = 0, **options: Any) -> Di
     x, y = case.batch
     with (
         torch.random.fork_rng(devices=[]),
-        watch(case.model, optimizer, every=every, on_finding="silent", **options) as eyes,
+        watch(case.model, optimizer, every=every, on_finding="silent", **options) as watching,
     ):
         torch.manual_seed(seed)
         for step in range(plan["steps"]):
@@ -95,8 +96,8 @@ def rehearse(case: Case, *, every: int = 1, seed: int = 0, **options: Any) -> Di
             if "clip" in plan:
                 torch.nn.utils.clip_grad_norm_(case.model.parameters(), plan["clip"])
             optimizer.step()
-            eyes.step(value)
-    return eyes.diagnosis()
+            watching.step(value)
+    return watching.diagnosis()
 
 
 def _nothing(*_: Any) -> None:

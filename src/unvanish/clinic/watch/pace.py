@@ -1,8 +1,8 @@
 """When a watched training looks: the interval that holds a budget, by measurement.
 
-Notable: the watch times itself, and it compares the steps it looks at with those it does not, because a clock
-of its own does not see all that a look costs. The next look comes when the share of the time spent so far
-would allow it; expensive first looks are paid off before the interval settles.
+Notable: the watch times itself, and it also compares steps with a look to steps without one, because its own
+clock misses part of what a look costs. The next look comes when the share of the time spent so far allows it;
+expensive first looks are paid off before the interval settles.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 LONGEST = 10_000  # steps between two looks, at most
-EARLY = (1, 2, 3)  # steps that are looked at whatever they cost: a fault at the start is the commonest
+EARLY = (1, 2, 3)  # steps with a look at any cost: most faults are there from the start
 SAFETY = 1.2  # of all estimates
 
 
@@ -27,13 +27,13 @@ class Pace:
     looks: int = 0
     elapsed: float = 0.0  # seconds of the run, ours among them
     own: float = 0.0  # seconds of ours, by our own clock
-    each: float = 0.0  # what a step costs that is not looked at, a running mean
-    look: float = 0.0  # what a look costs beside it, a running mean
+    each: float = 0.0  # seconds of ours in a step without a look, a running mean
+    look: float = 0.0  # seconds that a look adds to it, a running mean
     quiet: deque[float] = field(default_factory=lambda: deque(maxlen=64))  # seconds of steps without a look
-    looked: deque[float] = field(default_factory=lambda: deque(maxlen=16))  # and with one
+    looked: deque[float] = field(default_factory=lambda: deque(maxlen=16))  # seconds of steps with one
 
     def step(self, ours: float, seconds: float, look: bool) -> None:
-        """A step took so many seconds, so many of them ours by our own clock."""
+        """A step took `seconds`, and `ours` of them were the watch's by its own clock."""
         self.steps += 1
         self.elapsed += seconds
         self.own += ours
@@ -52,14 +52,14 @@ class Pace:
 
     @property
     def cost(self) -> float:
-        """Seconds a look adds to a step: by our own clock, or by the steps' times where those say more."""
+        """Seconds that a look adds to a step: by our own clock or by the steps' times, the larger one."""
         if len(self.looked) < 5 or len(self.quiet) < 5:
             return self.look
         return max(self.look, statistics.median(self.looked) - statistics.median(self.quiet))
 
     @property
     def spent(self) -> float:
-        """Seconds of ours: by our own clock, or what looks added to the steps' times where that is more."""
+        """Seconds of ours: by our own clock or by what looks added to the steps' times, the larger one."""
         return max(self.own, self.each * self.steps + self.cost * self.looks)
 
     @property
@@ -69,7 +69,7 @@ class Pace:
         return self.spent / rest if rest > 0 else math.nan
 
     def interval(self, step: int) -> int:
-        """How many steps after `step` to look next."""
+        """The number of steps from `step` to the next look."""
         if self.every is not None:
             return self.every
         early = [s - step for s in EARLY if s > step]

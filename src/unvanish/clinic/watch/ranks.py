@@ -1,4 +1,4 @@
-"""Several processes that train together: what they saw, joined in one reduction."""
+"""Several processes that train together: what each of them saw is joined in one reduction."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor, nn
 from unvanish.probes.intact import WRAPPERS
 
 
-def replicated(model: nn.Module) -> bool:
+def is_replicated(model: nn.Module) -> bool:
     """Whether other processes, or wrappers, hold copies of the model."""
-    return isinstance(model, WRAPPERS) or ranks() > 1
+    return isinstance(model, WRAPPERS) or count_ranks() > 1
 
 
-def ranks() -> int:
+def count_ranks() -> int:
     """How many processes train together; 1 without torch.distributed."""
     ready = torch.distributed.is_available() and torch.distributed.is_initialized()
     return torch.distributed.get_world_size() if ready else 1
 
 
-def summed(
+def sum_over_ranks(
     seen: Tensor | None, squares: Tensor, changes: Tensor | None, sharded: bool, ranks: int
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """One reduction: the mean of what was seen, and the sums of what is sharded."""
+    """One reduction: the mean of what the eyes saw, and the sums of what is sharded."""
     parts = [p for p in (seen, squares, changes) if p is not None]
     flat = torch.cat(
         [
@@ -33,8 +33,8 @@ def summed(
         ]
     )
     torch.distributed.all_reduce(flat)
-    cut = torch.tensor([p.numel() for p in parts]).cumsum(0).tolist()
-    pieces = [flat[end - p.numel() : end].reshape(p.shape) for end, p in zip(cut, parts, strict=True)]
+    ends = torch.tensor([p.numel() for p in parts]).cumsum(0).tolist()
+    pieces = [flat[end - p.numel() : end].reshape(p.shape) for end, p in zip(ends, parts, strict=True)]
     if seen is not None:
         missing = seen.isnan().to(squares.device)
         pieces[0] = torch.where(missing, math.nan, pieces[0] / ranks)
@@ -43,8 +43,8 @@ def summed(
     return (pieces[0] if seen is not None else None), rest[0], (rest[1] if changes is not None else None)
 
 
-def over_ranks(values: Tensor, shards: list[bool]) -> Tensor:
-    """Norms of shards, joined over the ranks; the others as they are."""
+def join_norms(values: Tensor, shards: list[bool]) -> Tensor:
+    """Norms of shards, joined over the ranks; the other norms unchanged."""
     mask = torch.tensor(shards, device=values.device)
     squares = torch.where(mask, values.square(), 0.0)
     torch.distributed.all_reduce(squares)
@@ -56,7 +56,7 @@ def leads(count: int) -> bool:
     return count == 1 or torch.distributed.get_rank() == 0
 
 
-def agreed(interval: int, count: int, device: torch.device) -> int:
+def agree_on(interval: int, count: int, device: torch.device) -> int:
     """The same interval on every rank, the longest of them."""
     if count == 1:
         return interval

@@ -7,9 +7,9 @@ from typing import Any
 
 
 class Scaling:
-    """Tells of steps that a GradScaler left out, as a handle to be removed."""
+    """Calls `skipped` after each step that a GradScaler left out; a handle to be removed."""
 
-    def __init__(self, scaler: Any, skipped: Callable[[Any], None]) -> None:
+    def __init__(self, scaler: Any, skipped: Callable[[], None]) -> None:
         self.scaler, self.original = scaler, scaler.step
 
         def step(optimizer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -20,7 +20,7 @@ class Scaling:
             finally:
                 handle.remove()
                 if not made[0]:
-                    skipped(optimizer)
+                    skipped()
 
         scaler.step = step
 

@@ -1,4 +1,4 @@
-"""The sites of a watched network: what of each is looked at, chosen evenly from what a forward has shown."""
+"""The sites of a watched network, chosen evenly from what its first forward went through."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Key = tuple[str, str, int]
 
 @dataclass
 class Slot:
-    """One site: its row, its kind, and how much of its activation is looked at."""
+    """One site: its row, its kind, and the shape of the part that is copied of its activation."""
 
     row: int
     key: Key
@@ -30,9 +30,9 @@ class Slot:
     shape: tuple[int, ...] = (1, 1, 1)
     numel: int = 1
     low: bool = False  # float16
-    came: bool = False  # a gradient, in this look
+    came: bool = False  # whether its gradient came, in this look
 
-    def place(self, buffer: Tensor) -> Tensor:
+    def part(self, buffer: Tensor) -> Tensor:
         """The part of a buffer (sites, SAMPLES, POSITIONS, UNITS) that this site fills, in its own shape."""
         own = buffer[self.row]
         if len(self.shape) == 4:
@@ -41,13 +41,13 @@ class Slot:
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """Samples, positions and units looked at."""
+        """Samples, positions and units of the copied part."""
         return self.shape[0], math.prod(self.shape[1:-1]), self.shape[-1]
 
 
 @dataclass
-class Candidate:
-    """Something a site could be made of, as the mapping forward saw it."""
+class Crossing:
+    """A result that the mapping forward went through: it may become a site."""
 
     key: Key
     family: str
@@ -64,19 +64,19 @@ class Chart:
     axis: Axis | None = None
 
 
-def charted(candidates: Sequence[Candidate], end: Any) -> Chart:
+def draw_chart(crossings: Sequence[Crossing], end: Any) -> Chart:
     """Choose the sites: evenly over the depth axis, the activations and the attentions."""
-    nodes = {c.node: c for c in reversed(candidates) if c.node is not None}  # the innermost of equals
+    nodes = {c.node: c for c in reversed(crossings) if c.node is not None}  # the innermost of equals
     above = graph.walk(end)
-    first = next((c.node for c in candidates if c.node in above.index), None)
+    first = next((c.node for c in crossings if c.node in above.index), None)
     cuts = above.cuts(above.index[first]) if first is not None else []
     chain = [nodes[above.nodes[i]] for i in cuts if above.nodes[i] in nodes]
     axis = [chain[i] for i in _spread(len(chain), MOST)]
-    firing = [c for c in candidates if c.family == "activation"]
-    attending = [c for c in candidates if c.family == "attention"]
+    firing = [c for c in crossings if c.family == "activation"]
+    attending = [c for c in crossings if c.family == "attention"]
     chosen = {c.key for c in axis} | {firing[i].key for i in _spread(len(firing), MOST)}
     chosen |= {attending[i].key for i in _spread(len(attending), MOST)}
-    kept = [c for c in candidates if c.key in chosen]
+    kept = [c for c in crossings if c.key in chosen]
     slots = {c.key: Slot(row, c.key, c.family) for row, c in enumerate(kept)}
     sites = tuple(_site(c, row) for row, c in enumerate(kept))
     rows = tuple(slots[c.key].row for c in axis)
@@ -89,13 +89,13 @@ def _spread(count: int, most: int) -> list[int]:
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
 
 
-def _site(candidate: Candidate, row: int) -> Site:
-    path, kind, call = candidate.key
-    facts: NodeFacts = {"shape": candidate.shape, "order": row, "family": candidate.family}
-    if candidate.family == "activation":
+def _site(crossing: Crossing, row: int) -> Site:
+    path, kind, call = crossing.key
+    facts: NodeFacts = {"shape": crossing.shape, "order": row, "family": crossing.family}
+    if crossing.family == "activation":
         facts["rectifier"] = kind in operations.RECTIFIERS
-    if candidate.family == "attention":
-        facts["tokens"] = candidate.shape[-2] if kind != "softmax" else candidate.shape[-1]
+    if crossing.family == "attention":
+        facts["tokens"] = crossing.shape[-2] if kind != "softmax" else crossing.shape[-1]
     return Site.node(path, kind, call, facts)
 
 
@@ -122,8 +122,8 @@ def thin(x: Tensor, batch: int | None) -> Tensor | None:
         order, most = [0, 1, 2], [SAMPLES, POSITIONS, UNITS]
     else:  # images: B, C, H, W...
         order, most = [0, 2, 3, 1], [SAMPLES, 2, POSITIONS // 2, UNITS]
-    kept = [min(size[d], m) for d, m in zip(order, most, strict=True)]
+    lengths = [min(size[d], m) for d, m in zip(order, most, strict=True)]
     steps = [stride[d] * max(1, size[d] // m) for d, m in zip(order, most, strict=True)]
-    if len(kept) < 3:  # samples, one position, units
-        kept, steps = [kept[0], 1, *(kept[1:] or [1])], [steps[0], 0, *(steps[1:] or [0])]
-    return x.as_strided(kept, steps, x.storage_offset())
+    if len(lengths) < 3:  # samples, one position, units
+        lengths, steps = [lengths[0], 1, *(lengths[1:] or [1])], [steps[0], 0, *(steps[1:] or [0])]
+    return x.as_strided(lengths, steps, x.storage_offset())

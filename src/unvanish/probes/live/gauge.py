@@ -1,13 +1,13 @@
 """The norm of all gradients at every step, within a share of the step's time.
 
 Notable:
-- Everything is read in the gradients' own precision, and again in float64 only where that over- or
-  underflows, so no verdict is lost to it.
-- Where reading every gradient costs more than its share, the large ones are read in turns, a part of them
+- Everything is read in the gradients' own precision, and again in float64 only if that over- or underflows,
+  so no verdict is lost to it.
+- If reading every gradient costs more than its share, the large ones are read in turns, a part of them at
   each step. The small ones (biases, norms) are read at every step: a NaN made in a backward flows to all
   that lies below it, so they show it at once.
-- What is not read this step is taken to have moved like what is; where that has moved more than twofold, or
-  is not finite, everything is read. So spikes and faults are exact, and the rest is an estimate that is
+- What is not read at a step is taken to have moved like what is; if that has moved more than twofold, or is
+  not finite, everything is read. So spikes and faults are exact, and the rest is an estimate that is
   refreshed within `parts` steps.
 """
 
@@ -39,18 +39,18 @@ class Gauge:
     parts: int = 1
     exact: bool = True  # whether the last reading was a full one
     cost: float = 0.0  # seconds of a reading, a running mean
-    _readings: int = 0
-    _turn: int = 0
-    _known: list[float] = field(default_factory=list)  # believed squares: small ones, each part
+    _readings: int = field(default=0, init=False)  # since the number of parts changed
+    _turn: int = field(default=0, init=False)  # the next part
+    _known: list[float] = field(default_factory=list, init=False)  # estimated squares: small ones, each part
 
     @torch.no_grad()
     def read(self, full: bool = False) -> Tensor | float | None:
         """The L2 norm: a float on the CPU, a tensor elsewhere and of shards; None without any gradient.
 
-        `full`: of everything, however dear; such a reading does not count as one.
+        `full`: of everything, at any cost; such a reading does not count as one.
         """
         if full and self.parts > 1:
-            return self._refreshed()
+            return self._refresh()
         started = perf_counter()
         found = self._all() if self.parts == 1 or self.whole else self._some()
         self._readings += 1
@@ -77,30 +77,30 @@ class Gauge:
         grads = self._gradients()
         if not grads:
             return None
-        norm = joint(norms(grads))
+        norm = combine(norms(grads))
         if norm.device.type != "cpu":
             return norm.double()
         if not 1e-18 < float(norm) < 1e18:
-            norm = joint(norms(grads, torch.float64))
+            norm = combine(norms(grads, torch.float64))
         return norm.double() if self.shards else float(norm)
 
     def _some(self) -> Tensor | float | None:
-        """The small gradients and the next part of the large ones; all where they moved far."""
+        """The small gradients and the next part of the large ones; all if these moved far."""
         if len(self._known) != self.parts + 1:
-            return self._refreshed()
+            return self._refresh()
         groups = self._groups((0, 1 + self._turn))
         before = self._known[0] + self._known[1 + self._turn]
         small, part = (_squares(g) for g in groups)
         ratio = (small + part) / before if before > 0 else math.nan
         if not 1 / MOVED < ratio < MOVED:
-            return self._refreshed()
+            return self._refresh()
         self.exact = False
         self._known = [ratio * k for k in self._known]
         self._known[0], self._known[1 + self._turn] = small, part
         self._turn = (self._turn + 1) % self.parts
         return math.sqrt(sum(self._known))
 
-    def _refreshed(self) -> Tensor | float | None:
+    def _refresh(self) -> Tensor | float | None:
         norm = self._all()
         self._known = []
         if isinstance(norm, float) and math.isfinite(norm):
@@ -131,14 +131,14 @@ class Gauge:
 
 
 def norms(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> list[Tensor]:
-    """The L2 norm of each tensor, in its own precision unless `dtype` says another; low ones in float32."""
+    """The L2 norm of each tensor, in its own precision unless `dtype` is given; low ones in float32."""
     if dtype is None and any(t.dtype in LOW for t in tensors):
         dtype = torch.float32 if all(t.dtype in (*LOW, torch.float32) for t in tensors) else torch.float64
     found: list[Tensor] = torch._foreach_norm(list(tensors), 2, dtype)  # type: ignore[assignment]
     return found
 
 
-def joint(found: Sequence[Tensor]) -> Tensor:
+def combine(found: Sequence[Tensor]) -> Tensor:
     """The norm of norms, on the first one's device."""
     device = found[0].device
     whole: Tensor = torch.linalg.vector_norm(
@@ -147,25 +147,25 @@ def joint(found: Sequence[Tensor]) -> Tensor:
     return whole
 
 
-def exact(tensors: Sequence[Tensor]) -> Tensor:
-    """The L2 norm of each tensor, float64 on the first one's device; read so where float32 is too narrow."""
+def exact_norms(tensors: Sequence[Tensor]) -> Tensor:
+    """The L2 norm of each tensor, float64 on the first one's device; read in it if float32 is too narrow."""
     device = tensors[0].device
     if device.type != "cpu" or any(t.device != device for t in tensors):
         return torch.stack([n.to(device) for n in norms(tensors, torch.float64)])
-    found = _stacked(norms(tensors))
+    found = _stack(norms(tensors))
     doubtful = torch.nonzero(~((found > 1e-18) & (found < 1e18))).flatten().tolist()
     if doubtful:
-        found[doubtful] = _stacked(norms([tensors[i] for i in doubtful], torch.float64))
+        found[doubtful] = _stack(norms([tensors[i] for i in doubtful], torch.float64))
     return found
 
 
-def _stacked(found: Sequence[Tensor]) -> Tensor:
+def _stack(found: Sequence[Tensor]) -> Tensor:
     one = len({n.dtype for n in found}) == 1
     return torch.stack(list(found)).double() if one else torch.stack([n.double() for n in found])
 
 
 def _flat(x: Tensor) -> Tensor:
-    """All elements in a row, in memory's order where that is dense, without a copy."""
+    """All elements in a row; in the order of the memory, without a copy, if that is dense."""
     if x.is_contiguous():
         return x.view(-1)
     order = sorted(range(x.ndim), key=lambda d: -int(x.stride()[d]))
@@ -178,4 +178,4 @@ def _squares(tensors: Sequence[Tensor]) -> float:
         return 0.0
     if len(tensors) > 2 and all(t.numel() <= SMALL for t in tensors) and len({t.dtype for t in tensors}) == 1:
         tensors = [torch.cat([_flat(t) for t in tensors])]
-    return float(joint(norms(tensors))) ** 2
+    return float(combine(norms(tensors))) ** 2

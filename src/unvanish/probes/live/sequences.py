@@ -15,7 +15,7 @@ SEQUENCES = 2  # of a batch whose time profile is followed
 
 
 @dataclass
-class Turn:
+class SequencePass:
     """One call of a fused recurrent layer: a few sequences of it, and the gradients they get."""
 
     module: nn.RNNBase
@@ -23,17 +23,17 @@ class Turn:
     hx: Any
     gradients: dict[str, Tensor | None] = field(default_factory=dict)
 
-    def kept(self, name: str, dim: int) -> Callable[[Tensor], None]:
+    def keep(self, name: str, dim: int) -> Callable[[Tensor], None]:
         """A tensor hook that keeps a few sequences of a gradient under a name."""
         self.gradients[name] = None
 
         def hook(gradient: Tensor) -> None:
-            self.gradients[name] = few(gradient, dim).double()
+            self.gradients[name] = pick_sequences(gradient, dim).double()
 
         return hook
 
-    def replayed(self) -> list[replay.Profile]:
-        """The profile of each layer and direction; empty where no gradient came."""
+    def replay(self) -> list[replay.Profile]:
+        """The profile of each layer and direction; empty if no gradient came."""
         states: Any = [g for k, g in self.gradients.items() if k.startswith("state")]
         if all(g is None for g in self.gradients.values()):
             return []
@@ -45,10 +45,46 @@ class Turn:
         return replay.replay(self.module, (self.x, self.hx), self.gradients.get("output"), states, probes=1)
 
 
-def few(value: Any, dim: int) -> Any:
+@dataclass
+class Sequences:
+    """The recurrent layers of one look, by path, if it is a look that follows them."""
+
+    wanted: bool = False
+    passes: dict[str, SequencePass] = field(default_factory=dict)
+
+    def begin(self, wanted: bool) -> None:
+        """A look begins; `wanted`: follow the recurrent layers in it."""
+        self.wanted, self.passes = wanted, {}
+
+    def follow(self, module: nn.RNNBase, path: str, args: Any, output: Any) -> None:
+        """Keep a few sequences of a layer's first call, and their gradients when they come."""
+        x, hx = args[0], args[1] if len(args) > 1 else None
+        if path in self.passes or not isinstance(x, Tensor) or x.ndim != 3:
+            return
+        along = 0 if module.batch_first else 1
+        turn = self.passes[path] = SequencePass(module, pick_sequences(x, along), pick_sequences(hx, 1))
+        states = output[1] if isinstance(output[1], tuple) else (output[1],)
+        for name, made, dim in (("output", output[0], along), *(("state", s, 1) for s in states)):
+            if made.requires_grad:
+                keep = turn.keep(name if name == "output" else f"{name}{len(turn.gradients)}", dim)
+                made.register_hook(keep)
+
+    def take_profiles(self) -> list[tuple[str, str, replay.Profile]]:
+        """(name, kind, profile) of every layer that was followed, once; before the weights move."""
+        found = []
+        for path, turn in self.passes.items():
+            profiles = turn.replay()
+            for p in profiles:
+                name = f"{path}.l{p.layer}{'_reverse' if p.reverse else ''}" if len(profiles) > 1 else path
+                found.append((name or "(model)", type(turn.module).__name__.lower(), p))
+        self.begin(wanted=False)
+        return found
+
+
+def pick_sequences(value: Any, dim: int) -> Any:
     """A few sequences of a tensor, or of the tensors of a tuple."""
+    if value is None:
+        return None
     if isinstance(value, tuple):
-        return tuple(few(v, dim) for v in value)
-    return (
-        value.detach().narrow(dim, 0, min(SEQUENCES, value.shape[dim])).clone() if value is not None else None
-    )
+        return tuple(pick_sequences(v, dim) for v in value)
+    return value.detach().narrow(dim, 0, min(SEQUENCES, value.shape[dim])).clone()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def some_logits(kind: str, args: Any, kwargs: Any) -> Tensor | None:
+def pick_logits(kind: str, args: Any, kwargs: Any) -> Tensor | None:
     """A few rows of attention logits, (rows, keys); what is masked is -inf."""
     if kind == "softmax":
         x: Tensor = args[0] if args else kwargs["input"]

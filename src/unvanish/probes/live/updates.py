@@ -1,10 +1,10 @@
 """Gradients, weights and steps of all parameters at once: what a watched training costs at every step.
 
 Notable:
-- Norms are fused reductions in the tensors' own precision; only where that over- or underflows are they
-  taken again in float64.
-- What a step changed is read off at most `ELEMENTS` evenly spaced elements of each parameter, before and
-  after: no copy of the model is ever held.
+- Norms are fused reductions in the tensors' own precision; they are taken again in float64 only if that
+  over- or underflows.
+- What a step changed is read from at most `ELEMENTS` evenly spaced elements of each parameter, before and
+  after: the model is never copied.
 - Sharded parameters (DTensors) are read by their local shards; the squares are summed over the ranks later.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from unvanish.core.facts import ParameterFacts
 from unvanish.core.trace import Site
-from unvanish.probes.live.gauge import Gauge, exact
+from unvanish.probes.live.gauge import Gauge, exact_norms
 
 ELEMENTS = 256  # of each parameter, for what a step changed
 MOVED = ("gradient_log", "gradient_zero", "norm_log", "update_log")
@@ -64,7 +64,7 @@ class Parameters:
         found = torch.zeros(len(self.sites), 4, dtype=torch.float64, device=device)
         grads = self.gradients()
         if grads:
-            norms = exact([g for _, g in grads]).to(device)
+            norms = exact_norms([g for _, g in grads]).to(device)
             at = torch.tensor([self.owner[i] for i, _ in grads], device=device)
             shares = self._replicas([i for i, _ in grads], device)
             found[:, 0].index_add_(0, at, norms.square() / shares)
@@ -73,7 +73,7 @@ class Parameters:
             flat = torch.cat([p.float() for p in parts])
             found[:, 1].index_add_(0, where, (flat == 0).double())
             found[:, 2].index_add_(0, where, torch.ones_like(flat, dtype=torch.float64))
-        weights = exact([_local(p.detach()) for p in self.parameters]).to(device)
+        weights = exact_norms([_local(p.detach()) for p in self.parameters]).to(device)
         owner = torch.tensor(self.owner, device=device)
         shares = self._replicas(range(len(self.parameters)), device)
         found[:, 3].index_add_(0, owner, weights.square() / shares)
@@ -110,18 +110,18 @@ class Parameters:
         found[:, 1].index_add_(0, self._index, old.double().square())
         return found
 
-    def broken(self) -> list[str]:
+    def find_broken_gradients(self) -> list[str]:
         """Names of the parameters whose gradient is not finite, in the model's order."""
         return [self.names[i] for i, g in self.gradients() if not bool(torch.isfinite(g).all())]
 
-    def poisoned(self) -> list[str]:
-        """Names of the parameters that hold a NaN or an infinity themselves."""
+    def find_broken_weights(self) -> list[str]:
+        """Names of the parameters that hold a NaN or an infinity themselves, in the model's order."""
         pairs = zip(self.names, self.parameters, strict=True)
         return [n for n, p in pairs if not bool(torch.isfinite(_local(p.detach())).all())]
 
 
 def statistics(squares: Tensor, changes: Tensor | None, scale: float = 1.0) -> Tensor:
-    """`MOVED` of every site, shape (sites, 4), out of (summed) squares; `scale`: of the loss, taken out."""
+    """`MOVED` of every site, shape (sites, 4), from (summed) squares; the loss's `scale` is taken out."""
     nothing = squares[:, 2] == 0
     gradient = 0.5 * squares[:, 0].log() - math.log(scale)
     found = torch.full((len(squares), len(MOVED)), math.nan, dtype=torch.float64, device=squares.device)

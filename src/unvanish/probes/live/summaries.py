@@ -1,4 +1,4 @@
-"""What a look makes of the few numbers it has copied: all sites' statistics in a few reductions.
+"""The statistics of a look: all sites' at once, out of the few numbers that were copied of each.
 
 Notable: everything happens on the device; sums of squares are of elements over their largest, so nothing
 over- or underflows in float32, and are added up in float64.
@@ -23,7 +23,7 @@ CENTRE = {"sigmoid": 0.5, "hardsigmoid": 0.5}
 SMALLEST = 6.1e-5  # the smallest normal number of float16
 
 
-def forward(x: Tensor, sizes: Tensor) -> Tensor:
+def summarise_forward(x: Tensor, sizes: Tensor) -> Tensor:
     """forward_rms, spread, cosine, forward_nonfinite of each site, (sites, 4); x is (sites, B, features)."""
     count, samples = sizes[:, :3].prod(1), sizes[:, 0]
     largest = x.abs().amax((1, 2))
@@ -42,8 +42,8 @@ def forward(x: Tensor, sizes: Tensor) -> Tensor:
     return torch.stack([(squares / count).sqrt() * largest, spread, cosine, bad], 1)
 
 
-def backward(g: Tensor, sizes: Tensor, any_low: bool) -> Tensor:
-    """backward_log, backward_zero and flushed of each site, shape (sites, 3); NaN where none came."""
+def summarise_backward(g: Tensor, sizes: Tensor, any_low: bool) -> Tensor:
+    """backward_log, backward_zero and flushed of each site, shape (sites, 3); NaN if no gradient came."""
     count = sizes[:, :3].prod(1)
     size = g.abs()
     largest = size.amax(1)
@@ -59,7 +59,7 @@ def backward(g: Tensor, sizes: Tensor, any_low: bool) -> Tensor:
     return torch.where(sizes[:, 5:6] > 0, torch.stack([logs, zeros, tiny], 1), math.nan)
 
 
-def saturated(x: Tensor, sizes: Tensor, slots: Sequence[Slot]) -> Tensor:
+def measure_saturation(x: Tensor, sizes: Tensor, slots: Sequence[Slot]) -> Tensor:
     """Share of elements in the flat regions of a squashing function; x (sites, elements)."""
     found = torch.full_like(sizes[:, 0], math.nan)
     rows = [i for i, s in enumerate(slots) if s.key[1] in FLAT]

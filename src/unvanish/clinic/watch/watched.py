@@ -1,0 +1,68 @@
+"""What is watched: the model, its optimizers, its loss, its loss scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.clinic.watch.ranks import count_ranks, is_replicated
+from unvanish.probes.errors import CheckError
+from unvanish.probes.intact import unwrap
+from unvanish.probes.live.updates import Parameters
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A training as its user set it up; `inner` is the model without its wrappers."""
+
+    model: nn.Module
+    optimizers: tuple[Any, ...]
+    loss: Any
+    scaler: Any
+    name: str
+    inner: nn.Module
+    parameters: Parameters  # those that are trained
+    ranks: int  # processes that train together
+    compiled: bool  # by torch.compile: no hook may enter its forward
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, optimizers: Sequence[Any], loss: Any, scaler: Any, name: str | None
+    ) -> Watched:
+        """Read what a watch needs to know; CheckError if no parameter is trained."""
+        inner = unwrap(model)
+        parameters = Parameters(inner, optimizers)
+        if not parameters.parameters:
+            raise CheckError(
+                "there is nothing to watch: no parameter of the model requires a gradient"
+                + (" and is held by the optimizer" if optimizers else "")
+            )
+        compiled = any(type(m).__name__ == "OptimizedModule" for m in (model, *model.modules()))
+        return cls(
+            model, tuple(optimizers), loss, scaler, name or type(inner).__name__, inner, parameters,
+            count_ranks(), compiled,
+        )  # fmt: skip
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process holds the whole model and its whole gradient."""
+        return not (is_replicated(self.model) or self.parameters.sharded)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first parameter is."""
+        return self.parameters.parameters[0].device
+
+    def rate(self) -> float:
+        """The learning rate of the first optimizer; NaN if there is none, or it is on a device."""
+        rate = self.optimizers[0].param_groups[0].get("lr", math.nan) if self.optimizers else math.nan
+        return float(rate) if not isinstance(rate, Tensor) or rate.device.type == "cpu" else math.nan
+
+    def loss_scale(self) -> float:
+        """What the loss is multiplied by at present."""
+        return float(self.scaler.get_scale()) if self.scaler is not None else 1.0

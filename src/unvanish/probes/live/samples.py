@@ -1,0 +1,97 @@
+"""The numbers that a look copies: of every site's activation, of its gradient, of its attention.
+
+Notable: all sites share two buffers on the device, which live for one look; they are reduced together, in
+float64, and nothing leaves the device before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from unvanish.probes.live.chart import POSITIONS, SAMPLES, UNITS, Key, Slot, rectifies, thin
+from unvanish.probes.live.summaries import SEEN, measure_saturation, summarise_backward, summarise_forward
+
+SILENT = 12  # looks in a row without a response make a unit dead
+
+
+@dataclass
+class Samples:
+    """A few evenly spaced numbers of every site; `clear` before each look."""
+
+    slots: Mapping[Key, Slot]
+    batch: int | None = None  # samples of the model's first input
+    ahead: Tensor | None = None  # (sites, SAMPLES, POSITIONS, UNITS), of activations
+    back: Tensor | None = None  # of their gradients
+    attention: dict[int, Tensor] = field(default_factory=dict)  # entropy and largest logit, by row
+    silence: Tensor | None = None  # (sites, UNITS): looks in a row in which a unit was silent
+
+    def clear(self) -> None:
+        """Forget the last look; the silence of units is counted over looks."""
+        self.ahead = self.back = None
+        self.attention = {}
+
+    def take(self, slot: Slot, made: Tensor) -> bool:
+        """Copy a part of an activation; False if it has none to copy."""
+        part = thin(made.detach(), self.batch)
+        if part is None:
+            return False
+        slot.shape, slot.numel = tuple(part.shape), made.numel()
+        slot.low = made.dtype == torch.float16
+        slot.part(self._allocate(made.device)).copy_(part)
+        return True
+
+    def take_gradient(self, slot: Slot, gradient: Tensor) -> None:
+        """Copy a part of an activation's gradient."""
+        part = thin(gradient.detach(), self.batch)
+        if part is not None and self.back is not None and tuple(part.shape) == slot.shape:
+            slot.part(self.back).copy_(part)
+            slot.came = True
+
+    def _allocate(self, device: torch.device) -> Tensor:
+        """The buffer of activations; the first site of a look makes it."""
+        if self.ahead is None or self.back is None:
+            shape = (len(self.slots), SAMPLES, POSITIONS, UNITS)
+            self.ahead = torch.zeros(shape, dtype=torch.float32, device=device)
+            self.back = torch.zeros_like(self.ahead)
+            for slot in self.slots.values():
+                slot.came = False
+        return self.ahead
+
+    @torch.no_grad()
+    def summarise(self) -> Tensor | None:
+        """The statistics `SEEN` of every site, shape (sites, len(SEEN)), float64 on the model's device.
+
+        None if this look saw no forward.
+        """
+        if self.ahead is None or self.back is None:
+            return None
+        slots = list(self.slots.values())
+        device = self.ahead.device
+        facts = [(*s.sizes, s.numel, s.low, s.came) for s in slots]
+        sizes = torch.tensor(facts, dtype=torch.float64).to(device)
+        found = torch.full((len(slots), len(SEEN)), math.nan, dtype=torch.float64, device=device)
+        ahead, back = self.ahead.flatten(2), self.back.flatten(1)
+        found[:, :4] = summarise_forward(ahead, sizes)
+        found[:, 4:7] = summarise_backward(back, sizes, any(s.low for s in slots))
+        found[:, 7] = self._count_dead(self.ahead, slots)
+        found[:, 8] = measure_saturation(ahead.flatten(1), sizes, slots)
+        for row, pair in self.attention.items():
+            found[row, 9:] = pair.to(device)
+        return found
+
+    def _count_dead(self, ahead: Tensor, slots: Sequence[Slot]) -> Tensor:
+        """Share of a rectifier's units that were silent in the last `SILENT` looks."""
+        if self.silence is None or self.silence.device != ahead.device:
+            self.silence = torch.zeros(len(slots), UNITS, device=ahead.device)
+        silent = ~ahead.any(2).any(1)
+        self.silence = torch.where(silent, self.silence + 1, 0)
+        units = torch.tensor([s.sizes[2] for s in slots], device=ahead.device)
+        inside = torch.arange(UNITS, device=ahead.device)[None] < units[:, None]
+        share = ((self.silence >= SILENT) & inside).sum(1).double() / units
+        able = torch.tensor([rectifies(s.key[1]) for s in slots], device=ahead.device)
+        return torch.where(able, share, math.nan)
