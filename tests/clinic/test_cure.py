@@ -1,10 +1,7 @@
-"""`cure`: every rule's sick model is healed and proven, nobody's model is touched, and failure is told
-honestly.
-"""
+"""`cure`: every rule's sick model is healed and proven, nobody's model is touched, failure is reported."""
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -13,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import unvanish
+from unvanish.clinic.cure import Search
+from unvanish.clinic.patient import Admission
 from unvanish.clinic.prescription import Prescription
-from unvanish.clinic.proof import behind, compared, judged, trained, training, undecided
-from unvanish.core.cured import Proof
+from unvanish.clinic.proof import Prover
+from unvanish.clinic.trials import looks_trained
 from unvanish.probes import CheckError
 from unvanish.rules import rules
 from unvanish.surgery.surgery import SurgeryError
@@ -101,7 +100,7 @@ def test_a_trained_model_keeps_its_function() -> None:
     optimizer = torch.optim.Adam(net.parameters())
     CE(net(batch()[0]), batch()[1]).backward()
     optimizer.step()
-    assert trained(net, optimizer)
+    assert looks_trained(net, optimizer)
     cured = unvanish.cure(net, batch(), CE, optimizer=optimizer)
     assert all(r.safety == "exact" for r in cured.prescription.remedies)
     assert torch.allclose(cured.model(batch()[0]), net(batch()[0]), atol=1e-5)
@@ -110,15 +109,15 @@ def test_a_trained_model_keeps_its_function() -> None:
     assert allowed.success
 
 
-def test_batch_statistics_that_have_counted_tell_a_trained_model() -> None:
+def test_batch_statistics_that_have_counted_show_a_trained_model() -> None:
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
-    assert not trained(net)
+    assert not looks_trained(net)
     for _ in range(3):
         net(torch.randn(8, 4))
-    assert trained(net)
+    assert looks_trained(net)
 
 
-def test_nothing_helps_is_said() -> None:
+def test_it_reports_that_nothing_helps() -> None:
     """A graph cut through NumPy cannot be mended from outside."""
 
     class Net(nn.Module):
@@ -139,26 +138,26 @@ def test_nothing_helps_is_said() -> None:
     assert str(cured)
 
 
-def test_the_budget_is_kept_and_told() -> None:
+def test_the_budget_is_kept_and_reported() -> None:
     cured = unvanish.cure(sigmoid_net(30), batch(), CE, budget=1e-6)
     assert not cured.success
     assert "time ran out" in cured.reason
 
 
 def test_pruning_never_returns_what_was_rejected_by_itself() -> None:
-    from unvanish.clinic.cure import Search
-
     model, data, loss = sigmoid_net(), batch(), nn.CrossEntropyLoss()
     before = unvanish.check(model, data, loss)
-    search = Search(model, data, loss, None, before, frozenset({"exact", "retrain"}), math.inf, 60, 0)
+    admission = Admission(model, None, loss, data, before, seed=0)
+    prover = Prover(admission.copy(), data, 60, 0, math.inf)
+    search = Search(admission, frozenset({"exact", "retrain"}), prover, math.inf)
     table = {r.cure: r for r in before.findings[0].remedies}
     more = [table["swap-activation"], table["add-skips"]]
-    both = search._applied(search._copy(), more)
+    both = admission.treat((), before, more)
     assert both is not None and both.diagnosis.healthy
-    lean = frozenset(r.cure for r in search._pruned(both).done)
+    lean = search.prune(both).cures
     assert len(lean) == 1
     search.rejected = {lean}
-    assert frozenset(r.cure for r in search._pruned(both).done) != lean
+    assert search.prune(both).cures != lean
 
 
 def test_the_process_is_as_before() -> None:
@@ -236,70 +235,3 @@ def test_the_reports_say_what_happened(tmp_path: Any) -> None:
     assert "http" not in page.replace("http://www.w3.org", "")
     assert Prescription.read(cured.prescription.yaml()) == Prescription.read(cured.prescription.yaml())
     assert cured._repr_html_().startswith("<div")
-
-
-# -- the parts of a proof
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "comparable", "wanted"),
-    [
-        ((2.0, 1.9, 1.8), (2.0, 1.0, 0.1), True, "better"),
-        ((2.0, 1.0, 0.1), (2.0, 1.9, 1.8), True, "worse"),
-        ((2.0, 1.0, 0.1), (2.0, 1.0, 0.15), True, "no effect"),
-        ((1e30, 1e20, 1e10), (2.0, 1.0, 0.5), True, "better"),
-        ((2.0, 1.0, 0.1), (2.0, math.nan), True, "worse"),
-        ((2.0, math.nan), (2.0, 1.0, 0.5), True, "better"),
-        ((math.nan,), (math.inf,), True, "no effect"),
-        ((0.5, 0.5, 0.5), (9.0, 5.0, 1.0), False, "better"),
-        ((0.5, 0.2, 0.1), (9.0, 9.0, 9.0), False, "worse"),
-        ((1e-9, 1e-9, 1e-9), (1e-9, 1e-10, 1e-12), True, "better"),
-    ],
-)
-def test_two_trainings_are_compared(before: Any, after: Any, comparable: bool, wanted: str) -> None:
-    assert compared(before, after, comparable) == wanted
-
-
-def test_trials_go_on_while_chance_may_decide() -> None:
-    assert undecided([]) and undecided([-0.5]) and undecided([0.05])
-    assert not undecided([0.3]), "clearly worse"
-    assert not undecided([-0.5, 0.01]) and undecided([-0.5, 0.05])
-    assert undecided([0.05, 0.05, 0.05, 0.05]) and not undecided([0.05] * 5)
-    assert judged([-0.5, 0.3]) == "worse", "what is worse in one of the first two"
-    assert judged([0.08, 0.08, 0.07, 0.02, 0.01]) == "worse", "a tighter limit for the median of many"
-    assert judged([0.08, -0.3, 0.3, -0.2, -0.15]) == "better"
-    assert judged([0.08, 0.0]) == "no effect"
-
-
-def test_how_far_one_training_is_behind_another() -> None:
-    before, after = (2.0, 1.0, *[0.1] * 5), (1.0, 0.5, *[0.3] * 5)
-    assert behind(before, after) == pytest.approx(0.2)
-    assert behind(before, after, comparable=False) == pytest.approx(0.3 - 0.05)
-    assert behind((2.0, 1.0, 0.1), (2.0, math.nan)) == math.inf
-    assert behind((2.0, math.nan), (2.0, 1.0)) == -math.inf
-
-
-@pytest.mark.parametrize("factor", [1e-6, 1e6])
-def test_the_comparison_does_not_depend_on_the_scale_of_the_loss(factor: float) -> None:
-    net = sigmoid_net(3)
-    plain = training(copy.deepcopy(net), batch(), CE, steps=20)
-    scaled = training(copy.deepcopy(net), batch(), lambda o, y: factor * CE(o, y), steps=20)
-    assert [x / plain[0] for x in plain] == pytest.approx([x / scaled[0] for x in scaled], rel=0.05)
-
-
-def test_training_does_not_touch_the_model_or_the_random_generator() -> None:
-    net = nn.Sequential(nn.Linear(16, 8), nn.Dropout(0.5), nn.Linear(8, 3))
-    before, state = copy.deepcopy(net.state_dict()), torch.get_rng_state()
-    one = training(net, batch(), CE, steps=10, seed=3)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert one == training(net, batch(), CE, steps=10, seed=3)
-    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-
-
-def test_a_proof_is_better_only_where_all_agree() -> None:
-    good = Proof(("ACT002",), (), -10.0, -0.2, training="better")
-    assert good.outcome == "better"
-    assert Proof(("ACT002",), (), -10.0, -0.2, training="worse").outcome == "worse"
-    assert Proof(("ACT002",), ("INI002",), -10.0, -0.2, training="better").outcome == "worse"
-    assert Proof(("ACT002",), (), -2.0, 5.0, training="better").outcome == "worse"
-    assert Proof(("ACT002",), ("ACT002",), -10.0, -10.0).outcome == "no effect"

@@ -1,17 +1,27 @@
-"""Candidates of a cure: what the findings ask for, then what helps such faults in general."""
+"""Candidates of a cure: what the findings ask for, then what helps such faults in general.
+
+Notable: the tables name textbook treatments, the smaller ones first: numbers are set before layers are added,
+and layers are added before the architecture changes.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from unvanish.core.diagnosis import Remedy
+from unvanish.clinic.patient import Patient
+from unvanish.core.diagnosis import SEVERITIES, Finding, Remedy
+from unvanish.cures import cures
 
+# Faults of the flow along the depth. They share their cures, as each of them shrinks or grows the gradient
+# a little in every layer.
 DEPTH = ("INI001", "INI002", "ACT001", "ACT002", "ACT003", "DEP001", "DEP002", "DEP003", "NRM001")
-FOLLOWED: dict[str, tuple[str, ...]] = {  # remedies that are only half of one
+# Remedies that are only half of one: the right initialisation depends on activation and normalisation.
+FOLLOWED: dict[str, tuple[str, ...]] = {
     "swap-activation": ("reinitialise",),
     "swap-normalisation": ("reinitialise",),
-    "zero-bias": (),
 }
+# What is tried against each fault after its finding's own remedies.
 GENERAL: dict[str, tuple[tuple[str, ...], ...]] = {
     **dict.fromkeys(
         DEPTH,
@@ -22,21 +32,29 @@ GENERAL: dict[str, tuple[tuple[str, ...], ...]] = {
             ("insert-normalisation", "add-skips"),
         ),
     ),
+    # only new random weights make equal units differ
     "INI003": (("reinitialise",),),
+    # the input comes first; weights that were drawn for its old scale follow
     "INP001": (("standardise-input",), ("standardise-input", "reinitialise")),
+    # normalisation after the sum: move it into the branch, or scale the branches by the depth
     "NRM002": (("pre-normalisation",), ("deepnorm",), ("admin",)),
+    # logits are too large: normalise what they are made of, or draw it again
     "ATT001": (("qk-norm",), ("reinitialise",)),
+    # tokens grow alike with the depth: a clean residual stream keeps them apart
     "ATT002": (("pre-normalisation",), ("deepnorm",), ("reinitialise",), ("add-skips",), ("qk-norm",)),
+    # along time: first the biases of the gates and the recurrent weights, then another cell
     "REC001": (
         ("chrono-bias",), ("orthogonal-recurrence",), ("chrono-bias", "orthogonal-recurrence"),
         ("replace-cell",), ("standardise-input",), ("forget-gate-bias",),
     ),
     "REC002": (("orthogonal-recurrence",), ("orthogonal-recurrence", "chrono-bias"), ("replace-cell",)),
+    # answers that are too sure: start near chance, or take the loss of the logits
     "OUT001": (
         ("shrink-output-layer",), ("use-loss-with-logits",),
         ("shrink-output-layer", "use-loss-with-logits"),
     ),
     "OUT003": (("shrink-output-layer",), ("reinitialise",)),
+    # numbers beyond the range of float16
     "PRC001": (("bfloat16",), ("keep-float32",)),
     "PRC002": (("bfloat16",), ("keep-float32",)),
 }  # fmt: skip
@@ -52,3 +70,34 @@ class Candidate:
     def names(self) -> tuple[str, ...]:
         """The cures' names."""
         return tuple(r.cure for r in self.remedies)
+
+
+def propose(patient: Patient, allowed: frozenset[str]) -> Iterator[Candidate]:
+    """From the findings, worst first: each rule's own remedies, then what helps such faults in general.
+
+    `allowed`: the kinds of remedies that may be used; none whose cure was applied already comes again.
+    """
+    proposed: set[tuple[str, ...]] = set()
+    found = [f for f in patient.diagnosis.walk() if f.severity != "note"]
+    for finding in sorted(found, key=lambda f: -SEVERITIES.index(f.severity)):
+        for candidate in _answer(finding):
+            fresh = candidate.names not in proposed and not patient.cures & {*candidate.names}
+            if fresh and all(r.safety in allowed for r in candidate.remedies):
+                proposed.add(candidate.names)
+                yield candidate
+
+
+def _answer(finding: Finding) -> Iterator[Candidate]:
+    """The candidates against one finding."""
+    table = cures()
+    for remedy in finding.remedies:
+        if remedy.safety != "advice" and remedy.cure in table:
+            first = replace(remedy, safety=table[remedy.cure].safety)
+            rest = [
+                Remedy(n, (), f"to fit what {remedy.cure} changed", table[n].safety)
+                for n in (FOLLOWED.get(remedy.cure, ()) if finding.code in DEPTH else ())
+            ]
+            yield Candidate((first, *rest))
+    for names in GENERAL.get(finding.code, ()):
+        why = f"against {finding.name}"
+        yield Candidate(tuple(Remedy(n, finding.sites, why, table[n].safety) for n in names))

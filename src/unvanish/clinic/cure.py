@@ -1,39 +1,43 @@
 """`cure`: the smallest set of remedies that proves itself, found by trying them on copies.
 
 Notable:
-- Candidates come from the findings, in the rules' own order; each is made concrete for the network as it is
-  when its turn comes, so a second remedy is planned on what the first one left.
-- A candidate is judged by all rules again and by the total; what heals is then trained for a few steps beside
-  the original, from the same seed. Whatever is worse in any of these is not returned.
-- A trained model keeps its function: only `exact` remedies are tried there, unless the caller allows others.
+- Candidates come from the findings, in the rules' own order (`candidates`); each is planned on the network as
+  it is when its turn comes, so a second remedy is planned on what the first one left (`patient`).
+- All rules and the total judge a candidate again; what heals is then trained for a few steps, like the
+  original and from the same seed (`proof`). What is worse in any of these is not returned.
+- A trained model keeps its function: only `exact` remedies are tried on it, unless the caller allows others.
 """
 
 from __future__ import annotations
 
-import copy
-import statistics
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
-from unvanish.clinic.candidates import DEPTH, FOLLOWED, GENERAL, Candidate
+from unvanish.clinic.candidates import Candidate, propose
 from unvanish.clinic.check import check
-from unvanish.clinic.patient import Patient, total_of
-from unvanish.clinic.prescription import Prescription, fingerprint, operate
-from unvanish.clinic.proof import BARELY, CLOSE, behind, judged, trained, training, undecided
+from unvanish.clinic.patient import Admission, Patient
+from unvanish.clinic.prescription import Prescription, fingerprint
+from unvanish.clinic.proof import Prover
+from unvanish.clinic.trials import BARELY, looks_trained
 from unvanish.core.cured import Attempt, Cured, Proof
-from unvanish.core.diagnosis import SEVERITIES, Diagnosis, Finding, Remedy
-from unvanish.cures import cures
+from unvanish.core.diagnosis import Remedy
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.intact import unwrap
-from unvanish.surgery.surgery import Receipt, Surgery, SurgeryError
+from unvanish.surgery.surgery import Surgery, SurgeryError
 
-MOST = 4  # remedies
-MARGINAL = 3  # proven treatments of which the best is taken, where training goes no better with any
+MOST = 4  # remedies of a treatment: with more it is another architecture
+MARGINAL = 3  # proven treatments, each barely behind in training, of which the best is taken
+REFUSED = (
+    SurgeryError,
+    CheckError,
+    ModelCrash,
+    ValueError,
+    RuntimeError,
+)  # by a cure, or by the treated model
 
 
 def cure(
@@ -53,21 +57,23 @@ def cure(
     The model itself is never changed; `cured.model` is a treated copy. `allow`: the kinds of remedies to try,
     "exact" and "retrain"; by default both on an untrained model, only "exact" on a trained one. `budget`:
     seconds after which the best so far is taken. `steps`: of the equal-seed training in the proof, by Adam on
-    this batch. CheckError and ModelCrash as `check`; SurgeryError for a model that cannot be operated on
+    this batch. CheckError and ModelCrash as in `check`; SurgeryError for a model that cannot be operated on
     (wrapped, compiled, scripted).
     """
     started = time.perf_counter()
+    deadline = started + budget
     Surgery(model)  # refuses what must not be changed, before any work
-    allowed = _allowed(allow, model, optimizer)
+    allowed = _read_allowed(allow, model, optimizer)
     before = check(model, batch, loss, optimizer=optimizer, theory=False, name=name)
-    search = Search(model, batch, loss, optimizer, before, allowed, started + budget, steps, seed)
-    found = search.run()
+    admission = Admission(unwrap(model), optimizer, loss, batch, before, seed)
+    prover = Prover(admission.copy(), batch, steps, seed, deadline)
+    found = Search(admission, allowed, prover, deadline).run()
     return replace(found, seconds=time.perf_counter() - started)
 
 
-def _allowed(allow: Iterable[str] | None, model: nn.Module, optimizer: Any) -> frozenset[str]:
+def _read_allowed(allow: Iterable[str] | None, model: nn.Module, optimizer: Any) -> frozenset[str]:
     if allow is None:
-        return frozenset({"exact"} if trained(model, optimizer) else {"exact", "retrain"})
+        return frozenset({"exact"} if looks_trained(model, optimizer) else {"exact", "retrain"})
     wanted = frozenset({allow} if isinstance(allow, str) else allow)
     unknown = wanted - {"exact", "retrain"}
     if unknown:
@@ -75,27 +81,18 @@ def _allowed(allow: Iterable[str] | None, model: nn.Module, optimizer: Any) -> f
     return wanted | {"exact"}
 
 
+@dataclass
 class Search:
     """The search for a prescription; `run` returns the outcome."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        batch: Any,
-        loss: Any,
-        optimizer: Any,
-        before: Diagnosis,
-        allowed: frozenset[str],
-        deadline: float,
-        steps: int,
-        seed: int,
-    ) -> None:
-        self.model, self.batch, self.loss, self.optimizer = unwrap(model), batch, loss, optimizer
-        self.before, self.allowed, self.deadline = before, allowed, deadline
-        self.steps, self.seed = steps, seed
-        self.attempts: list[Attempt] = []
-        self.rejected: set[frozenset[str]] = set()  # cures that healed together, but did not prove themselves
-        self.losses: dict[int, tuple[float, ...]] = {}
+    admission: Admission
+    allowed: frozenset[str]
+    prover: Prover
+    deadline: float  # of time.perf_counter
+    attempts: list[Attempt] = field(default_factory=list)
+    rejected: set[frozenset[str]] = field(
+        default_factory=set
+    )  # cures that healed, but did not prove themselves
 
     @property
     def late(self) -> bool:
@@ -104,31 +101,90 @@ class Search:
 
     def run(self) -> Cured:
         """Treat, prove, and report."""
-        start = self._copy()
-        if self.before.healthy:
-            return self._outcome(start, None, "nothing is wrong on this batch, so nothing was changed")
-        best = start
+        best = start = self.prover.untreated
+        if self.admission.diagnosis.healthy:
+            return self._report(start, None, "nothing is wrong on this batch, so nothing was changed")
         while len(best.done) < MOST and not self.late:
-            better = self._round(best)
+            better = self._try_candidates(best)
             if better is None:
                 break
             best, proof = better
             if proof is not None:
-                return self._outcome(best, proof, "")
-        return self._unhealed(best, start)
+                return self._report(best, proof, "")
+        return self._report_unhealed(best, start)
 
-    def _unhealed(self, best: Patient, start: Patient) -> Cured:
-        """What to say where no candidate heals: the best proven improvement, or nothing."""
+    # -- one round
+
+    def _try_candidates(self, patient: Patient) -> tuple[Patient, Proof | None] | None:
+        """The first candidate that heals and trains at least as well, with its proof.
+
+        Without one: the best of those that heal and fall barely behind, with its proof; else the one that
+        helps most, without a proof; else None.
+        """
+        best: Patient | None = None
+        marginal: list[tuple[Patient, Proof]] = []
+        for candidate in propose(patient, self.allowed):
+            if self.late or len(marginal) == MARGINAL:
+                break
+            treated = self._try(patient, candidate)
+            if treated is None:
+                continue
+            if not treated.diagnosis.healthy:
+                self._note(candidate, patient, _describe_rest(treated, patient))
+                best = treated if treated.is_better_than(best or patient) else best
+                continue
+            treated = self.prune(treated)
+            proof = self.prover.prove(treated)
+            self._note(candidate, patient, _describe_proof(proof))
+            if proof.outcome != "better":
+                self.rejected.add(treated.cures)
+            elif proof.behind <= BARELY:
+                return treated, proof
+            else:
+                marginal.append((treated, proof))
+        if marginal:
+            return min(marginal, key=lambda found: found[1].behind)
+        return None if best is None else (best, None)
+
+    def _try(self, patient: Patient, candidate: Candidate) -> Patient | None:
+        """The patient after a candidate; None, and a note, if it cannot be applied or the model fails."""
+        try:
+            return self.admission.treat(patient.done, patient.diagnosis, candidate.remedies)
+        except REFUSED as error:
+            self._note(candidate, patient, f"cannot be applied: {str(error).splitlines()[0][:160]}")
+            return None
+
+    def prune(self, patient: Patient) -> Patient:
+        """The same without remedies that turn out not to be needed; never what was rejected by itself."""
+        names = list(dict.fromkeys(r.cure for r in patient.done))
+        for name in names if len(names) > 1 else []:
+            rest = tuple(r for r in patient.done if r.cure != name)
+            if self.late or frozenset(r.cure for r in rest) in self.rejected:
+                continue
+            try:
+                lean = self.admission.treat(rest, patient.diagnosis, ())
+            except REFUSED:
+                continue
+            if lean is not None and lean.diagnosis.healthy:
+                return self.prune(lean)
+        return patient
+
+    def _note(self, candidate: Candidate, patient: Patient, result: str) -> None:
+        names = (*(r.cure for r in patient.done), *candidate.names)
+        self.attempts.append(Attempt(tuple(dict.fromkeys(names)), result))
+
+    # -- the outcome
+
+    def _report_unhealed(self, best: Patient, start: Patient) -> Cured:
+        """If no candidate heals: the best proven improvement, or nothing."""
         if best.done:
-            proof = self._proof(best)
+            proof = self.prover.prove(best)
             if proof.outcome == "better" and proof.behind <= BARELY:
                 left = ", ".join(best.diagnosis.codes())
-                return self._outcome(
-                    best, proof, f"better, but {left} is still found; nothing tried heals it"
-                )
-        return self._outcome(start, None, self._why_not())
+                return self._report(best, proof, f"better, but {left} is still found; nothing tried heals it")
+        return self._report(start, None, self._explain_failure())
 
-    def _why_not(self) -> str:
+    def _explain_failure(self) -> str:
         if self.late:
             return "the time ran out before anything proved itself; give it a larger budget"
         if self.attempts:
@@ -136,241 +192,38 @@ class Search:
                 f"none of the {len(self.attempts)} treatments tried healed the model without making it worse"
             )
         if "retrain" not in self.allowed:
-            why = "the model looks trained, so " if trained(self.model, self.optimizer) else ""
+            trained = looks_trained(self.admission.model, self.admission.optimizer)
+            why = "the model looks trained, so " if trained else ""
             return (
                 f"{why}only remedies that keep its function were considered, and none applies; "
                 "allow 'retrain' to consider the others"
             )
         return "what was found has no remedy that can be applied; the findings say what a person can do"
 
-    # -- one round
-
-    def _round(self, patient: Patient) -> tuple[Patient, Proof | None] | None:
-        """The first candidate that heals and trains at least as well, else the best that heals and falls
-        barely behind, else the one that helps most, else None.
-        """
-        best: Patient | None = None
-        marginal: list[tuple[Patient, Proof]] = []
-        for candidate in self._candidates(patient):
-            if self.late or len(marginal) == MARGINAL:
-                break
-            treated = self._try(patient, candidate)
-            if treated is None:
-                continue
-            if treated.diagnosis.healthy:
-                treated = self._pruned(treated)
-                proof = self._proof(treated)
-                self._note(candidate, patient, _told(proof))
-                if proof.outcome == "better" and proof.behind <= BARELY:
-                    return treated, proof
-                if proof.outcome == "better":
-                    marginal.append((treated, proof))
-                else:
-                    self.rejected.add(frozenset(r.cure for r in treated.done))
-                continue
-            self._note(candidate, patient, _left(treated, patient))
-            if _helps(treated, best or patient):
-                best = treated
-        if marginal:
-            return min(marginal, key=lambda found: found[1].behind)
-        return None if best is None else (best, None)
-
-    def _note(self, candidate: Candidate, patient: Patient, result: str) -> None:
-        names = (*(r.cure for r in patient.done), *candidate.names)
-        self.attempts.append(Attempt(tuple(dict.fromkeys(names)), result))
-
-    def _candidates(self, patient: Patient) -> Iterator[Candidate]:
-        """From the findings, worst first: each rule's remedies in its order, then what helps such faults in
-        general.
-        """
-        seen: set[tuple[str, ...]] = set()
-        done = {r.cure for r in patient.done}
-        found = [f for f in patient.diagnosis.walk() if f.severity != "note"]
-        for finding in sorted(found, key=lambda f: -SEVERITIES.index(f.severity)):
-            for candidate in self._of(finding):
-                key = candidate.names
-                if (
-                    key in seen
-                    or done & {*key}
-                    or not all(r.safety in self.allowed for r in candidate.remedies)
-                ):
-                    continue
-                seen.add(key)
-                yield candidate
-
-    def _of(self, finding: Finding) -> Iterator[Candidate]:
-        table = cures()
-        for remedy in finding.remedies:
-            if remedy.safety != "advice" and remedy.cure in table:
-                first = replace(remedy, safety=table[remedy.cure].safety)
-                rest = [
-                    Remedy(n, (), f"to fit what {remedy.cure} changed", table[n].safety)
-                    for n in (FOLLOWED.get(remedy.cure, ()) if finding.code in DEPTH else ())
-                ]
-                yield Candidate((first, *rest))
-        for names in GENERAL.get(finding.code, ()):
-            why = f"against {finding.name}"
-            yield Candidate(tuple(Remedy(n, finding.sites, why, table[n].safety) for n in names))
-
-    # -- one candidate
-
-    def _copy(self) -> Patient:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                model, optimizer = copy.deepcopy((self.model, self.optimizer))
-            except Exception as error:
-                said = str(error).partition(". ")[0].partition("\n")[0]
-                raise SurgeryError(
-                    f"the model cannot be copied ({type(error).__name__}: {said}), and cures are tried on a "
-                    "copy; make copy.deepcopy(model) work: it must hold no lock, open file, or tensor "
-                    "computed from parameters, as the old torch.nn.utils.weight_norm does"
-                ) from error
-        return Patient(model, optimizer, self.loss, (), Receipt(), self.before)
-
-    def _try(self, patient: Patient, candidate: Candidate) -> Patient | None:
-        """The patient after a candidate, None (and a note) where it cannot be applied or the model then
-        fails.
-        """
-        try:
-            return self._applied(patient, candidate.remedies)
-        except (SurgeryError, CheckError, ModelCrash, ValueError, RuntimeError) as error:
-            self._note(candidate, patient, f"cannot be applied: {str(error).splitlines()[0][:160]}")
-            return None
-
-    def _applied(self, patient: Patient, remedies: Iterable[Remedy]) -> Patient | None:
-        """A fresh copy with everything done before, and these remedies, each planned on the copy as it then
-        is.
-        """
-        fresh = self._copy()
-        surgery = Surgery(
-            fresh.model, batch=self.batch, loss=self.loss, optimizer=fresh.optimizer, seed=self.seed
-        )
-        for remedy in patient.done:
-            operate(surgery, remedy)
-        done, diagnosis = list(patient.done), patient.diagnosis
-        for place, remedy in enumerate(remedies):
-            if place:
-                diagnosis = self._checked(surgery)
-            planned = cures()[remedy.cure].plan(diagnosis.trace, remedy)
-            if not planned:
-                return None
-            for concrete in planned:
-                operate(surgery, concrete)
-            done += planned
-        receipt = surgery.finish()
-        diagnosis = self._checked(surgery)
-        return Patient(fresh.model, fresh.optimizer, surgery.loss, tuple(done), receipt, diagnosis)
-
-    def _checked(self, surgery: Surgery) -> Diagnosis:
-        return check(
-            surgery.model,
-            self.batch,
-            surgery.loss,
-            optimizer=surgery.optimizer,
-            confirm=False,
-            theory=False,
-            name=self.before.subject,
-        )
-
-    def _pruned(self, patient: Patient) -> Patient:
-        """The same without remedies that turn out not to be needed; never what was rejected by itself."""
-        names = list(dict.fromkeys(r.cure for r in patient.done))
-        for name in names:
-            rest = tuple(r for r in patient.done if r.cure != name)
-            if not rest or len(names) == 1 or self.late or frozenset(r.cure for r in rest) in self.rejected:
-                continue
-            start = replace(patient, done=rest)
-            try:
-                lean = self._applied(start, ())
-            except (SurgeryError, CheckError, ModelCrash, ValueError, RuntimeError):
-                continue
-            if lean is not None and lean.diagnosis.healthy:
-                return self._pruned(lean)
-        return patient
-
-    # -- proof
-
-    def _proof(self, patient: Patient) -> Proof:
-        """All rules, the total, and equal-seed training."""
-        comparable = patient.loss is self.loss
-        exact = all(r.safety == "exact" for r in patient.done)
-        before: tuple[float, ...] = ()
-        after: tuple[float, ...] = ()
-        trials: list[float] = []
-        took = 0.0
-        if not exact or not _same_rules(self.before, patient.diagnosis):
-            while undecided(trials) and not (trials and self._too_late(took, trials[-1])):
-                started = time.perf_counter()
-                untreated, treated = self._untreated(len(trials)), self._trained(patient, len(trials))
-                before, after = (before, after) if trials else (untreated, treated)
-                trials.append(behind(untreated, treated, comparable))
-                took = time.perf_counter() - started
-        return Proof(
-            self.before.codes(),
-            patient.diagnosis.codes(),
-            total_of(self.before),
-            total_of(patient.diagnosis),
-            before,
-            after,
-            comparable,
-            judged(trials) if trials else "no effect",
-            statistics.median(trials) if trials else 0.0,
-        )
-
-    def _too_late(self, took: float, last: float) -> bool:
-        """Whether there is no time for another trial: a whole one tells more than two cut short, as the
-        untreated net may catch up late. After a clear one, it may take a fifth of what is left.
-        """
-        left = self.deadline - time.perf_counter()
-        return took > (left / 5 if last < -CLOSE else left)
-
-    def _untreated(self, trial: int) -> tuple[float, ...]:
-        if trial not in self.losses:
-            self.losses[trial] = self._trained(self._copy(), trial)
-        return self.losses[trial]
-
-    def _trained(self, patient: Patient, trial: int) -> tuple[float, ...]:
-        seconds = max(2.0, (self.deadline - time.perf_counter()) / 3)
-        seed = self.seed + trial
-        return training(patient.model, self.batch, patient.loss, patient.optimizer, self.steps, seed, seconds)
-
-    def _outcome(self, patient: Patient, proof: Proof | None, reason: str) -> Cured:
-        prescription = Prescription(patient.done, fingerprint(self.model) if patient.done else {})
-        advice = tuple(
-            {
-                r.cure: r
-                for f in self.before.walk()
-                if f.severity != "note"
-                for r in f.remedies
-                if r.safety == "advice"
-            }.values()
-        )
+    def _report(self, patient: Patient, proof: Proof | None, reason: str) -> Cured:
+        architecture = fingerprint(self.admission.model) if patient.done else {}
         return Cured(
             patient.model,
             patient.loss,
-            prescription,
-            self.before,
+            Prescription(patient.done, architecture),
+            self.admission.diagnosis,
             patient.diagnosis,
             proof,
             patient.receipt,
             tuple(self.attempts),
-            advice,
+            self._advice(),
             reason,
         )
 
-
-def _same_rules(before: Diagnosis, after: Diagnosis) -> bool:
-    return before.codes() == after.codes()
-
-
-def _helps(one: Patient, other: Patient) -> bool:
-    """Whether one patient is clearly better off than another."""
-    (a, x), (b, y) = one.burden, other.burden
-    return a < b or (a == b and x < 0.8 * y - 0.1)
+    def _advice(self) -> tuple[Remedy, ...]:
+        """What the findings advise a person to do, each once."""
+        loud = [f for f in self.admission.diagnosis.walk() if f.severity != "note"]
+        advice = [r for f in loud for r in f.remedies if r.safety == "advice"]
+        return tuple({r.cure: r for r in advice}.values())
 
 
-def _told(proof: Proof) -> str:
+def _describe_proof(proof: Proof) -> str:
+    """How a treatment that heals did in its proof."""
     if proof.outcome == "better":
         well = proof.behind <= BARELY
         return "healed and proven" if well else "healed, but trains barely as well as before"
@@ -381,6 +234,7 @@ def _told(proof: Proof) -> str:
     return "healed, but nothing shows that it trains better"
 
 
-def _left(patient: Patient, before: Patient) -> str:
+def _describe_rest(patient: Patient, before: Patient) -> str:
+    """What a treatment that does not heal leaves."""
     codes = " ".join(patient.diagnosis.codes())
-    return f"leaves {codes}" + ("" if _helps(patient, before) else ", no better")
+    return f"leaves {codes}" + ("" if patient.is_better_than(before) else ", no better")

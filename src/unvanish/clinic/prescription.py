@@ -1,7 +1,7 @@
-"""Prescriptions: remedies as YAML that prints, diffs and commits, and applies in the user's own script.
+"""Prescriptions: remedies as YAML, to be read, compared, committed, and applied in the user's own script.
 
-Notable: a prescription knows the architecture it was written for by a fingerprint of its parameters' names
-and shapes, and refuses another one; a cure that fails half-way takes back what it did.
+Notable: a prescription knows its architecture by a fingerprint of the parameters' names and shapes, and
+refuses another one; a cure that fails half-way takes back what it did.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEYS = ("cure", "targets", "parameters", "safety", "why")
 
 
 class PrescriptionError(ValueError):
-    """A prescription that cannot be read or does not fit the model; the text says which part of it."""
+    """A prescription that cannot be read or does not fit the model; the text names the part."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Prescription:
 
     @property
     def safety(self) -> str:
-        """`exact` where every remedy keeps the function, else `retrain`."""
+        """`exact` if every remedy keeps the function, else `retrain`."""
         return "exact" if all(r.safety == "exact" for r in self.remedies) else "retrain"
 
     def yaml(self) -> str:
@@ -61,7 +61,7 @@ class Prescription:
         return write_text(Path(path), self.yaml(), "prescription")
 
     def code(self) -> str:
-        """The prescription as the lines of PyTorch one would write by hand."""
+        """The prescription as lines of PyTorch, as one would write them by hand."""
         lines: list[str] = []
         for remedy in self.remedies:
             lines += cure(remedy.cure).code(remedy)
@@ -86,12 +86,13 @@ class Prescription:
         try:
             document = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise PrescriptionError(f"{where} is no YAML: {error}") from error
+            raise PrescriptionError(f"{where} is not YAML: {error}") from error
         if not isinstance(document, dict) or "cures" not in document:
-            raise PrescriptionError(f"{where} has no `cures:`; it is not one that unvanish wrote")
+            raise PrescriptionError(f"{where} has no `cures:`; unvanish did not write it")
         if document.get("unvanish") != FORMAT:
             raise PrescriptionError(
-                f"{where} has format {document.get('unvanish')!r}, this version reads {FORMAT}; write it anew"
+                f"{where} has format {document.get('unvanish')!r}, this version reads {FORMAT}; "
+                "run `cure` again"
             )
         entries = document["cures"] or []
         if not isinstance(entries, list):
@@ -101,7 +102,7 @@ class Prescription:
 
 
 def fingerprint(model: nn.Module) -> dict[str, Any]:
-    """What tells architectures apart: class, number of parameters, and a hash of names and shapes."""
+    """What identifies an architecture: class, number of parameters, a hash of names and shapes."""
     rows = [f"{n} {tuple(p.shape)}" for n, p in model.named_parameters(remove_duplicate=False)]
     rows += [f"{n} {type(m).__name__}" for n, m in model.named_modules() if n]
     digest = hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
@@ -123,9 +124,9 @@ def apply(
 ) -> Receipt:
     """Apply a prescription (or a file of one) to a model, in place; the receipt can take it all back.
 
-    `optimizer` follows where parameters come and go, and carries the cures that live around it (clipping,
+    `optimizer` is kept up to date if parameters come or go, and carries the cures around it (clipping,
     warm-up). `batch` is one batch of real data, needed only by cures that calibrate themselves.
-    PrescriptionError where it was written for another architecture (`force` skips that), SurgeryError where a
+    PrescriptionError if it was written for another architecture (`force` skips this check), SurgeryError if a
     cure cannot be applied; the model is then as it was.
     """
     if isinstance(prescription, (str, Path)):
@@ -145,7 +146,7 @@ def apply(
 
 
 def operate(surgery: Surgery, remedy: Remedy) -> None:
-    """Apply one remedy; SurgeryError where it is only advice or its cure does not know a parameter."""
+    """Apply one remedy; SurgeryError if it is only advice or its cure does not know a parameter."""
     chosen = cure(remedy.cure)
     if remedy.safety == "advice":
         raise SurgeryError(f"{remedy.cure} is advice for a person to follow; it cannot be applied")

@@ -1,172 +1,104 @@
-"""A short training of two models from equal seeds, which is what a proof rests on.
+"""The proof of a treatment: all rules again, the total again, and equal-seed training of before and after.
 
-Notable: the batch is the same one at every step, and nothing leaves a trace in the process: the random
-generators are put back.
+Notable: what is worse in any of the three is not a cure, and training alone proves nothing against rules and
+total.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
 import time
-import warnings
-from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-from torch import nn
+from unvanish.clinic.patient import Patient, read_total
+from unvanish.clinic.trials import CLOSE, PairedTrial, judge_trials, needs_more_trials, train_copy
+from unvanish.core.cured import Outcome, Proof
 
-from unvanish.core.cured import Outcome
-from unvanish.probes import calls
-
-RATES = (1e-3, 1e-2)  # of Adam: each model is trained at both, and its better one counts
-NUDGE = 1e-3  # of each weight, between two trials of a proof
-CLOSE = 0.1  # of the first loss: differences below it are chance
-BARELY = 0.02  # of the first loss: who falls behind by more is tried again
-FEW, MANY = 2, 5  # trials of a proof
-FUSED = ("cpu", "cuda")  # where Adam's step is one kernel, some five times as fast for many small tensors
+FLAT = 1.31  # decades: 3 nats, the rules' limit for a depth, rounded up; a total within it always trains
+NO_TOTAL = "NUM001"  # a gradient that is not finite has no total to compare with
+ONE_TRAINING = 1 / 3  # of the time that is left: both sides are trained, and a third is kept for the search
+CONFIRMING = 1 / 5  # of the time that is left, for a trial that only confirms a clear one
+LEAST = 2.0  # seconds of a training, even after the budget: a shorter one proves nothing
 
 
-def training(
-    model: nn.Module,
-    batch: Any,
-    loss: Any,
-    optimizer: Any = None,
-    steps: int = 60,
-    seed: int = 0,
-    seconds: float = 30.0,
-) -> tuple[float, ...]:
-    """The loss before each of so many steps, and after the last, at the better one of two learning rates.
+@dataclass(frozen=True)
+class Prover:
+    """Proves treatments of one model; its untreated side is trained once for each trial."""
 
-    Copies are trained by Adam, whose steps do not depend on the scale of the loss, over the parameters that
-    `optimizer` holds (all without one); what cannot be finished in `seconds` (on a CPU: of this thread's own
-    time) stops early, but not before 5 steps. The losses end where one is not finite. With another seed than
-    0 the weights start a thousandth away from where they are, so that what chance alone decides comes out
-    differently.
-    """
-    runs = []
-    for rate in RATES:
-        net, held = copy.deepcopy((model, optimizer))
-        if seed:
-            _nudge(net, seed)
-        runs.append(_run(net, batch, loss, _adam(net, held, rate), steps, seed, seconds / len(RATES)))
-    return min(
-        runs, key=lambda losses: (not _finite(losses), _reached(losses) if _finite(losses) else -len(losses))
-    )
+    untreated: Patient
+    batch: Any
+    steps: int
+    seed: int
+    deadline: float  # of time.perf_counter
+    losses: dict[int, tuple[float, ...]] = field(default_factory=dict)  # of the untreated side, by trial
 
+    def prove(self, patient: Patient) -> Proof:
+        """All rules, the total, and equal-seed training; no training if an exact cure changes no verdict."""
+        before, after = self.untreated.diagnosis, patient.diagnosis
+        exact = all(r.safety == "exact" for r in patient.done)
+        trials = [] if exact and before.codes() == after.codes() else self._run_trials(patient)
+        lags = [trial.lag for trial in trials]
+        return conclude(
+            Proof(
+                before.codes(),
+                after.codes(),
+                read_total(before),
+                read_total(after),
+                trials[0].untreated if trials else (),
+                trials[0].treated if trials else (),
+                patient.loss is self.untreated.loss,
+                judge_trials(lags) if lags else "no effect",
+                statistics.median(lags) if lags else 0.0,
+            )
+        )
 
-@torch.no_grad()
-def _nudge(model: nn.Module, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    for p in model.parameters():
-        if p.is_floating_point() and not p.is_sparse:
-            noise = torch.randn(p.shape, generator=generator).to(p.device, p.dtype)
-            p.mul_(1 + NUDGE * noise)
+    def _run_trials(self, patient: Patient) -> list[PairedTrial]:
+        """As many trials as the verdict needs and the budget allows, but at least one."""
+        trials: list[PairedTrial] = []
+        comparable, took = patient.loss is self.untreated.loss, 0.0
+        while needs_more_trials([t.lag for t in trials]) and not (
+            trials and self._is_too_late(took, trials[-1].lag)
+        ):
+            started, number = time.perf_counter(), len(trials)
+            if number not in self.losses:
+                self.losses[number] = self._train(self.untreated, number)
+            trials.append(PairedTrial(self.losses[number], self._train(patient, number), comparable))
+            took = time.perf_counter() - started
+        return trials
 
+    def _is_too_late(self, took: float, lag: float) -> bool:
+        """Whether there is no time for another trial; after a clear one, it may take a share of what is left.
 
-def _run(
-    model: nn.Module, batch: Any, loss: Any, held: Any, steps: int, seed: int, seconds: float
-) -> tuple[float, ...]:
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    losses: list[float] = []
-    clock = time.perf_counter if devices else time.thread_time  # what else runs must not shorten a training
-    started = clock()
-    with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
-        for step in range(steps + 1):
-            held.zero_grad(set_to_none=True)
-            try:
-                value = _loss(model, batch, loss)
-            except (RuntimeError, ValueError):
-                break
-            losses.append(float(value.detach()))
-            if not math.isfinite(losses[-1]) or step == steps:
-                break
-            if not value.requires_grad or (step >= 5 and clock() - started > seconds):
-                break
-            value.backward()  # type: ignore[no-untyped-call]
-            held.step()
-    return tuple(losses)
+        One whole trial shows more than two that are cut short, as the untreated net may catch up late.
+        """
+        left = self.deadline - time.perf_counter()
+        return took > (CONFIRMING * left if lag < -CLOSE else left)
+
+    def _train(self, patient: Patient, trial: int) -> tuple[float, ...]:
+        seconds = max(LEAST, ONE_TRAINING * (self.deadline - time.perf_counter()))
+        seed = self.seed + trial
+        return train_copy(
+            patient.model, self.batch, patient.loss, patient.optimizer, self.steps, seed, seconds
+        )
 
 
-def _adam(model: nn.Module, optimizer: Any, rate: float) -> torch.optim.Optimizer:
-    held = None if optimizer is None else {id(p) for group in optimizer.param_groups for p in group["params"]}
-    wanted = [p for p in model.parameters() if p.requires_grad and (held is None or id(p) in held)]
-    sparse = any(getattr(m, "sparse", False) for m in model.modules())
-    fused = all(p.is_floating_point() and p.device.type in FUSED for p in wanted)
-    made = torch.optim.SGD(wanted, 10 * rate) if sparse else torch.optim.Adam(wanted, rate, fused=fused)
-    for name, hook in (optimizer._optimizer_step_pre_hooks if optimizer is not None else {}).items():
-        made._optimizer_step_pre_hooks[name] = hook  # a clipper is part of the treatment
-    return made
+def conclude(proof: Proof) -> Proof:
+    """The proof with its verdict: better only if rules, total and training agree."""
+    towards_zero = _moves_towards_zero(proof)
+    fewer = len(proof.codes_after) < len(proof.codes_before)
+    outcome: Outcome
+    if proof.training == "worse" or proof.new or not towards_zero:
+        outcome = "worse"
+    else:
+        outcome = "better" if fewer or proof.training == "better" else "no effect"
+    return replace(proof, towards_zero=towards_zero, outcome=outcome)
 
 
-def _loss(model: nn.Module, batch: Any, loss: Any) -> torch.Tensor:
-    call = calls.prepare(batch, loss, gradients=False)
-    return call.objective(model(*call.args, **call.kwargs))
-
-
-def compared(before: tuple[float, ...], after: tuple[float, ...], comparable: bool = True) -> Outcome:
-    """Which of two trainings went better; differences under a tenth of the first loss are no effect."""
-    return judged((behind(before, after, comparable),))
-
-
-def behind(before: tuple[float, ...], after: tuple[float, ...], comparable: bool = True) -> float:
-    """How far the treated side is behind in what was reached at the same step, in units of the first loss.
-
-    Negative where it is ahead; inf where it alone breaks, -inf where only the other does. The unit is the
-    smaller first loss. Where the losses are different functions (`comparable` False), shares of their own
-    first losses are compared.
-    """
-    steps = min(len(before), len(after))
-    if not _finite(after):
-        return math.inf if len(after) < len(before) or _finite(before) else 0.0
-    if not _finite(before):
-        return -math.inf
-    if steps < 2:
-        return 0.0
-    old, new = _reached(before[:steps]), _reached(after[:steps])
-    first, other = max(abs(before[0]), 1e-300), max(abs(after[0]), 1e-300)
-    return (new - old) / min(first, other) if comparable else new / other - old / first
-
-
-def judged(trials: Sequence[float]) -> Outcome:
-    """The verdict of trials: worse where one of the first two says so, or the median of more at a tighter
-    limit.
-    """
-    middle = statistics.median(trials)
-    if max(trials[:FEW]) > CLOSE or (len(trials) > FEW and middle > CLOSE / 2):
-        return "worse"
-    return "better" if middle < -CLOSE else "no effect"
-
-
-def undecided(trials: Sequence[float]) -> bool:
-    """Whether more trials are wanted: too few so far, or the treated side fell behind in one, perhaps by
-    chance.
-    """
-    if max(trials, default=0.0) > CLOSE and len(trials) <= FEW:
-        return False
-    return len(trials) < FEW or (len(trials) < MANY and max(trials) > BARELY)
-
-
-def _finite(losses: tuple[float, ...]) -> bool:
-    return bool(losses) and math.isfinite(losses[-1])
-
-
-def _reached(losses: tuple[float, ...]) -> float:
-    """The median of the last few losses."""
-    tail = sorted(losses[-5:])
-    return tail[len(tail) // 2]
-
-
-def trained(model: nn.Module, optimizer: Any = None) -> bool:
-    """Whether a model shows signs of training: an optimizer with a state, or batch statistics that have
-    counted.
-    """
-    if optimizer is not None and getattr(optimizer, "state", None):
+def _moves_towards_zero(proof: Proof) -> bool:
+    """Whether the total moved towards 0 decades, or is within what always trains."""
+    here, there = abs(proof.total_after), abs(proof.total_before)
+    if NO_TOTAL in proof.codes_before or math.isnan(there) or math.isnan(here):
         return True
-    counted = [
-        m.num_batches_tracked for m in model.modules() if getattr(m, "num_batches_tracked", None) is not None
-    ]
-    return any(int(c) > 1 for c in counted if isinstance(c, torch.Tensor))
+    return here <= max(FLAT, there)

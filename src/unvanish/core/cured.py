@@ -18,9 +18,10 @@ class Proof:
     seeds.
 
     `total_*`: decades from the loss to the input, NaN without a depth axis. `losses_*`: the training loss at
-    every step, of the same batch, optimizer and seed; `comparable` is False where the cure changed the loss
+    every step, of the same batch, optimizer and seed; `comparable` is False if the cure changed the loss
     itself. `behind`: the median, over the trials, of how far the treated model was behind in the loss
-    reached, in units of the first loss; negative where it was ahead.
+    reached, in units of the first loss; negative if it was ahead. `towards_zero`: whether the total moved
+    towards 0 decades, or is small enough. `outcome`: the verdict, `clinic.proof` reaches it.
     """
 
     codes_before: tuple[str, ...]
@@ -32,6 +33,8 @@ class Proof:
     comparable: bool = True
     training: Outcome = "no effect"
     behind: float = 0.0
+    towards_zero: bool = True
+    outcome: Outcome = "no effect"
 
     @property
     def new(self) -> tuple[str, ...]:
@@ -43,26 +46,10 @@ class Proof:
         """Whether nothing at or above a warning is found any more."""
         return not self.codes_after
 
-    @property
-    def towards_zero(self) -> bool:
-        """Whether the total moved towards 0 decades, or is within the 3 nats that always train."""
-        here, there = abs(self.total_after), abs(self.total_before)
-        if "NUM001" in self.codes_before:  # a gradient that is not finite has no total
-            return True
-        return math.isnan(there) or math.isnan(here) or here <= max(1.31, there)
-
-    @property
-    def outcome(self) -> Outcome:
-        """The verdict: better only where rules, total and training agree."""
-        if self.training == "worse" or self.new or not self.towards_zero:
-            return "worse"
-        fewer = len(self.codes_after) < len(self.codes_before)
-        return "better" if fewer or self.training == "better" else "no effect"
-
 
 @dataclass(frozen=True)
 class Attempt:
-    """One candidate that was tried on a copy: the cures' names, what became of it."""
+    """One candidate that was tried on a copy: the cures' names, and the result."""
 
     cures: tuple[str, ...]
     result: str
@@ -73,8 +60,8 @@ class Attempt:
 class Cured(Shown):
     """The outcome of `cure`: a cured copy, the prescription, and the proof.
 
-    `model` is a copy with the prescription applied (a plain copy where nothing helped), `loss` the loss to
-    train it with. `proof` is None where nothing was wrong or nothing helped; `reason` says so in a sentence.
+    `model` is a copy with the prescription applied (a plain copy if nothing helped), `loss` the loss to train
+    it with. `proof` is None if nothing was wrong or nothing helped; `reason` says why it is no full cure.
     """
 
     model: Any
@@ -91,5 +78,5 @@ class Cured(Shown):
 
     @property
     def success(self) -> bool:
-        """Whether the model is healthy now, and proven not to be worse (True where nothing was wrong)."""
+        """Whether the model is healthy now, and proven not to be worse (True if nothing was wrong)."""
         return self.after.healthy and (self.proof is None or self.proof.outcome == "better")

@@ -83,7 +83,10 @@ def describe(finding: Finding, step: int, snapshot: Path | None = None) -> str:
 
 
 def write_to_stderr(text: str) -> None:
-    """Write a line without tearing a progress bar of tqdm or Rich that is on the screen."""
+    """Write a line without tearing a progress bar of tqdm or Rich that is on the screen.
+
+    Neither library has a public way to ask whether one is.
+    """
     bars = sys.modules.get("tqdm")
     if bars is not None and getattr(bars.tqdm, "_instances", None):
         bars.tqdm.write(text, file=sys.stderr)

@@ -45,7 +45,7 @@ class Slot:
         return self.shape[0], math.prod(self.shape[1:-1]), self.shape[-1]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Crossing:
     """A result that the mapping forward went through: it may become a site."""
 
@@ -55,7 +55,7 @@ class Crossing:
     shape: tuple[int, ...]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Chart:
     """The sites of a network, in the order of its forward, and its depth axis."""
 

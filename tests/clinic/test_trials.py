@@ -1,0 +1,87 @@
+"""The trials of a proof: two short trainings from equal seeds, compared without regard to scale."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unvanish.clinic.trials import (
+    compare_trainings,
+    judge_trials,
+    measure_lag,
+    needs_more_trials,
+    train_copy,
+)
+
+CE = nn.CrossEntropyLoss()
+
+
+def sigmoid_net(depth: int) -> nn.Module:
+    torch.manual_seed(0)
+    parts = [p for _ in range(depth) for p in (nn.Linear(16, 16), nn.Sigmoid())]
+    return nn.Sequential(*parts, nn.Linear(16, 3))
+
+
+def batch(n: int = 16) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, 16, generator=generator), torch.randint(0, 3, (n,), generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "comparable", "wanted"),
+    [
+        ((2.0, 1.9, 1.8), (2.0, 1.0, 0.1), True, "better"),
+        ((2.0, 1.0, 0.1), (2.0, 1.9, 1.8), True, "worse"),
+        ((2.0, 1.0, 0.1), (2.0, 1.0, 0.15), True, "no effect"),
+        ((1e30, 1e20, 1e10), (2.0, 1.0, 0.5), True, "better"),
+        ((2.0, 1.0, 0.1), (2.0, math.nan), True, "worse"),
+        ((2.0, math.nan), (2.0, 1.0, 0.5), True, "better"),
+        ((math.nan,), (math.inf,), True, "no effect"),
+        ((0.5, 0.5, 0.5), (9.0, 5.0, 1.0), False, "better"),
+        ((0.5, 0.2, 0.1), (9.0, 9.0, 9.0), False, "worse"),
+        ((1e-9, 1e-9, 1e-9), (1e-9, 1e-10, 1e-12), True, "better"),
+    ],
+)
+def test_two_trainings_are_compared(before: Any, after: Any, comparable: bool, wanted: str) -> None:
+    assert compare_trainings(before, after, comparable) == wanted
+
+
+def test_trials_go_on_while_chance_may_decide() -> None:
+    assert needs_more_trials([]) and needs_more_trials([-0.5]) and needs_more_trials([0.05])
+    assert not needs_more_trials([0.3]), "clearly worse"
+    assert not needs_more_trials([-0.5, 0.01]) and needs_more_trials([-0.5, 0.05])
+    assert needs_more_trials([0.05, 0.05, 0.05, 0.05]) and not needs_more_trials([0.05] * 5)
+    assert judge_trials([-0.5, 0.3]) == "worse", "what is worse in one of the first two"
+    assert judge_trials([0.08, 0.08, 0.07, 0.02, 0.01]) == "worse", "a tighter limit for the median of many"
+    assert judge_trials([0.08, -0.3, 0.3, -0.2, -0.15]) == "better"
+    assert judge_trials([0.08, 0.0]) == "no effect"
+
+
+def test_how_far_one_training_is_behind_another() -> None:
+    before, after = (2.0, 1.0, *[0.1] * 5), (1.0, 0.5, *[0.3] * 5)
+    assert measure_lag(before, after) == pytest.approx(0.2)
+    assert measure_lag(before, after, comparable=False) == pytest.approx(0.3 - 0.05)
+    assert measure_lag((2.0, 1.0, 0.1), (2.0, math.nan)) == math.inf
+    assert measure_lag((2.0, math.nan), (2.0, 1.0)) == -math.inf
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_the_comparison_does_not_depend_on_the_scale_of_the_loss(factor: float) -> None:
+    net = sigmoid_net(3)
+    plain = train_copy(copy.deepcopy(net), batch(), CE, steps=20)
+    scaled = train_copy(copy.deepcopy(net), batch(), lambda o, y: factor * CE(o, y), steps=20)
+    assert [x / plain[0] for x in plain] == pytest.approx([x / scaled[0] for x in scaled], rel=0.05)
+
+
+def test_training_does_not_touch_the_model_or_the_random_generator() -> None:
+    net = nn.Sequential(nn.Linear(16, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+    before, state = copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    one = train_copy(net, batch(), CE, steps=10, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert one == train_copy(net, batch(), CE, steps=10, seed=3)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
