@@ -1,0 +1,110 @@
+"""The table of tiers: which fault goes first where several are found.
+
+The weight of a finding orders the findings of one severity. It is counted in nats of lost gradient: a loss
+that was measured weighs what it is, and every other fault starts at the base of its tier, which is the loss
+that it is held equal to. `span` is what a size of 1 adds, so faults of one tier are ordered by their size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tier:
+    """One row of the table: its base and its span in nats, and why it goes before the next row."""
+
+    base: float
+    span: float
+    why: str
+
+    def weigh(self, size: float) -> float:
+        """The weight of a finding of this tier."""
+        return self.base + self.span * size
+
+
+NOT_FINITE = Tier(
+    1000.0,
+    1.0,
+    "a NaN or an infinity spoils all that is computed from it, the numbers of other findings included",
+)
+CUT = Tier(
+    100.0,
+    10.0,
+    "without a path no weights and no rate bring a gradient; size: the share of the numbers behind the cut",
+)
+FLAT = Tier(
+    80.0,
+    1.0,
+    "a path that passes exactly nothing, on this batch; size: the share of the parameters that starve",
+)
+NO_STEP = Tier(
+    60.0,
+    1.0,
+    "the gradients exist in float32, but no loss scale lets the optimizer take a step",
+)
+DEAD_LAYER = Tier(
+    22.0,
+    4.0,
+    "one dead activation blocks all layers before it; size: its share of dead units",
+)
+BLIND = Tier(
+    20.0,
+    -10.0,
+    "queries and keys get almost no gradient, the rest learns; size: the entropy that is left",
+)
+LOGITS = Tier(
+    12.0,
+    1.0,
+    "a softmax reads the wrong numbers: training runs, and is worse throughout",
+)
+OUTPUT = Tier(
+    9.0,
+    1.0,
+    "the gradient is small from the output on; size: the nats that the output's slope takes",
+)
+DATA = Tier(
+    8.0,
+    1.0,
+    "the input is out of scale, or the samples are alike; size: nats beyond the usual",
+)
+PRECISION = Tier(
+    6.0,
+    10.0,
+    "a part of the gradient is rounded to zero; size: its share of the elements",
+)
+STEPS = Tier(
+    5.0,
+    1.0,
+    "the gradient is right, the steps are not; size: nats beyond the limit, or the share that stands still",
+)
+START = Tier(
+    4.0,
+    1.0,
+    "a start that training may leave, slowly; size: the share of the units, or nats of the logits",
+)
+SLOW = Tier(
+    3.0,
+    1.0,
+    "training is slow, but the flow through the depth is in order; size: the share of flat units",
+)
+PART = Tier(
+    2.0,
+    4.0,
+    "a part does not learn and the rest is not affected; size: the share of dead units",
+)
+REMARK = Tier(
+    1.0,
+    1.0,
+    "explained by another finding, or of little harm",
+)
+MEASURED = Tier(
+    0.0,
+    1.0,
+    "a loss that is measured, size in nats: it goes before each tier whose weight it exceeds",
+)
+
+TIERS = (
+    NOT_FINITE, CUT, FLAT, NO_STEP, DEAD_LAYER, BLIND, LOGITS, OUTPUT, DATA, PRECISION, STEPS, START, SLOW,
+    PART, REMARK, MEASURED,
+)  # fmt: skip
