@@ -4,25 +4,28 @@ Limits
 
 Of the reading along the depth:
 
-    NOISE = 1.5           times sqrt(KAPPA sum 1/n), n the layers' widths, is the least limit: three
-                          standard deviations of what chance does to the gradient of a narrow net
-    KAPPA = 5             of a ReLU: ln ||d|| deviates by sqrt(KAPPA sum 1/n) / 2 (Hanin and Nica 2020)
-    POSITIONS = 9         of an image average chance out, as if each were a unit; more are too alike
-    LEAST_ERROR = 6       nats; an error is twice the limit, and at least this: from 5.4 to 6.6 nats
-                          nets train in part, beyond 10 not at all (measured, SGD and Adam)
-    NORMALISED = 1.833    times the limit, 5.5 nats, if most layers are normalised: steps are relative
-                          to the weights there. MobileNet and GoogLeNet train, and lie in between
-    CONTRACTING = -1      nats: an activation of rms slope under 0.37 contracts. A sigmoid costs at
-                          least 1.4, a ReLU 0.35
-    STEEP = 0.7           of that counts in one row, if the mean over the rows reaches all of it
-    RELU = 0.347          nats that a ReLU costs and its weights make up for (He et al. 2015): so much
-                          of an activation's loss is not held against it
-    SATURATED = 0.5       flat units: a row of more has lost its gradient to saturation, not to its
-                          slope (as the limit of ACT001)
-    PINCHED = 2           nats from the median of all layers make one odd layer of it: the gains that
-                          the common activations ask for differ by 1.6 nats at most
-    SHARE = 0.1           of the loss is what weights and slopes bear at least if they are the cause:
-                          weights that lose nothing are not
+    LIMIT = 3            nats, if the rule has no limit of its own for the depth
+    NOISE = 1.5          times sqrt(KAPPA sum 1/n) over the layers' widths n is the least limit:
+                         three standard deviations of chance in a narrow net
+    KAPPA = 5            of a ReLU: ln ||d|| deviates by sqrt(KAPPA sum 1/n) / 2 (Hanin and Nica
+                         2020)
+    POSITIONS = 9        of an image count as units that average chance out; more are too alike
+    LEAST_ERROR = 6      nats; an error is twice the limit, and at least this: from 5.4 to 6.6
+                         nats nets train in part, beyond 10 not at all (measured, SGD and Adam)
+    NORMALISED = 1.833   times the limit, 5.5 nats, if most layers are normalised: steps are
+                         relative to the weights there. MobileNet and GoogLeNet train, and lie in
+                         between
+    CONTRACTING = -1     nats: an activation of rms slope under 0.37 contracts. A sigmoid costs at
+                         least 1.4, a ReLU 0.35
+    STEEP = 0.7          of that is enough in one row; the mean over the rows must reach all of it
+    RELU = 0.347         nats that a ReLU costs and its weights make up for (He et al. 2015): so
+                         much of an activation's loss is not held against it
+    SATURATED = 0.5      of the units: a row with more flat ones has lost its gradient to
+                         saturation, not to its slope (the limit of ACT001)
+    PINCHED = 2          nats from the median of all layers: such weights belong to one odd layer.
+                         The gains that the common activations ask for differ by 1.6 nats at most
+    SHARE = 0.1          of the loss must lie with weights and slopes for the weights to be its
+                         cause: weights that lose nothing are not
 """
 
 from __future__ import annotations
@@ -38,8 +41,10 @@ from unvanish.rules import _places
 from unvanish.rules._fault import Fault, identify
 from unvanish.rules._tiers import MEASURED
 
+LIMIT = 3.0  # nats
 
-def read(trace: Trace, limit: float = 3.0) -> depth.Depth | None:
+
+def read(trace: Trace, limit: float = LIMIT) -> depth.Depth | None:
     """The reading of the main depth axis; None if there is no depth to judge."""
     key = ("depth", limit)
     if key not in trace.derived:
@@ -50,8 +55,14 @@ def read(trace: Trace, limit: float = 3.0) -> depth.Depth | None:
 
 def blame(rule: str, trace: Trace, limit: float) -> depth.Depth | None:
     """The reading if it names this rule as the cause; `rule`: its module. NotApplicable without a depth."""
-    found, named = require(trace, limit), identify(rule)
-    return found if named and found.cause == named[0] else None
+    found = require(trace, limit)
+    return found if blames(found, rule) else None
+
+
+def blames(found: depth.Depth, rule: str) -> bool:
+    """Whether the reading names this rule as the cause; `rule`: its module."""
+    named = identify(rule)
+    return named is not None and found.cause == named[0]
 
 
 def require(trace: Trace, limit: float) -> depth.Depth:

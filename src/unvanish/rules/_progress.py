@@ -4,21 +4,22 @@ Limits
 
 Of a watched run's progress:
 
-    FEWEST = 20         steps with a known loss, below which nobody can say that it does not fall
-    THIRD = 3           the loss falls if the median of the last third of the steps is below that of the
-                        first one
-    MARGIN = 0.001      of the first loss: a smaller fall is no fall
-    NOISE = 0.5         of the scatter of the first third: nor is this
-    OPENING = 7         first steps of the run that are known, to compare the last twice as many with
-                        in a run longer than its window
-    LONG = 30           steps with a known loss, below which a run has not converged
-    WINDOW = 10         steps whose median is the loss at a moment
-    STRIDE = 5          steps between the moments at which the lowest loss is looked for
-    RISEN = 1.5         times the lowest loss: above it the loss has risen, and what is small is broken
-    DONE = 0.1          of the first loss: a run below it has converged
-    LOWER = 0.9         of the first loss: enough, if the gradient fell as well
-    QUIET = 100         the gradient fell by this factor; the values separate runs that end from runs in
-                        which a layer died or the loss rose again (both are tests)
+    FEWEST = 20      steps with a known loss, below which nobody can say that it does not fall
+    THIRD = 3        the loss falls if the median of the last third of the steps is below that of
+                     the first one
+    MARGIN = 0.001   of the first loss: a smaller fall is no fall
+    NOISE = 0.5      of the scatter of the first third: nor is this
+    OPENING = 7      first steps of the run that are known, to compare the last twice as many with
+                     in a run longer than its window
+    LONG = 30        steps with a known loss, below which a run has not converged
+    WINDOW = 10      steps whose median is the loss at a moment
+    STRIDE = 5       steps between the moments at which the lowest loss is looked for
+    RISEN = 1.5      times the lowest loss: above it the loss has risen, and what is small is
+                     broken
+    DONE = 0.1       of the first loss: a run below it has converged
+    LOWER = 0.9      of the first loss: enough, if the gradient fell as well
+    QUIET = 100      the gradient fell by this factor; the values separate runs that end from runs
+                     in which a layer died or the loss rose again (both are tests)
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Limits
 
 Of the scatter:
 
-    ROBUST = 1.4826     times the median absolute deviation is the standard deviation of a normal
-                        distribution (Hampel 1974)
+    ROBUST = 1.4826   times the median absolute deviation is the standard deviation of a normal
+                      distribution (Hampel 1974)
 """
 
 from __future__ import annotations

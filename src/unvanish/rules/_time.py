@@ -4,9 +4,9 @@ Limits
 
 Of the reading over time:
 
-    LEAST = 5         steps with a gradient: the slope of fewer says little
-    REACH = 3         nats: the horizon is the number of steps back at which a twentieth is left, as
-                      far as the `limit` over the depth
+    LEAST = 5   steps with a gradient: the slope of fewer says little
+    REACH = 3   nats: the horizon is the number of steps back at which a twentieth is left, as far
+                as the `limit` over the depth
 """
 
 from __future__ import annotations

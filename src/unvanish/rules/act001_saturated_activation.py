@@ -25,12 +25,12 @@ flat for every sample, which only a bias can cause.
 
 Limits
 
-    limit = 0.5       of the units are flat: healthy nets have under 0.1 (measured), and the gradient
-                      passes the smaller half from here on
-    PINNED = 0.25     of the units are flat for every sample: the biases are blamed, not the weights
-    LARGE = 0.7       nats: weights of a gain above 2 are blamed. Sound ones have at most 1.7 (the gain
-                      of tanh as PyTorch gives it; 4.7 for a sigmoid, which saturates under it)
-    HUGE = 1          nats: weights of a gain above 2.7 are blamed even if biases pin the units
+    limit = 0.5     of the units are flat: healthy nets have under 0.1 (measured), and above it
+                    most units learn nothing
+    PINNED = 0.25   of the units are flat for every sample: the biases are blamed, not the weights
+    LARGE = 0.7     nats: weights of a gain above 2 are blamed. Sound ones have at most 1.7 (the
+                    gain of tanh as PyTorch gives it; 4.7 for a sigmoid, which saturates under it)
+    HUGE = 1        nats: weights of a gain above 2.7 are blamed even if biases pin the units
 
 Remedies
 

@@ -27,8 +27,8 @@ join, as in sigmoid(v) * sigmoid(g), the weights bear their part and the activat
 
 Limits
 
-    limit = 3         nats over the depth: up to 3 a net trains, from 5.4 to 6.6 in part, beyond 10 not
-                      (measured, SGD and Adam; Schoenholz et al. 2017: a depth of 6 depth scales)
+    limit = 3   nats over the depth: up to 3 a net trains, from 5.4 to 6.6 in part, beyond 10 not
+                (measured, SGD and Adam; Schoenholz et al. 2017: a depth of 6 depth scales)
 
 Remedies
 

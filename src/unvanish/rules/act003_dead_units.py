@@ -25,14 +25,14 @@ whole input is zero is not to blame, and one that blocks all layers before it is
 
 Limits
 
-    limit = 0.5         of the units: a ReLU net at its start has next to none, and 0.28 in its
-                        twentieth layer, where samples are alike (measured)
-    diverse = 0.95      mean cosine between samples: the healthy net above has 0.98
-    NEARLY_ALL = 0.9    of the units are dead: no likeness short of equality does that, and it is an
-                        error
-    EQUAL = 0.999       mean cosine: such samples count as equal, and silence all units or none
-    LEAST = 8           samples, times positions: a unit that is silent on fewer need not be dead. Half
-                        of the units are off for one sample, 0.4 % for eight independent ones
+    limit = 0.5        of the units: a ReLU net at its start has next to none, and 0.28 in its
+                       twentieth layer, where samples are alike (measured)
+    diverse = 0.95     mean cosine between samples: the healthy net above has 0.98
+    NEARLY_ALL = 0.9   of the units are dead: no likeness short of equality does that, and it is
+                       an error
+    EQUAL = 0.999      mean cosine: such samples count as equal, and silence all units or none
+    LEAST = 8          samples, times positions: a unit that is silent on fewer need not be dead.
+                       Half of the units are off for one sample, 0.4 % for eight independent ones
 
 Remedies
 

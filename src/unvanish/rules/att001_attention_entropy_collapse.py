@@ -22,13 +22,13 @@ grown past `logits` are a warning before the entropy falls.
 
 Limits
 
-    limit = 0.3       of ln T: healthy heads keep more (measured); half of it is an error
-    logits = 50       a logit that stands so far above the others leaves exp(-50) for them: nothing in
-                      float16. ViT-22B diverged at logits of this size (Dehghani et al. 2023)
-    TOKENS = 4        with fewer the entropy says little
-    GROWN = 10        times the logits of the first looks of a watched run
-    FIRST = 3         looks whose median is that start
-    LOOKS = 6         looks that must be known before growth is judged
+    limit = 0.3   of ln T: healthy heads keep more (measured); half of it is an error
+    logits = 50   a logit that stands so far above the others leaves exp(-50) for them: nothing in
+                  float16. ViT-22B diverged at logits of this size (Dehghani et al. 2023)
+    TOKENS = 4    with fewer the entropy says little
+    GROWN = 10    times the logits of the first looks of a watched run
+    FIRST = 3     looks whose median is that start
+    LOOKS = 6     looks that must be known before growth is judged
 
 Remedies
 

@@ -23,8 +23,8 @@ growth, and nothing normalises them.
 
 Limits
 
-    limit = 3         nats over the depth: up to 3 a net trains, from 5.4 to 6.6 in part, beyond 10 not
-                      (measured, SGD and Adam)
+    limit = 3   nats over the depth: up to 3 a net trains, from 5.4 to 6.6 in part, beyond 10 not
+                (measured, SGD and Adam)
 
 Remedies
 

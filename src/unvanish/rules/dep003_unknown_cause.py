@@ -1,4 +1,5 @@
-"""The gradient is lost or grows over the depth and no rule knows why; the rows that bear it are named.
+"""The gradient is lost or grows over the depth and no rule knows why; the rows that bear it are
+named.
 
 Why it harms
 
@@ -20,8 +21,8 @@ residual sums bear is not reported. Any other finding is taken for the cause.
 
 Limits
 
-    limit = 3         nats over the depth: up to 3 a net trains, from 5.4 to 6.6 in part, beyond 10 not
-                      (measured, SGD and Adam)
+    limit = 3   nats over the depth: up to 3 a net trains, from 5.4 to 6.6 in part, beyond 10 not
+                (measured, SGD and Adam)
 
 Remedies
 

@@ -15,8 +15,8 @@ The share of the model's numbers whose requires_grad is False.
 
 Limits
 
-    limit = 0.0001    of the numbers: less is a constant that is kept as a parameter, such as the bins
-                      of a detector's distances (16 numbers of 2.6 million in YOLO11n)
+    limit = 0.0001   of the numbers: less is a constant that is kept as a parameter, such as the
+                     bins of a detector's distances (16 numbers of 2.6 million in YOLO11n)
 
 Remedies
 

@@ -25,8 +25,8 @@ others is found by the ratio of the endpoints.
 
 Limits
 
-    limit = 3         nats over the depth: up to 3 a net trains, from 5.4 to 6.6 in part, beyond 10 not
-                      (measured, SGD and Adam; Schoenholz et al. 2017: a depth of 6 depth scales)
+    limit = 3   nats over the depth: up to 3 a net trains, from 5.4 to 6.6 in part, beyond 10 not
+                (measured, SGD and Adam; Schoenholz et al. 2017: a depth of 6 depth scales)
 
 Remedies
 

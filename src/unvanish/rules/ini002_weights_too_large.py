@@ -22,8 +22,8 @@ normalisation nor unscaled residual branches bear the growth.
 
 Limits
 
-    limit = 3         nats over the depth: up to 3 a net trains, from 5.4 to 6.6 in part, beyond 10 not
-                      (measured, SGD and Adam; the threshold is the same for growth and for loss)
+    limit = 3   nats over the depth: up to 3 a net trains, from 5.4 to 6.6 in part, beyond 10 not
+                (measured, SGD and Adam; the threshold is the same for growth and for loss)
 
 Remedies
 

@@ -22,7 +22,7 @@ differ will part by themselves and are no fault: zero-initialised layers, upsamp
 
 Limits
 
-    limit = 0.2       of the rows: random rows are never equal, and a few twins cost little capacity
+    limit = 0.2   of the rows: random rows are never equal, and a few twins cost little capacity
 
 Remedies
 

@@ -25,20 +25,20 @@ recurrent. An input far above the limit, or saturated units, make it an error.
 
 Limits
 
-    limit = 20          root mean square of the input: standardised inputs have 1, pixels 140. Features of
-                        a size up to 20 are common and do little harm
-    offset = 5          |mean| over the deviation: pixels in [0, 1] have 0.5 to 2. At 5 the samples'
-                        cosine is above 0.96 before the first layer
-    CENTRED = 2         |mean|: an input nearer to zero has no offset, however little it varies
-    FAR = 5             times the limit is an error, a size of 100
-    SATURATED = 0.3     of the units at the first layer or up to NEAR operations after it: healthy
-                        nets have under 0.1 (measured)
-    NEAR = 3            operations: a bias, a reshape and an activation
-    PASSED_ON = 0.25    of the limit is what the first layer passes on at least if the scale harms:
-                        PyTorch's default weights keep 0.58 of it
-    ALIKE = 0.05        relative spread between samples: under half of what the check of DEP001 asks
-                        of inputs
-    FIRST = 3           operations from the first layer on in which a normalisation is looked for
+    limit = 20         root mean square of the input: standardised inputs have 1, raw pixels 140.
+                       It separates raw units from features of a size of 1 to 10
+    offset = 5         |mean| over the deviation: pixels in [0, 1] have 0.5 to 2. At 5 the
+                       samples' cosine is above 0.96 before the first layer
+    CENTRED = 2        |mean|: an input nearer to zero has no offset, however little it varies
+    FAR = 5            times the limit is an error, a size of 100
+    SATURATED = 0.3    of the units at the first layer or up to NEAR operations after it: healthy
+                       nets have under 0.1 (measured)
+    NEAR = 3           operations: a bias, a reshape and an activation
+    PASSED_ON = 0.25   of the limit is what the first layer passes on at least if the scale harms:
+                       PyTorch's default weights keep 0.58 of it
+    ALIKE = 0.05       relative spread between samples: half of the least that DEP001 asks of
+                       inputs
+    FIRST = 3          operations from the first layer on in which a normalisation is looked for
 
 Remedies
 

@@ -23,8 +23,8 @@ batch statistics and no identity path leads past it.
 
 Limits
 
-    limit = 3         nats over the depth: up to 3 a net trains, from 5.4 to 6.6 in part, beyond 10 not
-                      (measured, SGD and Adam); 5.5 here, since most layers are normalised
+    limit = 3   nats over the depth: up to 3 a net trains, from 5.4 to 6.6 in part, beyond 10 not
+                (measured, SGD and Adam); 5.5 here, since most layers are normalised
 
 Remedies
 

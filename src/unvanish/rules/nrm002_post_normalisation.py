@@ -23,15 +23,15 @@ skip around it is another fault.
 
 Limits
 
-    blocks = 12       normalisations, as in the six post-norm layers of the first transformer, which
-                      trains with warm-up; 12 layers without it do not (measured)
-    starved = 0.01    of the values' gradient: healthy is 0.02 to 0.2 (measured)
-    limit = 3         nats over the depth: up to 3 a net trains (measured, SGD and Adam)
-    ALIKE = 0.95      mean cosine between tokens: without it, queries get little for other reasons.
-                      Healthy tokens have less than 0.9, collapsed ones 0.9996 (measured)
-    FARTHER = 10      times less than `starved` is an error, such nets do not train (measured); and
-                      attentions up to so many times above it are named with the worst
-    LEAST = 7         nats: the size at which it goes before other faults of the depth
+    blocks = 12      normalisations, as in the six post-norm layers of the first transformer,
+                     which trains with warm-up; 12 layers without it do not (measured)
+    starved = 0.01   of the values' gradient: healthy is 0.02 to 0.2 (measured)
+    limit = 3        nats over the depth: up to 3 a net trains (measured, SGD and Adam)
+    ALIKE = 0.95     mean cosine between tokens: without it, queries get little for other reasons.
+                     Healthy tokens have less than 0.9, collapsed ones 0.9996 (measured)
+    FARTHER = 10     times less than `starved` is an error, such nets do not train (measured); and
+                     attentions up to so many times above it are named with the worst
+    LEAST = 7        nats: the size at which it goes before other faults of the depth
 
 Remedies
 
@@ -53,6 +53,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from unvanish.core.depth import Depth
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
 from unvanish.rules import _depth, _places
@@ -76,8 +77,7 @@ def check(trace: Trace, *, blocks: int = 12, starved: float = 1e-2, limit: float
     queries = _read_queries(trace)
     starving = queries.alike and queries.log < math.log(starved)
     reading = _depth.read(trace, limit)
-    tilted = reading is not None and reading.severity and reading.cause in ("NRM002", "", "DEP002")
-    if not starving and not tilted:
+    if not starving and not (reading is not None and _is_tilted(reading)):
         return []
     share = math.exp(queries.log) if math.isfinite(queries.log) else 0.0
     cause = f"{len(norms)} normalisations after additions damp the stream: "
@@ -138,6 +138,11 @@ def _read_queries(trace: Trace) -> _Queries:
     alike = {i for i in logs if trace.value(i, "token_cosine") > ALIKE}
     worst = min(alike or logs, key=lambda i: logs[i])
     return _Queries(logs, logs[worst], trace.sites[worst].label, bool(alike))
+
+
+def _is_tilted(reading: Depth) -> bool:
+    """Whether the depth is out of bounds for this reason, or for none that excludes it."""
+    return bool(reading.severity) and (_depth.blames(reading, __name__) or reading.cause in ("", "DEP002"))
 
 
 def _lacks_skips(trace: Trace) -> bool:

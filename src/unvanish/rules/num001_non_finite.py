@@ -22,7 +22,7 @@ first. If only the loss overflows, because the gradient explodes over the depth,
 
 Limits
 
-None: a number is finite or not.
+None for a number, which is finite or not. Whether the gradient explodes is judged as for INI002.
 
 Remedies
 
@@ -45,11 +45,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from unvanish.core import depth
 from unvanish.core.diagnosis import Case, Evidence, Remedy
 from unvanish.core.facts import BrokenFacts
 from unvanish.core.trace import Trace
-from unvanish.rules import _places
+from unvanish.rules import _depth, _places
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import NOT_FINITE, REMARK
 
@@ -140,7 +139,7 @@ def _find_origin(trace: Trace, loss: float) -> _Origin | None:
 
 def _explodes(trace: Trace) -> bool:
     """Whether only the loss overflows, and the depth says why."""
-    reading = depth.read(trace) if trace.facts.get("loss_overflow") else None
+    reading = _depth.read(trace) if trace.facts.get("loss_overflow") else None
     return reading is not None and reading.direction == "exploding"
 
 

@@ -26,23 +26,24 @@ clearly, it is an error.
 
 Limits
 
-    limit = 0.1       of the weights a step: 0.0001 to 0.01 is healthy, above 0.03 a warning sign, above
-                      0.1 bad (measured; Karpathy 2019: about 0.001)
-    jump = 3          times the largest of the looks before: a warm-up or a restart climbs more slowly
-    FRESH = 1.5       times the largest ratio or rate so far: new, and not noise about the old
-    BEFORE = 5        looks that a jump needs before it
-    NEAR = 8          looks that it is compared with
-    AFTER = 3         looks that must agree
-    RECENT = 30       looks in which a jump is still reported
-    SETTLED = 20      steps before a jump counts: first steps are long, as weights are small
-    RATES = 20        steps whose median is the learning rate before
-    WORSE = 1         deviations by which the loss rose, for a level
-    ROSE = 3          deviations: the loss rose clearly
-    WINDOW = 10       steps at least that the loss is compared with
-    LEAST = 5         of these must be known, and two steps after them
-    LEVEL = 0.02      of the loss is its least deviation: smaller moves are no rise
-    TINY = 1e-12      is that of a loss of 0
-    MOST = 5          nats beyond the limit that count: an order, no limit
+    limit = 0.1    of the weights a step: 0.0001 to 0.01 is healthy, above 0.03 a warning sign,
+                   above 0.1 bad (measured; Karpathy 2019: about 0.001)
+    jump = 3       times the largest of the looks before: a warm-up or a restart climbs more
+                   slowly
+    FRESH = 1.5    times the largest ratio or rate so far: new, and not noise about the old
+    BEFORE = 5     looks that a jump needs before it
+    NEAR = 8       looks that it is compared with
+    AFTER = 3      looks that must agree
+    RECENT = 30    looks in which a jump is still reported
+    SETTLED = 20   steps before a jump counts: first steps are long, as weights are small
+    RATES = 20     steps whose median is the learning rate before
+    WORSE = 1      deviations by which the loss rose, for a level
+    ROSE = 3       deviations: the loss rose clearly
+    WINDOW = 10    steps at least that the loss is compared with
+    LEAST = 5      of these must be known, and two after them
+    LEVEL = 0.02   of the loss is its least deviation: a smaller move is no rise
+    TINY = 1e-12   is its least deviation if the loss is 0
+    MOST = 5       nats beyond the limit that count: an order, no limit
 
 Remedies
 

@@ -21,13 +21,13 @@ run that has converged is no fault.
 
 Limits
 
-    limit = 1e-06     of the weights a step: 0.0001 to 0.01 is healthy (measured; Karpathy 2019: about
-                      0.001), so it is a hundredth of the least of these
-    LEAST = 5         looks at which no layer moves
-    SPAN = 20         steps watched, before which it is too early to say
-    FELL = 100        times smaller gradients than at the first steps: the run has converged
-    START = 5         first steps, of which the largest gradient is taken
-    SOLVED = 0.001    of the first loss: so has such a run
+    limit = 1e-06    of the weights a step: 0.0001 to 0.01 is healthy (measured; Karpathy 2019:
+                     about 0.001), so it is a hundredth of the least of these
+    LEAST = 5        looks at which no layer moves
+    SPAN = 20        steps watched, before which it is too early to say
+    FELL = 100       times smaller gradients than at the first steps: the run has converged
+    START = 5        first steps, of which the largest gradient is taken
+    SOLVED = 0.001   of the first loss: so has such a run
 
 Remedies
 

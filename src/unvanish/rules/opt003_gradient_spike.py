@@ -21,13 +21,15 @@ LEAST of them are a warning.
 
 Limits
 
-    deviations = 8    of ln ||g||: chance does this once in 1e15 steps of a normal distribution, and
-                      heavy tails of small batches seldom (ZClip, Kumar et al. 2025, clips at 2.5)
-    window = 200      steps: long enough for a median, short enough to follow the run
-    TIMES = 10        times the median at least: a smaller spike does no harm, however quiet the run
-    LEAST = 3         spikes in the window: single ones pass
-    SKIPPED = 25      first steps that do not count, as in ZClip; twice as many must follow
-    QUIET = 0.1       nats of scatter at least: a run without noise has no outliers
+    deviations = 8   of ln ||g||: chance does this once in 1e15 steps of a normal distribution,
+                     and heavy tails of small batches seldom (ZClip, Kumar et al. 2025, clips at
+                     2.5)
+    window = 200     steps: long enough for a median, short enough to follow the run
+    TIMES = 10       times the median at least: a smaller spike does no harm, however quiet the
+                     run
+    LEAST = 3        spikes in the window: single ones pass
+    SKIPPED = 25     first steps that do not count, as in ZClip; twice as many must follow
+    QUIET = 0.1      nats of scatter at least: a run without noise has no outliers
 
 Remedies
 

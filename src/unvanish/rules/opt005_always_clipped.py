@@ -22,10 +22,10 @@ limit.
 
 Limits
 
-    limit = 0.9       of the steps: clipping that bounds outliers acts on few of them; a tenth
-                      that is not clipped still tells small gradients from large ones
-    far = 10          times the limit: the steps are a tenth of what the rate says, or less
-    STEPS = 100       last steps of which it must be known whether they were clipped
+    limit = 0.9   of the steps: clipping that bounds outliers acts on few of them; a tenth that is
+                  not clipped still tells small gradients from large ones
+    far = 10      times the limit: the steps are a tenth of what the rate says, or less
+    STEPS = 100   last steps of which it must be known whether they were clipped
 
 Remedies
 

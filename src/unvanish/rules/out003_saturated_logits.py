@@ -24,11 +24,12 @@ error if the logits are far above the limit.
 
 Limits
 
-    limit = 30          |logit|: exp(-30) is 1e-13, so the softmax is one-hot in float32
-    residual = 0.05     mean |p - y|: below it a model has converged, and its logits may be large
-                        (measured)
-    TYPICAL = 3         times smaller is the range that most samples have: one outlier is no saturation
-    FAR = 3             times the limit is an error, about where exp overflows in float32 (88)
+    limit = 30        |logit|: exp(-30) is 1e-13, so the softmax is one-hot in float32
+    residual = 0.05   mean |p - y|: below it a model has converged, and its logits may be large
+                      (measured)
+    TYPICAL = 3       times smaller is the range that most samples have: one outlier is no
+                      saturation
+    FAR = 3           times the limit is an error, about where exp overflows in float32 (88)
 
 Remedies
 

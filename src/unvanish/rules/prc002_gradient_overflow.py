@@ -20,8 +20,8 @@ are finite and not all zero, the rule fires.
 
 Limits
 
-    TRIED = 6         loss scales: from the largest that fits to 2^-24 of it is as far as float16's
-                      numbers reach below 1
+    TRIED = 6   loss scales: from the largest that fits to 2^-24 of it is as far as float16's
+                numbers reach below 1
 
 Remedies
 

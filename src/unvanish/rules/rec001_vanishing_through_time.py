@@ -25,9 +25,9 @@ so that no gradient goes further back than one, is noted.
 
 Limits
 
-    limit = 3         nats over the steps: a twentieth is left. As over the depth, up to 3 a net
-                      trains, beyond 10 not (measured)
-    GONE = 1000       nats, if the first steps get exactly nothing: a size to order it by, no limit
+    limit = 3     nats over the steps: a twentieth is left. As over the depth, up to 3 a net
+                  trains, beyond 10 not (measured)
+    GONE = 1000   nats, if the first steps get exactly nothing: a size to order it by, no limit
 
 Remedies
 

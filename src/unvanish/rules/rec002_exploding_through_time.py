@@ -21,8 +21,8 @@ steps: growth beyond `limit`, and beyond ln(steps), is a warning, beyond twice `
 
 Limits
 
-    limit = 3         nats over the steps: 20 times. As over the depth, up to 3 a net trains, beyond 10
-                      not (measured)
+    limit = 3   nats over the steps: 20 times. As over the depth, up to 3 a net trains, beyond 10
+                not (measured)
 
 Remedies
 
