@@ -17,7 +17,7 @@ from unvanish.rules import Rule, _depth, _pages, rules
 FOLDER = Path(inspect.getfile(_pages)).parent
 CASES = {"sick", "healthy", "_case"}  # their numbers make a model, and judge nothing
 PLAIN = {0, 1, 2, 0.5}  # counting, halves and doubles
-NO_READINGS = {"_places", "_tiers", "_pages"}  # names, an order, and text
+NO_READINGS = {"_places", "_tiers", "_pages", "_scatter"}  # names, an order, text, mathematics
 JUDGING = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in NO_READINGS | {"__init__"})
 
 

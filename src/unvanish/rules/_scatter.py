@@ -1,11 +1,6 @@
 """The scatter of a series that a few outliers do not move.
 
-Limits
-
-Of the scatter:
-
-    ROBUST = 1.4826   times the median absolute deviation is the standard deviation of a normal
-                      distribution (Hampel 1974)
+Times ROBUST the median absolute deviation of a normal distribution is its standard deviation (Hampel 1974).
 """
 
 from __future__ import annotations

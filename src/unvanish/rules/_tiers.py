@@ -26,77 +26,80 @@ class Tier:
 NOT_FINITE = Tier(
     1000.0,
     1.0,
-    "a NaN or an infinity spoils all that is computed from it, the numbers of other findings included",
+    "a NaN or an infinity spoils all that is computed from it, the other findings' numbers included",
 )
 CUT = Tier(
     100.0,
     10.0,
-    "without a path no weights and no rate bring a gradient; size: the share of the numbers behind the cut",
+    "no gradient on any batch, while a flat operation may pass some on another; size: the share of "
+    "the numbers behind the cut",
 )
 FLAT = Tier(
     80.0,
     1.0,
-    "a path that passes exactly nothing, on this batch; size: the share of the parameters that starve",
+    "exactly no gradient in any dtype, while an overflow goes away in another; size: the share of the "
+    "parameters that starve",
 )
 NO_STEP = Tier(
     60.0,
     1.0,
-    "the gradients exist in float32, but no loss scale lets the optimizer take a step",
+    "no part of the model ever takes a step, while behind a dead layer the rest does",
 )
 DEAD_LAYER = Tier(
     22.0,
     4.0,
-    "one dead activation blocks all layers before it; size: its share of dead units",
+    "all layers before one activation starve, not queries and keys alone; size: its share of dead units",
 )
 BLIND = Tier(
     20.0,
     -10.0,
-    "queries and keys get almost no gradient, the rest learns; size: the entropy that is left",
+    "queries and keys get almost nothing, while wrong logits only slow the training; size: the entropy left",
 )
 LOGITS = Tier(
     12.0,
     1.0,
-    "a softmax reads the wrong numbers: training runs, and is worse throughout",
+    "a softmax reads the wrong numbers for every sample, while a flat output is wrong for some",
 )
 OUTPUT = Tier(
     9.0,
     1.0,
-    "the gradient is small from the output on; size: the nats that the output's slope takes",
+    "the gradient is small from the output on, whatever the data are; size: the nats that its slope takes",
 )
 DATA = Tier(
     8.0,
     1.0,
-    "the input is out of scale, or the samples are alike; size: nats beyond the usual",
+    "what enters is out of scale, or the samples are alike, for every weight; size: nats beyond the usual",
 )
 PRECISION = Tier(
     6.0,
     10.0,
-    "a part of the gradient is rounded to zero; size: its share of the elements",
+    "a part of the gradient is rounded to zero before the optimizer sees it; size: its share of the elements",
 )
 STEPS = Tier(
     5.0,
     1.0,
-    "the gradient is right, the steps are not; size: nats beyond the limit, or the share that stands still",
+    "the gradient is right and the steps are not, and that goes on; size: nats beyond the limit, or "
+    "the share that stands still",
 )
 START = Tier(
     4.0,
     1.0,
-    "a start that training may leave, slowly; size: the share of the units, or nats of the logits",
+    "a state that training may leave by itself; size: the share of the units, or nats of the logits",
 )
 SLOW = Tier(
     3.0,
     1.0,
-    "training is slow, but the flow through the depth is in order; size: the share of flat units",
+    "the whole model trains, slowly; size: the share of flat units",
 )
 PART = Tier(
     2.0,
     4.0,
-    "a part does not learn and the rest is not affected; size: the share of dead units",
+    "a part does not learn, and the rest is not affected; size: the share of dead units",
 )
 REMARK = Tier(
     1.0,
     1.0,
-    "explained by another finding, or of little harm",
+    "of little harm, or explained by another finding",
 )
 MEASURED = Tier(
     0.0,

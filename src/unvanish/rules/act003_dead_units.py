@@ -56,7 +56,7 @@ from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _places, _progress
+from unvanish.rules import _converged, _places
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import DEAD_LAYER, PART
 
@@ -72,7 +72,7 @@ def check(trace: Trace, *, limit: float = 0.5, diverse: float = 0.95) -> Iterabl
     """One fault naming the rectifiers most of whose units never fire."""
     places = _observed_rectifiers(trace)
     dead = [i for i in places if _is_dead(trace, i, limit, diverse)]
-    if not dead or _progress.has_converged(trace):
+    if not dead or _converged.has_converged(trace):
         return []
     dead.sort(key=lambda i: -trace.value(i, "dead"))
     share, where = trace.value(dead[0], "dead"), trace.sites[dead[0]].label

@@ -56,7 +56,7 @@ from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _places, _progress
+from unvanish.rules import _converged, _places
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import DATA
 
@@ -77,7 +77,7 @@ def check(trace: Trace, *, limit: float = 1e-3, alike: float = 0.9999) -> Iterab
     if len(path) < 2:
         raise NotApplicable("no hidden activations lie on the depth axis")
     same = [trace.value(i, "spread") < limit or trace.value(i, "cosine") > alike for i in path]
-    if not all(same[-2:]) or _progress.has_converged(trace):
+    if not all(same[-2:]) or _converged.has_converged(trace):
         return []
     lost = path[next(k for k in range(len(path)) if all(same[k:])) :]
     last, where = lost[-1], trace.sites[lost[-1]].label

@@ -68,9 +68,10 @@ import numpy as np
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _history, _places, _scatter
+from unvanish.rules import _history, _places
 from unvanish.rules._fault import Fault
 from unvanish.rules._history import Floats
+from unvanish.rules._scatter import measure_scatter
 from unvanish.rules._tiers import STEPS
 
 NEEDS = ("history",)
@@ -173,7 +174,7 @@ def _loss_rise(trace: Trace, step: int) -> float:
     if len(after) < 2 or len(before) < LEAST:
         return math.nan
     level = float(np.median(before))
-    scatter = max(_scatter.measure_scatter(before, level), LEVEL * abs(level), TINY)
+    scatter = max(measure_scatter(before, level), LEVEL * abs(level), TINY)
     return (float(np.median(after)) - level) / scatter
 
 

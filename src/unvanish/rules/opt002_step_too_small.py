@@ -50,7 +50,7 @@ import numpy as np
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _history, _places, _progress
+from unvanish.rules import _history, _learning, _places
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import SLOW
 
@@ -70,7 +70,7 @@ def check(trace: Trace, *, limit: float = 1e-6) -> Iterable[Fault]:
         raise NotApplicable(f"fewer than {LEAST} looks at a step, or {SPAN} steps")
     largest = math.exp(float(np.nanmax(logs[rows])))
     loss = _history.read_steps(trace, "loss")
-    if not largest < limit or _progress.falls(loss) or _has_ended(trace, loss):
+    if not largest < limit or _learning.falls(loss) or _has_ended(trace, loss):
         return []
     rate = float(_history.read_steps(trace, "lr")[-1])
     cause = f"no step changes any weight by more than {largest:.1e} of it, and the loss does not fall"

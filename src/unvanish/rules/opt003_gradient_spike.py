@@ -53,8 +53,9 @@ import numpy as np
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _history, _scatter
+from unvanish.rules import _history
 from unvanish.rules._fault import Fault
+from unvanish.rules._scatter import measure_scatter
 from unvanish.rules._tiers import START
 
 NEEDS = ("history",)
@@ -72,7 +73,7 @@ def check(trace: Trace, *, deviations: float = 8.0, window: int = 200) -> Iterab
     if len(norms) < 2 * SKIPPED:
         raise NotApplicable(f"fewer than {2 * SKIPPED} steps after the first {SKIPPED}")
     centre = float(np.median(norms))
-    scatter = max(_scatter.measure_scatter(norms, centre), QUIET)
+    scatter = max(measure_scatter(norms, centre), QUIET)
     high = norms > centre + max(deviations * scatter, math.log(TIMES))
     count = int(high.sum())
     if count < LEAST:

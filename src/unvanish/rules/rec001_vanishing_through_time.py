@@ -52,7 +52,7 @@ from typing import Any
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.ledger import DECADE
 from unvanish.core.trace import Trace
-from unvanish.rules import _places, _progress, _time
+from unvanish.rules import _converged, _learning, _places, _time
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import MEASURED
 
@@ -72,7 +72,7 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Fault]:
             return notes
         raise
     fading = [r for r in readings if r.ratio < -limit]
-    if not fading or _progress.has_converged(trace):
+    if not fading or _converged.has_converged(trace):
         return notes
     return [_report_loss(trace, fading, limit), *notes]
 
@@ -84,7 +84,7 @@ def _report_loss(trace: Trace, fading: list[_time.TimeReading], limit: float) ->
     ratio = worst.ratio if exact else -GONE
     kept = math.exp(worst.slope)
     targets = tuple(r.name for r in fading)[: _places.MOST]
-    forgives = trace.facts.get("live") and _progress.learns(trace)  # it learns without the far past
+    forgives = trace.facts.get("live") and _learning.learns(trace)  # it learns without the far past
     return Fault(
         severity="note" if forgives else "error" if -worst.ratio > 2 * limit else "warning",
         cause=f"{worst.name} loses {loss} over {steps} steps: it keeps {kept:.2f} a step, a horizon of "

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 import unvanish
 from unvanish.clinic.watch import LIVE, Watch, WatchError
 from unvanish.probes.errors import CheckError
-from unvanish.rules import _history, _progress
+from unvanish.rules import _converged, _history, _learning
 from unvanish.store import open_run
 
 
@@ -641,19 +641,19 @@ def told(losses: list[float], norms: list[float], **facts: Any) -> Any:
 def test_converged_is_a_loss_that_fell_and_stayed() -> None:
     fallen = [2.0 * 0.9**k + 0.01 for k in range(80)]
     flat = [1.0] * 80
-    assert _progress.has_converged(told(fallen, flat))
-    assert not _progress.has_converged(told(flat, flat))
-    assert not _progress.has_converged(told([*fallen, *[1.5] * 10], [*flat, *[1e-9] * 10]))  # it broke
-    assert not _progress.has_converged(told(flat, [0.7**k for k in range(80)]))  # a layer died
+    assert _converged.has_converged(told(fallen, flat))
+    assert not _converged.has_converged(told(flat, flat))
+    assert not _converged.has_converged(told([*fallen, *[1.5] * 10], [*flat, *[1e-9] * 10]))  # it broke
+    assert not _converged.has_converged(told(flat, [0.7**k for k in range(80)]))  # a layer died
     half = [1.0 + 0.9**k for k in range(80)]
-    assert _progress.has_converged(told(half, [0.9**k for k in range(80)]))
-    assert not _progress.has_converged(told(half, flat))
+    assert _converged.has_converged(told(half, [0.9**k for k in range(80)]))
+    assert not _converged.has_converged(told(half, flat))
 
 
 def test_a_long_run_that_learned_before_the_window_still_learns() -> None:
     level = [0.5 + 0.01 * (k % 3) for k in range(300)]
-    assert not _progress.learns(told(level, level))
-    assert _progress.learns(told(level, level, start=[2.3] * 20))
+    assert not _learning.learns(told(level, level))
+    assert _learning.learns(told(level, level, start=[2.3] * 20))
 
 
 def test_a_note_that_becomes_a_warning_is_said_again_after_three_looks() -> None:
