@@ -25,11 +25,11 @@ flat for every sample, which only a bias can cause.
 
 Limits
 
-    limit = 0.5     of the units are flat: healthy nets have under 0.1 (measured), and above it
-                    most units learn nothing
+    limit = 0.5     of the units are flat: healthy nets have up to 0.13 (measured), and above the
+                    limit most units learn nothing
     PINNED = 0.25   of the units are flat for every sample: the biases are blamed, not the weights
-    LARGE = 0.7     nats: weights of a gain above 2 are blamed. Sound ones have at most 1.7 (the
-                    gain of tanh as PyTorch gives it; 4.7 for a sigmoid, which saturates under it)
+    LARGE = 0.7     nats: weights of a gain above 2 are blamed. Gains that fit a squashing
+                    activation are 1.4 (hardtanh) to 1.7 (tanh); a sigmoid of 4.7 saturates
     HUGE = 1        nats: weights of a gain above 2.7 are blamed even if biases pin the units
 
 Remedies

@@ -25,9 +25,10 @@ whole input is zero is not to blame, and one that blocks all layers before it is
 
 Limits
 
-    limit = 0.5        of the units: a ReLU net at its start has next to none, and 0.28 in its
-                       twentieth layer, where samples are alike (measured)
-    diverse = 0.95     mean cosine between samples: the healthy net above has 0.98
+    limit = 0.5        of the units: 95 % of the healthy nets have at most 0.3 (measured), and a
+                       He net 0.28 in its twentieth layer
+    diverse = 0.95     mean cosine between samples: in that layer it is 0.98, and the units only
+                       look dead
     NEARLY_ALL = 0.9   of the units are dead: no likeness short of equality does that, and it is
                        an error
     EQUAL = 0.999      mean cosine: such samples count as equal, and silence all units or none

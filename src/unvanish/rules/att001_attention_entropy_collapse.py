@@ -22,9 +22,10 @@ grown past `logits` are a warning before the entropy falls.
 
 Limits
 
-    limit = 0.3   of ln T: healthy heads keep more (measured); half of it is an error
-    logits = 50   a logit that stands so far above the others leaves exp(-50) for them: nothing in
-                  float16. ViT-22B diverged at logits of this size (Dehghani et al. 2023)
+    limit = 0.3   of ln T: healthy heads keep 0.58 or more (measured); half of the limit is an
+                  error
+    logits = 50   healthy ones are up to 10 (measured). A logit that stands so far above the
+                  others leaves exp(-50) for them, which is 0 in float16
     TOKENS = 4    with fewer the entropy says little
     GROWN = 10    times the logits of the first looks of a watched run
     FIRST = 3     looks whose median is that start

@@ -26,8 +26,8 @@ clearly, it is an error.
 
 Limits
 
-    limit = 0.1    of the weights a step: 0.0001 to 0.01 is healthy, above 0.03 a warning sign,
-                   above 0.1 bad (measured; Karpathy 2019: about 0.001)
+    limit = 0.1    of the weights a step; about 0.001 is usual (Karpathy 2019). At a tenth, ten
+                   steps replace the weights
     jump = 3       times the largest of the looks before: a warm-up or a restart climbs more
                    slowly
     FRESH = 1.5    times the largest ratio or rate so far: new, and not noise about the old

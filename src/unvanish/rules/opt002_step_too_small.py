@@ -21,8 +21,8 @@ run that has converged is no fault.
 
 Limits
 
-    limit = 1e-06    of the weights a step: 0.0001 to 0.01 is healthy (measured; Karpathy 2019:
-                     about 0.001), so it is a hundredth of the least of these
+    limit = 1e-06    of the weights a step; about 0.001 is usual (Karpathy 2019), so it is a
+                     thousandth of that: a million steps to move by a weight
     LEAST = 5        looks at which no layer moves
     SPAN = 20        steps watched, before which it is too early to say
     FELL = 100       times smaller gradients than at the first steps: the run has converged

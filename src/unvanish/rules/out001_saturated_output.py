@@ -24,8 +24,8 @@ classes), and mean |p - y| over the output's range, under a squared or absolute 
 Limits
 
     limit = 0.1      of the largest slope: a sigmoid at a logit of 3.6
-    residual = 0.2   mean |p - y| over the range: below 0.05 a model has converged (measured), a
-                     sigmoid that knows nothing is off by 0.5
+    residual = 0.2   mean |p - y| over the range: a sigmoid that knows nothing is off by 0.5, one
+                     that has converged by less than 0.05
     FLATTER = 5      times flatter than the limit is an error
     LEAST = 1e-12    is the least slope that counts: an order, no limit
 

@@ -24,9 +24,9 @@ error if the logits are far above the limit.
 
 Limits
 
-    limit = 30        |logit|: exp(-30) is 1e-13, so the softmax is one-hot in float32
-    residual = 0.05   mean |p - y|: below it a model has converged, and its logits may be large
-                      (measured)
+    limit = 30        |logit|: healthy nets have up to 14 (measured); exp(-30) is 1e-13, so the
+                      softmax is one-hot in float32
+    residual = 0.05   mean |p - y|: a model below it has converged, and its logits may be large
     TYPICAL = 3       times smaller is the range that most samples have: one outlier is no
                       saturation
     FAR = 3           times the limit is an error, about where exp overflows in float32 (88)

@@ -24,8 +24,8 @@ each activation that is below float16's normal numbers is a warning, and an erro
 
 Limits
 
-    limit = 0.01     of the elements: healthy nets flush less at the best scale (measured)
-    FAR = 10         times the limit is an error: a tenth of the gradient (measured)
+    limit = 0.01     of the elements: one in a hundred is lost without harm to the norm
+    FAR = 10         times the limit is an error: a tenth of the elements
     SUBNORMAL = 50   times the limit in a watched run, half of the elements, since numbers below
                      the normal ones are not lost yet
 
