@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from unvanish.core import depth
+from unvanish.core import limits
 from unvanish.rules import Rule, _depth, _pages, rules
 
 FOLDER = Path(inspect.getfile(_pages)).parent
@@ -29,7 +29,7 @@ def test_every_limit_stands_in_the_page_with_its_value_and_reason(rule: Rule) ->
     for module in (rule.module, *readings):
         expected |= constants(module)
     if _depth in readings:
-        expected |= constants(depth)
+        expected |= constants(limits)
     rows = _pages.limits(rule.page)
     assert set(rows) == set(expected)
     for name, value in expected.items():

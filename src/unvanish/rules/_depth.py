@@ -4,28 +4,31 @@ Limits
 
 Of the reading along the depth:
 
-    LIMIT = 3            nats, if the rule has no limit of its own for the depth
+    RATIO = 3            nats, if the rule has no limit of its own for the depth
     NOISE = 1.5          times sqrt(KAPPA sum 1/n) over the layers' widths n is the least limit:
                          three standard deviations of chance in a narrow net
     KAPPA = 5            of a ReLU: ln ||d|| deviates by sqrt(KAPPA sum 1/n) / 2 (Hanin and Nica
                          2020)
-    POSITIONS = 9        of an image count as units that average chance out; more are too alike
-    LEAST_ERROR = 6      nats; an error is twice the limit, and at least this: from 5.4 to 6.6
-                         nats nets train in part, beyond 10 not at all (measured, SGD and Adam)
-    NORMALISED = 1.833   times the limit, 5.5 nats, if most layers are normalised: steps are
-                         relative to the weights there. MobileNet and GoogLeNet train, and lie in
-                         between
+    POSITIONS = 9        of an image count towards the width: a kernel of 3 x 3 sees as many
+    ERROR = 2            times the limit, so at least 6 nats, is an error: from 5.4 to 6.6 nats
+                         nets train in part, beyond 10 not at all (measured, SGD and Adam)
+    NORMALISED = 1.833   times the limit, 5.5 nats, if most layers are normalised: a gradient
+                         counts relative to its weights there. MobileNet and GoogLeNet train, and
+                         lie between 3 and 5.5
+    RELU = 0.347         nats that a ReLU costs and its weights make up for (He et al. 2015): so
+                         much of an activation's loss is not held against it
     CONTRACTING = -1     nats: an activation of rms slope under 0.37 contracts. A sigmoid costs at
                          least 1.4, a ReLU 0.35
     STEEP = 0.7          of that is enough in one row; the mean over the rows must reach all of it
-    RELU = 0.347         nats that a ReLU costs and its weights make up for (He et al. 2015): so
-                         much of an activation's loss is not held against it
-    SATURATED = 0.5      of the units: a row with more flat ones has lost its gradient to
-                         saturation, not to its slope (the limit of ACT001)
     PINCHED = 2          nats from the median of all layers: such weights belong to one odd layer.
                          Those of healthy nets lie within 1.8 (measured)
+    SATURATED = 0.5      of the units: a row with more flat ones has lost its gradient to
+                         saturation, not to its slope (the limit of ACT001)
+    SATURATION = -1      nats that all saturated rows cost together: less is no cause
     SHARE = 0.1          of the loss must lie with weights and slopes for the weights to be its
                          cause: weights that lose nothing are not
+    BEARS = 0.5          of the loss must lie with activations or residual sums for these to be
+                         its cause: the larger part
 """
 
 from __future__ import annotations
@@ -36,15 +39,14 @@ from dataclasses import replace
 from unvanish.core import depth
 from unvanish.core.diagnosis import Evidence, NotApplicable, Remedy, Severity
 from unvanish.core.ledger import DECADE
+from unvanish.core.limits import BEARS, RATIO
 from unvanish.core.trace import Trace
 from unvanish.rules import _places
 from unvanish.rules._fault import Fault, identify
 from unvanish.rules._tiers import MEASURED
 
-LIMIT = 3.0  # nats
 
-
-def read(trace: Trace, limit: float = LIMIT) -> depth.Depth | None:
+def read(trace: Trace, limit: float = RATIO) -> depth.Depth | None:
     """The reading of the main depth axis; None if there is no depth to judge."""
     key = ("depth", limit)
     if key not in trace.derived:
@@ -133,7 +135,7 @@ def judge_weights(
     targets = _places.label(trace, found.culprits)
     worst = targets[0] if targets else ""
     cause = f"{describe(found)} because the weights are {size}: {effect.format(factor)} a layer"
-    if abs(found.weights) < 0.5 * abs(found.ratio):  # small against what the activations take
+    if abs(found.weights) < BEARS * abs(found.ratio):  # small against what the activations take
         cause += f", where {math.exp((found.weights - found.ratio) / found.steps):.2f} would pass it on"
     if found.pinched:
         gain = math.exp(own[0])

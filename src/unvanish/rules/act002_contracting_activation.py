@@ -50,8 +50,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.core import depth
+from unvanish.core.causes import is_steep
 from unvanish.core.diagnosis import Case, Evidence, Remedy
+from unvanish.core.limits import CONTRACTING, SATURATED
 from unvanish.core.trace import Trace
 from unvanish.rules import _depth, _places
 from unvanish.rules._fault import Fault
@@ -66,7 +67,7 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Fault]:
     if found is None:
         return []
     kinds = sorted({trace.sites[i].kind for i in found.culprits})
-    slopes = [e.shares["slope"] for e in found.entries if depth.steep(e)]
+    slopes = [e.shares["slope"] for e in found.entries if is_steep(e)]
     kept = math.exp(sum(slopes) / len(slopes))
     where = "a layer" if len(slopes) == found.steps else f"at each of {len(slopes)} places"
     targets = _places.label(trace, found.culprits)
@@ -76,11 +77,11 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Fault]:
         cause=f"{_depth.describe(found)} because {' and '.join(kinds)} keeps {kept:.3f} of it {where}, "
         "unsaturated",
         evidence=(
-            Evidence("rms slope", kept, limit=f"> {math.exp(depth.CONTRACTING):.2f}"),
+            Evidence("rms slope", kept, limit=f"> {math.exp(CONTRACTING):.2f}"),
             Evidence(
                 "saturated units, at most",
                 _largest_share(trace, found.culprits),
-                limit=f"< {depth.SATURATED:g}",
+                limit=f"< {SATURATED:g}",
             ),
         ),
         remedies=(

@@ -46,6 +46,7 @@ from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, Remedy
 from unvanish.core.ledger import DECADE
+from unvanish.core.limits import BEARS
 from unvanish.core.trace import Trace
 from unvanish.rules import _depth, _places
 from unvanish.rules._fault import Fault
@@ -58,7 +59,7 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Fault]:
     """One fault if the depth is out of bounds and nothing bears it."""
     found = _depth.require(trace, limit)
     sign = math.copysign(1.0, found.ratio)
-    grows_as_a_sum = sign > 0 and found.residual > 0.5 * found.ratio
+    grows_as_a_sum = sign > 0 and found.residual > BEARS * found.ratio
     if found.severity != "error" or found.cause or grows_as_a_sum:
         return []
     worst = sorted((e for e in found.entries if sign * e.gain > 0), key=lambda e: -sign * e.gain)
