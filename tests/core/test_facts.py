@@ -127,7 +127,7 @@ def keys_of(scope: ast.FunctionDef, giving: set[str]) -> Iterator[str]:
                 yield from constants(n.args[0])
             elif name == "where" and isinstance(n.func, ast.Attribute):
                 yield from (k.arg for k in n.keywords if k.arg)
-            elif name == "steps" and len(n.args) == 2:  # a column of a watched training
+            elif name == "read_steps" and len(n.args) == 2:  # a column of a watched training
                 yield from constants(n.args[1])
 
 

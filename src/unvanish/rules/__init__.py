@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -12,8 +11,7 @@ from typing import Any
 from unvanish.core import registry
 from unvanish.core.diagnosis import Case, Finding
 from unvanish.core.trace import Trace
-
-RULE_FILE = re.compile(r"^([a-z]{3}\d{3})_([a-z0-9_]+)$")
+from unvanish.rules import _fault, _pages
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Rule:
 
     @property
     def explains(self) -> frozenset[str]:
-        """Codes of findings that are consequences of this one where both are found."""
+        """Codes of findings that are consequences of this one if both are found."""
         return frozenset(getattr(self.module, "EXPLAINS", ()))
 
     @property
@@ -41,18 +39,18 @@ class Rule:
 
     @property
     def live(self) -> bool:
-        """Whether it can judge what a watched training shows."""
+        """Whether it can judge a watched training."""
         return "history" in self.needs or bool(getattr(self.module, "LIVE", False))
 
     @property
     def at_once(self) -> bool:
-        """Whether a live finding is said at once, not after several looks in a row."""
+        """Whether a live finding is reported at once, not after several looks in a row."""
         return bool(getattr(self.module, "AT_ONCE", False))
 
-    @property
+    @cached_property
     def page(self) -> str:
-        """The rule's documentation, its file's docstring."""
-        return registry.page(self.module)
+        """The rule's documentation: its file's docstring, with the limits of the readings that it uses."""
+        return _pages.compose(self.module)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -61,7 +59,8 @@ class Rule:
 
     def check(self, trace: Trace, **settings: Any) -> list[Finding]:
         """The findings of this rule on a trace; raises NotApplicable with a reason."""
-        return list(self.module.check(trace, **settings))
+        faults = self.module.check(trace, **settings)
+        return [fault.as_finding(self.code, self.name) for fault in faults]
 
     def case(self, which: str) -> Case:
         """The rule's `sick` or `healthy` model."""
@@ -74,10 +73,8 @@ def rules() -> Mapping[str, Rule]:
     """Every rule by code, in the order of the codes."""
     found = {}
     for file, module in registry.modules(__name__, __path__):
-        match = RULE_FILE.match(file)
-        if match:
-            code = match[1].upper()
-            found[code] = Rule(code, match[2].replace("_", "-"), module)
+        if named := _fault.identify(file):
+            found[named[0]] = Rule(*named, module)
     return dict(sorted(found.items()))
 
 

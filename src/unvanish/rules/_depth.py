@@ -1,116 +1,162 @@
-"""What the rules about depth share: the reading, its evidence, and the names of the places."""
+"""The reading along the depth that several rules share: its evidence, and the fault that it names.
+
+Limits
+
+Of the reading along the depth:
+
+    RATIO = 3            nats, if the rule has no limit of its own for the depth
+    NOISE = 1.5          times sqrt(KAPPA sum 1/n) over the layers' widths n is the least limit:
+                         three standard deviations of chance in a narrow net
+    KAPPA = 5            of a ReLU: ln ||d|| deviates by sqrt(KAPPA sum 1/n) / 2 (Hanin and Nica
+                         2020)
+    POSITIONS = 9        of an image count towards the width: a kernel of 3 x 3 sees as many
+    ERROR = 2            times the limit, so at least 6 nats, is an error: from 5.4 to 6.6 nats
+                         nets train in part, beyond 10 not at all (measured, SGD and Adam)
+    NORMALISED = 1.833   times the limit, 5.5 nats, if most layers are normalised: a gradient
+                         counts relative to its weights there. MobileNet and GoogLeNet train, and
+                         lie between 3 and 5.5
+    RELU = 0.347         nats that a ReLU costs and its weights make up for (He et al. 2015): so
+                         much of an activation's loss is not held against it
+    CONTRACTING = -1     nats: an activation of rms slope under 0.37 contracts. A sigmoid costs at
+                         least 1.4, a ReLU 0.35
+    STEEP = 0.7          of that is enough in one row; the mean over the rows must reach all of it
+    PINCHED = 2          nats from the median of all layers: such weights belong to one odd layer.
+                         Those of healthy nets lie within 1.8 (measured)
+    SATURATED = 0.5      of the units: a row with more flat ones has lost its gradient to
+                         saturation, not to its slope (the limit of ACT001)
+    SATURATION = -1      nats that all saturated rows cost together: less is no cause
+    SHARE = 0.1          of the loss must lie with weights and slopes for the weights to be its
+                         cause: weights that lose nothing are not
+    BEARS = 0.5          of the loss must lie with activations or residual sums for these to be
+                         its cause: the larger part
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 
 from unvanish.core import depth
-from unvanish.core.diagnosis import Direction, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.diagnosis import Evidence, NotApplicable, Remedy, Severity
 from unvanish.core.ledger import DECADE
-from unvanish.core.trace import Site, Trace
+from unvanish.core.limits import BEARS, RATIO
+from unvanish.core.trace import Trace
+from unvanish.rules import _places
+from unvanish.rules._fault import Fault, identify
+from unvanish.rules._tiers import MEASURED
 
-MOST = 12  # places a finding lists
 
-
-def reading(trace: Trace, limit: float) -> depth.Depth:
-    """The reading of the main depth axis; NotApplicable where there is no depth to judge."""
+def read(trace: Trace, limit: float = RATIO) -> depth.Depth | None:
+    """The reading of the main depth axis; None if there is no depth to judge."""
     key = ("depth", limit)
     if key not in trace.derived:
         trace.derived[key] = depth.read(trace, limit=limit)
     found: depth.Depth | None = trace.derived[key]
+    return found
+
+
+def blame(rule: str, trace: Trace, limit: float) -> depth.Depth | None:
+    """The reading if it names this rule as the cause; `rule`: its module. NotApplicable without a depth."""
+    found = require(trace, limit)
+    return found if blames(found, rule) else None
+
+
+def blames(found: depth.Depth, rule: str) -> bool:
+    """Whether the reading names this rule as the cause; `rule`: its module."""
+    named = identify(rule)
+    return named is not None and found.cause == named[0]
+
+
+def require(trace: Trace, limit: float) -> depth.Depth:
+    """The reading of the main depth axis; NotApplicable if there is no depth to judge."""
+    found = read(trace, limit)
     if found is None:
         raise NotApplicable("the model has fewer than two hidden layers in a row that get a gradient")
     return found
 
 
-def labels(trace: Trace, sites: Iterable[int]) -> tuple[str, ...]:
-    """The names of at most MOST sites."""
-    return tuple(dict.fromkeys(trace.sites[i].label for i in sites))[:MOST]
-
-
-def within(site: Site) -> str:
-    """The words "in its module", or nothing if a site's name is its operation's."""
-    return "" if site.path == site.kind else f" in {site.label}"
-
-
-def evidence(found: depth.Depth) -> tuple[Evidence, ...]:
-    """The two numbers every depth finding is held against."""
+def give_evidence(found: depth.Depth) -> tuple[Evidence, ...]:
+    """The two numbers that every depth finding is held against."""
     judged = "first to last layer" if found.pinched else "trend over the layers"
     return (
-        Evidence(f"gradient's ln ratio, {judged}", found.ratio, "nats", f"+-{found.limit:.2g}"),
+        Evidence(f"gradient's ln ratio, {judged}", found.ratio, unit="nats", limit=f"+-{found.limit:.2g}"),
         Evidence(
-            f"the same over {_layers(found)}",
+            f"the same over {_count_layers(found)}",
             found.ratio / DECADE,
-            "decades",
-            f"+-{found.limit / DECADE:.2g}",
+            unit="decades",
+            limit=f"+-{found.limit / DECADE:.2g}",
         ),
     )
 
 
-def finding(
+def report(
     trace: Trace,
-    code: str,
-    name: str,
     found: depth.Depth,
-    cause: str,
-    more: tuple[Evidence, ...],
-    remedies: tuple[Remedy, ...],
     *,
-    most: Severity = "error",
-) -> list[Finding]:
-    """The one finding of a rule whose code the reading names as the cause; `most`: as bad as it is called."""
-    severity: Severity = most if found.severity == "error" else "warning"
-    direction: Direction = found.direction
+    cause: str,
+    evidence: tuple[Evidence, ...],
+    remedies: tuple[Remedy, ...],
+    worst: Severity = "error",
+) -> list[Fault]:
+    """The one fault of a rule that the reading blames; `worst`: the highest severity it may have."""
     return [
-        Finding(
-            code, name, severity, cause, labels(trace, found.culprits), (*evidence(found), *more), remedies,
-            direction, weight=abs(found.ratio),
+        Fault(
+            severity=worst if found.severity == "error" else "warning",
+            cause=cause,
+            sites=_places.label(trace, found.culprits),
+            evidence=(*give_evidence(found), *evidence),
+            remedies=remedies,
+            direction=found.direction,
+            tier=MEASURED,
+            size=abs(found.ratio),
         )
-    ]  # fmt: skip
+    ]
 
 
-def said(found: depth.Depth) -> str:
+def describe(found: depth.Depth) -> str:
     """The harm in words: "the gradient loses 17.2 decades over 30 layers"."""
     verb = "loses" if found.ratio < 0 else "gains"
-    return f"the gradient {verb} {abs(found.ratio) / DECADE:.1f} decades over {_layers(found)}"
+    return f"the gradient {verb} {abs(found.ratio) / DECADE:.1f} decades over {_count_layers(found)}"
 
 
-def _layers(found: depth.Depth) -> str:
+def _count_layers(found: depth.Depth) -> str:
     return f"{found.steps} layer{'' if found.steps == 1 else 's'}"
 
 
-def a_layer(total: float, found: depth.Depth) -> float:
-    """A factor a layer, from a total in nats."""
-    return math.exp(total / found.steps)
-
-
-def weights(
-    trace: Trace, code: str, name: str, limit: float, words: tuple[str, str, str], last: Remedy
-) -> list[Finding]:
-    """The finding of the rules about the weights' size; `words`: smaller, too small, what a layer does."""
-    found = reading(trace, limit)
-    if found.cause != code:
+def judge_weights(
+    rule: str, trace: Trace, limit: float, *, size: str, than: str, effect: str, last: Remedy
+) -> list[Fault]:
+    """The fault of the rules on the weights' size: they are "too small", "smaller", and a layer's effect."""
+    found = blame(rule, trace, limit)
+    if found is None:
         return []
     own = [trace.value(i, "weight_log") for i in found.culprits]
     factor = math.exp(sum(own) / len(own)) if own else math.nan
-    targets = labels(trace, found.culprits)
+    targets = _places.label(trace, found.culprits)
     worst = targets[0] if targets else ""
-    cause = f"{said(found)} because the weights are {words[1]}: {words[2].format(factor)} a layer"
-    if abs(found.weights) < 0.5 * abs(found.ratio):  # small beside what the activations take
+    cause = f"{describe(found)} because the weights are {size}: {effect.format(factor)} a layer"
+    if abs(found.weights) < BEARS * abs(found.ratio):  # small against what the activations take
         cause += f", where {math.exp((found.weights - found.ratio) / found.steps):.2f} would pass it on"
     if found.pinched:
         gain = math.exp(own[0])
-        cause = f"the weights of {worst} are far {words[0]} than those of the other layers: gain {gain:.2g}"
-    more = (Evidence("weights' gain a layer", factor, "", "about 1 / rms slope", worst),)
-    unit, scale = (
-        "weights of unit backward gain for this activation",
-        "makes the gain independent of the weights' size",
+        cause = f"the weights of {worst} are far {than} than those of the other layers: gain {gain:.2g}"
+    return report(
+        trace,
+        found,
+        cause=cause,
+        evidence=(Evidence("weights' gain a layer", factor, limit="about 1 / rms slope", site=worst),),
+        remedies=(
+            Remedy(
+                "reinitialise",
+                targets,
+                "weights of unit backward gain for this activation",
+                parameters={"gain": "auto"},
+            ),
+            Remedy(
+                "insert-normalisation",
+                targets,
+                "a normalisation makes the gain independent of the weights' size",
+            ),
+            replace(last, targets=targets if last.safety != "advice" else ()),
+        ),
     )
-    remedies = (
-        Remedy("reinitialise", targets, unit, "retrain", {"gain": "auto"}),
-        Remedy("insert-normalisation", targets, f"a normalisation {scale}"),
-        replace(last, targets=targets if last.safety != "advice" else ()),
-    )
-    return finding(trace, code, name, found, cause, more, remedies)

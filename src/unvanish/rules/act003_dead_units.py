@@ -2,21 +2,38 @@
 
 Why it harms
 
-Where a ReLU's input is negative its slope is exactly zero. A unit with a negative input for all the
-data,
+A ReLU's slope is exactly zero for a negative input. A unit whose input is negative for all data,
 
     z = w x + b < 0 for every x   =>   dL/dw = dL/db = 0
 
 can never come back. Large negative biases do it at the start, steps that are too long do it during
 training.
 
+An example
+
+    layer = nn.Linear(64, 64)
+    layer.bias.data -= 8                     # one step that was too long
+    h = torch.relu(layer(x))                 # 0 for every sample, and so is the gradient
+
 How it is measured
 
 The share of units (channels of an image) whose slope is zero for every sample and position of the
-batch, for each rectifier, `limit` (default 0.5). Units also look dead where all samples look alike,
-in deep nets with correlation collapse; so the share counts only where the mean cosine between
-samples is below `diverse` (default 0.95), or where more than 90 % are dead, or all. A batch of
-fewer than 8 samples is not judged.
+batch, for each rectifier. Units also look dead if all samples look alike, as in deep nets whose
+samples become correlated. So a share above `limit` counts only if the samples differ before the
+rectifier: their mean cosine is below `diverse`, or nearly all units are dead. A rectifier whose
+whole input is zero is not to blame, and one that blocks all layers before it is an error.
+
+Limits
+
+    limit = 0.5        of the units: 95 % of the healthy nets have at most 0.3 (measured), and a
+                       He net 0.28 in its twentieth layer
+    diverse = 0.95     mean cosine between samples: in that layer it is 0.98, and the units only
+                       look dead
+    NEARLY_ALL = 0.9   of the units are dead: no likeness short of equality does that, and it is
+                       an error
+    EQUAL = 0.999      mean cosine: such samples count as equal, and silence all units or none
+    LEAST = 8          samples, times positions: a unit that is silent on fewer need not be dead.
+                       Half of the units are off for one sample, 0.4 % for eight independent ones
 
 Remedies
 
@@ -26,8 +43,8 @@ warm-up (advice).
 
 When it is wrong
 
-A sparse code is meant to be mostly silent for one sample, but rarely for all. With a small batch a
-rare feature may look dead. A run under watch that has converged is left alone.
+A sparse code is meant to be mostly silent for one sample, but rarely for all. In a small batch a
+rare feature may look dead. A watched run that has converged is not judged.
 
 References: Maas et al. 2013; Lu et al. 2019.
 """
@@ -38,109 +55,118 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.core.diagnosis import Case, Direction, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _depth, _history
+from unvanish.rules import _converged, _places
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import DEAD_LAYER, PART
 
 NEEDS = ("static", "step")
 LIVE = True
 EXPLAINS = ("INI001", "GRF004", "DEP001", "ACT002")
-LEAST = 8  # samples, times positions
+NEARLY_ALL = 0.9
+EQUAL = 0.999
+LEAST = 8
 
 
-def check(trace: Trace, *, limit: float = 0.5, diverse: float = 0.95) -> Iterable[Finding]:
-    """One finding naming the rectifiers most of whose units never fire."""
+def check(trace: Trace, *, limit: float = 0.5, diverse: float = 0.95) -> Iterable[Fault]:
+    """One fault naming the rectifiers most of whose units never fire."""
+    places = _observed_rectifiers(trace)
+    dead = [i for i in places if _is_dead(trace, i, limit, diverse)]
+    if not dead or _converged.has_converged(trace):
+        return []
+    dead.sort(key=lambda i: -trace.value(i, "dead"))
+    share, where = trace.value(dead[0], "dead"), trace.sites[dead[0]].label
+    blocked = any(trace.sites[i].facts.get("kills") for i in dead)
+    targets = _places.label(trace, dead)
+    cause = f"{share:.0%} of the units of {where} never fire on this batch, although its samples differ"
+    if share == 1:
+        cause = f"no unit of {where} ever fires: nothing passes it, forward or backward"
+    return [
+        Fault(
+            severity="error" if share > NEARLY_ALL or blocked else "warning",
+            cause=cause,
+            sites=targets,
+            evidence=(
+                Evidence("dead units", share, limit=f"< {limit:g}", site=where),
+                Evidence(
+                    "cosine between samples before it",
+                    _cosine_before(trace, dead[0]),
+                    limit=f"< {diverse:g}",
+                    site=where,
+                ),
+                Evidence("activations affected", len(dead), unit=f"of {len(places)}"),
+            ),
+            remedies=(
+                Remedy("zero-bias", targets, "biases far below zero keep the units off"),
+                Remedy("reinitialise", targets, "weights that are negative on average keep the units off"),
+                Remedy(
+                    "swap-activation",
+                    targets,
+                    "a slope everywhere lets units come back",
+                    parameters={"to": "leaky_relu"},
+                ),
+                Remedy(
+                    "lower-learning-rate", (), "long steps push units over the edge for good", safety="advice"
+                ),
+            ),
+            direction="blocked" if blocked else "vanishing",
+            tier=DEAD_LAYER if blocked else PART,
+            size=share,
+        )
+    ]
+
+
+def _observed_rectifiers(trace: Trace) -> list[int]:
+    """The rectifiers that saw enough samples and positions; NotApplicable if there is none."""
     places = [i for i in trace.where("node", rectifier=True) if math.isfinite(trace.value(i, "dead"))]
     if not places:
         raise NotApplicable("the model has no rectifier (ReLU and its like)")
-    places = [i for i in places if _observations(trace, i) >= LEAST]
+    places = [i for i in places if _places.count_observations(trace.sites[i]) >= LEAST]
     if not places:
         raise NotApplicable(
             f"fewer than {LEAST} samples and positions: a unit that is silent on them need not be dead"
         )
-    dead = sorted(
-        (i for i in places if _dead(trace, i, limit, diverse)), key=lambda i: -trace.value(i, "dead")
-    )
-    if not dead or _history.converged(trace):
-        return []
-    share = trace.value(dead[0], "dead")
-    where = trace.sites[dead[0]].label
-    evidence = (
-        Evidence("dead units", share, "", f"< {limit:g}", where),
-        Evidence(
-            "cosine between samples before it", _upstream_cosine(trace, dead[0]), "", f"< {diverse:g}", where
-        ),
-        Evidence("activations affected", len(dead), f"of {len(places)}"),
-    )
-    targets = _depth.labels(trace, dead)
-    blocked = any(trace.sites[i].facts.get("kills") for i in dead)
-    cause = f"{share:.0%} of the units of {where} never fire on this batch, although its samples differ"
-    if share == 1:
-        cause = f"no unit of {where} ever fires: nothing passes it, forward or backward"
-    remedies = (
-        Remedy("zero-bias", targets, "biases far below zero keep the units off"),
-        Remedy("reinitialise", targets, "weights that are negative on average keep the units off"),
-        Remedy(
-            "swap-activation",
-            targets,
-            "a slope everywhere lets units come back",
-            parameters={"to": "leaky_relu"},
-        ),
-        Remedy("lower-learning-rate", (), "long steps push units over the edge for good", "advice"),
-    )
-    severity: Severity = "error" if share > 0.9 or blocked else "warning"
-    direction: Direction = "blocked" if blocked else "vanishing"
-    return [
-        Finding(
-            "ACT003",
-            "dead-units",
-            severity,
-            cause,
-            targets,
-            evidence,
-            remedies,
-            direction,
-            2 + 4 * share + 20 * blocked,
-        )
-    ]
+    return places
 
 
-def _observations(trace: Trace, site: int) -> int:
-    shape = trace.sites[site].facts.get("shape", ())
-    kept = [n for d, n in enumerate(shape) if d != (1 if len(shape) >= 4 else len(shape) - 1)]
-    return math.prod(kept)
-
-
-def _dead(trace: Trace, site: int, limit: float, diverse: float) -> bool:
-    share = trace.value(site, "dead")
-    if share <= limit or (share == 1 and _nothing_enters(trace, site)):
+def _is_dead(trace: Trace, site: int, limit: float, diverse: float) -> bool:
+    """Whether the rectifier's units are dead, and not only its samples alike or its input zero."""
+    share, cosine = trace.value(site, "dead"), _cosine_before(trace, site)
+    if share <= limit or (share == 1 and _gets_zeros(trace, site)):
         return False
-    cosine = _upstream_cosine(trace, site)
-    return cosine < diverse or (share > 0.9 and not cosine > 0.999)
+    return cosine < diverse or (share > NEARLY_ALL and not cosine > EQUAL)
 
 
-def _nothing_enters(trace: Trace, site: int) -> bool:
-    """Whether what came just before is exactly zero, as after weights of zero: then it is not the units."""
-    order = trace.sites[site].order
-    earlier = [i for i in trace.where("node") if -1 < trace.sites[i].order < order]
-    last = max(earlier, key=lambda i: trace.sites[i].order, default=None)
+def _gets_zeros(trace: Trace, site: int) -> bool:
+    """Whether the operation just before gives exact zeros, as weights of zero do."""
+    last = _latest(trace, _nodes_before(trace, site))
     return last is not None and trace.value(last, "forward_rms") == 0
 
 
-def _upstream_cosine(trace: Trace, site: int) -> float:
-    """Likeness of the samples where they were last unlike: at the input, or at the activation before."""
-    order = trace.sites[site].order
-    earlier = [
+def _cosine_before(trace: Trace, site: int) -> float:
+    """How alike the samples are at the last activation, norm or sum before the site, or at the input."""
+    stages = [
         i
-        for i in trace.where("node")
-        if trace.sites[i].family in ("activation", "norm", "add")
-        and trace.sites[i].order < order
-        and math.isfinite(trace.value(i, "cosine"))
+        for i in _nodes_before(trace, site)
+        if trace.sites[i].family in ("activation", "norm", "add") and math.isfinite(trace.value(i, "cosine"))
     ]
-    if earlier:
-        return trace.value(max(earlier, key=lambda i: trace.sites[i].order), "cosine")
-    known = [trace.value(i, "cosine") for i in trace.where("input")]
-    return min((v for v in known if math.isfinite(v)), default=0.0)
+    last = _latest(trace, stages)
+    if last is not None:
+        return trace.value(last, "cosine")
+    inputs = (trace.value(i, "cosine") for i in trace.where("input"))
+    return min((v for v in inputs if math.isfinite(v)), default=0.0)
+
+
+def _nodes_before(trace: Trace, site: int) -> list[int]:
+    """The nodes that ran before a site."""
+    order = trace.sites[site].order
+    return [i for i in trace.where("node") if -1 < trace.sites[i].order < order]
+
+
+def _latest(trace: Trace, nodes: list[int]) -> int | None:
+    """The node that ran last."""
+    return max(nodes, key=lambda i: trace.sites[i].order, default=None)
 
 
 def sick() -> Case:

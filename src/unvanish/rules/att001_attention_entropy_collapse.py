@@ -8,12 +8,28 @@ The softmax passes a gradient to its logits in proportion to p (1 - p),
 
 so queries and keys of a collapsed head stop learning, and the loss spikes when a choice flips.
 
+An example
+
+    scores = q @ k.transpose(-2, -1)                  # no 1/sqrt(d), large projections: hundreds
+    weights = scores.softmax(-1)                      # one-hot
+
 How it is measured
 
-The mean entropy of the attention weights over ln(number of visible tokens), `limit` (default 0.3)
-is a warning, half of it an error, and only where the logits are huge: the largest above `logits`
-(default 50). Sharp attention at modest logits, as trained models have it, is no fault. Fewer than
-four tokens are not judged.
+The mean entropy of the attention weights over ln(number of visible tokens): below `limit` it is a
+warning, below half of it an error, and only if the largest logit is above `logits` as well. Sharp
+attention at modest logits, as in trained models, is no fault. In a watched run, logits that have
+grown past `logits` are a warning before the entropy falls.
+
+Limits
+
+    limit = 0.3   of ln T: healthy heads keep 0.58 or more (measured); half of the limit is an
+                  error
+    logits = 50   healthy ones are up to 10 (measured). A logit that stands so far above the
+                  others leaves exp(-50) for them, which is 0 in float16
+    TOKENS = 4    with fewer the entropy says little
+    GROWN = 10    times the logits of the first looks of a watched run
+    FIRST = 3     looks whose median is that start
+    LOOKS = 6     looks that must be known before growth is judged
 
 Remedies
 
@@ -22,7 +38,7 @@ Normalise queries and keys (QK-norm) (retrain). Re-initialise the query and key 
 
 When it is wrong
 
-A head that copies by position may be one-hot on purpose and for good.
+A head that copies by position may be one-hot on purpose.
 
 References: Zhai et al. 2023 (sigma-Reparam); Dehghani et al. 2023 (ViT-22B, QK-norm);
 Henry et al. 2020.
@@ -36,103 +52,102 @@ from typing import Any
 
 import numpy as np
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _depth
+from unvanish.rules import _places
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import BLIND, LOGITS
 
 NEEDS = ("static", "attention")
 LIVE = True
 EXPLAINS = ("ATT002", "DEP002", "NRM002", "GRF004", "INI001", "INI002")
+TOKENS = 4
+GROWN, FIRST, LOOKS = 10, 3, 6
 
 
-def check(trace: Trace, *, limit: float = 0.3, logits: float = 50.0) -> Iterable[Finding]:
-    """One finding naming the attentions that see one token only."""
-    places = [
-        i for i in trace.where("node", family="attention") if trace.sites[i].facts.get("tokens", 0) >= 4
-    ]
+def check(trace: Trace, *, limit: float = 0.3, logits: float = 50.0) -> Iterable[Fault]:
+    """One fault naming the attentions that see one token only."""
+    attentions = trace.where("node", family="attention")
+    places = [i for i in attentions if trace.sites[i].facts.get("tokens", 0) >= TOKENS]
     places = [i for i in places if math.isfinite(trace.value(i, "entropy"))]
     if not places:
         raise NotApplicable("the model has no attention over four tokens or more")
     sharp = [i for i in places if trace.value(i, "entropy") < limit and trace.value(i, "logit_max") > logits]
-    if not sharp and trace.facts.get("live"):
-        return _growing(trace, places, logits)
-    if not sharp:
-        return []
-    sharp.sort(key=lambda i: trace.value(i, "entropy"))
-    worst = sharp[0]
+    if sharp:
+        return [_report_saturation(trace, sharp, len(places), limit, logits)]
+    return _find_growth(trace, places, logits) if trace.facts.get("live") else []
+
+
+def _report_saturation(trace: Trace, sharp: list[int], known: int, limit: float, logits: float) -> Fault:
+    sharp = sorted(sharp, key=lambda i: trace.value(i, "entropy"))
+    worst, site = sharp[0], trace.sites[sharp[0]]
     entropy, largest = trace.value(worst, "entropy"), trace.value(worst, "logit_max")
-    where = trace.sites[worst].label
-    within = _depth.within(trace.sites[worst])
-    cause = f"the softmax{within} is saturated: logits up to {largest:.0f} leave {entropy:.0%} of the entropy"
-    evidence = (
-        Evidence("attention entropy / ln T", entropy, "", f"> {limit:g}", where),
-        Evidence("largest attention logit", largest, "", f"< {logits:g}", where),
-        Evidence("attentions affected", len(sharp), f"of {len(places)}"),
-    )
-    targets = _depth.labels(trace, sharp)
-    remedies = (
-        Remedy("qk-norm", targets, "normalised queries and keys bound the logits"),
-        Remedy(
-            "reinitialise",
-            targets,
-            "query and key projections of unit gain",
-            "retrain",
-            {"parts": ["query", "key"]},
+    targets = _places.label(trace, sharp)
+    return Fault(
+        severity="error" if entropy < limit / 2 else "warning",
+        cause=f"the softmax{_places.locate(site)} is saturated: logits up to {largest:.0f} leave "
+        f"{entropy:.0%} of the entropy",
+        sites=targets,
+        evidence=(
+            Evidence("attention entropy / ln T", entropy, limit=f"> {limit:g}", site=site.label),
+            Evidence("largest attention logit", largest, limit=f"< {logits:g}", site=site.label),
+            Evidence("attentions affected", len(sharp), unit=f"of {known}"),
         ),
-        Remedy("lower-learning-rate", (), "logits grow fastest under long steps", "advice"),
+        remedies=(
+            Remedy("qk-norm", targets, "normalised queries and keys bound the logits"),
+            Remedy(
+                "reinitialise",
+                targets,
+                "query and key projections of unit gain",
+                parameters={"parts": ["query", "key"]},
+            ),
+            Remedy("lower-learning-rate", (), "logits grow fastest under long steps", safety="advice"),
+        ),
+        direction="vanishing",
+        tier=BLIND,
+        size=entropy,
     )
-    severity: Severity = "error" if entropy < limit / 2 else "warning"
-    return [
-        Finding(
-            "ATT001",
-            "attention-entropy-collapse",
-            severity,
-            cause,
-            targets,
-            evidence,
-            remedies,
-            "vanishing",
-            20 - 10 * entropy,
-        )
-    ]
 
 
-def _growing(trace: Trace, places: list[int], logits: float) -> Iterable[Finding]:
+def _find_growth(trace: Trace, places: list[int], logits: float) -> list[Fault]:
     """Logits that have grown tenfold in a run, and beyond the limit, although the entropy still holds."""
-    column = trace.values[:, :, trace.statistics.index("logit_max")]
-    grown = []
-    for i in places:
-        known = column[:, i][np.isfinite(column[:, i])]
-        if len(known) >= 6 and known[-1] > logits and known[-1] > 10 * np.median(known[:3]):
-            grown.append((float(known[-1] / np.median(known[:3])), i))
+    factors = {i: _growth(trace, i, logits) for i in places}
+    grown = sorted(((factor, i) for i, factor in factors.items() if factor is not None), reverse=True)
     if not grown:
         return []
-    factor, worst = max(grown)
+    factor, worst = grown[0]
     where, largest = trace.sites[worst].label, trace.value(worst, "logit_max")
-    cause = f"the attention logits of {where} have grown {factor:.0f} times, to {largest:.0f}"
-    evidence = (
-        Evidence("largest attention logit", largest, "", f"< {logits:g}", where),
-        Evidence("the same over the first looks", factor, "times", "< 10", where),
-        Evidence("attention entropy / ln T", trace.value(worst, "entropy"), "", "", where),
-    )
-    targets = _depth.labels(trace, [i for _, i in sorted(grown, reverse=True)])
-    remedies = (
-        Remedy("qk-norm", targets, "normalised queries and keys bound the logits"),
-        Remedy("lower-learning-rate", (), "logits grow fastest under long steps", "advice"),
-    )
+    targets = _places.label(trace, [i for _, i in grown])
     return [
-        Finding(
-            "ATT001",
-            "attention-entropy-collapse",
-            "warning",
-            cause,
-            targets,
-            evidence,
-            remedies,
-            "vanishing",
-            12.0,
+        Fault(
+            severity="warning",
+            cause=f"the attention logits of {where} have grown {factor:.0f} times, to {largest:.0f}",
+            sites=targets,
+            evidence=(
+                Evidence("largest attention logit", largest, limit=f"< {logits:g}", site=where),
+                Evidence(
+                    "the same over the first looks", factor, unit="times", limit=f"< {GROWN:g}", site=where
+                ),
+                Evidence("attention entropy / ln T", trace.value(worst, "entropy"), site=where),
+            ),
+            remedies=(
+                Remedy("qk-norm", targets, "normalised queries and keys bound the logits"),
+                Remedy("lower-learning-rate", (), "logits grow fastest under long steps", safety="advice"),
+            ),
+            direction="vanishing",
+            tier=LOGITS,
         )
     ]
+
+
+def _growth(trace: Trace, site: int, logits: float) -> float | None:
+    """The largest logit of the last look over that of the first ones, if it has grown out of bounds."""
+    column = trace.values[:, site, trace.statistics.index("logit_max")]
+    known = column[np.isfinite(column)]
+    if len(known) < LOOKS:
+        return None
+    first, last = float(np.median(known[:FIRST])), float(known[-1])
+    return last / first if last > logits and last > GROWN * first else None
 
 
 def sick() -> Case:

@@ -10,11 +10,24 @@ result,
 
 while values, and with them the profile over the depth, look fine.
 
+An example
+
+    for attend in self.attentions:
+        x = attend(x)                        # no x + attend(x): after ten, all tokens are equal
+
 How it is measured
 
-The norm of the queries' gradient over the values', `limit` (default 1e-2; healthy is .02 to .2),
-where the mean cosine between the tokens that the attention reads is above `alike` (default 0.99). A
-tenth of the limit is an error.
+The norm of the queries' gradient over the values'. It is a fault below `limit`, and an error below
+a tenth of it, if the mean cosine between the tokens that the attention reads is above `alike`.
+
+Limits
+
+    limit = 0.01     of the values' gradient: in healthy nets it is 0.05 or more (measured)
+    alike = 0.99     mean cosine between tokens: up to 0.86 in healthy nets, 0.9996 in one of
+                     collapsed rank (both measured)
+    MUCH_LESS = 10   times less than the limit is an error; in a net of collapsed rank it was a
+                     hundred times (measured)
+    GONE = 50        nats, if the queries get exactly nothing: a size to order it by, no limit
 
 Remedies
 
@@ -34,59 +47,59 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _depth
+from unvanish.rules import _places
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import MEASURED
 
 NEEDS = ("step", "attention")
 EXPLAINS = ("DEP001", "INI003")
+MUCH_LESS = 10
+GONE = 50.0  # nats
 
 
-def check(trace: Trace, *, limit: float = 1e-2, alike: float = 0.99) -> Iterable[Finding]:
-    """One finding naming the attentions whose queries starve."""
-    places = [
-        i for i in trace.where("node", family="attention") if trace.sites[i].facts.get("tokens", 0) >= 2
-    ]
-    places = [i for i in places if not math.isnan(trace.value(i, "query_value_log"))]
-    if not places:
+def check(trace: Trace, *, limit: float = 1e-2, alike: float = 0.99) -> Iterable[Fault]:
+    """One fault naming the attentions whose queries starve."""
+    logs = _query_logs(trace)
+    if not logs:
         raise NotApplicable("the model has no attention whose queries and values could be told apart")
-    starved = [
-        i
-        for i in places
-        if math.exp(min(50.0, trace.value(i, "query_value_log"))) < limit
-        and trace.value(i, "token_cosine") > alike
-    ]
+    shares = {i: math.exp(min(GONE, log)) for i, log in logs.items()}
+    starved = [i for i in logs if shares[i] < limit and trace.value(i, "token_cosine") > alike]
     if not starved:
         return []
-    starved.sort(key=lambda i: trace.value(i, "query_value_log"))
-    worst = starved[0]
-    log, cosine, where = (
-        trace.value(worst, "query_value_log"),
-        trace.value(worst, "token_cosine"),
-        trace.sites[worst].label,
-    )
-    share = math.exp(log) if math.isfinite(log) else 0.0
-    cause = (
-        f"the queries of {where} get {share:.1e} of their values' gradient, for its tokens are alike "
-        f"(cosine {cosine:.5f})"
-    )
-    evidence = (
-        Evidence("queries' gradient over values'", share, "", f"> {limit:g}", where),
-        Evidence("cosine between tokens", cosine, "", f"< {alike:g}", where),
-        Evidence("attentions affected", len(starved), f"of {len(places)}"),
-    )
-    targets = _depth.labels(trace, starved)
-    remedies = (
-        Remedy("add-skips", targets, "an identity path keeps the tokens apart"),
-        Remedy("pre-normalisation", targets, "the stream itself is never averaged away"),
-    )
-    severity: Severity = "error" if share < limit / 10 else "warning"
-    weight = -log if math.isfinite(log) else 50.0
+    starved.sort(key=lambda i: logs[i])
+    worst, where = starved[0], trace.sites[starved[0]].label
+    share, cosine = shares[worst], trace.value(worst, "token_cosine")
+    targets = _places.label(trace, starved)
     return [
-        Finding(
-            "ATT002", "query-starvation", severity, cause, targets, evidence, remedies, "vanishing", weight
+        Fault(
+            severity="error" if share < limit / MUCH_LESS else "warning",
+            cause=f"the queries of {where} get {share:.1e} of their values' gradient, because its tokens "
+            f"are alike (cosine {cosine:.5f})",
+            sites=targets,
+            evidence=(
+                Evidence("queries' gradient over values'", share, limit=f"> {limit:g}", site=where),
+                Evidence("cosine between tokens", cosine, limit=f"< {alike:g}", site=where),
+                Evidence("attentions affected", len(starved), unit=f"of {len(logs)}"),
+            ),
+            remedies=(
+                Remedy("add-skips", targets, "an identity path keeps the tokens apart"),
+                Remedy("pre-normalisation", targets, "the stream itself is never averaged away"),
+            ),
+            direction="vanishing",
+            tier=MEASURED,
+            size=-logs[worst] if math.isfinite(logs[worst]) else GONE,
         )
     ]
+
+
+def _query_logs(trace: Trace) -> dict[int, float]:
+    """Ln of the queries' gradient over the values', of every attention of two tokens or more."""
+    attentions = trace.where("node", family="attention")
+    places = (i for i in attentions if trace.sites[i].facts.get("tokens", 0) >= 2)
+    logs = {i: trace.value(i, "query_value_log") for i in places}
+    return {i: log for i, log in logs.items() if not math.isnan(log)}
 
 
 def sick() -> Case:

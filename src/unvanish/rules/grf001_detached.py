@@ -5,14 +5,20 @@ Why it harms
 Behind a cut there is no gradient at all, not a small one: after `backward()` the parameters'
 `.grad` is None, optimizers skip them silently, and the part stays as it was initialised.
 
-    h = encoder(x).detach()      loss(head(h), y).backward()      # encoder learns nothing
+An example
+
+    h = encoder(x).detach()
+    loss(head(h), y).backward()          # encoder learns nothing
 
 How it is measured
 
 On the graph: a trainable parameter that went into an operation, and no path from the loss to it.
-The places where the graph was left (`detach`, `.data`, `no_grad`, NumPy, `item`, `argmax`,
-comparisons) are noted on the way forward; the first one after the last use of such a parameter is
-named.
+The places that leave the graph (`detach`, `.data`, `no_grad`, NumPy, `item`, `argmax`, comparisons)
+are noted on the way forward; the first one after the last use of such a parameter is named.
+
+Limits
+
+None: a path is there or not.
 
 Remedies
 
@@ -33,16 +39,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import GraphCut
 from unvanish.core.trace import Trace
+from unvanish.rules import _places
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import CUT
 
 NEEDS = ("static", "step")
 EXPLAINS = ("GRF002", "INI001", "DEP001", "ATT002", "GRF004", "ACT003")
+DISCRETE = ("argmax", "comparison", "argsort", "sampling")
+WEAK = ("comparison", "item")  # they leave the graph in sound code, too
+SPELLED = {"data": ".data", "numpy": ".numpy()", "item": ".item()", "tolist": ".tolist()"}
 
 
-def check(trace: Trace) -> Iterable[Finding]:
-    """One finding naming the cut and the parameters behind it."""
+def check(trace: Trace) -> Iterable[Fault]:
+    """One fault naming the cut and the parameters behind it."""
     trainable = trace.where("parameter", trainable=True)
     if not trainable:
         raise NotApplicable("no parameter is trainable")
@@ -53,70 +65,62 @@ def check(trace: Trace) -> Iterable[Finding]:
     ]
     if not lost:
         return []
-    cut = _cut(trace, max(int(trace.sites[i].facts.get("used_at", -1)) for i in lost))
-    count = sum(int(trace.sites[i].facts.get("numel", 0)) for i in lost)
-    total = sum(int(trace.sites[i].facts.get("numel", 0)) for i in trainable)
-    share = count / max(1, total)
-    unread = trace.sites[lost[0]].facts.get("module") or trace.sites[lost[0]].label
-    if cut:
-        what = f"the graph is cut by {_words(cut['how'])} in {cut['path'] or '(model)'}"
-        cause = f"{what}: {len(lost)} trainable parameters before it are executed but get no gradient"
-    else:
-        what = f"the loss reads nothing that {unread} makes"
-        cause = f"{what}: {len(lost)} trainable parameters are executed but get no gradient"
-    evidence = (
-        Evidence("parameters without a path from the loss", len(lost), f"of {len(trainable)}", "0"),
+    cut = _find_cut(trace, max(int(trace.sites[i].facts.get("used_at", -1)) for i in lost))
+    share = _places.count_numbers(trace, lost) / max(1, _places.count_numbers(trace, trainable))
+    names = tuple(trace.sites[i].label for i in lost)
+    unread = trace.sites[lost[0]].facts.get("module") or names[0]
+    evidence: tuple[Evidence, ...] = (
+        Evidence(
+            "parameters without a path from the loss", len(lost), unit=f"of {len(trainable)}", limit="0"
+        ),
         Evidence("share of the trainable numbers", share),
-        *((Evidence("the cut", _words(cut["how"]), "", "", cut["path"] or "(model)"),) if cut else ()),
     )
-    sites = ((cut["path"] or "(model)",) if cut else ()) + tuple(trace.sites[i].label for i in lost)
-    remedies = [Remedy("remove-detach", sites[:1], "the gradient then reaches what comes before")]
-    if not cut:
-        why = "let the loss read what it makes, or leave it out of the forward"
-        remedies = [Remedy("use-output", (unread,), why, "advice")]
-    elif cut["how"] in ("argmax", "comparison", "argsort", "sampling"):
-        remedies = [
-            Remedy("straight-through", sites[:1], "a discrete choice needs an estimator or a relaxation")
-        ]
-    remedies.append(
-        Remedy(
-            "freeze",
-            tuple(trace.sites[i].label for i in lost[:12]),
-            "if they shall not learn, say so",
-            "exact",
-        )
-    )
+    if cut:
+        how, where = SPELLED.get(cut["how"], cut["how"]), cut["path"] or "(model)"
+        what, reached = f"the graph is cut by {how} in {where}", " before it"
+        evidence += (Evidence("the cut", how, site=where),)
+        names = (where, *names)
+    else:
+        what, reached = f"the loss reads nothing that {unread} makes", ""
     return [
-        Finding(
-            "GRF001",
-            "detached",
-            "error",
-            cause,
-            sites[:12],
-            evidence,
-            tuple(remedies),
-            "blocked",
-            100 + 10 * share,
+        Fault(
+            severity="error",
+            cause=f"{what}: {len(lost)} trainable parameters{reached} are executed but get no gradient",
+            sites=names[: _places.MOST],
+            evidence=evidence,
+            remedies=(
+                _mend(cut, names[0]) if cut else _let_it_be_read(unread),
+                _freeze(trace, lost),
+            ),
+            direction="blocked",
+            tier=CUT,
+            size=share,
         )
     ]
 
 
-def _words(how: str) -> str:
-    return {
-        "data": ".data",
-        "no_grad": "no_grad",
-        "numpy": ".numpy()",
-        "item": ".item()",
-        "tolist": ".tolist()",
-    }.get(how, how)
-
-
-def _cut(trace: Trace, used: int) -> GraphCut | None:
-    """The first place where the graph was left at or after the last use of what is lost."""
+def _find_cut(trace: Trace, used: int) -> GraphCut | None:
+    """The first place that leaves the graph at or after the last use of what is lost."""
     cuts = trace.facts.get("graph_cuts", [])
     after = [c for c in cuts if c["order"] >= used]
-    strong = [c for c in after if c["how"] not in ("comparison", "item")]
+    strong = [c for c in after if c["how"] not in WEAK]
     return next(iter(strong or after or cuts), None)
+
+
+def _mend(cut: GraphCut, where: str) -> Remedy:
+    if cut["how"] in DISCRETE:
+        return Remedy("straight-through", (where,), "a discrete choice needs an estimator or a relaxation")
+    return Remedy("remove-detach", (where,), "the gradient then reaches what comes before")
+
+
+def _let_it_be_read(unread: str) -> Remedy:
+    why = "let the loss read what it makes, or leave it out of the forward"
+    return Remedy("use-output", (unread,), why, safety="advice")
+
+
+def _freeze(trace: Trace, lost: list[int]) -> Remedy:
+    names = tuple(trace.sites[i].label for i in lost[: _places.MOST])
+    return Remedy("freeze", names, "if they shall not learn, say so", safety="exact")
 
 
 def sick() -> Case:

@@ -4,14 +4,20 @@ Why it harms
 
 They cost memory and optimizer state, decay to zero under weight decay, break
 DistributedDataParallel (which waits for their gradients), and usually mean that a part was
-forgotten:
+forgotten.
 
-    self.norm = nn.LayerNorm(d)      # and forward() never calls self.norm
+An example
+
+    self.norm = nn.LayerNorm(d)          # and forward() never calls self.norm
 
 How it is measured
 
 A trainable parameter whose module was not called, or that went into no operation of this forward
 pass, and that the loss does not reach.
+
+Limits
+
+None: a parameter is used or not.
 
 Remedies
 
@@ -29,14 +35,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
+from unvanish.rules import _places
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import PART
 
 NEEDS = ("static",)
 
 
-def check(trace: Trace) -> Iterable[Finding]:
-    """One finding naming the parameters nothing uses."""
+def check(trace: Trace) -> Iterable[Fault]:
+    """One fault naming the parameters that nothing uses."""
     trainable = trace.where("parameter", trainable=True)
     if not trainable:
         raise NotApplicable("no parameter is trainable")
@@ -47,21 +56,31 @@ def check(trace: Trace) -> Iterable[Finding]:
     ]
     if not idle:
         return []
-    count = sum(int(trace.sites[i].facts.get("numel", 0)) for i in idle)
+    count = _places.count_numbers(trace, idle)
     owners = tuple(dict.fromkeys(trace.sites[i].facts.get("module") or trace.sites[i].path for i in idle))
-    names = ", ".join(owners[:3]) + (f" and {len(owners) - 3} more" if len(owners) > 3 else "")
-    cause = f"{len(idle)} trainable parameters ({count} numbers) are never used by this forward pass: {names}"
-    evidence = (
-        Evidence("unused parameters", len(idle), f"of {len(trainable)}", "0"),
-        Evidence("numbers in them", count),
-    )
-    sites = tuple(trace.sites[i].label for i in idle)[:12]
-    remedies = (
-        Remedy("use-or-remove", owners[:12], "call the part in forward, or delete it", "advice"),
-        Remedy("freeze", sites, "if it serves later, say so", "exact"),
-    )
+    sites = tuple(trace.sites[i].label for i in idle)[: _places.MOST]
     return [
-        Finding("GRF002", "unused-parameter", "warning", cause, sites, evidence, remedies, "blocked", 2.0)
+        Fault(
+            severity="warning",
+            cause=f"{len(idle)} trainable parameters ({count} numbers) are never used by this forward "
+            f"pass: {_places.list_first(owners)}",
+            sites=sites,
+            evidence=(
+                Evidence("unused parameters", len(idle), unit=f"of {len(trainable)}", limit="0"),
+                Evidence("numbers in them", count),
+            ),
+            remedies=(
+                Remedy(
+                    "use-or-remove",
+                    owners[: _places.MOST],
+                    "call the part in forward, or delete it",
+                    safety="advice",
+                ),
+                Remedy("freeze", sites, "if it serves later, say so", safety="exact"),
+            ),
+            direction="blocked",
+            tier=PART,
+        )
     ]
 
 

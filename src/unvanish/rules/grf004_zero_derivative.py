@@ -10,15 +10,23 @@ Some functions are flat almost everywhere, or have become so:
 Unlike a cut graph nothing is None: the gradients are there, and all of them are zero, which no
 framework complains about.
 
+An example
+
+    h = torch.round(4 * encoder(x))
+    loss(head(h), y).backward()          # encoder.weight.grad is all zeros
+
 How it is measured
 
-Where a parameter's gradient is exactly zero, every node of the graph is looked at once more: the
-operation at which a gradient that is not zero arrives and exactly none leaves is named.
-Zero-initialised weights and branches are no fault, unless two factors of a product are zero
-parameters, as when all weights are set to 0, or a zero gain follows zero weights: the gradient of
-each is zero because of the other, for ever. Dead units are another rule's. An operation of the loss
-is named where no parameter at all gets a gradient; a loss of exactly 0 is only noted, for it may be
-at its minimum on this batch.
+If a parameter's gradient is exactly zero, every node of the graph is looked at once more: the
+operation that gets a gradient and passes exactly none is named. Zero-initialised weights and
+branches are no fault, unless two factors of a product are zero parameters, as when all weights are
+set to 0, or a zero gain follows zero weights: the gradient of each is zero because of the other,
+for ever. Dead units are another rule's. An operation of the loss is named if no parameter at all
+gets a gradient; a loss of exactly 0 is only noted, since it may be at its minimum on this batch.
+
+Limits
+
+None: a gradient is exactly zero or not.
 
 Remedies
 
@@ -37,112 +45,146 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
-from unvanish.core.trace import Trace
-from unvanish.rules import _depth
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
+from unvanish.core.facts import StopReason
+from unvanish.core.trace import Site, Trace
+from unvanish.rules import _places
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import FLAT
 
 NEEDS = ("step",)
 EXPLAINS = ("INI001", "DEP001", "ACT001", "ACT002", "ATT002", "REC001", "NRM002")
 ROUNDING = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "clamp", "clip", "hardtanh")
 STEPS = ("sign", "sgn", "heaviside")
+NOISE = {"std": 0.01}
 
 
-def check(trace: Trace) -> Iterable[Finding]:
-    """One finding naming the operations that stop the gradient."""
+def check(trace: Trace) -> Iterable[Fault]:
+    """One fault naming the operations that stop the gradient."""
     if not trace.where("parameter", reachable=True):
         raise NotApplicable("the loss reaches no parameter")
-    stops = trace.where("node", kills=True, kills_because="operation")
+    return _find_flat(trace) or _find_locked(trace) or _find_flat_loss(trace)
+
+
+def _find_flat(trace: Trace) -> list[Fault]:
+    """The operations of the network that get a gradient and pass none."""
+    stops = _stops(trace, "operation")
     if not stops:
-        return _locked(trace) or _lost_in_the_loss(trace)
-    stops.sort(key=lambda i: -int(trace.sites[i].facts.get("starved", 0)))
-    site = trace.sites[stops[0]]
-    starved = int(site.facts.get("starved", 0))
-    total = len(trace.where("parameter", trainable=True))
-    cause = (
-        f"{site.kind}{_depth.within(site)} passes exactly no gradient: {starved} of {total} parameters "
-        "before it never learn"
-    )
-    evidence = (
-        Evidence("parameters with exactly no gradient", starved, f"of {total}", "0", site.label),
-        Evidence("the operation", site.kind, "", "", site.label),
-    )
-    targets = _depth.labels(trace, stops)
-    through = Remedy("straight-through", targets, "forward as it is, backward as the identity")
-    softer = "an operation with a slope: no clamp, a softer gate, a norm over more elements"
-    if site.facts.get("function"):
-        softer = "its backward returns nothing or zeros: return what each input that needs a gradient is owed"
-    remedies: tuple[Remedy, ...] = (
-        (through,) if site.kind in ROUNDING else (Remedy("replace-operation", targets, softer, "advice"),)
-    )
-    if site.kind in STEPS:
-        smooth = "a smooth step in its place passes a gradient"
-        remedies += (Remedy("swap-activation", targets, smooth, parameters={"to": "tanh"}),)
+        return []
+    site, targets = trace.sites[stops[0]], _places.label(trace, stops)
+    starved, total = int(site.facts.get("starved", 0)), len(trace.where("parameter", trainable=True))
     return [
-        Finding(
-            "GRF004",
-            "zero-derivative",
-            "error",
-            cause,
-            targets,
-            evidence,
-            remedies,
-            "blocked",
-            80.0 + starved / max(1, total),
+        Fault(
+            severity="error",
+            cause=f"{site.kind}{_places.locate(site)} passes exactly no gradient: {starved} of {total} "
+            "parameters before it never learn",
+            sites=targets,
+            evidence=(
+                Evidence(
+                    "parameters with exactly no gradient",
+                    starved,
+                    unit=f"of {total}",
+                    limit="0",
+                    site=site.label,
+                ),
+                Evidence("the operation", site.kind, site=site.label),
+            ),
+            remedies=_replace(site, targets),
+            direction="blocked",
+            tier=FLAT,
+            size=starved / max(1, total),
         )
     ]
 
 
-def _locked(trace: Trace) -> list[Finding]:
-    """Where two factors are zero parameters, so that neither gets a gradient."""
+def _stops(trace: Trace, reason: StopReason) -> list[int]:
+    """The operations that stop the gradient for this reason, those that starve most parameters first."""
+    stops = trace.where("node", kills=True, kills_because=reason)
+    return sorted(stops, key=lambda i: -int(trace.sites[i].facts.get("starved", 0)))
+
+
+def _replace(site: Site, targets: tuple[str, ...]) -> tuple[Remedy, ...]:
+    """An estimator for what rounds, and an operation with a slope for all else."""
+    remedies: tuple[Remedy, ...]
+    if site.kind in ROUNDING:
+        why = "forward as it is, backward as the identity"
+        remedies = (Remedy("straight-through", targets, why),)
+    else:
+        why = "an operation with a slope: no clamp, a softer gate, a norm over more elements"
+        if site.facts.get("function"):
+            why = (
+                "its backward returns nothing or zeros: return what each input that needs a gradient is owed"
+            )
+        remedies = (Remedy("replace-operation", targets, why, safety="advice"),)
+    if site.kind in STEPS:
+        why = "a smooth step in its place passes a gradient"
+        remedies += (Remedy("swap-activation", targets, why, parameters={"to": "tanh"}),)
+    return remedies
+
+
+def _find_locked(trace: Trace) -> list[Fault]:
+    """Products of two zero parameters, neither of which gets a gradient."""
     stops = trace.where("node", kills=True, kills_because="locked")
     if not stops:
         return []
     names = tuple(dict.fromkeys(n for i in stops for n in trace.sites[i].facts["locked"]))
     site = trace.sites[stops[0]]
     first, second = site.facts["locked"][:2]
-    cause = (
-        f"{first} and {second} are both zero, which makes {site.kind}{_depth.within(site)} flat in either: "
-        "they never move"
-    )
-    evidence = (
-        Evidence("zero parameters that hold each other", len(names), "", "0", site.label),
-        Evidence("parameters that starve", int(site.facts.get("starved", 0)), "", "0", site.label),
-    )
-    why = "of two factors that are multiplied only one may start at zero"
-    remedies = tuple(
-        Remedy(cure, names[:12], why, "retrain", settings)
-        for cure, settings in (("reinitialise", {}), ("add-noise", {"std": 0.01}))
-    )
+    targets, why = names[: _places.MOST], "of two factors that are multiplied only one may start at zero"
     return [
-        Finding(
-            "GRF004", "zero-derivative", "error", cause, _depth.labels(trace, stops), evidence, remedies,
-            "blocked", 80.0,
+        Fault(
+            severity="error",
+            cause=f"{first} and {second} are both zero, which makes {site.kind}{_places.locate(site)} flat "
+            "in either: they never move",
+            sites=_places.label(trace, stops),
+            evidence=(
+                Evidence("zero parameters that hold each other", len(names), limit="0", site=site.label),
+                Evidence(
+                    "parameters that starve", int(site.facts.get("starved", 0)), limit="0", site=site.label
+                ),
+            ),
+            remedies=(
+                Remedy("reinitialise", targets, why),
+                Remedy("add-noise", targets, why, parameters=NOISE),
+            ),
+            direction="blocked",
+            tier=FLAT,
         )
-    ]  # fmt: skip
+    ]
 
 
-def _lost_in_the_loss(trace: Trace) -> list[Finding]:
-    """Where the loss itself leaves no parameter a gradient."""
-    stops = trace.where("node", kills=True, kills_because="loss")
+def _find_flat_loss(trace: Trace) -> list[Fault]:
+    """A loss that itself leaves no parameter a gradient."""
+    stops = _stops(trace, "loss")
     learning = trace.where("parameter", trainable=True, reachable=True)
     if not stops or any(trace.value(i, "gradient_log") != -math.inf for i in learning):
         return []
-    stops.sort(key=lambda i: -int(trace.sites[i].facts.get("starved", 0)))
     kind, value = trace.sites[stops[0]].kind, float(trace.facts.get("loss", math.nan))
-    severity: Severity = "note" if value == 0 else "error"
     cause = f"{kind} in the loss passes exactly no gradient: no parameter learns from this batch"
     why = "a loss with a slope: no rounding, comparison or clamp between it and the output"
     if value == 0:
-        cause += ", for its loss is 0"
+        cause += ", since its loss is 0"
         why = "it may be at its minimum on this batch, be clamped there, or be multiplied by zero"
-    evidence = (
-        Evidence("parameters with exactly no gradient", len(learning), f"of {len(learning)}", "0"),
-        Evidence("the operation", kind, "", "", "loss"),
-        Evidence("loss", value),
-    )
-    remedy = Remedy("replace-operation", ("loss",), why, "advice")
     return [
-        Finding("GRF004", "zero-derivative", severity, cause, ("loss",), evidence, (remedy,), "blocked", 81.0)
+        Fault(
+            severity="note" if value == 0 else "error",
+            cause=cause,
+            sites=("loss",),
+            evidence=(
+                Evidence(
+                    "parameters with exactly no gradient",
+                    len(learning),
+                    unit=f"of {len(learning)}",
+                    limit="0",
+                ),
+                Evidence("the operation", kind, site="loss"),
+                Evidence("loss", value),
+            ),
+            remedies=(Remedy("replace-operation", ("loss",), why, safety="advice"),),
+            direction="blocked",
+            tier=FLAT,
+            size=1.0,
+        )
     ]
 
 

@@ -7,13 +7,22 @@ they get the same gradient,
 
     w_i = w_j and dL/dw_i = dL/dw_j   =>   w_i = w_j after every step
 
-so a layer of n such units has the capacity of one. `nn.init.constant_` and tiled weights do it.
+so a layer of n such units has the capacity of one.
+
+An example
+
+    nn.init.constant_(first.weight, 0.05)    # every unit computes the same,
+    nn.init.constant_(second.weight, 0.05)   # and is read in the same way
 
 How it is measured
 
 The share of a weight's rows (with their biases) that equal another row exactly, and whether their
-gradients are equal too, to 1e-4; `limit` (default 0.2). Equal rows whose gradients differ will part
-by themselves and are no fault: zero-initialised layers, upsampling kernels.
+gradients are equal too, to 1e-4: a share above `limit` is an error. Equal rows whose gradients
+differ will part by themselves and are no fault: zero-initialised layers, upsampling kernels.
+
+Limits
+
+    limit = 0.2   of the rows: random rows are never equal, and a few twins cost little capacity
 
 Remedies
 
@@ -33,42 +42,45 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _depth
+from unvanish.rules import _places
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import START
 
 NEEDS = ("static", "step")
 EXPLAINS = ("INI001", "INI002", "DEP001", "ACT003")
 
 
-def check(trace: Trace, *, limit: float = 0.2) -> Iterable[Finding]:
-    """One finding naming the weights whose rows are equal and stay so."""
-    places = [
-        i for i in trace.where("parameter", trainable=True) if math.isfinite(trace.value(i, "weight_twins"))
-    ]
-    if not places:
+def check(trace: Trace, *, limit: float = 0.2) -> Iterable[Fault]:
+    """One fault naming the weights whose rows are equal and stay so."""
+    shares = {i: trace.value(i, "weight_twins") for i in trace.where("parameter", trainable=True)}
+    shares = {i: share for i, share in shares.items() if math.isfinite(share)}
+    if not shares:
         raise NotApplicable("the model has no trainable weight matrix")
-    twins = [
-        i for i in places if trace.value(i, "weight_twins") > limit and trace.sites[i].facts.get("twins_stay")
-    ]
+    twins = [i for i, share in shares.items() if share > limit and trace.sites[i].facts.get("twins_stay")]
     if not twins:
         return []
-    worst = max(twins, key=lambda i: trace.value(i, "weight_twins"))
-    share = trace.value(worst, "weight_twins")
-    targets = _depth.labels(trace, sorted(twins, key=lambda i: -trace.value(i, "weight_twins")))
-    cause = (
-        f"{share:.0%} of the units of {targets[0]} equal another unit in their weights and in their gradients"
-    )
-    evidence = (
-        Evidence("units with a twin", share, "", f"< {limit:g}", targets[0]),
-        Evidence("weights affected", len(twins)),
-    )
-    remedies = (
-        Remedy("reinitialise", targets, "random weights tell the units apart", "retrain"),
-        Remedy("add-noise", targets, "a little noise breaks the symmetry", "retrain", {"std": 0.01}),
-    )
+    twins.sort(key=lambda i: -shares[i])
+    share, targets = shares[twins[0]], _places.label(trace, twins)
     return [
-        Finding("INI003", "symmetric-weights", "error", cause, targets, evidence, remedies, "none", 4 + share)
+        Fault(
+            severity="error",
+            cause=f"{share:.0%} of the units of {targets[0]} equal another unit in their weights and in "
+            "their gradients",
+            sites=targets,
+            evidence=(
+                Evidence("units with a twin", share, limit=f"< {limit:g}", site=targets[0]),
+                Evidence("weights affected", len(twins)),
+            ),
+            remedies=(
+                Remedy("reinitialise", targets, "random weights tell the units apart"),
+                Remedy("add-noise", targets, "a little noise breaks the symmetry", parameters={"std": 0.01}),
+            ),
+            direction="none",
+            tier=START,
+            size=share,
+        )
     ]
 
 

@@ -11,12 +11,34 @@ first layer's
 leaves the range where the activation has a slope, an offset common to all samples drowns their
 differences, and the first layer's gradient is larger than all others' by the same factor.
 
+An example
+
+    x = images.float()                       # 0 to 255; images.float() / 255 is 0 to 1
+    h = torch.tanh(nn.Linear(784, 64)(x.flatten(1)))
+
 How it is measured
 
-The root mean square of each float input, `limit` (default 20), or its |mean| over its standard
-deviation, `offset` (default 5), unless a normalisation comes before the first activation; and the
-harm must show: the first layer's output beyond `limit` as well, its units saturated, or samples
-alike in it.
+The root mean square of each float input is above `limit`, or its |mean| over its standard deviation
+above `offset`, and no normalisation comes before the first activation. The harm must show as well:
+the first layer's units are saturated, its output is large, the samples are alike in it, or it is
+recurrent. An input far above the limit, or saturated units, make it an error.
+
+Limits
+
+    limit = 20         root mean square of the input: healthy nets get up to 2.3 (measured), raw
+                       pixels are 140. It separates raw units from features of a size of 1 to 10
+    offset = 5         |mean| over the deviation: pixels in [0, 1] have 0.5 to 2. At 5 the
+                       samples' cosine is above 0.96 before the first layer
+    CENTRED = 2        |mean|: an input nearer to zero has no offset, however little it varies
+    FAR = 5            times the limit is an error, a size of 100
+    SATURATED = 0.3    of the units at the first layer, or up to NEAR operations after it: healthy
+                       nets have up to 0.13 (measured)
+    NEAR = 3           operations: a bias, a reshape and an activation
+    PASSED_ON = 0.25   of the limit is what the first layer passes on at least if the scale harms:
+                       PyTorch's default weights keep 0.58 of it
+    ALIKE = 0.05       relative spread between samples: half of the least that DEP001 asks of
+                       inputs
+    FIRST = 3          operations from the first layer on in which a normalisation is looked for
 
 Remedies
 
@@ -37,108 +59,102 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _depth
+from unvanish.rules import _places
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import DATA
 
 NEEDS = ("static", "step")
 EXPLAINS = (
-    "NUM001",
-    "ACT001",
-    "OUT003",
-    "DEP001",
-    "INI002",
-    "INI001",
-    "REC001",
-    "REC002",
-    "ACT003",
-    "ATT001",
-    "OUT001",
-    "PRC001",
-    "GRF004",
-)
+    "NUM001", "ACT001", "OUT003", "DEP001", "INI002", "INI001", "REC001", "REC002", "ACT003", "ATT001",
+    "OUT001", "PRC001", "GRF004",
+)  # fmt: skip
+CENTRED = 2
+FAR = 5
+SATURATED = 0.3
+NEAR = 3
+PASSED_ON = 0.25
+ALIKE = 0.05
+FIRST = 3
 
 
-def check(trace: Trace, *, limit: float = 20.0, offset: float = 5.0) -> Iterable[Finding]:
-    """One finding naming the inputs whose scale harms the first layer."""
-    places = [i for i in trace.where("input", floating=True) if math.isfinite(trace.value(i, "forward_rms"))]
-    if not places:
+def check(trace: Trace, *, limit: float = 20.0, offset: float = 5.0) -> Iterable[Fault]:
+    """One fault naming the inputs whose scale harms the first layer."""
+    sizes = {i: trace.value(i, "forward_rms") for i in trace.where("input", floating=True)}
+    sizes = {i: size for i, size in sizes.items() if math.isfinite(size)}
+    if not sizes:
         raise NotApplicable("no input is a float tensor")
     first = _first_layer(trace)
-    wrong = [i for i in places if trace.value(i, "forward_rms") > limit or _offset(trace, i) > offset]
-    if not wrong or first is None or _normalised(trace, first):
+    wrong = [i for i, size in sizes.items() if size > limit or _offset(trace, i) > offset]
+    if not wrong or first is None or _is_normalised(trace, first):
         return []
-    harm = _harm(trace, first, limit)
+    harm = _describe_harm(trace, first, limit)
     if not harm:
         return []
-    worst = max(wrong, key=lambda i: trace.value(i, "forward_rms"))
-    rms, facts = trace.value(worst, "forward_rms"), trace.sites[worst].facts
-    where = trace.sites[first].label
-    cause = f"the input has mean {facts.get('mean', math.nan):.3g} and size {rms:.3g}: {harm} in {where}"
-    evidence = (
-        Evidence("size of the input (rms)", rms, "", f"< {limit:g}", trace.sites[worst].label),
-        Evidence(
-            "|mean| / standard deviation",
-            _offset(trace, worst),
-            "",
-            f"< {offset:g}",
-            trace.sites[worst].label,
-        ),
-        Evidence(
-            "size of the first layer's output (rms)", trace.value(first, "forward_rms"), "", "about 1", where
-        ),
-    )
-    targets = (*_depth.labels(trace, wrong), where)
-    parameters = {"mean": facts.get("mean"), "std": facts.get("std")}
-    remedies = (
-        Remedy(
-            "standardise-input",
-            targets[:1],
-            "subtract the training set's mean, divide by its deviation",
-            "retrain",
-            parameters,
-        ),
-        Remedy(
-            "insert-normalisation",
-            (where,),
-            "a BatchNorm in front learns the scale",
-            "retrain",
-            {"kind": "batch"},
-        ),
-    )
-    severity: Severity = "error" if rms > 5 * limit or "saturated" in harm else "warning"
+    worst, where = max(wrong, key=lambda i: sizes[i]), trace.sites[first].label
+    size, site = sizes[worst], trace.sites[worst]
+    mean, std = site.facts.get("mean"), site.facts.get("std")
     return [
-        Finding(
-            "INP001",
-            "unnormalised-input",
-            severity,
-            cause,
-            targets,
-            evidence,
-            remedies,
-            "none",
-            8 + math.log(max(1.0, rms)),
+        Fault(
+            severity="error" if size > FAR * limit or "saturated" in harm else "warning",
+            cause=f"the input has mean {math.nan if mean is None else mean:.3g} and size {size:.3g}: "
+            f"{harm} in {where}",
+            sites=(*_places.label(trace, wrong), where),
+            evidence=(
+                Evidence("size of the input (rms)", size, limit=f"< {limit:g}", site=site.label),
+                Evidence(
+                    "|mean| / standard deviation",
+                    _offset(trace, worst),
+                    limit=f"< {offset:g}",
+                    site=site.label,
+                ),
+                Evidence(
+                    "size of the first layer's output (rms)",
+                    trace.value(first, "forward_rms"),
+                    limit="about 1",
+                    site=where,
+                ),
+            ),
+            remedies=(
+                Remedy(
+                    "standardise-input",
+                    _places.label(trace, wrong)[:1],
+                    "subtract the training set's mean, divide by its deviation",
+                    parameters={"mean": mean, "std": std},
+                ),
+                Remedy(
+                    "insert-normalisation",
+                    (where,),
+                    "a BatchNorm in front learns the scale",
+                    parameters={"kind": "batch"},
+                ),
+            ),
+            direction="none",
+            tier=DATA,
+            size=math.log(max(1.0, size)),
         )
     ]
 
 
 def _offset(trace: Trace, site: int) -> float:
+    """|mean| over the standard deviation; 0 for an input that is centred."""
     facts = trace.sites[site].facts
     mean, std = facts.get("mean", 0.0), facts.get("std", 1.0)
-    return abs(mean) / std if std > 0 and abs(mean) > 2 else 0.0
+    return abs(mean) / std if std > 0 and abs(mean) > CENTRED else 0.0
 
 
 def _first_layer(trace: Trace) -> int | None:
+    """The layer or norm that runs first."""
     families = ("layer", "recurrent", "norm")
     layers = [i for i in trace.where("node") if trace.sites[i].family in families]
     return min(layers, key=lambda i: trace.sites[i].order, default=None)
 
 
-def _normalised(trace: Trace, first: int) -> bool:
+def _is_normalised(trace: Trace, first: int) -> bool:
     """Whether a normalisation comes before the first activation or second layer."""
-    order = trace.sites[first].order
-    later = [i for i in trace.where("node") if trace.sites[i].order >= order]
-    for i in sorted(later, key=lambda i: trace.sites[i].order)[:3]:
+    later = [i for i in trace.where("node") if trace.sites[i].order >= trace.sites[first].order]
+    for i in sorted(later, key=lambda i: trace.sites[i].order)[:FIRST]:
         family = trace.sites[i].family
         if family == "norm":
             return True
@@ -147,22 +163,26 @@ def _normalised(trace: Trace, first: int) -> bool:
     return False
 
 
-def _harm(trace: Trace, first: int, limit: float) -> str:
+def _describe_harm(trace: Trace, first: int, limit: float) -> str:
     """What the input's scale does to the first layer, in words, or ""."""
-    order = trace.sites[first].order
-    near = [i for i in trace.where("node") if order <= trace.sites[i].order <= order + 3]
-    saturated = max(
-        (trace.value(i, "saturated") for i in near if trace.value(i, "saturated") > 0), default=0.0
-    )
-    if saturated > 0.3:
+    saturated = _saturated_share(trace, first)
+    if saturated > SATURATED:
         return f"{saturated:.0%} of the units are saturated"
-    if trace.value(first, "forward_rms") > limit / 4:
+    if trace.value(first, "forward_rms") > PASSED_ON * limit:
         return f"activations reach {trace.value(first, 'forward_max'):.3g}"
-    if trace.value(first, "spread") < 0.05:
+    if trace.value(first, "spread") < ALIKE:
         return "the samples differ too little"
     if trace.sites[first].family == "recurrent":
         return "the gates and states are driven to their ends"
     return ""
+
+
+def _saturated_share(trace: Trace, first: int) -> float:
+    """The largest share of flat units near the first layer."""
+    order = trace.sites[first].order
+    near = [i for i in trace.where("node") if order <= trace.sites[i].order <= order + NEAR]
+    shares = (trace.value(i, "saturated") for i in near)
+    return max((share for share in shares if share > 0), default=0.0)
 
 
 def sick() -> Case:

@@ -7,12 +7,22 @@ training. The famous trap is finite forward and not backward:
 
     where(x > 0, sqrt(x), 0),   d sqrt(x)/dx = inf at 0,   inf * 0 = NaN
 
+An example
+
+    h = torch.where(x > 0, torch.sqrt(x), 0.0)           # NaN in the gradient
+    safe = torch.where(x > 0, x, 1.0)                    # the mask on both sides of the root
+    h = torch.where(x > 0, torch.sqrt(safe), 0.0)
+
 How it is measured
 
-Every operation of the forward pass, and every node of the backward pass, is looked at where the
-loss or a gradient is not finite: the first whose inputs are finite and whose result is not is the
+If the loss or a gradient is not finite, every operation of the forward pass and every node of the
+backward pass is looked at: the first whose inputs are finite and whose result is not is the
 producer; all others only pass it on. Parameters and inputs that hold one themselves are named
-first.
+first. If only the loss overflows, because the gradient explodes over the depth, it is a note.
+
+Limits
+
+None for a number, which is finite or not. Whether the gradient explodes is judged as for INI002.
 
 Remedies
 
@@ -32,146 +42,163 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from unvanish.core import depth
-from unvanish.core.diagnosis import Case, Evidence, Finding, Remedy, Severity
+from unvanish.core.diagnosis import Case, Evidence, Remedy
+from unvanish.core.facts import BrokenFacts
 from unvanish.core.trace import Trace
+from unvanish.rules import _depth, _places
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import NOT_FINITE, REMARK
 
 NEEDS = ("static", "step")
 LIVE = True
 AT_ONCE = True
 EXPLAINS = (
-    *(
-        "ACT001",
-        "ACT002",
-        "ACT003",
-        "ATT001",
-        "ATT002",
-        "DEP001",
-        "DEP002",
-        "GRF004",
-        "INI001",
-        "INI002",
-        "INI003",
-    ),
-    *("INP001", "NRM001", "NRM002", "OUT001", "OUT003", "REC001", "REC002", "PRC001"),
-)
+    "ACT001", "ACT002", "ACT003", "ATT001", "ATT002", "DEP001", "DEP002", "GRF004", "INI001", "INI002",
+    "INI003", "INP001", "NRM001", "NRM002", "OUT001", "OUT003", "REC001", "REC002", "PRC001",
+)  # fmt: skip
 
 
-def check(trace: Trace) -> Iterable[Finding]:
-    """One finding naming the producer of the first non-finite number."""
+def check(trace: Trace) -> Iterable[Fault]:
+    """One fault naming the producer of the first non-finite number."""
     if trace.facts.get("live"):
-        return _in_a_run(trace)
-    held = [i for i in trace.where("parameter") if trace.value(i, "weight_nonfinite") > 0]
-    fed = [i for i in trace.where("input") if trace.value(i, "forward_nonfinite") > 0]
-    first = trace.where("node", nonfinite_first=True)
+        return _report_step(trace)
     bad = [i for i in trace.where("parameter") if trace.value(i, "gradient_nonfinite") > 0]
     loss = float(trace.facts.get("loss", 0.0))
-    if not (held or fed or first or bad) and math.isfinite(loss):
+    origin = _find_origin(trace, loss)
+    if origin is None and not bad and math.isfinite(loss):
         return []
-    where, what, when = _named(trace, held, fed, first, loss)
-    at = "" if what.startswith(f"{where} ") else f" in {where}"  # a function called by the model itself
-    cause = f"{what}{at}" + (f", {when}" if when else "")
-    evidence = (
-        Evidence("first non-finite number", what, "", "", where),
-        Evidence("loss", loss, "", "finite"),
-        Evidence(
-            "parameters with a non-finite gradient",
-            len(bad),
-            f"of {len(trace.where('parameter', trainable=True))}",
-            "0",
-        ),
-    )
-    reading = depth.read(trace) if trace.facts.get("loss_overflow") and not held and not fed else None
-    explained = reading is not None and reading.direction == "exploding"  # the loss overflows for that reason
-    weight: float = 1.0 if explained else 1000.0
-    severity: Severity = "note" if explained else "error"
-    remedies = _remedies(where, bool(held), bool(fed))
-    return [Finding("NUM001", "non-finite", severity, cause, (where,), evidence, remedies, "blocked", weight)]
-
-
-def _in_a_run(trace: Trace) -> Iterable[Finding]:
-    """What a watch saw at the first step whose gradient was not finite."""
-    broken = trace.facts.get("broken")
-    if not broken:
-        return []
-    names, held, step = broken["gradients"], broken["weights"], broken["step"]
-    last = (
-        f"the last healthy step was {broken['last_healthy']}"
-        if broken["last_healthy"] >= 0
-        else "no step was healthy"
-    )
-    if held:
-        cause = f"at step {step} the weights of {held[0]} hold a NaN or an infinity already; {last}"
-    elif not math.isfinite(broken["loss"]) and broken["loss"] == broken["loss"]:
-        cause = f"at step {step} the loss is {broken['loss']}, and {len(names)} gradients with it; {last}"
-    else:
-        share = f"{len(names)} of {broken['parameters']} gradients"
-        cause = f"at step {step} {share} are not finite, first {names[0] if names else '?'}; {last}"
-    evidence = (
-        Evidence("first step", step),
-        Evidence("gradients that are not finite", len(names), f"of {broken['parameters']}", "0"),
-        Evidence("weights that are not finite", len(held), f"of {broken['parameters']}", "0"),
-        Evidence("loss at that step", broken["loss"], "", "finite"),
-    )
-    remedies = (
-        Remedy("skip-step", (), "on_finding='guard' leaves such steps out", "advice"),
-        Remedy(
-            "replay",
-            (),
-            "on_finding='snapshot' keeps the step for `unvanish check --snapshot`, which names the operation",
-            "advice",
-        ),
-    )
+    origin = origin or _Origin("loss", f"the loss is {loss}", "" if math.isfinite(loss) else AFTER)
+    explained = not origin.stored and _explodes(trace)
     return [
-        Finding(
-            "NUM001",
-            "non-finite",
-            "error",
-            cause,
-            tuple((held or names)[:12]),
-            evidence,
-            remedies,
-            "blocked",
-            1000.0,
+        Fault(
+            severity="note" if explained else "error",
+            cause=origin.describe(),
+            sites=(origin.where,),
+            evidence=(
+                Evidence("first non-finite number", origin.what, site=origin.where),
+                Evidence("loss", loss, limit="finite"),
+                Evidence(
+                    "parameters with a non-finite gradient",
+                    len(bad),
+                    unit=f"of {len(trace.where('parameter', trainable=True))}",
+                    limit="0",
+                ),
+            ),
+            remedies=origin.remedies or _bound(origin.where),
+            direction="blocked",
+            tier=REMARK if explained else NOT_FINITE,
         )
     ]
 
 
-def _named(
-    trace: Trace, held: list[int], fed: list[int], first: list[int], loss: float
-) -> tuple[str, str, str]:
-    """(where, what, when) of the origin, the most certain one first."""
-    if held:
-        return trace.sites[held[0]].label, "a NaN or an infinity is stored", "before anything was computed"
-    if fed:
-        return trace.sites[fed[0]].label, "a NaN or an infinity is fed", "before anything was computed"
-    if first:
-        site = trace.sites[first[0]]
-        kind = site.facts.get("nonfinite_kind", "NaN or infinity")
-        direction = "forward" if site.facts.get("produces") == "forward" else "only in the backward pass"
-        return site.label, f"{site.kind} makes the first {kind}", direction
-    return "loss", f"the loss is {loss}", "" if math.isfinite(loss) else "from finite activations"
+BEFORE = "before anything was computed"
+AFTER = "from finite activations"
 
 
-def _remedies(where: str, held: bool, fed: bool) -> tuple[Remedy, ...]:
+@dataclass(frozen=True)
+class _Origin:
+    """Where the first non-finite number comes from, what made it, and when; `stored`: it was there before."""
+
+    where: str
+    what: str
+    when: str
+    stored: bool = False
+    remedies: tuple[Remedy, ...] = ()
+
+    def describe(self) -> str:
+        """The cause in one sentence; a function that the model itself calls has the name of its place."""
+        place = "" if self.what.startswith(f"{self.where} ") else f" in {self.where}"
+        return f"{self.what}{place}" + (f", {self.when}" if self.when else "")
+
+
+def _find_origin(trace: Trace, loss: float) -> _Origin | None:
+    """The origin of the first non-finite number, the most certain one; None if only the loss shows it."""
+    held = [i for i in trace.where("parameter") if trace.value(i, "weight_nonfinite") > 0]
     if held:
-        return (
-            Remedy("restore-checkpoint", (where,), "a stored NaN does not go away by training", "advice"),
-        )
+        where = trace.sites[held[0]].label
+        why = "a stored NaN does not go away by training"
+        remedy = Remedy("restore-checkpoint", (where,), why, safety="advice")
+        return _Origin(where, "a NaN or an infinity is stored", BEFORE, True, (remedy,))
+    fed = [i for i in trace.where("input") if trace.value(i, "forward_nonfinite") > 0]
     if fed:
-        return (
-            Remedy("clean-input", (where,), "find the samples that hold it, and drop or fill them", "advice"),
-        )
+        where = trace.sites[fed[0]].label
+        why = "find the samples that hold it, and drop or fill them"
+        remedy = Remedy("clean-input", (where,), why, safety="advice")
+        return _Origin(where, "a NaN or an infinity is fed", BEFORE, True, (remedy,))
+    first = trace.where("node", nonfinite_first=True)
+    if not first:
+        return None
+    site = trace.sites[first[0]]
+    kind = site.facts.get("nonfinite_kind", "NaN or infinity")
+    when = "forward" if site.facts.get("produces") == "forward" else "only in the backward pass"
+    return _Origin(site.label, f"{site.kind} makes the first {kind}", when)
+
+
+def _explodes(trace: Trace) -> bool:
+    """Whether only the loss overflows, and the depth says why."""
+    reading = _depth.read(trace) if trace.facts.get("loss_overflow") else None
+    return reading is not None and reading.direction == "exploding"
+
+
+def _bound(where: str) -> tuple[Remedy, ...]:
     return (
         Remedy(
             "bound-operation",
             (where,),
             "keep its input away from the pole: clamp before, or an epsilon inside",
         ),
-        Remedy("stable-function", (where,), "log_softmax, logsumexp, log1p, losses with logits", "advice"),
+        Remedy(
+            "stable-function", (where,), "log_softmax, logsumexp, log1p, losses with logits", safety="advice"
+        ),
     )
+
+
+def _report_step(trace: Trace) -> Iterable[Fault]:
+    """The first step of a watched run whose gradient was not finite."""
+    broken = trace.facts.get("broken")
+    if not broken:
+        return []
+    names, held, total = broken["gradients"], broken["weights"], f"of {broken['parameters']}"
+    return [
+        Fault(
+            severity="error",
+            cause=_describe_step(broken),
+            sites=tuple((held or names)[: _places.MOST]),
+            evidence=(
+                Evidence("first step", broken["step"]),
+                Evidence("gradients that are not finite", len(names), unit=total, limit="0"),
+                Evidence("weights that are not finite", len(held), unit=total, limit="0"),
+                Evidence("loss at that step", broken["loss"], limit="finite"),
+            ),
+            remedies=(
+                Remedy("skip-step", (), "on_finding='guard' leaves such steps out", safety="advice"),
+                Remedy(
+                    "replay",
+                    (),
+                    "on_finding='snapshot' keeps the step for `unvanish check --snapshot`, which names the "
+                    "operation",
+                    safety="advice",
+                ),
+            ),
+            direction="blocked",
+            tier=NOT_FINITE,
+        )
+    ]
+
+
+def _describe_step(broken: BrokenFacts) -> str:
+    names, held, step, loss = broken["gradients"], broken["weights"], broken["step"], broken["loss"]
+    healthy = broken["last_healthy"]
+    last = f"the last healthy step was {healthy}" if healthy >= 0 else "no step was healthy"
+    if held:
+        return f"at step {step} the weights of {held[0]} hold a NaN or an infinity already; {last}"
+    if math.isinf(loss):
+        return f"at step {step} the loss is {loss}, and {len(names)} gradients with it; {last}"
+    share = f"{len(names)} of {broken['parameters']} gradients"
+    return f"at step {step} {share} are not finite, first {names[0] if names else '?'}; {last}"
 
 
 def sick() -> Case:

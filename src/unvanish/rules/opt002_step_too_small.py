@@ -9,12 +9,25 @@ A training whose steps change the weights by a millionth,
 needs a million steps to get anywhere. It looks like a vanished gradient, and may be one; or the
 rate is zero, decayed away, or in the wrong unit.
 
+An example
+
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-9)
+
 How it is measured
 
 The ratio of what a step changed to what was there, for each weight matrix, at the looks of a
-watched training: all layers below `limit` (default 1e-6) at the last five looks or more, while
-the loss did not fall. A run that has converged is no fault: its gradient is a hundredth of what
-it was, or its loss a thousandth.
+watched training: all layers are below `limit` at the last looks, while the loss does not fall. A
+run that has converged is no fault.
+
+Limits
+
+    limit = 1e-06    of the weights a step; about 0.001 is usual (Karpathy 2019), so it is a
+                     thousandth of that: a million steps to move by a weight
+    LEAST = 5        looks at which no layer moves
+    SPAN = 20        steps watched, before which it is too early to say
+    FELL = 100       times smaller gradients than at the first steps: the run has converged
+    START = 5        first steps, of which the largest gradient is taken
+    SOLVED = 0.001   of the first loss: so has such a run
 
 Remedies
 
@@ -35,52 +48,66 @@ from typing import Any
 
 import numpy as np
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _history
+from unvanish.rules import _history, _learning, _places
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import SLOW
 
 NEEDS = ("history",)
 LEAST = 5  # looks
 SPAN = 20  # steps
+FELL, START, SOLVED = 100, 5, 1e-3
 
 
-def check(trace: Trace, *, limit: float = 1e-6) -> Iterable[Finding]:
-    """One finding with the largest ratio of all layers."""
-    taken = _history.steps(trace, "step")
-    places = _history.weights(trace)
-    logs = _history.looks(trace, places, "update_log")
+def check(trace: Trace, *, limit: float = 1e-6) -> Iterable[Fault]:
+    """One fault with the largest ratio of all layers."""
+    taken = _history.read_steps(trace, "step")
+    places = _history.find_weights(trace)
+    logs = _history.read_looks(trace, places, "update_log")
     rows = np.flatnonzero(~np.isnan(logs).all(axis=1))[-LEAST:]
     if len(rows) < LEAST or len(taken) < SPAN:
         raise NotApplicable(f"fewer than {LEAST} looks at a step, or {SPAN} steps")
     largest = math.exp(float(np.nanmax(logs[rows])))
-    if not largest < limit or _history.falls(_history.steps(trace, "loss")) or _converged(trace):
+    loss = _history.read_steps(trace, "loss")
+    if not largest < limit or _learning.falls(loss) or _has_ended(trace, loss):
         return []
-    rate = _history.steps(trace, "lr")
+    rate = float(_history.read_steps(trace, "lr")[-1])
     cause = f"no step changes any weight by more than {largest:.1e} of it, and the loss does not fall"
     if largest == 0:
         cause = "no weight changes at all: the steps are below the last digit of the weights"
-    if rate[-1] == 0:
+    if rate == 0:
         cause = "the learning rate is 0: no weight moves"
-    evidence = (
-        Evidence("update / weight, largest over layers", largest, "", f"> {limit:g}"),
-        Evidence("learning rate", float(rate[-1])),
-        Evidence("gradient norm", float(_history.steps(trace, "norm_log")[-1]), "ln"),
-    )
-    remedies = (
-        Remedy("raise-learning-rate", (), "steps of about a thousandth of the weights are usual", "advice"),
-    )  # fmt: skip
-    sites = tuple(trace.sites[i].label for i in places[:5])
     return [
-        Finding("OPT002", "step-too-small", "warning", cause, sites, evidence, remedies, "vanishing", 3.0)
+        Fault(
+            severity="warning",
+            cause=cause,
+            sites=tuple(trace.sites[i].label for i in places[: _places.WORST]),
+            evidence=(
+                Evidence("update / weight, largest over layers", largest, limit=f"> {limit:g}"),
+                Evidence("learning rate", rate),
+                Evidence("gradient norm", float(_history.read_steps(trace, "norm_log")[-1]), unit="ln"),
+            ),
+            remedies=(
+                Remedy(
+                    "raise-learning-rate",
+                    (),
+                    "steps of about a thousandth of the weights are usual",
+                    safety="advice",
+                ),
+            ),
+            direction="vanishing",
+            tier=SLOW,
+        )
     ]
 
 
-def _converged(trace: Trace) -> bool:
-    norms, loss = _history.steps(trace, "norm_log"), _history.steps(trace, "loss")
-    known = norms[np.isfinite(norms)]
-    small = len(known) > 0 and known[-1] < known[:5].max() - math.log(100)
-    finite = loss[np.isfinite(loss)]
-    return small or (len(finite) > 0 and abs(finite[-1]) < 1e-3 * abs(finite[0]))
+def _has_ended(trace: Trace, loss: _history.Floats) -> bool:
+    """Whether the gradient or the loss is a small part of what it was at the start."""
+    norms = _history.read_steps(trace, "norm_log")
+    known, finite = norms[np.isfinite(norms)], loss[np.isfinite(loss)]
+    small = len(known) > 0 and known[-1] < known[:START].max() - math.log(FELL)
+    return bool(small or (len(finite) > 0 and abs(finite[-1]) < SOLVED * abs(finite[0])))
 
 
 def sick() -> Case:
@@ -102,5 +129,5 @@ def _case(rate: float) -> Case:
         net: Any = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4))
         x = torch.randn(256, 16)
         batch = x, (x @ torch.randn(16, 4)).argmax(1)
-    training = _history.training_case(optimizer=lambda m: torch.optim.SGD(m.parameters(), rate), steps=40)
+    training = _history.rehearse_with(optimizer=lambda m: torch.optim.SGD(m.parameters(), rate), steps=40)
     return Case(net, batch, nn.CrossEntropyLoss(), training, story=f"SGD with a rate of {rate:g}")

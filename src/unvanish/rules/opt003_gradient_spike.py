@@ -9,12 +9,27 @@ steps, and fills the optimizer's memory,
 
 so that the steps after it are too short. Single spikes pass; a run of them ends in divergence.
 
+An example
+
+    loss = criterion(net(x), y) * (100 if step % 12 == 11 else 1)    # some batches are out of scale
+
 How it is measured
 
-The norm of every step's gradient, as the optimizer sees it, against the `window` steps before
-(default 200): a spike is above the median by `deviations` (default 8) robust standard deviations
-of the log and by a factor of ten. Three or more in the window are a warning; the first 25 steps
-do not count.
+The norm of every step's gradient, as the optimizer sees it, among the last `window` steps. A spike
+is above the median by `deviations` robust standard deviations of the log, and by the factor TIMES.
+LEAST of them are a warning.
+
+Limits
+
+    deviations = 8   of ln ||g||: chance does this once in 1e15 steps of a normal distribution,
+                     and heavy tails of small batches seldom (ZClip, Kumar et al. 2025, clips at
+                     2.5)
+    window = 200     steps: long enough for a median, short enough to follow the run
+    TIMES = 10       times the median at least: a smaller spike does no harm, however quiet the
+                     run
+    LEAST = 3        spikes in the window: single ones pass
+    SKIPPED = 25     first steps that do not count, as in ZClip; twice as many must follow
+    QUIET = 0.1      nats of scatter at least: a run without noise has no outliers
 
 Remedies
 
@@ -36,46 +51,64 @@ from typing import Any
 
 import numpy as np
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
 from unvanish.rules import _history
+from unvanish.rules._fault import Fault
+from unvanish.rules._scatter import measure_scatter
+from unvanish.rules._tiers import START
 
 NEEDS = ("history",)
 AT_ONCE = True
-START = 25
+SKIPPED = 25
 LEAST = 3
+TIMES = 10
+QUIET = 0.1
 
 
-def check(trace: Trace, *, deviations: float = 8.0, window: int = 200) -> Iterable[Finding]:
-    """One finding with the spikes' steps and sizes."""
-    taken = _history.steps(trace, "step")
-    norms = _history.steps(trace, "norm_log")
-    usable = np.isfinite(norms) & (np.arange(len(norms)) + (taken[0] if len(taken) else 0) >= START)
-    taken, norms = taken[usable][-window:], norms[usable][-window:]
-    if len(norms) < 2 * START:
-        raise NotApplicable(f"fewer than {2 * START} steps after the first {START}")
+def check(trace: Trace, *, deviations: float = 8.0, window: int = 200) -> Iterable[Fault]:
+    """One fault with the spikes' steps and sizes."""
+    taken, norms = _known_norms(trace)
+    taken, norms = taken[-window:], norms[-window:]
+    if len(norms) < 2 * SKIPPED:
+        raise NotApplicable(f"fewer than {2 * SKIPPED} steps after the first {SKIPPED}")
     centre = float(np.median(norms))
-    scatter = max(1.4826 * float(np.median(np.abs(norms - centre))), 0.1)
-    high = norms > centre + max(deviations * scatter, math.log(10))
-    if high.sum() < LEAST:
+    scatter = max(measure_scatter(norms, centre), QUIET)
+    high = norms > centre + max(deviations * scatter, math.log(TIMES))
+    count = int(high.sum())
+    if count < LEAST:
         return []
-    largest = float(norms[high].max())
-    times = math.exp(largest - centre)
-    cause = (
-        f"{int(high.sum())} of the last {len(norms)} gradients are spikes, up to {times:.0f} "
-        f"times the usual norm (the last at step {int(taken[high][-1])})"
-    )
-    evidence = (
-        Evidence("spikes", int(high.sum()), f"of {len(norms)} steps", f"< {LEAST}"),
-        Evidence("largest norm over the median", times),
-        Evidence("the same in robust deviations", (largest - centre) / scatter, "", f"< {deviations:g}"),
-    )
-    remedies = (
-        Remedy("zclip", (), "clips only what stands out of the run's own history", "exact"),
-        Remedy("adaptive-clip", (), "bounds each unit's step by its weights", "exact"),
-        Remedy("lower-learning-rate", (), "long steps lead to where gradients are steep", "advice"),
-    )
-    return [Finding("OPT003", "gradient-spike", "warning", cause, (), evidence, remedies, "exploding", 4.0)]
+    excess = float(norms[high].max()) - centre
+    return [
+        Fault(
+            severity="warning",
+            cause=f"{count} of the last {len(norms)} gradients are spikes, up to {math.exp(excess):.0f} "
+            f"times the usual norm (the last at step {int(taken[high][-1])})",
+            sites=(),
+            evidence=(
+                Evidence("spikes", count, unit=f"of {len(norms)} steps", limit=f"< {LEAST}"),
+                Evidence("largest norm over the median", math.exp(excess)),
+                Evidence("the same in robust deviations", excess / scatter, limit=f"< {deviations:g}"),
+            ),
+            remedies=(
+                Remedy("zclip", (), "clips only the outliers in the run's own history", safety="exact"),
+                Remedy("adaptive-clip", (), "bounds each unit's step by its weights", safety="exact"),
+                Remedy(
+                    "lower-learning-rate", (), "long steps lead to where gradients are steep", safety="advice"
+                ),
+            ),
+            direction="exploding",
+            tier=START,
+        )
+    ]
+
+
+def _known_norms(trace: Trace) -> tuple[_history.Floats, _history.Floats]:
+    """The steps after the first ones whose norm is known, and ln of these norms."""
+    taken, norms = _history.read_steps(trace, "step"), _history.read_steps(trace, "norm_log")
+    step = np.arange(len(norms)) + (taken[0] if len(taken) else 0)
+    usable = np.isfinite(norms) & (step >= SKIPPED)
+    return taken[usable], norms[usable]
 
 
 def sick() -> Case:
@@ -101,7 +134,7 @@ def _case(factor: float) -> Case:
     def event(step: int, model: Any, optimizer: Any) -> float:
         return factor if step % 12 == 11 else 1.0
 
-    training = _history.training_case(
+    training = _history.rehearse_with(
         optimizer=lambda m: torch.optim.Adam(m.parameters(), 1e-3), steps=100, scale=event
     )
     return Case(net, batch, nn.MSELoss(), training, story=f"every 12th batch times {factor:g}")

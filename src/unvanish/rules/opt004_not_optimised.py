@@ -3,16 +3,21 @@
 Why it harms
 
 An optimizer knows only the parameters it was given, when it was given them. Parts that were added,
-replaced or re-created afterwards, and groups that were forgotten,
+replaced or re-created afterwards, and groups that were forgotten, get their gradients, which cost
+as much as ever, and stay as they are.
 
-    optimizer = SGD(model.head.parameters())      # the backbone never moves
+An example
 
-get their gradients, which cost as much as ever, and stay as they are.
+    optimizer = torch.optim.SGD(model.head.parameters(), lr=0.1)     # the backbone never moves
 
 How it is measured
 
 By identity: each trainable parameter against the optimizer's param_groups. Without an optimizer
 there is nothing to judge.
+
+Limits
+
+None: the optimizer holds a parameter or not.
 
 Remedies
 
@@ -31,41 +36,52 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
+from unvanish.rules import _places
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import STEPS
 
 NEEDS = ("static",)
 
 
-def check(trace: Trace) -> Iterable[Finding]:
-    """One finding naming what no optimizer holds."""
+def check(trace: Trace) -> Iterable[Fault]:
+    """One fault naming what no optimizer holds."""
     trainable = trace.where("parameter", trainable=True)
     if not trainable or all(trace.sites[i].facts.get("optimised") is None for i in trainable):
         raise NotApplicable("no optimizer was given; pass optimizer=")
     left = [i for i in trainable if trace.sites[i].facts.get("optimised") is False]
     if not left:
         return []
-    count = sum(int(trace.sites[i].facts.get("numel", 0)) for i in left)
-    share = count / max(1, sum(int(trace.sites[i].facts.get("numel", 0)) for i in trainable))
-    cause = (
-        f"the optimizer does not hold {len(left)} of {len(trainable)} trainable parameters, "
-        f"{share:.0%} of the numbers"
-    )
-    sites = tuple(trace.sites[i].label for i in left)[:12]
-    evidence = (
-        Evidence("parameters not held", len(left), f"of {len(trainable)}", "0"),
-        Evidence("share of the numbers", share),
-    )
-    remedies = (
-        Remedy(
-            "add-to-optimizer",
-            sites,
-            "give the optimizer all trainable parameters, after the model is complete",
-        ),
-        Remedy("freeze", sites, "if they shall not learn, say so and save their gradients", "exact"),
-    )
+    share = _places.count_numbers(trace, left) / max(1, _places.count_numbers(trace, trainable))
+    sites = tuple(trace.sites[i].label for i in left)[: _places.MOST]
     return [
-        Finding("OPT004", "not-optimised", "error", cause, sites, evidence, remedies, "blocked", 5 + share)
+        Fault(
+            severity="error",
+            cause=f"the optimizer does not hold {len(left)} of {len(trainable)} trainable parameters, "
+            f"{share:.0%} of the numbers",
+            sites=sites,
+            evidence=(
+                Evidence("parameters not held", len(left), unit=f"of {len(trainable)}", limit="0"),
+                Evidence("share of the numbers", share),
+            ),
+            remedies=(
+                Remedy(
+                    "add-to-optimizer",
+                    sites,
+                    "give the optimizer all trainable parameters, after the model is complete",
+                ),
+                Remedy(
+                    "freeze",
+                    sites,
+                    "if they shall not learn, say so and save their gradients",
+                    safety="exact",
+                ),
+            ),
+            direction="blocked",
+            tier=STEPS,
+            size=share,
+        )
     ]
 
 

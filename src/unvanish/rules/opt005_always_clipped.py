@@ -2,19 +2,30 @@
 
 Why it harms
 
-Clipping is meant for the rare step. Where every gradient is scaled to the limit,
+Clipping is meant for the rare step. If every gradient is scaled to the limit,
 
     g <- g * limit / ||g||,
 
 plain SGD takes steps of constant length whatever the loss does and never settles; adaptive
 optimizers lose the size that tells a flat region from a steep one.
 
+An example
+
+    nn.utils.clip_grad_norm_(net.parameters(), 0.01)     # where the usual norm is 1
+
 How it is measured
 
-The share of clipped steps among the last hundred of a watched training, `limit` (default 0.9),
-and the norm before clipping. The watch sees both norms where it looks, and knows a clipped step
-from its norm elsewhere. It is a note; a warning where the norm before clipping is more than `far`
-(default 10) times the limit.
+The share of clipped steps among the last ones of a watched training, and the norm before clipping.
+The watch reads both norms at its looks, and infers a clipped step from its norm in between. A share
+above `limit` is a note; it is a warning if the norm before clipping is more than `far` times the
+limit.
+
+Limits
+
+    limit = 0.9   of the steps: clipping that bounds outliers acts on few of them; a tenth that is
+                  not clipped still tells small gradients from large ones
+    far = 10      times the limit: the steps are a tenth of what the rate says, or less
+    STEPS = 100   last steps of which it must be known whether they were clipped
 
 Remedies
 
@@ -37,42 +48,49 @@ from typing import Any
 
 import numpy as np
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
 from unvanish.rules import _history
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import REMARK
 
 NEEDS = ("history",)
 AT_ONCE = True
 STEPS = 100
 
 
-def check(trace: Trace, *, limit: float = 0.9, far: float = 10.0) -> Iterable[Finding]:
-    """One finding with the share of clipped steps and the norm before clipping."""
-    clipped = _history.steps(trace, "clipped")
+def check(trace: Trace, *, limit: float = 0.9, far: float = 10.0) -> Iterable[Fault]:
+    """One fault with the share of clipped steps and the norm before clipping."""
+    clipped = _history.read_steps(trace, "clipped")
     known = clipped[np.isfinite(clipped)][-STEPS:]
     if len(known) < STEPS:
         raise NotApplicable(f"fewer than {STEPS} steps of which it is known whether they were clipped")
     share = float(known.mean())
     if not share > limit:
         return []
-    before, after = _history.steps(trace, "before_log"), _history.steps(trace, "norm_log")
-    seen = np.flatnonzero(np.isfinite(before) & np.isfinite(after))[-STEPS:]
-    excess = math.exp(float(np.median(before[seen] - after[seen])))
-    norm, ceiling = math.exp(float(np.median(before[seen]))), math.exp(float(np.median(after[seen])))
-    cause = (
-        f"{share:.0%} of the last {STEPS} steps are clipped to {ceiling:.3g}; the norm before is {norm:.3g}"
-    )
-    evidence = (
-        Evidence("clipped steps", share, "", f"< {limit:g}"),
-        Evidence("norm before clipping, median", norm),
-        Evidence("the same over the limit", excess, "times", f"< {far:g}"),
-    )
-    remedies = (
-        Remedy("raise-clipping-limit", (), f"to about {norm:.2g}, the usual norm", "advice"),
-        Remedy("zclip", (), "clips only what stands out of the run's own history", "exact"),
-    )
-    severity: Severity = "warning" if excess > far else "note"
-    return [Finding("OPT005", "always-clipped", severity, cause, (), evidence, remedies, "none", 1.0)]
+    before, after = _history.read_steps(trace, "before_log"), _history.read_steps(trace, "norm_log")
+    both = np.flatnonzero(np.isfinite(before) & np.isfinite(after))[-STEPS:]
+    excess = math.exp(float(np.median(before[both] - after[both])))
+    norm, ceiling = math.exp(float(np.median(before[both]))), math.exp(float(np.median(after[both])))
+    return [
+        Fault(
+            severity="warning" if excess > far else "note",
+            cause=f"{share:.0%} of the last {STEPS} steps are clipped to {ceiling:.3g}; the norm before is "
+            f"{norm:.3g}",
+            sites=(),
+            evidence=(
+                Evidence("clipped steps", share, limit=f"< {limit:g}"),
+                Evidence("norm before clipping, median", norm),
+                Evidence("the same over the limit", excess, unit="times", limit=f"< {far:g}"),
+            ),
+            remedies=(
+                Remedy("raise-clipping-limit", (), f"to about {norm:.2g}, the usual norm", safety="advice"),
+                Remedy("zclip", (), "clips only the outliers in the run's own history", safety="exact"),
+            ),
+            direction="none",
+            tier=REMARK,
+        )
+    ]
 
 
 def sick() -> Case:
@@ -95,7 +113,7 @@ def _case(limit: float) -> Case:
         x = torch.randn(128, 16)
         batch = x, x @ torch.randn(16, 4)
 
-    training = _history.training_case(
+    training = _history.rehearse_with(
         optimizer=lambda m: torch.optim.SGD(m.parameters(), 1e-2), steps=120, clip=limit
     )
     return Case(net, batch, nn.MSELoss(), training, story=f"gradients clipped to {limit:g}")

@@ -8,13 +8,26 @@ A squared error behind a sigmoid keeps the sigmoid's slope in the gradient,
     dL/dz = 2 (p - y) p (1 - p) -> 0 as p -> 0 or 1
 
 so a sample that is wrong with full confidence teaches nothing: at a logit of 20 the gradient is
-2e-9, with binary cross-entropy it is 1.
+4e-9, with binary cross-entropy it is 1.
+
+An example
+
+    p = torch.sigmoid(head(h))                   # head.bias at 18: p is 1 for every sample
+    loss = nn.functional.mse_loss(p, y)          # half of y is 0
 
 How it is measured
 
-The output activation's mean slope relative to its largest (softmax: mean p (1 - p)
-summed over classes), `limit` (default 0.1), where the answers are wrong: mean |p - y| above
-`residual` (default 0.2) of the output's range, under a squared or absolute error.
+The output activation's mean slope relative to its largest (softmax: mean p (1 - p) summed over
+classes), and mean |p - y| over the output's range, under a squared or absolute error. A slope below
+`limit` is a fault if the answers are off by more than `residual`, and an error far below it.
+
+Limits
+
+    limit = 0.1      of the largest slope: a sigmoid at a logit of 3.6
+    residual = 0.2   mean |p - y| over the range: a sigmoid that knows nothing is off by 0.5, one
+                     that has converged by less than 0.05
+    FLATTER = 5      times flatter than the limit is an error
+    LEAST = 1e-12    is the least slope that counts: an order, no limit
 
 Remedies
 
@@ -36,66 +49,68 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
+from unvanish.core.facts import SiteFacts
 from unvanish.core.trace import Trace
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import OUTPUT
 
 NEEDS = ("static", "step")
 EXPLAINS = ("INI002", "ACT001", "OUT003", "GRF004", "INI001", "PRC001")
 ERRORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+FLATTER = 5
+LEAST = 1e-12
 
 
-def check(trace: Trace, *, limit: float = 0.1, residual: float = 0.2) -> Iterable[Finding]:
-    """One finding where a squashed output under a squared error is flat and wrong."""
-    places = [
-        i
-        for i in trace.where("output")
-        if trace.sites[i].kind in ERRORS and trace.sites[i].facts.get("activation")
-    ]
-    places = [i for i in places if math.isfinite(trace.sites[i].facts.get("output_slope", math.nan))]
-    if not places:
+def check(trace: Trace, *, limit: float = 0.1, residual: float = 0.2) -> Iterable[Fault]:
+    """One fault if a squashed output under a squared error is flat and wrong."""
+    outputs = _squashed_outputs(trace)
+    if not outputs:
         raise NotApplicable("no squared or absolute error reads a squashed output")
-    wrong = [
-        i
-        for i in places
-        if trace.sites[i].facts["output_slope"] < limit
-        and trace.sites[i].facts.get("residual", 0.0) > residual
-    ]
+    wrong = [f for f in outputs if f["output_slope"] < limit and f.get("residual", 0.0) > residual]
     if not wrong:
         return []
-    facts = trace.sites[min(wrong, key=lambda i: trace.sites[i].facts["output_slope"])].facts
+    facts = min(wrong, key=lambda f: f["output_slope"])
     slope, off, kind = facts["output_slope"], facts["residual"], facts["activation"]
-    cause = (
-        f"the {kind} output is saturated (slope {slope:.1e} of its largest) while its answers are off "
-        f"by {off:.2f}"
-    )
-    evidence = (
-        Evidence("slope of the output, relative", slope, "", f"> {limit:g}", facts.get("site", "")),
-        Evidence("mean |p - y|", off, "of the range", f"< {residual:g}", "loss"),
-    )
     site = (str(facts.get("site", "loss")),)
     loss = "cross-entropy" if kind == "softmax" else "binary cross-entropy with logits"
-    remedies = (
-        Remedy(
-            "use-loss-with-logits", site, f"{loss} cancels the slope of the {kind}", "retrain", {"loss": loss}
-        ),
-        Remedy(
-            "shrink-output-layer", site, "smaller weights and bias bring the output back where it has a slope"
-        ),
-    )
-    severity: Severity = "error" if slope < limit / 5 else "warning"
     return [
-        Finding(
-            "OUT001",
-            "saturated-output",
-            severity,
-            cause,
-            site,
-            evidence,
-            remedies,
-            "vanishing",
-            9 - math.log(max(slope, 1e-12)),
+        Fault(
+            severity="error" if slope < limit / FLATTER else "warning",
+            cause=f"the {kind} output is saturated (slope {slope:.1e} of its largest) while its answers are "
+            f"off by {off:.2f}",
+            sites=site,
+            evidence=(
+                Evidence(
+                    "slope of the output, relative", slope, limit=f"> {limit:g}", site=facts.get("site", "")
+                ),
+                Evidence("mean |p - y|", off, unit="of the range", limit=f"< {residual:g}", site="loss"),
+            ),
+            remedies=(
+                Remedy(
+                    "use-loss-with-logits",
+                    site,
+                    f"{loss} cancels the slope of the {kind}",
+                    parameters={"loss": loss},
+                ),
+                Remedy(
+                    "shrink-output-layer",
+                    site,
+                    "smaller weights and bias bring the output back where it has a slope",
+                ),
+            ),
+            direction="vanishing",
+            tier=OUTPUT,
+            size=-math.log(max(slope, LEAST)),
         )
     ]
+
+
+def _squashed_outputs(trace: Trace) -> list[SiteFacts]:
+    """What is known of the outputs that a squared or absolute error reads behind a squashing function."""
+    sites = (trace.sites[i] for i in trace.where("output"))
+    facts = (s.facts for s in sites if s.kind in ERRORS and s.facts.get("activation"))
+    return [f for f in facts if math.isfinite(f.get("output_slope", math.nan))]
 
 
 def sick() -> Case:

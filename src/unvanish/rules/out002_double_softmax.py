@@ -9,10 +9,19 @@ Cross-entropy normalises what it reads. Of probabilities in [0, 1] it makes
 so even a perfect model keeps a large loss, and the gradient is damped by the inner softmax.
 Training runs and looks almost right, only worse.
 
+An example
+
+    p = torch.softmax(head(h), dim=-1)
+    loss = nn.functional.cross_entropy(p, y)     # it applies log_softmax itself
+
 How it is measured
 
 On the graph: the tensor that `cross_entropy` or `binary_cross_entropy_with_logits` reads was made
 by a softmax or a sigmoid. (A log-softmax before cross-entropy changes nothing and is no fault.)
+
+Limits
+
+None: the graph shows what made the tensor.
 
 Remedies
 
@@ -31,49 +40,54 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
+from unvanish.rules import _places
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import LOGITS
 
 NEEDS = ("static",)
 EXPLAINS = ("OUT001",)
-LOGITS = ("cross_entropy", "binary_cross_entropy_with_logits")
 
 
-def check(trace: Trace) -> Iterable[Finding]:
-    """One finding where a loss with its own normalisation reads probabilities."""
-    places = [i for i in trace.where("output") if trace.sites[i].kind in LOGITS]
-    if not places:
+def check(trace: Trace) -> Iterable[Fault]:
+    """One fault if a loss with its own normalisation reads probabilities."""
+    losses = _places.find_logit_losses(trace)
+    double = [i for i in losses if trace.sites[i].facts.get("double")]
+    if not losses:
         raise NotApplicable("no loss that expects logits was seen")
-    double = [i for i in places if trace.sites[i].facts.get("double")]
     if not double:
         return []
     site = trace.sites[double[0]]
     kind, where = site.facts["activation"], str(site.facts.get("site", "loss"))
-    cause = (
-        f"{where} makes probabilities by a {kind}, but {site.kind} expects logits and normalises them again"
-    )
-    largest = float(site.facts.get("logit_max", 1.0))
-    evidence = (
-        Evidence("what the loss reads was made by", kind, "", "logits", where),
-        Evidence("largest value it reads", largest),
-    )
     other = "nll_loss of the logarithm" if site.kind == "cross_entropy" else "binary_cross_entropy"
-    remedies = (
-        Remedy(
-            "remove-softmax",
-            (where,),
-            "the loss applies it; apply it yourself only for prediction",
-            parameters={"kind": kind},
-        ),
-        Remedy(
-            "use-loss-on-probabilities",
-            (where,),
-            f"{other} expects probabilities",
-            "advice",
-        ),
-    )
     return [
-        Finding("OUT002", "double-softmax", "error", cause, (where,), evidence, remedies, "vanishing", 12.0)
+        Fault(
+            severity="error",
+            cause=f"{where} makes probabilities by a {kind}, but {site.kind} expects logits and normalises "
+            "them again",
+            sites=(where,),
+            evidence=(
+                Evidence("what the loss reads was made by", kind, limit="logits", site=where),
+                Evidence("largest value it reads", float(site.facts.get("logit_max", 1.0))),
+            ),
+            remedies=(
+                Remedy(
+                    "remove-softmax",
+                    (where,),
+                    "the loss applies it; apply it yourself only for prediction",
+                    parameters={"kind": kind},
+                ),
+                Remedy(
+                    "use-loss-on-probabilities",
+                    (where,),
+                    f"{other} expects probabilities",
+                    safety="advice",
+                ),
+            ),
+            direction="vanishing",
+            tier=LOGITS,
+        )
     ]
 
 

@@ -10,11 +10,26 @@ gradient
 is the same for all wrong samples however wrong they are, and zero for all right ones. The first
 steps only shrink the last layer; in float16 the exponentials overflow.
 
+An example
+
+    head = nn.Linear(64, 5)
+    head.weight.data *= 2000
+    loss = nn.functional.cross_entropy(head(h), y)       # in the hundreds, at the first step
+
 How it is measured
 
-The largest |logit| that cross-entropy or binary cross-entropy reads, `limit` (default 30), with a
-typical range across classes above a third of it, while the error remains: mean |p - y| above
-`residual` (default 0.05).
+The largest |logit| that cross-entropy or binary cross-entropy reads is above `limit`, the typical
+range across classes above a part of it, and the error remains: mean |p - y| is above `residual`. An
+error if the logits are far above the limit.
+
+Limits
+
+    limit = 30        |logit|: healthy nets have up to 14 (measured); exp(-30) is 1e-13, so the
+                      softmax is one-hot in float32
+    residual = 0.05   mean |p - y|: a model below it has converged, and its logits may be large
+    TYPICAL = 3       times smaller is the range that most samples have: one outlier is no
+                      saturation
+    FAR = 3           times the limit is an error, about where exp overflows in float32 (88)
 
 Remedies
 
@@ -35,80 +50,80 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
+from unvanish.core.facts import SiteFacts
 from unvanish.core.trace import Trace
+from unvanish.rules import _places
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import START
 
 NEEDS = ("static", "step")
-EXPLAINS = (
-    "NUM001",
-    "PRC002",
-)
-LOGITS = ("cross_entropy", "binary_cross_entropy_with_logits")
+EXPLAINS = ("NUM001", "PRC002")
+TYPICAL = 3
+FAR = 3
 
 
-def check(trace: Trace, *, limit: float = 30.0, residual: float = 0.05) -> Iterable[Finding]:
-    """One finding where the logits are huge and the answers wrong."""
-    places = [i for i in trace.where("output") if trace.sites[i].kind in LOGITS]
-    if not places:
+def check(trace: Trace, *, limit: float = 30.0, residual: float = 0.05) -> Iterable[Fault]:
+    """One fault if the logits are huge and the answers wrong."""
+    losses = _places.find_logit_losses(trace)
+    if not losses:
         raise NotApplicable("no loss that reads logits was seen")
-    huge = [i for i in places if _saturated(trace, i, limit, residual)]
+    huge = [f for i in losses if _is_saturated(f := trace.sites[i].facts, limit, residual)]
     if not huge:
         return []
-    facts = max((trace.sites[i].facts for i in huge), key=lambda f: float(f["logit_max"]))
-    where = _head(trace)
-    cause = (
-        f"the logits reach {facts['logit_max']:.0f}, so every answer is certain, and "
-        f"{facts.get('residual', math.nan):.0%} of that is wrong"
-    )
-    evidence = (
-        Evidence("largest |logit|", float(facts["logit_max"]), "", f"< {limit:g}", where),
-        Evidence(
-            "typical range of the logits",
-            float(facts.get("logit_top", math.nan)),
-            "",
-            f"< {limit / 3:g}",
-            where,
-        ),
-        Evidence("mean |p - y|", float(facts.get("residual", math.nan)), "", f"< {residual:g}", "loss"),
-    )
-    remedies = (
-        Remedy(
-            "shrink-output-layer",
-            (where,),
-            "a last layer of small gain starts undecided",
-            parameters={"gain": 0.1},
-        ),
-        Remedy("insert-normalisation", (where,), "a normalisation in front of the head bounds what it reads"),
-        Remedy("z-loss", (where,), "a penalty on log Z keeps the logits small", "advice", {"weight": 1e-4}),
-    )
-    severity: Severity = "error" if facts["logit_max"] > 3 * limit else "warning"
+    facts = max(huge, key=lambda f: f["logit_max"])
+    largest, off, where = float(facts["logit_max"]), float(facts["residual"]), _find_head(trace)
     return [
-        Finding(
-            "OUT003",
-            "saturated-logits",
-            severity,
-            cause,
-            (where,),
-            evidence,
-            remedies,
-            "none",
-            4 + math.log(float(facts["logit_max"])),
+        Fault(
+            severity="error" if largest > FAR * limit else "warning",
+            cause=f"the logits reach {largest:.0f}, so every answer is certain, and {off:.0%} of that is "
+            "wrong",
+            sites=(where,),
+            evidence=(
+                Evidence("largest |logit|", largest, limit=f"< {limit:g}", site=where),
+                Evidence(
+                    "typical range of the logits",
+                    float(facts["logit_top"]),
+                    limit=f"< {limit / TYPICAL:g}",
+                    site=where,
+                ),
+                Evidence("mean |p - y|", off, limit=f"< {residual:g}", site="loss"),
+            ),
+            remedies=(
+                Remedy(
+                    "shrink-output-layer",
+                    (where,),
+                    "a last layer of small gain starts undecided",
+                    parameters={"gain": 0.1},
+                ),
+                Remedy(
+                    "insert-normalisation",
+                    (where,),
+                    "a normalisation in front of the head bounds what it reads",
+                ),
+                Remedy(
+                    "z-loss",
+                    (where,),
+                    "a penalty on log Z keeps the logits small",
+                    safety="advice",
+                    parameters={"weight": 1e-4},
+                ),
+            ),
+            direction="none",
+            tier=START,
+            size=math.log(largest),
         )
     ]
 
 
-def _saturated(trace: Trace, site: int, limit: float, residual: float) -> bool:
-    facts = trace.sites[site].facts
+def _is_saturated(facts: SiteFacts, limit: float, residual: float) -> bool:
+    """Whether the logits of a loss are huge, most of them, and the answers wrong."""
     largest, typical = facts.get("logit_max", 0.0), facts.get("logit_top", 0.0)
-    return bool(
-        math.isfinite(largest)
-        and largest > limit
-        and typical > limit / 3
-        and facts.get("residual", 0.0) > residual
-    )
+    huge = math.isfinite(largest) and largest > limit and typical > limit / TYPICAL
+    return huge and facts.get("residual", 0.0) > residual
 
 
-def _head(trace: Trace) -> str:
+def _find_head(trace: Trace) -> str:
     """The last layer before the loss."""
     layers = [i for i in trace.where("node") if trace.sites[i].family == "layer"]
     return trace.sites[max(layers, key=lambda i: trace.sites[i].order)].label if layers else "loss"

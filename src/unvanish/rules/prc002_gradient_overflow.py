@@ -6,13 +6,22 @@ Float16 ends at 65504. An operation whose derivative is formed from numbers beyo
 
     d(1/x)/dx = -1/x^2 = inf   for |x| < 0.004
 
-gives an infinity whatever the loss scale, and a GradScaler then skips every step, for ever.
+gives an infinity at any loss scale, and a GradScaler then skips every step, for ever.
+
+An example
+
+    h = torch.reciprocal(1e-3 * (x.abs() + 0.3))     # x in float16: 1/x^2 is above 65504
 
 How it is measured
 
-The model is run in float32, where the gradients are finite, and in its own precision at six loss
+The model is run in float32, where the gradients are finite, and in its own precision at TRIED loss
 scales from the largest that would fit down to 2^-24 of it. Without a scale at which all gradients
 are finite and not all zero, the rule fires.
+
+Limits
+
+    TRIED = 6   loss scales: from the largest that fits to 2^-24 of it is as far as float16's
+                numbers reach below 1
 
 Remedies
 
@@ -21,25 +30,29 @@ the pole (retrain).
 
 When it is wrong
 
-It is not judged where the model cannot be copied and run in float32.
+It is not judged if the model cannot be copied and run in float32.
 
 References: Micikevicius et al. 2018; the documentation of torch.amp.GradScaler.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import NO_STEP
 
 NEEDS = ("precision", "step")
 EXPLAINS = ("NUM001", "INI002", "GRF004", "PRC001")
+TRIED = 6
 
 
-def check(trace: Trace) -> Iterable[Finding]:
-    """One finding where no loss scale gives finite gradients in float16."""
+def check(trace: Trace) -> Iterable[Fault]:
+    """One fault if no loss scale gives finite gradients in float16."""
     facts = trace.facts.get("precision", {})
     if not facts:
         raise NotApplicable("nothing runs in float16 (bfloat16 and float32 have the range)")
@@ -47,27 +60,31 @@ def check(trace: Trace) -> Iterable[Finding]:
         raise NotApplicable("the model could not be run in float32 to compare")
     if not facts["finite_in_float32"] or not facts.get("nonfinite_native"):
         return []
-    first = [i for i in trace.where("node") if trace.sites[i].facts.get("nonfinite_first")]
-    where = trace.sites[first[0]].label if first else ""
-    at = f"; the first infinity is made in {where}" if where else ""
-    cause = f"in float16 no loss scale gives finite gradients, in float32 they are finite{at}"
-    evidence = (
-        Evidence("loss scales tried", 6, "", "one with finite gradients"),
-        Evidence(
-            "best loss scale by the gradients' size",
-            float(facts.get("best_scale_log2", float("nan"))),
-            "log2",
-            "",
-            where,
-        ),
-    )
-    targets = (where,) if where else ()
-    remedies = (
-        Remedy("keep-float32", targets, "this operation in full precision, the rest in half", "exact"),
-        Remedy("bfloat16", (), "the range of float32 in half the memory"),
-    )
+    first = [trace.sites[i].label for i in trace.where("node") if trace.sites[i].facts.get("nonfinite_first")]
+    where, targets = (first[0] if first else ""), tuple(first[:1])
+    cause = "in float16 no loss scale gives finite gradients, in float32 they are finite"
+    scale = float(facts.get("best_scale_log2", math.nan))
     return [
-        Finding("PRC002", "gradient-overflow", "error", cause, targets, evidence, remedies, "exploding", 60.0)
+        Fault(
+            severity="error",
+            cause=f"{cause}; the first infinity is made in {where}" if where else cause,
+            sites=targets,
+            evidence=(
+                Evidence("loss scales tried", TRIED, limit="one with finite gradients"),
+                Evidence("best loss scale by the gradients' size", scale, unit="log2", site=where),
+            ),
+            remedies=(
+                Remedy(
+                    "keep-float32",
+                    targets,
+                    "this operation in full precision, the rest in half",
+                    safety="exact",
+                ),
+                Remedy("bfloat16", (), "the range of float32 in half the memory"),
+            ),
+            direction="exploding",
+            tier=NO_STEP,
+        )
     ]
 
 

@@ -10,13 +10,24 @@ Through time the gradient is a product of the step's Jacobians,
 and what lies further back than the horizon of 3/slope steps cannot be learned. PyTorch's default
 LSTM forgets half every 1.7 steps.
 
+An example
+
+    states, _ = nn.LSTM(8, 32, batch_first=True)(x)      # 60 steps
+    y = head(states[:, -1])                              # the first ones leave no trace
+
 How it is measured
 
 ln of the norm of the whole gradient at the state of every step: fused layers are replayed step by
-step in float64, loops are read from their calls. Theil-Sen slope times the number of steps; `limit`
-nats (default 3) is a warning, twice that an error. A loss at every step feeds every state, and then
-the profile is flat and nothing is reported. A cell whose state is detached after every step, so
-that no gradient goes further back than one, is noted.
+step in float64, loops are read from their calls. Theil-Sen slope times the number of steps: a loss
+beyond `limit` is a warning, beyond twice that an error. A loss at every step feeds every state, and
+then the profile is flat and nothing is reported. A cell whose state is detached after every step,
+so that no gradient goes further back than one, is noted.
+
+Limits
+
+    limit = 3     nats over the steps: a twentieth is left. As over the depth, up to 3 a net
+                  trains, beyond 10 not (measured)
+    GONE = 1000   nats, if the first steps get exactly nothing: a size to order it by, no limit
 
 Remedies
 
@@ -25,7 +36,7 @@ matrix (retrain). LSTM or GRU in place of a plain RNN (retrain). Attention over 
 
 When it is wrong
 
-Where only the last few steps matter for the task, forgetting is right. Under watch it is a note
+If only the last few steps matter for the task, forgetting is right. In a watched run it is a note
 while the loss falls, and nothing once the run has converged.
 
 References: Hochreiter 1991; Bengio et al. 1994; Pascanu et al. 2013; Tallec and Ollivier
@@ -38,89 +49,97 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.core.diagnosis import Case, Evidence, Finding, NotApplicable, Remedy, Severity
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.ledger import DECADE
 from unvanish.core.trace import Trace
-from unvanish.rules import _history, _time
+from unvanish.rules import _converged, _learning, _places, _time
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import MEASURED
 
 NEEDS = ("step", "time")
 LIVE = True
 EXPLAINS = ("DEP001", "INI001", "ACT002")
+GONE = 1e3  # nats
 
 
-def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Finding]:
-    """One finding naming the recurrences that forget."""
-    notes = [_severed(*item) for item in trace.facts.get("severed", {}).items()]
+def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Fault]:
+    """One fault naming the recurrences that forget, and a note for each cell that is detached."""
+    notes = [_note_detached(*cell) for cell in trace.facts.get("severed", {}).items()]
     try:
-        found = sorted(_time.recurrences(trace), key=lambda r: r.ratio)
+        readings = sorted(_time.read(trace), key=lambda r: r.ratio)
     except NotApplicable:
         if notes:
             return notes
         raise
-    fading = [r for r in found if r.ratio < -limit]
-    if not fading or _history.converged(trace):
+    fading = [r for r in readings if r.ratio < -limit]
+    if not fading or _converged.has_converged(trace):
         return notes
-    worst = fading[0]
-    steps = len(worst.state_log)
-    gone = "all of it" if math.isinf(worst.ratio) else f"{-worst.ratio / DECADE:.1f} decades"
-    keeps = math.exp(worst.slope) if math.isfinite(worst.slope) else 0.0
-    cause = (
-        f"{worst.name} loses {gone} over {steps} steps: it keeps {keeps:.2f} a step, a horizon of "
-        f"{worst.horizon:.0f} steps"
-    )
-    ratio = worst.ratio if math.isfinite(worst.ratio) else -1e3
-    evidence = (
-        Evidence("gradient at the first step over the last", ratio, "nats", f"> {-limit:g}", worst.name),
-        Evidence("kept a step", keeps, "", f"> {math.exp(-limit / steps):.3f}", worst.name),
-        Evidence("horizon", worst.horizon, "steps", f">= {steps}", worst.name),
-    )
-    targets = tuple(r.name for r in fading)[:12]
-    remedies = (
-        *_gates(worst, targets, steps),
-        Remedy("attention", targets, "a direct path from every step", "advice"),
-    )
-    severity: Severity = "error" if -worst.ratio > 2 * limit else "warning"
-    if trace.facts.get("live") and _history.learns(trace):
-        severity = "note"  # it learns without the far past
-    return [
-        Finding(
-            "REC001",
-            "vanishing-through-time",
-            severity,
-            cause,
-            targets,
-            evidence,
-            remedies,
-            "vanishing",
-            -ratio,
+    return [_report_loss(trace, fading, limit), *notes]
+
+
+def _report_loss(trace: Trace, fading: list[_time.TimeReading], limit: float) -> Fault:
+    worst, steps = fading[0], fading[0].steps
+    exact = math.isfinite(worst.ratio)
+    loss = f"{-worst.ratio / DECADE:.1f} decades" if exact else "all of it"
+    ratio = worst.ratio if exact else -GONE
+    kept = math.exp(worst.slope)
+    targets = tuple(r.name for r in fading)[: _places.MOST]
+    forgives = trace.facts.get("live") and _learning.learns(trace)  # it learns without the far past
+    return Fault(
+        severity="note" if forgives else "error" if -worst.ratio > 2 * limit else "warning",
+        cause=f"{worst.name} loses {loss} over {steps} steps: it keeps {kept:.2f} a step, a horizon of "
+        f"{worst.horizon:.0f} steps",
+        sites=targets,
+        evidence=(
+            Evidence(
+                "gradient at the first step over the last",
+                ratio,
+                unit="nats",
+                limit=f"> {-limit:g}",
+                site=worst.name,
+            ),
+            Evidence("kept a step", kept, limit=f"> {math.exp(-limit / steps):.3f}", site=worst.name),
+            Evidence("horizon", worst.horizon, unit="steps", limit=f">= {steps}", site=worst.name),
         ),
-        *notes,
-    ]
+        remedies=(
+            *_carry(worst, targets),
+            Remedy("attention", targets, "a direct path from every step", safety="advice"),
+        ),
+        direction="vanishing",
+        tier=MEASURED,
+        size=-ratio,
+    )
 
 
-def _severed(path: str, found: tuple[int, str]) -> Finding:
-    """A note, for it may be meant."""
+def _note_detached(path: str, found: tuple[int, str]) -> Fault:
+    """A note, since it may be meant."""
     steps, where = found
-    cause = f"the state of {path} leaves the graph at each step: its gradient goes back one step of {steps}"
-    evidence = (Evidence("steps the gradient goes back", 1, f"of {steps}", "", path),)
-    why = "the gradient then reaches the steps before; detach every so many steps, not at each"
-    remedy = Remedy("remove-detach", (where or "(model)",), why, "retrain")
-    name = "vanishing-through-time"
-    return Finding("REC001", name, "note", cause, (path,), evidence, (remedy,), "blocked", float(steps))
+    why = "the gradient then reaches the steps before; detach after a number of steps, not after each"
+    return Fault(
+        severity="note",
+        cause=f"the state of {path} leaves the graph at each step: its gradient goes back one step of "
+        f"{steps}",
+        sites=(path,),
+        evidence=(Evidence("steps the gradient goes back", 1, unit=f"of {steps}", site=path),),
+        remedies=(Remedy("remove-detach", (where or "(model)",), why),),
+        direction="blocked",
+        tier=MEASURED,
+        size=float(steps),
+    )
 
 
-def _gates(worst: _time.Recurrence, targets: tuple[str, ...], steps: int) -> tuple[Remedy, ...]:
+def _carry(worst: _time.TimeReading, targets: tuple[str, ...]) -> tuple[Remedy, ...]:
+    """What carries the gradient through this kind of cell."""
     if "lstm" in worst.kind or "gru" in worst.kind:
         why = "gates that start open for as many steps as the sequence has"
-        return (Remedy("chrono-bias", targets, why, "retrain", {"steps": steps}),)
+        return (Remedy("chrono-bias", targets, why, parameters={"steps": worst.steps}),)
     return (
-        Remedy("orthogonal-recurrence", targets, "an orthogonal matrix keeps the norm", "retrain"),
+        Remedy("orthogonal-recurrence", targets, "an orthogonal matrix keeps the norm"),
         Remedy(
             "replace-cell",
             targets,
             "a gated cell carries its state past the nonlinearity",
-            "retrain",
-            {"to": "lstm"},
+            parameters={"to": "lstm"},
         ),
     )
 

@@ -17,7 +17,7 @@ import unvanish
 from unvanish.clinic.watch import LIVE, Watch, WatchError
 from unvanish.clinic.watch.pace import Pace
 from unvanish.probes.errors import CheckError
-from unvanish.rules import _history
+from unvanish.rules import _converged, _history, _learning
 from unvanish.store import open_run
 
 
@@ -406,7 +406,7 @@ def test_without_an_optimizer_the_loop_makes_the_steps() -> None:
             watch.step(loss)
     assert watch.steps == 4
     assert np.isfinite(watch.diagnosis().trace.column("update_log")[-1])
-    assert np.isfinite(_history.steps(watch.diagnosis().trace, "loss")).any()
+    assert np.isfinite(_history.read_steps(watch.diagnosis().trace, "loss")).any()
 
 
 def test_an_optimizer_that_makes_its_gradients_itself_is_no_fault() -> None:
@@ -646,19 +646,19 @@ def live_trace(losses: list[float], norms: list[float], **facts: Any) -> Any:
 def test_converged_is_a_loss_that_fell_and_stayed() -> None:
     fallen = [2.0 * 0.9**k + 0.01 for k in range(80)]
     flat = [1.0] * 80
-    assert _history.converged(live_trace(fallen, flat))
-    assert not _history.converged(live_trace(flat, flat))
-    assert not _history.converged(live_trace([*fallen, *[1.5] * 10], [*flat, *[1e-9] * 10]))  # it broke
-    assert not _history.converged(live_trace(flat, [0.7**k for k in range(80)]))  # a layer died
+    assert _converged.has_converged(live_trace(fallen, flat))
+    assert not _converged.has_converged(live_trace(flat, flat))
+    assert not _converged.has_converged(live_trace([*fallen, *[1.5] * 10], [*flat, *[1e-9] * 10]))  # it broke
+    assert not _converged.has_converged(live_trace(flat, [0.7**k for k in range(80)]))  # a layer died
     half = [1.0 + 0.9**k for k in range(80)]
-    assert _history.converged(live_trace(half, [0.9**k for k in range(80)]))
-    assert not _history.converged(live_trace(half, flat))
+    assert _converged.has_converged(live_trace(half, [0.9**k for k in range(80)]))
+    assert not _converged.has_converged(live_trace(half, flat))
 
 
 def test_a_long_run_that_learned_before_the_window_still_learns() -> None:
     level = [0.5 + 0.01 * (k % 3) for k in range(300)]
-    assert not _history.learns(live_trace(level, level))
-    assert _history.learns(live_trace(level, level, start=[2.3] * 20))
+    assert not _learning.learns(live_trace(level, level))
+    assert _learning.learns(live_trace(level, level, start=[2.3] * 20))
 
 
 def test_a_note_that_becomes_a_warning_is_reported_again_after_three_looks() -> None:

@@ -1,0 +1,48 @@
+"""What a rule finds; the code and the name of the finding are those of the rule's file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from unvanish.core.diagnosis import Direction, Evidence, Finding, Remedy, Severity
+from unvanish.rules._tiers import Tier
+
+RULE_FILE = re.compile(r"([a-z]{3}\d{3})_([a-z0-9_]+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A finding without its code, name and weight, which `Rule.check` adds.
+
+    `tier` and `size` say how it is ordered among the findings of its severity: see `_tiers`.
+    """
+
+    severity: Severity
+    cause: str
+    sites: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
+    remedies: tuple[Remedy, ...]
+    direction: Direction
+    tier: Tier
+    size: float = 0.0
+
+    def as_finding(self, code: str, name: str) -> Finding:
+        """The finding of the rule with this code and name."""
+        return Finding(
+            code=code,
+            name=name,
+            severity=self.severity,
+            cause=self.cause,
+            sites=self.sites,
+            evidence=self.evidence,
+            remedies=self.remedies,
+            direction=self.direction,
+            weight=self.tier.weigh(self.size),
+        )
+
+
+def identify(module: str) -> tuple[str, str] | None:
+    """Code and name of the rule in a module, by its dotted name; None if the module is not a rule."""
+    match = RULE_FILE.fullmatch(module.rpartition(".")[2])
+    return (match[1].upper(), match[2].replace("_", "-")) if match else None

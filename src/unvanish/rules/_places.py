@@ -1,0 +1,47 @@
+"""The places of a finding: which ones, how many numbers and samples, and their names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from unvanish.core.trace import Site, Trace
+
+MOST = 12  # places that a finding lists
+WORST = 5  # layers that a finding on steps lists
+SHOWN = 2  # of them with their number
+LOGIT_LOSSES = ("cross_entropy", "binary_cross_entropy_with_logits")
+FIRST = 3  # places that a sentence lists
+
+
+def label(trace: Trace, sites: Iterable[int]) -> tuple[str, ...]:
+    """The names of at most MOST sites, each once."""
+    return tuple(dict.fromkeys(trace.sites[i].label for i in sites))[:MOST]
+
+
+def locate(site: Site) -> str:
+    """The words "in its module", or nothing if a site has the name of its operation."""
+    return "" if site.path == site.kind else f" in {site.label}"
+
+
+def count_numbers(trace: Trace, parameters: Iterable[int]) -> int:
+    """How many numbers these parameters hold."""
+    return sum(int(trace.sites[i].facts.get("numel", 0)) for i in parameters)
+
+
+def count_observations(site: Site) -> int:
+    """How many samples, times positions, a unit of an activation saw; images are (N, C, H, W)."""
+    shape = site.facts.get("shape", ())
+    channel = 1 if len(shape) >= 4 else len(shape) - 1
+    return math.prod(n for dimension, n in enumerate(shape) if dimension != channel)
+
+
+def list_first(names: Sequence[str]) -> str:
+    """The first names in a sentence: "a, b, c and 4 more"."""
+    more = len(names) - FIRST
+    return ", ".join(names[:FIRST]) + (f" and {more} more" if more > 0 else "")
+
+
+def find_logit_losses(trace: Trace) -> list[int]:
+    """The loss functions that read logits and normalise them."""
+    return [i for i in trace.where("output") if trace.sites[i].kind in LOGIT_LOSSES]
