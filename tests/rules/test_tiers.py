@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from unvanish.clinic.check import ranked
+from unvanish.clinic.rounds import rank
 from unvanish.core.trace import STATISTICS, Trace
 from unvanish.rules import Rule, _fault, _tiers, rules
 from unvanish.rules._fault import Fault
@@ -47,13 +47,13 @@ def test_a_fault_goes_before_those_of_the_next_tier(higher: int) -> None:
     trace = Trace((), np.empty((1, 0, len(STATISTICS))))
     first = rule("ZZZ001", fault(TIERS[higher])).check(trace)
     second = rule("AAA001", fault(TIERS[higher + 1])).check(trace)
-    assert [f.code for f in ranked([*second, *first])] == ["ZZZ001", "AAA001"]
+    assert [f.code for f in rank([*second, *first])] == ["ZZZ001", "AAA001"]
 
 
 def test_faults_of_one_tier_go_by_their_size() -> None:
     trace = Trace((), np.empty((1, 0, len(STATISTICS))))
     found = rule("AAA001", fault(_tiers.CUT, 0.2), fault(_tiers.CUT, 0.3)).check(trace)
-    assert [f.weight for f in ranked(found)] == [103.0, 102.0]
+    assert [f.weight for f in rank(found)] == [103.0, 102.0]
     less, more = _tiers.BLIND.weigh(0.3), _tiers.BLIND.weigh(0.1)
     assert more > less  # the less entropy is left, the worse
 
