@@ -61,10 +61,10 @@ def test_a_local_configuration(transformers, call, folder):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("gptt2", ["'gptt2' is no model type of Transformers", "did you mean 'gpt2'"]),
+        ("gptt2", ["'gptt2' is not a model type of Transformers", "did you mean 'gpt2'"]),
         ("openai/gpt2", ["names on the hub are not downloaded"]),
         ("gpt2,n_layers=2", ["GPT2Config has no option 'n_layers'", "did you mean 'n_layer'"]),
-        ("gpt2,n_layer", ["'n_layer' is no option; write hf:gpt2,key=value"]),
+        ("gpt2,n_layer", ["'n_layer' is not an option; write hf:gpt2,key=value"]),
         ("gpt2,n_head=7", ["building GPT2Config raised ValueError"]),
         ("no/config.json", ["there is no file no/config.json"]),
         ("llama,num_hidden_layers=3200", ["billion parameters", "make it smaller"]),

@@ -76,7 +76,10 @@ def test_the_same_seed_gives_the_same_numbers(call):
         ("--html report.txt", ["--html report.txt must end in .html"]),
         ("--json report.html", ["--json report.html must end in .json"]),
         ("--html no/report.html", ["there is no folder no"]),
-        ("--fail-on warn", ["'warn' is no level", "did you mean 'warning'", "note, warning, error, never"]),
+        (
+            "--fail-on warn",
+            ["'warn' is not a level", "did you mean 'warning'", "note, warning, error, never"],
+        ),
         ("--select ACT01", ["--select: no rule code begins with 'ACT01'", "did you mean 'ACT001'"]),
         ("--ignore ZZZ", ["--ignore: no rule code begins with 'ZZZ'", "`unvanish rules` lists them"]),
     ],

@@ -56,7 +56,7 @@ def test_a_guessed_loss_is_said(call):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--allow", "all"), "--allow 'all' is no kind of remedy; use exact or retrain"),
+        (("--allow", "all"), "--allow 'all' is not a kind of remedy; use exact or retrain"),
         (("--out", "cure.json"), "--out cure.json must end in .yaml"),
         (("--html", "no/cure.html"), "there is no folder no"),
     ],

@@ -96,7 +96,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(net, tmp_path):
     [
         (["train", "model=resnet20.yaml", "dat=digits.yaml"], "no argument 'dat' (did you mean 'data'?)"),
         (["train", "model=resnet20.yaml"], "data= is missing"),
-        (["train", "resnet20.yaml"], "'resnet20.yaml' is no argument; write name=value"),
+        (["train", "resnet20.yaml"], "'resnet20.yaml' is not an argument; write name=value"),
         (["train", "model=resnte20.yaml", "data=digits.yaml"], "did you mean 'resnet20'?"),
         (["train", "model=resnet20.yaml", "data=digist.yaml"], "digits"),
         (
@@ -163,7 +163,7 @@ def test_random_batches_fit_every_task(name):
 
     from unvanish.cli import lab
 
-    found = lab.subject(f"{name}.yaml", None, [], 2, 0)
+    found = lab.load_subject(f"{name}.yaml", None, [], 2, 0)
     assert found.random_batch is not None
     x, y = found.random_batch(2, 0, None).value
     out = found.model(*x) if isinstance(x, tuple) else found.model(x)

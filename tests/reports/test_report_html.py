@@ -13,10 +13,11 @@ import pytest
 from unvanish.core.diagnosis import Diagnosis
 from unvanish.reports.diagnosis import html
 from unvanish.reports.parts.markup import Html, tag
+from unvanish.reports.parts.page import GROUND, read_style
 
 Build = Callable[[str], Diagnosis]
 EMPTY = {"meta", "br", "hr"}
-CSS = html.STYLE.read_text(encoding="utf-8")
+CSS = read_style()
 
 
 class Page(HTMLParser):
@@ -78,7 +79,7 @@ def test_a_fragment_is_one_element_without_page_styles(diagnosis: Diagnosis) -> 
     shown = html.fragment(diagnosis)
     assert shown.startswith('<div class="uv ') and shown.endswith("</div>")
     assert not re.search(r"<(html|head|body)[ >]", shown)
-    assert html.PAGE not in shown
+    assert GROUND not in shown
     assert not [a for _, a in Page(shown).tags if "id" in a]
 
 

@@ -1,4 +1,4 @@
-"""`explain`, `rules` and `cures`: the pages and settings of the rules and the cures, shown."""
+"""`explain`, `rules` and `cures`: the pages and the settings of the rules and the cures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from unvanish.rules import Rule
 
 Page = Annotated[str, typer.Argument(metavar="NAME", help="A rule's code or name, or a cure's name.")]
-Other = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, to be shown in full.")]
+Other = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show the page of this one.")]
 
 
 @stoppable
@@ -79,7 +79,7 @@ def cures(name: Other = None) -> None:
     if name is not None:
         return _show(name)
     found = list(table_of_cures().values())
-    rows = [(c.name, c.safety, sentence(c), _settings(c)) for c in found]
+    rows = [(c.name, c.safety, summarise(c), _settings(c)) for c in found]
     if not sys.stdout.isatty():
         for row in rows:
             print(*row, sep="\t")
@@ -96,10 +96,10 @@ def cures(name: Other = None) -> None:
 
 
 def _row(rule: Rule) -> tuple[str, ...]:
-    return rule.code, rule.name, sentence(rule), ", ".join(sorted(rule.needs)), _settings(rule)
+    return rule.code, rule.name, summarise(rule), ", ".join(sorted(rule.needs)), _settings(rule)
 
 
-def sentence(entry: Rule | Cure) -> str:
+def summarise(entry: Rule | Cure) -> str:
     """The first sentence of a page."""
     paragraph = " ".join(entry.page.partition("\n\n")[0].split())
     return paragraph.partition(". ")[0].rstrip(".")

@@ -21,7 +21,7 @@ from unvanish.core.ledger import Ledger, Row
 from unvanish.core.plain import plain
 from unvanish.core.trace import STATISTICS, Trace
 from unvanish.core.version import __version__
-from unvanish.reports.diagnosis.headline import account, headline
+from unvanish.reports.diagnosis.headline import find_ledger, write_headline
 from unvanish.reports.diagnosis.schema import NAME, SCHEMA
 
 __all__ = ["SCHEMA", "document", "render"]
@@ -34,8 +34,8 @@ def render(diagnosis: Diagnosis) -> str:
 
 def document(diagnosis: Diagnosis) -> dict[str, Any]:
     """The diagnosis as dicts, lists, texts and finite numbers, as `SCHEMA` describes it."""
-    book, trace = account(diagnosis), diagnosis.trace
-    top = headline(diagnosis, book)
+    book, trace = find_ledger(diagnosis), diagnosis.trace
+    top = write_headline(diagnosis, book)
     return {
         "schema": NAME,
         "version": __version__,
