@@ -30,7 +30,7 @@ def test_a_model_that_does_not_take_the_batch_is_told(call):
     answer = call("forecast", "net.py:Crash", "--input", "10")
     assert answer.code == 2
     assert "failed in inner.1 on a batch of (8, 10)" in answer.line
-    assert answer.line.endswith("is that what it takes?")
+    assert answer.line.endswith("is that the input it expects?")
 
 
 def test_the_diagram(call, folder):

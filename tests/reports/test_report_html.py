@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -116,6 +117,15 @@ def test_sick_shows_everything(example: Build) -> None:
         "the batch was standard normal noise",
     ):
         assert words in text
+
+
+def test_a_forecast_is_not_called_a_measurement(example: Build) -> None:
+    found = example("healthy")
+    assert "Measured in one batch" in Page(html.render(found)).text
+    trace = replace(found.trace, facts={**found.trace.facts, "predicted": True})
+    text = Page(html.render(replace(found, trace=trace))).text
+    assert "unvanish forecast" in text and "Predicted from theory" in text
+    assert "Measured in one batch" not in text
 
 
 def test_folds_keep_their_rows(example: Build) -> None:

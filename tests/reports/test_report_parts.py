@@ -112,7 +112,7 @@ def test_clean_shows_what_a_terminal_would_obey() -> None:
     assert clean("\x1b[31ma\tb\n\x00\ud800 é層") == "\\x1b[31ma b \\x00\\ud800 é層"
 
 
-def test_remaining_is_told_in_factors() -> None:
+def test_a_total_as_a_ratio() -> None:
     assert describe_ratio(-18.94) == "8.7e18 times weaker at the input than at the loss"
     assert describe_ratio(1.0).startswith("10 times stronger")
     assert describe_ratio(0.1) == describe_ratio(-math.inf) == ""

@@ -67,7 +67,9 @@ def their_code(doing: str) -> Iterator[None]:
 def describe_error(error: BaseException) -> str:
     """An exception in one line: its type, its first line of text, and the place in the user's files."""
     text = str(error).strip().partition("\n")[0]
-    frames = [f for f in _own(traceback.extract_tb(error.__traceback__)) if not _is_library(f.filename)]
+    frames = [
+        f for f in _drop_plumbing(traceback.extract_tb(error.__traceback__)) if not _is_library(f.filename)
+    ]
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
 
@@ -84,7 +86,7 @@ def trim_traceback(error: BaseException) -> str:
     full = traceback.TracebackException.from_exception(error)
     part: traceback.TracebackException | None = full
     while part is not None:
-        part.stack = _own(part.stack)
+        part.stack = _drop_plumbing(part.stack)
         part = part.__cause__ or part.__context__
     return "".join(full.format()).rstrip()
 
@@ -93,6 +95,6 @@ def _is_library(file: str) -> bool:
     return "site-packages" in file or file.startswith((sysconfig.get_path("stdlib"), "<"))
 
 
-def _own(frames: traceback.StackSummary) -> traceback.StackSummary:
+def _drop_plumbing(frames: traceback.StackSummary) -> traceback.StackSummary:
     kept = [f for f in frames if not any(place in f.filename.replace("\\", "/") for place in PLUMBING)]
     return traceback.StackSummary.from_list(kept)

@@ -60,5 +60,7 @@ def _predict(subject: Any, batch: Any, settings: Any, power: float) -> Diagnosis
     except ModelCrash as error:
         place, reason, trace = split_crash(error)
         shapes = " and ".join(str(tuple(t.shape)) for t in tensors_in(batch)) or "no tensors"
-        text = f"{subject.name} failed {place} on a batch of {shapes}: {reason}; is that what it takes?"
+        text = (
+            f"{subject.name} failed {place} on a batch of {shapes}: {reason}; is that the input it expects?"
+        )
         raise CallError(text, trace) from error

@@ -61,7 +61,7 @@ FailOn = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Samples of a random batch.")]
 NoConfirm = Annotated[bool, typer.Option("--no-confirm", help="Skip the experiments on copies.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of the weights and of everything random.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the weights and of every random number.")]
 Power = Annotated[float, typer.Option("--power", min=1e-12, help="Mean square of the inputs.")]
 Out = Annotated[
     Path | None,

@@ -103,11 +103,11 @@ def _attribute(owner: Any, name: str, where: str) -> Any:
         return getattr(owner, name)
     except AttributeError:
         known = [key for key in dir(owner) if not key.startswith("_")]
-        near = suggest(name, known) or _list_names(_defined(owner))
+        near = suggest(name, known) or _list_names(_list_defined(owner))
         raise CallError(f"{where} has no {name!r}{near}") from None
 
 
-def _defined(owner: Any) -> list[str]:
+def _list_defined(owner: Any) -> list[str]:
     """The public functions and classes that a module itself defines."""
     mine = getattr(owner, "__name__", None)
     return [k for k, v in vars(owner).items() if k[0] != "_" and getattr(v, "__module__", None) == mine]

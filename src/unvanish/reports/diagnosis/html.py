@@ -67,9 +67,10 @@ def _article(diagnosis: Diagnosis, level: int) -> Html:
 
 def _header(diagnosis: Diagnosis, top: Headline, level: int) -> Html:
     crash = diagnosis.trace.facts.get("crash")
+    verb = "forecast" if diagnosis.trace.facts.get("predicted") else "check"
     return tag(
         "header",
-        tag("p", tag("b", "unvanish"), " check", class_="uv-brand"),
+        tag("p", tag("b", "unvanish"), f" {verb}", class_="uv-brand"),
         tag(f"h{level}", diagnosis.subject),
         tag("div", _verdict(diagnosis, top), _total(top), class_="uv-hero"),
         tag("p", tag("b", "crash: "), str(crash), class_="uv-crash") if crash else None,
@@ -96,13 +97,12 @@ def _total(top: Headline) -> Html | None:
     if total is None:
         return None
     large = {"-inf": "no gradient", "nan": "NaN"}.get(round_decades(total), round_decades(total))
+    ends = ("input", "loss") if top.time is None else ("first step", "last")
     return tag(
         "p",
         tag("b", large),
         tag("span", {-math.inf: "reaches the input"}.get(total, "decades")),
-        tag(
-            "small", describe_ratio(total, ("input", "loss") if top.time is None else ("first step", "last"))
-        ),
+        tag("small", describe_ratio(total, ends)),
         class_="uv-big",
     )
 
@@ -198,8 +198,13 @@ def _footer(diagnosis: Diagnosis) -> Html:
     trace = diagnosis.trace
     torch = f" with torch {clean(trace.facts['torch'])}" if trace.facts.get("torch") else ""
     places = sum(site.role == "node" for site in trace.sites)
+    how = (
+        "Predicted from theory"
+        if trace.facts.get("predicted")
+        else "Measured in one batch, forward and backward"
+    )
     text = (
-        f"unvanish {__version__}{torch}. Measured in one batch, forward and backward, at {places:,} places:"
-        " norms of gradients and activations. The rules judge ratios: the scale of the loss does not matter."
+        f"unvanish {__version__}{torch}. {how}, at {places:,} places: norms of gradients and activations."
+        " The rules judge ratios: the scale of the loss does not matter."
     )
     return tag("footer", tag("p", text))

@@ -140,4 +140,4 @@ def _name_axes() -> list[Html]:
 
 def _legend() -> Html:
     entries = [tag("span", tag("i", "", style=f"background:{b.colour}"), f" {b.label} ") for b in BANDS]
-    return tag("p", entries, class_="legend")
+    return tag("p", tag("span", "Trainable layers: "), entries, class_="legend")
