@@ -71,7 +71,7 @@ def test_the_same_seed_gives_the_same_numbers(call):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         ("--html report.txt", ["--html report.txt must end in .html"]),
         ("--json report.html", ["--json report.html must end in .json"]),
@@ -84,14 +84,14 @@ def test_the_same_seed_gives_the_same_numbers(call):
         ("--ignore ZZZ", ["--ignore: no rule code begins with 'ZZZ'", "`unvanish rules` lists them"]),
     ],
 )
-def test_a_mistake_is_told_in_one_line(call, arguments, told):
+def test_a_mistake_is_reported_in_one_line(call, arguments, expected):
     answer = call(*WELL, *arguments.split())
     assert (answer.code, answer.out) == (2, "")
-    for part in told:
+    for part in expected:
         assert part in answer.line
 
 
-def test_a_wrong_setting_of_the_project_is_told(call, folder):
+def test_a_wrong_setting_of_the_project_is_reported(call, folder):
     (folder / "pyproject.toml").write_text("[tool.unvanish]\nselct = []\n")
     answer = call(*WELL)
     assert answer.code == 2

@@ -88,7 +88,7 @@ def test_a_loss_of_ones_own(call, loss):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         ("--data nono.pt", ["there is no file nono.pt"]),
         ("--data foo", ["'foo' is neither FILE.py:callable nor FILE.pt"]),
@@ -116,8 +116,8 @@ def test_a_loss_of_ones_own(call, loss):
         ("--input 10 --loss net.py:three", ["--loss net.py:three gave 'int'"]),
     ],
 )
-def test_a_mistake_is_told_in_one_line(call, arguments, told):
+def test_a_mistake_is_reported_in_one_line(call, arguments, expected):
     answer = call("check", "net.py:made", *arguments.split())
     assert (answer.code, answer.out) == (2, "")
-    for part in told:
+    for part in expected:
         assert part in answer.line

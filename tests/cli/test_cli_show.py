@@ -47,7 +47,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-def test_the_story_is_told(call: Any, run: Path) -> None:
+def test_the_story_is_reported(call: Any, run: Path) -> None:
     answer = call("show", str(run))
     assert answer.code == 0
     assert "12 steps (0 to 11)" in answer.out and "6 looks" in answer.out
@@ -55,7 +55,7 @@ def test_the_story_is_told(call: Any, run: Path) -> None:
     assert answer.out.rstrip().endswith("nothing wrong was seen")
 
 
-def test_what_was_found_is_told(call: Any, tmp_path: Path) -> None:
+def test_what_was_found_is_reported(call: Any, tmp_path: Path) -> None:
     train(tmp_path / "bad", poison=True)
     answer = call("show", str(tmp_path / "bad"))
     assert "error[NUM001]" in answer.out and "at step 8" in answer.out and "found 1: NUM001" in answer.out

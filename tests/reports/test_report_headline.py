@@ -12,7 +12,7 @@ from unvanish.core.diagnosis import Diagnosis, Finding
 from unvanish.core.ledger import Ledger, Row
 from unvanish.reports.diagnosis import html, text
 from unvanish.reports.diagnosis.headline import WORDS, find_ledger, write_headline
-from unvanish.reports.diagnosis.json import document
+from unvanish.reports.diagnosis.json import build_document
 
 Build = Callable[[str], Diagnosis]
 EXPECTED = {
@@ -37,7 +37,7 @@ def test_the_word_and_the_severity(example: Build, name: str) -> None:
 def test_every_report_has_the_same_headline(diagnosis: Diagnosis) -> None:
     top = write_headline(diagnosis, find_ledger(diagnosis))
     assert top.word in WORDS
-    parsed = document(diagnosis)
+    parsed = build_document(diagnosis)
     assert (parsed["verdict"], parsed["summary"]) == (top.word, top.sentence)
     assert f'<p class="uv-pill">{top.word}</p>' in html.render(diagnosis)
     assert top.sentence in " ".join(text.render(diagnosis, 100).split())

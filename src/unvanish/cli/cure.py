@@ -33,7 +33,7 @@ def cure(
     steps: options.Steps = 60,
     seed: options.Seed = 0,
 ) -> None:
-    """Find the smallest set of remedies that cures the model, and prove it on a copy.
+    """Find the smallest cure and prove it on a copy.
 
     \b
     unvanish cure net.py:build --data data.py:loader --loss cross_entropy --out cure.yaml

@@ -31,7 +31,7 @@ def forecast(
     fail_on: options.FailOn = None,
     seed: options.Seed = 0,
 ) -> None:
-    """Predict where the gradient will be lost, without data or training.
+    """Predict where the gradient will be lost, from theory.
 
     \b
     unvanish forecast net.py:build --input 3,224,224

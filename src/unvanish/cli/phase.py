@@ -43,7 +43,7 @@ def phase(
     html: options.Html = None,
     seed: options.Seed = 0,
 ) -> None:
-    """Draw how deep a net can be trained, by the size of its weights and biases.
+    """Draw which weights and biases let a deep net train.
 
     \b
     unvanish phase --activation tanh

@@ -22,7 +22,7 @@ SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opti
 
 @stoppable
 def train(words: Words = None) -> None:
-    """Train a network from YAML, watched: unvanish train model=resnet20.yaml data=digits.yaml epochs=3."""
+    """Train a network from YAML, watched. See `unvanish train --help`."""
     given = read_arguments(words, "train", TRAIN, ("data",))
     if given is None:
         return
@@ -35,7 +35,7 @@ def train(words: Words = None) -> None:
 
 @stoppable
 def val(words: Words = None) -> None:
-    """Loss and metrics of saved weights: unvanish val model=best.safetensors."""
+    """Measure loss and metrics of saved weights. See `unvanish val --help`."""
     given = read_arguments(words, "val", VAL, ("model",))
     if given is None:
         return
@@ -45,7 +45,7 @@ def val(words: Words = None) -> None:
 
 @stoppable
 def predict(words: Words = None) -> None:
-    """Predict files or texts with saved weights: unvanish predict model=best.safetensors source=a.png."""
+    """Predict files or texts with saved weights. See `unvanish predict --help`."""
     given = read_arguments(words, "predict", PREDICT, ("model", "source"))
     if given is None:
         return
@@ -57,7 +57,7 @@ def predict(words: Words = None) -> None:
 
 @stoppable
 def export(words: Words = None) -> None:
-    """Write saved weights for use elsewhere: unvanish export model=best.safetensors format=onnx."""
+    """Write saved weights in another format. See `unvanish export --help`."""
     given = read_arguments(words, "export", EXPORT, ("model",))
     if given is None:
         return

@@ -25,16 +25,16 @@ MOST, CODE = 8, 24  # entries of a list, lines of code
 
 def render(cured: Cured, width: int = 80) -> str:
     """Plain text without escape codes, in lines of at most `width` cells (60 to 100)."""
-    return "\n".join(line.plain.rstrip() for line in lines(cured, width)) + "\n"
+    return "\n".join(line.plain.rstrip() for line in write_lines(cured, width)) + "\n"
 
 
 def print_report(cured: Cured, console: Console | None = None) -> None:
     """Print to a console: coloured on a terminal, plain when piped or under NO_COLOR."""
     console = console or Console(highlight=False)
-    print_lines(lines(cured, console.width), console)
+    print_lines(write_lines(cured, console.width), console)
 
 
-def lines(cured: Cured, width: int = 80) -> list[Text]:
+def write_lines(cured: Cured, width: int = 80) -> list[Text]:
     """The report as styled lines."""
     width = fit_width(width)
     top = write_headline(cured)

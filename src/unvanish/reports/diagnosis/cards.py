@@ -16,7 +16,7 @@ SAFETIES = {
 SITES, MORE_SITES, NUMBERS = 4, 500, 40  # shown: at once, when opened, of evidence
 
 
-def card(finding: Finding, level: int) -> Html:
+def draw_card(finding: Finding, level: int) -> Html:
     """A finding, its heading at this level."""
     return tag(
         "section",

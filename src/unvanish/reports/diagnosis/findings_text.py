@@ -31,7 +31,7 @@ GUTTER = "   | "
 NUMBERS, REMEDIES = 8, 6
 
 
-def list_lines(finding: Finding, kinds: Mapping[str, str], width: int) -> list[Text]:
+def describe_finding(finding: Finding, kinds: Mapping[str, str], width: int) -> list[Text]:
     """A finding in lines of at most `width` cells; `kinds` are the sites' kinds by label; a note is brief."""
     if finding.severity == "note":
         return [*_title(finding, width), *_where(finding, {}, width)]

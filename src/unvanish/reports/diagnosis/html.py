@@ -129,7 +129,7 @@ def _findings(diagnosis: Diagnosis, level: int) -> Html | None:
     rest = len(diagnosis.findings) - len(shown)
     text = f"and {plural(rest, 'more finding')} of the same kinds, in the JSON report"
     more = tag("p", text, class_="uv-more")
-    return _section("Findings", level, [cards.card(f, level + 1) for f in shown], more if rest else None)
+    return _section("Findings", level, [cards.draw_card(f, level + 1) for f in shown], more if rest else None)
 
 
 def _ledger(book: Ledger | None, level: int) -> Html | None:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from unvanish.core.diagnosis import Diagnosis, Finding, Verdict
 from unvanish.core.ledger import Ledger
-from unvanish.reports.diagnosis.findings_text import STYLES, list_lines
+from unvanish.reports.diagnosis.findings_text import STYLES, describe_finding
 from unvanish.reports.diagnosis.headline import Headline, count_findings, find_ledger, write_headline
 from unvanish.reports.diagnosis.ledger_text import draw_ledger
 from unvanish.reports.parts.bars import draw_sparkline
@@ -37,16 +37,16 @@ FULL_FINDINGS, ALIKE, RECURRENCES = 10, 3, 6  # shown: in full, of one code, thr
 
 def render(diagnosis: Diagnosis, width: int = 80) -> str:
     """The report as plain text without escape codes, in lines of at most `width` cells (60 to 100)."""
-    return "\n".join(line.plain.rstrip() for line in lines(diagnosis, width)) + "\n"
+    return "\n".join(line.plain.rstrip() for line in write_lines(diagnosis, width)) + "\n"
 
 
 def print_report(diagnosis: Diagnosis, console: Console | None = None) -> None:
     """Print to a console (stdout by default): coloured on a terminal, plain when piped or under NO_COLOR."""
     console = console or Console(highlight=False)
-    print_lines(lines(diagnosis, console.width), console)
+    print_lines(write_lines(diagnosis, console.width), console)
 
 
-def lines(diagnosis: Diagnosis, width: int = 80) -> list[Text]:
+def write_lines(diagnosis: Diagnosis, width: int = 80) -> list[Text]:
     """The report as styled lines of at most `width` cells (60 to 100)."""
     width = fit_width(width)
     book = find_ledger(diagnosis)
@@ -71,7 +71,7 @@ def _findings(diagnosis: Diagnosis, width: int) -> list[list[Text]]:
     """A block for each finding, at most three of a code, and a line that counts the rest."""
     shown, rest = _choose(diagnosis.findings)
     kinds = {site.label: site.kind for site in reversed(diagnosis.trace.sites)}
-    blocks = [list_lines(f, kinds, width) for f in shown]
+    blocks = [describe_finding(f, kinds, width) for f in shown]
     if rest:
         tally = [f"{name} ({n})" for name, n in Counter(f"{f.code} {f.name}" for f in rest).items()]
         text = f"{plural(len(rest), 'more finding')}: {list_names(tally, 12)}"
