@@ -118,7 +118,13 @@ def test_the_page_shows_the_verdict_in_its_colour(name: str) -> None:
 
 def test_code_is_escaped_and_keeps_its_indentation() -> None:
     page = html.render(cured())
-    assert '<span style="padding-left:4ch">w = model.get_parameter(name) # &lt;w&gt;</span>' in page
+    assert "\n    w = model.get_parameter(name)  # &lt;w&gt;</pre>" in page
+
+
+def test_long_code_says_how_much_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Script, "code", lambda self: "\n".join(f"line {k}" for k in range(30)))
+    shown = text.render(cured())
+    assert "  line 23\n  and 6 more lines\n" in shown and "line 24" not in shown
 
 
 def test_steps_join_remedies_of_one_cure() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from unvanish.reports.cure.headline import CureHeadline, write_headline
 from unvanish.reports.cure.losses import draw_losses
 from unvanish.reports.parts.markup import Html, tag
 from unvanish.reports.parts.page import read_style, render_page
-from unvanish.reports.parts.words import clean, decades
+from unvanish.reports.parts.words import decades, escape
 
 STYLE = Path(__file__).with_name("cure.css")
 FAILURES = 20  # attempts that are listed
@@ -103,10 +104,7 @@ def _step(first: Remedy) -> Html:
 
 def _code(text: str) -> Html:
     """Code with its line breaks and indentation."""
-    lines = [
-        tag("span", clean(line.lstrip()), style=f"padding-left:{len(line) - len(line.lstrip())}ch")
-        for line in text.splitlines()
-    ]
+    lines = [Html(html.escape(escape(line))) for line in text.splitlines()]
     return tag("pre", Html("\n".join(lines)), class_="uv-code")
 
 

@@ -17,7 +17,7 @@ from unvanish.reports.diagnosis.findings_text import SAFETIES
 from unvanish.reports.parts.bars import draw_sparkline
 from unvanish.reports.parts.series import thin
 from unvanish.reports.parts.sheet import Piece, assemble, fit_width, hang, print_lines, separate
-from unvanish.reports.parts.words import clean, plural
+from unvanish.reports.parts.words import cap, clean, escape, plural
 
 STYLES = {"cured": "bold green", "healthy": "bold green", "better": "bold yellow", "not cured": "bold red"}
 MOST, CODE = 8, 24  # entries of a list, lines of code
@@ -109,16 +109,10 @@ def _curves(proof: Proof, width: int) -> list[Text]:
 def _code(cured: Cured) -> list[Text]:
     if not cured.prescription:
         return []
-    code = cured.prescription.code().splitlines()
-    return [
-        assemble(("by hand, in PyTorch", "bold")),
-        *(assemble((f"  {clean_code(line)}", "dim")) for line in code[:CODE]),
-    ]
-
-
-def clean_code(line: str) -> str:
-    """A line of code with its indentation and without control characters."""
-    return " " * (len(line) - len(line.lstrip())) + clean(line)
+    shown, rest = cap(cured.prescription.code().splitlines(), CODE)
+    out = [assemble(("by hand, in PyTorch", "bold"))]
+    out += [assemble((f"  {escape(line)}", "dim")) for line in shown]
+    return out + ([assemble((f"  and {rest} more lines", "dim"))] if rest else [])
 
 
 def _failures(cured: Cured, width: int) -> list[Text]:

@@ -20,8 +20,12 @@ T = TypeVar("T")
 
 def clean(text: object) -> str:
     """One printable line: white space folded, control characters and lone surrogates escaped."""
-    flat = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in flat)
+    return escape(" ".join(str(text).split()))
+
+
+def escape(text: str) -> str:
+    """The text with control characters and lone surrogates escaped; white space as it is."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def decades(value: float, digits: int = 2) -> str:
