@@ -121,6 +121,17 @@ def test_code_is_escaped_and_keeps_its_indentation() -> None:
     assert "\n    w = model.get_parameter(name)  # &lt;w&gt;</pre>" in page
 
 
+def test_a_page_lists_every_place_of_a_step() -> None:
+    page = html.render(cured())
+    for place in ("act1; to = tanh", "act2, act3; to = tanh", "fc1; names = 2 names"):
+        assert f'<p class="uv-quiet">{place}</p>' in page
+
+
+def test_without_a_total_the_codes_are_shown_once() -> None:
+    assert html.render(better()).count("ACT002, DEP001") == 1
+    assert html.render(cured()).count("found: ACT002, DEP001") == 1
+
+
 def test_long_code_says_how_much_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Script, "code", lambda self: "\n".join(f"line {k}" for k in range(30)))
     shown = text.render(cured())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from unvanish.core.cured import Cured, Proof
@@ -14,10 +15,10 @@ from unvanish.reports.cure.headline import CureHeadline, write_headline
 from unvanish.reports.cure.losses import draw_losses
 from unvanish.reports.parts.markup import Html, tag
 from unvanish.reports.parts.page import read_style, render_page
-from unvanish.reports.parts.words import decades, escape
+from unvanish.reports.parts.words import cap, decades, escape
 
 STYLE = Path(__file__).with_name("cure.css")
-FAILURES = 20  # attempts that are listed
+PLACES, FAILURES = 8, 20  # listed: places of a step, failed attempts
 
 
 def render(cured: Cured) -> str:
@@ -72,8 +73,8 @@ def _side(title: str, total: float, codes: tuple[str, ...]) -> Html:
         "div",
         tag("span", title),
         tag("b", decades(total) if known else words.describe_codes(codes)),
-        tag("small", "decades, last hidden layer to first" if known else ""),
-        tag("p", f"found: {', '.join(codes) or 'nothing'}"),
+        tag("small", "decades, last hidden layer to first") if known else None,
+        tag("p", f"found: {', '.join(codes) or 'nothing'}") if known else None,
     )
 
 
@@ -90,16 +91,18 @@ def _prescription(cured: Cured, level: int) -> Html | None:
     return tag(
         "section",
         tag(f"h{level}", "Prescription"),
-        tag("ol", [_step(step[0]) for step in words.group_steps(cured)]),
+        tag("ol", [_step(step) for step in words.group_steps(cured)]),
         tag("p", "By hand, in PyTorch:"),
         _code(cured.prescription.code()),
         tag("details", tag("summary", "as YAML, for unvanish.apply"), _code(cured.prescription.yaml())),
     )
 
 
-def _step(first: Remedy) -> Html:
-    place = tag("p", words.describe_place(first), class_="uv-quiet")
-    return tag("li", tag("b", first.cure), f" ({first.safety}): ", first.why, place)
+def _step(step: Sequence[Remedy]) -> Html:
+    shown, rest = cap(step, PLACES)
+    places = [tag("p", words.describe_place(remedy), class_="uv-quiet") for remedy in shown]
+    more = tag("p", f"and {rest} more", class_="uv-more") if rest else None
+    return tag("li", tag("b", step[0].cure), f" ({step[0].safety}): ", step[0].why, places, more)
 
 
 def _code(text: str) -> Html:

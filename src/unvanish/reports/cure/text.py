@@ -17,7 +17,7 @@ from unvanish.reports.diagnosis.findings_text import SAFETIES
 from unvanish.reports.parts.bars import draw_sparkline
 from unvanish.reports.parts.series import thin
 from unvanish.reports.parts.sheet import Piece, assemble, fit_width, hang, print_lines, separate
-from unvanish.reports.parts.words import cap, clean, escape, plural
+from unvanish.reports.parts.words import cap, clean, escape
 
 STYLES = {"cured": "bold green", "healthy": "bold green", "better": "bold yellow", "not cured": "bold red"}
 MOST, CODE = 8, 24  # entries of a list, lines of code
@@ -64,9 +64,10 @@ def _step(index: int, step: Sequence[Remedy], width: int) -> list[Text]:
     safety = (first.safety, SAFETIES[first.safety])
     head: list[Piece] = [f"  {index}. ", (clean(first.cure), "bold"), " (", safety, "): "]
     out = hang(head, clean(first.why), width, 5)
-    for remedy in step[:MOST]:
+    shown, rest = cap(step, MOST)
+    for remedy in shown:
         out += hang([("     at ", "dim")], words.describe_place(remedy), width, 8)
-    return out + ([assemble((f"     and {len(step) - MOST} more", "dim"))] if len(step) > MOST else [])
+    return out + ([assemble((f"     and {rest} more", "dim"))] if rest else [])
 
 
 def _proof(proof: Proof | None, width: int) -> list[Text]:
@@ -120,10 +121,10 @@ def _failures(cured: Cured, width: int) -> list[Text]:
     if not failures:
         return []
     out = [assemble((f"tried without success ({len(failures)})", "bold"))]
-    for attempt in failures[:MOST]:
+    shown, rest = cap(failures, MOST)
+    for attempt in shown:
         out += hang([("  ", "dim"), f"{' + '.join(attempt.cures)}: "], clean(attempt.result), width, 6, "dim")
-    rest = len(failures) - MOST
-    return out + ([assemble((f"  and {plural(rest, 'other')}", "dim"))] if rest > 0 else [])
+    return out + ([assemble((f"  and {rest} more", "dim"))] if rest else [])
 
 
 def _advice(cured: Cured, width: int) -> list[Text]:
