@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.core.diagnosis import Evidence, Finding, Remedy
-from unvanish.core.facts import RunFacts, TraceFacts
+from unvanish.core.facts import HistoryFacts, RunFacts, TraceFacts
 from unvanish.core.trace import Axis, Site, Trace
 from unvanish.store.schema import FILE, STEP_COLUMNS, VERSION
 
@@ -57,13 +57,13 @@ class Run:
             rows = reader.execute("SELECT key, value FROM meta")
             return cast(RunFacts, {key: json.loads(value) for key, value in rows})
 
-    def steps(self) -> Mapping[str, Floats]:
+    def steps(self) -> HistoryFacts:
         """An array for each column of `STEP_COLUMNS`, shape (steps,); NaN where nothing was measured."""
         with self._reading() as reader:
             rows = reader.execute(f"SELECT {', '.join(STEP_COLUMNS)} FROM steps ORDER BY step").fetchall()
         table = np.array([[math.nan if v is None else v for v in row] for row in rows], np.float64)
         table = table.reshape(len(rows), len(STEP_COLUMNS))
-        return {name: table[:, i] for i, name in enumerate(STEP_COLUMNS)}
+        return cast(HistoryFacts, {name: table[:, i] for i, name in enumerate(STEP_COLUMNS)})
 
     def sites(self) -> tuple[Site, ...]:
         """The rows of the samples."""

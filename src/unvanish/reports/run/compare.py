@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from unvanish.core.facts import HistoryFacts
 from unvanish.core.trace import Trace
 from unvanish.reports.run.text import LOOKS, draw_spark, format_duration, measure_flow
 from unvanish.store import Run
@@ -25,7 +26,7 @@ def compare(first: Run, second: Run) -> str:
         names = [str(r.folder) for r in runs]
     lines = [_row("", names)]
 
-    def row(title: str, describe: Callable[[Any, Trace], str]) -> None:
+    def row(title: str, describe: Callable[[HistoryFacts, Trace], str]) -> None:
         cells = [describe(s, t) if len(s["step"]) else "-" for s, t in zip(steps, traces, strict=True)]
         lines.append(_row(title, cells))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from unvanish.core.facts import HistoryFacts
 from unvanish.core.plain import plain
 from unvanish.core.trace import Site, Trace
 from unvanish.store import Run
@@ -65,7 +65,7 @@ def round_number(value: float, digits: int = 5) -> float | None:
     return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
-def list_steps(steps: Mapping[str, Any]) -> list[dict[str, Any]]:
+def list_steps(steps: HistoryFacts) -> list[dict[str, Any]]:
     """One row for each step, or for a few: their median, and whether any step was not finite."""
     count = len(steps["step"])
     rows = []

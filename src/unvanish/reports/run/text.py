@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.core.diagnosis import Diagnosis, Finding, at_least
+from unvanish.core.facts import HistoryFacts
 from unvanish.core.trace import Trace
 from unvanish.reports.parts.words import plural
 from unvanish.store import Run
@@ -54,7 +55,7 @@ def conclude(findings: Sequence[Finding]) -> str:
     return f"found {len(faults)}: {' '.join(f.code for f in faults)}" if faults else "nothing wrong was seen"
 
 
-def draw_curves(history: Mapping[str, object]) -> list[str]:
+def draw_curves(history: HistoryFacts) -> list[str]:
     """The loss and the gradient's norm as sparklines, with their first and last values."""
     lines = []
     loss = np.asarray(history.get("loss", ()), np.float64)
@@ -122,7 +123,7 @@ def format_duration(seconds: float) -> str:
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
 
 
-def _describe_length(steps: Mapping[str, Any], trace: Trace, overhead: Any) -> str:
+def _describe_length(steps: HistoryFacts, trace: Trace, overhead: Any) -> str:
     """Steps, time, looks, and the overhead of the watch if it is known."""
     numbers, wall = steps["step"], steps["wall"]
     time = format_duration(float(wall[-1] - wall[0]))
@@ -131,7 +132,7 @@ def _describe_length(steps: Mapping[str, Any], trace: Trace, overhead: Any) -> s
     return f"{len(numbers):,} steps ({int(numbers[0])} to {int(numbers[-1])}) in {time}, {looks}{cost}"
 
 
-def _count_broken(steps: Mapping[str, Any]) -> list[str]:
+def _count_broken(steps: HistoryFacts) -> list[str]:
     skipped, broken = int(np.nansum(steps["skipped"])), int((steps["finite"] == 0).sum())
     if not skipped and not broken:
         return []
