@@ -39,7 +39,7 @@ class Outcome:
 
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Training and unseen images (N, 1, 8, 8) and their classes."""
-    from unvanish.cli.story import digits as load
+    from unvanish.cli.story import load_digits as load
 
     (x, y), (u, v) = load()
     return x, y, u, v

@@ -28,7 +28,7 @@ from benchmarks import record
 from unvanish.core.diagnosis import Diagnosis
 from unvanish.core.ledger import ledger
 from unvanish.lab.data import DataError
-from unvanish.reports.diagnosis.ledger_text import chart
+from unvanish.reports.diagnosis.ledger_text import draw_ledger
 from unvanish.train import Model, TrainError
 
 
@@ -158,7 +158,7 @@ def run(part: Part, row: Row, seed: int) -> Outcome:
     arguments = {"seed": seed, "verbose": False, "plots": False, **part.here, **row.more}
     diagnosis = Model(row.model, **row.changes).check(part.data, **arguments)
     if part.ledger:
-        print(diagnosis, *(line.plain for line in chart(ledger(diagnosis.trace), 80)), sep="\n")
+        print(diagnosis, *(line.plain for line in draw_ledger(ledger(diagnosis.trace), 80)), sep="\n")
     with tempfile.TemporaryDirectory() as folder:
         results = Model(row.model, **row.changes).train(part.data, project=folder, **arguments)
     told = [

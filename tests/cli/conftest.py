@@ -161,11 +161,11 @@ def call(
         monkeypatch.setattr(sys, "argv", ["unvanish", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
-        told = capsys.readouterr()
+        printed = capsys.readouterr()
         for name, module in list(sys.modules.items()):
             if str(getattr(module, "__file__", None) or "").startswith(str(folder)):
                 del sys.modules[name]
         code = ended.value.code
-        return Answer(int(code or 0), told.out, told.err)
+        return Answer(int(code or 0), printed.out, printed.err)
 
     return run

@@ -34,11 +34,11 @@ def transformers():
     return pytest.importorskip("transformers")
 
 
-@pytest.mark.parametrize(("name", "told"), SMALL.items())
-def test_a_model_type_with_its_own_batch(transformers, call, name, told):
+@pytest.mark.parametrize(("name", "expected"), SMALL.items())
+def test_a_model_type_with_its_own_batch(transformers, call, name, expected):
     answer = call("check", f"hf:{name}", "--no-confirm", "--fail-on", "never")
     assert (answer.code, answer.err) == (0, "")
-    assert told in " ".join(answer.out.split())
+    assert expected in " ".join(answer.out.split())
     assert "the labels are" in answer.out
 
 
@@ -59,22 +59,22 @@ def test_a_local_configuration(transformers, call, folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
-        ("gptt2", ["'gptt2' is no model type of Transformers", "did you mean 'gpt2'"]),
+        ("gptt2", ["'gptt2' is not a model type of Transformers", "did you mean 'gpt2'"]),
         ("openai/gpt2", ["names on the hub are not downloaded"]),
         ("gpt2,n_layers=2", ["GPT2Config has no option 'n_layers'", "did you mean 'n_layer'"]),
-        ("gpt2,n_layer", ["'n_layer' is no option; write hf:gpt2,key=value"]),
+        ("gpt2,n_layer", ["'n_layer' is not an option; write hf:gpt2,key=value"]),
         ("gpt2,n_head=7", ["building GPT2Config raised ValueError"]),
         ("no/config.json", ["there is no file no/config.json"]),
         ("llama,num_hidden_layers=3200", ["billion parameters", "make it smaller"]),
         ("", ["hf: names no model; write hf:gpt2"]),
     ],
 )
-def test_a_mistake_is_told_in_one_line(transformers, call, name, told):
+def test_a_mistake_is_reported_in_one_line(transformers, call, name, expected):
     answer = call("check", f"hf:{name}")
     assert (answer.code, answer.out) == (2, "")
-    for part in told:
+    for part in expected:
         assert part in answer.line
 
 

@@ -71,24 +71,27 @@ def test_the_same_seed_gives_the_same_numbers(call):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         ("--html report.txt", ["--html report.txt must end in .html"]),
         ("--json report.html", ["--json report.html must end in .json"]),
         ("--html no/report.html", ["there is no folder no"]),
-        ("--fail-on warn", ["'warn' is no level", "did you mean 'warning'", "note, warning, error, never"]),
+        (
+            "--fail-on warn",
+            ["'warn' is not a level", "did you mean 'warning'", "note, warning, error, never"],
+        ),
         ("--select ACT01", ["--select: no rule code begins with 'ACT01'", "did you mean 'ACT001'"]),
         ("--ignore ZZZ", ["--ignore: no rule code begins with 'ZZZ'", "`unvanish rules` lists them"]),
     ],
 )
-def test_a_mistake_is_told_in_one_line(call, arguments, told):
+def test_a_mistake_is_reported_in_one_line(call, arguments, expected):
     answer = call(*WELL, *arguments.split())
     assert (answer.code, answer.out) == (2, "")
-    for part in told:
+    for part in expected:
         assert part in answer.line
 
 
-def test_a_wrong_setting_of_the_project_is_told(call, folder):
+def test_a_wrong_setting_of_the_project_is_reported(call, folder):
     (folder / "pyproject.toml").write_text("[tool.unvanish]\nselct = []\n")
     answer = call(*WELL)
     assert answer.code == 2

@@ -54,17 +54,17 @@ def test_a_guessed_loss_is_said(call):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
-        (("--allow", "all"), "--allow 'all' is no kind of remedy; use exact or retrain"),
+        (("--allow", "all"), "--allow 'all' is not a kind of remedy; use exact or retrain"),
         (("--out", "cure.json"), "--out cure.json must end in .yaml"),
         (("--html", "no/cure.html"), "there is no folder no"),
     ],
 )
-def test_what_it_refuses(call, arguments, told):
+def test_what_it_refuses(call, arguments, expected):
     answer = call(*SICK, *arguments)
     assert (answer.code, answer.out) == (2, "")
-    assert told in answer.line
+    assert expected in answer.line
 
 
 def test_a_model_that_crashes_names_the_place(call):

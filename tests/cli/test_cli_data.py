@@ -88,7 +88,7 @@ def test_a_loss_of_ones_own(call, loss):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         ("--data nono.pt", ["there is no file nono.pt"]),
         ("--data foo", ["'foo' is neither FILE.py:callable nor FILE.pt"]),
@@ -98,26 +98,26 @@ def test_a_loss_of_ones_own(call, loss):
         ("--data net.py:raising", ["--data net.py:raising: raising() raised ValueError"]),
         ("--data net.py:my_loss", ["my_loss needs arguments (output, y)"]),
         ("--data net.py:batch --input 10", ["--data and --input are both given"]),
-        ("--input 10x", ["--input '10x' is no shape", "--input 3,224,224"]),
-        ("--input 0", ["is no shape"]),
-        ("--input -3,4", ["is no shape"]),
-        ("--input 3,,4", ["is no shape"]),
+        ("--input 10x", ["--input '10x' is not a shape", "--input 3,224,224"]),
+        ("--input 0", ["is not a shape"]),
+        ("--input -3,4", ["is not a shape"]),
+        ("--input 3,,4", ["is not a shape"]),
         ("--input 10 --input 10", ["forward names 1 (x)"]),
         ("--dtype long", ["give --input too"]),
         ("--input 10 --dtype flaot", ["did you mean 'float'", "bfloat16"]),
         ("--input 10 --dtype float --dtype long", ["--dtype is given 2 times for 1 of --input"]),
         (
             "--input 10 --loss cross_entrpy",
-            ["no loss of torch.nn.functional", "did you mean 'cross_entropy'"],
+            ["not a loss of torch.nn.functional", "did you mean 'cross_entropy'"],
         ),
-        ("--input 10 --loss relu", ["'relu' is no loss"]),
-        ("--input 10 --loss ctc_loss", ["needs a target that suits it; give --data with (x, y)"]),
+        ("--input 10 --loss relu", ["'relu' is not a loss"]),
+        ("--input 10 --loss ctc_loss", ["needs its own kind of target; give --data with (x, y)"]),
         ("--input 10 --loss net.py:lsos", ["--loss net.py:lsos"]),
         ("--input 10 --loss net.py:three", ["--loss net.py:three gave 'int'"]),
     ],
 )
-def test_a_mistake_is_told_in_one_line(call, arguments, told):
+def test_a_mistake_is_reported_in_one_line(call, arguments, expected):
     answer = call("check", "net.py:made", *arguments.split())
     assert (answer.code, answer.out) == (2, "")
-    for part in told:
+    for part in expected:
         assert part in answer.line

@@ -7,7 +7,7 @@ import json
 import pytest
 
 
-def test_a_sick_net_is_foretold(call, folder):
+def test_a_sick_net_is_predicted(call, folder):
     answer = call("forecast", "net.py:sick", "--input", "10", "--html", "said.html")
     assert (answer.code, answer.err) == (1, "wrote said.html\n")
     assert "[ACT002]" in answer.out
@@ -26,11 +26,11 @@ def test_ids_and_json(call):
     assert json.loads(answer.out)["facts"]["predicted"] is True
 
 
-def test_a_model_that_does_not_take_the_batch_is_told(call):
+def test_a_model_that_does_not_take_the_batch_is_reported(call):
     answer = call("forecast", "net.py:Crash", "--input", "10")
     assert answer.code == 2
     assert "failed in inner.1 on a batch of (8, 10)" in answer.line
-    assert answer.line.endswith("is that what it takes?")
+    assert answer.line.endswith("is that the input it expects?")
 
 
 def test_the_diagram(call, folder):
@@ -49,14 +49,14 @@ def test_the_user_s_own_net_is_a_point(call):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         ((), "give --activation, as in --activation tanh, or a MODEL"),
         (("--activation", "tahn"), "no activation 'tahn' (did you mean 'tanh'?)"),
         (("--activation", "tanh", "--html", "x.png"), "--html x.png must end in .html"),
     ],
 )
-def test_what_phase_refuses(call, arguments, told):
+def test_what_phase_refuses(call, arguments, expected):
     answer = call("phase", *arguments)
     assert (answer.code, answer.out) == (2, "")
-    assert told in answer.line
+    assert expected in answer.line

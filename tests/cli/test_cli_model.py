@@ -19,7 +19,7 @@ def test_a_function_may_bring_its_batch_and_loss(call, model):
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("model", "expected"),
     [
         ("net.py", ["net.py names no callable", "write net.py:NAME", "it defines Net, Wide"]),
         ("net.py:", ["net.py names no callable"]),
@@ -39,11 +39,11 @@ def test_a_function_may_bring_its_batch_and_loss(call, model):
         ("net.py:Net", ["came without a batch", "--data FILE.py:callable", "--input 3,224,224"]),
     ],
 )
-def test_a_mistake_is_told_in_one_line(call, model, told):
+def test_a_mistake_is_reported_in_one_line(call, model, expected):
     answer = call("check", model)
     assert (answer.code, answer.out) == (2, "")
     assert answer.line.startswith("unvanish: ")
-    for part in told:
+    for part in expected:
         assert part in answer.line
 
 
@@ -55,7 +55,7 @@ def test_the_users_traceback_is_shown_without_ours(call):
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "expected"),
     [
         ("def f(:\n", "SyntaxError: invalid syntax (broken.py, line 1)"),
         ("import nonexistent_thing\n", "No module named 'nonexistent_thing' (broken.py, line 1)"),
@@ -63,12 +63,12 @@ def test_the_users_traceback_is_shown_without_ours(call):
     ],
 )
 @pytest.mark.parametrize("place", ["broken.py", "broken"])
-def test_a_file_that_cannot_be_imported(call, folder, place, source, told):
+def test_a_file_that_cannot_be_imported(call, folder, place, source, expected):
     (folder / "broken.py").write_text(source)
     answer = call("check", f"{place}:f")
     assert answer.code == 2
     assert f"MODEL: importing {place} raised " in answer.line
-    assert told in answer.line
+    assert expected in answer.line
     assert "broken.py" in answer.err.partition("unvanish:")[0]
 
 

@@ -47,7 +47,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-def test_the_story_is_told(call: Any, run: Path) -> None:
+def test_the_story_is_reported(call: Any, run: Path) -> None:
     answer = call("show", str(run))
     assert answer.code == 0
     assert "12 steps (0 to 11)" in answer.out and "6 looks" in answer.out
@@ -55,7 +55,7 @@ def test_the_story_is_told(call: Any, run: Path) -> None:
     assert answer.out.rstrip().endswith("nothing wrong was seen")
 
 
-def test_what_was_found_is_told(call: Any, tmp_path: Path) -> None:
+def test_what_was_found_is_reported(call: Any, tmp_path: Path) -> None:
     train(tmp_path / "bad", poison=True)
     answer = call("show", str(tmp_path / "bad"))
     assert "error[NUM001]" in answer.out and "at step 8" in answer.out and "found 1: NUM001" in answer.out
@@ -154,13 +154,13 @@ def test_a_browser_draws_every_part(run: Path, tmp_path: Path, scheme: str) -> N
 
 
 def test_the_live_page_serves_fresh_rows_on_loopback_only(run: Path) -> None:
-    from unvanish.cli.live import server
+    from unvanish.cli.live import make_server
 
-    made = server(open_run(run), 0)
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{made.server_address[1]}"
+    server = make_server(open_run(run), 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
     try:
-        assert made.server_address[0] == "127.0.0.1"
+        assert server.server_address[0] == "127.0.0.1"
         assert b"live = true" in urllib.request.urlopen(f"{address}/").read()
         first = json.loads(urllib.request.urlopen(f"{address}/data.json").read())
         train(run, steps=3)  # it grows
@@ -173,13 +173,13 @@ def test_the_live_page_serves_fresh_rows_on_loopback_only(run: Path) -> None:
             assert error.value.code == code
             error.value.close()
     finally:
-        made.shutdown()
-        made.server_close()
+        server.shutdown()
+        server.server_close()
 
 
 def test_rows_are_strict_json(tmp_path: Path) -> None:
     train(tmp_path / "bad", poison=True)
-    text = json.dumps(run_data.document(open_run(tmp_path / "bad")), allow_nan=False)
+    text = json.dumps(run_data.read_rows(open_run(tmp_path / "bad")), allow_nan=False)
     assert any(r["bad"] for r in json.loads(text)["steps"])
 
 
@@ -203,7 +203,7 @@ def test_a_snapshot_is_replayed(call: Any, folder: Path) -> None:
     answer = call("check", "mine.py:build", "--snapshot", str(snapshot))
     assert answer.code == 1 and "NUM001" in answer.out
     wrong = call("check", "mine.py:other", "--snapshot", str(snapshot))
-    assert wrong.code == 2 and "holds other weights" in wrong.err
+    assert wrong.code == 2 and "does not fit" in wrong.err
     for text in ("nothing.pt", str(folder / "mine.py")):
         assert call("check", "mine.py:build", "--snapshot", text).code == 2
     mixed = call("check", "mine.py:build", "--data", str(snapshot))

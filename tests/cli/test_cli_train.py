@@ -85,18 +85,18 @@ def test_ctrl_c_saves_and_says_how_to_go_on(net, tmp_path):
     while not rows.is_file() and time.time() < end and running.poll() is None:
         time.sleep(0.2)
     running.send_signal(signal.SIGINT)
-    _, told = running.communicate(timeout=60)
+    _, message = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "everything is saved, continue with: unvanish train resume=runs/classify/long" in told
+    assert "everything is saved, continue with: unvanish train resume=runs/classify/long" in message
     assert (rows.parent / "weights" / "last.state.safetensors").is_file()
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["train", "model=resnet20.yaml", "dat=digits.yaml"], "no argument 'dat' (did you mean 'data'?)"),
         (["train", "model=resnet20.yaml"], "data= is missing"),
-        (["train", "resnet20.yaml"], "'resnet20.yaml' is no argument; write name=value"),
+        (["train", "resnet20.yaml"], "'resnet20.yaml' is not an argument; write name=value"),
         (["train", "model=resnte20.yaml", "data=digits.yaml"], "did you mean 'resnet20'?"),
         (["train", "model=resnet20.yaml", "data=digist.yaml"], "digits"),
         (
@@ -113,9 +113,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(net, tmp_path):
         (["check", "resnte20.yaml"], "did you mean 'resnet20'?"),
     ],
 )
-def test_what_is_wrong_is_one_line(command, words, told):
+def test_what_is_wrong_is_one_line(command, words, expected):
     done = command(*words)
-    assert done.returncode == 2 and told in done.stderr
+    assert done.returncode == 2 and expected in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
@@ -163,7 +163,7 @@ def test_random_batches_fit_every_task(name):
 
     from unvanish.cli import lab
 
-    found = lab.subject(f"{name}.yaml", None, [], 2, 0)
+    found = lab.load_subject(f"{name}.yaml", None, [], 2, 0)
     assert found.random_batch is not None
     x, y = found.random_batch(2, 0, None).value
     out = found.model(*x) if isinstance(x, tuple) else found.model(x)

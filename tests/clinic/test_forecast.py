@@ -377,7 +377,7 @@ def test_check_shows_theory_beside_the_measurement() -> None:
         net.get_parameter("8.weight").copy_(torch.outer(p, ones) / 256)
     apart = unvanish.check(net, x, confirm=False)
     assert any(label == "8" for label, _, _ in apart.trace.facts["theory"]["apart"])
-    assert "they part at 8" in str(apart)
+    assert "they differ at 8" in str(apart)
 
 
 def test_theory_follows_activations_in_place() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 from unvanish.core.diagnosis import Diagnosis
 from unvanish.reports.diagnosis import html
 from unvanish.reports.parts.markup import Html, tag
+from unvanish.reports.parts.page import GROUND, read_style
 
 Build = Callable[[str], Diagnosis]
 EMPTY = {"meta", "br", "hr"}
-CSS = html.STYLE.read_text(encoding="utf-8")
+CSS = read_style()
 
 
 class Page(HTMLParser):
@@ -78,7 +80,7 @@ def test_a_fragment_is_one_element_without_page_styles(diagnosis: Diagnosis) -> 
     shown = html.fragment(diagnosis)
     assert shown.startswith('<div class="uv ') and shown.endswith("</div>")
     assert not re.search(r"<(html|head|body)[ >]", shown)
-    assert html.PAGE not in shown
+    assert GROUND not in shown
     assert not [a for _, a in Page(shown).tags if "id" in a]
 
 
@@ -115,6 +117,15 @@ def test_sick_shows_everything(example: Build) -> None:
         "the batch was standard normal noise",
     ):
         assert words in text
+
+
+def test_a_forecast_is_not_called_a_measurement(example: Build) -> None:
+    found = example("healthy")
+    assert "Measured in one batch" in Page(html.render(found)).text
+    trace = replace(found.trace, facts={**found.trace.facts, "predicted": True})
+    text = Page(html.render(replace(found, trace=trace))).text
+    assert "unvanish forecast" in text and "Predicted from theory" in text
+    assert "Measured in one batch" not in text
 
 
 def test_folds_keep_their_rows(example: Build) -> None:

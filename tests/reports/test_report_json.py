@@ -15,7 +15,7 @@ import pytest
 from unvanish.core.diagnosis import Diagnosis
 from unvanish.core.plain import plain
 from unvanish.core.version import __version__
-from unvanish.reports.diagnosis.json import SCHEMA, document, render
+from unvanish.reports.diagnosis.json import SCHEMA, build_document, render
 
 Build = Callable[[str], Diagnosis]
 TYPES = {
@@ -79,14 +79,14 @@ def test_jsonschema_agrees(diagnosis: Diagnosis) -> None:
 
 
 def test_the_schema_refuses(example: Build) -> None:
-    good = document(example("sick"))
+    good = build_document(example("sick"))
     assert fits(good, SCHEMA)
     for broken in ({**good, "schema": "other/1"}, {**good, "decades": "many"}, {**good, "findings": [{}]}):
         assert not fits(broken, SCHEMA)
 
 
 def test_findings_carry_everything(example: Build) -> None:
-    first = document(example("sick"))["findings"][0]
+    first = build_document(example("sick"))["findings"][0]
     assert [f["code"] for f in first["consequences"]] == ["DEP001", "INI001"]
     assert first["consequences"][0]["evidence"][0]["limit"] == "< 0.99"
     assert first["remedies"][1]["parameters"] == {"to": "Tanh", "gain": 1.4674}
@@ -110,7 +110,7 @@ def test_sites_leave_out_what_was_not_measured(example: Build) -> None:
 
 
 def test_the_ledger_is_a_tree_that_adds_up(example: Build) -> None:
-    book = document(example("blocks"))["ledger"]
+    book = build_document(example("blocks"))["ledger"]
     assert sum(row["decades"] for row in book["rows"]) == pytest.approx(book["total"])
     inner = book["rows"][2]["children"]
     assert [row["path"] for row in inner] == ["blocks.2.attention", "blocks.2.mlp"]

@@ -13,13 +13,13 @@ from rich.cells import cell_len
 
 from unvanish.core.diagnosis import Diagnosis
 from unvanish.core.ledger import Ledger, Row, ledger
-from unvanish.reports.diagnosis.headline import remaining
-from unvanish.reports.parts.bars import ASCII, Scale, sparkline
-from unvanish.reports.parts.figures import _sampled, ticks
+from unvanish.reports.diagnosis.headline import describe_ratio
+from unvanish.reports.parts.bars import ASCII, BarScale, draw_sparkline
+from unvanish.reports.parts.figures import choose_ticks, pick_places
 from unvanish.reports.parts.fold import Fold, fold
-from unvanish.reports.parts.series import depth, thinned, times
+from unvanish.reports.parts.series import read_depth, read_times, thin
 from unvanish.reports.parts.sheet import hang, pad, wrap
-from unvanish.reports.parts.words import amount, capped, clean, decades, listed, number
+from unvanish.reports.parts.words import amount, cap, clean, decades, list_names, number
 
 Build = Callable[[str], Diagnosis]
 
@@ -103,23 +103,23 @@ def test_amount(count: float, text: str) -> None:
 
 
 def test_lists_are_capped_but_never_hide_one() -> None:
-    assert listed(["a", "b", "c", "d"]) == "a, b, c, d"
-    assert listed(["a", "b", "c", "d", "e"]) == "a, b, c, and 2 more"
-    assert capped([1, 2], 5) == ([1, 2], 0)
+    assert list_names(["a", "b", "c", "d"]) == "a, b, c, d"
+    assert list_names(["a", "b", "c", "d", "e"]) == "a, b, c, and 2 more"
+    assert cap([1, 2], 5) == ([1, 2], 0)
 
 
 def test_clean_shows_what_a_terminal_would_obey() -> None:
     assert clean("\x1b[31ma\tb\n\x00\ud800 é層") == "\\x1b[31ma b \\x00\\ud800 é層"
 
 
-def test_remaining_is_told_in_factors() -> None:
-    assert remaining(-18.94) == "8.7e18 times weaker at the input than at the loss"
-    assert remaining(1.0).startswith("10 times stronger")
-    assert remaining(0.1) == remaining(-math.inf) == ""
+def test_a_total_as_a_ratio() -> None:
+    assert describe_ratio(-18.94) == "8.7e18 times weaker at the input than at the loss"
+    assert describe_ratio(1.0).startswith("10 times stronger")
+    assert describe_ratio(0.1) == describe_ratio(-math.inf) == ""
 
 
 def test_bars_share_one_scale() -> None:
-    scale = Scale.over([-4.0, 2.0], 31)
+    scale = BarScale.over([-4.0, 2.0], 31)
     assert (scale.left, scale.right) == (20, 10)
     assert scale.bar(-2.0)[0].strip() == "█" * 10 and scale.bar(2.0)[1].strip() == "█" * 10
     assert scale.bar(-0.3)[0].endswith("▐█")
@@ -128,15 +128,15 @@ def test_bars_share_one_scale() -> None:
 @pytest.mark.parametrize("value", [0.0, -math.inf, math.inf, math.nan, 1e-300, -5e300])
 @pytest.mark.parametrize("others", [[], [1.0], [-1.0, -math.inf], [math.nan]])
 def test_bars_fill_exactly_their_cells(value: float, others: list[float]) -> None:
-    scale = Scale.over([value, *others], 15)
+    scale = BarScale.over([value, *others], 15)
     assert sum(map(len, scale.bar(value))) == 14
 
 
 def test_sparklines_show_dips_and_zeros() -> None:
-    assert sparkline([-2.0, -1.0, 0.0], 10) == "▁▅█"
-    assert sparkline([-math.inf, math.nan, 0.0, math.inf], 10) == ". ██"
-    assert sparkline([0.0] * 50 + [-math.inf] + [0.0] * 50, 10).count(".") == 1
-    assert len(thinned(np.zeros(1000), 40)) == 40
+    assert draw_sparkline([-2.0, -1.0, 0.0], 10) == "▁▅█"
+    assert draw_sparkline([-math.inf, math.nan, 0.0, math.inf], 10) == ". ██"
+    assert draw_sparkline([0.0] * 50 + [-math.inf] + [0.0] * 50, 10).count(".") == 1
+    assert len(thin(np.zeros(1000), 40)) == 40
 
 
 def test_every_drawn_character_has_an_ascii_stand_in() -> None:
@@ -167,21 +167,21 @@ def test_padding_is_exact(width: int) -> None:
     ("low", "high"), [(0, 1), (-18.9, 0.3), (-1e-9, 1e-9), (-400, 12), (3, 3), (-1e6, 1e6)]
 )
 def test_ticks_are_few_and_inside(low: float, high: float) -> None:
-    step, marks = ticks(low, high)
+    step, marks = choose_ticks(low, high)
     assert len(marks) <= 8 and step > 0
     assert all(low - step <= mark <= high + step for mark in marks)
 
 
 def test_curves_are_relative_to_the_loss(example: Build) -> None:
     found = example("sick").trace
-    curves = depth(found)
+    curves = read_depth(found)
     assert curves is not None
     assert curves.gradient[0] == 0 and curves.gradient[-1] == pytest.approx(-18.94, abs=0.01)
     assert curves.activation[-1] == pytest.approx(math.log10(0.52))
 
 
 def test_time_is_read_from_the_steps(example: Build) -> None:
-    (time,) = times(example("recurrent").trace)
+    (time,) = read_times(example("recurrent").trace)
     assert (time.path, time.steps[0], time.steps[-1]) == ("rnn", 0, 119)
     assert time.total == pytest.approx(-0.4187 * 119 / math.log(10))
     assert time.state[-1] == 0
@@ -202,5 +202,5 @@ def test_reports_need_no_torch() -> None:
 def test_long_curves_keep_their_dips() -> None:
     values = np.zeros(5000)
     values[1234] = -3.0
-    shown = _sampled(values)
+    shown = pick_places(values)
     assert 1234 in shown and {0, 4999} <= set(shown) and len(shown) <= 802

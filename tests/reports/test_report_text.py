@@ -83,7 +83,7 @@ def test_no_gradient_at_all(example: Build) -> None:
     assert re.search(r"total +-inf +no gradient at all", shown)
 
 
-def test_a_crash_is_told(example: Build) -> None:
+def test_a_crash_is_reported(example: Build) -> None:
     shown = text.render(example("broken"))
     assert "the model crashed" in shown and "LogBackward0" in shown
     assert "NaN or infinite outputs" in shown

@@ -160,7 +160,7 @@ def test_a_killed_run_is_intact(tmp_path: Path) -> None:
     assert seen > 100
 
 
-def test_a_full_disk_is_told_and_the_training_goes_on(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_training_goes_on(tmp_path: Path) -> None:
     store = Store(tmp_path, pause=0.005)
     store.steps([row(0)])
     assert store.flush()

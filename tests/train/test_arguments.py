@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from unvanish.cli.errors import CallError
-from unvanish.cli.pairs import pairs
+from unvanish.cli.pairs import read_pairs
 from unvanish.train.arguments import Arguments, settle
 from unvanish.train.errors import TrainError
 
@@ -91,9 +91,9 @@ def test_the_nominal_batch_is_reached_by_accumulation(batch, nbs, accumulate, st
 )
 def test_pairs_and_flags(words, found):
     if found is None:
-        with pytest.raises(CallError, match="is no argument; write name=value"):
-            pairs(words)
+        with pytest.raises(CallError, match="is not an argument; write name=value"):
+            read_pairs(words)
         return
     if "no_val" in found:
         found = {**{k: v for k, v in found.items() if k != "no_val"}, "val": False}
-    assert pairs(words) == found
+    assert read_pairs(words) == found

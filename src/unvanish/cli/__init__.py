@@ -1,4 +1,4 @@
-"""The command `unvanish`: one file a command, and everything heavy is imported when a command runs.
+"""The command `unvanish`: one file for each command, which imports everything heavy when it runs.
 
 Notable:
 - Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 the call was wrong, 130 stopped with Ctrl-C.
@@ -28,7 +28,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="unvanish",
-    help="Finds where a deep network loses its gradient, names the cause, proves a cure; trains networks.",
+    help="Find where a deep network loses its gradient, name the cause, prove a cure; train networks.",
     epilog="Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 the call was wrong.",
     no_args_is_help=True,
     add_completion=False,
@@ -54,7 +54,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
     ] = False,
 ) -> None:
-    """Options that stand before a command."""
+    """Options before a command."""
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 Notable:
 - `hf:gpt2,n_layer=4,n_embd=128` changes the configuration; `hf:path/to/config.json` reads one from disk.
-- Nothing is downloaded, and a model too large for this machine is refused before its weights are made.
-- The random batch has the shape that the configuration states, and the report says so.
+- Nothing is downloaded, and a model too large for this machine is refused before its weights are allocated.
+- The random batch has the shape in the configuration, and the report says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from unvanish.cli.errors import CallError, their_code
 from unvanish.cli.subject import Batch, Subject
 from unvanish.core.registry import suggest
 
-HEADS = {  # the first that knows the configuration is built
+HEADS = {  # tried in this order
     "AutoModelForMaskedLM": "MODEL_FOR_MASKED_LM_MAPPING",
     "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
     "AutoModelForSpeechSeq2Seq": "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING",
@@ -30,13 +30,13 @@ HEADS = {  # the first that knows the configuration is built
     "AutoModelForAudioClassification": "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING",
     "AutoModel": "MODEL_MAPPING",
 }
-COPIES = 5  # memory of a check in sizes of the float32 weights: weights, gradients, copies for experiments
+COPIES = 5  # memory of a check / that of the float32 weights: weights, gradients, copies for experiments
 
 
-def timm(text: str) -> Subject:
-    """A timm model by its name, with random weights; CallError where the name or timm itself is missing."""
-    name, options = _parsed(text, "timm")
-    with _installed("timm", "timm", text):
+def load_timm(text: str) -> Subject:
+    """A timm model by its name, with random weights; CallError if the name is unknown or timm is missing."""
+    name, options = _parse(text, "timm")
+    with _require("timm", "timm", text):
         import timm as library
     if not library.is_model(name):
         near = suggest(name, library.list_models())
@@ -46,18 +46,18 @@ def timm(text: str) -> Subject:
     own = tuple(model.default_cfg.get("input_size") or (3, random_batches.PIXELS, random_batches.PIXELS))
 
     def batch(size: int, seed: int, shape: tuple[int, ...] | None) -> Batch:
-        where = (size, *(shape or own))
-        told = f"the input is random, seed {seed}: standard normal, shape {where}"
-        return Batch(random_batches.normal(where, seed), (told,))
+        whole = (size, *(shape or own))
+        assumption = f"the input is random, seed {seed}: standard normal, shape {whole}"
+        return Batch(random_batches.draw_normal(whole, seed), (assumption,))
 
     return Subject(f"timm:{text}", model, random_batch=batch)
 
 
-def hf(text: str) -> Subject:
-    """A Transformers model from a model type or a local configuration, with the head that it is known for."""
+def load_hf(text: str) -> Subject:
+    """A Transformers model from a model type or a local configuration, with its usual head."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    name, options = _parsed(text, "hf")
-    with _installed("hf", "transformers", text):
+    name, options = _parse(text, "hf")
+    with _require("hf", "transformers", text):
         import transformers as library
     library.logging.set_verbosity_error()
     config = _config(library, name, options)
@@ -67,10 +67,10 @@ def hf(text: str) -> Subject:
     with their_code(f"MODEL hf:{text}: building {type(config).__name__}"):
         _refuse_large(build, config, f"MODEL hf:{text}")
         model = build(config)
-    return Subject(f"hf:{text}", model, random_batch=functools.partial(random_batches.batch, model))
+    return Subject(f"hf:{text}", model, random_batch=functools.partial(random_batches.make_batch, model))
 
 
-def _parsed(text: str, kind: str) -> tuple[str, dict[str, Any]]:
+def _parse(text: str, kind: str) -> tuple[str, dict[str, Any]]:
     """The name and the options of `NAME,key=value,key=value`."""
     name, *pairs = text.split(",")
     if not name:
@@ -78,11 +78,11 @@ def _parsed(text: str, kind: str) -> tuple[str, dict[str, Any]]:
         raise CallError(f"MODEL {kind}: names no model; write {kind}:{example}")
     for pair in pairs:
         if "=" not in pair:
-            raise CallError(f"MODEL {kind}:{text}: {pair!r} is no option; write {kind}:{name},key=value")
-    return name, {key: _literal(value) for key, _, value in (pair.partition("=") for pair in pairs)}
+            raise CallError(f"MODEL {kind}:{text}: {pair!r} is not an option; write {kind}:{name},key=value")
+    return name, {key: _read_literal(value) for key, _, value in (pair.partition("=") for pair in pairs)}
 
 
-def _literal(text: str) -> Any:
+def _read_literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -90,7 +90,7 @@ def _literal(text: str) -> Any:
 
 
 @contextmanager
-def _installed(kind: str, library: str, text: str) -> Iterator[None]:
+def _require(kind: str, library: str, text: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
@@ -107,8 +107,8 @@ def _config(library: Any, name: str, options: Mapping[str, Any]) -> Any:
     if name not in library.CONFIG_MAPPING:
         near = suggest(name, library.CONFIG_MAPPING.keys())
         near += "; names on the hub are not downloaded" if "/" in name else ""
-        near += "; give a model type such as gpt2 or the path of a config.json"
-        raise CallError(f"MODEL hf:{name}: {name!r} is no model type of Transformers{near}")
+        near += "; give a model type such as gpt2, or the path of a config.json"
+        raise CallError(f"MODEL hf:{name}: {name!r} is not a model type of Transformers{near}")
     with their_code(f"MODEL hf:{name}: its configuration"):
         _refuse_options(library.AutoConfig.for_model(name), options, name)
         return library.AutoConfig.for_model(name, **options)
@@ -134,14 +134,14 @@ def _refuse_options(config: Any, options: Mapping[str, Any], name: str) -> None:
 
 
 def _builder(library: Any, config: Any) -> Any:
-    """The function that builds the model: the architecture the configuration names, else the first head."""
+    """The function that builds the model: the configuration's architecture, else the first head that fits."""
     for name in config.architectures or ():
         if isinstance(getattr(library, name, None), type):
             return getattr(library, name)._from_config
     for auto, mapping in HEADS.items():
         if type(config) in getattr(library, mapping):
             return getattr(library, auto).from_config
-    raise CallError(f"MODEL hf: Transformers builds no model from {type(config).__name__}")
+    raise CallError(f"MODEL hf: Transformers has no model for {type(config).__name__}")
 
 
 def _refuse_large(build: Any, config: Any, what: str) -> None:
@@ -152,6 +152,6 @@ def _refuse_large(build: Any, config: Any, what: str) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     need = 4 * count * COPIES
     if memory and need > memory:
-        size = f"{count / 1e9:.1f} billion parameters; checking it takes some {need / 2**30:.0f} GiB"
+        size = f"{count / 1e9:.1f} billion parameters; a check needs about {need / 2**30:.0f} GiB"
         smaller = "make it smaller, as in hf:llama,hidden_size=256,num_hidden_layers=4"
-        raise CallError(f"{what} has {size}, this machine has {memory / 2**30:.0f}; {smaller}")
+        raise CallError(f"{what} has {size}, this machine has {memory / 2**30:.0f} GiB; {smaller}")

@@ -1,16 +1,18 @@
-"""`unvanish cure MODEL`: the smallest set of remedies that proves itself, and the prescription as a file."""
+"""`unvanish cure MODEL`: the smallest set of remedies that passes a proof, and the prescription as a file."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from unvanish.cli import options
-from unvanish.cli.check import batch_of, loss_of, subject_of
-from unvanish.cli.errors import CallError, own_traceback, stoppable, told
+from unvanish.cli.errors import CallError, split_crash, stoppable
+from unvanish.cli.outcome import refuse_path
+from unvanish.cli.sources import choose_batch, choose_loss, load_subject
 
 if TYPE_CHECKING:
     from unvanish.core.cured import Cured
@@ -31,31 +33,28 @@ def cure(
     steps: options.Steps = 60,
     seed: options.Seed = 0,
 ) -> None:
-    """Find the smallest set of remedies that heals the model, and prove it on a copy.
+    """Find the smallest cure and prove it on a copy.
 
     \b
     unvanish cure net.py:build --data data.py:loader --loss cross_entropy --out cure.yaml
     unvanish cure net.py:build --input 3,32,32 --html cure.html
     """  # noqa: D301 (the backspace keeps the lines apart)
-    _refuse_paths(out, html)
+    refuse_path("--out", out, ".yaml", ".yml")
+    refuse_path("--html", html, ".html")
     if allow not in (None, "exact", "retrain"):
-        raise CallError(f"--allow {allow!r} is no kind of remedy; use exact or retrain")
-    subject = subject_of(model, seed, data, inputs or [], batch_size)
-    batch = batch_of(subject, data, inputs or [], dtype or [], batch_size, seed)
-    function, assumed = loss_of(subject, batch, loss, seed)
+        raise CallError(f"--allow {allow!r} is not a kind of remedy; use exact or retrain")
+    subject = load_subject(model, seed, data, inputs or [], batch_size)
+    batch = choose_batch(subject, data, inputs or [], dtype or [], batch_size, seed)
+    function, assumed = choose_loss(subject, batch, loss, seed)
     chosen = {} if allow is None else {"allow": allow}
-    cured = treated(subject, batch.value, function, budget=budget, steps=steps, seed=seed, **chosen)
-    from unvanish.reports import report
-
-    report(".txt", "cure").print_report(cured)
-    for sentence in assumed:
-        print(f"assumed: {sentence}")
+    cured = treat(subject, batch.value, function, budget=budget, steps=steps, seed=seed, **chosen)
+    _report(cured, assumed)
     _write(cured, out, html)
     raise typer.Exit(0 if cured.success else 1)
 
 
-def treated(subject: Any, batch: Any, loss: Any, **options: Any) -> Cured:
-    """The outcome of `cure` for a subject; CallError where there is none."""
+def treat(subject: Any, batch: Any, loss: Any, **options: Any) -> Cured:
+    """The outcome of `unvanish.cure`; CallError on failure."""
     import unvanish
     from unvanish.probes import CheckError, ModelCrash
     from unvanish.surgery.surgery import SurgeryError
@@ -66,18 +65,16 @@ def treated(subject: Any, batch: Any, loss: Any, **options: Any) -> Cured:
     except (CheckError, SurgeryError) as error:
         raise CallError(f"{subject.name}: {error}") from error
     except ModelCrash as error:
-        cause = error.__cause__ or error
-        place = f"in {error.site}" if error.site else "in the model"
-        raise CallError(f"{subject.name} crashed {place}: {told(cause)}", own_traceback(cause)) from error
+        place, reason, trace = split_crash(error)
+        raise CallError(f"{subject.name} crashed {place}: {reason}", trace) from error
 
 
-def _refuse_paths(out: Path | None, html: Path | None) -> None:
-    """Refuse before the work what could not be written after it."""
-    for option, path, suffixes in (("--out", out, (".yaml", ".yml")), ("--html", html, (".html",))):
-        if path is not None and path.suffix not in suffixes:
-            raise CallError(f"{option} {path} must end in {suffixes[0]}")
-        if path is not None and not path.parent.is_dir():
-            raise CallError(f"{option} {path}: there is no folder {path.parent}")
+def _report(cured: Cured, assumed: Sequence[str]) -> None:
+    from unvanish.reports import print_report
+
+    print_report(cured)
+    for sentence in assumed:
+        print(f"assumed: {sentence}")
 
 
 def _write(cured: Cured, out: Path | None, html: Path | None) -> None:

@@ -1,8 +1,8 @@
-"""The batch of a check: from the user's code, from a .pt file, or random with a stated assumption.
+"""The batch of a check: from the user's code, from a .pt file, or random, which the report says.
 
 Notable:
-- `--data` may name a batch, a function that returns one, or anything to iterate; its first batch is taken.
-- A .pt file is data: it is loaded with weights_only, no code runs from it.
+- `--data` names a batch, a function that returns one, or an iterable, whose first batch is taken.
+- A .pt file is data: it is loaded with weights_only, so it runs no code.
 - Several inputs are passed under the names of forward's arguments.
 """
 
@@ -29,37 +29,39 @@ DTYPES = {
 
 
 def load(text: str) -> Any:
-    """The batch that `--data` names; CallError says which part of the text is wrong."""
+    """The batch that `--data` names; CallError if there is no such batch."""
     if text.endswith((".pt", ".pth")):
-        return _tensors(_batch(saved(Path(text), "--data"), text))
+        return _tensors(_check_batch(load_file(Path(text), "--data"), text))
     if ":" not in text and not text.endswith(".py"):
         raise CallError(f"--data {text!r} is neither FILE.py:callable nor FILE.pt")
     value = reference.load(text, "--data")
     if callable(value) and not isinstance(value, Iterable):
-        value = reference.called(value, text, "--data", "a batch, or batches to iterate over")
+        value = reference.call(value, text, "--data", "a batch, or batches to iterate over")
     return _first(value, text)
 
 
-def random(subject: Subject, inputs: Sequence[str], dtypes: Sequence[str], size: int, seed: int) -> Batch:
-    """A random batch of the shapes in `--input`, or of the model's own where it has one."""
-    shapes = [_shape(text) for text in inputs]
+def make_random(
+    subject: Subject, inputs: Sequence[str], dtypes: Sequence[str], size: int, seed: int
+) -> Batch:
+    """A random batch of the shapes in `--input`, or of the model's own."""
+    shapes = [read_shape(text) for text in inputs]
     if subject.random_batch is not None and len(shapes) < 2 and not dtypes:
         return subject.random_batch(size, seed, shapes[0] if shapes else None)
     kinds = _kinds(subject.model, len(shapes), dtypes)
     names = ["input"] if len(shapes) == 1 else _names(subject.model, len(shapes))
-    values, told = {}, []
+    values, assumptions = {}, []
     for index, (name, shape, kind) in enumerate(zip(names, shapes, kinds, strict=True)):
-        values[name], how = _made(subject.model, (size, *shape), kind, seed + index, index)
-        told.append(f"{name} is random: {how}, shape {(size, *shape)}, seed {seed + index}")
-    return Batch(next(iter(values.values())) if len(shapes) == 1 else values, tuple(told))
+        values[name], how = _make(subject.model, (size, *shape), kind, seed + index, index)
+        assumptions.append(f"{name} is random: {how}, shape {(size, *shape)}, seed {seed + index}")
+    return Batch(next(iter(values.values())) if len(shapes) == 1 else values, tuple(assumptions))
 
 
-def saved(path: Path, option: str) -> Any:
-    """What a .pt file holds, loaded with weights_only; CallError where it is none, or holds code."""
+def load_file(path: Path, option: str) -> Any:
+    """The content of a .pt file, loaded as data only; CallError if it is missing, damaged or holds code."""
     import torch
 
     if not path.is_file():
-        raise CallError(f"{option}: there is no file {path}{reference.nearest_file(path)}")
+        raise CallError(f"{option}: there is no file {path}{reference.suggest_file(path)}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -69,11 +71,11 @@ def saved(path: Path, option: str) -> Any:
         raise CallError(f"{option} {path} is not a file that torch.save wrote, or it is damaged") from error
 
 
-def _batch(value: Any, path: str) -> Any:
+def _check_batch(value: Any, path: str) -> Any:
     import torch
 
     if isinstance(value, Mapping) and "weights" in value and "args" in value:
-        raise CallError(f"--data {path} is a snapshot of a watched training; give it as --snapshot {path}")
+        raise CallError(f"--data {path} is a snapshot of a watched training; use --snapshot {path}")
     if isinstance(value, Mapping) and any("." in str(key) for key in value):
         first = next(iter(value))
         raise CallError(f"--data {path} looks like a state_dict (it has {first!r}), not like a batch")
@@ -83,7 +85,7 @@ def _batch(value: Any, path: str) -> Any:
 
 
 def _first(value: Any, text: str) -> Any:
-    """A batch as it is, or the first one of what can be iterated; arrays become tensors."""
+    """A batch itself, or the first one of an iterable; arrays become tensors."""
     import torch
 
     if isinstance(value, torch.Tensor | Mapping | tuple) or _is_array(value):
@@ -91,7 +93,7 @@ def _first(value: Any, text: str) -> Any:
     if isinstance(value, list) and all(isinstance(v, torch.Tensor) or _is_array(v) for v in value):
         return _tensors(value)
     if not isinstance(value, Iterable):
-        gave = f"gave {type(value).__name__!r} where a tensor, (x, y), a dict or a DataLoader is needed"
+        gave = f"gave {type(value).__name__!r}; a tensor, (x, y), a dict or a DataLoader is needed"
         raise CallError(f"--data {text} {gave}")
     with their_code(f"--data {text}: taking its first batch"):
         for batch in value:
@@ -106,7 +108,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _tensors(batch: Any) -> Any:
-    """The batch with NumPy arrays as tensors, and mappings and lists as plain dicts and tuples."""
+    """The batch with tensors for NumPy arrays, and plain dicts and tuples for mappings and lists."""
     import torch
 
     if isinstance(batch, Mapping):
@@ -116,21 +118,24 @@ def _tensors(batch: Any) -> Any:
     return torch.from_numpy(batch) if _is_array(batch) else batch
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def read_shape(text: str) -> tuple[int, ...]:
+    """The shape in an `--input`, without the batch; CallError if it is not a shape."""
     parts = [part.strip() for part in text.replace("x", ",").split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise CallError(f"--input {text!r} is no shape; write it without the batch, as in --input 3,224,224")
+        raise CallError(
+            f"--input {text!r} is not a shape; write it without the batch, as in --input 3,224,224"
+        )
     return tuple(map(int, parts))
 
 
 def _kinds(model: Any, count: int, dtypes: Sequence[str]) -> list[str]:
-    """A dtype for each input: as given, the last for the rest; ids where the model begins with a table."""
+    """A dtype for each input, the last one for the rest; by default ids if an embedding comes first."""
     import torch
 
     for dtype in dtypes:
         if dtype not in DTYPES:
             names = ", ".join(DTYPES)
-            raise CallError(f"--dtype {dtype!r} is not known{suggest(dtype, DTYPES)}; there are {names}")
+            raise CallError(f"--dtype {dtype!r} is not known{suggest(dtype, DTYPES)}; the types are {names}")
     if len(dtypes) > count:
         raise CallError(f"--dtype is given {len(dtypes)} times for {count} of --input")
     if not dtypes:
@@ -141,7 +146,7 @@ def _kinds(model: Any, count: int, dtypes: Sequence[str]) -> list[str]:
 
 
 def _names(model: Any, count: int) -> list[str]:
-    """The names of the first arguments of forward, under which several inputs are passed."""
+    """The names of the first `count` arguments of forward; CallError if it has fewer."""
     plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     names = [p.name for p in inspect.signature(model.forward).parameters.values() if p.kind in plain]
     if len(names) < count:
@@ -150,8 +155,8 @@ def _names(model: Any, count: int) -> list[str]:
     return names[:count]
 
 
-def _made(model: Any, shape: tuple[int, ...], kind: str, seed: int, index: int) -> tuple[Any, str]:
-    """A random tensor and how it was made: token ids below the model's table, or standard normal numbers."""
+def _make(model: Any, shape: tuple[int, ...], kind: str, seed: int, index: int) -> tuple[Any, str]:
+    """A random tensor and its description: ids below the size of the embedding, or standard normal."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)

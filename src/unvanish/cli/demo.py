@@ -1,4 +1,4 @@
-"""`unvanish demo`: a fault found and cured in a small model of a rule, or the story on real digits."""
+"""`unvanish demo`: find and cure a fault in a small model of a rule, or in a deep network on real digits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Code = Annotated[
     str | None,
     typer.Argument(
-        metavar="[CODE]", help="A rule's code or name; without one, a deep network learns to read digits."
+        metavar="[CODE]", help="A rule's code or name; by default a deep network learns to read digits."
     ),
 ]
 
@@ -29,21 +29,21 @@ def demo(
 ) -> None:
     """Plant a fault, find it, cure it, prove it."""
     if code is None:
-        from unvanish.cli.story import tell
+        from unvanish.cli.story import run_story
 
-        tell()
+        run_story()
         return
-    _of_rule(code, "healthy" if healthy else "sick")
+    _run_rule(code, "healthy" if healthy else "sick")
 
 
-def _of_rule(code: str, which: str) -> None:
+def _run_rule(code: str, which: str) -> None:
     import torch
 
-    from unvanish.cli.cure import treated
-    from unvanish.cli.examine import examined
+    from unvanish.cli.cure import treat
+    from unvanish.cli.examine import examine
     from unvanish.cli.subject import Subject
     from unvanish.clinic.config import Config
-    from unvanish.reports import report
+    from unvanish.reports import print_report
     from unvanish.rules import rule
 
     try:
@@ -54,31 +54,32 @@ def _of_rule(code: str, which: str) -> None:
     case = chosen.case(which)
     print(f"{chosen.code} {chosen.name}: the {which} model. {' '.join(case.story.split())}\n")
     if "training" in case.options:
-        _trained(chosen, which, case)
+        _train(chosen, which, case)
         return
     subject = Subject(f"the {which} model of {chosen.code}", case.model, options=case.options)
-    diagnosis = examined(subject, case.batch, case.loss, Config())
-    report(".txt").print_report(diagnosis)
-    _agreed(chosen, which, diagnosis)
+    diagnosis = examine(subject, case.batch, case.loss, Config())
+    print_report(diagnosis)
+    _confirm(chosen, which, diagnosis)
     if not diagnosis.healthy:
         print()
-        report(".txt", "cure").print_report(treated(subject, case.batch, case.loss))
+        print_report(treat(subject, case.batch, case.loss))
 
 
-def _trained(chosen: Rule, which: str, case: Case) -> None:
-    """A fault that takes a training to show: train the case under watch, and tell its story."""
+def _train(chosen: Rule, which: str, case: Case) -> None:
+    """A fault that only a training shows: train the case, watched, and print the report."""
     from unvanish.clinic.watch import rehearse
-    from unvanish.reports.run.text import told
+    from unvanish.reports.run.text import render_watch
 
     diagnosis = rehearse(case, name=f"the {which} training of {chosen.code}")
-    print(told(diagnosis))
-    _agreed(chosen, which, diagnosis)
+    print(render_watch(diagnosis))
+    _confirm(chosen, which, diagnosis)
 
 
-def _agreed(chosen: Rule, which: str, diagnosis: Diagnosis) -> None:
-    """Fail where a rule does not say of its own case what it must."""
-    found = chosen.code in diagnosis.codes("note")
-    if found is (which == "healthy"):
-        did = "fired" if found else "stayed silent"
-        text = f"{chosen.code} {did} on its {which} model; that is a fault of the rule, please report it"
-        raise CallError(text)
+def _confirm(chosen: Rule, which: str, diagnosis: Diagnosis) -> None:
+    """CallError if a rule is silent on its sick model, or fires on its healthy one."""
+    fired = chosen.code in diagnosis.codes("note")
+    if fired is (which == "healthy"):
+        did = "fired" if fired else "was silent"
+        raise CallError(
+            f"{chosen.code} {did} on its {which} model; this is a bug in the rule, please report it"
+        )

@@ -1,4 +1,4 @@
-"""What the command line says when it cannot go on: one line, after the traceback of the user's own code."""
+"""How the command line reports a failure: one line, after the traceback of the user's own code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,9 +35,9 @@ def show_error(error: CallError) -> None:
 
 
 def show_fault(error: BaseException) -> None:
-    """Write an error of unvanish itself to stderr, in full."""
+    """Write an error of unvanish itself to stderr, with its traceback."""
     traceback.print_exception(error)
-    print("unvanish: this is a fault of unvanish itself; please report the lines above", file=sys.stderr)
+    print("unvanish: this is a bug in unvanish; please report the lines above", file=sys.stderr)
 
 
 def stoppable(command: Callable[P, R]) -> Callable[P, R]:
@@ -55,29 +55,38 @@ def stoppable(command: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def their_code(doing: str) -> Iterator[None]:
-    """Turn what the user's code raises into a CallError with its traceback; `doing` begins the line."""
+    """Turn an error of the user's code into a CallError with its traceback; `doing` begins the line."""
     try:
         yield
     except CallError:
         raise
     except (Exception, SystemExit) as error:
-        raise CallError(f"{doing} raised {told(error)}", own_traceback(error)) from error
+        raise CallError(f"{doing} raised {describe_error(error)}", trim_traceback(error)) from error
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An exception in one line: its type, its first line of text, and the place in the user's files."""
     text = str(error).strip().partition("\n")[0]
-    frames = [f for f in _own(traceback.extract_tb(error.__traceback__)) if not _is_library(f.filename)]
+    frames = [
+        f for f in _drop_plumbing(traceback.extract_tb(error.__traceback__)) if not _is_library(f.filename)
+    ]
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
 
 
-def own_traceback(error: BaseException) -> str:
-    """The traceback without the frames of unvanish and of the import and module-call plumbing."""
+def split_crash(crash: Any) -> tuple[str, str, str]:
+    """The place of a `ModelCrash`, its reason in one line, and the traceback of the user's code."""
+    cause = crash.__cause__ or crash
+    place = f"in {crash.site}" if crash.site else "in the model"
+    return place, describe_error(cause), trim_traceback(cause)
+
+
+def trim_traceback(error: BaseException) -> str:
+    """The traceback without the frames of unvanish, of imports and of module calls."""
     full = traceback.TracebackException.from_exception(error)
     part: traceback.TracebackException | None = full
     while part is not None:
-        part.stack = _own(part.stack)
+        part.stack = _drop_plumbing(part.stack)
         part = part.__cause__ or part.__context__
     return "".join(full.format()).rstrip()
 
@@ -86,6 +95,6 @@ def _is_library(file: str) -> bool:
     return "site-packages" in file or file.startswith((sysconfig.get_path("stdlib"), "<"))
 
 
-def _own(frames: traceback.StackSummary) -> traceback.StackSummary:
+def _drop_plumbing(frames: traceback.StackSummary) -> traceback.StackSummary:
     kept = [f for f in frames if not any(place in f.filename.replace("\\", "/") for place in PLUMBING)]
     return traceback.StackSummary.from_list(kept)

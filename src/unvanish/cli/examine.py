@@ -1,11 +1,11 @@
-"""One call of `unvanish.check`: what was assumed goes in, what went wrong comes out as one line."""
+"""One call of `unvanish.check`: assumptions go into the diagnosis, failures become one line."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from unvanish.cli.errors import CallError, own_traceback, told
+from unvanish.cli.errors import CallError, split_crash
 
 if TYPE_CHECKING:
     from unvanish.cli.subject import Subject
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from unvanish.core.diagnosis import Diagnosis
 
 
-def examined(
+def examine(
     subject: Subject, batch: Any, loss: Any, settings: Config, assumed: tuple[str, ...] = (), **options: Any
 ) -> Diagnosis:
-    """The diagnosis of a subject, with what was assumed among its facts; CallError where there is none."""
+    """Check a subject; the assumptions are among the facts of the diagnosis. CallError on failure."""
     import unvanish
     from unvanish.probes import CheckError, ModelCrash
 
@@ -28,11 +28,8 @@ def examined(
     except CheckError as error:
         raise CallError(f"{subject.name}: {error}{_assuming(assumed)}") from error
     except ModelCrash as error:
-        cause = error.__cause__ or error
-        place = f"in {error.site}" if error.site else "in the model"
-        raise CallError(
-            f"{subject.name} crashed {place}: {told(cause)}{_assuming(assumed)}", own_traceback(cause)
-        ) from error
+        place, reason, trace = split_crash(error)
+        raise CallError(f"{subject.name} crashed {place}: {reason}{_assuming(assumed)}", trace) from error
     facts = found.trace.facts.copy()
     facts["assumptions"] = [*facts.get("assumptions", ()), *assumed]
     return dataclasses.replace(found, trace=dataclasses.replace(found.trace, facts=facts))

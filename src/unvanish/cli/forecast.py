@@ -1,4 +1,4 @@
-"""`unvanish forecast MODEL`: what `check` would say, from theory, before there is data."""
+"""`unvanish forecast MODEL`: the report of `check` from theory, before there is data."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from unvanish.cli import options
-from unvanish.cli.check import batch_of, refuse_paths, settings_of, stdout_kept, subject_of, write
-from unvanish.cli.errors import CallError, own_traceback, stoppable, told
+from unvanish.cli.errors import CallError, split_crash, stoppable
+from unvanish.cli.outcome import exit_code, keep_stdout, refuse_reports, write_reports
+from unvanish.cli.settings import read_settings
+from unvanish.cli.sources import choose_batch, load_subject
 
 if TYPE_CHECKING:
     from unvanish.core.diagnosis import Diagnosis
@@ -29,24 +31,23 @@ def forecast(
     fail_on: options.FailOn = None,
     seed: options.Seed = 0,
 ) -> None:
-    """Predict where the gradient will be lost; no data, no training.
+    """Predict where the gradient will be lost, from theory.
 
     \b
     unvanish forecast net.py:build --input 3,224,224
     unvanish forecast hf:gpt2,n_layer=4
     """  # noqa: D301 (the backspace keeps the lines apart)
-    settings = settings_of(select, ignore, fail_on)
-    refuse_paths(html, json)
-    with stdout_kept(for_json=json == "-"):
-        subject = subject_of(model, seed, data, inputs or [], batch_size)
-        batch = batch_of(subject, data, inputs or [], dtype or [], batch_size, seed)
-        said = _said(subject, batch.value, settings, power)
-    write(said, html, json)
-    level = settings.fail_on or "warning"
-    raise typer.Exit(0 if level == "never" else int(bool(said.at_least(level))))  # type: ignore[arg-type]
+    settings = read_settings(select, ignore, fail_on)
+    refuse_reports(html, json)
+    with keep_stdout(for_json=json == "-"):
+        subject = load_subject(model, seed, data, inputs or [], batch_size)
+        batch = choose_batch(subject, data, inputs or [], dtype or [], batch_size, seed)
+        diagnosis = _predict(subject, batch.value, settings, power)
+    write_reports(diagnosis, html, json)
+    raise typer.Exit(exit_code(diagnosis, settings))
 
 
-def _said(subject: Any, batch: Any, settings: Any, power: float) -> Diagnosis:
+def _predict(subject: Any, batch: Any, settings: Any, power: float) -> Diagnosis:
     import unvanish
     from unvanish.probes import CheckError, ModelCrash
     from unvanish.probes.calls import tensors_in
@@ -57,8 +58,9 @@ def _said(subject: Any, batch: Any, settings: Any, power: float) -> Diagnosis:
     except CheckError as error:
         raise CallError(f"{subject.name}: {error}") from error
     except ModelCrash as error:
-        cause = error.__cause__ or error
-        place = f"in {error.site}" if error.site else "in the model"
+        place, reason, trace = split_crash(error)
         shapes = " and ".join(str(tuple(t.shape)) for t in tensors_in(batch)) or "no tensors"
-        text = f"{subject.name} failed {place} on a batch of {shapes}: {told(cause)}; is that what it takes?"
-        raise CallError(text, own_traceback(cause)) from error
+        text = (
+            f"{subject.name} failed {place} on a batch of {shapes}: {reason}; is that the input it expects?"
+        )
+        raise CallError(text, trace) from error

@@ -1,4 +1,4 @@
-"""The live page of a run: a small server on the loopback address, two things to ask for."""
+"""The live page of a run: a small server on the loopback address with the page and its rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 HOST = "127.0.0.1"
 
 
-def server(run: Any, port: int) -> ThreadingHTTPServer:
+def make_server(run: Any, port: int) -> ThreadingHTTPServer:
     """A server of a run's page at / and of its rows at /data.json, on loopback only."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -22,13 +22,13 @@ def server(run: Any, port: int) -> ThreadingHTTPServer:
             from unvanish.store import StoreError
 
             if self.headers.get("Host", "").split(":")[0] not in (HOST, "localhost"):
-                self.send_error(403)  # another site's page must not read it through a name of its own
+                self.send_error(403)  # a page of another site must not read it through its own host name
                 return
             try:
                 if self.path == "/":
                     self._send(run_html.render(run, live=True), "text/html; charset=utf-8")
                 elif self.path == "/data.json":
-                    rows = json.dumps(run_data.document(run), allow_nan=False)
+                    rows = json.dumps(run_data.read_rows(run), allow_nan=False)
                     self._send(rows, "application/json")
                 else:
                     self.send_error(404)
@@ -45,18 +45,18 @@ def server(run: Any, port: int) -> ThreadingHTTPServer:
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing of single requests."""
+            """Do not log single requests."""
 
     return ThreadingHTTPServer((HOST, port), Handler)
 
 
 def serve(run: Any, port: int) -> None:
-    """Serve until Ctrl-C; OSError where the port is taken."""
+    """Serve until Ctrl-C; OSError if the port is in use."""
     try:
-        made = server(run, port)
+        server = make_server(run, port)
     except OSError as error:
         raise OSError(f"--live cannot use port {port} ({error.strerror}); try --port 0") from error
-    with made:
-        address = f"http://{HOST}:{made.server_address[1]}/"
+    with server:
+        address = f"http://{HOST}:{server.server_address[1]}/"
         print(f"{address} shows the run while it grows; Ctrl-C ends it", file=sys.stderr, flush=True)
-        made.serve_forever()
+        server.serve_forever()

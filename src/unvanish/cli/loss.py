@@ -1,7 +1,7 @@
 """The loss of a check: the user's own, or one of torch.nn.functional by its name.
 
 Notable:
-- With a batch that has no target, a functional loss gets a random one that suits it, the same on every call.
+- If the batch has no target, a functional loss gets a random one that fits, the same on every call.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NUMBERS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
 
 def load(text: str, target: bool, seed: int) -> tuple[Any, tuple[str, ...]]:
-    """The loss that `--loss` names, and what is assumed; without a target in the batch one is made up."""
+    """The loss that `--loss` names, and the assumptions; a batch without a target gets a random one."""
     if ":" in text or text.endswith(".py"):
         return _own_loss(text), ()
     import torch.nn.functional as functional
@@ -29,7 +29,7 @@ def load(text: str, target: bool, seed: int) -> tuple[Any, tuple[str, ...]]:
     known = [n for n in dir(functional) if n.endswith("_loss") and n[0] != "_"] + list(LOSSES)
     if text not in known:
         form = "or name your own, FILE.py:callable"
-        raise CallError(f"--loss {text!r} is no loss of torch.nn.functional{suggest(text, known)}; {form}")
+        raise CallError(f"--loss {text!r} is not a loss of torch.nn.functional{suggest(text, known)}; {form}")
     function = getattr(functional, text)
     return (function, ()) if target else _with_random_target(function, text, seed)
 
@@ -37,10 +37,10 @@ def load(text: str, target: bool, seed: int) -> tuple[Any, tuple[str, ...]]:
 def _own_loss(text: str) -> Callable[..., Any]:
     value = reference.load(text, "--loss")
     if inspect.isclass(value) or (callable(value) and not _takes_any(value)):
-        value = reference.called(value, text, "--loss", "the loss")
+        value = reference.call(value, text, "--loss", "the loss")
     if not callable(value):
         kind = type(value).__name__
-        raise CallError(f"--loss {text} gave {kind!r} where loss(output, y) or loss(output) is needed")
+        raise CallError(f"--loss {text} gave {kind!r}; loss(output, y) or loss(output) is needed")
     return value  # type: ignore[no-any-return]
 
 
@@ -56,7 +56,7 @@ def _with_random_target(function: Any, name: str, seed: int) -> tuple[Any, tuple
     import torch
 
     if name not in (*CLASSES, *CHANCES, *NUMBERS):
-        raise CallError(f"--loss {name} needs a target that suits it; give --data with (x, y)")
+        raise CallError(f"--loss {name} needs its own kind of target; give --data with (x, y)")
 
     def against_random(output: Any) -> Any:
         generator = torch.Generator().manual_seed(seed)

@@ -3,8 +3,8 @@
 (A YAML's network comes from `lab.py`.)
 
 Notable:
-- A reference may name a module, a class, or a function that returns a module, (model, batch),
-  (model, batch, loss) or a `Case`; what it brings along is used unless the call says otherwise.
+- A reference names a module, a class, or a function that returns a module, (model, batch),
+  (model, batch, loss) or a `Case`; options of the call replace its batch and its loss.
 - `timm:` and `hf:` models are built from their configuration with random weights; nothing is downloaded.
 """
 
@@ -22,23 +22,23 @@ RETURNS = "a torch.nn.Module, (model, batch) or (model, batch, loss)"
 
 
 def load(text: str) -> Subject:
-    """The subject that MODEL names; CallError says which part of it is wrong and what would be right."""
+    """The subject that MODEL names; CallError names the wrong part and the right form."""
     kind, _, name = text.partition(":")
     if kind in ("timm", "hf"):
         from unvanish.cli import architectures
 
-        return architectures.timm(name) if kind == "timm" else architectures.hf(name)
+        return architectures.load_timm(name) if kind == "timm" else architectures.load_hf(name)
     if ":" not in text and not text.endswith(".py"):
         raise CallError(f"MODEL {text!r} is none of {FORMS}{_hint(text)}")
-    return subject(text, reference.load(text, "MODEL"))
+    return make_subject(text, reference.load(text, "MODEL"))
 
 
-def subject(text: str, value: Any) -> Subject:
-    """The subject that a named object stands for: itself, or what it returns when it is called."""
+def make_subject(text: str, value: Any) -> Subject:
+    """The subject of an object: a module, or what a callable returns."""
     import torch
 
     if not isinstance(value, torch.nn.Module | Case | tuple) and callable(value):
-        value = reference.called(value, text, "MODEL", RETURNS)
+        value = reference.call(value, text, "MODEL", RETURNS)
     if isinstance(value, Case):
         return Subject(text, _module(value.model, text), value.batch, value.loss, value.options)
     if isinstance(value, tuple) and 2 <= len(value) <= 3:
@@ -56,5 +56,5 @@ def _module(value: Any, text: str) -> Any:
 
     if not isinstance(value, torch.nn.Module):
         kind = f"a tuple of {len(value)}" if isinstance(value, tuple) else f"{type(value).__name__!r}"
-        raise CallError(f"MODEL {text} gave {kind} where {RETURNS} is needed")
+        raise CallError(f"MODEL {text} gave {kind}; {RETURNS} is needed")
     return value

@@ -18,18 +18,20 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="FILE.py:callable|FILE.pt|DATA.yaml",
-        help="The batch, or several: the first is taken.",
+        help="A batch, or batches: the first one is taken.",
     ),
 ]
 Input = Annotated[
     list[str] | None,
     typer.Option(
-        "--input", metavar="SIZES", help="Random input of this shape (without the batch); once per input."
+        "--input",
+        metavar="SIZES",
+        help="Random input of this shape (without the batch); once for each input.",
     ),
 ]
 Dtype = Annotated[
     list[str] | None,
-    typer.Option("--dtype", help="float, double, half, bfloat16 or long (ids) for --input, in its order."),
+    typer.Option("--dtype", help="Type of each --input: float, double, half, bfloat16 or long (ids)."),
 ]
 Loss = Annotated[
     str | None,
@@ -38,7 +40,7 @@ Loss = Annotated[
 Snapshot = Annotated[
     Path | None,
     typer.Option(
-        "--snapshot", metavar="FILE.pt", help="Replay a step that a watch kept: weights, batch, loss."
+        "--snapshot", metavar="FILE.pt", help="Replay a step that a watch saved: weights, batch, loss."
     ),
 ]
 Html = Annotated[Path | None, typer.Option("--html", metavar="PATH", help="Write the report as a page.")]
@@ -52,13 +54,15 @@ Ignore = Annotated[str | None, typer.Option("--ignore", metavar="CODES", help="N
 FailOn = Annotated[
     str | None,
     typer.Option(
-        "--fail-on", metavar="LEVEL", help="What gives exit code 1: note, warning (default), error or never."
+        "--fail-on",
+        metavar="LEVEL",
+        help="Exit with 1 from this level on: note, warning (default), error or never.",
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Samples of a random batch.")]
 NoConfirm = Annotated[bool, typer.Option("--no-confirm", help="Skip the experiments on copies.")]
-Seed = Annotated[int, typer.Option("--seed", help="For the weights and everything random.")]
-Power = Annotated[float, typer.Option("--power", min=1e-12, help="Mean square of the inputs, for theory.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the weights and of every random number.")]
+Power = Annotated[float, typer.Option("--power", min=1e-12, help="Mean square of the inputs.")]
 Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="PATH.yaml", help="Write the prescription, for unvanish.apply."),
@@ -66,10 +70,15 @@ Out = Annotated[
 Allow = Annotated[
     str | None,
     typer.Option(
-        "--allow", metavar="KIND", help="exact, or retrain; a trained model is changed exactly by default."
+        "--allow",
+        metavar="KIND",
+        help="exact or retrain; by default a trained model gets only exact changes.",
     ),
 ]
 Budget = Annotated[
-    float, typer.Option("--budget", min=1.0, metavar="SECONDS", help="When to take the best so far.")
+    float,
+    typer.Option(
+        "--budget", min=1.0, metavar="SECONDS", help="Time for the search; then the best so far is taken."
+    ),
 ]
-Steps = Annotated[int, typer.Option("--steps", min=5, help="Of the training that proves it.")]
+Steps = Annotated[int, typer.Option("--steps", min=5, help="Steps of the training that proves the cure.")]

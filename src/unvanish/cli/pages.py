@@ -1,8 +1,9 @@
-"""`explain`, `rules` and `cures`: the pages and settings of the rules and the cures, shown."""
+"""`explain`, `rules` and `cures`: the pages and the settings of the rules and the cures."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from unvanish.rules import Rule
 
 Page = Annotated[str, typer.Argument(metavar="NAME", help="A rule's code or name, or a cure's name.")]
-Other = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, to be shown in full.")]
+Other = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show the page of this one.")]
 
 
 @stoppable
@@ -23,17 +24,57 @@ def explain(name: Page) -> None:
     _show(name)
 
 
-def _show(name: str) -> None:
-    from unvanish.rules import Rule
+@stoppable
+def rules(name: Other = None) -> None:
+    """List the rules with their settings."""
+    from unvanish.rules import rules as table_of_rules
 
-    entry = _entry(name)
-    if isinstance(entry, Rule):
-        title = f"{entry.code} {entry.name}"
-        facts = [f"needs: {', '.join(sorted(entry.needs)) or 'nothing'}"]
-        facts += [f"explains: {', '.join(sorted(entry.explains))}"] if entry.explains else []
-    else:
-        title, facts = entry.name, [f"safety: {entry.safety}"]
-    facts.append(f"settings: {_settings(entry) or 'none'}")
+    if name is not None:
+        return _show(name)
+    rows = [
+        (r.code, r.name, summarise(r), ", ".join(sorted(r.needs)), _settings(r))
+        for r in table_of_rules().values()
+    ]
+    _print_table(("code", "name", "detects", "needs", "settings"), rows)
+
+
+@stoppable
+def cures(name: Other = None) -> None:
+    """List the cures with their safety and settings."""
+    from unvanish.cures import cures as table_of_cures
+
+    if name is not None:
+        return _show(name)
+    rows = [(c.name, c.safety, summarise(c), _settings(c)) for c in table_of_cures().values()]
+    _print_table(("name", "safety", "does", "settings"), rows)
+
+
+def summarise(entry: Rule | Cure) -> str:
+    """The first sentence of a page."""
+    paragraph = " ".join(entry.page.partition("\n\n")[0].split())
+    return paragraph.partition(". ")[0].rstrip(".")
+
+
+def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on a terminal, its first two columns on one line; else one row a line, separated by tabs."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            print(*row, sep="\t")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for place, head in enumerate(heads):
+        table.add_column(head, no_wrap=place < 2)
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)
+
+
+def _show(name: str) -> None:
+    entry = _find(name)
+    title, facts = _describe(entry)
     if not sys.stdout.isatty():
         print(title, *facts, "", entry.page, sep="\n")
         return
@@ -48,64 +89,19 @@ def _show(name: str) -> None:
     console.print(Markdown(entry.page), width=min(console.width, 100))
 
 
-@stoppable
-def rules(name: Other = None) -> None:
-    """List the rules with their settings."""
-    from unvanish.rules import rules as table_of_rules
+def _describe(entry: Rule | Cure) -> tuple[str, list[str]]:
+    """The title of a page, and the lines above its text."""
+    from unvanish.rules import Rule
 
-    if name is not None:
-        return _show(name)
-    found = list(table_of_rules().values())
-    if not sys.stdout.isatty():
-        for rule in found:
-            print(*_row(rule), sep="\t")
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for head in ("code", "name", "detects", "needs", "settings"):
-        table.add_column(head, no_wrap=head in ("code", "name"))
-    for rule in found:
-        table.add_row(*_row(rule))
-    Console(highlight=False, markup=False).print(table)
+    settings = f"settings: {_settings(entry) or 'none'}"
+    if not isinstance(entry, Rule):
+        return entry.name, [f"safety: {entry.safety}", settings]
+    needs = f"needs: {', '.join(sorted(entry.needs)) or 'nothing'}"
+    explains = [f"explains: {', '.join(sorted(entry.explains))}"] if entry.explains else []
+    return f"{entry.code} {entry.name}", [needs, *explains, settings]
 
 
-@stoppable
-def cures(name: Other = None) -> None:
-    """List the cures with their safety and settings."""
-    from unvanish.cures import cures as table_of_cures
-
-    if name is not None:
-        return _show(name)
-    found = list(table_of_cures().values())
-    rows = [(c.name, c.safety, sentence(c), _settings(c)) for c in found]
-    if not sys.stdout.isatty():
-        for row in rows:
-            print(*row, sep="\t")
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for head in ("name", "safety", "does", "settings"):
-        table.add_column(head, no_wrap=head in ("name", "safety"))
-    for row in rows:
-        table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
-
-
-def _row(rule: Rule) -> tuple[str, ...]:
-    return rule.code, rule.name, sentence(rule), ", ".join(sorted(rule.needs)), _settings(rule)
-
-
-def sentence(entry: Rule | Cure) -> str:
-    """The first sentence of a page."""
-    paragraph = " ".join(entry.page.partition("\n\n")[0].split())
-    return paragraph.partition(". ")[0].rstrip(".")
-
-
-def _entry(name: str) -> Rule | Cure:
+def _find(name: str) -> Rule | Cure:
     from unvanish.core.registry import suggest
     from unvanish.cures import cures as table_of_cures
     from unvanish.rules import rule

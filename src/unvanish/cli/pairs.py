@@ -1,6 +1,6 @@
 """Arguments as YOLO users type them: `epochs=3 lr0=1e-3 cos_lr`, and as flags: `--epochs 3 --no-val`.
 
-Notable: a value is read as YAML's plain scalars and lists are, so `freeze=[0,1]`, `val=false` and `1e-3` are
+Notable: values are read as YAML's plain scalars and lists, so `freeze=[0,1]`, `val=false` and `1e-3` mean
 what they look like; nothing is evaluated.
 """
 
@@ -14,7 +14,7 @@ import yaml
 from unvanish.cli.errors import CallError
 
 
-def pairs(words: Sequence[str]) -> dict[str, Any]:
+def read_pairs(words: Sequence[str]) -> dict[str, Any]:
     """Names and values; CallError for a word that is neither a pair nor a flag."""
     found: dict[str, Any] = {}
     rest = list(words)
@@ -23,11 +23,11 @@ def pairs(words: Sequence[str]) -> dict[str, Any]:
         name, equals, text = word.lstrip("-").partition("=")
         name = name.replace("-", "_")
         if not name or (not equals and not word.startswith("--")):
-            raise CallError(f"{word!r} is no argument; write name=value, as in epochs=3, or --epochs 3")
+            raise CallError(f"{word!r} is not an argument; write name=value, as in epochs=3, or --epochs 3")
         if equals:
-            found[name] = value(text)
+            found[name] = read_value(text)
         elif rest and not rest[0].startswith("--") and "=" not in rest[0]:
-            found[name] = value(rest.pop(0))
+            found[name] = read_value(rest.pop(0))
         elif name.startswith("no_"):
             found[name.removeprefix("no_")] = False
         else:
@@ -35,8 +35,8 @@ def pairs(words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def value(text: str) -> Any:
-    """What a text means: true or false, a number, a list, none, else the text itself."""
+def read_value(text: str) -> Any:
+    """The value of a text: true or false, a number, a list, none, else the text itself."""
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unvanish.cli import options
-from unvanish.cli.check import batch_of, subject_of
 from unvanish.cli.errors import CallError, stoppable
+from unvanish.cli.outcome import refuse_path
+from unvanish.cli.sources import choose_batch, load_subject
+
+if TYPE_CHECKING:
+    from unvanish.reports.phase.bands import OwnNet
 
 Own = Annotated[
     str | None, typer.Argument(metavar="[MODEL]", help="Your own net, as a point in the diagram.")
@@ -18,8 +26,10 @@ Activation = Annotated[
     str | None, typer.Option("--activation", help="tanh, relu, gelu ...; the model's own by default.")
 ]
 Depth = Annotated[
-    int | None, typer.Option("--depth", min=1, help="Say which weights a net of this depth needs.")
+    int | None, typer.Option("--depth", min=1, help="Print the weights that a net of this depth needs.")
 ]
+LARGEST, MARGIN = 3.0, 1.2  # weights of the diagram, and the room that a net beyond them gets
+FINE = {"columns": 160, "rows": 80}  # of a page
 
 
 @stoppable
@@ -33,83 +43,80 @@ def phase(
     html: options.Html = None,
     seed: options.Seed = 0,
 ) -> None:
-    """Draw how deep a net can be trained, by the size of its weights and biases.
+    """Draw which weights and biases let a deep net train.
 
     \b
     unvanish phase --activation tanh
     unvanish phase net.py:build --input 784 --html phase.html
     """  # noqa: D301 (the backspace keeps the lines apart)
-    from rich.console import Console
-
-    from unvanish.reports.parts import phase as _phase
-    from unvanish.theory.phase import depth_of
-    from unvanish.theory.phase import phase as diagram
-
     if model is None and activation is None:
         raise CallError("give --activation, as in --activation tanh, or a MODEL")
-    if html is not None and (html.suffix != ".html" or not html.parent.is_dir()):
-        raise CallError(f"--html {html} must end in .html and lie in a folder that exists")
-    own, used = _point(model, data, inputs or [], dtype or [], seed) if model is not None else ([], "")
-    chosen = activation or used
-    console = Console(highlight=False)
+    refuse_path("--html", html, ".html")
+    own, main = _measure(model, data, inputs or [], dtype or [], seed) if model is not None else ([], "")
+    chosen = activation or main
     try:
-        most = max([3.0, *(1.2 * sw for _, sw, _ in own)])
-        found = diagram(chosen, sw=most)
-        fine = diagram(chosen, sw=most, columns=160, rows=80) if html is not None else found
+        _print(chosen, own, depth)
+        if html is not None:
+            _write(chosen, own, html)
     except ValueError as error:
         raise CallError(f"--activation: {error}") from error
-    for line in _phase.picture(found, own):
+    except OSError as error:
+        raise CallError(str(error)) from error
+
+
+def _print(activation: str, own: Sequence[OwnNet], depth: int | None) -> None:
+    from rich.console import Console
+
+    from unvanish.reports.phase import text
+    from unvanish.theory.phase import phase as diagram
+
+    console = Console(highlight=False)
+    found = diagram(activation, sw=_widest(own))
+    for line in text.draw_picture(found, own):
         console.print(line, soft_wrap=True)
-    console.print(
-        f"\nthe critical line of {found.activation}, where the gradient keeps its size at length q*:"
-    )
-    console.print(_phase.critical_table(found))
-    for name, sw, sb in own:
-        log, reach = depth_of(chosen, sw, sb)
-        side = "on the critical line" if reach > 1e4 else "vanishing" if log < 0 else "exploding"
-        console.print(
-            f"\n{name}: sw {sw:.3f}, sb {sb:.3f}, {chosen}: {side}, "
-            f"trainable to about {min(reach, 1e6):,.0f} layers"
-        )
+    title = f"the critical line of {found.activation}, where the gradient keeps its size at length q*:"
+    console.print(f"\n{title}")
+    console.print(text.list_critical(found))
+    for net in own:
+        console.print(f"\n{text.describe_net(net, activation)}")
     if depth is not None:
-        console.print(f"\n{_advice(chosen, depth)}")
-    if html is not None:
-        from unvanish.store.files import write_text
-
-        print(f"wrote {write_text(html, _phase.page(fine, own), 'page')}", file=sys.stderr)
+        console.print(f"\n{text.describe_start(activation, depth)}")
 
 
-def _advice(activation: str, depth: int) -> str:
-    from unvanish.theory.initialisers import start
+def _write(activation: str, own: Sequence[OwnNet], path: Path) -> None:
+    from unvanish.reports.phase.html import render
+    from unvanish.store.files import write_text
+    from unvanish.theory.phase import phase as diagram
 
-    point = start(activation, depth)
-    kind = "critical" if point.critical else "of unit gradient gain"
-    sizes = f"weights {point.sw:.4f}/sqrt(fan_in), biases {point.sb:.4f}"
-    return f"for {depth} layers of {activation}: {sizes} ({kind})"
+    page = render(diagram(activation, sw=_widest(own), **FINE), own)
+    print(f"wrote {write_text(path, page, 'page')}", file=sys.stderr)
 
 
-def _point(model: str, data: Any, inputs: list[str], dtype: list[str], seed: int) -> tuple[list[Any], str]:
-    """The net's middle weights and biases, and its commonest activation."""
-    from collections import Counter
-    from statistics import median
+def _widest(own: Sequence[OwnNet]) -> float:
+    return max([LARGEST, *(MARGIN * net.sw for net in own)])
 
+
+def _measure(
+    model: str, data: str | None, inputs: list[str], dtype: list[str], seed: int
+) -> tuple[list[OwnNet], str]:
+    """The net's median weights and biases, and its most common activation."""
     import numpy as np
 
     from unvanish.probes import CheckError, ModelCrash
     from unvanish.probes.program.outline import outline
+    from unvanish.reports.phase.bands import OwnNet
 
-    subject = subject_of(model, seed, data, inputs, 2)
-    batch = batch_of(subject, data, inputs, dtype, 2, seed)
+    subject = load_subject(model, seed, data, inputs, 2)
+    batch = choose_batch(subject, data, inputs, dtype, 2, seed)
     try:
         steps = outline(subject.model, batch.value).program.steps
     except (CheckError, ModelCrash) as error:
         raise CallError(f"{subject.name}: {error}") from error
     layers = [s for s in steps if "taps" in s.facts]
-    acts = Counter(s.kind for s in steps if s.family == "activation")
-    if not layers or not acts:
-        raise CallError(
-            f"{subject.name} has no layers with an activation between them; give --activation alone"
-        )
+    activations = Counter(s.kind for s in steps if s.family == "activation")
+    if not layers or not activations:
+        reason = "has no layers with an activation between them"
+        raise CallError(f"{subject.name} {reason}; give --activation alone")
     sw = median(float(np.sum(s.facts["taps"])) ** 0.5 for s in layers)
     sb = median(s.facts["bias_power"] ** 0.5 for s in layers)
-    return [(subject.name, sw, sb)], acts.most_common(1)[0][0]
+    return [OwnNet(subject.name, sw, sb)], activations.most_common(1)[0][0]

@@ -1,7 +1,7 @@
-"""Random batches for Transformers models: the input under the model's own keyword, in the shape it states.
+"""Random batches for Transformers models: the input under its keyword, in the shape of the configuration.
 
 Notable:
-- Labels are added where the head makes a loss of them: ids for language, classes for classification.
+- Labels are added if the head computes a loss from them: ids for language, classes for classification.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from typing import Any
 from unvanish.cli.errors import CallError
 from unvanish.cli.subject import Batch
 
-TOKENS, PIXELS, SAMPLES = 32, 224, 16_000  # where neither the call nor the configuration states a size
+TOKENS, PIXELS, SAMPLES = 32, 224, 16_000  # by default
 
 
-def batch(model: Any, size: int, seed: int, shape: tuple[int, ...] | None) -> Batch:
-    """Random input under the model's own keyword, with labels where the model makes a loss of them."""
+def make_batch(model: Any, size: int, seed: int, shape: tuple[int, ...] | None) -> Batch:
+    """Random input under the model's keyword, with labels if the model computes a loss from them."""
     import torch
 
     name, config = model.main_input_name, model.config
-    told = f"{name} is random, seed {seed}"
+    text = f"{name} is random, seed {seed}"
     generator = torch.Generator().manual_seed(seed)
     vocabulary = _vocabulary(model)
     if name == "input_ids":
         ids = torch.randint(vocabulary, (size, *(shape or (TOKENS,))), generator=generator)
-        made, told = {name: ids}, f"{told}: token ids below {vocabulary}, shape {tuple(ids.shape)}"
+        inputs, text = {name: ids}, f"{text}: token ids below {vocabulary}, shape {tuple(ids.shape)}"
     else:
         whole = (size, *(shape or _own_shape(name, config)))
-        made, told = {name: normal(whole, seed)}, f"{told}: standard normal, shape {whole}"
-    labels = _labels(model, made[name], vocabulary, generator)
+        inputs, text = {name: draw_normal(whole, seed)}, f"{text}: standard normal, shape {whole}"
+    labels = _make_labels(model, inputs[name], vocabulary, generator)
     if labels is None:
-        return Batch(made, (told,))
-    kind = "the labels are the same ids" if labels is made[name] else "the labels are random"
-    return Batch({**made, "labels": labels}, (told, kind))
+        return Batch(inputs, (text,))
+    kind = "the labels are the same ids" if labels is inputs[name] else "the labels are random"
+    return Batch({**inputs, "labels": labels}, (text, kind))
 
 
 def _vocabulary(model: Any) -> int:
-    """The number of rows of the token table, 0 where the model has none."""
+    """The number of tokens, 0 if the model has no embedding."""
     import torch
 
     tables = [m.num_embeddings for m in model.modules() if isinstance(m, torch.nn.Embedding)]
@@ -45,7 +45,7 @@ def _vocabulary(model: Any) -> int:
 
 
 def _own_shape(name: str, config: Any) -> tuple[int, ...]:
-    """The shape, without the batch, that a configuration states for its input."""
+    """The shape of the input in a configuration, without the batch."""
     if name == "pixel_values":
         part = getattr(config, "vision_config", config)
         side = getattr(part, "image_size", None) or PIXELS
@@ -55,25 +55,25 @@ def _own_shape(name: str, config: Any) -> tuple[int, ...]:
         return (config.num_mel_bins, 2 * config.max_source_positions)
     if name == "input_values":
         return (SAMPLES,)
-    raise CallError(f"MODEL hf: no random batch is known for the input {name!r}; give one with --data")
+    raise CallError(f"MODEL hf: the input {name!r} has no random batch; give one with --data")
 
 
-def _labels(model: Any, made: Any, vocabulary: int, generator: Any) -> Any:
-    """Labels for the model's own loss: the ids themselves, random classes, or None where none are known."""
+def _make_labels(model: Any, inputs: Any, vocabulary: int, generator: Any) -> Any:
+    """Labels for the model's loss: the ids themselves, or random classes; None if the head has no loss."""
     import torch
 
     head, classes = type(model).__name__, model.config.num_labels
-    shape = tuple(made.shape) if "TokenClassification" in head else (len(made),)
+    shape = tuple(inputs.shape) if "TokenClassification" in head else (len(inputs),)
     if "Classification" not in head:
         if not head.endswith(("LM", "LMHeadModel", "ConditionalGeneration")):
             return None
-        if not made.is_floating_point():
-            return made
-        shape, classes = (len(made), TOKENS), vocabulary
+        if not inputs.is_floating_point():
+            return inputs
+        shape, classes = (len(inputs), TOKENS), vocabulary
     return torch.randint(classes, shape, generator=generator)
 
 
-def normal(shape: tuple[int, ...], seed: int) -> Any:
+def draw_normal(shape: tuple[int, ...], seed: int) -> Any:
     """Standard normal numbers of a shape, from a generator of their own."""
     import torch
 

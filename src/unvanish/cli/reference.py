@@ -1,4 +1,4 @@
-"""`file.py:callable` and `package.module:callable`: the two ways in which a call runs the user's code."""
+"""`file.py:callable` and `package.module:callable`: the two ways a call can run the user's code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unvanish.core.registry import suggest
 
 
 def load(reference: str, option: str) -> Any:
-    """The object that a reference names; CallError says which part of it does not exist."""
+    """The object that a reference names; CallError names the part that does not exist."""
     place, _, name = reference.rpartition(":")
     if not place or not name:
         raise CallError(_no_callable(reference.rstrip(":"), option))
@@ -29,9 +29,9 @@ def load(reference: str, option: str) -> Any:
     return value
 
 
-def called(make: Any, reference: str, option: str, returns: str) -> Any:
-    """What a callable without required arguments returns; CallError names the arguments that it asks for."""
-    needed = required(make)
+def call(make: Any, reference: str, option: str, returns: str) -> Any:
+    """Call a callable without arguments; CallError if it requires some."""
+    needed = find_required(make)
     if needed:
         asks = f"{option} {reference}: {_name(make)} needs arguments ({', '.join(needed)})"
         raise CallError(f"{asks}; name a function without arguments that returns {returns}")
@@ -39,8 +39,8 @@ def called(make: Any, reference: str, option: str, returns: str) -> Any:
         return make()
 
 
-def required(make: Any) -> list[str]:
-    """The names of the arguments without which a callable cannot be called."""
+def find_required(make: Any) -> list[str]:
+    """The names of a callable's required arguments."""
     try:
         parameters = inspect.signature(make).parameters.values()
     except (TypeError, ValueError):
@@ -49,8 +49,8 @@ def required(make: Any) -> list[str]:
     return [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
 
 
-def nearest_file(path: Path) -> str:
-    """`; did you mean 'net.py'?` with a file of the same folder and ending, or an empty text."""
+def suggest_file(path: Path) -> str:
+    """`(did you mean 'net.py'?)` for a file of the same folder and ending; empty if none is near."""
     folder = path.parent
     if not folder.is_dir():
         return f"; there is no folder {folder} either"
@@ -59,7 +59,7 @@ def nearest_file(path: Path) -> str:
 
 def _file(path: Path, option: str) -> ModuleType:
     if not path.is_file():
-        raise CallError(f"{option}: there is no file {path}{nearest_file(path)}")
+        raise CallError(f"{option}: there is no file {path}{suggest_file(path)}")
     full = path.resolve()
     loaded = [m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == str(full)]
     if loaded:
@@ -68,7 +68,7 @@ def _file(path: Path, option: str) -> ModuleType:
     name = path.stem if free else f"_unvanish_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, full)
     if spec is None or spec.loader is None:
-        raise CallError(f"{option}: {path} is no Python file")
+        raise CallError(f"{option}: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     sys.path.insert(0, str(full.parent))
@@ -86,12 +86,12 @@ def _module(name: str, option: str) -> ModuleType:
         except ModuleNotFoundError as error:
             missing = error.name or ""
             if f"{name}.".startswith(f"{missing}."):
-                near = f"{_nearest_module(missing)}; a file is named by its ending, as in net.py:build"
+                near = f"{_suggest_module(missing)}; a file is named by its ending, as in net.py:build"
                 raise CallError(f"{option} {name}: there is no module {missing!r}{near}") from None
             raise
 
 
-def _nearest_module(name: str) -> str:
+def _suggest_module(name: str) -> str:
     parent, _, last = name.rpartition(".")
     paths: Iterable[str] = sys.modules[parent].__path__ if parent in sys.modules else [str(Path.cwd())]
     near = suggest(last, [info.name for info in pkgutil.iter_modules(paths)])
@@ -103,17 +103,17 @@ def _attribute(owner: Any, name: str, where: str) -> Any:
         return getattr(owner, name)
     except AttributeError:
         known = [key for key in dir(owner) if not key.startswith("_")]
-        near = suggest(name, known) or _listed(_defined(owner))
+        near = suggest(name, known) or _list_names(_list_defined(owner))
         raise CallError(f"{where} has no {name!r}{near}") from None
 
 
-def _defined(owner: Any) -> list[str]:
+def _list_defined(owner: Any) -> list[str]:
     """The public functions and classes that a module itself defines."""
     mine = getattr(owner, "__name__", None)
     return [k for k, v in vars(owner).items() if k[0] != "_" and getattr(v, "__module__", None) == mine]
 
 
-def _listed(names: list[str]) -> str:
+def _list_names(names: list[str]) -> str:
     return f"; it defines {', '.join(names[:8])}" if names else ""
 
 
@@ -127,7 +127,7 @@ def _no_callable(place: str, option: str) -> str:
     except (OSError, SyntaxError, ValueError):
         return text
     named = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    return text + _listed([name for name in named if name[0] != "_"])
+    return text + _list_names([name for name in named if name[0] != "_"])
 
 
 def _name(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A snapshot of a watched training, to be examined: its weights go into MODEL, batch and loss come along."""
+"""A snapshot of a watched training: its weights go into MODEL, and it brings its batch and its loss."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from unvanish.cli.subject import Subject
 
 
-def restored(subject: Subject, path: Path) -> Subject:
-    """The subject as it was at the snapshot's step; CallError where the two do not belong together."""
+def restore(subject: Subject, path: Path) -> Subject:
+    """The subject as it was at the snapshot's step; CallError if the snapshot is not of this model."""
     import torch
     from torch import nn
 
-    held = data.saved(path, "--snapshot")
+    held = data.load_file(path, "--snapshot")
     if not isinstance(held, dict) or "weights" not in held or "args" not in held:
-        raise CallError(f"--snapshot {path} is no snapshot of a watched training")
+        raise CallError(f"--snapshot {path} is not a snapshot of a watched training")
     try:
         subject.model.load_state_dict(held["weights"])
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise CallError(f"--snapshot {path} holds other weights than {subject.name}: {first}") from error
+        raise CallError(f"--snapshot {path} does not fit {subject.name}: {first}") from error
     subject.model.train()
     torch.set_rng_state(held["random"]["cpu"])
     x: Any = held["args"] if len(held["args"]) != 1 else held["args"][0]

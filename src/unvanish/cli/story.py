@@ -1,7 +1,6 @@
-"""The story that `unvanish demo` tells: a deep sigmoid CNN on handwritten digits, at chance; found, cured,
-trained.
+"""The story of `unvanish demo`: a deep sigmoid CNN stays at chance on handwritten digits; check, cure, train.
 
-Notable: nothing is prepared: the same code trains the network before and after the cure.
+Notable: the same code trains the network before and after the cure.
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ from unvanish.cli.errors import CallError
 LAYERS, WIDTH, EPOCHS, BATCH, RATE = 30, 16, 16, 64, 2e-3
 
 
-def tell() -> None:
+def run_story() -> None:
     """Train, check, cure, train again; about a minute on two cores."""
     import torch
 
-    from unvanish.cli.cure import treated
-    from unvanish.cli.examine import examined
+    from unvanish.cli.cure import treat
+    from unvanish.cli.examine import examine
     from unvanish.cli.subject import Subject
     from unvanish.clinic.config import Config
-    from unvanish.reports import report
+    from unvanish.reports import print_report
 
     started = time.perf_counter()
-    train, test = digits()
+    train, test = load_digits()
     torch.manual_seed(0)
-    model = network()
+    model = build_network()
     loss = torch.nn.CrossEntropyLoss()
     print(
         f"A CNN of {LAYERS} sigmoid layers reads handwritten digits (8 x 8 pixels, {len(train[0])} images).\n"
@@ -36,21 +35,21 @@ def tell() -> None:
     print(f"   accuracy on unseen digits: {fit(model, train, test):.1%}; guessing gives 10 %\n")
     print("2. unvanish check\n")
     torch.manual_seed(0)
-    subject = Subject("a sigmoid CNN of 30 layers", network())
+    subject = Subject("a sigmoid CNN of 30 layers", build_network())
     batch = train[0][:BATCH], train[1][:BATCH]
-    report(".txt").print_report(examined(subject, batch, loss, Config()))
+    print_report(examine(subject, batch, loss, Config()))
     print("\n3. unvanish cure\n")
-    cured = treated(subject, batch, loss)
-    report(".txt", "cure").print_report(cured)
+    cured = treat(subject, batch, loss)
+    print_report(cured)
     print(f"\n4. Train the cured network, with the same code, for {EPOCHS} epochs")
     accuracy = fit(cured.model, train, test)
     print(f"   accuracy on unseen digits: {accuracy:.1%}")
     print(
-        f"\n{time.perf_counter() - started:.0f} s in all. On your own network: unvanish check, unvanish cure."
+        f"\n{time.perf_counter() - started:.0f} s in total. For your network: unvanish check, unvanish cure."
     )
 
 
-def network() -> Any:
+def build_network() -> Any:
     """Thirty 3 x 3 convolutions, each with a sigmoid, at PyTorch's own initialisation."""
     from torch import nn
 
@@ -64,17 +63,17 @@ def network() -> Any:
     return net
 
 
-def digits() -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+def load_digits() -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     """Training and test images (N, 1, 8, 8) of mean 0 and deviation 1, and their classes."""
     import torch
 
     try:
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits as load
     except ImportError as error:
         raise CallError(
-            "the digits come with scikit-learn; pip install 'unvanish[demo]', or unvanish demo ACT002"
+            "the digits come with scikit-learn: pip install 'unvanish[demo]', or try unvanish demo ACT002"
         ) from error
-    images, classes = load_digits(return_X_y=True)
+    images, classes = load(return_X_y=True)
     x = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8)
     x = (x - x.mean()) / x.std()
     y = torch.tensor(classes)
@@ -84,7 +83,7 @@ def digits() -> tuple[tuple[Any, Any], tuple[Any, Any]]:
 
 
 def fit(model: Any, train: tuple[Any, Any], test: tuple[Any, Any]) -> float:
-    """Train with Adam; the share of the test images it then reads right."""
+    """Train with Adam; returns the accuracy on the test images."""
     import torch
     from torch.nn import functional
 

@@ -1,4 +1,4 @@
-"""What MODEL and DATA on the command line come to: a model to check, and a batch."""
+"""What MODEL and DATA on the command line name: a model to check, and a batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch as `check` takes it, and sentences that say what was made up for it."""
+    """A batch as `check` takes it, and sentences about what is assumed in it."""
 
     value: Any
     assumptions: tuple[str, ...] = ()
@@ -19,7 +19,7 @@ class Batch:
 class Subject:
     """A model to check and what came with it: a batch, a loss, options of `check`.
 
-    `random_batch(size, seed, shape)` makes a batch that suits the model; shape None: the model's own.
+    `random_batch(size, seed, shape)` makes a batch that fits the model; shape None is the model's own.
     """
 
     name: str

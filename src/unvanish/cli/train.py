@@ -1,6 +1,6 @@
-"""`unvanish train`, `val`, `predict`, `export`: networks from YAML, as YOLO users type it.
+"""`unvanish train`, `val`, `predict`, `export`: networks from YAML, with arguments as YOLO users type them.
 
-Notable: the arguments are those of `unvanish.train.arguments`, checked there; `--help` prints that list.
+Notable: `unvanish.train.arguments` lists and checks the arguments; `--help` prints that list.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from unvanish.cli.errors import CallError, stoppable
-from unvanish.cli.pairs import pairs
+from unvanish.cli.pairs import read_pairs
 
 Words = Annotated[
     list[str] | None, typer.Argument(metavar="NAME=VALUE ...", help="As in epochs=3; or --epochs 3.")
@@ -22,12 +22,12 @@ SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opti
 
 @stoppable
 def train(words: Words = None) -> None:
-    """Train a network from YAML, watched: unvanish train model=resnet20.yaml data=digits.yaml epochs=3."""
-    given = told(words, "train", TRAIN, ("data",))
+    """Train a network from YAML, watched. See `unvanish train --help`."""
+    given = read_arguments(words, "train", TRAIN, ("data",))
     if given is None:
         return
-    with errors():
-        name = given.pop("model", None) or _resumed(given)
+    with train_errors():
+        name = given.pop("model", None) or _find_resumed(given)
         changes = {key: given.pop(key) for key in CHANGES if key in given}
         model = _model(name, **changes)
         model.train(given.pop("data", None), **given)
@@ -35,33 +35,33 @@ def train(words: Words = None) -> None:
 
 @stoppable
 def val(words: Words = None) -> None:
-    """Loss and metrics of saved weights: unvanish val model=best.safetensors."""
-    given = told(words, "val", VAL, ("model",))
+    """Measure loss and metrics of saved weights. See `unvanish val --help`."""
+    given = read_arguments(words, "val", VAL, ("model",))
     if given is None:
         return
-    with errors():
+    with train_errors():
         print(_model(given.pop("model")).val(given.pop("data", None), **given))
 
 
 @stoppable
 def predict(words: Words = None) -> None:
-    """What saved weights say of files or texts: unvanish predict model=best.safetensors source=a.png."""
-    given = told(words, "predict", PREDICT, ("model", "source"))
+    """Predict files or texts with saved weights. See `unvanish predict --help`."""
+    given = read_arguments(words, "predict", PREDICT, ("model", "source"))
     if given is None:
         return
-    with errors():
+    with train_errors():
         source = given.pop("source")
-        for found in _model(given.pop("model")).predict(source, stream=True, **given):
-            print(found, flush=True)
+        for prediction in _model(given.pop("model")).predict(source, stream=True, **given):
+            print(prediction, flush=True)
 
 
 @stoppable
 def export(words: Words = None) -> None:
-    """Write saved weights for use elsewhere: unvanish export model=best.safetensors format=onnx."""
-    given = told(words, "export", EXPORT, ("model",))
+    """Write saved weights in another format. See `unvanish export --help`."""
+    given = read_arguments(words, "export", EXPORT, ("model",))
     if given is None:
         return
-    with errors():
+    with train_errors():
         model = _model(given.pop("model"))
         print(f"wrote {model.export(given.pop('format', 'onnx'), given.pop('path', None), **given)}")
 
@@ -78,7 +78,7 @@ TRAIN = """unvanish train NAME=VALUE ...    (or --name value)
     torchrun --nproc-per-node 2 -m unvanish train model=resnet110.yaml data=cifar10.yaml epochs=200"""
 VAL = """unvanish val NAME=VALUE ...
 
-    unvanish val model=runs/classify/resnet20/weights/best.safetensors    (data: that of its training)"""
+    unvanish val model=runs/classify/resnet20/weights/best.safetensors    (on the data of its training)"""
 PREDICT = """unvanish predict NAME=VALUE ...
 
     unvanish predict model=runs/classify/resnet20/weights/best.safetensors source=pictures/
@@ -89,19 +89,21 @@ EXPORT = """unvanish export NAME=VALUE ...
     formats: onnx, torchscript, safetensors"""
 
 
-def told(words: list[str] | None, command: str, page: str, needed: tuple[str, ...]) -> dict[str, Any] | None:
-    """The arguments of a call; None where help was asked for, and printed."""
+def read_arguments(
+    words: list[str] | None, command: str, page: str, needed: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """The arguments of a call; None if the call asks for help, which is printed."""
     if not words or {"-h", "--help"} & set(words):
-        print(page.rstrip() + (listed() if command in ("train", "val") else ""))
+        print(page.rstrip() + (list_arguments() if command in ("train", "val") else ""))
         return None
-    given = named(pairs(words), needed)
+    given = correct_names(read_pairs(words), needed)
     missing = [name for name in needed if given.get(name) is None]
     if missing and not given.get("resume"):
-        raise CallError(f"{missing[0]}= is missing; unvanish {command} --help shows how")
+        raise CallError(f"{missing[0]}= is missing; see unvanish {command} --help")
     return given
 
 
-def named(given: dict[str, Any], more: tuple[str, ...]) -> dict[str, Any]:
+def correct_names(given: dict[str, Any], more: tuple[str, ...]) -> dict[str, Any]:
     """The arguments under their right names; CallError suggests the nearest for a wrong one."""
     from unvanish.train.arguments import resolve_name
     from unvanish.train.errors import TrainError
@@ -113,8 +115,8 @@ def named(given: dict[str, Any], more: tuple[str, ...]) -> dict[str, Any]:
         raise CallError(str(error)) from error
 
 
-def listed() -> str:
-    """Every argument with its default and its meaning, as lines."""
+def list_arguments() -> str:
+    """Every argument with its default and its meaning, one a line."""
     import dataclasses
 
     from unvanish.train.arguments import Arguments
@@ -123,21 +125,21 @@ def listed() -> str:
     defaults = Arguments()
     for field in dataclasses.fields(Arguments):
         words: tuple[str, ...] = field.metadata.get("words", ())
-        held = getattr(defaults, field.name)
-        shown = f"{field.name}={str(held).lower() if isinstance(held, bool) or held is None else held}"
+        default = getattr(defaults, field.name)
+        text = str(default).lower() if isinstance(default, bool) or default is None else default
         choices = f": {', '.join(words)}" if words else ""
-        lines.append(f"  {shown:<26} {field.metadata['help']}{choices}")
+        lines.append(f"  {f'{field.name}={text}':<26} {field.metadata['help']}{choices}")
     return "\n".join(lines)
 
 
 @contextlib.contextmanager
-def errors() -> Iterator[None]:
-    """What is wrong with a call, a YAML, data or a run, as one line."""
-    from unvanish.train import errors as wrong
+def train_errors() -> Iterator[None]:
+    """Turn an error of a call, a YAML, data or a run into a CallError."""
+    from unvanish.train import errors
 
     try:
-        wrong.require()
-    except wrong.TrainError as error:
+        errors.require()
+    except errors.TrainError as error:
         raise CallError(str(error)) from error
     from unvanish.cli.lab import yaml_errors
     from unvanish.train.loop.interrupt import Interrupted
@@ -147,9 +149,9 @@ def errors() -> Iterator[None]:
             yield
     except Interrupted as error:
         raise CallError(str(error), code=130) from error
-    except wrong.Diverged as error:
+    except errors.Diverged as error:
         raise CallError(str(error), code=1) from error
-    except wrong.TrainError as error:
+    except errors.TrainError as error:
         raise CallError(str(error)) from error
 
 
@@ -159,13 +161,13 @@ def _model(name: Any, **changes: Any) -> Any:
     return Model(str(name), **changes)
 
 
-def _resumed(given: dict[str, Any]) -> str:
-    """The model of a run that is to go on: its own checkpoint, which says what it is of."""
+def _find_resumed(given: dict[str, Any]) -> str:
+    """The checkpoint of the run that `resume` names; it holds its own specification."""
     from unvanish.train.checkpoint import folder
     from unvanish.train.errors import TrainError
 
     if not given.get("resume"):
-        raise TrainError("model= is missing; `unvanish zoo` lists the names, and a YAML of your own will do")
+        raise TrainError("model= is missing; `unvanish zoo` lists the names, and your own YAML works too")
     place = given["resume"]
     path = folder.find_latest(given.get("project")) if place is True else folder.find_state(str(place))
     return str(path.with_name("last.safetensors"))

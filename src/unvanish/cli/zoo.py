@@ -1,4 +1,4 @@
-"""`unvanish zoo`: the networks that come along, by name, with what they are and how large."""
+"""`unvanish zoo`: the networks of the zoo, with their task, their description and their size."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import typer
 from unvanish.cli.errors import CallError, stoppable
 
 Word = Annotated[
-    str | None, typer.Argument(metavar="WORD", help="Only names or descriptions with this word.")
+    str | None,
+    typer.Argument(metavar="WORD", help="Only networks with this word in name, task or description."),
 ]
 
 
 Sizes = Annotated[
-    bool, typer.Option("--sizes", help="Count parameters too, which takes seconds for deep ones.")
+    bool, typer.Option("--sizes", help="Count parameters too, which takes seconds for deep networks.")
 ]
 
 
 @stoppable
 def zoo(word: Word = None, sizes: Sizes = False) -> None:
-    """List the networks that train by name.
+    """List the networks that can be trained by name.
 
     \b
     unvanish zoo
@@ -40,12 +41,12 @@ def zoo(word: Word = None, sizes: Sizes = False) -> None:
         )
     wide = max(len(entry.name) for entry in chosen)
     for entry in chosen:
-        size = f"{_size(entry.name):>8}  " if sizes else ""
+        size = f"{_count_parameters(entry.name):>8}  " if sizes else ""
         print(f"{entry.name:<{wide}}  {entry.task:<9}  {size}{entry.description}", flush=sizes)
 
 
-def _size(name: str) -> str:
-    """Parameters, counted on a network without numbers; of the facts that the YAML itself states."""
+def _count_parameters(name: str) -> str:
+    """The number of parameters, counted on the meta device with the facts of the YAML alone."""
     from unvanish.lab.models import build
 
     count = sum(p.numel() for p in build(f"{name}.yaml", device="meta").parameters())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -70,6 +70,12 @@ class Verdict:
     reason: str
 
 
+def at_least(findings: Iterable[Finding], severity: Severity) -> tuple[Finding, ...]:
+    """The findings at or above a severity, in their order."""
+    floor = SEVERITIES.index(severity)
+    return tuple(f for f in findings if SEVERITIES.index(f.severity) >= floor)
+
+
 class NotApplicable(Exception):
     """Raised by a rule's `check` if the trace holds nothing for it to judge; the text is the reason."""
 
@@ -93,8 +99,7 @@ class Diagnosis(Shown):
 
     def at_least(self, severity: Severity) -> tuple[Finding, ...]:
         """The findings at or above a severity."""
-        floor = SEVERITIES.index(severity)
-        return tuple(f for f in self.findings if SEVERITIES.index(f.severity) >= floor)
+        return at_least(self.findings, severity)
 
     def codes(self, severity: Severity = "warning") -> tuple[str, ...]:
         """Codes of the findings and of their consequences, worst first, without repeats."""

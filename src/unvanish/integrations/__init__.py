@@ -1,1 +1,1 @@
-"""One file for each library that unvanish works with; the library is imported only inside its file."""
+"""One file for each foreign library; only that file imports the library."""

@@ -1,8 +1,8 @@
-"""The pytest plugin: a fixture that checks a model under the project's own settings.
+"""The pytest plugin: a fixture that checks a model with the settings of the project.
 
 Notable:
-- It is loaded with every pytest run, so it imports neither torch nor NumPy until the fixture is used.
-- `--unvanish-fail-on` decides over the whole run; `fail-on` in `[tool.unvanish]` holds where it is not given.
+- Every pytest run loads it, so it imports neither torch nor NumPy until a test uses the fixture.
+- `--unvanish-fail-on` holds for the whole run; without it, `fail-on` in `[tool.unvanish]` does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class AssertHealthy(Protocol):
-    """The type of the fixture: `unvanish.assert_healthy` with the project's settings filled in."""
+    """The type of the fixture: `unvanish.assert_healthy` with the settings of the project."""
 
     def __call__(self, model: Any, batch: Any, loss: Any = None, **options: Any) -> Diagnosis: ...
 
@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--unvanish-fail-on",
         choices=("note", "warning", "error", "never"),
         default=None,
-        help="what fails assert_healthy (default: fail-on of [tool.unvanish], else warning)",
+        help="level from which assert_healthy fails (default: fail-on of [tool.unvanish], else warning)",
     )
 
 
@@ -40,14 +40,12 @@ def assert_healthy(request: pytest.FixtureRequest) -> AssertHealthy:
         from unvanish.clinic import config
 
         own = config.load(request.config.rootpath)
-        wanted = request.config.getoption("--unvanish-fail-on")
-        level = options.pop("fail_on", None) or wanted or own.fail_on or "warning"
+        level = options.pop("fail_on", None) or request.config.getoption("--unvanish-fail-on")
+        level = level or own.fail_on or "warning"
         chosen = {"select": own.select, "ignore": own.ignore or None, "settings": own.settings or None}
         given = {**{key: value for key, value in chosen.items() if value is not None}, **options}
         if level == "never":
-            found: Diagnosis = unvanish.check(model, batch, loss, **given)
-            return found
-        found = unvanish.assert_healthy(model, batch, loss, fail_on=level, **given)
-        return found
+            return unvanish.check(model, batch, loss, **given)
+        return unvanish.assert_healthy(model, batch, loss, fail_on=level, **given)
 
     return run

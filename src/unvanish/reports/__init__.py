@@ -1,9 +1,9 @@
 """Reports: text for terminals, JSON for programs, HTML for people and notebooks; one folder for each noun.
 
 Notable:
-- `REPORTS` is the table: a noun and a file ending name the module that `print(noun)` and `noun.save` use.
-- Every module offers `render(noun) -> str`; the text adds `print_report`, the HTML adds `fragment`.
-- They read the nouns of `core` and the run folder, and know nothing else; no report needs torch.
+- `REPORTS` is the table: the type of a noun and a file ending name the module that writes it.
+- Every module has `render(noun) -> str`; the text adds `print_report`, the HTML adds `fragment`.
+- They read the nouns of `core` and the run folder, and nothing else; no report needs torch.
 - The order is the same everywhere: from the loss (first, top, left) to the input (last, bottom, right).
 """
 
@@ -12,10 +12,14 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from unvanish.core.cured import Cured
 from unvanish.core.diagnosis import Diagnosis
 from unvanish.store.files import write_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Noun = Diagnosis | Cured
 
@@ -25,16 +29,13 @@ REPORTS = {
 }
 
 
-def report(suffix: str, of: str = "diagnosis") -> ModuleType:
-    """The report module for a file ending (.txt, .json, .html) and what it reports of."""
-    table = REPORTS[of]
-    if suffix not in table:
-        raise ValueError(f"no {of} report for files ending in {suffix!r}; use one of {', '.join(table)}")
-    return importlib.import_module(f"{__name__}.{of}.{table[suffix]}")
+def print_report(noun: Noun, console: Console | None = None) -> None:
+    """Print the noun to a console, stdout by default."""
+    _module(noun, ".txt").print_report(noun, console)
 
 
 def render(noun: Noun, suffix: str) -> str:
-    """The noun as a text file of this ending."""
+    """The noun as the text of a file with this ending; ValueError if there is no such report."""
     return str(_module(noun, suffix).render(noun))
 
 
@@ -49,4 +50,8 @@ def save(noun: Noun, path: Path) -> Path:
 
 
 def _module(noun: Noun, suffix: str) -> ModuleType:
-    return report(suffix, "cure" if isinstance(noun, Cured) else "diagnosis")
+    kind = "cure" if isinstance(noun, Cured) else "diagnosis"
+    table = REPORTS[kind]
+    if suffix not in table:
+        raise ValueError(f"no {kind} report for files ending in {suffix!r}; use one of {', '.join(table)}")
+    return importlib.import_module(f"{__name__}.{kind}.{table[suffix]}")

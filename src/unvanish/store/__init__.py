@@ -1,4 +1,4 @@
-"""The run folder: one SQLite file that is appended while a model trains, and read while it grows."""
+"""The run folder: one SQLite file, written while a model trains and readable at any time."""
 
 from unvanish.store.reader import Run, StoreError, open_run
 from unvanish.store.writer import Store

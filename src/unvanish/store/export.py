@@ -1,4 +1,4 @@
-"""A run's looks as one long table, for other tools: CSV, JSON lines, Parquet."""
+"""A run's looks as one long table for other tools: CSV, JSON lines, Parquet."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ import numpy as np
 
 from unvanish.store.reader import Run
 
-PARTS = 256  # looks held at a time
 
-
-def rows(run: Run) -> Iterator[dict[str, Any]]:
-    """One row for each site at each look: step, site, kind, role, and what was measured."""
+def list_rows(run: Run) -> Iterator[dict[str, Any]]:
+    """One row for each site at each look: step, site, kind, role, statistics."""
     trace = run.trace()
     for look, step in enumerate(trace.facts["steps"]):
         for i, site in enumerate(trace.sites):
@@ -30,9 +28,9 @@ def rows(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def export(run: Run, path: Path) -> Path:
-    """Write the table whole or not at all; ImportError says what Parquet needs."""
+    """Write the table whole or not at all; ImportError if pyarrow, which Parquet needs, is missing."""
     partial = path.with_name(path.name + ".partial")
-    write = {".csv": _csv, ".jsonl": _lines, ".parquet": _parquet}[path.suffix]
+    write = {".csv": _write_csv, ".jsonl": _write_lines, ".parquet": _write_parquet}[path.suffix]
     try:
         write(run, partial)
         partial.replace(path)
@@ -41,32 +39,35 @@ def export(run: Run, path: Path) -> Path:
     return path
 
 
-def _csv(run: Run, path: Path) -> None:
+def _write_csv(run: Run, path: Path) -> None:
     columns = ["step", "site", "kind", "role", *run.facts().get("statistics", [])]
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, columns)
         table.writeheader()
-        table.writerows(rows(run))
+        table.writerows(list_rows(run))
 
 
-def _lines(run: Run, path: Path) -> None:
+def _write_lines(run: Run, path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
-        for row in rows(run):
-            kept = {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in row.items()}
-            file.write(json.dumps({k: v for k, v in kept.items() if v is not None}) + "\n")
+        for row in list_rows(run):
+            known = {key: value for key, value in row.items() if value is not None}
+            file.write(json.dumps({key: _plain(value) for key, value in known.items()}) + "\n")
 
 
-def _parquet(run: Run, path: Path) -> None:
+def _plain(value: Any) -> Any:
+    """The value, or its name if it is a float that JSON cannot hold."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_parquet(run: Run, path: Path) -> None:
     try:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise ImportError(
-            "Parquet needs pyarrow: pip install pyarrow; .csv and .jsonl need nothing"
-        ) from error
+        raise ImportError("Parquet needs pyarrow: pip install pyarrow; .csv and .jsonl do not") from error
     names = run.facts().get("statistics", [])
     text = [arrow.field(n, arrow.string()) for n in ("site", "kind", "role")]
     schema = arrow.schema(
         [arrow.field("step", arrow.int64()), *text, *(arrow.field(n, arrow.float32()) for n in names)]
     )
-    parquet.write_table(arrow.Table.from_pylist(list(rows(run)), schema), path)
+    parquet.write_table(arrow.Table.from_pylist(list(list_rows(run)), schema), path)

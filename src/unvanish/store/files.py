@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_text(target: Path, text: str, what: str = "report") -> Path:
-    """Write a text file whole or not at all; OSError says which one and why."""
+    """Write a text file whole or not at all; OSError names the file and the reason."""
     partial = target.with_name(target.name + ".partial")
     try:
         partial.write_text(text, encoding="utf-8")

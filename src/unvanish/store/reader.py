@@ -1,4 +1,4 @@
-"""Reading a run, also while it grows: arrays over the steps, and the samples as a Trace."""
+"""Reading a run, even while it grows: arrays over the steps, and the samples as a Trace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.core.diagnosis import Evidence, Finding, Remedy
-from unvanish.core.facts import RunFacts, TraceFacts
+from unvanish.core.facts import HistoryFacts, RunFacts, TraceFacts
 from unvanish.core.trace import Axis, Site, Trace
 from unvanish.store.schema import FILE, STEP_COLUMNS, VERSION
 
@@ -23,12 +23,12 @@ Floats = NDArray[np.float64]
 
 
 class StoreError(Exception):
-    """A run folder that cannot be written or read; the text says which, and why."""
+    """A run folder that cannot be written or read; the text names it and the reason."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """A finding of a run: the steps it was seen first and last."""
+    """A finding of a run, and the steps at which it was first and last seen."""
 
     first: int
     last: int
@@ -37,7 +37,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, for reading. Every method opens the file anew, so a growing run is seen as it is."""
+    """A run's folder, for reading. Every method opens the file again, so a growing run is up to date."""
 
     folder: Path
 
@@ -52,18 +52,18 @@ class Run:
         return self.folder.resolve().name
 
     def facts(self) -> RunFacts:
-        """What is known about the run: model, optimizers, versions, budget, overhead."""
+        """Facts about the run: model, optimizers, versions, budget, overhead."""
         with self._reading() as reader:
             rows = reader.execute("SELECT key, value FROM meta")
             return cast(RunFacts, {key: json.loads(value) for key, value in rows})
 
-    def steps(self) -> Mapping[str, Floats]:
-        """An array for each column of the steps, shape (steps,); what was not measured is NaN."""
+    def steps(self) -> HistoryFacts:
+        """An array for each column of `STEP_COLUMNS`, shape (steps,); NaN where nothing was measured."""
         with self._reading() as reader:
             rows = reader.execute(f"SELECT {', '.join(STEP_COLUMNS)} FROM steps ORDER BY step").fetchall()
         table = np.array([[math.nan if v is None else v for v in row] for row in rows], np.float64)
         table = table.reshape(len(rows), len(STEP_COLUMNS))
-        return {name: table[:, i] for i, name in enumerate(STEP_COLUMNS)}
+        return cast(HistoryFacts, {name: table[:, i] for i, name in enumerate(STEP_COLUMNS)})
 
     def sites(self) -> tuple[Site, ...]:
         """The rows of the samples."""
@@ -72,7 +72,7 @@ class Run:
         return tuple(Site(path, kind, 0, role, json.loads(facts)) for path, kind, role, facts in rows)
 
     def sample_steps(self) -> NDArray[np.int64]:
-        """The steps at which the sites were looked at."""
+        """The steps at which the watch looked at the sites."""
         with self._reading() as reader:
             rows = reader.execute("SELECT step FROM samples ORDER BY step").fetchall()
         return np.array([r[0] for r in rows], np.int64)
@@ -80,7 +80,7 @@ class Run:
     def trace(self, most: int | None = None) -> Trace:
         """The samples [step, site, statistic] as a Trace; `facts["steps"]` are their steps.
 
-        `most`: at most so many, evenly spread, the last one among them.
+        `most`: take at most `most` samples, evenly spread, with the last one.
         """
         facts, sites = self.facts(), self.sites()
         statistics = tuple(facts.get("statistics", ()))
@@ -90,8 +90,8 @@ class Run:
         values = np.full((len(steps), len(sites), len(statistics)), math.nan)
         with self._reading() as reader:
             for row, step in enumerate(steps):
-                found = reader.execute("SELECT cells FROM samples WHERE step = ?", (int(step),)).fetchone()
-                cells = np.frombuffer(found[0], np.float32) if found else np.empty(0, np.float32)
+                sample = reader.execute("SELECT cells FROM samples WHERE step = ?", (int(step),)).fetchone()
+                cells = np.frombuffer(sample[0], np.float32) if sample else np.empty(0, np.float32)
                 if cells.size == values[row].size:
                     values[row] = cells.reshape(values[row].shape)
         axes = tuple(Axis(a["name"], a["kind"], tuple(a["sites"])) for a in facts.get("axes", ()))
@@ -109,10 +109,15 @@ class Run:
         return {k: (np.array(steps, np.int64), states) for k, (steps, states) in found.items()}
 
     def findings(self) -> tuple[Event, ...]:
-        """What was found, in the order it was first seen."""
+        """The findings in the order in which they were first seen."""
         with self._reading() as reader:
             rows = reader.execute("SELECT step, last, body FROM findings ORDER BY step, id").fetchall()
-        return tuple(Event(first, last, finding_from(json.loads(body))) for first, last, body in rows)
+        return tuple(Event(first, last, parse_finding(json.loads(body))) for first, last, body in rows)
+
+    def version(self) -> int:
+        """The version of the tables."""
+        with self._reading() as reader:
+            return int(reader.execute("PRAGMA user_version").fetchone()[0])
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -124,26 +129,25 @@ class Run:
 
 
 def open_run(folder: str | Path) -> Run:
-    """A run for reading; StoreError where the folder holds none, or one of a newer version."""
+    """A run for reading; StoreError if the folder holds no run, or one of a newer version."""
     run = Run(Path(folder))
     if not run.file.is_file():
         near = sorted(p.parent for p in Path(folder).glob(f"*/{FILE}"))[:3]
         hint = f"; there are runs in {', '.join(map(str, near))}" if near else ""
         raise StoreError(f"{folder} holds no run (no {FILE} in it){hint}")
-    with run._reading() as reader:
-        version = int(reader.execute("PRAGMA user_version").fetchone()[0])
+    version = run.version()
     if version > VERSION:
         raise StoreError(f"{folder} was written by a newer unvanish (version {version} of the tables)")
     return run
 
 
-def finding_from(body: Mapping[str, Any]) -> Finding:
-    """A finding out of its JSON."""
+def parse_finding(body: Mapping[str, Any]) -> Finding:
+    """A finding from its JSON."""
     parts = dict(body)
     parts["sites"] = tuple(parts.get("sites", ()))
     parts["evidence"] = tuple(Evidence(**e) for e in parts.get("evidence", ()))
     parts["remedies"] = tuple(
         Remedy(**{**r, "targets": tuple(r.get("targets", ()))}) for r in parts.get("remedies", ())
     )
-    parts["consequences"] = tuple(finding_from(c) for c in parts.get("consequences", ()))
+    parts["consequences"] = tuple(parse_finding(c) for c in parts.get("consequences", ()))
     return Finding(**parts)

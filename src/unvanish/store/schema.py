@@ -1,8 +1,8 @@
 """The tables of a run's file, and their version.
 
 Notable:
-- Samples are rows of float32, [site, statistic] flattened: a run of 300 sites takes about 12 kB a sample.
-- A step's row is written for every step, a sample only where the sites were looked at.
+- A sample is a blob of float32, [site, statistic] flattened: about 12 kB for 300 sites.
+- Every step has a row in `steps`; a step has a sample only if the watch looked at it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Writing a run: records go through a bounded queue to a thread that appends them in batches.
 
 Notable:
-- The training never waits for the disk: a full queue drops samples, counted; a full disk is told once, and
-  the thread goes on trying.
-- Write-ahead logging: whatever was committed survives a killed process, and readers see it at once.
-- Old samples are thinned, every second one of the older half, when they outgrow `limit` bytes; samples at
-  findings stay, and so does every step's own row.
+- The training never waits for the disk: a full queue drops records and counts them; a full disk gives one
+  warning, and the thread keeps trying.
+- Write-ahead logging: every commit survives a killed process, and readers see it at once.
+- When the samples exceed `limit` bytes, every second one of the older half is deleted; samples at findings
+  stay, and so does the row of every step.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from unvanish.store.schema import FILE, STEP_COLUMNS, TABLES, VERSION
 
 PAUSE = 0.5  # seconds between two commits
 QUEUE = 4096  # records that may wait
-BYTES = 1_200_000_000  # of samples, before the older half is thinned
+BYTES = 1_200_000_000  # of samples, before the older half is thinned out
 
 Record = tuple[str, tuple[Any, ...]]
 
 
 @dataclass
 class Losses:
-    """What could not be written."""
+    """Records that were dropped, and why the last write failed."""
 
     dropped: int = 0
     failure: str = ""
 
 
 class Store:
-    """The writing end of a run folder; `close` writes what waits. StoreError: an unusable folder."""
+    """The writing end of a run folder; `close` writes what waits. StoreError if the folder is unusable."""
 
     def __init__(self, folder: str | Path, *, limit: int = BYTES, pause: float = PAUSE) -> None:
         self.folder = Path(folder)
@@ -73,12 +73,12 @@ class Store:
     def last_step(self) -> int | None:
         """The last step written before this session, None for a new run."""
         with sqlite3.connect(f"file:{self.file}?mode=ro", uri=True) as reader:
-            found = reader.execute("SELECT max(step) FROM steps").fetchone()[0]
+            last = reader.execute("SELECT max(step) FROM steps").fetchone()[0]
         reader.close()
-        return None if found is None else int(found)
+        return None if last is None else int(last)
 
     def describe(self, **facts: Unpack[RunFacts]) -> None:
-        """Facts about the run, by key; a key that is there is replaced."""
+        """Facts about the run, by key; a new value replaces the old one."""
         for key, value in facts.items():
             self._put("meta", (key, json.dumps(plain(value))))
 
@@ -94,7 +94,7 @@ class Store:
             self._put("steps", tuple(row.get(c, 0 if c == "skipped" else None) for c in STEP_COLUMNS))
 
     def sample(self, step: int, values: NDArray[Any]) -> None:
-        """What the sites showed at a step, shape (sites, statistics)."""
+        """The statistics of the sites at a step, shape (sites, statistics)."""
         self._put("samples", (step, np.ascontiguousarray(values, np.float32).tobytes()))
 
     def profile(self, step: int, site: str, state: NDArray[Any]) -> None:
@@ -102,12 +102,12 @@ class Store:
         self._put("profiles", (step, site, np.ascontiguousarray(state, np.float32).tobytes()))
 
     def finding(self, key: int, first: int, last: int, finding: Finding) -> None:
-        """A finding, from its first to its last step; the same key again replaces it."""
+        """A finding, from its first to its last step; the same key replaces it."""
         body = json.dumps(plain(finding))
         self._put("findings", (key, first, last, finding.code, finding.severity, body))
 
     def flush(self, seconds: float = 10.0) -> bool:
-        """Wait until everything put so far is written; False where that takes longer."""
+        """Wait until all records so far are written; False if that takes longer than `seconds`."""
         deadline = time.monotonic() + seconds
         while self._waiting.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -132,30 +132,30 @@ class Store:
     # -- the thread
 
     def _work(self) -> None:
-        kept: list[Record] = []
+        unwritten: list[Record] = []
         try:
             while not (self._stop.is_set() and self._waiting.empty()):
                 self._stop.wait(self.pause)
-                taken = self._taken()
-                kept = self._written(kept + taken)
-                for _ in taken:
+                fresh = self._take()
+                unwritten = self._write(unwritten + fresh)
+                for _ in fresh:
                     self._waiting.task_done()
-                if kept and self._stop.is_set():
+                if unwritten and self._stop.is_set():
                     break
         finally:
             self._connection.close()
 
-    def _taken(self) -> list[Record]:
-        found: list[Record] = []
-        while len(found) < QUEUE:
+    def _take(self) -> list[Record]:
+        records: list[Record] = []
+        while len(records) < QUEUE:
             try:
-                found.append(self._waiting.get_nowait())
+                records.append(self._waiting.get_nowait())
             except queue.Empty:
                 break
-        return found
+        return records
 
-    def _written(self, records: list[Record]) -> list[Record]:
-        """What could not be written, to be tried again; at most a queue full of it is kept."""
+    def _write(self, records: list[Record]) -> list[Record]:
+        """Write records; returns those to try again, at most a queue full."""
         if not records:
             return []
         try:
@@ -176,7 +176,7 @@ class Store:
             self.losses.failure = why
             warnings.warn(
                 f"unvanish: the run in {self.folder} cannot be written at the moment ({why}); the training "
-                "goes on, and writing is tried again",
+                "goes on, and unvanish keeps trying",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -185,17 +185,17 @@ class Store:
         self._bytes += fresh
         if self._bytes <= self.limit:
             return
-        cut = self._connection.execute(
+        middle = self._connection.execute(
             "SELECT step FROM samples ORDER BY step LIMIT 1 OFFSET (SELECT count(*) FROM samples) / 2"
         ).fetchone()[0]
         self._connection.execute(
             "DELETE FROM samples WHERE step IN (SELECT step FROM (SELECT step, row_number() OVER"
             " (ORDER BY step) AS place FROM samples WHERE step < ?) WHERE place % 2 = 0)"
             " AND step NOT IN (SELECT step FROM findings UNION SELECT last FROM findings)",
-            (cut,),
+            (middle,),
         )
-        found = self._connection.execute("SELECT coalesce(sum(length(cells)), 0) FROM samples").fetchone()[0]
-        self._bytes = int(found)
+        size = self._connection.execute("SELECT coalesce(sum(length(cells)), 0) FROM samples").fetchone()[0]
+        self._bytes = int(size)
 
 
 def _connect(file: Path) -> sqlite3.Connection:

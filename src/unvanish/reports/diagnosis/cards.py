@@ -1,4 +1,4 @@
-"""A finding as a card: cause, sites, numbers, how sure it is, what follows, and the remedies."""
+"""A finding as a card: cause, sites, numbers, how sure it is, its consequences, and the remedies."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from unvanish.core.diagnosis import Evidence, Finding, Remedy
 from unvanish.reports.parts.markup import Content, Html, tag
-from unvanish.reports.parts.words import capped, clean, number, proof, treatment
+from unvanish.reports.parts.words import cap, clean, describe_proof, describe_remedy, number
 
 SAFETIES = {
     "exact": "the same function: checked by equal outputs",
-    "retrain": "another function: to be proven by training",
-    "advice": "for a person to decide: never applied automatically",
+    "retrain": "another function: training must prove it",
+    "advice": "a person decides: never applied automatically",
 }
-SITES = 4
+SITES, MORE_SITES, NUMBERS = 4, 500, 40  # shown: at once, when opened, of evidence
 
 
-def card(finding: Finding, level: int) -> Html:
+def draw_card(finding: Finding, level: int) -> Html:
     """A finding, its heading at this level."""
     return tag(
         "section",
@@ -37,20 +37,20 @@ def card(finding: Finding, level: int) -> Html:
 
 
 def _proof(finding: Finding) -> Html | None:
-    """How sure the cause is; a note needs no proof unless one was made."""
+    """How sure the cause is; nothing for a note without an experiment."""
     if finding.severity == "note" and not finding.experiment:
         return None
-    word, experiment = proof(finding)
+    word, experiment = describe_proof(finding)
     return tag("p", tag("span", word, class_=f"uv-proof uv-{word.split(',')[0]}"), f" {experiment}")
 
 
 def _sites(sites: Sequence[str]) -> Html | None:
     if not sites:
         return None
-    shown, rest = capped(sites, SITES)
+    shown, rest = cap(sites, SITES)
     if not rest:
         return tag("div", _codes(shown), class_="uv-sites")
-    others, hidden = capped(sites[SITES:], 500)
+    others, hidden = cap(sites[SITES:], MORE_SITES)
     head = tag("summary", _codes(shown), tag("span", f"and {rest} more"))
     tail = f"and {hidden} more" if hidden else None
     return tag("details", head, _codes(others), tail, class_="uv-sites")
@@ -64,7 +64,7 @@ def _evidence(evidence: Sequence[Evidence]) -> Html | None:
     if not evidence:
         return None
     heads = [name for name, used in _columns(evidence) if used]
-    rows = [tag("tr", [_cell(name, item) for name in heads]) for item in evidence[:40]]
+    rows = [tag("tr", [_cell(name, item) for name in heads]) for item in evidence[:NUMBERS]]
     titles = tag("tr", [tag("th", name, scope="col", class_=f"uv-c-{name}") for name in heads])
     return tag("div", tag("table", tag("thead", titles), tag("tbody", rows)), class_="uv-evidence")
 
@@ -85,7 +85,7 @@ def _cell(column: str, item: Evidence) -> Html:
 
 
 def _consequences(findings: Sequence[Finding]) -> Html | None:
-    """What follows from the cause, one line each, opening to its own numbers."""
+    """Each consequence in one line, which opens to its numbers."""
     if not findings:
         return None
     items = [
@@ -109,7 +109,7 @@ def _remedies(remedies: Sequence[Remedy]) -> Html | None:
         tag(
             "li",
             tag("span", r.safety, class_=f"uv-safety uv-s-{r.safety}", title=SAFETIES[r.safety]),
-            tag("span", tag("code", treatment(r)), f": {r.why}" if r.why else ""),
+            tag("span", tag("code", describe_remedy(r)), f": {r.why}" if r.why else ""),
         )
         for r in remedies
     ]

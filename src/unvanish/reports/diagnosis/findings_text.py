@@ -1,8 +1,8 @@
 """A finding in lines, as a compiler shows one: title, place, numbers behind a gutter, and what to do.
 
 Notable:
-- Numbers are aligned in columns; one whose name or value is too long for them gets lines of its own.
-- Everything that hangs on a finding starts with `=`: how sure it is, what follows, remedies, help.
+- Numbers are aligned in columns; one with a longer name or value gets lines of its own.
+- Lines with `=` say how sure a finding is, what follows from it, its remedies, and where to read more.
 """
 
 from __future__ import annotations
@@ -13,8 +13,16 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from unvanish.core.diagnosis import Evidence, Finding, Remedy
-from unvanish.reports.parts.sheet import Piece, hang, joined
-from unvanish.reports.parts.words import capped, clean, descendants, listed, number, proof, treatment
+from unvanish.reports.parts.sheet import Piece, assemble, hang
+from unvanish.reports.parts.words import (
+    cap,
+    clean,
+    describe_proof,
+    describe_remedy,
+    list_consequences,
+    list_names,
+    number,
+)
 
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 PROOFS = {"confirmed": "bold green", "tried, not confirmed": "yellow", "indicated": "dim"}
@@ -23,19 +31,19 @@ GUTTER = "   | "
 NUMBERS, REMEDIES = 8, 6
 
 
-def finding_lines(finding: Finding, kinds: Mapping[str, str], width: int) -> list[Text]:
+def describe_finding(finding: Finding, kinds: Mapping[str, str], width: int) -> list[Text]:
     """A finding in lines of at most `width` cells; `kinds` are the sites' kinds by label; a note is brief."""
     if finding.severity == "note":
         return [*_title(finding, width), *_where(finding, {}, width)]
-    word, experiment = proof(finding)
+    word, experiment = describe_proof(finding)
     out = [*_title(finding, width), *_where(finding, kinds, width)]
     out += _evidence(finding.evidence, width)
     out += _child((word, PROOFS[word]), experiment, width)
-    children = descendants(finding)
+    children = list_consequences(finding)
     if children:
         names = [f"{clean(c.code)} {clean(c.name)}" for c in children]
-        out += _child(("follows", "bold"), listed(names, 6), width)
-    shown, rest = capped(finding.remedies, REMEDIES)
+        out += _child(("follows", "bold"), list_names(names, 6), width)
+    shown, rest = cap(finding.remedies, REMEDIES)
     for remedy in shown:
         out += _remedy(remedy, width)
     out += _child(("remedies", "dim"), f"and {rest} more", width) if rest else []
@@ -62,15 +70,15 @@ def _evidence(evidence: Sequence[Evidence], width: int) -> list[Text]:
     """Aligned lines `name  value unit  (limit ...)  at site` behind a gutter."""
     if not evidence:
         return []
-    shown, rest = capped(evidence, NUMBERS)
+    shown, rest = cap(evidence, NUMBERS)
     names = min(max(cell_len(clean(e.name)) for e in shown), width // 2 - 8)
     values = min(max(cell_len(number(e.value)) for e in shown), 12)
     units = min(max(cell_len(clean(e.unit)) for e in shown), 14)
-    out = [joined((GUTTER.rstrip(), "dim"))]
+    out = [assemble((GUTTER.rstrip(), "dim"))]
     for item in shown:
         out += _number(item, (names, values, units), width)
-    out += [joined((f"{GUTTER}and {rest} more", "dim"))] if rest else []
-    return [*out, joined((GUTTER.rstrip(), "dim"))]
+    out += [assemble((f"{GUTTER}and {rest} more", "dim"))] if rest else []
+    return [*out, assemble((GUTTER.rstrip(), "dim"))]
 
 
 def _number(item: Evidence, columns: tuple[int, int, int], width: int) -> list[Text]:
@@ -98,4 +106,4 @@ def _remedy(remedy: Remedy, width: int) -> list[Text]:
     safety = (f"[{remedy.safety}] ", SAFETIES[remedy.safety])
     head = [("   = ", "dim"), ("remedy ", "bold"), safety]
     why = clean(remedy.why)
-    return hang(head, treatment(remedy) + (f": {why}" if why else ""), width, 7)
+    return hang(head, describe_remedy(remedy) + (f": {why}" if why else ""), width, 7)

@@ -1,4 +1,8 @@
-"""The verdict in one word and one sentence, read from the worst finding and the ledger's total."""
+"""The verdict in one word and one sentence, read from the worst finding and the ledger's total.
+
+Notable:
+- This is the only place that decides the word and the sentence; text, JSON and HTML read its `Headline`.
+"""
 
 from __future__ import annotations
 
@@ -8,59 +12,62 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unvanish.core.diagnosis import SEVERITIES, Diagnosis, Finding
+from unvanish.core.diagnosis import SEVERITIES, Diagnosis, Finding, Severity
 from unvanish.core.ledger import Ledger, ledger
-from unvanish.reports.parts.series import Time, times
-from unvanish.reports.parts.words import plural, rounded
+from unvanish.reports.parts.series import TimeSeries, read_times
+from unvanish.reports.parts.words import plural, round_decades
 
+WORDS = ("healthy", "vanishing", "exploding", "blocked", "faulty", "crashed", "unmeasured")
 PHRASES = {
     "vanishing": "the gradient vanishes",
     "exploding": "the gradient explodes",
     "blocked": "the gradient is blocked",
     "none": "the gradient flows, but something is wrong",
 }
-CLEARLY = 1.0  # decades from which "it loses ..." is said; display only, verdicts come from the rules
+CLEARLY = (
+    1.0  # decades from which the sentence says "it loses ..."; display only, verdicts come from the rules
+)
 
 
 @dataclass(frozen=True)
 class Headline:
-    """A word for a badge, a sentence, and the total through the depth in decades (None without a depth axis).
+    """A word of `WORDS`, a sentence, and the total through the depth in decades (None without a depth axis).
 
-    `time` is the recurrence that the verdict is about, None where it is about the depth.
+    `severity` is that of the worst finding, None if nothing is at or above a warning. `time` is the
+    recurrence that the verdict is about, None if it is about the depth.
     """
 
     word: str
     sentence: str
     total: float | None
-    time: Time | None = None
+    severity: Severity | None = None
+    time: TimeSeries | None = None
 
 
-def account(diagnosis: Diagnosis) -> Ledger | None:
-    """The ledger of the main depth axis, or None where there is none or nothing was measured."""
+def find_ledger(diagnosis: Diagnosis) -> Ledger | None:
+    """The ledger of the main depth axis; None without an axis or a measurement."""
     trace = diagnosis.trace
     return ledger(trace) if trace.values.size else None
 
 
-def headline(diagnosis: Diagnosis, book: Ledger | None) -> Headline:
-    """What a reader must know first; `book` is the ledger from `account`."""
+def write_headline(diagnosis: Diagnosis, book: Ledger | None) -> Headline:
+    """What a reader must know first; `book` is the ledger from `find_ledger`."""
     total = book.total if book is not None and book.rows else None
+    worst = next(iter(diagnosis.at_least("warning")), None)
+    severity = worst.severity if worst is not None else None
     if diagnosis.trace.facts.get("crash"):
-        return Headline("crashed", "the model crashed; the report covers what ran before", total)
-    if diagnosis.healthy and not diagnosis.trace.sites:
-        return Headline("unmeasured", "nothing was measured, so nothing was judged", total)
-    if diagnosis.healthy:
-        if total == -math.inf:
-            return Headline("blocked", across(total), total)
-        return Headline("healthy", f"healthy: {across(total)}" if total is not None else "healthy", total)
-    worst = diagnosis.at_least("warning")[0]
+        sentence = "the model crashed; the report covers what ran before"
+        return Headline("crashed", sentence, total, severity)
+    if worst is None:
+        return _without_faults(diagnosis, total)
     word = {"none": "faulty"}.get(worst.direction, worst.direction)
     if worst.code.startswith("REC"):
-        time = max(times(diagnosis.trace), key=lambda t: abs(np.nan_to_num(t.total)), default=None)
-        return Headline(word, _through_time(worst, time, total), total, time)
-    return Headline(word, _sentence(worst, total), total)
+        time = max(read_times(diagnosis.trace), key=lambda t: abs(np.nan_to_num(t.total)), default=None)
+        return Headline(word, _through_time(worst, time, total), total, severity, time)
+    return Headline(word, _through_depth(worst, total), total, severity)
 
 
-def across(total: float) -> str:
+def describe_total(total: float) -> str:
     """The total as a phrase: `-21.4 decades between the loss and the input`."""
     if math.isnan(total):
         return "the gradient is not a number between the loss and the input"
@@ -68,11 +75,11 @@ def across(total: float) -> str:
         return "no gradient at all reaches the input"
     if total == math.inf:
         return "the gradient is infinite before the input"
-    return f"{rounded(total)} decades between the loss and the input"
+    return f"{round_decades(total)} decades between the loss and the input"
 
 
-def remaining(total: float, ends: tuple[str, str] = ("input", "loss")) -> str:
-    """How much weaker or stronger the gradient is at the far end, for people who do not think in decades."""
+def describe_ratio(total: float, ends: tuple[str, str] = ("input", "loss")) -> str:
+    """The total as a ratio, `40 times weaker at the input than at the loss`; empty near 1 and at infinity."""
     if not math.isfinite(total) or abs(total) < 0.5:
         return ""
     if abs(total) < 3:
@@ -83,30 +90,38 @@ def remaining(total: float, ends: tuple[str, str] = ("input", "loss")) -> str:
     return f"{times} times {'weaker' if total < 0 else 'stronger'} at the {ends[0]} than at the {ends[1]}"
 
 
-def counts(diagnosis: Diagnosis) -> list[str]:
+def count_findings(diagnosis: Diagnosis) -> list[str]:
     """`["2 errors", "1 warning"]`: top-level findings by severity, the worst first."""
     tally = Counter(f.severity for f in diagnosis.findings)
     return [plural(tally[s], s) for s in reversed(SEVERITIES) if tally[s]]
 
 
-def _sentence(worst: Finding, total: float | None) -> str:
+def _without_faults(diagnosis: Diagnosis, total: float | None) -> Headline:
+    if not diagnosis.trace.sites:
+        return Headline("unmeasured", "nothing was measured, so nothing was judged", total)
+    if total == -math.inf:
+        return Headline("blocked", describe_total(total), total)
+    return Headline("healthy", f"healthy: {describe_total(total)}" if total is not None else "healthy", total)
+
+
+def _through_depth(worst: Finding, total: float | None) -> str:
     phrase = PHRASES.get(worst.direction, PHRASES["none"])
     if total is None:
         return phrase
     agrees = (total < 0) == (worst.direction in ("vanishing", "blocked"))
     if worst.direction != "none" and agrees and abs(total) >= CLEARLY:
         if not math.isfinite(total):
-            return f"{phrase}: {across(total)}"
-        return f"{phrase}: it {_moves(total)} between the loss and the input"
-    return f"{phrase}; {across(total)}"
+            return f"{phrase}: {describe_total(total)}"
+        return f"{phrase}: it {_describe_change(total)} between the loss and the input"
+    return f"{phrase}; {describe_total(total)}"
 
 
-def _through_time(worst: Finding, time: Time | None, total: float | None) -> str:
+def _through_time(worst: Finding, time: TimeSeries | None, total: float | None) -> str:
     phrase = f"{PHRASES.get(worst.direction, PHRASES['none'])} through time"
     if time is not None and math.isfinite(time.total):
-        phrase += f": it {_moves(time.total)} over {plural(len(time.steps) - 1, 'step')}"
-    return phrase if total is None else f"{phrase}; through the depth {across(total)}"
+        phrase += f": it {_describe_change(time.total)} over {plural(len(time.steps) - 1, 'step')}"
+    return phrase if total is None else f"{phrase}; through the depth {describe_total(total)}"
 
 
-def _moves(total: float) -> str:
-    return f"{'loses' if total < 0 else 'gains'} {rounded(abs(total)).removeprefix('+')} decades"
+def _describe_change(total: float) -> str:
+    return f"{'loses' if total < 0 else 'gains'} {round_decades(abs(total)).removeprefix('+')} decades"

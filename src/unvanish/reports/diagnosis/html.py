@@ -1,45 +1,48 @@
 """The report for people: one page that needs no network and no script, and a fragment for notebooks.
 
 Notable:
-- `_markup.tag` escapes by construction; a module named `<script>` is text like any other.
-- All style lives under the class `uv`, so a fragment changes nothing around it; light and dark follow the
+- `markup.tag` escapes by construction; a module named `<script>` is text like any other.
+- All style is under the class `uv`, so a fragment changes nothing around it; light and dark follow the
   reader's system (or the notebook's theme).
-- Losses are blue, gains orange: told apart by colour-blind eyes, and always named in words as well.
+- Losses are blue, gains orange: colour-blind readers can distinguish them, and words say the same.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from unvanish.core.diagnosis import Diagnosis, Finding, Verdict
 from unvanish.core.ledger import Ledger
 from unvanish.core.version import __version__
 from unvanish.reports.diagnosis import cards, ledger_html
-from unvanish.reports.diagnosis.headline import Headline, account, counts, headline, remaining
-from unvanish.reports.parts import figures as _figures
+from unvanish.reports.diagnosis.headline import (
+    Headline,
+    count_findings,
+    describe_ratio,
+    find_ledger,
+    write_headline,
+)
+from unvanish.reports.parts.figures import draw_depth, draw_strip, draw_time
 from unvanish.reports.parts.markup import Content, Html, tag
-from unvanish.reports.parts.series import depth, times
-from unvanish.reports.parts.words import by_reason, capped, clean, measured, plural, rounded, told_by_theory
+from unvanish.reports.parts.page import read_style, render_page
+from unvanish.reports.parts.series import TimeSeries, read_depth, read_times
+from unvanish.reports.parts.words import (
+    cap,
+    clean,
+    describe_measurement,
+    describe_theory,
+    group_by_reason,
+    plural,
+    round_decades,
+)
 
-STYLE = Path(__file__).with_name("report.css")
-PAGE = "html{background:light-dark(#f3f4f6,#0c1015);color-scheme:light dark}body{margin:0}"
-FINDINGS, ALIKE = 60, 6
+FINDINGS, ALIKE, RECURRENCES = 60, 6, 6  # shown: in all, of one code, through time
 
 
 def render(diagnosis: Diagnosis) -> str:
     """One self-contained HTML page."""
-    title = f"{clean(diagnosis.subject)} - unvanish"
-    head = [
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="generator", content=f"unvanish {__version__}"),
-        tag("title", title),
-        tag("style", Html(PAGE)),
-    ]
-    body = tag("body", _article(diagnosis, level=1))
-    return f"<!doctype html>\n{tag('html', tag('head', head), body, lang='en')}\n"
+    return render_page(f"{diagnosis.subject} - unvanish", _article(diagnosis, level=1))
 
 
 def fragment(diagnosis: Diagnosis) -> str:
@@ -48,8 +51,8 @@ def fragment(diagnosis: Diagnosis) -> str:
 
 
 def _article(diagnosis: Diagnosis, level: int) -> Html:
-    book = account(diagnosis)
-    top = headline(diagnosis, book)
+    book = find_ledger(diagnosis)
+    top = write_headline(diagnosis, book)
     sections = [
         _findings(diagnosis, level + 1),
         _ledger(book, level + 1),
@@ -57,26 +60,27 @@ def _article(diagnosis: Diagnosis, level: int) -> Html:
         _time(diagnosis, level + 1),
         _verdicts(diagnosis, level + 1),
     ]
-    style = tag("style", Html(STYLE.read_text(encoding="utf-8")))
+    style = tag("style", Html(read_style()))
     article = tag("article", _header(diagnosis, top, level), sections, _footer(diagnosis))
     return tag("div", style, article, class_=f"uv uv-is-{top.word}")
 
 
 def _header(diagnosis: Diagnosis, top: Headline, level: int) -> Html:
     crash = diagnosis.trace.facts.get("crash")
+    verb = "forecast" if diagnosis.trace.facts.get("predicted") else "check"
     return tag(
         "header",
-        tag("p", tag("b", "unvanish"), " check", class_="uv-brand"),
+        tag("p", tag("b", "unvanish"), f" {verb}", class_="uv-brand"),
         tag(f"h{level}", diagnosis.subject),
         tag("div", _verdict(diagnosis, top), _total(top), class_="uv-hero"),
         tag("p", tag("b", "crash: "), str(crash), class_="uv-crash") if crash else None,
         _strip(diagnosis, top),
-        tag("ul", [tag("li", fact) for fact in measured(diagnosis)], class_="uv-facts"),
+        tag("ul", [tag("li", fact) for fact in describe_measurement(diagnosis)], class_="uv-facts"),
     )
 
 
 def _verdict(diagnosis: Diagnosis, top: Headline) -> Html:
-    tally = ", ".join(counts(diagnosis))
+    tally = ", ".join(count_findings(diagnosis))
     rules = f"{plural(len(diagnosis.passed), 'rule')} passed" if diagnosis.passed else ""
     sentence = top.sentence[:1].upper() + top.sentence[1:] + "."
     return tag(
@@ -92,21 +96,22 @@ def _total(top: Headline) -> Html | None:
     total = top.total if top.time is None else top.time.total
     if total is None:
         return None
-    large = {"-inf": "no gradient", "nan": "NaN"}.get(rounded(total), rounded(total))
+    large = {"-inf": "no gradient", "nan": "NaN"}.get(round_decades(total), round_decades(total))
+    ends = ("input", "loss") if top.time is None else ("first step", "last")
     return tag(
         "p",
         tag("b", large),
         tag("span", {-math.inf: "reaches the input"}.get(total, "decades")),
-        tag("small", remaining(total, ("input", "loss") if top.time is None else ("first step", "last"))),
+        tag("small", describe_ratio(total, ends)),
         class_="uv-big",
     )
 
 
 def _strip(diagnosis: Diagnosis, top: Headline) -> Html | None:
     if top.time is not None:
-        return _figures.strip(top.time.curve[::-1], ("last step", "first step"))
-    curves = depth(diagnosis.trace)
-    return None if curves is None else _figures.strip(curves.gradient, ("loss", "input"))
+        return draw_strip(top.time.curve[::-1], ("last step", "first step"))
+    curves = read_depth(diagnosis.trace)
+    return None if curves is None else draw_strip(curves.gradient, ("loss", "input"))
 
 
 def _section(title: str, level: int, *content: Content, lead: str = "") -> Html:
@@ -122,44 +127,38 @@ def _findings(diagnosis: Diagnosis, level: int) -> Html | None:
         if sum(f.code == finding.code for f in shown) < ALIKE and len(shown) < FINDINGS:
             shown.append(finding)
     rest = len(diagnosis.findings) - len(shown)
-    told = f"and {plural(rest, 'more finding')} of the same kinds, in the JSON report"
-    more = tag("p", told, class_="uv-more")
-    return _section("Findings", level, [cards.card(f, level + 1) for f in shown], more if rest else None)
+    text = f"and {plural(rest, 'more finding')} of the same kinds, in the JSON report"
+    more = tag("p", text, class_="uv-more")
+    return _section("Findings", level, [cards.draw_card(f, level + 1) for f in shown], more if rest else None)
 
 
 def _ledger(book: Ledger | None, level: int) -> Html | None:
     if book is None or not book.rows:
         return None
     lead = "Each bar starts where the one above ended. A decade is a factor of ten; blue loses, orange gains."
-    return _section("Where the gradient goes", level, ledger_html.waterfall(book), lead=lead)
+    return _section("Where the gradient goes", level, ledger_html.draw_waterfall(book), lead=lead)
 
 
 def _depth(diagnosis: Diagnosis, level: int) -> Html | None:
-    curves = depth(diagnosis.trace)
+    curves = read_depth(diagnosis.trace)
     if curves is None:
         return None
-    lead = "The gradient is relative to the loss; activations are as they are. Both in decades."
-    said = told_by_theory(diagnosis)
-    beside = tag("p", f"Theory {said}.", class_="uv-more") if said else None
-    return _section("Along the depth", level, tag("figure", _figures.depth_chart(curves)), beside, lead=lead)
+    lead = "In decades: the gradient relative to the loss, and the RMS of the activations."
+    theory = describe_theory(diagnosis)
+    more = tag("p", f"Theory {theory}.", class_="uv-more") if theory else None
+    return _section("Along the depth", level, tag("figure", draw_depth(curves)), more, lead=lead)
 
 
 def _time(diagnosis: Diagnosis, level: int) -> Html | None:
-    found, rest = capped(times(diagnosis.trace), 6)
-    figures = [
-        tag(
-            "figure",
-            tag(
-                "figcaption",
-                tag("code", clean(time.path) or "(model)"),
-                f": {time.told}",
-            ),
-            _figures.time_chart(time),
-        )
-        for time in found
-    ]
+    shown, rest = cap(read_times(diagnosis.trace), RECURRENCES)
+    figures = [_recurrence(time) for time in shown]
     more = tag("p", f"and {rest} more recurrences, in the JSON report", class_="uv-more") if rest else None
     return _section("Through time", level, figures, more) if figures else None
+
+
+def _recurrence(time: TimeSeries) -> Html:
+    caption = tag("figcaption", tag("code", clean(time.path) or "(model)"), f": {time.phrase}")
+    return tag("figure", caption, draw_time(time))
 
 
 def _verdicts(diagnosis: Diagnosis, level: int) -> Html | None:
@@ -190,7 +189,7 @@ def _reasons(title: str, verdicts: Sequence[Verdict], level: int) -> Html | None
         return None
     items = [
         tag("li", [[tag("code", v.code, title=v.name), " "] for v in group], tag("span", reason))
-        for reason, group in by_reason(verdicts)
+        for reason, group in group_by_reason(verdicts)
     ]
     return tag("div", tag(f"h{level}", f"{title} ({len(verdicts)})"), tag("ul", items))
 
@@ -199,8 +198,13 @@ def _footer(diagnosis: Diagnosis) -> Html:
     trace = diagnosis.trace
     torch = f" with torch {clean(trace.facts['torch'])}" if trace.facts.get("torch") else ""
     places = sum(site.role == "node" for site in trace.sites)
-    told = (
-        f"unvanish {__version__}{torch}. Measured in one batch, forward and backward, at {places:,} places:"
-        " norms of gradients and activations, judged as ratios, so the scale of the loss changes nothing."
+    how = (
+        "Predicted from theory"
+        if trace.facts.get("predicted")
+        else "Measured in one batch, forward and backward"
     )
-    return tag("footer", tag("p", told))
+    text = (
+        f"unvanish {__version__}{torch}. {how}, at {places:,} places: norms of gradients and activations."
+        " The rules judge ratios: the scale of the loss does not matter."
+    )
+    return tag("footer", tag("p", text))

@@ -21,21 +21,21 @@ from unvanish.core.ledger import Ledger, Row
 from unvanish.core.plain import plain
 from unvanish.core.trace import STATISTICS, Trace
 from unvanish.core.version import __version__
-from unvanish.reports.diagnosis.headline import account, headline
+from unvanish.reports.diagnosis.headline import find_ledger, write_headline
 from unvanish.reports.diagnosis.schema import NAME, SCHEMA
 
-__all__ = ["SCHEMA", "document", "render"]
+__all__ = ["SCHEMA", "build_document", "render"]
 
 
 def render(diagnosis: Diagnosis) -> str:
     """The diagnosis as indented strict JSON text; see the module's notes for NaN and infinity."""
-    return json.dumps(document(diagnosis), indent=2, allow_nan=False) + "\n"
+    return json.dumps(build_document(diagnosis), indent=2, allow_nan=False) + "\n"
 
 
-def document(diagnosis: Diagnosis) -> dict[str, Any]:
+def build_document(diagnosis: Diagnosis) -> dict[str, Any]:
     """The diagnosis as dicts, lists, texts and finite numbers, as `SCHEMA` describes it."""
-    book, trace = account(diagnosis), diagnosis.trace
-    top = headline(diagnosis, book)
+    book, trace = find_ledger(diagnosis), diagnosis.trace
+    top = write_headline(diagnosis, book)
     return {
         "schema": NAME,
         "version": __version__,

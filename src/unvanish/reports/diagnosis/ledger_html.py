@@ -1,8 +1,8 @@
 """The ledger as a waterfall: each bar starts where the one above it ended, so the eye adds up the total.
 
 Notable:
-- Blocks and folded runs open in place (`<details>`), without a script; nothing is left out but for a cap.
-- A bar's colour only repeats what its direction and its signed number say.
+- Blocks and folded runs open in place (`<details>`), without a script; all rows are there, up to a cap.
+- A bar's colour repeats what its direction and its signed number say.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from unvanish.core.ledger import Ledger, Row
-from unvanish.reports.parts.figures import ticks, widened
+from unvanish.reports.parts.figures import choose_ticks, widen
 from unvanish.reports.parts.fold import Fold, fold, size
 from unvanish.reports.parts.markup import Html, tag
-from unvanish.reports.parts.series import drawable
+from unvanish.reports.parts.series import clip_curve
 from unvanish.reports.parts.words import clean, decades
 
-INSIDE = 300
-SMALL = 0.005
+INSIDE = 300  # rows shown inside a row
+SMALL = 0.005  # decades below which a part is left out
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Span:
     def of(cls, book: Ledger) -> Span:
         """From the lowest running total to the highest, with round ticks."""
         reached = [v for row in _every(book.rows) for v in (row.below, row.below - row.decades)]
-        known = drawable(np.array([0.0, *(v for v in reached if math.isfinite(v))]))
-        low, high = widened(float(known.min()), float(known.max()))
-        return cls(low, high, tuple(ticks(low, high, wanted=5)[1]))
+        known = clip_curve(np.array([0.0, *(v for v in reached if math.isfinite(v))]))
+        low, high = widen(float(known.min()), float(known.max()))
+        return cls(low, high, tuple(choose_ticks(low, high, wanted=5)[1]))
 
     def share(self, value: float) -> float:
         """Percent of the width at a number of decades; infinities lie on the edges."""
         return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0) * 100
 
 
-def waterfall(book: Ledger) -> Html:
+def draw_waterfall(book: Ledger) -> Html:
     """The whole ledger, from the loss to the input, with its total."""
     span = Span.of(book)
     whole = sum(size(row.decades) for row in book.rows)
@@ -60,7 +60,7 @@ def _every(rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def _entry(item: Row | Fold, span: Span, level: int, whole: float) -> Html:
-    """A row; with rows inside it opens, and a block that bears a third of the account is open already."""
+    """A row; one with rows inside can be opened, and is open if it holds a third of the whole."""
     inside = item.rows if isinstance(item, Fold) else item.children
     if not inside:
         return tag("div", _cells(item, span, level), class_="uv-row")
@@ -75,7 +75,7 @@ def _entry(item: Row | Fold, span: Span, level: int, whole: float) -> Html:
 def _cells(item: Row | Fold, span: Span, level: int) -> list[Html]:
     pad = f"padding-left:{1.2 + 1.1 * level:.1f}rem"
     return [
-        tag("span", _told(item), class_="uv-label", style=pad),
+        tag("span", _label(item), class_="uv-label", style=pad),
         tag("span", _bar(item, span), class_="uv-track", aria_hidden="true", style=_lines(span)),
         tag("b", decades(item.decades), class_="uv-num"),
         tag("span", _split(item), class_="uv-split"),
@@ -83,7 +83,7 @@ def _cells(item: Row | Fold, span: Span, level: int) -> list[Html]:
     ]
 
 
-def _told(item: Row | Fold) -> list[Html]:
+def _label(item: Row | Fold) -> list[Html]:
     if isinstance(item, Row):
         return [tag("code", clean(item.path) or "(model)", title=item.path), tag("i", item.kind)]
     kinds = ", ".join(f"{len(part.rows)} {kind}" for kind, part in item.by_kind.items() if kind)
@@ -92,7 +92,7 @@ def _told(item: Row | Fold) -> list[Html]:
 
 def _bar(item: Row | Fold, span: Span) -> Html | None:
     end = item.below
-    start = end - item.decades if math.isfinite(end) and math.isfinite(item.decades) else _before(item)
+    start = end - item.decades if math.isfinite(end) and math.isfinite(item.decades) else _start(item)
     if math.isnan(item.decades) or not math.isfinite(start):
         return None
     a, b = sorted((span.share(start), span.share(start + item.decades)))
@@ -100,8 +100,8 @@ def _bar(item: Row | Fold, span: Span) -> Html | None:
     return tag("i", class_=style, style=f"left:{a:.2f}%;width:{b - a:.2f}%")
 
 
-def _before(item: Row | Fold) -> float:
-    """Where an infinite row starts is not in it: draw it across the whole column."""
+def _start(item: Row | Fold) -> float:
+    """The start of a row without a finite end: 0 for an infinite row, which is drawn across the column."""
     return math.nan if math.isnan(item.decades) else 0.0 if size(item.decades) == math.inf else math.nan
 
 

@@ -1,7 +1,7 @@
 """The ledger as a bar chart of characters: rows from the loss to the input, bars around a zero axis.
 
 Notable:
-- Long ledgers are folded (`_fold`), and only blocks that bear a third of the account are opened.
+- Long ledgers are folded, and only blocks that hold a third of the whole are opened.
 - The columns fit any width from 60 cells: label, decades, bar, the split, the running total.
 """
 
@@ -15,9 +15,9 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from unvanish.core.ledger import Ledger, Row
-from unvanish.reports.parts.bars import AXIS, Scale
+from unvanish.reports.parts.bars import AXIS, BarScale
 from unvanish.reports.parts.fold import PARTS, Fold, fold, size
-from unvanish.reports.parts.sheet import hang, joined, pad
+from unvanish.reports.parts.sheet import assemble, hang, pad
 from unvanish.reports.parts.words import clean, decades
 
 LOSES, GAINS = "bright_blue", "dark_orange"
@@ -26,8 +26,8 @@ NUMBER, PART, BAR = 8, 7, 15
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of the chart before it is laid out; `below` is None where the running total comes later."""
+class LedgerLine:
+    """A line before its layout; `below` is None if a later line of the same fold has the running total."""
 
     label: str
     level: int
@@ -40,11 +40,11 @@ class Columns:
     """Widths in cells, the bars' scale, and the parts that have a column."""
 
     label: int
-    scale: Scale
+    scale: BarScale
     parts: tuple[str, ...]
 
 
-def chart(book: Ledger, width: int) -> list[Text]:
+def draw_ledger(book: Ledger, width: int) -> list[Text]:
     """The ledger in lines of at most `width` cells; empty without rows."""
     if not book.rows:
         return []
@@ -52,39 +52,39 @@ def chart(book: Ledger, width: int) -> list[Text]:
     columns = _columns(lines, width)
     singles = [line.row for line in lines if isinstance(line.row, Row)]
     worst = max(singles, key=lambda row: size(row.decades), default=None)
-    told = "log10 of the gradient's gain, from the loss down to the input"
-    title = hang([("gradient ledger: ", "bold")], told, width, 2, "dim")
+    text = "log10 of the gradient's gain, from the loss down to the input"
+    title = hang([("gradient ledger: ", "bold")], text, width, 2, "dim")
     body = [_line(line, columns, line.row is worst) for line in lines]
     return [*title, _heading(columns), *body, _total(book, columns)]
 
 
-def _lines(rows: Sequence[Row], level: int) -> Iterator[Line]:
+def _lines(rows: Sequence[Row], level: int) -> Iterator[LedgerLine]:
     whole = sum(size(row.decades) for row in rows)
     for row in fold(rows, budget=16 if level == 0 else 8):
         if isinstance(row, Fold):
-            yield from _folded(row, level)
+            yield from _fold_lines(row, level)
             continue
-        yield Line(clean(row.path) or "(model)", level, row, row.below)
+        yield LedgerLine(clean(row.path) or "(model)", level, row, row.below)
         if len(row.children) > 1 and level < 2 and size(row.decades) >= whole / 3:
             yield from _lines(row.children, level + 1)
 
 
-def _folded(whole: Fold, level: int) -> Iterator[Line]:
+def _fold_lines(whole: Fold, level: int) -> Iterator[LedgerLine]:
     """One line for each kind in a fold, the running total on the last."""
     groups = list(whole.by_kind.items())
     for index, (kind, part) in enumerate(groups):
         label = f"... {len(part.rows)} more {kind or 'rows'}"
-        yield Line(label, level, part, whole.below if index == len(groups) - 1 else None)
+        yield LedgerLine(label, level, part, whole.below if index == len(groups) - 1 else None)
 
 
-def _label(line: Line, room: int) -> str:
-    """The path with its kind where both fit, indented, in exactly `room` cells."""
+def _label(line: LedgerLine, room: int) -> str:
+    """The indented path, with its kind if both fit, in exactly `room` cells."""
     start = " " * 2 * line.level + line.label
     kind = clean(line.row.kind) if isinstance(line.row, Row) else ""
     return pad(f"{start} ({kind})" if kind and cell_len(f"{start} ({kind})") <= room else start, room)
 
 
-def _columns(lines: Sequence[Line], width: int) -> Columns:
+def _columns(lines: Sequence[LedgerLine], width: int) -> Columns:
     parts = tuple(p for p in PARTS if any(p in line.row.parts for line in lines))
     room = width - 2 - 2 * NUMBER - 2 - PART * len(parts)
     if room < 24:
@@ -92,7 +92,7 @@ def _columns(lines: Sequence[Line], width: int) -> Columns:
     longest = max(cell_len(_label(line, 1000).rstrip()) for line in lines)
     label = max(min(longest, room - BAR, 44), 12)
     values = [line.row.decades for line in lines if isinstance(line.row, Row)]
-    return Columns(label, Scale.over(values, min(room - label, 44)), parts)
+    return Columns(label, BarScale.over(values, min(room - label, 44)), parts)
 
 
 def _heading(columns: Columns) -> Text:
@@ -101,13 +101,13 @@ def _heading(columns: Columns) -> Text:
     cells = pad(f"{left}   {'gains' if scale.right > 5 else ''}", scale.left + scale.right + 1)
     heads = "".join(HEADS[p].rjust(PART) for p in columns.parts)
     start = " " * (2 + columns.label)
-    return joined((f"{start}{'decades':>{NUMBER}}  {cells}{heads}{'total':>{NUMBER}}", "dim"))
+    return assemble((f"{start}{'decades':>{NUMBER}}  {cells}{heads}{'total':>{NUMBER}}", "dim"))
 
 
-def _line(line: Line, columns: Columns, worst: bool) -> Text:
+def _line(line: LedgerLine, columns: Columns, worst: bool) -> Text:
     row, dim = line.row, "dim" if isinstance(line.row, Fold) else ""
     split = "".join(_cell(row.parts.get(p), PART) for p in columns.parts)
-    return joined(
+    return assemble(
         (f"  {_label(line, columns.label)}", dim or ("bold" if worst else "")),
         (_cell(row.decades, NUMBER), "bold" if worst else ""),
         "  ",
@@ -117,7 +117,7 @@ def _line(line: Line, columns: Columns, worst: bool) -> Text:
     )
 
 
-def _bar(row: Row | Fold, scale: Scale) -> list[tuple[str, str]]:
+def _bar(row: Row | Fold, scale: BarScale) -> list[tuple[str, str]]:
     if isinstance(row, Fold):
         mean = f"mean {decades(row.decades / len(row.rows))}" if math.isfinite(row.decades) else ""
         room = scale.left + scale.right + 1
@@ -130,7 +130,7 @@ def _bar(row: Row | Fold, scale: Scale) -> list[tuple[str, str]]:
 def _total(book: Ledger, columns: Columns) -> Text:
     words = {-math.inf: "no gradient at all"}.get(book.total, "")
     bar = pad(words, columns.scale.left + columns.scale.right + 1)
-    return joined((f"  {pad('total', columns.label)}{_cell(book.total, NUMBER)}  {bar}".rstrip(), "bold"))
+    return assemble((f"  {pad('total', columns.label)}{_cell(book.total, NUMBER)}  {bar}".rstrip(), "bold"))
 
 
 def _cell(value: float | None, width: int) -> str:

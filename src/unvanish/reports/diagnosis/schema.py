@@ -1,7 +1,7 @@
 """The JSON Schema (2020-12) of the JSON report, `unvanish.diagnosis/1`.
 
 Notable:
-- New keys may come within version 1; a key that goes or changes its meaning makes version 2.
+- Version 1 may gain keys; removing a key or changing its meaning makes version 2.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from unvanish.core.diagnosis import SEVERITIES
+from unvanish.reports.diagnosis.headline import WORDS
 
 NAME = "unvanish.diagnosis/1"
 STRING: dict[str, Any] = {"type": "string"}
@@ -92,7 +93,7 @@ SCHEMA: dict[str, Any] = {
         version=STRING,
         subject=STRING,
         healthy={"type": "boolean"},
-        verdict={"enum": ["healthy", "vanishing", "exploding", "blocked", "faulty", "crashed", "unmeasured"]},
+        verdict={"enum": list(WORDS)},
         summary=STRING,
         decades={"anyOf": [_ref("number"), {"type": "null"}]},
         seconds={"type": ["number", "null"]},

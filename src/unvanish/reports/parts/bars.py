@@ -2,7 +2,7 @@
 
 Notable:
 - Half-block characters give two steps a cell in both directions, so left and right bars compare fairly.
-- `ASCII` maps every character used here to one ASCII character, for terminals that cannot show them.
+- `ASCII` maps each of these characters to an ASCII one, for terminals that cannot show them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unvanish.reports.parts.series import Curve, thinned
+from unvanish.reports.parts.series import Curve, thin
 
 LEFT, RIGHT, FULL, AXIS = "▐", "▌", "█", "│"
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -19,7 +19,7 @@ ASCII = {ord(c): a for c, a in zip("▐▌█│·…▁▂▃▄▅▆▇", "##
 
 
 @dataclass(frozen=True)
-class Scale:
+class BarScale:
     """Cells on either side of zero, and cells per decade, the same on both sides."""
 
     left: int
@@ -27,7 +27,7 @@ class Scale:
     unit: float
 
     @classmethod
-    def over(cls, values: Sequence[float], cells: int) -> Scale:
+    def over(cls, values: Sequence[float], cells: int) -> BarScale:
         """A scale for these values in `cells` cells; the axis takes one, either side at least two."""
         finite = [v for v in values if math.isfinite(v)]
         low = max([-v for v in finite if v < 0], default=0.0)
@@ -52,9 +52,9 @@ class Scale:
         return " " * self.left, (FULL * whole + RIGHT * half).ljust(self.right)
 
 
-def sparkline(curve: Sequence[float] | Curve, cells: int) -> str:
-    """A curve in one line, lowest to highest; no gradient is `.`, not measured is a blank."""
-    values = thinned(curve, cells)
+def draw_sparkline(curve: Sequence[float] | Curve, cells: int) -> str:
+    """A curve in one line; no gradient is `.`, not measured is a blank."""
+    values = thin(curve, cells)
     finite = [float(v) for v in values if math.isfinite(v)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     return "".join(_spark(float(v), low, high) for v in values)

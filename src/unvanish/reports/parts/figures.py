@@ -1,8 +1,8 @@
 """Line charts as inline SVG: the gradient along the depth, and back through time.
 
 Notable:
-- Axes are in decades; a place without any gradient is a cross on the floor, a place not measured is a gap.
-- Series differ by dash and by a written name, never by colour alone; every point says its name on hover.
+- Axes are in decades; a place without any gradient is a cross on the lower edge, one not measured is a gap.
+- Series differ by dash and by a written name, never by colour alone; every point shows its name on hover.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unvanish.reports.parts.markup import Content, Html, join, tag
-from unvanish.reports.parts.series import Curve, Depth, Time, drawable
+from unvanish.reports.parts.series import Curve, DepthSeries, TimeSeries, clip_curve
 from unvanish.reports.parts.words import clean, decades
 
 WIDTH, HEIGHT = 880, 300
@@ -54,7 +54,7 @@ class Frame:
         return float(HEIGHT - BOTTOM)
 
 
-def depth_chart(curves: Depth) -> Html:
+def draw_depth(curves: DepthSeries) -> Html:
     """log10 ||gradient|| and log10 RMS of the activations, from the loss to the input."""
     activation = Series("activation RMS", curves.activation, "rms")
     gradient = Series("gradient", curves.gradient, "gradient")
@@ -62,20 +62,20 @@ def depth_chart(curves: Depth) -> Html:
     caption = (
         "Gradient and activations along the depth, in decades, from the loss (left) to the input (right)"
     )
-    return _chart(series, curves.names, caption, ("loss", "input"))
+    return _draw(series, curves.names, caption, ("loss", "input"))
 
 
-def time_chart(recurrence: Time) -> Html:
+def draw_time(recurrence: TimeSeries) -> Html:
     """log10 of the gradient against the time step, first to last."""
     state = Series("reaches the state", recurrence.state, "rms")
     series = [state, Series("carried back", recurrence.carry, "gradient")]
     names = [f"step {step}" for step in recurrence.steps]
     caption = f"Gradient through time in {recurrence.path}, in decades, from the first step to the last"
-    return _chart(series, names, caption, (names[0], f"{names[-1]} (the gradient enters)"))
+    return _draw(series, names, caption, (names[0], f"{names[-1]} (the gradient enters)"))
 
 
-def strip(curve: Curve, ends: tuple[str, str]) -> Html:
-    """A band that fades (or grows) as the gradient does, from the loss on."""
+def draw_strip(curve: Curve, ends: tuple[str, str]) -> Html:
+    """A band that fades or darkens as the gradient does, from the loss on."""
     cells = np.array_split(curve, min(len(curve), STRIP))
     shares = _opacities([float(part[-1]) for part in cells])
     stops = [f"color-mix(in srgb,var(--verdict) {100 * share:.0f}%,transparent)" for share in shares]
@@ -86,7 +86,7 @@ def strip(curve: Curve, ends: tuple[str, str]) -> Html:
 
 
 def _opacities(values: Sequence[float]) -> list[float]:
-    """1 at the loss and less for less gradient; where it grows clearly, the loss starts pale instead."""
+    """1 at the loss and less for less gradient; if it clearly grows, the loss starts pale instead."""
     finite = [v for v in values if math.isfinite(v)]
     reach = max([3.0, *map(abs, finite)])
     base = 0.3 if max(finite, default=0.0) > CLEAR_GAIN else 1.0
@@ -97,12 +97,12 @@ def _opacities(values: Sequence[float]) -> list[float]:
     return shares
 
 
-def widened(low: float, high: float) -> tuple[float, float]:
+def widen(low: float, high: float) -> tuple[float, float]:
     """At least two decades, so that a healthy model looks as flat as it is."""
     return (low, high) if high - low >= 2 else (min(low, -1.0), max(high, 1.0))
 
 
-def ticks(low: float, high: float, wanted: int = 6) -> tuple[float, list[float]]:
+def choose_ticks(low: float, high: float, wanted: int = 6) -> tuple[float, list[float]]:
     """A round step (1, 2 or 5 times a power of ten) and its multiples between `low` and `high`."""
     span = max(high - low, 1e-9)
     power = 10.0 ** math.floor(math.log10(span / wanted))
@@ -111,15 +111,15 @@ def ticks(low: float, high: float, wanted: int = 6) -> tuple[float, list[float]]
     return step, [step * i for i in range(first, last + 1)]
 
 
-def _chart(series: Sequence[Series], names: Sequence[str], caption: str, ends: tuple[str, str]) -> Html:
-    shown = [Series(s.name, drawable(s.values), s.style) for s in series if np.any(~np.isnan(s.values))]
+def _draw(series: Sequence[Series], names: Sequence[str], caption: str, ends: tuple[str, str]) -> Html:
+    shown = [Series(s.name, clip_curve(s.values), s.style) for s in series if np.any(~np.isnan(s.values))]
     finite = np.concatenate([[0.0], *(s.values[np.isfinite(s.values)] for s in shown)])
-    low, high = widened(float(finite.min()), float(finite.max()))
+    low, high = widen(float(finite.min()), float(finite.max()))
     margin = 0.04 * (high - low)
-    step, marks = ticks(low - margin, high + margin)
+    step, marks = choose_ticks(low - margin, high + margin)
     frame = Frame(len(names), low - margin, high + margin, step)
-    drawn = [_curve(s, frame, names) for s in shown]
-    content: list[Content] = [_grid(frame, marks), _ends(frame, ends), drawn, _labels(shown, frame)]
+    lines = [_curve(s, frame, names) for s in shown]
+    content: list[Content] = [_grid(frame, marks), _ends(frame, ends), lines, _labels(shown, frame)]
     return tag(
         "svg",
         tag("title", caption),
@@ -154,7 +154,7 @@ def _ends(frame: Frame, ends: tuple[str, str]) -> list[Html]:
 
 
 def _curve(series: Series, frame: Frame, names: Sequence[str]) -> list[Html | None]:
-    points = [(i, float(series.values[i])) for i in _sampled(series.values)]
+    points = [(i, float(series.values[i])) for i in pick_places(series.values)]
     out: list[Html | None] = [tag("path", d=_path(points, frame), class_=f"uv-line uv-{series.style}")]
     seen = "" if len(points) <= 64 else " uv-unseen"
     style = f"uv-{series.style}{seen}"
@@ -166,8 +166,8 @@ def _curve(series: Series, frame: Frame, names: Sequence[str]) -> list[Html | No
     return [*out, *(_cross(x, frame.floor) for x in lost)]
 
 
-def _sampled(values: Curve) -> list[int]:
-    """At most some 800 places: of each stretch the lowest and the highest, so that no dip or peak is lost."""
+def pick_places(values: Curve) -> list[int]:
+    """At most about 800 places: of each stretch the lowest and the highest, so no dip or peak is lost."""
     if len(values) <= POINTS:
         return list(range(len(values)))
     stretches = np.array_split(np.arange(len(values)), POINTS)
@@ -188,11 +188,11 @@ def _path(points: Sequence[tuple[int, float]], frame: Frame) -> str:
 
 
 def _point(index: int, value: float, style: str, frame: Frame, name: str) -> Html | None:
-    """A dot that says its name and value on hover, unseen in long curves."""
+    """A dot that shows its name and value on hover; it is transparent in long curves."""
     if not math.isfinite(value):
         return None
-    told = tag("title", f"{name} {decades(value)} decades")
-    return tag("circle", told, cx=frame.x(index), cy=frame.y(value), r=3.0, class_=f"uv-point {style}")
+    text = tag("title", f"{name} {decades(value)} decades")
+    return tag("circle", text, cx=frame.x(index), cy=frame.y(value), r=3.0, class_=f"uv-point {style}")
 
 
 def _cross(x: float, y: float) -> Html:
@@ -201,7 +201,7 @@ def _cross(x: float, y: float) -> Html:
 
 
 def _labels(shown: Sequence[Series], frame: Frame) -> list[Html]:
-    """The series' names at the right ends of their lines, moved apart where they would touch."""
+    """The series' names at the right ends of their lines, moved apart if they would touch."""
     spots = sorted(((_last(s.values, frame), s) for s in shown), key=lambda spot: spot[0])
     out, free = [], 0.0
     for y, series in spots:

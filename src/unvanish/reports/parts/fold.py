@@ -1,8 +1,8 @@
-"""Long ledgers folded: rows that say nothing new become one line with their count and their sum.
+"""Long ledgers folded: runs of similar rows become one line with their count and their sum.
 
 Notable:
-- A row is typical when at least two others look like it (same kind, same path but for its numbers) and
-  bear about the same decades; runs of typical rows are folded, the worst and the odd rows always show.
+- A row is typical if at least two others look like it (same kind, same path except its numbers) and have
+  about the same decades. Runs of typical rows are folded; the worst and the odd rows always show.
 - A fold keeps its rows, so a page can open it, and the sums still add up to the total.
 """
 
@@ -34,7 +34,7 @@ class Fold:
 
     @property
     def parts(self) -> dict[str, float]:
-        """The sums of their parts, decades, where any row has the part."""
+        """The sums of the parts that any row has, decades."""
         sums = {p: [row.parts[p] for row in self.rows if p in row.parts] for p in PARTS}
         return {part: float(sum(values)) for part, values in sums.items() if values}
 
@@ -53,7 +53,7 @@ class Fold:
 
 
 def fold(rows: Sequence[Row], budget: int = 16, ends: int = 2, worst: int = 6) -> list[Row | Fold]:
-    """All rows where they fit the budget, else the ends, the worst and odd rows, and folds between them."""
+    """All rows if they fit the budget, else the ends, the worst and odd rows, and folds between them."""
     if len(rows) <= budget:
         return list(rows)
     kept = {*range(ends), *range(len(rows) - ends, len(rows)), *_notable(rows, worst)}
@@ -61,11 +61,11 @@ def fold(rows: Sequence[Row], budget: int = 16, ends: int = 2, worst: int = 6) -
     run: list[Row] = []
     for index, row in enumerate(rows):
         if index in kept:
-            out += [*_closed(run), row]
+            out += [*_close(run), row]
             run = []
         else:
             run.append(row)
-    return out + _closed(run)
+    return out + _close(run)
 
 
 def size(value: float) -> float:
@@ -73,7 +73,7 @@ def size(value: float) -> float:
     return abs(value) if math.isfinite(value) else math.inf
 
 
-def _closed(run: list[Row]) -> list[Row | Fold]:
+def _close(run: list[Row]) -> list[Row | Fold]:
     return list(run) if len(run) < 3 else [Fold(tuple(run))]
 
 

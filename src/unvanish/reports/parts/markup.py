@@ -1,4 +1,4 @@
-"""HTML and SVG elements that escape by construction: only `Html` is trusted, every other text is escaped."""
+"""HTML and SVG elements that escape by construction: every text is escaped, except `Html`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VOID = frozenset({"br", "meta", "hr", "rect", "line", "path", "circle", "polylin
 
 
 class Html(str):
-    """Text that is markup already."""
+    """Text that is already markup."""
 
     __slots__ = ()
 
@@ -44,7 +44,7 @@ def join(content: Content) -> Html:
 
 
 def _edge(character: str) -> str:
-    """A blank where a text starts or ends with white space, which `clean` takes off."""
+    """A blank for white space at the start or end of a text, which `clean` removes."""
     return " " if character.isspace() else ""
 
 

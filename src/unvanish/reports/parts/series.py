@@ -1,8 +1,8 @@
-"""Curves read from a trace: gradient and activations along the depth, gradients back through time.
+"""Curves of a trace: gradient and activations along the depth, gradients back through time.
 
 Notable:
 - Logs in a trace are natural; everything here is in decades (log10).
-- Gradients are relative, 0 at the loss (or at the last step): the scale of the loss means nothing.
+- Gradients are relative, 0 at the loss (or at the last step): the scale of the loss does not matter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST = 1e6
 
 
 @dataclass(frozen=True)
-class Depth:
+class DepthSeries:
     """Along the depth axis, from the loss to the input: names, gradient, activations; decades."""
 
     names: tuple[str, ...]
@@ -33,7 +33,7 @@ class Depth:
 
 
 @dataclass(frozen=True)
-class Time:
+class TimeSeries:
     """Back through one recurrence, decades: `state` is ||dL/dh_t||, `carry` the gain since the last step."""
 
     path: str
@@ -43,7 +43,7 @@ class Time:
 
     @property
     def curve(self) -> Curve:
-        """What is carried back, where it was measured, else what reaches the states."""
+        """`carry` if it was measured, else `state`."""
         return self.carry if np.any(~np.isnan(self.carry)) else self.state
 
     @property
@@ -53,23 +53,23 @@ class Time:
 
     @property
     def exponent(self) -> float:
-        """The Lyapunov exponent, nats a step: how fast what is carried along grows (+) or fades (-)."""
+        """The Lyapunov exponent, nats a step: how fast the carried gradient grows (+) or fades (-)."""
         known = self.curve[np.isfinite(self.curve)]
         return -theil_sen(known) * LN10 if len(known) > 1 else math.nan
 
     @property
-    def told(self) -> str:
+    def phrase(self) -> str:
         """The total, the Lyapunov exponent and the horizon of 3 nats, as a phrase."""
-        phrase = f"{decades(self.total)} decades back over {plural(len(self.steps) - 1, 'step')}"
+        text = f"{decades(self.total)} decades back over {plural(len(self.steps) - 1, 'step')}"
         if math.isnan(self.exponent):
-            return phrase
+            return text
         horizon = 3 / abs(self.exponent) if self.exponent else math.inf
         reach = f"{plural(round(horizon), 'step')}" if horizon < 1e4 else "over 10,000 steps"
-        return f"{phrase}, Lyapunov exponent {self.exponent + 0.0:+.2g} nats a step, horizon {reach}"
+        return f"{text}, Lyapunov exponent {self.exponent + 0.0:+.2g} nats a step, horizon {reach}"
 
 
-def depth(trace: Trace) -> Depth | None:
-    """The curves of the main depth axis; None where there is none or no gradient was measured along it."""
+def read_depth(trace: Trace) -> DepthSeries | None:
+    """The curves of the main depth axis; None without an axis or a measurement along it."""
     axis = trace.depth()
     if axis is None or not trace.values.size or len(axis.sites) < 2:
         return None
@@ -79,10 +79,10 @@ def depth(trace: Trace) -> Depth | None:
         activation = np.log10(_column(trace, "forward_rms")[index])
     if np.all(np.isnan(gradient)) and np.all(np.isnan(activation)):
         return None
-    return Depth(tuple(trace.sites[i].label for i in axis.sites), gradient, activation)
+    return DepthSeries(tuple(trace.sites[i].label for i in axis.sites), gradient, activation)
 
 
-def times(trace: Trace) -> list[Time]:
+def read_times(trace: Trace) -> list[TimeSeries]:
     """One entry for each recurrent module with measured steps, in the order of the sites."""
     if not trace.values.size:
         return []
@@ -90,31 +90,31 @@ def times(trace: Trace) -> list[Time]:
     for i in trace.where("step"):
         facts = trace.sites[i].facts
         found.setdefault(str(facts.get("of", trace.sites[i].path)), []).append((int(facts.get("step", 0)), i))
-    curves = [_time(trace, path, sorted(rows)) for path, rows in found.items()]
+    curves = [_read_time(trace, path, sorted(rows)) for path, rows in found.items()]
     return [c for c in curves if len(c.steps) > 1 and np.any(~np.isnan(np.r_[c.state, c.carry]))]
 
 
-def thinned(curve: Sequence[float] | Curve, cells: int) -> Curve:
-    """At most `cells` values, each the smallest of its stretch: a dip or a zero must not be averaged away."""
+def thin(curve: Sequence[float] | Curve, cells: int) -> Curve:
+    """At most `cells` values, each the smallest of its stretch: averaging would hide a dip or a zero."""
     values = np.asarray(curve, dtype=np.float64)
     if len(values) <= cells:
         return values
     return np.array([_smallest(part) for part in np.array_split(values, cells)])
 
 
-def _time(trace: Trace, path: str, rows: list[tuple[int, int]]) -> Time:
+def _read_time(trace: Trace, path: str, rows: list[tuple[int, int]]) -> TimeSeries:
     index = [i for _, i in rows]
     state = _relative(_column(trace, "state_log")[index][::-1] / LN10)[::-1]
-    return Time(path, tuple(step for step, _ in rows), state, _column(trace, "carry_log")[index] / LN10)
+    return TimeSeries(path, tuple(step for step, _ in rows), state, _column(trace, "carry_log")[index] / LN10)
 
 
-def drawable(curve: Curve) -> Curve:
-    """The curve within a million decades, so that a drawing's arithmetic cannot overflow; infinities stay."""
+def clip_curve(curve: Curve) -> Curve:
+    """The curve within a million decades, so that drawing it cannot overflow; infinities stay."""
     return np.where(np.isfinite(curve), np.clip(curve, -MOST, MOST), curve)
 
 
 def _column(trace: Trace, statistic: str) -> Curve:
-    """A statistic for every site; all NaN where the trace does not hold it."""
+    """A statistic for every site; all NaN if the trace does not have it."""
     return trace.column(statistic) if statistic in trace.statistics else np.full(len(trace.sites), np.nan)
 
 

@@ -1,18 +1,44 @@
 """Lines of styled text that fit a width: wrapping by cells, hanging indents, columns.
 
 Notable:
-- Lines are built to fit, never left to the terminal: a name of 500 characters is broken, not run over.
+- Lines are wrapped here, never by the terminal: a name of 500 characters is broken across lines.
 - Widths count terminal cells, so wide characters (CJK, emoji) keep their columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.console import Console
 from rich.text import Text
 
+from unvanish.reports.parts.bars import ASCII
+
 Piece = str | tuple[str, str]
+NARROW, WIDE = 60, 100  # cells
+
+
+def fit_width(width: int) -> int:
+    """The width of a report in a terminal of `width` cells."""
+    return min(max(width, NARROW), WIDE)
+
+
+def print_lines(lines: Iterable[Text], console: Console) -> None:
+    """Print lines as they are; a console that cannot show Unicode gets ASCII."""
+    unicode = console.encoding.lower().replace("-", "").startswith("utf")
+    for line in lines:
+        if not unicode:
+            line.plain = line.plain.translate(ASCII).encode("ascii", "replace").decode("ascii")
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def separate(blocks: Iterable[Sequence[Text]]) -> Iterator[Text]:
+    """The lines of the blocks that are not empty, with one blank line between blocks."""
+    for index, block in enumerate([b for b in blocks if b]):
+        if index:
+            yield Text()
+        yield from block
 
 
 def wrap(text: str, width: int, first: int | None = None) -> list[str]:
@@ -38,20 +64,20 @@ def pad(text: str, width: int) -> str:
     return set_cell_size(f"{head}…{_last(text, tail)}", width)
 
 
-def joined(*pieces: Piece) -> Text:
+def assemble(*pieces: Piece) -> Text:
     """One line out of plain strings and (string, style) pairs."""
     return Text.assemble(*pieces, no_wrap=True, overflow="ignore")
 
 
 def hang(head: Sequence[Piece], body: str, width: int, indent: int | str, style: str = "") -> list[Text]:
     """`head` and then `body`, wrapped; further lines start with `indent` (cells, or the text itself)."""
-    lead = joined(*head)
+    lead = assemble(*head)
     if cell_len(lead.plain) > width - 8:
-        lead, body = joined(), f"{lead.plain.strip()} {body}"
+        lead, body = assemble(), f"{lead.plain.strip()} {body}"
     start = " " * indent if isinstance(indent, int) else indent
     lines = wrap(body, max(width - cell_len(start), 8), max(width - cell_len(lead.plain), 0))
     gutter = (start, "dim") if isinstance(indent, str) else start
-    return [lead.append(lines[0], style or None), *(joined(gutter, (line, style)) for line in lines[1:])]
+    return [lead.append(lines[0], style or None), *(assemble(gutter, (line, style)) for line in lines[1:])]
 
 
 def _last(text: str, cells: int) -> str:

@@ -1,9 +1,9 @@
 """Numbers, names and lists as people read them.
 
 Notable:
-- Names come from the user's model and may hold anything: `clean` shows control characters instead of
-  sending them to a terminal, so no module path can move a cursor, split a line or fail to encode.
-- A decade is a factor of ten; every sign is written out, and "-inf" means no gradient at all.
+- Names come from the user's model and may hold anything: `clean` escapes control characters, so no module
+  path can move a cursor, split a line or fail to encode.
+- A decade is a factor of ten; every number has its sign, and "-inf" means no gradient at all.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ T = TypeVar("T")
 
 
 def clean(text: object) -> str:
-    """One printable line: white space folded, control characters and lone surrogates as visible escapes."""
-    flat = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in flat)
+    """One printable line: white space folded, control characters and lone surrogates escaped."""
+    return escape(" ".join(str(text).split()))
+
+
+def escape(text: str) -> str:
+    """The text with control characters and lone surrogates escaped; white space as it is."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def decades(value: float, digits: int = 2) -> str:
@@ -32,7 +36,7 @@ def decades(value: float, digits: int = 2) -> str:
     return text[1:] if float(text) == 0.0 else text
 
 
-def rounded(value: float) -> str:
+def round_decades(value: float) -> str:
     """A signed number of decades for a sentence: "-18.9", "+0.19"."""
     return decades(value, 1 if abs(value) >= 9.95 else 2)
 
@@ -64,34 +68,34 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def capped(items: Sequence[T], limit: int) -> tuple[Sequence[T], int]:
-    """The first `limit` items and how many are left; a rest of one is not worth hiding."""
+def cap(items: Sequence[T], limit: int) -> tuple[Sequence[T], int]:
+    """The first `limit` items and the number of the others; a single other item is not hidden."""
     return (items, 0) if len(items) <= limit + 1 else (items[:limit], len(items) - limit)
 
 
-def listed(items: Sequence[str], limit: int = 3, noun: str = "more") -> str:
+def list_names(items: Sequence[str], limit: int = 3, noun: str = "more") -> str:
     """`a, b, c, and 29 more`."""
-    shown, rest = capped([clean(item) for item in items], limit)
+    shown, rest = cap([clean(item) for item in items], limit)
     return ", ".join(shown) + (f", and {rest} {noun}" if rest else "")
 
 
-def by_reason(verdicts: Iterable[Verdict]) -> list[tuple[str, list[Verdict]]]:
-    """Verdicts grouped by their reason, in the order in which the reasons first come."""
+def group_by_reason(verdicts: Iterable[Verdict]) -> list[tuple[str, list[Verdict]]]:
+    """Verdicts by their reason, in the order of the reasons' first appearance."""
     groups: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         groups.setdefault(clean(verdict.reason) or "no reason given", []).append(verdict)
     return list(groups.items())
 
 
-def descendants(finding: Finding) -> list[Finding]:
-    """Everything that follows from a finding, at any depth, nearest first."""
+def list_consequences(finding: Finding) -> list[Finding]:
+    """The consequences of a finding at any depth, nearest first."""
     found: list[Finding] = []
     for child in finding.consequences:
-        found += [child, *descendants(child)]
+        found += [child, *list_consequences(child)]
     return found
 
 
-def proof(finding: Finding) -> tuple[str, str]:
+def describe_proof(finding: Finding) -> tuple[str, str]:
     """How sure the cause is, "confirmed", "tried, not confirmed" or "indicated", and the experiment."""
     if finding.confirmed is None:
         return "indicated", clean(finding.experiment) or "no experiment was made"
@@ -99,7 +103,7 @@ def proof(finding: Finding) -> tuple[str, str]:
     return word, clean(finding.experiment)
 
 
-def treatment(remedy: Remedy) -> str:
+def describe_remedy(remedy: Remedy) -> str:
     """A remedy as a call on its targets: `swap-activation(to=Tanh) on 30 sites`."""
     options = ", ".join(f"{clean(k)}={number(v)}" for k, v in remedy.parameters.items())
     where = clean(remedy.targets[0]) if len(remedy.targets) == 1 else plural(len(remedy.targets), "site")
@@ -107,8 +111,8 @@ def treatment(remedy: Remedy) -> str:
     return f"{call} on {where}" if remedy.targets else call
 
 
-def measured(diagnosis: Diagnosis) -> list[str]:
-    """What was examined, in short phrases: parameters, loss, batch, dtype and device, mode, time taken."""
+def describe_measurement(diagnosis: Diagnosis) -> list[str]:
+    """The measurement in short phrases: parameters, loss, batch, dtype and device, mode, time."""
     facts = diagnosis.trace.facts
     phrases = ["predicted, nothing was run"] if facts.get("predicted") else []
     if isinstance(facts.get("parameters"), int):
@@ -136,14 +140,16 @@ def _loss(loss: object, kind: object, objective: object) -> list[str]:
     return [f"{name} {number(loss)}" if "loss" in name.lower() else f"loss {number(loss)} ({name})"]
 
 
-def told_by_theory(diagnosis: Diagnosis) -> str:
-    """Predicted beside measured in a sentence, or "" where nothing was predicted."""
+def describe_theory(diagnosis: Diagnosis) -> str:
+    """The prediction and the measurement in one sentence; empty if nothing was predicted."""
     theory = diagnosis.trace.facts.get("theory")
     if not isinstance(theory, Mapping) or "predicted" not in theory:
         return ""
-    said = f"predicts {rounded(theory['predicted'])} decades, measured {rounded(theory['measured'])}"
+    text = (
+        f"predicts {round_decades(theory['predicted'])} decades, measured {round_decades(theory['measured'])}"
+    )
     apart = [
-        f"{clean(label)} ({rounded(predicted)} predicted, {rounded(measured)} measured)"
+        f"{clean(label)} ({round_decades(predicted)} predicted, {round_decades(measured)} measured)"
         for label, predicted, measured in theory.get("apart", ())
     ]
-    return f"{said}; they part at {listed(apart, 3)}" if apart else said
+    return f"{text}; they differ at {list_names(apart, 3)}" if apart else text

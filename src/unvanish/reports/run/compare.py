@@ -1,51 +1,63 @@
-"""Two runs side by side, as text: what they reached, how their gradients went, what was found in each."""
+"""Two runs side by side, as text: their losses, their gradients, and what was found in each."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from unvanish.core.facts import HistoryFacts
 from unvanish.core.trace import Trace
-from unvanish.reports.run.text import decades, duration, spark
+from unvanish.reports.run.text import LOOKS, draw_spark, format_duration, measure_flow
 from unvanish.store import Run
 
-WIDTH = 30
+TITLE, WIDTH = 26, 30  # cells
 DECADE = math.log(10)
 
 
-def compared(first: Run, second: Run) -> str:
-    """A table of both, and what one has found and the other has not."""
+def compare(first: Run, second: Run) -> str:
+    """A table of both runs, and the findings of each."""
     runs = (first, second)
-    steps, traces = [r.steps() for r in runs], [r.trace(most=256) for r in runs]
+    steps, traces = [r.steps() for r in runs], [r.trace(most=LOOKS) for r in runs]
     names = [r.name for r in runs]
     if names[0] == names[1]:
         names = [str(r.folder) for r in runs]
-    lines = ["".ljust(26) + names[0].ljust(WIDTH + 2) + names[1]]
+    lines = [_row("", names)]
 
-    def row(title: str, tell: Callable[[Any, Trace], str]) -> None:
-        told = [tell(s, t) if len(s["step"]) else "-" for s, t in zip(steps, traces, strict=True)]
-        lines.append(f"{title.ljust(26)}{told[0].ljust(WIDTH + 2)}{told[1]}")
+    def row(title: str, describe: Callable[[HistoryFacts, Trace], str]) -> None:
+        cells = [describe(s, t) if len(s["step"]) else "-" for s, t in zip(steps, traces, strict=True)]
+        lines.append(_row(title, cells))
 
-    row("steps", lambda s, _: f"{len(s['step']):,} in {duration(s['wall'][-1] - s['wall'][0])}")
-    row("loss", lambda s, _: spark(s["loss"], WIDTH))
+    row("steps", lambda s, _: f"{len(s['step']):,} in {format_duration(s['wall'][-1] - s['wall'][0])}")
+    row("loss", lambda s, _: draw_spark(s["loss"], WIDTH))
     row("  first, best, last", lambda s, _: _loss(s["loss"]))
-    row("gradient norm", lambda s, _: spark(s["norm_log"], WIDTH))
+    row("gradient norm", lambda s, _: draw_spark(s["norm_log"], WIDTH))
     row("  median, decades", lambda s, _: _median(s["norm_log"] / DECADE))
-    row("decades, loss to input", lambda _, t: spark(decades(t), WIDTH))
-    row("  first, last", lambda _, t: _ends(decades(t)))
-    row("update / weight, median", lambda _, t: _moved(t))
+    row("decades, loss to input", lambda _, t: draw_spark(measure_flow(t), WIDTH))
+    row("  first, last", lambda _, t: _ends(measure_flow(t)))
+    row("update / weight, median", lambda _, t: _update(t))
     row("steps not finite", lambda s, _: str(int((s["finite"] == 0).sum())))
     row("steps clipped", lambda s, _: _share(s["clipped"]))
-    found = [{e.finding.code: e for e in r.findings()} for r in runs]
-    for code in sorted({*found[0], *found[1]}):
-        told = [f"step {f[code].first}, {f[code].finding.severity}" if code in f else "-" for f in found]
-        lines.append(f"{code.ljust(26)}{told[0].ljust(WIDTH + 2)}{told[1]}")
-    if not any(found):
-        lines.append("nothing wrong was seen in either")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_compare_findings(first, second)])
+
+
+def _compare_findings(first: Run, second: Run) -> list[str]:
+    """For each code the step at which each run first had it."""
+    events = [{e.finding.code: e for e in run.findings()} for run in (first, second)]
+    if not any(events):
+        return ["nothing wrong was seen in either"]
+    return [
+        _row(
+            code, [f"step {e[code].first}, {e[code].finding.severity}" if code in e else "-" for e in events]
+        )
+        for code in sorted({*events[0], *events[1]})
+    ]
+
+
+def _row(title: str, cells: Sequence[str]) -> str:
+    return f"{title.ljust(TITLE)}{cells[0].ljust(WIDTH + 2)}{cells[1]}"
 
 
 def _known(values: Any) -> Any:
@@ -54,7 +66,7 @@ def _known(values: Any) -> Any:
 
 def _loss(values: Any) -> str:
     known = _known(values)
-    return f"{known[0]:.4g}  {known.min():.4g}  {known[-1]:.4g}" if len(known) else "not told"
+    return f"{known[0]:.4g}  {known.min():.4g}  {known[-1]:.4g}" if len(known) else "unknown"
 
 
 def _median(values: Any) -> str:
@@ -67,7 +79,7 @@ def _ends(values: Any) -> str:
     return f"{known[0]:+.2f}  {known[-1]:+.2f}" if len(known) else "-"
 
 
-def _moved(trace: Trace) -> str:
+def _update(trace: Trace) -> str:
     if "update_log" not in trace.statistics or not trace.values.size:
         return "-"
     known = _known(trace.values[:, :, trace.statistics.index("update_log")])

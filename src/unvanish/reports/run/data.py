@@ -1,20 +1,21 @@
-"""A run as rows for charts: its steps, the flow along the depth at its looks, what each site showed."""
+"""A run as rows for charts: its steps, the flow along the depth at its looks, the statistics of each site."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from unvanish.core.facts import HistoryFacts
 from unvanish.core.plain import plain
 from unvanish.core.trace import Site, Trace
 from unvanish.store import Run
+from unvanish.store.reader import Event
 
 DECADE = math.log(10)
-STEPS, LOOKS = 1500, 120  # rows of a page, at most
-SHOWN = {  # statistic: (its name on the page, the factor that makes it what the name says)
+STEPS, LOOKS, SITES = 1500, 120, 4  # at most: rows of a page, looks, sites of a finding
+STATISTICS = {  # (name on the page, factor to the unit of that name)
     "backward_log": ("gradient, decades", 1 / DECADE),
     "gradient_log": ("parameter gradient, decades", 1 / DECADE),
     "update_log": ("update / weight, decades", 1 / DECADE),
@@ -29,40 +30,43 @@ SHOWN = {  # statistic: (its name on the page, the factor that makes it what the
 }
 
 
-def document(run: Run) -> dict[str, Any]:
-    """Everything a page shows, as lists of plain rows; numbers that are not finite are null."""
+def read_rows(run: Run) -> dict[str, Any]:
+    """Everything on a page, as lists of plain rows; numbers that are not finite are null."""
     trace = run.trace(most=LOOKS)
     return {
         "name": run.name,
         "facts": plain(run.facts()),
-        "steps": step_rows(run.steps()),
-        "flow": flow_rows(trace),
-        "sites": site_rows(trace),
-        "moves": move_rows(trace),
-        "profiles": profile_rows(run),
-        "findings": [
-            {
-                "step": e.first,
-                "last": e.last,
-                "code": e.finding.code,
-                "name": e.finding.name,
-                "severity": e.finding.severity,
-                "cause": e.finding.cause,
-                "sites": list(e.finding.sites[:4]),
-                "remedy": "{0.cure}: {0.why}".format(e.finding.remedies[0]) if e.finding.remedies else "",
-            }
-            for e in run.findings()
-        ],
+        "steps": list_steps(run.steps()),
+        "flow": list_flow(trace),
+        "sites": list_sites(trace),
+        "moves": list_moves(trace),
+        "profiles": list_profiles(run),
+        "findings": [describe_event(event) for event in run.findings()],
     }
 
 
-def number(value: float, digits: int = 5) -> float | None:
-    """A number of so many digits, None where it is not finite."""
+def describe_event(event: Event) -> dict[str, Any]:
+    """A finding with the steps at which it was first and last seen."""
+    finding = event.finding
+    return {
+        "step": event.first,
+        "last": event.last,
+        "code": finding.code,
+        "name": finding.name,
+        "severity": finding.severity,
+        "cause": finding.cause,
+        "sites": list(finding.sites[:SITES]),
+        "remedy": "{0.cure}: {0.why}".format(finding.remedies[0]) if finding.remedies else "",
+    }
+
+
+def round_number(value: float, digits: int = 5) -> float | None:
+    """A number of `digits` digits; None if it is not finite."""
     return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
-def step_rows(steps: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a step, or a median over so many; a step that is not finite is kept as such."""
+def list_steps(steps: HistoryFacts) -> list[dict[str, Any]]:
+    """One row for each step, or for a few: their median, and whether any step was not finite."""
     count = len(steps["step"])
     rows = []
     for piece in np.array_split(np.arange(count), min(count, STEPS)) if count else []:
@@ -70,55 +74,55 @@ def step_rows(steps: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "step": int(steps["step"][piece[-1]]),
-                "loss": number(_middle(steps["loss"][piece])),
-                "norm": number(_middle(steps["norm_log"][piece]) / DECADE),
-                "before": number(_middle(steps["before_log"][piece]) / DECADE),
-                "lr": number(_middle(steps["lr"][piece])),
+                "loss": round_number(_median(steps["loss"][piece])),
+                "norm": round_number(_median(steps["norm_log"][piece]) / DECADE),
+                "before": round_number(_median(steps["before_log"][piece]) / DECADE),
+                "lr": round_number(_median(steps["lr"][piece])),
                 "bad": bad,
             }
         )
     return rows
 
 
-def _middle(values: Any) -> float:
+def _median(values: Any) -> float:
     known = values[np.isfinite(values)]
     return float(np.median(known)) if len(known) else math.nan
 
 
-def title_of(site: Site) -> str:
-    """The site as an axis shows it."""
+def name_site(site: Site) -> str:
+    """The site's name on an axis."""
     own = site.path.rpartition(".")[2]
     kind = "" if own == site.kind else f" {site.kind}"
     call = f" [{site.call}]" if site.call else ""
     return f"{site.path or '(model)'}{kind}{call}"
 
 
-def flow_rows(trace: Trace) -> list[dict[str, Any]]:
-    """The gradient at every site of the depth axis against the loss's end, and what each piece changed."""
+def list_flow(trace: Trace) -> list[dict[str, Any]]:
+    """The gradient at every site of the depth axis, relative to the loss, and what each piece changed."""
     axis = trace.depth()
     if axis is None or not trace.values.size:
         return []
     logs = trace.values[:, list(axis.sites), trace.statistics.index("backward_log")] / DECADE
     steps = _edges(trace)
-    found = []
+    rows = []
     for look in range(len(logs)):
         start = next((v for v in logs[look] if math.isfinite(v)), math.nan)
         for place, index in enumerate(axis.sites):
             here = logs[look, place]
-            found.append(
+            rows.append(
                 {
                     "step": steps[look][0],
                     "until": steps[look][1],
                     "place": place,
-                    "site": title_of(trace.sites[index]),
-                    "decades": number(here - start, 4),
-                    "change": number(here - logs[look, place - 1], 4) if place else 0.0,
+                    "site": name_site(trace.sites[index]),
+                    "decades": round_number(here - start, 4),
+                    "change": round_number(here - logs[look, place - 1], 4) if place else 0.0,
                 }
             )
-    return found
+    return rows
 
 
-def move_rows(trace: Trace) -> list[dict[str, Any]]:
+def list_moves(trace: Trace) -> list[dict[str, Any]]:
     """How far each layer's weights moved at each look, log10 of update over weight."""
     column = trace.statistics.index("update_log") if "update_log" in trace.statistics else -1
     places = [i for i in trace.where("parameter") if trace.sites[i].facts.get("dimensions", 0) >= 2]
@@ -131,53 +135,53 @@ def move_rows(trace: Trace) -> list[dict[str, Any]]:
             "until": steps[look][1],
             "place": k,
             "site": trace.sites[i].label,
-            "moved": number(trace.values[look, i, column] / DECADE, 4),
+            "moved": round_number(trace.values[look, i, column] / DECADE, 4),
         }
         for look in range(trace.values.shape[0])
         for k, i in enumerate(places)
     ]
 
 
-def site_rows(trace: Trace) -> list[dict[str, Any]]:
-    """What every site showed at every look, by the page's names; only what was measured."""
+def list_sites(trace: Trace) -> list[dict[str, Any]]:
+    """The statistics of every site at every look, under the page's names; only those that were measured."""
     steps = trace.facts.get("steps", [])
-    columns = [(i, *SHOWN[s]) for i, s in enumerate(trace.statistics) if s in SHOWN]
-    found = []
+    columns = [(i, *STATISTICS[s]) for i, s in enumerate(trace.statistics) if s in STATISTICS]
+    rows = []
     for look in range(trace.values.shape[0]):
         for i, site in enumerate(trace.sites):
             row: dict[str, Any] = {
                 "step": steps[look],
-                "site": title_of(site) if site.role == "node" else site.label,
+                "site": name_site(site) if site.role == "node" else site.label,
             }
             for column, title, factor in columns:
-                value = number(trace.values[look, i, column] * factor, 4)
+                value = round_number(trace.values[look, i, column] * factor, 4)
                 if value is not None:
                     row[title] = value
             if len(row) > 2:
-                found.append(row)
-    return found
+                rows.append(row)
+    return rows
 
 
-def profile_rows(run: Run) -> list[dict[str, Any]]:
-    """The gradient at every time step of the recurrent sites, against the last step, at the last look."""
-    found = []
+def list_profiles(run: Run) -> list[dict[str, Any]]:
+    """The gradient at every time step of the recurrent sites, relative to the largest, at the last look."""
+    rows = []
     for name, (steps, states) in run.profiles().items():
         for step, state in list(zip(steps, states, strict=True))[-1:]:
             top = max((v for v in state if math.isfinite(v)), default=math.nan)
-            found += [
+            rows += [
                 {
                     "site": name,
                     "step": int(step),
                     "time": t,
-                    "decades": number((v - top) / DECADE, 4),
+                    "decades": round_number((v - top) / DECADE, 4),
                 }
                 for t, v in enumerate(state)
             ]
-    return found
+    return rows
 
 
 def _edges(trace: Trace) -> list[tuple[int, int]]:
-    """Each look's step, and the next one's."""
+    """The step of each look, and that of the next one."""
     steps = list(trace.facts.get("steps", []))
     last = steps[-1] + max(1, (steps[-1] - steps[0]) // max(1, len(steps))) if steps else 0
     return list(zip(steps, [*steps[1:], last], strict=True))

@@ -1,4 +1,4 @@
-// Draws the parts of a run's page, follows clicks on the heat map, and asks for fresh rows where it is live.
+// Draws the parts of a run's page, follows clicks on the heat map, and asks for fresh rows if the page is live.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const ink = () => (dark.matches ? "#c9d4df" : "#3a4653");
 const rule = () => (dark.matches ? "#2b3541" : "#e3e7ec");
@@ -11,16 +11,16 @@ const config = () => ({
   legend: { labelColor: ink(), titleColor: ink() }, header: { labelColor: ink() }, title: { color: ink() },
 });
 
-const last = () => run.flow.reduce((most, row) => Math.max(most, row.step), -1);
+const last = () => run.flow.reduce((most, row) => (row.decades === null ? most : Math.max(most, row.step)), -1);
 const ledger = () => {
   const step = picked.step ?? last();
   return run.flow.filter((row) => row.step === step && row.place > 0);
 };
+const site = () => picked.site ?? (run.sites[0] || {}).site;
 const history = () => {
-  const site = picked.site ?? (run.sites[0] || {}).site;
   const rows = [];
   for (const row of run.sites) {
-    if (row.site !== site) continue;
+    if (row.site !== site()) continue;
     for (const [statistic, value] of Object.entries(row))
       if (statistic !== "site" && statistic !== "step") rows.push({ step: row.step, statistic, value });
   }
@@ -35,7 +35,7 @@ const needs = {
   horizon: ["profiles"],
 };
 
-async function drawn(part) {
+async function draw(part) {
   const rows = tables();
   const empty = !rows[needs[part][0]].length;
   document.getElementById(`${part}-part`).hidden = empty;
@@ -49,21 +49,22 @@ async function drawn(part) {
     view.addEventListener("click", (event, item) => {
       if (!item || !item.datum || item.datum.site === undefined) return;
       picked = { site: item.datum.site, step: item.datum.step };
-      said();
-      drawn("ledger");
-      drawn("history");
+      describe();
+      draw("ledger");
+      draw("history");
     });
 }
 
-function said() {
+function describe() {
   const steps = run.steps;
   const first = steps.find((row) => row.loss !== null), end = steps.findLast((row) => row.loss !== null);
   const text = [steps.length ? `${steps[steps.length - 1].step + 1} steps` : "no step yet"];
   if (first) text.push(`loss ${first.loss.toPrecision(4)} to ${end.loss.toPrecision(4)}`);
   const share = Number(run.facts.overhead);
-  if (share > 0) text.push(`the watch took ${(100 * share).toFixed(2)} % of its time`);
+  if (share > 0) text.push(`watch overhead ${(100 * share).toFixed(2)} %`);
   if (picked.site) text.push(`${picked.site} at step ${picked.step}`);
   document.getElementById("summary").textContent = text.join(" · ");
+  document.querySelector("#history-part h2").textContent = `One site: ${site()}`;
   const list = document.getElementById("findings");
   list.replaceChildren(...(run.findings.length ? run.findings : [null]).map((found) => {
     const item = document.createElement("li");
@@ -81,9 +82,9 @@ function said() {
   }));
 }
 
-async function all() {
-  said();
-  for (const part of Object.keys(needs)) await drawn(part);
+async function drawAll() {
+  describe();
+  for (const part of Object.keys(needs)) await draw(part);
   document.body.dataset.drawn = "yes";
 }
 
@@ -92,11 +93,11 @@ async function refresh() {
     const fresh = await (await fetch("data.json")).json();
     const more = JSON.stringify(fresh.steps.at(-1)) !== JSON.stringify(run.steps.at(-1));
     Object.assign(run, fresh);
-    if (more) await all();
+    if (more) await drawAll();
   } catch (error) { /* the training, or its server, has ended */ }
   setTimeout(refresh, 2000);
 }
 
-dark.addEventListener("change", all);
-await all();
+dark.addEventListener("change", drawAll);
+await drawAll();
 if (live) setTimeout(refresh, 2000);

@@ -1,108 +1,100 @@
-"""The story of a watched training as text: how the loss and the gradient went, and what was found when."""
+"""The report of a watched training as text: loss and gradient over the steps, and what was found when."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.core.diagnosis import Diagnosis, Finding
+from unvanish.core.diagnosis import Diagnosis, Finding, at_least
+from unvanish.core.facts import HistoryFacts
 from unvanish.core.trace import Trace
+from unvanish.reports.parts.words import plural
 from unvanish.store import Run
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
-WIDTH = 60
+WIDTH, LOOKS = 60, 256  # cells of a sparkline, looks that are read at most
+SITES, REMEDIES = 4, 3  # of a finding, at most
 DECADE = math.log(10)
 
 
-def told(diagnosis: Diagnosis) -> str:
-    """The story of a watch that still is in memory."""
-    facts = diagnosis.trace.facts
-    history = facts.get("history", {})
-    lines = [f"unvanish watch: {diagnosis.subject}"]
-    lines += curves(history)
-    lines += flow(diagnosis.trace)
-    lines += [""]
-    for finding in diagnosis.findings:
-        lines += event(finding)
-    return "\n".join([*lines, verdict(diagnosis.findings)])
-
-
-def story(run: Run) -> str:
-    """The story of a run folder, also of one that still grows."""
-    facts, steps, trace = run.facts(), run.steps(), run.trace(most=256)
-    taken = steps["step"]
+def render(run: Run) -> str:
+    """The report of a run folder, also of a run that still grows."""
+    facts, steps, trace = run.facts(), run.steps(), run.trace(most=LOOKS)
     lines = [f"unvanish: run {run.name}, {facts.get('model', 'a model')}"]
-    if not len(taken):
+    if not len(steps["step"]):
         return "\n".join([*lines, "no step has been written yet"])
-    seconds = float(steps["wall"][-1] - steps["wall"][0])
-    share = facts.get("overhead")
-    cost = f", the watch took {float(share):.1%} of its time" if share not in (None, "nan") else ""
-    lines.append(
-        f"{len(taken):,} steps ({int(taken[0])} to {int(taken[-1])}) in {duration(seconds)}, "
-        f"{trace.values.shape[0]} looks{cost}"
-    )
-    lines += curves(steps)
-    lines += flow(trace)
-    skipped, broken = int(np.nansum(steps["skipped"])), int((steps["finite"] == 0).sum())
-    if skipped or broken:
-        lines.append(
-            f"{broken} steps with a gradient that is not finite, {skipped} skipped by the loss scaler"
-        )
+    lines.append(_describe_length(steps, trace, facts.get("overhead")))
+    lines += [*draw_curves(steps), *draw_flow(trace), *_count_broken(steps), ""]
     events = run.findings()
-    lines.append("")
     for e in events:
-        lines += event(e.finding, f"step {e.first}" + (f" to {e.last}" if e.last != e.first else ""))
+        lines += describe_finding(
+            e.finding, f"step {e.first}" + (f" to {e.last}" if e.last != e.first else "")
+        )
     if facts.get("dropped"):
-        lines.append(f"note: {facts['dropped']} records could not be written")
-    return "\n".join([*lines, verdict([e.finding for e in events])])
+        lines.append(f"note: {plural(facts['dropped'], 'record')} could not be written")
+    return "\n".join([*lines, conclude([e.finding for e in events])])
 
 
-def curves(history: Mapping[str, object]) -> list[str]:
-    """The loss and the gradient's norm as sparklines, with what they went from and to."""
-    found = []
+def render_watch(diagnosis: Diagnosis) -> str:
+    """The report of a watch that was not written to a folder."""
+    history = diagnosis.trace.facts.get("history", {})
+    lines = [f"unvanish watch: {diagnosis.subject}"]
+    lines += [*draw_curves(history), *draw_flow(diagnosis.trace), ""]
+    for finding in diagnosis.findings:
+        lines += describe_finding(finding)
+    return "\n".join([*lines, conclude(diagnosis.findings)])
+
+
+def conclude(findings: Sequence[Finding]) -> str:
+    """The last line: how many findings are at or above a warning, and their codes."""
+    faults = at_least(findings, "warning")
+    return f"found {len(faults)}: {' '.join(f.code for f in faults)}" if faults else "nothing wrong was seen"
+
+
+def draw_curves(history: HistoryFacts) -> list[str]:
+    """The loss and the gradient's norm as sparklines, with their first and last values."""
+    lines = []
     loss = np.asarray(history.get("loss", ()), np.float64)
     known = loss[np.isfinite(loss)]
     if len(known):
-        found.append(f"  loss      {spark(loss)}  {known[0]:.4g} to {known[-1]:.4g}")
+        lines.append(f"  loss      {draw_spark(loss)}  {known[0]:.4g} to {known[-1]:.4g}")
     norms = np.asarray(history.get("norm_log", ()), np.float64) / DECADE
     known = norms[np.isfinite(norms)]
     if len(known):
-        found.append(
-            f"  gradient  {spark(norms)}  1e{known[0]:.1f} to 1e{known[-1]:.1f}, norm of all parameters"
-        )
-    return found
+        ends = f"1e{known[0]:.1f} to 1e{known[-1]:.1f}, norm of all parameters"
+        lines.append(f"  gradient  {draw_spark(norms)}  {ends}")
+    return lines
 
 
-def flow(trace: Trace) -> list[str]:
-    """What the gradient lost on its way down the depth axis, at each look, in decades."""
-    lost = decades(trace)
-    known = lost[np.isfinite(lost)]
+def draw_flow(trace: Trace) -> list[str]:
+    """The gain of the gradient from the loss to the input, at each look, decades."""
+    gains = measure_flow(trace)
+    known = gains[np.isfinite(gains)]
     if not len(known):
         return []
-    return [
-        f"  depth     {spark(lost)}  {known[0]:+.1f} to {known[-1]:+.1f} decades from the loss to the input"
-    ]
+    ends = f"{known[0]:+.1f} to {known[-1]:+.1f} decades from the loss to the input"
+    return [f"  depth     {draw_spark(gains)}  {ends}"]
 
 
-def decades(trace: Trace) -> NDArray[np.float64]:
+def measure_flow(trace: Trace) -> NDArray[np.float64]:
     """log10 of the gradient's gain from the first to the last site of the depth axis, shape (looks,)."""
     axis = trace.depth()
     if axis is None or not trace.values.size:
         return np.full(trace.values.shape[0], math.nan)
     logs = trace.values[:, list(axis.sites), trace.statistics.index("backward_log")]
     with np.errstate(invalid="ignore"):
-        found: NDArray[np.float64] = (logs[:, -1] - logs[:, 0]) / DECADE
-    return found
+        gains: NDArray[np.float64] = (logs[:, -1] - logs[:, 0]) / DECADE
+    return gains
 
 
-def spark(values: NDArray[np.float64], width: int = WIDTH) -> str:
-    """A sparkline; a step that is not finite is an x."""
+def draw_spark(values: NDArray[np.float64], width: int = WIDTH) -> str:
+    """A sparkline; an infinite value is an x, a value that is not a number is a blank."""
     if len(values) > width:
-        pieces = np.array_split(values, width)
-        values = np.array([_middle(p) for p in pieces])
+        values = np.array([_median(piece) for piece in np.array_split(values, width)])
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     span = high - low or 1.0
@@ -112,33 +104,45 @@ def spark(values: NDArray[np.float64], width: int = WIDTH) -> str:
     )
 
 
-def _middle(piece: NDArray[np.float64]) -> float:
-    if np.isinf(piece).any():
-        return math.inf
-    known = piece[np.isfinite(piece)]
-    return float(np.median(known)) if len(known) else math.nan
-
-
-def event(finding: Finding, when: str = "") -> list[str]:
+def describe_finding(finding: Finding, when: str = "") -> list[str]:
     """A finding in a few lines."""
     at = f" ({when})" if when else ""
     lines = [f"{finding.severity}[{finding.code}] {finding.name}{at}: {finding.cause}"]
     if finding.sites:
-        lines.append(f"  --> {', '.join(finding.sites[:4])}" + (" ..." if len(finding.sites) > 4 else ""))
-    lines += [f"  = remedy [{r.safety}] {r.cure}: {r.why}" for r in finding.remedies[:3]]
-    return lines
+        more = " ..." if len(finding.sites) > SITES else ""
+        lines.append(f"  --> {', '.join(finding.sites[:SITES])}{more}")
+    return lines + [f"  = remedy [{r.safety}] {r.cure}: {r.why}" for r in finding.remedies[:REMEDIES]]
 
 
-def verdict(findings: Sequence[Finding]) -> str:
-    """The last line."""
-    bad = [f for f in findings if f.severity != "note"]
-    return f"found {len(bad)}: {' '.join(f.code for f in bad)}" if bad else "nothing wrong was seen"
-
-
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds for people: 42 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 6000:
         return f"{int(seconds // 60)} min {int(seconds % 60)} s"
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+
+
+def _describe_length(steps: HistoryFacts, trace: Trace, overhead: Any) -> str:
+    """Steps, time, looks, and the overhead of the watch if it is known."""
+    numbers, wall = steps["step"], steps["wall"]
+    time = format_duration(float(wall[-1] - wall[0]))
+    cost = f", watch overhead {float(overhead):.1%}" if overhead not in (None, "nan") else ""
+    looks = plural(trace.values.shape[0], "look")
+    return f"{len(numbers):,} steps ({int(numbers[0])} to {int(numbers[-1])}) in {time}, {looks}{cost}"
+
+
+def _count_broken(steps: HistoryFacts) -> list[str]:
+    skipped, broken = int(np.nansum(steps["skipped"])), int((steps["finite"] == 0).sum())
+    if not skipped and not broken:
+        return []
+    return [
+        f"{plural(broken, 'step')} with a gradient that is not finite, {skipped} skipped by the loss scaler"
+    ]
+
+
+def _median(piece: NDArray[np.float64]) -> float:
+    if np.isinf(piece).any():
+        return math.inf
+    known = piece[np.isfinite(piece)]
+    return float(np.median(known)) if len(known) else math.nan

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from unvanish.clinic.watch import watch
-from unvanish.core.diagnosis import Finding
+from unvanish.core.diagnosis import Finding, at_least
 from unvanish.lab.tasks import Task
 from unvanish.train.arguments import Arguments
 from unvanish.train.loop import devices, randomness
@@ -83,7 +83,7 @@ class TrainingRun:
     def findings(self) -> list[Finding]:
         """What the watch found, without its notes."""
         found = self.watch.findings if self.watch is not None else ()
-        return [f for f in found if f.severity != "note"]
+        return list(at_least(found, "warning"))
 
     def health(self) -> str:
         """The gradient in a word, or the codes found; empty without a watch."""

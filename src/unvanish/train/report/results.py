@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unvanish.core.diagnosis import Finding
+from unvanish.core.diagnosis import Finding, at_least
 from unvanish.reports.parts.words import plural
 from unvanish.train.loop.progress import format_time
 from unvanish.train.report.stages import Stage, describe_stages
@@ -39,7 +39,7 @@ class Results:
     @property
     def healthy(self) -> bool:
         """Whether the watch found nothing at or above a warning."""
-        return all(finding.severity == "note" for finding in self.findings)
+        return not at_least(self.findings, "warning")
 
     @property
     def results_dict(self) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""Reports of the order-chaos diagram of an activation."""
