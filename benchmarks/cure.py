@@ -1,4 +1,4 @@
-"""How many curable sick networks `unvanish.cure` heals, proven, beside what people do blindly.
+"""How many curable sick networks `unvanish.cure` heals, proven, against what people do blindly.
 
 Run it with `python -m benchmarks.cure --split dev --sick 110`. The networks are those of the diagnosis
 benchmark; the test split is judged, never tuned on. "Cured": `check` finds nothing at or above a warning any
@@ -208,7 +208,7 @@ def share(part: int, whole: int) -> str:
 
 
 def tables(results: list[Result]) -> list[Table]:
-    """The totals beside the blind treatments, and a row for each fault."""
+    """The totals, those of the blind treatments, and a row for each fault."""
     n = len(results)
     total = Table(
         "treatment", "cured", "made worse", "median s", "median remedies", title=f"{n} curable sick networks"

@@ -5,7 +5,7 @@ pixels, thirty epochs; every batch is a step, and scenes are mirrored and recolo
 pixels, for as many epochs as fit into `--minutes`; it is validated on what it is trained on.
 
 `--reference PYTHON` trains the reference the same way, by the interpreter of an environment that has it, for
-as many epochs as ours or `--epochs`; its seconds an epoch stand beside ours.
+as many epochs as ours or `--epochs`; its seconds an epoch are printed after ours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How often `unvanish.check` names the planted fault, and alarms on a healthy net, beside its peers.
+"""How often `unvanish.check` names the planted fault, and alarms on a healthy net, against its peers.
 
 Run it with `python -m benchmarks.diagnosis --split dev --sick 100 --healthy 50`. The test split is judged,
 never tuned on.
@@ -66,7 +66,7 @@ def chosen(options: argparse.Namespace) -> tuple[int, ...]:
 
 
 def run(seeds: Sequence[int], questions: Questions, jobs: int) -> list[Verdict]:
-    """Every verdict, in the order of the seeds, from so many processes."""
+    """Every verdict, in the order of the seeds, by `jobs` processes."""
     ask = partial(examine, questions=questions)
     if jobs <= 1:
         prepare()
@@ -97,7 +97,7 @@ def facts(options: argparse.Namespace, seconds: float) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark and print its tables; 2 where the call was wrong."""
+    """Run the benchmark and print its tables; 2 if the call was wrong."""
     options, console = arguments(argv), Console()
     try:
         seeds = chosen(options)

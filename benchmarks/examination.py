@@ -74,7 +74,7 @@ def prepare() -> None:
 
 
 def examine(seed: int, questions: Questions) -> Verdict:
-    """Draw the network of a seed and ask; whatever crashes is kept as the verdict's error."""
+    """Draw the network of a seed and ask; a crash is kept as the verdict's error."""
     started = time.perf_counter()
     example = sample(seed)
     generated = time.perf_counter() - started

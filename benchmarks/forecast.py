@@ -1,4 +1,4 @@
-"""How close theory comes: the log gain of the gradient a layer, predicted without data, beside the measured
+"""How close theory comes: the log gain of the gradient a layer, predicted without data, against the measured
 one.
 
 Run it with `python -m benchmarks.forecast --nets 60`. Random MLPs, CNNs, residual nets, transformers and

@@ -238,7 +238,7 @@ def symbols(size: int, steps: int, generator: torch.Generator) -> tuple[Tensor, 
 
 
 def remember(model: nn.Module, steps: int = 1000, updates: int = 1200, rate: float = 3e-3) -> float:
-    """Train on symbols shown at the first of so many steps; the share named right on fresh ones."""
+    """Train on symbols shown at the first of `steps` steps; the share named right on fresh ones."""
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), rate)
     known = 0  # batches in a row that it was sure of

@@ -56,7 +56,7 @@ class Side:
         return SOLVED * min(1.0, getattr(own, "scale", 1.0) * getattr(self.model, "factor", 1.0))
 
     def trained(self, trials: int) -> Ends:
-        """The medians of the first and of the last losses over so many trainings."""
+        """The medians of the first and of the last losses over several trainings."""
         while len(self.runs) < trials:
             self.runs.append(fall(self, len(self.runs)))
         firsts, lasts = zip(*self.runs[:trials], strict=True)

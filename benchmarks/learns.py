@@ -1,4 +1,4 @@
-"""Does every network of the zoo learn? Each is trained for a while, beside the best that ignores its input.
+"""Does every network of the zoo learn? Each is trained for a while and compared with the best blind answer.
 
 Run it with `python -m benchmarks.learns`; `--only adding,resnet20` takes those whose names hold one of the
 words, `--seconds` is the time each one gets. "Blind" is the validation loss of the best answer that does not
@@ -73,7 +73,7 @@ def blind(targets: list[Tensor], task: str) -> float:
 
 
 def entropy(ids: Tensor) -> float:
-    """Of whole numbers as they are spread, in nats."""
+    """The entropy of the distribution of whole numbers, in nats."""
     share = torch.unique(ids, return_counts=True)[1].double() / len(ids)
     return float(-(share * share.log()).sum())
 
@@ -96,7 +96,7 @@ def run(entry: Entry, seconds: float, seed: int) -> Outcome:
 
 
 def main() -> int:
-    """Train, print the table; 1 where a sound network has not learnt."""
+    """Train, print the table; 1 if a sound network has not learnt."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""How fast data are loaded, beside how fast networks consume them: samples a second at batch 128.
+"""How fast data are loaded, and how fast networks consume them: samples a second at batch 128.
 
 Run it with `python -m benchmarks.loading`. Every row times whole batches out of the training loader,
 augmentation and normalisation included, after the first one. "needed" is the rate at which a small network

@@ -2,7 +2,7 @@
 
 Run it with `python -m benchmarks.overhead`. Every variant and the plain loop train from equal seeds, one
 step of each in turn, so that a machine whose speed drifts favours none. "wandb.watch's way" is
-its published behaviour written anew: a histogram (64 bins) of every gradient by a tensor hook, every 100th
+its published behaviour reimplemented: a histogram (64 bins) of every gradient by a tensor hook, every 100th
 step, offline; "norms" is `.norm().item()` of every parameter at every step; "backward hooks" are full
 backward hooks on all modules with mean, deviation and largest value at every step (they cannot stand an
 in-place activation, so there is none).
@@ -123,7 +123,7 @@ class Loop:
         VARIANTS[variant](self)
 
     def block(self, steps: int) -> float:
-        """Seconds of so many steps."""
+        """Seconds of `steps` steps."""
         self._wait()
         started = time.perf_counter()
         if self.watch is not None:

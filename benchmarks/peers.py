@@ -1,4 +1,4 @@
-"""The published rules of other systems, written anew from the formulas of their papers and manuals.
+"""The published rules of other systems, reimplemented from the formulas of their papers and manuals.
 
 Notable:
 - Four systems: SageMaker Debugger, AutoTrainer (ICSE 2021), DeepDiagnosis (ICSE 2022), TheDeepChecker. Only
@@ -137,7 +137,7 @@ def after(step: Step) -> Callable[[nn.Module, Any, Any], None]:
 
 
 def note_parameters(step: Step, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Gradients and weights before the update, and how large the update is beside them."""
+    """Gradients and weights before the update, and how large the update is in proportion."""
     named = [(n, p) for n, p in model.named_parameters() if p.grad is not None]
     for name, parameter in named:
         assert parameter.grad is not None

@@ -1,4 +1,4 @@
-"""Verdicts counted: per fault and over all, ours beside the others, as Rich tables and as Markdown."""
+"""Verdicts counted: per fault and over all, ours and the others, as Rich tables and as Markdown."""
 
 from __future__ import annotations
 

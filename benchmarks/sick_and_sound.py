@@ -1,7 +1,7 @@
-"""Sick and sound: each architecture beside the one that cured it, trained alike on the same data.
+"""Sick and sound: each architecture and the one that cured it, trained alike on the same data.
 
 Run it with `python -m benchmarks.sick_and_sound`; `--only adding,sentiment` takes parts of it, `--list` names
-them, `--recipes` prints the full trainings for a GPU, with the published figures beside them. The trainings
+them, `--recipes` prints the full trainings for a GPU, with the published figures. The trainings
 here are cut down (a share of the data, few epochs) to what two cores do in minutes; all rows of a part get
 the same data, seed and number of steps. Beside the metric stand what `unvanish.check` says of the network
 before it is trained, and what the watch found on the way.

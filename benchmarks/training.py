@@ -1,4 +1,4 @@
-"""What our training loop costs: its steps beside those of a bare loop of the same network, one of each in
+"""What our training loop costs: its steps against those of a bare loop of the same network, one of each in
 turn.
 
 Run it with `python -m benchmarks.training` (`--only LSTM`, `--rounds 100`). The bare loop is what one writes
@@ -129,7 +129,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.cpu:
         globals()["clock"] = time.process_time
-    console, title = Console(), f"our step beside a bare one, {torch.get_num_threads()} threads"
+    console, title = Console(), f"our step against a bare one, {torch.get_num_threads()} threads"
     table, figures = Table(title=title), {}
     for head in ("network", "bare step", "steps/s", "ours", "ours, watched", "looks"):
         table.add_column(head, justify="left" if head == "network" else "right")

@@ -35,7 +35,7 @@ def attention_reading(module: Any, x: Tensor) -> tuple[float, float, float]:
 
 
 def starvation(module: Any) -> float:
-    """||g_q|| / ||g_v|| of one attention after the backward; nan where there is no gradient."""
+    """||g_q|| / ||g_v|| of one attention after the backward; nan if there is no gradient."""
     if isinstance(module, nn.MultiheadAttention):
         whole = module.in_proj_weight.grad if module.in_proj_weight is not None else None
         parts = (whole, None, whole) if whole is None else whole.chunk(3)

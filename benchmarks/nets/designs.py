@@ -119,7 +119,7 @@ class StraightThrough(nn.Module):
 
 
 class Taught(nn.Module):
-    """A student beside a frozen teacher called under no_grad; the output is their difference."""
+    """A student and a frozen teacher called under no_grad; the output is their difference."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
         super().__init__()

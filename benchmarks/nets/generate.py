@@ -37,7 +37,7 @@ KEEP_FORM = ("PRC001", "PRC002", "OPT004")
 
 
 def seeds(split: str, sick: int, healthy: int) -> tuple[int, ...]:
-    """The seeds of a split: so many sick nets, then so many healthy ones."""
+    """The seeds of a split: the sick nets, then the healthy ones."""
     base = SPLITS[split]
     return tuple(range(base, base + sick)) + tuple(range(base + HEALTHY_FROM, base + HEALTHY_FROM + healthy))
 

@@ -1,4 +1,4 @@
-"""The nouns of the generator: a `Net` under construction, a `Plant` (sick beside well), a final `Sample`.
+"""The nouns of the generator: a `Net` under construction, a `Plant` (sick and well), a final `Sample`.
 
 Notable: a `Net` knows which of its modules carry the main stream, so that the generator can measure the
 gradient there by itself; nothing of that reaches the tool under test, which sees only a `Sample`.

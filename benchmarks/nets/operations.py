@@ -47,7 +47,7 @@ class Bypass(nn.Module):
 
 
 class Spare(nn.Module):
-    """A net beside a part that its forward never uses."""
+    """A net with a part that its forward never uses."""
 
     def __init__(self, net: nn.Module, spare: nn.Module | nn.Parameter) -> None:
         super().__init__()

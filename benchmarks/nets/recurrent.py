@@ -69,7 +69,7 @@ class Unrolled(nn.Module):
 
 
 class Reader(nn.Module):
-    """Embedding where there are tokens, a recurrent core, and a head on the last, each or the mean state."""
+    """Embedding if there are tokens, a recurrent core, and a head on the last, each or the mean state."""
 
     def __init__(self, core: nn.Module, embed: nn.Module | None, head: nn.Module, readout: str) -> None:
         super().__init__()

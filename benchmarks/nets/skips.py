@@ -40,7 +40,7 @@ class ResNetShape:
 
 
 class Block(nn.Module):
-    """x + alpha * branch(x), then the activation where there is one after the sum."""
+    """x + alpha * branch(x), then the activation, if one follows the sum."""
 
     def __init__(self, branch: nn.Module, after: nn.Module | None, learned: bool, skip: bool = True) -> None:
         super().__init__()

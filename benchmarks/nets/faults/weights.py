@@ -21,7 +21,7 @@ PLAIN = ("mlp", "mlp", "cnn", "autoencoder")
 
 
 def depth_for(nats: float, a_layer: float, most: int) -> int:
-    """Layers after which a loss or growth a layer adds up to so many nats."""
+    """Layers after which a loss or growth a layer adds up to this many nats."""
     return min(most, 2 + math.ceil(nats / abs(a_layer)))
 
 
