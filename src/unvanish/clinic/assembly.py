@@ -14,7 +14,7 @@ from unvanish.core.trace import Site, Trace
 from unvanish.probes import node_sites, sites
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.chain import find_chains
-from unvanish.probes.forward import Operation
+from unvanish.probes.events import Operation
 from unvanish.probes.passes import BackwardPass, Measured
 from unvanish.probes.program.outline import Outline
 from unvanish.probes.recurrent.loops import Recurrence

@@ -1,7 +1,7 @@
-"""Attention, fused or written by hand: how sharp it is, and whether its queries get a gradient.
+"""Attention, fused or written by hand: where its queries and values come from, and whether queries learn.
 
 Notable: a softmax is an attention's if a matrix product made its scores and another one weighs
-values with its result; who calls it and how the heads are laid out does not matter.
+values with its result; the caller and the layout of the heads do not matter.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any
 
 from unvanish.probes import operations
 from unvanish.probes.backward import GradientFlow
-from unvanish.probes.forward import Forward, Operation
+from unvanish.probes.events import Operation
+from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
 from unvanish.probes.handles import End
 
 
 def mark(watched: Forward) -> None:
-    """Find the (query, value) ends of every attention; a softmax that is none is no attention any more."""
+    """Find the (query, value) ends of every attention; another softmax becomes an operation like others."""
     products = [o for o in watched.operations if "factors" in o.handles]
     for o in watched.operations:
         if o.kind == "softmax" and o.family == "attention":
@@ -30,7 +31,7 @@ def mark(watched: Forward) -> None:
 
 
 def watched_nodes(operation: Operation, graph: Graph) -> list[int]:
-    """The nodes of the graph whose gradients tell queries from values."""
+    """The nodes of the graph at which the gradients of queries and values arrive."""
     return [
         graph.index[node]
         for node, _ in operation.handles.get("ends", ())
@@ -39,7 +40,7 @@ def watched_nodes(operation: Operation, graph: Graph) -> list[int]:
 
 
 def starvation(operation: Operation, graph: Graph, flow: GradientFlow, watched: Forward) -> dict[str, float]:
-    """`query_value_log`, and `token_cosine` of what the query projection reads."""
+    """`query_value_log`, and the `token_cosine` of what the query projection reads."""
     ends: Sequence[End] = operation.handles.get("ends", ())
     places = [(None if node is None else graph.index.get(node), number) for node, number in ends]
     if len(places) != 2 or places[0][0] is None or places[1][0] is None:
@@ -111,7 +112,7 @@ def _reads(product: Operation, softmax: Operation, watched: Forward) -> bool:
 
 
 def _token_cosine(query: int, graph: Graph, watched: Forward) -> float:
-    """Likeness of the tokens that the query projection reads."""
+    """Mean cosine between the tokens that the query projection reads; NaN if they are not found."""
     i, projected, last = query, False, None
     for _ in range(40):
         number = graph.nodes[i]._sequence_nr()

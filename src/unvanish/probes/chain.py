@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
-from unvanish.probes import operations as families
+from unvanish.probes import operations
 from unvanish.probes.calls import Call
-from unvanish.probes.forward import Forward, Operation, Turn
+from unvanish.probes.events import ModuleCall, Operation
+from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph, Node
 
 MOST = 4  # axes
@@ -40,7 +41,7 @@ class Chain:
     cuts: list[int]
     sites: list[int]
     rows: list[ChainRow]
-    owners: list[Operation | Turn]
+    owners: list[Operation | ModuleCall]
 
 
 def find_chains(graph: Graph, call: Call, watched: Forward) -> list[Chain]:
@@ -52,7 +53,7 @@ def find_chains(graph: Graph, call: Call, watched: Forward) -> list[Chain]:
         n: torch.autograd.graph.get_gradient_edge(t).node for n, t in call.inputs.items()
     }
     embeddings = [o for o in watched.operations if o.kind == "embedding" and o.nodes[0] in graph.index]
-    targets |= {f"{o.turn.path} (call {o.order})": o.nodes[0] for o in embeddings[:EMBEDDINGS]}
+    targets |= {f"{o.caller.path} (call {o.order})": o.nodes[0] for o in embeddings[:EMBEDDINGS]}
     found = [
         find_chain(graph, graph.index[node], watched, name)
         for name, node in targets.items()
@@ -62,7 +63,7 @@ def find_chains(graph: Graph, call: Call, watched: Forward) -> list[Chain]:
         layers = [
             o for o in watched.operations if o.family in ("layer", "recurrent") and o.nodes[0] in graph.index
         ]
-        found += [find_chain(graph, graph.index[o.nodes[0]], watched, o.turn.path) for o in layers[:LAYERS]]
+        found += [find_chain(graph, graph.index[o.nodes[0]], watched, o.caller.path) for o in layers[:LAYERS]]
     return sorted((c for c in found if c.sites), key=lambda c: -len(c.sites))[:MOST]
 
 
@@ -70,13 +71,13 @@ def find_chain(graph: Graph, target: int, watched: Forward, name: str) -> Chain:
     """The dominators of a target node, merged by operation; empty if the loss does not reach it."""
     cuts = graph.cuts(target)
     sites: list[int] = []
-    owners: list[Operation | Turn] = []
+    owners: list[Operation | ModuleCall] = []
     for i in cuts[:-1] if type(graph.nodes[target]).__name__ == "AccumulateGrad" else cuts:
         number = graph.nodes[i]._sequence_nr()
         if number >= watched.loss_start or number < watched.root.start:
             continue
         owner = watched.owner(number)
-        view = isinstance(owner, Operation) and owner.kind in families.VIEWS
+        view = isinstance(owner, Operation) and owner.kind in operations.VIEWS
         if view or (owners and owner is owners[-1] and isinstance(owner, Operation)):
             continue
         sites.append(i)
@@ -88,22 +89,22 @@ def find_chain(graph: Graph, target: int, watched: Forward, name: str) -> Chain:
     return Chain(name, cuts, sites, rows, owners)
 
 
-def _owner(graph: Graph, i: int, watched: Forward) -> Operation | Turn:
+def _owner(graph: Graph, i: int, watched: Forward) -> Operation | ModuleCall:
     node: Any = graph.nodes[i]
     return watched.root if type(node).__name__ == "AccumulateGrad" else watched.owner(node._sequence_nr())
 
 
-def _row(graph: Graph, top: int, bottom: int, own: Operation | Turn, watched: Forward) -> ChainRow:
+def _row(graph: Graph, top: int, bottom: int, own: Operation | ModuleCall, watched: Forward) -> ChainRow:
     inside = _between(graph, top, bottom)
     if inside == [top] and isinstance(own, Operation):
-        return ChainRow(_path(own), True, False, () if own.kind in families.VIEWS else (own,))
+        return ChainRow(_path(own), True, False, () if own.kind in operations.VIEWS else (own,))
     made = (i for i in inside if graph.nodes[i]._sequence_nr() >= watched.root.start)
     owners = {id(o): o for o in (_owner(graph, i, watched) for i in made)}
-    acting = [o for o in owners.values() if not (isinstance(o, Operation) and o.kind in families.VIEWS)]
+    acting = [o for o in owners.values() if not (isinstance(o, Operation) and o.kind in operations.VIEWS)]
     simple = all(o is own for o in acting)
-    operations = tuple(o for o in acting if isinstance(o, Operation))
+    recorded = tuple(o for o in acting if isinstance(o, Operation))
     path = _path(own) if simple else _common([_path(o) for o in acting if o is not own]) or _path(own)
-    return ChainRow(path, simple, not simple and _identity(graph, top, bottom, inside, watched), operations)
+    return ChainRow(path, simple, not simple and _identity(graph, top, bottom, inside, watched), recorded)
 
 
 def _between(graph: Graph, top: int, bottom: int) -> list[int]:
@@ -119,7 +120,7 @@ def _between(graph: Graph, top: int, bottom: int) -> list[int]:
 
 def _identity(graph: Graph, top: int, bottom: int, inside: Sequence[int], watched: Forward) -> bool:
     """Whether a path of additions and views alone leads from one cut to the next."""
-    keep = families.VIEWS | {"add", "sub", "add_n", "stack", "cat", "index", "getitem"} - {"cat"}
+    keep = operations.VIEWS | {"add", "sub", "add_n", "stack", "cat", "index", "getitem"} - {"cat"}
     own = {i for i in inside if graph.nodes[i]._sequence_nr() < watched.root.start}  # the clone of the input
     allowed = own | {i for i in inside if i == top or _is(_owner(graph, i, watched), keep)}
     if not _is(_owner(graph, top, watched), keep):
@@ -135,12 +136,12 @@ def _identity(graph: Graph, top: int, bottom: int, inside: Sequence[int], watche
     return False
 
 
-def _is(owner: Operation | Turn, kinds: set[str]) -> bool:
+def _is(owner: Operation | ModuleCall, kinds: set[str]) -> bool:
     return isinstance(owner, Operation) and owner.kind in kinds
 
 
-def _path(owner: Operation | Turn) -> str:
-    return owner.turn.path if isinstance(owner, Operation) else owner.path
+def _path(owner: Operation | ModuleCall) -> str:
+    return owner.caller.path if isinstance(owner, Operation) else owner.path
 
 
 def _common(paths: Sequence[str]) -> str:

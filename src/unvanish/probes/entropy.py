@@ -1,9 +1,9 @@
-"""How sharp an attention is: its entropy and logits, fused or from its softmax."""
+"""How sharp an attention is: its entropy and logits, of a fused one or from a softmax."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,37 +13,33 @@ from unvanish.core.facts import NodeFacts
 from unvanish.probes.handles import End
 
 
-def fused(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[NodeFacts, dict[str, float]]:
-    """Facts and statistics of a call of scaled_dot_product_attention, on at most 16 heads and 64 queries."""
-    named = _named(args, kwargs)
-    q, k = named["query"], named["key"]
+def read_fused(call: Mapping[str, Any]) -> tuple[NodeFacts, dict[str, float]]:
+    """Facts and statistics of scaled_dot_product_attention, on at most 16 heads and 64 queries.
+
+    `call`: its arguments by name.
+    """
+    q, k = call["query"], call["key"]
     facts: NodeFacts = {
         "tokens": int(k.shape[-2]),
         "query_tokens": int(q.shape[-2]),
         "heads": int(q.shape[-3]) if q.ndim > 3 else 1,
-        "causal": bool(named.get("is_causal", False)),
+        "causal": bool(call["is_causal"]),
     }
     if q.numel() == 0 or k.shape[-2] < 2:
         return facts, {}
-    logits = _logits(q.detach(), k.detach(), named.get("attn_mask"), facts["causal"], named.get("scale"))
+    logits = _logits(q.detach(), k.detach(), call["attn_mask"], facts["causal"], call["scale"])
     visible = logits.isfinite() & (logits > -1e4)
     if not bool(visible.any()):
         return facts, {}
     return facts, {"logit_max": float(logits[visible].abs().max()), **entropy(logits.softmax(-1), visible)}
 
 
-def ends(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[End, End] | None:
+def find_ends(call: Mapping[str, Any]) -> tuple[End, End] | None:
     """Where the queries and the values of such a call come from; None if either needs no gradient."""
-    named = _named(args, kwargs)
-    q, v = named["query"], named["value"]
+    q, v = call["query"], call["value"]
     if q.grad_fn is None or v.grad_fn is None:
         return None
     return (q.grad_fn, q.output_nr), (v.grad_fn, v.output_nr)
-
-
-def _named(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    return dict(zip(names, args, strict=False)) | dict(kwargs)
 
 
 def _logits(q: Tensor, k: Tensor, mask: Any, causal: bool, scale: float | None) -> Tensor:
@@ -79,8 +75,8 @@ def entropy(weights: Tensor, visible: Tensor) -> dict[str, float]:
     return {"entropy": float((nats / seen[rows].double().log()).mean())}
 
 
-def by_softmax(result: Tensor) -> tuple[NodeFacts, dict[str, float]]:
-    """Facts and statistics of a softmax over keys, (..., queries, keys); the logits by their range."""
+def read_softmax(result: Tensor) -> tuple[NodeFacts, dict[str, float]]:
+    """Facts and statistics of a softmax over keys, (..., queries, keys); logits by the range of its log."""
     lead = math.prod(result.shape[:-1])
     p = result.detach().reshape(lead, -1)[:: max(1, lead // 1024)].double()
     facts: NodeFacts = {
@@ -90,5 +86,5 @@ def by_softmax(result: Tensor) -> tuple[NodeFacts, dict[str, float]]:
     }
     seen = p > 0
     ranges = p.amax(-1).log() - torch.where(seen, p, 1.0).amin(-1).log()
-    certain = p.amax(-1, keepdim=True) > 0.999  # zeros beside a certain choice are no mask
+    certain = p.amax(-1, keepdim=True) > 0.999  # zeros next to a certain choice are not a mask
     return facts, {"logit_max": float(ranges.max()), **entropy(p, seen | certain)}

@@ -10,7 +10,8 @@ import torch
 from unvanish.core.facts import StopReason
 from unvanish.probes import operations
 from unvanish.probes.backward import GradientFlow
-from unvanish.probes.forward import Forward, Operation, Turn
+from unvanish.probes.events import ModuleCall, Operation
+from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
 
 MULTIPLIED = operations.PRODUCTS | {"mul", "addcmul"}
@@ -23,7 +24,7 @@ class Stop:
     node: int
     because: StopReason
     starved: int
-    owner: Operation | Turn
+    owner: Operation | ModuleCall
     locked: tuple[str, ...] = ()  # parameters that are zero, each of which keeps the others' gradient zero
 
 
@@ -57,7 +58,9 @@ def _find_starving(graph: Graph, start: int, wanted: dict[int, str]) -> set[str]
     return names
 
 
-def _because(graph: Graph, node: int, below: int, owner: Operation | Turn, watched: Forward) -> StopReason:
+def _because(
+    graph: Graph, node: int, below: int, owner: Operation | ModuleCall, watched: Forward
+) -> StopReason:
     if _number(graph.nodes[node]) >= watched.loss_start:
         return "loss"
     if isinstance(owner, Operation):
@@ -91,7 +94,7 @@ def _factors(graph: Graph, node: int, watched: Forward) -> list[int]:
         added = {*owner.parameters} - {owner.facts.get("weight")}
     elif isinstance(owner, Operation) and owner.family == "norm":
         added = {*owner.parameters[1:]}
-    named, nodes = watched.named, graph.nodes
+    named, nodes = watched.parameters.names, graph.nodes
     return [j for j in graph.below[node] if named.get(id(getattr(nodes[j], "variable", None))) not in added]
 
 
@@ -107,7 +110,7 @@ def _zero_parameter(graph: Graph, start: int, watched: Forward, reach: int = 5) 
     node: Any = graph.nodes[start]
     if type(node).__name__ == "AccumulateGrad":
         zero = not bool(torch.any(node.variable.detach()))
-        return watched.named.get(id(node.variable), "(parameter)") if zero else ""
+        return watched.parameters.names.get(id(node.variable), "(parameter)") if zero else ""
     owner = watched.owner(_number(node))
     weight = owner.handles.get("weight_tensor") if isinstance(owner, Operation) else None
     if isinstance(owner, Operation) and weight is not None:

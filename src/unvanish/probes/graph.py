@@ -1,11 +1,11 @@
 """The autograd graph above the parameters and the inputs: its nodes in order, its cuts, and its segments.
 
 Notable:
-- A node is a cut (a dominator, seen from the loss) of a target if in a topological order no edge of the paths
-  to the target jumps over it; one sweep finds them all.
+- A node is a cut of a target (a dominator, seen from the loss) if in a topological order no edge of a path to
+  the target jumps over it; one sweep finds them all.
 - Below a cut begins a segment. A node that is reached from one segment only belongs to it; what is reached
-  from several (tied weights, a shared mask) belongs to none. So a gradient may be rescaled at a cut and told
-  exactly.
+  from several (tied weights, a shared mask) belongs to none. So a gradient may be rescaled at a cut, and its
+  size is still known exactly.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Graph:
         return {id(n.variable): i for i, n in nodes if not n.next_functions and hasattr(n, "variable")}
 
     def place(self, tensor: torch.Tensor) -> int | None:
-        """The index of the node at which a tensor's gradient arrives; None: not reached."""
+        """The index of the node at which a tensor's gradient arrives; None if the graph does not reach it."""
         if tensor.grad_fn is None:
             return self.leaves.get(id(tensor))
         return self.index.get(tensor.grad_fn)
@@ -52,7 +52,7 @@ class Graph:
         return found
 
     def cuts(self, target: int) -> list[int]:
-        """The nodes every path from the loss to the target crosses, in order, both ends included."""
+        """The nodes that every path from the loss to the target crosses, in order, both ends included."""
         reaching = self.reaching(target)
         if not reaching[0]:
             return []
@@ -66,7 +66,7 @@ class Graph:
         return found
 
     def segments(self, cuts: Sequence[int]) -> list[int]:
-        """For every node, the number of the cut it hangs below (cut k itself: k), -1 where several do."""
+        """For every node, the number of the cut it hangs below (cut k itself: k), -1 if there are several."""
         number = {c: k for k, c in enumerate(cuts)}
         found: list[int | None] = [None] * len(self.nodes)
         for i, below in enumerate(self.below):

@@ -11,12 +11,12 @@ import torch
 
 from unvanish.core.facts import NodeFacts
 from unvanish.core.trace import Axis, Site
-from unvanish.probes import attention, outputs
-from unvanish.probes import operations as families
+from unvanish.probes import attention, operations, outputs
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.calls import Call
 from unvanish.probes.chain import Chain, ChainRow
-from unvanish.probes.forward import Forward, Operation, Turn
+from unvanish.probes.events import ModuleCall, Operation
+from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
 from unvanish.probes.passes import BackwardPass, Measured
 
@@ -70,21 +70,21 @@ def _modules(
 ) -> list[Measured]:
     """A site for each call of a module that no operation stands for, with its output's gradient."""
     found = []
-    for turn in watched.turns:
-        if turn.path in known or not turn.outputs:
+    for call in watched.module_calls:
+        if call.path in known or not call.outputs:
             continue
-        facts: NodeFacts = {"family": "module", "order": -1, "module": turn.path}
-        node = None if graph is None else graph.index.get(turn.outputs[0][0])
+        facts: NodeFacts = {"family": "module", "order": -1, "module": call.path}
+        node = None if graph is None else graph.index.get(call.outputs[0][0])
         stats = {} if node is None or flow is None else _backward(node, flow)
-        found.append((Site.node(turn.path, type(turn.module).__name__.lower(), turn.call, facts), stats))
+        found.append((Site.node(call.path, type(call.module).__name__.lower(), call.index, facts), stats))
     return found
 
 
 def _choose(
     watched: Forward, backward: BackwardPass, leaves: Mapping[str, int]
-) -> list[tuple[Operation | Turn, int | None]]:
+) -> list[tuple[Operation | ModuleCall, int | None]]:
     """Who has a site, and the node its gradient is read at: the one on an axis, else its own."""
-    found: dict[int, tuple[Operation | Turn, int | None]] = {}
+    found: dict[int, tuple[Operation | ModuleCall, int | None]] = {}
     graph = backward.graph
     odd = {id(s.owner) for s in backward.stops} | {id(b) for b in backward.broken}
     for o in watched.operations:
@@ -103,23 +103,23 @@ def _choose(
     return list(found.values())
 
 
-def _key(owner: Operation | Turn, node: int) -> int:
+def _key(owner: Operation | ModuleCall, node: int) -> int:
     """A module may own several nodes that no operation made."""
     return id(owner) if isinstance(owner, Operation) else id(owner) + node
 
 
-def _describe(owner: Operation | Turn) -> tuple[NodeFacts, dict[str, float]]:
+def _describe(owner: Operation | ModuleCall) -> tuple[NodeFacts, dict[str, float]]:
     """The facts and forward statistics of an operation; a module that made nodes by itself has none."""
-    if isinstance(owner, Turn):
+    if isinstance(owner, ModuleCall):
         return {"order": -1}, {}
     facts: NodeFacts = {
         **owner.facts,
         "order": owner.order,
         "family": owner.family,
         "parameters": owner.parameters,
-        "module": owner.turn.path,
-        "squashing": owner.kind in families.SQUASHING,
-        "rectifier": owner.kind in families.RECTIFIERS,
+        "module": owner.caller.path,
+        "squashing": owner.kind in operations.SQUASHING,
+        "rectifier": owner.kind in operations.RECTIFIERS,
     }
     return facts, dict(owner.stats)
 
@@ -136,7 +136,7 @@ def _custom_function(node: Any) -> str:
     return type(node).__name__.removesuffix("Backward") if own else ""
 
 
-def _order(owner: Operation | Turn, node: int | None) -> tuple[int, int]:
+def _order(owner: Operation | ModuleCall, node: int | None) -> tuple[int, int]:
     return (owner.start, 0) if node is None else (owner.start, -node)
 
 
@@ -180,7 +180,9 @@ def _row(row: ChainRow) -> NodeFacts:
     }
 
 
-def _faults(owner: Operation | Turn, node: int | None, watched: Forward, backward: BackwardPass) -> NodeFacts:
+def _faults(
+    owner: Operation | ModuleCall, node: int | None, watched: Forward, backward: BackwardPass
+) -> NodeFacts:
     first, stops, broken = watched.first_broken, backward.stops, backward.broken
     facts: NodeFacts = {}
     if own := [s for s in stops if s.owner is owner and (isinstance(owner, Operation) or s.node == node)]:

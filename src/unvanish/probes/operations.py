@@ -1,4 +1,4 @@
-"""What an operation is: the names of torch's functions, sorted into families, and what is known of each."""
+"""The names of torch's functions, sorted into families, and what is known of each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 
-# largest |phi'| of the functions bounded on both sides (relu6: bounded, but flat on one side by design)
+# largest |phi'| of the functions bounded on both sides; relu6 is not one: it is flat on one side by design
 SQUASHING = {
     "tanh": 1.0,
     "sigmoid": 0.25,
@@ -23,82 +23,49 @@ ACTIVATIONS = {
     *("log_sigmoid", "tanhshrink", "logsigmoid"),
 }
 GROUPED = {"grouped_mm", "_grouped_mm"}  # a row goes through one of several weights (experts, in, out)
+MULTIPLICATIONS = {"matmul", "addmm", "mm", "einsum"}  # layers only if a factor is a parameter
 LAYERS = {
     *("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
-    *(
-        "bilinear",
-        "convolution",
-        "matmul",
-        "addmm",
-        "mm",
-        "einsum",
-    ),  # the last ones where one factor is a weight
+    *("bilinear", "convolution"),
+    *MULTIPLICATIONS,
     *GROUPED,
+}
+WEIGHT = {  # which argument of a layer its weights are, if not "weight"
+    "matmul": "other",
+    "addmm": "mat2",
+    "mm": "mat2",
+    "einsum": "operand",
+    "_grouped_mm": "mat2",
+    "grouped_mm": "mat_b",
 }
 TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 COLUMNS = {"matmul", "addmm", "mm", *GROUPED}  # weights stored (in, out)
-NORMS = {"batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm", "local_response_norm"}
+NORMS = {"batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"}
 RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
 FUSED = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 PRODUCTS = {"matmul", "bmm", "baddbmm", "einsum", "mm"}
+POOLS = {
+    *("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"),
+    *("max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices"),
+    *("fractional_max_pool2d", "fractional_max_pool3d"),
+}
+ADAPTIVE_POOLS = {
+    *("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
+    *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"),
+}
 ATTENTION = {"scaled_dot_product_attention", "softmax"}
 DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout"}
 VIEWS = {
-    *(
-        "view",
-        "reshape",
-        "transpose",
-        "permute",
-        "flatten",
-        "unflatten",
-        "squeeze",
-        "unsqueeze",
-        "contiguous",
-    ),
-    *("clone", "t", "T", "mT", "movedim", "swapaxes", "view_as", "to", "float", "double", "half", "bfloat16"),
-    *("type", "type_as", "alias", "ravel", "identity", "expand", "expand_as"),
+    *("view", "reshape", "transpose", "permute", "flatten", "unflatten", "squeeze", "unsqueeze"),
+    *("contiguous", "clone", "t", "T", "mT", "movedim", "swapaxes", "view_as", "to", "float", "double"),
+    *("half", "bfloat16", "type", "type_as", "alias", "ravel", "identity", "expand", "expand_as"),
 }
-ROUTING = {  # each input owns a part of the result, and may get nothing by right
-    *(
-        "stack",
-        "cat",
-        "concat",
-        "pad",
-        "getitem",
-        "index",
-        "index_select",
-        "select",
-        "narrow",
-        "slice",
-        "gather",
-    ),
-    *(
-        "split",
-        "chunk",
-        "unbind",
-        "scatter",
-        "scatter_add",
-        "index_add",
-        "index_put",
-        "masked_select",
-        "where",
-    ),
-    *(
-        "roll",
-        "flip",
-        "unfold",
-        "max",
-        "amax",
-        "min",
-        "amin",
-        "topk",
-        "sort",
-        "take",
-        "diagonal",
-        "tril",
-        "triu",
-    ),
-    *("masked_fill", "max_pool1d", "max_pool2d", "max_pool3d", "maximum", "minimum", "copy", "setitem"),
+ROUTING = {  # each input owns a part of the result, and may rightly get no gradient
+    *("stack", "cat", "concat", "pad", "getitem", "index", "index_select", "select", "narrow", "slice"),
+    *("gather", "split", "chunk", "unbind", "scatter", "scatter_add", "index_add", "index_put"),
+    *("masked_select", "where", "roll", "flip", "unfold", "max", "amax", "min", "amin", "topk", "sort"),
+    *("take", "diagonal", "tril", "triu", "masked_fill", "maximum", "minimum", "copy", "setitem"),
+    *("max_pool1d", "max_pool2d", "max_pool3d"),
     *VIEWS,
 }
 LOSSES = {
@@ -134,8 +101,8 @@ INTEGERS = {
 COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne", "greater", "less"}
 
 
-def outputs(kind: str, shape: Sequence[int], groups: int = 1) -> int:
-    """How many output features the weights of a layer make, those of all experts together."""
+def count_outputs(kind: str, shape: Sequence[int], groups: int = 1) -> int:
+    """How many output features a layer's weights make, of all experts together."""
     if kind in TRANSPOSED:
         return shape[1] * groups
     if kind in GROUPED:
@@ -164,7 +131,7 @@ def dtype(kind: object) -> str:
 
 @cache
 def family(kind: str) -> str:
-    """The family of a kind, as rules name it."""
+    """The family of a kind, as the rules call it."""
     for name, members in (
         ("activation", ACTIVATIONS),
         ("layer", LAYERS),

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from unvanish.core.facts import OutputFacts
 from unvanish.core.trace import Site
-from unvanish.probes import operations as families
-from unvanish.probes import slopes
-from unvanish.probes.forward import Forward, Operation, Turn
+from unvanish.probes import operations, slopes
+from unvanish.probes.events import ModuleCall, Operation
+from unvanish.probes.forward import Forward
 from unvanish.probes.passes import Measured
 
 OWN = {  # output functions that a loss applies itself
@@ -27,7 +27,7 @@ def outputs(watched: Forward, value: Tensor) -> list[Measured]:
     for o in watched.operations:
         if "reading" not in o.handles:
             continue
-        kind = families.LOSSES[o.kind]
+        kind = operations.LOSSES[o.kind]
         facts: OutputFacts = {"value": float(value.detach()), **o.handles["reading"]}
         last = _find_activation(o, watched)
         facts["activation"] = "" if last is None else last.kind
@@ -54,7 +54,7 @@ def _find_activation(loss: Operation, watched: Forward) -> Operation | None:
         owner = watched.owner(node._sequence_nr())
         if (
             isinstance(owner, Operation)
-            and owner.kind not in families.VIEWS
+            and owner.kind not in operations.VIEWS
             and owner.kind not in ("clamp", "getitem", "index", "log")
         ):
             return owner if owner.family == "activation" or owner.kind in ("softmax", "log_softmax") else None
@@ -65,8 +65,8 @@ def _find_activation(loss: Operation, watched: Forward) -> Operation | None:
 
 def _output_slope(last: Operation) -> float:
     """The mean slope of an output function, relative to its steepest; NaN if unknown."""
-    if last.kind in families.SQUASHING:
-        return slopes.mean(last) / families.SQUASHING[last.kind]
+    if last.kind in operations.SQUASHING:
+        return slopes.mean(last) / operations.SQUASHING[last.kind]
     node: Any = last.nodes[0]
     if last.kind == "softmax" and "_saved_result" in dir(node):
         p = node._saved_result.detach().double()
@@ -74,19 +74,21 @@ def _output_slope(last: Operation) -> float:
     return math.nan
 
 
-def identify(owner: Operation | Turn) -> tuple[str, str]:
+def identify(owner: Operation | ModuleCall) -> tuple[str, str]:
     """The path and the kind of a site; in a module of several operations the path ends in the kind."""
-    if isinstance(owner, Turn):
+    if isinstance(owner, ModuleCall):
         return owner.path, type(owner.module).__name__.lower()
-    own = type(owner.turn.module).__module__.startswith("torch.nn") and not any(owner.turn.module.children())
-    path = owner.turn.path
+    own = type(owner.caller.module).__module__.startswith("torch.nn") and not any(
+        owner.caller.module.children()
+    )
+    path = owner.caller.path
     return (path if own else f"{path}.{owner.kind}" if path else owner.kind), owner.kind
 
 
 def loss_kind(watched: Forward) -> str:
     """The loss functions called, by name."""
     return ", ".join(
-        dict.fromkeys(families.LOSSES[o.kind] for o in watched.operations if "reading" in o.handles)
+        dict.fromkeys(operations.LOSSES[o.kind] for o in watched.operations if "reading" in o.handles)
     )
 
 

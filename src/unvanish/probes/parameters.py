@@ -32,7 +32,7 @@ def read(specimen: Specimen, watched: Forward, backward: BackwardPass) -> list[M
     """The sites of the parameters with their statistics, in the order of `named_parameters`."""
     graph, flow = backward.graph, backward.flow
     structural = _cancelled_biases(watched, graph, flow)
-    ran = {turn.path for turn in watched.turns} | {""}
+    ran = {call.path for call in watched.module_calls} | {""}
     held = _held_by(specimen.optimizer)
     every = [
         (f"{path}.{name}" if path else name, p, path, module)

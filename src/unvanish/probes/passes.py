@@ -13,8 +13,9 @@ from unvanish.core.trace import Site
 from unvanish.probes import calls
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.chain import Chain
+from unvanish.probes.events import ModuleCall, Operation
 from unvanish.probes.faults import Stop
-from unvanish.probes.forward import Forward, Modules, Operation, Turn
+from unvanish.probes.forward import Forward, Modules
 from unvanish.probes.graph import Graph
 from unvanish.probes.recurrent.loops import Recurrence
 
@@ -71,7 +72,7 @@ class BackwardPass:
     chains: Sequence[Chain] = ()
     flow: GradientFlow | None = None
     stops: Sequence[Stop] = ()
-    broken: Sequence[Operation | Turn] = ()
+    broken: Sequence[Operation | ModuleCall] = ()
     recurrences: Sequence[Recurrence] = ()
     severed: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     precision: PrecisionFacts = field(default_factory=PrecisionFacts)

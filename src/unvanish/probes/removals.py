@@ -21,7 +21,7 @@ from unvanish.core.diagnosis import Finding
 from unvanish.core.facts import SiteFacts
 from unvanish.core.trace import Trace
 from unvanish.probes import operations
-from unvanish.probes.forward import parametrized
+from unvanish.probes.readings import is_parametrized
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _scale(model: nn.Module, name: str, log: float) -> None:
     """Multiply a weight by exp(log), also one that its module computes."""
     home, _, leaf = name.rpartition(".")
     module = model.get_submodule(home)
-    if parametrized(module, leaf):
+    if is_parametrized(module, leaf):
         setattr(module, leaf, getattr(module, leaf) * math.exp(log))
     else:
         getattr(module, leaf).data.mul_(math.exp(log))

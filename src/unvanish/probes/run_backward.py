@@ -18,7 +18,7 @@ from unvanish.probes import attention, faults, node_sites, operations, precision
 from unvanish.probes.backward import Backward, GradientFlow
 from unvanish.probes.chain import Chain, find_chains
 from unvanish.probes.errors import ModelCrash
-from unvanish.probes.forward import Operation, Turn
+from unvanish.probes.events import ModuleCall, Operation
 from unvanish.probes.graph import Graph, Node, walk
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.recurrent import loops
@@ -38,19 +38,21 @@ def run_backward(specimen: Specimen, forward: ForwardPass) -> BackwardPass:
     chains = find_chains(graph, forward.call, watched)
     compared = _compare_precision(specimen, forward)
     slopes.read(o for o in watched.operations if o.family == "activation" and o.nodes[0] in graph.index)
-    bodies = loops.loops(watched, graph)
-    carried = loops.carries(bodies)
-    severed = loops.severed(watched, bodies)
+    bodies = loops.find_loops(watched, graph)
+    carried = loops.measure_carries(bodies)
+    severed = loops.find_severed(watched, bodies)
     cuts = chains[0].cuts if chains else [0]
     plan = BackwardPlan(graph, cuts, root, _leaves(specimen, forward), _scale(compared, root))
     watches = _choose_nodes(forward, graph, chains, bodies)
     try:
-        flow = Backward(graph, cuts, watches, loops.fused(watched)).run(root, plan.leaves, scale=plan.scale)
+        flow = Backward(graph, cuts, watches, loops.outputs_to_hold(watched)).run(
+            root, plan.leaves, scale=plan.scale
+        )
     except RuntimeError as error:
         site = _find_failing(plan, forward)
         text = f"the backward raised {type(error).__name__}{' in ' + site if site else ''}: {error}"
         raise ModelCrash(text, site, sites.assemble_crash(watched, forward.call, text)) from error
-    recurrences = (*loops.replayed(watched, flow.held), *loops.looped(bodies, graph, flow, carried))
+    recurrences = (*loops.replay_layers(watched, flow.held), *loops.read_loops(bodies, graph, flow, carried))
     stops, broken = _look_again(plan, forward, flow)
     return BackwardPass(graph, chains, flow, stops, broken, recurrences, severed, compared)
 
@@ -73,13 +75,13 @@ def _leaves(specimen: Specimen, forward: ForwardPass) -> dict[str, Tensor]:
 
 
 def _choose_nodes(
-    forward: ForwardPass, graph: Graph, chains: Sequence[Chain], bodies: Mapping[str, Sequence[Turn]]
+    forward: ForwardPass, graph: Graph, chains: Sequence[Chain], bodies: Mapping[str, Sequence[ModuleCall]]
 ) -> set[int]:
     """The nodes whose gradients are read: of operations with a site, of calls, of steps, of the axes."""
     watched, index = forward.watched, graph.index
     nodes = [o.nodes[0] for o in watched.operations if node_sites.is_shown(o)]
-    nodes += [node for turns in bodies.values() for turn in turns for node, _ in turn.outputs]
-    nodes += [turn.outputs[0][0] for turn in watched.turns if turn.outputs]
+    nodes += [node for calls in bodies.values() for call in calls for node, _ in call.outputs]
+    nodes += [call.outputs[0][0] for call in watched.module_calls if call.outputs]
     found = {index[node] for node in nodes if node in index}
     found.update(*(c.sites for c in chains))
     return found | {i for o in watched.operations for i in attention.watched_nodes(o, graph)}
@@ -99,7 +101,7 @@ def _find_failing(plan: BackwardPlan, forward: ForwardPass) -> str:
         if not reached:
             return ""
         owner = forward.watched.owner(reached[-1]._sequence_nr())
-        return owner.turn.path if isinstance(owner, Operation) else owner.path
+        return owner.caller.path if isinstance(owner, Operation) else owner.path
     finally:
         for handle in handles:
             handle.remove()
@@ -108,7 +110,7 @@ def _find_failing(plan: BackwardPlan, forward: ForwardPass) -> str:
 
 def _look_again(
     plan: BackwardPlan, forward: ForwardPass, flow: GradientFlow
-) -> tuple[list[faults.Stop], list[Operation | Turn]]:
+) -> tuple[list[faults.Stop], list[Operation | ModuleCall]]:
     """Where gradients end, and who makes them non-finite; empty if all are finite and none is zero."""
     zero = {n for n, log in flow.logs.items() if log == -math.inf}
     odd = any(math.isnan(log) or log == math.inf for log in flow.logs.values())

@@ -59,7 +59,7 @@ def _attempt(specimen: Specimen, check_finite: bool, gradients: bool) -> Forward
         try:
             output = specimen.model(*call.args, **call.kwargs)
         except Exception as error:
-            raise _crash(watched, call, error, watched.turn.path) from error
+            raise _crash(watched, call, error, watched.running.path) from error
         watched.start_loss()
         try:
             loss = call.objective(output)

@@ -1,4 +1,4 @@
-"""phi'(z) of every activation, read from its node of the graph: the node, given ones, returns its slope."""
+"""phi'(z) of every activation, from its node of the graph: called with ones, the node returns the slope."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unvanish.probes import operations as families
-from unvanish.probes.forward import Operation
+from unvanish.probes import operations
+from unvanish.probes.events import Operation
 from unvanish.probes.measures import slope_stats
 
-LARGE = 1 << 18  # elements that are read at once
+LARGE = 1 << 18  # elements that are read together
 
 
 @torch.no_grad()
-def read(operations: Iterable[Operation]) -> None:
-    """Write `slope_sq`, `saturated` and `dead` to activations whose node is a function of one tensor.
+def read(activations: Iterable[Operation]) -> None:
+    """Add `slope_sq`, `saturated` and `dead` to activations whose node is a function of one tensor.
 
-    Small ones of one shape are read together.
+    Small ones of the same shape are read together.
     """
     waiting: dict[Any, list[tuple[Operation, Tensor]]] = {}
     ones: dict[Any, Tensor] = {}
-    for operation in operations:
+    for operation in activations:
         slope = _slope(operation, ones)
         if slope is None:
             continue
-        key = (slope.shape, slope.dtype, slope.device, families.SQUASHING.get(operation.kind))
+        key = (slope.shape, slope.dtype, slope.device, operations.SQUASHING.get(operation.kind))
         pile = waiting.setdefault(key, [])
         pile.append((operation, slope))
         if len(pile) * slope.numel() > LARGE:
@@ -45,13 +45,13 @@ def _read(pile: list[tuple[Operation, Tensor]], peak: float | None) -> None:
 
 @torch.no_grad()
 def mean(operation: Operation) -> float:
-    """The mean |phi'(z)| of an activation; NaN where it cannot be read."""
+    """The mean |phi'(z)| of an activation; NaN if it cannot be read."""
     slope = _slope(operation)
     return math.nan if slope is None else float(slope.abs().mean(dtype=torch.float64))
 
 
 def _slope(operation: Operation, made: dict[Any, Tensor] | None = None) -> Tensor | None:
-    """phi'(z); `made`: the ones of a shape, which no node writes to."""
+    """phi'(z); None if the node cannot be called. `made`: ones by shape, which no node writes to."""
     node: Any = operation.nodes[0]
     if len([b for b, _ in node.next_functions if b is not None]) != 1 and operation.kind != "prelu":
         return None
@@ -59,7 +59,7 @@ def _slope(operation: Operation, made: dict[Any, Tensor] | None = None) -> Tenso
     back: Callable[[Tensor], Any] = node
     try:
         found = back(ones)
-    except RuntimeError:  # what it saved was written over: the backward will say so, and name the module
+    except RuntimeError:  # a saved tensor was overwritten: the backward will report it with its module
         return None
     found = found[0] if isinstance(found, tuple) else found
     return found if isinstance(found, Tensor) and found.shape == ones.shape else None

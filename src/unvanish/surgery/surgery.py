@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unvanish.probes.forward import parametrized
+from unvanish.probes.readings import is_parametrized
 
 PREFIX = "unvanish_"
 
@@ -145,7 +145,7 @@ class Surgery:
         """A parameter, or a weight its module computes, by its name; SurgeryError where there is none."""
         home, _, leaf = name.rpartition(".")
         found: Tensor | None = self.module(home)._parameters.get(leaf) if self.has(home) else None
-        if found is None and self.has(home) and parametrized(self.module(home), leaf):
+        if found is None and self.has(home) and is_parametrized(self.module(home), leaf):
             found = getattr(self.module(home), leaf).detach()
         if found is None:
             raise SurgeryError(f"the model has no parameter {name!r}; it does not fit this prescription")
@@ -174,7 +174,7 @@ class Surgery:
     def fill(self, name: str, value: Tensor | float, what: str) -> None:
         """Overwrite a parameter or buffer in place; a weight its module computes by what it is made of."""
         home, _, leaf = name.rpartition(".")
-        if self.has(home) and parametrized(owner := self.module(home), leaf):
+        if self.has(home) and is_parametrized(owner := self.module(home), leaf):
             self._compute(owner, leaf, value, name, what)
             return
         tensor = self.module(home)._buffers.get(leaf) if self.has(home) else None

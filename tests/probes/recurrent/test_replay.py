@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from unvanish.probes.recurrent import replay as through_time
+from unvanish.probes.recurrent import unroll
 from unvanish.probes.recurrent.cells import cell
-from unvanish.probes.recurrent.replay import Profile, horizon, lyapunov, output, replay, sweep
+from unvanish.probes.recurrent.exponents import horizon, lyapunov
+from unvanish.probes.recurrent.profile import Profile
+from unvanish.probes.recurrent.replay import replay, replay_output, sweep
 
 KINDS: dict[str, Callable[..., nn.RNNBase]] = {
     "tanh": nn.RNN,
@@ -86,7 +88,7 @@ def rows(x: Any, form: str) -> Tensor:
 
 
 def assert_same_function(problem: Problem) -> None:
-    ours, theirs = output(problem.module, problem.inputs), problem.module(*problem.inputs)
+    ours, theirs = replay_output(problem.module, problem.inputs), problem.module(*problem.inputs)
     assert type(ours[0]) is type(theirs[0]) and type(ours[1]) is type(theirs[1])
     for a, b in zip(flat(ours), flat(theirs), strict=True):
         assert not a.requires_grad
@@ -368,7 +370,7 @@ def test_dropout_counts_as_off_and_computed_weights_are_read() -> None:
     module = nn.LSTM(4, 5, num_layers=2, dropout=0.5).double()
     nn.utils.parametrizations.weight_norm(module, "weight_hh_l0")
     x = torch.randn(6, 2, 4, dtype=torch.float64)
-    ours = output(module.train(), (x,))
+    ours = replay_output(module.train(), (x,))
     torch.testing.assert_close(ours[0], module.eval()(x)[0].detach(), rtol=0, atol=1e-12)
 
 
@@ -403,7 +405,7 @@ def test_wrong_calls_are_refused() -> None:
     with pytest.raises(ValueError, match="probes"):
         replay(problem.module, (x,), None, None, probes=0)
     with pytest.raises(ValueError, match="2 or 3 dimensions"):
-        output(problem.module, (x[0, 0],))
+        replay_output(problem.module, (x[0, 0],))
     with pytest.raises(ValueError, match="exponents"):
         lyapunov(problem.module, (x,), exponents=11)
 
@@ -502,7 +504,7 @@ def test_factors_made_in_one_go_are_those_made_step_by_step(
     module, x = kind(5, 7, 2, bidirectional=True), torch.randn(9, 3, 5)
     given = (module, (x,), torch.randn(9, 3, 14), None)
     whole = replay(*given)
-    monkeypatch.setattr(through_time, "AT_ONCE", 0)
+    monkeypatch.setattr(unroll, "AT_ONCE", 0)
     for one, other in zip(whole, replay(*given), strict=True):
         np.testing.assert_allclose(one.state_log, other.state_log, rtol=1e-12)
         np.testing.assert_allclose(one.carry_log, other.carry_log, rtol=1e-12, atol=1e-12)

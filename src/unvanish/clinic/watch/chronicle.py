@@ -18,7 +18,7 @@ from torch import Tensor
 from unvanish.clinic.watch.history import LIVE, History, StepRow
 from unvanish.clinic.watch.ranks import join_norms, leads
 from unvanish.core.trace import Axis, Site
-from unvanish.probes.recurrent.replay import Profile
+from unvanish.probes.recurrent.profile import Profile
 from unvanish.store import Store
 
 NUMBERS = ("norm", "before", "loss")  # of a row, which may wait on the device

@@ -18,7 +18,7 @@ from unvanish.core.facts import HistoryFacts, TraceFacts
 from unvanish.core.trace import Axis, Site, Trace
 from unvanish.probes.live.summaries import SEEN
 from unvanish.probes.live.updates import MOVED
-from unvanish.probes.recurrent.replay import Profile
+from unvanish.probes.recurrent.profile import Profile
 
 LIVE = (*SEEN, *MOVED)
 TIMES = ("state_log", "carry_log")

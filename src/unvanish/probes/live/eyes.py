@@ -30,7 +30,7 @@ from unvanish.probes.live.place import ForwardPlace
 from unvanish.probes.live.samples import Samples
 from unvanish.probes.live.sequences import Sequences
 from unvanish.probes.live.sharpness import pick_logits, sharpness
-from unvanish.probes.recurrent import replay
+from unvanish.probes.recurrent.profile import Profile
 
 NAMES: dict[Any, str] = {}  # the kind of each torch function, "" if it does not matter
 
@@ -228,7 +228,7 @@ class Eyes(TorchFunctionMode):
 
     # -- what was seen
 
-    def take_profiles(self) -> list[tuple[str, str, replay.Profile]]:
+    def take_profiles(self) -> list[tuple[str, str, Profile]]:
         """(name, kind, profile) of every recurrent layer that was followed; before the weights move."""
         return self._sequences.take_profiles() if self._sequences.wanted else []
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.probes.recurrent import replay
+from unvanish.probes.recurrent.profile import Profile
+from unvanish.probes.recurrent.replay import replay
 
 SEQUENCES = 2  # of a batch whose time profile is followed
 
@@ -32,7 +33,7 @@ class SequencePass:
 
         return hook
 
-    def replay(self) -> list[replay.Profile]:
+    def replay(self) -> list[Profile]:
         """The profile of each layer and direction; empty if no gradient came."""
         states: Any = [g for k, g in self.gradients.items() if k.startswith("state")]
         if all(g is None for g in self.gradients.values()):
@@ -42,7 +43,7 @@ class SequencePass:
             states = tuple(torch.zeros_like(like) if s is None else s for s in states)
         else:
             states = next((s for s in states if s is not None), None)
-        return replay.replay(self.module, (self.x, self.hx), self.gradients.get("output"), states, probes=1)
+        return replay(self.module, (self.x, self.hx), self.gradients.get("output"), states, probes=1)
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Sequences:
                 keep = turn.keep(name if name == "output" else f"{name}{len(turn.gradients)}", dim)
                 made.register_hook(keep)
 
-    def take_profiles(self) -> list[tuple[str, str, replay.Profile]]:
+    def take_profiles(self) -> list[tuple[str, str, Profile]]:
         """(name, kind, profile) of every layer that was followed, once; before the weights move."""
         found = []
         for path, turn in self.passes.items():

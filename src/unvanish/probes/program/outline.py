@@ -1,9 +1,8 @@
-"""A model's outline: one forward on tensors without data, what reads what, and how large weights
-are.
+"""A model's outline: one forward on tensors without data, what reads what, and how large the weights are.
 
-Notable: a copy of the model on the meta device runs under the same eyes as a measured forward, so the rows of
-a predicted trace are those of a measured one. Weights stay where they are; of each, its squares are summed. A
-model on the meta device itself is taken at PyTorch's own initialisation.
+Notable: a copy of the model on the meta device is watched like a measured forward, so the rows of a predicted
+trace are those of a measured one. Weights are not copied: their squares are summed. A model that is itself on
+the meta device is taken at PyTorch's own initialisation.
 """
 
 from __future__ import annotations
@@ -20,11 +19,13 @@ from torch import Tensor, nn
 
 from unvanish.probes import calls
 from unvanish.probes.errors import CheckError, ModelCrash
-from unvanish.probes.forward import Forward, Operation
+from unvanish.probes.events import Operation, OperationCall
+from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph, walk
 from unvanish.probes.intact import in_the_open, intact, unwrap
 from unvanish.probes.measures import weight_stats
 from unvanish.probes.program.tape import Taped
+from unvanish.probes.readings import is_attention
 from unvanish.theory.program.steps import Program
 
 
@@ -43,26 +44,26 @@ class Outline:
 def outline(model: nn.Module, batch: Any, *, hollow: bool = True) -> Outline:
     """The outline of a model on a batch of any device; only the batch's shapes are used.
 
-    `hollow`: run a copy on tensors without data; else the model itself on two samples, which is left as it
-    was. CheckError for a batch that is none, ModelCrash where the model raises or needs real numbers to run.
+    `hollow`: run a copy on tensors without data; else the model itself on two samples, and leave it as it
+    was. CheckError if the batch is not one, ModelCrash if the model raises or needs real numbers to run.
     """
     bare = unwrap(model)
     if not isinstance(bare, nn.Module):
         raise CheckError(
             f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself"
         )
-    size = calls.prepare(_emptied(batch), None).batch_size or 1
+    size = calls.prepare(_empty(batch), None).batch_size or 1
     still = nullcontext() if hollow else intact(bare)
     with warnings.catch_warnings(), in_the_open(), torch.enable_grad(), still:
         warnings.simplefilter("ignore")
-        ran, given = (hollowed(bare), _emptied(batch)) if hollow else (bare, _some(batch, size))
+        ran, given = (copy_hollow(bare), _empty(batch)) if hollow else (bare, _some(batch, size))
         kind = "tensors without data" if hollow else "two samples"
         try:
-            call, watched, output = _watched(bare, ran, given, kind)
+            call, watched, output = _watch(bare, ran, given, kind)
         except ModelCrash as crash:
             if "requires_grad" not in str(crash.__cause__):
                 raise
-            call, watched, output = _watched(bare, ran, given, kind, gradients=False)
+            call, watched, output = _watch(bare, ran, given, kind, gradients=False)
         watched.start_loss()
         value = calls.random_cotangent(output)
         if value.grad_fn is None:
@@ -71,7 +72,7 @@ def outline(model: nn.Module, batch: Any, *, hollow: bool = True) -> Outline:
     return Outline(call, watched, walk(value.grad_fn), program, watched.numbers, watched.named_inputs)
 
 
-def _watched(
+def _watch(
     bare: nn.Module, ran: nn.Module, given: Any, kind: str, gradients: bool = True
 ) -> tuple[calls.Call, Taped, Any]:
     call = calls.prepare(given, None, gradients=gradients)
@@ -80,12 +81,12 @@ def _watched(
         try:
             return call, watched, ran(*call.args, **call.kwargs)
         except Exception as error:
-            where = f" in {watched.turn.path}" if watched.turn.path else ""
+            where = f" in {watched.running.path}" if watched.running.path else ""
             text = f"the model raised {type(error).__name__}{where} on {kind}: {error}"
-            raise ModelCrash(text, watched.turn.path) from error
+            raise ModelCrash(text, watched.running.path) from error
 
 
-def hollowed(model: nn.Module) -> nn.Module:
+def copy_hollow(model: nn.Module) -> nn.Module:
     """A copy on the meta device, whose parameters cost no memory."""
     memo: dict[int, Any] = {}
     for module in model.modules():
@@ -98,14 +99,14 @@ def hollowed(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def _emptied(batch: Any) -> Any:
+def _empty(batch: Any) -> Any:
     """The batch's tensors without their numbers."""
     if isinstance(batch, Tensor):
         return torch.empty_like(batch, device="meta", requires_grad=False)
     if isinstance(batch, Mapping):
-        return {k: _emptied(v) for k, v in batch.items()}
+        return {k: _empty(v) for k, v in batch.items()}
     if isinstance(batch, (tuple, list)):
-        return type(batch)(_emptied(v) for v in batch)
+        return type(batch)(_empty(v) for v in batch)
     return batch
 
 
@@ -121,20 +122,20 @@ def _some(batch: Any, size: int) -> Any:
 
 
 class Unmeasured(Taped):
-    """A forward that measures nothing and writes down what was done."""
+    """A forward that measures nothing and writes its program."""
 
     def _weight_stats(self, weight: Tensor, outputs: int) -> dict[str, float]:
-        known = self._known(weight)
+        known = self.weights.known(weight)
         return weight_stats(known, outputs) if known is not None and not known.is_meta else {}
 
-    def _read_attention(self, operation: Operation, args: Any, kwargs: Any, result: Tensor) -> None:
+    def _read_attention(self, operation: Operation, call: OperationCall, result: Tensor) -> None:
         if operation.kind == "softmax":
-            if result.ndim < 3 or result.shape[-1] < 2:
+            if not is_attention(result):
                 operation.family = "other"
-            operation.handles["scores"] = (args[0] if args else kwargs["input"]).grad_fn
+            operation.handles["scores"] = call["input"].grad_fn
             return
-        q, _, v = args[:3] if len(args) > 2 else (kwargs["query"], kwargs["key"], kwargs["value"])
+        q, v = call["query"], call["value"]
         operation.handles["ends"] = ((q.grad_fn, q.output_nr), (v.grad_fn, v.output_nr))
 
     def _read_sizes(self, operation: Operation, result: Tensor) -> None:
-        """There are no numbers to read."""
+        """There are no numbers to measure."""

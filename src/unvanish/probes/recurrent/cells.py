@@ -2,8 +2,8 @@
 
 Notable:
 - The state is h, shape (b, H); for an LSTM h and c side by side, (b, P + H), P the projection's size or H.
-- A Jacobian is kept as a few numbers a unit (`factors`), made for all steps in one go. The same factors serve
-  `pull` (J^T d, gradients going back) and `push` (J v, perturbations going forward): the two are adjoint.
+- A Jacobian is kept as a few numbers per unit (`factors`), computed for all steps at once. The same factors
+  serve `pull` (J^T d, gradients going back) and `push` (J v, perturbations going forward): they are adjoint.
 - Gates come in PyTorch's order (LSTM i f g o, GRU r z n), so the weights are used as they are.
 """
 
@@ -46,11 +46,11 @@ class Cell(ABC):
     @property
     @abstractmethod
     def tape(self) -> int:
-        """How many numbers a step leaves for `factors`, G*H or more."""
+        """How many numbers a step keeps for `factors`, G*H or more."""
 
     @property
     def bias(self) -> Tensor:
-        """Of the gates, before the state is known, (G*H,)."""
+        """The gates' bias that does not depend on the state, (G*H,)."""
         return self.b_in + self.b_rec
 
     def drive(self, x: Tensor) -> Tensor:
@@ -61,12 +61,12 @@ class Cell(ABC):
 
     @abstractmethod
     def step(self, tape: Tensor, state: Tensor, after: Tensor) -> None:
-        """Write the next state (b, size) from the state; the tape (b, tape) turns from the drive to gates."""
+        """Write the next state (b, size); the tape (b, tape) holds the drive before, and the gates after."""
 
     def steps(
         self, tape: Tensor, before: Tensor, start: Tensor, after: Tensor, spans: Iterable[tuple[int, slice]]
     ) -> None:
-        """`step` for all N rows at once, the h before each being known, (N, out); `start` is (B, size)."""
+        """`step` for all N rows at once, given the h before each, (N, out); `start` is (B, size)."""
         self.step(tape, before, after)
 
     @abstractmethod
@@ -84,10 +84,10 @@ class Cell(ABC):
         """Write J^T d into a contiguous tensor of the same shape as d."""
 
     def pull_steps(self, factors: Tensor, entering: Tensor, kept: Tensor, whole: bool) -> None:
-        """`pull` through K steps: d[t] = J[t]^T d[t + 1], what enters being added to d[t + 1] before.
+        """`pull` through K steps: d[t] = J[t]^T d[t + 1], after adding what enters to d[t + 1].
 
         factors (K, b, F), entering (K, b, out), into the first of the S cotangents; d is `kept`,
-        (K + 1, S, b, size), given at K. d[0] is made if `whole`.
+        (K + 1, S, b, size), given at K. d[0] is computed if `whole`.
         """
         arriving = kept[1:, 0, :, : self.out].unbind()
         for t in reversed(range(len(factors))):
@@ -175,7 +175,7 @@ class Lstm(Cell):
         self._leave(tape, after)
 
     def _gates(self, tape: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Turn the drive to gates; those that make the cell."""
+        """Turn the drive into gates, in place; returns i, f and g."""
         gates = tape[:, : 4 * self.hidden]
         i, f, g, _ = gates.chunk(4, -1)
         gates.addmm_(h, self.w_rec.T)
@@ -185,7 +185,7 @@ class Lstm(Cell):
         return i, f, g
 
     def _leave(self, tape: Tensor, after: Tensor) -> None:
-        """Write h, and tanh of the cell, where gates and cell are known."""
+        """Write h, and tanh of the cell, from the gates and the cell."""
         o, squashed = tape[:, 3 * self.hidden :].chunk(2, -1)
         h, c = after.split_with_sizes([self.out, self.hidden], -1)
         torch.tanh(c, out=squashed)
@@ -225,7 +225,7 @@ class Lstm(Cell):
     def pull_steps(self, factors: Tensor, entering: Tensor, kept: Tensor, whole: bool) -> None:
         if self.w_out is not None:
             return super().pull_steps(factors, entering, kept, whole)
-        # the views of all steps first: in a small network they take longer than the sums
+        # the views of all steps first: in a small network they cost more than the sums
         each = factors.view(*factors.shape[:-1], 6, self.hidden)
         to_cell = each[:, :, :3].unbind()
         by_output, by_cell, keep = (each[:, :, k].unbind() for k in (3, 4, 5))
@@ -268,7 +268,7 @@ class Gru(Cell):
 
     @property
     def bias(self) -> Tensor:
-        """That of the inputs alone: of n, the reset gate holds the recurrent bias."""
+        """The inputs' bias alone: the recurrent bias of n is inside the reset gate."""
         return self.b_in
 
     def step(self, tape: Tensor, state: Tensor, after: Tensor) -> None:

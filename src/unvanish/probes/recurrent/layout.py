@@ -1,6 +1,6 @@
 """How the batches of recurrent layers are laid out: batch first, time first, unbatched or packed.
 
-Notable: all of them become one, N rows by step, `sizes[t]` of them at step t.
+Notable: all of them become one: N rows in order of the steps, `sizes[t]` of them at step t.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Layout:
         return spans[::-1] if reverse else spans
 
     def earlier(self, rows: Tensor, first: Tensor, reverse: bool) -> Tensor:
-        """What was there a step before each row, (N, D): another row, or what was there first, (B, D)."""
+        """The row a step before each row, (N, D): another row, or one of `first`, (B, D)."""
         if self.level:
             b = len(first)
             return torch.cat([rows[b:], first] if reverse else [first, rows[:-b]])
@@ -95,8 +95,8 @@ class Layout:
         return (h, c) if c.shape[-1] else h
 
 
-def laid_out(module: nn.RNNBase, x: Any) -> Layout:
-    """How an input of a recurrent layer is laid out; ValueError where it has other than 2 or 3 dimensions."""
+def layout_of(module: nn.RNNBase, x: Any) -> Layout:
+    """The layout of an input of a recurrent layer; ValueError unless it has 2 or 3 dimensions."""
     device = next(module.parameters()).device
     device = device if device.type in ("cpu", "cuda") else torch.device("cpu")  # float64 is needed
     if isinstance(x, PackedSequence):

@@ -1,8 +1,8 @@
-"""Time axes: fused recurrent layers, replayed, and modules a loop calls again and again on their own results.
+"""Time axes: fused recurrent layers, replayed, and modules that a loop calls on their own results.
 
-Notable: a module is a loop's body if its second call depends on its first and its last on the one before; of
-nested bodies the outermost counts. `state_log` is the loss's own gradient at each call's output, `carry_log`
-that of a random cotangent at the last call's output.
+Notable: a module is the body of a loop if its second call depends on its first, and its last on the one
+before; of nested bodies the outermost counts. `state_log` is the loss's own gradient at each call's output,
+`carry_log` that of a random cotangent at the last call's output.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from torch.autograd.graph import GradientEdge
 from torch.nn.utils.rnn import PackedSequence
 
 from unvanish.probes.backward import LN2, GradientFlow
-from unvanish.probes.forward import Forward, Turn
+from unvanish.probes.events import ModuleCall
+from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph, Node
 from unvanish.probes.measures import log_norm
-from unvanish.probes.recurrent import replay as through_time
+from unvanish.probes.recurrent.replay import replay
 
 LEAST = 5  # calls
 PROBES = 32  # random cotangents a replay carries back, over all sequences
@@ -42,20 +43,20 @@ class Recurrence:
     carry_log: NDArray[np.float64]
 
 
-def fused(watched: Forward) -> dict[tuple[int, str], tuple[Node, int]]:
-    """The outputs of nodes whose gradients a replay needs, by (turn, which); those of the call itself."""
+def outputs_to_hold(watched: Forward) -> dict[tuple[int, str], tuple[Node, int]]:
+    """The outputs of nodes whose gradients a replay needs, by (number of the module call, which output)."""
     return {
         (number, which): end
-        for number, turn in enumerate(watched.turns)
-        if isinstance(turn.module, nn.RNNBase) and turn.result is not None
-        for which, end in zip(("output", "state0", "state1"), turn.outputs, strict=False)
+        for number, call in enumerate(watched.module_calls)
+        if isinstance(call.module, nn.RNNBase) and call.result is not None
+        for which, end in zip(("output", "state0", "state1"), call.outputs, strict=False)
     }
 
 
-def replayed(watched: Forward, held: Mapping[Any, tuple[Tensor, int]]) -> Iterator[Recurrence]:
-    """The recurrences of the fused layers whose output has a gradient."""
-    for number, turn in enumerate(watched.turns):
-        if not isinstance(turn.module, nn.RNNBase) or turn.result is None or turn.inputs is None:
+def replay_layers(watched: Forward, held: Mapping[Any, tuple[Tensor, int]]) -> Iterator[Recurrence]:
+    """The recurrences of the fused layers, if a gradient reaches their output."""
+    for number, call in enumerate(watched.module_calls):
+        if not isinstance(call.module, nn.RNNBase) or call.result is None or call.inputs is None:
             continue
         known = {
             which: held[number, which] for which in ("output", "state0", "state1") if (number, which) in held
@@ -67,34 +68,34 @@ def replayed(watched: Forward, held: Mapping[Any, tuple[Tensor, int]]) -> Iterat
             k: g.double() if base == e else g.double() * (2.0 ** (base - e) if base - e < 900 else 0)
             for k, (g, e) in known.items()
         }
-        yield from _replay(turn, scaled, base)
+        yield from _replay(call, scaled, base)
 
 
-def _replay(turn: Turn, known: Mapping[str, Tensor], base: int) -> Iterator[Recurrence]:
-    module = turn.module
+def _replay(call: ModuleCall, known: Mapping[str, Tensor], base: int) -> Iterator[Recurrence]:
+    module = call.module
     assert isinstance(module, nn.RNNBase)
     states: Any = known.get("state0")
     if isinstance(module, nn.LSTM) and ("state0" in known or "state1" in known):
-        h, c = turn.result[1]
+        h, c = call.result[1]
         states = known.get("state0", torch.zeros_like(h)), known.get("state1", torch.zeros_like(c))
-    probes = max(1, min(4, PROBES // _sequences(module, turn.inputs[0])))
-    profiles = through_time.replay(
-        module, turn.inputs, known.get("output"), states, result=_untouched(turn), probes=probes
+    probes = max(1, min(4, PROBES // _sequences(module, call.inputs[0])))
+    profiles = replay(
+        module, call.inputs, known.get("output"), states, result=_untouched(call), probes=probes
     )
-    label = turn.path or "(model)"
+    label = call.path or "(model)"
     several = len(profiles) > 1
     for p in profiles:
         name = f"{label}.l{p.layer}{'_reverse' if p.reverse else ''}" if several else label
-        name += f"[{turn.call}]" if turn.call else ""
+        name += f"[{call.index}]" if call.index else ""
         kind = type(module).__name__.lower()
-        yield Recurrence(name, turn.path, kind, p.reverse, p.state_log - base * LN2, p.carry_log)
+        yield Recurrence(name, call.path, kind, p.reverse, p.state_log - base * LN2, p.carry_log)
 
 
-def _untouched(turn: Turn) -> Any:
-    """A recurrent layer's output, unless something was written into it since."""
-    output = turn.result[0]
+def _untouched(call: ModuleCall) -> Any:
+    """A recurrent layer's output; None if something was written into it since."""
+    output = call.result[0]
     data = output.data if isinstance(output, PackedSequence) else output
-    return output if data._version == turn.version else None
+    return output if data._version == call.version else None
 
 
 def _sequences(module: nn.RNNBase, x: Any) -> int:
@@ -105,38 +106,38 @@ def _sequences(module: nn.RNNBase, x: Any) -> int:
 
 
 def _steps(module: nn.Module) -> bool:
-    """Whether a module may be the step of a loop: it has weights, and is no loop itself."""
+    """Whether a module may be the step of a loop: it has weights, and is not a loop itself."""
     return not isinstance(module, nn.RNNBase) and next(module.parameters(), None) is not None
 
 
-def severed(watched: Forward, bodies: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
-    """Cells whose state leaves the graph after every step: their calls, and the module that does it."""
-    made = {turn.outputs[0][0]: turn for turn in watched.turns if turn.outputs}
+def find_severed(watched: Forward, bodies: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
+    """Cells whose state is detached after every step: their calls, and the module that detaches it."""
+    made = {call.outputs[0][0]: call for call in watched.module_calls if call.outputs}
     steps: dict[str, set[int]] = defaultdict(set)
     where: dict[str, str] = {}
     for cut, node in watched.cuts:
-        turn = None if node is None else made.get(node)
-        if turn is not None and isinstance(turn.module, nn.RNNCellBase):
-            steps[turn.path].add(turn.call)
-            where[turn.path] = cut["path"]
-    calls = Counter(turn.path for turn in watched.turns)
+        call = None if node is None else made.get(node)
+        if call is not None and isinstance(call.module, nn.RNNCellBase):
+            steps[call.path].add(call.index)
+            where[call.path] = cut["path"]
+    counts = Counter(call.path for call in watched.module_calls)
     return {
-        path: (calls[path], where[path])
+        path: (counts[path], where[path])
         for path, own in steps.items()
-        if calls[path] >= LEAST and path not in bodies and len(own) >= calls[path] - 1
+        if counts[path] >= LEAST and path not in bodies and len(own) >= counts[path] - 1
     }
 
 
-def loops(watched: Forward, graph: Graph) -> dict[str, list[Turn]]:
+def find_loops(watched: Forward, graph: Graph) -> dict[str, list[ModuleCall]]:
     """The calls of every module that is a loop's body, by its path."""
-    groups: dict[str, list[Turn]] = defaultdict(list)
-    for turn in watched.turns:
-        if turn.outputs:
-            groups[turn.path].append(turn)
+    groups: dict[str, list[ModuleCall]] = defaultdict(list)
+    for call in watched.module_calls:
+        if call.outputs:
+            groups[call.path].append(call)
     found = {
-        path: turns
-        for path, turns in groups.items()
-        if len(turns) >= LEAST and _steps(turns[0].module) and _sequential(turns, graph)
+        path: calls
+        for path, calls in groups.items()
+        if len(calls) >= LEAST and _steps(calls[0].module) and _sequential(calls, graph)
     }
     return {
         p: t
@@ -145,58 +146,58 @@ def loops(watched: Forward, graph: Graph) -> dict[str, list[Turn]]:
     }
 
 
-def _sequential(turns: Sequence[Turn], graph: Graph) -> bool:
-    pairs = ((turns[1], turns[0]), (turns[-1], turns[-2]))
+def _sequential(calls: Sequence[ModuleCall], graph: Graph) -> bool:
+    pairs = ((calls[1], calls[0]), (calls[-1], calls[-2]))
     return all(
         any(graph.depends(a, b) for a, _ in later.outputs for b, _ in earlier.outputs)
         for later, earlier in pairs
     )
 
 
-def looped(
-    body: Mapping[str, list[Turn]],
+def read_loops(
+    body: Mapping[str, list[ModuleCall]],
     graph: Graph,
     flow: GradientFlow,
     carried: Mapping[str, NDArray[np.float64]],
 ) -> Iterator[Recurrence]:
     """The recurrences of the loops, from the gradients at the outputs of their calls."""
-    for path, turns in body.items():
-        log = np.array([_at(turn, graph, flow.parts) for turn in turns])
+    for path, calls in body.items():
+        log = np.array([_at(call, graph, flow.parts) for call in calls])
         last = np.flatnonzero(np.isfinite(log))
         if last.size:
-            kind = type(turns[0].module).__name__.lower()
+            kind = type(calls[0].module).__name__.lower()
             kind = kind if kind in ("lstmcell", "grucell", "rnncell") else "loop"
             yield Recurrence(
-                path or "(model)", path, kind, False, log, carried.get(path, np.full(len(turns), math.nan))
+                path or "(model)", path, kind, False, log, carried.get(path, np.full(len(calls), math.nan))
             )
 
 
-def _at(turn: Turn, graph: Graph, parts: Mapping[int, tuple[float, ...]]) -> float:
+def _at(call: ModuleCall, graph: Graph, parts: Mapping[int, tuple[float, ...]]) -> float:
     """Ln of the norm of the gradient at all outputs of a call together."""
     logs = []
-    for node, number in turn.outputs:
+    for node, number in call.outputs:
         at = parts.get(graph.index.get(node, -1), ())
         logs.append(at[number] if number < len(at) else -math.inf)
     top = max(logs, default=-math.inf)
     return top + 0.5 * math.log(sum(math.exp(2 * (x - top)) for x in logs)) if math.isfinite(top) else top
 
 
-def carries(body: Mapping[str, list[Turn]]) -> dict[str, NDArray[np.float64]]:
+def measure_carries(body: Mapping[str, list[ModuleCall]]) -> dict[str, NDArray[np.float64]]:
     """Ln of the gain of a random cotangent from the last call's output back to each call's, (T,)."""
-    return {path: _carry(turns) for path, turns in body.items()}
+    return {path: _carry(calls) for path, calls in body.items()}
 
 
-def _carry(turns: list[Turn]) -> NDArray[np.float64]:
-    edges = [GradientEdge(node, number) for node, number in turns[-1].outputs]
-    shapes = [_metadata(node, number) for node, number in turns[-1].outputs]
+def _carry(calls: list[ModuleCall]) -> NDArray[np.float64]:
+    edges = [GradientEdge(node, number) for node, number in calls[-1].outputs]
+    shapes = [_metadata(node, number) for node, number in calls[-1].outputs]
     generator = torch.Generator().manual_seed(0)
     cotangents = [torch.randn(s, generator=generator).to(device, dtype) for s, dtype, device in shapes]
-    wanted = [GradientEdge(node, number) for turn in turns[:-1] for node, number in turn.outputs]
+    wanted = [GradientEdge(node, number) for call in calls[:-1] for node, number in call.outputs]
     found = torch.autograd.grad(edges, wanted, cotangents, retain_graph=True, allow_unused=True)
     logs, place = [], 0
-    for turn in turns[:-1]:
-        part = found[place : place + len(turn.outputs)]
-        place += len(turn.outputs)
+    for call in calls[:-1]:
+        part = found[place : place + len(call.outputs)]
+        place += len(call.outputs)
         norms = [log_norm(g) for g in part if g is not None]
         logs.append(float(np.logaddexp.reduce([2 * n for n in norms])) / 2 if norms else -math.inf)
     start = float(np.logaddexp.reduce([2 * log_norm(c) for c in cotangents])) / 2
