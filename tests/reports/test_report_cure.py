@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unvanish.clinic.proof import conclude
 from unvanish.core.cured import Attempt, Cured, Proof
 from unvanish.core.diagnosis import Diagnosis, Finding, Remedy
 from unvanish.core.trace import STATISTICS, Trace
@@ -24,14 +25,16 @@ STEPS = (
     Remedy("swap-activation", ("act2", "act3"), "the slope of tanh is 1 at 0", "retrain", {"to": "tanh"}),
     Remedy("reinitialise", ("fc1",), "to fit what swap-activation changed", "retrain", {"names": ["a", "b"]}),
 )
-PROOF = Proof(
-    codes_before=("ACT002", "DEP001"),
-    codes_after=(),
-    total_before=-16.55,
-    total_after=-1.17,
-    losses_before=(1.4, 1.39, 1.38, 1.38),
-    losses_after=(1.4, 1.0, 0.8, 0.6),
-    training="better",
+PROOF = conclude(
+    Proof(
+        codes_before=("ACT002", "DEP001"),
+        codes_after=(),
+        total_before=-16.55,
+        total_after=-1.17,
+        losses_before=(1.4, 1.39, 1.38, 1.38),
+        losses_after=(1.4, 1.0, 0.8, 0.6),
+        training="better",
+    )
 )
 
 
