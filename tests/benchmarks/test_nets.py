@@ -147,9 +147,11 @@ def test_a_verdict_that_moves_with_the_scale_is_seen():
 def test_the_command_line_without_unvanish(tmp_path, capsys):
     out, table = tmp_path / "r.json", tmp_path / "r.md"
     options = ["--count", "4", "--jobs", "1", "--no-ours", "--out", str(out), "--markdown", str(table)]
+    options += ["--results", str(tmp_path)]
     assert diagnosis.main(options) == 0
     assert "Sick networks" in capsys.readouterr().out
     assert out.exists() and table.read_text().startswith("split dev")
+    assert (tmp_path / "diagnosis.jsonl").exists()
 
 
 def test_an_unknown_fault_is_refused(capsys):
