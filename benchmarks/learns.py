@@ -25,8 +25,8 @@ from torch import Tensor
 from benchmarks import record
 from unvanish.lab.data import DataError, open_data
 from unvanish.lab.models import catalogue
-from unvanish.lab.models.names import Entry
-from unvanish.lab.tasks import PAD
+from unvanish.lab.models.names import ZooEntry
+from unvanish.lab.tokens import PAD
 from unvanish.train import Model, TrainError
 
 DATA = {
@@ -58,7 +58,7 @@ class Outcome:
         return self.loss < LEARNT * self.blind
 
 
-def kind_of(entry: Entry) -> str:
+def kind_of(entry: ZooEntry) -> str:
     """The task, or which of the sequence tasks."""
     return entry.name.rpartition("-")[2] if entry.task == "sequence" else entry.task
 
@@ -78,7 +78,7 @@ def entropy(ids: Tensor) -> float:
     return float(-(share * share.log()).sum())
 
 
-def run(entry: Entry, seconds: float, seed: int) -> Outcome:
+def run(entry: ZooEntry, seconds: float, seed: int) -> Outcome:
     """Train one network and tell."""
     kind = kind_of(entry)
     data = DATA[kind]

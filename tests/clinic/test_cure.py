@@ -17,7 +17,7 @@ from unvanish.clinic.proof import Prover
 from unvanish.clinic.trials import looks_trained
 from unvanish.probes import CheckError
 from unvanish.rules import rules
-from unvanish.surgery.surgery import SurgeryError
+from unvanish.surgery.receipt import SurgeryError
 
 CODES = [
     c for c, rule in rules().items() if c != "GRF003" and "history" not in rule.needs

@@ -12,7 +12,7 @@ import unvanish
 from unvanish.clinic.prescription import Prescription, PrescriptionError, fingerprint
 from unvanish.core.diagnosis import Remedy
 from unvanish.cures import cures
-from unvanish.surgery.surgery import SurgeryError
+from unvanish.surgery.receipt import SurgeryError
 
 REMEDY = Remedy("zero-bias", ("0.bias",), "units off: 'quotes', ünïcode", "retrain")
 

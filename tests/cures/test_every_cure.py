@@ -17,7 +17,7 @@ from unvanish.core.diagnosis import Case, Remedy
 from unvanish.cures import Cure, cures
 from unvanish.probes import calls
 from unvanish.rules import rules
-from unvanish.surgery.surgery import SurgeryError
+from unvanish.surgery.receipt import SurgeryError
 
 NAMES = list(cures())
 

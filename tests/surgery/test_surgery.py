@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from unvanish.clinic.prescription import apply
 from unvanish.core.diagnosis import Remedy
-from unvanish.surgery.surgery import Receipt, Surgery, SurgeryError
+from unvanish.surgery.receipt import Receipt, SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 
 class Hand(nn.Module):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from unvanish.theory import closed, quadrature
+from unvanish.theory import closed_forms, quadrature
 from unvanish.theory.activations import NAMES, curve
 from unvanish.theory.initialisers import start
 from unvanish.theory.meanfield import field, gains
@@ -76,9 +76,9 @@ def test_stability_is_the_slope_of_the_length_map(name: str) -> None:
 @settings(max_examples=25, deadline=None)
 def test_erf_has_a_closed_form(q: float, c: float) -> None:
     maps = field("erf")
-    assert maps.power(q) == pytest.approx(closed.erf_power(q), rel=1e-8)
-    assert maps.slope(q) == pytest.approx(closed.erf_slope(q), rel=1e-8)
-    expected = closed.erf_power(q, c) / closed.erf_power(q)
+    assert maps.power(q) == pytest.approx(closed_forms.erf_power(q), rel=1e-8)
+    assert maps.slope(q) == pytest.approx(closed_forms.erf_slope(q), rel=1e-8)
+    expected = closed_forms.erf_power(q, c) / closed_forms.erf_power(q)
     assert table("erf").overlap(q, c) == pytest.approx(expected, abs=5e-3)
 
 
@@ -86,8 +86,10 @@ def test_erf_has_a_closed_form(q: float, c: float) -> None:
 @settings(max_examples=25, deadline=None)
 def test_leaky_relu_has_a_closed_form(c: float, slope: float) -> None:
     read = table("leaky_relu", (("negative_slope", slope),))
-    assert read.overlap(1.0, c) == pytest.approx(closed.leaky_correlation(c, slope), abs=2e-4)
-    assert gains("leaky_relu", negative_slope=slope)["backward"] == pytest.approx(closed.leaky_gain(slope))
+    assert read.overlap(1.0, c) == pytest.approx(closed_forms.leaky_correlation(c, slope), abs=2e-4)
+    assert gains("leaky_relu", negative_slope=slope)["backward"] == pytest.approx(
+        closed_forms.leaky_gain(slope)
+    )
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"linear"}))
@@ -112,7 +114,7 @@ def test_the_table_is_the_quadrature(log: float, name: str) -> None:
 
 def test_any_callable_is_an_activation() -> None:
     assert gains(torch.sin)["backward"] == pytest.approx(math.sqrt(2 / (1 + math.exp(-2))))
-    assert gains(nn.PReLU(init=0.25))["backward"] == pytest.approx(closed.leaky_gain(0.25))
+    assert gains(nn.PReLU(init=0.25))["backward"] == pytest.approx(closed_forms.leaky_gain(0.25))
     with pytest.raises(ValueError, match="not elementwise"):
         gains(lambda x: x.sum())
     with pytest.raises(ValueError, match="did you mean 'tanh'"):
@@ -150,7 +152,7 @@ def test_tat_s_slopes(depth: int, slope: float) -> None:
     assert tat_slope(depth) == pytest.approx(slope, abs=6e-4)
     c = 0.0
     for _ in range(depth):
-        c = closed.leaky_correlation(c, tat_slope(depth))
+        c = closed_forms.leaky_correlation(c, tat_slope(depth))
     assert c == pytest.approx(0.9, abs=1e-6)
 
 

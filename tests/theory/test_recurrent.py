@@ -11,7 +11,7 @@ from unvanish.theory import recurrent
 
 
 def test_default_lstm_forgets_in_two_steps_and_chrono_remembers() -> None:
-    plain = recurrent.default("lstm", 128, 16)
+    plain = recurrent.default_cell("lstm", 128, 16)
     assert 1.4 < recurrent.memory(plain, 100).half_life < 2.0
     kept = recurrent.memory(recurrent.chrono(plain, 400), 400)
     assert 120 < kept.half_life < 280
@@ -21,17 +21,19 @@ def test_default_lstm_forgets_in_two_steps_and_chrono_remembers() -> None:
 def test_a_linear_layer_multiplies_by_its_matrix() -> None:
     rng = np.random.default_rng(0)
     q, _ = np.linalg.qr(rng.standard_normal((64, 64)))
-    cell = recurrent.Cell("rnn", {"h": 0.9 * q}, {"h": np.zeros(64)}, {"h": np.full(64, 1.0)}, "relu")
+    cell = recurrent.MeanFieldCell(
+        "rnn", {"h": 0.9 * q}, {"h": np.zeros(64)}, {"h": np.full(64, 1.0)}, "relu"
+    )
     found = recurrent.memory(cell, 3)
     assert found.log[-1] == 0.0
-    tiny = recurrent.Cell("rnn", {"h": 0.9 * q}, {"h": np.full(64, 1e-9)}, {"h": np.zeros(64)})
+    tiny = recurrent.MeanFieldCell("rnn", {"h": 0.9 * q}, {"h": np.full(64, 1e-9)}, {"h": np.zeros(64)})
     assert recurrent.memory(tiny, 60).slope == pytest.approx(-math.log(0.9), rel=1e-4)
 
 
 @pytest.mark.parametrize("gain", [0.8, 1.0, 1.4])
 def test_the_closed_lyapunov_exponent_is_that_of_a_wide_layer(gain: float) -> None:
     rng, n = np.random.default_rng(1), 700
-    cell = recurrent.Cell(
+    cell = recurrent.MeanFieldCell(
         "rnn",
         {"h": rng.standard_normal((n, n)) * gain / n**0.5},
         {"h": np.full(n, 0.2)},
@@ -67,6 +69,6 @@ def test_the_profile_is_that_of_a_real_layer(kind: str) -> None:
 
 def test_what_it_refuses() -> None:
     with pytest.raises(ValueError, match="no recurrent layer 'mgu'"):
-        recurrent.Cell("mgu", {}, {}, {})
+        recurrent.MeanFieldCell("mgu", {}, {}, {})
     with pytest.raises(ValueError, match="no gate"):
-        recurrent.chrono(recurrent.default("rnn", 8, 4), 50)
+        recurrent.chrono(recurrent.default_cell("rnn", 8, 4), 50)

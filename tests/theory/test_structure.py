@@ -56,10 +56,10 @@ def test_circular_padding_keeps_everything() -> None:
 
 
 def test_zero_padding_keeps_the_largest_eigenvalue() -> None:
-    assert convolution.kept(3, 8, 1) == pytest.approx((1 + 2 * math.cos(math.pi / 9)) / 3)
-    assert convolution.kept(3, 8) == pytest.approx(0.9212, abs=1e-4)
-    assert convolution.kept(3, 32) == pytest.approx(0.9940, abs=1e-4)
-    assert convolution.kept(1, 8) == 1.0
+    assert convolution.retained_share(3, 8, 1) == pytest.approx((1 + 2 * math.cos(math.pi / 9)) / 3)
+    assert convolution.retained_share(3, 8) == pytest.approx(0.9212, abs=1e-4)
+    assert convolution.retained_share(3, 32) == pytest.approx(0.9940, abs=1e-4)
+    assert convolution.retained_share(1, 8) == 1.0
 
 
 def test_batch_norm_explodes_by_a_known_rate() -> None:
@@ -95,7 +95,7 @@ def test_attention_weights_at_random_logits(tokens: int, variance: float) -> Non
 
 
 def test_attention_makes_tokens_alike() -> None:
-    power, likeness = attention.mixed(32, 0.0, 0.0)
+    power, likeness = attention.mix_values(32, 0.0, 0.0)
     assert (power, likeness) == pytest.approx((1 / 32, 1.0))
-    for a, b in itertools.pairwise([attention.mixed(32, v, 0.1)[1] for v in (0.0, 2.0, 8.0)]):
+    for a, b in itertools.pairwise([attention.mix_values(32, v, 0.1)[1] for v in (0.0, 2.0, 8.0)]):
         assert b < a

@@ -229,9 +229,9 @@ def test_predictions_of_a_stream_are_made_one_by_one():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nowhere.jpg", "nowhere.jpg: no image there"),
+        ("nowhere.jpg", "nowhere.jpg: no image found"),
         ("http://127.0.0.1:9/a.jpg", "could not be fetched"),
-        ({}, "a source of the type dict holds no image"),
+        ({}, "a source of type dict is not an image"),
     ],
 )
 def test_a_source_that_cannot_be_read_is_reported(monkeypatch, source, message):
@@ -318,10 +318,10 @@ def test_an_export_decodes_as_the_network_does(tmp_path, document):
 
 
 def test_weights_under_their_published_names_are_loaded(tmp_path, capsys):
-    from unvanish.lab.models.published import published
+    from unvanish.lab.models.published_names import to_published
 
     donor = Model("yolo11n.yaml").build(classes=80, size=64)
-    weights = {published(donor, name): value for name, value in donor.state_dict().items()}
+    weights = {to_published(donor, name): value for name, value in donor.state_dict().items()}
     torch.save(weights, tmp_path / "published.pt")
     model = Model("yolo11n.yaml")
     model.build(classes=80, size=64)

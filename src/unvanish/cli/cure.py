@@ -57,7 +57,7 @@ def treat(subject: Any, batch: Any, loss: Any, **options: Any) -> Cured:
     """The outcome of `unvanish.cure`; CallError on failure."""
     import unvanish
     from unvanish.probes import CheckError, ModelCrash
-    from unvanish.surgery.surgery import SurgeryError
+    from unvanish.surgery.receipt import SurgeryError
 
     given = {k: v for k, v in subject.options.items() if k == "optimizer"}
     try:

@@ -85,7 +85,7 @@ def _make_random(net: Any, size: int, seed: int, shape: tuple[int, ...] | None) 
     if shape is not None and len(x) == 1 and tuple(x[0].shape[1:]) != shape:
         given, reads = ",".join(map(str, shape)), tuple(x[0].shape[1:])
         raise CallError(f"--input {given} does not fit {net.spec.name}, which reads {reads}")
-    y = task(net.spec.task).invented(size, net.facts, generator)
+    y = task(net.spec.task).invent_targets(size, net.facts, generator)
     y = _make_target(net, x, generator) if y is None else y
     shapes = ", ".join(str(tuple(t.shape)) for t in x)
     assumption = f"the batch is random, seed {seed}: {shapes}, with random targets"

@@ -18,8 +18,8 @@ from unvanish.probes.events import Operation
 from unvanish.probes.passes import BackwardPass, Measured
 from unvanish.probes.program.outline import Outline
 from unvanish.probes.recurrent.loops import Recurrence
-from unvanish.theory.program.follow import Prediction
-from unvanish.theory.program.pointwise import of
+from unvanish.theory.program.follow import MeanFieldProfile
+from unvanish.theory.program.pointwise import table_of
 from unvanish.theory.program.signal import Signal
 from unvanish.theory.program.steps import Step
 
@@ -30,7 +30,7 @@ class Assembly:
 
     model: nn.Module
     outline: Outline
-    prediction: Prediction
+    prediction: MeanFieldProfile
 
     def trace(self) -> Trace:
         """Sites as a measured trace has them, with predicted statistics."""
@@ -90,7 +90,7 @@ class Assembly:
         if len(shape) == 3 and operation.family in ("norm", "add", "layer"):
             found["token_cosine"] = min(1.0, max(-1.0, signal.positions))
         if operation.family == "activation" and step is not None and step.inputs:
-            read, before = of(step), self.prediction.signals.get(step.inputs[0], Signal())
+            read, before = table_of(step), self.prediction.signals.get(step.inputs[0], Signal())
             found["slope_sq"] = float(np.mean(read.read("slope", before.power)))
             if step.facts.get("peak"):
                 found["saturated"] = float(np.mean(read.read("saturated", before.power)))

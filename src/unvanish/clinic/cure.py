@@ -27,7 +27,8 @@ from unvanish.core.cured import Attempt, Cured, Proof
 from unvanish.core.diagnosis import Remedy
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.intact import unwrap
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 MOST = 4  # remedies of a treatment: with more it is another architecture
 MARGINAL = 3  # proven treatments, each barely behind in training, of which the best is taken

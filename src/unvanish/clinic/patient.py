@@ -17,7 +17,8 @@ from unvanish.core import depth
 from unvanish.core.diagnosis import Diagnosis, Remedy
 from unvanish.core.ledger import DECADE
 from unvanish.cures import cures
-from unvanish.surgery.surgery import Receipt, Surgery, SurgeryError
+from unvanish.surgery.receipt import Receipt, SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 
 @dataclass(frozen=True)

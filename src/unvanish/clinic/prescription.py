@@ -20,7 +20,8 @@ from unvanish.core.registry import suggest
 from unvanish.core.version import __version__
 from unvanish.cures import cure
 from unvanish.store.files import write_text
-from unvanish.surgery.surgery import Receipt, Surgery, SurgeryError
+from unvanish.surgery.receipt import Receipt, SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 FORMAT = 1
 KEYS = ("cure", "targets", "parameters", "safety", "why")

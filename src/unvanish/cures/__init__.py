@@ -15,14 +15,14 @@ from unvanish.core.trace import Trace
 
 @dataclass(frozen=True)
 class Cure:
-    """One cure: its name, page and settings, and how it is planned, applied and written."""
+    """One cure: its name, page and settings, and how it is planned, applied and written as code."""
 
     name: str
     module: ModuleType
 
     @property
     def safety(self) -> Safety:
-        """What it keeps: "exact" the function, "retrain" nothing, "advice" is not applied."""
+        """What it keeps: "exact" keeps the function, "retrain" does not, "advice" is not applied."""
         found: Safety = self.module.SAFETY
         return found
 
@@ -37,7 +37,7 @@ class Cure:
         return registry.settings(self.module.apply)
 
     def plan(self, trace: Trace, remedy: Remedy) -> tuple[Remedy, ...]:
-        """The remedy made concrete for the network of a trace; empty where it has nothing to do there."""
+        """The remedy made concrete for the network of a trace; empty if there is nothing for it to do."""
         made = getattr(self.module, "plan", None)
         return (remedy,) if made is None else tuple(made(trace, remedy))
 

@@ -1,4 +1,4 @@
-"""Adaptive gradient clipping: each unit's gradient to a share of its weights' norm.
+"""Adaptive gradient clipping: limits each unit's gradient to a share of its weights' norm.
 
 What it does
 
@@ -19,7 +19,8 @@ from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.surgery.clipping import AdaptiveClip
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "exact"
 

@@ -1,9 +1,9 @@
-"""A little noise on weights that are equal, so that their units can become different.
+"""Adds a little noise to equal weights, so that their units can become different.
 
 What it does
 
-Units with the same incoming and outgoing weights get the same gradient for ever. Gaussian noise of `std`
-times the weights' own size tells them apart.
+Units with the same incoming and outgoing weights always get the same gradient. Gaussian noise of `std` times
+the weights' own size makes them different.
 
 Safety
 
@@ -34,11 +34,11 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, std: float = 0.01) -> None:
-    """Add noise of `std` times the root mean square (1/sqrt(fan_in) where all weights are zero)."""
+    """Add noise of `std` times the root mean square (1/sqrt(fan_in) if all weights are zero)."""
     for name in targets:
         p = surgery.parameter(name)
         size = float(p.detach().double().square().mean().sqrt()) or max(1, p[0].numel()) ** -0.5
-        surgery.fill(name, p.detach() + std * size * surgery.normal(p), f"noise of {std:g} of their size")
+        surgery.fill(name, p.detach() + std * size * surgery.normal(p), f"noise of {std:g} times their size")
 
 
 def code(remedy: Remedy) -> list[str]:

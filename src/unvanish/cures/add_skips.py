@@ -1,17 +1,15 @@
-"""An identity path past each layer and its activation: x becomes identity * x + branch * phi(layer(x)).
+"""Adds an identity path around each layer and its activation: identity * x + branch * phi(layer(x)).
 
 What it does
 
-Wherever a layer and the activation behind it give what has the shape of what the layer read, the input is
-added. With `branch` = L^-1/2 (learned) the L blocks together change the gradient by about a factor of e^1/2,
-whatever the layers are. `branch` = 0 is SkipInit or ReZero: at the start the network is the identity. With
-`branch` = 1 and `identity` = 0 (learned) the skip is exact: the network computes what it did, and training
-opens it.
+If the activation after a layer has the shape of the layer's input, the input is added to it. With `branch` =
+L^-1/2 (learned) the L blocks together change the gradient by a factor of about e^1/2, for any layers.
+`branch` = 0 is SkipInit or ReZero: at the start the network is the identity. With `branch` = 1 and `identity`
+= 0 (learned) the skip is exact: the network computes the same as before, and training opens the skip.
 
 Safety
 
-`retrain`; `exact` for branch 1, identity 0. Layers are found by their weights, so it works in anybody's
-forward.
+`retrain`; `exact` for branch 1, identity 0. Layers are found by their weights, so it works in any forward.
 
 References: He et al. 2016; De and Smith 2020 (SkipInit); Bachlechner et al. 2021 (ReZero).
 """
@@ -28,10 +26,11 @@ from torch import Tensor, nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.probes.operations import ACTIVATIONS, LAYERS
-from unvanish.surgery.anatomy import Anatomy, plainly
+from unvanish.surgery.anatomy import Anatomy, round_digits
 from unvanish.surgery.grafts import Skip
+from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.rewire import Calls, Rewire
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 
@@ -46,7 +45,7 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
         paths = tuple(
             dict.fromkeys(str(anatomy.site(i).facts.get("module", "")) for i in anatomy.sites("attention"))
         )
-        settings = {"branch": plainly(len(paths) ** -0.5)}
+        settings = {"branch": round_digits(len(paths) ** -0.5)}
         yield replace(remedy, targets=tuple(p for p in paths if p), parameters=settings, safety="retrain")
         return
     shapes = {x.site: anatomy.site(x.site).facts.get("shape") for x in anatomy.layers}
@@ -57,7 +56,7 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
         if x.activation and not x.head and alike and x.source != "":
             wanted.append(x.weight)
     if wanted:
-        branch = plainly(len(wanted) ** -0.5)
+        branch = round_digits(len(wanted) ** -0.5)
         yield replace(remedy, targets=tuple(wanted), parameters={"branch": branch}, safety="retrain")
 
 
@@ -69,9 +68,9 @@ def apply(
     identity: float = 1.0,
     learn: bool = True,
 ) -> None:
-    """Skips past `targets`: weights stand for their layer and its activation, modules for themselves.
+    """Add skips around `targets`: a weight stands for its layer and activation, a module for itself.
 
-    `learn` makes the branch's factor (or the gate) a parameter.
+    `learn`: the branch's factor (or the gate) is a parameter.
     """
     gate = branch == 1.0 and identity == 0.0
     pairs: list[tuple[Tensor, Any, Any]] = []
@@ -85,7 +84,7 @@ def apply(
             surgery.register(owner, "gate" if gate else "branch", factor)
         factors = (branch, factor) if gate else (factor, identity)
         if whole:
-            surgery.graft(name, Skip(*factors), "a skip past it")
+            surgery.graft(name, Skip(*factors), "a skip around it")
         else:
             pairs.append((surgery.parameter(name), *factors))
     if not targets:
@@ -94,11 +93,11 @@ def apply(
         return
     spans = Spans(pairs)
     names = {*LAYERS, *ACTIVATIONS}
-    surgery.graft("", Rewire(dict.fromkeys(names, spans)), f"skips past {len(pairs)} layers")
+    surgery.graft("", Rewire(dict.fromkeys(names, spans)), f"skips around {len(pairs)} layers")
 
 
 class Spans:
-    """Sees a layer's input go in and the activation behind it come out, and adds the two."""
+    """Keeps a layer's input until its activation has run, and adds the two."""
 
     def __init__(self, pairs: list[tuple[Tensor, Any, Any]]) -> None:
         self.pairs = pairs
@@ -122,13 +121,13 @@ def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     branch = remedy.parameters.get("branch", 0.0)
     return [
-        f"# past {len(remedy.targets)} layers, for each alpha = nn.Parameter(torch.tensor({branch:.4g})):",
+        f"# around {len(remedy.targets)} layers, each with alpha = nn.Parameter(torch.tensor({branch:.4g})):",
         "#   x = x + alpha * activation(layer(x))",
     ]
 
 
 def case() -> tuple[Case, Remedy]:
-    """A gate that changes nothing yet, in a user's own loop."""
+    """A gate that changes nothing yet, in a forward written as a loop."""
     torch.manual_seed(0)
 
     class Net(nn.Module):

@@ -1,8 +1,8 @@
-"""Trainable parameters that no optimizer holds, given to the optimizer.
+"""Adds the trainable parameters that no optimizer holds to the optimizer.
 
 Safety
 
-The same function; they begin to learn.
+The function stays the same; the parameters begin to learn.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 

@@ -1,14 +1,14 @@
-"""Admin: post-normalisation whose skips are as strong as all branches before them, measured on a batch.
+"""Admin: scales post-norm branches by the variance of all branches before them, measured on a batch.
 
 What it does
 
 norm(omega_i x + f_i(x)) with omega_i^2 = sum over j < i of Var f_j, the variances of the branches' outputs on
-one batch. That keeps each branch's weight in its sum small, so a step moves the output little. As a LayerNorm
-does not see the size of its input, omega is folded into what ends the branch. Needs a batch.
+one batch. That keeps each branch's weight in its sum small, so a step moves the output little. A LayerNorm
+ignores the scale of its input, so omega is folded into the last layer of the branch. Needs a batch.
 
 Safety
 
-Another function: for untrained models.
+It changes the function: for untrained models.
 
 Reference: Liu et al. 2020.
 """
@@ -23,8 +23,9 @@ from torch import nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.probes.record import record
-from unvanish.surgery.branches import branches, example, scale
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.branches import branches, example, scale_parameters
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 
@@ -37,7 +38,7 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
-    """Divide the ends of the branches, named by their weights, by omega."""
+    """Divide the last layers of the branches, named by their weights, by omega."""
     if surgery.batch is None:
         raise SurgeryError("admin measures a batch; pass one: apply(model, prescription, batch=batch)")
     trace = record(surgery.model, surgery.batch, surgery.loss)
@@ -54,7 +55,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
         beside = [
             n for n in (name, f"{stem}.bias") if any(n == k for k, _ in surgery.model.named_parameters())
         ]
-        scale(surgery, tuple(beside), 1 / omega, f"divided by {omega:.4g}")
+        scale_parameters(surgery, tuple(beside), 1 / omega, f"divided by {omega:.4g}")
         total += sizes[name]
 
 

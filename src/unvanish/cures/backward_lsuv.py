@@ -1,16 +1,15 @@
-"""Scale each layer until it keeps the gradient of this batch, measured: LSUV, corrected for the backward
-gain.
+"""Scales each layer until it keeps this batch's gradient, measured: LSUV for the backward gain.
 
 What it does
 
-Layer-sequential unit variance makes every output's variance one, which is not what a gradient needs: it
-explodes a 50-layer tanh net 59 times. Here each layer's weights are divided by the gain that the gradient
-shows between its output and the layer below, measured on a batch; a few rounds, since the slopes move as the
-sizes do. It needs no theory, so it also serves padding, odd activations and branches.
+Layer-sequential unit variance (LSUV) gives every output unit variance, which does not keep the gradient: in a
+50-layer tanh net it grows 59 times. Here each layer's weights are divided by the gain of the gradient from
+its output to the layer below, measured on a batch, in a few rounds, since the slopes change with the sizes.
+It needs no theory, so it also works with padding, unusual activations and branches.
 
 Safety
 
-For untrained models: it changes the function.
+It changes the function: for untrained models.
 
 Reference: Mishkin and Matas 2016 (LSUV), with the gain of Schoenholz et al. 2017.
 """
@@ -28,7 +27,8 @@ from unvanish.core import depth
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.probes.record import record
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 MOST = 1.5  # nats a round
@@ -41,7 +41,7 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, rounds: int = 8) -> None:
-    """Rescale in place; needs the surgery's batch. `targets`, where given, are the only weights touched."""
+    """Rescale in place; needs the surgery's batch. `targets`, if given, are the only weights touched."""
     if surgery.batch is None:
         raise SurgeryError(
             "backward-lsuv measures a batch; pass one: apply(model, prescription, batch=batch)"
@@ -67,9 +67,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, rounds: int = 8) -> Non
 
 
 def layer_gains(trace: Trace) -> Mapping[str, float]:
-    """Ln of the gradient's gain from each layer's output to the output of the layer below it, by weight's
-    name.
-    """
+    """Ln of the gradient's gain from each layer's output to that of the layer below, by weight."""
     reading = depth.read(trace)
     if reading is None:
         return {}

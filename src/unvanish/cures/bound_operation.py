@@ -1,15 +1,15 @@
-"""An operation kept away from its pole: sqrt, log, division, exp, acos, a softmax with nothing left.
+"""Keeps an operation away from its pole: sqrt, log, division, exp, acos, a fully masked softmax.
 
 What it does
 
-In the module where the first NaN or infinity is made, the operation's input is moved into its domain: sqrt
-and log see at least `epsilon`, a divisor is at least `epsilon` away from zero, exp goes on as a straight line
-from the root of the format's largest number, acos and asin stay `epsilon` inside, a softmax
-whose row is all masked is uniform, std is sqrt(var + epsilon).
+In the module that produces the first NaN or infinity, the operation's input is moved into its domain: sqrt
+and log see at least `epsilon`, a divisor is at least `epsilon` away from zero, above the root of the format's
+largest number exp grows linearly, acos and asin stay `epsilon` inside, the softmax of a fully masked row is
+uniform, std is sqrt(var + epsilon).
 
 Safety
 
-Another function, but only where the old one was not finite, or had no finite slope.
+It changes the function only at points where the function or its slope was not finite.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
-from unvanish.surgery.functions import split
+from unvanish.surgery.names import split_label
+from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.rewire import Calls, Rewire
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 
@@ -35,14 +36,14 @@ def _positive(func: Any, x: Tensor, eps: float, args: Any, kwargs: Any) -> Any:
     return func(x.clamp_min(eps), *args, **kwargs)
 
 
-def _divided(func: Any, x: Any, eps: float, args: Any, kwargs: Any) -> Any:
+def _divide(func: Any, x: Any, eps: float, args: Any, kwargs: Any) -> Any:
     y, *rest = args
     if isinstance(y, Tensor) and y.is_floating_point():
         y = torch.where(y.abs() < eps, torch.where(y < 0, -eps, eps).to(y.dtype), y)
     return func(x, y, *rest, **kwargs)
 
 
-def _grown(func: Any, x: Tensor, eps: float, args: Any, kwargs: Any) -> Any:
+def _exponential(func: Any, x: Tensor, eps: float, args: Any, kwargs: Any) -> Any:
     edge = math.log(torch.finfo(x.dtype).max) / 2
     return func(x.clamp_max(edge) + (x - edge).clamp_min(0).log1p(), *args, **kwargs)
 
@@ -76,7 +77,7 @@ def _length(func: Any, x: Tensor, eps: float, args: Any, kwargs: Any) -> Any:
 
 BOUNDED: dict[str, Callable[..., Any]] = {
     "sqrt": _positive, "rsqrt": _positive, "log": _positive, "log2": _positive, "log10": _positive,
-    "log1p": _positive, "div": _divided, "reciprocal": _positive, "exp": _grown, "acos": _angle,
+    "log1p": _positive, "div": _divide, "reciprocal": _positive, "exp": _exponential, "acos": _angle,
     "asin": _angle, "atanh": _angle, "softmax": _share, "pow": _power, "std": _spread, "norm": _length,
 }  # fmt: skip
 
@@ -100,9 +101,9 @@ class Bounded:
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """The operation of the finding, where there is a way to bound it; what feeds a NaN's maker as well."""
+    """The operation of the finding, if it can be bounded, or the softmax that a mask leads to."""
     for target in remedy.targets:
-        path, _ = split(target)
+        path, _ = split_label(target)
         parent, _, kind = path.rpartition(".")
         if kind == "masked_fill":  # a mask of -inf is right; the softmax of an empty row is not
             path = f"{parent}.softmax".lstrip(".")
@@ -111,11 +112,11 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, epsilon: float = 1e-6) -> None:
-    """Bound the functions at `targets`, "module.sqrt"; in that module each of BOUNDED is watched."""
+    """Bound the functions at `targets`, such as "module.sqrt"."""
     for target in targets:
         parent, _, kind = target.rpartition(".")
         if kind not in BOUNDED:
-            raise SurgeryError(f"bound-operation: {target} names none of {', '.join(BOUNDED)}")
+            raise SurgeryError(f"bound-operation: {target} is none of {', '.join(BOUNDED)}")
         handlers = {name: Bounded(name, epsilon) for name in (kind, *(("exp",) if kind == "div" else ()))}
         surgery.graft(parent, Rewire(handlers, own=True), f"{kind} bounded")
 
@@ -128,13 +129,13 @@ def code(remedy: Remedy) -> list[str]:
         {
             "div": f"a / b.clamp_min({eps:g})",
             "exp": "torch.exp(x.clamp_max(44))",
-            "softmax": "mask rows that have something left",
+            "softmax": "mask only rows that keep at least one entry",
         }.get(kind, f"torch.{kind}(x.clamp_min({eps:g}))")
     ]
 
 
 class Root(nn.Module):
-    """A square root guarded in its value, not in its slope."""
+    """A square root whose value is guarded, and its slope is not."""
 
     def __init__(self) -> None:
         super().__init__()

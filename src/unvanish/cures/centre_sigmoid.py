@@ -1,15 +1,15 @@
-"""A sigmoid network started exactly as a critical tanh network: the sigmoids stay, the weights make up for
-them.
+"""Starts a sigmoid network exactly as a critical tanh network; the sigmoids stay.
 
 What it does
 
-A sigmoid has slope 1/4 at most and mean 1/2; no weights alone make a deep sigmoid net critical. But
-sigma(x) = (1 + tanh(x/2))/2, so with critical tanh weights V and biases c the sigmoid layer W = 4V (the first
-one 2V), b = 2c - W 1/2 (the first one 2c) computes the same network. Fifty layers go from chance to 94 %.
+A sigmoid has a slope of at most 1/4 and mean 1/2; no choice of weights alone makes a deep sigmoid net
+critical. But sigma(x) = (1 + tanh(x/2))/2, so with critical tanh weights V and biases c the sigmoid layer W =
+4V (the first one 2V), b = 2c - W 1/2 (the first one 2c) computes the same network. Fifty layers go from
+chance to 94 %.
 
 Safety
 
-For untrained models: the weights are drawn anew. The activation function stays what it was.
+For untrained models: the weights are redrawn. The activation function stays.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
-from unvanish.cures.reinitialise import bias_of, drawn, fits
+from unvanish.cures.reinitialise import bias_of, can_be_drawn, draw_weights
 from unvanish.surgery.anatomy import Anatomy
 from unvanish.surgery.surgery import Surgery
 from unvanish.theory.initialisers import start
@@ -32,7 +32,7 @@ SAFETY = "retrain"
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """Every layer before or behind a sigmoid, the first and the last told apart."""
+    """Every layer before or after a sigmoid; the first and the last are listed separately."""
     layers = [x for x in Anatomy(trace).layers if "sigmoid" in (x.activation, x.source)]
     if not layers or not all(x.bias for x in layers if x.source == "sigmoid"):
         return
@@ -52,18 +52,18 @@ def apply(
     reads: float = 1.0,
     depth: int = 10,
 ) -> None:
-    """Draw the weights `targets`; `first` ones read no sigmoid (but data of size `reads`), `last` ones feed
-    none.
-    """
+    """Draw the weights `targets`; the `first` read data of size `reads`, the `last` feed no sigmoid."""
     point = start("tanh", depth)
     for name in targets:
         weight = surgery.parameter(name)
         gain = math.sqrt(max(point.q - point.sb**2, 0.1 * point.q)) / reads if name in first else point.sw
         gain = 1 / math.sqrt(point.power) if name in last and name not in first else gain
         method = (
-            "orthogonal" if depth > 20 and fits(weight, "orthogonal") and name not in first else "gaussian"
+            "orthogonal"
+            if depth > 20 and can_be_drawn(weight, "orthogonal") and name not in first
+            else "gaussian"
         )
-        v = drawn(surgery, weight, gain, method).double()
+        v = draw_weights(surgery, weight, gain, method).double()
         bias = bias_of(surgery, name)
         c = (
             surgery.normal(surgery.parameter(bias)).double() * (0.0 if name in last else point.sb)
@@ -75,7 +75,7 @@ def apply(
         if c is not None:
             b = c * (1.0 if name in last else 2.0)
             b = b if name in first else b - w.flatten(1).sum(1) / 2
-            surgery.fill(bias, b.to(weight.dtype), "takes up the sigmoid's mean")
+            surgery.fill(bias, b.to(weight.dtype), "compensates the sigmoid's mean")
 
 
 def code(remedy: Remedy) -> list[str]:

@@ -1,14 +1,14 @@
-"""Chrono initialisation: gates whose memory reaches as far as the sequences are long.
+"""Chrono initialisation: sets gate biases for a memory as long as the sequences.
 
 What it does
 
 LSTM: forget biases ln U(1, T - 1), input biases their negatives; GRU: the update gate's biases ln U(1, T -
-1). Each unit then forgets over its own time, spread over 1 to T steps. PyTorch adds two biases; one is set,
-the other zero. For T = 400 the half-life goes from 1.7 steps to 186.
+1). Each unit then forgets over its own time, between 1 and T steps. PyTorch adds two biases; one is set, the
+other is zero. For T = 400 the half-life goes from 1.7 steps to 186.
 
 Safety
 
-Another function: for untrained models.
+It changes the function: for untrained models.
 
 Reference: Tallec and Ollivier 2018.
 """
@@ -23,14 +23,15 @@ from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
-from unvanish.surgery.recurrent import GRU, LSTM, biases, once
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.recurrent import GRU, LSTM, recurrent_modules, set_gate_biases
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """The modules of the recurrences, over as many steps as the longest of them has."""
+    """The modules of the recurrences, and the steps of the longest one."""
     steps = [
         (str(trace.sites[i].facts["of"]), int(trace.sites[i].facts.get("steps", 0)))
         for i in trace.where("step")
@@ -42,19 +43,19 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, steps: int = 100) -> None:
-    """Set the gates of every LSTM and GRU at `targets` for sequences of so many steps."""
+    """Set the gates of every LSTM and GRU at `targets` for sequences of `steps` steps."""
     if steps < 3:
-        raise SurgeryError(f"chrono-bias: steps is {steps}; it takes sequences of at least 3")
+        raise SurgeryError(f"chrono-bias: steps is {steps}, expected at least 3")
     done = 0
-    for path, module in once(surgery, targets).items():
+    for path, module in recurrent_modules(surgery, targets).items():
         size = int(module.hidden_size)  # type: ignore[arg-type]
         uniform = torch.rand(size, generator=surgery.generator)
         long = torch.log(1 + uniform * (steps - 2))
         if isinstance(module, LSTM):
-            biases(surgery, path, module, {0: -long, 1: long}, f"chrono for {steps} steps")
+            set_gate_biases(surgery, path, module, {0: -long, 1: long}, f"chrono for {steps} steps")
             done += 1
         elif isinstance(module, GRU):
-            biases(surgery, path, module, {1: long}, f"chrono for {steps} steps")
+            set_gate_biases(surgery, path, module, {1: long}, f"chrono for {steps} steps")
             done += 1
     if not done:
         raise SurgeryError("chrono-bias: a plain RNN has no gates; use replace-cell first")
@@ -71,7 +72,7 @@ def code(remedy: Remedy) -> list[str]:
 
 
 class Last(nn.Module):
-    """A recurrent core read out at its last step."""
+    """A recurrent core whose last step is read out."""
 
     def __init__(self, core: nn.Module) -> None:
         super().__init__()

@@ -1,15 +1,15 @@
-"""Gradient clipping that a bad step cannot break: by norm, or by value.
+"""Gradient clipping by norm or by value that skips non-finite steps.
 
 What it does
 
-Before each optimizer step all gradients together are scaled to a norm of at most `limit` (or each element is
-clamped, `by: value`). Norms are in float64; a step with a non-finite gradient is skipped. PyTorch's own
+Before each optimizer step all gradients together are scaled to a norm of at most `limit` (with `by: value`
+each element is clamped). Norms are in float64; a step with a non-finite gradient is skipped. PyTorch's own
 clipping turns an overflowing norm into gradients that are all zero, and a NaN anywhere into NaN everywhere.
 
 Safety
 
-`advice`: it bounds the step, and leaves the ratio between early and late layers as it is. Applied where a
-prescription names it and an optimizer is given; inside `torch.amp` it sees unscaled gradients.
+`advice`: it bounds the step and leaves the ratio between early and late layers as it is. It is applied if a
+prescription names it and an optimizer is given; under `torch.amp` it sees unscaled gradients.
 
 Reference: Pascanu et al. 2013.
 """
@@ -21,7 +21,8 @@ from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.surgery.clipping import NormClip, ValueClip
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "exact"
 

@@ -3,12 +3,12 @@
 What it does
 
 With N layers, alpha = (2N)^(1/4), and the weights of values, attention outputs and feed-forward parts are
-multiplied by beta = (8N)^(-1/4). A LayerNorm does not see the size of its input, so norm(alpha x + f(x)) is
-norm(x + f(x)/alpha): alpha is folded into what ends the branch, and nothing else has to change.
+multiplied by beta = (8N)^(-1/4). A LayerNorm ignores the scale of its input, so norm(alpha x + f(x)) is
+norm(x + f(x)/alpha): alpha is folded into the last layer of the branch, and nothing else has to change.
 
 Safety
 
-Another function: for untrained models.
+It changes the function: for untrained models.
 
 Reference: Wang et al. 2022 (DeepNet).
 """
@@ -22,15 +22,15 @@ from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
-from unvanish.surgery.anatomy import plainly
-from unvanish.surgery.branches import branches, example, scale
+from unvanish.surgery.anatomy import round_digits
+from unvanish.surgery.branches import branches, example, scale_parameters
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """All weights of the branches but those of queries and keys, and the parameters that end them."""
+    """All weights of the branches except those of queries and keys, and the parameters that end them."""
     found = branches(trace)
     if not found:
         return
@@ -38,8 +38,8 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     layers = max(1, len(found) // 2)
     settings = {
         "ends": [n for b in found for n in b.end],
-        "alpha": plainly((2 * layers) ** 0.25),
-        "beta": plainly((8 * layers) ** -0.25),
+        "alpha": round_digits((2 * layers) ** 0.25),
+        "beta": round_digits((8 * layers) ** -0.25),
     }
     yield replace(remedy, targets=tuple(dict.fromkeys(inner)), parameters=settings, safety="retrain")
 
@@ -65,7 +65,7 @@ def apply(
             surgery.fill(name, weight, f"values times {beta:.4g}")
         else:
             surgery.fill(name, weight * beta, f"times {beta:.4g}")
-    scale(surgery, tuple(ends), 1 / alpha, f"divided by {alpha:.4g}")
+    scale_parameters(surgery, tuple(ends), 1 / alpha, f"divided by {alpha:.4g}")
 
 
 def code(remedy: Remedy) -> list[str]:

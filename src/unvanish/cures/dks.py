@@ -1,4 +1,4 @@
-"""DKS: a smooth activation shifted and scaled for the depth, gamma (phi(alpha x + beta) + delta).
+"""DKS: shifts and scales a smooth activation for the depth, gamma (phi(alpha x + beta) + delta).
 
 What it does
 
@@ -8,7 +8,7 @@ depth then behaves like a shallow one. Weights are drawn orthogonal with gain on
 
 Safety
 
-Another function: for untrained models. For smooth functions; rectifiers have `tat`.
+It changes the function: for untrained models. It is for smooth functions; for rectifiers use `tat`.
 
 Reference: Martens et al. 2021.
 """
@@ -25,10 +25,12 @@ from torch import Tensor, nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.cures import reinitialise
-from unvanish.surgery.anatomy import Anatomy, plainly
-from unvanish.surgery.functions import function, split
+from unvanish.surgery.activations import function
+from unvanish.surgery.anatomy import Anatomy, round_digits
+from unvanish.surgery.names import split_label
+from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.rewire import Calls, Rewire
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.surgery import Surgery
 from unvanish.theory.shaping import dks
 
 SAFETY = "retrain"
@@ -63,7 +65,7 @@ class ShapedCall:
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """All activations of the net's one smooth kind, and the weights behind them."""
+    """All activations of the net's only smooth kind, and the weights that read them."""
     anatomy = Anatomy(trace)
     sites = [anatomy.site(i) for i in anatomy.sites("activation") if anatomy.site(i).kind in KINDS]
     kinds = {s.kind for s in sites}
@@ -71,7 +73,7 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     if len(kinds) == 1 and hidden:
         kind = kinds.pop()
         shape = dks(kind, len(hidden))
-        numbers = {k: plainly(float(v)) for k, v in vars(shape).items()}
+        numbers = {k: round_digits(float(v)) for k, v in vars(shape).items()}
         settings = {"activation": kind, **numbers, "weights": [x.weight for x in hidden]}
         yield replace(remedy, targets=tuple(s.label for s in sites), parameters=settings, safety="retrain")
 
@@ -92,7 +94,7 @@ def apply(
         raise SurgeryError(f"dks: no shape for {activation!r}; use one of {', '.join(KINDS)}, or tat")
     calls: dict[str, set[int]] = {}
     for target in targets:
-        path, index = split(target)
+        path, index = split_label(target)
         if path and surgery.has(path):
             surgery.swap(path, Shaped(activation, alpha, beta, gamma, delta), f"shaped {activation}")
         else:

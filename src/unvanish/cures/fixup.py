@@ -1,13 +1,13 @@
-"""Fixup: residual networks that train without normalisation, by the size of their branches alone.
+"""Fixup: scales residual branches so that the network trains without normalisation.
 
 What it does
 
 In each of the L branches of m layers, the first m - 1 are multiplied by L^(-1/(2m-2)) and the last one is set
-to zero, so that one step of training changes the output by as much as the step is long, whatever the depth.
+to zero, so that a step of training changes the output by the size of the step, at any depth.
 
 Safety
 
-Another function: for untrained models.
+It changes the function: for untrained models.
 
 Reference: Zhang, Dauphin and Ma 2019.
 """
@@ -21,14 +21,14 @@ from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
-from unvanish.surgery.branches import branches, example, scale
+from unvanish.surgery.branches import branches, example, scale_parameters
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """The inner weights of every branch, and what ends it; branches of one length together."""
+    """The inner weights and the ends of all branches; one remedy for each length of branch."""
     found = [b for b in branches(trace) if len(b.weights) > 1]
     for layers in sorted({len(b.weights) for b in found}):
         alike = [b for b in found if len(b.weights) == layers]
@@ -46,17 +46,17 @@ def apply(
     blocks: int = 1,
     layers: int = 2,
 ) -> None:
-    """Scale the inner weights `targets` of branches with so many `layers`; set the `ends` to zero."""
+    """Scale the inner weights `targets` of branches of `layers` layers; set the `ends` to zero."""
     factor = blocks ** (-1 / (2 * layers - 2)) if layers > 1 else 1.0
-    scale(surgery, targets, factor, f"times {factor:.4g}")
-    scale(surgery, tuple(ends), 0.0, "zero")
+    scale_parameters(surgery, targets, factor, f"times {factor:.4g}")
+    scale_parameters(surgery, tuple(ends), 0.0, "zero")
 
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     blocks, layers = remedy.parameters.get("blocks", 1), remedy.parameters.get("layers", 2)
     return [
-        f"# in each of the {blocks} branches: all layers but the last, then the last",
+        f"# in each of the {blocks} branches: all layers except the last, then the last",
         f"layer.weight.data *= {blocks} ** (-1 / {2 * layers - 2})",
         "nn.init.zeros_(last.weight)",
     ]

@@ -1,8 +1,8 @@
-"""Parameters that shall not learn, said to be so: requires_grad off.
+"""Freezes parameters that are not meant to learn: requires_grad off.
 
 Safety
 
-Exact: the same function. An optimizer skips them, and no memory goes into their gradients.
+Exact: the function stays the same. An optimizer skips them, and their gradients take no memory.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
-from unvanish.surgery.code import parameter
+from unvanish.surgery.names import parameter_expression
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "exact"
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """The parameters among the targets, all that get no gradient where the finding names very many."""
+    """The parameters among the targets; every one without a gradient if the finding names very many."""
     names = {trace.sites[i].path: trace.sites[i].facts for i in trace.where("parameter")}
     wanted = [t for t in remedy.targets if t in names]
     if len(wanted) >= 12:
@@ -49,7 +49,7 @@ def _back(p: Tensor, flag: bool) -> Callable[[], None]:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return [f"{parameter(name)}.requires_grad_(False)" for name in remedy.targets[:6]]
+    return [f"{parameter_expression(name)}.requires_grad_(False)" for name in remedy.targets[:6]]
 
 
 def case() -> tuple[Case, Remedy]:

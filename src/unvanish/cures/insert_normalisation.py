@@ -1,11 +1,11 @@
-"""A normalisation behind a layer (or in front of it), which gives what follows inputs of size one.
+"""Inserts a normalisation after a layer (or before it), so that what follows reads inputs of size one.
 
 What it does
 
 `kind`: "batch", "layer", "rms" or "group"; images get BatchNorm2d, or GroupNorm with one group for "layer".
-It is registered on the layer it belongs to, so all other names stay. `exact` (BatchNorm only) sets its scale
-to the deviation and its shift to the mean of one batch, so that the network computes what it did before;
-training then moves both.
+It is registered on its layer, so all other names stay. `exact` (BatchNorm only) sets its scale to the
+deviation and its shift to the mean of one batch, so that the network computes the same as before; training
+then moves both.
 
 Safety
 
@@ -30,15 +30,16 @@ from unvanish.cures.reinitialise import EVERYWHERE
 from unvanish.probes import calls
 from unvanish.surgery import norms
 from unvanish.surgery.anatomy import Anatomy
-from unvanish.surgery.code import shortened
 from unvanish.surgery.grafts import First, Then
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.names import shorten
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """Behind the layers the finding names, or all that feed an activation; before a named output layer."""
+    """After the finding's layers, or all that feed an activation; before a named output layer."""
     anatomy = Anatomy(trace)
     layers = anatomy.before(remedy.targets)
     settings = {"kind": remedy.parameters.get("kind", "layer")}
@@ -65,12 +66,12 @@ def apply(
     if place not in ("after", "before"):
         raise SurgeryError(f"insert-normalisation: place is {place!r}, use 'after' or 'before'")
     if exact and (kind != "batch" or place != "after"):
-        raise SurgeryError("insert-normalisation: only a BatchNorm behind a layer can be inserted exactly")
-    seen = outputs(surgery, targets) if exact else {}
+        raise SurgeryError("insert-normalisation: only a BatchNorm after a layer can be inserted exactly")
+    seen = record_outputs(surgery, targets) if exact else {}
     for path in targets:
         layer = surgery.module(path)
         if place == "before":
-            new: nn.Module = nn.LayerNorm(incoming(layer))
+            new: nn.Module = nn.LayerNorm(input_features(layer))
         else:
             new = norms.norm(layer, kind, groups)
         name = surgery.register(path, "norm", new)
@@ -81,18 +82,16 @@ def apply(
         )
 
 
-def incoming(layer: nn.Module) -> int:
+def input_features(layer: nn.Module) -> int:
     """How many features a linear layer reads."""
     found = getattr(layer, "in_features", None)
     if found is None:
-        raise SurgeryError(
-            f"a normalisation in front of a {type(layer).__name__} is not supported; use 'after'"
-        )
+        raise SurgeryError(f"a normalisation before a {type(layer).__name__} is not supported; use 'after'")
     return int(found)
 
 
-def outputs(surgery: Surgery, paths: Iterable[str]) -> dict[str, Tensor]:
-    """What some modules put out on the surgery's batch, in its own mode and without a trace."""
+def record_outputs(surgery: Surgery, paths: Iterable[str]) -> dict[str, Tensor]:
+    """The outputs of some modules on the surgery's batch, in the model's own mode."""
     if surgery.batch is None:
         raise SurgeryError("insert-normalisation: `exact` needs a batch; pass one: apply(..., batch=batch)")
     from unvanish.probes.intact import intact
@@ -121,7 +120,7 @@ def code(remedy: Remedy) -> list[str]:
     kind, place = remedy.parameters.get("kind", "layer"), remedy.parameters.get("place", "after")
     name = {"batch": "BatchNorm", "layer": "LayerNorm", "rms": "RMSNorm", "group": "GroupNorm"}[kind]
     return [
-        f"# nn.{name} {place} {shortened(remedy.targets)}:",
+        f"# nn.{name} {place} {shorten(remedy.targets)}:",
         "#   x = norm(layer(x))" if place == "after" else "#   x = layer(norm(x))",
     ]
 

@@ -1,13 +1,13 @@
-"""Full precision where half is not enough: the model, or some of its modules, in float32.
+"""Converts the model, or some of its modules, to float32 if half precision is not enough.
 
 What it does
 
 Parameters and buffers of the targets (or of the whole model) are converted to float32 in place; their inputs
-are converted on the way in and their outputs back on the way out, so the rest stays as it is.
+are converted on the way in, and their outputs back on the way out, so the rest stays as it is.
 
 Safety
 
-`exact` up to rounding: the same function, with more digits.
+`exact` up to rounding: the same function with more digits.
 
 Reference: Micikevicius et al. 2018.
 """
@@ -22,15 +22,16 @@ from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
-from unvanish.cures.bfloat16 import Close, _convert, convert
 from unvanish.surgery.grafts import Cast
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.precision import Float32MSE, convert, convert_tensor
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "exact"
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """The whole model: where one operation overflows, what comes before it does so in the backward pass."""
+    """The whole model: if one operation overflows, the operations before it do so in the backward pass."""
     yield replace(remedy, targets=(), parameters={}, safety="retrain")
 
 
@@ -42,14 +43,14 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
     for path in targets:
         if not surgery.has(path):
             raise SurgeryError(
-                f"keep-float32: the model has no module {path!r}; leave the targets out for all of it"
+                f"keep-float32: the model has no module {path!r}; leave the targets out to convert all of it"
             )
         _, dtype = surgery.like(path)
         for name, p in list(surgery.module(path).named_parameters()) + list(
             surgery.module(path).named_buffers()
         ):
             if p.is_floating_point():
-                _convert(surgery, f"{path}.{name}", p, torch.float32)
+                convert_tensor(surgery, f"{path}.{name}", p, torch.float32)
         surgery.graft(path, Cast(torch.float32, dtype), "in float32 inside")
 
 
@@ -62,6 +63,6 @@ def case() -> tuple[Case, Remedy]:
     """A float16 net."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)).half()
-    return Case(net, (torch.randn(8, 8).half(), torch.randn(8, 3).half()), Close()), Remedy(
+    return Case(net, (torch.randn(8, 8).half(), torch.randn(8, 3).half()), Float32MSE()), Remedy(
         "keep-float32", (), "digits", "exact"
     )

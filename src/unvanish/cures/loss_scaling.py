@@ -1,16 +1,15 @@
-"""Loss scaling inside the model: gradients travel multiplied by a power of two, and are divided before the
-step.
+"""Loss scaling inside the model: gradients are multiplied by a power of two, and divided before the step.
 
 What it does
 
 The gradient that enters the model at its output is multiplied by 2**`log2`, so that float16 can hold what
 follows; before each optimizer step the parameters' gradients are divided by it again, and a step in which
-they overflowed is skipped. The loss that is printed stays what it is, and the loop is unchanged. Powers of
-two round nothing.
+they overflowed is skipped. The printed loss and the training loop stay the same. Powers of two cause no
+rounding.
 
 Safety
 
-The same function and the same gradients, up to what float16 could not hold. Not together with
+The same function and the same gradients, except those that float16 could not hold. Do not combine it with
 `torch.amp.GradScaler`.
 
 Reference: Micikevicius et al. 2018.
@@ -25,8 +24,8 @@ from torch import Tensor, nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.surgery.clipping import Clipper, scale
-from unvanish.surgery.grafts import first, with_first
-from unvanish.surgery.surgery import Graft, Surgery
+from unvanish.surgery.grafts import Graft, first, with_first
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "exact"
 
@@ -43,7 +42,7 @@ class _Times(torch.autograd.Function):
 
 
 class Entering(Graft):
-    """The output, whose gradient is multiplied on the way in."""
+    """Multiplies the gradient that enters at the output."""
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
@@ -55,7 +54,7 @@ class Entering(Graft):
 
 
 class Unscale(Clipper):
-    """Gradients divided again before the step."""
+    """Divides the gradients again before the step."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""A smaller step: every learning rate of the optimizer times a factor.
+"""Multiplies every learning rate of the optimizer by a factor.
 
 Safety
 
-It changes the training, not the function. Units die and logits run away under steps of more than about 1 % of
-the weights' size; this is where to begin.
+It changes the training, not the function. Units die and logits run away if steps are larger than about 1 % of
+the weights' size; start here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "exact"
 

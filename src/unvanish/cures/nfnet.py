@@ -1,4 +1,4 @@
-"""Normaliser-free branches: x + alpha f(x / beta), with the stream's expected size beta divided out.
+"""Normaliser-free branches: x + alpha f(x / beta), where beta is the stream's expected size.
 
 What it does
 
@@ -8,7 +8,7 @@ factors are folded into the weights.
 
 Safety
 
-Another function: for untrained models.
+It changes the function: for untrained models.
 
 Reference: Brock et al. 2021.
 """
@@ -24,14 +24,14 @@ from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
-from unvanish.surgery.branches import branches, example, scale
+from unvanish.surgery.branches import branches, example, scale_parameters
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """The first weight of every branch, and what ends it."""
+    """The first weight of every branch, and the weight that ends it."""
     found = branches(trace)
     if found:
         settings = {"ends": [b.end[0] for b in found], "alpha": 0.2}
@@ -54,12 +54,12 @@ def apply(
         for name in {first, last} if standardise else ():
             weight = surgery.parameter(name)
             if weight.ndim > 1:
-                surgery.fill(name, standardised(weight, gain), "standardised")
-        scale(surgery, (first,), (1 + block * alpha**2) ** -0.5, "divided by the stream's size")
-        scale(surgery, (last,), alpha, f"times {alpha:g}")
+                surgery.fill(name, standardise_rows(weight, gain), "standardised")
+        scale_parameters(surgery, (first,), (1 + block * alpha**2) ** -0.5, "divided by the stream's size")
+        scale_parameters(surgery, (last,), alpha, f"times {alpha:g}")
 
 
-def standardised(weight: torch.Tensor, gain: float) -> torch.Tensor:
+def standardise_rows(weight: torch.Tensor, gain: float) -> torch.Tensor:
     """Each unit's weights with mean 0 and variance gain^2 / fan_in."""
     rows = weight.detach().double().flatten(1)
     rows = rows - rows.mean(1, keepdim=True)

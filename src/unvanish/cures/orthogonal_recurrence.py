@@ -1,15 +1,15 @@
-"""Recurrent matrices that keep the norm: orthogonal, or the identity for a ReLU.
+"""Makes recurrent matrices keep the norm: orthogonal, or the identity for a ReLU.
 
 What it does
 
 Each gate's recurrent matrix of an RNN, LSTM or GRU (fused, or a cell in a loop) becomes orthogonal times
-`gain`; for ReLU the identity (IRNN), since a ReLU halves what any other rotation keeps. In a cell written by
-hand the square Linear layers are taken. Recurrent biases become zero. A random Gaussian matrix has singular
+`gain`; for ReLU the identity (IRNN), since a ReLU halves what any other rotation keeps. In a hand-written
+cell the square Linear layers are used. Recurrent biases become zero. A random Gaussian matrix has singular
 values from 0 to 2, so its powers stretch a few directions and lose the others.
 
 Safety
 
-Another function: for untrained models.
+It changes the function: for untrained models.
 
 References: Saxe et al. 2014; Le et al. 2015 (IRNN); Arjovsky et al. 2016.
 """
@@ -25,20 +25,21 @@ from torch import Tensor, nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.cures.chrono_bias import example
-from unvanish.cures.reinitialise import bias_of, orthogonal
-from unvanish.surgery.functions import split
-from unvanish.surgery.recurrent import CELLS, FUSED, full, once
-from unvanish.surgery.surgery import Surgery, SurgeryError, descendants
+from unvanish.cures.reinitialise import bias_of, orthogonal_matrix
+from unvanish.surgery.names import full_name, split_label
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.recurrent import CELLS, FUSED, recurrent_modules
+from unvanish.surgery.surgery import Surgery, descendants
 
 SAFETY = "retrain"
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """The recurrences named; a cell written by hand with a ReLU gets the identity."""
+    """The recurrences named; a hand-written cell with a ReLU gets the identity."""
     inside = [
         trace.sites[i].kind
         for i in trace.where("node")
-        if any(trace.sites[i].path.startswith(split(t)[0]) for t in remedy.targets)
+        if any(trace.sites[i].path.startswith(split_label(t)[0]) for t in remedy.targets)
     ]
     settings = {"identity": True} if "relu" in inside else {}
     yield replace(remedy, parameters=settings, safety="retrain")
@@ -49,9 +50,9 @@ def apply(
 ) -> None:
     """Make the recurrences at `targets` orthogonal; `identity` forces or forbids the identity matrix."""
     try:
-        modules = once(surgery, targets)
+        modules = recurrent_modules(surgery, targets)
     except SurgeryError:
-        by_hand(surgery, targets, gain, bool(identity))
+        change_handwritten_cells(surgery, targets, gain, bool(identity))
         return
     for path, module in modules.items():
         assert isinstance(module, FUSED + CELLS)
@@ -59,27 +60,32 @@ def apply(
         for name, p in list(module.named_parameters(recurse=False)):
             if name.startswith("weight_hh"):
                 blocks = [
-                    matrix(surgery, b, gain, relu) for b in torch.split(p.detach(), int(module.hidden_size))
+                    recurrent_matrix(surgery, b, gain, relu)
+                    for b in torch.split(p.detach(), int(module.hidden_size))
                 ]
                 surgery.fill(
-                    full(path, name), torch.cat(blocks), "identity" if relu else f"orthogonal, gain {gain:g}"
+                    full_name(path, name),
+                    torch.cat(blocks),
+                    "identity" if relu else f"orthogonal, gain {gain:g}",
                 )
             elif name.startswith("bias_hh") and not isinstance(
                 module, (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
             ):
-                surgery.fill(full(path, name), 0.0, "zero")
+                surgery.fill(full_name(path, name), 0.0, "zero")
 
 
-def by_hand(surgery: Surgery, targets: tuple[str, ...], gain: float, identity: bool) -> None:
-    """The square linear layers of cells written by hand."""
+def change_handwritten_cells(surgery: Surgery, targets: tuple[str, ...], gain: float, identity: bool) -> None:
+    """Make the square linear layers of hand-written cells orthogonal."""
     done = 0
     for target in targets:
-        path = split(target)[0].replace("(model)", "")
+        path = split_label(target)[0].replace("(model)", "")
         for name, module in descendants(surgery.model, path) if surgery.has(path) else ():
             if isinstance(module, nn.Linear) and module.in_features == module.out_features:
-                weight = full(name, "weight")
+                weight = full_name(name, "weight")
                 surgery.fill(
-                    weight, matrix(surgery, module.weight, gain, identity), f"orthogonal, gain {gain:g}"
+                    weight,
+                    recurrent_matrix(surgery, module.weight, gain, identity),
+                    f"orthogonal, gain {gain:g}",
                 )
                 bias = bias_of(surgery, weight)
                 if bias:
@@ -87,13 +93,13 @@ def by_hand(surgery: Surgery, targets: tuple[str, ...], gain: float, identity: b
                 done += 1
     if not done:
         raise SurgeryError(
-            f"orthogonal-recurrence: {', '.join(targets)} holds no recurrent or square linear layer"
+            f"orthogonal-recurrence: {', '.join(targets)} contains no recurrent or square linear layer"
         )
 
 
-def matrix(surgery: Surgery, like: Tensor, gain: float, identity: bool) -> Tensor:
+def recurrent_matrix(surgery: Surgery, like: Tensor, gain: float, identity: bool) -> Tensor:
     """An orthogonal matrix or the identity, (rows, columns), in the dtype of `like`."""
-    made = torch.eye(*like.shape) if identity else orthogonal(surgery, *like.shape)
+    made = torch.eye(*like.shape) if identity else orthogonal_matrix(surgery, *like.shape)
     return (gain * made).to(like)
 
 

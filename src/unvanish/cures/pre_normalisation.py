@@ -1,15 +1,15 @@
-"""Post-normalisation turned into pre-normalisation: x + f(norm(x)) in place of norm(x + f(x)).
+"""Turns post-normalisation into pre-normalisation: x + f(norm(x)) in place of norm(x + f(x)).
 
 What it does
 
-In PyTorch's own transformer layers `norm_first` is set, and a last norm is put behind the last layer. In a
-user's own class the calls are rewired: what a named norm returns goes into the branch, but the sum that
-follows adds the branch to what the norm has read, not to what it returned. So each norm serves the branch
-behind it, and the last one stands at the end, which is pre-norm exactly.
+In PyTorch's own transformer layers `norm_first` is set, and a last norm is added after the last layer. In a
+user's own class the calls are rewired: the output of a named norm goes into the branch, but the sum that
+follows adds the branch to the norm's input, not to its output. So each norm serves the branch after it, and
+the last one stands at the end, which is exactly pre-norm.
 
 Safety
 
-Another function: for untrained models.
+It changes the function: for untrained models.
 
 Reference: Xiong et al. 2020.
 """
@@ -27,8 +27,9 @@ from unvanish.core.trace import Trace
 from unvanish.surgery.anatomy import Anatomy
 from unvanish.surgery.branches import example
 from unvanish.surgery.grafts import Then
+from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.rewire import Calls, Rewire
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 NORMS = ("layer_norm", "rms_norm", "group_norm", "batch_norm")
@@ -54,7 +55,7 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
-    """Turn the norms at `targets` round."""
+    """Move the norms at `targets` in front of their branches."""
     layers: dict[str, nn.Module] = {}
     others: list[nn.Module] = []
     for path in targets:
@@ -64,14 +65,14 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
         else:
             others.append(surgery.module(path))
     if not layers and not others:
-        raise SurgeryError("pre-normalisation: no norms named")
+        raise SurgeryError("pre-normalisation: no targets; name the norms to move")
     for path, layer in layers.items():
         surgery.assign(layer, "norm_first", True, path, "norm_first")
     if layers:
         last = list(layers)[-1]
         norm = nn.LayerNorm(layers[last].norm1.normalized_shape)  # type: ignore[union-attr]
         name = surgery.register(last, "last_norm", norm)
-        surgery.graft(last, Then(norm), f"a last norm behind it ({name})")
+        surgery.graft(last, Then(norm), f"a last norm after it ({name})")
     if others:
         turn = Turned([w for norm in others if isinstance(w := getattr(norm, "weight", None), nn.Parameter)])
         surgery.graft(
@@ -82,7 +83,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 
 
 class Turned:
-    """Norms give to the branch; sums take what the norm has read."""
+    """Norms feed the branch; sums add the branch to what the norm has read."""
 
     def __init__(self, weights: list[nn.Parameter]) -> None:
         self.weights = weights
@@ -104,13 +105,13 @@ class Turned:
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     return [
-        "nn.TransformerEncoderLayer(..., norm_first=True)  # and a last norm behind the last layer",
-        "x = x + branch(norm(x))  # in a class of your own",
+        "nn.TransformerEncoderLayer(..., norm_first=True)  # and a last norm after the last layer",
+        "x = x + branch(norm(x))  # in your own class",
     ]
 
 
 def case() -> tuple[Case, Remedy]:
-    """Sixteen post-norm blocks of a user's own."""
+    """Sixteen hand-written post-norm blocks."""
     net, batch = example(post=True)
     targets = tuple(f"{i}.norm" for i in range(16))
     return Case(net, batch, nn.CrossEntropyLoss()), Remedy(

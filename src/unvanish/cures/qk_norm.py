@@ -1,14 +1,14 @@
-"""Queries and keys normalised before their product, which bounds the attention's logits.
+"""Normalises queries and keys before their product, which bounds the attention's logits.
 
 What it does
 
-RMSNorm with a learned scale on the output of the query and of the key projection; where both come out of one
-packed matrix (`nn.MultiheadAttention`), the heads' queries and keys are normalised where the attention is
-called. The logits then lie within sqrt(d), whatever the weights do.
+RMSNorm with a learned scale on the output of the query and of the key projection; if both come from one
+packed matrix (`nn.MultiheadAttention`), the heads' queries and keys are normalised at the attention call. The
+logits then lie within sqrt(d), for any weights.
 
 Safety
 
-Another function: for untrained models, or with training after it.
+It changes the function: for untrained models, or with training after it.
 
 References: Henry et al. 2020; Dehghani et al. 2023 (ViT-22B).
 """
@@ -27,8 +27,8 @@ from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.surgery import norms
 from unvanish.surgery.anatomy import Anatomy
-from unvanish.surgery.functions import split
 from unvanish.surgery.grafts import Then
+from unvanish.surgery.names import split_label
 from unvanish.surgery.rewire import Calls, Rewire
 from unvanish.surgery.surgery import Surgery
 
@@ -54,13 +54,13 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
-    """Normalise at `targets`: projections, or "module.scaled_dot_product_attention"."""
+    """Normalise the outputs of `targets`: projections, or "module.scaled_dot_product_attention"."""
     for target in targets:
-        path, _ = split(target)
+        path, _ = split_label(target)
         if surgery.has(path):
             norm = nn.RMSNorm(norms.features(surgery.module(path)))
             name = surgery.register(path, "qk_norm", norm)
-            surgery.graft(path, Then(norm), f"RMSNorm behind it ({name})")
+            surgery.graft(path, Then(norm), f"RMSNorm after it ({name})")
         else:
             parent = path.rpartition(".")[0]
             surgery.graft(
@@ -71,7 +71,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 
 
 class Normed:
-    """Heads' queries and keys (..., T, D) of root mean square one."""
+    """Gives heads' queries and keys (..., T, D) a root mean square of one."""
 
     def __call__(
         self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -86,7 +86,7 @@ def _unit(x: Tensor) -> Tensor:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return ["q, k = nn.RMSNorm(width)(q), nn.RMSNorm(width)(k)  # behind their projections"]
+    return ["q, k = nn.RMSNorm(width)(q), nn.RMSNorm(width)(k)  # after their projections"]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -1,17 +1,17 @@
-"""Draw the weights anew, of the size at which this activation keeps the gradient.
+"""Redraws the weights at the size at which this activation keeps the gradient.
 
 What it does
 
-Weights of variance gain^2/fan_in, biases of deviation `bias`, biases zero where that is 0. The gain and the
-bias are the critical point of the activation the layer reads: sw^2 <phi'^2>_q = 1, sb^2 = q - sw^2 <phi^2>_q,
-for ReLU He's sqrt 2. The first layer is sized by the data it reads, the output layer so that its outputs are
-of size one. `method`: "gaussian"; "orthogonal" (every singular value the same, in place of a spectrum that
-widens with depth); "delta-orthogonal" for convolutions: an orthogonal matrix at the kernel's centre, zeros
-around it, which is an isometry where `nn.init.orthogonal_` on the flattened kernel is none.
+Weights get variance gain^2/fan_in, biases deviation `bias` (0 by default). The gain and the bias are the
+critical point of the activation the layer reads: sw^2 <phi'^2>_q = 1, sb^2 = q - sw^2 <phi^2>_q, for ReLU
+He's sqrt 2. The first layer is sized by the data it reads, the output layer so that its outputs are of size
+one. `method`: "gaussian"; "orthogonal" (all singular values equal, in place of a spectrum that widens with
+depth); "delta-orthogonal" for convolutions: an orthogonal matrix at the kernel's centre, zeros around it.
+That is an isometry; `nn.init.orthogonal_` on the flattened kernel is not.
 
 Safety
 
-For untrained models only: it throws the weights away.
+For untrained models only: it discards the weights.
 
 References: He et al. 2015; Schoenholz et al. 2017; Saxe et al. 2014; Xiao et al. 2018.
 """
@@ -28,9 +28,10 @@ from torch import Tensor, nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
-from unvanish.surgery.anatomy import Anatomy, Layer, plainly
-from unvanish.surgery.code import several
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.anatomy import Anatomy, Layer, round_digits
+from unvanish.surgery.names import list_names
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 from unvanish.theory.activations import ALIASES, NAMES
 from unvanish.theory.initialisers import Start, start
 
@@ -41,7 +42,7 @@ EVERYWHERE = 12  # a finding that names this many sites means all of them
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """One remedy for each size: the layers the finding names, or all of them, and what each gain is."""
+    """One remedy for each gain: the layers the finding names, or all of them."""
     anatomy = Anatomy(trace)
     wide = not remedy.targets or len(remedy.targets) >= EVERYWHERE or remedy.parameters.get("gain") == "auto"
     chosen = (
@@ -51,7 +52,7 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     groups: dict[tuple[float, float, str, bool], list[str]] = {}
     for layer in chosen:
         if layer.trainable:
-            key = (*size(layer, depth, anatomy.layers), layer.computed)
+            key = (*choose_gain(layer, depth, anatomy.layers), layer.computed)
             groups.setdefault(key, []).append(layer.weight)
     for (gain, bias, method, computed), names in groups.items():
         settings = {"gain": gain, "bias": bias, "method": method}
@@ -60,25 +61,29 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
         yield replace(remedy, targets=tuple(names), parameters=settings, safety="retrain")
 
 
-def size(layer: Layer, depth: int, layers: list[Layer]) -> tuple[float, float, str]:
+def choose_gain(layer: Layer, depth: int, layers: list[Layer]) -> tuple[float, float, str]:
     """(gain, deviation of the biases, method) for one layer."""
     here = _start(layer.source, depth)
     if layer.head:
         gain = here.power**-0.5 if layer.source not in ("", "norm") else 1.0
-        return plainly(gain), 0.0, "gaussian"
+        return round_digits(gain), 0.0, "gaussian"
     ahead = _start(layer.activation, depth)
     if math.isfinite(layer.reads) and layer.reads > 0:
         return (
-            plainly(math.sqrt(max(ahead.q - ahead.sb**2, 0.1 * ahead.q)) / layer.reads),
-            plainly(ahead.sb),
+            round_digits(math.sqrt(max(ahead.q - ahead.sb**2, 0.1 * ahead.q)) / layer.reads),
+            round_digits(ahead.sb),
             "gaussian",
         )
     if layer.source in ("", "norm"):
-        return plainly(math.sqrt(max(ahead.q - ahead.sb**2, 0.1))) if layer.source else 1.0, 0.0, "gaussian"
+        return (
+            round_digits(math.sqrt(max(ahead.q - ahead.sb**2, 0.1))) if layer.source else 1.0,
+            0.0,
+            "gaussian",
+        )
     method = "gaussian"
     if layer.fan_in and depth > 20 and layer.source in NARROW:
         method = "delta-orthogonal" if layer.kind.startswith("conv") else "orthogonal"
-    return plainly(here.sw), plainly(here.sb), method
+    return round_digits(here.sw), round_digits(here.sb), method
 
 
 def _start(kind: str, depth: int) -> Start:
@@ -95,19 +100,15 @@ def apply(
     method: str = "gaussian",
     parametrized: bool = False,
 ) -> None:
-    """Fill the weights named by `targets`, and their biases. `parametrized`: their modules compute them, say
-    by weight normalisation, and take new ones apart by themselves.
-    """
+    """Fill the weights `targets` and their biases; `parametrized`: their modules compute them."""
     if method not in METHODS:
         raise SurgeryError(f"reinitialise: no method {method!r}; use one of {', '.join(METHODS)}")
     for name in targets:
         weight = surgery.parameter(name)
         if weight.ndim < 2:
-            raise SurgeryError(
-                f"reinitialise: {name} has shape {tuple(weight.shape)}, it is no layer's weight"
-            )
-        chosen = method if fits(weight, method) else "gaussian"
-        surgery.fill(name, drawn(surgery, weight, gain, chosen), f"{chosen} weights of gain {gain:g}")
+            raise SurgeryError(f"reinitialise: {name} has shape {tuple(weight.shape)}, not a layer's weight")
+        chosen = method if can_be_drawn(weight, method) else "gaussian"
+        surgery.fill(name, draw_weights(surgery, weight, gain, chosen), f"{chosen} weights of gain {gain:g}")
         other = bias_of(surgery, name)
         if other:
             p = surgery.parameter(other)
@@ -115,17 +116,15 @@ def apply(
 
 
 def bias_of(surgery: Surgery, weight: str) -> str:
-    """The name of the bias beside a weight, or an empty text."""
+    """The name of the bias that belongs to a weight, or an empty text."""
     owner, _, leaf = weight.rpartition(".")
     wanted = leaf.replace("weight", "bias")
     found = dict(surgery.module(owner).named_parameters(recurse=False)) if surgery.has(owner) else {}
     return f"{owner}.{wanted}".lstrip(".") if wanted != leaf and wanted in found else ""
 
 
-def fits(weight: Tensor, method: str) -> bool:
-    """Whether a weight can be drawn this way: matrices orthogonal, kernels with as many outputs as inputs
-    delta.
-    """
+def can_be_drawn(weight: Tensor, method: str) -> bool:
+    """Whether a method can draw a weight: orthogonal matrices, odd delta kernels that do not narrow."""
     if method == "orthogonal":
         return weight.ndim == 2
     if method == "delta-orthogonal":
@@ -133,12 +132,12 @@ def fits(weight: Tensor, method: str) -> bool:
     return True
 
 
-def drawn(surgery: Surgery, weight: Tensor, gain: float, method: str) -> Tensor:
+def draw_weights(surgery: Surgery, weight: Tensor, gain: float, method: str) -> Tensor:
     """New values for a weight (out, in, *kernel)."""
     if method == "gaussian":
         return surgery.normal(weight) * (gain / math.sqrt(weight[0].numel()))
     rows, columns = weight.shape[0], weight.shape[1] if method == "delta-orthogonal" else weight[0].numel()
-    matrix: Tensor = orthogonal(surgery, rows, columns).to(weight) * (
+    matrix: Tensor = orthogonal_matrix(surgery, rows, columns).to(weight) * (
         gain * max(1.0, (rows / columns) ** 0.5)
     )
     if method == "orthogonal":
@@ -149,7 +148,7 @@ def drawn(surgery: Surgery, weight: Tensor, gain: float, method: str) -> Tensor:
     return kernel
 
 
-def orthogonal(surgery: Surgery, rows: int, columns: int) -> Tensor:
+def orthogonal_matrix(surgery: Surgery, rows: int, columns: int) -> Tensor:
     """A Haar-distributed matrix with orthonormal rows or columns, whichever are fewer, (rows, columns)."""
     big = surgery.normal(torch.empty(max(rows, columns), min(rows, columns), dtype=torch.float64))
     basis, r = torch.linalg.qr(big)
@@ -172,13 +171,13 @@ def code(remedy: Remedy) -> list[str]:
             "layer = model.get_submodule(name.removesuffix('.weight'))",
             "w = torch.empty_like(layer.weight)",
             line,
-            "layer.weight = w  # its parametrization takes it apart",
+            "layer.weight = w  # its parametrization decomposes it",
         ]
     biases = f"nn.init.normal_(b, std={bias:.4g})" if bias else "nn.init.zeros_(b)"
     return [
-        f"for name in {several(remedy.targets)}:"
+        f"for name in {list_names(remedy.targets)}:"
         if len(remedy.targets) <= 4
-        else f"names = {several(remedy.targets)}",
+        else f"names = {list_names(remedy.targets)}",
         *([] if len(remedy.targets) <= 4 else ["for name in names:"]),
         *[f"    {text}" for text in drawn],
         f"    # and each bias b: {biases}",

@@ -1,14 +1,15 @@
-"""A cut in the graph, taken out: detach, .data, or a module run under no_grad.
+"""Removes a cut in the graph: detach, .data, or a module run under no_grad.
 
 What it does
 
-In the module that cuts, `detach()` and `.data` return what they are called on, and what runs under
-`torch.no_grad()` is recorded again. A trip through NumPy or Python numbers cannot be mended from outside.
+In the module that cuts, `detach()` and `.data` return the tensor itself, and operations under
+`torch.no_grad()` are recorded again. A round trip through NumPy or Python numbers cannot be repaired from
+outside.
 
 Safety
 
-The same outputs, more gradient. Where the cut is meant (a target network, a teacher), leave it, or freeze
-what lies behind it.
+The outputs stay the same; more parameters get a gradient. If the cut is intended (a target network, a
+teacher), leave it, or freeze what lies behind it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.core.diagnosis import Case, Remedy
-from unvanish.surgery.functions import split
+from unvanish.surgery.names import split_label
 from unvanish.surgery.rewire import Calls, Rewire
 from unvanish.surgery.surgery import Surgery
 
@@ -27,7 +28,7 @@ SAFETY = "retrain"
 
 
 class Whole:
-    """What is called on a tensor returns the tensor."""
+    """Returns the tensor that a function is called on."""
 
     def __call__(
         self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -36,7 +37,7 @@ class Whole:
 
 
 class Recorded:
-    """Any operation, with gradients on."""
+    """Runs any operation with gradients enabled."""
 
     def __call__(
         self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -46,15 +47,13 @@ class Recorded:
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
-    """Take the cuts in the modules `targets` out."""
+    """Remove the cuts in the modules `targets`."""
     for target in targets:
-        path, _ = split(target)
+        path, _ = split_label(target)
         path = "" if path == "(model)" else path
         while path and not surgery.has(path):
             path = path.rpartition(".")[0]
-        surgery.graft(
-            path, Rewire({"detach": Whole(), "data": Whole(), "*": Recorded()}), "its cuts taken out"
-        )
+        surgery.graft(path, Rewire({"detach": Whole(), "data": Whole(), "*": Recorded()}), "its cuts removed")
 
 
 def code(remedy: Remedy) -> list[str]:
@@ -64,7 +63,7 @@ def code(remedy: Remedy) -> list[str]:
 
 
 class Cut(nn.Module):
-    """A layer behind which the graph is cut."""
+    """A layer after which the graph is cut."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +75,7 @@ class Cut(nn.Module):
 
 
 def case() -> tuple[Case, Remedy]:
-    """A detach in a user's own forward."""
+    """A detach in a forward."""
     torch.manual_seed(0)
     batch = torch.randn(8, 8), torch.randint(0, 3, (8,))
     return Case(Cut(), batch, nn.CrossEntropyLoss()), Remedy("remove-detach", ("(model)",), "a whole graph")

@@ -1,14 +1,14 @@
-"""The softmax (or sigmoid) in front of a loss that applies it itself, left out.
+"""Removes the softmax (or sigmoid) before a loss that applies it itself.
 
 What it does
 
-Cross-entropy normalises logits; given probabilities it normalises them again, and the largest difference two
-classes can have is one: the gradient is finite and small for ever. The module becomes the identity, a call in
-a forward is left out, and so is one inside the loss function. Apply the function yourself for prediction.
+Cross-entropy normalises logits. Given probabilities it normalises them again; two classes then differ by at
+most one, so the loss cannot reach zero and the gradient stays small. The module becomes the identity; a call
+in a forward or in the loss function is skipped. Apply the function yourself for prediction.
 
 Safety
 
-Another function: the model then returns logits.
+It changes the function: the model then returns logits.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import torch
 from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
-from unvanish.surgery.losses import take_away
+from unvanish.surgery.losses import remove_output_function
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, kind: str = "softmax") -> None:
-    """Leave the `kind` ("softmax", "log_softmax", "sigmoid") at `targets` out."""
+    """Remove the `kind` ("softmax", "log_softmax", "sigmoid") at `targets`."""
     for target in targets:
-        take_away(surgery, target, kind)
+        remove_output_function(surgery, target, kind)
 
 
 def code(remedy: Remedy) -> list[str]:

@@ -1,14 +1,15 @@
-"""A gated cell in the place of a plain one, with the same interface: RNN to GRU or LSTM.
+"""Replaces a plain RNN by a GRU or LSTM with the same interface.
 
 What it does
 
-`nn.RNN` becomes `nn.GRU`, which takes and returns the same, or an LSTM that does (its cell state stays
-inside; `hx` is the hidden state alone). `nn.RNNCell` becomes `nn.GRUCell`. Layers, directions, batch_first,
-dropout and biases are kept. With `steps` the gates are opened for sequences of that length (chrono).
+`nn.RNN` becomes `nn.GRU`, which has the same inputs and outputs, or an LSTM wrapped to have them (its cell
+state stays inside; `hx` is the hidden state alone). `nn.RNNCell` becomes `nn.GRUCell`. Layers, directions,
+batch_first, dropout and biases are kept. With `steps` the gates are opened for sequences of that length
+(chrono).
 
 Safety
 
-Another function, and new parameters: for untrained models.
+It changes the function and its parameters: for untrained models.
 
 References: Hochreiter and Schmidhuber 1997; Cho et al. 2014.
 """
@@ -26,9 +27,11 @@ from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.cures import chrono_bias
 from unvanish.cures.chrono_bias import example
-from unvanish.cures.orthogonal_recurrence import matrix
-from unvanish.surgery.recurrent import full, once
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.cures.orthogonal_recurrence import recurrent_matrix
+from unvanish.surgery.names import full_name
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.recurrent import recurrent_modules
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 
@@ -63,13 +66,15 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, to: str = "gru", steps:
     """Replace every plain RNN at `targets`."""
     if to not in ("gru", "lstm"):
         raise SurgeryError(f"replace-cell: no cell {to!r}; use 'gru' or 'lstm'")
-    plain = {p: m for p, m in once(surgery, targets).items() if isinstance(m, (nn.RNN, nn.RNNCell))}
+    plain = {
+        p: m for p, m in recurrent_modules(surgery, targets).items() if isinstance(m, (nn.RNN, nn.RNNCell))
+    }
     if not plain:
         raise SurgeryError(
-            f"replace-cell: {', '.join(targets)} holds no plain RNN; its cells are gated already"
+            f"replace-cell: {', '.join(targets)} contains no plain RNN; its cells are already gated"
         )
     for path, old in plain.items():
-        new = made(old, to)
+        new = build_cell(old, to)
         device, dtype = surgery.like(path)
         new = new.to(device, dtype)
         _draw(surgery, new)
@@ -78,7 +83,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, to: str = "gru", steps:
         chrono_bias.apply(surgery, tuple(plain), steps=steps)
 
 
-def made(old: nn.Module, to: str) -> nn.Module:
+def build_cell(old: nn.Module, to: str) -> nn.Module:
     """The new cell, of the old one's sizes."""
     if isinstance(old, nn.RNNCell):
         return nn.GRUCell(old.input_size, old.hidden_size, old.bias)
@@ -98,7 +103,7 @@ def _draw(surgery: Surgery, new: nn.Module) -> None:
         leaf = name.rpartition(".")[2]
         size = int(getattr(new, "hidden_size", 1))
         if leaf.startswith("weight_hh"):
-            p.copy_(torch.cat([matrix(surgery, b, 1.0, False) for b in torch.split(p, size)]))
+            p.copy_(torch.cat([recurrent_matrix(surgery, b, 1.0, False) for b in torch.split(p, size)]))
         elif p.ndim > 1:
             p.copy_(surgery.normal(p) / p.shape[1] ** 0.5)
         else:
@@ -109,7 +114,7 @@ def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     to = remedy.parameters.get("to", "gru").upper()
     line = (
-        f"self.{full(remedy.targets[0], '').rstrip('.')} = nn.{to}(...)  # the arguments of nn.RNN"
+        f"self.{full_name(remedy.targets[0], '').rstrip('.')} = nn.{to}(...)  # the arguments of nn.RNN"
         if remedy.targets
         else f"nn.{to}(...)"
     )

@@ -1,14 +1,14 @@
-"""Branches of a residual network scaled so that their sum does not make the stream grow.
+"""Scales the branches of a residual network so that their sum does not make the stream grow.
 
 What it does
 
-With L branches of unit gain the stream and the gradient grow by a factor of up to sqrt 2 a block. The last
+With L branches of unit gain the stream and the gradient grow by a factor of up to sqrt 2 per block. The last
 layer of each branch (or the normalisation that ends it) is multiplied by `scale`, L^-1/2 by default, so all
-branches together add about the size of the stream once.
+branches together about double the stream's power.
 
 Safety
 
-Another function: for untrained models, or with training after it.
+It changes the function: for untrained models, or with training after it.
 
 References: Hanin and Rolnick 2018; Hayou et al. 2021 (stable ResNet).
 """
@@ -22,8 +22,8 @@ from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
-from unvanish.surgery.anatomy import plainly
-from unvanish.surgery.branches import branches, example, scale
+from unvanish.surgery.anatomy import round_digits
+from unvanish.surgery.branches import branches, example, scale_parameters
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -35,16 +35,13 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     if found:
         ends = tuple(dict.fromkeys(name for b in found for name in b.end))
         yield replace(
-            remedy, targets=ends, parameters={"scale": plainly(len(found) ** -0.5)}, safety="retrain"
+            remedy, targets=ends, parameters={"scale": round_digits(len(found) ** -0.5)}, safety="retrain"
         )
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, scale: float = 0.1) -> None:
     """Multiply the parameters `targets`, which end branches, by `scale`."""
-    _scale(surgery, targets, scale, f"times {scale:g}")
-
-
-_scale = scale
+    scale_parameters(surgery, targets, scale, f"times {scale:g}")
 
 
 def code(remedy: Remedy) -> list[str]:

@@ -1,14 +1,14 @@
-"""An output layer of small gain: predictions start undecided, where their error has a slope.
+"""Shrinks the output layer: predictions start undecided, so their error has a slope.
 
 What it does
 
-The weights of the last layer are rescaled so that its outputs are of size `size` on the batch they were
-measured on (`factor`); its biases are set to zero. A saturated sigmoid under a squared error, or logits of a
+The weights of the last layer are multiplied by `factor`, which brings its outputs on the measured batch to
+about size one; its biases are set to zero. A saturated sigmoid under a squared error, or logits of a
 thousand, pass no error back; near zero they do.
 
 Safety
 
-Another function: for untrained models.
+It changes the function: for untrained models.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from torch import nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.cures.reinitialise import bias_of
-from unvanish.surgery.anatomy import Anatomy, plainly
-from unvanish.surgery.code import parameter
+from unvanish.surgery.anatomy import Anatomy, round_digits
+from unvanish.surgery.names import parameter_expression
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """The last layer, by the factor that brings its outputs (without the bias, about) to size one."""
+    """The last layer, with the factor that brings its outputs (without the bias) to about size one."""
     anatomy = Anatomy(trace)
     layers = anatomy.before(remedy.targets) or [x for x in anatomy.layers if x.head]
     if layers:
@@ -43,12 +43,12 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
                 min(factor, math.sqrt(last.fan_in / last.fan_out) / math.exp(own)) if last.bias else factor
             )
         yield replace(
-            remedy, targets=(last.weight,), parameters={"factor": plainly(factor)}, safety="retrain"
+            remedy, targets=(last.weight,), parameters={"factor": round_digits(factor)}, safety="retrain"
         )
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, factor: float = 0.1) -> None:
-    """Multiply the weights `targets` by `factor`; zero the biases beside them."""
+    """Multiply the weights `targets` by `factor`; set their biases to zero."""
     for name in targets:
         surgery.fill(name, surgery.parameter(name).detach() * factor, f"times {factor:.4g}")
         bias = bias_of(surgery, name)
@@ -60,8 +60,8 @@ def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     name = remedy.targets[0] if remedy.targets else "head.weight"
     factor = remedy.parameters.get("factor", 0.1)
-    bias = parameter(name.replace("weight", "bias"))
-    return [f"{parameter(name)}.data *= {factor:.4g}", f"nn.init.zeros_({bias})"]
+    bias = parameter_expression(name.replace("weight", "bias"))
+    return [f"{parameter_expression(name)}.data *= {factor:.4g}", f"nn.init.zeros_({bias})"]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -1,16 +1,15 @@
-"""Sigmoid rewritten as tanh, exactly: sigma(x) = (1 + tanh(x/2))/2, the halves moved into the layers around
-it.
+"""Rewrites sigmoid as tanh, exactly: sigma(x) = (1 + tanh(x/2))/2, halves moved into the layers around it.
 
 What it does
 
-The layer before a sigmoid is halved, weight and bias; the sigmoid becomes a tanh; the layer behind it is
-halved too and gets half the sum of its old weights on its bias. The outputs stay the same to rounding, and
-the network is now one whose activations have mean zero and slope one.
+The layer before a sigmoid is halved, weight and bias; the sigmoid becomes a tanh; the layer after it is
+halved too, and half the sum of its old weights is added to its bias. The outputs stay the same up to
+rounding, and the activations now have mean zero and slope one.
 
 Safety
 
-Exact: the same function. It needs a layer with parameters directly before and a layer with a bias directly
-behind every sigmoid, and no other reader of what lies between.
+Exact: the same function. Every sigmoid needs a layer with parameters directly before it and a layer with a
+bias directly after it, and nothing else may read its input or output.
 """
 
 from __future__ import annotations
@@ -24,23 +23,24 @@ from torch import nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.cures.reinitialise import bias_of
+from unvanish.surgery.activations import replace_calls
 from unvanish.surgery.anatomy import Anatomy
-from unvanish.surgery.functions import replace_calls
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "exact"
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """Every sigmoid with a layer just before it and one just behind."""
-    before, behind, sites = pairs(trace)
+    """Every sigmoid with a layer directly before it and one directly after."""
+    before, behind, sites = find_pairs(trace)
     if sites:
         settings = {"before": before, "behind": behind}
         yield replace(remedy, targets=tuple(sites), parameters=settings, safety="exact")
 
 
-def pairs(trace: Trace) -> tuple[list[str], list[str], list[str]]:
-    """(weights before, weights behind, labels) of the sigmoids between two layers."""
+def find_pairs(trace: Trace) -> tuple[list[str], list[str], list[str]]:
+    """(weights before, weights after, labels) of the sigmoids between two layers."""
     anatomy = Anatomy(trace)
     by_site = {layer.site: layer for layer in anatomy.layers}
     before, behind, sites = [], [], []
@@ -70,12 +70,12 @@ def apply(
     if not len(targets) == len(before) == len(behind):
         raise SurgeryError("sigmoid-to-tanh: `before` and `behind` must name one weight for each target")
     for name in before:
-        scale(surgery, name, 0.5)
+        scale_layer(surgery, name, 0.5)
     for name in behind:
         weight, bias = surgery.parameter(name), bias_of(surgery, name)
         if not bias:
             raise SurgeryError(
-                f"sigmoid-to-tanh: the layer of {name} has no bias, which has to take up the mean"
+                f"sigmoid-to-tanh: the layer of {name} has no bias to absorb the sigmoid's mean"
             )
         shift = weight.detach().double().flatten(1).sum(1) / 2
         p = surgery.parameter(bias)
@@ -84,8 +84,8 @@ def apply(
     replace_calls(surgery, targets, "tanh")
 
 
-def scale(surgery: Surgery, weight: str, factor: float) -> None:
-    """A layer's weight and bias times a factor."""
+def scale_layer(surgery: Surgery, weight: str, factor: float) -> None:
+    """Multiply a layer's weight and bias by a factor."""
     for name in (weight, bias_of(surgery, weight)):
         if name:
             surgery.fill(name, surgery.parameter(name).detach() * factor, f"times {factor:g}")

@@ -1,13 +1,13 @@
-"""Logits capped softly, cap * tanh(z / cap): in front of a softmax or at the output layer.
+"""Caps logits softly, cap * tanh(z / cap), before a softmax or at the output layer.
 
 What it does
 
-No logit can exceed `cap`, and up to about half of it nothing changes. At a softmax called in a module's
-forward, masked entries (-inf) stay masked; at a module, its output is capped.
+No logit can exceed `cap`; up to about half of it little changes. At a softmax called in a module's forward,
+masked entries (-inf) stay masked; at a module, its output is capped.
 
 Safety
 
-Another function: for untrained models, or with training after it.
+It changes the function: for untrained models, or with training after it.
 
 Reference: Gemma Team 2024.
 """
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.surgery.anatomy import Anatomy
-from unvanish.surgery.functions import split
 from unvanish.surgery.grafts import Then
+from unvanish.surgery.names import split_label
 from unvanish.surgery.rewire import Calls, Rewire
 from unvanish.surgery.surgery import Surgery
 
@@ -56,7 +56,7 @@ class Capped:
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """Softmaxes among the targets, and layers."""
+    """The softmaxes and layers among the targets."""
     anatomy = Anatomy(trace)
     wanted = [
         s.label
@@ -69,9 +69,9 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, cap: float = 30.0) -> None:
-    """Cap at `targets`: modules, or "module.softmax"."""
+    """Cap the outputs of modules, or the inputs of "module.softmax", at `targets`."""
     for target in targets:
-        path, _ = split(target)
+        path, _ = split_label(target)
         if surgery.has(path):
             surgery.graft(path, Then(Cap(cap)), f"capped at {cap:g}")
         else:

@@ -1,13 +1,13 @@
-"""The input standardised in front of the model: (x - mean) / std.
+"""Standardises the model's input: (x - mean) / std.
 
 What it does
 
 The training set's mean and deviation, as numbers or one for each channel, are registered as buffers and
-applied to the first float tensor the model is called with; other code, and the data, stay as they are.
+applied to the first float tensor among the model's arguments; other code and the data stay as they are.
 
 Safety
 
-Another function: for untrained models.
+It changes the function: for untrained models.
 
 Reference: LeCun et al. 1998.
 """
@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
-from unvanish.surgery.anatomy import plainly
+from unvanish.surgery.anatomy import round_digits
 from unvanish.surgery.grafts import First
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 
@@ -51,19 +52,19 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     for i in trace.where("input"):
         facts = trace.sites[i].facts
         if facts.get("floating") and facts.get("std", 0) > 0:
-            settings = {"mean": plainly(float(facts["mean"])), "std": plainly(float(facts["std"]))}
+            settings = {"mean": round_digits(float(facts["mean"])), "std": round_digits(float(facts["std"]))}
             yield replace(remedy, targets=(), parameters=settings, safety="retrain")
             return
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, mean: Any = 0.0, std: Any = 1.0) -> None:
-    """Standardise what the model (or the module of the one target) is called with."""
+    """Standardise the input of the model, or of the module that is the target."""
     path = targets[0] if targets and surgery.has(targets[0]) else ""
     if not bool((torch.as_tensor(std) > 0).all()):
         raise SurgeryError(f"standardise-input: std is {std}; it must be positive")
     new = Standardise(mean, std)
     surgery.register(path, "input", new)
-    surgery.graft(path, First(new), "its input standardised")
+    surgery.graft(path, First(new), "input standardised")
 
 
 def code(remedy: Remedy) -> list[str]:

@@ -1,14 +1,14 @@
-"""An operation without a slope, passed straight through in the backward pass.
+"""Passes the gradient straight through an operation without a slope.
 
 What it does
 
-round, sign, floor, ceil and clamp give what they give; their gradient is taken as that of the identity:
-y = x + (f(x) - x).detach().
+round, sign, floor, ceil and clamp keep their outputs; their gradient becomes that of the identity: y = x +
+(f(x) - x).detach().
 
 Safety
 
-The same outputs, another gradient: an estimator, biased but useful. Where the operation is meant to cut the
-gradient, leave it.
+The outputs stay the same; the gradient becomes a biased but useful estimate. If the operation is meant to cut
+the gradient, leave it.
 
 Reference: Bengio, Leonard and Courville 2013.
 """
@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
-from unvanish.surgery.functions import split
+from unvanish.surgery.names import split_label
+from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.rewire import Calls, Rewire
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 KINDS = ("round", "sign", "floor", "ceil", "trunc", "clamp", "hardtanh", "clip", "heaviside")
@@ -46,23 +47,23 @@ class Through:
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     """The operations of the finding that can be passed through."""
-    wanted = tuple(t for t in remedy.targets if split(t)[0].rpartition(".")[2] in KINDS)
+    wanted = tuple(t for t in remedy.targets if split_label(t)[0].rpartition(".")[2] in KINDS)
     if wanted:
         yield replace(remedy, targets=wanted, parameters={}, safety="retrain")
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
     """Pass the gradient through the functions at `targets`, "module.round"."""
-    for target in dict.fromkeys(split(t)[0] for t in targets):
+    for target in dict.fromkeys(split_label(t)[0] for t in targets):
         parent, _, kind = target.rpartition(".")
         if kind not in KINDS:
-            raise SurgeryError(f"straight-through: {target} names none of {', '.join(KINDS)}")
+            raise SurgeryError(f"straight-through: {target} is none of {', '.join(KINDS)}")
         surgery.graft(parent, Rewire({kind: Through()}, own=True), f"{kind} passed through")
 
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    kind = split(remedy.targets[0])[0].rpartition(".")[2] if remedy.targets else "round"
+    kind = split_label(remedy.targets[0])[0].rpartition(".")[2] if remedy.targets else "round"
     return [f"y = x + (torch.{kind}(x) - x).detach()"]
 
 
@@ -79,7 +80,7 @@ class Rounded(nn.Module):
 
 
 def case() -> tuple[Case, Remedy]:
-    """A rounding in a user's own forward."""
+    """A rounding in a forward."""
     torch.manual_seed(0)
     batch = torch.randn(8, 8), torch.randint(0, 3, (8,))
     return Case(Rounded(), batch, nn.CrossEntropyLoss()), Remedy(

@@ -1,14 +1,14 @@
-"""Another activation function, whose slope is near one where it is used.
+"""Replaces the activation by one whose slope is near one at its inputs.
 
 What it does
 
 Activation modules are replaced by modules, wherever they are registered; functional calls (`torch.sigmoid(x)`
-in a forward) are rewired while that forward runs. The weights stay; those that were drawn for the old
-function are mostly the wrong size for the new one, so this cure is planned together with `reinitialise`.
+in a forward) are rewired while that forward runs. The weights stay. Weights drawn for the old function
+usually have the wrong size for the new one, so this cure is planned together with `reinitialise`.
 
 Safety
 
-Another function: for untrained models, or with training after it.
+It changes the function: for untrained models, or with training after it.
 
 References: Nair and Hinton 2010 (ReLU); Maas et al. 2013 (leaky); Hendrycks and Gimpel 2016 (GELU).
 """
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.cures.reinitialise import EVERYWHERE
+from unvanish.surgery.activations import replace_calls
 from unvanish.surgery.anatomy import Anatomy
-from unvanish.surgery.code import shortened
-from unvanish.surgery.functions import replace_calls
+from unvanish.surgery.names import shorten
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -35,11 +35,11 @@ STEPS = (
     "sign",
     "sgn",
     "heaviside",
-)  # no activations to the recorder, but something smooth can take their place
+)  # not activations to the recorder, but a smooth function can replace them
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """The sites of the finding; where it names very many, every activation of the same kinds."""
+    """The sites of the finding; if it names very many, every activation of the same kinds."""
     sites = {trace.sites[i].label: trace.sites[i] for i in Anatomy(trace).sites("activation")}
     sites |= {s.label: s for s in trace.sites if s.role == "node" and s.kind in STEPS}
     named = [sites[t] for t in remedy.targets if t in sites]
@@ -65,13 +65,13 @@ def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     to = remedy.parameters.get("to", "relu")
     return [
-        f"# {len(remedy.targets)} activations ({shortened(remedy.targets)}):",
+        f"# {len(remedy.targets)} activations ({shorten(remedy.targets)}):",
         f"#   torch.nn.functional.{to}(x)",
     ]
 
 
 def case() -> tuple[Case, Remedy]:
-    """A user's own class that calls torch.sigmoid in its forward."""
+    """A class that calls torch.sigmoid in its forward."""
     torch.manual_seed(0)
 
     class Net(nn.Module):

@@ -1,14 +1,14 @@
-"""Another normalisation in the place of one: LayerNorm where batch statistics couple the samples.
+"""Replaces BatchNorm by LayerNorm, which does not couple the samples.
 
 What it does
 
-BatchNorm in a deep stack without skips makes the gradient explode, at any initialisation (0.19 nats a layer
-for ReLU): it amplifies the differences between samples, batch by batch. LayerNorm (GroupNorm with one group
-for images) normalises each sample by itself. Scales and shifts are kept.
+BatchNorm in a deep stack without skips makes the gradient explode at any initialisation (0.19 nats per layer
+for ReLU): it amplifies the differences between samples. LayerNorm (GroupNorm with one group for images)
+normalises each sample by itself. Scales and shifts are kept.
 
 Safety
 
-Another function: untrained models only.
+It changes the function: for untrained models.
 
 Reference: Yang et al. 2019.
 """
@@ -25,7 +25,8 @@ from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.surgery import norms
 from unvanish.surgery.anatomy import Anatomy
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 
@@ -44,7 +45,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, to: str = "layer", grou
     for path in targets:
         old = surgery.module(path)
         if not isinstance(old, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)):
-            raise SurgeryError(f"swap-normalisation: {path} is a {type(old).__name__}, no normalisation")
+            raise SurgeryError(f"swap-normalisation: {path} is a {type(old).__name__}, not a normalisation")
         new = norms.norm(old, to, groups)
         device, dtype = surgery.like(path)
         new = new.to(device, dtype)

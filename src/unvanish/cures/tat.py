@@ -1,14 +1,14 @@
-"""TAT: a leaky ReLU whose slope is chosen for the depth, so that a plain deep net trains like a ResNet.
+"""TAT: chooses the slope of a leaky ReLU for the depth, so that a plain deep net trains like a ResNet.
 
 What it does
 
-ReLU maps all samples onto each other as depth grows; a linear net keeps them apart but computes nothing. TAT
-takes the leaky ReLU whose correlation map, composed over all L layers, takes 0 to 0.9, with weights of gain
-sqrt(2/(1+a^2)): slope 0.18 for 20 layers, 0.43 for 50, 0.57 for 100. Layers drawn anew, biases zero.
+With depth, ReLU makes all samples alike; a linear net keeps them apart but computes nothing. TAT takes the
+leaky ReLU whose correlation map, composed over all L layers, takes 0 to 0.9, with weights of gain
+sqrt(2/(1+a^2)): slope 0.18 for 20 layers, 0.43 for 50, 0.57 for 100. Weights are redrawn, biases set to zero.
 
 Safety
 
-Another function: for untrained models. For rectifiers; smooth functions have `dks`.
+It changes the function: for untrained models. It is for rectifiers; for smooth functions use `dks`.
 
 Reference: Zhang, Botev and Martens 2022.
 """
@@ -24,10 +24,10 @@ from torch import nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.cures import reinitialise
-from unvanish.surgery.anatomy import Anatomy, plainly
-from unvanish.surgery.functions import replace_calls
+from unvanish.surgery.activations import replace_calls
+from unvanish.surgery.anatomy import Anatomy, round_digits
 from unvanish.surgery.surgery import Surgery
-from unvanish.theory.closed import leaky_gain
+from unvanish.theory.closed_forms import leaky_gain
 from unvanish.theory.shaping import tat_slope
 
 SAFETY = "retrain"
@@ -42,7 +42,7 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     hidden = [x for x in anatomy.layers if x.source in KINDS and not x.head]
     if wanted and hidden:
         depth = max(1, len(hidden))
-        settings = {"slope": plainly(tat_slope(depth)), "weights": [x.weight for x in hidden]}
+        settings = {"slope": round_digits(tat_slope(depth)), "weights": [x.weight for x in hidden]}
         yield replace(remedy, targets=wanted, parameters=settings, safety="retrain")
 
 
@@ -54,7 +54,7 @@ def apply(
     weights: list[str] = [],  # noqa: B006
     method: str = "orthogonal",
 ) -> None:
-    """Leaky ReLUs of this `slope` at `targets`; the `weights` behind them drawn with their gain."""
+    """Put leaky ReLUs of this `slope` at `targets`; draw the `weights` that read them with their gain."""
     replace_calls(surgery, targets, "leaky_relu", {"negative_slope": slope})
     reinitialise.apply(surgery, tuple(weights), gain=leaky_gain(slope), method=method)
 

@@ -1,14 +1,14 @@
-"""A loss on logits in the place of a squared error on probabilities.
+"""Replaces a squared error on probabilities by a loss on logits.
 
 What it does
 
-Under (sigma(z) - y)^2 the error is multiplied by sigma'(z), which is nothing where the net is sure and wrong:
+Under (sigma(z) - y)^2 the error is multiplied by sigma'(z), which vanishes if the net is confident and wrong:
 at a logit of 20 the gradient is 2e-9, while cross-entropy passes 1. The output's sigmoid, tanh or softmax is
-left out, and the loss becomes the cross-entropy that contains it.
+removed, and the loss becomes the cross-entropy that contains it.
 
 Safety
 
-Another function and another loss, whose values cannot be compared with the old ones. `receipt.loss`
+It changes the function and the loss; values of the two losses cannot be compared. `receipt.loss`
 (`cured.loss`) is the loss to train with.
 
 Reference: Solla et al. 1988.
@@ -24,8 +24,9 @@ from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
-from unvanish.surgery.losses import WithLogits, take_away
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.losses import WithLogits, remove_output_function
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
 KINDS = ("sigmoid", "tanh", "softmax")
@@ -42,13 +43,13 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, kind: str = "sigmoid") -> None:
-    """Leave the output function `kind` at the target out, and train with the loss that contains it."""
+    """Remove the output function `kind` at the target, and train with the loss that contains it."""
     if kind not in KINDS:
         raise SurgeryError(f"use-loss-with-logits: no loss for {kind!r}; use one of {', '.join(KINDS)}")
     for target in targets:
-        take_away(surgery, target, kind)
+        remove_output_function(surgery, target, kind)
     surgery.replace_loss(
-        WithLogits(kind), f"cross-entropy with logits, in place of a squared error behind a {kind}"
+        WithLogits(kind), f"cross-entropy with logits, in place of a squared error on a {kind}"
     )
 
 

@@ -1,9 +1,9 @@
-"""Warm-up: the first steps small, until the branches and the optimizer's averages have settled.
+"""Warm-up: keeps the first steps small, until the branches and the optimizer's averages have settled.
 
 What it does
 
-For the first `steps` optimizer steps the learning rate is multiplied by (n + 1)/steps, just for the step, so
-a scheduler's own rate stays what it is.
+For the first `steps` optimizer steps the learning rate is multiplied by (n + 1)/steps, for that step only, so
+a scheduler's own rate stays as it is.
 
 Safety
 
@@ -20,13 +20,14 @@ import torch
 from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "exact"
 
 
 class WarmUp:
-    """Scales the rate for a step, and back."""
+    """Scales the learning rate for one step, then restores it."""
 
     def __init__(self, steps: int) -> None:
         self.steps, self.done, self.kept = steps, 0, [0.0]
@@ -38,14 +39,14 @@ class WarmUp:
             group["lr"] = group["lr"] * factor
 
     def after(self, optimizer: Any) -> None:
-        """Put the rate back."""
+        """Restore the rate."""
         self.done += 1
         for group, rate in zip(optimizer.param_groups, self.kept, strict=True):
             group["lr"] = rate
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, steps: int = 1000) -> None:
-    """Warm the surgery's optimizer up over so many steps."""
+    """Warm the surgery's optimizer up over `steps` steps."""
     if steps < 1:
         raise SurgeryError(f"warm-up: steps is {steps}, expected at least 1")
     schedule = WarmUp(steps)

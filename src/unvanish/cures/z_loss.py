@@ -1,9 +1,9 @@
-"""A penalty on the size of the logits: weight * logsumexp(z)^2 added to the loss.
+"""Adds a penalty on the size of the logits to the loss: weight * logsumexp(z)^2.
 
 Safety
 
-The same function, another loss: `receipt.loss` (`cured.loss`) is the loss to train with. Weights of 1e-4 keep
-log Z near zero over a long run; for logits that are huge already, shrink the output layer.
+The function stays the same, the loss changes: `receipt.loss` (`cured.loss`) is the loss to train with.
+Weights of 1e-4 keep log Z near zero over a long run; if logits are already huge, use `shrink-output-layer`.
 
 References: Chowdhery et al. 2022 (PaLM); Zoph et al. 2022.
 """
@@ -15,7 +15,8 @@ from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.surgery.losses import ZLoss
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "exact"
 

@@ -1,10 +1,10 @@
-"""ZClip: clip only the gradients that stand out of the run's own history.
+"""ZClip: clips only gradients that are outliers in the run's own history.
 
 What it does
 
-The norm's mean and deviation are averaged over the run (decay 0.97, the first 25 steps uncut); a norm more
-than z = 2.5 deviations above is brought back to z^2/score deviations. There is no limit to tune, and a spike
-does not enter the history unclipped. A step with a non-finite gradient is skipped.
+The norm's mean and deviation are averaged over the run (decay 0.97, the first 25 steps unclipped); a norm
+more than z = 2.5 deviations above the mean is reduced to z^2/score deviations. There is no limit to tune, and
+a spike enters the history only after clipping. A step with a non-finite gradient is skipped.
 
 Safety
 
@@ -20,7 +20,8 @@ from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.surgery.clipping import ZScoreClip
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.receipt import SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 SAFETY = "exact"
 

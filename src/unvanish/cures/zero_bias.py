@@ -1,8 +1,8 @@
-"""Biases set to zero: units that their biases keep off (or saturated) come back.
+"""Sets biases to zero: units that their biases keep off (or saturated) come back.
 
 Safety
 
-Another function: for untrained models.
+It changes the function: for untrained models.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.surgery.anatomy import Anatomy
-from unvanish.surgery.code import parameter
+from unvanish.surgery.names import parameter_expression
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -37,7 +37,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return [f"nn.init.zeros_({parameter(name)})" for name in remedy.targets[:6]]
+    return [f"nn.init.zeros_({parameter_expression(name)})" for name in remedy.targets[:6]]
 
 
 def case() -> tuple[Case, Remedy]:

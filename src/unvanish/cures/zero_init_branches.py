@@ -1,14 +1,14 @@
-"""Branches of a residual network that start at zero: at first every block is the identity.
+"""Starts the branches of a residual network at zero: at first every block is the identity.
 
 What it does
 
 The last layer of each branch (or the scale of the normalisation that ends it) is set to zero. The gradient
-passes along the identity unchanged, and the branches grow as far as training wants them. Only the last layer
-may be zero: with a zero factor behind it as well neither would ever get a gradient.
+passes along the identity unchanged, and training grows the branches as needed. Only the last layer may be
+zero: with a zero factor after it, neither would ever get a gradient.
 
 Safety
 
-Another function: for untrained models.
+It changes the function: for untrained models.
 
 References: Goyal et al. 2017 (zero gamma); Zhang et al. 2019 (Fixup); De and Smith 2020 (SkipInit).
 """
@@ -22,7 +22,7 @@ from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
-from unvanish.surgery.branches import branches, example, scale
+from unvanish.surgery.branches import branches, example, scale_parameters
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -38,7 +38,7 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
 
 def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
     """Set the parameters `targets`, which end branches, to zero."""
-    scale(surgery, targets, 0.0, "zero")
+    scale_parameters(surgery, targets, 0.0, "zero")
 
 
 def code(remedy: Remedy) -> list[str]:

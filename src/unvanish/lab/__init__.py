@@ -1,1 +1,1 @@
-"""Networks from YAML, the tasks they are trained on, and data."""
+"""Networks from YAML, their tasks, and data."""

@@ -25,7 +25,7 @@ from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.program.tape import Taped
 from unvanish.probes.run_backward import run_backward
 from unvanish.probes.run_forward import run_forward
-from unvanish.theory.program.beside import Beside, Sketch
+from unvanish.theory.program.comparison import Comparison, Sketch
 
 
 def record(
@@ -90,7 +90,7 @@ def _assemble(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) 
     if not isinstance(watched, Taped) or found.depth() is None:
         return found
     tensors = _tensors(watched, forward, backward, places)
-    theory = Beside(found, Sketch(watched.program(forward.output), tensors))
+    theory = Comparison(found, Sketch(watched.program(forward.output), tensors))
     return replace(found, facts={**found.facts, "theory": theory})
 
 

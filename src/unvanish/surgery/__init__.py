@@ -1,1 +1,1 @@
-"""The instruments of all cures: every change to a model is noted and can be undone."""
+"""The instruments of all cures: every change to a model is recorded and can be undone."""

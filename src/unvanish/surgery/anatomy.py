@@ -1,6 +1,6 @@
-"""What a trace says about the network that a cure needs: its layers, in order, and what follows each.
+"""The layers of a network as its trace shows them, in order, with what each reads and what follows it.
 
-Notable: it knows nothing of modules, only of what ran; parameters are named as the model names them.
+Notable: it sees no modules, only what ran; parameters have the names that the model gives them.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Layer:
     fan_out: int
     order: int
     source: str  # the kind of the activation it reads, "norm" after a normalisation, else ""
-    activation: str  # the kind of the next activation, "" where there is none before the next layer
+    activation: str  # the kind of the next activation, "" if there is none before the next layer
     normalised: bool  # whether a normalisation comes before that activation
-    reads: float  # root mean square of what it reads, where that is the model's input, else NaN
+    reads: float  # root mean square of what it reads if that is the model's input, else NaN
     trainable: bool
-    computed: bool  # whether its module makes the weight of others (`torch.nn.utils.parametrize`)
+    computed: bool  # whether its module computes the weight from others (`torch.nn.utils.parametrize`)
     head: bool = False
 
     @property
@@ -71,7 +71,7 @@ class Anatomy:
         seen: set[str] = set()
         for place, i in enumerate(self.nodes):
             facts = self.site(i).facts
-            weight = facts.get("weight") or _made(facts)
+            weight = facts.get("weight") or _computed_weight(facts)
             if self.site(i).family != "layer" or not weight or weight in seen or "fan_in" not in facts:
                 continue
             seen.add(weight)
@@ -130,7 +130,7 @@ class Anatomy:
         return ""
 
     def _input_rms(self, place: int) -> float:
-        """The size of what the first layer reads: the last operation before it, else the model's input."""
+        """Root mean square of what the first layer reads: an operation's output, else the model's input."""
         for j in reversed(self.nodes[:place]):
             if self.site(j).family in ("embedding", "activation"):
                 return self.trace.value(j, "forward_rms")
@@ -141,7 +141,7 @@ class Anatomy:
         return math.nan
 
     def before(self, labels: Iterable[str], count: int = 1) -> list[Layer]:
-        """The layers that feed the operations of these labels, or that have these labels or parameters."""
+        """The layers that feed the operations with these labels, or that have these labels or parameters."""
         wanted = set(labels)
         chosen: dict[str, Layer] = {}
         for layer in self.layers:
@@ -155,7 +155,7 @@ class Anatomy:
         return sorted(chosen.values(), key=lambda x: x.order)
 
     def on_axis(self) -> list[Layer]:
-        """The layers on the main depth axis but the output layer; every layer where there is no axis."""
+        """The layers on the main depth axis except the output layer; every layer if there is no axis."""
         axis = self.trace.depth()
         if axis is None:
             return [x for x in self.layers if not x.head]
@@ -193,11 +193,11 @@ def module_of(site: Site) -> str:
     return str(site.facts.get("module", ""))
 
 
-def plainly(value: Any) -> Any:
-    """A number short enough for people: 6 digits."""
+def round_digits(value: Any) -> Any:
+    """A number rounded to 6 digits, to be read."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def _made(facts: SiteFacts) -> str:
-    """A name for a weight that was made in the forward, of a layer whose bias is a parameter."""
+def _computed_weight(facts: SiteFacts) -> str:
+    """A name for a weight that the forward computes, of a layer whose bias is a parameter."""
     return f"{facts.get('module')}.weight".lstrip(".") if facts.get("parameters") else ""

@@ -1,4 +1,4 @@
-"""Residual branches of a network, as its trace shows them: which layers they hold and which ends them."""
+"""Residual branches of a network, as its trace shows them: their layers, and the parameters that end them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from unvanish.surgery.surgery import Surgery
 
 
 @dataclass(frozen=True)
-class Branch:
+class ResidualBranch:
     """One branch: the weights of its layers in order, and the parameters that end it (weight and bias)."""
 
     weights: tuple[str, ...]
     end: tuple[str, ...]
 
 
-def branches(trace: Trace) -> list[Branch]:
+def branches(trace: Trace) -> list[ResidualBranch]:
     """The branches of every residual sum, from the input to the loss."""
     anatomy = Anatomy(trace)
     found, start = [], -1
@@ -36,20 +36,20 @@ def branches(trace: Trace) -> list[Branch]:
         ]
         weights = tuple(str(s.facts["weight"]) for s in inside if s.facts.get("weight"))
         if inside and weights:
-            found.append(Branch(weights, tuple(inside[-1].facts["parameters"])))
+            found.append(ResidualBranch(weights, tuple(inside[-1].facts["parameters"])))
         start = order
     return found
 
 
 @torch.no_grad()
-def scale(surgery: Surgery, names: tuple[str, ...], factor: float, what: str) -> None:
-    """Some parameters times a factor."""
+def scale_parameters(surgery: Surgery, names: tuple[str, ...], factor: float, what: str) -> None:
+    """Multiply some parameters by a factor."""
     for name in names:
         surgery.fill(name, surgery.parameter(name).detach() * factor, what)
 
 
-class Block(nn.Module):
-    """x + f(x) with two layers, for the examples of the cures here."""
+class ResidualBlock(nn.Module):
+    """x + f(x) with two layers, for the cures' examples."""
 
     def __init__(self, width: int, post: bool = False) -> None:
         super().__init__()
@@ -67,5 +67,5 @@ class Block(nn.Module):
 def example(blocks: int = 16, post: bool = False) -> tuple[nn.Module, tuple[torch.Tensor, torch.Tensor]]:
     """A stack of unscaled blocks and a batch."""
     torch.manual_seed(0)
-    net = nn.Sequential(*(Block(24, post) for _ in range(blocks)), nn.Linear(24, 3))
+    net = nn.Sequential(*(ResidualBlock(24, post) for _ in range(blocks)), nn.Linear(24, 3))
     return net, (torch.randn(16, 24), torch.randint(0, 3, (16,)))

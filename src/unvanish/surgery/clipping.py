@@ -1,11 +1,11 @@
-"""Gradient norms that cannot overflow, and clippers that a bad step cannot poison.
+"""Gradient norms that do not overflow, and clippers that skip non-finite steps.
 
 Notable:
 - Norms are summed in float64: gradients of 1e-23 do not vanish and gradients of 1e19 do not become infinite.
-  `torch.nn.utils.clip_grad_norm_` divides by an infinite norm there, which silently sets every gradient to
-  zero.
-- A non-finite gradient is never scaled: that step is skipped (every `.grad` is set to None, which optimizers
-  leave alone), and the clipper's history does not see it.
+  `torch.nn.utils.clip_grad_norm_` divides by an infinite norm in that case, which silently sets every
+  gradient to zero.
+- A non-finite gradient is never scaled: the step is skipped (every `.grad` is set to None, which optimizers
+  ignore), and it does not enter the clipper's history.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 
-def gradients(optimizer: Any) -> list[Tensor]:
-    """The parameters' gradients that an optimizer holds, sparse ones by their values."""
+def with_gradient(optimizer: Any) -> list[Tensor]:
+    """The parameters of an optimizer that have a gradient."""
     return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
-def values(p: Tensor) -> Tensor:
+def dense_gradient(p: Tensor) -> Tensor:
     """A parameter's gradient as a dense tensor that shares its memory."""
     assert p.grad is not None
     return p.grad.coalesce()._values() if p.grad.is_sparse else p.grad
@@ -31,7 +31,7 @@ def values(p: Tensor) -> Tensor:
 
 @torch.no_grad()
 def total_norm(tensors: Iterable[Tensor]) -> float:
-    """The L2 norm of all tensors together, in float64; NaN or inf only where an element is."""
+    """The L2 norm of all tensors together, in float64; NaN or inf only if an element is."""
     norms = [torch.linalg.vector_norm(t, dtype=torch.float64) for t in tensors if t.numel()]
     if not norms:
         return 0.0
@@ -40,7 +40,7 @@ def total_norm(tensors: Iterable[Tensor]) -> float:
 
 @torch.no_grad()
 def scale(tensors: Iterable[Tensor], factor: float) -> None:
-    """Multiply in place, in float64 where the factor is outside the tensor's own range."""
+    """Multiply in place, in float64 if the factor is outside the tensor's own range."""
     for t in tensors:
         small = torch.finfo(t.dtype).tiny
         if small < factor < 1 / small:
@@ -50,7 +50,7 @@ def scale(tensors: Iterable[Tensor], factor: float) -> None:
 
 
 class Clipper:
-    """Something called with an optimizer before each of its steps; counts what it did."""
+    """Called with an optimizer before each of its steps; counts what it did."""
 
     def __init__(self) -> None:
         self.steps = self.clipped = self.skipped = 0
@@ -58,8 +58,8 @@ class Clipper:
 
     def __call__(self, optimizer: Any) -> None:
         self.steps += 1
-        parameters = gradients(optimizer)
-        grads = [values(p) for p in parameters]
+        parameters = with_gradient(optimizer)
+        grads = [dense_gradient(p) for p in parameters]
         self.norm = total_norm(grads)
         if not math.isfinite(self.norm):
             self.skipped += 1
@@ -69,12 +69,12 @@ class Clipper:
         self.clipped += bool(self.clip(parameters, grads))
 
     def clip(self, parameters: list[Tensor], grads: list[Tensor]) -> bool:
-        """Clip finite gradients in place; whether anything was changed."""
+        """Clip finite gradients in place; returns whether anything changed."""
         raise NotImplementedError
 
 
 class NormClip(Clipper):
-    """All gradients together to a norm of at most `limit` (Pascanu et al. 2013)."""
+    """Scales all gradients together to a norm of at most `limit` (Pascanu et al. 2013)."""
 
     def __init__(self, limit: float) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class NormClip(Clipper):
 
 
 class ValueClip(Clipper):
-    """Every element to at most `limit`."""
+    """Clamps every element to at most `limit` in absolute value."""
 
     def __init__(self, limit: float) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class ValueClip(Clipper):
 
 
 class AdaptiveClip(Clipper):
-    """Each unit's gradient to `ratio` of its weights' norm (AGC; Brock et al. 2021)."""
+    """Limits each unit's gradient to `ratio` times its weights' norm (AGC; Brock et al. 2021)."""
 
     def __init__(self, ratio: float, least: float = 1e-3) -> None:
         super().__init__()
@@ -126,17 +126,16 @@ class AdaptiveClip(Clipper):
 
 
 def _unit(t: Tensor, over: list[int]) -> Tensor:
-    """Norms of the rows, in float64; of the whole tensor where it has one dimension."""
+    """Norms of the rows, in float64; of the whole tensor if it has one dimension."""
     norm: Tensor = torch.linalg.vector_norm(t, dim=over or None, keepdim=bool(over), dtype=torch.float64)
     return norm
 
 
 class ZScoreClip(Clipper):
-    """Norms that stand out of the run's own history, back to `z` deviations above its mean (ZClip; Kumar
-    2025).
+    """Reduces norms that are outliers in the run's history (ZClip; Kumar et al. 2025).
 
-    Mean and variance are exponential averages with `decay` over the clipped norms, begun with the first
-    `warm_up` steps, of which none is clipped.
+    An outlier lies more than `z` deviations above the mean. Mean and variance are exponential averages with
+    `decay` over the clipped norms; the first `warm_up` steps start them and are not clipped.
     """
 
     def __init__(self, z: float, decay: float, warm_up: int) -> None:

@@ -1,13 +1,64 @@
-"""The grafts that several cures share: a normalisation, a scale, a skip, a cast at a module's border."""
+"""Grafts: what a module does around its own forward, and those that several cures share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unvanish.surgery.surgery import Graft
+
+class Graft:
+    """Changes a module's arguments before its forward, and its output after it.
+
+    A plain object, copied and pickled with the module; it may refer to modules and parameters, which are
+    registered with `Surgery.register`.
+    """
+
+    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The arguments that the module gets."""
+        return args, kwargs
+
+    def after(self, args: tuple[Any, ...], output: Any) -> Any:
+        """The output that the module's callers get."""
+        return output
+
+    def leave(self) -> None:
+        """Called after every forward, even one that raised."""
+
+
+class _Before:
+    def __init__(self, graft: Graft) -> None:
+        self.graft = graft
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        return self.graft.before(args, kwargs)
+
+
+class _After:
+    def __init__(self, graft: Graft) -> None:
+        self.graft = graft
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        try:
+            return output if output is None else self.graft.after(args or tuple(kwargs.values()), output)
+        finally:
+            self.graft.leave()
+
+
+def attach(module: nn.Module, graft: Graft) -> Callable[[], None]:
+    """Let a graft see a module's calls; returns the function that removes it."""
+    handles = [
+        module.register_forward_pre_hook(_Before(graft), with_kwargs=True),
+        module.register_forward_hook(_After(graft), with_kwargs=True, always_call=True),
+    ]
+
+    def detach() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return detach
 
 
 def first(output: Any) -> Tensor | None:
@@ -21,7 +72,7 @@ def first(output: Any) -> Tensor | None:
 
 
 def with_first(output: Any, value: Tensor) -> Any:
-    """The output with that tensor replaced."""
+    """The output with that first tensor replaced."""
     if isinstance(output, Tensor):
         return value
     if isinstance(output, dict):
@@ -69,7 +120,7 @@ class Scale(Graft):
 
 
 class Skip(Graft):
-    """output -> branch * output + identity * input, where the shapes agree."""
+    """output -> branch * output + identity * input, if the shapes agree."""
 
     def __init__(self, branch: float | Tensor = 1.0, identity: float | Tensor = 1.0) -> None:
         self.branch, self.identity = branch, identity
@@ -82,7 +133,7 @@ class Skip(Graft):
 
 
 class Cast(Graft):
-    """Float arguments in one dtype on the way in; the output in another, where one is named."""
+    """Converts float arguments to one dtype on the way in, and the output to another if one is given."""
 
     def __init__(self, inside: torch.dtype, outside: torch.dtype | None = None) -> None:
         self.inside, self.outside = inside, outside

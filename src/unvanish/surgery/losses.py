@@ -1,4 +1,4 @@
-"""Loss functions around the user's own, and the places where an output non-linearity can be taken away."""
+"""Loss functions around the user's own, and the removal of an output non-linearity."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unvanish.surgery.functions import replace_calls, split
+from unvanish.surgery.activations import replace_calls
 from unvanish.surgery.grafts import first
+from unvanish.surgery.names import split_label
+from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.rewire import Calls, Rewire
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 MODULES = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid, nn.Tanh, nn.Softmax2d, nn.LogSigmoid)
 
 
 class Unchanged:
-    """The first call of a function returns what it is given."""
+    """Returns the argument of one call of a function unchanged."""
 
     def __init__(self, index: int = 0) -> None:
         self.index = index
@@ -29,7 +31,7 @@ class Unchanged:
 
 
 class Rewired:
-    """The user's loss with some calls inside it replaced."""
+    """The user's loss, with some of the calls it makes replaced."""
 
     def __init__(self, loss: Any, handlers: dict[str, Any]) -> None:
         self.loss, self.handlers = loss, handlers
@@ -40,8 +42,7 @@ class Rewired:
 
 
 class WithLogits:
-    """The loss that belongs to logits, in place of a squared error on probabilities; `kind` is the function
-    left out.
+    """The loss on logits, in place of a squared error on probabilities; `kind` is the removed function.
 
     sigmoid: binary cross-entropy; tanh: the same for targets in [-1, 1]; softmax: cross-entropy with
     probabilities.
@@ -74,23 +75,23 @@ class ZLoss:
         return own + self.weight * torch.logsumexp(z, -1).square().mean()
 
 
-def take_away(surgery: Surgery, target: str, kind: str) -> None:
+def remove_output_function(surgery: Surgery, target: str, kind: str) -> None:
     """Make the output function at a site the identity: a module, a call in a forward or in the loss."""
-    path, index = split(target)
+    path, index = split_label(target)
     if path and surgery.has(path) and isinstance(surgery.module(path), MODULES):
-        surgery.swap(path, nn.Identity(), f"{type(surgery.module(path)).__name__} left out")
+        surgery.swap(path, nn.Identity(), f"{type(surgery.module(path)).__name__} removed")
         return
     parent, _, name = path.rpartition(".")
-    if name == kind and surgery.has(parent) and _called(surgery, parent, kind):
+    if name == kind and surgery.has(parent) and _calls_itself(surgery, parent, kind):
         replace_calls(surgery, (target,), "identity")
         return
     if surgery.loss is None or not (name == kind or path in ("", "loss")):
         raise SurgeryError(f"no {kind} was found at {target or '(model)'}, nor a loss function that calls it")
-    surgery.replace_loss(Rewired(surgery.loss, {kind: Unchanged(index)}), f"its {kind} left out")
+    surgery.replace_loss(Rewired(surgery.loss, {kind: Unchanged(index)}), f"its {kind} removed")
 
 
 class Heard:
-    """Notes that a function is called, which then does what it always does."""
+    """Counts the calls of a function, which runs as usual."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -100,10 +101,8 @@ class Heard:
         return func(*args, **kwargs)
 
 
-def _called(surgery: Surgery, path: str, kind: str) -> bool:
-    """Whether the forward of the module at a path calls a function itself; True where there is no batch to
-    try.
-    """
+def _calls_itself(surgery: Surgery, path: str, kind: str) -> bool:
+    """Whether a module's forward calls a function itself; True if there is no batch to test."""
     if surgery.batch is None:
         return True
     from unvanish.probes import calls

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from unvanish.surgery.surgery import SurgeryError
+from unvanish.surgery.receipt import SurgeryError
 
 KINDS = ("batch", "layer", "rms", "group")
 BATCH = {
@@ -24,16 +24,16 @@ class ChannelNorm(nn.GroupNorm):
 
 
 def features(layer: nn.Module) -> int:
-    """How many features a layer puts out; SurgeryError where it is not known."""
+    """The number of a layer's output features; SurgeryError if it is not known."""
     for name in ("out_features", "out_channels", "normalized_shape", "num_features", "num_channels"):
         found = getattr(layer, name, None)
         if found is not None:
             return int(found[-1] if isinstance(found, (tuple, list)) else found)
-    raise SurgeryError(f"a {type(layer).__name__} does not tell how many features it puts out")
+    raise SurgeryError(f"a {type(layer).__name__} does not say how many output features it has")
 
 
 def dimensions(layer: nn.Module) -> int:
-    """Spatial dimensions of what a layer puts out: 0 for a vector, 2 for an image."""
+    """Spatial dimensions of a layer's output: 0 for a vector, 2 for an image."""
     for k in (1, 2, 3):
         kinds = (getattr(nn, f"Conv{k}d"), getattr(nn, f"ConvTranspose{k}d"), getattr(nn, f"BatchNorm{k}d"))
         if isinstance(layer, kinds) and not (k == 1 and isinstance(layer, nn.BatchNorm1d)):
@@ -42,7 +42,7 @@ def dimensions(layer: nn.Module) -> int:
 
 
 def norm(layer: nn.Module, kind: str, groups: int = 8) -> nn.Module:
-    """A new normalisation for a layer's output; SurgeryError for an unknown kind."""
+    """A new normalisation for a layer's output; SurgeryError if the kind is unknown."""
     size, spatial = features(layer), dimensions(layer)
     if kind == "batch":
         return (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[spatial](size)
@@ -59,7 +59,7 @@ def norm(layer: nn.Module, kind: str, groups: int = 8) -> nn.Module:
 
 @torch.no_grad()
 def calibrate(layer: nn.Module, seen: Tensor) -> None:
-    """Make a BatchNorm the identity on what it has seen, (B, C, *): its scale sigma, its shift the mean."""
+    """Make a BatchNorm the identity on an input (B, C, *): its scale is the deviation, its shift the mean."""
     assert isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))
     over = [d for d in range(seen.ndim) if d != 1]
     wide = seen.detach().double()

@@ -1,7 +1,7 @@
-"""Functional calls rewired: a torch function mode, on only while one module's forward runs.
+"""Rewires functional calls by a torch function mode that is on only while one module's forward runs.
 
 Notable: this is how a cure reaches `torch.sigmoid(x)`, `x + f(x)` or `F.scaled_dot_product_attention` in a
-user's own forward. A rewiring sees a call before torch does; calls it makes itself it does not see.
+user's own forward. A handler sees a call before torch does; it does not see its own calls.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from unvanish.probes import operations
 from unvanish.probes.forward import COMPOSITIONS
-from unvanish.surgery.surgery import Graft
+from unvanish.surgery.grafts import Graft
 
 Handler = Callable[["Calls", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -30,7 +30,7 @@ def plain(func: Any) -> str:
 
 
 class Calls(TorchFunctionMode):
-    """The mode of one forward; `count` numbers the calls of each name, `memory` is the handlers' own.
+    """The mode of one forward; `count` counts the calls of each name, `memory` belongs to the handlers.
 
     `own`: only what the forward itself calls, not the modules it runs.
     """
@@ -45,7 +45,7 @@ class Calls(TorchFunctionMode):
         self.memory: dict[Any, Any] = {}
 
     def __enter__(self) -> Any:
-        """Begin; compositions of `torch.nn.functional` are seen through, so that what they call counts."""
+        """Start; compositions of `torch.nn.functional` are unfolded, so that the calls inside them count."""
         inside = vars(functional)
         self.compositions = {name: inside[name] for name in COMPOSITIONS}
         inside.update(dict.fromkeys(COMPOSITIONS, _never))
@@ -84,8 +84,8 @@ class Rewire(Graft):
     """Runs a module's forward under `Calls`; `handlers` by name of the function, "*" sees all others.
 
     A handler is called as (calls, index, func, args, kwargs), index counting the calls of its name, and
-    returns what the caller shall get; `own`: only what the forward itself calls.
-    Handlers are objects that can be copied and pickled.
+    returns the result for the caller; `own`: only what the forward itself calls. Handlers are objects that
+    can be copied and pickled.
     """
 
     def __init__(self, handlers: dict[str, Any], own: bool = False) -> None:

@@ -1,1 +1,1 @@
-"""Mean-field theory of deep networks: what a signal and a gradient do before any data is seen."""
+"""Mean-field theory of deep networks: how signals and gradients propagate before any data is seen."""

@@ -1,7 +1,7 @@
-"""Activation functions as curves: value and slope of any callable, by name or as given.
+"""Activation functions as curves: value and slope of any callable or known name.
 
-Notable: the slope comes from autograd in float64, so whatever torch can differentiate has a theory; torch is
-imported when the first curve is read.
+Notable: the slope comes from autograd in float64, so the theory covers everything that torch can
+differentiate; torch is imported when the first curve is read.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Curve:
         return self._read(z)[0]
 
     def slope(self, z: Array) -> Array:
-        """phi'(z); at a kink the one autograd gives."""
+        """phi'(z); at a kink, autograd's choice."""
         return self._read(z)[1]
 
     def _read(self, z: Array) -> tuple[Array, Array]:
@@ -66,7 +66,7 @@ class Curve:
 
     @cached_property
     def kinks(self) -> tuple[float, ...]:
-        """Where the slope jumps within [-20, 20], except at 0; each found to 1e-12."""
+        """The points in [-20, 20], except 0, at which the slope jumps; to an accuracy of 1e-12."""
         if self.name in SMOOTH or self.name == "composed":  # and steep
             return ()
         grid = np.linspace(-20, 20, 8001)
@@ -94,18 +94,18 @@ class Curve:
 def curve(activation: str | Callable[..., Any] | Curve, **settings: Any) -> Curve:
     """The curve of a name ("tanh", "leaky_relu", negative_slope=.2), of a callable, or of an `nn.Module`.
 
-    ValueError for an unknown name (with the nearest known one), or a setting the function does not have.
+    ValueError if the name (the nearest is suggested) or a setting is unknown.
     """
     if isinstance(activation, Curve):
         return activation
     if callable(activation):
         name = getattr(activation, "__name__", type(activation).__name__)
         return Curve(name.lower(), _double(activation), settings)
-    return _named(activation, tuple(sorted(settings.items())))
+    return _by_name(activation, tuple(sorted(settings.items())))
 
 
 @lru_cache(maxsize=256)
-def _named(name: str, settings: tuple[tuple[str, Any], ...]) -> Curve:
+def _by_name(name: str, settings: tuple[tuple[str, Any], ...]) -> Curve:
     import torch
     from torch.nn import functional
 
@@ -138,7 +138,7 @@ def _parameters(function: Callable[..., Any]) -> list[str]:
 
 
 def _double(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The callable in float64: an `nn.Module` with parameters is copied."""
+    """The callable in float64; an `nn.Module` is copied."""
     import copy
 
     from torch import nn

@@ -1,12 +1,14 @@
-"""Attention at initialisation: entropy, how alike it makes the tokens, and what is left for the queries.
+"""Attention at initialisation: its entropy, the similarity of its outputs, and the queries' gradient.
 
 Notable:
 - Random queries and keys give logits of variance s = q_q q_k (scaled by 1/sqrt(d)); with T tokens the weights
-  have sum p^2 about exp(s)/T and entropy ln T - s/2 while s is well below ln T; beyond, a few keys take all
-  (the random-energy model of Derrida 1981). The means are taken over fixed draws, which hold for any s.
-- Every output is nearly the mean of the values: what tells tokens apart shrinks by exp(s)/T a layer, only the
-  skip keeps it (Dong et al. 2021; Noci et al. 2022). Queries and keys get their gradient through differences
-  of keys and values alone: as tokens become alike, it goes to zero with the square of the difference.
+  have sum p^2 about exp(s)/T and entropy ln T - s/2 while s is well below ln T; beyond that a few keys take
+  nearly all (the random-energy model of Derrida 1981). The means here are over fixed random draws, which are
+  valid for any s.
+- Every output is nearly the mean of the values: the difference between tokens shrinks by exp(s)/T per layer,
+  and only the skip keeps it (Dong et al. 2021; Noci et al. 2022). Queries and keys get their gradient only
+  through differences of keys and values: as tokens become alike, it vanishes with the square of the
+  difference.
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Weights:
-    """Softmax weights of T random logits of variance s: sum of squares, and entropy in nats."""
+    """Softmax weights of T random logits of variance s: mean sum of squares, mean entropy in nats."""
 
     squares: float
     entropy: float
 
 
 def weights(tokens: int, variance: float) -> Weights:
-    """The weights of one query over `tokens` keys, logits ~ N(0, variance); means over fixed draws."""
+    """The weights of one query over `tokens` keys, logits ~ N(0, variance); means over fixed random draws."""
     if tokens < 2:
         return Weights(1.0, 0.0)
     return _weights(tokens, float(f"{variance:.3g}"))
@@ -43,10 +45,11 @@ def _weights(tokens: int, variance: float) -> Weights:
     return Weights(float((p**2).sum(1).mean()), float(entropy.mean()))
 
 
-def mixed(tokens: int, variance: float, likeness: float) -> tuple[float, float]:
+def mix_values(tokens: int, variance: float, likeness: float) -> tuple[float, float]:
     """Power and token likeness of the outputs, for values of power 1 and cosine `likeness` between tokens.
 
-    An output is sum p v: the common part stays, the rest is divided by the number of tokens attended to.
+    An output is sum p v: the common part stays, the rest is divided by the effective number of tokens
+    attended to.
     """
     squares = weights(tokens, variance).squares
     power = likeness + (1 - likeness) * squares

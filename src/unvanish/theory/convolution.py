@@ -1,13 +1,12 @@
-"""What padding and the kernel's taps do to lengths and gradients, position by position.
+"""Lengths and gradients through a convolution, position by position: the effect of padding and taps.
 
 Notable: at random weights the taps add incoherently, so lengths and squared gradients obey a linear map over
-the positions, S_t being the squared weights of a tap t summed over both channels and divided by the outputs:
-q'(p) = sum_t S_t q(p + t), and on the way back the transposed map. With zero padding its largest eigenvalue
-is below the sum of the taps: a 3 x 3 kernel on 8 x 8 pixels keeps .9212 of ||d||^2 a layer, on 32 x 32 .9940.
-That is the whole loss of a deep critical CNN; a kernel whose weight lies in its middle (delta-orthogonal) has
-none.
+the positions, where S_t is the sum of a tap's squared weights, divided by the outputs: q'(p) = sum_t S_t q(p
++ t), and backwards the transposed map. With zero padding its largest eigenvalue is below the sum of the taps:
+a 3 x 3 kernel keeps .9212 of ||d||^2 per layer on 8 x 8 pixels, .9940 on 32 x 32. That is the whole loss of
+gradient in a deep critical CNN; a kernel whose weights are all at its centre (delta-orthogonal) has none.
 
-References: Xiao et al. 2018 (CNN mean field), which has circular padding.
+References: Xiao et al. 2018 (CNN mean field, with circular padding).
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Geometry:
 
 
 def forward(taps: Array, size: Array, geometry: Geometry) -> Array:
-    """Sum over the taps of S_t q(p + t), for a map of positions; taps and map of equal dimension."""
+    """Sum over the taps of S_t q(p + t), for a map of positions; as many dimensions as the taps."""
     padded = np.pad(size, geometry.padding, mode="wrap" if geometry.circular else "constant")
     found: Array = np.zeros(_out(padded.shape, taps.shape, geometry))
     for place in itertools.product(*map(range, taps.shape)):
@@ -47,7 +46,7 @@ def forward(taps: Array, size: Array, geometry: Geometry) -> Array:
 
 
 def backward(taps: Array, gradient: Array, shape: Sequence[int], geometry: Geometry) -> Array:
-    """The transposed map: squared gradients of the outputs' positions to those of the inputs, of `shape`."""
+    """The transposed map: squared gradients at the outputs' positions to the inputs', of `shape`."""
     full = [n + low + high for n, (low, high) in zip(shape, geometry.padding, strict=True)]
     padded: Array = np.zeros(full)
     for place in itertools.product(*map(range, taps.shape)):
@@ -56,12 +55,12 @@ def backward(taps: Array, gradient: Array, shape: Sequence[int], geometry: Geome
     inner = tuple(slice(low, low + n) for n, (low, _) in zip(shape, geometry.padding, strict=True))
     if geometry.circular:
         for axis, (n, (low, high)) in enumerate(zip(shape, geometry.padding, strict=True)):
-            padded = _folded(padded, axis, n, low, high)
+            padded = _fold(padded, axis, n, low, high)
         return padded
     return padded[inner]
 
 
-def _folded(x: Array, axis: int, n: int, low: int, high: int) -> Array:
+def _fold(x: Array, axis: int, n: int, low: int, high: int) -> Array:
     x = np.moveaxis(x, axis, 0)
     inner = x[low : low + n].copy()
     if low:
@@ -81,8 +80,8 @@ def _window(place: Sequence[int], out: Sequence[int], g: Geometry) -> tuple[slic
     return tuple(slice(k * d, k * d + s * (m - 1) + 1, s) for k, m, s, d in quads)
 
 
-def kept(kernel: int, size: int, dimensions: int = 2) -> float:
-    """The share of ||d||^2 that a layer keeps in the long run, kernel of equal taps, zero padding, odd size.
+def retained_share(kernel: int, size: int, dimensions: int = 2) -> float:
+    """The share of ||d||^2 that a layer keeps, deep in a stack: an odd kernel of equal taps, zero padding.
 
     The largest eigenvalue of the positions' map; for three taps in closed form ((1 + 2 cos(pi/(n+1))) /
     3)^dim.

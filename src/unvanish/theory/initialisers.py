@@ -1,11 +1,11 @@
-"""Which weights and biases to start with, for an activation and a depth.
+"""The weights and biases to start with, for an activation and a depth.
 
 Notable:
-- A function bounded on both sides has a critical point at every length; a short one makes it more linear, so
-  the correlation between samples decays slower and a deeper net can be trained (Schoenholz et al. 2017). The
-  length 1/4 is right to a hundred layers, 1/20 beyond.
-- GELU and SiLU are stable only at long lengths; there they are almost ReLU. Without a stable point, weights
-  of unit backward gain at length 1 are taken, without bias.
+- A function bounded on both sides has a critical point at every length; a short length makes it more linear,
+  so correlations between samples change more slowly and a deeper net can be trained (Schoenholz et al. 2017).
+  Length 1/4 is used up to a hundred layers, 1/20 beyond.
+- GELU and SiLU are stable only at long lengths, at which they are almost ReLU. Without a stable point,
+  weights of unit backward gain at length 1 are used, without bias.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LONG = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 @dataclass(frozen=True)
 class Start:
-    """Weights of variance sw^2/fan_in and biases of variance sb^2; q and <phi^2>_q are what they hold."""
+    """Weights of variance sw^2/fan_in, biases of variance sb^2; they keep length q and power <phi^2>_q."""
 
     sw: float
     sb: float
@@ -34,7 +34,7 @@ class Start:
 
 
 def start(activation: str | Curve | Any, depth: int = 10, **settings: Any) -> Start:
-    """Where a net of this activation and depth should start; a linear layer for ""."""
+    """The start for a net of this activation and depth; "" is a linear layer."""
     if isinstance(activation, str):
         return _start(activation or "identity", depth > DEEP, tuple(sorted(settings.items())))
     return _choose(field(activation, **settings), depth > DEEP)

@@ -1,12 +1,12 @@
 """The infinitely wide network: lengths, correlations and gradients from layer to layer.
 
 Notable:
-- q = E z^2 of the pre-activations; q' = sw^2 <phi^2>_q + sb^2; chi = sw^2 <phi'^2>_q is the gain of ||d||^2 a
-  layer (Poole et al. 2016; Schoenholz et al. 2017), <.>_q a mean over N(0, q).
+- q = E z^2 of the pre-activations; q' = sw^2 <phi^2>_q + sb^2; chi = sw^2 <phi'^2>_q is the gain of ||d||^2
+  per layer (Poole et al. 2016; Schoenholz et al. 2017), <.>_q is the mean over N(0, q).
 - Derivatives with respect to q are taken by parts, d<f>_q/dq = <f (z^2/q - 1)>_q / (2 q), so kinks need no
   second derivative.
-- At width N the gradient is a product of random numbers: ln chi is lower by kappa / (2N), and ln ||d||^2 over
-  a depth has the deviation sqrt(kappa sum 1/N) (Hanin and Nica 2020).
+- At width N the gradient is a product of random numbers: its mean log gain is ln chi - kappa / (2N), and ln
+  ||d||^2 over a depth has the deviation sqrt(kappa sum 1/N) (Hanin and Nica 2020).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ STEPS = 2000
 
 @dataclass(frozen=True)
 class Critical:
-    """Weights and biases at which the gradient keeps its size: sw, sb, the length q they hold, and stability.
+    """Weights and biases at which the gradient keeps its size: sw, sb, the length q, its stability.
 
-    `stability` is dq'/dq at q: under 1 the length returns to q after a disturbance, over 1 it runs away.
+    `stability` is dq'/dq at q: below 1 the length returns to q after a perturbation, above 1 it diverges.
     """
 
     sw: float
@@ -37,7 +37,7 @@ class Critical:
 
     @property
     def stable(self) -> bool:
-        """Whether a disturbed length does not run away."""
+        """Whether a perturbed length does not diverge."""
         return self.stability <= 1 + 1e-6
 
 
@@ -70,11 +70,10 @@ class Field:
         return float(sw**2 * (w @ (squares * (z**2 - 1))) / (2 * q))
 
     def fixed_point(self, sw: float, sb: float = 0.0, start: float = 1.0) -> float:
-        """The length q* that the layers approach from `start`; 0.0 where it fades, inf where it grows for
-        good.
+        """The length q* that the layers approach from `start`; 0.0 if it fades, inf if it diverges.
 
-        Found by iteration with Aitken's acceleration. For a homogeneous function without bias every length
-        is its own multiple: `start` where the multiple is 1.
+        Found by iteration with Aitken's acceleration. A homogeneous function without bias multiplies every
+        length by the same factor: `start` if that is 1.
         """
         q = start
         for _ in range(STEPS):
@@ -93,7 +92,7 @@ class Field:
         return q
 
     def chi(self, q: float, sw: float) -> float:
-        """The gain of the squared gradient a layer."""
+        """The gain of the squared gradient per layer."""
         return sw**2 * self.slope(q)
 
     def correlation(self, c: float, q: float, sw: float, sb: float = 0.0) -> float:
@@ -102,15 +101,13 @@ class Field:
         return (sw**2 * joint + sb**2) / (sw**2 * self.power(q) + sb**2)
 
     def depth_scale(self, sw: float, sb: float = 0.0, start: float = 1.0) -> float:
-        """Xi = 1/|ln chi|, layers over which ||d||^2 changes by e; inf at a critical point, 0 where q* is 0
-        or inf and the slope there vanishes.
-        """
+        """Xi = 1/|ln chi|, layers for a factor e in ||d||^2; inf if critical, 0 if the slope vanishes."""
         q = self.fixed_point(sw, sb, start)
         chi = self.chi(min(max(q, 1e-12), 1e12), sw)
         return math.inf if abs(math.log(chi)) < 1e-12 else 1 / abs(math.log(chi)) if chi > 0 else 0.0
 
     def correlation_scale(self, sw: float, sb: float = 0.0) -> float:
-        """Layers over which the distance of two samples to their common fixed point changes by e."""
+        """Layers over which the correlation's distance from its fixed point changes by a factor of e."""
         q = self.fixed_point(sw, sb)
         if not 0 < q < math.inf:
             return 0.0
@@ -129,7 +126,7 @@ class Field:
         return sw**2 * quadrature.pair_mean(self.phi.slope, q, c)
 
     def critical(self, q: float = 1.0) -> Critical | None:
-        """The critical point that holds the length q, None where it would take a negative bias variance."""
+        """The critical point that keeps the length q, None if the bias variance would be negative."""
         sw = 1 / math.sqrt(self.slope(q))
         rest = q - sw**2 * self.power(q)
         if rest < -1e-9 * q:
@@ -137,9 +134,7 @@ class Field:
         return Critical(sw, math.sqrt(max(0.0, rest)), q, self.stability(q, sw))
 
     def kappa(self, q: float) -> float:
-        """3 <phi'^4> / <phi'^2>^2 - 1: how much a finite width disperses the gradient; 5 for ReLU, 2 if
-        linear.
-        """
+        """3 <phi'^4> / <phi'^2>^2 - 1: the spread at finite width; 5 for ReLU, 2 for a linear layer."""
         fourth = quadrature.mean(lambda z: self.phi.slope(z) ** 4, q, self.phi.kinks)
         return 3 * fourth / self.slope(q) ** 2 - 1
 
@@ -154,7 +149,7 @@ def field(activation: str | Curve | Any, **settings: Any) -> Field:
 
 
 def gains(activation: str | Curve | Any, q: float = 1.0, **settings: Any) -> dict[str, float]:
-    """The gains at which a layer keeps what it should, at pre-activations of variance q.
+    """The gains at which a layer keeps length or gradient, at pre-activations of variance q.
 
     `forward`: <phi^2>^-1/2 keeps the length; `centred`: the same with the mean removed (before a
     normalisation or weight standardisation); `backward`: <phi'^2>^-1/2 keeps the gradient.

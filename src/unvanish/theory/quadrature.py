@@ -1,8 +1,8 @@
 """Means under a standard Gaussian, exact for smooth, saturating and kinked functions alike.
 
 Notable: panelled Gauss-Legendre, 400 panels of 8 nodes on [-12, 12], weighted with the normal density. A
-Gauss-Hermite rule of any common order is wrong by up to 20 % for sigmoid or hardtanh; this one is right to
-1e-9, as panels are cut where the function has a kink or a jump (0 always is an edge).
+Gauss-Hermite rule of any common order is wrong by up to 20 % for sigmoid or hardtanh; this one is accurate to
+1e-9, since panels end at each kink or jump of the function (0 is always an edge).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def nodes(panels: int = 400, order: int = 8) -> tuple[Array, Array]:
     return z, weight
 
 
-def cut(kinks: Sequence[float], panels: int = 400, order: int = 8) -> tuple[Array, Array]:
+def nodes_with_edges(kinks: Sequence[float], panels: int = 400, order: int = 8) -> tuple[Array, Array]:
     """As `nodes`, with further panel edges at these points."""
     inside = [k for k in kinks if abs(k) < REACH]
     if not inside:
@@ -43,9 +43,9 @@ def cut(kinks: Sequence[float], panels: int = 400, order: int = 8) -> tuple[Arra
 
 
 def mean(function: Callable[[Array], Array], variance: float = 1.0, kinks: Sequence[float] = ()) -> float:
-    """E f(x), x ~ N(0, variance); `kinks`: where f or its slope jumps."""
+    """E f(x), x ~ N(0, variance); `kinks`: the points at which f or its slope jumps."""
     scale = math.sqrt(variance)
-    z, w = cut([k / scale for k in kinks]) if kinks and scale > 0 else nodes()
+    z, w = nodes_with_edges([k / scale for k in kinks]) if kinks and scale > 0 else nodes()
     return float(w @ function(scale * z))
 
 

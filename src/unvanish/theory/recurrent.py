@@ -1,13 +1,12 @@
-"""RNN, LSTM and GRU: what a gradient keeps a step back, its half-life and horizon.
+"""RNN, LSTM and GRU: the gradient kept per step back, its half-life and horizon.
 
 Notable:
-- One layer is followed, with its own recurrent weights or with weights drawn as an initialisation draws them,
-  under Gaussian inputs of a given power: `memory`. The same matrix acts at every step, so its paths add
-  coherently: a default LSTM keeps .63 of the gradient a step, where independent steps would keep .54. Fresh
-  weights at every step, the usual mean field, are therefore wrong for LSTM and GRU.
-- For a vanilla RNN, whose steps all pass the matrix, the mean field is right, and closed: q -> sw^2 <phi^2>_q
-  + u, slope ln(sw^2 <phi'^2>_q)/2 a step, which is its Lyapunov exponent (Gilboa et al. 2019; Chen et al.
-  2018): `lyapunov`.
+- One layer is followed, with its own recurrent weights or with freshly initialised ones, under Gaussian
+  inputs of a given power: `memory`. The same matrix acts at every step, so its paths add coherently: a
+  default LSTM keeps .63 of the gradient per step; independent steps would keep .54. The usual mean field,
+  with fresh weights at every step, is therefore wrong for LSTM and GRU.
+- For a vanilla RNN the mean field is right, and closed: q -> sw^2 <phi^2>_q + u, with slope ln(sw^2
+  <phi'^2>_q)/2 per step, which is its Lyapunov exponent (Gilboa et al. 2019; Chen et al. 2018): `lyapunov`.
 - The slope is that of ln||dL/dh_t|| over the first half of the steps, furthest from the loss.
 
 References: Tallec and Ollivier 2018 (chrono); Jozefowicz et al. 2015 (forget bias).
@@ -29,11 +28,11 @@ GATES = {"rnn": ("h",), "lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n")}
 
 
 @dataclass(frozen=True)
-class Cell:
+class MeanFieldCell:
     """A recurrent layer, gate by gate.
 
-    `recurrent`: weights (hidden, hidden); `entering`: for each unit the variance of its sum over the inputs
-    at power 1, (hidden,); `bias` (hidden,); `inner`: a GRU candidate's bias inside its reset gate.
+    `recurrent`: weights (hidden, hidden); `entering`: per unit, the variance of its weighted input at input
+    power 1, (hidden,); `bias` (hidden,); `inner`: a GRU candidate's bias inside its reset gate.
     """
 
     kind: str
@@ -50,7 +49,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Memory:
-    """How a gradient fares on the way back: ln||dL/dh|| by step, and what follows from it."""
+    """A gradient's way back through time: ln||dL/dh|| by step, and its half-life and horizon."""
 
     log: Array  # (steps,), relative to the last step; the state of an LSTM is (h, c)
     carry: Array  # the same for a gradient that enters at the last step alone
@@ -67,22 +66,24 @@ class Memory:
 
     @property
     def slope(self) -> float:
-        """Nats of ||dL/dh_t|| a step towards the loss; negative where the gradient explodes backwards."""
+        """Nats of ||dL/dh_t|| per step towards the loss; negative if the gradient explodes backwards."""
         half = self.log[: max(2, len(self.log) // 2)]
         return float(np.polyfit(np.arange(len(half)), half, 1)[0]) if len(half) > 1 else 0.0
 
     @property
     def half_life(self) -> float:
-        """Steps over which half of the gradient is lost; inf where none is."""
+        """Steps over which half of the gradient is lost; inf if none is."""
         return math.log(2) / self.slope if self.slope > 1e-12 else math.inf
 
     @property
     def horizon(self) -> float:
-        """Steps over which a factor e^3 is lost or gained: what can be learned from."""
+        """Steps over which a factor e^3 is lost or gained: the reach of learning."""
         return 3 / abs(self.slope) if abs(self.slope) > 1e-12 else math.inf
 
 
-def default(kind: str, hidden: int, inputs: int, *, activation: str = "tanh", seed: int = SEED) -> Cell:
+def default_cell(
+    kind: str, hidden: int, inputs: int, *, activation: str = "tanh", seed: int = SEED
+) -> MeanFieldCell:
     """PyTorch's own initialisation: every number from U(-1/sqrt(hidden), 1/sqrt(hidden))."""
     rng, bound = np.random.default_rng(seed), hidden**-0.5
 
@@ -93,24 +94,24 @@ def default(kind: str, hidden: int, inputs: int, *, activation: str = "tanh", se
     recurrent = {g: drawn(hidden, hidden) for g in gates}
     entering = {g: (drawn(hidden, inputs) ** 2).sum(1) for g in gates}
     both = {g: drawn(hidden) + (0.0 if kind == "gru" and g == "n" else drawn(hidden)) for g in gates}
-    return Cell(kind, recurrent, entering, both, activation, drawn(hidden))
+    return MeanFieldCell(kind, recurrent, entering, both, activation, drawn(hidden))
 
 
-def chrono(cell: Cell, steps: int, *, seed: int = SEED) -> Cell:
-    """The same layer with biases for a memory of so many steps: ln U(1, steps - 1) on what keeps.
+def chrono(cell: MeanFieldCell, steps: int, *, seed: int = SEED) -> MeanFieldCell:
+    """The same layer with biases for a memory of `steps` steps: ln U(1, steps - 1) on the gate that keeps.
 
     LSTM: on the forget gate, the negative on the input gate; GRU: on the update gate. ValueError for an RNN.
     """
     keeps = {"lstm": "f", "gru": "z"}.get(cell.kind)
     if keeps is None:
-        raise ValueError("an RNN has no gate to keep its state by")
+        raise ValueError("an RNN has no gate that keeps its state")
     spread = np.log(np.random.default_rng(seed).uniform(1, max(2, steps - 1), len(cell.bias[keeps])))
     zero = np.zeros_like(spread)
     bias = {g: spread if g == keeps else -spread if g == "i" else zero for g in cell.bias}
     return replace(cell, bias=bias, inner=zero)
 
 
-def memory(cell: Cell, steps: int, power: float = 1.0, arriving: Array | None = None) -> Memory:
+def memory(cell: MeanFieldCell, steps: int, power: float = 1.0, arriving: Array | None = None) -> Memory:
     """The gradient's way back through `steps` steps of independent Gaussian inputs of this power.
 
     `arriving`: ln of the gradient that the loss sends to each step's output, (steps,), 0 at the last; without
@@ -126,8 +127,8 @@ def memory(cell: Cell, steps: int, power: float = 1.0, arriving: Array | None = 
     return Memory(log, carry, float(np.mean(run.state**2)), inflow)
 
 
-def power_after(cell: Cell, steps: int, power: float = 1.0) -> float:
-    """E h^2 after so many steps; it settles in a few of its time constants, so at most 200 are run."""
+def power_after(cell: MeanFieldCell, steps: int, power: float = 1.0) -> float:
+    """E h^2 after `steps` steps; it settles within a few time constants, so at most 200 are run."""
     run = KINDS[cell.kind](cell, np.random.default_rng(SEED))
     for _ in range(min(steps, 200)):
         run.step(power)
@@ -136,8 +137,8 @@ def power_after(cell: Cell, steps: int, power: float = 1.0) -> float:
 
 
 def lyapunov(sw: float, entering: float, activation: str = "tanh") -> float:
-    """The largest Lyapunov exponent of a vanilla RNN in nats a step: ln(sw^2 <phi'^2>)/2 where q = sw^2
-    <phi^2> + u.
+    """A vanilla RNN's largest Lyapunov exponent in nats per step: ln(sw^2 <phi'^2>_q)/2 at the fixed
+    point.
     """
     maps = maps_of(activation)
     q = maps.fixed_point(sw, math.sqrt(entering))
@@ -152,9 +153,9 @@ Returned = tuple[Array, Array, dict[str, Array], dict[str, Array]]
 
 
 class _Layer:
-    """What the three kinds share: the state, (hidden, samples), and the sums over states and inputs."""
+    """The three kinds' common part: the state (hidden, samples), and sums over states and inputs."""
 
-    def __init__(self, cell: Cell, rng: np.random.Generator) -> None:
+    def __init__(self, cell: MeanFieldCell, rng: np.random.Generator) -> None:
         self.cell, self.rng = cell, rng
         self.shape = (len(cell.bias[GATES[cell.kind][0]]), SAMPLES)
         self.state = np.zeros(self.shape)
@@ -188,7 +189,7 @@ class _Layer:
         raise NotImplementedError
 
     def _one_back(self, now: dict[str, Array], state: Array, cell: Array) -> Returned:
-        """What goes back directly to state and cell, and the gates' gradients by way of state and input."""
+        """The direct gradients of state and cell, and the gates' gradients by state and by input."""
         raise NotImplementedError
 
 

@@ -1,13 +1,13 @@
-"""Residual sums: how a stream grows block by block, and where the normalisation stands.
+"""Residual sums: the growth of a stream, block by block, by the position of the normalisation.
 
-Notable: a branch that ends in random weights adds its power to the stream's, and its squared gradient to the
-stream's (Hayou et al. 2021; Yang and Schoenholz 2017), so everything is a recursion of two numbers a block.
+Notable: a branch that ends in random weights adds its power and its squared gradient to the stream's (Hayou
+et al. 2021; Yang and Schoenholz 2017), so two numbers per block describe the stream.
 
-- "none": both grow by 1 + b a block, exponentially, unless b is about 1/blocks.
-- "pre": x + f(norm(x)): the branch reads length 1 whatever the stream's; the power grows by b a block,
-  linearly, and the gradient by 1 + b/q, which is as harmless.
-- "post": norm(x + f(x)): each block divides by sqrt(1 + b), so the skip path fades by 2^-1/2 a block for b =
-  1 (Xiong et al. 2020); the gradient's total is kept, but ever less of it comes by the identity.
+- "none": both grow by 1 + b per block, exponentially, unless b is about 1/blocks.
+- "pre": x + f(norm(x)): the branch reads length 1 for any stream; the power grows linearly, by b per block,
+  and the gradient by 1 + b/q.
+- "post": norm(x + f(x)): each block divides by sqrt(1 + b), so the skip path fades by 2^-1/2 per block for b
+  = 1 (Xiong et al. 2020); the total gradient is kept, but less and less of it passes the identity.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Block:
-    """Behind one block: the stream's power, the gain of ||d||^2 across it, the share of the skips."""
+    """After one block: the stream's power, the block's gain of ||d||^2, the share of the skips."""
 
     power: float
     gain: float
@@ -28,10 +28,10 @@ class Block:
 def stream(
     blocks: int, *, norm: str = "none", branch: float = 1.0, backward: float | None = None, alpha: float = 1.0
 ) -> Iterator[Block]:
-    """The blocks from the input on: x -> alpha x + f(x), f of power gain `branch`, gradient gain `backward`.
+    """Yield the blocks in order: x -> alpha x + f(x), f of power gain `branch`, gradient gain `backward`.
 
     `norm`: "none", "pre" or "post". `identity` is the share of ||d||^2 from the block's output to the input
-    that never passed a branch. ValueError for another norm.
+    that never passed a branch. ValueError if the norm is unknown.
     """
     if norm not in ("none", "pre", "post"):
         raise ValueError(f"norm is {norm!r}; use none, pre or post")

@@ -1,7 +1,7 @@
 """Activations tailored to a depth: TAT for leaky ReLU, DKS for smooth functions.
 
-Notable: both choose the function so that, over all L layers, the correlation between two samples moves just
-as far as it should, and neither the length nor the gradient changes; the weights are then of unit gain.
+Notable: both choose the function so that over all L layers the correlation between two samples moves by a
+given amount, while length and gradient stay; the weights then have unit gain.
 
 References: Zhang, Botev and Martens 2022 (TAT); Martens et al. 2021 (DKS).
 """
@@ -16,15 +16,15 @@ import numpy as np
 
 from unvanish.theory import quadrature
 from unvanish.theory.activations import Curve, curve
-from unvanish.theory.closed import leaky_correlation
+from unvanish.theory.closed_forms import leaky_correlation
 from unvanish.theory.quadrature import Array
 
 
 def tat_slope(depth: int, target: float = 0.9) -> float:
     """The negative slope of the leaky ReLU that maps correlation 0 to `target` over `depth` layers.
 
-    ValueError for a depth below 1 or a target outside (0, 1). A net so shallow that even a ReLU stays below
-    the target keeps the ReLU: 0.
+    ValueError if depth is below 1 or target outside (0, 1). If even a ReLU stays below the target, the slope
+    is 0.
     """
     if depth < 1 or not 0 < target < 1:
         raise ValueError(f"depth is {depth}, target {target}; expected at least 1, and between 0 and 1")
@@ -58,7 +58,7 @@ class Shape:
 def dks(activation: str, depth: int, zeta: float = 1.5) -> Shape:
     """The shape of a smooth activation for a depth: Q(1) = Q'(1) = 1, C(0) = 0 and C'(1) = zeta^(1/depth).
 
-    ValueError where Newton's method finds none (for kinked functions TAT is made).
+    ValueError if Newton's method finds none; for functions with kinks use TAT.
     """
     phi, wanted = curve(activation), zeta ** (1 / depth)
     point = np.array([math.log(0.3), 0.1])

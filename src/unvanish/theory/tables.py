@@ -1,16 +1,16 @@
 """An activation's Gaussian means for any length and correlation, fast enough for a thousand layers.
 
 Notable:
-- Means over N(0, q) are computed once on a grid of ln q and read off by four-point interpolation (error
-  1e-6); a homogeneous function needs one point.
+- Means over N(0, q) are computed once on a grid of ln q and interpolated from four points (error 1e-6); a
+  homogeneous function needs one point.
 - <phi(u) phi(v)> at correlation c is the series sum a_k^2 c^k in normalised Hermite polynomials (Daniely et
-  al. 2016); what lies beyond the last one is known from <phi^2> and put behind it.
+  al. 2016); the rest of the series follows from <phi^2> and is appended.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -25,11 +25,12 @@ COLUMNS = ("power", "slope", "fourth", "average", "saturated", "dead")
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
-    """<phi^2>, <phi'^2>, <phi'^4>, <phi> and the shares of flat slopes of one activation, by q."""
+class MeansTable:
+    """<phi^2>, <phi'^2>, <phi'^4>, <phi> and the shares of flat and zero slopes of one activation, by q."""
 
     curve: Curve
     peak: float | None = None  # the largest |phi'|, for functions bounded on both sides
+    series: dict[tuple[float, bool], Array] = field(default_factory=dict, repr=False)  # computed so far
 
     @cached_property
     def homogeneous(self) -> bool:
@@ -41,7 +42,9 @@ class Table:
         """(points, columns)."""
         logs = np.zeros(1) if self.homogeneous else np.arange(LOW, HIGH + STEP / 2, STEP)
         if self.curve.kinks:
-            return np.concatenate([self._row(log, *quadrature.cut(self._scaled(log))) for log in logs])
+            return np.concatenate(
+                [self._row(log, *quadrature.nodes_with_edges(self._scaled(log))) for log in logs]
+            )
         return self._row(logs[:, None], *quadrature.nodes(200, 8))
 
     def _scaled(self, log: float) -> list[float]:
@@ -50,13 +53,13 @@ class Table:
 
     def _row(self, logs: Array | float, z: Array, w: Array) -> Array:
         x = np.atleast_2d(np.exp(0.5 * np.asarray(logs)) * z)
-        value, slope = _bounded(self.curve.value(x)), _bounded(self.curve.slope(x))
+        value, slope = _bound(self.curve.value(x)), _bound(self.curve.slope(x))
         flat = np.abs(slope) < 0.05 * self.peak if self.peak else np.zeros_like(slope)
         parts = (value**2, slope**2, slope**4, value, flat, slope == 0)
         return np.stack([np.asarray(p, dtype=np.float64) @ w for p in parts], 1)
 
     def read(self, name: str, q: Array | float) -> Array:
-        """One mean at each length q; lengths beyond e^+-30 are read at the end of the grid."""
+        """One mean at each length q; lengths beyond e^+-30 get the value at the end of the grid."""
         column = self._grid[:, COLUMNS.index(name)]
         q = np.asarray(q, dtype=np.float64)
         if self.homogeneous:
@@ -90,23 +93,22 @@ class Table:
         return float(np.polynomial.polynomial.polyval(c, squares))
 
     def _coefficients(self, log: float, slope: bool) -> Array:
-        """a_k^2 / sum a_k^2 for k = 0 ... ORDERS, the rest of the sum at the end."""
+        """a_k^2 / sum a_k^2 for k = 0 ... ORDERS - 1, the rest of the sum at the end."""
         key = (log, slope)
-        known: dict[tuple[float, bool], Array] = self.__dict__.setdefault("_known", {})
-        if key not in known:
+        if key not in self.series:
             x = math.exp(log / 2) * _hermite()[0]
-            read = _bounded((self.curve.slope if slope else self.curve.value)(x))
+            read = _bound((self.curve.slope if slope else self.curve.value)(x))
             squares = (_hermite()[1] @ read) ** 2
             total = float(_hermite()[1][0] @ read**2)
             rest = max(0.0, total - float(squares.sum()))
             even, odd = float(squares[-16::2].sum()), float(squares[-15::2].sum())
             share = even / (even + odd) if even + odd > 0 else 0.5  # ORDERS is even
-            known[key] = np.append(squares, [rest * share, rest * (1 - share)]) / max(total, 1e-300)
-        return known[key]
+            self.series[key] = np.append(squares, [rest * share, rest * (1 - share)]) / max(total, 1e-300)
+        return self.series[key]
 
-    def shifted(self, mean: float, deviation: float) -> Shifted:
-        """The means for inputs of N(mean, deviation^2), as a stream of rectified sums has them."""
-        return _shifted(self, float(f"{mean:.4g}"), float(f"{deviation:.4g}"))
+    def shift(self, mean: float, deviation: float) -> Shifted:
+        """The means for inputs ~ N(mean, deviation^2), such as a stream that sums rectified branches."""
+        return _shift(self, float(f"{mean:.4g}"), float(f"{deviation:.4g}"))
 
 
 @dataclass(frozen=True)
@@ -130,10 +132,10 @@ class Shifted:
 
 
 @lru_cache(maxsize=4096)
-def _shifted(read: Table, mean: float, deviation: float) -> Shifted:
+def _shift(read: MeansTable, mean: float, deviation: float) -> Shifted:
     z, rows = _hermite()
     x = mean + deviation * z
-    value, slope = _bounded(read.curve.value(x)), _bounded(read.curve.slope(x))
+    value, slope = _bound(read.curve.value(x)), _bound(read.curve.slope(x))
 
     def series(y: Array) -> Array:
         squares = (rows @ y) ** 2
@@ -144,8 +146,8 @@ def _shifted(read: Table, mean: float, deviation: float) -> Shifted:
     return Shifted(power, second, fourth, average, series(value), series(slope))
 
 
-def _bounded(y: Array) -> Array:
-    """Within what its fourth power can hold (exp); 0 where there is none (the root of what is negative)."""
+def _bound(y: Array) -> Array:
+    """Clipped so that the fourth power is finite (exp); NaN (the root of a negative number) becomes 0."""
     return np.clip(np.nan_to_num(y, nan=0.0, posinf=LARGEST, neginf=-LARGEST), -LARGEST, LARGEST)
 
 
@@ -160,8 +162,10 @@ def _hermite() -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=64)
-def table(activation: str, settings: tuple[tuple[str, float], ...] = (), peak: float | None = None) -> Table:
-    """The table of a named activation; ValueError for an unknown one."""
+def table(
+    activation: str, settings: tuple[tuple[str, float], ...] = (), peak: float | None = None
+) -> MeansTable:
+    """The table of a named activation; ValueError if it is unknown."""
     from unvanish.theory.activations import curve
 
-    return Table(curve(activation, **dict(settings)), peak)
+    return MeansTable(curve(activation, **dict(settings)), peak)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from unvanish.lab.data import DataError, open_data
-from unvanish.lab.data.augment import cropped, flipped, resized, statistics
+from unvanish.lab.data.augment import random_crop, random_flip, resize, statistics
 
 
 def save(path, array):
@@ -78,7 +78,7 @@ def test_an_image_that_breaks_later_is_left_out_with_a_warning(pets):
 
 def test_classes_that_do_not_match_are_told(pets):
     (pets / "pets.yaml").write_text("train: train\nkind: folder\nnc: 3\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"nc .* is 3, but the data hold 2 classes: cat, dog"):
+    with pytest.raises(DataError, match=r"nc .* is 3, but the data have 2 classes: cat, dog"):
         open_data(pets / "pets.yaml")
     turned = open_data({"kind": "folder", "path": str(pets), "names": ["dog", "cat"]})
     assert turned.names == ("dog", "cat") and next(iter(turned.val))[1].tolist() == [0, 0, 1, 1]
@@ -101,11 +101,11 @@ def test_without_a_validation_folder_some_of_every_class_are_held_out(pets):
 
 def test_nothing_to_train_with_is_told(tmp_path):
     (tmp_path / "none/train/cat").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"train holds no images"):
+    with pytest.raises(DataError, match=r"train contains no images"):
         open_data(tmp_path / "none")
     save(tmp_path / "some/train/cat/0.png", random_image(0))
     (tmp_path / "some/val/cat").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"val holds no usable sample.*1 x empty class"):
+    with pytest.raises(DataError, match=r"val has no usable sample.*1 x empty class"):
         open_data(tmp_path / "some")
 
 
@@ -149,7 +149,7 @@ def test_idx_files(tmp_path, form):
     with pytest.raises(DataError, match="nc is 3, but there are labels up to 9"):
         open_data({"kind": "idx", "path": "mnist", "nc": 3})
     file.write_bytes(file.read_bytes()[:-3])
-    with pytest.raises(DataError, match=r"t10k-labels.*(should hold|cannot be read)"):
+    with pytest.raises(DataError, match=r"t10k-labels.*(should have|cannot be read)"):
         open_data("mnist")
 
 
@@ -216,7 +216,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     folder.mkdir(parents=True)
     for name in [*names_of(10)[0], "test_batch"]:
         (folder / name).write_bytes(pickle.dumps({b"data": Evil(), b"labels": []}, protocol=2))
-    with pytest.raises(DataError, match=r"data_batch_1 was not loaded: it asks for \w+.open"):
+    with pytest.raises(DataError, match=r"data_batch_1 was not loaded: it requires \w+.open"):
         open_data("cifar10", download=False)
     assert not (tmp_path / "ran").exists()
 
@@ -269,13 +269,13 @@ def test_crops_and_flips_are_those_of_the_image():
     generator = torch.Generator().manual_seed(0)
     padded = torch.nn.functional.pad(x, [2] * 4)
     seen = set()
-    for image, source in zip(cropped(x, 2, generator), padded, strict=True):
+    for image, source in zip(random_crop(x, 2, generator), padded, strict=True):
         corners = [(i, j) for i in range(5) for j in range(5)]
         places = [(i, j) for i, j in corners if torch.equal(source[:, i : i + 6, j : j + 6], image)]
         assert len(places) == 1
         seen.add(places[0])
     assert len(seen) > 5
-    mirrored = flipped(x, generator)
+    mirrored = random_flip(x, generator)
     same = [torch.equal(a, b) for a, b in zip(mirrored, x, strict=True)]
     turned = [torch.equal(a, b.flip(-1)) for a, b in zip(mirrored, x, strict=True)]
     assert 3 < sum(same) < 17 and sum(same) + sum(turned) == 20
@@ -289,4 +289,4 @@ def test_statistics_and_sizes():
     assert std == pytest.approx(values.std((0, 2, 3)), abs=1e-4)
     assert statistics(torch.zeros(3, 1, 2, 2, dtype=torch.uint8)) == ((0.0,), (1.0,))
     grey = torch.full((1, 1, 8, 8), 77, dtype=torch.uint8)
-    assert (resized(grey, 32) == 77).all() and resized(grey, (3, 5)).shape == (1, 1, 3, 5)
+    assert (resize(grey, 32) == 77).all() and resize(grey, (3, 5)).shape == (1, 1, 3, 5)

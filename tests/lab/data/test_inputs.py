@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from unvanish.lab.data import DataError, decode, inputs, open_data
-from unvanish.lab.tasks import END, UNKNOWN
+from unvanish.lab.tokens import END, UNKNOWN
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_other_shapes_are_cut_to_the_middle_and_scaled():
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("nowhere/*.png", "no image there"),
+        ("nowhere/*.png", "no image found"),
         (np.zeros((2, 2)), "must be uint8"),
         (np.zeros(5, np.uint8), "must be"),
     ],

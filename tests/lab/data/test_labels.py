@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from unvanish.lab.data.labels import Labels, extent, label_file, parsed, read_labels
+from unvanish.lab.data.labels import Labels, extent, label_file, parse_labels, read_labels
 
 GOOD = "1 0.5 0.5 0.2 0.2"
 
@@ -31,7 +31,7 @@ GOOD = "1 0.5 0.5 0.2 0.2"
     ],
 )
 def test_a_wrong_box_is_named_with_its_line(line, sort, told):
-    labels, problems = parsed(f"{GOOD}\n\n{line}\n", "a.txt", 3)
+    labels, problems = parse_labels(f"{GOOD}\n\n{line}\n", "a.txt", 3)
     assert [(p.line, p.sort) for p in problems] == [(3, sort)]
     assert told in problems[0].why and str(problems[0]).startswith("a.txt:3: ")
     assert labels.classes.tolist() == [1]
@@ -47,14 +47,14 @@ def test_a_wrong_box_is_named_with_its_line(line, sort, told):
     ],
 )
 def test_a_wrong_polygon_is_named(line, sort):
-    labels, problems = parsed(f"0 0.1 0.1 0.9 0.1 0.5 0.8\n{line}", "a.txt", 3)
+    labels, problems = parse_labels(f"0 0.1 0.1 0.9 0.1 0.5 0.8\n{line}", "a.txt", 3)
     assert [(p.line, p.sort) for p in problems] == [(2, sort)]
     np.testing.assert_allclose(labels.boxes, [[0.5, 0.45, 0.8, 0.7]], atol=1e-6)
     assert len(labels.polygons) == 1
 
 
 def test_segmentation_takes_no_boxes_for_polygons():
-    assert [p.sort for p in parsed(GOOD, "a.txt", 3, polygons=True)[1]] == ["too few points"]
+    assert [p.sort for p in parse_labels(GOOD, "a.txt", 3, polygons=True)[1]] == ["too few points"]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_labels_are_read_as_they_were_written(objects):
     assume(len({p.tobytes() for p in polygons}) == len(polygons))
     classes = np.array([c for c, _ in objects])
     labels = Labels(classes, np.stack([extent(p) for p in polygons]), polygons)
-    again, problems = parsed("\n".join(labels.lines()), "a.txt", 3)
+    again, problems = parse_labels("\n".join(labels.lines()), "a.txt", 3)
     assert not problems and again.classes.tolist() == classes.tolist()
     np.testing.assert_allclose(again.boxes, labels.boxes, atol=1e-5)
     for one, other in zip(again.polygons, polygons, strict=True):

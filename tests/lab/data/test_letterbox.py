@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from unvanish.lab.data.letterbox import GREY, Letterbox, letterboxed
+from unvanish.lab.data.letterbox import GREY, Letterbox, letterbox_file
 
 SIDES = st.integers(8, 3000)
 SHARES = arrays(np.float32, (5, 4), elements=st.floats(0, 1, width=32))
@@ -37,7 +37,7 @@ def test_pixels_and_boxes_agree(tmp_path):
     picture = np.zeros((60, 120, 3), np.uint8)
     picture[15:45, 30:60] = 255
     Image.fromarray(picture).save(tmp_path / "a.png")
-    square = letterboxed(tmp_path / "a.png", 240).numpy()
+    square = letterbox_file(tmp_path / "a.png", 240).numpy()
     x, y, w, h = Letterbox((60, 120), 240).boxes(np.array([[0.375, 0.5, 0.25, 0.5]], np.float32))[0] * 240
     inside = square[:, round(y - h / 2) : round(y + h / 2), round(x - w / 2) : round(x + w / 2)]
     assert inside[:, 2:-2, 2:-2].min() == 255 and inside.shape == (3, 60, 60)
@@ -50,5 +50,5 @@ def test_a_turned_photograph_is_put_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     picture.save(tmp_path / "a.jpg", exif=exif)
-    square = letterboxed(tmp_path / "a.jpg", 80)
+    square = letterbox_file(tmp_path / "a.jpg", 80)
     assert (square[0, :, 0] == GREY).all() and (square[0, 0, 40] == 0).all()

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from unvanish.lab.data import open_data
-from unvanish.lab.data.boxes import Boxed, Record
+from unvanish.lab.data.boxes import Boxed, BoxLabels
 from unvanish.lab.data.labels import Labels
-from unvanish.lab.data.mosaic import Mixed, Mixing, mixed, paste
-from unvanish.lab.data.part import Draw, Subset, seeded
+from unvanish.lab.data.mosaic import Mixed, Mixing, mix_scenes, paste
+from unvanish.lab.data.part import Draw, Subset, seed_generator
 
 SIZE = 64
 LEVELS = (40, 80, 160, 240)  # of the one object on each image, which is of its own class
@@ -32,13 +32,13 @@ def part(masked=False, shape=(SIZE, SIZE)):
         )
         low, far = box[0, :2] - box[0, 2:] / 2, box[0, :2] + box[0, 2:] / 2
         corners = np.array([low, [far[0], low[1]], far, [low[0], far[1]]], np.float32)
-        records.append(Record(Path(f"{i}.png"), shape, Labels(np.array([i]), box, (corners,))))
+        records.append(BoxLabels(Path(f"{i}.png"), shape, Labels(np.array([i]), box, (corners,))))
     return Boxed(records, SIZE, images, masked)
 
 
 def scenes(how, count=4, seed=0, epoch=0, **settings):
     made = Mixed(part(**settings), how)
-    return [made.batch(np.arange(4), Draw(epoch, seeded(seed, i))) for i in range(count)]
+    return [made.batch(np.arange(4), Draw(epoch, seed_generator(seed, i))) for i in range(count)]
 
 
 def near(image, level, corners, grow):
@@ -78,7 +78,7 @@ def test_a_mosaic_holds_objects_of_several_images_and_a_single_one_of_one():
 
 def test_nothing_to_mix_leaves_it_as_it_is():
     ((x, y),) = scenes(Mixing(0, 0, 0, 0), 1)
-    whole, rows = part().batch(np.arange(4), Draw(0, seeded(0, 0)))
+    whole, rows = part().batch(np.arange(4), Draw(0, seed_generator(0, 0)))
     assert torch.equal(x, whole)
     torch.testing.assert_close(y, rows, atol=1e-6, rtol=0)
 
@@ -119,9 +119,9 @@ def test_an_image_beside_the_scene_leaves_it_alone():
 
 def test_only_scenes_are_mixed_also_some_of_them():
     how, whole = Mixing(until=1), part()
-    some = mixed(Subset(whole, np.array([1, 3])), how)
+    some = mix_scenes(Subset(whole, np.array([1, 3])), how)
     assert isinstance(some, Mixed) and len(some) == 2
-    _, y = some.batch(np.arange(2), Draw(0, seeded(0, 0)))
+    _, y = some.batch(np.arange(2), Draw(0, seed_generator(0, 0)))
     assert set(y[:, 1].tolist()) <= {1.0, 3.0}
     data = open_data("digits", batch=8, mixing=how)
     assert not isinstance(data.train.dataset.part, Mixed)

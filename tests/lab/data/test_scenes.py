@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unvanish.lab.data import open_data
-from unvanish.lab.data.scenes import Scenes, coloured, mirrored_scenes
+from unvanish.lab.data.scenes import Scenes, mirrored_scenes, shift_colours
 
 
 def scene(images=6):
@@ -51,17 +51,17 @@ def test_a_view_is_a_function_of_its_generator():
 def test_colours_move_as_told():
     x = torch.rand(2, 3, 5, 5) * 0.4 + 0.2
     none, one = torch.zeros(2), torch.ones(2)
-    torch.testing.assert_close(coloured(x, none, one, one), x)
-    torch.testing.assert_close(coloured(x, none, one, 0.5 * one), 0.5 * x)
-    grey = coloured(x, none, none, one)
+    torch.testing.assert_close(shift_colours(x, none, one, one), x)
+    torch.testing.assert_close(shift_colours(x, none, one, 0.5 * one), 0.5 * x)
+    grey = shift_colours(x, none, none, one)
     assert torch.allclose(grey[:, 0], grey[:, 2])
     luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    turned = coloured(x, 0.02 * one, one, one)
+    turned = shift_colours(x, 0.02 * one, one, one)
     torch.testing.assert_close((turned * luma).sum(1), (x * luma).sum(1))  # brightness stays
     assert (turned - x).abs().max() > 0.01
     flat = x[:, :1].expand(-1, 3, -1, -1)
-    torch.testing.assert_close(coloured(flat, 0.1 * one, 1.5 * one, one), flat)  # grey has no hue
-    third = coloured(torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1), torch.tensor([1 / 3]), one[:1], one[:1])
+    torch.testing.assert_close(shift_colours(flat, 0.1 * one, 1.5 * one, one), flat)  # grey has no hue
+    third = shift_colours(torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1), torch.tensor([1 / 3]), one[:1], one[:1])
     assert int(third.flatten().argmax()) == 1  # red becomes green
 
 

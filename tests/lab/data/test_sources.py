@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from unvanish.lab.data import DataError
-from unvanish.lab.data.sources import pictures
+from unvanish.lab.data.sources import read_pictures
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 EXPECTED = torch.from_numpy(PIXELS).permute(2, 0, 1)
@@ -33,19 +33,19 @@ def test_every_form_gives_the_same_pixels(folder):
         (folder / "a.png",), iter([PIXELS]),
     ]  # fmt: skip
     for source in forms:
-        [(_, image)] = pictures(source, 3)
+        [(_, image)] = read_pictures(source, 3)
         assert torch.equal(image, EXPECTED), type(source)
 
 
 def test_folders_and_globs_are_taken_in_the_order_of_names(folder):
     names = [str(folder / name) for name in ("a.png", "b.png", "deep/c.png")]
-    assert [origin for origin, _ in pictures(folder, 3)] == names
-    assert [origin for origin, _ in pictures(f"{folder}/**/*.png", 3)] == names
-    assert [origin for origin, _ in pictures(f"{folder}/?.png", 3)] == names[:2]
+    assert [origin for origin, _ in read_pictures(folder, 3)] == names
+    assert [origin for origin, _ in read_pictures(f"{folder}/**/*.png", 3)] == names
+    assert [origin for origin, _ in read_pictures(f"{folder}/?.png", 3)] == names[:2]
 
 
 def test_lists_may_mix_and_are_read_one_by_one(folder):
-    told = [origin for origin, _ in pictures([folder / "a.png", PIXELS, folder / "deep"], 3)]
+    told = [origin for origin, _ in read_pictures([folder / "a.png", PIXELS, folder / "deep"], 3)]
     assert told == [str(folder / "a.png"), "image 1", str(folder / "deep/c.png")]
     asked = []
 
@@ -54,12 +54,12 @@ def test_lists_may_mix_and_are_read_one_by_one(folder):
             asked.append(1)
             yield PIXELS
 
-    source = pictures(endless(), 3)
+    source = read_pictures(endless(), 3)
     assert [next(source)[0] for _ in range(3)] == ["image 0", "image 1", "image 2"] and len(asked) == 3
 
 
 def test_grey_pictures_have_three_channels_where_three_are_asked():
-    [(_, image)] = pictures(PIXELS[..., 0], 3)
+    [(_, image)] = read_pictures(PIXELS[..., 0], 3)
     assert image.shape == (3, 6, 9) and torch.equal(image[2], EXPECTED[0])
 
 
@@ -90,21 +90,21 @@ def address(monkeypatch):
 
 
 def test_an_image_at_an_address(address):
-    [(origin, image)] = pictures(f"{address}/image", 3)
+    [(origin, image)] = read_pictures(f"{address}/image", 3)
     assert origin == f"{address}/image" and torch.equal(image, EXPECTED)
-    with pytest.raises(DataError, match=r"/text is no image .* fetch others by hand"):
-        list(pictures(f"{address}/text", 3))
+    with pytest.raises(DataError, match=r"/text is not an image .* fetch others by hand"):
+        list(read_pictures(f"{address}/text", 3))
     with pytest.raises(DataError, match=r"/none could not be fetched \(Not Found\)"):
-        list(pictures(f"{address}/none", 3))
+        list(read_pictures(f"{address}/none", 3))
 
 
 def test_an_address_nobody_answers_at(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(DataError, match=r"127.0.0.1:9/a.jpg could not be fetched .*; fetch it by hand"):
-        list(pictures("http://127.0.0.1:9/a.jpg", 3))
+        list(read_pictures("http://127.0.0.1:9/a.jpg", 3))
 
 
 @pytest.mark.parametrize("source", [3, {"a": PIXELS}, 0.5, None])
 def test_what_holds_no_image_is_told(source):
-    with pytest.raises(DataError, match=rf"of the type {type(source).__name__} holds no image; give a file"):
-        list(pictures(source, 3))
+    with pytest.raises(DataError, match=rf"of type {type(source).__name__} is not an image; give a file"):
+        list(read_pictures(source, 3))

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from unvanish.lab.data import DataError, open_data
 from unvanish.lab.data.texts import Ragged
-from unvanish.lab.data.vocabulary import BytePairs, Characters, Words, restored, words
-from unvanish.lab.tasks import BEGIN, END, PAD, UNKNOWN
+from unvanish.lab.data.vocabulary import BytePairs, Characters, Words, restore_vocabulary, words
+from unvanish.lab.tokens import BEGIN, END, PAD, UNKNOWN
 
 
 @given(st.lists(st.lists(st.integers(4, 99), max_size=9), min_size=1, max_size=12), st.data())
@@ -28,7 +28,7 @@ def test_rows_are_padded_and_marked(rows, data):
         first, last = ([] if mark is None else [mark] for mark in (before, after))
         expected = [[*first, *row, *last] for row in chosen]
         width = max(map(len, expected))
-        table = ragged.padded(indices, before, after)
+        table = ragged.pad(indices, before, after)
         assert table.tolist() == [r + [PAD] * (width - len(r)) for r in expected]
 
 
@@ -96,7 +96,7 @@ def test_pairs_are_translations_of_each_other(tmp_path, tokens, joint):
 def test_pairs_with_an_empty_side_are_left_out_and_lengths_must_agree(tmp_path):
     data = open_data(parallel(tmp_path, ["a b", "", "c"] * 3, ["x y", "z", "w"] * 3), tokens="words")
     assert data.sizes["train"] == 6 and data.problems.counts == {"empty line": 3}
-    with pytest.raises(DataError, match=r"has 2 lines, .* 1: parallel files need equally many"):
+    with pytest.raises(DataError, match=r"has 2 lines, .* 1: parallel files need the same number"):
         open_data(parallel(tmp_path, ["a", "b"], ["x"]))
     with pytest.raises(DataError, match="did you mean 'words'"):
         open_data(parallel(tmp_path, ["a"], ["x"]), tokens="word")
@@ -181,7 +181,7 @@ def test_words_and_signs():
 def test_a_vocabulary_goes_there_and_back_and_into_a_checkpoint(vocabulary):
     texts = ["Der Fuchs läuft über die Straße .", "Straße , Fuchs !"]
     known = vocabulary(texts)
-    again = restored(json.loads(json.dumps(known.state())))
+    again = restore_vocabulary(json.loads(json.dumps(known.state())))
     assert len(again) == len(known)
     for text, ids in zip(texts, known.encode_all(texts), strict=True):
         assert known.decode([BEGIN, *ids, END]) == text and again.encode(text) == ids == known.encode(text)
@@ -193,7 +193,9 @@ def test_byte_pairs_are_kept_and_read_everything(tmp_path, monkeypatch):
     known = BytePairs.of(texts, 300)
     kept = list((tmp_path / "cache" / "vocabularies").iterdir())
     assert len(kept) == 1
-    monkeypatch.setattr("unvanish.lab.data.vocabulary._trained", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        "unvanish.lab.data.vocabulary._train_byte_pairs", lambda *_: pytest.fail("trained again")
+    )
     assert BytePairs.of(texts, 300).state() == known.state()
     assert known.decode(known.encode("völlig neu 語")) == "völlig neu 語"
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from unvanish.lab.data import DataError
-from unvanish.lab.data.sources import pictures
+from unvanish.lab.data.sources import read_pictures
 from unvanish.lab.data.video import READERS, is_video
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (4, 6, 9, 3), np.uint8)  # red, green, blue
@@ -76,19 +76,19 @@ def test_frames_come_one_by_one_in_red_green_blue(only, tmp_path, name):
     only(name)
     video = tmp_path / "street.mp4"
     video.write_bytes(b"frames")
-    made = list(pictures(video, 3))
+    made = list(read_pictures(video, 3))
     assert [origin for origin, _ in made] == [f"{video}:{i}" for i in (1, 2, 3, 4)]
     for (_, image), frame in zip(made, FRAMES, strict=True):
         assert torch.equal(image, torch.from_numpy(frame).permute(2, 0, 1))
     assert Capture.opened == 0
-    assert len(list(pictures(f"{tmp_path}/*.mp4", 3))) == 4
-    assert next(pictures(video, 1))[1].shape == (1, 6, 9)
+    assert len(list(read_pictures(f"{tmp_path}/*.mp4", 3))) == 4
+    assert next(read_pictures(video, 1))[1].shape == (1, 6, 9)
 
 
 def test_a_reader_that_is_left_early_is_closed(only, tmp_path):
     only("cv2")
     (tmp_path / "a.avi").write_bytes(b"frames")
-    source = pictures(tmp_path / "a.avi", 3)
+    source = read_pictures(tmp_path / "a.avi", 3)
     next(source)
     assert Capture.opened == 1
     source.close()
@@ -99,18 +99,18 @@ def test_without_a_library_it_is_told_what_to_install(only, tmp_path):
     only()
     (tmp_path / "a.mp4").write_bytes(b"frames")
     with pytest.raises(DataError, match=r"a.mp4 is a video, .* pip install opencv-python-headless, or av"):
-        list(pictures(tmp_path / "a.mp4", 3))
+        list(read_pictures(tmp_path / "a.mp4", 3))
 
 
 def test_a_video_without_a_frame_is_told(only, tmp_path, monkeypatch):
     only("imageio.v3")
     (tmp_path / "a.mp4").write_bytes(b"")
     monkeypatch.setattr(STAND_INS["imageio.v3"], "imiter", lambda path: iter(()))
-    with pytest.raises(DataError, match=r"cannot be read as a video: imageio.v3 finds no frame"):
-        list(pictures(tmp_path / "a.mp4", 3))
+    with pytest.raises(DataError, match=r"cannot be read as a video: imageio.v3 found no frame"):
+        list(read_pictures(tmp_path / "a.mp4", 3))
     monkeypatch.setattr(STAND_INS["imageio.v3"], "imiter", lambda path: 1 / 0)
     with pytest.raises(DataError, match=r"after 0 frames: division by zero"):
-        list(pictures(tmp_path / "a.mp4", 3))
+        list(read_pictures(tmp_path / "a.mp4", 3))
 
 
 def test_by_its_name(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from unvanish.lab.detection.assign import assign
 from unvanish.lab.detection.boxes import ciou, corners
-from unvanish.lab.detection.truth import padded
+from unvanish.lab.detection.truth import pad_truth
 from unvanish.lab.models.blocks.detect import anchors
 
 CLASSES = 3
@@ -69,7 +69,7 @@ def slowly(scores, boxes, centres, rows, side, top, least=0.0):
 @given(st.integers(0, 10_000), st.integers(0, 12), st.sampled_from([1, 3, 10]), st.sampled_from([0, 1.9]))
 def test_it_agrees_with_loops(seed, objects, top, least):
     scores, boxes, centres, rows, side = scene(seed, objects=objects)
-    truth = padded(rows, len(scores), (side, side))
+    truth = pad_truth(rows, len(scores), (side, side))
     made = assign(scores, boxes, centres, truth, top, least)
     expected = slowly(scores, boxes, centres, rows, side, top, least)
     weighed = {(b, a) for b, a in (made.weights > 0).nonzero().tolist()}
@@ -87,7 +87,7 @@ def test_it_agrees_with_loops(seed, objects, top, least):
 def test_the_order_of_the_objects_does_not_matter(seed, order):
     scores, boxes, centres, rows, side = scene(seed)
     one, other = (
-        assign(scores, boxes, centres, padded(r, len(scores), (side, side)))
+        assign(scores, boxes, centres, pad_truth(r, len(scores), (side, side)))
         for r in (rows, rows[list(order)])
     )
     torch.testing.assert_close(one.scores, other.scores)
@@ -97,7 +97,7 @@ def test_the_order_of_the_objects_does_not_matter(seed, order):
 @given(st.integers(0, 10_000), st.integers(1, 8))
 def test_no_object_has_more_cells_than_it_may_and_none_outside(seed, top):
     scores, boxes, centres, rows, side = scene(seed)
-    truth = padded(rows, len(scores), (side, side))
+    truth = pad_truth(rows, len(scores), (side, side))
     made = assign(scores, boxes, centres, truth, top)
     for image in range(len(scores)):
         cells = made.positive[image].nonzero()[:, 0]
@@ -113,7 +113,7 @@ def test_a_box_between_the_centres_finds_cells_where_it_may_look_farther():
     tiny = torch.tensor(
         [[0, 1, 2 / side, 2 / side, 0.1, 0.1]], dtype=torch.float64
     )  # on a corner of four cells
-    truth = padded(tiny, 2, (side, side))
+    truth = pad_truth(tiny, 2, (side, side))
     boxes = truth.boxes[:, :1].expand_as(boxes).contiguous()
     assert not assign(scores, boxes, centres, truth).positive.any()
     assert int(assign(scores, boxes, centres, truth, least=2.0).positive[0].sum()) == 4
@@ -121,16 +121,16 @@ def test_a_box_between_the_centres_finds_cells_where_it_may_look_farther():
 
 def test_an_image_without_objects_has_no_positive():
     scores, boxes, centres, rows, side = scene(0)
-    made = assign(scores, boxes, centres, padded(rows[:0], 2, (side, side)))
+    made = assign(scores, boxes, centres, pad_truth(rows[:0], 2, (side, side)))
     assert not made.positive.any() and not made.scores.any()
     alone = rows[rows[:, 0] == 0]
-    made = assign(scores, boxes, centres, padded(alone, 2, (side, side)))
+    made = assign(scores, boxes, centres, pad_truth(alone, 2, (side, side)))
     assert made.positive[0].any() and not made.positive[1].any()
 
 
 def test_rows_of_mixed_images_find_their_places():
     y = torch.tensor([[1, 2, 0.5, 0.5, 0.2, 0.4], [0, 1, 0.1, 0.1, 0.1, 0.1], [1, 0, 0.2, 0.3, 0.1, 0.1]])
-    truth = padded(y, 3, (10, 20))
+    truth = pad_truth(y, 3, (10, 20))
     assert truth.real.tolist() == [[True, False], [True, True], [False, False]]
     assert truth.rows.tolist() == [[1, -1], [0, 2], [-1, -1]]
     assert truth.boxes[1, 0].tolist() == [4.0, 6.0, 6.0, 14.0] and truth.classes[1].tolist() == [2, 0]

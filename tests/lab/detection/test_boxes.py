@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unvanish.lab.detection.boxes import centred, ciou, corners, iou
+from unvanish.lab.detection.boxes import centre_size, ciou, corners, iou
 
 SIDE = st.floats(0.5, 50)
 PLACE = st.floats(-50, 50)
@@ -77,7 +77,7 @@ def test_overlaps_are_symmetric_bounded_and_do_not_depend_on_scale(a, b, factor)
 @settings(deadline=None, max_examples=30)
 @given(BOX)
 def test_corners_and_centres_are_inverse(box):
-    torch.testing.assert_close(corners(centred(box)), box)
+    torch.testing.assert_close(corners(centre_size(box)), box)
 
 
 def test_boxes_apart_are_drawn_together():

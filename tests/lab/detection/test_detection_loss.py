@@ -10,8 +10,8 @@ import torch
 from unvanish.lab.detection.assign import assign
 from unvanish.lab.detection.boxes import ciou
 from unvanish.lab.detection.loss import DetectionLoss, detection_parts, distances, distribution
-from unvanish.lab.detection.reading import decoded, said
-from unvanish.lab.detection.truth import padded
+from unvanish.lab.detection.raw_maps import decode_maps, read_maps
+from unvanish.lab.detection.truth import pad_truth
 from unvanish.lab.models import build
 from unvanish.lab.models.blocks.detect import Detect, anchors
 
@@ -48,7 +48,7 @@ def slowly(levels, y):
             left, top, right, bottom = (bins @ torch.arange(16.0, dtype=torch.float64)) * sizes[a]
             x, y_ = centres[a]
             boxes[b, a] = torch.stack((x - left, y_ - top, x + right, y_ + bottom))
-    truth = padded(y.double(), images, (side, side))
+    truth = pad_truth(y.double(), images, (side, side))
     given = assign(cells[..., 64:].sigmoid(), boxes, centres, truth)
     total = max(1.0, float(given.scores.sum()))
     box = score = dfl = 0.0
@@ -121,7 +121,7 @@ def test_distances_reach_as_far_as_the_bins():
 def test_maps_say_what_the_head_decodes():
     head = Detect((8, 8, 8), CLASSES)
     levels = maps(dtype=torch.float32)
-    torch.testing.assert_close(decoded(levels, 64), head.decode(levels), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(decode_maps(levels, 64), head.decode(levels), rtol=1e-4, atol=1e-4)
 
 
 def test_a_decoded_output_is_refused_with_the_next_step():
@@ -149,7 +149,7 @@ def test_it_teaches_a_network_in_a_few_steps():
 
 def test_the_parts_are_those_of_the_assignment_it_was_given():
     levels = maps()
-    found, truth = said(levels), padded(Y, 3, (8, 8))
+    found, truth = read_maps(levels), pad_truth(Y, 3, (8, 8))
     given = assign(found.logits.detach().sigmoid(), found.boxes.detach(), found.centres, truth)
     parts = detection_parts(found, truth, given)
     whole = DetectionLoss(box=1.0, cls=1.0, dfl=1.0).parts(levels, Y)

@@ -11,10 +11,10 @@ import torch
 from unvanish.lab.data.outlines import masks_of
 from unvanish.lab.detection.assign import assign
 from unvanish.lab.detection.mask_loss import SegmentationLoss
-from unvanish.lab.detection.mask_metrics import shared
-from unvanish.lab.detection.masks import inside, mixed
-from unvanish.lab.detection.reading import said
-from unvanish.lab.detection.truth import padded
+from unvanish.lab.detection.mask_metrics import mask_iou
+from unvanish.lab.detection.masks import inside_boxes, mix_masks
+from unvanish.lab.detection.raw_maps import read_maps
+from unvanish.lab.detection.truth import pad_truth
 from unvanish.lab.models import build
 from unvanish.lab.tasks import task
 
@@ -39,24 +39,24 @@ def some_masks(rows, seed=0, side=16):
 
 
 def test_pixels_lie_in_a_box_from_its_low_edges_up_to_its_high_ones():
-    found = inside(torch.tensor([[1.0, 0.5, 3.0, 2.0], [0.0, 0.0, 9.0, 9.0]]), 3, 4)
+    found = inside_boxes(torch.tensor([[1.0, 0.5, 3.0, 2.0], [0.0, 0.0, 9.0, 9.0]]), 3, 4)
     assert found[0].tolist() == [[False] * 4, [False, True, True, False], [False] * 4]
     assert found[1].all()
 
 
 def test_masks_are_sums_of_prototypes():
     prototypes = torch.rand(3, 4, 5)
-    found = mixed(torch.tensor([[1.0, 0, 0], [0.5, -2, 1]]), prototypes)
+    found = mix_masks(torch.tensor([[1.0, 0, 0], [0.5, -2, 1]]), prototypes)
     torch.testing.assert_close(found[0], prototypes[0])
     torch.testing.assert_close(found[1], 0.5 * prototypes[0] - 2 * prototypes[1] + prototypes[2])
-    assert mixed(torch.zeros(0, 3), prototypes).shape == (0, 4, 5)
+    assert mix_masks(torch.zeros(0, 3), prototypes).shape == (0, 4, 5)
 
 
 def slowly(output, rows, masks):
     """The masks' loss pixel by pixel."""
     *levels, prototypes = output
-    found = said(levels, MIXED)
-    truth = padded(rows, len(prototypes), (8, 8))
+    found = read_maps(levels, MIXED)
+    truth = pad_truth(rows, len(prototypes), (8, 8))
     given = assign(found.logits.detach().sigmoid(), found.boxes.detach(), found.centres, truth)
     losses = []
     for b, a in given.positive.nonzero().tolist():
@@ -116,7 +116,9 @@ def perfect(rows, masks):
 
 
 def test_metrics_tell_right_masks_from_wrong_ones_in_right_boxes():
-    side = inside(torch.cat((ROWS[:, 2:4] - ROWS[:, 4:] / 2, ROWS[:, 2:4] + ROWS[:, 4:] / 2), 1) * 16, 16, 16)
+    side = inside_boxes(
+        torch.cat((ROWS[:, 2:4] - ROWS[:, 4:] / 2, ROWS[:, 2:4] + ROWS[:, 4:] / 2), 1) * 16, 16, 16
+    )
     masks = side.to(torch.uint8)
     masks[:, :, ::3] = 0
     metrics = task("segment").metrics(FACTS)
@@ -137,13 +139,16 @@ def test_overlaps_of_masks_are_counted_in_pixels():
     a[0] = b[0] = False
     for i, j in np.ndindex(4, 3):
         both, either = int((a[i] & b[j]).sum()), int((a[i] | b[j]).sum())
-        assert float(shared(a, b)[i, j]) == pytest.approx(both / max(1, either))
+        assert float(mask_iou(a, b)[i, j]) == pytest.approx(both / max(1, either))
 
 
 def test_raw_maps_are_judged_as_they_are_decoded():
     torch.manual_seed(0)
     net = build("yolo11n-seg.yaml", classes=CLASSES, size=64)
-    x, y = torch.rand(2, 3, 64, 64), task("segment").invented(2, FACTS, torch.Generator().manual_seed(0))
+    x, y = (
+        torch.rand(2, 3, 64, 64),
+        task("segment").invent_targets(2, FACTS, torch.Generator().manual_seed(0)),
+    )
     for m in net.modules():
         if isinstance(m, torch.nn.BatchNorm2d):
             m.momentum = None
@@ -160,6 +165,6 @@ def test_raw_maps_are_judged_as_they_are_decoded():
 
 
 def test_invented_masks_fill_their_boxes():
-    rows, masks = task("segment").invented(3, FACTS, torch.Generator().manual_seed(0))
+    rows, masks = task("segment").invent_targets(3, FACTS, torch.Generator().manual_seed(0))
     share = masks.float().mean((1, 2)) / rows[:, 4:].prod(1)
     assert masks.shape == (6, 16, 16) and ((share - 1).abs() < 0.35).all()

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from unvanish.lab.detection.confusion import confused
-from unvanish.lab.detection.matching import by_overlap, by_rank
+from unvanish.lab.detection.confusion import count_confusions
+from unvanish.lab.detection.matching import match_by_confidence, match_by_overlap
 from unvanish.lab.detection.ranking import GRID, Ranking
 
 
@@ -43,15 +43,22 @@ def pair_by_pair(overlap, least):
 @pytest.mark.parametrize("least", [0.1, 0.5])
 def test_all_at_once_is_one_by_one(seed, least):
     overlap = table(seed)
-    assert by_rank(overlap, least).tolist() == one_by_one(overlap, least)
-    assert by_overlap(overlap, least).tolist() == pair_by_pair(overlap, least)
+    assert match_by_confidence(overlap, least).tolist() == one_by_one(overlap, least)
+    assert match_by_overlap(overlap, least).tolist() == pair_by_pair(overlap, least)
 
 
 def test_equal_overlaps_end_too():
     same = torch.full((3, 2), 0.7)
-    assert sorted(by_overlap(same, 0.45).tolist()) == [-1, 0, 1]
-    assert sorted(by_rank(same, 0.5).tolist()) == [-1, 0, 1] and by_rank(same, 0.5)[2] == -1
-    assert by_rank(torch.zeros(2, 0), 0.5).tolist() == by_overlap(torch.zeros(2, 0), 0.5).tolist() == [-1, -1]
+    assert sorted(match_by_overlap(same, 0.45).tolist()) == [-1, 0, 1]
+    assert (
+        sorted(match_by_confidence(same, 0.5).tolist()) == [-1, 0, 1]
+        and match_by_confidence(same, 0.5)[2] == -1
+    )
+    assert (
+        match_by_confidence(torch.zeros(2, 0), 0.5).tolist()
+        == match_by_overlap(torch.zeros(2, 0), 0.5).tolist()
+        == [-1, -1]
+    )
 
 
 def case(seed, classes=4, images=5):
@@ -78,7 +85,7 @@ def test_the_confusion_is_that_of_pairs(seed):
             expected[int(real[t]) if t >= 0 else 4, int(labels[i])] += 1
         for t, label in enumerate(real.tolist()):
             expected[int(label), 4] += t not in pairs
-        assert torch.equal(confused(scores, labels, real, overlap, 4), expected)
+        assert torch.equal(count_confusions(scores, labels, real, overlap, 4), expected)
 
 
 def outcomes(images, label, confidence):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unvanish.lab.detection.boxes import corners, iou
-from unvanish.lab.detection.precision import overall, precisions
+from unvanish.lab.detection.precision import overall, precision_table
 from unvanish.lab.tasks import task
 
 OVERLAPS = [0.5 + 0.05 * i for i in range(10)]
@@ -17,7 +17,7 @@ NUMBERS = ("mAP50-95", "mAP50", "precision", "recall")
 
 
 def means(truth, found, images, classes):
-    return overall(precisions(truth, found, images, classes))
+    return overall(precision_table(truth, found, images, classes))
 
 
 def one(image, label, x, y, w, h, score=None):
@@ -83,7 +83,7 @@ def test_it_agrees_with_a_slow_one(seed):
 
 def rows(seed=0, images=4):
     made = torch.Generator().manual_seed(seed)
-    return task("detect").invented(images, FACTS, made)
+    return task("detect").invent_targets(images, FACTS, made)
 
 
 def perfect(y, images=4, cells=12):
@@ -155,7 +155,7 @@ def test_precision_over_recall_is_that_of_the_evaluator(seed):
     output, y = guesses(seed)
     metrics.update(output[:3], y[y[:, 0] < 3])
     metrics.update(output[3:], y[y[:, 0] >= 3] - torch.tensor([3, 0, 0, 0, 0, 0]))
-    tables, (scores, labels, hits) = metrics.tables(), metrics.ranking.sorted()
+    tables, (scores, labels, hits) = metrics.tables(), metrics.ranking.sort()
     assert tables["objects"].tolist() == torch.bincount(y[:, 1].long(), minlength=3).tolist()
     for label in range(3):
         own, real = hits[labels == label], int(tables["objects"][label])

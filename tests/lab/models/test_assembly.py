@@ -136,7 +136,7 @@ def test_a_users_own_module_needs_no_registration(own):
     x = torch.ones(1, 3, 8, 8)
     assert torch.equal(net.b([net.a(x), x]), torch.full_like(x, 4.0))
     assert net(x).shape == (1, 2)
-    with pytest.raises(SpecError, match=r"no subclass of torch\.nn\.Module"):
+    with pytest.raises(SpecError, match=r"not a subclass of torch\.nn\.Module"):
         net_of({"module": f"{own}.function"})
     with pytest.raises(SpecError, match=r"has no 'Scal' \(did you mean 'Scale'\?\)"):
         net_of({"module": f"{own}.Scal"})
@@ -227,9 +227,9 @@ def test_summary_adds_up():
             [{"module": "Conv", "out": 4}, {"module": "Add", "from": [0, "image"]}],
             r"layer 1 \(Add\) cannot read",
         ),
-        ([{"name": "forward", "module": "Conv", "out": 4}], "every module has 'forward' already"),
-        ([{"module": "torch.nn.functional.relu"}], "no subclass"),
-        ([{"module": "os.system"}], "no subclass"),
+        ([{"name": "forward", "module": "Conv", "out": 4}], "'forward' is an attribute of every module"),
+        ([{"module": "torch.nn.functional.relu"}], "not a subclass"),
+        ([{"module": "os.system"}], "not a subclass"),
     ],
 )
 def test_what_cannot_be_built_names_its_row(rows, told):
@@ -258,5 +258,5 @@ def test_ids_need_an_embedding(name):
         net = build({"task": name, "layers": [{"module": "nn.Linear", "out": 3}]}, features=5)
         assert net(torch.randn(2, 4, 5)).shape == (2, 4, 3)
         return
-    with pytest.raises(SpecError, match="token ids go through an embedding"):
+    with pytest.raises(SpecError, match="pass token ids through an embedding"):
         build({"task": name, "layers": [{"module": "nn.Linear", "out": 3}]})

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unvanish.lab.models import build, read
-from unvanish.lab.models.flow import Flow, Layer
+from unvanish.lab.models.flow import Flow, PlacedLayer
 from unvanish.lab.models.initialise import Begin, critical_gain, draw, he_gain, initialise, method
 from unvanish.theory.initialisers import start
 
@@ -38,10 +38,10 @@ def test_flow_sees_what_stands_before_and_after_every_layer(device):
     with torch.no_grad(), flow:
         net(torch.empty(2, 3, 8, 8, device=device))
     assert flow.layers == {
-        "a.weight": Layer("a.weight", "a.bias", "data", "tanh", False, 1),
-        "b.weight": Layer("b.weight", "", "tanh", "gelu", True, 2),
-        "c.weight": Layer("c.weight", "c.bias", "sum", "relu", False, 3),
-        "weight": Layer("weight", "", "relu", "", False, 4),
+        "a.weight": PlacedLayer("a.weight", "a.bias", "data", "tanh", False, 1),
+        "b.weight": PlacedLayer("b.weight", "", "tanh", "gelu", True, 2),
+        "c.weight": PlacedLayer("c.weight", "c.bias", "sum", "relu", False, 3),
+        "weight": PlacedLayer("weight", "", "relu", "", False, 4),
     }
 
 
@@ -102,7 +102,7 @@ def test_he_has_the_gain_of_the_field(name, gain):
 def test_the_variance_is_the_published_one(how, shape):
     torch.manual_seed(0)
     weight, bias = torch.empty(shape), torch.ones(shape[0])
-    draw(weight, bias, Layer("w", "b", "relu", "relu"), how, 1)
+    draw(weight, bias, PlacedLayer("w", "b", "relu", "relu"), how, 1)
     fan_in, fan_out = weight[0].numel(), weight[:, 0].numel()
     wanted = {"he": 2 / fan_in, "critical": 2 / fan_in, "xavier": 2 / (fan_in + fan_out)}[how]
     assert float(weight.var()) == pytest.approx(wanted, rel=0.05)
@@ -119,7 +119,7 @@ def test_a_transposed_convolution_has_its_fan_in():
 def test_between_the_same_activations_the_gain_is_the_critical_one():
     for name in ("relu", "tanh", "gelu"):
         point = start(name, 10)
-        gain, bias = critical_gain(Layer("", "", name, name), 10)
+        gain, bias = critical_gain(PlacedLayer("", "", name, name), 10)
         assert (gain, bias) == pytest.approx((point.sw, point.sb))
 
 

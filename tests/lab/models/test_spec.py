@@ -109,16 +109,16 @@ def test_reading_needs_no_torch():
         ("classes: 3", "classes: many", 2, "classes must be a whole number"),
         ("classes: 3", "init: critcal", 2, "no init 'critcal' (did you mean 'critical'?)"),
         ("classes: 3", "activation: 3", 2, "activation must be a word"),
-        ("module: Conv, out: 8}", "modul: Conv, out: 8}", 4, "names no module (did you mean 'module'"),
+        ("module: Conv, out: 8}", "modul: Conv, out: 8}", 4, "has no module (did you mean 'module'"),
         ("[stem, more]", "[stem, moer]", 6, "no layer has this name (did you mean 'more'?)"),
         ("[stem, more]", "[stem, head]", 6, "layer 3, which comes later"),
         ("[stem, more]", "both", 6, "that is itself"),
-        ("[stem, more]", "7", 6, "there are only the layers 0 to 3"),
+        ("[stem, more]", "7", 6, "there are only layers 0 to 3"),
         ("[stem, more]", "[]", 6, "from is an empty list"),
         ("repeats: 2", "repeats: two", 5, "repeats must be a whole number from 1 (or one of classes)"),
         ("repeats: 2", "repeats: 0", 5, "repeats must be a whole number from 1, it is 0"),
-        ("name: more", "name: stem", 5, "two layers are called 'stem', the other one on line 4"),
-        ("name: more", "name: a.b", 5, "'a.b' is no name"),
+        ("name: more", "name: stem", 5, "two layers are called 'stem', the first on line 4"),
+        ("name: more", "name: a.b", 5, "'a.b' is not a valid name"),
         ("name: stem", "name: image", 4, "is the name of the net's input"),
         ("- {name: head, module: ClassifyHead}", "- [-1, 1]", 7, "[from, repeats, module, args]"),
         ("layers:", "rows:", 3, "no key 'rows'"),
@@ -149,5 +149,5 @@ def test_an_unknown_model_suggests_one():
 
 
 def test_no_rows():
-    with pytest.raises(SpecError, match="the rows stand under `layers:`"):
+    with pytest.raises(SpecError, match="rows belong under `layers:`"):
         read({"task": "classify"})

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from unvanish.lab.tasks import BEGIN, END, PAD, task
+from unvanish.lab.tasks import task
+from unvanish.lab.tokens import BEGIN, END, PAD
 
 
 def log_softmax(x):

@@ -122,7 +122,7 @@ def test_labels_are_drawn_without_a_confidence():
 
 def tables(classes):
     facts = {"classes": classes, "size": 64}
-    y = task("detect").invented(2 * classes, facts, torch.Generator().manual_seed(0))
+    y = task("detect").invent_targets(2 * classes, facts, torch.Generator().manual_seed(0))
     output = torch.zeros(2 * classes, 4 + classes, 4)
     for number, row in enumerate(y):
         output[int(row[0]), :4, number % 4] = row[2:] * 64

@@ -2,10 +2,9 @@
 
 Notable:
 - Batches of epoch e depend on (seed, e) alone, with any number of workers, and any batch can be the first.
-- Nothing is fatal that can be left out: broken images, labels and lines are named and counted in
-  `data.problems`.
-- A download tells what it does, resumes, and checks; offline, the error says what to fetch and where to put
-  it.
+- Broken images, labels and lines are not fatal: they are left out, named and counted in `data.problems`.
+- A download reports what it does, resumes, and verifies checksums; offline, the error says what to fetch and
+  where to put it.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from unvanish.lab.data.content import Content, Source, renamed
+from unvanish.lab.data.content import Content, Source, rename_classes
 from unvanish.lab.data.inputs import decode, inputs
-from unvanish.lab.data.loading import loader
-from unvanish.lab.data.mosaic import Mixing, mixed
+from unvanish.lab.data.loading import build_loader
+from unvanish.lab.data.mosaic import Mixing, mix_scenes
 from unvanish.lab.data.order import Order
 from unvanish.lab.data.part import Batch, fraction_of
 from unvanish.lab.data.problems import DataError, Problem, Problems
@@ -32,7 +31,7 @@ __all__ = ["Data", "DataError", "DataSpec", "Problem", "Problems", "decode", "in
 
 @dataclass(frozen=True)
 class Data:
-    """An opened data set: its loaders (`val` and `test` may be None) and what is known about it."""
+    """An opened data set: its loaders (`val` and `test` may be None), facts and problems."""
 
     spec: DataSpec
     content: Content
@@ -43,12 +42,12 @@ class Data:
 
     @property
     def task(self) -> str:
-        """The task these data are for."""
+        """The task that the data are for."""
         return self.spec.task
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What a network must know: classes, channels, size, length, vocabulary, features, outputs."""
+        """What a network needs to know: classes, channels, size, length, vocabulary, features, outputs."""
         return self.content.facts
 
     @property
@@ -58,38 +57,38 @@ class Data:
 
     @property
     def preparation(self) -> Mapping[str, Any]:
-        """How a raw sample becomes an input, as JSON-able data for a checkpoint; see `inputs`."""
+        """How a raw sample becomes an input, as JSON-serialisable data for a checkpoint; see `inputs`."""
         return self.content.preparation
 
     @property
     def description(self) -> str:
-        """One line: what it is, and how many samples there are."""
+        """One line: name, description and the number of samples."""
         counts = ", ".join(f"{n:,} {part}" for part, n in self.sizes.items())
         return f"{self.spec.name}: {self.spec.description or self.spec.kind.name} ({counts})"
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many samples each part has."""
+        """The number of samples of each part."""
         loaders = {"train": self.train, "val": self.val, "test": self.test}
         return {name: len(found.dataset) for name, found in loaders.items() if found}  # type: ignore[arg-type]
 
     def start_epoch(self, epoch: int, first: int = 0) -> None:
-        """Let the next pass over `train` be that of an epoch, from its batch `first` on."""
+        """Make the next pass over `train` that of an epoch, from its batch `first` on."""
         order = self.train.batch_sampler
         assert isinstance(order, Order)
         order.start(epoch, first)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text on the input's side."""
+        """The ids of a text, by the vocabulary of inputs."""
         if self.content.vocabulary is None:
-            raise DataError(f"{self.spec.name} holds no text")
+            raise DataError(f"{self.spec.name} is not a data set of text")
         return self.content.vocabulary.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, on the target's side where the two differ."""
+        """The text of ids, by the vocabulary of targets if there are two."""
         vocabulary = self.content.target_vocabulary or self.content.vocabulary
         if vocabulary is None:
-            raise DataError(f"{self.spec.name} holds no text")
+            raise DataError(f"{self.spec.name} is not a data set of text")
         return vocabulary.decode(ids)
 
 
@@ -108,29 +107,28 @@ def open_data(
     colours: Scenes | None = None,
     **settings: Any,
 ) -> Data:
-    """Open a data set by the name or path of its YAML, or by a mapping; DataError says what is wrong and
-    where.
+    """Open a data set by its YAML's name or path, or by a mapping; DataError names the problem.
 
-    `cache` holds decoded images in memory (None: where they are small), `imgsz` is the side of images,
-    `fraction` of the training part is used, its classes in proportion; `mixing` and `colours` say how scenes
-    with boxes are augmented; `settings` overrule those of the YAML.
+    `cache` keeps decoded images in memory (None: if they are small), `imgsz` is the side of images,
+    `fraction` of the training part is used, its classes in proportion; `mixing` and `colours` set the
+    augmentation of scenes with boxes; `settings` override those of the YAML.
     """
     if batch < 1 or not 0 < fraction <= 1:
         raise DataError(f"batch must be 1 or more, fraction in (0, 1]; they are {batch} and {fraction}")
     spec = read(source, task, **settings)
     wanted = Source(spec, imgsz, cache, download)
-    content = renamed(wanted.read(), spec)
+    content = rename_classes(wanted.read(), spec)
     train = fraction_of(content.train, fraction, seed)
     for name, part in (("train", train), ("val", content.val)):
         if part is not None and not len(part):
-            raise DataError(f"{spec.file or spec.name}: {name} holds no usable sample. {wanted.problems}")
+            raise DataError(f"{spec.file or spec.name}: {name} has no usable sample. {wanted.problems}")
     others = [
-        loader(part, content.still, batch, seed, False, workers) if part is not None else None
+        build_loader(part, content.still, batch, seed, False, workers) if part is not None else None
         for part in (content.val, content.test)
     ]
     view = content.view if augment else content.still
     if augment and isinstance(view, Scenes):
         view = colours or view
-        train = mixed(train, mixing) if mixing is not None else train
-    first = loader(train, view, batch, seed, True, workers)
+        train = mix_scenes(train, mixing) if mixing is not None else train
+    first = build_loader(train, view, batch, seed, True, workers)
     return Data(spec, content, wanted.problems, first, *others)

@@ -15,7 +15,7 @@ from unvanish.lab.data.part import Batch
 class Pixels:
     """From uint8 images (B, C, H, W) to floats with mean 0 and deviation 1 over the set, augmented or not.
 
-    `crop` pixels of black are added on every side before a random crop, `flip` mirrors half of the images.
+    `crop`: black pixels added on every side before a random crop; `flip`: half of the images are mirrored.
     """
 
     mean: tuple[float, ...]  # of each channel, in 0 to 1
@@ -26,12 +26,12 @@ class Pixels:
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         x, y = batch
         if self.crop:
-            x = cropped(x, self.crop, generator)
+            x = random_crop(x, self.crop, generator)
         if self.flip:
-            x = flipped(x, generator)
-        return self.normalised(x), y
+            x = random_flip(x, generator)
+        return self.normalise(x), y
 
-    def normalised(self, x: Tensor) -> Tensor:
+    def normalise(self, x: Tensor) -> Tensor:
         """(x / 255 - mean) / std, channel by channel."""
         mean = torch.tensor(self.mean).view(-1, 1, 1)
         std = torch.tensor(self.std).view(-1, 1, 1)
@@ -42,30 +42,30 @@ class Pixels:
         return Pixels(self.mean, self.std)
 
 
-def cropped(x: Tensor, border: int, generator: torch.Generator) -> Tensor:
-    """Images (B, C, H, W) shifted by up to `border` pixels, black moving in (He et al. 2016, 4.2)."""
+def random_crop(x: Tensor, border: int, generator: torch.Generator) -> Tensor:
+    """Shift images (B, C, H, W) by up to `border` pixels, filled with black (He et al. 2016, 4.2)."""
     rows, columns = x.shape[-2:]
     windows = pad(x, [border] * 4).unfold(2, rows, 1).unfold(3, columns, 1)  # (B, C, dy, dx, H, W), a view
     dy, dx = torch.randint(0, 2 * border + 1, (2, len(x)), generator=generator)
     return windows[torch.arange(len(x)), :, dy, dx]
 
 
-def flipped(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Images (B, C, H, W), every second one by chance mirrored left to right."""
+def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror images (B, C, H, W) left to right, each with probability 1/2."""
     mirrored = torch.rand(len(x), generator=generator) < 0.5
     return torch.where(mirrored.view(-1, 1, 1, 1), x.flip(-1), x)
 
 
 def statistics(x: Tensor, most: int = 5000) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel of uint8 images, in 0 to 1, over `most` of them, evenly spread."""
+    """Mean and deviation of each channel of uint8 images, in 0 to 1, over at most `most` of them."""
     some = x[:: max(1, -(-len(x) // most))].double() / 255
     mean, std = some.mean((0, 2, 3)), some.std((0, 2, 3), correction=0)
     std = torch.where(std > 1e-6, std, 1.0)  # an empty channel stays as it is
     return tuple(round(float(m), 4) for m in mean), tuple(round(float(s), 4) for s in std)
 
 
-def resized(x: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """uint8 images (B, C, H, W) scaled to (B, C, size, size), bilinear, antialiased where they shrink."""
+def resize(x: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Scale uint8 images (B, C, H, W) to (B, C, size, size): bilinear, antialiased when shrinking."""
     wanted = (size, size) if isinstance(size, int) else size
     if tuple(x.shape[-2:]) == wanted:
         return x

@@ -1,6 +1,6 @@
-"""Parts for detection and segmentation: letterboxed images with the labels on them.
+"""Parts for detection and segmentation: letterboxed images with their labels.
 
-A batch is x, uint8 (B, 3, S, S), and y, float (M, 6): of each object of the batch the number of its image,
+A batch is x, uint8 (B, 3, S, S), and y, float (M, 6): for each object of the batch the number of its image,
 its class, and its box x, y, w, h in shares of the square. A `masked` part gives these rows and their masks,
 uint8 (M, S / 4, S / 4). `labels_at` gives the polygons.
 """
@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from unvanish.lab.data.labels import Labels
-from unvanish.lab.data.letterbox import Letterbox, letterboxed
+from unvanish.lab.data.letterbox import Letterbox, letterbox_file
 from unvanish.lab.data.outlines import masks_of
 from unvanish.lab.data.part import Batch, Draw, Indices, Part
-from unvanish.lab.data.pictures import attempt
+from unvanish.lab.data.pictures import try_to_read
 
 
 @dataclass(frozen=True)
-class Record:
-    """One labelled image: its file, its (height, width), and what is on it."""
+class BoxLabels:
+    """One labelled image: its file, its (height, width), and its labels."""
 
     path: Path
     shape: tuple[int, int]
@@ -36,7 +36,7 @@ class Boxed(Part):
     """Images with labels, in memory (`images`) or decoded when a batch asks for them."""
 
     def __init__(
-        self, records: Sequence[Record], size: int, images: Tensor | None = None, masked: bool = False
+        self, records: Sequence[BoxLabels], size: int, images: Tensor | None = None, masked: bool = False
     ) -> None:
         self.records, self.size, self.images, self.masked = list(records), size, images, masked
         self.in_memory = images is not None
@@ -60,15 +60,15 @@ class Boxed(Part):
         )
 
     def image(self, index: int) -> Tensor:
-        """An image as uint8 (3, S, S); grey where its file has broken since it was checked."""
+        """An image as uint8 (3, S, S); grey if its file has broken since it was checked."""
         if self.images is not None:
             return self.images[index]
-        read = attempt(self.read, self.records[index].path)
+        read = try_to_read(self.read, self.records[index].path)
         return torch.full((3, self.size, self.size), 114, dtype=torch.uint8) if read is None else read
 
     def read(self, path: Path) -> Tensor:
         """An image file, letterboxed."""
-        return letterboxed(path, self.size)
+        return letterbox_file(path, self.size)
 
     def batch(self, indices: Indices, draw: Draw) -> Batch:
         labels = [self.labels_at(int(i)) for i in indices]

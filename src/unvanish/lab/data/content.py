@@ -1,4 +1,4 @@
-"""What is read (`Source`) and what comes of it (`Content`): the two types between open_data and the kinds."""
+"""A data set to be read (`Source`), and one that was read (`Content`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unvanish.lab.data import download, places
-from unvanish.lab.data.augment import Pixels, resized, statistics
+from unvanish.lab.data.augment import Pixels, resize, statistics
 from unvanish.lab.data.part import Batch, Part, Tensors
 from unvanish.lab.data.problems import DataError, Problems
 from unvanish.lab.data.spec import DataSpec
@@ -22,7 +22,7 @@ View = Callable[[Batch, torch.Generator], Batch]
 
 @dataclass(frozen=True)
 class Source:
-    """A data set to be read: its spec, where it may lie, and what the caller asked for."""
+    """A data set to be read: its spec, its possible places, and the caller's options."""
 
     spec: DataSpec
     imgsz: int | None = None
@@ -32,7 +32,7 @@ class Source:
 
     @property
     def task(self) -> str:
-        """The task the data are wanted for."""
+        """The task that the data are for."""
         return self.spec.task
 
     def folders(self) -> list[Path]:
@@ -40,18 +40,18 @@ class Source:
         return [folder for folder in places.candidates(self.spec) if folder.is_dir()]
 
     def look(self, *names: str) -> Path | None:
-        """The first of these files or folders that exists, in the order of the names; None where none does"""
+        """The first of these files or folders that exists, in the order of the names; None if none does."""
         places_ = (folder / name for name in names for folder in self.folders())
         return next((place for place in places_ if place.exists()), None)
 
     def need(self, *names: str) -> Path:
-        """As `look`, after a download if need be; DataError says what to fetch, and where to put it."""
+        """As `look`, after a download if necessary; DataError says what to fetch, and where to put it."""
         found = self.look(*names)
         if found is None and self.spec.download:
-            download.fetch_all(self.spec, places.home(self.spec), self.download, names)
+            download.fetch_all(self.spec, places.download_folder(self.spec), self.download, names)
             found = self.look(*names)
         if found is None:
-            raise DataError(places.missing(self.spec, names))
+            raise DataError(places.missing_message(self.spec, names))
         return found
 
     def read(self) -> Content:
@@ -66,10 +66,10 @@ def _as_is(batch: Batch, generator: torch.Generator) -> Batch:
 
 @dataclass(frozen=True)
 class Content:
-    """A data set that has been read: its parts, its facts, and how its batches are finished.
+    """A data set that was read: its parts, its facts, and the last step of its batches.
 
-    `view` finishes a training batch, `still` any other one; `preparation` is JSON-able and says how a raw
-    sample becomes an input.
+    `view` is the last step of a training batch, `still` of any other one; `preparation` is JSON-serialisable
+    and says how a raw sample becomes an input.
     """
 
     train: Part
@@ -84,7 +84,7 @@ class Content:
     target_vocabulary: Vocabulary | None = None
 
 
-def pictures(
+def tensor_content(
     source: Source,
     train: tuple[Tensor, Tensor],
     val: tuple[Tensor, Tensor] | None,
@@ -96,14 +96,14 @@ def pictures(
     highest = max(int(part[1].max()) for part in (train, val) if part)
     if highest >= len(names):
         where = source.spec.file or source.spec.name
-        raise DataError(f"{where}: nc is {len(names)}, but there are labels up to {highest}; correct it")
+        raise DataError(f"{where}: nc is {len(names)}, but there are labels up to {highest}; correct nc")
     size = source.imgsz or train[0].shape[-1]
-    parts = [Tensors(resized(p[0], size), p[1].long()) if p else None for p in (train, val)]
+    parts = [Tensors(resize(p[0], size), p[1].long()) if p else None for p in (train, val)]
     assert parts[0] is not None
-    return finished(parts[0], parts[1], parts[0].x, names, crop, flip)
+    return image_content(parts[0], parts[1], parts[0].x, names, crop, flip)
 
 
-def finished(
+def image_content(
     train: Part, val: Part | None, sample: Tensor, names: Sequence[str], crop: int = 0, flip: bool = False
 ) -> Content:
     """The content of parts of uint8 images, normalised by the statistics of a sample of the training part."""
@@ -115,14 +115,14 @@ def finished(
     return Content(train, val, facts, tuple(names), None, pixels, pixels.still(), preparation)
 
 
-def renamed(content: Content, spec: DataSpec) -> Content:
-    """The content under the class names of its YAML; DataError where their number does not match."""
+def rename_classes(content: Content, spec: DataSpec) -> Content:
+    """The content with the class names of its YAML; DataError if their number does not match."""
     if not spec.names or spec.names == content.names or "classes" not in content.facts:
         return content
     found, given = int(content.facts["classes"]), len(spec.names)
     if given != found:
         raise DataError(
-            f"{spec.file or 'data'}: nc (or the number of names) is {given}, but the data hold {found} "
+            f"{spec.file or 'data'}: nc (or the number of names) is {given}, but the data have {found} "
             f"classes{': ' + ', '.join(content.names[:8]) if content.names else ''}; correct the YAML"
         )
     preparation = {**content.preparation, "names": list(spec.names)}

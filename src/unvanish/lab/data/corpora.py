@@ -1,4 +1,4 @@
-"""From texts to content: vocabularies made from the training part, ids, facts."""
+"""From texts to content: ids, vocabularies built from the training part, facts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SORTS = ("pairs", "words")
 
 @dataclass(frozen=True)
 class Labelled:
-    """Texts, their classes, and where each stands (file, line)."""
+    """Texts, their classes, and their places (file, line)."""
 
     texts: list[str]
     labels: list[int]
@@ -26,34 +26,36 @@ class Labelled:
 
     @classmethod
     def none(cls) -> Labelled:
-        """An empty one, to be filled."""
+        """An empty one, to be filled by `add`."""
         return cls([], [], [])
 
     def add(self, text: str, label: int, file: Path | str, line: int) -> None:
-        """Take one more text in."""
+        """Add one text."""
         self.texts.append(text)
         self.labels.append(label)
         self.places.append((str(file), line))
 
     def pick(self, indices: Sequence[int]) -> Labelled:
-        """Some of them."""
+        """Those of these indices."""
         parts = (self.texts, self.labels, self.places)
         return Labelled(*([part[i] for i in indices] for part in parts))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How texts become ids: words that occur `least` times, `most` of them, `length` words of a text."""
+class Excerpt:
+    """How texts become ids: words that occur `least` times or more, `most` of them, `length` per text."""
 
     least: int
     most: int
     length: int
 
 
-def sentiment(source: Source, train: Labelled, val: Labelled, names: Sequence[str], cut: Cut) -> Content:
-    """Labelled texts as word ids, the vocabulary from the training part."""
+def sentiment_content(
+    source: Source, train: Labelled, val: Labelled, names: Sequence[str], cut: Excerpt
+) -> Content:
+    """Labelled texts as word ids; the vocabulary is that of the training part."""
     vocabulary = Words.of(train.texts, cut.least, cut.most)
-    first, second = (encoded(p, vocabulary, cut.length, source.problems) for p in (train, val))
+    first, second = (encode_texts(p, vocabulary, cut.length, source.problems) for p in (train, val))
     longest = max(int(part.lengths.max(initial=1)) for part in (first, second))
     facts = {"classes": len(names), "vocabulary": len(vocabulary), "length": longest}
     preparation = {
@@ -65,12 +67,12 @@ def sentiment(source: Source, train: Labelled, val: Labelled, names: Sequence[st
     return Content(first, second, facts, tuple(names), preparation=preparation, vocabulary=vocabulary)
 
 
-def encoded(part: Labelled, vocabulary: Vocabulary, length: int, problems: Problems) -> Texts:
-    """Labelled texts as ids, cut to `length` (0: not cut); empty ones are noted and left out."""
+def encode_texts(part: Labelled, vocabulary: Vocabulary, length: int, problems: Problems) -> Texts:
+    """Labelled texts as ids, cut to `length` (0: uncut); empty ones are reported and left out."""
     rows, labels = [], []
     for ids, label, place in zip(vocabulary.encode_all(part.texts), part.labels, part.places, strict=True):
         if not ids:
-            problems.add(*place, "empty text", "no word in it")
+            problems.add(*place, "empty text", "it contains no word")
             continue
         rows.append(ids[:length] if length else ids)
         labels.append(label)
@@ -79,7 +81,7 @@ def encoded(part: Labelled, vocabulary: Vocabulary, length: int, problems: Probl
 
 @dataclass(frozen=True)
 class Tokens:
-    """How sentences become ids: `sort` is pairs or words; `joint` gives both languages one vocabulary."""
+    """How sentences become ids: `sort` is pairs or words; `joint`: both languages share one vocabulary."""
 
     sort: str
     size: int
@@ -99,8 +101,10 @@ class Tokens:
 Sentences = tuple[list[str], list[str]]
 
 
-def translation(train: Sentences, val: Sentences | None, test: Sentences | None, tokens: Tokens) -> Content:
-    """Pairs of sentences as ids, the vocabularies from the training part."""
+def translation_content(
+    train: Sentences, val: Sentences | None, test: Sentences | None, tokens: Tokens
+) -> Content:
+    """Pairs of sentences as ids; the vocabularies are those of the training part."""
     if tokens.joint:
         first = second = tokens.vocabulary([*train[0], *train[1]])
     else:
@@ -131,7 +135,7 @@ def translation(train: Sentences, val: Sentences | None, test: Sentences | None,
     )
 
 
-def lines(file: Path, encoding: str, problems: Problems) -> list[str | None]:
+def read_lines(file: Path, encoding: str, problems: Problems) -> list[str | None]:
     """The lines of a file, plain or gzip; None for those that are not text in this encoding."""
     try:
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
@@ -149,13 +153,13 @@ def lines(file: Path, encoding: str, problems: Problems) -> list[str | None]:
     return found
 
 
-def aligned(files: tuple[Path, Path], encoding: str, problems: Problems) -> Sentences:
-    """The pairs of two parallel files; pairs with an empty or broken side are noted and left out."""
-    sides = [lines(file, encoding, problems) for file in files]
+def read_pairs(files: tuple[Path, Path], encoding: str, problems: Problems) -> Sentences:
+    """The pairs of two parallel files; pairs with an empty or broken side are reported and left out."""
+    sides = [read_lines(file, encoding, problems) for file in files]
     if len(sides[0]) != len(sides[1]):
         raise DataError(
-            f"{files[0]} has {len(sides[0])} lines, {files[1]} {len(sides[1])}: parallel files need "
-            f"equally many"
+            f"{files[0]} has {len(sides[0])} lines, {files[1]} {len(sides[1])}: parallel files need the same "
+            f"number"
         )
     pairs: Sentences = ([], [])
     for number, (one, other) in enumerate(zip(*sides, strict=True), 1):

@@ -1,8 +1,8 @@
-"""Downloads: told, resumed where they broke off, checked against their checksum, and put in place at once.
+"""Downloads: reported, resumed after an interruption, verified by checksum, moved into place in one step.
 
 Notable:
 - A file grows as `NAME.partial` and gets its name only when its checksum is right.
-- What is there is asked for no more (HTTP Range); a server that knows no ranges sends the whole again.
+- A partial file is completed by an HTTP range; a server without ranges sends the whole file again.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ TIMEOUT = 30  # seconds without an answer
 
 
 def fetch_all(spec: DataSpec, folder: Path, allowed: bool, wanted: Sequence[str]) -> None:
-    """Bring the files of a spec's `download` into a folder; DataError says what to do by hand."""
+    """Download the files of a spec's `download` into a folder; DataError says what to do by hand."""
     todo = [item for item in spec.download if not (folder / item.to).exists()]
     if not todo:
         return
     if not allowed:
-        raise DataError(f"{spec.name}: {' or '.join(wanted)} is not here.\n{by_hand(spec, folder)}")
+        raise DataError(f"{spec.name}: {' or '.join(wanted)} was not found.\n{instructions(spec, folder)}")
     for item in todo:
         try:
             fetch(item, folder)
         except (OSError, HTTPException) as error:
             raise DataError(
                 f"{spec.name}: {item.urls[0]} could not be fetched ({reason(error)}).\n"
-                f"{by_hand(spec, folder)}"
+                f"{instructions(spec, folder)}"
             ) from error
 
 
-def by_hand(spec: DataSpec, folder: Path) -> str:
-    """What to fetch and where to put it, a file a line."""
+def instructions(spec: DataSpec, folder: Path) -> str:
+    """What to fetch and where to put it, one file per line."""
     lines = [f"  {item.urls[0]}  ->  {folder / item.to}{_size(item.size)}" for item in spec.download]
-    ending = "or set `path:` or UNVANISH_DATA to the folder that holds them."
+    ending = "or set `path:` or UNVANISH_DATA to the folder that contains them."
     return "\n".join(["Fetch by hand, on any machine:", *lines, ending])
 
 
 def fetch(item: Fetch, folder: Path) -> Path:
-    """Download one file; OSError where no address answers, DataError where its checksum is wrong."""
+    """Download one file; OSError if no address answers, DataError if its checksum is wrong."""
     target = folder / item.to
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
@@ -64,7 +64,7 @@ def fetch(item: Fetch, folder: Path) -> Path:
             continue
         got = checksum(partial, item.checksum)
         if not item.checksum:
-            _tell(f"no checksum is given for {target.name}; it has {got}")
+            _report(f"no checksum is given for {target.name}; it has {got}")
         if got == item.checksum or not item.checksum:
             os.replace(partial, target)
             return target
@@ -73,13 +73,13 @@ def fetch(item: Fetch, folder: Path) -> Path:
             break
     raise DataError(
         f"{item.urls[0]} has the checksum {got}, not {item.checksum}: the file there has changed, or "
-        f"something on the way changes it; nothing was kept. If the new file is right, correct the checksum "
+        f"it was altered on the way; nothing was kept. If the new file is right, correct the checksum "
         f"in the data YAML"
     )
 
 
 def checksum(file: Path, wanted: str) -> str:
-    """A file's checksum in the form of `wanted`, "sha256:..." or "md5:..."; of sha256 where it is empty."""
+    """A file's checksum in the form of `wanted`, "sha256:..." or "md5:..."; sha256 if that is empty."""
     method = wanted.partition(":")[0] or "sha256"
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, lambda: hashlib.new(method, usedforsecurity=False))
@@ -87,21 +87,21 @@ def checksum(file: Path, wanted: str) -> str:
 
 
 def _transfer(url: str, partial: Path, target: Path) -> None:
-    """Append to `partial` what is missing of an address."""
+    """Append to `partial` what is missing of the file at an address."""
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"User-Agent": "unvanish"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
         answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and have:  # there is no more: it was complete
+        if error.code == 416 and have:  # the partial file was complete
             return
         raise
     with answer, partial.open("ab" if answer.status == 206 else "wb") as file:
         have = have if answer.status == 206 else 0
         length = answer.headers.get("Content-Length")
         whole = have + int(length) if length else 0
-        _tell(f"{'resuming' if have else 'downloading'} {url}{_size(whole)} to {target}")
+        _report(f"{'resuming' if have else 'downloading'} {url}{_size(whole)} to {target}")
         while block := answer.read(CHUNK):
             file.write(block)
             have += len(block)
@@ -109,7 +109,7 @@ def _transfer(url: str, partial: Path, target: Path) -> None:
         raise OSError(f"the connection ended after {have} of {whole} bytes")
 
 
-def _tell(text: str) -> None:
+def _report(text: str) -> None:
     print(f"unvanish: {text}", file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The fields of a data YAML, each held against what it must be; DataError names the place of a wrong one."""
+"""The fields of a data YAML and their checks; DataError names the place of a wrong one."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Fetch:
     size: int = 0
 
 
-def known(word: Any, words: Collection[str], where: str, noun: str = "key") -> None:
-    """Refuse a word that is not among those that are known, with the nearest one."""
+def check_known(word: Any, words: Collection[str], where: str, noun: str = "key") -> None:
+    """DataError, with the nearest known word, if a word is unknown."""
     if word not in words:
         near = get_close_matches(str(word), words, 1, 0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -34,8 +34,8 @@ def known(word: Any, words: Collection[str], where: str, noun: str = "key") -> N
         raise DataError(f"{where}no {noun} {word!r}{hint}{listed}")
 
 
-def typed(value: Any, default: Any, where: str) -> None:
-    """Hold a setting against its default's type; whole numbers serve as fractions, None takes anything."""
+def check_type(value: Any, default: Any, where: str) -> None:
+    """DataError unless a setting has its default's type; int serves as float, None accepts anything."""
     if default is None:
         return
     accepted: Any = {float: (int, float), tuple: (list, tuple)}.get(type(default), type(default))
@@ -45,7 +45,7 @@ def typed(value: Any, default: Any, where: str) -> None:
         raise DataError(f"{where} must be {wanted} (default {default!r}), it is {value!r}")
 
 
-def texts(value: Any, where: str) -> tuple[str, ...]:
+def parse_paths(value: Any, where: str) -> tuple[str, ...]:
     """A text or a list of texts."""
     listed = value if isinstance(value, list | tuple) else [] if value is None else [value]
     if not all(isinstance(v, str | Path) for v in listed):
@@ -53,7 +53,7 @@ def texts(value: Any, where: str) -> tuple[str, ...]:
     return tuple(map(str, listed))
 
 
-def names(values: Mapping[str, Any], where: Where) -> tuple[str, ...]:
+def parse_names(values: Mapping[str, Any], where: Where) -> tuple[str, ...]:
     """Class names from a list or a map {0: name}; `nc` must agree with them."""
     given, nc = values.get("names"), values.get("nc")
     if nc is not None and (not isinstance(nc, int) or isinstance(nc, bool) or nc < 1):
@@ -71,23 +71,23 @@ def names(values: Mapping[str, Any], where: Where) -> tuple[str, ...]:
     return tuple(map(str, given))
 
 
-def downloads(value: Any, where: str) -> tuple[Fetch, ...]:
+def parse_downloads(value: Any, where: str) -> tuple[Fetch, ...]:
     """The files to fetch: an address, a mapping, or a list of these."""
     listed = value if isinstance(value, list | tuple) else [] if value is None else [value]
-    return tuple(item(entry, where) for entry in listed)
+    return tuple(parse_fetch(entry, where) for entry in listed)
 
 
-def item(entry: Any, where: str) -> Fetch:
-    """One file to fetch; an address without a scheme of the web is refused, and so is a script."""
+def parse_fetch(entry: Any, where: str) -> Fetch:
+    """One file to fetch; DataError for an address that is not http(s), and for a script."""
     fields = {"url": entry} if isinstance(entry, str) else entry
     if not isinstance(fields, Mapping) or "url" not in fields:
-        raise DataError(f"{where} must hold addresses or mappings with url and sha256, it holds {entry!r}")
+        raise DataError(f"{where} must be addresses or mappings with url and sha256, it is {entry!r}")
     for key in fields:
-        known(key, FETCH_KEYS, f"{where}: ")
+        check_known(key, FETCH_KEYS, f"{where}: ")
     urls = fields["url"] if isinstance(fields["url"], list) else [fields["url"]]
     for url in urls:
         if urlparse(str(url)).scheme not in ("http", "https") or "\n" in str(url).strip():
-            raise DataError(f"{where}: {url!r} is no http(s) address; scripts in a YAML are never run")
+            raise DataError(f"{where}: {url!r} is not an http(s) address; scripts in a YAML are never run")
     to = str(fields.get("to") or Path(urlparse(urls[0].strip()).path).name)
     if Path(to).is_absolute() or ".." in Path(to).parts:
         raise DataError(f"{where}: `to: {to}` must stay inside the data set's folder")

@@ -1,4 +1,4 @@
-"""Raw samples to inputs, as the training data were prepared, by a checkpoint's `preparation`."""
+"""From raw samples to inputs, prepared like the training data by a checkpoint's `preparation`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unvanish.lab.data.augment import Pixels, resized
-from unvanish.lab.data.letterbox import fitted
+from unvanish.lab.data.augment import Pixels, resize
+from unvanish.lab.data.letterbox import letterbox_image
 from unvanish.lab.data.problems import DataError
-from unvanish.lab.data.sources import pictures
-from unvanish.lab.data.vocabulary import restored
-from unvanish.lab.tasks._tokens import END, UNKNOWN
+from unvanish.lab.data.sources import read_pictures
+from unvanish.lab.data.vocabulary import restore_vocabulary
+from unvanish.lab.tokens import END, UNKNOWN
 
 
 def inputs(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
@@ -22,40 +22,40 @@ def inputs(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, T
 
     Images: a file, a folder, a glob, a video, an address (http), a PIL image, an array (H, W) or (H, W, C) of
     uint8 (red, green, blue), a tensor (C, H, W) of uint8, or a list or an iterator of these. Texts: a text, a
-    .txt file (a sample a line), or a list. Sequences: an array or tensor (T, F).
+    .txt file (one sample per line), or a list. Sequences: an array or tensor (T, F).
     """
     makers = {"image": _images, "letterbox": _letterboxes, "text": _texts, "sequence": _sequences}
     yield from makers[str(preparation["input"])](preparation, source)
 
 
 def decode(preparation: Mapping[str, Any], ids: Iterable[int]) -> str:
-    """The text of ids, on the target's side where the two differ."""
+    """The text of ids, by the vocabulary of targets if there are two."""
     state = preparation.get("target_vocabulary") or preparation["vocabulary"]
-    return restored(state).decode(ids)
+    return restore_vocabulary(state).decode(ids)
 
 
 def _images(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
     pixels = Pixels(tuple(preparation["mean"]), tuple(preparation["std"]))
-    for origin, image in pictures(source, int(preparation["channels"])):
-        yield origin, pixels.normalised(resized(middle(image)[None], int(preparation["size"])))
+    for origin, image in read_pictures(source, int(preparation["channels"])):
+        yield origin, pixels.normalise(resize(central_square(image)[None], int(preparation["size"])))
 
 
 def _letterboxes(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
-    for origin, _, x in scenes(source, int(preparation["size"])):
+    for origin, _, x in read_scenes(source, int(preparation["size"])):
         yield origin, x
 
 
-def scenes(source: Any, size: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+def read_scenes(source: Any, size: int) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield (origin, image, x) for every image of a source: uint8 (3, H, W), and letterboxed (1, 3, S, S)."""
     from PIL.Image import fromarray
 
-    for origin, image in pictures(source, 3):
-        boxed = fitted(fromarray(image.permute(1, 2, 0).numpy()), size)
+    for origin, image in read_pictures(source, 3):
+        boxed = letterbox_image(fromarray(image.permute(1, 2, 0).numpy()), size)
         yield origin, image, boxed[None].float().mul_(1 / 255)
 
 
-def middle(image: Tensor) -> Tensor:
-    """The largest square in the middle of an image (C, H, W)."""
+def central_square(image: Tensor) -> Tensor:
+    """The largest central square of an image (C, H, W)."""
     rows, columns = image.shape[-2:]
     side = min(rows, columns)
     top, left = (rows - side) // 2, (columns - side) // 2
@@ -63,7 +63,7 @@ def middle(image: Tensor) -> Tensor:
 
 
 def _texts(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
-    vocabulary = restored(preparation["vocabulary"])
+    vocabulary = restore_vocabulary(preparation["vocabulary"])
     for origin, text in _lines(source):
         ids = vocabulary.encode(text)[: preparation.get("length") or None] or [UNKNOWN]
         yield origin, torch.tensor([[*ids, END] if preparation.get("ends") else ids])

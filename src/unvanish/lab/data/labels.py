@@ -1,11 +1,10 @@
-"""YOLO label files: a line an object, `class x y w h` or `class x1 y1 x2 y2 x3 y3 ...`, in shares of the
-image.
+"""YOLO label files: one object per line, `class x y w h` or `class x1 y1 x2 y2 ...`, in shares of the image.
 
 Notable:
-- A line that cannot be meant is left out and noted with its number: too few numbers, a class out of range,
-  coordinates outside the image, a box without area, a polygon of two points, a line that is there twice.
-- Where a file has polygons, or the task asks for them, five numbers are a class and two points, not a box.
-- A file that is missing or empty says that there is nothing on the image.
+- An invalid line is left out and reported with its number: too few numbers, a class out of range, coordinates
+  outside the image, a box without area, a polygon of two points, a duplicate line.
+- If a file has polygons, or the task needs them, five numbers are a class and two points, not a box.
+- A missing or empty file means an image without objects.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ SLACK = 0.01  # how far a coordinate may lie outside the image, in shares of it
 
 @dataclass(frozen=True)
 class Labels:
-    """What is on an image: classes (N,), boxes (N, 4) as x, y, w, h, polygons (N of (points, 2), or none)."""
+    """The labels of an image: classes (N,), boxes (N, 4) as x, y, w, h, polygons ((points, 2) each)."""
 
     classes: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
     boxes: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     polygons: tuple[Floats, ...] = ()
 
     def lines(self) -> list[str]:
-        """The lines of a label file: polygons where there are any, else boxes."""
+        """The lines of a label file: polygons if there are any, else boxes."""
         shapes = [p.ravel() for p in self.polygons] or list(self.boxes)
         rows = zip(self.classes, shapes, strict=True)
         return [" ".join([str(c), *(f"{v:.6f}" for v in values)]) for c, values in rows]
 
 
 def label_file(image: Path) -> Path:
-    """Where the labels of an image lie: the last `images` of its path becomes `labels`, its suffix .txt."""
+    """The label file of an image: `labels` in place of the last `images` of its path, and the suffix .txt."""
     parts = list(image.parts)
     at = max((i for i, part in enumerate(parts[:-1]) if part == "images"), default=None)
     if at is not None:
@@ -49,7 +48,7 @@ def label_file(image: Path) -> Path:
 
 
 def read_labels(file: Path, classes: int, polygons: bool = False) -> tuple[Labels, list[Problem]]:
-    """The labels in a file and what is wrong with it; no labels where the file is missing or empty."""
+    """The labels in a file and its faults; no labels if the file is missing or empty."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -58,17 +57,17 @@ def read_labels(file: Path, classes: int, polygons: bool = False) -> tuple[Label
         return Labels(), [Problem(str(file), 0, "broken label file", f"cannot be read ({error})")]
     if not text.strip():
         return Labels(), [Problem(str(file), 0, "empty label file", "empty: the image counts as background")]
-    return parsed(text, str(file), classes, polygons)
+    return parse_labels(text, str(file), classes, polygons)
 
 
-def parsed(text: str, file: str, classes: int, polygons: bool = False) -> tuple[Labels, list[Problem]]:
-    """The labels in a text and the lines that are wrong."""
+def parse_labels(text: str, file: str, classes: int, polygons: bool = False) -> tuple[Labels, list[Problem]]:
+    """The labels in a text, and the faults of its lines."""
     rows = [(i, line.split()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
     shaped = polygons or any(len(words) > 6 for _, words in rows)
     good: dict[tuple[float, ...], int] = {}
     problems = []
     for number, words in rows:
-        found = fault(words, classes, shaped)
+        found = find_fault(words, classes, shaped)
         if found is None:
             values = tuple(map(float, words))
             if values not in good:
@@ -76,11 +75,11 @@ def parsed(text: str, file: str, classes: int, polygons: bool = False) -> tuple[
                 continue
             found = ("duplicate label", f"the same as line {good[values]}")
         problems.append(Problem(file, number, *found))
-    return gathered(list(good), shaped), problems
+    return collect_labels(list(good), shaped), problems
 
 
-def fault(words: Sequence[str], classes: int, shaped: bool) -> tuple[str, str] | None:
-    """What is wrong with the words of a line: its sort and why; None where nothing is."""
+def find_fault(words: Sequence[str], classes: int, shaped: bool) -> tuple[str, str] | None:
+    """The fault of a line's words, its sort and the reason; None if there is none."""
     try:
         values = [float(word) for word in words]
     except ValueError:
@@ -98,7 +97,7 @@ def fault(words: Sequence[str], classes: int, shaped: bool) -> tuple[str, str] |
 
 
 def box_fault(coordinates: Sequence[float]) -> tuple[str, str] | None:
-    """What is wrong with x, y, w, h."""
+    """The fault of x, y, w, h; None if there is none."""
     if len(coordinates) != 4:
         return "wrong count", f"{len(coordinates) + 1} numbers instead of 5 (class x y w h)"
     if min(coordinates[2:]) <= 0:
@@ -107,7 +106,7 @@ def box_fault(coordinates: Sequence[float]) -> tuple[str, str] | None:
 
 
 def polygon_fault(coordinates: Sequence[float]) -> tuple[str, str] | None:
-    """What is wrong with x1, y1, x2, y2, ..."""
+    """The fault of x1, y1, x2, y2, ...; None if there is none."""
     if len(coordinates) % 2:
         return "wrong count", f"{len(coordinates)} coordinates: a polygon has pairs (x1 y1 x2 y2 ...)"
     if len(coordinates) < 6:
@@ -118,7 +117,7 @@ def polygon_fault(coordinates: Sequence[float]) -> tuple[str, str] | None:
     return None
 
 
-def gathered(rows: Sequence[tuple[float, ...]], shaped: bool) -> Labels:
+def collect_labels(rows: Sequence[tuple[float, ...]], shaped: bool) -> Labels:
     """Labels of good rows; the box of a polygon is its extent."""
     if not rows:
         return Labels()

@@ -1,8 +1,7 @@
-"""Letterboxing: an image scaled into a square with its shape kept and grey on two sides, and its boxes with
-it.
+"""Letterboxing: scales an image and its boxes into a square, keeps their aspect ratio, and pads with grey.
 
 Boxes are rows (x, y, w, h), centre and size, polygons rows of (x, y), both in shares of the image's width and
-height, as in YOLO's label files. Every map has its inverse.
+height, as in YOLO's label files. Both maps have an inverse.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ GREY = 114
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Where an image of (height, width) `source` lies in a square of side `size`."""
+    """The place of an image of (height, width) `source` in a square of side `size`."""
 
     source: tuple[int, int]
     size: int
@@ -46,22 +45,22 @@ class Letterbox:
         return round((self.size - rows) / 2 - 0.1), round((self.size - columns) / 2 - 0.1)
 
     def points(self, xy: Floats) -> Floats:
-        """Points (..., 2) in shares of the image, in shares of the square."""
+        """Convert points (..., 2) from shares of the image to shares of the square."""
         scale, shift = self._affine()
         return (xy * scale + shift).astype(np.float32)
 
     def points_back(self, xy: Floats) -> Floats:
-        """Points (..., 2) in shares of the square, in shares of the image."""
+        """Convert points (..., 2) from shares of the square to shares of the image."""
         scale, shift = self._affine()
         return ((xy - shift) / scale).astype(np.float32)
 
     def boxes(self, xywh: Floats) -> Floats:
-        """Boxes (N, 4) in shares of the image, in shares of the square."""
+        """Convert boxes (N, 4) from shares of the image to shares of the square."""
         scale, _ = self._affine()
         return np.concatenate([self.points(xywh[:, :2]), (xywh[:, 2:] * scale).astype(np.float32)], 1)
 
     def boxes_back(self, xywh: Floats) -> Floats:
-        """Boxes (N, 4) in shares of the square, in shares of the image."""
+        """Convert boxes (N, 4) from shares of the square to shares of the image."""
         scale, _ = self._affine()
         return np.concatenate([self.points_back(xywh[:, :2]), (xywh[:, 2:] / scale).astype(np.float32)], 1)
 
@@ -71,17 +70,17 @@ class Letterbox:
         return scale, np.array(self.corner[::-1], np.float64) / self.size
 
 
-def letterboxed(path: Path, size: int) -> Tensor:
-    """An image file as uint8 (3, size, size), grey around it; OSError where it is broken."""
+def letterbox_file(path: Path, size: int) -> Tensor:
+    """Letterbox an image file to uint8 (3, size, size), padded with grey; OSError if it is broken."""
     from PIL import Image
 
     with Image.open(path) as image:
         image.draft("RGB", (size, size))
-        return fitted(image, size)
+        return letterbox_image(image, size)
 
 
-def fitted(image: Image, size: int) -> Tensor:
-    """A PIL image as uint8 (3, size, size), upright, grey around it."""
+def letterbox_image(image: Image, size: int) -> Tensor:
+    """Letterbox a PIL image to uint8 (3, size, size), upright, padded with grey."""
     from PIL import Image, ImageOps
 
     upright = ImageOps.exif_transpose(image).convert("RGB")

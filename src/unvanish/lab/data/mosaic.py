@@ -1,10 +1,10 @@
-"""Scenes put together of four, moved and scaled: more objects, at more sizes, in other surroundings.
+"""Mosaics: scenes composed of four images, moved and scaled, with more objects at more sizes.
 
 Notable:
-- Four images meet at a point of the scene; the scene is scaled about its middle and shifted, all in one step:
-  each image is scaled once and laid where it belongs, cut at the edges.
-- Towards the end of a run (`until`) scenes are single images again, as they will be when it is used.
-- What is left of an object counts where a tenth of it or more is in sight, and it has more than two pixels.
+- Four images meet at a point of the scene; the scene is scaled about its centre and shifted, all in one step:
+  each image is scaled once and pasted at its place, cropped at the edges.
+- Towards the end of a run (`until`) scenes are single images again, as in prediction.
+- A cropped object counts if at least a tenth of it is visible and its sides exceed two pixels.
 
 References: Bochkovskiy et al. 2020 (mosaic, arXiv 2004.10934).
 """
@@ -24,12 +24,12 @@ from unvanish.lab.data.letterbox import GREY, Floats, Letterbox
 from unvanish.lab.data.outlines import masks_of
 from unvanish.lab.data.part import Batch, Draw, Indices, Part, Subset
 
-SIGHT, PIXELS = 0.1, 2.0  # share of an object, and pixels of its sides, from which on it counts
+SIGHT, PIXELS = 0.1, 2.0  # the least visible share of an object, and pixels of its sides, that count
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """How scenes are mixed: the share that are mosaics until epoch `until`, shifts and scales of all.
+    """How scenes are mixed: the share of mosaics until epoch `until`, and shifts and scales of all.
 
     `translate`: in shares of the side; `scale`: from 1 - scale to 1 + scale.
     """
@@ -51,7 +51,7 @@ class Tile:
 
 
 class Mixed(Part):
-    """The scenes of a part, mixed anew in every epoch."""
+    """The scenes of a part, mixed differently in every epoch."""
 
     def __init__(self, part: Boxed, how: Mixing) -> None:
         self.part, self.how = part, how
@@ -69,7 +69,7 @@ class Mixed(Part):
         return x, (rows, masks_of([p for _, labels in scenes for p in labels.polygons], self.part.size))
 
     def scene(self, index: int, draw: Draw) -> tuple[Tensor, Labels]:
-        """One scene, uint8 (3, S, S), with what is on it."""
+        """One scene, uint8 (3, S, S), with its labels."""
         chance = torch.rand(6, generator=draw.generator).tolist()
         whole = draw.epoch >= self.how.until or chance[0] >= self.how.mosaic
         others = torch.randint(len(self), (3,), generator=draw.generator).tolist()
@@ -77,10 +77,10 @@ class Mixed(Part):
         shift = [self.how.translate * (2 * c - 1) for c in chance[2:4]]
         meeting = [0.5 + shift[i] + (0 if whole else scale * (chance[4 + i] - 0.5)) for i in (0, 1)]
         tiles = self._tiles([index] if whole else [index, *others], scale, meeting)
-        return self._laid(tiles), joined([self._moved(tile) for tile in tiles])
+        return self._lay(tiles), join_labels([self._move(tile) for tile in tiles])
 
     def _tiles(self, indices: list[int], scale: float, meeting: list[float]) -> list[Tile]:
-        """Where images lie: one in the middle, four with a corner each at the meeting point."""
+        """The places of images: one in the centre, or four with a corner each at the meeting point."""
         size, made = self.part.size, []
         for place, index in enumerate(indices):
             high, wide = (scale * side for side in self._box(index).inner)
@@ -91,8 +91,8 @@ class Mixed(Part):
     def _box(self, index: int) -> Letterbox:
         return Letterbox(self.part.records[index].shape, self.part.size)
 
-    def _laid(self, tiles: list[Tile]) -> Tensor:
-        """The scene of tiles, grey where none lies."""
+    def _lay(self, tiles: list[Tile]) -> Tensor:
+        """The scene of tiles, grey between them."""
         size = self.part.size
         scene = torch.full((3, size, size), GREY, dtype=torch.uint8)
         for tile in tiles:
@@ -103,8 +103,8 @@ class Mixed(Part):
             paste(scene, scaled, round(tile.x), round(tile.y))
         return scene
 
-    def _moved(self, tile: Tile) -> Labels:
-        """What is on a tile, in shares of the scene, cut at its edges."""
+    def _move(self, tile: Tile) -> Labels:
+        """The labels of a tile, in shares of the scene, cropped at its edges."""
         size, labels, box = self.part.size, self.part.records[tile.index].labels, self._box(tile.index)
         side = np.array(box.inner[::-1], np.float32) * tile.scale / size
         corner = np.array([tile.x, tile.y], np.float32) / size
@@ -115,11 +115,11 @@ class Mixed(Part):
         if polygons:
             boxes = np.stack([extent(p) for p in polygons])
         whole = (2 * half).astype(np.float32)
-        return kept(Labels(labels.classes, boxes, polygons), whole, size)
+        return keep_visible(Labels(labels.classes, boxes, polygons), whole, size)
 
 
 def paste(scene: Tensor, image: Tensor, x: int, y: int) -> None:
-    """Lay an image (3, h, w) on a scene (3, H, W) with its corner at (x, y), cut at the edges."""
+    """Paste an image (3, h, w) on a scene (3, H, W) with its corner at (x, y), cropped at the edges."""
     rows, columns = scene.shape[1:]
     top, left = max(0, y), max(0, x)
     bottom, right = min(rows, y + image.shape[1]), min(columns, x + image.shape[2])
@@ -127,8 +127,8 @@ def paste(scene: Tensor, image: Tensor, x: int, y: int) -> None:
         scene[:, top:bottom, left:right] = image[:, top - y : bottom - y, left - x : right - x]
 
 
-def kept(labels: Labels, whole: Floats, size: int) -> Labels:
-    """Labels of objects that are in sight; `whole`: their sides (N, 2) before they were cut."""
+def keep_visible(labels: Labels, whole: Floats, size: int) -> Labels:
+    """The labels of visible objects; `whole`: their sides (N, 2) before cropping."""
     seen = labels.boxes[:, 2:]
     share = seen.prod(1) / np.maximum(whole.prod(1), 1e-9)
     good = np.flatnonzero((share >= SIGHT) & (seen * size > PIXELS).all(1))
@@ -136,15 +136,15 @@ def kept(labels: Labels, whole: Floats, size: int) -> Labels:
     return Labels(labels.classes[good], labels.boxes[good], polygons)
 
 
-def joined(parts: list[Labels]) -> Labels:
+def join_labels(parts: list[Labels]) -> Labels:
     """The labels of several tiles as one."""
     classes = np.concatenate([p.classes for p in parts])
     boxes = np.concatenate([p.boxes for p in parts])
     return Labels(classes, boxes, tuple(polygon for p in parts for polygon in p.polygons))
 
 
-def mixed(part: Part, how: Mixing) -> Part:
-    """A part of scenes, mixed; other parts as they are."""
+def mix_scenes(part: Part, how: Mixing) -> Part:
+    """A part of mixed scenes; parts without boxes are returned unchanged."""
     if isinstance(part, Subset) and isinstance(part.part, Boxed):
         part = part.part.some(part.kept)
     return Mixed(part, how) if isinstance(part, Boxed) else part

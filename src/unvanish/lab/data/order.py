@@ -1,11 +1,11 @@
-"""The order of samples: which indices make up each batch of each epoch.
+"""The order of samples: the indices of each batch of each epoch.
 
 Notable:
-- The order of epoch e is a function of (seed, e) alone, so any epoch can be entered at any batch.
+- The order of epoch e is a function of (seed, e) alone, so any epoch can start at any batch.
 - An index of epoch e is written e * size + i, its number in the endless stream of samples. The epoch thus
-  travels with the batch into worker processes and through samplers that others wrap around this one.
-- Where lengths differ, batches are made of similar ones: shuffled, cut into pools of fifty batches, each
-  sorted.
+  reaches worker processes, also through samplers wrapped around this one.
+- If lengths differ, a batch has samples of similar length: indices are shuffled and cut into pools of fifty
+  batches, each sorted by length.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ POOL = 50  # batches sorted by length together
 
 
 class Order(BatchSampler):
-    """The batches of indices of an epoch, shuffled or in order, bucketed by length where lengths are given"""
+    """The batches of indices of an epoch, shuffled or in order, bucketed by length if lengths are given."""
 
     def __init__(
         self, size: int, batch: int, seed: int = 0, shuffle: bool = True, lengths: Indices | None = None
@@ -31,7 +31,7 @@ class Order(BatchSampler):
         self.epoch = self.first = 0
 
     def start(self, epoch: int, first: int = 0) -> None:
-        """Enter an epoch at a batch; IndexError where the epoch has fewer batches."""
+        """Start an epoch at a batch; IndexError if the epoch has fewer batches."""
         if not 0 <= first <= len(self):
             raise IndexError(f"an epoch has {len(self)} batches, it cannot begin at batch {first}")
         self.epoch, self.first = epoch, first
@@ -58,7 +58,7 @@ class Order(BatchSampler):
             self.epoch, self.first = epoch + 1, 0
 
     def __len__(self) -> int:
-        """How many batches an epoch has; a shuffled one leaves out a last batch of a single sample."""
+        """The number of batches of an epoch; a shuffled one leaves out a last batch of a single sample."""
         whole, rest = divmod(self.size, self.batch_size)
         lone = self.shuffle and rest == 1 and whole > 0  # batch statistics of one sample do not exist
         return whole + (rest > 0 and not lone)

@@ -1,6 +1,6 @@
-"""Outlines to masks: which pixels of a square an object covers by half or more.
+"""From outlines to masks: the pixels of which an object covers at least half.
 
-Notable: an outline is drawn within its own extent, four times as fine as its mask, and counted.
+Notable: an outline is drawn within its own extent at four times the resolution of its mask.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def masks_of(polygons: Sequence[Floats], size: int) -> Tensor:
 
 
 def coverage(xy: npt.NDArray[np.float64], rows: int, columns: int) -> npt.NDArray[np.float64]:
-    """How much of each pixel (rows, columns) lies in an outline of points (N, 2) in pixels."""
+    """The share of each pixel (rows, columns) inside an outline of points (N, 2) in pixels."""
     from PIL import Image, ImageDraw
 
     canvas = Image.new("L", (columns * FINE, rows * FINE))

@@ -1,9 +1,9 @@
-"""A part of a data set (train, val, test): how many samples there are, and any batch of them in one call.
+"""A part of a data set (train, val, test): its length, and any batch of its samples in one call.
 
 Notable:
-- There is no per-sample collation: a part makes whole batches, so small sets are indexed tensors.
-- A batch is a pure function of the indices, the epoch and a seed: any batch can be made without those before
-  it.
+- There is no collation of single samples: a part makes whole batches, so small sets are indexed tensors.
+- A batch is a pure function of the indices, the epoch and a seed, so any batch can be made without the
+  earlier ones.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Batch = tuple[Any, Any]
 
 @dataclass(frozen=True)
 class Draw:
-    """The chance of one batch: its epoch, and a generator that depends on seed, epoch and batch alone."""
+    """The randomness of one batch: its epoch, and a generator that depends only on seed, epoch and batch."""
 
     epoch: int
     generator: torch.Generator
 
 
-def seeded(seed: int, number: int) -> torch.Generator:
+def seed_generator(seed: int, number: int) -> torch.Generator:
     """A generator for one batch, from the run's seed and the number of its first sample in the stream."""
     state = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
@@ -39,16 +39,16 @@ def seeded(seed: int, number: int) -> torch.Generator:
 class Part(ABC):
     """One split of a data set."""
 
-    in_memory = False  # whether a batch costs less than handing it over from another process
+    in_memory = False  # whether making a batch is cheaper than a transfer from another process
 
     @property
     def labels(self) -> Indices | None:
-        """The class of each sample, where samples have one: fractions and splits keep their shares."""
+        """The class of each sample, if samples have one: fractions and splits keep the shares of classes."""
         return None
 
     @property
     def lengths(self) -> Indices | None:
-        """The length of each sample, where they differ: batches are made of similar ones."""
+        """The length of each sample, if they differ: a batch has samples of similar length."""
         return None
 
     @abstractmethod
@@ -69,7 +69,7 @@ class Tensors(Part):
 
     @property
     def labels(self) -> Indices | None:
-        """The targets, where they are classes (B,)."""
+        """The targets if they are classes (B,), else None."""
         return self.y.numpy() if self.y.ndim == 1 and not self.y.is_floating_point() else None
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ class Tensors(Part):
 
 
 class Fresh(Part):
-    """A part without end: every batch is generated anew, and an epoch is `size` samples of it."""
+    """An endless part: every batch is newly generated, and an epoch is `size` samples."""
 
     in_memory = True
 

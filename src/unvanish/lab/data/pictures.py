@@ -1,9 +1,9 @@
-"""Image files: checked once, decoded in threads, held in memory where they are small.
+"""Image files: checked once, decoded in threads, held in memory if they are small.
 
 Notable:
-- Every image is decoded once before training, so a truncated one is named and left out rather than met at
-  night.
-- What was found is kept in the cache under the files' names, sizes and times.
+- Every image is decoded once before training, so a truncated one is reported and left out instead of failing
+  late in a run.
+- The results are cached under the files' names, sizes and times.
 - JPEG files much larger than needed are decoded at a half, quarter or eighth of their size (PIL's draft).
 """
 
@@ -23,22 +23,22 @@ import torch
 from torch import Tensor
 
 from unvanish.lab.data.part import Batch, Draw, Indices, Part, Tensors
-from unvanish.lab.data.places import cache_folder, fingerprint, keep
+from unvanish.lab.data.places import cache_folder, fingerprint, write_cache
 from unvanish.lab.data.problems import DataError, Problems
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-SMALL = 256_000_000  # bytes of decoded images that are held in memory unasked
+SMALL = 256_000_000  # bytes of decoded images that are kept in memory by default
 BROKEN = (OSError, ValueError, SyntaxError, EOFError)
 THREADS = min(8, os.cpu_count() or 1)
-MANY = 2000  # images from which on the decoded ones are kept on disk
+MANY = 2000  # images from which on the decoded ones are cached on disk
 Reader = Callable[[Path], Tensor]
 
 
 def from_pil(image: Image, channels: int) -> Tensor:
-    """A PIL image as uint8 (channels, H, W), turned upright as its EXIF says."""
+    """A PIL image as uint8 (channels, H, W), turned upright by its EXIF data."""
     from PIL import ImageOps
 
     upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
@@ -46,15 +46,15 @@ def from_pil(image: Image, channels: int) -> Tensor:
     return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
 
-def decoded(path: Path, channels: int) -> Tensor:
-    """An image file as uint8 (channels, H, W); OSError where it is broken."""
+def decode_image(path: Path, channels: int) -> Tensor:
+    """An image file as uint8 (channels, H, W); OSError if it is broken."""
     from PIL import Image
 
     with Image.open(path) as image:
         return from_pil(image, channels)
 
 
-def square(path: Path, size: int, channels: int) -> Tensor:
+def decode_square(path: Path, size: int, channels: int) -> Tensor:
     """The largest square in the middle of an image file, scaled to uint8 (channels, size, size)."""
     from PIL import Image, ImageOps
 
@@ -66,14 +66,14 @@ def square(path: Path, size: int, channels: int) -> Tensor:
     return torch.from_numpy(array[None] if channels == 1 else array.transpose(2, 0, 1).copy())
 
 
-def listed(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """The image files in and below a folder, in the order of their names."""
     found = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
     return [Path(f) for f in sorted(found) if f.lower().endswith(SUFFIXES)]
 
 
-def check(path: Path) -> tuple[int, int] | str:
-    """The size (width, height), upright, of an image that decodes to its end, or why it does not."""
+def check_image(path: Path) -> tuple[int, int] | str:
+    """The upright size (width, height) of an image that decodes completely, or the reason why it does not."""
     from PIL import Image, ImageOps
 
     if path.stat().st_size == 0:
@@ -89,8 +89,8 @@ def check(path: Path) -> tuple[int, int] | str:
     return (height, width) if turned else (width, height)
 
 
-def checked(paths: Sequence[Path], problems: Problems) -> list[tuple[int, int] | None]:
-    """Size of each image file, None for the broken ones, which are noted; kept in the cache."""
+def check_images(paths: Sequence[Path], problems: Problems) -> list[tuple[int, int] | None]:
+    """The size of each image file, None for broken ones, which are reported; cached."""
     if not paths:
         return []
     place = cache_folder() / "scans" / f"{fingerprint(*paths)}.json"
@@ -98,9 +98,9 @@ def checked(paths: Sequence[Path], problems: Problems) -> list[tuple[int, int] |
         results = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL's remarks on EXIF and palettes; what fails is noted below
-            results = list(pool.map(check, paths))
-        keep(place, json.dumps(results).encode())
+            warnings.simplefilter("ignore")  # PIL's remarks on EXIF and palettes; failures are reported below
+            results = list(pool.map(check_image, paths))
+        write_cache(place, json.dumps(results).encode())
     sizes: list[tuple[int, int] | None] = []
     for path, result in zip(paths, results, strict=True):
         sizes.append(None if isinstance(result, str) else (int(result[0]), int(result[1])))
@@ -109,8 +109,8 @@ def checked(paths: Sequence[Path], problems: Problems) -> list[tuple[int, int] |
     return sizes
 
 
-def fits(count: int, channels: int, size: int, cache: bool | None, problems: Problems) -> bool:
-    """Whether decoded images are held in memory: as asked, or where they are small."""
+def fits_in_memory(count: int, channels: int, size: int, cache: bool | None, problems: Problems) -> bool:
+    """Whether decoded images are kept in memory: as `cache` says, or by default if they are small."""
     needed = count * channels * size * size
     free = free_memory()
     if cache and needed > 0.8 * free:
@@ -121,17 +121,19 @@ def fits(count: int, channels: int, size: int, cache: bool | None, problems: Pro
 
 
 def free_memory() -> float:
-    """Bytes of free memory; infinite where the system does not tell."""
+    """Bytes of free memory; infinite if unknown."""
     try:
         return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, OSError, ValueError):
         return float("inf")
 
 
-def decoded_all(paths: Sequence[Path], read: Reader, key: str, problems: Problems) -> tuple[Tensor, Indices]:
-    """All readable images as one uint8 tensor (N, C, H, W), and which they are; the others are noted.
+def decode_images(
+    paths: Sequence[Path], read: Reader, key: str, problems: Problems
+) -> tuple[Tensor, Indices]:
+    """All readable images as one uint8 tensor (N, C, H, W), and their indices; the others are reported.
 
-    Decoded in threads; where there are many, the result is kept on disk under the files' fingerprint and
+    They are decoded in threads; a result of many images is cached on disk under the files' fingerprint and
     `key`.
     """
     place = cache_folder() / "decoded" / f"{fingerprint(*paths)}-{key}.npy"
@@ -145,7 +147,7 @@ def decoded_all(paths: Sequence[Path], read: Reader, key: str, problems: Problem
             return "the file is empty" if not path.stat().st_size else f"not a readable image ({error})"
 
     with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL's remarks on EXIF and palettes; what fails is noted
+        warnings.simplefilter("ignore")  # PIL's remarks on EXIF and palettes; failures are reported
         results = list(pool.map(one, paths))
     good = [i for i, result in enumerate(results) if isinstance(result, Tensor)]
     for path, result in zip(paths, results, strict=True):
@@ -155,7 +157,7 @@ def decoded_all(paths: Sequence[Path], read: Reader, key: str, problems: Problem
     if len(good) == len(paths) >= MANY:
         buffer = BytesIO()
         np.save(buffer, images.numpy())
-        keep(place, buffer.getbuffer())
+        write_cache(place, buffer.getbuffer())
     return images, np.array(good, np.int64)
 
 
@@ -174,10 +176,10 @@ class Squares(Part):
 
     def read(self, path: Path) -> Tensor:
         """One image."""
-        return square(path, self.size, self.channels)
+        return decode_square(path, self.size, self.channels)
 
     def batch(self, indices: Indices, draw: Draw) -> Batch:
-        images = [attempt(self.read, self.paths[i]) for i in indices]
+        images = [try_to_read(self.read, self.paths[i]) for i in indices]
         good = [i for i, image in enumerate(images) if image is not None]
         if not good:
             raise DataError(f"{self.paths[indices[0]]} and all other images of a batch can no longer be read")
@@ -185,20 +187,20 @@ class Squares(Part):
         x = torch.stack([image for i in chosen if (image := images[i]) is not None])
         return x, torch.from_numpy(self.classes[indices[chosen]])
 
-    def held(self, problems: Problems) -> Tensors:
-        """Its readable images in memory; the others are noted."""
+    def load(self, problems: Problems) -> Tensors:
+        """Its readable images, in memory; the others are reported."""
         key = f"{self.size}x{self.channels}"
-        images, good = decoded_all(self.paths, self.read, key, problems)
+        images, good = decode_images(self.paths, self.read, key, problems)
         return Tensors(images, torch.from_numpy(self.classes[good]))
 
-    def sound(self, problems: Problems) -> Squares:
-        """Its readable images, still on disk; the others are noted."""
-        good = [i for i, size in enumerate(checked(self.paths, problems)) if size]
+    def readable(self, problems: Problems) -> Squares:
+        """Its readable images, still on disk; the others are reported."""
+        good = [i for i, size in enumerate(check_images(self.paths, problems)) if size]
         return Squares([self.paths[i] for i in good], self.classes[good], self.size, self.channels)
 
 
-def attempt(read: Reader, path: Path) -> Tensor | None:
-    """An image, or None with a warning where the file has broken since it was checked."""
+def try_to_read(read: Reader, path: Path) -> Tensor | None:
+    """Read an image; None with a warning if the file has broken since it was checked."""
     try:
         return read(path)
     except BROKEN as error:

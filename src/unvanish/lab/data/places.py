@@ -1,4 +1,4 @@
-"""Where data lie: the working folder, ./datasets, $UNVANISH_DATA; archives are unpacked into the cache."""
+"""The places of data: the working folder, ./datasets, $UNVANISH_DATA; the cache holds unpacked archives."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
 
 def cache_folder() -> Path:
-    """Where what is derived from data is kept: $UNVANISH_CACHE, or unvanish in the user's cache folder."""
+    """The folder for files derived from data: $UNVANISH_CACHE, or unvanish in the user's cache folder."""
     own = os.environ.get("UNVANISH_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(own).expanduser() if own else Path(base).expanduser() / "unvanish"
 
 
 def roots(spec: DataSpec) -> list[Path]:
-    """The folders in which relative paths are looked up, in this order."""
+    """The folders in which relative paths are looked up, in order."""
     listed = [Path.cwd(), Path.cwd() / "datasets"]
     if os.environ.get("UNVANISH_DATA"):
         listed.append(Path(os.environ["UNVANISH_DATA"]).expanduser())
@@ -39,13 +39,13 @@ def roots(spec: DataSpec) -> list[Path]:
 
 
 def candidates(spec: DataSpec) -> list[Path]:
-    """Every folder that `path:` of a spec may mean."""
+    """Every folder that a spec's `path:` may mean."""
     paths = [Path(p).expanduser() for p in spec.path] or [Path()]
     return [p if p.is_absolute() else root / p for p in paths for root in roots(spec)]
 
 
-def home(spec: DataSpec) -> Path:
-    """The folder into which a set is downloaded: where it already is, else $UNVANISH_DATA, else ./datasets"""
+def download_folder(spec: DataSpec) -> Path:
+    """The folder for a download: an existing one, else one below $UNVANISH_DATA or ./datasets."""
     existing = [f for f in candidates(spec) if f.is_dir() and f != Path.cwd() and os.access(f, os.W_OK)]
     if existing and spec.path:
         return existing[0]
@@ -56,17 +56,17 @@ def home(spec: DataSpec) -> Path:
     return (Path(base).expanduser() if base else Path.cwd() / "datasets") / first
 
 
-def missing(spec: DataSpec, names: Sequence[str]) -> str:
-    """What to say when none of the files was found: where we looked, and what would help."""
+def missing_message(spec: DataSpec, names: Sequence[str]) -> str:
+    """The message if none of the files was found: the folders searched, and the next step."""
     looked = "\n  ".join(map(str, candidates(spec)))
     return (
         f"{spec.name}: none of {', '.join(names)} is in\n  {looked}\nPut the data into one of these folders, "
-        f"or set `path:` in a data YAML or the variable UNVANISH_DATA to the folder that holds them"
+        f"or set `path:` in a data YAML or the variable UNVANISH_DATA to the folder that contains them"
     )
 
 
-def keep(place: Path, content: bytes | memoryview) -> None:
-    """Write a file of the cache in one step; a cache that cannot be written is done without."""
+def write_cache(place: Path, content: bytes | memoryview) -> None:
+    """Write a file of the cache in one step; if the cache cannot be written, nothing happens."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         work = place.with_name(f".{place.name}.{os.getpid()}")
@@ -82,16 +82,16 @@ def is_archive(path: Path) -> bool:
 
 
 def fingerprint(*paths: Path) -> str:
-    """Twelve hex digits that change with the files' names, sizes and times."""
-    told = []
+    """Twelve hex digits that change with the names, sizes and times of files."""
+    states = []
     for path in paths:
         state = os.stat(path)
-        told.append(f"{os.path.abspath(path)}|{state.st_size}|{state.st_mtime_ns}")
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+        states.append(f"{os.path.abspath(path)}|{state.st_size}|{state.st_mtime_ns}")
+    return hashlib.sha256("\n".join(states).encode()).hexdigest()[:12]
 
 
-def unpacked(archive: Path) -> Path:
-    """The folder with the files of an archive, unpacked once into the cache; DataError for a broken one."""
+def unpack(archive: Path) -> Path:
+    """Unpack an archive once into the cache and return the folder; DataError if it is broken."""
     target = cache_folder() / "unpacked" / f"{archive.name.split('.')[0]}-{fingerprint(archive)}"
     if target.is_dir():
         return target
@@ -102,7 +102,7 @@ def unpacked(archive: Path) -> Path:
         raise DataError(f"{target.parent} cannot be written ({error}): set UNVANISH_CACHE") from error
     try:
         for name, stream in members(archive):
-            place = work / inside(name, archive)
+            place = work / safe_path(name, archive)
             place.parent.mkdir(parents=True, exist_ok=True)
             with stream, place.open("wb") as file:
                 shutil.copyfileobj(stream, file)
@@ -116,7 +116,7 @@ def unpacked(archive: Path) -> Path:
 
 
 def members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """The regular files of an archive, one after the other; links and devices are left out."""
+    """Yield the regular files of an archive, without links and devices."""
     if archive.name.lower().endswith(".zip"):
         with zipfile.ZipFile(archive) as zipped:
             for info in zipped.infolist():
@@ -130,9 +130,11 @@ def members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 yield member.name, stream
 
 
-def inside(name: str, archive: Path) -> Path:
-    """A member's path below the target; DataError for one that would leave it."""
+def safe_path(name: str, archive: Path) -> Path:
+    """A member's path below the target; DataError if it would leave it."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"{archive} holds {name!r}, which would be written outside its folder; not unpacked")
+        raise DataError(
+            f"{archive} contains {name!r}, which would be written outside its folder; not unpacked"
+        )
     return Path(*path.parts)

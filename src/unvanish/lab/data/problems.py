@@ -1,4 +1,4 @@
-"""What was broken in a data set: named, counted, and left out rather than fatal."""
+"""Broken images, labels and lines of a data set: reported, counted, and left out instead of fatal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
 
-KEPT = 1000  # problems told one by one; the rest is only counted
+KEPT = 1000  # problems kept one by one; the rest is only counted
 
 
 class DataError(ValueError):
@@ -17,7 +17,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One broken image, label or line: its file, its line (0: the whole file), its sort, and why."""
+    """One broken image, label or line: its file, its line (0: the whole file), its sort, and the reason."""
 
     file: str
     line: int
@@ -31,18 +31,18 @@ class Problem:
 
 @dataclass
 class Problems(Sequence[Problem]):
-    """The problems found so far, the first thousand in full, each counted once, by sort."""
+    """The problems found so far: the first thousand in full, all counted once, by sort."""
 
     found: list[Problem] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     known: set[Problem] = field(default_factory=set)
 
     def add(self, file: Path | str, line: int, sort: str, why: str) -> None:
-        """Note one problem."""
+        """Add one problem."""
         self.extend([Problem(str(file), line, sort, why)])
 
     def extend(self, problems: Iterable[Problem]) -> None:
-        """Note several problems."""
+        """Add several problems."""
         for problem in problems:
             if problem in self.known:
                 continue
@@ -53,16 +53,16 @@ class Problems(Sequence[Problem]):
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many of each sort, the most frequent first."""
+        """The number of each sort, the most frequent first."""
         return dict(self.counted.most_common())
 
     @property
     def total(self) -> int:
-        """How many in all."""
+        """The number of all problems."""
         return self.counted.total()
 
     def summary(self, most: int = 5) -> str:
-        """The counts and the first few problems, one a line; empty where there are none."""
+        """The counts and the first few problems, one per line; empty if there are none."""
         if not self.total:
             return ""
         head = ", ".join(f"{n} x {sort}" for sort, n in self.counts.items())

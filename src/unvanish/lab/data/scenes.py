@@ -1,7 +1,7 @@
-"""Augmentation of whole scenes: images with boxes on them, mirrored and with their colours moved.
+"""Augmentation of scenes, images with boxes: mirroring and shifts of colour.
 
-Notable: what moves an image moves its boxes. A batch is x, uint8 (B, 3, H, W), and y, rows (M, 6): image,
-class, x, y, w, h in shares, or the pair of these and of their masks (M, S, S).
+Notable: boxes and masks are mirrored with their image. A batch is x, uint8 (B, 3, H, W), and y, rows (M, 6):
+image, class, x, y, w, h in shares, or the pair of these and of their masks (M, S, S).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ GREY = (0.299, 0.587, 0.114)  # of red, green, blue in brightness
 
 @dataclass(frozen=True)
 class Scenes:
-    """From uint8 scenes to floats from 0 to 1, half of them mirrored, with hue, saturation and value moved.
+    """From uint8 scenes to floats from 0 to 1, half of them mirrored, with hue, saturation and value shifted.
 
-    `hue`, `saturation`, `value`: the most they move by: the hue in turns, the others as a share.
+    `hue`, `saturation`, `value`: the largest shifts, of the hue in turns, of the others as a share.
     """
 
     flip: float = 0.5
@@ -36,11 +36,13 @@ class Scenes:
         x, y = mirrored_scenes(x, y, mirrored)
         x, y = shares((x, y), generator)
         draws = 2 * torch.rand(3, len(x), generator=generator) - 1
-        return coloured(x, draws[0] * self.hue, 1 + draws[1] * self.saturation, 1 + draws[2] * self.value), y
+        return shift_colours(
+            x, draws[0] * self.hue, 1 + draws[1] * self.saturation, 1 + draws[2] * self.value
+        ), y
 
 
 def mirrored_scenes(x: Tensor, y: Any, which: Tensor) -> Batch:
-    """The scenes of which `which` (B,) is true, left to right, with their rows and, if they come, masks."""
+    """Mirror the scenes selected by `which` (B,) left to right, with their rows and, if given, masks."""
     x = torch.where(which.view(-1, 1, 1, 1), x.flip(-1), x)
     rows = y[0] if isinstance(y, tuple) else y
     turned, moved = which[rows[:, 0].long()], rows.clone()
@@ -50,11 +52,11 @@ def mirrored_scenes(x: Tensor, y: Any, which: Tensor) -> Batch:
     return x, (moved, torch.where(turned.view(-1, 1, 1), y[1].flip(-1), y[1]))
 
 
-def coloured(x: Tensor, hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    """Images (B, 3, H, W) from 0 to 1 with the hue turned, saturation and value multiplied, all (B,).
+def shift_colours(x: Tensor, hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
+    """Rotate the hue of images (B, 3, H, W) from 0 to 1, multiply saturation and value; all (B,).
 
-    A turn about the grey axis that keeps brightness stands for the hue, the distance from grey for the
-    saturation: one matrix an image.
+    The hue is a rotation about the grey axis that keeps brightness, the saturation the distance from grey:
+    one matrix per image.
     """
     luma = torch.tensor(GREY, dtype=x.dtype)
     turn = _turns(hue.to(x))
@@ -66,11 +68,11 @@ def coloured(x: Tensor, hue: Tensor, saturation: Tensor, value: Tensor) -> Tenso
 
 
 def _turns(hue: Tensor) -> Tensor:
-    """Matrices (B, 3, 3) that turn colours about the grey axis by `hue` turns, and keep their brightness."""
+    """Matrices (B, 3, 3) that rotate colours about the grey axis by `hue` turns and keep their brightness."""
     angle = 2 * torch.pi * hue
     cosine, sine = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
     axis = torch.full((3, 3), 1 / 3, dtype=hue.dtype)
     cross = torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=hue.dtype) / 3**0.5
     turn = cosine * torch.eye(3, dtype=hue.dtype) + (1 - cosine) * axis + sine * cross
     luma = torch.tensor(GREY, dtype=hue.dtype)
-    return turn + (luma - luma @ turn)[:, None]  # each row gets what its brightness lacks
+    return turn + (luma - luma @ turn)[:, None]  # each row gets the brightness it lost

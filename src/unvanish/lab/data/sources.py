@@ -1,6 +1,6 @@
-"""Pictures from wherever people have them: files, folders, globs, videos, addresses, arrays, lists.
+"""Pictures from files, folders, globs, videos, addresses, arrays and lists.
 
-Notable: one after the other, so that a long video or an endless iterator needs no memory.
+Notable: they are read one by one, so a long video or an endless iterator needs no memory.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ import torch
 from torch import Tensor
 
 from unvanish.lab.data.download import TIMEOUT, reason
-from unvanish.lab.data.pictures import BROKEN, SUFFIXES, decoded, from_pil, listed
+from unvanish.lab.data.pictures import BROKEN, SUFFIXES, decode_image, from_pil, list_images
 from unvanish.lab.data.problems import DataError
 from unvanish.lab.data.video import frames, is_video
 
 LARGEST = 256_000_000  # bytes of an image at an address
 
 
-def pictures(source: Any, channels: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield (origin, uint8 image (channels, H, W)) for every image of a source, else DataError."""
+def read_pictures(source: Any, channels: int) -> Iterator[tuple[str, Tensor]]:
+    """Yield (origin, uint8 image (channels, H, W)) for every image; DataError if there is none."""
     from PIL.Image import Image
 
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
-        yield source, _fetched(source, channels)
+        yield source, _fetch_image(source, channels)
     elif isinstance(source, str | Path):
         for path in _files(source):
             yield from _of_file(path, channels)
     elif isinstance(source, list | tuple | Iterator):
         for index, entry in enumerate(source):
-            for origin, image in pictures(entry, channels):
+            for origin, image in read_pictures(entry, channels):
                 yield (origin if isinstance(entry, str | Path) else f"image {index}"), image
     elif isinstance(source, Tensor | np.ndarray):
         yield "array", _channels(torch.as_tensor(source), channels)
@@ -45,7 +45,7 @@ def pictures(source: Any, channels: int) -> Iterator[tuple[str, Tensor]]:
         yield getattr(source, "filename", "") or "image", from_pil(source, channels)
     else:
         raise DataError(
-            f"a source of the type {type(source).__name__} holds no image; give a file, a folder, a glob, a"
+            f"a source of type {type(source).__name__} is not an image; give a file, a folder, a glob, a"
             " video, an address, an array, a tensor, a PIL image, or a list of these"
         )
 
@@ -54,28 +54,28 @@ def _of_file(path: Path, channels: int) -> Iterator[tuple[str, Tensor]]:
     if is_video(path):
         yield from ((origin, _channels(frame, channels)) for origin, frame in frames(path))
     else:
-        yield str(path), _decoded(path, channels)
+        yield str(path), _decode(path, channels)
 
 
 def _files(source: str | Path) -> list[Path]:
     path = Path(source).expanduser()
     if path.is_dir():
-        found = listed(path)
+        found = list_images(path)
     else:
         found = [path] if path.is_file() else sorted(map(Path, glob(str(path), recursive=True)))
     if not found:
-        raise DataError(f"{source}: no image there; files of {' '.join(SUFFIXES)} are read")
+        raise DataError(f"{source}: no image found; files of {' '.join(SUFFIXES)} are read")
     return found
 
 
-def _decoded(path: Path, channels: int) -> Tensor:
+def _decode(path: Path, channels: int) -> Tensor:
     try:
-        return decoded(path, channels)
+        return decode_image(path, channels)
     except BROKEN as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from error
 
 
-def _fetched(address: str, channels: int) -> Tensor:
+def _fetch_image(address: str, channels: int) -> Tensor:
     """The image at an address."""
     from PIL import Image
 
@@ -94,7 +94,7 @@ def _fetched(address: str, channels: int) -> Tensor:
             return from_pil(image, channels)
     except BROKEN as error:
         raise DataError(
-            f"{address} is no image ({error}); only images are read from an address, fetch others by hand"
+            f"{address} is not an image ({error}); only images are read from an address, fetch others by hand"
         ) from error
 
 

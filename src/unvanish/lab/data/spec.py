@@ -1,11 +1,10 @@
-"""The data YAML: which kind of data, where its parts lie, what its classes are called, where it can be
-fetched.
+"""The data YAML: the kind of data, the places of its parts, the names of its classes, its download.
 
 Notable:
-- The keys are those that YOLO users know (`path train val test names nc download`), `kind`, `task`, and the
-  settings of the kind, which are the keyword arguments of its `read`. Any other key is refused with its line.
-- `path`, `train`, `val` and `test` may be lists: of a path the first one that exists counts.
-- A file is data. A download that is a script is refused.
+- The keys are those of YOLO (`path train val test names nc download`), `kind`, `task`, and the settings of
+  the kind, which are the keyword arguments of its `read`. Any other key is refused with its line.
+- `path`, `train`, `val` and `test` may be lists; of `path` the first one that exists counts.
+- A YAML is data: a download that is a script is refused.
 """
 
 from __future__ import annotations
@@ -19,8 +18,16 @@ from typing import Any
 import yaml
 
 from unvanish.core.registry import suggest
-from unvanish.lab.data.fields import Fetch, Where, downloads, known, names, texts, typed
-from unvanish.lab.data.kinds import Kind, kind, kinds
+from unvanish.lab.data.fields import (
+    Fetch,
+    Where,
+    check_known,
+    check_type,
+    parse_downloads,
+    parse_names,
+    parse_paths,
+)
+from unvanish.lab.data.kinds import Kind, kinds
 from unvanish.lab.data.problems import DataError
 from unvanish.lab.tasks import tasks
 
@@ -45,12 +52,12 @@ class DataSpec:
 
 
 def sets() -> dict[str, Path]:
-    """The data sets that come with a YAML, by name."""
+    """The built-in data YAMLs, by name."""
     return {path.stem: path for path in sorted(SETS.glob("*.yaml"))}
 
 
-def find(name: str) -> Path:
-    """The file of a data YAML: a path, or one that comes with unvanish, with or without its suffix."""
+def find_yaml(name: str) -> Path:
+    """The file of a data YAML: a path, or the name of a built-in one, with or without its suffix."""
     path = Path(name).expanduser()
     if path.is_file():
         return path
@@ -59,25 +66,25 @@ def find(name: str) -> Path:
     if stem in known:
         return known[stem]
     raise DataError(
-        f"no data set {name!r}{suggest(stem, known)}: there is no such file, and those that come with "
-        f"unvanish are {', '.join(known)}"
+        f"no data set {name!r}{suggest(stem, known)}: there is no such file, and the built-in "
+        f"ones are {', '.join(known)}"
     )
 
 
 def read(source: str | Path | Mapping[str, Any], task: str | None = None, **settings: Any) -> DataSpec:
-    """A data YAML by name, path or mapping, `settings` above it; DataError names file, line and key."""
+    """Read a data YAML by name, path or mapping; `settings` override it; DataError names file and line."""
     if isinstance(source, Mapping):
-        return checked(dict(source), {}, None, task, settings)
+        return check_spec(dict(source), {}, None, task, settings)
     plain = {} if str(source) in sets() else without_yaml(Path(source).expanduser())
     if plain:
-        return replace(checked(plain, {}, None, task, settings), name=Path(source).stem)
-    file = find(str(source))
-    values, lines = parsed(file)
-    return checked(values, lines, file, task, settings)
+        return replace(check_spec(plain, {}, None, task, settings), name=Path(source).stem)
+    file = find_yaml(str(source))
+    values, lines = parse(file)
+    return check_spec(values, lines, file, task, settings)
 
 
 def without_yaml(path: Path) -> dict[str, Any]:
-    """What a folder of images, a table or a text means without a YAML; empty for anything else."""
+    """The fields that a folder of images, a table or a text implies; empty for anything else."""
     if path.is_dir():
         return {"kind": "folder", "path": str(path.resolve())}
     form = {".csv": "table", ".tsv": "table", ".jsonl": "table", ".txt": "text"}.get(path.suffix)
@@ -86,7 +93,7 @@ def without_yaml(path: Path) -> dict[str, Any]:
     return {"kind": form, "path": str(path.resolve().parent), "train": path.name}
 
 
-def parsed(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
+def parse(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """The values of a YAML file and the line of each top-level key."""
     try:
         text = file.read_text(encoding="utf-8")
@@ -94,24 +101,24 @@ def parsed(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{file} cannot be read as YAML: {error}") from error
     if not isinstance(node, yaml.MappingNode):
-        raise DataError(f"{file} must hold keys and values such as `kind: digits`; it does not")
+        raise DataError(f"{file} must contain keys and values such as `kind: digits`")
     lines: dict[str, int] = {}
     for key, _ in node.value:
         line = key.start_mark.line + 1
         if key.value in lines:
-            raise DataError(f"{file}:{line}: {key.value!r} is given twice, first in line {lines[key.value]}")
+            raise DataError(f"{file}:{line}: {key.value!r} is given twice, first on line {lines[key.value]}")
         lines[key.value] = line
     return values, lines
 
 
-def checked(
+def check_spec(
     values: dict[str, Any],
     lines: Mapping[str, int],
     file: Path | None,
     task: str | None,
     settings: Mapping[str, Any],
 ) -> DataSpec:
-    """The spec of a mapping; DataError for anything that is not understood."""
+    """The spec of a mapping; DataError if anything in it is wrong."""
     name = file.stem if file else "data"
 
     def where(key: str) -> str:
@@ -119,28 +126,30 @@ def checked(
 
     chosen = _kind(values, where)
     for key in values:
-        known(key, (*KEYS, *chosen.settings), where(key))
+        check_known(key, (*KEYS, *chosen.settings), where(key))
     for key in settings:
-        known(key, tuple(chosen.settings), "open_data: ")
+        check_known(key, tuple(chosen.settings), "open_data: ")
     wanted = task or values.get("task") or chosen.tasks[0]
-    known(wanted, tuple(tasks()) + chosen.tasks, where("task"), "task")
+    check_known(wanted, tuple(tasks()) + chosen.tasks, where("task"), "task")
     if wanted not in chosen.tasks:
-        raise DataError(
-            f"{where('task')}data of kind {chosen.name!r} serve {', '.join(chosen.tasks)}, not {wanted!r}"
-        )
+        listed = ", ".join(chosen.tasks)
+        text = f"data of kind {chosen.name!r} are for {listed}, not for {wanted!r}"
+        raise DataError(f"{where('task')}{text}")
     own = {key: values[key] for key in values if key in chosen.settings}
     for key, value in own.items():
-        typed(value, chosen.settings[key], where(key) + key)
+        check_type(value, chosen.settings[key], where(key) + key)
     for key, value in settings.items():
-        typed(value, chosen.settings[key], key)
+        check_type(value, chosen.settings[key], key)
     return DataSpec(
         name=name,
         kind=chosen,
         task=wanted,
-        path=texts(values.get("path"), where("path") + "path"),
-        parts={p: texts(values.get(p), where(p) + p) for p in ("train", "val", "test") if values.get(p)},
-        names=names(values, where),
-        download=downloads(values.get("download"), where("download") + "download"),
+        path=parse_paths(values.get("path"), where("path") + "path"),
+        parts={
+            p: parse_paths(values.get(p), where(p) + p) for p in ("train", "val", "test") if values.get(p)
+        },
+        names=parse_names(values, where),
+        download=parse_downloads(values.get("download"), where("download") + "download"),
         description=str(values.get("description", "")),
         settings={**own, **settings},
         file=file,
@@ -148,14 +157,14 @@ def checked(
 
 
 def _kind(values: Mapping[str, Any], where: Where) -> Kind:
-    """The kind that is named; else YOLO's layout where classes are named, else image folders."""
+    """The kind that is named; by default YOLO's layout if classes are named, else image folders."""
     named = values.get("kind")
     if named is None:
         if "train" in values and ("names" in values or "nc" in values):
-            return kind("yolo")  # the YAML of YOLO users
-        return kind("folder")
+            return kinds()["yolo"]  # the YAML of YOLO users
+        return kinds()["folder"]
     if named not in kinds():
         raise DataError(
             f"{where('kind')}no kind {named!r}{suggest(str(named), kinds())}; there are {', '.join(kinds())}"
         )
-    return kind(named)
+    return kinds()[named]

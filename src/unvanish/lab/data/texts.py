@@ -1,4 +1,4 @@
-"""Parts of text: labelled texts, pairs of sentences, windows on one long text; ids lie flat in memory."""
+"""Parts of text: labelled texts, pairs of sentences, windows on one long text; ids are in flat arrays."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from unvanish.lab.data.part import Batch, Draw, Indices, Part
 from unvanish.lab.data.problems import DataError
-from unvanish.lab.tasks._tokens import BEGIN, END, PAD
+from unvanish.lab.tokens import BEGIN, END, PAD
 
 Ids = npt.NDArray[np.int32]
 
 
 class Ragged:
-    """Rows of ids of different lengths, one after the other in one array."""
+    """Rows of ids of different lengths, concatenated in one array."""
 
     def __init__(self, rows: Sequence[Sequence[int]]) -> None:
         self.lengths = np.array([len(row) for row in rows], np.int64)
@@ -27,8 +27,8 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def padded(self, indices: Indices, before: int | None = None, after: int | None = None) -> Tensor:
-        """The rows of these indices as (B, T), padded with 0; with an id put before and after each."""
+    def pad(self, indices: Indices, before: int | None = None, after: int | None = None) -> Tensor:
+        """The rows of these indices as (B, T), padded with 0; `before` and `after` are ids added to each."""
         counts = self.lengths[indices]
         lead = before is not None
         width = int(counts.max(initial=0)) + lead + (after is not None)
@@ -64,13 +64,13 @@ class Texts(Part):
         return len(self.rows)
 
     def batch(self, indices: Indices, draw: Draw) -> Batch:
-        return self.rows.padded(indices), torch.from_numpy(self.classes[indices])
+        return self.rows.pad(indices), torch.from_numpy(self.classes[indices])
 
 
 class Pairs(Part):
-    """Sentences and their translations: x is (source (B, S), target so far (B, T)), y what comes next (B, T).
+    """Sentences and their translations: x is (source (B, S), target so far (B, T)), y the next ids (B, T).
 
-    The source ends with an end mark; the target begins with a begin mark, what comes next ends with an end
+    The source ends with an end mark; the target so far begins with a begin mark, the next ids end with an end
     mark.
     """
 
@@ -87,16 +87,15 @@ class Pairs(Part):
         return len(self.sources)
 
     def batch(self, indices: Indices, draw: Draw) -> Batch:
-        source = self.sources.padded(indices, after=END)
-        so_far = self.targets.padded(indices, before=BEGIN)
-        return (source, so_far), self.targets.padded(indices, after=END)
+        source = self.sources.pad(indices, after=END)
+        so_far = self.targets.pad(indices, before=BEGIN)
+        return (source, so_far), self.targets.pad(indices, after=END)
 
 
 class Windows(Part):
-    """Windows on one long text: x is ids (B, T), y the ids that follow each; an epoch passes over the text
-    once.
+    """Windows on one long text: x is ids (B, T), y the next ids; an epoch is one pass over the text.
 
-    Moving windows begin at another place in each epoch, so that no cut is always at the same place.
+    Moving windows start at another place in each epoch, so that the cuts differ.
     """
 
     in_memory = True

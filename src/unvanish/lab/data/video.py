@@ -1,4 +1,4 @@
-"""Frames of a video, one after the other, by whichever of OpenCV, PyAV and imageio is installed."""
+"""Frames of a video, one by one, with OpenCV, PyAV or imageio, the first that is installed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_video(path: Path) -> bool:
 def frames(path: Path) -> Iterator[tuple[str, Tensor]]:
     """Yield (origin, uint8 (3, H, W)) for every frame, counted from 1; nothing is read ahead.
 
-    DataError where no library is there to read it, or it cannot be read.
+    DataError if no such library is installed, or if the video cannot be read.
     """
     library, read = _reader(path)
     number = 0
@@ -34,11 +34,11 @@ def frames(path: Path) -> Iterator[tuple[str, Tensor]]:
     except Exception as error:
         raise DataError(f"{path} cannot be read as a video, after {number} frames: {error}") from error
     if not number:
-        raise DataError(f"{path} cannot be read as a video: {library.__name__} finds no frame in it")
+        raise DataError(f"{path} cannot be read as a video: {library.__name__} found no frame in it")
 
 
 def _reader(path: Path) -> tuple[Any, Callable[[Any, Path], Iterator[Any]]]:
-    """The first library that is installed, and how it gives frames."""
+    """The first library that is installed, and its reader of frames."""
     for name, read in READERS.items():
         try:
             return importlib.import_module(name), read
@@ -54,7 +54,7 @@ def _opencv(library: Any, path: Path) -> Iterator[Any]:
     capture = library.VideoCapture(str(path))
     try:
         while (answer := capture.read())[0]:
-            yield answer[1][..., ::-1]  # it gives blue, green, red
+            yield answer[1][..., ::-1]  # OpenCV's order is blue, green, red
     finally:
         capture.release()
 

@@ -1,9 +1,9 @@
-"""Text to ids and back: characters, words, or byte pairs; ids 0 to 3 are padding, begin, end and unknown.
+"""From text to ids and back: characters, words, or byte pairs; ids 0 to 3 are padding, begin, end, unknown.
 
 Notable:
-- A vocabulary is made from the training part alone, deterministically: by count, then by spelling.
-- It is data (`state()` is JSON-able), so a checkpoint can carry it.
-- Byte pairs (Sennrich et al. 2016) are the tokenizers library's.
+- A vocabulary is built from the training part alone, deterministically: by count, then by spelling.
+- It is data (`state()` is JSON-serialisable), so a checkpoint can contain it.
+- Byte pairs (Sennrich et al. 2016) are those of the tokenizers library.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from unvanish.lab.data.places import cache_folder, keep
+from unvanish.lab.data.places import cache_folder, write_cache
 from unvanish.lab.data.problems import DataError
-from unvanish.lab.tasks._tokens import PAD, SPECIAL, UNKNOWN
+from unvanish.lab.tokens import PAD, SPECIAL, UNKNOWN
 
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
 class Vocabulary(ABC):
-    """A way from text to ids and back."""
+    """A map from text to ids and back."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -39,7 +39,7 @@ class Vocabulary(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """All that `restored` needs, JSON-able."""
+        """Everything that `restore_vocabulary` needs, JSON-serialisable."""
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of many texts."""
@@ -47,7 +47,7 @@ class Vocabulary(ABC):
 
 
 class Characters(Vocabulary):
-    """One id a character."""
+    """One id per character."""
 
     def __init__(self, characters: Sequence[str]) -> None:
         self.entries = [*SPECIAL, *characters]
@@ -72,7 +72,7 @@ class Characters(Vocabulary):
 
 
 class Words(Vocabulary):
-    """One id a word or sign, in lower case where `lower` says so."""
+    """One id per word or sign, in lower case if `lower`."""
 
     def __init__(self, words: Sequence[str], lower: bool = True) -> None:
         self.entries, self.lower = [*SPECIAL, *words], lower
@@ -99,22 +99,22 @@ class Words(Vocabulary):
 
 
 class BytePairs(Vocabulary):
-    """Pieces of words, joined from the most frequent pairs of bytes."""
+    """One id per piece of a word, merged from the most frequent pairs of bytes."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
 
     @classmethod
     def of(cls, texts: Iterable[str], size: int, lower: bool = False) -> BytePairs:
-        """A vocabulary of at most `size` pieces, trained on texts and kept in the cache."""
+        """A vocabulary of at most `size` pieces, trained on texts and cached."""
         from tokenizers import Tokenizer
 
         listed = list(texts)
-        place = _kept(listed, size, lower)
+        place = _cache_place(listed, size, lower)
         if place.is_file():
             return cls(Tokenizer.from_file(str(place)))
-        made = cls(_trained(listed, size, lower))
-        keep(place, made.tokenizer.to_str().encode())
+        made = cls(_train_byte_pairs(listed, size, lower))
+        write_cache(place, made.tokenizer.to_str().encode())
         return made
 
     def __len__(self) -> int:
@@ -138,7 +138,7 @@ def words(text: str, lower: bool = True) -> list[str]:
     return WORD.findall(text.lower() if lower else text)
 
 
-def restored(state: Mapping[str, Any]) -> Vocabulary:
+def restore_vocabulary(state: Mapping[str, Any]) -> Vocabulary:
     """The vocabulary of a `state`."""
     if state["sort"] == "characters":
         return Characters(state["entries"])
@@ -151,14 +151,14 @@ def restored(state: Mapping[str, Any]) -> Vocabulary:
     raise DataError(f"no vocabulary of sort {state['sort']!r}; there are characters, words, pairs")
 
 
-def _kept(texts: Sequence[str], size: int, lower: bool) -> Any:
+def _cache_place(texts: Sequence[str], size: int, lower: bool) -> Any:
     digest = hashlib.sha256(f"1|{size}|{lower}\n".encode())
     for text in texts:
         digest.update(text.encode() + b"\n")
     return cache_folder() / "vocabularies" / f"pairs-{digest.hexdigest()[:16]}.json"
 
 
-def _trained(texts: Sequence[str], size: int, lower: bool) -> Any:
+def _train_byte_pairs(texts: Sequence[str], size: int, lower: bool) -> Any:
     """A byte-level tokenizer of the tokenizers library, trained on texts."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 

@@ -1,1 +1,1 @@
-"""What detection and segmentation share: overlaps, the assignment, the losses, suppression, the mAP."""
+"""Detection and segmentation: overlaps, assignment, losses, suppression, mAP."""

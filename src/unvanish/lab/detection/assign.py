@@ -1,13 +1,13 @@
-"""Which cell answers for which object: task-aligned assignment.
+"""Task-aligned assignment: which cells are trained to predict which object.
 
 Notable:
-- A cell is judged by its score for the object's class and by how well its box fits, score^0.5 CIoU^6; the ten
-  best whose centre lies inside the true box answer for it. A cell that two objects claim goes to the one that
-  it fits best of all.
-- `least` lets boxes with a shorter side, in cells of the finest level, look for cells as if they had that:
-  boxes smaller than a cell may else hold no centre, and are never learned. 0 as published first, 2 in later
+- A cell is rated by its score for the object's class and the fit of its box, score^0.5 CIoU^6; the ten best
+  cells with their centre inside the true box are assigned to it. A cell that two objects claim goes to the
+  one whose box it fits best.
+- `least` is the minimal side of a box, in cells of the finest level, when cells are looked for: otherwise
+  boxes smaller than a cell may contain no centre and are never learned. 0 as first published, 2 in later
   releases.
-- The target of its score is how good it is among the object's cells, times the best fit of them.
+- The target of a cell's score is its rating relative to the object's best cell, times the best fit.
 
 References: Feng et al. 2021 (TOOD, arXiv 2108.07755, equations 1 and 8).
 """
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unvanish.lab.detection.boxes import centred, ciou, corners
+from unvanish.lab.detection.boxes import centre_size, ciou, corners
 from unvanish.lab.detection.truth import Truth
 
 TOP, ALPHA, BETA = 10, 0.5, 6.0
@@ -28,7 +28,7 @@ INSIDE, EPS = 1e-9, 1e-9
 
 @dataclass(frozen=True)
 class Assigned:
-    """For every cell: whether it answers (B, A), for which object of its image (B, A), targets (B, A, C)."""
+    """Per cell: whether it is assigned (B, A), the object of its image (B, A), targets (B, A, C)."""
 
     positive: Tensor
     objects: Tensor
@@ -36,7 +36,7 @@ class Assigned:
 
     @property
     def weights(self) -> Tensor:
-        """How much each cell's box counts, (B, A): its target score."""
+        """The weight of each cell's box, (B, A): its target score."""
         return self.scores.sum(-1)
 
 
@@ -65,8 +65,8 @@ def assign(
 
 
 def _grown(boxes: Tensor, least: float) -> Tensor:
-    """Boxes (B, G, 4) with sides of at least `least`, about the same middles."""
-    middle, size = centred(boxes).chunk(2, -1)
+    """Boxes (B, G, 4) with sides of at least `least` and the same centres."""
+    middle, size = centre_size(boxes).chunk(2, -1)
     return corners(torch.cat((middle, size.clamp_min(least)), -1)) if least > 0 else boxes
 
 
@@ -83,6 +83,6 @@ def _best(metric: Tensor, top: int) -> Tensor:
 
 
 def _once(claimed: Tensor, fit: Tensor) -> Tensor:
-    """The claims (B, G, A), where several claim a cell only that of the object which it fits best of all."""
+    """The claims (B, G, A); if several objects claim a cell, only that of the object it fits best."""
     best = torch.zeros_like(claimed).scatter_(1, fit.argmax(1, keepdim=True), True)
     return torch.where(claimed.sum(1, keepdim=True) > 1, best, claimed)

@@ -1,4 +1,4 @@
-"""Boxes and how they overlap: intersection over union, and the complete one that has a gradient when apart.
+"""Boxes and their overlap: IoU, and complete IoU, which has a gradient for separate boxes too.
 
 Boxes are (..., 4): corners x1, y1, x2, y2, or centres x, y, w, h. Functions of two sets broadcast.
 
@@ -16,25 +16,25 @@ EPS = 1e-7
 
 
 def corners(xywh: Tensor) -> Tensor:
-    """Boxes by their corners, of boxes by centre and size."""
+    """Boxes as corners, from centre and size."""
     centre, half = xywh[..., :2], xywh[..., 2:4] / 2
     return torch.cat((centre - half, centre + half), -1)
 
 
-def centred(xyxy: Tensor) -> Tensor:
-    """Boxes by centre and size, of boxes by their corners."""
+def centre_size(xyxy: Tensor) -> Tensor:
+    """Boxes as centre and size, from corners."""
     low, high = xyxy[..., :2], xyxy[..., 2:4]
     return torch.cat(((low + high) / 2, high - low), -1)
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of boxes by their corners, 0 where one has no area."""
+    """Intersection over union of boxes given by corners, 0 if one has no area."""
     shared, union = _areas(a, b)
     return shared / union.clamp_min(EPS)
 
 
 def ciou(a: Tensor, b: Tensor) -> Tensor:
-    """Complete IoU of boxes by their corners: less for centres apart and for other shapes, at most 1."""
+    """Complete IoU of boxes given by corners: lower for distant centres and different shapes, at most 1."""
     shared, union = _areas(a, b)
     plain = shared / (union + EPS)
     around = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])

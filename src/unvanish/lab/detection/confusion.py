@@ -1,8 +1,8 @@
-"""What true objects were taken for: a confusion matrix with a class more, the background.
+"""The confusion matrix of detections, with the background as an additional class.
 
-Notable: pairs are made by overlap whatever the classes, so an object that was found under a wrong name is
-seen as such. A row is what an object is, a column what it was called; what was missed is called background,
-and what was found where nothing is, is background.
+Notable: pairs are matched by overlap alone, so an object found under a wrong class counts as such. Rows are
+true classes, columns predicted ones; a missed object is predicted as background, and the true class of a
+detection without an object is background.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unvanish.lab.detection.matching import by_overlap
+from unvanish.lab.detection.matching import match_by_overlap
 
 SURE, PAIR = 0.25, 0.45  # confidence and overlap above which a detection counts
 
 
-def confused(scores: Tensor, labels: Tensor, real: Tensor, overlap: Tensor, classes: int) -> Tensor:
-    """The counts (classes + 1, classes + 1) of an image: rows the truth, the background last.
+def count_confusions(scores: Tensor, labels: Tensor, real: Tensor, overlap: Tensor, classes: int) -> Tensor:
+    """Count an image's confusions (classes + 1, classes + 1): rows are true, the background is last.
 
-    Of its detections (n,), its objects' classes (g,), and the overlaps (n, g).
+    `scores` and `labels` of its detections (n,), `real` its objects' classes (g,), `overlap` (n, g).
     """
     sure = scores > SURE
     called, fits = labels[sure].long(), overlap[sure]
-    pair = by_overlap(fits, PAIR)
+    pair = match_by_overlap(fits, PAIR)
     found = pair >= 0
     missed = torch.ones(len(real), dtype=torch.bool)
     missed[pair[found]] = False

@@ -1,9 +1,9 @@
-"""The outline of a mask: along the edges of its pixels, so that what it encloses is the mask to the pixel.
+"""The outline of a mask along the edges of its pixels, so that it encloses exactly the mask.
 
 Notable:
-- An edge lies between a pixel of the mask and one outside, and has the mask on its right. At every corner the
-  next edge is known from its neighbours alone, so all edges are chained at once.
-- Pixels that touch at a corner belong together. Of several parts the largest is taken; holes are left out.
+- An edge lies between a pixel of the mask and one outside, and has the mask on its right. The next edge at a
+  corner depends only on the neighbouring pixels, so all edges are chained at once.
+- Pixels that touch at a corner are connected. Of several parts the largest is taken; holes are ignored.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def outline(mask: npt.NDArray[np.bool_]) -> Floats:
 
 
 def area(xy: npt.NDArray[np.generic]) -> float:
-    """What a loop of points (n, 2) encloses, in square pixels; below 0 for the edge of a hole."""
+    """The area that a loop of points (n, 2) encloses, in square pixels; negative for the edge of a hole."""
     x, y = xy.astype(np.float64).T
     return float(x @ np.roll(y, -1) - np.roll(x, -1) @ y) / 2
 
 
 def _loops(mask: npt.NDArray[np.bool_]) -> Iterator[Places]:
-    """The closed chains of edges, each as the points (n, 2) at which its edges begin."""
+    """Yield the closed chains of edges, each as the points (n, 2) at which its edges begin."""
     begins = _edges(mask)
     wide = begins.shape[2]
     following = _following(begins).ravel().tolist()
@@ -62,7 +62,7 @@ def _edges(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def _following(begins: npt.NDArray[np.bool_]) -> Places:
-    """The edge that follows each edge, by its flat index; whatever where there is no edge."""
+    """The edge that follows each edge, by its flat index; undefined without an edge."""
     count, high, wide = begins.shape
     row, column = np.mgrid[:high, :wide]
     made = []

@@ -1,10 +1,10 @@
-"""The loss of a detector: how its boxes fit, how sure it is of their sides, and whether its scores are right.
+"""The loss of a detector: the fit of its boxes, the distributions of their sides, and its scores.
 
 Notable:
-- Everything is measured in cells of the finest level, so the loss needs neither strides nor pixels.
+- Lengths are in cells of the finest level, so the loss needs neither strides nor pixels.
 - Box and side losses are weighted by the target score of their cell; all are divided by the sum of target
-  scores, at least 1. An image without an object teaches the scores alone.
-- It is the loss of a sample. Detectors are trained with its sum over the batch.
+  scores, at least 1. An image without an object trains only the scores.
+- It is the loss per sample. Detectors are trained with its sum over the batch.
 
 References: Zheng et al. 2020 (complete IoU); Li et al. 2020 (distribution focal loss, arXiv 2006.04388).
 """
@@ -19,17 +19,17 @@ from torch.nn import functional as F
 
 from unvanish.lab.detection.assign import Assigned, assign
 from unvanish.lab.detection.boxes import ciou
-from unvanish.lab.detection.reading import Said, raw, said
-from unvanish.lab.detection.truth import Truth, padded
+from unvanish.lab.detection.raw_maps import CellPredictions, raw_maps, read_maps
+from unvanish.lab.detection.truth import Truth, pad_truth
 from unvanish.lab.models.blocks.detect import BINS
 
-LAST = BINS - 1 - 0.01  # the farthest side a cell can be taught, in its own cells
+LAST = BINS - 1 - 0.01  # the farthest side a cell can predict, in cells of its level
 
 
 class DetectionLoss(nn.Module):
-    """The loss of raw maps (of a head in training or that does not decode) against rows (M, 6) of a batch.
+    """The loss of a head's raw maps (not decoded) against the rows (M, 6) of a batch.
 
-    `least`: as for `assign`; `box`, `cls` and `dfl`: the gains of its parts.
+    `least`: as for `assign`; `box`, `cls` and `dfl`: the weights of its parts.
     """
 
     def __init__(self, least: float = 0.0, *, box: float = 7.5, cls: float = 0.5, dfl: float = 1.5) -> None:
@@ -43,22 +43,22 @@ class DetectionLoss(nn.Module):
 
     def parts(self, output: Any, y: Any) -> dict[str, Tensor]:
         """Its parts, weighted: box, class, dfl."""
-        maps = raw(output)
-        found = said(maps)
-        truth = padded(y, len(maps[0]), (maps[0].shape[-1], maps[0].shape[-2]))
-        given = self._assigned(found, truth)
-        return self._weighted(detection_parts(found, truth, given))
+        maps = raw_maps(output)
+        found = read_maps(maps)
+        truth = pad_truth(y, len(maps[0]), (maps[0].shape[-1], maps[0].shape[-2]))
+        given = self._assign(found, truth)
+        return self._weigh(detection_parts(found, truth, given))
 
-    def _weighted(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _weigh(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.gains[name] * part for name, part in parts.items()}
 
-    def _assigned(self, found: Said, truth: Truth) -> Assigned:
-        """Which cells answer for which objects."""
+    def _assign(self, found: CellPredictions, truth: Truth) -> Assigned:
+        """Assign cells to objects."""
         scores, boxes = found.logits.detach().sigmoid(), found.boxes.detach()
         return assign(scores, boxes, found.centres, truth, least=self.least)
 
 
-def detection_parts(found: Said, truth: Truth, given: Assigned) -> dict[str, Tensor]:
+def detection_parts(found: CellPredictions, truth: Truth, given: Assigned) -> dict[str, Tensor]:
     """The parts of the loss for an assignment, unweighted: box, class, dfl."""
     total = given.scores.sum().clamp_min(1)
     score = F.binary_cross_entropy_with_logits(found.logits, given.scores, reduction="sum")
@@ -72,13 +72,13 @@ def detection_parts(found: Said, truth: Truth, given: Assigned) -> dict[str, Ten
 
 
 def distances(boxes: Tensor, centres: Tensor, sizes: Tensor) -> Tensor:
-    """From centres (P, 2) to the sides of boxes (P, 4), in their own cells, as far as bins reach: (P, 4)."""
+    """Distances (P, 4) from centres (P, 2) to sides of boxes (P, 4), in cells of their level, clipped."""
     sides = torch.cat((centres - boxes[:, :2], boxes[:, 2:] - centres), 1) / sizes[:, None]
     return sides.clamp(0, LAST)
 
 
 def distribution(bins: Tensor, sides: Tensor) -> Tensor:
-    """Cross entropy of bins (P, 4, 16) with the two beside each distance (P, 4), mean of the sides: (P,)."""
+    """Cross entropy of bins (P, 4, 16) with the two bins next to each distance (P, 4): mean (P,)."""
     low = sides.long()
     share = sides - low
     log = bins.log_softmax(-1)

@@ -1,4 +1,4 @@
-"""The loss of a segmenter: that of a detector, and how the mixed masks fit within their boxes.
+"""The loss of a segmenter: a detector's, and the cross entropy of the masks within their boxes.
 
 Notable: a mask's cross entropy is summed within the true box and divided by the box's area, so that small
 objects count as much as large ones.
@@ -15,15 +15,15 @@ from torch.nn import functional as F
 from unvanish.lab.detection.assign import Assigned
 from unvanish.lab.detection.boxes import corners
 from unvanish.lab.detection.loss import DetectionLoss, detection_parts
-from unvanish.lab.detection.masks import inside, mixed
-from unvanish.lab.detection.reading import raw, said
-from unvanish.lab.detection.truth import Truth, padded
+from unvanish.lab.detection.masks import inside_boxes, mix_masks
+from unvanish.lab.detection.raw_maps import raw_maps, read_maps
+from unvanish.lab.detection.truth import Truth, pad_truth
 
 
 class SegmentationLoss(DetectionLoss):
     """The loss of raw maps and prototypes against rows (M, 6) and masks (M, S, S).
 
-    `least` and the gains as for a detector's; `mask`: that of masks, which else weigh as boxes.
+    `least` and the gains as for a detector's; `mask`: the gain of masks, by default that of boxes.
     """
 
     def __init__(self, least: float = 0.0, *, mask: float | None = None, **gains: float) -> None:
@@ -32,38 +32,38 @@ class SegmentationLoss(DetectionLoss):
 
     def parts(self, output: Any, y: Any) -> dict[str, Tensor]:
         """Its parts, weighted: box, class, dfl, mask."""
-        *maps, prototypes = raw(output)
+        *maps, prototypes = raw_maps(output)
         rows, masks = y
-        found = said(maps, prototypes.shape[1])
-        truth = padded(rows, len(prototypes), (maps[0].shape[-1], maps[0].shape[-2]))
-        given = self._assigned(found, truth)
+        found = read_maps(maps, prototypes.shape[1])
+        truth = pad_truth(rows, len(prototypes), (maps[0].shape[-1], maps[0].shape[-2]))
+        given = self._assign(found, truth)
         mask = mask_part(found.extra, prototypes.float(), truth, given, rows, masks)
-        return self._weighted({**detection_parts(found, truth, given), "mask": mask})
+        return self._weigh({**detection_parts(found, truth, given), "mask": mask})
 
 
 def mask_part(
     coefficients: Tensor, prototypes: Tensor, truth: Truth, given: Assigned, rows: Tensor, masks: Tensor
 ) -> Tensor:
-    """Mean over the cells that answer of their masks' cross entropy within the true box, over its area."""
+    """Mean over assigned cells of their masks' cross entropy within the true box, divided by its area."""
     high, wide = prototypes.shape[-2:]
-    total = prototypes.sum() * 0  # so that prototypes have a gradient, of zero, without objects
+    total = prototypes.sum() * 0  # without objects, prototypes get a gradient of zero
     for image in range(len(prototypes)):
         cells = given.positive[image].nonzero()[:, 0]
         if not len(cells):
             continue
         own = truth.rows[image, given.objects[image, cells]]  # rows in y
         objects, which = torch.unique(own, return_inverse=True)
-        target = fitted(masks[objects], high, wide)[which]
-        logits = mixed(coefficients[image, cells], prototypes[image])
+        target = resize_masks(masks[objects], high, wide)[which]
+        logits = mix_masks(coefficients[image, cells], prototypes[image])
         entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         unit = rows.new_tensor([wide, high, wide, high])
-        within = (entropy * inside(corners(rows[own, 2:6]) * unit, high, wide)).mean((1, 2))
+        within = (entropy * inside_boxes(corners(rows[own, 2:6]) * unit, high, wide)).mean((1, 2))
         total = total + (within / rows[own, 4:6].prod(1).clamp_min(1e-9)).sum()
     return total / given.positive.sum().clamp_min(1)
 
 
-def fitted(masks: Tensor, high: int, wide: int) -> Tensor:
-    """Masks (n, S, S) as floats (n, high, wide)."""
+def resize_masks(masks: Tensor, high: int, wide: int) -> Tensor:
+    """Resize masks (n, S, S) to floats (n, high, wide)."""
     values = masks.float()
     if tuple(values.shape[1:]) == (high, wide):
         return values

@@ -1,4 +1,4 @@
-"""Masks mixed from prototypes, and how they are cut to boxes.
+"""Masks mixed from prototypes and cropped to boxes.
 
 References: Bolya et al. 2019 (YOLACT, arXiv 1904.02689, section 3).
 """
@@ -11,12 +11,12 @@ from torch import Tensor
 COARSE = 4  # pixels of an image along a pixel of its masks
 
 
-def mixed(coefficients: Tensor, prototypes: Tensor) -> Tensor:
+def mix_masks(coefficients: Tensor, prototypes: Tensor) -> Tensor:
     """Logits (n, H, W) of masks from coefficients (n, E) and an image's prototypes (E, H, W)."""
     return (coefficients @ prototypes.flatten(1)).view(-1, *prototypes.shape[1:])
 
 
-def inside(boxes: Tensor, rows: int, columns: int) -> Tensor:
+def inside_boxes(boxes: Tensor, rows: int, columns: int) -> Tensor:
     """Which pixels (n, rows, columns) lie in boxes (n, 4), corners in these pixels."""
     x = torch.arange(columns, device=boxes.device, dtype=boxes.dtype)
     y = torch.arange(rows, device=boxes.device, dtype=boxes.dtype)

@@ -1,9 +1,9 @@
-"""Which found object is which true one: one to one, without a loop over objects.
+"""One-to-one matching of detections with true objects, without a loop over objects.
 
 Notable:
-- In order of confidence, as average precision asks: everyone claims the object it fits best, of several
-  claims the surest stands, and who lost claims its next one. It ends where going one by one ends.
-- In order of overlap: who fit each other best of all are a pair and step aside, until nobody is left.
+- By confidence, as average precision requires: every detection claims the object it fits best, the most
+  confident claim wins, and the losers claim their next best. The result is that of going one by one.
+- By overlap: a detection and an object that fit each other best are a pair and leave, until none is left.
 
 References: Gale and Shapley 1962 (deferred acceptance); Lin et al. 2014 (COCO, arXiv 1405.0312).
 """
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 
-def by_rank(overlap: Tensor, least: float) -> Tensor:
-    """The true object (n,) each found one takes, -1 for none, where the surer one chooses first.
+def match_by_confidence(overlap: Tensor, least: float) -> Tensor:
+    """The true object (n,) matched with each detection, -1 for none; more confident detections choose first.
 
-    `overlap` (n, g) of found objects, surest first, with true ones; only `least` or more can be taken.
+    `overlap` (n, g) of detections, most confident first, with true objects; a match needs at least `least`.
     """
     count, objects = overlap.shape
     rank = torch.arange(count)
@@ -34,10 +34,10 @@ def by_rank(overlap: Tensor, least: float) -> Tensor:
         left[rank[lost], wish[lost]] = -1
 
 
-def by_overlap(overlap: Tensor, least: float) -> Tensor:
-    """The true object (n,) each found one is paired with, -1 for none, the best overlaps first.
+def match_by_overlap(overlap: Tensor, least: float) -> Tensor:
+    """The true object (n,) paired with each detection, -1 for none; the best overlaps first.
 
-    `overlap` (n, g) of found with true objects; only more than `least` makes a pair.
+    `overlap` (n, g) of detections with true objects; a pair needs more than `least`.
     """
     paired = torch.full((len(overlap),), -1)
     left = overlap.masked_fill(overlap <= least, -1)

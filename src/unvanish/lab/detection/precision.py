@@ -1,9 +1,9 @@
-"""Mean average precision after COCO's protocol, by faster-coco-eval.
+"""Mean average precision by COCO's protocol, with faster-coco-eval.
 
 Notable:
 - Average precision is the area under precision over recall, at 101 recalls; its mean over the classes that
   occur and over overlaps of 0.50, 0.55 ... 0.95 is mAP50-95, at 0.50 alone mAP50.
-- Overlaps are ratios, so squares of any size will do: pixels of the letterbox here.
+- Overlaps are ratios, so any unit works: pixels of the letterbox here.
 
 References: Lin et al. 2014 (COCO, arXiv 1405.0312).
 """
@@ -19,21 +19,21 @@ import numpy.typing as npt
 ALL = [[0.0, 1e10]]  # areas that count
 
 
-def by_class(precision: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Average precision (2, classes) over all overlaps, and at 0.50, of precisions; NaN without an object."""
+def average_by_class(precision: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Average precision (2, classes) over all overlaps and at 0.50; NaN for a class without an object."""
     means = np.stack([precision.mean((0, 1)), precision[0].mean(0)])
     means[:, (precision < 0).all((0, 1))] = np.nan
     return means
 
 
 def overall(precision: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """(mAP50-95, mAP50) of precisions (overlaps, recalls, classes); 0 where no class occurs."""
-    means = by_class(precision)
+    """(mAP50-95, mAP50) of precisions (overlaps, recalls, classes); 0 if no class occurs."""
+    means = average_by_class(precision)
     counted = means[:, ~np.isnan(means[0])]
     return (float(counted[0].mean()), float(counted[1].mean())) if counted.size else (0.0, 0.0)
 
 
-def precisions(
+def precision_table(
     truth: Sequence[Mapping[str, Any]],
     found: Sequence[Mapping[str, Any]],
     images: int,
@@ -44,7 +44,7 @@ def precisions(
     """Precision (overlaps, recalls, classes), -1 for classes that do not occur.
 
     Annotations have image_id, category_id, bbox (x, y, w, h) and, if found, score; `kind`: "bbox", or "segm"
-    where they hold a `segmentation`.
+    if they have a `segmentation`.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -64,4 +64,4 @@ def precisions(
 
 
 def _silent(*words: Any, **settings: Any) -> None:
-    """Nothing: the evaluator's own talk."""
+    """Print nothing, in place of the evaluator's own output."""

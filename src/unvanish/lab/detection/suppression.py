@@ -1,10 +1,10 @@
-"""Non-maximum suppression: of boxes that overlap, the surest stays. Exact, and without a loop over boxes.
+"""Non-maximum suppression: of overlapping boxes the most confident stays. Exact, without a loop over boxes.
 
 Notable:
-- Who stays is the one fixed point of "nobody who stays, and is surer, overlaps me"; repeating the sentence
-  from "all stay" reaches it, since each round settles at least one more box for good, most often all of them
-  in a few.
-- Boxes are taken in blocks, surest first, and it ends as soon as enough have stayed.
+- A box stays if no more confident box that stays overlaps it. This rule has one fixed point. Applied
+  repeatedly, starting with all boxes, it settles at least one more box per round, and usually all within a
+  few rounds.
+- Boxes are processed in blocks, most confident first, until enough have stayed.
 
 References: Felzenszwalb et al. 2010 (greedy suppression); Zheng et al. 2021 (as a fixed point, arXiv
 2005.03572).
@@ -23,14 +23,14 @@ CANDIDATES = 30_000
 
 
 def suppress(boxes: Tensor, scores: Tensor, classes: Tensor, limit: float = 0.7, most: int = MOST) -> Tensor:
-    """Indices of the boxes (N, 4) by corners that stay, surest first, `most` at most.
+    """Indices of the boxes (N, 4), given by corners, that stay: the most confident first, at most `most`.
 
-    A box goes where a surer one of its class that stays overlaps it by more than `limit`.
+    A box is removed if a more confident one of its class that stays overlaps it by more than `limit`.
     """
     kept = torch.empty(0, dtype=torch.long, device=boxes.device)
     for block in torch.split(torch.argsort(scores, descending=True, stable=True), BLOCK):
         block = block[~_rivals(boxes, classes, kept, block, limit).any(0)]
-        rivals = _rivals(boxes, classes, block, block, limit).triu(1)  # [surer, less sure]
+        rivals = _rivals(boxes, classes, block, block, limit).triu(1)  # [more, less confident]
         stays = torch.ones(len(block), dtype=torch.bool, device=boxes.device)
         while not torch.equal(stays, now := ~(rivals & stays[:, None]).any(0)):
             stays = now
@@ -55,10 +55,10 @@ def detections(
     several: bool = False,
     agnostic: bool = False,
 ) -> list[Tensor]:
-    """Of each image of a decoded output (B, 4 + classes + E, A), rows (n, 6 + E): corners, score, class, E.
+    """For each image of a decoded output (B, 4 + classes + E, A), rows (n, 6 + E): corners, score, class, E.
 
     `several`: every class of a cell above the confidence counts, not only the best; `agnostic`: boxes of
-    different classes suppress each other, too.
+    different classes suppress each other too.
     """
     return [_of_one(d, classes, confidence, limit, most, several, agnostic) for d in decoded]
 

@@ -1,4 +1,4 @@
-"""The objects of a batch, padded to the same number an image."""
+"""The objects of a batch, padded to the same number per image."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Truth:
     rows: Tensor
 
 
-def padded(y: Tensor, images: int, size: tuple[float, float]) -> Truth:
-    """The rows (M, 6) of a batch: image, class, x, y, w, h in shares; corners in units of `size` (w, h)."""
+def pad_truth(y: Tensor, images: int, size: tuple[float, float]) -> Truth:
+    """Pad rows (M, 6), image, class, x, y, w, h in shares; corners are in units of `size` (w, h)."""
     image = y[:, 0].long()
     counts = torch.bincount(image, minlength=images)
     most = int(counts.max()) if len(y) else 0

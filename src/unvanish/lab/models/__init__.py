@@ -1,6 +1,6 @@
-"""Networks from YAML whose gradient survives: `read` a spec, `build` the network, look into the `zoo`.
+"""Networks from YAML whose gradient survives: `read` a spec, `build` the network, list the `zoo`.
 
-Notable: a name of this package is loaded when it is first used; reading a YAML imports no torch.
+Notable: names of this package are loaded on first use; reading a YAML does not import torch.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unvanish.lab.models.assembly import build
-    from unvanish.lab.models.lines import SpecError
     from unvanish.lab.models.names import catalogue, zoo
     from unvanish.lab.models.network import Network
     from unvanish.lab.models.overview import summary
     from unvanish.lab.models.spec import Spec, read
+    from unvanish.lab.models.yaml_data import SpecError
 
 __all__ = ["Network", "Spec", "SpecError", "build", "catalogue", "read", "summary", "zoo"]
 
 _HOMES = {
-    "Network": "network", "Spec": "spec", "SpecError": "lines", "build": "assembly", "catalogue": "names",
+    "Network": "network", "Spec": "spec", "SpecError": "yaml_data", "build": "assembly", "catalogue": "names",
     "read": "spec", "summary": "overview", "zoo": "names",
 }  # fmt: skip
 

@@ -1,11 +1,10 @@
-"""The arguments of a row's module: what the row says, what its inputs say, what the file and the data say.
+"""The arguments of a row's module: from the row, its inputs, the top of the file, and the data.
 
 Notable:
 - Widths come from the inputs: `width_in` or `widths_in` of a block, `in_channels`, `in_features`,
   `num_features` ... of torch's own layers, unless the row gives them by name.
-- A word where a number is meant is looked up: `out: classes`, `[nc]`, `out: width`.
-- What the scale multiplies is `out` (or what a block lists in SCALED), and only where it is a number in
-  the file.
+- A word in place of a number is looked up: `out: classes`, `[nc]`, `out: width`.
+- The scale multiplies `out` (or the arguments that a block lists in SCALED), and only numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from unvanish.core.registry import suggest
-from unvanish.lab.models.rows import Row
+from unvanish.lab.models.rows import SpecRow
 from unvanish.lab.models.spec import ALIASES, FACTS, Spec
 
 WIDTH = (
@@ -34,14 +33,14 @@ _SIGNATURES: WeakKeyDictionary[Any, dict[str, inspect.Parameter]] = WeakKeyDicti
 
 @dataclass(frozen=True)
 class Given:
-    """What holds for the whole network: the spec, facts of the data, and the number of residual branches."""
+    """What applies to the whole network: the spec, facts of the data, and the number of residual branches."""
 
     spec: Spec
     facts: Mapping[str, Any] = field(default_factory=dict)
     branches: int = 0
 
     def word(self, name: Any) -> Any:
-        """A fact or a number by its name, else the word itself."""
+        """The fact or number of this name, else the word itself."""
         if not isinstance(name, str):
             return name
         if name == "None":  # as classic rows write it: [None, 2, "nearest"]
@@ -51,7 +50,7 @@ class Given:
         return known.get(key, name)
 
     def fill(self, name: str) -> Any:
-        """The value of a parameter that is filled in, or None."""
+        """The value of a parameter that is filled in automatically, or None."""
         spec = self.spec
         own = {
             "activation": spec.activation,
@@ -63,11 +62,11 @@ class Given:
 
 
 def bind(
-    row: Row, cls: type[nn.Module], given: Given, widths: Sequence[int | None], first: bool = True
+    row: SpecRow, cls: type[nn.Module], given: Given, widths: Sequence[int | None], first: bool = True
 ) -> dict[str, Any]:
-    """The keyword arguments of one module; `first`: the first of its repeats, to which `stride` belongs.
+    """The keyword arguments of one module; only the `first` of its repeats has a `stride`.
 
-    `widths`: of its inputs, None where one has no channels. SpecError names what is missing or unknown.
+    `widths`: of its inputs, None for one without channels. SpecError names what is missing or unknown.
     """
     known = parameters(cls)
     widthwise = next((name for name in ("widths_in", *WIDTH) if name in known), "")
@@ -85,7 +84,7 @@ def bind(
 
 
 def _from_row(
-    row: Row, cls: type[nn.Module], given: Given, known: Mapping[str, inspect.Parameter], widthwise: str
+    row: SpecRow, cls: type[nn.Module], given: Given, known: Mapping[str, inspect.Parameter], widthwise: str
 ) -> dict[str, Any]:
     """Arguments by position, then by name."""
     order = [n for n, p in known.items() if n != widthwise and p.kind is not p.KEYWORD_ONLY]
@@ -93,7 +92,7 @@ def _from_row(
         text = f"{row.label} takes {len(order)} arguments ({', '.join(order)}), args has {len(row.args)}"
         raise given.spec.error(row.lines.get("args", row.line), text)
     pairs = list(zip(order, row.args, strict=False))
-    pairs += [(_translated(name, known), value) for name, value in row.settings.items()]
+    pairs += [(_translate(name, known), value) for name, value in row.settings.items()]
     taken: dict[str, Any] = {}
     for name, value in pairs:
         line = row.lines.get(name, row.line)
@@ -101,11 +100,11 @@ def _from_row(
             raise given.spec.error(line, f"{row.label} has no argument {name!r}{_near(name, known)}")
         if name in taken:
             raise given.spec.error(line, f"{row.label}: {name!r} is given twice, in args and by name")
-        taken[name] = _scaled(name, value, cls, given)
+        taken[name] = _apply_scale(name, value, cls, given)
     return taken
 
 
-def _scaled(name: str, value: Any, cls: type[nn.Module], given: Given) -> Any:
+def _apply_scale(name: str, value: Any, cls: type[nn.Module], given: Given) -> Any:
     default = ("out", *OTHER_NAMES["out"])
     scaled = getattr(cls, "SCALED", default)
     if name in scaled and isinstance(value, int) and not isinstance(value, bool):
@@ -113,12 +112,12 @@ def _scaled(name: str, value: Any, cls: type[nn.Module], given: Given) -> Any:
     return [given.word(v) for v in value] if isinstance(value, list) else given.word(value)
 
 
-def _width(row: Row, given: Given, name: str, widths: Sequence[int | None]) -> Any:
+def _width(row: SpecRow, given: Given, name: str, widths: Sequence[int | None]) -> Any:
     if name == "widths_in":
         return tuple(widths)
     if widths[0] is None:
         text = (
-            f"{row.label} needs the width of its input, but that has none; token ids go through an embedding"
+            f"{row.label} needs the width of its input, which has none; pass token ids through an embedding"
         )
         raise given.spec.error(row.line, text)
     return widths[0]
@@ -133,7 +132,7 @@ def parameters(cls: type[nn.Module]) -> dict[str, inspect.Parameter]:
     return _SIGNATURES[cls]
 
 
-def _translated(name: str, known: Mapping[str, Any]) -> str:
+def _translate(name: str, known: Mapping[str, Any]) -> str:
     if name in known:
         return name
     return next((other for other in OTHER_NAMES.get(name, ()) if other in known), ALIASES.get(name, name))
@@ -145,7 +144,7 @@ def _near(name: str, known: Mapping[str, Any]) -> str:
     return f"{suggest(name, [*usable, 'from', 'repeats', 'name', 'args'])}{listed}"
 
 
-def _refuse_missing(row: Row, given: Given, known: Mapping[str, Any], taken: Mapping[str, Any]) -> None:
+def _refuse_missing(row: SpecRow, given: Given, known: Mapping[str, Any], taken: Mapping[str, Any]) -> None:
     missing = [n for n, p in known.items() if p.default is p.empty and n not in taken]
     if missing:
         name = missing[0]

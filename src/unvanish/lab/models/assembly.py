@@ -1,10 +1,9 @@
-"""From a spec to a network: a pass without data finds every width, then the modules are made and begun.
+"""From a spec to a network: a pass without data finds every width, then modules are built and initialised.
 
 Notable:
-- The pass runs on the meta device, row by row: shapes are right, nothing is computed, and an error names
-  its row.
-- The same pass sees which activation follows each layer, for the initialisation.
-- `build(spec, device="meta")` gives a network without memory, to count and to forecast.
+- The pass runs on the meta device, row by row: it computes shapes alone, and an error names its row.
+- The same pass records which activation follows each layer, for the initialisation.
+- `build(spec, device="meta")` gives a network without memory, for counting and forecasts.
 """
 
 from __future__ import annotations
@@ -20,43 +19,41 @@ from torch import Tensor, nn
 
 from unvanish.core.registry import suggest
 from unvanish.lab.models.arguments import Given, bind, parameters
-from unvanish.lab.models.flow import Flow, Layer
+from unvanish.lab.models.flow import Flow, PlacedLayer
 from unvanish.lab.models.initialise import Begin, initialise
-from unvanish.lab.models.lines import SpecError
 from unvanish.lab.models.modules import module_class
 from unvanish.lab.models.network import Network, Repeated, plan, takes_list
-from unvanish.lab.models.rows import Row
+from unvanish.lab.models.rows import SpecRow
 from unvanish.lab.models.spec import ALIASES, FACTS, Spec, read
+from unvanish.lab.models.yaml_data import SpecError
 
 DEFAULTS = {"channels": 3, "size": 64, "length": 32, "features": 1}
 BATCH = 2
-SAME = 2  # the repeat that stands for those after it
+SAME = 2  # the repeat that represents those after it
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What the pass found: arguments of every row's modules, shapes of their outputs, and the layers'
-    neighbours.
-    """
+    """The result of the pass: arguments of every row's modules, output shapes, the layers' neighbours."""
 
     arguments: list[list[tuple[type[nn.Module], dict[str, Any]]]] = field(default_factory=list)
     shapes: list[Any] = field(default_factory=list)
     listed: list[bool] = field(default_factory=list)
-    layers: Mapping[str, Layer] = field(default_factory=dict)
+    layers: Mapping[str, PlacedLayer] = field(default_factory=dict)
 
 
 def build(spec: Spec | str | Path | Mapping[str, Any], device: Any = None, **facts: Any) -> Network:
     """The network of a spec, for data with these facts (classes, channels, size, length, vocabulary ...).
 
-    Weights begin as `spec.init` says, from torch's global generator. SpecError names row, file and line.
+    Weights are initialised by `spec.init`, from torch's global generator. SpecError names row, file and line.
     """
     spec = spec if isinstance(spec, Spec) else read(spec)
     known = _facts(spec, facts)
     given = Given(spec, known, _branches(spec))
-    draft = _drafted(spec, given)
+    draft = _draft_anywhere(spec, given)
     target = torch.get_default_device() if device is None else torch.device(device)
     with target:
-        modules = [_made(pairs) for pairs in draft.arguments]
+        modules = [_make_module(pairs) for pairs in draft.arguments]
     names = [row.name for row in spec.layers]
     steps = plan([row.sources for row in spec.layers], names, draft.listed)
     net = Network(spec, steps, modules, known, draft.shapes)
@@ -69,7 +66,7 @@ def build(spec: Spec | str | Path | Mapping[str, Any], device: Any = None, **fac
 
 
 def _place(net: Network) -> None:
-    """Tell rows with a `place` how many pixels of the image a cell of each of their inputs is."""
+    """Give rows with a `place` the stride of each of their inputs, in pixels of the image."""
     rows = example(net.spec, net.facts)[0].shape[-2]
     for step, module in zip(net.plan, net.children(), strict=True):
         place = getattr(module, "place", None)
@@ -78,7 +75,7 @@ def _place(net: Network) -> None:
 
 
 def _tie(net: Network, spec: Spec) -> None:
-    """Let rows share weights as `tied:` says; SpecError where a module cannot."""
+    """Share weights between rows by `tied:`; SpecError if a module cannot."""
     modules = list(net.children())
     for row in spec.layers:
         if row.tied >= 0:
@@ -95,7 +92,7 @@ def _tie(net: Network, spec: Spec) -> None:
 def example(
     spec: Spec, facts: Mapping[str, Any], batch: int = BATCH, device: Any = "meta"
 ) -> tuple[Tensor, ...]:
-    """Inputs of the right shape and type for a spec's task: zeros."""
+    """Zeros of the right shape and type as inputs for a spec's task."""
     known = {**DEFAULTS, **facts}
     length = known["length"]
     if spec.task in ("sentiment", "language", "translate"):
@@ -108,9 +105,7 @@ def example(
 
 
 def width(value: Any) -> int | None:
-    """The channels of an output: dimension 1 of (B, C, H, W), the last of (B, T, C) and (B, C); None for
-    ids.
-    """
+    """Channels of an output: dimension 1 of (B, C, H, W), else the last; None for ids."""
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 2:
         return None
     return value.shape[1] if value.ndim == 4 else value.shape[-1]
@@ -127,11 +122,11 @@ def _facts(spec: Spec, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _branches(spec: Spec) -> int:
-    """Residual branches of the network, one after the other."""
+    """The number of residual branches along the network."""
     return sum(row.repeats * getattr(_class(spec, row), "BRANCHES", 0) for row in spec.layers)
 
 
-def _class(spec: Spec, row: Row) -> type[nn.Module]:
+def _class(spec: Spec, row: SpecRow) -> type[nn.Module]:
     try:
         return module_class(row.module)
     except (ValueError, TypeError) as error:
@@ -139,8 +134,8 @@ def _class(spec: Spec, row: Row) -> type[nn.Module]:
         raise spec.error(line, f"layer {row.index}: {error}") from error
 
 
-def _drafted(spec: Spec, given: Given) -> Draft:
-    """The pass on meta; where a module cannot run there (it looks at values), on zeros."""
+def _draft_anywhere(spec: Spec, given: Given) -> Draft:
+    """The pass on the meta device, or on zeros if a module reads values and cannot run there."""
     try:
         return _draft(spec, given, "meta")
     except SpecError as error:
@@ -152,7 +147,7 @@ def _drafted(spec: Spec, given: Given) -> Draft:
 
 
 def _draft(spec: Spec, given: Given, device: str) -> Draft:
-    """Run the rows on tensors without data, each module made as soon as its inputs are known."""
+    """Run the rows on tensors without data; build each module as soon as its inputs are known."""
     draft, flow = Draft(), Flow()
     values: dict[int, Any] = {-1 - i: x for i, x in enumerate(example(spec, given.facts, device=device))}
     readers = {source for row in spec.layers for source in row.sources}
@@ -169,7 +164,7 @@ def _draft(spec: Spec, given: Given, device: str) -> Draft:
 
 def _run(
     spec: Spec,
-    row: Row,
+    row: SpecRow,
     given: Given,
     reads: list[Any],
     flow: Flow,
@@ -179,7 +174,7 @@ def _run(
 ) -> Any:
     """One row's output; `pairs` takes the class and arguments of each of its repeats.
 
-    Where the third repeat does what the second did, so do the others: only the last one is run.
+    If the third repeat behaves as the second did, so do the others, and only the last one is run.
     """
     cls = _class(spec, row)
     inside = row.repeats > 1 and "repeats" in parameters(cls)
@@ -191,7 +186,7 @@ def _run(
             settings["repeats"] = row.repeats
         pairs.append((cls, settings))
         name = f"{row.name}.{turn}" if count > 1 else row.name
-        with _telling(spec, row, reads):
+        with _naming_row(spec, row, reads):
             with torch.device(device):
                 module = cls(**settings)
             flow.know(module, name)
@@ -218,8 +213,8 @@ def _alike(outs: list[Any], pairs: list[Any]) -> bool:
 
 
 @contextmanager
-def _telling(spec: Spec, row: Row, reads: list[Any]) -> Iterator[None]:
-    """Whatever a module raises while it is made or run, with its row, its line and what it was given."""
+def _naming_row(spec: Spec, row: SpecRow, reads: list[Any]) -> Iterator[None]:
+    """Turn any error of a module, built or run, into a SpecError with its row, its line and its inputs."""
     try:
         yield
     except SpecError:
@@ -231,7 +226,7 @@ def _telling(spec: Spec, row: Row, reads: list[Any]) -> Iterator[None]:
         raise spec.error(row.line, text) from error
 
 
-def _made(pairs: list[tuple[type[nn.Module], dict[str, Any]]]) -> nn.Module:
+def _make_module(pairs: list[tuple[type[nn.Module], dict[str, Any]]]) -> nn.Module:
     made = [cls(**settings) for cls, settings in pairs]
     return made[0] if len(made) == 1 else Repeated(*made)
 

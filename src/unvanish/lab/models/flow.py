@@ -1,10 +1,9 @@
-"""What every weight layer reads and which activation follows it, seen while a forward runs (also on meta).
+"""The input and the following activation of every weight layer, recorded during a forward (also on meta).
 
 Notable:
-- A torch function mode sees the calls, so modules, `torch.relu(x)` and `F.linear(x, self.w)` are all the
-  same.
-- A tensor is known by what made it: data, an activation, a norm, a weight layer, a sum; views and poolings
-  hand that on.
+- A torch function mode sees all calls: modules, `torch.relu(x)` and `F.linear(x, self.w)` alike.
+- A tensor is described by what produced it: data, an activation, a norm, a weight layer, a sum; views and
+  poolings pass that on.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ SUMS = {"add", "__add__", "__radd__", "__iadd__"}
 
 
 @dataclass
-class Layer:
-    """One weight layer: what it reads, which activation follows, whether a norm stands between.
+class PlacedLayer:
+    """One weight layer: what it reads, which activation follows, whether a norm comes between.
 
-    `reads` and `ahead` are activations' names, or "norm", "sum", "data", "linear"; `ahead` is "" where
-    nothing follows but a sum or the end. `depth`: weight layers from the input up to this one.
+    `reads` and `ahead` are activations' names, or "norm", "sum", "data", "linear"; `ahead` is "" if only a
+    sum or the end follows. `depth`: the number of weight layers from the input to this one.
     """
 
     weight: str
@@ -51,10 +50,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Origin:
-    """What made a tensor: its kind, the layer whose output it still is, and the depth so far."""
+    """What produced a tensor: the kind, the layer whose output it still is, and the depth so far."""
 
     kind: str
-    layer: Layer | None = None
+    layer: PlacedLayer | None = None
     depth: int = 0
 
 
@@ -62,35 +61,35 @@ DATA = Origin("data")
 
 
 class Flow(TorchFunctionMode):
-    """The mode: `layers` maps weights' names to what was seen of them, in the order of their calls."""
+    """The mode: `layers` maps the names of weights to their layers, in the order of the calls."""
 
     def __init__(self, modules: nn.Module | None = None) -> None:
         super().__init__()
-        self.layers: dict[str, Layer] = {}
+        self.layers: dict[str, PlacedLayer] = {}
         self.names: dict[int, str] = {}
-        self._modules: list[nn.Module] = []  # kept, so that no id is used twice
-        self._origins: dict[int, tuple[Tensor, Origin]] = {}  # a tensor is kept while its id stands for it
+        self._modules: list[nn.Module] = []  # kept alive, so that ids stay unique
+        self._origins: dict[int, tuple[Tensor, Origin]] = {}  # the tensor is kept alive with its id
         if modules is not None:
             self.know(modules)
 
     def know(self, module: nn.Module, prefix: str = "") -> None:
-        """Take note of a module's parameters, so that its layers have names."""
+        """Register a module's parameters, so that its layers have names."""
         self._modules.append(module)
         for name, parameter in module.named_parameters(prefix):
             self.names.setdefault(id(parameter), name)
 
     def depth(self, tensor: Any) -> int:
-        """Weight layers from the input up to a tensor."""
+        """The number of weight layers from the input to a tensor."""
         return self._origin(tensor).depth if isinstance(tensor, Tensor) else 0
 
     def deepen(self, tensor: Any, layers: int) -> None:
-        """Count `layers` more on the way to a tensor, for repeats that were not run."""
+        """Add `layers` to a tensor's depth, for repeats that were not run."""
         if isinstance(tensor, Tensor):
             origin = self._origin(tensor)
             self._origins[id(tensor)] = (tensor, replace(origin, depth=origin.depth + layers))
 
     def repeat(self, model: str, names: Sequence[str], step: int) -> None:
-        """What was seen of the module `model` holds of `names`, too, each `step` layers further on."""
+        """Copy the layers of the module `model` to the modules `names`, each `step` layers deeper."""
         seen = [layer for weight, layer in self.layers.items() if weight.startswith(f"{model}.")]
         for turn, name in enumerate(names, 1):
             for layer in seen:
@@ -100,7 +99,7 @@ class Flow(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Call, then note what the results are."""
+        """Call, then record what the results are."""
         out = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "").rstrip("_") if not _dunder(func) else func.__name__
         tensors = _tensors((*args, *(kwargs or {}).values()))
@@ -137,7 +136,7 @@ class Flow(TorchFunctionMode):
         if not weight:
             return Origin("linear", None, before.depth + 1)
         bias = self.names.get(id(tensors[2]), "") if len(tensors) > 2 else ""
-        new = Layer(weight, bias, before.kind, depth=before.depth + 1, transposed="transpose" in name)
+        new = PlacedLayer(weight, bias, before.kind, depth=before.depth + 1, transposed="transpose" in name)
         return Origin("linear", self.layers.setdefault(weight, new), before.depth + 1)
 
 

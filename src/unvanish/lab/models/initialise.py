@@ -1,18 +1,17 @@
-"""How a network begins: weights by the activation that follows, at the size where the gradient keeps its own.
+"""Initialisation of networks: weights sized by the following activation, so that the gradient keeps its size.
 
 Notable:
-- `critical` (default): a layer turns what it reads (a norm's or the data's unit power, or <phi^2>_q of the
-  activation before it) into the length q at which the activation after it is critical:
-  gain^2 = (q - sb^2) / power, weights of variance gain^2 / fan_in, biases of deviation sb.
-- `he`: gain^2 / fan_in by the activation after the layer; `xavier`: 2 / (fan_in + fan_out); `torch`: as
-  PyTorch leaves them. All but torch zero the biases.
-- A critical sigmoid net is a critical tanh net in other words: weights times 4, biases that take the mean
-  out.
-- Very deep nets of tanh and its like get orthogonal matrices and delta-orthogonal kernels, whose singular
-  values are all the same; independent weights have a spectrum that widens with depth.
-- A block with rules of its own (open gates, orthogonal recurrence, a last norm that starts at zero) has a
-  method `initialise(self, begin: Begin) -> None`. It is called after the layers have been drawn, children
-  before parents, for every method but torch; `begin.safe` is True for critical only.
+- `critical` (default): a layer maps its input (unit power after a norm or of the data, or <phi^2>_q after an
+  activation) to the length q at which the activation after it is critical: gain^2 = (q - sb^2) / power,
+  weights of variance gain^2 / fan_in, biases of deviation sb.
+- `he`: gain^2 / fan_in by the activation after the layer; `xavier`: 2 / (fan_in + fan_out); `torch`:
+  PyTorch's own. All except `torch` and `critical` zero the biases.
+- A critical sigmoid net is a critical tanh net rewritten: weights times 4, biases that remove the mean.
+- Very deep nets of tanh and similar functions get orthogonal matrices and delta-orthogonal kernels, whose
+  singular values are all equal; independent weights have a spectrum that widens with depth.
+- A block with its own rules (open gates, orthogonal recurrence, a last norm that starts at zero) has a method
+  `initialise(self, begin: Begin) -> None`. It is called after the layers have been drawn, children before
+  parents, for every method except `torch`; `begin.safe` is True only for `critical`.
 
 References: Glorot and Bengio 2010; He et al. 2015; Schoenholz et al. 2017; Xiao et al. 2018; Goyal et al.
 2017.
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 
 from unvanish.core.registry import suggest
 from unvanish.lab.models.blocks import activations
-from unvanish.lab.models.flow import Layer
+from unvanish.lab.models.flow import PlacedLayer
 from unvanish.theory.activations import ALIASES, NAMES
 from unvanish.theory.initialisers import Start, start
 from unvanish.theory.meanfield import field
@@ -45,9 +44,7 @@ ZERO_BRANCHES_FROM = 12  # residual branches
 
 @dataclass(frozen=True)
 class Begin:
-    """What a block's `initialise` is told: method, the net's activation, its residual branches, steps in
-    time.
-    """
+    """What a block's `initialise` gets: method, the net's activation, residual branches, time steps."""
 
     method: str = "critical"
     activation: str = "relu"
@@ -66,9 +63,9 @@ class Begin:
 
     @torch.no_grad()
     def end_branch(self, last: nn.Module, always: bool = False) -> None:
-        """Zero the weight of what ends a residual branch (a norm or a layer), where the method asks for it.
+        """Zero the weight that ends a residual branch (of a norm or a layer), if the method requires it.
 
-        In deep networks, or `always`, as a branch without a norm needs it: the block begins as the identity.
+        In deep networks, or `always`, for a branch without a norm: the block starts as the identity.
         """
         if self.zero_branches or (always and self.safe):
             weight = last.weight
@@ -76,27 +73,25 @@ class Begin:
             weight.zero_()
 
     def layer(self, layer: nn.Module, reads: str = "norm", ahead: str = "", factor: float = 1.0) -> None:
-        """Draw one `nn.Linear` or convolution anew, times `factor`.
+        """Redraw one `nn.Linear` or convolution, times `factor`.
 
         `reads`, `ahead`: the activation before and after it, or "norm", "data", "sum" and "" (nothing).
         """
         weight, bias = layer.weight, layer.bias
         assert isinstance(weight, Tensor)
-        seen = Layer("", "", reads, ahead)
+        seen = PlacedLayer("", "", reads, ahead)
         draw(weight, bias if isinstance(bias, Tensor) else None, seen, self.method, 1, factor)
 
 
 def method(name: str) -> str:
-    """The name, if there is such a method; ValueError with the nearest one."""
+    """The name if it is a method, else ValueError with the nearest one."""
     if name not in METHODS:
         raise ValueError(f"no init {name!r}{suggest(name, METHODS)}; there are {', '.join(METHODS)}")
     return name
 
 
-def initialise(net: nn.Module, layers: Mapping[str, Layer], begin: Begin) -> None:
-    """Draw the weight layers of `net` anew, by what `Flow` saw of them, then let its blocks have their
-    say.
-    """
+def initialise(net: nn.Module, layers: Mapping[str, PlacedLayer], begin: Begin) -> None:
+    """Redraw the weight layers of `net`, as `Flow` recorded them, then apply the rules of its blocks."""
     if method(begin.method) == "torch":
         return
     parameters = dict(net.named_parameters())
@@ -111,9 +106,9 @@ def initialise(net: nn.Module, layers: Mapping[str, Layer], begin: Begin) -> Non
 
 @torch.no_grad()
 def draw(
-    weight: Tensor, bias: Tensor | None, layer: Layer, how: str, deepest: int, factor: float = 1.0
+    weight: Tensor, bias: Tensor | None, layer: PlacedLayer, how: str, deepest: int, factor: float = 1.0
 ) -> None:
-    """New values for one layer: weight (out, in, *kernel), bias (out,)."""
+    """Redraw one layer: weight (out, in, *kernel), bias (out,)."""
     fan_in = weight[:, 0].numel() if layer.transposed else weight[0].numel()
     if how == "torch":
         return
@@ -123,7 +118,7 @@ def draw(
     elif how == "he":
         gain, deviation = he_gain(layer.ahead), 0.0
     else:
-        layer, sigmoid = _centred(layer, bias is not None), layer
+        layer, sigmoid = _as_tanh(layer, bias is not None), layer
         gain, deviation = critical_gain(layer, deepest)
     if how == "critical" and layer.reads in NARROW and deepest > ORTHOGONAL_FROM and square(weight):
         isometric(weight, gain * factor)
@@ -132,19 +127,19 @@ def draw(
     if bias is not None:
         bias.normal_(0.0, deviation * factor) if deviation else bias.zero_()
     if how == "critical" and sigmoid is not layer:
-        _as_sigmoid(weight, bias, sigmoid)
+        _rescale_to_sigmoid(weight, bias, sigmoid)
 
 
-def _centred(layer: Layer, biased: bool) -> Layer:
-    """The layer as a tanh net would have it, where it stands between sigmoids; else itself."""
+def _as_tanh(layer: PlacedLayer, biased: bool) -> PlacedLayer:
+    """The layer of the equivalent tanh net if it stands between sigmoids, else itself."""
     if layer.normed or not biased or "sigmoid" not in (layer.reads, layer.ahead):
         return layer
     reads, ahead = ("tanh" if kind == "sigmoid" else kind for kind in (layer.reads, layer.ahead))
     return replace(layer, reads=reads, ahead=ahead)
 
 
-def _as_sigmoid(weight: Tensor, bias: Tensor | None, layer: Layer) -> None:
-    """From tanh(W t + b) to the same in sigmoids: t = 2 s - 1 for what is read, sigmoid(2 z) for tanh(z)."""
+def _rescale_to_sigmoid(weight: Tensor, bias: Tensor | None, layer: PlacedLayer) -> None:
+    """Rewrite tanh(W t + b) in sigmoids: t = 2 s - 1 for the input, sigmoid(2 z) for tanh(z)."""
     assert bias is not None
     if layer.ahead == "sigmoid":
         weight.mul_(2)
@@ -155,10 +150,9 @@ def _as_sigmoid(weight: Tensor, bias: Tensor | None, layer: Layer) -> None:
 
 
 def he_gain(ahead: str) -> float:
-    """The gain for the activation after a layer, sqrt 2 for ReLU and its like (He et al. 2015, eq. 10 and
-    15).
+    """The gain for the activation after a layer, sqrt 2 for ReLU and similar (He et al. 2015, eq. 10 and 15).
 
-    The others as `nn.init.calculate_gain` has them: 5/3 for tanh, 1 for sigmoid and where nothing follows.
+    Others are those of `nn.init.calculate_gain`: 5/3 for tanh, 1 for sigmoid; 1 if nothing follows.
     """
     name = _plain(ahead)
     if name == "identity":
@@ -167,11 +161,11 @@ def he_gain(ahead: str) -> float:
     return nn.init.calculate_gain(known) if name in HE else math.sqrt(2)
 
 
-def critical_gain(layer: Layer, deepest: int) -> tuple[float, float]:
+def critical_gain(layer: PlacedLayer, deepest: int) -> tuple[float, float]:
     """(gain, deviation of the biases) of a layer between two activations in a net of `deepest` layers."""
     source = _plain(layer.reads)
     ahead = start(_plain(layer.ahead), deepest)
-    if layer.normed:  # its size is divided out; what counts is that it begins at one
+    if layer.normed:  # the norm divides the size out; it only has to start at one
         return power_of(source, 1.0) ** -0.5, 0.0
     before = start(source, deepest)
     if source == _plain(layer.ahead) and source != "identity":
@@ -197,14 +191,12 @@ def _plain(kind: str) -> str:
 
 
 def square(weight: Tensor) -> bool:
-    """Whether a weight can be an isometry: outputs at least as many as inputs, kernels with a middle."""
+    """Whether a weight can be an isometry: at least as many outputs as inputs, odd kernels."""
     return weight.shape[0] >= weight.shape[1] and all(k % 2 for k in weight.shape[2:])
 
 
 def isometric(weight: Tensor, gain: float) -> None:
-    """Fill with gain times an orthogonal matrix, at a kernel's middle tap, zeros around it (Xiao et al.
-    2018).
-    """
+    """Fill with gain times an orthogonal matrix, for kernels at the centre tap (Xiao et al. 2018)."""
     rows, columns = weight.shape[:2]
     matrix = torch.empty(rows, columns, dtype=weight.dtype, device=weight.device)
     nn.init.orthogonal_(matrix, gain * max(1.0, (rows / columns) ** 0.5))

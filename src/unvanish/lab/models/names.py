@@ -1,7 +1,6 @@
-"""From a name to a file: `resnet20.yaml`, `yolo11n-seg.yaml`, a path, or a word of the zoo.
+"""From a model's name to its file: `resnet20.yaml`, `yolo11n-seg.yaml`, a path, or a name of the zoo.
 
-Notable: `yolo11n.yaml` means `yolo11.yaml` at scale n where there is no such file but `yolo11.yaml` has
-that scale.
+Notable: if there is no file `yolo11n.yaml`, the name means `yolo11.yaml` at its scale n.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from unvanish.core.registry import suggest
-from unvanish.lab.models.lines import SpecError, Table, load
+from unvanish.lab.models.yaml_data import SpecError, YamlTable, parse_yaml
 
 FOLDER = Path(__file__).parent / "zoo"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One network of the zoo: its name (with the scale), its file, task and a line about it."""
+class ZooEntry:
+    """One network of the zoo: its name (with the scale), file, task and description."""
 
     name: str
     path: Path
@@ -28,8 +27,8 @@ class Entry:
     description: str
 
 
-def open_model(name: str | Path) -> tuple[Table, Path, str]:
-    """(the table, its file, the scale in the name or ""); SpecError suggests the nearest name there is."""
+def open_model(name: str | Path) -> tuple[YamlTable, Path, str]:
+    """(the table, its file, the scale in the name or ""); SpecError suggests the nearest name."""
     wanted = Path(name)
     if wanted.suffix not in (".yaml", ".yml"):
         wanted = wanted.with_name(wanted.name + ".yaml")
@@ -43,44 +42,44 @@ def open_model(name: str | Path) -> tuple[Table, Path, str]:
             if path.is_file() and scale in (found := read_table(path)).get("scales", {}):
                 return found, path, scale
     near = suggest(wanted.stem, [*zoo(), *(p.stem for p in wanted.parent.glob("*.yaml"))])
-    raise SpecError(str(name), 0, f"there is no such model{near}; `unvanish zoo` lists those that come along")
+    raise SpecError(str(name), 0, f"there is no such model{near}; `unvanish zoo` lists the built-in ones")
 
 
 def zoo() -> dict[str, Path]:
-    """Every network that comes along, by name: {"resnet20": .../resnet.yaml, ...}."""
+    """Every built-in network by name: {"resnet20": .../resnet.yaml, ...}."""
     return {entry.name: entry.path for entry in catalogue()}
 
 
 @lru_cache(maxsize=1)
-def catalogue() -> tuple[Entry, ...]:
-    """Every network that comes along, with its task and the first sentence about it."""
+def catalogue() -> tuple[ZooEntry, ...]:
+    """Every built-in network, with its task and description, by name in alphabetical order."""
     return tuple(sorted((e for path in FOLDER.glob("*.yaml") for e in _entries(path)), key=lambda e: e.name))
 
 
-def read_table(path: Path) -> Table:
-    """One YAML file; SpecError where it cannot be read."""
+def read_table(path: Path) -> YamlTable:
+    """One YAML file; SpecError if it cannot be read."""
     try:
-        return load(path.read_text(encoding="utf-8"), str(path))
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(str(path), 0, f"this file cannot be read: {error}") from error
 
 
 def join(base: str, scale: str) -> str:
-    """A file's name with its scale: yolo11-seg and n make yolo11n-seg."""
+    """A file's name with its scale: yolo11-seg and n give yolo11n-seg."""
     head = re.sub(r"-(seg|cls|pose|obb)$", "", base)
     return head + scale + base[len(head) :]
 
 
-def _entries(path: Path) -> Iterator[Entry]:
+def _entries(path: Path) -> Iterator[ZooEntry]:
     found = read_table(path)
-    task, said = str(found.get("task", "classify")), str(found.get("description", ""))
+    task, about = str(found.get("task", "classify")), str(found.get("description", ""))
     scales = found.get("scales")
     if not scales:
-        yield Entry(path.stem, path, task, said)
+        yield ZooEntry(path.stem, path, task, about)
         return
     for name, scale in scales.items():
-        own = scale.get("description", said) if isinstance(scale, Table) else said
-        yield Entry(join(path.stem, name), path, task, str(own))
+        own = scale.get("description", about) if isinstance(scale, YamlTable) else about
+        yield ZooEntry(join(path.stem, name), path, task, str(own))
 
 
 def _folders(wanted: Path) -> list[Path]:
@@ -88,7 +87,7 @@ def _folders(wanted: Path) -> list[Path]:
 
 
 def _splits(stem: str) -> Iterator[tuple[str, str]]:
-    """Every way to take a scale out of a name, at its end or before a dash."""
+    """Every way to split a scale off a name, at its end or before a dash."""
     for end in [len(stem), *(i for i, letter in enumerate(stem) if letter == "-")]:
         for begin in range(end - 1, 0, -1):
             yield stem[:begin] + stem[end:], stem[begin:end]

@@ -1,6 +1,6 @@
-"""The network that a spec becomes: its rows as modules, and a plan of who reads whom.
+"""The network built from a spec: its rows as modules, and a plan of which reads which.
 
-Notable: an output is let go of as soon as its last reader has run.
+Notable: an output is freed as soon as its last reader has run.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from unvanish.lab.models.spec import Spec
 
 
 @dataclass(frozen=True)
-class Step:
-    """One row in the forward: its module's name, its sources, who is no longer needed, and how it is called.
+class NetworkStep:
+    """One row in the forward: its module's name, its sources, and the outputs to free after it (`done`).
 
     `listed`: the module's forward takes its inputs as one list.
     """
@@ -30,7 +30,7 @@ class Step:
 
 
 class Repeated(nn.Sequential):
-    """The same block n times: the first input goes through all, the others go to each."""
+    """The same block n times: the first input passes through all, the others go to each."""
 
     def forward(self, x: Tensor, *others: Any) -> Any:
         for block in self:
@@ -39,17 +39,16 @@ class Repeated(nn.Sequential):
 
 
 class Network(nn.Module):
-    """A network built from a `Spec`; its rows are its children, by name. `net(*inputs)` gives the last
-    row's output.
+    """A network built from a `Spec`; its rows are its children, by name; the last row's output is its output.
 
-    `facts`: what it was built for (classes, channels, size ...); `plan`: the order of the rows; `shapes`:
-    of their outputs for a batch of two.
+    `facts`: what it was built for (classes, channels, size ...); `plan`: the order of the rows; `shapes`: of
+    the rows' outputs for a batch of two.
     """
 
     def __init__(
         self,
         spec: Spec,
-        steps: Sequence[Step],
+        steps: Sequence[NetworkStep],
         modules: Sequence[nn.Module],
         facts: Mapping[str, Any],
         shapes: Sequence[Any] = (),
@@ -60,13 +59,14 @@ class Network(nn.Module):
             if hasattr(self, step.name):
                 line = spec.layers[step.index].line
                 raise spec.error(
-                    line, f"layer {step.index}: every module has {step.name!r} already; use another name"
+                    line,
+                    f"layer {step.index}: {step.name!r} is an attribute of every module; use another name",
                 )
             self.add_module(step.name, module)
 
     @property
     def task(self) -> str:
-        """What it is for: classify, sentiment, translate ..."""
+        """The task: classify, sentiment, translate ..."""
         return self.spec.task
 
     @property
@@ -77,18 +77,20 @@ class Network(nn.Module):
         return found
 
     def encode(self, source: Tensor) -> Any:
-        """What the translating row makes of source ids (B, S)."""
+        """The translating row's encoding of source ids (B, S)."""
         return self._translator().encode(source)
 
     def translate(self, source: Tensor, length: int) -> Tensor:
-        """Target ids (B, T), T at most `length`, made greedily from source ids (B, S)."""
+        """Target ids (B, T), T at most `length`, decoded greedily from source ids (B, S)."""
         found: Tensor = self._translator().translate(source, length)
         return found
 
     def _translator(self) -> Any:
         found = [m for m in self.children() if hasattr(m, "translate")]
         if len(found) != 1:
-            raise AttributeError(f"{self.spec.name} has {len(found)} rows that translate; one is needed")
+            raise AttributeError(
+                f"{self.spec.name} has {len(found)} rows that translate; exactly one is needed"
+            )
         return found[0]
 
     def forward(self, *inputs: Any) -> Any:
@@ -109,23 +111,24 @@ class Network(nn.Module):
 
 def plan(
     sources: Sequence[tuple[int, ...]], names: Sequence[str], listed: Sequence[bool]
-) -> tuple[Step, ...]:
+) -> tuple[NetworkStep, ...]:
     """The steps of a network whose rows read `sources`."""
     last: dict[int, int] = {}
     for index, reads in enumerate(sources):
-        last[index] = index  # an output nobody reads is let go of at once
+        last[index] = index  # an output without a reader is freed at once
         last |= dict.fromkeys(reads, index)
     done: dict[int, list[int]] = {}
     for value, index in last.items():
         done.setdefault(index, []).append(value)
     rows = zip(names, sources, listed, strict=True)
     return tuple(
-        Step(i, name, reads, tuple(done.get(i, ())), flag) for i, (name, reads, flag) in enumerate(rows)
+        NetworkStep(i, name, reads, tuple(done.get(i, ())), flag)
+        for i, (name, reads, flag) in enumerate(rows)
     )
 
 
 def takes_list(module: nn.Module, inputs: int) -> bool:
-    """Whether a module of several inputs has a forward with one parameter for all of them."""
+    """Whether a module with several inputs has a forward with a single parameter for all of them."""
     if inputs < 2:
         return False
     found = list(inspect.signature(module.forward).parameters.values())

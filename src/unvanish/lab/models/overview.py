@@ -1,4 +1,4 @@
-"""A network row by row, as data: what each reads, is, makes and holds."""
+"""A network row by row, as data: sources, module, output shape and parameters."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from unvanish.lab.models.network import Network
 
 
 @dataclass(frozen=True)
-class Line:
-    """One row of a network: index, sources by name, name, module with repeats, arguments, shape,
-    parameters.
-    """
+class OverviewLine:
+    """One row of a network: index, sources, name, module with repeats, arguments, shape, parameters."""
 
     index: int
     sources: str
@@ -23,15 +21,15 @@ class Line:
     parameters: int
 
 
-def summary(net: Network) -> tuple[Line, ...]:
-    """The rows of a network; their parameters add up to those of the network where none is shared."""
+def summary(net: Network) -> tuple[OverviewLine, ...]:
+    """The rows of a network; their parameters add up to those of the network if none is shared."""
     return tuple(_line(net, step.index) for step in net.plan)
 
 
-def _line(net: Network, index: int) -> Line:
+def _line(net: Network, index: int) -> OverviewLine:
     row, step = net.spec.layers[index], net.plan[index]
     given = [*map(str, row.args), *(f"{k}={v}" for k, v in row.settings.items())]
-    return Line(
+    return OverviewLine(
         index,
         ", ".join(_source(net, source) for source in step.sources),
         row.name,

@@ -1,11 +1,11 @@
-"""The rows of a model: our form and the classic one, read into `Row`s whose sources are known.
+"""The rows of a model, in our form and the classic one, read as `SpecRow`s with resolved sources.
 
 Notable:
-- Ours: `- {name: stem, module: Conv, from: x, repeats: 2, out: 16, kernel: 3}`; all but the first four are
-  arguments of the module by name, `args: [16, 3]` gives them in order.
+- Ours: `- {name: stem, module: Conv, from: x, repeats: 2, out: 16, kernel: 3}`; all except the first four are
+  arguments of the module by name; `args: [16, 3]` gives them in order.
 - Classic: `- [from, repeats, module, args]`, args in order.
-- `from` is a name, an index, a negative index counted from the row itself, or a list of these; -1 where it is
-  left out. A row reads only what stands above it, so there are no cycles.
+- `from` is a name, an index, a negative index counted from the row itself, or a list of these; -1 by default.
+  A row reads only rows above it, so there are no cycles.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unvanish.core.registry import suggest
-from unvanish.lab.models.lines import Series, SpecError, Table
-from unvanish.lab.models.scales import Scale
+from unvanish.lab.models.scales import ScaleFactors
+from unvanish.lab.models.yaml_data import SpecError, YamlList, YamlTable
 
 OWN = ("name", "module", "from", "repeats", "args", "tied")
 CLASSIC = "[from, repeats, module, args]"
@@ -25,8 +25,8 @@ TAKEN = re.compile(r"[A-Za-z_0-9][\w-]*")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One layer: where its inputs come from, the module and its arguments, and its line in the file.
+class SpecRow:
+    """One layer: its sources, its module and arguments, and its line in the file.
 
     `sources`: indices of rows; -1 is the net's first input, -2 its second, and so on. `lines`: of each key.
     `tied`: the row above whose weights it shares, or -1.
@@ -45,36 +45,34 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The row in words, for messages."""
+        """The row's name for messages."""
         own = f" {self.name!r}" if self.name != str(self.index) else ""
         return f"layer {self.index}{own} ({self.module})"
 
 
 @dataclass(frozen=True)
 class Place:
-    """What the rows of one file need to be read: the file, the net's inputs, numbers with names, the
-    scale.
-    """
+    """The context of the rows of one file: the file, the net's inputs, named numbers, the scale."""
 
     file: str
     inputs: tuple[str, ...]
     numbers: Mapping[str, Any]
-    scale: Scale
+    scale: ScaleFactors
 
     def error(self, line: int, text: str) -> SpecError:
         """An error at a line of this file."""
         return SpecError(self.file, line, text)
 
 
-def read_rows(raw: Sequence[tuple[Any, int]], place: Place) -> tuple[Row, ...]:
-    """Rows as they stand in the file, with their lines, as `Row`s; SpecError for what is wrong in one."""
+def read_rows(raw: Sequence[tuple[Any, int]], place: Place) -> tuple[SpecRow, ...]:
+    """Read the raw rows of a file, given with their lines; SpecError names what is wrong in one."""
     names = [_name(entry, index) for index, (entry, _) in enumerate(raw)]
-    found: list[Row] = []
+    found: list[SpecRow] = []
     for index, (entry, line) in enumerate(raw):
         where = f"layer {index}"
-        if isinstance(entry, Table):
+        if isinstance(entry, YamlTable):
             table, args = entry, entry.get("args", [])
-        elif isinstance(entry, Series) and 3 <= len(entry) <= 4:
+        elif isinstance(entry, YamlList) and 3 <= len(entry) <= 4:
             table, args = _classic(entry, line), entry[3] if len(entry) == 4 else []
         else:
             raise place.error(
@@ -86,13 +84,13 @@ def read_rows(raw: Sequence[tuple[Any, int]], place: Place) -> tuple[Row, ...]:
 
 
 def _row(
-    index: int, table: Table, args: Any, names: list[str], place: Place, line: int, above: list[int]
-) -> Row:
+    index: int, table: YamlTable, args: Any, names: list[str], place: Place, line: int, above: list[int]
+) -> SpecRow:
     where = f"layer {index}"
     module = table.get("module")
     if not isinstance(module, str) or not module:
         near = next((f" (did you mean 'module' for {k!r}?)" for k in table if suggest(k, ["module"])), "")
-        raise place.error(table.at("module") or line, f"{where} names no module{near}")
+        raise place.error(table.at("module") or line, f"{where} has no module{near}")
     if not isinstance(args, list):
         raise place.error(
             table.at("args"), f"{where}: args must be a list such as [16, 3], it is {_show(args)}"
@@ -100,7 +98,7 @@ def _row(
     settings = {k: v for k, v in table.items() if k not in OWN}
     for key in settings:
         _refuse_near(key, table, place, where)
-    return Row(
+    return SpecRow(
         index,
         names[index],
         module,
@@ -110,68 +108,69 @@ def _row(
         settings,
         line,
         dict(table.lines),
-        _tied(table, index, names, place),
+        _find_tied(table, index, names, place),
     )
 
 
-def _tied(table: Table, index: int, names: list[str], place: Place) -> int:
+def _find_tied(table: YamlTable, index: int, names: list[str], place: Place) -> int:
     """The row above that `tied:` names, -1 without one."""
     wanted = table.get("tied")
     if wanted is None:
         return -1
     if wanted not in names[:index]:
         near = suggest(str(wanted), names[:index])
-        raise place.error(table.at("tied"), f"layer {index}: tied names no layer above, {wanted!r}{near}")
+        raise place.error(
+            table.at("tied"),
+            f"layer {index}: tied must name a layer above, there is none called {wanted!r}{near}",
+        )
     return names.index(wanted)
 
 
-def _classic(entry: Series, line: int) -> Table:
+def _classic(entry: YamlList, line: int) -> YamlTable:
     keys = ("from", "repeats", "module", "args")
-    return Table(dict(zip(keys, entry, strict=False)), dict(zip(keys, entry.lines, strict=False)), line)
+    return YamlTable(dict(zip(keys, entry, strict=False)), dict(zip(keys, entry.lines, strict=False)), line)
 
 
 def _name(entry: Any, index: int) -> str:
-    given = entry.get("name") if isinstance(entry, Table) else None
+    given = entry.get("name") if isinstance(entry, YamlTable) else None
     return str(index) if given is None else str(given)
 
 
 def _check_name(index: int, names: list[str], raw: Any, place: Place, line: int) -> None:
     name = names[index]
     if not TAKEN.fullmatch(name):
-        raise place.error(line, f"layer {index}: {name!r} is no name; use letters, digits, _ and -")
+        raise place.error(line, f"layer {index}: {name!r} is not a valid name; use letters, digits, _ and -")
     if name in names[:index]:
         first = raw[names.index(name)][1]
-        raise place.error(line, f"two layers are called {name!r}, the other one on line {first}")
+        raise place.error(line, f"two layers are called {name!r}, the first on line {first}")
     if name in place.inputs:
         raise place.error(line, f"layer {index}: {name!r} is the name of the net's input; choose another one")
 
 
-def _refuse_near(key: str, table: Table, place: Place, where: str) -> None:
-    """A mistyped `from` or `repeats` would else be taken for an argument; arguments are checked when
-    built.
-    """
+def _refuse_near(key: str, table: YamlTable, place: Place, where: str) -> None:
+    """Refuse a key that cannot be an argument's name; arguments are checked when built."""
     if key.isidentifier():
         return
     near = suggest(key, [*OWN, "out", "kernel", "stride"])
     raise place.error(table.at(key), f"{where} has no key {key!r}{near}")
 
 
-def _repeats(table: Table, place: Place, where: str) -> int:
+def _repeats(table: YamlTable, place: Place, where: str) -> int:
     given = table.get("repeats", 1)
     value = place.numbers.get(given, given) if isinstance(given, str) else given
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         known = ", ".join(k for k, v in place.numbers.items() if isinstance(v, int))
-        told = f" (or one of {known})" if known and isinstance(given, str) else ""
-        text = f"{where}: repeats must be a whole number from 1{told}, it is {_show(given)}"
+        words = f" (or one of {known})" if known and isinstance(given, str) else ""
+        text = f"{where}: repeats must be a whole number from 1{words}, it is {_show(given)}"
         raise place.error(table.at("repeats"), text)
     return place.scale.repeats(value)
 
 
-def _sources(table: Table, index: int, names: list[str], place: Place) -> tuple[int, ...]:
+def _sources(table: YamlTable, index: int, names: list[str], place: Place) -> tuple[int, ...]:
     given = table.get("from", -1)
     several = given if isinstance(given, list) else [given]
     if not several:
-        raise place.error(table.at("from"), f"layer {index}: from is an empty list; name what it reads")
+        raise place.error(table.at("from"), f"layer {index}: from is an empty list; name a layer to read")
     return tuple(_source(value, index, names, place, table.at("from")) for value in several)
 
 
@@ -191,10 +190,10 @@ def _source(given: Any, index: int, names: list[str], place: Place, line: int) -
             line, f"{where}: no layer has this name{suggest(str(given), [*names, *place.inputs])}"
         )
     if not 0 <= row < len(names):
-        raise place.error(line, f"{where}: there are only the layers 0 to {len(names) - 1}")
+        raise place.error(line, f"{where}: there are only layers 0 to {len(names) - 1}")
     if row >= index:
         how = "itself" if row == index else f"layer {row}, which comes later"
-        raise place.error(line, f"{where}, that is {how}: a layer reads only those above it")
+        raise place.error(line, f"{where}, that is {how}; a layer reads only layers above it")
     return row
 
 

@@ -1,12 +1,13 @@
-"""A network as typed data: what a YAML says, checked key by key, before anything is built.
+"""A network as typed data: a YAML, checked key by key before anything is built.
 
 Notable:
-- Every key that is not known is refused with its file, its line and the nearest right one.
-- `activation:`, `init:` and `norm:` at the top set the whole network, so two networks can be one line apart.
-- A file of `backbone:` and `head:` means SiLU, a steady batch norm and PyTorch's own weights where it says
-  nothing else, as its users expect.
+- An unknown key is refused with file, line and the nearest right one.
+- `activation:`, `init:` and `norm:` at the top apply to the whole network, so two networks can differ in one
+  line.
+- A file with `backbone:` and `head:` has other defaults, which its users expect: SiLU, steady batch norm,
+  PyTorch's own initialisation.
 - `read(name, **overrides)` changes top-level keys: `read("resnet20.yaml", activation="gelu", init="he")`.
-- Reading imports no torch and runs nothing.
+- Reading does not import torch and runs nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from unvanish.core.registry import suggest
-from unvanish.lab.models.lines import Series, SpecError, Table, bare, table
 from unvanish.lab.models.names import join, open_model
-from unvanish.lab.models.rows import Place, Row, read_rows
-from unvanish.lab.models.scales import Scale
+from unvanish.lab.models.rows import Place, SpecRow, read_rows
+from unvanish.lab.models.scales import ScaleFactors
+from unvanish.lab.models.yaml_data import SpecError, YamlList, YamlTable, from_plain, to_plain
 
 INPUTS = {
     "classify": ("image",), "sentiment": ("tokens",), "language": ("tokens",), "sequence": ("series",),
@@ -40,17 +41,17 @@ KEYS = (*WORDS, *NUMBERS, *FACTS, *FACTORS, *LISTS, "train")
 
 @dataclass(frozen=True)
 class Spec:
-    """A network as its YAML says: task, scale, what holds for all layers, facts of the data, and its rows.
+    """A network as its YAML describes it: task, scale, what applies to all layers, facts of the data, rows.
 
-    `facts`: classes, channels, size ... as far as the file gives them; `document`: the table with its
-    overrides, which `read` takes back.
+    `facts`: those of classes, channels, size ... that the file gives; `document`: the table with its
+    overrides, from which `read` gives the same spec.
     """
 
     name: str
     task: str
-    layers: tuple[Row, ...]
+    layers: tuple[SpecRow, ...]
     inputs: tuple[str, ...]
-    scale: Scale = field(default_factory=Scale)
+    scale: ScaleFactors = field(default_factory=ScaleFactors)
     activation: str | None = None
     init: str = "critical"
     norm: str | None = None
@@ -67,25 +68,25 @@ class Spec:
 
 
 def read(source: str | Path | Mapping[str, Any], **overrides: Any) -> Spec:
-    """The network a YAML (zoo name, path) or a mapping describes, with top-level keys changed by `overrides`.
+    """Read the network of a YAML (zoo name or path) or a mapping; `overrides` change top-level keys.
 
     SpecError names file, line and the nearest right key.
     """
     if isinstance(source, Mapping):
-        found, file, scale = table(source), "mapping", ""
+        found, file, scale = from_plain(source), "mapping", ""
         name = str(source.get("name", "network"))
     else:
         found, path, scale = open_model(source)
         file, name = str(path), path.stem
     _refuse_unknown(found, file)
-    changed = {ALIASES.get(key, key): table(value) for key, value in overrides.items()}
-    _refuse_unknown(Table(changed, {}, 0), "overrides")
-    document = _scaled({ALIASES.get(k, k): v for k, v in found.items()}, scale, changed, file, found)
-    return _spec(Table(document, {ALIASES.get(k, k): n for k, n in found.lines.items()}, 1), file, name)
+    changed = {ALIASES.get(key, key): from_plain(value) for key, value in overrides.items()}
+    _refuse_unknown(YamlTable(changed, {}, 0), "overrides")
+    document = _apply_scale({ALIASES.get(k, k): v for k, v in found.items()}, scale, changed, file, found)
+    return _spec(YamlTable(document, {ALIASES.get(k, k): n for k, n in found.lines.items()}, 1), file, name)
 
 
-def _scaled(
-    base: dict[str, Any], scale: str, changed: dict[str, Any], file: str, found: Table
+def _apply_scale(
+    base: dict[str, Any], scale: str, changed: dict[str, Any], file: str, found: YamlTable
 ) -> dict[str, Any]:
     """The file's keys, then those of the scale, then the overrides; `scale` is the chosen one's name."""
     scales = base.get("scales") or {}
@@ -100,16 +101,16 @@ def _scaled(
             file, found.at("scales"), f"no scale {chosen!r}{suggest(chosen, scales)}; there are {listed}"
         )
     own = scales.get(chosen)
-    if isinstance(own, Table):
+    if isinstance(own, YamlTable):
         _refuse_unknown(own, file)
-        done = Table(
-            {chosen: Table({}, {}, 0)}, {}, 0
+        done = YamlTable(
+            {chosen: YamlTable({}, {}, 0)}, {}, 0
         )  # its keys are taken over; overrides must outlive them
         base = base | {ALIASES.get(k, k): v for k, v in own.items()} | {"scales": done}
     return base | changed | ({"scale": chosen} if chosen else {})
 
 
-def _spec(found: Table, file: str, stem: str) -> Spec:
+def _spec(found: YamlTable, file: str, stem: str) -> Spec:
     def error(key: str, text: str) -> SpecError:
         return SpecError(file, found.at(key), text)
 
@@ -143,70 +144,70 @@ def _spec(found: Table, file: str, stem: str) -> Spec:
         numbers=numbers,
         description=word("description", default=""),
         file=file,
-        document=bare(found) | {"name": found.get("name", default_name)},
+        document=to_plain(found) | {"name": found.get("name", default_name)},
         train=_train(found, file),
     )
 
 
-def _train(found: Table, file: str) -> dict[str, Any]:
+def _train(found: YamlTable, file: str) -> dict[str, Any]:
     given = found.get("train") or {}
     if not isinstance(given, Mapping):
         text = f"train must map arguments to values, as in {{epochs: 8, lr0: 0.001}}, it is {given!r}"
         raise SpecError(file, found.at("train"), text)
-    made = bare(given)
+    made = to_plain(given)
     return dict(made)
 
 
-def _refuse_unknown(found: Table, file: str) -> None:
+def _refuse_unknown(found: YamlTable, file: str) -> None:
     for key in found:
         if key not in KEYS and key not in ALIASES:
             near = suggest(key, [*KEYS, *ALIASES])
             raise SpecError(file, found.at(key), f"no key {key!r}{near}; the keys are {', '.join(KEYS)}")
 
 
-def _scale(found: Table, file: str) -> Scale:
+def _scale(found: YamlTable, file: str) -> ScaleFactors:
     name = str(found.get("scale", ""))
     scales = found.get("scales") or {}
     own = scales.get(name)
     if own is None or isinstance(own, Mapping):
         depth, width = (found.get(key, 1.0) for key in FACTORS)
-        return Scale(name, float(depth), float(width))
+        return ScaleFactors(name, float(depth), float(width))
     fits = isinstance(own, list) and len(own) in (2, 3)
     if not fits or not all(isinstance(n, int | float) and n > 0 for n in own):
-        line = scales.at(name) if isinstance(scales, Table) else found.at("scales")
+        line = scales.at(name) if isinstance(scales, YamlTable) else found.at("scales")
         raise SpecError(file, line, f"scale {name!r} must be [depth, width, most channels], it is {own!r}")
-    return Scale(name, *(float(n) for n in own))
+    return ScaleFactors(name, *(float(n) for n in own))
 
 
-def _raw_rows(found: Table, file: str) -> list[tuple[Any, int]]:
+def _raw_rows(found: YamlTable, file: str) -> list[tuple[Any, int]]:
     parts = [key for key in ("layers", "backbone", "head") if key in found]
     if not parts or ("layers" in parts and len(parts) > 1):
-        raise SpecError(file, found.line, "the rows stand under `layers:`, or under `backbone:` and `head:`")
+        raise SpecError(file, found.line, "rows belong under `layers:`, or under `backbone:` and `head:`")
     rows: list[tuple[Any, int]] = []
     for key in parts:
         part = found[key]
-        if not isinstance(part, Series) or not part:
+        if not isinstance(part, YamlList) or not part:
             raise SpecError(file, found.at(key), f"{key} must be a list of rows, it is {part!r}")
         rows += zip(part, part.lines, strict=True)
     return rows
 
 
 def _task_of(rows: list[tuple[Any, int]]) -> str:
-    """The task that the last row's module stands for; classification where it stands for none."""
+    """The task implied by the last row's module; classification by default."""
     last = rows[-1][0]
-    module = last.get("module") if isinstance(last, Table) else last[2] if len(last) > 2 else ""
+    module = last.get("module") if isinstance(last, YamlTable) else last[2] if len(last) > 2 else ""
     return {"Detect": "detect", "Segment": "segment"}.get(str(module), "classify")
 
 
-def _whole(key: str, found: Table, file: str) -> int:
+def _whole(key: str, found: YamlTable, file: str) -> int:
     value = found[key]
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise SpecError(file, found.at(key), f"{key} must be a whole number from 1, it is {value!r}")
     return value
 
 
-def _fact(key: str, found: Table, file: str) -> Any:
+def _fact(key: str, found: YamlTable, file: str) -> Any:
     value = found[key]
     if key == "size" and isinstance(value, list) and len(value) == 2:
-        return tuple(_whole(key, Table({key: n}, found.lines, found.line), file) for n in value)
+        return tuple(_whole(key, YamlTable({key: n}, found.lines, found.line), file) for n in value)
     return _whole(key, found, file)

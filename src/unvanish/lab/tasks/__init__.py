@@ -1,45 +1,40 @@
-"""Tasks: what a network is asked for, the loss that asks it, and how well it answers.
+"""Tasks: what a network is trained for, its loss and its metrics.
 
-One task a file, found by being there. A file says `FITNESS` (the metric that decides which weights are best),
-`HIGHER` (whether more of it is better), `loss(smoothing)` and `metrics(facts, decode)`; its docstring is its
-page. Where it is not as usual it also says `SUMMED` (gradients are those of the loss summed over the batch),
-`DEFAULTS` (of a training's arguments), `EXPECT` (of very few steps), `STRIDE` (what must divide the side of
-images), `EXPECTED` (findings that belong to it), `GAINS` (parts of the loss that can be weighed),
-`rate(classes)` (AdamW's) and `invented(batch, facts, generator)` (targets to examine with).
+One task per file; every file of this folder is one, except those whose names begin with an underscore. A file
+defines `FITNESS` (the metric that decides which weights are best), `HIGHER` (whether more of it is better),
+`loss(smoothing)` and `metrics(facts, decode)`; its docstring is its page. Optional are `SUMMED` (gradients
+are those of the loss summed over the batch), `DEFAULTS` (of a training's arguments), `EXPECT` (what very few
+steps give), `STRIDE` (a divisor of the side of images), `EXPECTED` (codes of findings that are normal here),
+`GAINS` (weights of the parts of the loss), `rate(classes)` (AdamW's learning rate) and
+`invent_targets(batch, facts, generator)` (random targets to examine a network with).
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from unvanish.core.registry import suggest
-from unvanish.lab.tasks._tokens import BEGIN, END, PAD, UNKNOWN
+from unvanish.core import registry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from unvanish.lab.tasks._metrics import Metrics
 
-__all__ = ["BEGIN", "END", "PAD", "UNKNOWN", "Task", "task", "tasks"]
-
 
 @dataclass(frozen=True)
 class Task:
-    """One task: its name, its page, its loss, its metrics, and which of them decides."""
+    """One task: its name, page, loss, metrics, and the metric that decides."""
 
     name: str
     module: ModuleType
 
     @property
     def fitness(self) -> str:
-        """The metric by which weights are called best."""
+        """The metric that decides which weights are best."""
         return str(self.module.FITNESS)
 
     @property
@@ -54,78 +49,73 @@ class Task:
 
     @property
     def defaults(self) -> Mapping[str, Any]:
-        """Arguments of a training that this task has its own defaults for."""
+        """Arguments of a training for which this task has its own defaults."""
         return dict(getattr(self.module, "DEFAULTS", {}))
 
     @property
     def expect(self) -> str:
-        """What to expect of a run of very few steps."""
+        """What to expect of a run of very few steps, in words."""
         return str(getattr(self.module, "EXPECT", "expect little"))
 
     @property
     def expected(self) -> tuple[str, ...]:
-        """Codes of findings that belong to a training of this task: no fault of it."""
+        """Codes of findings that are normal in a training of this task."""
         return tuple(getattr(self.module, "EXPECTED", ()))
 
     @property
     def stride(self) -> int:
-        """What must divide the side of images."""
+        """The number of pixels that must divide the side of images."""
         return int(getattr(self.module, "STRIDE", 1))
 
     def rate(self, classes: int | None) -> float | None:
-        """AdamW's learning rate for so many classes, where the task has one of its own."""
+        """AdamW's learning rate for `classes` classes, None if the task has none of its own."""
         made = getattr(self.module, "rate", None)
         return None if made is None or classes is None else float(made(classes))
 
     def samples(self, x: Any, y: Any) -> int:
         """How many samples a batch holds."""
-        if self.summed:  # targets are a row an object
+        if self.summed:  # targets are one row per object
             return len(x)
         return len(y[0]) if isinstance(y, tuple | list) else len(y)
 
-    def invented(self, batch: int, facts: Mapping[str, Any], generator: Any) -> Any:
-        """Random targets to examine a network with; None where the output's shape says all."""
-        made = getattr(self.module, "invented", None)
+    def invent_targets(self, batch: int, facts: Mapping[str, Any], generator: Any) -> Any:
+        """Random targets to examine a network with; None if the shape of the output is enough."""
+        made = getattr(self.module, "invent_targets", None)
         return None if made is None else made(batch, facts, generator)
 
     @property
     def page(self) -> str:
         """The task's documentation, its file's docstring."""
-        return inspect.cleandoc(self.module.__doc__ or "")
+        return registry.page(self.module)
 
     @property
     def gains(self) -> tuple[str, ...]:
-        """Parts of its loss that can be weighed."""
+        """Parts of its loss whose weights can be set."""
         return tuple(getattr(self.module, "GAINS", ()))
 
     def loss(self, smoothing: float = 0.0, **gains: float) -> Callable[[Any, Any], Tensor]:
-        """The task's loss, for calls with output and y; `smoothing` in [0, 1) is that of the labels, `gains`
-        weigh its parts.
-        """
+        """The task's loss of output and y; `smoothing` in [0, 1) of labels, `gains` of its parts."""
         if not 0 <= smoothing < 1:
             raise ValueError(f"label smoothing must lie in [0, 1), it is {smoothing}; 0.1 is usual")
         made: Callable[[Any, Any], Tensor] = self.module.loss(smoothing, **gains)
         return made
 
     def metrics(self, facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None) -> Metrics:
-        """Fresh metrics for data with these facts; `decode` makes text of ids for metrics that read it."""
+        """New metrics for data with these facts; `decode` turns ids into text for metrics that need it."""
         made: Metrics = self.module.metrics(facts, decode)
         return made
 
 
 @cache
 def tasks() -> Mapping[str, Task]:
-    """Every task by name."""
-    found = {}
-    for info in pkgutil.iter_modules(__path__):
-        if not info.name.startswith("_") and not info.ispkg:
-            found[info.name] = Task(info.name, importlib.import_module(f"{__name__}.{info.name}"))
-    return dict(sorted(found.items()))
+    """Every task by name, in alphabetical order."""
+    found = dict(registry.modules(__name__, __path__))
+    return {name: Task(name, found[name]) for name in sorted(found)}
 
 
 def task(name: str) -> Task:
     """A task by its name; KeyError suggests the nearest one."""
     table = tasks()
     if name not in table:
-        raise KeyError(f"no task {name!r}{suggest(name, table)}; there are {', '.join(table)}")
+        raise KeyError(f"no task {name!r}{registry.suggest(name, table)}; there are {', '.join(table)}")
     return table[name]

@@ -1,4 +1,4 @@
-"""Metrics of next-token prediction: perplexity and token accuracy, padding left out."""
+"""Metrics of next-token prediction: perplexity and token accuracy, without padding."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from unvanish.lab.tasks._metrics import View
-from unvanish.lab.tasks._tokens import PAD
+from unvanish.lab.tokens import PAD
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
 
-def tokens(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, T, V) and ids (B, T) of the positions that are no padding: (N, V) and (N,)."""
+def real_tokens(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, T, V) and ids (B, T) at the positions that are not padding: (N, V) and (N,)."""
     real = y != PAD
     return output[real], y[real]
 
 
-def in_rows(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def as_one_row(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The real positions as one row, (1, N, V) and (1, N), in float32."""
-    logits, ids = tokens(output, y)
+    logits, ids = real_tokens(output, y)
     return logits.float()[None], ids[None]
 
 
-def next_token(vocabulary: int) -> dict[str, tuple[Metric, View]]:
-    """Perplexity (the exponential of nats a token) and the share of tokens predicted right."""
+def next_token_metrics(vocabulary: int) -> dict[str, tuple[Metric, View]]:
+    """Perplexity (the exponential of nats per token) and the share of tokens predicted correctly."""
     from torchmetrics.classification import MulticlassAccuracy
     from torchmetrics.text import Perplexity
 
     accuracy = MulticlassAccuracy(num_classes=vocabulary, average="micro", validate_args=False)
-    return {"perplexity": (Perplexity(), in_rows), "token_accuracy": (accuracy, tokens)}
+    return {"perplexity": (Perplexity(), as_one_row), "token_accuracy": (accuracy, real_tokens)}

@@ -1,8 +1,8 @@
-"""Metrics under one roof: update with a batch, compute numbers and tables, reset; torchmetrics counts.
+"""Metrics with one interface: update with a batch, compute numbers and tables, reset; torchmetrics counts.
 
 Notable:
-- torchmetrics adds its counts up over all processes by itself when more than one takes part.
-- Numbers (`compute`) are floats for a row of results; tables (`tables`) are tensors, such as a confusion
+- With several processes, torchmetrics itself sums its counts over all of them.
+- Numbers (`compute`) are floats for a row of results; tables (`tables`) are tensors such as a confusion
   matrix.
 """
 
@@ -25,15 +25,15 @@ def as_they_are(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Metrics:
-    """Named metrics of one task; each sees output and target through its own view of them."""
+    """Named metrics of one task; each gets output and target through its own view."""
 
-    decodes = False  # whether `observe` has something to do
+    decodes = False  # whether `observe` does something
 
     def __init__(self, parts: Mapping[str, tuple[Metric, View]]) -> None:
         self.parts = dict(parts)
 
     def update(self, output: Any, y: Any) -> None:
-        """Count one batch: the model's output and its targets, as the task's loss takes them."""
+        """Count one batch: the model's output and its targets, as for the task's loss."""
         output, y = output.detach(), y.detach()
         for name, (metric, view) in self.parts.items():
             if metric.device != output.device:
@@ -43,19 +43,19 @@ class Metrics:
                 metric.update(*seen)
 
     def observe(self, net: nn.Module, x: Any, y: Any) -> None:
-        """Let the network make whole answers of its own for a batch, where a metric reads those."""
+        """Let the network generate whole answers for a batch, if a metric needs them."""
 
     def compute(self) -> dict[str, float]:
-        """Every number so far; a metric that has seen nothing is left out."""
-        values = {name: metric.compute() for name, (metric, _) in self.seen().items()}
+        """Every number so far; a metric without a batch is left out."""
+        values = {name: metric.compute() for name, (metric, _) in self._updated().items()}
         return {name: float(v) for name, v in values.items() if v.ndim == 0}
 
     def tables(self) -> dict[str, Tensor]:
         """Every result that is more than a number: `confusion` (classes, classes), rows are the truth."""
-        values = {name: metric.compute() for name, (metric, _) in self.seen().items()}
+        values = {name: metric.compute() for name, (metric, _) in self._updated().items()}
         return {name: v.cpu() for name, v in values.items() if v.ndim > 0}
 
-    def seen(self) -> dict[str, tuple[Metric, View]]:
+    def _updated(self) -> dict[str, tuple[Metric, View]]:
         """The metrics that have counted at least one batch."""
         return {name: part for name, part in self.parts.items() if part[0].update_called}
 
@@ -65,8 +65,8 @@ class Metrics:
             metric.reset()
 
 
-def classification(classes: int, view: View = as_they_are) -> dict[str, tuple[Metric, View]]:
-    """Accuracy, top-5 accuracy where there are more than five classes, macro F1, confusion matrix."""
+def classification_metrics(classes: int, view: View = as_they_are) -> dict[str, tuple[Metric, View]]:
+    """Accuracy, top-5 accuracy for more than five classes, macro F1, confusion matrix."""
     from torchmetrics.classification import (
         MulticlassAccuracy,
         MulticlassConfusionMatrix,

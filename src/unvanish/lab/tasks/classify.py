@@ -1,7 +1,7 @@
 """Classification of images: x (B, C, H, W) to logits (B, classes).
 
-The loss is cross entropy; accuracy decides, top-5 accuracy is given from six classes on. Label smoothing:
-Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision".
+The loss is cross entropy; accuracy decides. With more than five classes top-5 accuracy is reported too. Label
+smoothing: Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision".
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from unvanish.lab.tasks._metrics import Metrics, classification
+from unvanish.lab.tasks._metrics import Metrics, classification_metrics
 
 FITNESS, HIGHER = "accuracy", True
 
@@ -23,4 +23,4 @@ def loss(smoothing: float = 0.0) -> nn.Module:
 
 def metrics(facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None) -> Metrics:
     """Accuracy, top-5, macro F1 and the confusion matrix."""
-    return Metrics(classification(int(facts["classes"])))
+    return Metrics(classification_metrics(int(facts["classes"])))

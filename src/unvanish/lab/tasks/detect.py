@@ -1,11 +1,11 @@
 """Detection of objects in images: x (B, 3, H, W) to boxes with a class and a score each.
 
-The loss adds how well boxes fit, how sure the network is of their sides, and the cross entropy of its scores,
-for the cells that a task-aligned assignment makes answer for an object. mAP50-95 (Lin et al. 2014) decides:
+The loss is the sum of a box loss, a loss of the distributions of the sides, and the cross entropy of the
+scores, for the cells that a task-aligned assignment gives to an object. mAP50-95 (Lin et al. 2014) decides:
 the mean over classes of the average precision, at overlaps from 0.50 to 0.95.
 
-Gradients are those of the loss summed over the batch, and batches are added up to a nominal one of 64, as
-detectors are trained: their norm is in the hundreds, and nearly every step is clipped. That is no fault.
+Gradients are those of the loss summed over the batch, accumulated to a nominal batch of 64, as usual for
+detectors: their norm is in the hundreds, and nearly every step is clipped. That is normal here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STRIDE = 32  # pixels that divide the side of an image
 
 
 def loss(smoothing: float = 0.0, **gains: float) -> nn.Module:
-    """The detector's loss; its targets are soft already, so `smoothing` changes nothing.
+    """The detector's loss; its targets are already soft, so `smoothing` changes nothing.
 
     `gains`: of box, cls and dfl, in place of 7.5, 0.5 and 1.5.
     """
@@ -48,12 +48,12 @@ def metrics(facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None 
 
 
 def rate(classes: int) -> float:
-    """AdamW's learning rate for so many classes."""
+    """AdamW's learning rate for `classes` classes."""
     return round(0.002 * 5 / (4 + classes), 6)
 
 
-def invented(batch: int, facts: Mapping[str, Any], generator: torch.Generator) -> Tensor:
-    """Random objects, two an image, as rows (M, 6) of a batch."""
+def invent_targets(batch: int, facts: Mapping[str, Any], generator: torch.Generator) -> Tensor:
+    """Random objects, two per image, as rows (M, 6) of a batch."""
     count = 2 * batch
     image = torch.arange(batch).repeat_interleave(2)[:, None]
     label = torch.randint(int(facts["classes"]), (count, 1), generator=generator)

@@ -1,6 +1,6 @@
 """Language modelling: token ids (B, T) to logits (B, T, V) of the token that follows each.
 
-The loss is cross entropy in nats a token, padding left out; perplexity, its exponential, decides.
+The loss is cross entropy in nats per token, without padding; perplexity, its exponential, decides.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from unvanish.lab.tasks._language import next_token
+from unvanish.lab.tasks._language import next_token_metrics
 from unvanish.lab.tasks._losses import TokenCrossEntropy
 from unvanish.lab.tasks._metrics import Metrics
 
@@ -18,10 +18,10 @@ FITNESS, HIGHER = "perplexity", False
 
 
 def loss(smoothing: float = 0.0) -> nn.Module:
-    """Cross entropy of logits (B, T, V) against ids (B, T), padding left out."""
+    """Cross entropy of logits (B, T, V) against ids (B, T), without padding."""
     return TokenCrossEntropy(smoothing)
 
 
 def metrics(facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None) -> Metrics:
     """Perplexity and token accuracy."""
-    return Metrics(next_token(int(facts["vocabulary"])))
+    return Metrics(next_token_metrics(int(facts["vocabulary"])))

@@ -1,7 +1,7 @@
 """Segmentation of objects in images: x (B, 3, H, W) to boxes with a class, a score and a mask each.
 
-The loss is a detector's, and the cross entropy of the masks within their boxes. Targets are rows, an object
-each, with their masks at a quarter of the image's side. mAP50-95 of the masks decides (Lin et al. 2014).
+The loss is a detector's plus the cross entropy of the masks within their boxes. Targets are one row per
+object, with masks at a quarter of the image's side. mAP50-95 of the masks decides (Lin et al. 2014).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unvanish.lab.detection.boxes import corners
 from unvanish.lab.detection.mask_loss import SegmentationLoss
 from unvanish.lab.detection.mask_metrics import SegmentationMetrics
-from unvanish.lab.detection.masks import COARSE, inside
+from unvanish.lab.detection.masks import COARSE, inside_boxes
 from unvanish.lab.tasks import detect
 
 FITNESS, HIGHER = "mask mAP50-95", True
@@ -26,9 +26,9 @@ rate = detect.rate
 
 
 def loss(smoothing: float = 0.0, **gains: float) -> nn.Module:
-    """The segmenter's loss; its targets are soft already, so `smoothing` changes nothing.
+    """The segmenter's loss; its targets are already soft, so `smoothing` changes nothing.
 
-    `gains`: of box, cls and dfl, in place of 7.5, 0.5 and 1.5, and of mask, in place of that of box.
+    `gains`: of box, cls and dfl, in place of 7.5, 0.5 and 1.5, and of mask, in place of the gain of box.
     """
     return SegmentationLoss(**gains)
 
@@ -40,7 +40,7 @@ def metrics(
     return SegmentationMetrics(int(facts["classes"]), int(facts["size"]))
 
 
-def invented(batch: int, facts: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random objects, two an image, that fill their boxes."""
-    rows, side = detect.invented(batch, facts, generator), int(facts["size"]) // COARSE
-    return rows, inside(corners(rows[:, 2:6]) * side, side, side).to(torch.uint8)
+def invent_targets(batch: int, facts: Mapping[str, Any], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random objects, two per image, that fill their boxes."""
+    rows, side = detect.invent_targets(batch, facts, generator), int(facts["size"]) // COARSE
+    return rows, inside_boxes(corners(rows[:, 2:6]) * side, side, side).to(torch.uint8)

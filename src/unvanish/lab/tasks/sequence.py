@@ -1,8 +1,7 @@
 """Sequence problems: x (B, T, F) to a number (B,), a class (B,), or a symbol at every step (B, T).
 
-The targets say which: real numbers are compared by mean squared error, classes and symbols by cross entropy.
-Of symbols, those that are not blank (0) count: on the copy task the blanks alone would give an accuracy of
-90 % and more.
+The type of the targets decides: mean squared error for real numbers, cross entropy for classes and symbols.
+Blank symbols (0) do not count: on the copy task they alone would give an accuracy of 90 % and more.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from unvanish.lab.tasks._losses import SequenceLoss
-from unvanish.lab.tasks._metrics import Metrics, View, classification
+from unvanish.lab.tasks._metrics import Metrics, View, classification_metrics
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -22,19 +21,19 @@ FITNESS, HIGHER = "fitness", True
 
 
 def loss(smoothing: float = 0.0) -> nn.Module:
-    """Mean squared error or cross entropy, as the targets ask."""
+    """Mean squared error or cross entropy, by the type of the targets."""
     return SequenceLoss(smoothing)
 
 
-def recalled(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Classes as they are; of symbols (B, T) those that are not blank."""
+def drop_blanks(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Classes unchanged; symbols (B, T) without the blank ones."""
     if y.ndim == 1:
         return output, y
     kept = y != 0
     return output[kept], y[kept]
 
 
-def numbers(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def as_numbers(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Predictions in the shape of the targets."""
     return output.reshape(y.shape).float(), y
 
@@ -50,14 +49,14 @@ class SequenceMetrics(Metrics):
 
 
 def metrics(facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None) -> Metrics:
-    """For classes (`facts["classes"]`): accuracy and its kin; for real targets: mse and mae."""
+    """For classes (`facts["classes"]`): accuracy and related metrics; for real targets: mse and mae."""
     if "classes" in facts:
-        return SequenceMetrics(classification(int(facts["classes"]), recalled))
-    return SequenceMetrics(errors())
+        return SequenceMetrics(classification_metrics(int(facts["classes"]), drop_blanks))
+    return SequenceMetrics(error_metrics())
 
 
-def errors() -> dict[str, tuple[Metric, View]]:
+def error_metrics() -> dict[str, tuple[Metric, View]]:
     """Mean squared and mean absolute error."""
     from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
-    return {"mse": (MeanSquaredError(), numbers), "mae": (MeanAbsoluteError(), numbers)}
+    return {"mse": (MeanSquaredError(), as_numbers), "mae": (MeanAbsoluteError(), as_numbers)}

@@ -1,8 +1,8 @@
 """Translation: source ids (B, S) and the target so far (B, T) to logits (B, T, V) of the target's next token.
 
-The loss is cross entropy in nats a token, padding left out, and perplexity under teacher forcing decides.
-BLEU (Papineni et al. 2002, by sacreBLEU, Post 2018) is counted on what the network translates by itself,
-where it is asked to.
+The loss is cross entropy in nats per token, without padding, and perplexity under teacher forcing decides.
+BLEU (Papineni et al. 2002, by sacreBLEU, Post 2018) is computed on the network's own greedy translations, on
+request.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import Tensor, distributed, nn, no_grad
 
-from unvanish.lab.tasks._language import next_token
+from unvanish.lab.tasks._language import next_token_metrics
 from unvanish.lab.tasks._metrics import Metrics
-from unvanish.lab.tasks._tokens import BEGIN, END, PAD
 from unvanish.lab.tasks.language import loss
+from unvanish.lab.tokens import BEGIN, END, PAD
 
 __all__ = ["FITNESS", "HIGHER", "TranslationMetrics", "loss", "metrics"]
 FITNESS, HIGHER = "perplexity", False
@@ -27,20 +27,20 @@ class TranslationMetrics(Metrics):
     decodes = True
 
     def __init__(self, vocabulary: int, decode: Callable[[list[int]], str] | None) -> None:
-        super().__init__(next_token(vocabulary))
+        super().__init__(next_token_metrics(vocabulary))
         self.decode = decode or (lambda ids: " ".join(map(str, ids)))
         self.pairs: list[tuple[str, str]] = []
 
     def observe(self, net: nn.Module, x: Any, y: Tensor) -> None:
-        """Translate a batch greedily with `net.translate(source, length)` and keep it beside the reference"""
+        """Translate a batch greedily with `net.translate`; keep the pairs with the references."""
         with no_grad():
             answers = net.translate(x[0], y.shape[1] + 10)  # type: ignore[operator]
         for answer, reference in zip(answers.tolist(), y.tolist(), strict=True):
-            self.pairs.append((self.decode(sentence(answer)), self.decode(sentence(reference))))
+            self.pairs.append((self.decode(strip_marks(answer)), self.decode(strip_marks(reference))))
 
     def compute(self) -> dict[str, float]:
-        """The numbers so far; `bleu` (0 to 100), over all processes, where translations were observed."""
-        pairs = everyone(self.pairs)
+        """The numbers so far; `bleu` (0 to 100), over all processes, if translations were observed."""
+        pairs = gather_pairs(self.pairs)
         return super().compute() | ({"bleu": bleu(pairs)} if pairs else {})
 
     def reset(self) -> None:
@@ -49,14 +49,14 @@ class TranslationMetrics(Metrics):
         self.pairs.clear()
 
 
-def sentence(ids: list[int]) -> list[int]:
+def strip_marks(ids: list[int]) -> list[int]:
     """The ids up to the first end mark, without begin marks and padding."""
     upto = ids[: ids.index(END)] if END in ids else ids
     return [i for i in upto if i not in (PAD, BEGIN)]
 
 
-def everyone(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The pairs of all processes that take part."""
+def gather_pairs(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs of all processes."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return pairs
     found: list[Any] = [None] * distributed.get_world_size()

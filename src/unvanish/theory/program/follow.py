@@ -1,12 +1,11 @@
-"""Follow a program: the power of every tensor forward, the norm of every gradient back, without a number of
-data.
+"""Follows a program: the power of every tensor forward, the norm of every gradient back, without data.
 
 Notable:
-- Every operation is a map of a `Signal` and, for the way back, of a `Pull`; they stand in one file for each
-  family: layers, pointwise, norms, mixing. An unknown operation is taken for an identity, and named.
-- Sums add powers: branches that end in random weights know nothing of the stream.
-- A width N lets ln||d||^2 fall by kappa/(2N) a layer below the infinite one (Hanin and Nica 2020); samples
-  with gradients of their own share that out.
+- Every operation is a map of a `Signal` and, for the way back, of a `Pull`; each family has its file: layers,
+  pointwise, norms, mixing. An unknown operation counts as an identity, and is reported.
+- Sums add powers: branches that end in random weights are independent of the stream.
+- At width N, ln||d||^2 is lower by kappa/(2N) per layer than at infinite width (Hanin and Nica 2020); a batch
+  of different samples reduces that.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unvanish.theory.program.by_hand import recognised
-from unvanish.theory.program.composed import composed, follow
+from unvanish.theory.program.expressions import compose, follow
+from unvanish.theory.program.handwritten_norms import recognise_norms
 from unvanish.theory.program.layers import LAYERS, Recall
 from unvanish.theory.program.mixing import MIXING
 from unvanish.theory.program.norms import NORMS
@@ -32,10 +31,8 @@ Map = Callable[[Step, list[Signal], int], tuple[list[Signal], Back]]
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What theory says: a Signal and a Pull for each tensor, memories of recurrent layers, and what is
-    unknown.
-    """
+class MeanFieldProfile:
+    """The prediction: Signal and Pull of each tensor, memories of recurrent layers, unknown operations."""
 
     signals: dict[int, Signal]
     pulls: dict[int, Pull]
@@ -45,11 +42,11 @@ class Prediction:
     unknown: tuple[str, ...] = ()
 
 
-def predict(program: Program, power: float = 1.0, likeness: float = 0.0) -> Prediction:
-    """Signals and gradients of a program whose inputs are Gaussian of this power and this cosine between
-    samples, under a random unit cotangent at the outputs.
+def predict(program: Program, power: float = 1.0, likeness: float = 0.0) -> MeanFieldProfile:
+    """Signals and gradients of a program: Gaussian inputs of this power and cosine between samples
+    (`likeness`), a random unit cotangent at the outputs.
     """
-    program = composed(recognised(program))
+    program = compose(recognise_norms(program))
     start = Signal(power=np.asarray(float(power)), samples=likeness, apart=likeness)
     signals = dict.fromkeys(program.inputs, start)
     backs: list[tuple[Step, Back]] = []
@@ -60,9 +57,9 @@ def predict(program: Program, power: float = 1.0, likeness: float = 0.0) -> Pred
         backs.append((step, back))
         if not known:
             unknown[step.kind] = None
-    pulls = _returned(program, backs)
+    pulls = _go_back(program, backs)
     memories = {step.outputs[0]: back.memories for step, back in backs if isinstance(back, Recall)}
-    return Prediction(signals, pulls, memories, tuple(unknown))
+    return MeanFieldProfile(signals, pulls, memories, tuple(unknown))
 
 
 def _follow(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Back, bool]:
@@ -84,7 +81,7 @@ def _evenly(count: int) -> Back:
     return back
 
 
-def _returned(program: Program, backs: list[tuple[Step, Back]]) -> dict[int, Pull]:
+def _go_back(program: Program, backs: list[tuple[Step, Back]]) -> dict[int, Pull]:
     sizes = {i: math.prod(shape) for i, shape in program.outputs.items()}
     whole = sum(sizes.values()) or 1
     pulls = {i: Pull(math.log(size / whole)) for i, size in sizes.items() if size}

@@ -17,8 +17,8 @@ from unvanish.theory.recurrent import Memory
 
 
 def width(shape: Shape, alike: float = 0.0) -> float:
-    """Units of a sample whose randomness averages out: the features, for images times the positions that
-    count as independent, nine at most, fewer where they are `alike`.
+    """The units of a sample that average independently: the features, for images times the independent
+    positions, at most nine, fewer if they are `alike`.
     """
     if len(shape) >= 4:
         positions = min(9, math.prod(shape[2:]))
@@ -27,7 +27,7 @@ def width(shape: Shape, alike: float = 0.0) -> float:
 
 
 def linear(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
-    """Q' = S q + b, S = ||W||_F^2 / outputs; back: ||d||^2 times S, less 1/(N B) in its logarithm."""
+    """Q' = S q + b, S = ||W||_F^2 / outputs; back: ||d||^2 times S, its logarithm lower by 1/(N B)."""
     (x, *_), facts = given, step.facts
     total = float(np.sum(facts["taps"]))
     made = replace(x.flat().times(total), mean=0.0).plus(facts["bias_power"], facts["bias_mean"])
@@ -49,7 +49,7 @@ def conv(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any
     def back(pulls: list[Pull]) -> list[Pull]:
         arrived = pulls[0].at(step.makes[0])
         share = convolution.backward(taps, arrived, shape[2:], geometry)
-        return [_shared(pulls[0], share, 1 / (width(shape, pulls[0].alike) * batch))]
+        return [_carry(pulls[0], share, 1 / (width(shape, pulls[0].alike) * batch))]
 
     return [made], back
 
@@ -64,18 +64,18 @@ def conv_transpose(step: Step, given: list[Signal], batch: int) -> tuple[list[Si
 
     def back(pulls: list[Pull]) -> list[Pull]:
         share = convolution.forward(taps, pulls[0].at(step.makes[0]), geometry)
-        return [_shared(pulls[0], share, 1 / (width(shape, pulls[0].alike) * batch))]
+        return [_carry(pulls[0], share, 1 / (width(shape, pulls[0].alike) * batch))]
 
     return [made], back
 
 
 def embedding(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
-    """Rows of a random table: tokens that know nothing of each other."""
+    """Rows of a random table: independent tokens."""
     return [Signal(power=np.asarray(step.facts.get("table_power", 1.0)))], lambda pulls: [Pull()]
 
 
 class Recall:
-    """The way back through fused recurrent layers, the last layer first; keeps the memories it found."""
+    """The backward map of fused recurrent layers, the last layer first; keeps their memories."""
 
     def __init__(self, step: Step, power: float) -> None:
         self.cells, self.steps = step.facts["cells"], int(step.facts["steps"])
@@ -85,9 +85,7 @@ class Recall:
         self.memories: list[Memory] = []
 
     def __call__(self, pulls: list[Pull]) -> list[Pull]:
-        """A gradient at the whole sequence, or where a selection lies above, or at the last states, at the
-        last.
-        """
+        """Back from a gradient at the whole sequence, or at the last step if a selection lies above."""
         total = Pull()
         for pull in pulls:
             total = total.plus(pull)
@@ -115,7 +113,7 @@ def _spread(x: Signal, shape: Shape) -> Array:
     return x.power if x.power.shape == size else np.full(size, x.q)
 
 
-def _shared(pull: Pull, share: Array, lost: float) -> Pull:
+def _carry(pull: Pull, share: Array, lost: float) -> Pull:
     total = float(share.sum())
     if total <= 0:
         return Pull()

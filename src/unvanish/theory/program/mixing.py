@@ -15,7 +15,7 @@ from unvanish.theory.program.steps import Step
 
 
 def average(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
-    """Means over positions: what they have in common stays, the rest is divided by their number."""
+    """Means over positions: their common part stays, the rest is divided by their number."""
     x = given[0]
     before, after = (max(1, math.prod(s)) for s in (step.reads[0], step.makes[0]))
     p = max(1.0, float(step.facts.get("window", before / after)))
@@ -44,7 +44,7 @@ def average(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], 
 
 @lru_cache(maxsize=64)
 def _largest(rivals: int, rectified: bool) -> tuple[float, float]:
-    """Mean and mean square of the largest of so many standard normals, negative ones as 0 if rectified."""
+    """Mean and mean square of the largest of `rivals` standard normals, at least 0 if rectified."""
     z, w = quadrature.nodes()
     below = 0.5 * (1 + np.vectorize(math.erf)(z / math.sqrt(2)))
     density = rivals * below ** (rivals - 1) * w
@@ -53,7 +53,7 @@ def _largest(rivals: int, rectified: bool) -> tuple[float, float]:
 
 
 def largest(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
-    """Max pooling: the largest of independent rivals; the gradient goes to the winners."""
+    """Max pooling: the largest of independent values; the gradient goes to the winners."""
     x = given[0]
     rivals = max(1, int(step.facts.get("window", 4)))
     rectified = x.mean > 0.3
@@ -79,10 +79,10 @@ def upsample(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal],
 
 
 def concatenation(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
-    """Powers by their share of the numbers; the gradient is dealt out by it."""
+    """Powers weighted by their share of the elements; the gradient is distributed by it."""
     sizes = [max(1, math.prod(s)) for s in step.reads]
     shares = [s / sum(sizes) for s in sizes]
-    parts = [g.fitted(step.makes[0]) for g in given]
+    parts = [g.fit(step.makes[0]) for g in given]
     power: Any = sum(s * g.power for s, g in zip(shares, parts, strict=True))
     q = float(np.mean(power)) or 1e-300
 
@@ -95,7 +95,7 @@ def concatenation(step: Step, given: list[Signal], batch: int) -> tuple[list[Sig
 
 
 def softmax(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
-    """Attention weights of Gaussian logits; back: each key's gradient is weighed with its p."""
+    """Attention weights of Gaussian logits; back: each key's gradient is weighted by its p."""
     tokens = step.makes[0][-1]
     found = attention.weights(tokens, given[0].q)
     power = found.squares / tokens
@@ -115,7 +115,7 @@ def product(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], 
         return [given[0].flat().times(factor)], lambda pulls: [pulls[0].times(factor)]
     a, b = (g.flat() for g in given[:2])
     if a.squares is not None:
-        return _mixed(a.squares, step.reads[1][-2] if len(step.reads[1]) > 1 else 1, a, b)
+        return _mix(a.squares, step.reads[1][-2] if len(step.reads[1]) > 1 else 1, a, b)
     inner = step.reads[0][-1]
     made = Signal(np.asarray(inner * a.q * b.q))
 
@@ -132,7 +132,7 @@ def _plain(p: Pull) -> Pull:
     return Pull(p.log, ONE, p.alike)
 
 
-def _mixed(squares: float, tokens: int, weights: Signal | None, v: Signal) -> tuple[list[Signal], Any]:
+def _mix(squares: float, tokens: int, weights: Signal | None, v: Signal) -> tuple[list[Signal], Any]:
     s = max(0.0, v.positions)
     kept = s + (1 - s) * squares
     apart = (v.apart + (v.samples - v.apart) / tokens) / max(kept, 1e-300)
@@ -157,7 +157,7 @@ def _mixed(squares: float, tokens: int, weights: Signal | None, v: Signal) -> tu
     return [made], back
 
 
-def attended(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
+def dot_product_attention(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
     """Scaled dot-product attention in one call: scores, weights and values."""
     q, k, v = (g.flat() for g in (given * 3 if len(given) == 1 else given)[:3])
     tokens, size = step.reads[-1][-2], step.reads[0][-1]
@@ -167,7 +167,7 @@ def attended(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal],
     if step.facts.get("causal"):
         some = sorted({max(1, round(tokens * (i + 0.5) / 16)) for i in range(16)})
         squares = sum(attention.weights(t, logits).squares for t in some) / len(some)
-    made, mixing = _mixed(squares, tokens, None, v)
+    made, mixing = _mix(squares, tokens, None, v)
     spread = max(0.0, 1 - max(0.0, v.positions))
 
     def back(pulls: list[Pull]) -> list[Pull]:
@@ -190,5 +190,5 @@ MIXING: dict[str, Any] = {
     **dict.fromkeys(("cat", "concat", "stack"), concatenation),
     **dict.fromkeys(("matmul", "bmm", "mm"), product),
     "softmax": softmax,
-    "scaled_dot_product_attention": attended,
+    "scaled_dot_product_attention": dot_product_attention,
 }

@@ -1,4 +1,4 @@
-"""Normalisations: what they take away, what they divide by, and what that does to the gradient."""
+"""Normalisations: what they subtract, what they divide by, and the effect on the gradient."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unvanish.theory.program.signal import Pull, Signal
 from unvanish.theory.program.steps import Step
 
 
-def _normalised(
+def _normalise(
     step: Step,
     x: Signal,
     common: float,
@@ -20,10 +20,9 @@ def _normalised(
     uneven: float = 1.0,
     shared: float | None = None,
 ) -> tuple[list[Signal], Any]:
-    """`common`: the share of the power that the mean takes away; `elements`: over how many numbers;
-    `coherent`: how much of the cosine between positions of a gradient the mean over these elements sees;
-    `uneven`: E[1/variance] times the variance, as few numbers estimate it unevenly; `shared`: what it takes
-    from the cosines.
+    """`common`: the share of the power that the mean removes; `elements`: the number of elements averaged;
+    `coherent`: the share of the cosine between positions of a gradient that enters the mean; `uneven`:
+    E[1/variance] times the variance, above 1 for few elements; `shared`: what is subtracted from the cosines.
     """
     gain, shift, eps = (
         float(step.facts.get(k, d)) for k, d in (("gain", 1.0), ("shift", 0.0), ("eps", 1e-5))
@@ -48,7 +47,7 @@ def _normalised(
 
 
 def batch_norm(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
-    """Over samples and positions, for each channel; with stored statistics a constant factor."""
+    """Over samples and positions, per channel; with running statistics a constant factor."""
     x = given[0]
     if not step.facts.get("batch_statistics", True):
         factor = float(step.facts.get("gain", 1.0)) / float(step.facts.get("variance", 1.0))
@@ -64,14 +63,14 @@ def batch_norm(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal
     alike += (batch - 1) * ((x.samples - common) / left) ** 2
     independent = max(n / (1 + alike), 4.0)
     uneven = (independent - 1) / (independent - 3)
-    return _normalised(step, x, common, n, (positions - 1) / n, uneven=uneven)
+    return _normalise(step, x, common, n, (positions - 1) / n, uneven=uneven)
 
 
 def layer_norm(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
     """Over the units of a sample or token."""
     x = given[0]
     elements = float(step.facts.get("elements", step.reads[0][-1]))
-    return _normalised(step, x, max(x.mean**2, 1 / elements), elements, 0.0, shared=x.mean**2)
+    return _normalise(step, x, max(x.mean**2, 1 / elements), elements, 0.0, shared=x.mean**2)
 
 
 def group_norm(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
@@ -81,11 +80,11 @@ def group_norm(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal
     channels = shape[1] / float(step.facts.get("groups", shape[1]))
     own = (1 + (positions - 1) * x.positions) / (channels * positions)
     common = min(1.0, own + (1 - 1 / channels) * x.mean**2)
-    return _normalised(step, x, common, channels * positions, (positions - 1) / positions / channels)
+    return _normalise(step, x, common, channels * positions, (positions - 1) / positions / channels)
 
 
 def rms_norm(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
-    """Without a mean: only the direction along the vector itself is lost."""
+    """Without a mean: only the gradient along the vector itself is lost."""
     x = given[0]
     gain, eps = float(step.facts.get("gain", 1.0)), float(step.facts.get("eps", 1e-6))
     variance, elements = x.q + eps, float(step.facts.get("elements", step.reads[0][-1]))

@@ -12,13 +12,13 @@ from unvanish.theory.activations import ALIASES, FUNCTIONS, NAMES
 from unvanish.theory.program.layers import width
 from unvanish.theory.program.signal import Pull, Signal
 from unvanish.theory.program.steps import Step
-from unvanish.theory.tables import Table, table
+from unvanish.theory.tables import MeansTable, table
 
 RECTIFIERS = {"relu", "relu6"}
-OFFSET = 0.1  # mean over rms from which the inputs are not taken as centred
+OFFSET = 0.1  # mean over rms above which inputs do not count as centred
 
 
-def of(step: Step) -> Table:
+def table_of(step: Step) -> MeansTable:
     """The table of a step's activation."""
     settings = tuple(sorted(step.facts.get("settings", {}).items()))
     return table(step.kind, settings, step.facts.get("peak"))
@@ -26,7 +26,7 @@ def of(step: Step) -> Table:
 
 def activation(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
     """<phi^2>, the overlaps of phi, and back <phi'^2>, for Gaussian pre-activations."""
-    x, read = given[0], of(step)
+    x, read = given[0], table_of(step)
     q = x.q
     if abs(x.mean) > OFFSET and 0 < q < math.inf:
         return _off_centre(step, x, read, batch)
@@ -56,11 +56,11 @@ def activation(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal
     return [made], back
 
 
-def _off_centre(step: Step, x: Signal, read: Table, batch: int) -> tuple[list[Signal], Any]:
-    """The same for inputs with a mean: the sums of a stream that was rectified before."""
+def _off_centre(step: Step, x: Signal, read: MeansTable, batch: int) -> tuple[list[Signal], Any]:
+    """The same for inputs with a mean, such as a stream that sums rectified branches."""
     q, mean = x.q, min(0.999, max(-0.999, x.mean))
     left = 1 - mean**2
-    found = read.shifted(mean * math.sqrt(q), math.sqrt(q * left))
+    found = read.shift(mean * math.sqrt(q), math.sqrt(q * left))
     a, b, c = (found.overlap((k - mean**2) / left) for k in (x.samples, x.positions, x.apart))
     rms = math.sqrt(max(found.power, 1e-300))
     made = Signal(x.power * (found.power / q), a, b, c, found.average / rms)
@@ -78,16 +78,16 @@ def _off_centre(step: Step, x: Signal, read: Table, batch: int) -> tuple[list[Si
 
 
 def _several(likeness: float, batch: int) -> float:
-    """How many samples' slopes average out: fewer where they are alike."""
+    """The number of samples whose slopes average independently: fewer if they are alike."""
     return batch / (1 + (batch - 1) * max(0.0, likeness) ** 2)
 
 
 def add(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
-    """Powers add, and what the means have in common; the gradient goes to every summand."""
+    """Powers add, and the product of the means; the gradient goes to every summand."""
     if len(given) < 2:
         made = given[0].plus(step.facts.get("power", 0.0), step.facts.get("mean", 0.0))
         return [made], lambda pulls: [pulls[0]]
-    a, b = (g.fitted(step.makes[0]) for g in given[:2])
+    a, b = (g.fit(step.makes[0]) for g in given[:2])
     if step.inputs[0] == step.inputs[1]:
         twice = a.times(4.0 if step.kind == "add" else 0.0)
         return [twice], lambda pulls: [pulls[0].times(4.0), Pull()]
@@ -103,13 +103,13 @@ def add(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]
     made = Signal(np.asarray(power), samples, positions, joined(a.apart, b.apart), mean)
 
     def back(pulls: list[Pull]) -> list[Pull]:
-        return [_reduced(pulls[0], step, k) for k in range(2)]
+        return [_sum_broadcast(pulls[0], step, k) for k in range(2)]
 
     return [made], back
 
 
-def _reduced(pull: Pull, step: Step, which: int) -> Pull:
-    """The gradient of a summand that was broadcast: the sum over what it was broadcast to."""
+def _sum_broadcast(pull: Pull, step: Step, which: int) -> Pull:
+    """The gradient of a broadcast summand: the sum over the positions it was broadcast to."""
     ratio = math.prod(step.makes[0]) / max(1, math.prod(step.reads[which]))
     if ratio <= 1:
         return replace(pull, winners=1)
@@ -121,7 +121,7 @@ def mul(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]
     if len(given) < 2:
         factor = float(step.facts.get("power", 1.0))
         return [given[0].times(factor)], lambda pulls: [replace(pulls[0], winners=1).times(factor)]
-    a, b = (g.fitted(step.makes[0]) for g in given[:2])
+    a, b = (g.fit(step.makes[0]) for g in given[:2])
     made = Signal(
         a.power * b.power,
         a.samples * b.samples,
@@ -133,13 +133,13 @@ def mul(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]
     def back(pulls: list[Pull]) -> list[Pull]:
         p = replace(pulls[0], winners=1)
         factors = (b.q, a.q) if step.inputs[0] != step.inputs[1] else (4 * a.q, 0.0)
-        return [_reduced(p.times(f), step, k) for k, f in enumerate(factors)]
+        return [_sum_broadcast(p.times(f), step, k) for k, f in enumerate(factors)]
 
     return [made], back
 
 
 def view(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
-    """The same numbers in another shape; the map of positions stays where the shape keeps it."""
+    """The same numbers in another shape; the map of positions stays if the shape keeps it."""
     x = given[0]
     kept = step.makes and x.power.shape == tuple(step.makes[0][2:])
     made = x if kept else x.flat()

@@ -1,8 +1,8 @@
-"""The state of a tensor and of its gradient in mean field: a handful of numbers, and a map over positions.
+"""The mean-field state of a tensor and of its gradient: a few numbers, and a map over positions.
 
-Notable: a tensor is known by its power q (for images at every position), the cosines between samples and
-between positions, and its mean; a gradient by ln||d||^2, where its power lies, and how alike positions are.
-Logs throughout: ten thousand layers do not underflow.
+Notable: a tensor is described by its power q (for images at every position), the cosines between samples and
+between positions, and its mean; a gradient by ln||d||^2, its distribution over positions, and the cosine
+between them. Logarithms throughout: ten thousand layers do not underflow.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ONE = np.ones(())
 
 @dataclass(frozen=True)
 class Signal:
-    """A tensor: `power` E h^2 by position (0-d where all are alike), cosines, and mean / rms.
+    """A tensor: `power` E h^2 by position (0-d if all are alike), cosines, and mean / rms.
 
     `samples`: cosine between two samples at one position; `positions`: between two positions (tokens, pixels)
     of one sample; `apart`: between positions of two samples. `squares`: for softmax weights the sum of their
@@ -35,7 +35,7 @@ class Signal:
     squares: float | None = None
 
     def __post_init__(self) -> None:
-        """Rounding of several approximations together must not leave what is possible."""
+        """Clip cosines to [-1, 1] and powers to 0, which approximations may leave."""
         for name in ("samples", "positions", "apart", "mean"):
             object.__setattr__(self, name, min(1.0, max(-1.0, getattr(self, name))))
         object.__setattr__(self, "power", np.maximum(self.power, 0.0))
@@ -46,15 +46,15 @@ class Signal:
         return float(np.mean(self.power))
 
     def flat(self) -> Signal:
-        """The same with its positions averaged."""
+        """The same with the power averaged over positions."""
         return self if self.power.ndim == 0 else replace(self, power=np.asarray(self.q))
 
-    def fitted(self, shape: Sequence[int]) -> Signal:
-        """The same with a map that belongs to `shape` (B, C, *positions), or none."""
+    def fit(self, shape: Sequence[int]) -> Signal:
+        """The same if its map fits `shape` (B, C, *positions), else with the power averaged."""
         return self if self.power.shape == tuple(shape[2:]) else self.flat()
 
     def plus(self, power: float, mean: float = 0.0) -> Signal:
-        """The same number of this power added to all samples and positions: a bias."""
+        """A bias added: the same number of this power at all samples and positions."""
         if not power:
             return self
         own = self.mean * math.sqrt(self.q)
@@ -72,9 +72,9 @@ class Signal:
 class Pull:
     """A gradient: ln||d||^2 of one sample, its share by position (0-d: evenly), the cosine between positions.
 
-    `winners`: of how many rivals the receiving unit was the largest (max pooling); `centred`: the gradient of
-    softmax weights, which does not see what all keys have in common; `part`: the part of the numbers it
-    arrives at, where a selection lies above.
+    `winners`: the number of values of which the receiving unit was the largest (max pooling); `centred`: the
+    gradient of softmax weights, which ignores what all keys have in common; `part`: the share of the elements
+    that receive a gradient, if a selection lies above.
     """
 
     log: float = -math.inf
@@ -89,7 +89,7 @@ class Pull:
         return replace(self, log=self.log + math.log(factor) if factor > 0 else -math.inf)
 
     def plus(self, other: Pull) -> Pull:
-        """Two gradients that know nothing of each other, added."""
+        """The sum of two independent gradients."""
         if other.log == -math.inf:
             return self
         if self.log == -math.inf:

@@ -1,6 +1,6 @@
-"""What a network does, as plain data: steps on numbered tensors, for the theory to follow.
+"""A network's operations as plain data: steps on numbered tensors, for the theory to follow.
 
-Notable: nothing here holds a weight; a layer is known by the squared weights of its taps, a norm by its gain.
+Notable: no weights are kept; a layer is described by the squared weights of its taps, a norm by its gain.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 
 
 class Step(NamedTuple):
-    """One operation: which tensors it reads and makes, their shapes, and what the theory needs of it.
+    """One operation: the tensors it reads and makes, their shapes, and the facts that the theory needs.
 
     `kind`: torch's name for it; `facts`: "taps" (squared weights by position), "bias_power", "bias_mean",
     "geometry" for layers; "settings", "peak" for activations; "gain", "shift", "eps" for norms; and so on.

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from unvanish.core.plain import plain
 from unvanish.core.registry import suggest
-from unvanish.lab.models.published import renamed
+from unvanish.lab.models.published_names import from_published
 from unvanish.store.files import write_text
 from unvanish.train.checkpoint.tree import join, split
 from unvanish.train.errors import TrainError
@@ -113,7 +113,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, stri
     keep their values.
     """
     own = model.state_dict()
-    given = _strip_prefixes(renamed(model, tensors), own)
+    given = _strip_prefixes(from_published(model, tensors), own)
     shapes = [
         f"{k} is {tuple(given[k].shape)} in the file and {tuple(own[k].shape)} in the model"
         for k in own

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unvanish.lab.data.letterbox import Letterbox
-from unvanish.lab.detection.boxes import centred
+from unvanish.lab.detection.boxes import centre_size
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Boxes:
     @property
     def xywh(self) -> Tensor:
         """Centre, width and height (n, 4) in pixels."""
-        return centred(self.xyxy)
+        return centre_size(self.xyxy)
 
     @property
     def xyxyn(self) -> Tensor:

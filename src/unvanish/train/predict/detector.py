@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.lab.data.inputs import scenes
+from unvanish.lab.data.inputs import read_scenes
 from unvanish.lab.detection.suppression import detections
 from unvanish.train.arguments import Arguments, fit_side
 from unvanish.train.learner import Learner
@@ -25,7 +25,7 @@ def detect(
     """A prediction for each image of a source."""
     preparation, names = learner.about["preparation"], tuple(learner.names)
     size = fit_side(arguments.imgsz, learner.task) or int(preparation["size"])
-    for origin, image, x in scenes(source, size):
+    for origin, image, x in read_scenes(source, size):
         started = time.perf_counter()
         output, prototypes = _call(network, devices.to_device(accelerator, x))
         rows = _select(output, int(preparation["classes"]), arguments)

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from unvanish.lab.data.letterbox import Letterbox
 from unvanish.lab.detection.contour import outline
-from unvanish.lab.detection.masks import inside, mixed
+from unvanish.lab.detection.masks import inside_boxes, mix_masks
 from unvanish.train.predict.boxes import place_boxes
 
 
@@ -56,12 +56,12 @@ def place_masks(rows: Tensor, prototypes: Tensor, shape: tuple[int, int], size: 
     """Masks from rows (n, 6 + E) and prototypes (E, h, w) in a letterbox of side `size` around an image of
     `shape` (height, width).
     """
-    logits = mixed(rows[:, 6:], prototypes)
+    logits = mix_masks(rows[:, 6:], prototypes)
     if not len(rows):
         return Masks(torch.zeros(0, *shape, dtype=torch.bool), shape)
     box = Letterbox(shape, size)
     (top, left), (high, wide) = box.corner, box.inner
     large = interpolate(logits[None], (size, size), mode="bilinear", align_corners=False)
     own = interpolate(large[..., top : top + high, left : left + wide], shape, mode="bilinear")
-    within = inside(place_boxes(rows, shape, size).xyxy, *shape)
+    within = inside_boxes(place_boxes(rows, shape, size).xyxy, *shape)
     return Masks((own[0] > 0) & within, shape)

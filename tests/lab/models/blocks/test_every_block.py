@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from unvanish.lab.models.blocks import activations, norms
+from unvanish.lab.models.blocks import activations, blocks, norms
 from unvanish.lab.models.flow import Flow
 from unvanish.lab.models.initialise import METHODS, Begin, initialise
-from unvanish.lab.models.modules import blocks, module_class
+from unvanish.lab.models.modules import module_class
 
 IMAGE = (4, 6, 8, 8)
 SERIES = (4, 5, 8)
@@ -182,7 +182,7 @@ def test_every_activation_by_name(name):
 def test_every_norm_by_name(name, dims):
     x = 3 + 5 * torch.randn(*(SERIES if dims == 1 else (4, 8, 6, 6)))
     if dims == 1 and name in ("group", "instance"):
-        with pytest.raises(ValueError, match="one of images"):
+        with pytest.raises(ValueError, match="is for images"):
             norms.norm(name, 8, dims)
         return
     y = norms.norm(name, 8, dims)(x)
@@ -197,7 +197,7 @@ def test_every_norm_by_name(name, dims):
         (lambda: norms.norm("layr", 8), r"no norm 'layr' \(did you mean 'layer'\?\)"),
         (lambda: module_class("BasicBlock")(8, 4), "cannot narrow 8 channels to 4"),
         (lambda: module_class("BasicBlock")(8, 16, shortcut="projct"), r"did you mean 'project'\?"),
-        (lambda: module_class("PatchEmbedding")(3, 8, size=4, patch=8), "holds no patch of 8"),
+        (lambda: module_class("PatchEmbedding")(3, 8, size=4, patch=8), "is smaller than a patch of 8"),
         (lambda: module_class("PatchEmbedding")(3, 8, 8, 2)(torch.zeros(1, 3, 16, 16)), "64 patches.* 16"),
     ],
 )

@@ -1,24 +1,23 @@
-"""Kinds of data, one a file, found by being there: how a data set of that kind is read.
+"""Kinds of data, one per file, each file of this folder: how a data set of that kind is read.
 
-A file says `TASKS` (what it serves, the usual one first) and `read(source, *, ...)`, whose keyword arguments
-are the settings that a data YAML may give; its docstring is its page. `read` returns a `Content`.
+A file defines `TASKS` (the tasks it serves, the usual one first) and `read(source, *, ...)`, whose keyword
+arguments are the settings of a data YAML; its docstring is its page. `read` returns a `Content`.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import Any
 
+from unvanish.core import registry
+
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of data: its name, what it serves, its settings, and how it is read."""
+    """One kind of data: its name, tasks, settings and reader."""
 
     name: str
     module: ModuleType
@@ -31,25 +30,16 @@ class Kind:
     @property
     def page(self) -> str:
         """The kind's documentation, its file's docstring."""
-        return inspect.cleandoc(self.module.__doc__ or "")
+        return registry.page(self.module)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings a data YAML may give, with their defaults."""
-        parameters = inspect.signature(self.module.read).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        return registry.settings(self.module.read)
 
 
 @cache
 def kinds() -> Mapping[str, Kind]:
-    """Every kind by name."""
-    found = {}
-    for info in pkgutil.iter_modules(__path__):
-        if not info.name.startswith("_"):
-            found[info.name] = Kind(info.name, importlib.import_module(f"{__name__}.{info.name}"))
-    return dict(sorted(found.items()))
-
-
-def kind(name: str) -> Kind:
-    """The kind of a name that exists."""
-    return kinds()[name]
+    """Every kind by name, in alphabetical order."""
+    found = dict(registry.modules(__name__, __path__))
+    return {name: Kind(name, found[name]) for name in sorted(found)}

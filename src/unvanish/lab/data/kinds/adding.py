@@ -1,8 +1,8 @@
 """The adding problem: two of T random numbers are marked, the answer is their sum.
 
 x is (B, T, 2): numbers uniform in [0, 1), and a mark that is 1 once in each half of the sequence, else 0; y
-(B,) is the sum. Always answering 1 has the mean squared error 1/6 = 0.167. Training batches are drawn anew
-for ever, an epoch is `samples` of them; validation is a fixed set (Hochreiter and Schmidhuber 1997,
+(B,) is the sum. A constant answer of 1 has a mean squared error of 1/6 = 0.167. Every training batch is newly
+drawn, and an epoch is `samples` samples; validation is a fixed set (Hochreiter and Schmidhuber 1997,
 experiment 4, in the form of Arjovsky et al. 2016, section 4.1).
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unvanish.lab.data.content import Content, Source
-from unvanish.lab.data.part import Fresh, Tensors, seeded
+from unvanish.lab.data.part import Fresh, Tensors, seed_generator
 from unvanish.lab.data.problems import DataError
 
 TASKS = ("sequence",)
@@ -22,12 +22,12 @@ TASKS = ("sequence",)
 
 @dataclass(frozen=True)
 class Adding:
-    """Makes sequences of one length."""
+    """Generates sequences of one length."""
 
     length: int
 
     def __call__(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Make x (count, length, 2) and y (count,)."""
+        """Generate x (count, length, 2) and y (count,)."""
         half = self.length // 2
         values = torch.rand(count, self.length, generator=generator)
         first = torch.randint(0, half, (count, 1), generator=generator)
@@ -43,5 +43,5 @@ def read(source: Source, *, length: int = 200, samples: int = 10_000, val_sample
     make = Adding(length)
     facts = {"features": 2, "outputs": 1, "length": length}
     preparation = {"input": "sequence", **facts}
-    held = Tensors(*make(val_samples, seeded(1997, 0)))
+    held = Tensors(*make(val_samples, seed_generator(1997, 0)))
     return Content(Fresh(samples, make), held, facts, preparation=preparation)

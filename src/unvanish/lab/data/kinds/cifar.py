@@ -2,8 +2,8 @@
 
 Read from the binary version (a label or two and 3,072 bytes an image), from the Python version, or from image
 folders `train/<class>/*` and `test/<class>/*`, each unpacked or as an archive. The Python version is a
-pickle, which could run code when loaded: it is read by an unpickler that knows arrays, dictionaries and bytes
-and nothing else.
+pickle, which could run code when loaded: it is read by an unpickler that accepts only arrays, dictionaries
+and bytes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unvanish.lab.data.content import Content, Source, pictures
+from unvanish.lab.data.content import Content, Source, tensor_content
 from unvanish.lab.data.kinds.folder import of_folders
-from unvanish.lab.data.places import is_archive, unpacked
+from unvanish.lab.data.places import is_archive, unpack
 from unvanish.lab.data.problems import DataError
 
 TASKS = ("classify",)
@@ -41,19 +41,19 @@ FORMS = {
 def read(
     source: Source, *, classes: int = 10, crop: int = 4, flip: bool = True, archive: str = ""
 ) -> Content:
-    """CIFAR with 10 or (fine) 100 classes, from whichever form is there."""
+    """CIFAR with 10 or (fine) 100 classes, from the first form that exists."""
     if classes not in FORMS:
         raise DataError(f"{source.spec.name}: classes must be 10 or 100, it is {classes}")
     forms = FORMS[classes]
     images = ((archive,) if archive else ()) + ("train",)
     place = source.look(*forms, *images) or source.need(*forms)
-    folder = unpacked(place) if is_archive(place) else place
+    folder = unpack(place) if is_archive(place) else place
     if place.name not in forms:
         train = folder if folder.name == "train" else next(folder.rglob("train"), folder / "train")
         return of_folders(source, train, train.parent / "test", 3, crop, flip)
     train_files, test_files, load = files(folder, classes)
     names = source.spec.names or tuple(map(str, range(classes)))
-    return pictures(source, load(train_files, classes), load(test_files, classes), names, crop, flip)
+    return tensor_content(source, load(train_files, classes), load(test_files, classes), names, crop, flip)
 
 
 def files(folder: Path, classes: int) -> tuple[list[Path], list[Path], Any]:
@@ -62,7 +62,7 @@ def files(folder: Path, classes: int) -> tuple[list[Path], list[Path], Any]:
         train, test = [f"data_batch_{i}" for i in range(1, 6)], ["test_batch"]
     else:
         train, test = ["train"], ["test"]
-    for end, load in ((".bin", binary), ("", pickled)):
+    for end, load in ((".bin", read_binary), ("", read_pickles)):
         found = [[p for p in folder.rglob(name + end) if p.is_file()][:1] for name in train + test]
         if all(found):
             paths = [p[0] for p in found]
@@ -70,26 +70,26 @@ def files(folder: Path, classes: int) -> tuple[list[Path], list[Path], Any]:
     raise DataError(f"{folder} lacks some of {', '.join(train + test)} (.bin); fetch the archive again")
 
 
-def binary(paths: Sequence[Path], classes: int) -> tuple[Tensor, Tensor]:
+def read_binary(paths: Sequence[Path], classes: int) -> tuple[Tensor, Tensor]:
     """Images (N, 3, 32, 32) and labels of files of the binary version; the fine label is the last one."""
     head = 1 if classes == 10 else 2
     whole = b"".join(path.read_bytes() for path in paths)
     if not whole or len(whole) % (head + PIXELS):
         size = f"{len(whole)} bytes"
-        raise DataError(f"{paths[0]} is cut short or no binary CIFAR-{classes}: {size}; fetch it again")
+        raise DataError(f"{paths[0]} is truncated or not a binary CIFAR-{classes}: {size}; fetch it again")
     rows = np.frombuffer(whole, np.uint8).reshape(-1, head + PIXELS)
     return tensors(rows[:, head:], rows[:, head - 1])
 
 
-def pickled(paths: Sequence[Path], classes: int) -> tuple[Tensor, Tensor]:
+def read_pickles(paths: Sequence[Path], classes: int) -> tuple[Tensor, Tensor]:
     """Images and labels of files of the Python version, read without running any code."""
-    batches = [unpickled(path) for path in paths]
+    batches = [unpickle(path) for path in paths]
     key = b"labels" if classes == 10 else b"fine_labels"
     try:
         pixels = np.concatenate([np.asarray(b[b"data"], np.uint8) for b in batches])
         return tensors(pixels, np.concatenate([np.asarray(b[key]) for b in batches]))
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{paths[0]} is no Python CIFAR-{classes} batch: {error!r}") from error
+        raise DataError(f"{paths[0]} is not a Python CIFAR-{classes} batch: {error!r}") from error
 
 
 def tensors(pixels: Any, labels: Any) -> tuple[Tensor, Tensor]:
@@ -99,16 +99,16 @@ def tensors(pixels: Any, labels: Any) -> tuple[Tensor, Tensor]:
 
 
 class Harmless(pickle.Unpickler):
-    """An unpickler that makes arrays and refuses everything else."""
+    """An unpickler that builds arrays and refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in HARMLESS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR batch needs")
+            raise pickle.UnpicklingError(f"it requires {module}.{name}, which no CIFAR batch needs")
         return super().find_class(module, name)
 
 
-def unpickled(path: Path) -> Any:
-    """The content of a pickle of arrays; DataError for one that asks for anything else."""
+def unpickle(path: Path) -> Any:
+    """The content of a pickle of arrays; DataError if it requires anything else."""
     try:
         return Harmless(BytesIO(path.read_bytes()), encoding="bytes").load()
     except (pickle.UnpicklingError, EOFError, IndexError, KeyError, ValueError, TypeError) as error:

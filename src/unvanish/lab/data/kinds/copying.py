@@ -1,9 +1,9 @@
-"""The copy task: remember ten symbols over T blank steps, then say them in order.
+"""The copy task: remember ten symbols over T blank steps, then repeat them in order.
 
 x is (B, T + 20, 10), one-hot: ten symbols of eight, T - 1 blanks, a signal, ten blanks; y (B, T + 20) is
-blank (0) but for the ten symbols (1 to 8) at the end. Blanks are not asked for, so the best loss without
-memory is ln 8 nats a symbol. Training batches are drawn anew for ever (Hochreiter and Schmidhuber 1997;
-Arjovsky et al. 2016, section 4.1).
+blank (0) except for the ten symbols (1 to 8) at the end. Blanks do not count, so the best loss without memory
+is ln 8 nats per symbol. Every training batch is newly drawn (Hochreiter and Schmidhuber 1997; Arjovsky et al.
+2016, section 4.1).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from unvanish.lab.data.content import Content, Source
-from unvanish.lab.data.part import Fresh, Tensors, seeded
+from unvanish.lab.data.part import Fresh, Tensors, seed_generator
 from unvanish.lab.data.problems import DataError
 
 TASKS = ("sequence",)
@@ -24,12 +24,12 @@ SYMBOLS, WORD, BLANK, SIGNAL = 8, 10, 0, 9
 
 @dataclass(frozen=True)
 class Copying:
-    """Makes sequences with one pause."""
+    """Generates sequences with a pause of fixed length."""
 
     pause: int
 
     def __call__(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Make x (count, pause + 20, 10) and y (count, pause + 20)."""
+        """Generate x (count, pause + 20, 10) and y (count, pause + 20)."""
         word = torch.randint(1, SYMBOLS + 1, (count, WORD), generator=generator)
         shown = torch.full((count, self.pause + 2 * WORD), BLANK)
         shown[:, :WORD] = word
@@ -49,7 +49,7 @@ def read(source: Source, *, pause: int = 100, samples: int = 10_000, val_samples
     preparation = {"input": "sequence", **facts}
     return Content(
         Fresh(samples, make),
-        Tensors(*make(val_samples, seeded(1997, 0))),
+        Tensors(*make(val_samples, seed_generator(1997, 0))),
         facts,
         ("blank", *"ABCDEFGH"),
         preparation=preparation,

@@ -1,8 +1,7 @@
-"""Texts in a file each, in a folder for each class: `train/<class>/*.txt` and `test/<class>/*.txt`, as IMDB
-has them.
+"""One text per file, one folder per class: `train/<class>/*.txt` and `test/<class>/*.txt`, the form of IMDB.
 
-The classes are the `names`, or all folders. Words that occur at least `least` times are known, at most `most`
-of them; texts are cut after `length` words (Maas et al. 2011).
+The classes are the `names`, or all folders. The vocabulary is the words that occur at least `least` times, at
+most `most` of them; texts are cut after `length` words (Maas et al. 2011).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from unvanish.lab.data.content import Content, Source
-from unvanish.lab.data.corpora import Cut, Labelled, sentiment
+from unvanish.lab.data.corpora import Excerpt, Labelled, sentiment_content
 from unvanish.lab.data.kinds.folder import folders
 from unvanish.lab.data.part import split
 from unvanish.lab.data.problems import DataError
@@ -33,19 +32,19 @@ def read(
     """The files below the training and validation folders."""
     train_place, val_place = folders(source, archive)
     names = source.spec.names or tuple(sorted(f.name for f in train_place.iterdir() if f.is_dir()))
-    train = found(source, train_place, names)
+    train = read_documents(source, train_place, names)
     if not train.texts:
-        raise DataError(f"{train_place} holds no `<class>/*.txt`. {source.problems}")
+        raise DataError(f"{train_place} contains no `<class>/*.txt`. {source.problems}")
     if val_place is None:
         held, kept = split(np.array(train.labels), held_out)
         train, val = train.pick(kept.tolist()), train.pick(held.tolist())
     else:
-        val = found(source, val_place, names)
-    return sentiment(source, train, val, names, Cut(least, most, length))
+        val = read_documents(source, val_place, names)
+    return sentiment_content(source, train, val, names, Excerpt(least, most, length))
 
 
-def found(source: Source, folder: Path, names: Sequence[str]) -> Labelled:
-    """The texts of every class, line breaks of the web left out; files that are no text are noted."""
+def read_documents(source: Source, folder: Path, names: Sequence[str]) -> Labelled:
+    """The texts of every class without HTML line breaks; files that are not text are reported."""
     texts = Labelled.none()
     for label, name in enumerate(names):
         files = sorted((folder / name).glob("*.txt"))

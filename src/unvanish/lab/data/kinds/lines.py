@@ -1,7 +1,8 @@
-"""Texts a line each, a file for each class: the form of the sentence polarity set (Pang and Lee 2005).
+"""One text per line, one file per class: the form of the sentence polarity set (Pang and Lee 2005).
 
-`files` are named in the order of `names`. `held_out` of every class serves as validation, always the same
-lines. Words that occur at least `least` times are known; `length` cuts long texts (0: not).
+`files` are in the order of `names`. The share `held_out` of every class is used for validation, always the
+same lines. The vocabulary is the words that occur at least `least` times; `length` cuts long texts (0:
+uncut).
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from unvanish.lab.data.content import Content, Source
-from unvanish.lab.data.corpora import Cut, Labelled, lines, sentiment
+from unvanish.lab.data.corpora import Excerpt, Labelled, read_lines, sentiment_content
 from unvanish.lab.data.part import split
-from unvanish.lab.data.places import unpacked
+from unvanish.lab.data.places import unpack
 from unvanish.lab.data.problems import DataError
 
 TASKS = ("sentiment",)
@@ -28,19 +29,19 @@ def read(
     most: int = 0,
     length: int = 0,
 ) -> Content:
-    """The lines of the files, the file's place in the list as class."""
+    """The lines of the files; the class is the file's place in the list."""
     if len(files) < 2:
         raise DataError(f"{source.spec.name}: `files` must name a file for each class, at least two")
     whole = Labelled.none()
     for label, name in enumerate(files):
         file = source.look(name)
         if file is None and archive:
-            file = next(iter(sorted(unpacked(source.need(archive)).rglob(name))), None)
+            file = next(iter(sorted(unpack(source.need(archive)).rglob(name))), None)
         file = file or source.need(name)
-        for number, line in enumerate(lines(file, encoding, source.problems), 1):
+        for number, line in enumerate(read_lines(file, encoding, source.problems), 1):
             if line is not None:
                 whole.add(line, label, file, number)
     held, kept = split(np.array(whole.labels), held_out)
     names = source.spec.names or files
     train, val = whole.pick(kept.tolist()), whole.pick(held.tolist())
-    return sentiment(source, train, val, names, Cut(least, most, length))
+    return sentiment_content(source, train, val, names, Excerpt(least, most, length))

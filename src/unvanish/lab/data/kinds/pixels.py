@@ -1,8 +1,8 @@
-"""Images read pixel by pixel: x is (B, H * W, C), y the class; the long memory test of Le et al. 2015.
+"""Images read pixel by pixel: x is (B, H * W, C), y the class; the long-memory test of Le et al. 2015.
 
 `of` names the data set whose images are read, row by row; with `permuted` the pixels come in one fixed random
-order, which takes away the short-range structure. `order` is the seed of that order (Le, Jaitly and Hinton
-2015, "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units", section 4.2).
+order, which removes the short-range structure. `order` is the seed of that order (Le, Jaitly and Hinton 2015,
+"A Simple Way to Initialize Recurrent Networks of Rectified Linear Units", section 4.2).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def read(source: Source, *, of: str = "digits.yaml", permuted: bool = False, ord
         raise DataError(f"{source.spec.name}: `of: {of}` must name a set of images")
     content = replace(source, spec=inner).read()
     if not isinstance(content.still, Pixels):
-        raise DataError(f"{source.spec.name}: `of: {of}` holds no images that could be read pixel by pixel")
+        raise DataError(f"{source.spec.name}: `of: {of}` has no images that can be read pixel by pixel")
     length, channels = int(content.facts["size"]) ** 2, int(content.facts["channels"])
     generator = torch.Generator().manual_seed(order)
     steps = torch.randperm(length, generator=generator) if permuted else torch.arange(length)

@@ -1,9 +1,9 @@
-"""Your own texts in a table: .csv, .tsv or .jsonl files with a text and a label in each row, or a source and
-a target.
+"""Your own texts in a .csv, .tsv or .jsonl table: a text and a label per row, or a source and a target.
 
-`text` and `label` (for sentiment), `source` and `target` (for translation) name the columns. Labels may be
-words or numbers; the classes are `names`, or those of the training table in alphabetical order. Without
-`val`, `held_out` of the rows serve as validation. Rows that cannot be used are noted with their line.
+The columns are called `text` and `label` (for sentiment) or `source` and `target` (for translation), or as
+`columns` says. Labels may be words or numbers; the classes are `names`, or those of the training table in
+alphabetical order. Without `val`, the share `held_out` of the rows is used for validation. Rows that cannot
+be used are reported with their line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ import numpy as np
 
 from unvanish.core.registry import suggest
 from unvanish.lab.data.content import Content, Source
-from unvanish.lab.data.corpora import Cut, Labelled, Sentences, Tokens, sentiment, translation
+from unvanish.lab.data.corpora import (
+    Excerpt,
+    Labelled,
+    Sentences,
+    Tokens,
+    sentiment_content,
+    translation_content,
+)
 from unvanish.lab.data.part import split
 from unvanish.lab.data.problems import DataError, Problems
 
@@ -47,33 +54,35 @@ def read(
     if train is None:
         raise DataError(f"{source.spec.name}: `train` must name a .csv, .tsv or .jsonl file")
     if source.task == "sentiment":
-        return labelled(source, train, val, held_out, Cut(least, most, length))
+        return sentiment_rows(source, train, val, held_out, Excerpt(least, most, length))
     if val is None:
         held, kept = split(np.zeros(len(train), np.int64), held_out)
         train, val = [train[i] for i in kept], [train[i] for i in held]
-    return translation(sentences(train), sentences(val), None, Tokens(tokens, vocabulary, joint, lower))
+    return translation_content(
+        split_columns(train), split_columns(val), None, Tokens(tokens, vocabulary, joint, lower)
+    )
 
 
 Cells = list[tuple[Path, int, str, str]]
 
 
-def sentences(cells: Cells) -> Sentences:
+def split_columns(cells: Cells) -> Sentences:
     """Two lists, sources and targets."""
     return [c[2] for c in cells], [c[3] for c in cells]
 
 
-def labelled(source: Source, train: Cells, val: Cells | None, held_out: float, cut: Cut) -> Content:
-    """Rows of text and label; labels that training does not have are noted and left out."""
+def sentiment_rows(source: Source, train: Cells, val: Cells | None, held_out: float, cut: Excerpt) -> Content:
+    """Rows of text and label; labels that the training part does not have are reported and left out."""
     names = source.spec.names or tuple(sorted({label for *_, label in train}))
     first = with_labels(train, names, source.problems)
     if val is not None:
-        return sentiment(source, first, with_labels(val, names, source.problems), names, cut)
+        return sentiment_content(source, first, with_labels(val, names, source.problems), names, cut)
     held, kept = split(np.array(first.labels, np.int64), held_out)
-    return sentiment(source, first.pick(kept.tolist()), first.pick(held.tolist()), names, cut)
+    return sentiment_content(source, first.pick(kept.tolist()), first.pick(held.tolist()), names, cut)
 
 
 def with_labels(cells: Cells, names: Sequence[str], problems: Problems) -> Labelled:
-    """Texts with the number of their label; a number serves where the label is no name."""
+    """Texts with the number of their label; a label that is not a name may be a number."""
     numbers = {name: i for i, name in enumerate(names)}
     numbers |= {str(i): i for i in range(len(names)) if str(i) not in numbers}
     texts = Labelled.none()
@@ -86,7 +95,7 @@ def with_labels(cells: Cells, names: Sequence[str], problems: Problems) -> Label
 
 
 def part(source: Source, name: str, columns: tuple[str, ...], encoding: str) -> Cells | None:
-    """The two columns of a part's tables; None where the YAML does not name it."""
+    """The two columns of a part's tables; None if the YAML does not name it."""
     files = source.spec.parts.get(name)
     if not files:
         return None
@@ -103,13 +112,13 @@ def part(source: Source, name: str, columns: tuple[str, ...], encoding: str) -> 
 
 
 def rows(file: Path, columns: Sequence[str], encoding: str, problems: Problems) -> Iterator[Row]:
-    """The rows of a table as (line, values by column); DataError where a column is missing."""
+    """The rows of a table as (line, values by column); DataError if a column is missing."""
     text = file.read_text(encoding=encoding, errors="replace")
     if file.suffix == ".jsonl":
         yield from json_rows(file, text, problems)
         return
     if file.suffix not in (".csv", ".tsv"):
-        raise DataError(f"{file} is no .csv, .tsv or .jsonl file")
+        raise DataError(f"{file} is not a .csv, .tsv or .jsonl file")
     reader = csv.DictReader(text.splitlines(), delimiter="\t" if file.suffix == ".tsv" else ",")
     header = reader.fieldnames or []
     for column in columns:
@@ -118,22 +127,24 @@ def rows(file: Path, columns: Sequence[str], encoding: str, problems: Problems) 
             raise DataError(f"{file}:1: no column {column!r}{there}; set `columns`")
     for row in reader:
         if None in row or None in row.values():
-            problems.add(file, reader.line_num, "broken row", f"not {len(header)} values as in the head")
+            problems.add(
+                file, reader.line_num, "broken row", f"it does not have {len(header)} values like the header"
+            )
             continue
         yield reader.line_num, row
 
 
 def json_rows(file: Path, text: str, problems: Problems) -> Iterator[Row]:
-    """The objects of a .jsonl file, a line each, their values as text."""
+    """The objects of a .jsonl file, one per line, their values as text."""
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            problems.add(file, number, "broken row", f"no JSON ({error.msg})")
+            problems.add(file, number, "broken row", f"not JSON ({error.msg})")
             continue
         if not isinstance(row, dict):
-            problems.add(file, number, "broken row", "no JSON object")
+            problems.add(file, number, "broken row", "not a JSON object")
             continue
         yield number, {str(k): str(v) for k, v in row.items() if v is not None}

@@ -1,7 +1,7 @@
-"""One long text to be continued: ids of characters, words or byte pairs in windows of `length`.
+"""One long text for language modelling: ids of characters, words or byte pairs in windows of `length`.
 
-`train` names the file, `val` another one; without `val` the last `held_out` of the text serve as validation,
-as is usual for tiny Shakespeare (Karpathy 2015).
+`train` names the file, `val` another one; without `val` the last share `held_out` of the text is used for
+validation, as usual for tiny Shakespeare (Karpathy 2015).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def read(
     else:
         cut = round(len(train) * (1 - held_out))
         train, val = train[:cut], train[cut:]
-    known = made(train, tokens, vocabulary)
+    known = make_vocabulary(train, tokens, vocabulary)
     parts = [np.array(known.encode(t), np.int32) for t in (train, val)]
     facts = {"vocabulary": len(known), "length": length}
     preparation = {"input": "text", "vocabulary": known.state()}
@@ -62,7 +62,7 @@ def text(source: Source, name: str, encoding: str) -> str:
     return "".join(whole)
 
 
-def made(train: str, tokens: str, size: int) -> Vocabulary:
+def make_vocabulary(train: str, tokens: str, size: int) -> Vocabulary:
     """The vocabulary of the training text."""
     if tokens not in SORTS:
         raise DataError(f"tokens cannot be {tokens!r}{suggest(tokens, SORTS)}; they are {', '.join(SORTS)}")

@@ -1,10 +1,9 @@
-"""Images with YOLO label files, as COCO128 is laid out: `images/train2017/*.jpg` and
-`labels/train2017/*.txt`.
+"""Images with YOLO label files, in the layout of COCO128: `images/train2017/*.jpg`, `labels/train2017/*.txt`.
 
-`train` and `val` are folders, .txt lists of images, or lists of these, below `path`; `names` (or `nc`) says
-the classes. For an image the last `images` of its path becomes `labels`, its suffix .txt; `labels` names
-another folder. Images are letterboxed to `imgsz` (640). What is wrong with a label file is noted with its
-line.
+`train` and `val` are folders, .txt lists of images, or lists of these, below `path`; `names` (or `nc`) gives
+the classes. The label file of an image has `labels` in place of the last `images` of its path and the suffix
+.txt; `labels` names another folder. Images are letterboxed to `imgsz` (640). Faults of label files are
+reported with their line.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from unvanish.lab.data.boxes import Boxed, Record, shares
+from unvanish.lab.data.boxes import Boxed, BoxLabels, shares
 from unvanish.lab.data.content import Content, Source
 from unvanish.lab.data.labels import Labels, label_file, read_labels
-from unvanish.lab.data.pictures import checked, decoded_all, fits, listed
-from unvanish.lab.data.places import is_archive, unpacked
+from unvanish.lab.data.pictures import check_images, decode_images, fits_in_memory, list_images
+from unvanish.lab.data.places import is_archive, unpack
 from unvanish.lab.data.problems import DataError
 from unvanish.lab.data.scenes import Scenes
 
@@ -27,7 +26,7 @@ def read(source: Source, *, labels: str = "", archive: str = "") -> Content:
     """The images and labels of the training and validation lists."""
     names = source.spec.names
     if not names:
-        raise DataError(f"{source.spec.file or 'data'}: `names` (or `nc`) must say the classes")
+        raise DataError(f"{source.spec.file or 'data'}: `names` (or `nc`) must give the classes")
     size = source.imgsz or 640
     train = part(source, "train", size, labels, archive)
     val = part(source, "val", size, labels, archive) if "val" in source.spec.parts else None
@@ -37,19 +36,19 @@ def read(source: Source, *, labels: str = "", archive: str = "") -> Content:
 
 
 def part(source: Source, name: str, size: int, labels: str, archive: str) -> Boxed:
-    """The images of one part with their labels, in memory where they are small."""
+    """The images of one part with their labels, in memory if they are small."""
     images = [image for entry in entries(source, name, archive) for image in images_of(entry, source)]
     if not images:
-        raise DataError(f"{source.spec.file or source.spec.name}: {name} holds no image. {source.problems}")
+        raise DataError(f"{source.spec.file or source.spec.name}: {name} has no image. {source.problems}")
     records = []
-    for image, shape in zip(images, checked(images, source.problems), strict=True):
+    for image, shape in zip(images, check_images(images, source.problems), strict=True):
         if shape is not None:
-            records.append(Record(image, shape[::-1], labels_of(image, source, labels)))
+            records.append(BoxLabels(image, shape[::-1], labels_of(image, source, labels)))
     masked = source.task == "segment"
     made = Boxed(records, size, masked=masked)
-    if records and fits(len(records), 3, size, source.cache, source.problems):
+    if records and fits_in_memory(len(records), 3, size, source.cache, source.problems):
         paths = [record.path for record in records]
-        held, good = decoded_all(paths, made.read, f"letterbox{size}", source.problems)
+        held, good = decode_images(paths, made.read, f"letterbox{size}", source.problems)
         return Boxed([records[i] for i in good], size, held, masked)
     return made
 
@@ -58,20 +57,20 @@ def entries(source: Source, name: str, archive: str) -> list[Path]:
     """The folders, lists or images that a part names."""
     named = source.spec.parts.get(name) or ("images/train" if name == "train" else "images/val",)
     if archive and source.look(named[0]) is None:
-        folder = unpacked(source.need(archive))
+        folder = unpack(source.need(archive))
         found = [next(iter(sorted(folder.rglob(entry))), None) for entry in named]
     else:
         found = [source.need(entry) for entry in named]
     missing = [entry for entry, place in zip(named, found, strict=True) if place is None]
     if missing:
-        raise DataError(f"{source.spec.name}: {archive} holds no {', '.join(missing)}")
-    return [unpacked(p) if is_archive(p) else p for p in found if p is not None]
+        raise DataError(f"{source.spec.name}: {archive} does not contain {', '.join(missing)}")
+    return [unpack(p) if is_archive(p) else p for p in found if p is not None]
 
 
 def images_of(entry: Path, source: Source) -> Iterator[Path]:
     """The images of a folder, of a .txt list (relative to it or to the data set), or the image itself."""
     if entry.is_dir():
-        yield from listed(entry)
+        yield from list_images(entry)
         return
     if entry.suffix != ".txt":
         yield entry
@@ -82,13 +81,13 @@ def images_of(entry: Path, source: Source) -> Iterator[Path]:
         roots = [Path(), entry.parent, *source.folders()]
         found = next((root / line.strip() for root in roots if (root / line.strip()).is_file()), None)
         if found is None:
-            source.problems.add(entry, number, "missing image", f"{line.strip()} is not there")
+            source.problems.add(entry, number, "missing image", f"{line.strip()} does not exist")
         else:
             yield found
 
 
 def labels_of(image: Path, source: Source, folder: str) -> Labels:
-    """The labels of an image; what is wrong with them is noted."""
+    """The labels of an image; faults are reported."""
     file = label_file(image)
     if folder:
         below = image.parent.name if image.parent.name != "images" else ""

@@ -1,7 +1,6 @@
-"""Activation functions by name, as modules: relu, leaky_relu, gelu, silu, tanh, sigmoid and the rest of
-torch's.
+"""Activation functions by name, as modules: relu, leaky_relu, gelu, silu, tanh, sigmoid and others.
 
-Notable: every name the theory knows is a module here, so `init: critical` has a starting point for each.
+Notable: nearly every name that the theory knows is a module here, so `init: critical` covers them.
 
 References: Nair and Hinton 2010 (ReLU); Maas et al. 2013 (leaky ReLU); Hendrycks and Gimpel 2016 (GELU,
 SiLU); Clevert et al. 2016 (ELU); Klambauer et al. 2017 (SELU); Misra 2019 (Mish); Howard et al. 2019 (hard
@@ -31,9 +30,9 @@ ALIASES = {
 
 
 def plain_name(name: str) -> str:
-    """The name as this table has it: `nn.LeakyReLU()`, `Leaky-ReLU` and `lrelu` are all leaky_relu.
+    """The name in this table: `nn.LeakyReLU()`, `Leaky-ReLU` and `lrelu` are all leaky_relu.
 
-    ValueError for an unknown one, with the nearest known one.
+    ValueError, with the nearest name, if it is unknown.
     """
     bare = re.sub(r"^(torch\.)?nn\.(\w+?)(\(\))?$", r"\2", name.strip())
     key = bare.lower().replace("-", "_")

@@ -1,7 +1,7 @@
 """Attention of a recurrent decoder: additive (Bahdanau et al. 2015) and multiplicative (Luong et al. 2015).
 
-Notable: with it a target word's gradient reaches every source word in one step, where without it everything
-must come through the encoder's last state.
+Notable: with attention a target word's gradient reaches every source word in one step; without it all of it
+must pass the encoder's last state.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Additive(nn.Module):
         self.score = nn.Linear(width, 1, bias=False)
 
     def keys(self, memory: Tensor) -> Tensor:
-        """What of the scores depends on the memory alone, (B, S, width); computed once a sentence."""
+        """The scores' part that depends on the memory alone, (B, S, width); once per sentence."""
         return self.key(memory)  # type: ignore[no-any-return]
 
     def forward(self, query: Tensor, keys: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -35,7 +35,7 @@ class Additive(nn.Module):
         return mix(self.score(both.tanh()).squeeze(-1), memory, mask)
 
     def initialise(self, begin: Begin) -> None:
-        """A sum of half the power from either side, so the tanh starts in its middle."""
+        """Half the power from each side, so the tanh starts near its middle."""
         for layer in (self.query, self.key):
             begin.layer(layer, factor=0.5)
         begin.layer(self.score)
@@ -49,7 +49,7 @@ class Multiplicative(nn.Module):
         self.key = nn.Linear(width_memory, width_in, bias=False)
 
     def keys(self, memory: Tensor) -> Tensor:
-        """What of the scores depends on the memory alone, (B, S, width)."""
+        """The part of the scores that depends on the memory alone, (B, S, width)."""
         return self.key(memory)  # type: ignore[no-any-return]
 
     def forward(self, query: Tensor, keys: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:

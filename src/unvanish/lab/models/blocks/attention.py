@@ -1,10 +1,10 @@
-"""Multi-head attention (Vaswani et al. 2017), with normalised queries and keys on demand.
+"""Multi-head attention (Vaswani et al. 2017), with optionally normalised queries and keys.
 
 Notable:
-- Queries, keys, values and the output are four Linear layers, so each has a name, an initialisation and a
-  gradient of its own. PyTorch's fused kernel does the rest.
+- Queries, keys, values and the output are four Linear layers, so each has its own name, initialisation and
+  gradient. PyTorch's fused kernel does the rest.
 - `qk_norm` divides each head's queries and keys by their root mean square, with a learned scale each (Henry
-  et al. 2020; Dehghani et al. 2023): logits cannot outgrow the softmax.
+  et al. 2020; Dehghani et al. 2023): logits stay bounded.
 - Without `memory` it is self-attention; with it, queries come from x, keys and values from the memory.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unvanish.lab.models.blocks.masks import allowed
+from unvanish.lab.models.blocks.masks import attention_mask
 
 if TYPE_CHECKING:
     from unvanish.lab.models.initialise import Begin
@@ -46,11 +46,11 @@ class MultiHeadAttention(nn.Module):
         self.q_norm, self.k_norm = (nn.RMSNorm(head) if qk_norm else nn.Identity() for _ in range(2))
 
     def forward(self, x: Tensor, mask: Tensor | None = None, memory: Tensor | None = None) -> Tensor:
-        """Mix values by the softmax of queries with keys; `mask` (B, S) tells the real keys."""
+        """Mix values by the softmax of queries with keys; `mask` (B, S) marks the real keys."""
         source = x if memory is None else memory
         q, k, v = self._split(self.q(x)), self._split(self.k(source)), self._split(self.v(source))
         fast = self.causal and mask is None and memory is None  # the kernel knows this mask itself
-        may = None if fast else allowed(q.shape[2], k.shape[2], mask, self.causal, x.device)
+        may = None if fast else attention_mask(q.shape[2], k.shape[2], mask, self.causal, x.device)
         mixed = F.scaled_dot_product_attention(
             self.q_norm(q),
             self.k_norm(k),

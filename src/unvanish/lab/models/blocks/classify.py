@@ -1,4 +1,4 @@
-"""The classification head of detectors' backbones: a wide 1 x 1 convolution, an average, a linear layer.
+"""The classification head for detectors' backbones: a wide 1 x 1 convolution, an average, a linear layer.
 
 References: Lin et al. 2014 (global average pooling, arXiv 1312.4400).
 """

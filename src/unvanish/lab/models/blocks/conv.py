@@ -1,7 +1,6 @@
-"""Convolution, normalisation, activation: the brick of most image networks; and the same without padding
-tricks.
+"""Convolution, normalisation, activation: the building block of most image networks.
 
-Notable: the convolution has a bias only where no normalisation follows, for a normalisation would cancel it.
+Notable: the convolution has a bias only without a normalisation, which would cancel it.
 
 References: LeCun et al. 1989 (convolution); Ioffe and Szegedy 2015 (the order of the three).
 """
@@ -19,7 +18,7 @@ from unvanish.lab.models.blocks.activations import activation as activation_modu
 class Conv(nn.Module):
     """activation(norm(convolution(x))): (B, width_in, H, W) to (B, out, H / stride, W / stride).
 
-    `activation`, `norm`: by name, "none" for no such thing; padding is kernel // 2, or as given.
+    `activation`, `norm`: by name, "none" for none; padding is kernel // 2, or as given.
     """
 
     PUBLISHED: ClassVar[dict[str, str]] = {"norm": "bn"}

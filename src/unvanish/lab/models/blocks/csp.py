@@ -1,8 +1,8 @@
-"""Cross-stage blocks of detectors: a part of the channels goes through bottlenecks, all of it is gathered.
+"""Cross-stage blocks of detectors: part of the channels passes bottlenecks, then all are concatenated.
 
 Notable:
-- C3k2 keeps the output of every inner block (as ELAN does), so each has a short way to the loss.
-- The inner block is a bottleneck, or a C3k where the row says so; in the large variants (m, l, x) always.
+- C3k2 keeps the output of every inner block (as ELAN does), so each has a short path to the loss.
+- The inner block is a bottleneck, or a C3k if the row says so, and always in the large variants (m, l, x).
 
 References: Wang et al. 2020 (CSPNet, arXiv 1911.11929); Wang et al. 2022 (ELAN, arXiv 2211.04800).
 """
@@ -38,7 +38,7 @@ class CrossBottleneck(nn.Module):
 
 
 class C3k(nn.Module):
-    """Two ways of half the channels, one of them deep: (B, width_in, H, W) to (B, out, H, W)."""
+    """Two paths of half the channels, one of them deep: (B, width_in, H, W) to (B, out, H, W)."""
 
     PUBLISHED: ClassVar[dict[str, str]] = {"way": "cv1", "inner": "m", "past": "cv2", "join": "cv3"}
 
@@ -58,7 +58,7 @@ class C3k(nn.Module):
 
 
 class C3k2(nn.Module):
-    """Inner blocks in a chain, all their outputs gathered: (B, width_in, H, W) to (B, out, H, W).
+    """Inner blocks in a chain, all their outputs concatenated: (B, width_in, H, W) to (B, out, H, W).
 
     `deep`: the inner blocks are C3k; `expansion`: their channels as a share of `out`; `variant`: the scale.
     """

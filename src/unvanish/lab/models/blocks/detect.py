@@ -1,10 +1,11 @@
-"""The detection head: at every cell of every level, distances to a box's four sides and a score a class.
+"""The detection head: at every cell of every level, distances to a box's four sides and a score per class.
 
 Notable:
 - Anchor-free: a cell's own centre is its anchor. A distance is the expectation of 16 bins (distribution focal
-  loss), so the head can say that a side is uncertain.
-- In training it gives the raw maps of the levels; in evaluation boxes and scores, unless `decodes` is False.
-- Scores begin at the share of cells that hold an object, so that the many empty ones do not drown the rest.
+  loss), so the head can express that a side is uncertain.
+- In training mode it gives the raw maps of the levels; in evaluation mode boxes and scores, unless `decodes`
+  is False.
+- Scores start at the share of cells with an object, so that the many empty ones do not dominate the loss.
 
 References: Tian et al. 2019 (FCOS, arXiv 1904.01355); Li et al. 2020 (distribution focal loss, arXiv
 2006.04388); Lin et al. 2017 (prior of the scores, arXiv 1708.02002).
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from unvanish.lab.models.initialise import Begin
 
 BINS, SIDES = 16, 4
-FIRST = 8.0  # pixels of a cell of the first level, where nobody says otherwise; doubled from level to level
+FIRST = 8.0  # default stride of the first level in pixels; doubled from level to level
 OBJECTS, IMAGE = 5.0, 640.0  # objects expected on an image of this size
 DISTANCE = 1.0  # bias of the box branch
 
@@ -57,6 +58,7 @@ class Detect(nn.Module):
     ) -> None:
         super().__init__()
         self.classes, self.decodes = classes, True
+        self.strides = tuple(FIRST * 2**level for level in range(len(widths_in)))  # pixels
         box = max(BINS, widths_in[0] // 4, SIDES * BINS)
         score = max(widths_in[0], min(classes, 100))
 
@@ -76,23 +78,23 @@ class Detect(nn.Module):
             for w in widths_in
         )
         self.expectation = Expectation()
-        self.place([FIRST * 2**level for level in range(len(widths_in))])
+        self.begin_biases()
 
     def place(self, strides: Sequence[float]) -> None:
-        """Take note of the pixels of a cell of each level, and begin the biases by them."""
+        """Set the stride of each level in pixels, and start the biases by it."""
         self.strides = tuple(strides)
         self.begin_biases()
 
     @torch.no_grad()
     def begin_biases(self) -> None:
-        """Scores at the share of objects, log(5 / classes / cells of an image of 640 pixels); boxes at 1."""
+        """Start scores at log(5 / classes / cells of an image of 640 pixels), boxes at 1."""
         for box, score, stride in zip(self.box, self.score, self.strides, strict=True):
             cells = (IMAGE / stride) ** 2
             box[-1].bias.fill_(DISTANCE)  # type: ignore[index]
             score[-1].bias.fill_(math.log(OBJECTS / self.classes / cells))  # type: ignore[index]
 
     def initialise(self, begin: Begin) -> None:
-        """Biases as they must be, whatever the method."""
+        """The same biases for every method."""
         self.begin_biases()
 
     def forward(self, levels: list[Tensor]) -> Any:
@@ -100,7 +102,7 @@ class Detect(nn.Module):
         return maps if self.training or not self.decodes else self.decode(maps)
 
     def maps(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """The raw maps of the levels: logits of the distances' bins, then of the classes."""
+        """The raw maps of the levels: logits of the bins of distances, then of the classes."""
         branches = zip(levels, self.box, self.score, strict=True)
         return [torch.cat((box(x), score(x)), 1) for x, box, score in branches]
 
@@ -117,7 +119,7 @@ class Detect(nn.Module):
 
 
 def anchors(maps: Sequence[Tensor], strides: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Centres of all cells in units of their own level, (2, A) as x, y, and the size of their level, (A,)."""
+    """Centres (2, A) of all cells, x and y in units of their level, and the stride of the level, (A,)."""
     points, sizes = [], []
     for level, stride in zip(maps, strides, strict=True):
         rows, columns = level.shape[-2:]

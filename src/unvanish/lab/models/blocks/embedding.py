@@ -2,11 +2,11 @@
 
 Notable:
 - Token 0 is padding: its vector starts and stays at zero.
-- `scale` multiplies by sqrt(width) vectors that start at 1/sqrt(width): unit power for what follows, and
-  the right size for an output layer that is tied to them (Press and Wolf 2017).
-- `std` is how large a vector's entries start for what follows. Adam moves them by its rate whatever their
-  size, so small ones are words that are learned sooner.
-- `word_dropout` replaces whole tokens by the unknown one (3) in training (Dai and Le 2015).
+- With `scale`, vectors start at 1/sqrt(width) and are multiplied by sqrt(width): unit power for what follows,
+  and the right size for a tied output layer (Press and Wolf 2017).
+- `std` is the initial size of a vector's entries for what follows. Adam moves them by its rate at any size,
+  so small ones are learned sooner.
+- In training, `word_dropout` replaces whole tokens by the unknown one (Dai and Le 2015).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.core.registry import suggest
+from unvanish.lab.tokens import UNKNOWN
 
 if TYPE_CHECKING:
     from unvanish.lab.models.initialise import Begin
 
-UNKNOWN = 3
 POSITIONS = ("none", "learned", "sinusoidal")
 
 
@@ -34,7 +34,7 @@ def sinusoids(steps: int, width: int, device: torch.device | None = None) -> Ten
 
 
 class Embedding(nn.Module):
-    """Token ids (B, T) to vectors (B, T, width); `length` is the most steps that learned positions know."""
+    """Token ids (B, T) to vectors (B, T, width); `length` is the number of learned positions."""
 
     SCALED = ("width",)
 
@@ -68,7 +68,7 @@ class Embedding(nn.Module):
         return self.tokens.weight
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Look the vectors up, add their positions."""
+        """Look up the vectors, add their positions."""
         if self.training and self.word_dropout:
             lost = (torch.rand(ids.shape, device=ids.device) < self.word_dropout) & (ids != 0)
             ids = ids.masked_fill(lost, UNKNOWN)
@@ -89,7 +89,7 @@ class Embedding(nn.Module):
             )
 
     def initialise(self, begin: Begin | None = None) -> None:
-        """Entries of deviation `std` for what follows, whatever the method; padding is zero."""
+        """Entries of deviation `std` for what follows, for every method; padding is zero."""
         for table in (self.tokens, self.places):
             if table is not None:
                 nn.init.normal_(table.weight, std=self.std / self.factor)

@@ -1,15 +1,15 @@
-"""How recurrences begin: gates open for as long as the sequences are, matrices that keep the norm.
+"""Initialisation of recurrences: gates open for the length of the sequences, matrices that keep the norm.
 
 Notable:
-- Chrono biases (Tallec and Ollivier 2018): the forget gate's are ln U(1, T - 1), an LSTM's input gate's
-  their negatives, so each unit forgets over a time of its own between 1 and T steps. Without a length the
-  gate's bias is 1 (Jozefowicz et al. 2015). PyTorch adds two biases: one is set, the other is zero.
+- Chrono biases (Tallec and Ollivier 2018): the forget gate's are ln U(1, T - 1), an LSTM's input gate's their
+  negatives, so each unit forgets over its own time between 1 and T steps. Without a length the gate's bias is
+  1 (Jozefowicz et al. 2015). PyTorch adds two biases: one is set, the other is zero.
 - Recurrent matrices are orthogonal, gate by gate (Saxe et al. 2014), or the identity for a ReLU (Le et al.
   2015).
-- A tanh state that is fed at gain g settles at a power of g/sqrt 2, where each step back costs as many nats
-  of gradient. Inputs at gain 3/T therefore cost about 2 nats over T steps, whatever T is.
-- `he` and `xavier` draw the input weights so, and keep the orthogonal recurrence and a bias of 1 (as Keras
-  does).
+- A tanh state with inputs at gain g settles at a power of g/sqrt 2, and each step back costs that many nats
+  of gradient. Inputs at gain 3/T therefore cost about 2 nats over T steps, for any T.
+- `he` and `xavier` apply to the input weights; the recurrence stays orthogonal, the gate's bias 1 (as in
+  Keras).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KEPT = 3.0  # gain of a plain RNN's inputs, times the steps
 
 
 def chrono(units: int, length: int | None) -> Tensor:
-    """Biases of gates that keep, (units,): ln U(1, length - 1), or 1 where no length is known."""
+    """Biases of gates that keep, (units,): ln U(1, length - 1), or 1 if no length is known."""
     if length is None or length < 3:
         return torch.ones(units)
     return torch.log(1 + torch.rand(units) * (length - 2))
@@ -37,7 +37,7 @@ def chrono(units: int, length: int | None) -> Tensor:
 
 @torch.no_grad()
 def open_gates(module: nn.RNNBase | nn.RNNCellBase, begin: Begin, length: int | None) -> None:
-    """Start a recurrent layer or cell of PyTorch for sequences of `length` steps."""
+    """Initialise a recurrent layer or cell of PyTorch for sequences of `length` steps."""
     gates = GATES[type(module).__name__]
     relu = getattr(module, "nonlinearity", "") == "relu"
     steps = length if begin.safe and length is not None and length > 2 else None
@@ -59,7 +59,7 @@ def open_gates(module: nn.RNNBase | nn.RNNCellBase, begin: Begin, length: int | 
 def _draw(block: Tensor, method: str, gain: float) -> None:
     if method == "xavier":
         nn.init.xavier_uniform_(block, gain)
-    else:  # gates and states saturate: unit power in, unit power out, also where He is asked for
+    else:  # gates and states saturate: unit power in, unit power out, also for `he`
         nn.init.normal_(block, std=gain / math.sqrt(block.shape[1]))
 
 

@@ -1,4 +1,4 @@
-"""From features to class scores: an average over the positions, then one linear layer.
+"""Class scores from features: an average over the positions, then one linear layer.
 
 References: Lin et al. 2014 (global average pooling in place of dense layers).
 """

@@ -1,6 +1,6 @@
-"""Where paths meet: side by side, or summed.
+"""Joins of paths: concatenated, or summed.
 
-References: He et al. 2016 (sums); Huang et al. 2017 and Ronneberger et al. 2015 (side by side).
+References: He et al. 2016 (sums); Huang et al. 2017 and Ronneberger et al. 2015 (concatenation).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Concat(nn.Module):
-    """Inputs side by side along `dimension`: (B, C1, H, W), (B, C2, H, W) to (B, C1 + C2, H, W)."""
+    """Inputs concatenated along `dimension`: (B, C1, H, W), (B, C2, H, W) to (B, C1 + C2, H, W)."""
 
     def __init__(self, dimension: int = 1) -> None:
         super().__init__()

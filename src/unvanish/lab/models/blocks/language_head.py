@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Table(Protocol):
-    """What a head can be tied to: something with a weight (vocabulary, width)."""
+    """What a head can be tied to: an object with a weight (vocabulary, width)."""
 
     @property
     def weight(self) -> Tensor: ...
@@ -32,7 +32,7 @@ class LanguageHead(nn.Module):
         return self.out(self.dropout(x))  # type: ignore[no-any-return]
 
     def tie(self, table: Table) -> None:
-        """Share the weights of an embedding; ValueError where the shapes differ."""
+        """Share the weights of an embedding; ValueError if the shapes differ."""
         if table.weight.shape != self.out.weight.shape:
             raise ValueError(
                 f"a head of {tuple(self.out.weight.shape)} cannot share an embedding of "
@@ -42,6 +42,6 @@ class LanguageHead(nn.Module):
         self.out.weight, self.tied = table.weight, True
 
     def initialise(self, begin: Begin) -> None:
-        """Logits of unit power for a normalised input; a tied table is the embedding's to start."""
+        """Logits of unit power for a normalised input; a tied weight is initialised by the embedding."""
         if not self.tied:
             begin.layer(self.out)

@@ -1,7 +1,7 @@
 """Which positions of a padded sequence are real: a mask (B, T) of booleans, or the token ids themselves.
 
-Notable: PyTorch's attention takes True for "look here"; a query that may look nowhere would get NaN, so a
-sequence of nothing but padding, and a query that is padding itself, may look at themselves.
+Notable: in PyTorch's attention True means "attend"; a query without any key would get NaN, so a sequence of
+padding alone, and a query that is padding itself, attend to themselves.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-PAD = 0
+from unvanish.lab.tokens import PAD
 
 
 def valid(mask: Tensor) -> Tensor:
@@ -25,16 +25,16 @@ def valid(mask: Tensor) -> Tensor:
 
 
 def lengths(mask: Tensor) -> Tensor:
-    """Steps up to the last real position of each sequence, (B,), at least 1."""
+    """The number of steps up to the last real position of each sequence, (B,), at least 1."""
     real = valid(mask)
     steps = torch.arange(1, real.shape[1] + 1, device=real.device)
     return (real * steps).amax(1).clamp(min=1)
 
 
-def allowed(
+def attention_mask(
     queries: int, keys: int, mask: Tensor | None, causal: bool, device: torch.device
 ) -> Tensor | None:
-    """Which key each query may look at, broadcastable to (B, heads, queries, keys); None where all may."""
+    """The keys each query may attend to, broadcastable to (B, heads, queries, keys); None if all."""
     may = None if mask is None else valid(mask)[:, None, None, :]  # (B, 1, 1, S)
     if causal:
         past = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)

@@ -2,12 +2,12 @@
 
 Notable:
 - h_t = (1 - z_t) h_(t-1) + z_t g(c_t), with z_t = sigmoid(W x_t) and candidates c_t = V x_t. A step's
-  Jacobian is 1 - z_t alone: no matrix power, nothing to explode.
+  Jacobian is just 1 - z_t: no powers of a matrix, so nothing explodes.
 - The scan runs on logarithms (Heinsen 2023): products of gates become sums, so a thousand steps do not
   underflow. It needs positive candidates, g(c) = c + 1/2 above zero, sigmoid(c) below.
-- Its gates begin open as the other cells' do, z for steps between 1 and T.
-- One layer's gates cannot see its own past, so the block puts it on a skip with a norm before and a
-  feed-forward part after it, to be stacked.
+- Its gates start open as those of the other cells, for 1 to T steps.
+- A layer's gates do not see its own past, so it is meant to be stacked: the block puts it on a skip with a
+  norm before it and a feed-forward part after it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def log_positive(candidate: Tensor) -> Tensor:
 
 def scan(gate: Tensor, candidate: Tensor) -> Tensor:
     """All states (B, T, width) of h_t = (1 - sigmoid(gate)) h + sigmoid(gate) g(candidate) from h = 0."""
-    kept = -F.softplus(gate).cumsum(1)  # ln of what is left of the first step's state
+    kept = -F.softplus(gate).cumsum(1)  # ln of the share of the first state that is left
     added = -F.softplus(-gate) + log_positive(candidate) - kept
     return (kept + added.logcumsumexp(1)).exp()
 
@@ -64,7 +64,7 @@ class MinGRU(nn.Module):
         return scan(self.gate(x), self.candidate(x))
 
     def initialise(self, begin: Begin) -> None:
-        """Gates that keep for `length` steps."""
+        """Gates that keep the state for `length` steps."""
         length = begin.length if self.length is None else self.length
         begin.layer(self.gate)
         begin.layer(self.candidate)
@@ -94,18 +94,18 @@ class MinGRUBlock(nn.Module):
         self.depth = max(1, depth)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The stream one block on."""
+        """The stream after one block."""
         return self.feedforward(self.mixer(x))  # type: ignore[no-any-return]
 
     def initialise(self, begin: Begin) -> None:
-        """Branches that end small enough for the depth."""
+        """Initialise the branches, their ends scaled down for the depth."""
         end = self.depth**-0.5 if begin.safe else 1.0
         self.mixer.part.close(begin, end)
         self.feedforward.part.initialise(begin, end=end)
 
 
 class Mixer(nn.Module):
-    """A minGRU and the linear layer that brings its states back to the stream."""
+    """A minGRU and the linear layer that maps its states back to the stream."""
 
     def __init__(self, width: int, length: int | None) -> None:
         super().__init__()
@@ -116,5 +116,5 @@ class Mixer(nn.Module):
         return self.out(self.core(x))  # type: ignore[no-any-return]
 
     def close(self, begin: Begin, end: float) -> None:
-        """Start the last layer, its weights times `end`."""
+        """Initialise the last layer, its weights times `end`."""
         begin.layer(self.out, factor=end)

@@ -1,9 +1,9 @@
 """Normalisations by name: batch, steady, layer, rms, group, instance, none; for images and for sequences.
 
 Notable:
-- `dims` says where the channels are. 2: second of (B, C, H, W); 1: last of (B, T, C) or (B, C).
-- "steady" is batch normalisation as detectors use it: eps 1e-3, and running statistics with a momentum of
-  0.03, since their batches are small.
+- `dims` gives the position of the channels. 2: second of (B, C, H, W); 1: last of (B, T, C) or (B, C).
+- "steady" is the batch normalisation of detectors: eps 1e-3, and running statistics with a momentum of 0.03,
+  since their batches are small.
 
 References: Ioffe and Szegedy 2015 (batch); Ba et al. 2016 (layer); Zhang and Sennrich 2019 (rms); Wu and
 He 2018 (group); Ulyanov et al. 2016 (instance).
@@ -52,7 +52,7 @@ class LastBatchNorm(nn.Module):
 
 
 def plain_name(name: str) -> str:
-    """The name as this table has it; ValueError for an unknown one, with the nearest known one."""
+    """The name in this table; ValueError, with the nearest name, if it is unknown."""
     key = str(name or "none").lower().replace("-", "_")
     key = ALIASES.get(key, key)
     if key not in NAMES:
@@ -70,7 +70,7 @@ def norm(name: str, width: int, dims: int = 2) -> nn.Module:
     if dims == 1:
         last: dict[str, type[nn.Module]] = {"batch": LastBatchNorm, "layer": nn.LayerNorm, "rms": nn.RMSNorm}
         if key not in last:
-            raise ValueError(f"norm {name!r} is one of images; for sequences use {', '.join(last)} or none")
+            raise ValueError(f"norm {name!r} is for images; for sequences use {', '.join(last)} or none")
         return last[key](width)
     if key in ("layer", "group"):
         return nn.GroupNorm(1 if key == "layer" else math.gcd(GROUPS, width), width)

@@ -1,9 +1,9 @@
-"""An image as a sentence: patches become tokens, a class token goes first, learned positions are added.
+"""An image as a sequence: patches become tokens, a class token comes first, learned positions are added.
 
-Notable: without `patch`, an image is cut into about 14 x 14 patches, as 224 pixels are by patches of 16;
-so the same network reads 8 x 8 digits and photographs. Where the method is critical, patches and positions
-have half of a token's unit power each: published positions of .02 are lost beside patches of unit power, and
-a class token of .02 in front of a norm makes the first gradients large.
+Notable: without `patch`, an image is cut into about 14 x 14 patches, like 224 pixels by patches of 16, so the
+same network reads 8 x 8 digits and photographs. With `init: critical`, patches and positions have half of a
+token's unit power each: published positions of .02 vanish next to patches of unit power, and a class token of
+.02 before a norm makes the first gradients large.
 
 References: Dosovitskiy et al. 2021 (ViT), equation 1.
 """
@@ -37,7 +37,7 @@ class PatchEmbedding(nn.Module):
         side = patch or max(1, round(min(high, wide) / SIDE))
         if min(high, wide) < side:
             raise ValueError(
-                f"an image of {high} x {wide} pixels holds no patch of {side}; take a smaller patch"
+                f"an image of {high} x {wide} pixels is smaller than a patch of {side}; take a smaller patch"
             )
         self.project = nn.Conv2d(width_in, width, side, side)
         self.token = nn.Parameter(torch.zeros(1, 1, width))
@@ -54,7 +54,7 @@ class PatchEmbedding(nn.Module):
         return torch.cat((self.token.expand(x.shape[0], -1, -1), tokens), 1) + self.positions
 
     def initialise(self, begin: Begin) -> None:
-        """Tokens of unit power from data of unit power, half of it the positions'."""
+        """Tokens of unit power from data of unit power; half of it comes from the positions."""
         begin.layer(self.project, reads="data", factor=HALF if begin.safe else 1.0)
         if begin.safe:
             nn.init.normal_(self.token, std=HALF)

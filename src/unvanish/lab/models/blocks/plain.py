@@ -1,7 +1,6 @@
-"""The plain pair: a residual block without its shortcut, as the networks had that residual learning was
-made for.
+"""Plain blocks: residual blocks without the shortcut, as in the networks that motivated residual learning.
 
-Notable: twenty layers of it train, 56 train worse although they can express more; under BatchNorm the
+Notable: twenty such layers train well, 56 train worse although they can express more; with BatchNorm the
 gradient grows with every layer.
 
 References: Simonyan and Zisserman 2015; He et al. 2016 (arXiv 1512.03385), figure 1 and section 4.2.

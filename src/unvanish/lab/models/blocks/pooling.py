@@ -1,4 +1,4 @@
-"""Spatial pyramid pooling: maxima over windows of several sizes beside each other, at full resolution.
+"""Spatial pyramid pooling: maxima over windows of several sizes, concatenated at full resolution.
 
 Notable: chained pools of 5 see windows of 5, 9 and 13, at the cost of three small ones.
 

@@ -1,9 +1,8 @@
 """Attention over all positions of a small feature map, on half of its channels.
 
 Notable:
-- Queries and keys have half the width of the values; a depthwise convolution of the values stands for the
-  positions.
-- No part of the attention has an activation; the normalisations keep the logits in range.
+- Queries and keys have half the width of the values; a depthwise convolution of the values encodes positions.
+- The attention has no activation; the normalisations keep the logits in range.
 
 References: Vaswani et al. 2017 (attention); Wang et al. 2024 (partial self-attention, arXiv 2405.14458).
 """
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 
 from unvanish.lab.models.blocks.conv import Conv
 
-HEAD = 64  # channels of a head, as near as they come
+HEAD = 64  # channels of a head, approximately
 
 
 class PositionAttention(nn.Module):
@@ -66,7 +65,7 @@ class PSABlock(nn.Module):
 
 
 class C2PSA(nn.Module):
-    """Half of the channels through PSABlocks, half past them: (B, width_in, H, W) to (B, out, H, W)."""
+    """Half of the channels through PSABlocks, half around them: (B, width_in, H, W) to (B, out, H, W)."""
 
     PUBLISHED: ClassVar[dict[str, str]] = {"split": "cv1", "inner": "m", "join": "cv2"}
 

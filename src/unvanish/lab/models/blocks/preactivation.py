@@ -1,6 +1,6 @@
-"""Residual blocks, version 2: x + convolution(activation(norm(x))), twice; the sum is never bent.
+"""Residual blocks, version 2: x + convolution(activation(norm(x))), twice; no activation after the sum.
 
-Notable: the identity reaches from the first block to the last one, so the gradient does, too. A norm and an
+Notable: the identity reaches from the first block to the last one, and so does the gradient. A norm and an
 activation follow the last block (`NormActivation`).
 
 References: He et al. 2016 (arXiv 1603.05027), figure 1b and section 3.
@@ -30,7 +30,7 @@ class NormActivation(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-    """Norm, activation, 3 x 3 convolution, twice, beside a shortcut.
+    """Norm, activation, 3 x 3 convolution, twice, with a shortcut.
 
     (B, width_in, H, W) to (B, out, H / stride, W / stride).
     """
@@ -59,7 +59,7 @@ class PreActivationBlock(nn.Module):
         return y
 
     def initialise(self, begin: Begin) -> None:
-        """Let the branch begin at zero in a deep net, or where nothing normalises it (see `BasicBlock`)."""
+        """Start the branch at zero in a deep net, or if nothing normalises it (see `BasicBlock`)."""
         if pads(self.shortcut):
             return
         begin.end_branch(self.conv2, always=isinstance(self.between.norm, nn.Identity))

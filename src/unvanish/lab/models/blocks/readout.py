@@ -1,8 +1,7 @@
-"""One vector of a sequence: its last real step, the mean or the maximum over its real steps, or both of
-these.
+"""One vector per sequence: its last real step, the mean or the maximum of its real steps, or both.
 
-Notable: the gradient of `last` must come back through every step; `mean` and `max` feed each step directly.
-In two directions the backward half ends at the first step, so `last` takes it there.
+Notable: the gradient of `last` must pass through every step; `mean` and `max` reach each step directly. With
+two directions the backward half ends at the first step, so `last` reads it there.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ WAYS = ("last", "mean", "max", "mean-max")
 
 
 class Readout(nn.Module):
-    """(B, T, width) to (B, width), or twice the width for "mean-max"; a mask (B, T) tells the real steps."""
+    """(B, T, width) to (B, width), or twice the width for "mean-max"; a mask (B, T) marks the real steps."""
 
     def __init__(self, width_in: int, how: str = "last", bidirectional: bool = False) -> None:
         super().__init__()
@@ -26,11 +25,11 @@ class Readout(nn.Module):
         self.how, self.backward_half = how, width_in // 2 if bidirectional else 0
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Read the sequence out."""
+        """One vector for each sequence."""
         if self.how == "last":
             return self._last(x, mask)
         real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else valid(mask)
-        first = torch.arange(x.shape[1], device=x.device) == 0  # of nothing but padding, the first step
+        first = torch.arange(x.shape[1], device=x.device) == 0  # of padding alone, the first step
         real = (real | (first & ~real.any(1, keepdim=True)))[..., None]
         mean = (x * real).sum(1) / real.sum(1)
         if self.how == "mean":

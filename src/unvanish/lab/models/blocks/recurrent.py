@@ -2,10 +2,10 @@
 2014).
 
 Notable:
-- They begin with open gates and recurrences that keep the norm (see `gates`); `init: torch` leaves
-  PyTorch's own, under which an LSTM forgets half of the gradient every 1.7 steps.
-- Padding stands at the end. One direction never sees it, so only two directions, or a wanted last state,
-  are packed.
+- They start with open gates and recurrences that keep the norm (see `gates`); with PyTorch's own
+  initialisation (`init: torch`) an LSTM loses half of the gradient every 1.7 steps.
+- Padding stands at the end. A single direction never sees it, so sequences are packed only for two directions
+  or if the last state is needed.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class Recurrent(nn.Module):
         self.length = length
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The states (B, T, width); at padding they mean nothing, and change nothing elsewhere."""
+        """The states (B, T, width); those at padding are meaningless, and do not affect others."""
         return self.run(x, mask if self.core.bidirectional else None)[0]
 
     def run(self, x: Tensor, mask: Tensor | None = None, state: Any = None) -> tuple[Tensor, Any]:
-        """The states (B, T, width), and the last ones as PyTorch gives them, at each sequence's real end."""
+        """The states (B, T, width), and the last ones in PyTorch's form, at each sequence's real end."""
         if mask is None or x.is_meta:
             found: tuple[Tensor, Any] = self.core(x, state)
             return found
@@ -78,7 +78,7 @@ class Recurrent(nn.Module):
 
 
 def reversed_in_place(ids: Tensor) -> Tensor:
-    """Token ids (B, T), each sequence turned round, its padding left at the end (Sutskever et al. 2014)."""
+    """Token ids (B, T), each sequence reversed, with its padding at the end (Sutskever et al. 2014)."""
     ends = lengths(ids)[:, None]
     steps = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     return ids.gather(1, (ends - 1 - steps).where(steps < ends, steps))

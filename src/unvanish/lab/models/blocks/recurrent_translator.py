@@ -1,11 +1,11 @@
 """Translation by two recurrent nets: through one vector (Sutskever et al. 2014), or with attention.
 
 Notable:
-- Without attention the source is read backwards, so that its first words are near the first ones said, and
-  everything must pass the encoder's last state.
-- With attention the encoder reads in both directions. Additive attention (Bahdanau et al. 2015) asks with
-  the state before each step, so its decoder is a loop; multiplicative (Luong et al. 2015) asks with the
-  state after it, so the decoder runs as one fused layer and all its steps ask at once.
+- Without attention the source is read backwards, so that its first words are near the first words of the
+  target, and everything must pass the encoder's last state.
+- With attention the encoder reads in both directions. Additive attention (Bahdanau et al. 2015) queries with
+  the state before each step, so its decoder is a loop; multiplicative attention (Luong et al. 2015) queries
+  with the state after it, so the decoder runs as one fused layer and all its steps query at once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from unvanish.lab.models.blocks.translator import Encoded, Translator
 if TYPE_CHECKING:
     from unvanish.lab.models.initialise import Begin
 
-NEAR = 1  # attention reaches every step itself: the encoder's gates need not
+NEAR = 1  # attention reaches every step, so the encoder's gates need not
 ATTENTION = ("none", "bahdanau", "luong")
 STEPS: dict[str, type[nn.RNNCellBase]] = {"rnn": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell}
 
@@ -35,7 +35,7 @@ class RecurrentTranslator(Translator):
     """Token ids (source (B, S), target (B, T)) to logits (B, T, target_vocabulary).
 
     `length`: how many steps the gates should reach back. `packed`: the encoder stops at a sentence's end;
-    without it reads the padding too, as is often written, and its last state is further from every word.
+    otherwise it also reads the padding, a common mistake that moves its last state away from every word.
     """
 
     SCALED = ("width", "embedding")
@@ -84,7 +84,7 @@ class RecurrentTranslator(Translator):
         return Encoded(memory, valid(ids), (first, torch.zeros_like(first)) if self.cell == "lstm" else first)
 
     def decode(self, target: Tensor, encoded: Encoded, state: Any) -> tuple[Tensor, Any]:
-        """Logits after each word of `target`, from a state on."""
+        """Logits after each word of `target`, starting from a state."""
         x = self.target(target)
         if isinstance(self.align, Additive):
             return self._loop(x, encoded, state)
@@ -114,7 +114,7 @@ class RecurrentTranslator(Translator):
         return self.mixed(torch.cat((states, context), -1)).tanh()  # type: ignore[no-any-return]
 
     def initialise(self, begin: Begin) -> None:
-        """Open the loop's gates; the parts begin by their own rules."""
+        """Open the loop's gates; the other parts have their own rules."""
         if isinstance(self.decoder, nn.RNNCellBase):
             open_gates(self.decoder, begin, begin.length if self.length is None else self.length)
         for layer in (self.bridge, self.mixed, self.out):

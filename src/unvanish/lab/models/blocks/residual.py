@@ -1,9 +1,9 @@
 """Residual blocks, version 1: relu(x + branch(x)), basic and bottleneck.
 
 Notable:
-- Where the size changes, the identity is subsampled and padded with zero channels ("pad", option A, no
+- If the size changes, the identity is subsampled and padded with zero channels ("pad", option A, no
   parameters: the CIFAR form) or projected by a 1 x 1 convolution ("project", option B: the ImageNet form).
-- `init: critical` lets deep networks begin as the identity: the last scale of each branch is zero.
+- With `init: critical` deep networks start as the identity: the last scale of each branch is zero.
 
 References: He et al. 2016 (arXiv 1512.03385), section 3.3 and 4.2; Goyal et al. 2017 (zero gamma).
 """
@@ -36,7 +36,7 @@ class PadShortcut(nn.Module):
 
 
 def identity_path(kind: str, width_in: int, out: int, stride: int, norm: str) -> nn.Module:
-    """The path past a branch: the identity wherever it fits."""
+    """The path around a branch: the identity if the shape fits."""
     if kind not in SHORTCUTS:
         raise ValueError(f"no shortcut {kind!r}{suggest(kind, SHORTCUTS)}; there are {', '.join(SHORTCUTS)}")
     if stride == 1 and width_in == out:
@@ -64,9 +64,10 @@ class _Residual(nn.Module):
         return y
 
     def initialise(self, begin: Begin) -> None:
-        """Let the branch begin at zero: its last scale in a deep net, its last layer where it has no norm.
+        """Start the branch at zero: its last scale in a deep net, its last layer if it has no norm.
 
-        Not where the shortcut pads: what is zero on both paths stays zero, for ReLU has no slope there.
+        Not if the shortcut pads: channels that are zero on both paths stay zero, since ReLU has no slope
+        there.
         """
         if pads(self.shortcut):
             return
@@ -77,7 +78,7 @@ class _Residual(nn.Module):
 
 
 class BasicBlock(_Residual):
-    """Two 3 x 3 convolutions beside a shortcut: (B, width_in, H, W) to (B, out, H / stride, W / stride)."""
+    """Two 3 x 3 convolutions with a shortcut: (B, width_in, H, W) to (B, out, H / stride, W / stride)."""
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class BasicBlock(_Residual):
 
 
 class Bottleneck(_Residual):
-    """1 x 1, 3 x 3 (with the stride), 1 x 1 beside a shortcut; a quarter of `out` channels inside."""
+    """1 x 1, 3 x 3 (with the stride) and 1 x 1 with a shortcut; a quarter of `out` channels inside."""
 
     def __init__(
         self,

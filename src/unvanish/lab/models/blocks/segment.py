@@ -1,6 +1,6 @@
 """The segmentation head: a detection head with coefficients, and prototypes that they mix into masks.
 
-Notable: prototypes are made once for an image, at a quarter of its size; a mask is the sigmoid of a mixture.
+Notable: prototypes are computed once per image, at a quarter of its size; a mask is the sigmoid of a mixture.
 
 References: Bolya et al. 2019 (YOLACT, arXiv 1904.02689).
 """

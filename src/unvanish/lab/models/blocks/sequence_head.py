@@ -1,7 +1,7 @@
-"""The output layer of sequence tasks and of labels of sentences: dropout and one linear layer.
+"""The output layer for sequence tasks and for classes of texts: dropout and one linear layer.
 
-Notable: weights start ten times smaller than unit power asks for, so the first loss is that of knowing
-nothing and the first gradients are those of the task, not of confident errors.
+Notable: weights start ten times smaller than for unit power, so the first loss is that of a uniform guess and
+the first gradients come from the task, not from confident errors.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """The transformer block: attention and a feed-forward part, each on a skip (Vaswani et al. 2017).
 
 Notable:
-- `place` says where the norm stands. "pre", x + f(norm(x)): the skip is untouched, so the gradient passes
-  any depth (Xiong et al. 2020); what ends a branch starts smaller by sqrt(depth) (Radford et al. 2019),
-  since the stream adds up `depth` of them. "post", norm(x + f(x)): the first order, which damps the skip at
-  every block. "deepnorm", norm(alpha x + f(x)) with values, outputs and feed-forward started at beta times
-  Xavier's: post-norm for a thousand layers (Wang et al. 2022, table 1).
-- `depth` counts the residual branches of the whole net: two a block, three with cross-attention. A decoder
-  with an encoder has its own constants, `deepnorm`.
-- With `cross` a second attention looks at a memory, as in the decoder of a translator.
+- `place` is the position of the norm. "pre", x + f(norm(x)): the skip is untouched, so the gradient passes
+  any depth (Xiong et al. 2020); the last layer of a branch starts smaller by sqrt(depth) (Radford et al.
+  2019), since the stream sums `depth` of them. "post", norm(x + f(x)): the original order, which damps the
+  skip at every block. "deepnorm", norm(alpha x + f(x)) with values, outputs and feed-forward started at beta
+  times Xavier's: post-norm for a thousand layers (Wang et al. 2022, table 1).
+- `depth` is the number of residual branches of the whole net: two per block, three with cross-attention. A
+  decoder with an encoder has its own constants, see `deepnorm`.
+- With `cross` a second attention reads a memory, as in the decoder of a translator.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def deepnorm(encoder: int = 0, decoder: int = 0) -> tuple[tuple[float, float], t
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with an activation between them, at every position alike; (..., width) to itself."""
+    """Two linear layers with an activation between them, at every position; (..., width) to itself."""
 
     def __init__(
         self, width_in: int, hidden: int | None = None, activation: str = "gelu", dropout: float = 0.0
@@ -57,7 +57,7 @@ class FeedForward(nn.Module):
         self.activation, self.phi, self.dropout = activation, activation_of(activation), nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Widen, bend, narrow."""
+        """Widen, activate, narrow."""
         return self.down(self.dropout(self.phi(self.up(x))))  # type: ignore[no-any-return]
 
     def initialise(self, begin: Begin, inner: float = 1.0, end: float = 1.0) -> None:
@@ -71,9 +71,9 @@ class FeedForward(nn.Module):
 
 
 class Branch(nn.Module):
-    """A part on a skip, with its norm before it, after the sum, or after a stronger skip."""
+    """A part on a skip, with its norm before it, after the sum, or after a scaled skip."""
 
-    part: Any  # MultiHeadAttention, FeedForward or a kind of their own
+    part: Any  # MultiHeadAttention, FeedForward or another module
 
     def __init__(self, part: nn.Module, norm: nn.Module, place: str, alpha: float, dropout: float) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Branch(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """One block on a stream (B, T, width), with as many branches as it has parts."""
+    """One block on a stream (B, T, width), with one branch for each part."""
 
     BRANCHES = 2  # three with cross-attention
 
@@ -129,7 +129,7 @@ class TransformerBlock(nn.Module):
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
     ) -> Tensor:
-        """The stream (B, T, width) one block on; masks (B, T) and (B, S): True, or a token id, where real."""
+        """The stream (B, T, width) after one block; masks (B, T) and (B, S) as for the attention."""
         if (memory is None) != (self.cross is None):
             raise ValueError(
                 "a block with cross=True takes a memory, one without takes none; "
@@ -141,7 +141,7 @@ class TransformerBlock(nn.Module):
         return self.feedforward(x)  # type: ignore[no-any-return]
 
     def initialise(self, begin: Begin) -> None:
-        """Branches that end small enough for the depth (pre), or Xavier's times beta (deepnorm)."""
+        """Branches whose ends are scaled for the depth (pre), or Xavier's weights times beta (deepnorm)."""
         if self.place == "deepnorm":
             begin = replace(begin, method="xavier")
         end = self.depth**-0.5 if self.place == "pre" and begin.safe else self.beta

@@ -1,8 +1,8 @@
-"""The transformer as it began: an encoder and a decoder that looks at it (Vaswani et al. 2017).
+"""The original transformer: an encoder and a decoder that attends to it (Vaswani et al. 2017).
 
 Notable:
-- Pre-norm with a last norm on either side by default; `place: post` is the original's order, `deepnorm` its
-  cure for depth, with constants of its own for encoder and decoder (Wang et al. 2022).
+- By default pre-norm with a last norm on either side; `place: post` is the original order, `deepnorm` its
+  version for great depth, with separate constants for encoder and decoder (Wang et al. 2022).
 - The output layer is tied to the target's embedding (Press and Wolf 2017).
 """
 
@@ -65,7 +65,7 @@ class TransformerTranslator(Translator):
         self.head.tie(self.target)
 
     def encode(self, source: Tensor) -> Encoded:
-        """Read the source; the state is the target so far, of no words yet."""
+        """Read the source; the state is the target so far, which is empty."""
         x, mask = self.source(source), valid(source)
         for block in self.encoder:
             x = block(x, mask)

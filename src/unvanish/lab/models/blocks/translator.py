@@ -1,4 +1,4 @@
-"""What every translator can do: encode a source once, then say the most likely next word again and again."""
+"""The interface of translators: encode a source once, then decode the most likely next word repeatedly."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-PAD, BEGIN, END = 0, 1, 2
+from unvanish.lab.tokens import BEGIN, END, PAD
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A source as the decoder reads it: memory (B, S, width), its real positions (B, S), a first state."""
+    """An encoded source: memory (B, S, width), its real positions (B, S), the decoder's first state."""
 
     memory: Tensor
     mask: Tensor
@@ -30,7 +30,7 @@ class Translator(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, target: Tensor, encoded: Encoded, state: Any) -> tuple[Tensor, Any]:
-        """Logits (B, T, V) for the words after each of `target` (B, T), and the state to go on from."""
+        """Logits (B, T, V) for the word after each of `target` (B, T), and the state to continue from."""
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """Logits of every next word, given the right words before it."""
@@ -39,15 +39,15 @@ class Translator(nn.Module, ABC):
 
     @torch.no_grad()
     def translate(self, source: Tensor, length: int = 50) -> Tensor:
-        """The likeliest word at each step, (B, at most `length`); padding (0) after a sentence's end (2)."""
+        """The likeliest word at each step, (B, at most `length`); padding after a sentence's end."""
         encoded = self.encode(source)
-        word, state, said = source.new_full((len(source), 1), BEGIN), encoded.state, []
+        word, state, words = source.new_full((len(source), 1), BEGIN), encoded.state, []
         over = torch.zeros_like(word, dtype=torch.bool)
         for _ in range(length):
             logits, state = self.decode(word, encoded, state)
             word = logits[:, -1:].argmax(-1).masked_fill(over, PAD)
-            said.append(word)
+            words.append(word)
             over = over | (word == END)
             if bool(over.all()):
                 break
-        return torch.cat(said, 1) if said else source.new_zeros(len(source), 0)
+        return torch.cat(words, 1) if words else source.new_zeros(len(source), 0)

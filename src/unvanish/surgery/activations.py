@@ -1,4 +1,4 @@
-"""Activation functions by name: as a module, as a function, and where they are called in a model."""
+"""Activation functions by name: as a module, as a function, and replaced in a model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from torch import nn
 from torch.nn import functional
 
 from unvanish.core.registry import suggest
+from unvanish.surgery.names import split_label
+from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.rewire import Calls, Rewire, plain
-from unvanish.surgery.surgery import Surgery, SurgeryError
+from unvanish.surgery.surgery import Surgery
 
 MODULES: dict[str, Callable[..., nn.Module]] = {
     "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "gelu": nn.GELU, "silu": nn.SiLU, "mish": nn.Mish,
@@ -23,14 +25,14 @@ NAMES = {"logsigmoid": "log_sigmoid"}
 
 
 def module(name: str, settings: Mapping[str, Any] | None = None) -> nn.Module:
-    """A new module of an activation; SurgeryError with the nearest name for an unknown one."""
+    """A new module of an activation; SurgeryError with the nearest name if it is unknown."""
     if name not in MODULES:
         raise SurgeryError(f"no activation {name!r}{suggest(name, MODULES)}; there are {', '.join(MODULES)}")
     return MODULES[name](**(settings or {}))
 
 
 class Instead:
-    """Some calls of one function replaced: by the function of `name`, with `settings`."""
+    """Calls the function of `name` with `settings` in place of some calls of another."""
 
     def __init__(self, name: str, settings: Mapping[str, Any], chosen: Iterable[int] | None) -> None:
         self.name, self.settings = name, dict(settings)
@@ -43,7 +45,7 @@ class Instead:
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
         made = function(self.name)(x, **self.settings)
-        # a step saves nothing for its backward, so what follows may write into its result; a tanh does
+        # a step function saves nothing for its backward, so later code may write into its result; a tanh does
         return made.clone() if plain(func) in ("sign", "sgn", "heaviside") else made
 
 
@@ -59,16 +61,16 @@ def function(name: str) -> Callable[..., Any]:
 def replace_calls(
     surgery: Surgery, targets: Iterable[str], name: str, settings: Mapping[str, Any] | None = None
 ) -> int:
-    """Replace the activations at some sites, modules or functional calls, by the one of `name`.
+    """Replace the activations at some sites, modules or functional calls, by the one called `name`.
 
     A target is a module's path, or the path of a module and the name of a function its forward calls:
-    "blocks.0.tanh", "sigmoid[2]" for the third call. Returns how many were replaced.
+    "blocks.0.tanh", "sigmoid[2]" for the third call. Returns the number of replacements.
     """
     settings = settings or {}
     scopes: dict[tuple[str, str], set[int]] = {}
     count = 0
     for target in dict.fromkeys(targets):
-        path, index = split(target)
+        path, index = split_label(target)
         if surgery.has(path) and path:
             found = surgery.module(path)
             if next(found.parameters(), None) is None or isinstance(found, nn.PReLU):
@@ -87,11 +89,3 @@ def replace_calls(
         )
         count += len(indices)
     return count
-
-
-def split(label: str) -> tuple[str, int]:
-    """A site's path and its call index: "a.tanh[3]" is ("a.tanh", 3)."""
-    if label.endswith("]") and "[" in label:
-        path, _, index = label[:-1].rpartition("[")
-        return path, int(index) if index.isdigit() else 0
-    return label, 0

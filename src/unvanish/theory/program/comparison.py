@@ -1,7 +1,7 @@
-"""What was to be expected beside what was measured, worked out when it is first looked at.
+"""The gradient that theory predicts against the one measured, worked out when it is first looked at.
 
 Notable: the measured forward left its program, plain data of a few numbers a layer, so the model need not be
-kept, and may be trained on meanwhile.
+kept, and can be trained in the meantime.
 """
 
 from __future__ import annotations
@@ -25,44 +25,45 @@ DECADE = math.log(10.0)
 
 @dataclass(frozen=True)
 class Sketch:
-    """The program of a measured forward, and which of its tensors each site of the trace stands for."""
+    """The program of a measured forward, and the tensors of each site of the trace."""
 
     program: Program
     tensors: Mapping[int, tuple[int, ...]]
 
 
-class Beside(Mapping[TheoryKey, Any]):
+class Comparison(Mapping[TheoryKey, Any]):
     """Totals "predicted" and "measured" in decades, and "apart": up to three (row, predicted, measured) that
-    differ by more than half a decade. Empty where theory does not reach.
+    differ by more than half a decade. Empty if the theory does not cover the network.
     """
 
     def __init__(self, measured: Trace, sketch: Sketch) -> None:
-        self._measured, self._sketch = measured, sketch
+        self._measured = measured
+        self._sketch: Sketch | None = sketch  # None once it has been used
 
     @cached_property
-    def _told(self) -> dict[TheoryKey, Any]:
+    def _totals(self) -> dict[TheoryKey, Any]:
+        sketch, self._sketch = self._sketch, None
+        assert sketch is not None
         try:
-            found = told(self._measured, self._sketch)
+            return compare(self._measured, sketch)
         except (RuntimeError, ValueError, NotImplementedError):
-            found = {}
-        del self._sketch
-        return found
+            return {}
 
     def __getitem__(self, key: TheoryKey) -> Any:
-        return self._told[key]
+        return self._totals[key]
 
     def __iter__(self) -> Iterator[TheoryKey]:
-        return iter(self._told)
+        return iter(self._totals)
 
     def __len__(self) -> int:
-        return len(self._told)
+        return len(self._totals)
 
     def __repr__(self) -> str:
-        return repr(self._told)
+        return repr(self._totals)
 
 
-def told(measured: Trace, sketch: Sketch) -> dict[TheoryKey, Any]:
-    """What `Beside` holds."""
+def compare(measured: Trace, sketch: Sketch) -> dict[TheoryKey, Any]:
+    """The content of a `Comparison`."""
     axis, ours = measured.depth(), ledger(measured)
     sizes = [s for i in measured.where("input", floating=True) if (s := _size(measured, i)) is not None]
     if axis is None or ours is None or not sizes or not math.isfinite(ours.total):
@@ -85,14 +86,14 @@ def told(measured: Trace, sketch: Sketch) -> dict[TheoryKey, Any]:
 
 
 def _log(pulls: Mapping[int, Pull], tensors: tuple[int, ...]) -> float:
-    """Ln of the predicted norm of the gradient at these tensors together, but for a constant."""
+    """Ln of the predicted gradient norm at these tensors together, up to a constant."""
     known = [0.5 * pulls[i].log for i in tensors if i in pulls]
     top = max(known, default=math.nan)
     return top + 0.5 * math.log(sum(math.exp(2 * (v - top)) for v in known)) if math.isfinite(top) else top
 
 
 def _size(trace: Trace, site: int) -> tuple[float, float] | None:
-    """Mean square and likeness of an input, None where it has none."""
+    """Mean square of an input and the cosine between its samples, None if it was not measured."""
     rms, cosine = trace.value(site, "forward_rms"), trace.value(site, "cosine")
     if not (math.isfinite(rms) and rms > 0):
         return None

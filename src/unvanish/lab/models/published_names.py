@@ -1,7 +1,7 @@
-"""The names that published weights of a network have for what is called otherwise here.
+"""The names of a network's tensors in published weights, to and fro.
 
-Notable: a block says in `PUBLISHED` what its parts are called there; the name of a tensor is translated part
-by part, each by the class that holds it.
+Notable: a block lists in `PUBLISHED` the published names of its parts; a tensor's name is translated part by
+part, each by the class that holds it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 PREFIX = "model."
 
 
-def published(net: nn.Module, name: str) -> str:
+def to_published(net: nn.Module, name: str) -> str:
     """The published name of one of a network's tensors."""
     holder: nn.Module | None = net
     parts = []
@@ -24,8 +24,8 @@ def published(net: nn.Module, name: str) -> str:
     return PREFIX + ".".join(parts)
 
 
-def renamed(net: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under published names, under those of the network; as they are where they have none of them."""
-    own = {name: published(net, name) for name in net.state_dict()}
+def from_published(net: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors renamed from published names to the network's own; unchanged if most are not published."""
+    own = {name: to_published(net, name) for name in net.state_dict()}
     known = {name: tensors[there] for name, there in own.items() if there in tensors}
     return known if len(known) > len(own) // 2 else dict(tensors)

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unvanish.lab.models.lines import EXPONENT, SpecError, Table, bare, load, table
+from unvanish.lab.models.yaml_data import EXPONENT, SpecError, YamlTable, from_plain, parse_yaml, to_plain
 
 WORDS = st.text(st.characters(categories=("L", "N")), min_size=1, max_size=8).filter(
     lambda word: word != "None" and not EXPONENT.fullmatch(word)  # read as people mean them, see below
@@ -22,8 +22,8 @@ def test_it_reads_what_the_safe_loader_reads(data):
     text = yaml.safe_dump(data)
     expected = yaml.safe_load(text)
     if all(isinstance(key, str) for key in _keys(expected)):
-        assert bare(load(text, "a.yaml")) == expected
-        assert bare(table(data)) == data
+        assert to_plain(parse_yaml(text, "a.yaml")) == expected
+        assert to_plain(from_plain(data)) == data
 
 
 def _keys(data):
@@ -37,34 +37,34 @@ def _keys(data):
 
 
 def test_lines_are_remembered():
-    found = load("a: 1\n\nb:\n  c: 2\n  d: [1,\n    2]\nrows:\n  - x\n  - y: 3\n", "a.yaml")
+    found = parse_yaml("a: 1\n\nb:\n  c: 2\n  d: [1,\n    2]\nrows:\n  - x\n  - y: 3\n", "a.yaml")
     assert found.lines == {"a": 1, "b": 3, "rows": 7}
     assert found["b"].lines == {"c": 4, "d": 5}
     assert found["b"]["d"].lines == [5, 6]
     assert found["rows"].lines == [8, 9]
     assert found["rows"][1].at("y") == 9
-    assert Table({}, {}, 4).at("missing") == 4
+    assert YamlTable({}, {}, 4).at("missing") == 4
 
 
 def test_numbers_as_people_write_them():
-    found = load("a: 1e-3\nb: None\nc: '1e-3'\nd: 2.5E+2\ne: 0.5\n", "a.yaml")
+    found = parse_yaml("a: 1e-3\nb: None\nc: '1e-3'\nd: 2.5E+2\ne: 0.5\n", "a.yaml")
     assert found == {"a": 1e-3, "b": None, "c": "1e-3", "d": 250.0, "e": 0.5}
 
 
 def test_anchors_and_merges_are_data():
-    found = load("base: &b {kernel: 3, out: 8}\nrow: {<<: *b, out: 16}\n", "a.yaml")
+    found = parse_yaml("base: &b {kernel: 3, out: 8}\nrow: {<<: *b, out: 16}\n", "a.yaml")
     assert found["row"] == {"kernel": 3, "out": 16}
 
 
 @pytest.mark.parametrize(
     ("text", "line", "told"),
     [
-        ("a: 1\nb: !!python/object:os.system {}\n", 2, "data, no code"),
-        ("a: !!python/object/apply:os.system [echo]\n", 1, "data, no code"),
-        ("a: !!python/name:os.system\n", 1, "data, no code"),
-        ("a: 1\n\nb: !mine x\n", 3, "data, no code"),
+        ("a: 1\nb: !!python/object:os.system {}\n", 2, "data, not code"),
+        ("a: !!python/object/apply:os.system [echo]\n", 1, "data, not code"),
+        ("a: !!python/name:os.system\n", 1, "data, not code"),
+        ("a: 1\n\nb: !mine x\n", 3, "data, not code"),
         ("a: 1\nb: 2\na: 3\n", 3, "'a' is given twice (first on line 1)"),
-        ("a: [1, 2\nb: 3\n", 2, "no YAML"),
+        ("a: [1, 2\nb: 3\n", 2, "not YAML"),
         ("- 1\n- 2\n", 1, "a model is a mapping"),
         ("", 1, "a model is a mapping"),
         ("a: &x [*x]\n", 1, "contains itself"),
@@ -74,7 +74,7 @@ def test_anchors_and_merges_are_data():
 )
 def test_what_is_no_data_is_refused_with_its_line(text, line, told):
     with pytest.raises(SpecError) as error:
-        load(text, "net.yaml")
+        parse_yaml(text, "net.yaml")
     assert error.value.line == line
     assert str(error.value).startswith(f"net.yaml:{line}: ")
     assert told in str(error.value)
@@ -84,5 +84,5 @@ def test_an_anchor_used_a_billion_times_is_one_object():
     text = "a0: &a0 [x, x]\n" + "".join(
         f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 20)
     )
-    found = load(text, "a.yaml")
+    found = parse_yaml(text, "a.yaml")
     assert found["a19"][0] is found["a19"][8]

@@ -11,9 +11,9 @@ import torch
 from unvanish.lab.detection.boxes import corners
 from unvanish.lab.detection.loss import DetectionLoss
 from unvanish.lab.detection.mask_loss import SegmentationLoss
-from unvanish.lab.detection.masks import inside
+from unvanish.lab.detection.masks import inside_boxes
 from unvanish.lab.models import build
-from unvanish.lab.models.published import published, renamed
+from unvanish.lab.models.published_names import from_published, to_published
 from unvanish.lab.tasks import task
 
 installed = pytest.mark.skipif(
@@ -36,10 +36,10 @@ def test_names_are_translated_part_by_part():
         "23.expectation.conv.weight": "model.23.dfl.conv.weight",
     }
     own = net.state_dict()
-    assert set(told) <= set(own) and {name: published(net, name) for name in told} == told
-    there = {published(net, name): value for name, value in own.items()}
-    assert len(there) == len(own) and set(renamed(net, there)) == set(own)
-    assert renamed(net, own) == dict(own)  # under our own names they are left alone
+    assert set(told) <= set(own) and {name: to_published(net, name) for name in told} == told
+    there = {to_published(net, name): value for name, value in own.items()}
+    assert len(there) == len(own) and set(from_published(net, there)) == set(own)
+    assert from_published(net, own) == dict(own)  # under our own names they are left alone
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def pair(reference, name):
             torch.nn.init.uniform_(m.weight, 0.5, 1.5)
             torch.nn.init.normal_(m.bias, 0, 0.2)
     net = build(f"{name}.yaml")
-    net.load_state_dict(renamed(net, peer.state_dict()))
+    net.load_state_dict(from_published(net, peer.state_dict()))
     return peer.eval(), net.eval()
 
 
@@ -103,7 +103,7 @@ def scene(seed, count=24):
         0.02 + 0.35 * torch.rand(count, 2, generator=g),
     )
     rows = torch.cat((image, label, place, size), 1)
-    return rows, inside(corners(rows[:, 2:] * 64), 64, 64).float()
+    return rows, inside_boxes(corners(rows[:, 2:] * 64), 64, 64).float()
 
 
 @installed

@@ -1,4 +1,4 @@
-"""Closed forms, where they exist: ReLU and leaky ReLU, erf, linear. They check the quadrature, and are exact.
+"""Closed forms for leaky ReLU and erf; exact, and used to test the quadrature.
 
 Source: Cho and Saul 2009 (arc-cosine kernel), Williams 1997 (erf kernel), Zhang et al. 2022 (leaky ReLU,
 TAT).
@@ -17,7 +17,7 @@ def leaky_correlation(c: float, slope: float = 0.0) -> float:
 
 
 def leaky_gain(slope: float = 0.0) -> float:
-    """sqrt(2/(1+a^2)): it keeps both the length and the gradient."""
+    """sqrt(2/(1+a^2)): the gain that keeps both the length and the gradient."""
     return math.sqrt(2 / (1 + slope**2))
 
 

@@ -1,6 +1,6 @@
-"""What the raw maps of a head say: bins, logits and boxes of every cell of every level.
+"""The raw maps of a head, read as bins, logits and boxes of every cell of every level.
 
-Notable: without strides or pixels, everything is measured in cells of the finest level.
+Notable: lengths are in cells of the finest level, so neither strides nor pixels are needed.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unvanish.lab.detection.boxes import centred
+from unvanish.lab.detection.boxes import centre_size
 from unvanish.lab.models.blocks.detect import BINS, SIDES, anchors
 
 
 @dataclass(frozen=True)
-class Said:
-    """What raw maps say: bins (B, A, 4, 16), logits (B, A, C), corners (B, A, 4) in the finest level's cells.
+class CellPredictions:
+    """Predictions: bins (B, A, 4, 16), logits (B, A, C), corners (B, A, 4) in the finest level's cells.
 
-    `centres` (A, 2) and `sizes` (A,) of the cells in the same unit; `extra` (B, A, E): what follows the
+    `centres` (A, 2) and `sizes` (A,) of the cells in the same unit; `extra` (B, A, E): the channels after the
     classes.
     """
 
@@ -32,7 +32,7 @@ class Said:
     extra: Tensor
 
 
-def said(maps: Sequence[Tensor], extra: int = 0) -> Said:
+def read_maps(maps: Sequence[Tensor], extra: int = 0) -> CellPredictions:
     """Read raw maps (B, 64 + C + extra, H, W), the finest first; in single precision."""
     strides = [maps[0].shape[-1] / m.shape[-1] for m in maps]
     centres, sizes = anchors([m.float() for m in maps], strides)
@@ -42,21 +42,21 @@ def said(maps: Sequence[Tensor], extra: int = 0) -> Said:
     bins = bins.reshape(*bins.shape[:2], SIDES, BINS)
     sides = bins.softmax(-1) @ torch.arange(BINS, device=flat.device, dtype=flat.dtype)
     boxes = torch.cat((centres.T - sides[..., :2], centres.T + sides[..., 2:]), -1) * sizes[:, None]
-    return Said(bins, logits, boxes, centres.T * sizes[:, None], sizes, rest)
+    return CellPredictions(bins, logits, boxes, centres.T * sizes[:, None], sizes, rest)
 
 
-def raw(output: Any) -> list[Tensor]:
-    """The maps in an output; TypeError where it was decoded."""
+def raw_maps(output: Any) -> list[Tensor]:
+    """The maps in an output; TypeError if it was decoded."""
     if isinstance(output, Tensor) or not all(isinstance(m, Tensor) and m.ndim == 4 for m in output):
         raise TypeError(
-            "the loss of a detector reads its raw maps, and this output is decoded; put the network into"
+            "the loss of a detector reads its raw maps, but this output is decoded; put the network into"
             " training mode (net.train()), or set net.final.decodes = False"
         )
     return list(output)
 
 
-def decoded(maps: Sequence[Tensor], size: float, extra: int = 0) -> Tensor:
-    """Raw maps of images `size` pixels wide as the head decodes them, (B, 4 + C + extra, A)."""
-    found = said(maps, extra)
-    boxes = centred(found.boxes) * (size / maps[0].shape[-1])
+def decode_maps(maps: Sequence[Tensor], size: float, extra: int = 0) -> Tensor:
+    """Decode raw maps of images `size` pixels wide as the head does, (B, 4 + C + extra, A)."""
+    found = read_maps(maps, extra)
+    boxes = centre_size(found.boxes) * (size / maps[0].shape[-1])
     return torch.cat((boxes, found.logits.sigmoid(), found.extra), -1).transpose(1, 2)

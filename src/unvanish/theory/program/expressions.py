@@ -1,7 +1,7 @@
-"""Functions of one number made of several operations: `x * sigmoid(x)`, `exp(-abs(x))`, a GELU by hand.
+"""Functions of one number composed of several operations: `x * sigmoid(x)`, a hand-written GELU.
 
-Notable: an operation is read as an expression in the last tensor that was a sum of weights, for its operands
-know all of each other. The expression is a curve like any activation's, and goes through the same quadrature.
+Notable: such operands depend on each other, so the operation is read as an expression in the last tensor that
+was a weighted sum. The expression is a curve like any activation's, with the same quadrature.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from unvanish.theory.activations import ALIASES, FUNCTIONS, NAMES, Curve, curve
 from unvanish.theory.program.pointwise import OFFSET
 from unvanish.theory.program.signal import Pull, Signal
 from unvanish.theory.program.steps import Program, Step
-from unvanish.theory.tables import Shifted, Table
+from unvanish.theory.tables import MeansTable, Shifted
 
 Expression = tuple[Any, ...]  # (operation, settings or number, *operands); ("x",) for the tensor itself
 SELF: Expression = ("x",)
@@ -25,8 +25,8 @@ BINARY = {"add", "sub", "mul", "div"}
 LONGEST = 40  # operations in an expression
 
 
-def composed(program: Program) -> Program:
-    """The same program, in which operations that are functions of an earlier tensor say so."""
+def compose(program: Program) -> Program:
+    """The same program, with operations that are functions of an earlier tensor marked as such."""
     known: dict[int, tuple[int, Expression]] = {}  # tensor: its source, its expression
     steps = list(program.steps)
     for place, step in enumerate(steps):
@@ -68,8 +68,8 @@ def _size(expression: Expression) -> int:
 
 
 @lru_cache(maxsize=256)
-def _table(expression: Expression) -> Table:
-    return Table(Curve("composed", _function(expression)))
+def _table(expression: Expression) -> MeansTable:
+    return MeansTable(Curve("composed", _function(expression)))
 
 
 def _function(expression: Expression) -> Callable[[Any], Any]:
@@ -91,7 +91,7 @@ def _function(expression: Expression) -> Callable[[Any], Any]:
 
 
 def follow(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], Any]:
-    """The curve's means at the source; back the whole slope, less what the operations before it keep."""
+    """The curve's means at the source; back the whole slope, divided by that of the operations before it."""
     x = given[-1]
     own, before = (_at(_table(step.facts[name]), x) for name in ("expression", "before"))
     mean, left = (x.mean, 1 - x.mean**2) if abs(x.mean) > OFFSET else (0.0, 1.0)
@@ -109,8 +109,8 @@ def follow(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal], A
     return [made], back
 
 
-def _at(read: Table, x: Signal) -> Shifted:
+def _at(read: MeansTable, x: Signal) -> Shifted:
     """The means at a signal's size and mean."""
     mean = min(0.999, max(-0.999, x.mean)) if abs(x.mean) > OFFSET else 0.0
     q = min(max(x.q, 1e-12), 1e12)
-    return read.shifted(mean * math.sqrt(q), math.sqrt(q * (1 - mean**2)))
+    return read.shift(mean * math.sqrt(q), math.sqrt(q * (1 - mean**2)))

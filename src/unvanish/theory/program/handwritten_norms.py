@@ -1,8 +1,8 @@
-"""Normalisations written by hand, found in a program and read as what they are.
+"""Hand-written normalisations, recognised in a program.
 
-Notable: `x * rsqrt(mean(x^2) + eps)` is a product of two tensors that know all of each other, which no map of
-independent factors can follow. A factor is followed back to the sum it was made from; what x is divided by
-must be the root of a mean of its own squares, or of its variance, over its features.
+Notable: `x * rsqrt(mean(x^2) + eps)` is a product of two fully dependent tensors, which no map of independent
+factors can follow. A factor is traced back to the sum it was computed from; x must be divided by the root of
+the mean of its own squares, or of its variance, over its features.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from unvanish.theory.program.steps import Program, Step
 
 SAME = {"to", "float", "double", "half", "bfloat16", "type", "type_as", "clone", "contiguous", "identity"}
-ALONG = {"expand_as", "type_as", "view_as"}  # the second tensor gives its shape alone
+ALONG = {"expand_as", "type_as", "view_as"}  # the second tensor gives only its shape
 KEPT = {"clamp", "clamp_min", "unsqueeze", "expand", "view", "reshape", *ALONG, *SAME}
 SUMS = {"mean": 1.0, "sum": 1.0, "var": 1.0, "std": 0.5, "norm": 0.5, "vector_norm": 0.5}
 
 
 @dataclass(frozen=True)
-class Root:
-    """What a factor comes from: the tensor, whether its mean is taken away, the power of its mean square."""
+class NormFactor:
+    """The origin of a factor: the tensor, whether its mean was removed, the power of its mean square."""
 
     tensor: int
     centred: bool
@@ -28,11 +28,11 @@ class Root:
     elements: int
     gain: float  # of the square
     eps: float
-    passed: tuple[int, ...]  # the places of the steps on the way
+    passed: tuple[int, ...]  # places of the steps in between
 
 
-def recognised(program: Program) -> Program:
-    """The same program with these normalisations as one step each; what only served them is set aside."""
+def recognise_norms(program: Program) -> Program:
+    """The same program with each such normalisation as one step; steps that only served it are set aside."""
     made = {number: place for place, step in enumerate(program.steps) for number in step.outputs}
     steps, aside = list(program.steps), set[int]()
     for place, step in enumerate(program.steps):
@@ -63,8 +63,8 @@ def _normalisation(
         root = _root(steps, made, step.inputs[divisor])
         if root is None or root.exponent != (-0.5 if step.kind == "mul" else 0.5):
             continue
-        (tensor, weight), shape, taken = _weighted(steps, made, step.inputs[x]), step.reads[x], False
-        without = _centred(steps, made, tensor)
+        (tensor, weight), shape, taken = _strip_weight(steps, made, step.inputs[x]), step.reads[x], False
+        without = _uncentre(steps, made, tensor)
         if tensor != root.tensor and without == root.tensor and root.centred:
             tensor, taken = root.tensor, True
         if tensor != root.tensor or not shape or root.elements != shape[-1]:
@@ -77,8 +77,8 @@ def _normalisation(
     return None
 
 
-def _root(steps: tuple[Step, ...], made: dict[int, int], number: int) -> Root | None:
-    """Back along functions of one number, to a sum of squares."""
+def _root(steps: tuple[Step, ...], made: dict[int, int], number: int) -> NormFactor | None:
+    """Trace back along functions of one number to a sum of squares."""
     exponent, eps, factor, passed = 1.0, 0.0, 1.0, list[int]()
     while number in made:
         place = made[number]
@@ -113,7 +113,7 @@ def _squares(
     exponent: float,
     eps: float,
     passed: tuple[int, ...],
-) -> Root | None:
+) -> NormFactor | None:
     if not step.reads:  # of a weight: weight standardisation
         return None
     elements = math.prod(step.reads[0]) // max(1, math.prod(step.makes[0]))
@@ -126,17 +126,17 @@ def _squares(
             return None
         passed = (*passed, made[tensor])
         tensor = _bare(steps, made, square.inputs[0])
-    without = _centred(steps, made, tensor)
+    without = _uncentre(steps, made, tensor)
     if without is not None:
         tensor, centred = without, True
     whole = step.kind in ("sum", "norm", "vector_norm")
     gain = 1 / elements if whole else 1.0
     small = eps * gain if SUMS[step.kind] == 1.0 else (eps * gain) ** 2
-    return Root(tensor, centred, exponent * SUMS[step.kind], elements, gain, small, passed)
+    return NormFactor(tensor, centred, exponent * SUMS[step.kind], elements, gain, small, passed)
 
 
-def _weighted(steps: tuple[Step, ...], made: dict[int, int], number: int) -> tuple[int, float]:
-    """The tensor before casts, copies and a weight for each unit, and the weight's mean square."""
+def _strip_weight(steps: tuple[Step, ...], made: dict[int, int], number: int) -> tuple[int, float]:
+    """The tensor before casts, copies and a weight per unit, and the weight's mean square."""
     number, weight = _bare(steps, made, number), 1.0
     step = steps[made[number]] if number in made else None
     if step is not None and step.kind == "mul" and len(step.inputs) == 1:
@@ -152,8 +152,8 @@ def _bare(steps: tuple[Step, ...], made: dict[int, int], number: int) -> int:
     return number
 
 
-def _centred(steps: tuple[Step, ...], made: dict[int, int], number: int) -> int | None:
-    """X where a tensor is x - mean(x), else None."""
+def _uncentre(steps: tuple[Step, ...], made: dict[int, int], number: int) -> int | None:
+    """The tensor x if this one is x - mean(x), else None."""
     step = steps[made[number]] if number in made else None
     if step is None or step.kind != "sub" or len(step.inputs) != 2 or step.inputs[1] not in made:
         return None

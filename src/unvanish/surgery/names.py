@@ -1,0 +1,34 @@
+"""Names of a model's parts: labels of sites, full names of parameters, and both as Python expressions."""
+
+from __future__ import annotations
+
+
+def parameter_expression(name: str) -> str:
+    """`model.head.weight`, or `model.get_parameter("0.weight")` if a part is not an identifier."""
+    if all(part.isidentifier() for part in name.split(".")):
+        return f"model.{name}"
+    return f'model.get_parameter("{name}")'
+
+
+def list_names(names: tuple[str, ...], most: int = 4) -> str:
+    """The first names and their number: `["a", "b", ...]  # 30 of them`."""
+    shown = ", ".join(f'"{n}"' for n in names[:most])
+    return f"[{shown}, ...]  # {len(names)} of them" if len(names) > most else f"[{shown}]"
+
+
+def shorten(names: tuple[str, ...], most: int = 4) -> str:
+    """The first names, then an ellipsis: `a, b, c, d, ...`."""
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+
+
+def full_name(path: str, name: str) -> str:
+    """A parameter's name in the model, from its module's path."""
+    return f"{path}.{name}" if path else name
+
+
+def split_label(label: str) -> tuple[str, int]:
+    """A site's path and its call index: "a.tanh[3]" is ("a.tanh", 3)."""
+    if label.endswith("]") and "[" in label:
+        path, _, index = label[:-1].rpartition("[")
+        return path, int(index) if index.isdigit() else 0
+    return label, 0
