@@ -21,28 +21,28 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Weights:
+class AttentionWeights:
     """Softmax weights of T random logits of variance s: mean sum of squares, mean entropy in nats."""
 
     squares: float
     entropy: float
 
 
-def weights(tokens: int, variance: float) -> Weights:
+def weights(tokens: int, variance: float) -> AttentionWeights:
     """The weights of one query over `tokens` keys, logits ~ N(0, variance); means over fixed random draws."""
     if tokens < 2:
-        return Weights(1.0, 0.0)
+        return AttentionWeights(1.0, 0.0)
     return _weights(tokens, float(f"{variance:.3g}"))
 
 
 @lru_cache(maxsize=512)
-def _weights(tokens: int, variance: float) -> Weights:
+def _weights(tokens: int, variance: float) -> AttentionWeights:
     draws = max(8, min(2000, 60_000 // tokens))
     logits = np.random.default_rng(0).normal(0.0, math.sqrt(variance), (draws, tokens))
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
     entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(1)
-    return Weights(float((p**2).sum(1).mean()), float(entropy.mean()))
+    return AttentionWeights(float((p**2).sum(1).mean()), float(entropy.mean()))
 
 
 def mix_values(tokens: int, variance: float, likeness: float) -> tuple[float, float]:
