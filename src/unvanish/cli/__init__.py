@@ -1,4 +1,4 @@
-"""The command `unvanish`: one file for each command, which imports everything heavy when it runs.
+"""The command `unvanish`: one file in `verbs/` for each command, which imports everything heavy when it runs.
 
 Notable:
 - Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 the call was wrong, 130 stopped with Ctrl-C.
@@ -12,16 +12,8 @@ from typing import Annotated
 
 import typer
 
-from unvanish.cli.check import check
-from unvanish.cli.cure import cure
-from unvanish.cli.demo import demo
 from unvanish.cli.errors import CallError, show_error, show_fault
-from unvanish.cli.forecast import forecast
-from unvanish.cli.pages import cures, explain, rules
-from unvanish.cli.phase import phase
-from unvanish.cli.show import compare, show
-from unvanish.cli.train import LAB, SETTINGS
-from unvanish.cli.zoo import zoo
+from unvanish.cli.verbs import find_verbs
 from unvanish.core.version import __version__
 
 __all__ = ["app", "main"]
@@ -36,10 +28,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (check, cure, forecast, phase, explain, rules, cures, demo, show, compare, zoo):
-    app.command()(command)
-for command in LAB:
-    app.command(context_settings=SETTINGS)(command)
+for verb in find_verbs():
+    app.command(context_settings={**verb.context})(verb.run)
 
 
 def _version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""`explain`, `rules` and `cures`: the pages and the settings of the rules and the cures."""
+"""The pages of rules and cures, and tables of them, for `explain`, `rules` and `cures`."""
 
 from __future__ import annotations
 
@@ -8,45 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unvanish.cli.errors import CallError, stoppable
+from unvanish.cli.errors import CallError
 
 if TYPE_CHECKING:
     from unvanish.cures import Cure
     from unvanish.rules import Rule
 
-Page = Annotated[str, typer.Argument(metavar="NAME", help="A rule's code or name, or a cure's name.")]
 Other = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show the page of this one.")]
-
-
-@stoppable
-def explain(name: Page) -> None:
-    """Show the page of a rule or a cure."""
-    _show(name)
-
-
-@stoppable
-def rules(name: Other = None) -> None:
-    """List the rules with their settings."""
-    from unvanish.rules import rules as table_of_rules
-
-    if name is not None:
-        return _show(name)
-    rows = [
-        (r.code, r.name, summarise(r), ", ".join(sorted(r.needs)), _settings(r))
-        for r in table_of_rules().values()
-    ]
-    _print_table(("code", "name", "detects", "needs", "settings"), rows)
-
-
-@stoppable
-def cures(name: Other = None) -> None:
-    """List the cures with their safety and settings."""
-    from unvanish.cures import cures as table_of_cures
-
-    if name is not None:
-        return _show(name)
-    rows = [(c.name, c.safety, summarise(c), _settings(c)) for c in table_of_cures().values()]
-    _print_table(("name", "safety", "does", "settings"), rows)
 
 
 def summarise(entry: Rule | Cure) -> str:
@@ -55,7 +23,7 @@ def summarise(entry: Rule | Cure) -> str:
     return paragraph.partition(". ")[0].rstrip(".")
 
 
-def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on a terminal, its first two columns on one line; else one row a line, separated by tabs."""
     if not sys.stdout.isatty():
         for row in rows:
@@ -72,7 +40,8 @@ def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console(highlight=False, markup=False).print(table)
 
 
-def _show(name: str) -> None:
+def show_page(name: str) -> None:
+    """Print the page of a rule or a cure; CallError suggests the nearest name."""
     entry = _find(name)
     title, facts = _describe(entry)
     if not sys.stdout.isatty():
@@ -93,7 +62,7 @@ def _describe(entry: Rule | Cure) -> tuple[str, list[str]]:
     """The title of a page, and the lines above its text."""
     from unvanish.rules import Rule
 
-    settings = f"settings: {_settings(entry) or 'none'}"
+    settings = f"settings: {list_settings(entry) or 'none'}"
     if not isinstance(entry, Rule):
         return entry.name, [f"safety: {entry.safety}", settings]
     needs = f"needs: {', '.join(sorted(entry.needs)) or 'nothing'}"
@@ -118,5 +87,6 @@ def _find(name: str) -> Rule | Cure:
         raise CallError(text) from error
 
 
-def _settings(entry: Rule | Cure) -> str:
+def list_settings(entry: Rule | Cure) -> str:
+    """The settings of a rule or a cure with their defaults, on one line."""
     return ", ".join(f"{name} = {value}" for name, value in entry.settings.items())

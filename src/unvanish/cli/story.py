@@ -17,9 +17,9 @@ def run_story() -> None:
     """Train, check, cure, train again; about a minute on two cores."""
     import torch
 
-    from unvanish.cli.cure import treat
     from unvanish.cli.examine import examine
     from unvanish.cli.subject import Subject
+    from unvanish.cli.treat import treat
     from unvanish.clinic.config import Config
     from unvanish.reports import print_report
 

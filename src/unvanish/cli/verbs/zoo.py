@@ -8,12 +8,12 @@ import typer
 
 from unvanish.cli.errors import CallError, stoppable
 
+ORDER = 110
+
 Word = Annotated[
     str | None,
     typer.Argument(metavar="WORD", help="Only networks with this word in name, task or description."),
 ]
-
-
 Sizes = Annotated[
     bool, typer.Option("--sizes", help="Count parameters too, which takes seconds for deep networks.")
 ]

@@ -1,4 +1,4 @@
-"""`unvanish show RUN` and `unvanish compare A B`: watched trainings as text, page or picture."""
+"""`unvanish show RUN`: a watched training as text, page or picture."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import typer
 
 from unvanish.cli.errors import CallError, stoppable
 from unvanish.cli.outcome import refuse_path
+from unvanish.cli.runs import read_run
 
 if TYPE_CHECKING:
     from unvanish.store import Run
+
+ORDER = 90
 
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, the run= of watch().")]
 Page = Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")]
@@ -45,7 +48,7 @@ def show(
     """  # noqa: D301 (the backspace keeps the lines apart)
     from unvanish.reports.run.text import render
 
-    opened = _open(run)
+    opened = read_run(run)
     refuse_path("--html", html, ".html")
     refuse_path("--png", png, ".png", ".svg")
     refuse_path("--export", export, ".csv", ".jsonl", ".parquet")
@@ -54,30 +57,6 @@ def show(
         _write_pages(opened, html, png, live, port)
     if export is not None:
         _write_table(opened, export)
-
-
-@stoppable
-def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A run's folder.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another run's folder.")],
-) -> None:
-    """Compare two runs side by side: loss, gradient, flow, findings.
-
-    \b
-    unvanish compare runs/plain runs/resnet
-    """  # noqa: D301 (the backspace keeps the lines apart)
-    from unvanish.reports.run.compare import compare as compare_runs
-
-    print(compare_runs(_open(first), _open(second)))
-
-
-def _open(folder: Path) -> Run:
-    from unvanish.store import StoreError, open_run
-
-    try:
-        return open_run(folder)
-    except StoreError as error:
-        raise CallError(f"RUN {error}") from error
 
 
 def _write_table(run: Run, path: Path) -> None:

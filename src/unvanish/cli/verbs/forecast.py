@@ -15,6 +15,8 @@ from unvanish.cli.sources import choose_batch, load_subject
 if TYPE_CHECKING:
     from unvanish.core.diagnosis import Diagnosis
 
+ORDER = 30
+
 
 @stoppable
 def forecast(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from unvanish.clinic.config import Config
     from unvanish.core.diagnosis import Diagnosis
 
+ORDER = 10
+
 
 @stoppable
 def check(

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from unvanish.core.diagnosis import Case, Diagnosis
     from unvanish.rules import Rule
 
+ORDER = 80
+
 Code = Annotated[
     str | None,
     typer.Argument(
@@ -39,9 +41,9 @@ def demo(
 def _run_rule(code: str, which: str) -> None:
     import torch
 
-    from unvanish.cli.cure import treat
     from unvanish.cli.examine import examine
     from unvanish.cli.subject import Subject
+    from unvanish.cli.treat import treat
     from unvanish.clinic.config import Config
     from unvanish.reports import print_report
     from unvanish.rules import rule

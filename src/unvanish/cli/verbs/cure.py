@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from unvanish.cli import options
-from unvanish.cli.errors import CallError, split_crash, stoppable
+from unvanish.cli.errors import CallError, stoppable
 from unvanish.cli.outcome import refuse_path
 from unvanish.cli.sources import choose_batch, choose_loss, load_subject
+from unvanish.cli.treat import treat
 
 if TYPE_CHECKING:
     from unvanish.core.cured import Cured
+
+ORDER = 20
 
 
 @stoppable
@@ -51,22 +54,6 @@ def cure(
     _report(cured, assumed)
     _write(cured, out, html)
     raise typer.Exit(0 if cured.success else 1)
-
-
-def treat(subject: Any, batch: Any, loss: Any, **options: Any) -> Cured:
-    """The outcome of `unvanish.cure`; CallError on failure."""
-    import unvanish
-    from unvanish.probes import CheckError, ModelCrash
-    from unvanish.surgery.receipt import SurgeryError
-
-    given = {k: v for k, v in subject.options.items() if k == "optimizer"}
-    try:
-        return unvanish.cure(subject.model, batch, loss, name=subject.name, **given, **options)
-    except (CheckError, SurgeryError) as error:
-        raise CallError(f"{subject.name}: {error}") from error
-    except ModelCrash as error:
-        place, reason, trace = split_crash(error)
-        raise CallError(f"{subject.name} crashed {place}: {reason}", trace) from error
 
 
 def _report(cured: Cured, assumed: Sequence[str]) -> None:

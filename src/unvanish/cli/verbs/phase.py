@@ -19,6 +19,8 @@ from unvanish.cli.sources import choose_batch, load_subject
 if TYPE_CHECKING:
     from unvanish.reports.phase.bands import OwnNet
 
+ORDER = 40
+
 Own = Annotated[
     str | None, typer.Argument(metavar="[MODEL]", help="Your own net, as a point in the diagram.")
 ]

@@ -1,0 +1,19 @@
+"""`unvanish cures`: the cures with their safety and settings."""
+
+from __future__ import annotations
+
+from unvanish.cli.errors import stoppable
+from unvanish.cli.pages import Other, list_settings, print_table, show_page, summarise
+
+ORDER = 70
+
+
+@stoppable
+def cures(name: Other = None) -> None:
+    """List the cures with their safety and settings."""
+    from unvanish.cures import cures as table_of_cures
+
+    if name is not None:
+        return show_page(name)
+    rows = [(c.name, c.safety, summarise(c), list_settings(c)) for c in table_of_cures().values()]
+    print_table(("name", "safety", "does", "settings"), rows)

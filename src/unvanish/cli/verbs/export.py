@@ -1,0 +1,25 @@
+"""`unvanish export model=... format=...`: saved weights in another format."""
+
+from __future__ import annotations
+
+from unvanish.cli.arguments import ANY_OPTION, Words, load_model, read_arguments, train_errors
+from unvanish.cli.errors import stoppable
+
+ORDER = 150
+CONTEXT = ANY_OPTION
+
+PAGE = """unvanish export NAME=VALUE ...
+
+    unvanish export model=runs/classify/resnet20/weights/best.safetensors format=onnx [path=net.onnx]
+    formats: onnx, torchscript, safetensors"""
+
+
+@stoppable
+def export(words: Words = None) -> None:
+    """Write saved weights in another format. See `unvanish export --help`."""
+    given = read_arguments(words, "export", PAGE, ("model",))
+    if given is None:
+        return
+    with train_errors():
+        model = load_model(given.pop("model"))
+        print(f"wrote {model.export(given.pop('format', 'onnx'), given.pop('path', None), **given)}")

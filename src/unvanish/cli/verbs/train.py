@@ -1,0 +1,44 @@
+"""`unvanish train model=... data=...`: train a network from YAML, watched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unvanish.cli.arguments import ANY_OPTION, CHANGES, Words, load_model, read_arguments, train_errors
+from unvanish.cli.errors import stoppable
+
+ORDER = 120
+CONTEXT = ANY_OPTION
+
+PAGE = """unvanish train NAME=VALUE ...    (or --name value)
+
+    unvanish train model=resnet20.yaml data=digits.yaml epochs=3
+    unvanish train model=mine.yaml data=mine_data.yaml epochs=50 lr0=0.1 optimizer=sgd cos_lr=true
+    unvanish train model=relu-cnn.yaml data=cifar10.yaml activation=gelu init=xavier norm=batch
+    unvanish train resume=runs/classify/resnet20
+    torchrun --nproc-per-node 2 -m unvanish train model=resnet110.yaml data=cifar10.yaml epochs=200"""
+
+
+@stoppable
+def train(words: Words = None) -> None:
+    """Train a network from YAML, watched. See `unvanish train --help`."""
+    given = read_arguments(words, "train", PAGE, ("data",))
+    if given is None:
+        return
+    with train_errors():
+        name = given.pop("model", None) or _find_resumed(given)
+        changes = {key: given.pop(key) for key in CHANGES if key in given}
+        model = load_model(name, **changes)
+        model.train(given.pop("data", None), **given)
+
+
+def _find_resumed(given: dict[str, Any]) -> str:
+    """The checkpoint of the run that `resume` names; it holds its own specification."""
+    from unvanish.train.checkpoint import folder
+    from unvanish.train.errors import TrainError
+
+    if not given.get("resume"):
+        raise TrainError("model= is missing; `unvanish zoo` lists the names, and your own YAML works too")
+    place = given["resume"]
+    path = folder.find_latest(given.get("project")) if place is True else folder.find_state(str(place))
+    return str(path.with_name("last.safetensors"))

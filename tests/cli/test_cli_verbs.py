@@ -1,0 +1,50 @@
+"""Every file of cli/verbs is a command, found by being there; the help page keeps its order and is quick."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from unvanish.cli import app, verbs
+from unvanish.core.registry import modules
+
+FILES = dict(modules(verbs.__name__, verbs.__path__))
+CLINIC = ["check", "cure", "forecast", "phase", "explain", "rules", "cures", "demo", "show", "compare"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_a_command(name):
+    module = FILES[name]
+    assert callable(getattr(module, name, None)), f"cli/verbs/{name}.py holds no function {name}"
+    assert isinstance(getattr(module, "ORDER", None), int), f"cli/verbs/{name}.py does not say its ORDER"
+    assert getattr(module, name).__doc__, f"{name} has no docstring, which is its line on the help page"
+    assert str(module.__doc__).startswith(f"`unvanish {name}"), f"{name}.py does not begin with its call"
+    answer = CliRunner().invoke(app, [name, "--help"])
+    assert answer.exit_code == 0 and name in answer.output
+
+
+def test_no_two_have_one_place():
+    orders = [verb.order for verb in verbs.find_verbs()]
+    assert orders == sorted(set(orders))
+
+
+def test_the_help_page_begins_with_the_clinic():
+    names = [verb.run.__name__ for verb in verbs.find_verbs()]
+    assert [name for name in names if name in CLINIC] == CLINIC
+    assert names.index("compare") < names.index("zoo") < names.index("train")
+
+
+def test_a_new_file_is_a_new_command(tmp_path, monkeypatch):
+    (tmp_path / "greet.py").write_text('ORDER = 15\n\ndef greet() -> None:\n    """Greet."""\n')
+    monkeypatch.setattr(verbs, "__path__", [*verbs.__path__, str(tmp_path)])
+    names = [verb.run.__name__ for verb in verbs.find_verbs()]
+    assert names[:3] == ["check", "greet", "cure"]
+
+
+def test_finding_the_commands_loads_nothing_heavy():
+    code = "import sys, unvanish.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "numpy", "transformers", "sklearn"} & set(loaded.split())
