@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unvanish.core.ledger import DECADE, ledger
+from unvanish.core.ledger import DECADE, Ledger, Row, ledger
 from unvanish.core.trace import STATISTICS, Axis, Site, Trace
 
 LOG = st.floats(-800, 800)
@@ -66,3 +66,22 @@ def test_exact_zeros_end_the_account() -> None:
 
 def test_no_axis_no_ledger() -> None:
     assert ledger(Trace((), np.zeros((1, 0, len(STATISTICS))))) is None
+
+
+@pytest.mark.parametrize(
+    ("decades", "total"),
+    [
+        ([1.7e308, 1.7e308], math.inf),
+        ([-1.7e308] * 3, -math.inf),
+        ([1.7e308, 1.7e308, -1.7e308], 1.7e308),  # only on the way beyond the largest float
+        ([math.inf, 1.0], math.inf),
+    ],
+)
+def test_a_sum_beyond_the_largest_float_is_infinite(decades: list[float], total: float) -> None:
+    assert Ledger("input", tuple(Row("a", "linear", d) for d in decades)).total == total
+
+
+def test_parts_beyond_the_largest_float_are_infinite() -> None:
+    book = ledger(chain([0.0] * 4, ["body.a", "body.b", "body.c", "input"], weight_log=[1.7e308] * 4))
+    assert book is not None and book.total == 0.0
+    assert book.rows[0].parts == {"weights": math.inf, "alignment": -math.inf}

@@ -125,8 +125,14 @@ def _gather(rows: Sequence[Row], depth: int) -> tuple[Row, ...]:
 
 
 def _add(decades: Sequence[float]) -> float:
-    """The sum, without rounding if all are finite."""
-    return math.fsum(decades) if all(map(math.isfinite, decades)) else sum(decades)
+    """The sum, without rounding if all are finite; an infinity if it is beyond the largest float."""
+    if not all(map(math.isfinite, decades)):
+        return sum(decades)
+    try:
+        return math.fsum(decades)
+    except OverflowError:  # on the way, or at the end
+        small = 2.0 ** -len(decades).bit_length()
+        return math.fsum(d * small for d in decades) / small
 
 
 def _add_parts(rows: Sequence[Row]) -> dict[str, float]:
@@ -134,5 +140,5 @@ def _add_parts(rows: Sequence[Row]) -> dict[str, float]:
     if not all(row.parts for row in rows):
         return {}
     names = [name for name in ("weights", "slope") if any(name in row.parts for row in rows)]
-    found = {name: math.fsum(row.parts.get(name, 0.0) for row in rows) for name in names}
-    return {**found, "alignment": math.fsum(row.decades for row in rows) - sum(found.values())}
+    found = {name: _add([row.parts.get(name, 0.0) for row in rows]) for name in names}
+    return {**found, "alignment": _add([row.decades for row in rows]) - sum(found.values())}
