@@ -16,17 +16,17 @@ DETECTORS = [name for name in tasks() if task(name).summed]  # held to it in tes
 SIMPLE = [name for name in tasks() if name not in DETECTORS]
 
 
-def batch(name, generator):
-    if name in ("classify", "sentiment", "sequence"):
-        logits = torch.randn(12, 7, generator=generator)
-        return logits, torch.randint(7, (12,), generator=generator)
-    return torch.randn(4, 9, 11, generator=generator), torch.randint(1, 11, (4, 9), generator=generator)
+def draw_batch(name, seed):
+    """The outputs and targets that the task's file brings."""
+    module = task(name).module
+    assert hasattr(module, "example"), f"{module.__name__} needs example(facts, generator): outputs, targets"
+    return module.example(FACTS, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("name", SIMPLE)
 def test_loss_and_metrics(name):
     chosen = task(name)
-    output, y = batch(name, torch.Generator().manual_seed(0))
+    output, y = draw_batch(name, 0)
     output.requires_grad_()
     loss = chosen.loss(0.1)(output, y)
     loss.backward()
@@ -43,7 +43,7 @@ def test_loss_and_metrics(name):
 @pytest.mark.parametrize("name", SIMPLE)
 def test_a_better_answer_has_the_better_fitness(name):
     chosen = task(name)
-    output, y = batch(name, torch.Generator().manual_seed(1))
+    output, y = draw_batch(name, 1)
     right = torch.nn.functional.one_hot(y, output.shape[-1]) * 9.0
     worse, better = chosen.metrics(FACTS), chosen.metrics(FACTS)
     worse.update(output, y)

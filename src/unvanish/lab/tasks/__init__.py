@@ -2,10 +2,11 @@
 
 One task per file; every file of this folder is one, except those whose names begin with an underscore. A file
 defines `FITNESS` (the metric that decides which weights are best), `HIGHER` (whether more of it is better),
-`loss(smoothing)` and `metrics(facts, decode)`; its docstring is its page. Optional are `SUMMED` (gradients
-are those of the loss summed over the batch), `DEFAULTS` (of a training's arguments), `EXPECT` (what very few
-steps give), `STRIDE` (a divisor of the side of images), `EXPECTED` (codes of findings that are normal here),
-`GAINS` (weights of the parts of the loss), `rate(classes)` (AdamW's learning rate) and
+`loss(smoothing)`, `metrics(facts, decode)` and `example(facts, generator)` (random outputs and targets, on
+which the contract of tasks is tested; not if it is `SUMMED`); its docstring is its page. Optional are
+`SUMMED` (gradients are those of the loss summed over the batch), `DEFAULTS` (of a training's arguments),
+`EXPECT` (what very few steps give), `STRIDE` (a divisor of the side of images), `EXPECTED` (codes of findings
+that are normal here), `GAINS` (weights of the parts of the loss), `rate(classes)` (AdamW's learning rate) and
 `invent_targets(batch, facts, generator)` (random targets to examine a network with).
 """
 

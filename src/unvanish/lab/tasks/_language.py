@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, randint, randn
 
 from unvanish.lab.tasks._metrics import View
 from unvanish.lab.tokens import PAD
@@ -32,3 +32,9 @@ def next_token_metrics(vocabulary: int) -> dict[str, tuple[Metric, View]]:
 
     accuracy = MulticlassAccuracy(num_classes=vocabulary, average="micro", validate_args=False)
     return {"perplexity": (Perplexity(), as_one_row), "token_accuracy": (accuracy, real_tokens)}
+
+
+def draw_predictions(vocabulary: int, generator: Any) -> tuple[Tensor, Tensor]:
+    """Random logits (4, 9, vocabulary) and ids (4, 9) without padding."""
+    logits = randn(4, 9, vocabulary, generator=generator)
+    return logits, randint(PAD + 1, vocabulary, (4, 9), generator=generator)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn, randint, randn
 
 from unvanish.lab.tasks._metrics import Metrics, classification_metrics
 
@@ -24,3 +24,9 @@ def loss(smoothing: float = 0.0) -> nn.Module:
 def metrics(facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None) -> Metrics:
     """Accuracy, top-5, macro F1 and the confusion matrix."""
     return Metrics(classification_metrics(int(facts["classes"])))
+
+
+def example(facts: Mapping[str, Any], generator: Any) -> tuple[Tensor, Tensor]:
+    """Random logits (12, classes) and classes (12,)."""
+    classes = int(facts["classes"])
+    return randn(12, classes, generator=generator), randint(classes, (12,), generator=generator)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from unvanish.lab.tasks._language import next_token_metrics
+from unvanish.lab.tasks._language import draw_predictions, next_token_metrics
 from unvanish.lab.tasks._losses import TokenCrossEntropy
 from unvanish.lab.tasks._metrics import Metrics
 
@@ -25,3 +25,8 @@ def loss(smoothing: float = 0.0) -> nn.Module:
 def metrics(facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None) -> Metrics:
     """Perplexity and token accuracy."""
     return Metrics(next_token_metrics(int(facts["vocabulary"])))
+
+
+def example(facts: Mapping[str, Any], generator: Any) -> tuple[Tensor, Tensor]:
+    """Random logits (4, 9, V) and ids (4, 9)."""
+    return draw_predictions(int(facts["vocabulary"]), generator)

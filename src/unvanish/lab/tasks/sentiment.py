@@ -5,7 +5,7 @@ The loss is cross entropy; accuracy decides.
 
 from __future__ import annotations
 
-from unvanish.lab.tasks.classify import loss, metrics
+from unvanish.lab.tasks.classify import example, loss, metrics
 
-__all__ = ["FITNESS", "HIGHER", "loss", "metrics"]
+__all__ = ["FITNESS", "HIGHER", "example", "loss", "metrics"]
 FITNESS, HIGHER = "accuracy", True

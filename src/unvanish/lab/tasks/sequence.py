@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from unvanish.lab.tasks._losses import SequenceLoss
 from unvanish.lab.tasks._metrics import Metrics, View, classification_metrics
+from unvanish.lab.tasks.classify import example
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
+__all__ = ["FITNESS", "HIGHER", "SequenceMetrics", "example", "loss", "metrics"]
 FITNESS, HIGHER = "fitness", True
 
 

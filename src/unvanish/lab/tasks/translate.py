@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import Tensor, distributed, nn, no_grad
 
-from unvanish.lab.tasks._language import next_token_metrics
+from unvanish.lab.tasks._language import draw_predictions, next_token_metrics
 from unvanish.lab.tasks._metrics import Metrics
 from unvanish.lab.tasks.language import loss
 from unvanish.lab.tokens import BEGIN, END, PAD
 
-__all__ = ["FITNESS", "HIGHER", "TranslationMetrics", "loss", "metrics"]
+__all__ = ["FITNESS", "HIGHER", "TranslationMetrics", "example", "loss", "metrics"]
 FITNESS, HIGHER = "perplexity", False
 
 
@@ -75,3 +75,8 @@ def bleu(pairs: list[tuple[str, str]]) -> float:
 def metrics(facts: Mapping[str, Any], decode: Callable[[list[int]], str] | None = None) -> Metrics:
     """Perplexity, token accuracy, and BLEU of observed translations."""
     return TranslationMetrics(int(facts["target_vocabulary"]), decode)
+
+
+def example(facts: Mapping[str, Any], generator: Any) -> tuple[Tensor, Tensor]:
+    """Random logits (4, 9, V) and ids (4, 9) of the target."""
+    return draw_predictions(int(facts["target_vocabulary"]), generator)

@@ -1,6 +1,6 @@
 """The contract of blocks: each runs, passes its gradient on, copies, pickles, and takes its state back.
 
-Notable: a block without a case here fails, so the whole folder is held to it.
+Notable: the examples stand in the blocks' own files; a block without one fails.
 """
 
 from __future__ import annotations
@@ -18,95 +18,56 @@ from unvanish.lab.models.flow import Flow
 from unvanish.lab.models.initialise import METHODS, Begin, initialise
 from unvanish.lab.models.modules import module_class
 
-IMAGE = (4, 6, 8, 8)
-SERIES = (4, 5, 8)
-IDS = torch.tensor([[3, 4, 5, 6, 7]] * 2 + [[5, 3, 4, 0, 0]] * 2)
 
-# a block's arguments after the widths, the shapes of its inputs (or ids), and of its output
-CASES = {
-    "Add": ({}, [IMAGE, IMAGE], IMAGE),
-    "BasicBlock": ({"out": 8, "stride": 2}, [IMAGE], (4, 8, 4, 4)),
-    "C2PSA": ({"out": 6, "repeats": 2}, [IMAGE], IMAGE),
-    "C3k": ({"out": 8}, [IMAGE], (4, 8, 8, 8)),
-    "C3k2": ({"out": 8, "repeats": 2}, [IMAGE], (4, 8, 8, 8)),
-    "Bottleneck": ({"out": 8, "stride": 2}, [IMAGE], (4, 8, 4, 4)),
-    "ChannelRMSNorm": ({}, [IMAGE], IMAGE),
-    "ClassToken": ({}, [SERIES], (4, 8)),
-    "Classify": ({"classes": 3}, [IMAGE], (4, 3)),
-    "ClassifyHead": ({"classes": 3}, [IMAGE], (4, 3)),
-    "Concat": ({}, [IMAGE, IMAGE], (4, 12, 8, 8)),
-    "Conv": ({"out": 5, "stride": 2}, [IMAGE], (4, 5, 4, 4)),
-    "CrossBottleneck": ({}, [IMAGE], IMAGE),
-    "Embedding": ({"vocabulary": 9, "width": 8}, [IDS], SERIES),
-    "FeedForward": ({}, [SERIES], SERIES),
-    "GlobalAverage": ({}, [IMAGE], (4, 6)),
-    "LanguageHead": ({"vocabulary": 9}, [SERIES], (4, 5, 9)),
-    "LastBatchNorm": ({}, [SERIES], SERIES),
-    "MinGRU": ({"width": 6}, [SERIES], (4, 5, 6)),
-    "MinGRUBlock": ({}, [SERIES], SERIES),
-    "MultiHeadAttention": ({"heads": 2}, [SERIES], SERIES),
-    "NormActivation": ({}, [IMAGE], IMAGE),
-    "PadShortcut": ({"out": 9, "stride": 2}, [IMAGE], (4, 9, 4, 4)),
-    "PSABlock": ({}, [IMAGE], IMAGE),
-    "PatchEmbedding": ({"width": 8, "size": 8, "patch": 2}, [IMAGE], (4, 17, 8)),
-    "PlainBlock": ({"out": 8, "stride": 2}, [IMAGE], (4, 8, 4, 4)),
-    "PositionAttention": ({}, [IMAGE], IMAGE),
-    "Prototypes": ({"width": 8, "out": 4}, [IMAGE], (4, 4, 16, 16)),
-    "PreActivationBlock": ({"out": 8, "stride": 2}, [IMAGE], (4, 8, 4, 4)),
-    "Readout": ({}, [SERIES], (4, 8)),
-    "Recurrent": ({"width": 6}, [SERIES], (4, 5, 6)),
-    "RecurrentTranslator": ({"vocabulary": 9, "target_vocabulary": 7, "width": 8}, [IDS, IDS % 7], (4, 5, 7)),
-    "SPPF": ({"out": 8}, [IMAGE], (4, 8, 8, 8)),
-    "SequenceHead": ({"outputs": 3}, [SERIES], (4, 5, 3)),
-    "TransformerBlock": ({"heads": 2}, [SERIES], SERIES),
-    "TransformerTranslator": (
-        {"vocabulary": 9, "target_vocabulary": 7, "width": 8, "heads": 2, "layers": 1},
-        [IDS, IDS % 7],
-        (4, 5, 7),
-    ),
-}  # fmt: skip
-PARTS = {
-    "Additive",
-    "Branch",
-    "Detect",  # the three have tests of their own
-    "Expectation",
-    "Mixer",
-    "Multiplicative",
-    "Segment",
-    "Translator",
-}  # tested through what they are part of
-UNPUBLISHED = {"Readout", "SequenceHead"}  # too simple to have a paper
+def examples(cls):
+    """The examples of a block's file, by class."""
+    return getattr(inspect.getmodule(cls), "EXAMPLES", {})
 
 
-def made(name):
+# by name, what the blocks' files bring
+CASES = {name: case for name, cls in blocks().items() if (case := examples(cls).get(cls)) is not None}
+
+
+def made(name, device="cpu"):
     """A block and inputs for it."""
     torch.manual_seed(0)
-    given, shapes, _ = CASES[name]
-    inputs = [x if isinstance(x, torch.Tensor) else torch.randn(x, requires_grad=True) for x in shapes]
-    cls = module_class(name)
-    known = inspect.signature(cls).parameters
-    if "width_in" in known:
+    given, cls = CASES[name].arguments, module_class(name)
+    inputs = [draw(x, device) for x in CASES[name].inputs]
+    if "width_in" in inspect.signature(cls).parameters:
         given = {"width_in": inputs[0].shape[1 if inputs[0].ndim == 4 else -1], **given}
-    return cls(**given), inputs
+    with torch.device(device):
+        return cls(**given), inputs
 
 
-def test_every_block_has_a_case():
-    assert set(blocks()) == set(CASES) | PARTS
+def draw(x, device):
+    """An input of an example: random numbers of a shape, or token ids."""
+    if isinstance(x[0], int):
+        return torch.randn(x, device=device, requires_grad=True)
+    return torch.tensor(x, device=device)
 
 
-@pytest.mark.parametrize("name", sorted(set(CASES) - UNPUBLISHED))
+@pytest.mark.parametrize("name", blocks())
+def test_its_file_brings_an_example(name):
+    cls = blocks()[name]
+    without = getattr(inspect.getmodule(cls), "NO_EXAMPLE", ())
+    told = f"{cls.__module__} needs a line for {name} in EXAMPLES, or names it in NO_EXAMPLE"
+    assert (name in CASES) != (cls in without), told
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_its_docstring_says_something_and_its_file_names_a_source(name):
     cls = module_class(name)
     assert inspect.getdoc(cls) and cls.__doc__
     page = inspect.getmodule(cls).__doc__
-    assert any(year in page for year in map(str, range(1985, 2027))), f"{cls.__module__} names no paper"
+    named = any(year in page for year in map(str, range(1985, 2027))) or "No paper" in page
+    assert named, f"{cls.__module__} names no paper, nor says 'No paper'"
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_gradient_reaches_inputs_and_parameters(name):
     block, inputs = made(name)
     out = block(*inputs)
-    assert tuple(out.shape) == CASES[name][2]
+    assert tuple(out.shape) == CASES[name].output
     assert out.isfinite().all()
     (out * torch.randn_like(out)).sum().backward()
     for x in inputs:
@@ -128,14 +89,8 @@ def test_it_copies_pickles_and_takes_its_state_back(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_its_shapes_are_right_without_data(name):
-    given, shapes, expected = CASES[name]
-    inputs = [x.to("meta") if isinstance(x, torch.Tensor) else torch.empty(x, device="meta") for x in shapes]
-    cls = module_class(name)
-    if "width_in" in inspect.signature(cls).parameters:
-        given = {"width_in": inputs[0].shape[1 if inputs[0].ndim == 4 else -1], **given}
-    with torch.device("meta"):
-        block = cls(**given)
-    assert tuple(block(*inputs).shape) == expected
+    block, inputs = made(name, "meta")
+    assert tuple(block(*inputs).shape) == CASES[name].output
 
 
 @pytest.mark.parametrize("how", METHODS)
@@ -180,7 +135,7 @@ def test_every_activation_by_name(name):
 @pytest.mark.parametrize("dims", [1, 2])
 @pytest.mark.parametrize("name", norms.NAMES)
 def test_every_norm_by_name(name, dims):
-    x = 3 + 5 * torch.randn(*(SERIES if dims == 1 else (4, 8, 6, 6)))
+    x = 3 + 5 * torch.randn(*((4, 5, 8) if dims == 1 else (4, 8, 6, 6)))
     if dims == 1 and name in ("group", "instance"):
         with pytest.raises(ValueError, match="is for images"):
             norms.norm(name, 8, dims)

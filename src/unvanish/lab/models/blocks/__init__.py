@@ -14,6 +14,8 @@ Notable: what a block must have for the builder:
 - `place(self, strides)` is called when the net is built, with the stride of each input in pixels of the
   image.
 - `initialise(self, begin)` holds a block's own initialisation (see `unvanish.lab.models.initialise`).
+- Its file's docstring names the paper, or says "No paper". Its file's `EXAMPLES` hold a call of it, on which
+  the contract of blocks is tested; what cannot be called like that stands in `NO_EXAMPLE`, with the reason.
 """
 
 from __future__ import annotations

@@ -68,3 +68,6 @@ def mix(scores: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
         real = real | ~real.any(1, keepdim=True)
         scores = scores.masked_fill(~real[:, None], -torch.inf)
     return scores.softmax(-1) @ memory
+
+
+NO_EXAMPLE = (Additive, Multiplicative)  # parts of the recurrent translator

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unvanish.lab.models.blocks._example import SERIES, Example
 from unvanish.lab.models.blocks.masks import attention_mask
 
 if TYPE_CHECKING:
@@ -68,3 +69,8 @@ class MultiHeadAttention(nn.Module):
         """Unit power in, unit power out; `value`, `end`: factors of the values' and the output's weights."""
         for layer, factor in ((self.q, 1.0), (self.k, 1.0), (self.v, value), (self.out, end)):
             begin.layer(layer, factor=factor)
+
+
+EXAMPLES = {
+    MultiHeadAttention: Example({"heads": 2}, [SERIES], SERIES),
+}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from unvanish.lab.models.blocks._example import IMAGE, Example
 from unvanish.lab.models.blocks.conv import Conv
 from unvanish.lab.models.blocks.heads import GlobalAverage
 
@@ -32,3 +33,8 @@ class Classify(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.linear(self.drop(self.average(self.conv(x))))
         return y
+
+
+EXAMPLES = {
+    Classify: Example({"classes": 3}, [IMAGE], (4, 3)),
+}

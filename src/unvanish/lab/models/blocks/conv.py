@@ -12,6 +12,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from unvanish.lab.models.blocks import norms
+from unvanish.lab.models.blocks._example import IMAGE, Example
 from unvanish.lab.models.blocks.activations import activation as activation_module
 
 
@@ -44,3 +45,8 @@ class Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.activation(self.norm(self.conv(x)))
         return y
+
+
+EXAMPLES = {
+    Conv: Example({"out": 5, "stride": 2}, [IMAGE], (4, 5, 4, 4)),
+}

@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from unvanish.lab.models.blocks._example import IMAGE, Example
 from unvanish.lab.models.blocks.conv import Conv
 
 LARGE = ("m", "l", "x")
@@ -94,3 +95,10 @@ class C3k2(nn.Module):
             pieces.append(block(pieces[-1]))
         y: Tensor = self.join(torch.cat(pieces, 1))
         return y
+
+
+EXAMPLES = {
+    CrossBottleneck: Example({}, [IMAGE], IMAGE),
+    C3k: Example({"out": 8}, [IMAGE], (4, 8, 8, 8)),
+    C3k2: Example({"out": 8, "repeats": 2}, [IMAGE], (4, 8, 8, 8)),
+}

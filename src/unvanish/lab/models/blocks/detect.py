@@ -128,3 +128,6 @@ def anchors(maps: Sequence[Tensor], strides: Sequence[float]) -> tuple[Tensor, T
         points.append(torch.stack((x.repeat(rows), y.repeat_interleave(columns))))
         sizes.append(level.new_full((rows * columns,), stride))
     return torch.cat(points, 1), torch.cat(sizes)
+
+
+NO_EXAMPLE = (Expectation, Detect)  # their outputs are maps of three sizes, tested with detection

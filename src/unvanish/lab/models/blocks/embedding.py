@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.core.registry import suggest
+from unvanish.lab.models.blocks._example import IDS, SERIES, Example
 from unvanish.lab.tokens import UNKNOWN
 
 if TYPE_CHECKING:
@@ -95,3 +96,8 @@ class Embedding(nn.Module):
                 nn.init.normal_(table.weight, std=self.std / self.factor)
         with torch.no_grad():
             self.tokens.weight[0].zero_()
+
+
+EXAMPLES = {
+    Embedding: Example({"vocabulary": 9, "width": 8}, [IDS], SERIES),
+}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from unvanish.lab.models.blocks._example import IMAGE, Example
+
 
 class GlobalAverage(nn.Module):
     """The mean over all positions: (B, C, H, W) to (B, C), (B, T, C) to (B, C)."""
@@ -27,3 +29,9 @@ class ClassifyHead(nn.Module):
         features = self.average(x) if x.ndim > 2 else x
         y: Tensor = self.linear(self.drop(features))
         return y
+
+
+EXAMPLES = {
+    GlobalAverage: Example({}, [IMAGE], (4, 6)),
+    ClassifyHead: Example({"classes": 3}, [IMAGE], (4, 3)),
+}

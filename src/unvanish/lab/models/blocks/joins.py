@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from unvanish.lab.models.blocks._example import IMAGE, Example
+
 
 class Concat(nn.Module):
     """Inputs concatenated along `dimension`: (B, C1, H, W), (B, C2, H, W) to (B, C1 + C2, H, W)."""
@@ -28,3 +30,9 @@ class Add(nn.Module):
         for x in inputs[1:]:
             total = total + x
         return total
+
+
+EXAMPLES = {
+    Concat: Example({}, [IMAGE, IMAGE], (4, 12, 8, 8)),
+    Add: Example({}, [IMAGE, IMAGE], IMAGE),
+}

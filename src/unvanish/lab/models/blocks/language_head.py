@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor, nn
 
+from unvanish.lab.models.blocks._example import SERIES, Example
+
 if TYPE_CHECKING:
     from unvanish.lab.models.initialise import Begin
 
@@ -45,3 +47,8 @@ class LanguageHead(nn.Module):
         """Logits of unit power for a normalised input; a tied weight is initialised by the embedding."""
         if not self.tied:
             begin.layer(self.out)
+
+
+EXAMPLES = {
+    LanguageHead: Example({"vocabulary": 9}, [SERIES], (4, 5, 9)),
+}

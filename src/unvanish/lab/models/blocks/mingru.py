@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unvanish.lab.models.blocks._example import SERIES, Example
 from unvanish.lab.models.blocks.gates import chrono
 from unvanish.lab.models.blocks.norms import norm as norm_of
 from unvanish.lab.models.blocks.transformer import Branch, FeedForward
@@ -118,3 +119,10 @@ class Mixer(nn.Module):
     def close(self, begin: Begin, end: float) -> None:
         """Initialise the last layer, its weights times `end`."""
         begin.layer(self.out, factor=end)
+
+
+EXAMPLES = {
+    MinGRU: Example({"width": 6}, [SERIES], (4, 5, 6)),
+    MinGRUBlock: Example({}, [SERIES], SERIES),
+}
+NO_EXAMPLE = (Mixer,)  # a part of the block

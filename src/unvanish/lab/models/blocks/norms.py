@@ -16,6 +16,7 @@ import math
 from torch import Tensor, nn
 
 from unvanish.core.registry import suggest
+from unvanish.lab.models.blocks._example import IMAGE, SERIES, Example
 
 NAMES = ("batch", "steady", "layer", "rms", "group", "instance", "none")
 ALIASES = {
@@ -78,3 +79,9 @@ def norm(name: str, width: int, dims: int = 2) -> nn.Module:
         "batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "rms": ChannelRMSNorm
     }  # fmt: skip
     return images[key](width, affine=True) if key == "instance" else images[key](width)
+
+
+EXAMPLES = {
+    ChannelRMSNorm: Example({}, [IMAGE], IMAGE),
+    LastBatchNorm: Example({}, [SERIES], SERIES),
+}

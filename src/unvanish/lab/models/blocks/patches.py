@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from unvanish.lab.models.blocks._example import IMAGE, SERIES, Example
 from unvanish.lab.models.initialise import Begin
 
 SIDE = 14
@@ -66,3 +67,9 @@ class ClassToken(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, 0]
+
+
+EXAMPLES = {
+    PatchEmbedding: Example({"width": 8, "size": 8, "patch": 2}, [IMAGE], (4, 17, 8)),
+    ClassToken: Example({}, [SERIES], (4, 8)),
+}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from unvanish.lab.models.blocks._example import IMAGE, Example
 from unvanish.lab.models.blocks.conv import Conv
 
 
@@ -23,3 +24,8 @@ class PlainBlock(nn.Sequential):
             Conv(width_in, out, 3, stride, activation=activation, norm=norm),
             Conv(out, out, 3, activation=activation, norm=norm),
         )
+
+
+EXAMPLES = {
+    PlainBlock: Example({"out": 8, "stride": 2}, [IMAGE], (4, 8, 4, 4)),
+}

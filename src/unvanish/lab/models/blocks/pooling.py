@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from unvanish.lab.models.blocks._example import IMAGE, Example
 from unvanish.lab.models.blocks.conv import Conv
 
 
@@ -35,3 +36,8 @@ class SPPF(nn.Module):
             pieces.append(self.pool(pieces[-1]))
         y: Tensor = self.join(torch.cat(pieces, 1))
         return y
+
+
+EXAMPLES = {
+    SPPF: Example({"out": 8}, [IMAGE], (4, 8, 8, 8)),
+}

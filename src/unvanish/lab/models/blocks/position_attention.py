@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unvanish.lab.models.blocks._example import IMAGE, Example
 from unvanish.lab.models.blocks.conv import Conv
 
 HEAD = 64  # channels of a head, approximately
@@ -82,3 +83,10 @@ class C2PSA(nn.Module):
         past, way = self.split(x).chunk(2, 1)
         y: Tensor = self.join(torch.cat((past, self.inner(way)), 1))
         return y
+
+
+EXAMPLES = {
+    PositionAttention: Example({}, [IMAGE], IMAGE),
+    PSABlock: Example({}, [IMAGE], IMAGE),
+    C2PSA: Example({"out": 6, "repeats": 2}, [IMAGE], IMAGE),
+}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from unvanish.lab.models.blocks._example import IMAGE, Example
 from unvanish.lab.models.blocks.activations import activation as activation_module
 from unvanish.lab.models.blocks.norms import norm as norm_module
 from unvanish.lab.models.blocks.residual import identity_path, pads
@@ -63,3 +64,9 @@ class PreActivationBlock(nn.Module):
         if pads(self.shortcut):
             return
         begin.end_branch(self.conv2, always=isinstance(self.between.norm, nn.Identity))
+
+
+EXAMPLES = {
+    NormActivation: Example({}, [IMAGE], IMAGE),
+    PreActivationBlock: Example({"out": 8, "stride": 2}, [IMAGE], (4, 8, 4, 4)),
+}

@@ -1,7 +1,7 @@
 """One vector per sequence: its last real step, the mean or the maximum of its real steps, or both.
 
 Notable: the gradient of `last` must pass through every step; `mean` and `max` reach each step directly. With
-two directions the backward half ends at the first step, so `last` reads it there.
+two directions the backward half ends at the first step, so `last` reads it there. No paper: it is too simple.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.core.registry import suggest
+from unvanish.lab.models.blocks._example import SERIES, Example
 from unvanish.lab.models.blocks.masks import lengths, valid
 
 WAYS = ("last", "mean", "max", "mean-max")
@@ -46,3 +47,8 @@ class Readout(nn.Module):
         if not self.backward_half:
             return last
         return torch.cat((last[:, : -self.backward_half], x[:, 0, -self.backward_half :]), 1)
+
+
+EXAMPLES = {
+    Readout: Example({}, [SERIES], (4, 8)),
+}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from unvanish.core.registry import suggest
+from unvanish.lab.models.blocks._example import SERIES, Example
 from unvanish.lab.models.blocks.gates import open_gates
 from unvanish.lab.models.blocks.masks import lengths
 
@@ -82,3 +83,8 @@ def reversed_in_place(ids: Tensor) -> Tensor:
     ends = lengths(ids)[:, None]
     steps = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     return ids.gather(1, (ends - 1 - steps).where(steps < ends, steps))
+
+
+EXAMPLES = {
+    Recurrent: Example({"width": 6}, [SERIES], (4, 5, 6)),
+}

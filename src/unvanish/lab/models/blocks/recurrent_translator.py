@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.core.registry import suggest
+from unvanish.lab.models.blocks._example import FEW_IDS, IDS, Example
 from unvanish.lab.models.blocks.alignment import Additive, Multiplicative
 from unvanish.lab.models.blocks.embedding import Embedding
 from unvanish.lab.models.blocks.gates import open_gates
@@ -126,3 +127,10 @@ def _cell(name: str, width_in: int, width: int) -> nn.RNNCellBase:
     if name not in STEPS:
         raise ValueError(f"no cell {name!r} for a loop{suggest(name, STEPS)}; there are {', '.join(STEPS)}")
     return STEPS[name](width_in, width)  # type: ignore[call-arg]
+
+
+EXAMPLES = {
+    RecurrentTranslator: Example(
+        {"vocabulary": 9, "target_vocabulary": 7, "width": 8}, [IDS, FEW_IDS], (4, 5, 7)
+    ),
+}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unvanish.core.registry import suggest
+from unvanish.lab.models.blocks._example import IMAGE, Example
 from unvanish.lab.models.blocks.activations import activation as activation_module
 from unvanish.lab.models.blocks.conv import Conv
 from unvanish.lab.models.initialise import Begin
@@ -119,3 +120,10 @@ class Bottleneck(_Residual):
         )
         self.shortcut = identity_path(shortcut, width_in, out, stride, norm)
         self.activation = activation_module(activation)
+
+
+EXAMPLES = {
+    PadShortcut: Example({"out": 9, "stride": 2}, [IMAGE], (4, 9, 4, 4)),
+    BasicBlock: Example({"out": 8, "stride": 2}, [IMAGE], (4, 8, 4, 4)),
+    Bottleneck: Example({"out": 8, "stride": 2}, [IMAGE], (4, 8, 4, 4)),
+}

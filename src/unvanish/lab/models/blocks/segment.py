@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from unvanish.lab.models.blocks._example import IMAGE, Example
 from unvanish.lab.models.blocks.conv import Conv
 from unvanish.lab.models.blocks.detect import Detect
 
@@ -81,3 +82,9 @@ class Segment(Detect):
         boxes = super().decode([m[:, : -self.masks] for m in maps])
         mixing = torch.cat([m[:, -self.masks :].flatten(2) for m in maps], 2)
         return torch.cat((boxes, mixing), 1)
+
+
+EXAMPLES = {
+    Prototypes: Example({"width": 8, "out": 4}, [IMAGE], (4, 4, 16, 16)),
+}
+NO_EXAMPLE = (Segment,)  # its outputs are maps of three sizes, tested with segmentation

@@ -1,7 +1,7 @@
 """The output layer for sequence tasks and for classes of texts: dropout and one linear layer.
 
 Notable: weights start ten times smaller than for unit power, so the first loss is that of a uniform guess and
-the first gradients come from the task, not from confident errors.
+the first gradients come from the task, not from confident errors. No paper: it is too simple.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
+
+from unvanish.lab.models.blocks._example import SERIES, Example
 
 if TYPE_CHECKING:
     from unvanish.lab.models.initialise import Begin
@@ -35,3 +37,8 @@ class SequenceHead(nn.Module):
     def initialise(self, begin: Begin) -> None:
         """Small weights."""
         begin.layer(self.out, factor=SMALL if begin.safe else 1.0)
+
+
+EXAMPLES = {
+    SequenceHead: Example({"outputs": 3}, [SERIES], (4, 5, 3)),
+}

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from unvanish.core.registry import suggest
+from unvanish.lab.models.blocks._example import SERIES, Example
 from unvanish.lab.models.blocks.activations import activation as activation_of
 from unvanish.lab.models.blocks.activations import plain_name
 from unvanish.lab.models.blocks.attention import MultiHeadAttention
@@ -148,3 +149,10 @@ class TransformerBlock(nn.Module):
         for branch in (self.attention, self.cross, self.feedforward):
             if branch is not None:
                 branch.part.initialise(begin, self.beta, end)
+
+
+EXAMPLES = {
+    FeedForward: Example({}, [SERIES], SERIES),
+    TransformerBlock: Example({"heads": 2}, [SERIES], SERIES),
+}
+NO_EXAMPLE = (Branch,)  # a part of the block

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.lab.models.blocks._example import FEW_IDS, IDS, Example
 from unvanish.lab.models.blocks.embedding import Embedding
 from unvanish.lab.models.blocks.language_head import LanguageHead
 from unvanish.lab.models.blocks.masks import valid
@@ -78,3 +79,12 @@ class TransformerTranslator(Translator):
         for block in self.decoder:
             x = block(x, None, encoded.memory, encoded.mask)
         return self.head(self.decoder_norm(x[:, state.shape[1] :])), words
+
+
+EXAMPLES = {
+    TransformerTranslator: Example(
+        {"vocabulary": 9, "target_vocabulary": 7, "width": 8, "heads": 2, "layers": 1},
+        [IDS, FEW_IDS],
+        (4, 5, 7),
+    ),
+}

@@ -51,3 +51,6 @@ class Translator(nn.Module, ABC):
             if bool(over.all()):
                 break
         return torch.cat(words, 1) if words else source.new_zeros(len(source), 0)
+
+
+NO_EXAMPLE = (Translator,)  # abstract
