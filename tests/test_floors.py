@@ -46,11 +46,10 @@ LIBRARIES: dict[str, set[str]] = {
     "cli": {"typer", "rich", "yaml", "lazily numpy", "lazily torch"},
 }
 UNBOUND = {"train", "lab"}  # they have an extra of their own
-# a library of somebody else's, and the only files that may import it
+# a library of somebody else's, and the only files that may import it; a file of integrations/ names its own
 FOREIGN = {
     "cli/architectures.py": {"transformers", "timm"},
     "cli/story.py": {"sklearn"},
-    "integrations/pytest_plugin.py": {"pytest"},
 }
 
 
@@ -94,7 +93,7 @@ def faults(file: str, source: str) -> list[str]:
     """What a file imports against the rules of the house; `file` is its path below src/unvanish."""
     found = []
     for item in imports(source, file):
-        problem = upward(unit(file), item) or foreign(file, item)
+        problem = upward(unit(file), item) or foreign(file, item, wrapped(file, source))
         found += [f"{file}:{item.line}: {problem}"] if problem else []
     return found
 
@@ -119,16 +118,29 @@ def upward(here: str, item: Import) -> str:
     return f"{here} imports {there}, which is not below it"
 
 
-def foreign(file: str, item: Import) -> str:
+def wrapped(file: str, source: str) -> set[str]:
+    """The libraries that a file of integrations/ wraps: its own name, and those in its `LIBRARIES`."""
+    if unit(file) != "integrations":
+        return set()
+    named = (
+        ast.literal_eval(node.value)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LIBRARIES"
+    )
+    return {Path(file).stem, *(library for libraries in named for library in libraries)}
+
+
+def foreign(file: str, item: Import, own: set[str]) -> str:
     """Why a file must not import a library, or an empty text; a type checker may see any."""
     library, here = item.name.partition(".")[0], unit(file)
     if library == "unvanish" or library in sys.stdlib_module_names or here in UNBOUND or item.typing:
         return ""
     ways = {library, f"{library} in {item.function}", f"lazily {library}" if item.function else ""}
-    if ways & (LIBRARIES.get(here, set()) | FOREIGN.get(file, set())):
+    if ways & (LIBRARIES.get(here, set()) | FOREIGN.get(file, set()) | own):
         return ""
     place = f"in {item.function}()" if item.function else "at module level"
-    return f"{here} imports {library} {place}"
+    hint = f"; what it wraps stands in its LIBRARIES = ({library!r},)" if here == "integrations" else ""
+    return f"{here} imports {library} {place}{hint}"
 
 
 def graph(files: Mapping[str, str]) -> dict[str, set[str]]:
@@ -223,6 +235,8 @@ sys.exit("torch" in sys.modules)
         ("lab/models/spec.py", "from unvanish.probes import record", "lab imports probes"),
         ("integrations/wandb.py", "from unvanish.cli import app", "integrations imports cli"),
         ("integrations/pytest_plugin.py", "import torch", "integrations imports torch at module level"),
+        ("integrations/wandb.py", "import mlflow", "LIBRARIES = ('mlflow',)"),
+        ("integrations/pytest_plugin.py", "import pytest", "integrations imports pytest at module level"),
         ("cli/check.py", "def f():\n    import timm", "cli imports timm in f()"),
         ("nowhere/check.py", "from unvanish.core import trace", "nowhere stands on no floor"),
         ("__init__.py", "import numpy", "__init__ imports numpy at module level"),
@@ -243,6 +257,8 @@ def test_a_violation_is_found(file, source, told):
         ("rules/act001_x.py", "def sick():\n    class Net:\n        def f(self):\n            import torch"),
         ("clinic/check.py", "import torch\nfrom unvanish.probes import record\nfrom unvanish.rules import x"),
         ("train/trainer.py", "import accelerate\nfrom unvanish.lab import models"),
+        ("integrations/wandb.py", "import wandb\nfrom unvanish.store import Run"),
+        ("integrations/pytest_plugin.py", 'import pytest\nLIBRARIES = ("pytest",)'),
         ("cli/check.py", "import typer\ndef f():\n    import torch\n    import unvanish"),
     ],
 )

@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from unvanish.core.diagnosis import Diagnosis
 
+LIBRARIES = ("pytest",)
+
 
 class AssertHealthy(Protocol):
     """The type of the fixture: `unvanish.assert_healthy` with the settings of the project."""
