@@ -56,16 +56,17 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default="", metavar="WORD")
-    parser.add_argument("--out", type=Path, default=record.RESULTS / "history.svg")
+    parser.add_argument("--out", type=Path, help="history.svg next to the figures by default")
     record.add_option(parser)
     options = parser.parse_args()
     points = rows(record.read(options.results), options.only)
     if not points:
         print(f"no figure with {options.only!r} in its name in {options.results}; run a benchmark first")
         return 1
-    chart(points).save(str(options.out))
+    out = options.out or options.results / "history.svg"
+    chart(points).save(str(out))
     figures, runs = {p["title"] for p in points}, {p["date"] for p in points}
-    print(f"{len(figures)} figures of {len(runs)} runs: {options.out}")
+    print(f"{len(figures)} figures of {len(runs)} runs: {out}")
     return 0
 
 
