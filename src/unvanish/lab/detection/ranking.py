@@ -66,8 +66,8 @@ class Ranking:
         last = np.append(scores[1:] != scores[:-1], True)  # ties count together
         confidence = float(scores[np.where(last, mean, -1).argmax()])
         values = self.at(np.array([confidence]))
-        told = {name: float(value[objects > 0, 0].mean()) for name, value in values.items()}
-        return Balance(confidence, **told)
+        means = {name: float(value[objects > 0, 0].mean()) for name, value in values.items()}
+        return Balance(confidence, **means)
 
     def at(self, confidences: Floats) -> Mapping[str, Floats]:
         """Precision, recall and f1, each (classes, t), at thresholds `confidences` (t,)."""

@@ -139,8 +139,8 @@ def _draft_anywhere(spec: Spec, given: Given) -> Draft:
     try:
         return _draft(spec, given, "meta")
     except SpecError as error:
-        told = str(error.__cause__)
-        if not isinstance(error.__cause__, NotImplementedError | RuntimeError) or "meta" not in told:
+        message = str(error.__cause__)
+        if not isinstance(error.__cause__, NotImplementedError | RuntimeError) or "meta" not in message:
             raise
     with torch.random.fork_rng(devices=[]):
         return _draft(spec, given, "cpu")
@@ -221,8 +221,8 @@ def _naming_row(spec: Spec, row: SpecRow, reads: list[Any]) -> Iterator[None]:
         raise
     except Exception as error:
         shapes = ", ".join(str(_shape(value)) for value in reads)
-        told = (str(error).splitlines() or [""])[0]
-        text = f"{row.label} cannot read {shapes}: {type(error).__name__}: {told}"
+        message = (str(error).splitlines() or [""])[0]
+        text = f"{row.label} cannot read {shapes}: {type(error).__name__}: {message}"
         raise spec.error(row.line, text) from error
 
 
