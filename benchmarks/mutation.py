@@ -1,7 +1,7 @@
 """Does a changed sign fail a test? Mutants of the package, each run against the tests of its folder.
 
 Run it with `python -m benchmarks.mutation --count 90`. A mutant has one change: a comparison, an operator, a
-negation, a condition, a number or a truth value. Texts, types, decorators, errors, and the nets of rules stay.
+negation, a condition, a number or a truth value. Texts, types, decorators, errors, and nets of rules stay.
 It runs in a copy of the package: the test files that bear its file's name, then all of its folder.
 """
 

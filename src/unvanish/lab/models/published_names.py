@@ -1,4 +1,4 @@
-"""The names of a network's tensors in published weights, to and fro.
+"""The names of a network's tensors in published weights, both ways.
 
 Notable: a block lists in `PUBLISHED` the published names of its parts; a tensor's name is translated part by
 part, each by the class that holds it.
