@@ -1,0 +1,123 @@
+"""GRF001 on traces written by hand: which parameters the loss cannot reach, and which cut is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unvanish.core.diagnosis import Finding, NotApplicable
+from unvanish.core.trace import STATISTICS, Site, Trace
+from unvanish.rules import rule
+from unvanish.rules._tiers import CUT
+
+
+def _build_trace(*sites: Site, cuts: tuple[tuple[str, str, int], ...] = ()) -> Trace:
+    """Parameters, and cuts of the graph as (path, how, order)."""
+    made: Any = {"graph_cuts": [{"path": p, "call": 0, "how": how, "order": at} for p, how, at in cuts]}
+    return Trace(sites, np.full((1, len(sites), len(STATISTICS)), np.nan), (), made if cuts else {})
+
+
+def _parameter(name: str, **more: Any) -> Site:
+    facts: Any = {"trainable": True, "used": True, "reachable": False, "numel": 10, "module": name, **more}
+    return Site.parameter(f"{name}.weight", "Linear", facts)
+
+
+def _judge(*sites: Site, cuts: tuple[tuple[str, str, int], ...] = ()) -> Finding:
+    (found,) = rule("GRF001").check(_build_trace(*sites, cuts=cuts))
+    return found
+
+
+@pytest.mark.parametrize(
+    "facts", [{"used": False}, {"reachable": True}, {"trainable": False}, {"reachable": None}]
+)
+def test_used_parameters_that_the_loss_reaches_and_idle_ones_are_no_fault(facts: dict[str, Any]) -> None:
+    assert rule("GRF001").check(_build_trace(_parameter("b", reachable=True), _parameter("a", **facts))) == []
+
+
+def test_without_a_trainable_parameter_nothing_is_judged() -> None:
+    with pytest.raises(NotApplicable, match="no parameter is trainable"):
+        rule("GRF001").check(_build_trace(_parameter("a", trainable=False)))
+
+
+def test_the_cut_is_named_with_what_lies_behind_it() -> None:
+    lost, learning = _parameter("a", used_at=2), _parameter("b", reachable=True, numel=30)
+    found = _judge(lost, learning, cuts=(("net.encoder", "detach", 3),))
+    assert found.severity == "error" and found.direction == "blocked"
+    assert found.cause == (
+        "the graph is cut by detach in net.encoder: 1 trainable parameters before it are executed but get no "
+        "gradient"
+    )
+    assert found.sites == ("net.encoder", "a.weight")
+    assert [(e.value, e.unit) for e in found.evidence] == [(1, "of 2"), (0.25, ""), ("detach", "")]
+    assert found.weight == CUT.weigh(0.25)
+    assert [(r.cure, r.targets) for r in found.remedies] == [
+        ("remove-detach", ("net.encoder",)),
+        ("freeze", ("a.weight",)),
+    ]
+
+
+def test_without_a_cut_the_loss_reads_nothing_of_it() -> None:
+    found = _judge(_parameter("a"), _parameter("b"))
+    assert found.cause.startswith("the loss reads nothing that a makes: 2 trainable parameters are executed")
+    assert found.sites == ("a.weight", "b.weight") and len(found.evidence) == 2
+    assert found.weight == CUT.weigh(1.0)
+    assert (found.remedies[0].cure, found.remedies[0].targets) == ("use-output", ("a",))
+
+
+def test_a_parameter_of_the_model_itself_is_named_by_its_own_name() -> None:
+    assert "reads nothing that scale.weight makes" in _judge(_parameter("scale", module="")).cause
+
+
+def test_parameters_of_unknown_size_have_no_share() -> None:
+    assert _judge(Site.parameter("a", "", {"trainable": True, "used": True, "reachable": False})).weight == (
+        CUT.weigh(0.0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("cuts", "named"),
+    [
+        ((("early", "detach", 4), ("at", "detach", 5), ("late", "detach", 6)), "at"),
+        ((("early", "detach", 4), ("late", "detach", 6)), "late"),
+        ((("weak", "comparison", 5), ("item", "item", 6), ("strong", "argmax", 7)), "strong"),
+        ((("early", "detach", 4), ("weak", "item", 5), ("weaker", "comparison", 6)), "weak"),
+        ((("early", "detach", 3), ("earlier", "detach", 4)), "early"),
+        ((("", "detach", 9),), "(model)"),
+    ],
+)
+def test_the_first_cut_after_the_last_use_is_named(
+    cuts: tuple[tuple[str, str, int], ...], named: str
+) -> None:
+    """Of what is lost, `b` is used last, at operation 5."""
+    found = _judge(_parameter("a", used_at=1), _parameter("b", used_at=5), _parameter("c"), cuts=cuts)
+    assert found.sites[0] == named == found.evidence[2].site
+
+
+def test_a_use_at_an_unknown_time_lies_before_the_first_operation() -> None:
+    found = _judge(_parameter("a"), cuts=(("first", "detach", 0), ("second", "detach", 1)))
+    assert found.sites[0] == "first"
+
+
+@pytest.mark.parametrize(
+    ("how", "words", "cure"),
+    [
+        ("argmax", "argmax", "straight-through"),
+        ("comparison", "comparison", "straight-through"),
+        ("data", ".data", "remove-detach"),
+        ("numpy", ".numpy()", "remove-detach"),
+        ("no_grad", "no_grad", "remove-detach"),
+    ],
+)
+def test_the_remedy_follows_how_the_graph_is_left(how: str, words: str, cure: str) -> None:
+    found = _judge(_parameter("a"), cuts=(("here", how, 0),))
+    assert f"is cut by {words} in here" in found.cause
+    assert found.remedies[0].cure == cure
+
+
+def test_at_most_twelve_places_are_listed() -> None:
+    found = _judge(*[_parameter(f"p{k}") for k in range(20)], cuts=(("here", "detach", 0),))
+    assert found.sites == ("here", *(f"p{k}.weight" for k in range(11)))
+    assert len(found.remedies[1].targets) == 12
+    assert found.evidence[0].value == 20

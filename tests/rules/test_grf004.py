@@ -1,0 +1,176 @@
+"""GRF004 on traces written by hand: operations, products of zeros and losses that pass no gradient."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unvanish.core.diagnosis import Finding, NotApplicable
+from unvanish.core.trace import STATISTICS, Site, Trace
+from unvanish.rules import rule
+from unvanish.rules._tiers import FLAT
+
+
+def _build_trace(*sites: Site, loss: float | None = 1.0, gradients: dict[str, float] | None = None) -> Trace:
+    """Sites of a step; `gradients`: ln of the gradient of a parameter, -inf if it is not named."""
+    values = np.full((1, len(sites), len(STATISTICS)), np.nan)
+    for i, site in enumerate(sites):
+        log = (gradients or {}).get(site.path, -math.inf)
+        values[0, i, list(STATISTICS).index("gradient_log")] = log
+    return Trace(sites, values, (), {} if loss is None else {"loss": loss})
+
+
+def _weight(name: str = "w", **more: Any) -> Site:
+    facts: Any = {"trainable": True, "reachable": True, **more}
+    return Site.parameter(name, "Linear", facts)
+
+
+def _stop(name: str, kind: str, because: str, starved: int = 0, **more: Any) -> Site:
+    facts: Any = {"kills": True, "kills_because": because, "starved": starved, **more}
+    return Site.node(name, kind, 0, facts)
+
+
+def _judge(*sites: Site, **more: Any) -> Finding:
+    (found,) = rule("GRF004").check(_build_trace(*sites, **more))
+    return found
+
+
+def test_without_a_parameter_that_the_loss_reaches_nothing_is_judged() -> None:
+    with pytest.raises(NotApplicable, match="reaches no parameter"):
+        rule("GRF004").check(_build_trace(_weight(reachable=False), _stop("a", "round", "operation")))
+
+
+@pytest.mark.parametrize("because", ["zero parameter", "dead"])
+def test_zeros_at_the_start_and_dead_units_are_no_fault_of_an_operation(because: str) -> None:
+    assert rule("GRF004").check(_build_trace(_weight(), _stop("a", "relu", because, 3))) == []
+
+
+def test_an_operation_that_passes_on_what_it_gets_is_no_fault() -> None:
+    passing = _stop("a", "round", "operation", kills=False)
+    assert rule("GRF004").check(_build_trace(_weight(), passing)) == []
+
+
+def test_the_operation_that_starves_most_is_named_first() -> None:
+    found = _judge(
+        *[_weight(f"w{k}") for k in range(4)],
+        _weight("frozen", trainable=False),
+        _stop("few", "round", "operation", 1),
+        _stop("many", "layer_norm", "operation", 3),
+    )
+    assert found.severity == "error" and found.direction == "blocked"
+    assert found.cause == (
+        "layer_norm in many passes exactly no gradient: 3 of 4 parameters before it never learn"
+    )
+    assert found.sites == ("many", "few")
+    assert [(e.value, e.unit, e.limit) for e in found.evidence] == [(3, "of 4", "0"), ("layer_norm", "", "")]
+    assert found.weight == FLAT.weigh(0.75)
+
+
+def test_starved_parameters_of_unknown_number_are_none() -> None:
+    stop = Site.node("a", "round", 0, {"kills": True, "kills_because": "operation"})
+    known = _stop("b", "sign", "operation", 1)
+    assert _judge(_weight(trainable=False), stop).weight == FLAT.weigh(0.0)
+    assert _judge(_weight(), stop, known).sites == ("b", "a")
+    assert _judge(_weight(), stop).evidence[0].value == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "function", "cures"),
+    [
+        ("round", "", ["straight-through"]),
+        ("clamp", "", ["straight-through"]),
+        ("sign", "", ["straight-through", "swap-activation"]),
+        ("sgn", "", ["replace-operation", "swap-activation"]),
+        ("softmax", "", ["replace-operation"]),
+        ("MyFunction", "MyFunction", ["replace-operation"]),
+    ],
+)
+def test_the_remedy_follows_the_operation(kind: str, function: str, cures: list[str]) -> None:
+    stop = _stop("a", kind, "operation", 1, **({"function": function} if function else {}))
+    found = _judge(_weight(), stop)
+    assert [r.cure for r in found.remedies] == cures
+    assert all(r.targets == ("a",) for r in found.remedies)
+    assert ("its backward returns nothing" in found.remedies[0].why) == bool(function)
+
+
+def test_two_zero_parameters_lock_each_other() -> None:
+    stop = _stop("net.mul", "mul", "locked", 5, locked=("a", "b", "c"))
+    again = _stop("net.other", "mul", "locked", 2, locked=("b", "d"))
+    found = _judge(_weight(), stop, again)
+    assert found.cause.startswith("a and b are both zero, which makes mul in net.mul flat")
+    assert found.sites == ("net.mul", "net.other") and found.severity == "error"
+    assert [(e.value, e.limit) for e in found.evidence] == [(4, "0"), (5, "0")]
+    assert [(r.cure, r.targets) for r in found.remedies] == [
+        ("reinitialise", ("a", "b", "c", "d")),
+        ("add-noise", ("a", "b", "c", "d")),
+    ]
+    assert dict(found.remedies[1].parameters) == {"std": 0.01}
+    assert (found.direction, found.weight) == ("blocked", FLAT.weigh(0.0))
+
+
+def test_parameters_that_a_product_of_zeros_starves_may_be_unknown() -> None:
+    facts: Any = {"kills": True, "kills_because": "locked", "locked": ("a", "b")}
+    assert _judge(_weight(), Site.node("mul", "mul", 0, facts)).evidence[1].value == 0
+
+
+def test_a_product_that_passes_a_gradient_locks_nothing() -> None:
+    passing = _stop("a", "mul", "locked", 2, locked=("a", "b"), kills=False)
+    assert rule("GRF004").check(_build_trace(_weight(), passing)) == []
+
+
+def test_a_remedy_lists_at_most_twelve_parameters() -> None:
+    names = tuple(f"p{k}" for k in range(20))
+    found = _judge(_weight(), _stop("a", "mul", "locked", 20, locked=names))
+    assert found.remedies[0].targets == names[:12] and found.evidence[0].value == 20
+
+
+def test_a_stop_in_the_network_goes_before_a_lock_and_a_lock_before_the_loss() -> None:
+    operation, loss = _stop("a", "round", "operation", 1), _stop("loss", "floor", "loss", 1)
+    locked = _stop("b", "mul", "locked", 1, locked=("p", "q"))
+    assert _judge(_weight(), loss, locked, operation).sites == ("a",)
+    assert _judge(_weight(), loss, locked).sites == ("b",)
+    assert _judge(_weight(), loss).sites == ("loss",)
+
+
+def test_a_flat_loss_leaves_no_parameter_a_gradient() -> None:
+    found = _judge(
+        _weight("a"),
+        _weight("b"),
+        _weight("frozen", trainable=False),
+        _stop("l1", "floor", "loss", 1),
+        _stop("l2", "sign", "loss", 2),
+        loss=2.0,
+        gradients={"frozen": 0.0},
+    )
+    assert found.severity == "error" and found.direction == "blocked"
+    assert found.cause == "sign in the loss passes exactly no gradient: no parameter learns from this batch"
+    assert [(e.value, e.unit) for e in found.evidence] == [(2, "of 2"), ("sign", ""), (2.0, "")]
+    assert found.weight == FLAT.weigh(1.0)
+    assert found.remedies[0].why.startswith("a loss with a slope")
+
+
+def test_a_loss_of_zero_is_a_note() -> None:
+    found = _judge(_weight(), _stop("l", "relu", "loss"), loss=0.0)
+    assert found.severity == "note" and found.cause.endswith(", since its loss is 0")
+    assert found.remedies[0].why.startswith("it may be at its minimum")
+
+
+def test_a_loss_of_unknown_value_is_an_error() -> None:
+    found = _judge(_weight(), _stop("l", "relu", "loss"), loss=None)
+    assert found.severity == "error" and math.isnan(float(found.evidence[2].value))
+
+
+@pytest.mark.parametrize("log", [-900.0, 0.0, math.nan])
+def test_one_parameter_that_learns_clears_the_loss(log: float) -> None:
+    trace = _build_trace(_weight("a"), _weight("b"), _stop("l", "floor", "loss"), gradients={"b": log})
+    assert rule("GRF004").check(trace) == []
+
+
+def test_parameters_that_the_loss_does_not_reach_say_nothing_about_it() -> None:
+    found = _judge(
+        _weight("a"), _weight("b", reachable=False), _stop("l", "floor", "loss"), gradients={"b": 0.0}
+    )
+    assert found.evidence[0].unit == "of 1"
