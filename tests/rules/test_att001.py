@@ -124,9 +124,7 @@ def test_growth_needs_looks_a_factor_and_a_size(column: tuple[float, ...], grown
 def test_of_those_that_grew_the_one_that_grew_most_is_named() -> None:
     quiet = (3.0,) * 6
     faster = (2.0, 2.0, 2.0, 2.0, 2.0, 60.0)
-    (found,) = _judge(
-        ("a", 8, 0.6, GROWING), ("b", 8, 0.7, quiet), ("c", 8, 0.5, faster), live=True
-    )
+    (found,) = _judge(("a", 8, 0.6, GROWING), ("b", 8, 0.7, quiet), ("c", 8, 0.5, faster), live=True)
     assert found.sites == ("c", "a")
     assert found.evidence[1].value == pytest.approx(30.0)
 

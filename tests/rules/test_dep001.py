@@ -122,7 +122,9 @@ def test_what_is_not_hidden_is_passed_over(extra: Row) -> None:
     assert _judge([OPEN, _node("a", 1e-5), _node("b", 1e-5), extra]).sites == ("a", "b")
 
 
-@pytest.mark.parametrize("extra", [_node("wide", 0.5, shape=(32, 4)), _node("image", 0.5, shape=(32, 1, 2, 2))])
+@pytest.mark.parametrize(
+    "extra", [_node("wide", 0.5, shape=(32, 4)), _node("image", 0.5, shape=(32, 1, 2, 2))]
+)
 def test_four_features_are_enough(extra: Row) -> None:
     assert _is_silent([OPEN, _node("a", 1e-5), _node("b", 1e-5), extra])
 
