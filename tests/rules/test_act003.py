@@ -149,6 +149,7 @@ def test_of_several_inputs_the_most_diverse_counts() -> None:
 @pytest.mark.parametrize("level", [0.05, 1.0])
 def test_a_training_that_has_converged_is_not_judged(level: float) -> None:
     """Ten steps at a loss of 1, then thirty at `level`."""
+    assert rule("ACT003").live
     loss = np.r_[np.ones(10), np.full(30, level)]
     trace = _build_trace(_relu("a", 0.8), live=True, history={"loss": loss})
     assert bool(rule("ACT003").check(trace)) == (level == 1.0)

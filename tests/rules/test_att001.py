@@ -91,6 +91,7 @@ GROWING = (5.0, 6.0, 7.0, 20.0, 40.0, 70.0)  # the median of the first three loo
 
 
 def test_logits_that_grow_tenfold_are_a_warning_in_a_watched_run() -> None:
+    assert rule("ATT001").live
     (found,) = _judge(("a", 8, 0.6, GROWING), live=True)
     assert found.severity == "warning" and found.direction == "vanishing"
     assert found.cause == "the attention logits of a have grown 12 times, to 70"

@@ -73,6 +73,8 @@ def test_one_activation_that_keeps_the_samples_apart_is_enough() -> None:
     lost = _node("a", 1e-5)
     assert _is_silent([OPEN, lost, lost, OPEN])
     assert _is_silent([lost, lost, OPEN, lost])
+    assert _is_silent([OPEN, OPEN])
+    assert _judge([OPEN, OPEN, OPEN, lost, _node("b", 1e-5)]).sites == ("a", "b")
 
 
 def test_the_limits_are_settings() -> None:
@@ -162,6 +164,7 @@ def test_inputs_at_the_limit_and_two_activations_are_judged() -> None:
 
 
 def test_in_a_watched_run_the_activations_stand_for_the_inputs() -> None:
+    assert rule("DEP001").live
     path = [_node("first", 0.4), _node("a", 1e-5), _node("b", 1e-5)]
     (found,) = rule("DEP001").check(_build_trace(path, live=True, history={"loss": np.ones(3)}))
     assert (found.evidence[2].name, found.evidence[2].value) == ("spread of the first activations", 0.4)
