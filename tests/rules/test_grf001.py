@@ -66,6 +66,10 @@ def test_without_a_cut_the_loss_reads_nothing_of_it() -> None:
     assert (found.remedies[0].cure, found.remedies[0].targets) == ("use-output", ("a",))
 
 
+def test_a_single_number_is_the_whole_model() -> None:
+    assert _judge(_parameter("a", numel=1)).weight == CUT.weigh(1.0)
+
+
 def test_a_parameter_of_the_model_itself_is_named_by_its_own_name() -> None:
     assert "reads nothing that scale.weight makes" in _judge(_parameter("scale", module="")).cause
 

@@ -35,6 +35,10 @@ def test_a_constant_that_is_kept_as_a_parameter_is_not_noted(numbers: int, noted
     assert bool(rule("GRF003").check(_build_trace((True, numbers), (False, 1)))) == noted
 
 
+def test_a_single_number_is_the_whole_model() -> None:
+    assert rule("GRF003").check(_build_trace((False, 1)))[0].evidence[0].value == 1.0
+
+
 def test_the_limit_is_a_setting() -> None:
     trace = _build_trace((True, 50), (False, 50))
     assert rule("GRF003").check(trace, limit=0.51) == []

@@ -74,6 +74,7 @@ def test_starved_parameters_of_unknown_number_are_none() -> None:
     known = _stop("b", "sign", "operation", 1)
     assert _judge(_weight(trainable=False), stop).weight == FLAT.weigh(0.0)
     assert _judge(_weight(), stop, known).sites == ("b", "a")
+    assert _judge(_weight(), known).weight == FLAT.weigh(1.0)
     assert _judge(_weight(), stop).evidence[0].value == 0
 
 
