@@ -28,12 +28,12 @@ def _build_rows(gains: list[float], **facts: Any) -> Trace:
     ("sign", "verb", "direction"), [(-1, "loses", "vanishing"), (1, "gains", "exploding")]
 )
 def test_the_row_that_bears_most_is_named(sign: int, verb: str, direction: str) -> None:
-    """Seven layers, six rows between them; those that work the other way are not named."""
-    gains = [sign * g for g in (1.1, 1.2, 2.0, 1.3, -0.5, 1.5, 9.0)]
+    """Nine layers, eight rows between them; those that pass it on or work the other way are not named."""
+    gains = [sign * g for g in (1.1, 1.2, 2.0, 1.3, -0.5, 1.5, 0.4, 0.0, 9.0)]
     (found,) = rule("DEP003").check(_build_rows(gains))
     assert found.severity == "warning" and found.direction == direction
     assert f"the gradient {verb} " in found.cause and "no rule knows why; most at r2" in found.cause
-    assert found.sites == ("r2", "r5", "r3", "r1", "r0")
+    assert found.sites == ("r2", "r5", "r3", "r1", "r0", "r6")
     assert found.evidence[2].name == f"the row that {verb} most"
     assert found.evidence[2].value == pytest.approx(sign * 2.0 / math.log(10.0))
     assert found.evidence[2].site == "r2"
