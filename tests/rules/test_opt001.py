@@ -267,3 +267,20 @@ def test_it_needs_a_training_and_three_looks() -> None:
         rule("OPT001").check(Trace((), np.zeros((1, 0, 1)), statistics=("update_log",)))
     with pytest.raises(NotApplicable, match="fewer than three looks"):
         rule("OPT001").check(_build([0.2] * 2))
+
+
+def test_the_layers_are_ordered_by_the_latest_look() -> None:
+    first, last = [0.02, 0.04], [0.05, 0.03]
+    found = _judge(_build([[USUAL] * 2] * 10 + [first, first, last]))
+    assert found is not None and found.sites == ("layer0", "layer1")
+    assert found.evidence[3].value == pytest.approx(0.05)
+
+
+def test_a_run_of_few_steps_is_compared_with_all_before() -> None:
+    found = _judge(_build([0.2] * 3, looks=[5, 7, 9], loss=[1.0] * 5 + [2.0] * 5))
+    assert found is not None and found.evidence[2].value == pytest.approx(50.0)
+
+
+def test_a_look_after_the_last_step_has_its_rate() -> None:
+    trace = _build([0.02] + [USUAL] * 8 + [LONG] * 3, loss=[1.0] * 50, rate=[0.1] * 42 + [0.2] * 8)
+    assert _judge(trace) is not None
