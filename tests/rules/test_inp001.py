@@ -1,0 +1,177 @@
+"""INP001 on traces written by hand: where an input is out of scale, and when that harms the first layer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unvanish.core.diagnosis import Finding, NotApplicable
+from unvanish.core.trace import Site, Trace
+from unvanish.rules import rule
+
+NAMES = ("forward_rms", "forward_max", "spread", "saturated")
+DATA_BASE = 8.0  # weight of a fault of the data, of size 0
+
+
+def _build_input(rms: float, mean: float = 0.0, std: float = 1.0, name: str = "x", **facts: Any) -> Any:
+    return Site.input(name, {"floating": True, "mean": mean, "std": std, **facts}), {"forward_rms": rms}
+
+
+def _build_node(family: str, order: int, name: str = "", **values: float) -> Any:
+    own = {"forward_rms": 1.0, "spread": 1.0, **values}
+    return Site.node(name or f"{family}{order}", family, 0, {"family": family, "order": order}), own
+
+
+def _build_trace(*parts: Any) -> Trace:
+    values = np.full((1, len(parts), len(NAMES)), np.nan)
+    for i, (_, own) in enumerate(parts):
+        for name, value in own.items():
+            values[0, i, NAMES.index(name)] = value
+    return Trace(tuple(site for site, _ in parts), values, statistics=NAMES)
+
+
+def _judge(*parts: Any, **settings: float) -> Finding | None:
+    found = rule("INP001").check(_build_trace(*parts), **settings)
+    return found[0] if found else None
+
+
+LAYER = _build_node("layer", 0)
+FLAT = _build_node("activation", 1, saturated=0.5)
+
+
+@pytest.mark.parametrize(("rms", "fires"), [(20.0, False), (20.1, True)])
+def test_an_input_is_large_above_twenty(rms: float, fires: bool) -> None:
+    assert (_judge(_build_input(rms), LAYER, FLAT) is not None) == fires
+    assert _judge(_build_input(rms), LAYER, FLAT, limit=30.0) is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "fires"),
+    [(5.0, 1.0, False), (5.1, 1.0, True), (-5.1, 1.0, True), (2.0, 0.1, False), (2.1, 0.1, True),
+     (5.1, 0.0, False), (9.0, 3.0, False), (15.3, 3.0, True)],
+)  # fmt: skip
+def test_an_offset_is_five_deviations_of_a_mean_beyond_two(mean: float, std: float, fires: bool) -> None:
+    found = _judge(_build_input(6.0, mean, std), LAYER, FLAT)
+    assert (found is not None) == fires
+    if found:
+        assert found.evidence[1].value == pytest.approx(abs(mean) / std)
+        assert _judge(_build_input(6.0, mean, std), LAYER, FLAT, offset=30.0) is None
+
+
+def test_the_finding_holds_the_numbers_and_the_remedies() -> None:
+    found = _judge(_build_input(50.0, 30.0, 40.0), _build_node("layer", 0, forward_rms=12.0), FLAT)
+    assert found is not None and found.severity == "error" and found.direction == "none"
+    assert found.cause == "the input has mean 30 and size 50: 50% of the units are saturated in layer0"
+    assert found.sites == ("x", "layer0")
+    assert [(e.value, e.limit, e.site) for e in found.evidence] == [
+        (50.0, "< 20", "x"), (0.75, "< 5", "x"), (12.0, "about 1", "layer0"),
+    ]  # fmt: skip
+    standardise, normalise = found.remedies
+    assert standardise.targets == ("x",) and standardise.parameters == {"mean": 30.0, "std": 40.0}
+    assert normalise.targets == ("layer0",) and normalise.parameters == {"kind": "batch"}
+    assert found.weight == pytest.approx(DATA_BASE + math.log(50.0))
+
+
+def test_a_small_input_with_an_offset_weighs_the_base() -> None:
+    found = _judge(_build_input(0.5, 5.1), LAYER, FLAT)
+    assert found is not None and found.weight == DATA_BASE
+    larger = _judge(_build_input(1.5, 5.1), LAYER, FLAT)
+    assert larger is not None and larger.weight == pytest.approx(DATA_BASE + math.log(1.5))
+
+
+@pytest.mark.parametrize(("rms", "severity"), [(100.0, "warning"), (101.0, "error")])
+def test_five_times_the_limit_is_an_error(rms: float, severity: str) -> None:
+    found = _judge(_build_input(rms), _build_node("layer", 0, forward_rms=60.0, forward_max=321.0))
+    assert found is not None and found.severity == severity
+    assert "activations reach 321 in layer0" in found.cause
+
+
+@pytest.mark.parametrize(("share", "fires"), [(0.3, False), (0.31, True)])
+def test_three_tenths_of_flat_units_are_harm(share: float, fires: bool) -> None:
+    found = _judge(_build_input(30.0), LAYER, _build_node("activation", 1, saturated=share))
+    assert (found and found.severity) == ("error" if fires else None)
+
+
+@pytest.mark.parametrize(("order", "fires"), [(3, False), (4, True), (7, True), (8, False)])
+def test_units_up_to_three_operations_after_the_first_layer_count(order: int, fires: bool) -> None:
+    units = _build_node("activation", order, saturated=0.5)
+    assert (_judge(_build_input(30.0), _build_node("layer", 4), units) is not None) == fires
+
+
+def test_the_worst_activation_near_the_first_layer_counts() -> None:
+    units = [_build_node("activation", 1 + i, saturated=s) for i, s in enumerate((0.1, 0.6, 0.4))]
+    found = _judge(_build_input(30.0), LAYER, *units)
+    assert found is not None and "60% of the units" in found.cause
+
+
+@pytest.mark.parametrize(("rms", "fires"), [(5.0, False), (5.1, True)])
+def test_a_quarter_of_the_limit_passed_on_is_harm(rms: float, fires: bool) -> None:
+    assert (_judge(_build_input(30.0), _build_node("layer", 0, forward_rms=rms)) is not None) == fires
+
+
+@pytest.mark.parametrize(("spread", "fires"), [(0.05, False), (0.049, True)])
+def test_samples_that_look_alike_are_harm(spread: float, fires: bool) -> None:
+    found = _judge(_build_input(30.0), _build_node("layer", 0, spread=spread))
+    assert (found and found.severity) == ("warning" if fires else None)
+    assert found is None or "the samples differ too little in layer0" in found.cause
+
+
+def test_a_recurrent_first_layer_is_always_harmed() -> None:
+    found = _judge(_build_input(30.0), _build_node("recurrent", 0))
+    assert found is not None and "driven to their ends" in found.cause and found.severity == "warning"
+
+
+def test_the_first_layer_is_the_one_that_runs_first() -> None:
+    late, early = _build_node("layer", 5, forward_rms=9.0), _build_node("layer", 2, forward_rms=9.0)
+    found = _judge(_build_input(30.0), late, _build_node("view", 0), early)
+    assert found is not None and found.sites == ("x", "layer2")
+    assert _judge(_build_input(30.0), _build_node("activation", 0, saturated=0.9)) is None
+
+
+@pytest.mark.parametrize(
+    ("families", "fires"),
+    [
+        (["norm", "layer"], False),
+        (["layer", "norm"], False),
+        (["layer", "view", "norm"], False),
+        (["layer", "view", "view", "norm"], True),
+        (["layer", "activation", "norm"], True),
+        (["layer", "layer", "norm"], True),
+    ],
+)
+def test_a_normalisation_before_the_first_activation_takes_the_scale_away(
+    families: list[str], fires: bool
+) -> None:
+    nodes = [_build_node(f, i, forward_rms=9.0) for i, f in enumerate(families)]
+    for shown in (nodes, nodes[::-1]):  # in the order of their runs, whatever that of the sites
+        assert (_judge(_build_input(30.0), *shown) is not None) == fires
+
+
+def test_a_normalisation_before_the_first_layer_is_the_first() -> None:
+    nodes = [_build_node("norm", 3), _build_node("layer", 1, forward_rms=9.0), _build_node("activation", 2)]
+    assert _judge(_build_input(30.0), *nodes) is not None
+
+
+def test_the_largest_of_several_inputs_is_described_and_all_are_named() -> None:
+    inputs = [_build_input(30.0, name="a"), _build_input(70.0, name="b"), _build_input(1.0, name="c")]
+    found = _judge(*inputs, LAYER, FLAT)
+    assert found is not None and found.sites == ("a", "b", "layer0")
+    assert "size 70:" in found.cause and found.evidence[0].site == "b"
+    assert found.remedies[0].targets == ("a",)
+
+
+def test_an_input_without_mean_is_described_without() -> None:
+    site, values = _build_input(30.0)
+    bare = Site.input("x", {"floating": True})
+    found = _judge((bare, values), LAYER, FLAT)
+    assert found is not None and found.cause.startswith("the input has mean nan and size 30")
+    assert found.evidence[1].value == 0.0 and site.path == "x"
+
+
+def test_whole_numbers_and_unknown_sizes_are_not_judged() -> None:
+    for part in (_build_input(30.0, floating=False), _build_input(math.inf), _build_input(math.nan)):
+        with pytest.raises(NotApplicable, match="no input is a float tensor"):
+            _judge(part, LAYER, FLAT)
