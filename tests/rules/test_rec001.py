@@ -1,0 +1,128 @@
+"""REC001 on gradients over time written by hand: what is lost, of what cell, and what is forgiven."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unvanish.core.diagnosis import NotApplicable
+from unvanish.core.trace import STATISTICS, Site, Trace
+from unvanish.rules import rec001_vanishing_through_time as rec001
+from unvanish.rules import rule
+
+NAMES = list(STATISTICS)
+STEPS = 11
+
+
+def build_trace(recurrences: Mapping[str, float], kind: str = "lstm", **facts: Any) -> Trace:
+    """Recurrences of eleven steps whose gradient changes by so many nats from the last step to the first."""
+    sites, states = [], []
+    for name, ratio in recurrences.items():
+        for t in range(STEPS):
+            sites.append(Site.step(name, kind, t, {"of": name, "step": t, "steps": STEPS}))
+            back = STEPS - 1 - t
+            states.append(
+                ratio * back / (STEPS - 1) if math.isfinite(ratio) else -math.inf if back > 1 else 0.0
+            )
+    values = np.full((1, len(sites), len(STATISTICS)), math.nan)
+    values[0, :, NAMES.index("state_log")] = states
+    return Trace(tuple(sites), values, facts=facts)  # type: ignore[arg-type]
+
+
+def test_a_fading_gradient_is_reported_with_its_numbers() -> None:
+    (found,) = rule("REC001").check(build_trace({"a": -4.0, "b": -5.0, "c": -2.0}))
+    assert (found.severity, found.direction, found.sites) == ("warning", "vanishing", ("b", "a"))
+    assert "b loses 2.2 decades over 11 steps" in found.cause  # 5 / ln 10
+    assert "keeps 0.61 a step, a horizon of 6 steps" in found.cause  # exp(-0.5), 3 / 0.5
+    ratio, kept, horizon = found.evidence
+    assert ratio.value == pytest.approx(-5.0) and (ratio.limit, ratio.unit) == ("> -3", "nats")
+    assert kept.value == pytest.approx(math.exp(-0.5)) and kept.limit == f"> {math.exp(-3 / 11):.3f}"
+    assert horizon.value == pytest.approx(6.0) and (horizon.limit, horizon.unit) == (">= 11", "steps")
+    assert {e.site for e in found.evidence} == {"b"}
+    assert found.weight == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "severity"),
+    [(-2.99, None), (-3.01, "warning"), (-5.99, "warning"), (-6.01, "error"), (7.0, None)],
+)
+def test_it_fires_just_beyond_its_limits(ratio: float, severity: str | None) -> None:
+    found = list(rec001.check(build_trace({"a": ratio})))
+    assert [f.severity for f in found] == ([severity] if severity else [])
+
+
+def test_its_limit_can_be_set() -> None:
+    assert not list(rec001.check(build_trace({"a": -5.0}), limit=5.1))
+    (found,) = rec001.check(build_trace({"a": -5.0}), limit=2.4)
+    assert found.severity == "error" and found.evidence[0].limit == "> -2.4"
+
+
+def test_a_gradient_that_is_gone_has_a_finite_size() -> None:
+    (found,) = rec001.check(build_trace({"a": -9.0, "b": -math.inf}))
+    assert found.severity == "error" and found.sites == ("b", "a")
+    assert "loses all of it" in found.cause and found.size == 1000
+    assert [e.value for e in found.evidence] == [-1000, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "cures"),
+    [
+        ("lstm", ["chrono-bias", "attention"]),
+        ("gru", ["chrono-bias", "attention"]),
+        ("rnn_tanh", ["orthogonal-recurrence", "replace-cell", "attention"]),
+    ],
+)
+def test_the_remedy_is_that_of_the_cell(kind: str, cures: list[str]) -> None:
+    (found,) = rec001.check(build_trace({"a": -5.0}, kind))
+    assert [r.cure for r in found.remedies] == cures
+    assert all(r.targets == ("a",) for r in found.remedies)
+    assert found.remedies[-1].safety == "advice"
+    wanted = {"chrono-bias": {"steps": STEPS}, "replace-cell": {"to": "lstm"}}
+    assert all(r.parameters == wanted.get(r.cure, {}) for r in found.remedies)
+
+
+def test_twelve_recurrences_are_named_at_most() -> None:
+    (found,) = rec001.check(build_trace({f"r{k}": -4.0 - 0.1 * k for k in range(14)}))
+    assert found.sites == tuple(f"r{k}" for k in range(13, 1, -1))
+
+
+def test_a_detached_cell_is_noted_with_and_without_a_reading() -> None:
+    severed = {"cell": (9, "net"), "other": (4, "")}
+    for trace in (build_trace({}, severed=severed), build_trace({"a": 0.0}, severed=severed)):
+        first, second = rec001.check(trace)
+        assert (first.severity, first.direction, first.sites) == ("note", "blocked", ("cell",))
+        assert "one step of 9" in first.cause and first.size == 9
+        assert (first.evidence[0].value, first.evidence[0].unit) == (1, "of 9")
+        assert [r.targets for r in (*first.remedies, *second.remedies)] == [("net",), ("(model)",)]
+    both = list(rec001.check(build_trace({"a": -4.0}, severed=severed)))
+    assert [f.severity for f in both] == ["warning", "note", "note"]
+    with pytest.raises(NotApplicable):
+        rec001.check(build_trace({}))
+
+
+def build_history(loss: np.ndarray, norm_log: float = 0.0) -> dict[str, Any]:
+    return {"live": True, "history": {"loss": loss, "norm_log": np.full(len(loss), norm_log)}}
+
+
+def test_in_a_watched_run_it_is_a_note_while_the_loss_falls() -> None:
+    falling, flat = np.linspace(2.0, 1.0, 60), np.ones(60)
+    for loss, severity in ((falling, "note"), (flat, "error")):
+        (found,) = rec001.check(build_trace({"a": -7.0}, **build_history(loss)))
+        assert found.severity == severity
+    (found,) = rec001.check(build_trace({"a": -7.0}, **{**build_history(falling), "live": False}))
+    assert found.severity == "error"
+
+
+def test_once_the_run_has_converged_only_detached_cells_are_noted() -> None:
+    facts = build_history(np.geomspace(1.0, 1e-3, 60))
+    assert list(rec001.check(build_trace({"a": -7.0}, **facts))) == []
+    (note,) = rec001.check(build_trace({"a": -7.0}, severed={"cell": (9, "")}, **facts))
+    assert note.severity == "note" and note.sites == ("cell",)
+
+
+def test_it_can_judge_a_watched_run() -> None:
+    assert rule("REC001").live
