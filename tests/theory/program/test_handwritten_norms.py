@@ -60,6 +60,8 @@ def test_division_by_a_norm_and_its_factor() -> None:
     assert step.kind == "rms_norm" and step.facts["gain"] == pytest.approx(0.1 / 0.25)
     step = _last(_build(("norm", (0,), {}), ("add", (1,), {"mean": 0.5}), ("div", (0, 2), {})))
     assert step.facts["eps"] == pytest.approx((0.5 * 0.1) ** 2)
+    inside = (SQUARE, MEAN, ("mul", (2,), {"power": 16.0}), ROOT, ("mul", (0, 4), {}))
+    assert _last(_build(*inside)).facts["gain"] == pytest.approx(0.25)
     inverse = (("norm", (0,), {}), ("reciprocal", (1,), {}), ("mul", (2,), {"power": 4.0}))
     step = _last(_build(*inverse, ("mul", (0, 3), {})))
     assert step.kind == "rms_norm" and step.facts["gain"] == pytest.approx(0.1 * 4.0)
