@@ -1,0 +1,51 @@
+"""INI003 on traces written by hand: how many units are twins, and whether they stay so."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from unvanish.core.diagnosis import Finding, NotApplicable
+from unvanish.core.facts import ParameterFacts
+from unvanish.core.trace import Site, Trace
+from unvanish.rules import rule
+
+STAY: ParameterFacts = {"trainable": True, "twins_stay": True}
+PART: ParameterFacts = {"trainable": True, "twins_stay": False}
+FROZEN: ParameterFacts = {"trainable": False, "twins_stay": True}
+
+
+def _judge(*weights: tuple[float, ParameterFacts], **settings: float) -> list[Finding]:
+    sites = tuple(Site.parameter(f"w{i}", "Linear", facts) for i, (_, facts) in enumerate(weights))
+    values = np.array([[[share] for share, _ in weights]]).reshape(1, len(weights), 1)
+    return rule("INI003").check(Trace(sites, values, statistics=("weight_twins",)), **settings)
+
+
+def test_twins_are_named_the_most_first() -> None:
+    (found,) = _judge((0.3, STAY), (0.1, STAY), (0.5, STAY), (0.9, PART), (1.0, FROZEN))
+    assert found.severity == "error" and found.direction == "none" and found.sites == ("w2", "w0")
+    assert found.cause.startswith("50% of the units of w2 equal another unit")
+    share, count = found.evidence
+    assert (share.value, share.limit, share.site) == (0.5, "< 0.2", "w2") and count.value == 2
+    assert found.weight == pytest.approx(4.5)
+    assert [(r.cure, r.targets) for r in found.remedies] == [
+        ("reinitialise", ("w2", "w0")), ("add-noise", ("w2", "w0")),
+    ]  # fmt: skip
+    assert found.remedies[1].parameters == {"std": 0.01}
+
+
+@pytest.mark.parametrize(("share", "fires"), [(0.2, False), (0.21, True)])
+def test_a_fifth_of_the_units_may_be_twins(share: float, fires: bool) -> None:
+    assert bool(_judge((share, STAY))) == fires
+    assert bool(_judge((share + 0.3, STAY), limit=0.5)) == fires
+    assert _judge((share, PART)) == []
+
+
+@pytest.mark.parametrize("weights", [[], [(math.nan, STAY)], [(0.9, FROZEN)]])
+def test_without_a_trainable_matrix_there_is_nothing_to_judge(
+    weights: list[tuple[float, ParameterFacts]],
+) -> None:
+    with pytest.raises(NotApplicable, match="no trainable weight matrix"):
+        _judge(*weights)
