@@ -169,6 +169,10 @@ def test_an_input_without_mean_is_described_without() -> None:
     found = _judge((bare, values), LAYER, FLAT)
     assert found is not None and found.cause.startswith("the input has mean nan and size 30")
     assert found.evidence[1].value == 0.0 and site.path == "x"
+    for facts, ratio in (({"mean": 6.0}, 6.0), ({"std": 0.1}, 0.0)):
+        part: Any = Site.input("x", {"floating": True, **facts}), values
+        found = _judge(part, LAYER, FLAT)
+        assert found is not None and found.evidence[1].value == pytest.approx(ratio)
 
 
 def test_whole_numbers_and_unknown_sizes_are_not_judged() -> None:

@@ -103,13 +103,13 @@ def test_a_stored_number_goes_before_a_fed_one_and_that_before_a_producer() -> N
     assert [(r.cure, r.targets, r.safety) for r in found.remedies] == [("clean-input", ("x",), "advice")]
 
 
-def _judge_deep(gain: float, weight: float = 0.0, **facts: Any) -> Finding:
+def _judge_deep(gain: float, weight: float = 0.0, fed: float = 0.0, **facts: Any) -> Finding:
     """Twelve layers, 64 wide, each of which multiplies the gradient by exp(gain); the loss is infinite."""
     own: Any = {"row_layers": 1, "row_trainable": True, "cut": True, "shape": (8, 64)}
     parts: list[Any] = [
         (Site.node(f"layer{i}", "linear", 0, own), {"backward_log": gain * i}) for i in range(12)
     ]
-    parts.append(_build_parameter("w", 1.0, weight))
+    parts += [_build_parameter("w", 1.0, weight), _build_input(fed)]
     trace = _build_trace(*parts, axes=(Axis("input", "depth", tuple(range(12))),), loss=math.inf, **facts)
     (found,) = rule("NUM001").check(trace)
     return found
@@ -122,6 +122,7 @@ def test_an_overflow_of_the_loss_alone_is_a_note_if_the_gradient_explodes() -> N
     assert _judge_deep(0.1, loss_overflow=True).severity == "error"  # within the limit
     assert _judge_deep(1.0).severity == "error"  # more than the loss overflows
     assert _judge_deep(1.0, 0.5, loss_overflow=True).severity == "error"  # stored before
+    assert _judge_deep(1.0, fed=0.5, loss_overflow=True).severity == "error"  # fed
 
 
 def _judge_step(**changes: Any) -> Finding | None:
