@@ -252,3 +252,9 @@ def test_a_single_layer_must_stand_far_from_the_median():
     assert case(two, log_ratio=0.0, endpoint=5.0).culprits == (1,)
     assert case(two[1:], log_ratio=0.0, endpoint=5.0) == Blame()
     assert case([{"weights": 0.0}, {"weights": 5.0}], log_ratio=0.0, endpoint=3.0) == Blame()
+
+
+def test_normalisations_that_shrink_count_with_the_weights():
+    row = {"weights": -0.06, "normalisation": -0.06, "rest": -0.88}
+    assert case([row] * LAYERS).cause == "INI001"
+    assert case([{**row, "normalisation": 0.06}] * LAYERS).cause == ""

@@ -85,3 +85,94 @@ def test_parts_beyond_the_largest_float_are_infinite() -> None:
     book = ledger(chain([0.0] * 4, ["body.a", "body.b", "body.c", "input"], weight_log=[1.7e308] * 4))
     assert book is not None and book.total == 0.0
     assert book.rows[0].parts == {"weights": math.inf, "alignment": -math.inf}
+
+
+# -- rows, parts and blocks by hand
+
+
+def test_an_activation_is_split_into_its_slope_and_alignment() -> None:
+    """<phi'^2> = 1/4: the root mean square slope is a half."""
+    book = ledger(chain([0.0, -1.0], ["a", "input"], slope_sq=[0.25, math.nan]))
+    assert book is not None
+    assert book.rows[0].parts == pytest.approx(
+        {"slope": math.log10(0.5), "alignment": -1 / DECADE - math.log10(0.5)}
+    )
+
+
+@pytest.mark.parametrize("slope", [0.0, math.nan])
+def test_a_slope_of_zero_is_no_part(slope: float) -> None:
+    book = ledger(chain([0.0, -1.0], ["a", "input"], slope_sq=[slope, math.nan]))
+    assert book is not None and book.rows[0].parts == {}
+
+
+@pytest.mark.parametrize("logs", [[0.0, -math.inf], [-math.inf, -math.inf], [-math.inf, 0.0]])
+def test_a_gain_without_a_gradient_on_both_sides_has_no_parts(logs: list[float]) -> None:
+    book = ledger(chain(logs, ["a", "input"], weight_log=[-1.0, -1.0]))
+    assert book is not None and book.rows[0].parts == {}
+
+
+def test_a_gradient_that_never_enters_leaves_an_empty_ledger() -> None:
+    book = ledger(chain([-math.inf, -math.inf, -math.inf], ["a", "b", "input"]))
+    assert book is not None and book.empty
+    assert book.total == -math.inf and [row.below for row in book.rows] == [-math.inf] * 2
+
+
+def test_rows_of_several_operations_bear_the_name_they_share() -> None:
+    trace = chain([0.0, -1.0, -2.0], ["x", "y", "input"], weight_log=[-1.0] * 3)
+    sites = (
+        Site("x", "add", facts={"simple": False, "row": "body.0"}),
+        Site("y", "add", 1, facts={"simple": False}),
+        trace.sites[2],
+    )
+    book = ledger(Trace(sites, trace.values, trace.axes))
+    assert book is not None
+    assert [(r.path, r.kind, dict(r.parts)) for r in book.rows] == [
+        ("body.0", "block", {}),
+        ("y[1]", "block", {}),
+    ]
+
+
+def test_a_row_is_simple_unless_it_says_otherwise() -> None:
+    trace = chain([0.0, -1.0], ["x", "input"], weight_log=[-1.0] * 2)
+    book = ledger(Trace((Site("x", "linear"), trace.sites[1]), trace.values, trace.axes))
+    assert book is not None and book.rows[0].kind == "linear" and book.rows[0].parts
+
+
+def test_blocks_in_blocks_open_level_by_level() -> None:
+    paths = ["head", "net.a.0", "net.a.1", "net.b", "lone.c", "input"]
+    book = ledger(chain([0.0, -1.0, -2.0, -4.0, -7.0, -7.5], paths))
+    assert book is not None
+    assert [row.path for row in book.rows] == ["head", "net", "lone.c"]
+    net = book.rows[1]
+    assert [row.path for row in net.children] == ["net.a", "net.b"]
+    assert [row.path for row in net.children[0].children] == ["net.a.0", "net.a.1"]
+    assert net.children[1].children == () and net.kind == "block"
+    assert [leaf.path for leaf in book.leaves()] == paths[:-1]
+    assert net.decades == pytest.approx(-6 / DECADE) and net.below == pytest.approx(-7 / DECADE)
+
+
+def test_calls_of_one_name_and_a_block_of_one_block_are_not_nested() -> None:
+    book = ledger(chain([0.0, -1.0, -2.0, -3.0, -4.0], ["a", "a", "net.b.0", "net.b.1", "input"]))
+    assert book is not None
+    assert [row.path for row in book.rows] == ["a", "a", "net.b"]
+
+
+def test_a_block_has_the_parts_of_its_rows_if_each_has_some() -> None:
+    paths = ["net.0", "net.1", "input"]
+    weights, slopes = [-1.0, math.nan, math.nan], [math.nan, math.exp(-1.0), math.nan]
+    book = ledger(chain([0.0, -2.0, -3.0], paths, weight_log=weights, slope_sq=slopes))
+    assert book is not None
+    expected = {"weights": -1.0, "slope": -0.5, "alignment": -1.5}
+    assert book.rows[0].parts == pytest.approx({k: v / DECADE for k, v in expected.items()})
+    book = ledger(chain([0.0, -2.0, -3.0], paths, weight_log=weights))
+    assert book is not None and book.rows[0].parts == {}
+
+
+def test_an_axis_can_be_chosen_and_needs_two_sites() -> None:
+    trace = chain([0.0, -1.0, -2.0], ["a", "b", "input"])
+    book = ledger(trace, Axis("other", "time", (0, 2)))
+    assert book is not None and book.name == "other" and not book.empty
+    assert book.total == pytest.approx(-2 / DECADE) and len(book.rows) == 1
+    assert ledger(trace, Axis("other", "time", (0,))) is None
+    empty = Trace(trace.sites, np.zeros((0, 3, len(STATISTICS))), trace.axes)
+    assert ledger(empty) is None

@@ -71,6 +71,7 @@ def test_what_is_nested_deeper_than_twelve_becomes_text(wrap: Any) -> None:
         for _ in range(12):
             found = found[0] if isinstance(found, list) else found.get("k", found.get("left"))
         assert isinstance(found, str) and (found == "leaf") != is_text
+    assert plain([], 0) == "[]"
     assert plain(wrap("x"), 0) == str(wrap("x")) and plain(wrap("x"), 1) != str(wrap("x"))
 
 

@@ -78,3 +78,28 @@ def test_the_main_axis_is_the_longest_depth():
 def test_values_have_a_place_for_every_site_and_statistic():
     with pytest.raises(ValueError, match="expected"):
         Trace(SITES, np.zeros((1, 2, len(STATISTICS))))
+
+
+def test_a_site_is_a_first_call_unless_it_says_otherwise():
+    assert Site("x", "y").call == 0 and Site("x", "y").role == "node"
+    assert [SITES[i].call for i in (0, 4)] == [0, 0]
+
+
+def test_the_last_of_three_steps_is_read():
+    values = np.arange(3.0 * len(STATISTICS)).reshape(3, 1, len(STATISTICS))
+    found = Trace(SITES[:1], values)
+    name = list(STATISTICS)[2]
+    assert found.value(0, name) == values[2, 0, 2] == found.column(name)[0]
+    assert found.value(0, name, 1) == values[1, 0, 2] == found.column(name, 1)[0]
+
+
+def test_readings_kept_with_a_trace_are_no_part_of_it():
+    values = np.zeros((1, 0, len(STATISTICS)))
+    first, second = Trace((), values), Trace((), values)
+    first.derived["key"] = 1
+    assert second.derived == {} and first == second
+    assert "key" not in repr(first) and "derived" not in repr(first)
+    with pytest.raises(TypeError):
+        Trace((), values, derived={})
+    with pytest.raises(ValueError, match="expected"):
+        Trace((), values[0])
