@@ -14,7 +14,7 @@ from torch import nn
 from unvanish.theory import closed_forms, quadrature
 from unvanish.theory.activations import NAMES, curve
 from unvanish.theory.initialisers import start
-from unvanish.theory.meanfield import field, gains
+from unvanish.theory.meanfield import Critical, field, gains
 from unvanish.theory.shaping import dks, tat_slope
 from unvanish.theory.tables import table
 
@@ -180,3 +180,106 @@ def test_a_start_holds_the_length_it_states() -> None:
             if point.critical:
                 assert field(name).length(point.q, point.sw, point.sb) == pytest.approx(point.q, rel=1e-6)
             assert field(name).chi(point.q, point.sw) == pytest.approx(1.0, rel=1e-6)
+
+
+def test_a_critical_point_is_stable_up_to_a_slope_of_1() -> None:
+    assert Critical(1.0, 0.0, 1.0, 1.0).stable
+    assert Critical(1.0, 0.0, 1.0, 1.0 + 5e-7).stable
+    assert not Critical(1.0, 0.0, 1.0, 1.0 + 2e-6).stable
+    assert Critical(1.0, 0.0, 1.0, -3.0).stable
+
+
+@pytest.mark.parametrize("q", [0.2, 1.0, 3.0])
+def test_maps_of_exp_and_square_have_closed_forms(q: float) -> None:
+    grown, square = field("exp"), field("square")
+    assert grown.power(q) == grown.slope(q) == pytest.approx(math.exp(2 * q))
+    assert grown.average(q) == pytest.approx(math.exp(q / 2))
+    assert grown.length(q, 0.5, 2.0) == pytest.approx(0.25 * math.exp(2 * q) + 4)
+    assert grown.length(q, 0.5) == pytest.approx(0.25 * math.exp(2 * q))
+    assert grown.stability(q, 0.5) == pytest.approx(0.5 * math.exp(2 * q))
+    assert grown.kappa(q) == pytest.approx(3 * math.exp(8 * q - 4 * q) - 1)
+    assert square.chi(q, 1.5) == pytest.approx(9 * q)
+    assert square.kappa(q) == pytest.approx(8.0)
+    assert square.log_chi(q, 0.5) == pytest.approx(math.log(q))
+    assert square.log_chi(q, 0.5, 20) == pytest.approx(math.log(q) - 0.2)
+    for c in (-0.5, 0.0, 0.8, 1.0):
+        found = grown.correlation(c, q, 0.5, 0.3)
+        expected = (0.25 * math.exp(q * (1 + c)) + 0.09) / (0.25 * math.exp(2 * q) + 0.09)
+        assert found == pytest.approx(expected)
+        assert grown.correlation(c, q, 0.5) == pytest.approx(math.exp(q * (c - 1)))
+
+
+@pytest.mark.parametrize(("sw", "sb"), [(0.7, 0.4), (1.5, 0.0), (1.02, 0.05), (2.5, 1.0)])
+@pytest.mark.parametrize("begin", [0.01, 1.0, 30.0])
+def test_the_fixed_point_of_erf(sw: float, sb: float, begin: float) -> None:
+    q = begin
+    for _ in range(20_000):
+        q = sw**2 * closed_forms.erf_power(q) + sb**2
+    assert field("erf").fixed_point(sw, sb, begin) == pytest.approx(q, rel=1e-6)
+
+
+def test_lengths_that_fade_diverge_or_stay() -> None:
+    assert field("erf").fixed_point(0.5) == 0.0
+    assert field("relu").fixed_point(2.0) == math.inf
+    assert field("relu").fixed_point(1.0) == 0.0
+    assert field("relu").fixed_point(math.sqrt(2), start=3.7) == pytest.approx(3.7)
+    assert field("relu").fixed_point(math.sqrt(2)) == pytest.approx(1.0)
+    assert field("relu").fixed_point(1.0, 0.6) == pytest.approx(0.72)
+    assert field("identity").fixed_point(0.9, 1.0) == pytest.approx(1 / 0.19)
+    assert field("identity").fixed_point(0.0, 1e-5) == pytest.approx(1e-10)  # short, but not 0
+    assert field("identity").fixed_point(0.0, 1e5) == pytest.approx(1e10)
+
+
+def test_depth_scales() -> None:
+    assert field("relu").depth_scale(1.0) == pytest.approx(1 / math.log(2))
+    assert field("relu").depth_scale(2.0) == pytest.approx(1 / math.log(2))
+    assert field("identity").depth_scale(0.5, 1.0) == pytest.approx(1 / math.log(4))
+    assert field("erf").depth_scale(0.5) == pytest.approx(1 / -math.log(1 / math.pi), rel=1e-6)
+    q = 1.0
+    for _ in range(2000):
+        q = 4 * closed_forms.erf_power(q) + 0.25
+    expected = 1 / abs(math.log(4 * closed_forms.erf_slope(q)))
+    assert field("erf").depth_scale(2.0, 0.5) == pytest.approx(expected)
+
+
+def test_correlation_scales() -> None:
+    assert field("erf").correlation_scale(0.5) == 0.0  # the length fades
+    assert field("relu").correlation_scale(2.0) == 0.0  # and diverges
+    assert field("relu").correlation_scale(1.0, 0.5) == pytest.approx(1 / math.log(2))
+    assert field("identity").correlation_scale(0.8, 0.5) == pytest.approx(-1 / math.log(0.64))
+    sw, sb, q, c = 2.5, 0.4, 1.0, 0.5
+    for _ in range(2000):
+        q = sw**2 * closed_forms.erf_power(q) + sb**2
+    for _ in range(2000):
+        c = (sw**2 * closed_forms.erf_power(q, c) + sb**2) / q
+    h = 1e-6
+    gain = sw**2 * (closed_forms.erf_power(q, c + h) - closed_forms.erf_power(q, c - h)) / (2 * h * q)
+    assert gain < 1 < sw**2 * closed_forms.erf_slope(q)  # chaos
+    assert field("erf").correlation_scale(sw, sb) == pytest.approx(-1 / math.log(gain), rel=1e-3)
+    assert field("relu").correlation_scale(math.sqrt(2)) == math.inf
+
+
+def test_critical_points_of_erf_and_where_there_is_none() -> None:
+    for q in (0.1, 2.0):
+        point = field("erf").critical(q)
+        assert point is not None
+        sw = closed_forms.erf_slope(q) ** -0.5
+        assert (point.q, point.sw) == (q, pytest.approx(sw))
+        assert point.sb == pytest.approx(math.sqrt(q - sw**2 * closed_forms.erf_power(q)))
+        h = 1e-5
+        slope = (closed_forms.erf_power(q + h) - closed_forms.erf_power(q - h)) / (2 * h)
+        assert point.stability == pytest.approx(sw**2 * slope, rel=1e-6)
+    default = field("erf").critical()
+    assert default is not None
+    assert default.q == 1.0
+    assert field("exp").critical(0.5) is None  # unit gain keeps a length of 1
+    relu = field("relu").critical(2.0)
+    assert relu is not None
+    assert relu.sb == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("q", [0.5, 2.0])
+def test_gains_of_exp_at_a_length(q: float) -> None:
+    found = gains(torch.exp, q)
+    assert found["forward"] == found["backward"] == pytest.approx(math.exp(-q))
+    assert found["centred"] == pytest.approx((math.exp(2 * q) - math.exp(q)) ** -0.5)

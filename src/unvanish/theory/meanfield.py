@@ -112,7 +112,7 @@ class Field:
         if not 0 < q < math.inf:
             return 0.0
         chi = self.chi(q, sw)
-        if chi <= 1:
+        if chi <= 1 + 1e-12:
             return math.inf if chi > 1 - 1e-12 else -1 / math.log(chi)
         c = 0.5
         for _ in range(200):

@@ -142,7 +142,7 @@ def lyapunov(sw: float, entering: float, activation: str = "tanh") -> float:
     """
     maps = maps_of(activation)
     q = maps.fixed_point(sw, math.sqrt(entering))
-    return 0.5 * math.log(maps.chi(q, sw)) if 0 < q < math.inf else math.log(sw)
+    return 0.5 * math.log(maps.chi(min(max(q, 1e-12), 1e12), sw))
 
 
 def _sigmoid(x: Array) -> Array:
@@ -174,7 +174,7 @@ class _Layer:
         scale, logs, arrived = 0.0, [], []
         for place, now in enumerate(reversed(self.past)):
             if arriving is not None and place:
-                size = math.exp(min(600.0, float(arriving[-1 - place]) - scale))
+                size = math.exp(min(300.0, float(arriving[-1 - place]) - scale))
                 state = state + size * self.rng.standard_normal(self.shape)
             size = max(float(np.mean(state**2 + cell**2)) ** 0.5, 1e-300)
             state, cell, scale = state / size, cell / size, scale + math.log(size)
