@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from unvanish.clinic.patient import Patient
-from unvanish.core.diagnosis import SEVERITIES, Finding, Remedy
+from unvanish.core.diagnosis import SEVERITIES, Finding, Remedy, at_least
 from unvanish.cures import cures
 
 # Faults of the flow along the depth. They share their cures, as each of them shrinks or grows the gradient
@@ -78,7 +78,7 @@ def propose(patient: Patient, allowed: frozenset[str]) -> Iterator[Candidate]:
     `allowed`: the kinds of remedies that may be used; none whose cure was applied already comes again.
     """
     proposed: set[tuple[str, ...]] = set()
-    found = [f for f in patient.diagnosis.walk() if f.severity != "note"]
+    found = at_least(patient.diagnosis.walk(), "warning")
     for finding in sorted(found, key=lambda f: -SEVERITIES.index(f.severity)):
         for candidate in _answer(finding):
             fresh = candidate.names not in proposed and not patient.cures & {*candidate.names}

@@ -24,7 +24,7 @@ from unvanish.clinic.prescription import Prescription, fingerprint
 from unvanish.clinic.proof import Prover
 from unvanish.clinic.trials import BARELY, looks_trained
 from unvanish.core.cured import Attempt, Cured, Proof
-from unvanish.core.diagnosis import Remedy
+from unvanish.core.diagnosis import Remedy, at_least
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.intact import unwrap
 from unvanish.surgery.receipt import SurgeryError
@@ -218,7 +218,7 @@ class Search:
 
     def _advice(self) -> tuple[Remedy, ...]:
         """What the findings advise a person to do, each once."""
-        loud = [f for f in self.admission.diagnosis.walk() if f.severity != "note"]
+        loud = at_least(self.admission.diagnosis.walk(), "warning")
         advice = [r for f in loud for r in f.remedies if r.safety == "advice"]
         return tuple({r.cure: r for r in advice}.values())
 

@@ -14,7 +14,7 @@ from torch import nn
 from unvanish.clinic.check import check
 from unvanish.clinic.prescription import operate
 from unvanish.core import depth
-from unvanish.core.diagnosis import Diagnosis, Remedy
+from unvanish.core.diagnosis import Diagnosis, Remedy, at_least
 from unvanish.core.ledger import DECADE
 from unvanish.cures import cures
 from unvanish.surgery.receipt import Receipt, SurgeryError
@@ -40,7 +40,7 @@ class Patient:
     @property
     def burden(self) -> tuple[int, float]:
         """What is wrong: errors count ten times a warning; then how far the total is from 0 decades."""
-        found = [f for f in self.diagnosis.walk() if f.severity != "note"]
+        found = at_least(self.diagnosis.walk(), "warning")
         weight = sum(10 if f.severity == "error" else 1 for f in found)
         total = read_total(self.diagnosis)
         return weight, abs(total) if not math.isnan(total) else 0.0

@@ -124,13 +124,6 @@ def _loss(model: nn.Module, batch: Any, loss: Any) -> torch.Tensor:
     return call.objective(model(*call.args, **call.kwargs))
 
 
-def compare_trainings(
-    before: tuple[float, ...], after: tuple[float, ...], comparable: bool = True
-) -> Outcome:
-    """Which of two trainings went better; a difference under a tenth of the first loss is no effect."""
-    return judge_trials((measure_lag(before, after, comparable),))
-
-
 def measure_lag(before: tuple[float, ...], after: tuple[float, ...], comparable: bool = True) -> float:
     """How far the treated side is behind in the loss reached at the same step, in units of the first loss.
 

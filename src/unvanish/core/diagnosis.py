@@ -103,8 +103,7 @@ class Diagnosis(Shown):
 
     def codes(self, severity: Severity = "warning") -> tuple[str, ...]:
         """Codes of the findings and of their consequences, worst first, without repeats."""
-        floor = SEVERITIES.index(severity)
-        return tuple(dict.fromkeys(f.code for f in self.walk() if SEVERITIES.index(f.severity) >= floor))
+        return tuple(dict.fromkeys(f.code for f in at_least(self.walk(), severity)))
 
     def walk(self) -> Iterator[Finding]:
         """Every finding, each followed by its consequences."""

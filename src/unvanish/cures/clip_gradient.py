@@ -8,8 +8,9 @@ clipping turns an overflowing norm into gradients that are all zero, and a NaN a
 
 Safety
 
-`advice`: it bounds the step and leaves the ratio between early and late layers as it is. It is applied if a
-prescription names it and an optimizer is given; under `torch.amp` it sees unscaled gradients.
+`exact`: the model computes what it computed. It bounds the step and leaves the ratio between early and
+late layers as it is, so it cures no loss over the depth. It needs the optimizer; under `torch.amp` it sees
+unscaled gradients.
 
 Reference: Pascanu et al. 2013.
 """

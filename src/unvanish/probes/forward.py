@@ -18,7 +18,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
@@ -26,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from unvanish.core.facts import GraphCut
 from unvanish.probes import operations, signatures
 from unvanish.probes.calls import floats, tensors_in
+from unvanish.probes.compositions import Unfolded
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
 from unvanish.probes.handles import Node
 from unvanish.probes.measures import activation_stats, weight_stats
@@ -35,7 +35,6 @@ from unvanish.probes.together import Together
 
 Modules = Sequence[tuple[str, nn.Module]]  # with their paths
 next_number: Callable[[], int] = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
-COMPOSITIONS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 SMALL = 1 << 12  # elements: a result is measured though its operation is of no family
 
 
@@ -81,18 +80,14 @@ class Forward(TorchFunctionMode):
     @contextmanager
     def watching(self) -> Iterator[Forward]:
         """Record until the block ends."""
-        functional = vars(torch.nn.functional)
-        before = {name: functional[name] for name in COMPOSITIONS}
         handles = [
             register_module_forward_pre_hook(self._enter),
             register_module_forward_hook(self._leave),
         ]
-        functional.update(dict.fromkeys(COMPOSITIONS, lambda *args: False))
         try:
-            with self:
+            with Unfolded(), self:
                 yield self
         finally:
-            functional.update(before)
             for handle in handles:
                 handle.remove()
             self.small.settle()

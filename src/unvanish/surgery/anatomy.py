@@ -188,11 +188,6 @@ def depth_of(trace: Trace) -> int:
     return max(1, len(Anatomy(trace).on_axis()))
 
 
-def module_of(site: Site) -> str:
-    """The path of the module whose forward made an operation."""
-    return str(site.facts.get("module", ""))
-
-
 def round_digits(value: Any) -> Any:
     """A number rounded to 6 digits, to be read."""
     return float(f"{value:.6g}") if isinstance(value, float) else value

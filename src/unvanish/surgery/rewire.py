@@ -10,12 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from torch.nn import functional
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from unvanish.probes import operations
-from unvanish.probes.forward import COMPOSITIONS
+from unvanish.probes.compositions import Unfolded
 from unvanish.surgery.grafts import Graft
 
 Handler = Callable[["Calls", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -40,15 +39,13 @@ class Calls(TorchFunctionMode):
         self.handlers, self.own = handlers, own
         self.inside = 0  # modules that run within the forward
         self.hooks: list[Any] = []
-        self.compositions: dict[str, Any] = {}
+        self.compositions = Unfolded()
         self.count: Counter[str] = Counter()
         self.memory: dict[Any, Any] = {}
 
     def __enter__(self) -> Any:
         """Start; compositions of `torch.nn.functional` are unfolded, so that the calls inside them count."""
-        inside = vars(functional)
-        self.compositions = {name: inside[name] for name in COMPOSITIONS}
-        inside.update(dict.fromkeys(COMPOSITIONS, _never))
+        self.compositions.open()
         if self.own:
             self.hooks = [
                 register_module_forward_pre_hook(lambda *_: self._nest(1)),
@@ -58,7 +55,7 @@ class Calls(TorchFunctionMode):
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        vars(functional).update(self.compositions)
+        self.compositions.close()
         for hook in self.hooks:
             hook.remove()
         self.hooks = []
@@ -74,10 +71,6 @@ class Calls(TorchFunctionMode):
         index = self.count[name]
         self.count[name] += 1
         return handler(self, index, func, args, kwargs or {})
-
-
-def _never(*tensors: Any) -> bool:
-    return False
 
 
 class Rewire(Graft):

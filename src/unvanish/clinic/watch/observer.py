@@ -33,7 +33,7 @@ from unvanish.clinic.watch.scaling import Scaling
 from unvanish.clinic.watch.steps import CurrentStep, NormReader
 from unvanish.clinic.watch.verdicts import Verdicts
 from unvanish.clinic.watch.watched import Watched
-from unvanish.core.diagnosis import Diagnosis, Finding
+from unvanish.core.diagnosis import Diagnosis, Finding, at_least
 from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Trace
 from unvanish.store import Store
@@ -250,7 +250,7 @@ class Watch:
     @property
     def healthy(self) -> bool:
         """Whether nothing at or above a warning was found."""
-        return all(f.severity == "note" for f in self.findings)
+        return not at_least(self.findings, "warning")
 
     def diagnosis(self) -> Diagnosis:
         """What was found so far, with the last looks as its trace."""

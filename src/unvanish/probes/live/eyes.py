@@ -17,14 +17,13 @@ from time import perf_counter
 from typing import Any
 
 import torch
-import torch.nn.functional
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
-from unvanish.probes.forward import COMPOSITIONS
+from unvanish.probes.compositions import Unfolded
 from unvanish.probes.live.chart import Chart, Crossing, Slot, draw_chart
 from unvanish.probes.live.place import ForwardPlace
 from unvanish.probes.live.samples import Samples
@@ -55,7 +54,7 @@ class Eyes(TorchFunctionMode):
         self._done = False  # whether it has run
         self._busy = False  # whether what runs now is our own
         self._handles: list[Any] = []
-        self._replaced: dict[str, Any] = {}  # of torch.nn.functional, during the forward
+        self._compositions = Unfolded()  # open during the forward
 
     # -- opening and closing
 
@@ -107,16 +106,14 @@ class Eyes(TorchFunctionMode):
         self._place.begin()
         if self.chart is None:
             self._crossings = []
-        functional = vars(torch.nn.functional)
-        self._replaced = {name: functional[name] for name in COMPOSITIONS}
-        functional.update(dict.fromkeys(COMPOSITIONS, lambda *args: False))
+        self._compositions.open()
         self._inside = True
         self.__enter__()  # type: ignore[no-untyped-call]
 
     def _end(self) -> None:
         self._inside = False
         self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-        vars(torch.nn.functional).update(self._replaced)
+        self._compositions.close()
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         path = self.paths.get(id(module))

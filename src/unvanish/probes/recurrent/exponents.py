@@ -1,18 +1,14 @@
-"""How fast a recurrence forgets: the slope of a carried gradient, and Lyapunov exponents."""
+"""How fast a recurrence forgets: its Lyapunov exponents."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from unvanish.probes.recurrent.draws import draw_normal, new_generator
 from unvanish.probes.recurrent.unroll import unroll_layers
-
-POINTS = 512  # a longer profile is thinned to this many steps for its slope
 
 
 @torch.no_grad()
@@ -36,24 +32,3 @@ def lyapunov(module: nn.Module, inputs: tuple[Any, ...], *, exponents: int = 1, 
         q, r = torch.linalg.qr(pushed)
         total += r.diagonal(dim1=-2, dim2=-1).abs().log().sum()
     return float(total) / (sum(run.layout.sizes) * exponents)
-
-
-def horizon(carry_log: NDArray[np.float64]) -> tuple[float, float]:
-    """(slope, steps): how fast a carried gradient fades and how far it reaches.
-
-    The slope is Theil-Sen's, of `carry_log` against t, nats a step: positive if it shrinks going back,
-    negative if it grows. Steps = 3/|slope|, inf for slope 0; if the gradient is exactly zero from some
-    step on, no more than the steps it survives (slope inf if that is none). NaN for a single step, or if
-    the log is NaN.
-    """
-    log = np.asarray(carry_log, dtype=np.float64)
-    if log.size < 2 or np.isnan(log).any():
-        return float("nan"), float("nan")
-    t = np.flatnonzero(np.isfinite(log))
-    if t.size < 2:
-        return float("inf"), 0.0
-    reach = float(t.size - 1) if t.size < log.size else float("inf")
-    t = t[np.unique(np.linspace(0, t.size - 1, min(t.size, POINTS)).round().astype(int))]
-    i, j = np.triu_indices(t.size, 1)
-    slope = float(np.median((log[t[j]] - log[t[i]]) / (t[j] - t[i])))
-    return slope, min(3 / abs(slope) if slope else float("inf"), reach)

@@ -94,5 +94,5 @@ def rms_norm(step: Step, given: list[Signal], batch: int) -> tuple[list[Signal],
 
 NORMS: dict[str, Any] = {
     "batch_norm": batch_norm, "layer_norm": layer_norm, "group_norm": group_norm, "instance_norm": group_norm,
-    "rms_norm": rms_norm, "normalize": rms_norm,
+    "rms_norm": rms_norm,
 }  # fmt: skip
