@@ -159,3 +159,23 @@ def test_the_first_losses_of_a_long_run_are_those_of_its_start() -> None:
     assert not has_converged(_build_run(flat))
     assert has_converged(_build_run(flat, start=[-1.0] * 10 + [0.01] * 20))  # of these the first ten
     assert not has_converged(_build_run(flat, start=[0.4] * 10))
+
+
+def test_converged_is_a_loss_that_fell_and_stayed() -> None:
+    fallen = [2.0 * 0.9**k + 0.01 for k in range(80)]
+    flat = [1.0] * 80
+    assert has_converged(_build_run(fallen, norms=np.log(flat)))
+    assert not has_converged(_build_run(flat, norms=np.log(flat)))
+    assert not has_converged(
+        _build_run([*fallen, *[1.5] * 10], norms=np.log([*flat, *[1e-9] * 10]))
+    )  # it broke
+    assert not has_converged(_build_run(flat, norms=np.log([0.7**k for k in range(80)])))  # a layer died
+    half = [1.0 + 0.9**k for k in range(80)]
+    assert has_converged(_build_run(half, norms=np.log([0.9**k for k in range(80)])))
+    assert not has_converged(_build_run(half, norms=np.log(flat)))
+
+
+def test_a_long_run_that_learned_before_the_window_still_learns() -> None:
+    level = [0.5 + 0.01 * (k % 3) for k in range(300)]
+    assert not learns(_build_run(level, norms=np.log(level)))
+    assert learns(_build_run(level, norms=np.log(level), start=[2.3] * 20))

@@ -1,4 +1,4 @@
-"""`watch`: it measures what is there, the training does not notice it, and it reports what it finds."""
+"""`watch`: it measures what is there, and the training does not notice it."""
 
 from __future__ import annotations
 
@@ -14,85 +14,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import unvanish
-from unvanish.clinic.watch import LIVE, Watch, WatchError
+from unvanish.clinic.watch import Watch
 from unvanish.clinic.watch.pace import Pace
-from unvanish.probes.errors import CheckError
-from unvanish.rules import _converged, _history, _learning
+from unvanish.rules import _history
 from unvanish.store import open_run
-
-
-class Net(nn.Module):
-    """Convolution, BatchNorm, in-place ReLU, a functional one with a skip, dropout."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
-        self.body = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
-        self.drop, self.head = nn.Dropout(0.3), nn.Linear(8, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for layer in self.body:
-            x = nn.functional.relu(x + layer(x))
-        return self.head(self.drop(x.mean((2, 3))))
-
-
-def net() -> Net:
-    torch.manual_seed(0)
-    return Net()
-
-
-def data(n: int = 16) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(n, 1, 8, 8, generator=generator), torch.randint(0, 4, (n,), generator=generator)
-
-
-def fit(
-    model: nn.Module,
-    steps: int,
-    *,
-    look: dict[str, Any] | None = None,
-    amp: bool = False,
-    parts: int = 1,
-    clip: float | None = None,
-    scaler: Any = None,
-    optimizer: Any = None,
-) -> tuple[list[float], Watch | None]:
-    """A loop as people write it; its losses."""
-    optimizer = optimizer or torch.optim.AdamW(model.parameters(), 1e-2)
-    x, y = data()
-    torch.manual_seed(3)
-    losses = []
-    watch = None if look is None else unvanish.watch(model, optimizer, scaler=scaler, **look)
-    for _ in range(steps):
-        total = 0.0
-        for px, py in zip(x.chunk(parts), y.chunk(parts), strict=True):
-            with torch.autocast("cpu", torch.bfloat16, enabled=amp):
-                loss = nn.functional.cross_entropy(model(px), py) / parts
-            (scaler.scale(loss) if scaler is not None else loss).backward()
-            total += loss.item()
-        if scaler is not None:
-            scaler.unscale_(optimizer)
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-        if scaler is not None:
-            scaler.step(optimizer)
-            scaler.update()
-        else:
-            optimizer.step()
-        optimizer.zero_grad()
-        if watch is not None:
-            watch.step(total)
-        losses.append(total)
-    if watch is not None:
-        watch.close()
-    return losses, watch
 
 
 @pytest.mark.parametrize("amp", [False, True])
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("every", [1, 3, None])
-def test_the_training_is_bit_identical(amp: bool, parts: int, every: int | None) -> None:
+def test_the_training_is_bit_identical(amp: bool, parts: int, every: int | None, net: Any, fit: Any) -> None:
     plain, watched = net(), net()
     a, _ = fit(plain, 7, amp=amp, parts=parts)
     b, _ = fit(watched, 7, look={"every": every, "on_finding": "silent"}, amp=amp, parts=parts)
@@ -157,16 +88,7 @@ def test_an_expensive_norm_is_read_in_parts_and_the_training_stays_bit_identical
     assert math.exp(rows[-1]["norm_log"]) == pytest.approx(exact, rel=0.2)
 
 
-def hooks(model: nn.Module) -> int:
-    own = sum(
-        len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()
-    )
-    shared = torch.nn.modules.module
-    tensors = sum(len(p._backward_hooks or ()) for p in model.parameters())
-    return own + len(shared._global_forward_hooks) + len(shared._global_forward_pre_hooks) + tensors
-
-
-def test_between_looks_and_afterwards_nothing_hangs_on_the_model() -> None:
+def test_between_looks_and_afterwards_nothing_hangs_on_the_model(net: Any, data: Any, hooks: Any) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     watch = unvanish.watch(model, optimizer, every=3, on_finding="silent")
@@ -188,8 +110,8 @@ def test_between_looks_and_afterwards_nothing_hangs_on_the_model() -> None:
     assert torch.nn.functional.has_torch_function is torch.overrides.has_torch_function
 
 
-def test_an_exception_in_the_forward_leaves_nothing_behind() -> None:
-    class Broken(Net):
+def test_an_exception_in_the_forward_leaves_nothing_behind(net: Any, data: Any, hooks: Any) -> None:
+    class Broken(type(net())):  # type: ignore[misc]
         """Raises once."""
 
         bad = True
@@ -216,7 +138,7 @@ def test_an_exception_in_the_forward_leaves_nothing_behind() -> None:
     assert watch.steps == 3
 
 
-def test_evaluation_is_not_a_step_and_not_looked_at() -> None:
+def test_evaluation_is_not_a_step_and_not_looked_at(net: Any, data: Any) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     x, y = data()
@@ -296,7 +218,7 @@ def test_what_it_measures_is_what_autograd_says() -> None:
     assert watch.history.steps.rows[-1]["norm_log"] == pytest.approx(math.log(total), abs=1e-5)
 
 
-def test_the_depth_axis_is_the_stream() -> None:
+def test_the_depth_axis_is_the_stream(net: Any, fit: Any) -> None:
     model = net()
     _, watch = fit(model, 3, look={"every": 1, "on_finding": "silent"})
     assert watch is not None
@@ -310,7 +232,7 @@ def test_the_depth_axis_is_the_stream() -> None:
     assert labels[-1].startswith("stem.0")
 
 
-def test_gradients_are_those_before_clipping_and_without_the_loss_scale() -> None:
+def test_gradients_are_those_before_clipping_and_without_the_loss_scale(net: Any, fit: Any) -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     _, plain = fit(net(), 4, look={"every": 1, "on_finding": "silent"})
     _, scaled = fit(net(), 4, look={"every": 1, "on_finding": "silent"}, scaler=scaler, clip=1e9)
@@ -327,7 +249,7 @@ def test_gradients_are_those_before_clipping_and_without_the_loss_scale() -> Non
     assert rows[0]["before_log"] == pytest.approx(plain.history.steps.rows[0]["norm_log"], abs=1e-4)
 
 
-def test_clipped_steps_are_known_between_looks() -> None:
+def test_clipped_steps_are_known_between_looks(net: Any, fit: Any) -> None:
     _, watch = fit(net(), 12, look={"every": 5, "on_finding": "silent"}, clip=1e-3)
     assert watch is not None
     assert [r["clipped"] for r in watch.history.steps.rows] == [1.0] * 12
@@ -337,8 +259,8 @@ def test_clipped_steps_are_known_between_looks() -> None:
     } == {0.0}
 
 
-def test_steps_that_a_scaler_skips_are_steps() -> None:
-    class Loud(Net):
+def test_steps_that_a_scaler_skips_are_steps(net: Any, fit: Any) -> None:
+    class Loud(type(net())):  # type: ignore[misc]
         """Its gradients are fifty times larger."""
 
         def forward(self, x: Tensor) -> Tensor:
@@ -372,7 +294,7 @@ def test_accumulated_parts_make_one_step() -> None:
     np.testing.assert_allclose(*seen, atol=1e-5)
 
 
-def test_several_optimizers_share_a_step() -> None:
+def test_several_optimizers_share_a_step(net: Any, data: Any) -> None:
     model = net()
     rest = [*model.body.parameters(), *model.head.parameters()]
     both = [torch.optim.SGD(model.stem.parameters(), 0.1), torch.optim.Adam(rest)]
@@ -504,203 +426,3 @@ def test_time_profiles_are_those_of_an_examination(kind: Any, tmp_path: Path) ->
         np.testing.assert_allclose(states[-1], wanted, rtol=1e-4, atol=1e-4)
     live = watch.diagnosis().trace
     assert len(live.where("step")) == 18
-
-
-# -- the run folder and the findings
-
-
-def test_a_run_folder_holds_the_story_and_is_continued(tmp_path: Path) -> None:
-    losses, _ = fit(net(), 5, look={"every": 1, "run": tmp_path, "on_finding": "silent"})
-    run = open_run(tmp_path)
-    assert run.steps()["step"].tolist() == [0, 1, 2, 3, 4]
-    np.testing.assert_allclose(run.steps()["loss"], losses, rtol=1e-6)
-    assert run.trace().values.shape[0] == 5 and run.trace().statistics == LIVE
-    assert run.facts()["model"] == "Net" and run.trace().depth() is not None
-    fit(net(), 3, look={"every": 1, "run": tmp_path, "on_finding": "silent"})
-    assert open_run(tmp_path).steps()["step"].tolist() == list(range(8))
-
-
-def poisoned(model: nn.Module, optimizer: Any, watch: Any, at: int = 6, steps: int = 10) -> None:
-    x, y = data()
-    loss_function = watch.watched.loss or nn.CrossEntropyLoss()
-    for k in range(steps):
-        optimizer.zero_grad()
-        inputs = x.clone()
-        if k == at:
-            inputs[0, 0, 0, 0] = math.nan
-        loss = loss_function(model(inputs), y)
-        loss.backward()
-        optimizer.step()
-        watch.step(loss)
-
-
-def test_a_nan_is_named_at_its_step(capsys: Any) -> None:
-    model = net()
-    optimizer = torch.optim.Adam(model.parameters())
-    with unvanish.watch(model, optimizer, every=4) as watch:
-        poisoned(model, optimizer, watch)
-    (finding,) = watch.findings
-    assert finding.code == "NUM001" and "at step 6" in finding.cause
-    assert "the last healthy step was 5" in finding.cause
-    said = capsys.readouterr().err
-    assert said.count("error[NUM001]") == 1 and "guard" in said
-
-
-def test_it_can_warn_raise_and_call() -> None:
-    model = net()
-    optimizer = torch.optim.Adam(model.parameters())
-    heard: list[Any] = []
-    with (
-        pytest.warns(RuntimeWarning, match="NUM001"),
-        unvanish.watch(model, optimizer, every=1, on_finding=["warn", heard.append]) as watch,
-    ):
-        poisoned(model, optimizer, watch)
-    assert [f.code for f in heard] == ["NUM001"]
-    model = net()
-    optimizer = torch.optim.Adam(model.parameters())
-    with (
-        pytest.raises(WatchError, match="NUM001") as error,
-        unvanish.watch(model, optimizer, every=1, on_finding="raise") as watch,
-    ):
-        poisoned(model, optimizer, watch)
-    assert error.value.finding.code == "NUM001"
-    assert all(torch.isfinite(p).all() for p in model.parameters())  # raised before the step was made
-    assert hooks(model) == 0
-
-
-def test_a_guard_leaves_the_bad_step_out() -> None:
-    model = net()
-    optimizer = torch.optim.Adam(model.parameters())
-    with unvanish.watch(model, optimizer, every=4, on_finding=["silent", "guard"]) as watch:
-        poisoned(model, optimizer, watch)
-    assert all(torch.isfinite(p).all() for p in model.parameters())
-    assert watch.response.clipper is not None and watch.response.clipper.skipped == 1
-
-
-def test_a_snapshot_replays_the_bad_step(tmp_path: Path) -> None:
-    model, criterion = net(), nn.CrossEntropyLoss()
-    optimizer = torch.optim.Adam(model.parameters())
-    with unvanish.watch(
-        model, optimizer, criterion, run=tmp_path, every=4, on_finding=["silent", "snapshot"]
-    ) as watch:
-        poisoned(model, optimizer, watch)
-    assert watch.response.snapshots is not None
-    (path,) = watch.response.snapshots.paths
-    held = torch.load(path, weights_only=True)
-    assert held["step"] == 6 and held["loss"] == "CrossEntropyLoss"
-    again = net()
-    again.load_state_dict(held["weights"])
-    assert all(torch.isfinite(p).all() for p in again.parameters())
-    diagnosis = unvanish.check(again, (held["args"][0], held["target"]), criterion)
-    assert diagnosis.findings[0].code == "NUM001"
-    assert len(list((tmp_path / "snapshots").iterdir())) == 1
-
-
-def test_a_finding_is_reported_once_and_after_three_looks() -> None:
-    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
-    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
-    x, y = torch.randn(32, 8), torch.randint(0, 4, (32,))
-    heard: list[tuple[int, str]] = []
-    with unvanish.watch(
-        model, optimizer, every=1, on_finding=lambda f: heard.append((watch.steps, f.code))
-    ) as watch:
-        for step in range(40):
-            if step == 10:
-                with torch.no_grad():
-                    model[2].bias -= 100
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x), y).backward()
-            optimizer.step()
-    assert [c for _, c in heard].count("ACT003") == 1
-    first = next(s for s, c in heard if c == "ACT003")
-    assert 20 <= first <= 27
-
-
-def test_wrong_calls_say_what_is_wrong(tmp_path: Path) -> None:
-    model = net()
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    for arguments, options, text in (
-        (("net",), {}, "not a torch.nn.Module"),
-        ((model, "adam"), {}, "pass the optimizer itself"),
-        ((model, optimizer), {"budget": 0}, "share of the run's time"),
-        ((model, optimizer), {"every": 0}, "number of steps"),
-        ((model, optimizer), {"on_finding": "rise"}, "did you mean 'raise'"),
-        ((model, optimizer), {"on_finding": "snapshot"}, "give run="),
-        ((model.requires_grad_(False),), {}, "requires a gradient"),
-    ):
-        with pytest.raises(CheckError, match=text):
-            unvanish.watch(*arguments, **options)
-    with pytest.raises(Exception, match="cannot write a run"):
-        (tmp_path / "file").write_text("")
-        unvanish.watch(net(), run=tmp_path / "file" / "x")
-
-
-def live_trace(losses: list[float], norms: list[float], **facts: Any) -> Any:
-    """A live trace with this history and nothing else."""
-    from unvanish.core.trace import Trace
-
-    history = {"loss": np.array(losses), "norm_log": np.log(norms)}
-    return Trace((), np.empty((0, 0, len(LIVE))), (), {"live": True, "history": history, **facts}, LIVE)
-
-
-def test_converged_is_a_loss_that_fell_and_stayed() -> None:
-    fallen = [2.0 * 0.9**k + 0.01 for k in range(80)]
-    flat = [1.0] * 80
-    assert _converged.has_converged(live_trace(fallen, flat))
-    assert not _converged.has_converged(live_trace(flat, flat))
-    assert not _converged.has_converged(live_trace([*fallen, *[1.5] * 10], [*flat, *[1e-9] * 10]))  # it broke
-    assert not _converged.has_converged(live_trace(flat, [0.7**k for k in range(80)]))  # a layer died
-    half = [1.0 + 0.9**k for k in range(80)]
-    assert _converged.has_converged(live_trace(half, [0.9**k for k in range(80)]))
-    assert not _converged.has_converged(live_trace(half, flat))
-
-
-def test_a_long_run_that_learned_before_the_window_still_learns() -> None:
-    level = [0.5 + 0.01 * (k % 3) for k in range(300)]
-    assert not _learning.learns(live_trace(level, level))
-    assert _learning.learns(live_trace(level, level, start=[2.3] * 20))
-
-
-def test_a_note_that_becomes_a_warning_is_reported_again_after_three_looks() -> None:
-    from dataclasses import replace
-
-    from unvanish.clinic.rounds import RuleChoice
-    from unvanish.clinic.watch import verdicts
-    from unvanish.core.diagnosis import Finding
-    from unvanish.core.trace import Trace
-
-    note = Finding("REC001", "vanishing-through-time", "note", "x", (), (), (), "vanishing", 1.0)
-    loud = replace(note, severity="warning")
-    sequence = [note, note, note, loud, note, loud, loud, loud, loud]
-    judge = verdicts.Verdicts(RuleChoice(frozenset({"REC001"}), {}), 0)
-    empty: Any = Trace((), np.empty((0, 0, 0)), (), {}, ())
-    said = []
-    patch = pytest.MonkeyPatch()
-    for step, finding in enumerate(sequence):
-        rounds = verdicts.visit(empty, RuleChoice(frozenset(), {}))
-        patch.setattr(verdicts, "visit", lambda *a, f=finding, r=rounds, **k: replace(r, findings=(f,)))
-        said.append([f.severity for f in judge.judge(empty, step, None)])
-        patch.undo()
-    assert said == [[], [], ["note"], [], [], [], [], ["warning"], []]
-
-
-@pytest.mark.parametrize(("act", "found"), [(nn.Sigmoid, {"DEP001"}), (nn.ReLU, set())])
-def test_samples_that_look_alike_are_found(act: Any, found: set[str]) -> None:
-    """A deep sigmoid net at chance, and the same with ReLU and He's weights, which learns."""
-    torch.manual_seed(0)
-    sizes = [(16, 64), *[(64, 64)] * 11]
-    parts = [p for i, o in sizes for p in (nn.Linear(i, o), act())]
-    model = nn.Sequential(*parts, nn.Linear(64, 4))
-    if act is nn.ReLU:
-        for p in model.parameters():
-            nn.init.kaiming_normal_(p) if p.ndim > 1 else nn.init.zeros_(p)
-    optimizer, x = torch.optim.Adam(model.parameters(), 1e-3), torch.randn(32, 16)
-    y = (x[:, :4]).argmax(1)
-    with unvanish.watch(model, optimizer, every=1, on_finding=[]) as watch:
-        for _ in range(30):
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(x), y)
-            loss.backward()
-            optimizer.step()
-            watch.step(loss)
-    assert {f.code for f in watch.findings if f.severity != "note"} == found
