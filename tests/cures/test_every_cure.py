@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -222,3 +223,11 @@ def test_every_remedy_a_rule_names_exists_or_is_advice(code: str) -> None:
             ):
                 assert planned.cure == remedy.cure
                 assert set(planned.parameters) <= set(cures()[remedy.cure].settings)
+
+
+def test_the_code_names_every_target_or_shows_that_more_follow(cure: Cure) -> None:
+    _, remedy = cure.case()
+    targets = tuple(f"layers.{i}.weight" for i in range(30))
+    code = "\n".join(cure.code(replace(remedy, targets=targets)))
+    named = [target for target in targets if target in code or target.removesuffix(".weight") + " " in code]
+    assert len(named) in (0, 30) or "..." in code

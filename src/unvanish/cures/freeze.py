@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
-from unvanish.surgery.names import parameter_expression
+from unvanish.surgery.names import each_parameter
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "exact"
@@ -49,7 +49,7 @@ def _back(p: Tensor, flag: bool) -> Callable[[], None]:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return [f"{parameter_expression(name)}.requires_grad_(False)" for name in remedy.targets[:6]]
+    return each_parameter(remedy.targets, "{}.requires_grad_(False)")
 
 
 def case() -> tuple[Case, Remedy]:

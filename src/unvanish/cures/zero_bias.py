@@ -16,7 +16,7 @@ from torch import nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.surgery.anatomy import Anatomy
-from unvanish.surgery.names import parameter_expression
+from unvanish.surgery.names import each_parameter
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -37,7 +37,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return [f"nn.init.zeros_({parameter_expression(name)})" for name in remedy.targets[:6]]
+    return each_parameter(remedy.targets, "nn.init.zeros_({})")
 
 
 def case() -> tuple[Case, Remedy]:

@@ -16,6 +16,14 @@ def list_names(names: tuple[str, ...], most: int = 4) -> str:
     return f"[{shown}, ...]  # {len(names)} of them" if len(names) > most else f"[{shown}]"
 
 
+def each_parameter(names: tuple[str, ...], line: str, most: int = 6) -> list[str]:
+    """A line of code for each parameter, `{}` standing for it; a loop over their names if there are many."""
+    if len(names) <= most:
+        return [line.format(parameter_expression(name)) for name in names]
+    loop = line.format("model.get_parameter(name)")
+    return [f"names = {list_names(names)}", "for name in names:", f"    {loop}"]
+
+
 def shorten(names: tuple[str, ...], most: int = 4) -> str:
     """The first names, then an ellipsis: `a, b, c, d, ...`."""
     return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
