@@ -80,3 +80,63 @@ def test_public_functions_are_no_bare_participles():
 def participle(name: str) -> bool:
     """Whether a name is one word, and that word says that something has been done."""
     return name not in NO_PARTICIPLES and (name in PARTICIPLES or (name.endswith("ed") and "_" not in name))
+
+
+def classes() -> list[tuple[str, ast.ClassDef]]:
+    """Every class of the package with its file."""
+    return [
+        (file, node)
+        for file, tree in PARSED.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    ]
+
+
+def assigned(node: ast.AST) -> set[str]:
+    """The attributes of `self` that are assigned below a node."""
+    return {
+        n.attr
+        for n in ast.walk(node)
+        if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store) and ast.unparse(n.value) == "self"
+    }
+
+
+def declared(node: ast.ClassDef) -> set[str]:
+    """The attributes that a class sets in `__init__`, or declares as fields, slots or setters."""
+    found: set[str] = set()
+    for part in node.body:
+        if isinstance(part, ast.FunctionDef) and part.name in ("__init__", "__post_init__"):
+            found |= assigned(part)
+        elif isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
+            found.add(part.target.id)
+        elif isinstance(part, ast.FunctionDef) and any(
+            ast.unparse(d).endswith(".setter") for d in part.decorator_list
+        ):
+            found.add(part.name)
+    return found
+
+
+def test_no_attribute_is_born_after_init():
+    own = {node.name: node for _, node in classes()}
+
+    def known(node: ast.ClassDef) -> set[str]:
+        bases = [own[name] for base in node.bases if (name := ast.unparse(base).split(".")[-1]) in own]
+        return declared(node).union(*map(known, bases))
+
+    late = {
+        f"{file}: {node.name}": extra for file, node in classes() if (extra := assigned(node) - known(node))
+    }
+    assert late == {}
+
+
+def test_no_privates_of_another_object_are_read():
+    ours = {name for _, node in classes() for name in assigned(node) | declared(node) if name[:1] == "_"}
+    ours -= {"_modules", "_parameters", "_buffers"}  # torch's own, which surgery must reach
+    found = [
+        f"{file}:{n.lineno}: {ast.unparse(n)}"
+        for file, tree in PARSED.items()
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Attribute) and n.attr in ours and n.attr[:2] != "__"
+        if ast.unparse(n.value) not in ("self", "cls", "super()")
+    ]
+    assert found == []
