@@ -50,6 +50,11 @@ def test_up_to_three_rows_apart_the_worst_first() -> None:
     assert len(compare(*_build([-0.49, 0.51], [1.0] * 2))["apart"]) == 1
 
 
+def test_a_row_is_apart_by_the_difference_not_by_its_size() -> None:
+    found = compare(*_build([2.0, -2.0, 1.5, 1.2], [10**1.9, 10**-1.8, 10**-0.2, 10**0.4]))
+    assert [row[2] for row in found["apart"]] == pytest.approx([1.5, 1.2])
+
+
 @pytest.mark.parametrize("rms", [math.nan, math.inf, 0.0])
 def test_without_a_measured_input_there_is_no_comparison(rms: float) -> None:
     assert compare(*_build([-0.3, 0.2], rms=rms)) == {}
