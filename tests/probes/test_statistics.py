@@ -59,3 +59,18 @@ def test_a_look_measures_what_an_examination_does(bad):
     seen = dict(zip(SEEN, summarise_forward(x.flatten(1)[None], sizes)[0].tolist(), strict=False))
     names = ["forward_nonfinite"] if bad else ["forward_rms", "spread", "cosine", "forward_nonfinite"]
     assert [seen[n] for n in names] == pytest.approx([alone[n] for n in names], rel=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 1e4])  # at 1e4 the samples differ by a ten-thousandth
+@pytest.mark.parametrize("shape", [(5, 3), (64, 4096), (300, 20_000)])
+def test_likeness_is_what_its_definition_says(offset, shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + offset
+    found = activation_stats(x, shape[0])
+    rows = x[:64, -(-shape[1] // 4096) // 2 :: -(-shape[1] // 4096)]
+    unit = rows / rows.norm(dim=1, keepdim=True)
+    pairs = unit @ unit.T
+    pairs.fill_diagonal_(0.0)
+    spread = (rows - rows.mean(0)).norm() / rows.norm()
+    assert found["spread"] == pytest.approx(float(spread), rel=1e-6)
+    cosine = float(pairs.sum()) / (len(rows) * (len(rows) - 1))
+    assert found["cosine"] == pytest.approx(cosine, rel=1e-9, abs=1e-9)

@@ -19,6 +19,7 @@ Numbers = NDArray[np.float64]
 SAMPLES, FEATURES = 64, 4096
 PIECE = 1 << 16  # elements whose norm is taken at once: their copy in float64 is small
 FEW = 1 << 14  # elements of a tensor whose norm is taken together with others
+ALIKE = 1e-4  # ||h - mean||^2 / ||h||^2, under which the difference of squares would be rounding
 LITTLE = 1 << 16  # elements that NumPy counts faster than torch begins to
 
 
@@ -81,8 +82,8 @@ def activation_stats(x: Tensor, batch: int | None, tokens: bool = False) -> dict
         return size_stats(norm, x.numel(), float((~torch.isfinite(x)).double().mean()))
     found = size_stats(norm, x.numel())
     found["forward_max"] = _largest(x) if whole is None else max(-float(whole.min()), float(whole.max()))
-    if some is not None and squares is not None and norm > 0:
-        found.update(likeness(some, squares))
+    if some is not None and squares is not None and squares.any():
+        found.update({name: value for name, (value,) in likeness(some[None], squares[None]).items()})
     if tokens and x.ndim == 3 and x.shape[1] > 1 and x.shape[2] >= 4 and norm > 0:
         found["token_cosine"] = token_cosine(x)
     return found
@@ -102,26 +103,26 @@ def _largest(x: Tensor) -> float:
     return max(abs(float(low)), abs(float(high)))
 
 
-def _total(x: Numbers) -> float:
-    """The sum of the squares."""
-    flat = x.reshape(-1)
-    return float(np.einsum("i,i->", flat, flat))
+def likeness(x: Numbers, squares: Numbers) -> dict[str, list[float]]:
+    """`spread` ||h - mean|| / ||h|| and the mean `cosine` between rows of each of N activations, x (N, B, F).
 
-
-def likeness(rows: Numbers, squares: Numbers) -> dict[str, float]:
-    """`spread` ||h - mean|| / ||h|| and the mean `cosine` between rows (B, features); `squares`: ||h||^2."""
-    total = float(squares.sum())
-    if not total > 0:
-        return {}
-    spread = _total(rows - rows.sum(0) / len(rows)) / total
-    lengths = np.sqrt(squares)
+    What else is read off the samples of an activation belongs here: small ones (`together`) get it too.
+    `squares` (N, B): ||h||^2 of each row, not all zero. The cosine is NaN if only one row is not zero.
+    """
+    lengths, total = np.sqrt(squares), squares.sum(1)
     alive = lengths > 0
-    count = int(np.count_nonzero(alive))
-    if count < 2:
-        return {"spread": math.sqrt(spread), "cosine": math.nan}
+    count = alive.sum(1)
     unit = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=alive)
-    summed = np.einsum("r,rf->f", unit, rows)
-    return {"spread": math.sqrt(spread), "cosine": (_total(summed) - count) / (count * (count - 1.0))}
+    summed = np.einsum("nr,nrf->nf", unit, x)
+    mean = x.sum(1) / x.shape[1]
+    spread = 1 - x.shape[1] * np.einsum("nf,nf->n", mean, mean) / total  # ||h - mean||^2 / ||h||^2
+    for i in np.flatnonzero(spread < ALIKE):
+        apart = x[i] - mean[i]
+        spread[i] = np.einsum("rf,rf->", apart, apart) / total[i]
+    pairs = count * (count - 1.0)
+    alike = np.einsum("nf,nf->n", summed, summed) - count
+    cosine = np.divide(alike, pairs, out=np.full(len(x), math.nan), where=pairs > 0)
+    return {"spread": np.sqrt(spread).tolist(), "cosine": cosine.tolist()}
 
 
 def token_cosine(x: Tensor) -> float:

@@ -15,11 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unvanish.probes.measures import FEATURES, SAMPLES, Numbers, samples, size_stats
+from unvanish.probes.measures import FEATURES, SAMPLES, Numbers, likeness, samples, size_stats
 
 LARGE = 1 << 16  # elements of an activation that is read by itself
 PILE = 1 << 20
-ALIKE = 1e-4  # ||h - mean||^2 / ||h||^2, under which the difference of squares would be rounding
 
 
 @dataclass
@@ -64,30 +63,12 @@ def _read(pile: list[tuple[dict[str, float], NDArray[Any]]]) -> None:
         x[~whole], squares[~whole] = 0.0, 1.0
     flat = x.reshape(len(x), -1)
     largest = np.maximum(flat.max(1), -flat.min(1))
-    spread, cosine = _likeness(x, squares)
-    table = zip(pile, norms.tolist(), largest.tolist(), spread.tolist(), cosine.tolist(), strict=True)
-    for (stats, rows), norm, most, wide, alike in table:
+    alike = likeness(x, squares)
+    for i, ((stats, rows), norm, most) in enumerate(zip(pile, norms.tolist(), largest.tolist(), strict=True)):
         if not math.isfinite(norm):
             bad = float((~np.isfinite(rows)).mean())
             stats.update(size_stats(norm, rows.size, bad))
             continue
         stats.update(size_stats(norm, rows.size), forward_max=most)
         if norm > 0:
-            stats["spread"], stats["cosine"] = wide, alike
-
-
-def _likeness(x: Numbers, squares: Numbers) -> tuple[Numbers, Numbers]:
-    """`measures.likeness` of each of (N, B, F)."""
-    lengths, total = np.sqrt(squares), squares.sum(1)
-    alive = lengths > 0
-    count = alive.sum(1)
-    unit = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=alive)
-    summed = np.einsum("nr,nrf->nf", unit, x)
-    mean = x.sum(1) / x.shape[1]
-    spread = 1 - x.shape[1] * np.einsum("nf,nf->n", mean, mean) / total  # ||h - mean||^2 / ||h||^2
-    for i in np.flatnonzero(spread < ALIKE):
-        apart = x[i] - mean[i]
-        spread[i] = np.einsum("rf,rf->", apart, apart) / total[i]
-    pairs = count * (count - 1.0)
-    alike = np.einsum("nf,nf->n", summed, summed) - count
-    return np.sqrt(spread), np.divide(alike, pairs, out=np.full(len(x), math.nan), where=pairs > 0)
+            stats.update({name: values[i] for name, values in alike.items()})

@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unvanish.probes.signatures import bind
+
 
 def pick_logits(kind: str, args: Any, kwargs: Any) -> Tensor | None:
     """A few rows of attention logits, (rows, keys); what is masked is -inf."""
     if kind == "softmax":
-        x: Tensor = args[0] if args else kwargs["input"]
+        x: Tensor = bind(kind, args, kwargs)["input"]
         lead = math.prod(x.shape[:-1])
         return x.detach().reshape(lead, -1)[:: max(1, lead // 64)][:64].float()
-    named = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False))
-    named |= kwargs
-    q, k, mask = named["query"].detach(), named["key"].detach(), named.get("attn_mask")
+    named = bind(kind, args, kwargs)
+    q, k, mask = named["query"].detach(), named["key"].detach(), named["attn_mask"]
     if q.shape[-2] < 1 or k.shape[-2] < 4:
         return None
     rows = torch.arange(q.shape[-2], device=q.device)[:: _every(q.shape[-2], 8)][:8]
@@ -27,12 +28,12 @@ def pick_logits(kind: str, args: Any, kwargs: Any) -> Tensor | None:
         some_q = some_q[0, ::heads]
         ratio = q.shape[-3] // k.shape[-3]
         some_k = k[0].repeat_interleave(ratio, -3)[::heads] if ratio > 1 else k[0, ::heads]
-    logits = some_q.float() @ some_k.float().mT * (named.get("scale") or 1 / math.sqrt(q.shape[-1]))
+    logits = some_q.float() @ some_k.float().mT * (named["scale"] or 1 / math.sqrt(q.shape[-1]))
     if isinstance(mask, Tensor):
         part = mask.detach().expand(*q.shape[:-1], k.shape[-2])[..., rows, :]
         part = part[0, :: _every(q.shape[-3], 4)] if q.ndim > 3 else part
         logits = logits.masked_fill(~part, -math.inf) if part.dtype == torch.bool else logits + part.float()
-    if named.get("is_causal"):
+    if named["is_causal"]:
         hidden = torch.arange(k.shape[-2], device=q.device)[None] > rows[:, None]
         logits = logits.masked_fill(hidden, -math.inf)
     rows_of: Tensor = logits.flatten(0, -2)
