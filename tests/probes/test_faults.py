@@ -111,7 +111,8 @@ def test_a_loss_without_a_slope_is_named(kind: str) -> None:
     assert told[0].cause.startswith(f"{kind} in the loss")
     assert told[0].severity == ("note" if kind in ("mul", "clamp_min") else "error")  # of a loss of 0
     assert found.healthy == (told[0].severity == "note")
-    assert "no gradient at all reaches the input" in str(found)
+    said = "nothing was judged" if found.healthy else "no gradient at all reaches the input"
+    assert said in str(found)
 
 
 def zeroed(*modules: nn.Module) -> None:

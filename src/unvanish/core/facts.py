@@ -90,6 +90,7 @@ class ParameterFacts(TypedDict, total=False):
     optimised: bool | None  # the optimizer holds it; None without an optimizer
     tied: bool  # several modules share it
     twins_stay: bool  # units with equal weights have equal gradients too
+    rounding: bool  # its gradient cancels, exactly or to rounding, of which float64 leaves a thousandth
     zero_by_structure: bool  # a bias whose gradient cancels for all data
     zero_third: bool  # the gradient of a bias cancels in its middle third: packed (q, k, v)
     # in a watched training
@@ -156,6 +157,7 @@ class PrecisionFacts(TypedDict, total=False):
     best_scale_log2: float
     range: tuple[float, float] | None  # log2 of the loss scales that hold the gradients
     nonfinite_native: bool  # no loss scale gives finite gradients in this dtype
+    zero_unscaled: bool  # without a loss scale all gradients are exactly zero
 
 
 class BrokenFacts(TypedDict):

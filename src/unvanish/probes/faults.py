@@ -42,6 +42,14 @@ def find_stops(graph: Graph, flow: GradientFlow, watched: Forward, starving: dic
     return sorted(found, key=lambda stop: -stop.starved)
 
 
+def find_cancelled(graph: Graph, flow: GradientFlow, starving: dict[int, str]) -> frozenset[str]:
+    """The starving parameters (by node of the graph) that no node stops: what arrives adds up to zero."""
+    stopped: set[str] = set()
+    for _, below in flow.killed:
+        stopped |= _find_starving(graph, below, starving)
+    return frozenset(starving.values()) - stopped
+
+
 def _number(node: Any) -> int:
     return int(node._sequence_nr())
 
