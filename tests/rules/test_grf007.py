@@ -98,3 +98,13 @@ def test_parameters_in_float16_need_a_loss_scale_for_a_small_loss() -> None:
     small = unvanish.check(net, (x.half(), y), lambda out, y: 1e-9 * loss(out, y))
     assert small.codes()[0] == "GRF007"
     assert small.findings[0].remedies[0].cure == "loss-scaling"
+
+
+def test_a_bias_that_alone_learns_and_cancels_is_no_fault() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 3))
+    attention = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+    for model in (net, attention):
+        model[0].weight.requires_grad_(False)
+        found = unvanish.check(model, _data(), nn.CrossEntropyLoss())
+        assert "GRF007" not in found.codes()

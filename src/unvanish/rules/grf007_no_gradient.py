@@ -37,6 +37,7 @@ Let a gradient through what is named: use the weights as they are, another activ
 
 When it is wrong
 
+A bias that a normalisation, or a softmax over keys, takes off again is no fault, and not counted.
 Parts that are meant to learn a million times more slowly than others.
 
 References: Shazeer et al. 2017 (gates of experts).
@@ -136,7 +137,7 @@ def _report_unscaled(trace: Trace, learning: Sequence[int]) -> Fault:
 def _find_rounded(trace: Trace, learning: Sequence[int]) -> list[Fault]:
     """The modules all of whose gradients are rounding, or zero beside it."""
     groups: dict[str, list[int]] = {}
-    for i in learning:
+    for i in (i for i in learning if not trace.sites[i].facts.get("zero_by_structure")):
         groups.setdefault(trace.sites[i].facts.get("module", ""), []).append(i)
     size = {name: max(trace.value(i, "gradient_log") for i in sites) for name, sites in groups.items()}
     rounded = [
