@@ -228,7 +228,7 @@ class TraceFacts(RunFacts, total=False):
     crash: str  # what the model or the loss raised
     graph_cuts: list[GraphCut]
     precision: PrecisionFacts
-    severed: dict[str, tuple[int, str]]  # cells whose state leaves the graph: calls, module that does it
+    severed: dict[str, tuple[int, int, str]]  # cells whose state leaves the graph: calls, reached, by whom
     theory: Mapping[TheoryKey, Any]  # the predicted and the measured total; empty beyond theory's reach
     # watched trainings
     live: bool

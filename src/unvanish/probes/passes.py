@@ -74,6 +74,6 @@ class BackwardPass:
     stops: Sequence[Stop] = ()
     broken: Sequence[Operation | ModuleCall] = ()
     recurrences: Sequence[Recurrence] = ()
-    severed: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    severed: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
     precision: PrecisionFacts = field(default_factory=PrecisionFacts)
     rounding: frozenset[str] = frozenset()

@@ -40,7 +40,7 @@ def run_backward(specimen: Specimen, forward: ForwardPass) -> BackwardPass:
     slopes.read(o for o in watched.operations if o.family == "activation" and o.nodes[0] in graph.index)
     bodies = loops.find_loops(watched, graph)
     carried = loops.measure_carries(bodies)
-    severed = loops.find_severed(watched, bodies)
+    severed = loops.find_severed(watched, bodies, graph)
     cuts = chains[0].cuts if chains else [0]
     plan = BackwardPlan(graph, cuts, root, _leaves(specimen, forward), _scale(compared, root))
     watches = _choose_nodes(forward, graph, chains, bodies)
