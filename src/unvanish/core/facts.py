@@ -217,6 +217,7 @@ class TraceFacts(RunFacts, total=False):
     loss: float
     loss_kind: str  # the loss functions called, by name
     objective: str  # what the gradient is of: "random cotangent" without a loss
+    target_nonfinite: bool  # the batch's targets hold a NaN or an infinity
     loss_overflow: bool  # the loss overflows although the outputs are finite
     batch_size: int | None
     dtype: str  # of the first parameter
