@@ -64,7 +64,9 @@ MADE: dict[str, tuple[Callable[[Tensor], Tensor], Any, str]] = {
     "exp": (lambda z: torch.exp(500 * z), entropy, "logsumexp"),
     "softmax of a row without a key": (_attend, entropy, "single key"),
     "logsumexp of nothing": (
-        lambda z: z + torch.logsumexp(z.masked_fill(z < 1e9, -math.inf), 1, keepdim=True), entropy, "single key",
+        lambda z: z + torch.logsumexp(z.masked_fill(z < 1e9, -math.inf), 1, keepdim=True),
+        entropy,
+        "single key",
     ),
     "std of one value": (lambda z: z / z[:, :1].std(1, keepdim=True), entropy, "correction=0"),
     "pow": (lambda z: torch.where(z > 0, z.pow(0.5), 0.0), entropy, "(x + epsilon) ** p"),
