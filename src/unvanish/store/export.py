@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from unvanish.store.files import write_whole
 from unvanish.store.reader import Run
 
 
@@ -29,13 +30,9 @@ def list_rows(run: Run) -> Iterator[dict[str, Any]]:
 
 def export(run: Run, path: Path) -> Path:
     """Write the table whole or not at all; ImportError if pyarrow, which Parquet needs, is missing."""
-    partial = path.with_name(path.name + ".partial")
     write = {".csv": _write_csv, ".jsonl": _write_lines, ".parquet": _write_parquet}[path.suffix]
-    try:
+    with write_whole(path, "table") as partial:
         write(run, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

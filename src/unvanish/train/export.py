@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.core.registry import suggest
+from unvanish.store.files import write_whole
 from unvanish.train.checkpoint.file import save
 from unvanish.train.errors import TrainError
 from unvanish.train.learner import Learner, require_network
@@ -42,12 +43,11 @@ def export(learner: Learner, format: str, path: str | Path | None) -> Path:
     else:
         example = draw_sample(learner)
         ways: dict[str, Callable[..., None]] = {"onnx": _onnx, "torchscript": _torchscript}
-        partial = target.with_name(f"{target.stem}.partial{target.suffix}")
         try:
-            ways[format](network, example, partial)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+            with write_whole(target, "export") as partial:
+                ways[format](network, example, partial)
+        except OSError as error:
+            raise TrainError(str(error)) from error
     learner.callbacks.run("on_export_end", learner)
     return target
 

@@ -16,6 +16,7 @@ from typing import IO
 
 from unvanish.lab.data.problems import DataError
 from unvanish.lab.data.spec import SETS, DataSpec
+from unvanish.store.files import write_bytes
 
 UNREADABLE = (EOFError, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
@@ -69,9 +70,7 @@ def write_cache(place: Path, content: bytes | memoryview) -> None:
     """Write a file of the cache in one step; if the cache cannot be written, nothing happens."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        work = place.with_name(f".{place.name}.{os.getpid()}")
-        work.write_bytes(content)
-        os.replace(work, place)
+        write_bytes(place, content, "cache")
     except OSError:
         return
 

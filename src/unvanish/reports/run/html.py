@@ -17,7 +17,7 @@ from unvanish.reports.parts.page import render_page
 from unvanish.reports.run.charts import specify_charts, specify_picture
 from unvanish.reports.run.data import read_rows
 from unvanish.store import Run
-from unvanish.store.files import write_text
+from unvanish.store.files import write_bytes, write_text
 
 SCRIPT = Path(__file__).with_name("run.js")
 STYLE = Path(__file__).with_name("run.css")
@@ -76,9 +76,7 @@ def save(run: Run, path: Path) -> Path:
         content = converter.vegalite_to_svg(chart).encode()
     else:
         content = converter.vegalite_to_png(chart, scale=2)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    return partial.replace(path)
+    return write_bytes(path, content, "picture")
 
 
 def _main(run: Run) -> Html:

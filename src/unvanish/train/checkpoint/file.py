@@ -12,7 +12,6 @@ Notable:
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import warnings
 from collections.abc import Iterable, Mapping
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from unvanish.core.plain import plain
 from unvanish.core.registry import suggest
 from unvanish.lab.models.published_names import from_published
-from unvanish.store.files import write_text
+from unvanish.store.files import write_text, write_whole
 from unvanish.train.checkpoint.tree import join, split
 from unvanish.train.errors import TrainError
 
@@ -50,19 +49,20 @@ def save(
     path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *, readable: bool = False
 ) -> Path:
     """Write tensors and a description as one safetensors file; `readable`: the description also as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(about)
-    partial = path.with_name(path.name + ".partial")
     try:
-        save_file(_separate(tensors), str(partial), {KEY: text})
-        partial.chmod(0o644)  # safetensors writes for the owner alone
-        _flush(partial)
-        partial.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_whole(path, "checkpoint", sync=True) as partial:
+            save_file(_separate(tensors), str(partial), {KEY: text})
         if readable:
             write_text(path.with_suffix(".json"), json.dumps(plain(about), indent=1) + "\n", "description")
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise TrainError(f"the checkpoint {path} cannot be written: {error}; is the disk full?") from error
+        own = (
+            str(error)
+            if str(error).startswith("cannot write")
+            else f"cannot write the checkpoint {path}: {error}"
+        )
+        raise TrainError(own) from error
     return path
 
 
@@ -178,15 +178,6 @@ def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found[name] = value.clone() if place in seen else value
         seen.add(place)
     return found
-
-
-def _flush(path: Path) -> None:
-    """Force the file to the disk before it is renamed."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _suggest_file(path: Path) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
+from unvanish.store.files import write_text
 from unvanish.train.errors import TrainError
 from unvanish.train.predict.boxes import Boxes
-from unvanish.train.predict.drawing import name_class
+from unvanish.train.predict.drawing import name_class, save_picture
 from unvanish.train.predict.masks import Masks
 
 COLUMNS = ("name", "class", "confidence")
@@ -52,8 +53,7 @@ def write_labels(boxes: Boxes, masks: Masks | None, path: Path, confidence: bool
     """Write a label file over what was there before, a line an object."""
     lines = list(format_labels(boxes, masks, confidence))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return path
+    return write_text(path, "".join(f"{line}\n" for line in lines), "label file")
 
 
 def format_labels(boxes: Boxes, masks: Masks | None, confidence: bool) -> Iterator[str]:
@@ -77,8 +77,7 @@ def write_crops(image: Tensor, boxes: Boxes, names: Sequence[str], stem: str, fo
         place = folder / clean(name_class(int(label), names))
         place.mkdir(parents=True, exist_ok=True)
         path = find_free(place, clean(stem))
-        fromarray(part.permute(1, 2, 0).contiguous().numpy()).save(path, quality=95)
-        paths.append(path)
+        paths.append(save_picture(fromarray(part.permute(1, 2, 0).contiguous().numpy()), path, 95))
     return paths
 
 
