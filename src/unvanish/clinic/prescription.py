@@ -19,7 +19,8 @@ from unvanish.core.diagnosis import Remedy
 from unvanish.core.registry import suggest
 from unvanish.core.version import __version__
 from unvanish.cures import cure
-from unvanish.store.files import write_text
+from unvanish.store.files import read_text, write_text
+from unvanish.store.yaml_text import YamlFault, parse
 from unvanish.surgery.receipt import Receipt, SurgeryError
 from unvanish.surgery.surgery import Surgery
 
@@ -76,8 +77,8 @@ class Prescription:
         """Read a prescription from a file; PrescriptionError names the file and what is wrong in it."""
         path = Path(source)
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(path)
+        except OSError as error:
             raise PrescriptionError(f"cannot read the prescription {path}: {error}") from error
         return cls.read(text, str(path))
 
@@ -85,9 +86,9 @@ class Prescription:
     def read(cls, text: str, where: str = "the prescription") -> Prescription:
         """A prescription from its YAML."""
         try:
-            document = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise PrescriptionError(f"{where} is not YAML: {error}") from error
+            document = parse(text)
+        except YamlFault as error:
+            raise PrescriptionError(f"{where}, {error}") from error
         if not isinstance(document, dict) or "cures" not in document:
             raise PrescriptionError(f"{where} has no `cures:`; unvanish did not write it")
         if document.get("unvanish") != FORMAT:

@@ -49,7 +49,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("no space left on device")
 
     monkeypatch.setattr("unvanish.store.files.os.fsync", full)
-    with pytest.raises(TrainError, match="cannot write the checkpoint .*: no space left"):
+    with pytest.raises(TrainError, match=r"cannot write the checkpoint .*: no space left"):
         checkpoint.save(path, {"a": torch.zeros(2)}, {})
     assert torch.equal(checkpoint.load(path).tensors["a"], torch.ones(2))
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from unvanish.core.registry import suggest
 from unvanish.lab.models.yaml_data import SpecError, YamlTable, parse_yaml
+from unvanish.store.files import read_text
 
 FOLDER = Path(__file__).parent / "zoo"
 
@@ -59,8 +60,8 @@ def catalogue() -> tuple[ZooEntry, ...]:
 def read_table(path: Path) -> YamlTable:
     """One YAML file; SpecError if it cannot be read."""
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
+        return parse_yaml(read_text(path), str(path))
+    except OSError as error:
         raise SpecError(str(path), 0, f"this file cannot be read: {error}") from error
 
 
