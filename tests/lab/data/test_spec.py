@@ -50,7 +50,7 @@ def test_a_yaml_as_yolo_users_write_it(tmp_path):
         ("kind: digits\nnc: many", "my.yaml:2: nc must be the number of classes"),
         ("train: 7\nnc: 2", "my.yaml:1: train must be a path"),
         ("- 1\n- 2", "must contain keys and values"),
-        ("a: [", "my.yaml:1: this is not YAML"),
+        ("a: [", "my.yaml:2: this is not YAML"),
         ("kind: digits\ndownload: |\n  import os\n  os.remove('x')", "scripts in a YAML are never run"),
         ("kind: digits\ndownload: file:///etc/passwd", "not an http"),
         ("kind: digits\ndownload: {url: 'https://a.b/c', sha: x}", "no key 'sha'"),

@@ -13,7 +13,7 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Spec:
     """A network as its YAML describes it: task, scale, what applies to all layers, facts of the data, rows.
 
     `facts`: those of classes, channels, size ... that the file gives; `document`: the table with its
-    overrides, from which `read` gives the same spec.
+    overrides, from which `read` gives the same spec. `allow_code`: rows may name classes by Python paths.
     """
 
     name: str
@@ -61,15 +61,17 @@ class Spec:
     file: str = ""
     document: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
+    allow_code: bool = False
 
     def error(self, line: int, text: str) -> SpecError:
         """An error at a line of this network's file."""
         return SpecError(self.file, line, text)
 
 
-def read(source: str | Path | Mapping[str, Any], **overrides: Any) -> Spec:
+def read(source: str | Path | Mapping[str, Any], *, allow_code: bool = False, **overrides: Any) -> Spec:
     """Read the network of a YAML (zoo name or path) or a mapping; `overrides` change top-level keys.
 
+    `allow_code`: layers given by their Python path are imported when the network is built, else refused.
     SpecError names file, line and the nearest right key.
     """
     if isinstance(source, Mapping):
@@ -82,7 +84,8 @@ def read(source: str | Path | Mapping[str, Any], **overrides: Any) -> Spec:
     changed = {ALIASES.get(key, key): from_plain(value) for key, value in overrides.items()}
     _refuse_unknown(YamlTable(changed, {}, 0), "overrides")
     document = _apply_scale({ALIASES.get(k, k): v for k, v in found.items()}, scale, changed, file, found)
-    return _spec(YamlTable(document, {ALIASES.get(k, k): n for k, n in found.lines.items()}, 1), file, name)
+    lines = {ALIASES.get(k, k): n for k, n in found.lines.items()}
+    return replace(_spec(YamlTable(document, lines, 1), file, name), allow_code=allow_code)
 
 
 def _apply_scale(
