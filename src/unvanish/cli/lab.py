@@ -30,13 +30,15 @@ def yaml_errors() -> Iterator[None]:
         raise CallError(str(error)) from error
 
 
-def load_subject(text: str, data: str | None, inputs: Sequence[str], size: int, seed: int) -> Subject:
+def load_subject(
+    text: str, data: str | None, inputs: Sequence[str], size: int, seed: int, allow_code: bool = False
+) -> Subject:
     """The network of a YAML; with its batch if the data are a YAML too."""
     from unvanish.lab.models import build, read
     from unvanish.lab.tasks import task
 
     with yaml_errors():
-        spec = read(text)
+        spec = read(text, allow_code=allow_code)
         loss = task(spec.task).loss()
         if data is not None and data.endswith(YAML):
             opened = _open(data, spec.task, size, seed)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.core.names import as_file_name
 from unvanish.core.registry import suggest
 from unvanish.store.files import write_whole
 from unvanish.train.checkpoint.file import save
@@ -61,8 +62,9 @@ def _default_path(learner: Learner, ending: str) -> Path:
     ):
         best = Path(learner.source)
     if best is None:
-        return Path(f"{learner.name}{ending}")
-    return best.with_suffix(ending) if ending != ".safetensors" else best.with_name(f"{learner.name}{ending}")
+        return Path(f"{as_file_name(learner.name)}{ending}")
+    own = best.with_name(f"{as_file_name(learner.name)}{ending}")
+    return best.with_suffix(ending) if ending != ".safetensors" else own
 
 
 def draw_sample(learner: Learner) -> tuple[Tensor, ...]:

@@ -23,7 +23,8 @@ def canary(tmp_path, monkeypatch):
     """A package in the current folder that leaves a mark if it is imported, wholly or in part."""
     mark, folder = tmp_path / "RAN", tmp_path / "canary"
     folder.mkdir()
-    text = f"import pathlib\npathlib.Path({str(mark)!r}).touch()\nfrom torch import nn\nclass Net(nn.Identity): pass\n"
+    text = f"import pathlib\npathlib.Path({str(mark)!r}).touch()\n"
+    text += "from torch import nn\nclass Net(nn.Identity): pass\n"
     for name in ("__init__.py", "part.py"):
         (folder / name).write_text(text)
     monkeypatch.chdir(tmp_path)

@@ -36,6 +36,9 @@ NUMBERS = ("depth", "width")  # a row can say `repeats: depth`, `out: width`
 WORDS = ("name", "description", "task", "activation", "init", "norm", "scale")
 FACTORS = ("depth_multiple", "width_multiple")
 LISTS = ("layers", "backbone", "head", "inputs", "scales")
+YOURS = (
+    "model", "data", "project", "name", "exist_ok", "resume", "download", "workers", "device", "allow_code",
+)  # fmt: skip  # arguments that decide what is read, written or fetched, or how much of the machine is taken
 KEYS = (*WORDS, *NUMBERS, *FACTS, *FACTORS, *LISTS, "train")
 
 
@@ -157,6 +160,10 @@ def _train(found: YamlTable, file: str) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         text = f"train must map arguments to values, as in {{epochs: 8, lr0: 0.001}}, it is {given!r}"
         raise SpecError(file, found.at("train"), text)
+    for key in given:
+        if str(key).replace("-", "_") in YOURS:
+            line = given.at(key) if isinstance(given, YamlTable) else found.at("train")
+            raise SpecError(file, line, f"{key} is for whoever trains, not for a YAML; give it in the call")
     made = to_plain(given)
     return dict(made)
 
