@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from unvanish.core.names import show, show_cell
 from unvanish.store.files import write_whole
 from unvanish.store.reader import Run
 
@@ -23,7 +24,8 @@ def list_rows(run: Run) -> Iterator[dict[str, Any]]:
             values = trace.values[look, i]
             if np.isnan(values).all():
                 continue
-            row: dict[str, Any] = {"step": step, "site": site.label, "kind": site.kind, "role": site.role}
+            row: dict[str, Any] = {"step": step, "site": show(site.label), "kind": show(site.kind)}
+            row["role"] = site.role
             pairs = zip(trace.statistics, values, strict=True)
             yield row | {name: None if math.isnan(v) else float(v) for name, v in pairs}
 
@@ -41,7 +43,7 @@ def _write_csv(run: Run, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, columns)
         table.writeheader()
-        table.writerows(list_rows(run))
+        table.writerows({key: show_cell(value) for key, value in row.items()} for row in list_rows(run))
 
 
 def _write_lines(run: Run, path: Path) -> None:

@@ -49,17 +49,19 @@ class MissingLibrary(Exception):
     """The chart library is not installed; the text says how to get it."""
 
 
-def render(run: Run, *, live: bool = False) -> str:
-    """One self-contained HTML page; `live`: it asks its server for fresh rows."""
+def render(run: Run, *, live: bool = False, nonce: str | None = None) -> str:
+    """One self-contained HTML page; `live`: it asks its server for fresh rows; `nonce`: of its scripts."""
     converter = _load_converter()
     rows = read_rows(run)
     data = _escape_script(json.dumps(rows, allow_nan=False))
     charts = _escape_script(json.dumps(specify_charts(rows)))
     bundle = converter.javascript_bundle("window.draw = vegaEmbed;")
     scripts = [
-        tag("script", Html(bundle.replace("</script", "<\\/script")), type="module"),
-        tag("script", Html(f"const run = {data}, charts = {charts}, live = {json.dumps(live)};")),
-        tag("script", Html(SCRIPT.read_text(encoding="utf-8")), type="module"),
+        tag("script", Html(bundle.replace("</script", "<\\/script")), type="module", nonce=nonce),
+        tag(
+            "script", Html(f"const run = {data}, charts = {charts}, live = {json.dumps(live)};"), nonce=nonce
+        ),
+        tag("script", Html(SCRIPT.read_text(encoding="utf-8")), type="module", nonce=nonce),
     ]
     return render_page(f"{run.name} - unvanish", _main(run), scripts, style=STYLE.read_text(encoding="utf-8"))
 
