@@ -9,18 +9,18 @@ Notable:
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
+
+from unvanish.core.memory import measure_memory
 
 ROWS = 10_000  # of a YAML, and repeats of a row
 LAYERS = 20_000  # of a network, repeats counted
@@ -31,7 +31,6 @@ SIDES = 2  # of an output: itself and its gradient
 BYTES = 4  # of a weight
 SECONDS = 3  # of computing, to build one module and run it without data
 GIB = 2**30
-CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @dataclass
@@ -132,26 +131,6 @@ def large_numbers(value: Any) -> Iterator[int | float]:
             yield from large_numbers(entry)
     elif isinstance(value, dict):
         yield from large_numbers(list(value.values()))
-
-
-def measure_memory() -> float:
-    """Bytes that this process may have: of the machine, of its container, of its limit."""
-    found = [math.inf]
-    if hasattr(os, "sysconf"):
-        found.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
-    for file in CGROUPS:
-        try:
-            found.append(float(Path(file).read_text(encoding="ascii")))
-        except (OSError, ValueError):  # "max" is no limit
-            continue
-    try:
-        import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        found.append(float(limit) if limit != resource.RLIM_INFINITY else math.inf)
-    except ImportError:
-        pass  # not on this system
-    return min(found)
 
 
 def on_meta(device: torch.device) -> bool:
