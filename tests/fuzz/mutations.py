@@ -17,10 +17,31 @@ from typing import Any
 CANARY = "canary_of_the_fuzzer"  # a module in the current folder that leaves a mark when it is imported
 MARK = "RAN"
 TOKENS = [
-    b"\x00", b"\xff\xfe", b"[" * 3000, b"{" * 3000, b"*a", b"&a ", b"<<: *a\n", b"!!python/object/apply:os.system [touch RAN]\n",
-    b"1e400", b"NaN", b"-1", b"9" * 400, b"'", b'"', b"\n", b": ", b"- ", b"%", b"\x1b[2J", b"]]>", b"../" * 9, b"\xe2\x80\xae",
-    b"cos\nsystem\n(S'touch RAN'\ntR.", f"{CANARY}.Net".encode(),
-]  # fmt: skip
+    b"\x00",
+    b"\xff\xfe",
+    b"[" * 3000,
+    b"{" * 3000,
+    b"*a",
+    b"&a ",
+    b"<<: *a\n",
+    b"!!python/object/apply:os.system [touch RAN]\n",
+    b"1e400",
+    b"NaN",
+    b"-1",
+    b"9" * 400,
+    b"'",
+    b'"',
+    b"\n",
+    b": ",
+    b"- ",
+    b"%",
+    b"\x1b[2J",
+    b"]]>",
+    b"../" * 9,
+    b"\xe2\x80\xae",
+    b"cos\nsystem\n(S'touch RAN'\ntR.",
+    f"{CANARY}.Net".encode(),
+]
 NUMBERS = [
     0,
     -1,
@@ -41,11 +62,40 @@ NUMBERS = [
     1e300,
 ]
 TEXTS = [
-    "", "x", "x" * 5000, "\x1b[31mred", "a\nb", "a\u202eb", "=cmd()", "</script><script>alert(1)</script>",
-    "../../../etc/passwd", "/etc/passwd", f"{CANARY}.Net", f"{CANARY}", "os.system", "torch.nn.Linear", "nn.Linear",
-    "nn.functional.relu", "__import__('os').system('touch RAN')", "None", "true", "relu", "Conv", "nan", "1e400",
-    "**/**/**", "\x00", "\ud7ff", "%s%s%n", "{0.__class__}", "classify", "detect", "translate", "language", "sequence",
-]  # fmt: skip
+    "",
+    "x",
+    "x" * 5000,
+    "\x1b[31mred",
+    "a\nb",
+    "a\u202eb",
+    "=cmd()",
+    "</script><script>alert(1)</script>",
+    "../../../etc/passwd",
+    "/etc/passwd",
+    f"{CANARY}.Net",
+    f"{CANARY}",
+    "os.system",
+    "torch.nn.Linear",
+    "nn.Linear",
+    "nn.functional.relu",
+    "__import__('os').system('touch RAN')",
+    "None",
+    "true",
+    "relu",
+    "Conv",
+    "nan",
+    "1e400",
+    "**/**/**",
+    "\x00",
+    "\ud7ff",
+    "%s%s%n",
+    "{0.__class__}",
+    "classify",
+    "detect",
+    "translate",
+    "language",
+    "sequence",
+]
 
 
 def deep(levels: int) -> Any:
@@ -58,9 +108,23 @@ def deep(levels: int) -> Any:
 def hostile(rng: random.Random) -> Any:
     """A value that nobody expects."""
     pool: list[Any] = [
-        None, True, False, [], {}, [[]], [None] * 3, {"a": 1}, [1, 2, 3], [1e300, -1], list(range(2000)), deep(40),
-        {"x": {"y": [1]}}, float("inf"), float("nan"), ["a", "b"],
-    ]  # fmt: skip
+        None,
+        True,
+        False,
+        [],
+        {},
+        [[]],
+        [None] * 3,
+        {"a": 1},
+        [1, 2, 3],
+        [1e300, -1],
+        list(range(2000)),
+        deep(40),
+        {"x": {"y": [1]}},
+        float("inf"),
+        float("nan"),
+        ["a", "b"],
+    ]
     return rng.choice([rng.choice(NUMBERS), rng.choice(TEXTS), rng.choice(pool)])
 
 
@@ -141,27 +205,54 @@ def bomb(rng: random.Random) -> str:
 
 def change_tables(file: Path, rng: random.Random) -> None:
     """A run's file with values, tables or SQL of somebody else's."""
-    values = ["NULL", "''", "'x'", "-1", "1e999", "9223372036854775807", "x'00ff'", "'[]'", "'{}'", "'[[[['", "'5'",
-              "'null'", "'\"\x1b[31m\"'", "zeroblob(100000)", "'[{}]'", "'{\"a\": NaN}'", "'" + "[" * 2000 + "'"]  # fmt: skip
+    values = [
+        "NULL",
+        "''",
+        "'x'",
+        "-1",
+        "1e999",
+        "9223372036854775807",
+        "x'00ff'",
+        "'[]'",
+        "'{}'",
+        "'[[[['",
+        "'5'",
+        "'null'",
+        "'\"\x1b[31m\"'",
+        "zeroblob(100000)",
+        "'[{}]'",
+        "'{\"a\": NaN}'",
+        "'" + "[" * 2000 + "'",
+    ]
     columns = {
-        "meta": ["value", "key"], "sites": ["path", "kind", "role", "facts"], "steps": ["wall", "loss", "finite", "lr", "step"],
-        "samples": ["cells", "step"], "findings": ["body", "severity", "step", "last", "code"], "profiles": ["state", "site", "step"],
-    }  # fmt: skip
+        "meta": ["value", "key"],
+        "sites": ["path", "kind", "role", "facts"],
+        "steps": ["wall", "loss", "finite", "lr", "step"],
+        "samples": ["cells", "step"],
+        "findings": ["body", "severity", "step", "last", "code"],
+        "profiles": ["state", "site", "step"],
+    }
     with closing(sqlite3.connect(file)) as run:
         for _ in range(rng.choice((1, 1, 2, 4))):
             table = rng.choice(list(columns))
             column = rng.choice(columns[table])
-            statement = rng.choice((
-                f"UPDATE {table} SET {column} = {rng.choice(values)}",
-                f"UPDATE {table} SET {column} = {rng.choice(values)} WHERE rowid = 1",
-                f"UPDATE {table} SET {column} = replace({column}, '{rng.choice('aeiou[]{}:,0123')}', '{rng.choice('x[]{}9')}')",
-                f"DELETE FROM {table}", f"DROP TABLE {table}",
-                f"ALTER TABLE {table} RENAME TO old; CREATE VIEW {table} AS SELECT * FROM old",
-                f"ALTER TABLE {table} ADD COLUMN more DEFAULT 1",
-                "CREATE TRIGGER t AFTER INSERT ON steps BEGIN DELETE FROM steps; END",
-                "PRAGMA user_version = 99", "CREATE VIRTUAL TABLE v USING fts5(x)",
-                f"UPDATE meta SET value = {rng.choice(values)} WHERE key = '{rng.choice(('axes', 'statistics', 'model', 'overhead', 'looks'))}'",
-            ))  # fmt: skip
+            other, letter = rng.choice("x[]{}9"), rng.choice("aeiou[]{}:,0123")
+            fact = rng.choice(("axes", "statistics", "model", "overhead", "looks"))
+            statement = rng.choice(
+                (
+                    f"UPDATE {table} SET {column} = {rng.choice(values)}",
+                    f"UPDATE {table} SET {column} = {rng.choice(values)} WHERE rowid = 1",
+                    f"UPDATE {table} SET {column} = replace({column}, '{letter}', '{other}')",
+                    f"DELETE FROM {table}",
+                    f"DROP TABLE {table}",
+                    f"ALTER TABLE {table} RENAME TO old; CREATE VIEW {table} AS SELECT * FROM old",
+                    f"ALTER TABLE {table} ADD COLUMN more DEFAULT 1",
+                    "CREATE TRIGGER t AFTER INSERT ON steps BEGIN DELETE FROM steps; END",
+                    "PRAGMA user_version = 99",
+                    "CREATE VIRTUAL TABLE v USING fts5(x)",
+                    f"UPDATE meta SET value = {rng.choice(values)} WHERE key = '{fact}'",
+                )
+            )
             try:
                 run.executescript(statement)
                 run.commit()

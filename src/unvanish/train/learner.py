@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from torch import nn
 
+from unvanish.lab.data.problems import DataError
 from unvanish.lab.models import Spec, SpecError, build, read
 from unvanish.train.callbacks import Callbacks
 from unvanish.train.checkpoint.file import Checkpoint, fill, load
@@ -89,6 +91,21 @@ class Learner:
             names = f"{', '.join(left[:3])}{f' and {len(left) - 3} more' if len(left) > 3 else ''}"
             print(f"unvanish: {weights} loaded, except {names}, which keep their initial values")
         return self
+
+
+@contextmanager
+def network_errors(learner: Learner, doing: str, ours: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Turn an error of a network that a YAML describes into a TrainError of one line.
+
+    One's own module keeps its own errors, and so does unvanish from the moment that `ours` says so.
+    """
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        if learner.spec is None or isinstance(error, TrainError | DataError | SpecError) or ours():
+            raise
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise TrainError(f"{learner.name} cannot {doing}: {type(error).__name__}: {first}") from error
 
 
 def require_network(learner: Learner) -> nn.Module:

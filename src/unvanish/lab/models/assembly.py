@@ -65,6 +65,19 @@ def build(
     given = Given(spec, known, _branches(spec))
     target = torch.get_default_device() if device is None else torch.device(device)
     draft = _draft_anywhere(spec, given, most, not on_meta(target))
+    try:
+        return _assemble(spec, known, draft, target, given.branches)
+    except SpecError:
+        raise
+    except Exception as error:  # of a module, in any way
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise spec.error(0, f"this network cannot be built: {type(error).__name__}: {first}") from error
+
+
+def _assemble(
+    spec: Spec, known: dict[str, Any], draft: Draft, target: torch.device, branches: int
+) -> Network:
+    """The network of a draft: its modules, their places, their weights."""
     with target:
         modules = [_make_module(pairs) for pairs in draft.arguments]
     names = [row.name for row in spec.layers]
@@ -72,7 +85,7 @@ def build(
     net = Network(spec, steps, modules, known, draft.shapes)
     _place(net)
     if target.type != "meta":
-        begin = Begin(spec.init, spec.activation or "relu", given.branches, known.get("length"))
+        begin = Begin(spec.init, spec.activation or "relu", branches, known.get("length"))
         initialise(net, draft.layers, begin)
     _tie(net, spec)
     return net

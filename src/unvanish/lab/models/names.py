@@ -40,8 +40,11 @@ def open_model(name: str | Path) -> tuple[YamlTable, Path, str]:
     for folder in _folders(wanted):
         for base, scale in _splits(wanted.stem):
             path = folder / f"{base}{wanted.suffix}"
-            if path.is_file() and scale in (found := read_table(path)).get("scales", {}):
-                return found, path, scale
+            if path.is_file():
+                found = read_table(path)
+                scales = found.get("scales")
+                if isinstance(scales, YamlTable) and scale in scales:
+                    return found, path, scale
     near = suggest(wanted.stem, [*zoo(), *(p.stem for p in wanted.parent.glob("*.yaml"))])
     raise SpecError(str(name), 0, f"there is no such model{near}; `unvanish zoo` lists the built-in ones")
 
