@@ -3,8 +3,8 @@
     python -m tests.fuzz.files --count 1000 --seed 0 [--kind weights] [--only 17]
 
 Notable:
-- A case fails if there is a traceback or "a bug in unvanish", if it computes for more than ten seconds, if code
-  of the file or of a module in the current folder runs, if it takes more than a gigabyte, or if a file appears
+- A case fails if there is a traceback or "a bug in unvanish", if it computes for more than ten seconds, if
+  code of the file or of a module in the current folder runs, if it takes a gigabyte, or if a file appears
   outside.
 - Processes are forked after the imports, so most cases take a few hundredths of a second.
 """
