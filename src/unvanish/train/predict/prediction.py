@@ -13,7 +13,7 @@ from torch import Tensor
 from unvanish.train.errors import TrainError
 from unvanish.train.predict import formats
 from unvanish.train.predict.boxes import Boxes
-from unvanish.train.predict.drawing import draw, name_class
+from unvanish.train.predict.drawing import draw, name_class, save_picture
 from unvanish.train.predict.masks import Masks
 
 
@@ -70,8 +70,7 @@ class Prediction:
 
     def save(self, path: str | Path) -> Path:
         """Write the image that `plot` draws; the suffix names the format."""
-        self.plot().save(path)
-        return Path(path)
+        return save_picture(self.plot(), Path(path))
 
     def summary(self) -> list[dict[str, Any]]:
         """As plain values, an entry a box (with its outline, `segments`) or a probable class."""
