@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unvanish.clinic.samples import Samples, divide
+from unvanish.clinic.samples import ProofSamples, divide
 from unvanish.clinic.trials import (
     PairedTrial,
     Training,
@@ -34,7 +34,7 @@ def batch(n: int = 16) -> tuple[Tensor, Tensor]:
     return torch.randn(n, 16, generator=generator), torch.randint(0, 3, (n,), generator=generator)
 
 
-def whole() -> Samples:
+def whole() -> ProofSamples:
     return divide((batch(15),))
 
 

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from unvanish.clinic.patient import Patient, read_total
-from unvanish.clinic.samples import Samples
+from unvanish.clinic.samples import ProofSamples
 from unvanish.clinic.trials import CLOSE, PairedTrial, Training, judge_trials, needs_more_trials, train_copy
 from unvanish.core.cured import Outcome, Proof
 
@@ -29,7 +29,7 @@ class Prover:
     """Proves treatments of one model; its untreated side is trained once for each trial."""
 
     untreated: Patient
-    samples: Samples
+    samples: ProofSamples
     steps: int
     seed: int
     deadline: float  # of time.perf_counter

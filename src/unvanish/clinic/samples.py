@@ -24,7 +24,7 @@ SHARE = 4  # a quarter of them is judged on
 
 
 @dataclass(frozen=True)
-class Samples:
+class ProofSamples:
     """Batches to train on, in turn, and the one to judge on; `unseen`: how many samples that one holds which
     the training does not see, 0 if it is the training's own.
     """
@@ -44,16 +44,16 @@ def gather_batches(batch: Any) -> tuple[Any, ...]:
     return found
 
 
-def divide(batches: tuple[Any, ...], seed: int = 0) -> Samples:
-    """Samples to train on and samples to judge on."""
+def divide(batches: tuple[Any, ...], seed: int = 0) -> ProofSamples:
+    """ProofSamples to train on and samples to judge on."""
     if len(batches) > 1:
-        return Samples(batches[:-1], batches[-1], max(1, _count(batches[-1])))
+        return ProofSamples(batches[:-1], batches[-1], max(1, _count(batches[-1])))
     batch, count = batches[0], _count(batches[0])
     if count < LEAST or not _is_divisible(batch, count):
-        return Samples(batches, batch, 0)
+        return ProofSamples(batches, batch, 0)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     judged = count // SHARE
-    return Samples((_pick(batch, order[judged:]),), _pick(batch, order[:judged]), judged)
+    return ProofSamples((_pick(batch, order[judged:]),), _pick(batch, order[:judged]), judged)
 
 
 def _count(batch: Any) -> int:

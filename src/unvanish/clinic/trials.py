@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unvanish.clinic.samples import Samples
+from unvanish.clinic.samples import ProofSamples
 from unvanish.core.cured import Outcome
 from unvanish.probes import calls
 
@@ -76,7 +76,7 @@ class PairedTrial:
 
 def train_copy(
     model: nn.Module,
-    samples: Samples,
+    samples: ProofSamples,
     loss: Any,
     optimizer: Any = None,
     steps: int = 60,
@@ -119,7 +119,7 @@ def _nudge(model: nn.Module, seed: int) -> None:
 
 
 def _run(
-    model: nn.Module, samples: Samples, loss: Any, held: Any, steps: int, seed: int, seconds: float
+    model: nn.Module, samples: ProofSamples, loss: Any, held: Any, steps: int, seed: int, seconds: float
 ) -> Training:
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     seen: list[float] = []
