@@ -55,7 +55,7 @@ def allow_code(wanted: Any) -> bool:
         raise CallError(f"allow_code={wanted!r} is neither true nor false")
     allowed: bool = wanted
     if allowed and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.append(str(Path.cwd()))  # last: no file here is taken for a library
     return allowed
 
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from torch import nn
 
+from unvanish.core.names import show
 from unvanish.lab.data.problems import DataError
 from unvanish.lab.models import Spec, SpecError, build, read
 from unvanish.train.callbacks import Callbacks
@@ -88,7 +89,7 @@ class Learner:
         found = load(weights)
         left = fill(self.build(**self.facts), found.tensors, weights, strict)
         if left:
-            names = f"{', '.join(left[:3])}{f' and {len(left) - 3} more' if len(left) > 3 else ''}"
+            names = f"{', '.join(map(show, left[:3]))}{f' and {len(left) - 3} more' if len(left) > 3 else ''}"
             print(f"unvanish: {weights} loaded, except {names}, which keep their initial values")
         return self
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from unvanish.core.names import show
 from unvanish.store.files import write_whole
 from unvanish.train.predict.boxes import Boxes
 from unvanish.train.predict.masks import Masks
@@ -98,7 +99,7 @@ def shade_masks(image: Tensor, boxes: Boxes, masks: Masks | None) -> Tensor:
 
 def name_class(label: int, names: Sequence[str]) -> str:
     """The name of a class; its number if it has none."""
-    return names[label] if label < len(names) else str(label)
+    return show(names[label]) if label < len(names) else str(label)
 
 
 def save_picture(picture: Image, path: Path, quality: int = 90) -> Path:

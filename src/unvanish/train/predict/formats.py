@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unvanish.core.names import as_file_name
+from unvanish.core.names import as_file_name, show_cell
 from unvanish.store.files import write_text
 from unvanish.train.errors import TrainError
 from unvanish.train.predict.boxes import Boxes
@@ -40,7 +40,7 @@ def format_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str
     text = io.StringIO()
     table = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
-    table.writerows(rows)
+    table.writerows({key: show_cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
 
 

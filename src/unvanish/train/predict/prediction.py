@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unvanish.core.names import show
 from unvanish.train.errors import TrainError
 from unvanish.train.predict import formats
 from unvanish.train.predict.boxes import Boxes
@@ -148,6 +149,9 @@ class Prediction:
         return self.probs
 
     def __str__(self) -> str:
+        return show(self._describe())
+
+    def _describe(self) -> str:
         if self.probs is not None:
             best = [f"{name_class(i, self.names)} {float(self.probs[i]):.2f}" for i in self.top5]
             return f"{self.origin}: {', '.join(best)} ({self.speed:.1f} ms)"
