@@ -130,7 +130,6 @@ class LiveHandler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         self.wfile.write(body)
-        self.close_connection = True
 
     def log_message(self, *_: Any) -> None:
         """Do not log single requests."""
