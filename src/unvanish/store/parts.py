@@ -11,7 +11,7 @@ from unvanish.core.facts import RunFacts
 from unvanish.core.trace import Axis, Role, Site
 
 DEEPEST = 30  # of findings within each other, and lists within lists
-TEXTS = ("name", "model", "python", "torch")
+TEXTS = ("model", "python", "torch")
 COUNTS = ("looks", "dropped", "site_count", "parameters")
 
 
@@ -20,6 +20,7 @@ def read_facts(rows: list[tuple[Any, Any]]) -> RunFacts:
     facts: dict[str, Any] = {
         _text(key, "a key"): parse_json(_text(value, "a fact"), deepest=DEEPEST) for key, value in rows
     }
+    _text(facts.get("name", ""), "name")
     for key in TEXTS:
         _text(facts.get(key, ""), key)
     for key in COUNTS:
