@@ -6,7 +6,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from unvanish.core.diagnosis import Evidence, Finding, Remedy
 from unvanish.core.facts import HistoryFacts, RunFacts, TraceFacts
 from unvanish.core.trace import Axis, Site, Trace
-from unvanish.store.schema import FILE, STEP_COLUMNS, VERSION
+from unvanish.store.backlog import Losses
+from unvanish.store.lock import name_writer, read_note
+from unvanish.store.opening import open_to_read
+from unvanish.store.schema import FILE, LOCK, STEP_COLUMNS, VERSION
 
 Floats = NDArray[np.float64]
 
@@ -33,6 +36,16 @@ class Event:
     first: int
     last: int
     finding: Finding
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How whole a run's record is: who writes it at present, its end, its losses, its gaps."""
+
+    writer: str
+    closed: bool
+    losses: Losses
+    gaps: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -119,12 +132,31 @@ class Run:
         with self._reading() as reader:
             return int(reader.execute("PRAGMA user_version").fetchone()[0])
 
+    def standing(self) -> Standing:
+        """Who writes the run, whether it was closed, and what its record lacks."""
+        note, held = read_note(self.file.with_name(LOCK))
+        facts = self.facts()
+        with self._reading() as reader:
+            steps = np.array([r[0] for r in reader.execute("SELECT step FROM steps ORDER BY step")], np.int64)
+        ended = "failure" in note  # it came to its end, though the file could not be told
+        breaks = np.flatnonzero(np.diff(steps) > 1)
+        return Standing(
+            writer=name_writer(note) if held else "",
+            closed=ended or (bool(facts.get("closed", True)) and not note),
+            losses=Losses(
+                _most(facts.get("dropped"), note.get("dropped")),
+                _most(facts.get("lost_steps"), note.get("lost_steps")),
+                str(note.get("failure", ""))[:200],
+            ),
+            gaps=tuple((int(steps[i]) + 1, int(steps[i + 1]) - 1) for i in breaks),
+        )
+
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(f"file:{self.file}?mode=ro", uri=True, timeout=10)) as reader:
+            with open_to_read(self.file) as reader:
                 yield reader
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise StoreError(f"cannot read {self.file}: {error}") from error
 
 
@@ -151,3 +183,8 @@ def parse_finding(body: Mapping[str, Any]) -> Finding:
     )
     parts["consequences"] = tuple(parse_finding(c) for c in parts.get("consequences", ()))
     return Finding(**parts)
+
+
+def _most(*values: Any) -> int:
+    """The largest whole number; 0 without one."""
+    return max((v for v in values if isinstance(v, int) and v > 0), default=0)
