@@ -5,6 +5,7 @@ Notable: a resumed run takes its arguments from its checkpoint, and refuses thos
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from unvanish.lab.data.scenes import Scenes
 from unvanish.lab.tasks import Task
 from unvanish.lab.tasks import task as find_task
 from unvanish.train.arguments import Arguments, fit_side, settle
-from unvanish.train.checkpoint import folder, state
+from unvanish.train.checkpoint import folder, saving, state
 from unvanish.train.checkpoint.file import load_state
 from unvanish.train.errors import TrainError
 from unvanish.train.finish import finish
@@ -54,11 +55,12 @@ def train(learner: Learner, arguments: Arguments, data: Any, given: Mapping[str,
         )
         saved, place = load_state(path), path.parent.parent
         arguments = resume_arguments(saved, given)
-    learner.callbacks.run("on_pretrain_routine_start", learner)
-    trainer = prepare(learner, arguments, data, saved, place)
-    learner.callbacks.run("on_pretrain_routine_end", trainer)
-    trainer.train()
-    return finish(learner, trainer.run)
+    with contextlib.ExitStack() as held:
+        learner.callbacks.run("on_pretrain_routine_start", learner)
+        trainer = prepare(learner, arguments, data, saved, place, held)
+        learner.callbacks.run("on_pretrain_routine_end", trainer)
+        trainer.train()
+        return finish(learner, trainer.run)
 
 
 def resume_arguments(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Arguments:
@@ -78,9 +80,13 @@ def resume_arguments(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Argu
 
 
 def prepare(
-    learner: Learner, arguments: Arguments, data: Any, saved: Mapping[str, Any] | None, place: Path | None
-) -> Trainer:
-    """The trainer of a run; `saved` and `place` are state and folder of the run to resume."""
+    learner: Learner, arguments: Arguments, data: Any, saved: Mapping[str, Any] | None, place: Path | None,
+    held: contextlib.ExitStack,
+) -> Trainer:  # fmt: skip
+    """The trainer of a run, whose folder is claimed until `held` ends.
+
+    `saved` and `place` are state and folder of the run to resume.
+    """
     task = find_task(learner.task)
     arguments.gains(task)  # refused before anything is written
     accelerator = devices.build_accelerator(arguments)
@@ -95,12 +101,20 @@ def prepare(
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     about = describe(learner, source, arguments.data)
     save_dir = place or devices.share_choice(
-        accelerator, lambda: folder.make_folder(arguments, learner.task, learner.name)
+        accelerator, lambda: folder.make_folder(arguments, learner.task, learner.name, held)
     )
-    request = Request(arguments, task, save_dir, about)
+    if place is not None and accelerator.is_main_process:
+        held.enter_context(folder.claim(place))
+    start = 0 if saved is None else int(saved["record"]["step"])
+    request = Request(arguments, task, save_dir, about, start)
     trainer = Trainer(network, source, request, learner.callbacks, accelerator)
+    held.callback(trainer.close)
     if saved is not None:
         state.restore(trainer.run, saved)
+        if accelerator.is_main_process:
+            folder.write_rows(save_dir, trainer.record.rows)
+    elif arguments.save and not trainer.run.engine.sharded:  # gathering an optimizer's state steps it
+        saving.save_run(trainer.run, better=False)  # from here on the run can be resumed
     introduce(trainer.run, learner.name, network, source)
     return trainer
 

@@ -89,8 +89,12 @@ class Trainer:
                     self._train_epoch()
                 self._event("on_train_end")
             finally:
-                if run.watch is not None:
-                    run.watch.close()
+                self.close()
+
+    def close(self) -> None:
+        """Take the watch off; harmless when repeated."""
+        if self.run.watch is not None:
+            self.run.watch.close()
 
     def _train_epoch(self) -> None:
         run, record = self.run, self.run.record

@@ -90,6 +90,11 @@ class Watch:
             self._describe(self.store)
             self.store.close()
 
+    def flush(self) -> bool:
+        """Write the rows of all steps so far into the run's folder; whether that worked."""
+        self._chronicle.bring_rest()
+        return self.store is None or self.store.flush()
+
     def __enter__(self) -> Watch:
         return self
 

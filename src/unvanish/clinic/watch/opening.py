@@ -27,6 +27,7 @@ def watch(
     loss: Any = None,
     *,
     run: str | Path | None = None,
+    start: int | None = None,
     budget: float = 0.01,
     every: int | None = None,
     on_finding: Any = "log",
@@ -40,8 +41,9 @@ def watch(
 
     `optimizer`: one or several; their step hooks do the rest, so the loop stays as it is. Without one, call
     `.step(loss)` after every step. `loss`: a loss module whose value is noted (or pass it to `.step(loss)`).
-    `run`: the folder to write into; an existing run is continued. `every`: look at every `every`-th step
-    instead of by budget.
+    `run`: the folder to write into; an existing run is continued, after its last step or, if your program
+    resumes from a checkpoint, at step `start`: rows from there on are taken back. `every`: look at every
+    `every`-th step instead of by budget.
     `on_finding`: "log", "warn", "raise", "snapshot" (of the bad step), "guard" (leaves non-finite steps out,
     clips by ZClip; "guard-agc": by AGC), a function of the finding, or several of these.
     `scaler`: the GradScaler in use. CheckError if the arguments do not fit together; StoreError if the folder
@@ -56,10 +58,12 @@ def watch(
         )
     if every is not None and every < 1:
         raise CheckError(f"every is {every}; give the number of steps between two looks, 1 or more")
+    if start is not None and (type(start) is not int or start < 0):
+        raise CheckError(f"start is {start!r}; it is the number of the next step, a whole number from 0 on")
     choice = choose_rules(select, ignore, settings)
     response = Response.of(on_finding, run)
     watched = Watched.of(model, optimizers, loss, scaler, name)
-    store = Store(run) if run is not None and leads(count_ranks()) else None
+    store = Store(run, start=start) if run is not None and leads(count_ranks()) else None
     return Watch(watched, Pace(budget, every), response, store, choice)
 
 

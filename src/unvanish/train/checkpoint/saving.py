@@ -1,4 +1,9 @@
-"""The checkpoints that a run writes: last, best, every n-th epoch."""
+"""The checkpoints that a run writes: last, best, every n-th epoch.
+
+Notable: the state comes last, and the rows of all steps before it are in the record by then. So whenever a
+run is killed, it resumes from a moment that all its files have reached; what they hold beyond it is made
+again, the same, or taken back.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +17,20 @@ from unvanish.train.loop.run import TrainingRun
 def save_run(run: TrainingRun, better: bool) -> None:
     """Write `last` and its state, `best` if it is better, and every `save_period`-th epoch."""
     captured, weights = state.capture(run), average_weights(run)
+    if run.watch is not None:
+        run.watch.flush()
     if not run.engine.main:
         return
     record, target = run.record, run.request.save_dir / folder.WEIGHTS
     reached = {"epoch": record.epoch, "step": record.step, "metrics": record.metrics, "best": record.best}
     about = {**run.request.about, **reached}
-    save_state(target / "last.state.safetensors", captured)
-    save(target / "last.safetensors", weights, about, readable=True)
     if better:
         save(target / "best.safetensors", weights, about, readable=True)
     period = run.request.arguments.save_period
     if period > 0 and record.epoch % period == 0 and not record.batch:
         save(target / f"epoch{record.epoch}.safetensors", weights, about, readable=True)
+    save(target / "last.safetensors", weights, about, readable=True)
+    save_state(target / "last.state.safetensors", captured)
 
 
 def average_weights(run: TrainingRun) -> dict[str, Any]:
