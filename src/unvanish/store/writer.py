@@ -21,7 +21,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -274,16 +274,17 @@ class Store:
 
 
 def _connect(file: Path) -> sqlite3.Connection:
+    """A connection to a run's file, which is made if there is none; sqlite3.Error if it is something else."""
+    if not file.exists():
+        _make_file(file)
     connection = sqlite3.connect(file, check_same_thread=False, timeout=10)
     try:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         if version > VERSION:
             text = f"it was written by a newer unvanish (version {version} of the tables)"
             raise sqlite3.DatabaseError(text)
-        if not version:  # before there is a log, so a copy of the file alone has its tables
-            if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                raise sqlite3.DatabaseError(f"its {file.name} is not a run of unvanish")
-            connection.executescript(f"BEGIN;{TABLES}PRAGMA user_version={VERSION};COMMIT;")
+        if not version:
+            raise sqlite3.DatabaseError(f"its {file.name} is not a run of unvanish")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
@@ -291,6 +292,16 @@ def _connect(file: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _make_file(file: Path) -> None:
+    """A file with its tables, which appears whole, so a copy or a kill at any time leaves a readable one."""
+    partial = file.with_name(f"{file.name}.partial")
+    for left in (partial, file.with_name(f"{partial.name}-journal")):
+        left.unlink(missing_ok=True)
+    with closing(sqlite3.connect(partial)) as connection:
+        connection.executescript(f"BEGIN;{TABLES}PRAGMA user_version={VERSION};COMMIT;")
+    partial.replace(file)
 
 
 def _refuse(folder: Path, error: Exception) -> StoreError:

@@ -54,7 +54,7 @@ def train(learner: Learner, arguments: Arguments, data: Any, given: Mapping[str,
             else folder.find_state(str(arguments.resume))
         )
         saved, place = load_state(path), path.parent.parent
-        arguments = resume_arguments(saved, given)
+        arguments = resume_arguments(saved, given, (place / folder.END).is_file())
     with contextlib.ExitStack() as held:
         learner.callbacks.run("on_pretrain_routine_start", learner)
         trainer = prepare(learner, arguments, data, saved, place, held)
@@ -63,8 +63,11 @@ def train(learner: Learner, arguments: Arguments, data: Any, given: Mapping[str,
         return finish(learner, trainer.run)
 
 
-def resume_arguments(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Arguments:
-    """The arguments of a resumed run: its own, and the free ones given; TrainError if others differ."""
+def resume_arguments(saved: Mapping[str, Any], given: Mapping[str, Any], ended: bool) -> Arguments:
+    """The arguments of a resumed run: its own, and the free ones given; TrainError if others differ.
+
+    `ended`: whether the run has its results; one that was killed before is brought to its end.
+    """
     own = saved["arguments"]
     other = [k for k, v in given.items() if k not in FREE and k in own and v != own[k]]
     if other:
@@ -74,7 +77,7 @@ def resume_arguments(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Argu
         )
     arguments = settle(own, {k: v for k, v in given.items() if k in FREE})
     done = saved["record"]["epoch"]
-    if done >= arguments.epochs:
+    if done >= arguments.epochs and ended:
         raise TrainError(f"the run has ended, after {done} epochs; give a larger epochs= to train on")
     return arguments
 
@@ -112,6 +115,7 @@ def prepare(
     if saved is not None:
         state.restore(trainer.run, saved)
         if accelerator.is_main_process:
+            (save_dir / folder.END).unlink(missing_ok=True)
             folder.write_rows(save_dir, trainer.record.rows)
     elif arguments.save and not trainer.run.engine.sharded:  # gathering an optimizer's state steps it
         saving.save_run(trainer.run, better=False)  # from here on the run can be resumed

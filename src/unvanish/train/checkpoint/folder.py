@@ -25,11 +25,12 @@ from unvanish.train.arguments import Arguments
 from unvanish.train.errors import TrainError
 
 WEIGHTS = "weights"
+CLAIM = "train.lock"
+END = "results.json"  # written when a training has ended
 OLD = (
     "weights/last.state.safetensors", "weights/last.*", "weights/best.*", "weights/epoch[0-9]*",
-    f"{FILE}*", "results.csv", "results.json",
+    f"{FILE}*", "results.csv", END,
 )  # fmt: skip  # of a run that is overwritten; first what it would be resumed from
-CLAIM = "train.lock"
 
 
 def make_folder(arguments: Arguments, task: str, name: str, held: contextlib.ExitStack) -> Path:
