@@ -278,3 +278,20 @@ def test_any_note_in_a_lock_is_read_calmly(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.sqlite.lock").write_text(text)
     assert open_run(tmp_path).standing().writer == ""
     Store(tmp_path).close()
+
+
+def test_a_change_that_a_killed_writer_left_half_made_is_taken_back(tmp_path: Path) -> None:
+    code = (
+        "import os, sqlite3, sys\nfile = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "file.execute('PRAGMA cache_size=1'); file.execute('BEGIN')\n"
+        "file.executemany('INSERT INTO steps(step, finite) VALUES (?, 1)', [(i,) for i in range(99, 9999)])\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    make_run(tmp_path)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run.sqlite")], check=False)
+    assert (tmp_path / "run.sqlite-journal").stat().st_size
+    assert len(open_run(tmp_path).steps()["step"]) == 30
+    assert sorted(os.listdir(tmp_path)) == ["run.sqlite", "run.sqlite-journal"]  # a reader changes nothing
+    store = Store(tmp_path)
+    assert store.first == 30
+    store.close()

@@ -3,6 +3,7 @@
 Notable:
 - A reader of a file with a write-ahead log makes files beside it, which a read-only volume does not allow. A
   file without a log is opened as one that does not change; one with a log is copied aside with it.
+- A writer that was killed may leave a change half made, which only a writer can take back: in the copy.
 - A path may hold any character: it is quoted for SQLite's URI.
 """
 
@@ -17,14 +18,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 LOGGED = 2  # byte 18 of the header: the file is written by way of a log
+BESIDE = ("-wal", "-journal")  # what a writer keeps beside the file
 TIMEOUT = 10  # seconds to wait for a writer
 
 
 @contextmanager
 def open_to_read(file: Path) -> Iterator[sqlite3.Connection]:
     """A connection that only reads; sqlite3.Error or OSError if there is no readable file."""
-    log = file.with_name(f"{file.name}-wal")
-    waits = log.is_file() and log.stat().st_size > 0
+    beside = [place for end in BESIDE if (place := file.with_name(file.name + end)).is_file()]
+    waits = [place for place in beside if place.stat().st_size > 0]
     if _is_logged(file) and not waits:
         with closing(_connect(file, "immutable=1")) as reader:
             yield reader
@@ -35,9 +37,9 @@ def open_to_read(file: Path) -> Iterator[sqlite3.Connection]:
         if not waits:
             raise
         with tempfile.TemporaryDirectory(prefix="unvanish-") as aside:
-            for one in (file, log):
+            for one in (file, *waits):
                 shutil.copyfile(one, Path(aside) / one.name)
-            with closing(_connect(Path(aside) / file.name, "mode=ro")) as reader:
+            with closing(_connect(Path(aside) / file.name, "mode=rw")) as reader:
                 yield reader
         return
     with closing(found) as reader:
