@@ -305,7 +305,8 @@ def _make_file(file: Path) -> None:
 
 
 def _refuse(folder: Path, error: Exception) -> StoreError:
-    return StoreError(f"cannot write a run into {folder}: {error}; give another folder")
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return StoreError(f"cannot write a run into {str(folder)[:200]}: {why[:300]}; give another folder")
 
 
 def _find(file: Path) -> os.stat_result | None:

@@ -14,13 +14,15 @@ import dataclasses
 import math
 import numbers
 import os
-import reprlib
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from torch import nn
+
+from unvanish.core.plain import name_value
 from unvanish.core.registry import suggest
 from unvanish.lab.tasks import Task, tasks
 from unvanish.train.errors import TrainError
@@ -217,7 +219,7 @@ def resolve_name(key: str) -> str:
     name = str(key).replace("-", "_")
     if name not in NAMES:
         near = suggest(name[:80], NAMES)
-        raise TrainError(f"there is no argument {show(key)}{near}; `unvanish train --help` lists them")
+        raise TrainError(f"there is no argument {name_value(key)}{near}; `unvanish train --help` lists them")
     return name
 
 
@@ -231,7 +233,7 @@ def convert(name: str, value: Any) -> Any:
     if found is _UNFIT or (words and isinstance(found, str) and found.lower() not in words):
         choices = f"; it is one of {', '.join(words)}" if words else ""
         near = suggest(value[:80], words) if words and isinstance(value, str) else ""
-        raise TrainError(f"{name}={show(value)} is not {_name_types(HINTS[name])}{near}{choices}")
+        raise TrainError(f"{name}={name_value(value)} is not {_name_types(HINTS[name])}{near}{choices}")
     if words and isinstance(found, str):
         found = found.lower()
     for one in found if isinstance(found, list) else [found]:
@@ -288,7 +290,7 @@ def _check_limits(name: str, value: Any, least: float | None, most: float | None
     bounds = f"at least {least:g}" if most in (None, LONG) else f"between {least:g} and {most:g}"
     if most == LONG and above:
         bounds = f"at most {most:g}"
-    raise TrainError(f"{name}={show(value)} is out of range; it is {bounds}")
+    raise TrainError(f"{name}={name_value(value)} is out of range; it is {bounds}")
 
 
 def _check_text(name: str, value: Any, plain: bool) -> None:
@@ -296,9 +298,27 @@ def _check_text(name: str, value: Any, plain: bool) -> None:
     if not isinstance(value, str):
         return
     if len(value) > TEXT or not value.isprintable():
-        raise TrainError(f"{name}={show(value)} is not one line of letters")
+        raise TrainError(f"{name}={name_value(value)} is not one line of letters")
     if plain and (value.strip(". ") == "" or set(value) & set("/\\") or len(value.encode()) > 200):
-        raise TrainError(f"{name}={show(value)} is not the name of a folder; project= takes a path")
+        raise TrainError(f"{name}={name_value(value)} is not the name of a folder; project= takes a path")
+
+
+def require_model(model: Any, task: Any) -> None:
+    """TrainError if this is nothing that a `Model` is made of, or the task is unknown."""
+    if not isinstance(model, (str, os.PathLike, Mapping, nn.Module)) or model in ("", {}):
+        ways = "a name such as 'resnet20.yaml', a path, a specification as a dict, or a torch.nn.Module"
+        raise TrainError(f"the model is {name_value(model)}; give {ways}")
+    if isinstance(model, (str, os.PathLike)):
+        _check_text("model", str(model), False)
+    if task is not None:
+        convert("task", task)
+
+
+def require_weights(weights: Any) -> None:
+    """TrainError if this is no path."""
+    if not isinstance(weights, (str, os.PathLike)) or not str(weights).strip():
+        raise TrainError(f"the weights are {name_value(weights)}; give the path of a file")
+    _check_text("weights", str(weights), False)
 
 
 def _refuse_conflicts(given: Mapping[str, Any]) -> None:
@@ -308,22 +328,13 @@ def _refuse_conflicts(given: Mapping[str, Any]) -> None:
         agree = one == "cos_lr" and str(second).lower() == "cosine"
         if _is_given(first) and _is_given(second) and not agree:
             raise TrainError(
-                f"{one}={show(first)} and {other}={show(second)} are both given; give one of them"
+                f"{one}={name_value(first)} and {other}={name_value(second)} are both given; give one of them"
             )
 
 
 def _is_given(value: Any) -> bool:
     nothing = ("", "none", "None")
     return value is not None and value is not False and not (isinstance(value, str) and value in nothing)
-
-
-def show(value: Any) -> str:
-    """A value as a person may have typed it, in at most 80 letters."""
-    try:
-        text = reprlib.repr(value) if isinstance(value, (list, tuple, dict, set)) else repr(value)
-    except Exception:
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__})"
 
 
 def _name_types(kind: Any) -> str:

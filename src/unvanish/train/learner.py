@@ -9,6 +9,7 @@ from typing import Any, Self
 from torch import nn
 
 from unvanish.lab.models import build, read
+from unvanish.train.arguments import require_model, require_weights
 from unvanish.train.callbacks import Callbacks
 from unvanish.train.checkpoint.file import Checkpoint, fill, load
 from unvanish.train.errors import TrainError, require
@@ -24,6 +25,7 @@ class Learner:
         self, model: str | Path | Mapping[str, Any] | nn.Module, task: str | None = None, **changes: Any
     ):
         require()
+        require_model(model, task)
         saved = load(model) if isinstance(model, (str, Path)) and Path(model).suffix in WEIGHTS else None
         self.source = model
         if isinstance(model, nn.Module):
@@ -63,6 +65,7 @@ class Learner:
 
     def load(self, weights: str | Path, strict: bool = False) -> Self:
         """Load weights by name into the network; if not `strict`, those that do not fit are left out."""
+        require_weights(weights)
         found = load(weights)
         left = fill(self.build(**self.facts), found.tensors, weights, strict)
         if left:

@@ -18,6 +18,7 @@ from torch import nn
 from unvanish.clinic.check import check
 from unvanish.clinic.forecast import forecast
 from unvanish.core.diagnosis import Diagnosis
+from unvanish.core.plain import name_value
 from unvanish.core.version import __version__
 from unvanish.lab.data import open_data
 from unvanish.lab.data.mosaic import Mixing
@@ -155,8 +156,12 @@ def foresee(network: nn.Module, data: Any) -> str:
 
 def open_source(data: Any, arguments: Arguments, task: str) -> Any:
     """The data: a name or path is opened; an object with a loader called `train` is taken as it is."""
-    if hasattr(data, "train"):
+    if all(hasattr(data, part) for part in ("train", "val", "facts")):
         return data
+    if data is not None and not isinstance(data, (str, Path, Mapping)):
+        raise TrainError(
+            f"data is {name_value(data)}; give a data set's name, a YAML of your own, or Loaders(train, val)"
+        )
     if not data:
         raise TrainError("there is no data; give data=, a name such as digits.yaml or a YAML of your own")
     a = arguments

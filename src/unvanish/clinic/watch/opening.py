@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unvanish.clinic.arguments import require_number, require_path, require_text
 from unvanish.clinic.check import require_optimizer
 from unvanish.clinic.rounds import choose_rules
 from unvanish.clinic.watch.observer import Watch
@@ -17,6 +18,7 @@ from unvanish.clinic.watch.ranks import count_ranks, leads
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Case, Diagnosis
+from unvanish.core.plain import name_value
 from unvanish.probes.errors import CheckError
 from unvanish.store import Store
 
@@ -52,14 +54,16 @@ def watch(
     if not isinstance(model, nn.Module):
         raise CheckError(f"model is a {type(model).__name__}, not a torch.nn.Module")
     optimizers = _read_optimizers(optimizer)
-    if not 0 < budget <= 1:
+    require_number("budget", budget, "share")
+    for word, value in (("every", every), ("start", start)):
+        if value is not None:
+            require_number(word, value)
+    require_text(name=name)
+    require_path(run=run)
+    if scaler is not None and not callable(getattr(scaler, "get_scale", None)):
         raise CheckError(
-            f"budget is {budget}; it is a share of the run's time, above 0 and at most 1 (0.01: 1 %)"
+            f"scaler is {name_value(scaler)}, not a torch.amp.GradScaler; leave it out without one"
         )
-    if every is not None and every < 1:
-        raise CheckError(f"every is {every}; give the number of steps between two looks, 1 or more")
-    if start is not None and (type(start) is not int or start < 0):
-        raise CheckError(f"start is {start!r}; it is the number of the next step, a whole number from 0 on")
     choice = choose_rules(select, ignore, settings)
     response = Response.of(on_finding, run)
     watched = Watched.of(model, optimizers, loss, scaler, name)

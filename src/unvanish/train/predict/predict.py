@@ -36,7 +36,12 @@ def predict(learner: Learner, source: Any, arguments: Arguments) -> Iterator[Pre
         else:
             for origin, x in read(learner, source):
                 started = time.perf_counter()
-                yield answer(learner, network, origin, devices.to_device(accelerator, x), started)
+                try:
+                    found = answer(learner, network, origin, devices.to_device(accelerator, x), started)
+                except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                    first = (str(error).splitlines() or [type(error).__name__])[0]
+                    raise TrainError(f"{origin} does not fit {learner.name}: {first[:200]}") from error
+                yield found
     except DataError as error:
         raise TrainError(str(error)) from error
     learner.callbacks.run("on_predict_end", learner)
