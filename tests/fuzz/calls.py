@@ -142,9 +142,9 @@ def judge(words: Sequence[str], found: Outcome, place: Path, before: set[str]) -
 
 def _judge_files(found: Outcome, place: Path, before: set[str]) -> list[str]:
     wrong = [f"written outside: {p.name}" for p in place.iterdir() if p.name not in STAND]
-    wrong += [
-        f"written into {n}: {os.listdir(place / n)[:2]}" for n in ("home", "tmp") if os.listdir(place / n)
-    ]
+    for name in ("home", "tmp"):
+        strange = [n for n in os.listdir(place / name) if n not in CACHES]
+        wrong += [f"written into {name}: {strange[:2]}"] if strange else []
     fresh = list_files(place / "work") - before
     fresh = {f for f in fresh if "__pycache__" not in f}
     if found.code == 2 and fresh:
@@ -162,6 +162,7 @@ def _judge_files(found: Outcome, place: Path, before: set[str]) -> list[str]:
     return wrong
 
 
+CACHES = (".cache", ".ses", ".config")  # of the libraries that write ONNX and draw
 STAND = {"work", "home", "tmp", "stdout", "stderr"}
 
 

@@ -109,7 +109,7 @@ NUMBERS = [
     "true", "none", "2001-99-99", "[" * 500, "{a: 1}", "!!python/name:os.system", "1;2", "1 2", "+5", "1e18",
 ]  # fmt: skip
 MODELS = [
-    "net.py:Net", "net.py:Net", "net.py:deep", "net.py:Text", "net.py:instance", "net.py:three",
+    "net.py:Net", "net.py:deep", "net.py:Text", "net.py:instance", "net.py:three",
     "net.py:nothing",
     "net.py:crash", "net.py:leaving", "net.py:needs", "net.py:number", "net.py:Nte", "net.py:", "nte.py:Net",
     "net:Net", "nowhere:Net", "os:getcwd", "broken.py:x", "tiny.yaml", "resnet20.yaml", "timm:resnet18",
@@ -169,6 +169,7 @@ FLAGS = [
     "-x",
     "a=b=c",
 ]
+PLAUSIBLE = ["1", "2", "0.5", "8", "true", "false", "none"]
 TRAINERS = ("train", "val", "predict", "export")
 GOOD = (0.3, 0.8, 0.97)  # share of values from the pools, of which a call has one
 
@@ -239,6 +240,8 @@ class Case(random.Random):
 
 
 def draw_value(case: Case, pool: Sequence[str], numeric: bool) -> str:
+    if case.good > 0.9 and case.random() < case.good:
+        return case.choice(list(pool[:2]) or PLAUSIBLE)
     if pool and case.random() < case.good:
         return case.choice(list(pool))
     if case.random() < 0.1:
@@ -269,8 +272,8 @@ def draw_pairs(case: Case, verb: str) -> list[str]:
     words = []
     for name in names:
         good = WORDS.get(name, [])
-        if name in needed and case.random() < case.good:
-            good = good[:2]
+        if name == "model" and verb != "train":
+            good = ["best.safetensors", *good]
         value = (
             good[0] if name in needed and case.random() < case.good else draw_value(case, good, name in HINTS)
         )
@@ -287,8 +290,12 @@ def draw_pairs(case: Case, verb: str) -> list[str]:
 def draw_options(case: Case, verb: str, known: Sequence[tuple[str, str, bool]]) -> list[str]:
     """Options of the other commands."""
     words: list[str] = []
+    often = {"data": 0.5, "inputs": 0.4, "loss": 0.4}
+    if case.good > 0.9:
+        often = case.choice([{"data": 1.0, "loss": 0.9, "inputs": 0.0}, {"data": 0.0, "inputs": 1.0}])
+        often["dtype"] = 0.0
     for name, option, flag in known:
-        if option and case.random() > {"data": 0.5, "inputs": 0.4, "loss": 0.4}.get(name, 0.15):
+        if option and case.random() > often.get(name, 0.15):
             continue
         if name in ("live", "sizes") or (not option and name != "code" and case.random() < 0.03):
             continue  # what runs for long by its nature: a server, the sizes of all networks, the long demo
@@ -296,8 +303,6 @@ def draw_options(case: Case, verb: str, known: Sequence[tuple[str, str, bool]]) 
             words.append(option)
             continue
         good = POOLS.get(name, [])
-        if name in ("model", "data", "run", "first", "second") and case.random() < case.good:
-            good = good[:3]
         numeric = name in ("seed", "batch_size", "steps", "budget", "power", "depth", "port", "inputs")
         value = draw_value(case, good, numeric)
         words += [option, value] if option else [value]

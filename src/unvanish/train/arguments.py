@@ -195,12 +195,16 @@ NAMES = tuple(f.name for f in fields(Arguments))
 
 
 def settle(*layers: Mapping[str, Any]) -> Arguments:
-    """Arguments from mappings, later ones over earlier ones; TrainError if a name or a value is wrong."""
+    """Arguments from mappings, later ones over earlier ones; TrainError if a name or a value is wrong.
+
+    The last one holds the user's own, which may not say the same thing in two ways.
+    """
     given: dict[str, Any] = {}
+    own: dict[str, Any] = {}
     for layer in layers:
         own = {resolve_name(key): value for key, value in layer.items()}
-        _refuse_conflicts(own)
         given |= own
+    _refuse_conflicts(own)
     return Arguments(**{key: convert(key, value) for key, value in given.items()})
 
 
@@ -326,7 +330,8 @@ def _refuse_conflicts(given: Mapping[str, Any]) -> None:
     for one, other in CONFLICTS:
         first, second = given.get(one), given.get(other)
         agree = one == "cos_lr" and str(second).lower() == "cosine"
-        if _is_given(first) and _is_given(second) and not agree:
+        usual = isinstance(second, str) and second == getattr(Arguments, other)
+        if _is_given(first) and _is_given(second) and not agree and not usual:
             raise TrainError(
                 f"{one}={name_value(first)} and {other}={name_value(second)} are both given; give one of them"
             )
