@@ -26,9 +26,9 @@ def list_options(*kinds: type) -> list[tuple[str, str]]:
     for verb in BASE:
         for hint in typing.get_type_hints(VERBS[verb].__wrapped__, include_extras=True).values():
             kind, *about = typing.get_args(hint) or [hint]
-            named = (
-                [w for w in (about[0].default, *about[0].param_decls) if isinstance(w, str)] if about else []
-            )
+            info = about[0] if about else None
+            words = (getattr(info, "default", None), *(getattr(info, "param_decls", None) or ()))
+            named = [w for w in words if isinstance(w, str)]
             if named and named[0].startswith("--") and set(typing.get_args(kind) or [kind]) & set(kinds):
                 found.append((verb, named[0]))
     return found

@@ -56,7 +56,7 @@ def show_failure(error: Exception) -> int:
         where = getattr(getattr(error, "ctx", None), "command_path", "unvanish")
         _show_line(f"{error.format_message().rstrip('.')}; see {where} --help")
         return 2
-    if isinstance(error, OSError) and error.errno is not None:
+    if isinstance(error, OSError):
         name = "" if error.filename is None else f": {error.filename}"
         _show_line(f"{error.strerror or error}{name}")
         return 2

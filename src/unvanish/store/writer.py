@@ -15,10 +15,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import sys
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -28,6 +26,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from unvanish.core.caution import caution
 from unvanish.core.diagnosis import Finding
 from unvanish.core.facts import RunFacts
 from unvanish.core.plain import plain
@@ -154,7 +153,7 @@ class Store:
         losses = self.losses
         if losses.dropped:
             why = f" ({losses.failure})" if losses.failure else ""
-            _say(f"unvanish: {losses.describe()} of the run in {self.folder} could not be written{why}")
+            caution(f"unvanish: {losses.describe()} of the run in {self.folder} could not be written{why}")
         total = self._before.plus(losses)
         with suppress(OSError):  # without it nothing can be written there, and the warning has said it
             self._lock.note(dropped=total.dropped, lost_steps=total.steps, failure=losses.failure[:200])
@@ -236,7 +235,7 @@ class Store:
             self._disconnect()  # the next try opens the file again
         if why not in self._told:
             self._told.add(why)
-            _say(
+            caution(
                 f"unvanish: the run in {self.folder} cannot be written at the moment ({why}); the training"
                 " goes on, and unvanish keeps trying"
             )
@@ -348,15 +347,6 @@ def _shrink_to_one_file(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA busy_timeout=200")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         connection.execute("PRAGMA journal_mode=DELETE").fetchall()
-
-
-def _say(text: str) -> None:
-    """Warn; where warnings are errors the text goes to stderr, as nothing may end the training."""
-    try:
-        warnings.warn(text, RuntimeWarning, stacklevel=3)
-    except RuntimeWarning:
-        with suppress(OSError, ValueError):
-            print(text, file=sys.stderr)
 
 
 def _abandon_all() -> None:

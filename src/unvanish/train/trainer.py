@@ -17,7 +17,7 @@ from torch import nn
 
 from unvanish.core.diagnosis import Finding
 from unvanish.train.callbacks import Callbacks
-from unvanish.train.checkpoint import folder, saving
+from unvanish.train.checkpoint import saving
 from unvanish.train.errors import Diverged
 from unvanish.train.loop import devices
 from unvanish.train.loop.clipping import Guard
@@ -156,16 +156,16 @@ class Trainer:
         record.rows.append(row)
         record.epoch, record.batch, record.sums = record.epoch + 1, 0, Sums()
         record.elapsed = run.clock.elapsed()
+        before = record.best, record.best_epoch
         better = record.judge(run.fitness, run.request.task.higher)
         if better:
             run.validations.best = run.validations.last
         self._event("on_fit_epoch_end")
         run.progress.print_row(row, run.health())
-        if run.engine.main:
-            folder.write_rows(run.request.save_dir, record.rows)
-        if run.request.arguments.save:
-            saving.save_run(run, better)
+        if saving.try_to_save(run, better):
             self._event("on_model_save")
+        elif better and run.request.arguments.save:
+            record.best, record.best_epoch = before  # the best one is the one that is saved
         self._apply_limits()
 
     def _row(self) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from unvanish.core.caution import caution
 from unvanish.train.checkpoint import folder, state
 from unvanish.train.checkpoint.file import save, save_state
+from unvanish.train.errors import TrainError
 from unvanish.train.loop.run import TrainingRun
 
 
@@ -31,6 +33,21 @@ def save_run(run: TrainingRun, better: bool) -> None:
         save(target / f"epoch{record.epoch}.safetensors", weights, about, readable=True)
     save(target / "last.safetensors", weights, about, readable=True)
     save_state(target / "last.state.safetensors", captured)
+
+
+def try_to_save(run: TrainingRun, better: bool) -> bool:
+    """Save at an epoch's end; whether that worked. A full disk is said, and the training goes on."""
+    record = run.record
+    try:
+        if run.engine.main:
+            folder.write_rows(run.request.save_dir, record.rows)
+        if run.request.arguments.save:
+            save_run(run, better)
+    except (OSError, TrainError) as error:
+        ahead = "the training goes on, and tries again after the next"
+        caution(f"unvanish: epoch {record.epoch} is not saved: {error}; {ahead}")
+        return False
+    return run.request.arguments.save
 
 
 def average_weights(run: TrainingRun) -> dict[str, Any]:
