@@ -46,7 +46,7 @@ from unvanish.train import Loaders, Model
 EPOCHS, SAMPLES, BATCH = 5, 64, 8
 STEPS = EPOCHS * SAMPLES // BATCH
 EVENTS = ("open", "os.rename", "os.remove", "sqlite3.connect")
-PATIENCE = 60.0  # seconds for a training that takes one
+PATIENCE = 240.0  # seconds for a training that takes one, on a machine that does much else
 WRONG = 3  # exit code of a training that failed
 
 
@@ -129,6 +129,7 @@ def run(work: Callable[[], None], seconds: float | None = None) -> int:
 def warm_up(folder: Path) -> None:
     """Import here, once, what a training imports."""
     listed = folder.with_suffix(".txt")
+    folder.parent.mkdir(exist_ok=True)
 
     def work() -> None:
         train(folder / "run", mmap.mmap(-1, 8), SETTINGS[0])

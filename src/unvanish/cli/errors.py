@@ -39,7 +39,7 @@ class CallError(Exception):
 
 def show_error(error: CallError) -> None:
     """Write the error to stderr: the user's traceback first, the one line last."""
-    if error.trace:
+    if "\n" in error.trace:  # a trace without a frame says no more than the line
         print(error.trace, file=sys.stderr)
     _show_line(str(error))
 

@@ -37,6 +37,7 @@ SHARDING = ("ddp", "fsdp")
 LONG = 10**18  # epochs and steps: more than any run has, and small enough to count
 SAMPLES, PIXELS = 2**20, 2**14  # of a batch, and of a side: more would not fit into memory
 SEED = 2**63 - 1
+LARGE, ALMOST = 1e6, 0.9999999  # of a rate, a decay or a gain, whose products must fit into float32; below 1
 TEXT = 4096  # letters, at most
 CONFLICTS = (("accumulate", "nbs"), ("cos_lr", "schedule"))  # two ways to say the same
 
@@ -92,18 +93,18 @@ class Arguments:
         None, "layers that do not train: the first n, or a list of names", least=0, most=10**6
     )
     lr0: float | None = _argument(
-        None, "learning rate after the warm-up; none: the optimizer's usual one", least=0
+        None, "learning rate after the warm-up; none: the optimizer's usual one", least=0, most=LARGE
     )
-    lrf: float = _argument(0.01, "last learning rate over lr0", least=0, most=1e6)
+    lrf: float = _argument(0.01, "last learning rate over lr0", least=0, most=LARGE)
     momentum: float | None = _argument(
         None,
         "momentum of SGD, beta1 of Adam; none: 0.9, or 0.937 for detectors with a named optimizer",
         least=0,
         most=1,
     )
-    beta2: float = _argument(0.999, "beta2 of Adam", least=0, most=1)
+    beta2: float = _argument(0.999, "beta2 of Adam", least=0, most=ALMOST)
     nesterov: bool = _argument(True, "Nesterov momentum for SGD")
-    weight_decay: float = _argument(5e-4, "decay of weights; never of biases and norms", least=0)
+    weight_decay: float = _argument(5e-4, "decay of weights; never of biases and norms", least=0, most=LARGE)
     milestones: list[float] = dataclasses.field(
         default_factory=lambda: [0.5, 0.75],
         metadata={
@@ -119,14 +120,19 @@ class Arguments:
         None, "first momentum of the warm-up; none: no warm-up of the momentum", least=0, most=1
     )
     warmup_bias_lr: float | None = _argument(
-        None, "first learning rate of biases in the warm-up; none: 0, or 0.1 for detectors with SGD", least=0
+        None,
+        "first learning rate of biases in the warm-up; none: 0, or 0.1 for detectors with SGD",
+        least=0,
+        most=LARGE,
     )
     ramp: bool = _argument(False, "batches a step rise from 1 during the warm-up")
-    label_smoothing: float = _argument(0.0, "smoothing of the target classes", least=0, most=1)
-    box: float | None = _argument(None, "gain of a detector's box loss; none: 7.5", least=0)
-    cls: float | None = _argument(None, "gain of a detector's class loss; none: 0.5", least=0)
-    dfl: float | None = _argument(None, "gain of a detector's distribution focal loss; none: 1.5", least=0)
-    mask: float | None = _argument(None, "gain of the mask loss; none: that of boxes", least=0)
+    label_smoothing: float = _argument(0.0, "smoothing of the target classes", least=0, most=ALMOST)
+    box: float | None = _argument(None, "gain of a detector's box loss; none: 7.5", least=0, most=LARGE)
+    cls: float | None = _argument(None, "gain of a detector's class loss; none: 0.5", least=0, most=LARGE)
+    dfl: float | None = _argument(
+        None, "gain of a detector's distribution focal loss; none: 1.5", least=0, most=LARGE
+    )
+    mask: float | None = _argument(None, "gain of the mask loss; none: that of boxes", least=0, most=LARGE)
     nbs: int | None = _argument(
         None, "nominal batch: gradients of several batches are accumulated up to it", least=1, most=SAMPLES
     )
@@ -159,7 +165,7 @@ class Arguments:
     max_det: int = _argument(300, "largest number of boxes of an image", least=1, most=10**5)
     agnostic_nms: bool = _argument(False, "boxes of different classes suppress each other, too")
     watch: bool = _argument(True, "watch the gradients")
-    budget: float = _argument(0.01, "largest share of the time spent on watching", least=0, most=1)
+    budget: float = _argument(0.01, "largest share of the time spent on watching", least=1e-9, most=1)
     sharding: str = _argument("ddp", "how several processes share the work", words=SHARDING)
 
     @property
@@ -291,7 +297,7 @@ def _check_limits(name: str, value: Any, least: float | None, most: float | None
     finite = isinstance(value, int) or math.isfinite(value)
     if finite and not above and (least is None or value >= least):
         return
-    bounds = f"at least {least:g}" if most in (None, LONG) else f"between {least:g} and {most:g}"
+    bounds = f"at least {least:g}" if most in (None, LONG) else f"between {least:g} and {most:.9g}"
     if most == LONG and above:
         bounds = f"at most {most:g}"
     raise TrainError(f"{name}={name_value(value)} is out of range; it is {bounds}")

@@ -33,6 +33,7 @@ from unvanish.train.finish import finish
 from unvanish.train.learner import Learner
 from unvanish.train.loop import devices, randomness
 from unvanish.train.loop.freezing import freeze
+from unvanish.train.loop.optim import group_parameters
 from unvanish.train.loop.run import Request, TrainingRun
 from unvanish.train.loop.validation import validate
 from unvanish.train.report.results import Results
@@ -58,7 +59,9 @@ def train(learner: Learner, arguments: Arguments, data: Any, given: Mapping[str,
         arguments = resume_arguments(saved, given, (place / folder.END).is_file())
     with contextlib.ExitStack() as held:
         learner.callbacks.run("on_pretrain_routine_start", learner)
-        trainer = prepare(learner, arguments, data, saved, place, held)
+        with contextlib.ExitStack() as undo:
+            trainer = prepare(learner, arguments, data, saved, place, held, undo)
+            undo.pop_all()  # from here on the folder stays
         learner.callbacks.run("on_pretrain_routine_end", trainer)
         trainer.train()
         return finish(learner, trainer.run)
@@ -85,9 +88,9 @@ def resume_arguments(saved: Mapping[str, Any], given: Mapping[str, Any], ended: 
 
 def prepare(
     learner: Learner, arguments: Arguments, data: Any, saved: Mapping[str, Any] | None, place: Path | None,
-    held: contextlib.ExitStack,
+    held: contextlib.ExitStack, undo: contextlib.ExitStack,
 ) -> Trainer:  # fmt: skip
-    """The trainer of a run, whose folder is claimed until `held` ends.
+    """The trainer of a run, whose folder is claimed until `held` ends, and taken away by `undo`.
 
     `saved` and `place` are state and folder of the run to resume.
     """
@@ -101,11 +104,12 @@ def prepare(
     if arguments.pretrained and arguments.pretrained is not True and saved is None:
         learner.load(str(arguments.pretrained))
     freeze(network, arguments.freeze)
+    group_parameters(network, arguments.weight_decay)  # refused, too, if none trains
     if task.summed:  # convolutions of scenes are faster with channels last
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     about = describe(learner, source, arguments.data)
     save_dir = place or devices.share_choice(
-        accelerator, lambda: folder.make_folder(arguments, learner.task, learner.name, held)
+        accelerator, lambda: folder.make_folder(arguments, learner.task, learner.name, held, undo)
     )
     if place is not None and accelerator.is_main_process:
         held.enter_context(folder.claim(place))
@@ -113,6 +117,7 @@ def prepare(
     request = Request(arguments, task, save_dir, about, start)
     trainer = Trainer(network, source, request, learner.callbacks, accelerator)
     held.callback(trainer.close)
+    undo.callback(trainer.close)
     if saved is not None:
         state.restore(trainer.run, saved)
         if accelerator.is_main_process:

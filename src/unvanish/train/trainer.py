@@ -44,8 +44,8 @@ class Trainer:
     ) -> None:
         a, task = request.arguments, request.task
         self.callbacks, self.stop, self.brake = callbacks, False, Brake()
-        self.run: TrainingRun = build_run(network, data, request, accelerator, self._announce)
         criterion = task.loss(a.label_smoothing, **a.gains(task))
+        self.run: TrainingRun = build_run(network, data, request, accelerator, self._announce)
         self.stepper = Stepper(self.run.engine, criterion, self._before_step, task.samples, task.summed)
 
     # -- what callbacks read

@@ -12,6 +12,7 @@ import contextlib
 import csv
 import io
 import itertools
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,17 @@ OLD = (
 )  # fmt: skip  # of a run that is overwritten; first what it would be resumed from
 
 
-def make_folder(arguments: Arguments, task: str, name: str, held: contextlib.ExitStack) -> Path:
-    """Make the folder of a new run and claim it until `held` ends; TrainError if it cannot be written."""
+def make_folder(
+    arguments: Arguments, task: str, name: str, held: contextlib.ExitStack, undo: contextlib.ExitStack
+) -> Path:
+    """Make the folder of a new run and claim it until `held` ends; TrainError if it cannot be written.
+
+    `undo`: takes a folder that was not there before away again, if the training cannot begin.
+    """
     root = Path(arguments.project) if arguments.project else Path("runs") / task
     wanted = root / (arguments.name or name)
     try:
-        found = wanted if arguments.exist_ok else _make_next(wanted)
+        found = wanted if arguments.exist_ok else _make_next(wanted, undo)
         (found / WEIGHTS).mkdir(parents=True, exist_ok=True)
         held.enter_context(claim(found))
         for old in [path for pattern in OLD for path in found.glob(pattern)]:
@@ -53,15 +59,24 @@ def make_folder(arguments: Arguments, task: str, name: str, held: contextlib.Exi
     return found
 
 
-def _make_next(wanted: Path) -> Path:
+def _make_next(wanted: Path, undo: contextlib.ExitStack) -> Path:
     """Make the folder, or the next one that is free; two trainings that start at once get two."""
+    for above in (wanted.parent.parent, wanted.parent):
+        if not above.exists():
+            undo.callback(_remove_empty, above)
     wanted.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         found = wanted if number == 1 else wanted.with_name(f"{wanted.name}{number}")
         with contextlib.suppress(FileExistsError):
             found.mkdir()
+            undo.callback(shutil.rmtree, found, ignore_errors=True)
             break
     return found
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @contextlib.contextmanager
