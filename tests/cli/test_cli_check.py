@@ -151,7 +151,7 @@ def test_a_wrong_call_gives_2(command, folder, arguments):
     answer = command(*arguments.split())
     assert answer.returncode == 2
     assert "Traceback" not in answer.stderr
-    assert "Error: " in answer.stderr
+    assert answer.stderr.startswith("unvanish: ") and answer.stderr.count("\n") == 1
 
 
 def test_help_names_every_command(command):

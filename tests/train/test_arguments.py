@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
+import numpy as np
 import pytest
 
 from unvanish.cli.errors import CallError
 from unvanish.cli.pairs import read_pairs
-from unvanish.train.arguments import Arguments, settle
+from unvanish.train.arguments import HINTS, NAMES, Arguments, settle
 from unvanish.train.errors import TrainError
 
 
@@ -97,3 +99,61 @@ def test_pairs_and_flags(words, found):
     if "no_val" in found:
         found = {**{k: v for k, v in found.items() if k != "no_val"}, "val": False}
     assert read_pairs(words) == found
+
+
+NEVER = [
+    math.nan, math.inf, -math.inf, "nan", "-inf", 1e400, -1e20, 10**400, -(10**400), object(), {}, {"a": 1},
+    b"1", {1}, lambda: 1, [[1]], [math.nan], [None], "a\nb", "x" * 5000, "\x1b[31m", "\x00", 1j, type,
+    np.array([1, 2]),
+]  # fmt: skip
+NOWHERE = ["../x", "a/b", "..", ".", "/etc", "x" * 300, "a\\b"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_no_argument_can_be_is_refused_in_one_line(name):
+    for value in NEVER:
+        kind = str(HINTS[name])
+        if isinstance(value, str) and value.isprintable() and len(value) < 100 and "str" in kind:
+            continue  # a text that names nothing is found when it is looked for
+        with pytest.raises(TrainError) as caught:
+            settle({name: value})
+        text = str(caught.value)
+        assert text.startswith(f"{name}=") and len(text) < 400 and text.isprintable(), (value, text)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "int" in str(HINTS[n]) or "float" in str(HINTS[n])])
+@pytest.mark.parametrize("value", [-3, 1e20, 2**70, [-1], [1e30], "-3"])
+def test_numbers_that_would_exhaust_a_machine_are_refused_or_harmless(name, value):
+    try:
+        found = getattr(settle({name: value}), name)
+    except TrainError as error:
+        assert len(str(error)) < 400
+        return
+    unbounded = ("lr0", "warmup_bias_lr", "weight_decay", "warmup_epochs", "ema_tau", "device")
+    gains = ("box", "cls", "dfl", "mask", "clip", "pretrained", "resume", "amp")
+    assert name in (*unbounded, *gains) or isinstance(found, str), (name, found)
+
+
+@pytest.mark.parametrize("value", NOWHERE)
+def test_a_name_is_not_a_path(value):
+    with pytest.raises(TrainError, match="is not the name of a folder; project= takes a path"):
+        settle({"name": value})
+
+
+def test_the_same_thing_is_not_said_in_two_ways():
+    with pytest.raises(TrainError, match="accumulate=2 and nbs=64 are both given"):
+        settle({"accumulate": 2, "nbs": 64})
+    with pytest.raises(TrainError, match="cos_lr=True and schedule='step' are both given"):
+        settle({"cos-lr": True, "schedule": "step"})
+    assert settle({"cos_lr": True, "schedule": "cosine"}).curve == "cosine"
+    assert settle({"nbs": 64}, {"accumulate": 2}).steps_of == 2  # of a YAML, and the user's own
+
+
+def test_a_task_is_one_that_there_is():
+    with pytest.raises(TrainError, match=r"task='clasify' is not a word .did you mean 'classify'.*detect"):
+        settle({"task": "clasify"})
+
+
+def test_numbers_of_numpy_are_numbers():
+    found = settle({"lr0": np.float32(0.5), "epochs": np.int64(3), "freeze": np.int32(1)})
+    assert (found.lr0, found.epochs, found.freeze) == (0.5, 3, 1) and type(found.epochs) is int

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from unvanish.store import open_run
 from unvanish.train import Model, TrainError
 from unvanish.train.loop.interrupt import Interrupted
 
@@ -110,3 +112,43 @@ def test_true_takes_the_run_that_was_saved_last(trained, tmp_path, network, load
     trained(network(), name="new", epochs=1)
     results = Model(network()).train(loaders(), resume=True, project=str(tmp_path), epochs=2, verbose=False)
     assert results.save_dir == tmp_path / "new"
+
+
+@pytest.mark.parametrize("step", [1, 6, 9, 17])
+def test_what_a_kill_leaves_is_resumed_to_weights_table_and_record_that_agree(
+    trained, tmp_path, network, loaders, step
+):
+    """A copy of the folder in the middle of a step is what a kill there leaves."""
+    arguments = {"epochs": 3, "watch": True}
+    trained(network(), name="straight", **arguments)
+    model = Model(network())
+
+    def copy(trainer):
+        if trainer.record.step == step:
+            trainer.watch.flush()  # rows of steps that the checkpoint does not know
+            shutil.copytree(tmp_path / "run", tmp_path / "killed")
+
+    model.add_callback("on_train_batch_end", copy)
+    trained(model, **arguments)
+    (tmp_path / "killed" / "weights" / ".5f.partial.safetensors").write_bytes(b"half")
+    before = open_run(tmp_path / "killed").steps()["step"].tolist()
+    assert before == list(range(step)) and not open_run(tmp_path / "killed").standing().closed
+    Model(network(5)).train(loaders(), resume=tmp_path / "killed", verbose=False)
+    assert same(outcome(tmp_path / "straight"), outcome(tmp_path / "killed"))
+    mine, theirs = (open_run(tmp_path / name).steps() for name in ("killed", "straight"))
+    assert mine["step"].tolist() == list(range(18)) and mine["loss"].tolist() == theirs["loss"].tolist()
+    names = {p.name for p in (tmp_path / "killed").rglob("*")}
+    assert not [n for n in names if "partial" in n or "lock" in n]
+
+
+def test_a_run_killed_before_its_results_were_written_is_brought_to_its_end(
+    trained, tmp_path, network, loaders
+):
+    trained(network(), epochs=1)
+    best = (tmp_path / "run" / "weights" / "best.safetensors").read_bytes()
+    (tmp_path / "run" / "results.json").unlink()
+    results = Model(network()).train(loaders(), resume=tmp_path / "run", verbose=False)
+    assert results.epochs == 1 and (tmp_path / "run" / "results.json").exists()
+    assert (tmp_path / "run" / "weights" / "best.safetensors").read_bytes() == best
+    with pytest.raises(TrainError, match="the run has ended"):
+        Model(network()).train(loaders(), resume=tmp_path / "run", verbose=False)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from unvanish.train import Loaders, Model, TrainError
 from unvanish.train.callbacks import EVENTS
+from unvanish.train.checkpoint import saving
 from unvanish.train.errors import Diverged
 
 BARE = {"ema": False, "clip": 0, "warmup_epochs": 0, "schedule": "constant", "weight_decay": 0.0, "lr0": 0.1,
@@ -249,3 +250,19 @@ def test_what_cannot_start_says_why(trained, network, arguments, message):
 def test_a_run_needs_data(network):
     with pytest.raises(TrainError, match="there is no data; give data="):
         Model(network()).train(epochs=1)
+
+
+def test_a_full_disk_does_not_end_a_training(trained, tmp_path, network, monkeypatch):
+    real, table = saving.save, tmp_path / "run" / "results.csv"
+
+    def save(path, *rest, **more):
+        if table.exists() and len(table.read_text().splitlines()) == 3:
+            raise TrainError(f"the checkpoint {path} cannot be written: No space left on device")
+        return real(path, *rest, **more)
+
+    monkeypatch.setattr(saving, "save", save)
+    with pytest.warns(RuntimeWarning, match="epoch 2 is not saved: .*No space left.*the training goes on"):
+        results = trained(network(), epochs=4)
+    assert results.epochs == 4 and results.best_epoch != 2
+    assert len((tmp_path / "run" / "results.csv").read_text().splitlines()) == 5
+    assert load_file(tmp_path / "run" / "weights" / "last.safetensors")

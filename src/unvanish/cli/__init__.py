@@ -2,17 +2,20 @@
 
 Notable:
 - Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 the call was wrong, 130 stopped with Ctrl-C.
+- A wrong call is one line on stderr, of typer's checks too.
 - `unvanish --help` imports neither torch nor NumPy.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from typing import Annotated
 
 import typer
 
-from unvanish.cli.errors import CallError, show_error, show_fault
+from unvanish.cli.errors import CallError, show_error, show_failure
 from unvanish.cli.verbs import find_verbs
 from unvanish.core.version import __version__
 
@@ -49,11 +52,18 @@ def _options(
 
 def main() -> None:
     """Run the command line; ends the process with the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names may hold any byte
     try:
-        app(prog_name="unvanish")
+        code = int(app(prog_name="unvanish", standalone_mode=False) or 0)
+        sys.stdout.flush()
     except CallError as error:
         show_error(error)
-        sys.exit(error.code)
+        code = error.code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on, as after `| head`
+        code = 141
     except Exception as error:
-        show_fault(error)
-        sys.exit(2)
+        code = show_failure(error)
+    sys.exit(code)

@@ -30,6 +30,7 @@ HEADS = {  # tried in this order
     "AutoModelForAudioClassification": "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING",
     "AutoModel": "MODEL_MAPPING",
 }
+LAYERS = 10_000  # of a model, at most
 COPIES = 5  # memory of a check / that of the float32 weights: weights, gradients, copies for experiments
 
 
@@ -61,6 +62,7 @@ def load_hf(text: str) -> Subject:
         import transformers as library
     library.logging.set_verbosity_error()
     config = _config(library, name, options)
+    _refuse_layers(config, f"MODEL hf:{text}")
     build = _builder(library, config)
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = getattr(config, "pad_token_id", None) or 0
@@ -123,6 +125,14 @@ def _local_config(library: Any, path: Path, options: Mapping[str, Any]) -> Any:
         _refuse_options(config, options, str(path))
         config.update(dict(options))
     return config
+
+
+def _refuse_layers(config: Any, what: str) -> None:
+    """Refuse a number of layers that would take for ever even to count."""
+    for key, value in config.to_dict().items():
+        many = isinstance(value, int) and value > LAYERS and any(word in key for word in ("layer", "expert"))
+        if many:
+            raise CallError(f"{what}: {key}={value} is more than the {LAYERS:,} that are built")
 
 
 def _refuse_options(config: Any, options: Mapping[str, Any], name: str) -> None:

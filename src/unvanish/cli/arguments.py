@@ -18,6 +18,7 @@ Words = Annotated[
     list[str] | None, typer.Argument(metavar="NAME=VALUE ...", help="As in epochs=3; or --epochs 3.")
 ]
 ANY_OPTION = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+TEXTS = ("model", "data", "source", "project", "name", "format", "path", "task")  # kept as they are typed
 CHANGES = ("activation", "init", "norm", "depth", "width")  # of the network's YAML, for this run
 
 
@@ -28,9 +29,9 @@ def read_arguments(
     if not words or {"-h", "--help"} & set(words):
         print(page.rstrip() + (list_arguments() if command in ("train", "val") else ""))
         return None
-    given = correct_names(read_pairs(words), needed)
-    missing = [name for name in needed if given.get(name) is None]
-    if missing and not given.get("resume"):
+    given = correct_names(read_pairs(words, TEXTS), needed)
+    missing = [name for name in needed if given.get(name) in (None, "")]
+    if missing and not (command == "train" and given.get("resume")):
         raise CallError(f"{missing[0]}= is missing; see unvanish {command} --help")
     return given
 

@@ -9,6 +9,7 @@ Notable:
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from unvanish.cli.errors import CallError, their_code
 from unvanish.cli.subject import Batch, Subject
 from unvanish.core.registry import suggest
 
+NUMBERS = 50_000_000  # of a random input, at most
 DTYPES = {
     "float": "float32",
     "double": "float64",
@@ -46,6 +48,10 @@ def make_random(
     shapes = [read_shape(text) for text in inputs]
     if subject.random_batch is not None and len(shapes) < 2 and not dtypes:
         return subject.random_batch(size, seed, shapes[0] if shapes else None)
+    for shape in shapes:
+        if size * math.prod(shape) > NUMBERS:
+            whole = " x ".join(map(str, (size, *shape)))
+            raise CallError(f"--input: {whole} is more than the {NUMBERS:,} numbers of a random batch")
     kinds = _kinds(subject.model, len(shapes), dtypes)
     names = ["input"] if len(shapes) == 1 else _names(subject.model, len(shapes))
     values, assumptions = {}, []

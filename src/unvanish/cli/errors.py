@@ -11,9 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import typer
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
+CLICK: Any = typer.BadParameter.__mro__[2]  # ClickException, of click or of the copy that typer carries
+NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "Storage size calculation overflowed",
+)
+LINE = 1200  # letters of a message, at most
 OWN = str(Path(__file__).resolve().parents[1])
 PLUMBING = (OWN, "<frozen importlib", "importlib/__init__.py", "torch/nn/modules/module.py")
 
@@ -29,15 +39,40 @@ class CallError(Exception):
 
 def show_error(error: CallError) -> None:
     """Write the error to stderr: the user's traceback first, the one line last."""
-    if error.trace:
+    if "\n" in error.trace:  # a trace without a frame says no more than the line
         print(error.trace, file=sys.stderr)
-    print(f"unvanish: {error}", file=sys.stderr)
+    _show_line(str(error))
 
 
-def show_fault(error: BaseException) -> None:
-    """Write an error of unvanish itself to stderr, with its traceback."""
+def show_failure(error: Exception) -> int:
+    """Write what else ended a command to stderr, in one line if call or machine is to blame; the code.
+
+    A fault of unvanish itself is shown with its traceback.
+    """
+    if isinstance(error, CLICK):
+        if len(sys.argv) < 2:
+            error.show()  # the help page, as there is no command
+            return int(error.exit_code)
+        where = getattr(getattr(error, "ctx", None), "command_path", "unvanish")
+        _show_line(f"{error.format_message().rstrip('.')}; see {where} --help")
+        return 2
+    if isinstance(error, OSError):
+        name = "" if error.filename is None else f": {error.filename}"
+        _show_line(f"{error.strerror or error}{name}")
+        return 2
+    if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+        _show_line("this needs more memory than there is; give a smaller model, batch or input")
+        return 2
     traceback.print_exception(error)
-    print("unvanish: this is a bug in unvanish; please report the lines above", file=sys.stderr)
+    _show_line("this is a bug in unvanish; please report the lines above")
+    return 2
+
+
+def _show_line(text: str) -> None:
+    """Write one line, without the control characters that a name may hold."""
+    whole = " ".join(text.split())
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in whole)
+    print(f"unvanish: {shown if len(shown) <= LINE else f'{shown[:LINE]} ...'}", file=sys.stderr)
 
 
 def stoppable(command: Callable[P, R]) -> Callable[P, R]:

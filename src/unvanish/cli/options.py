@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def refuse_nan(value: float) -> float:
+    """The number; BadParameter if it is none, which no comparison with a limit finds."""
+    if math.isnan(value):
+        raise typer.BadParameter(f"{value} is not a number")
+    return value
+
 
 Model = Annotated[
     str,
@@ -63,10 +72,16 @@ FailOn = Annotated[
         help="Exit with 1 from this level on: note, warning (default), error or never.",
     ),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Samples of a random batch.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, max=65536, help="Samples of a random batch.")]
 NoConfirm = Annotated[bool, typer.Option("--no-confirm", help="Skip the experiments on copies.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the weights and of every random number.")]
-Power = Annotated[float, typer.Option("--power", min=1e-12, help="Mean square of the inputs.")]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the weights and of every random number."),
+]
+Power = Annotated[
+    float,
+    typer.Option("--power", min=1e-12, max=1e12, callback=refuse_nan, help="Mean square of the inputs."),
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="PATH.yaml", help="Write the prescription, for unvanish.apply."),
@@ -82,7 +97,14 @@ Allow = Annotated[
 Budget = Annotated[
     float,
     typer.Option(
-        "--budget", min=1.0, metavar="SECONDS", help="Time for the search; then the best so far is taken."
+        "--budget",
+        min=1.0,
+        max=1e6,
+        callback=refuse_nan,
+        metavar="SECONDS",
+        help="Time for the search; then the best so far is taken.",
     ),
 ]
-Steps = Annotated[int, typer.Option("--steps", min=5, help="Steps of the training that proves the cure.")]
+Steps = Annotated[
+    int, typer.Option("--steps", min=5, max=10000, help="Steps of the training that proves the cure.")
+]

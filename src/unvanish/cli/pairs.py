@@ -6,16 +6,18 @@ what they look like; nothing is evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import yaml
 
 from unvanish.cli.errors import CallError
 
+LENGTH = 4000  # letters of a value that may be more than a text
 
-def read_pairs(words: Sequence[str]) -> dict[str, Any]:
-    """Names and values; CallError for a word that is neither a pair nor a flag."""
+
+def read_pairs(words: Sequence[str], texts: Container[str] = ()) -> dict[str, Any]:
+    """Names and values, those of `texts` as typed; CallError for a word that is neither a pair nor a flag."""
     found: dict[str, Any] = {}
     rest = list(words)
     while rest:
@@ -25,9 +27,10 @@ def read_pairs(words: Sequence[str]) -> dict[str, Any]:
         if not name or (not equals and not word.startswith("--")):
             raise CallError(f"{word!r} is not an argument; write name=value, as in epochs=3, or --epochs 3")
         if equals:
-            found[name] = read_value(text)
+            found[name] = text if name in texts else read_value(text)
         elif rest and not rest[0].startswith("--") and "=" not in rest[0]:
-            found[name] = read_value(rest.pop(0))
+            text = rest.pop(0)
+            found[name] = text if name in texts else read_value(text)
         elif name.startswith("no_"):
             found[name.removeprefix("no_")] = False
         else:
@@ -37,9 +40,11 @@ def read_pairs(words: Sequence[str]) -> dict[str, Any]:
 
 def read_value(text: str) -> Any:
     """The value of a text: true or false, a number, a list, none, else the text itself."""
+    if set(text) & set("&*!") or len(text) > LENGTH or "[" in text[1:]:
+        return text  # nothing that an argument may be: an alias, a tag, a list of lists
     try:
         found = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # the latter by a date that does not exist, or too many digits
         return text
     if isinstance(found, str):
         try:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from unvanish.clinic.arguments import require_flag, require_text
 from unvanish.clinic.rounds import choose_rules, fold, rank, visit
 from unvanish.core.diagnosis import SEVERITIES, Diagnosis
 from unvanish.probes import CheckError, record
@@ -38,6 +39,8 @@ def check(
     the model raises.
     """
     started = time.perf_counter()
+    require_text(name=name)
+    require_flag(confirm=confirm, theory=theory)
     choice = choose_rules(select, ignore, settings)
     if optimizer is not None:
         require_optimizer(optimizer)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unvanish.core.plain import name_value
 from unvanish.core.registry import suggest
 from unvanish.rules import Rule, rules
 
@@ -83,7 +84,10 @@ def select_codes(
 def split(text: str | Iterable[str]) -> tuple[str, ...]:
     """Codes from an iterable or from text with commas: "ACT, INI001" gives ("ACT", "INI001")."""
     if not isinstance(text, str):
-        return tuple(text)
+        codes = tuple(text) if isinstance(text, Iterable) else (text,)
+        if not all(isinstance(code, str) for code in codes):
+            raise ConfigError(f"rule codes are {_show(text)}; give a list of texts, as in ['ACT', 'INI001']")
+        return codes
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
@@ -105,7 +109,7 @@ def _matching(wanted: Iterable[str], known: Collection[str], where: str) -> set[
         if not hits:
             families = dict.fromkeys(code[:3] for code in known)
             near = suggest(prefix, [*known, *families]) + "; `unvanish rules` lists them"
-            raise ConfigError(f"{where}: no rule code begins with {prefix!r}{near}")
+            raise ConfigError(f"{where}: no rule code begins with {name_value(prefix)}{near}")
         found |= hits
     return found
 
@@ -145,10 +149,10 @@ def _rule_settings(table: Any, rule: Rule, where: str) -> dict[str, Any]:
     return given
 
 
-def _refuse_unknown(word: str, known: Collection[str], problem: str, listing: str) -> None:
-    if word not in known:
+def _refuse_unknown(word: Any, known: Collection[str], problem: str, listing: str) -> None:
+    if not isinstance(word, str) or word not in known:
         listed = f" ({listing} {', '.join(known) or 'none'})" if len(known) <= 8 else ""
-        raise ConfigError(f"{problem} {word!r}{suggest(word, known)}{listed}")
+        raise ConfigError(f"{problem} {name_value(word)}{suggest(word, known)}{listed}")
 
 
 def _refuse_type(value: Any, default: Any, where: str) -> None:
@@ -162,4 +166,4 @@ def _refuse_type(value: Any, default: Any, where: str) -> None:
 
 
 def _show(value: Any) -> str:
-    return f"{value!r} ({type(value).__name__})"
+    return f"{name_value(value)} ({type(value).__name__})"

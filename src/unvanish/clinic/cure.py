@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from unvanish.clinic.arguments import require_number
 from unvanish.clinic.candidates import Candidate, propose
 from unvanish.clinic.check import check
 from unvanish.clinic.patient import Admission, Patient
@@ -26,6 +27,7 @@ from unvanish.clinic.samples import divide, gather_batches
 from unvanish.clinic.trials import BARELY, looks_trained
 from unvanish.core.cured import Attempt, Cured, Proof
 from unvanish.core.diagnosis import Remedy, at_least
+from unvanish.core.plain import name_value
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.intact import unwrap
 from unvanish.surgery.receipt import SurgeryError
@@ -65,6 +67,9 @@ def cure(
     SurgeryError for a model that cannot be operated on (wrapped, compiled, scripted).
     """
     started = time.perf_counter()
+    require_number("budget", budget, "seconds")
+    require_number("steps", steps)
+    require_number("seed", seed)
     deadline = started + budget
     Surgery(model)  # refuses what must not be changed, before any work
     allowed = _read_allowed(allow, model, optimizer)
@@ -80,11 +85,11 @@ def cure(
 def _read_allowed(allow: Iterable[str] | None, model: nn.Module, optimizer: Any) -> frozenset[str]:
     if allow is None:
         return frozenset({"exact"} if looks_trained(model, optimizer) else {"exact", "retrain"})
-    wanted = frozenset({allow} if isinstance(allow, str) else allow)
-    unknown = wanted - {"exact", "retrain"}
-    if unknown:
-        raise CheckError(f"allow holds {', '.join(sorted(unknown))}; use 'exact', 'retrain' or both")
-    return wanted | {"exact"}
+    wanted = [allow] if isinstance(allow, str) or not isinstance(allow, Iterable) else list(allow)
+    for kind in wanted:
+        if not isinstance(kind, str) or kind not in ("exact", "retrain"):
+            raise CheckError(f"allow holds {name_value(kind)}; use 'exact', 'retrain' or both")
+    return frozenset({*wanted, "exact"})
 
 
 @dataclass

@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.clinic.arguments import read_sizes, require_number, require_text
 from unvanish.clinic.assembly import Assembly
 from unvanish.clinic.rounds import choose_rules, fold, rank, visit
 from unvanish.core.diagnosis import Diagnosis
+from unvanish.core.plain import name_value
 from unvanish.core.trace import Trace
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.program.outline import Outline, outline
@@ -48,6 +50,11 @@ def forecast(
     started = time.perf_counter()
     if (input_size is None) == (batch is None):
         raise CheckError("give either input_size, the shape of one sample, or a batch")
+    if not isinstance(model, nn.Module):
+        raise CheckError(f"model is {name_value(model)}, not a torch.nn.Module; pass the module itself")
+    require_text(name=name)
+    require_number("power", power)
+    require_number("batch_size", batch_size)
     choice = choose_rules(select, ignore, settings)
     given = batch if batch is not None else _make_batch(input_size, batch_size)
     trace = predict_trace(model, given, power=power)
@@ -61,12 +68,7 @@ def forecast(
 
 def _make_batch(input_size: Any, batch_size: int) -> Any:
     """A batch without numbers, of the shapes asked for."""
-    try:
-        sizes = [tuple(map(int, input_size))]
-    except TypeError:
-        sizes = [tuple(map(int, size)) for size in input_size]
-    if not all(all(n > 0 for n in size) for size in sizes):
-        raise CheckError(f"input_size is {input_size!r}; give positive whole numbers, (3, 224, 224)")
+    sizes = read_sizes(input_size)
     inputs = [torch.empty((batch_size, *size), device="meta") for size in sizes]
     return inputs[0] if len(inputs) == 1 else (tuple(inputs),)
 

@@ -48,7 +48,7 @@ def choose_rules(
 ) -> RuleChoice:
     """The rules that a caller asks for; ConfigError for an unknown code or setting."""
     codes = frozenset(config.select_codes(rules(), select, ignore))
-    return RuleChoice(codes, config.check_settings(settings or {}))
+    return RuleChoice(codes, config.check_settings({} if settings is None else settings))
 
 
 def visit(trace: Trace, choice: RuleChoice, live: bool = False) -> Rounds:

@@ -202,7 +202,9 @@ class RunFacts(TypedDict, total=False):
     every: int | None  # steps between two looks; None if the budget decides
     overhead: float | str  # share of the run's time that the watch took; "nan" if unknown
     looks: int
+    closed: bool  # whether the writer came to its end
     dropped: int  # records that could not be written
+    lost_steps: int  # of these, rows of steps
     python: str
     torch: str
     axes: list[dict[str, Any]]  # name, kind and sites of each

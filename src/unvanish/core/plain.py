@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,17 @@ def plain(value: Any, depth: int = 12) -> Any:
     if depth and isinstance(value, list | tuple | set | frozenset):
         return [plain(item, depth - 1) for item in value]
     return str(value)
+
+
+def name_value(value: Any) -> str:
+    """A value as a person may have typed it, in one line of at most 80 letters."""
+    if isinstance(value, (str, int, float, bool, type(None))) or type(value) in (list, tuple, dict, set):
+        try:
+            text = reprlib.repr(value) if isinstance(value, (list, tuple, dict, set)) else repr(value)
+        except (ValueError, RecursionError):  # a number of more digits than Python prints
+            return f"a very long {type(value).__name__}"
+        return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__})"
+    return f"{value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
 def nonfinite(value: float) -> str:

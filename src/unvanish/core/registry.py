@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
+LONGEST = 80  # letters of a word that is like another
+
 
 def modules(folder: str, path: Iterable[str]) -> Iterator[tuple[str, ModuleType]]:
     """The modules of a package that do not begin with an underscore, each with its file's name.
@@ -32,8 +34,10 @@ def settings(function: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def suggest(wrong: str, known: Iterable[str]) -> str:
-    """The text `" (did you mean 'x'?)"` with the nearest known word; "" if none is near."""
+def suggest(wrong: Any, known: Iterable[str]) -> str:
+    """The text `" (did you mean 'x'?)"` with the nearest known word; "" if none is near, or it is no word."""
+    if not isinstance(wrong, str) or len(wrong) > LONGEST:
+        return ""
     by_case = {k.casefold(): k for k in known}
     near = difflib.get_close_matches(wrong.casefold(), by_case, n=1, cutoff=0.5)
     return f" (did you mean {by_case[near[0]]!r}?)" if near else ""

@@ -12,7 +12,7 @@ from unvanish.core.trace import Axis, Role, Site
 
 DEEPEST = 30  # of findings within each other, and lists within lists
 TEXTS = ("model", "python", "torch")
-COUNTS = ("looks", "dropped", "site_count", "parameters")
+COUNTS = ("looks", "dropped", "lost_steps", "site_count", "parameters")
 
 
 def read_facts(rows: list[tuple[Any, Any]]) -> RunFacts:

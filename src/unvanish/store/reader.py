@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,12 @@ from unvanish.core.diagnosis import Finding
 from unvanish.core.facts import HistoryFacts, RunFacts, TraceFacts
 from unvanish.core.names import show
 from unvanish.core.trace import Site, Trace
+from unvanish.store.backlog import Losses
+from unvanish.store.lock import name_writer, read_note
+from unvanish.store.opening import open_to_read
 from unvanish.store.parts import read_axis, read_facts, read_finding, read_site
 from unvanish.store.plain_tables import guard
-from unvanish.store.schema import FILE, STEP_COLUMNS, VERSION
+from unvanish.store.schema import FILE, LOCK, STEP_COLUMNS, VERSION
 
 DAMAGED = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError)  # of a record
 SPARE, SPREAD = 64_000_000, 16  # bytes that a trace may have in any case, and for each byte of the file
@@ -37,6 +40,16 @@ class Event:
     first: int
     last: int
     finding: Finding
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How whole a run's record is: who writes it at present, its end, its losses, its gaps."""
+
+    writer: str
+    closed: bool
+    losses: Losses
+    gaps: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -125,12 +138,29 @@ class Run:
         with self._reading() as reader:
             return int(reader.execute("PRAGMA user_version").fetchone()[0])
 
+    def standing(self) -> Standing:
+        """Who writes the run, whether it was closed, and what its record lacks."""
+        note, held = read_note(self.file.with_name(LOCK))
+        facts = self.facts()
+        with self._reading() as reader:
+            steps = np.array([r[0] for r in reader.execute("SELECT step FROM steps ORDER BY step")], np.int64)
+        ended = "failure" in note  # it came to its end, though the file could not be told
+        breaks = np.flatnonzero(np.diff(steps) > 1)
+        return Standing(
+            writer=name_writer(note) if held else "",
+            closed=ended or (bool(facts.get("closed", True)) and not note),
+            losses=Losses(
+                _most(facts.get("dropped"), note.get("dropped")),
+                _most(facts.get("lost_steps"), note.get("lost_steps")),
+                str(note.get("failure", ""))[:200],
+            ),
+            gaps=tuple((int(steps[i]) + 1, int(steps[i + 1]) - 1) for i in breaks),
+        )
+
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(
-                sqlite3.connect(f"{self.file.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
-            ) as reader:
+            with open_to_read(self.file) as reader:
                 guard(reader)
                 yield reader
         except (sqlite3.Error, OSError, *DAMAGED) as error:
@@ -148,3 +178,8 @@ def open_run(folder: str | Path) -> Run:
     if version > VERSION:
         raise StoreError(f"{folder} was written by a newer unvanish (version {version} of the tables)")
     return run
+
+
+def _most(*values: Any) -> int:
+    """The largest whole number; 0 without one."""
+    return max((v for v in values if isinstance(v, int) and v > 0), default=0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 VERSION = 1
 FILE = "run.sqlite"
+LOCK = "run.sqlite.lock"  # held by the process that writes
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

@@ -1,9 +1,11 @@
-"""Writing a run: records go through a bounded queue to a thread that appends them in batches.
+"""Writing a run: records go through a bounded backlog to a thread that appends them in batches.
 
 Notable:
-- The training never waits for the disk: a full queue drops records and counts them; a full disk gives one
-  warning, and the thread keeps trying.
-- Write-ahead logging: every commit survives a killed process, and readers see it at once.
+- The training never waits for the disk. A full disk, a deleted folder, a detached volume: one warning, and
+  the thread keeps trying, and what cannot be written in the end is counted and said (`backlog`).
+- Write-ahead logging: every commit survives a killed process, and readers see it at once. A closed run is one
+  file, which a read-only volume can hold.
+- A folder has one writer (`lock`); in a forked child the writer is dead.
 - When the samples exceed `limit` bytes, every second one of the older half is deleted; samples at findings
   stay, and so does the row of every step.
 """
@@ -11,71 +13,84 @@ Notable:
 from __future__ import annotations
 
 import json
-import queue
+import os
 import sqlite3
 import threading
 import time
-import warnings
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unvanish.core.caution import caution
 from unvanish.core.diagnosis import Finding
 from unvanish.core.facts import RunFacts
 from unvanish.core.plain import plain
 from unvanish.core.trace import Site
+from unvanish.store.backlog import Backlog, Losses, Record
+from unvanish.store.lock import FolderLock, read_note
 from unvanish.store.reader import StoreError
-from unvanish.store.schema import FILE, STEP_COLUMNS, TABLES, VERSION
+from unvanish.store.schema import FILE, LOCK, STEP_COLUMNS, TABLES, VERSION
 
 PAUSE = 0.5  # seconds between two commits
-QUEUE = 4096  # records that may wait
 BYTES = 1_200_000_000  # of samples, before the older half is thinned out
+LOG_PAGES = 200  # of 4 kB, before the log is brought into the file
+LAST_TRIES = 3  # of writing, when the run ends on a disk that fails
+CLOSING = 15.0  # seconds that the end of a run waits for the disk
+BROKEN = ("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_READONLY")
 
-Record = tuple[str, tuple[Any, ...]]
-
-
-@dataclass
-class Losses:
-    """Records that were dropped, and why the last write failed."""
-
-    dropped: int = 0
-    failure: str = ""
+_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+_abandoned: list[sqlite3.Connection] = []  # of a parent process, never to be closed by its child
 
 
 class Store:
-    """The writing end of a run folder; `close` writes what waits. StoreError if the folder is unusable."""
+    """The writing end of a run folder; `close` writes what waits. StoreError if the folder is unusable.
 
-    def __init__(self, folder: str | Path, *, limit: int = BYTES, pause: float = PAUSE) -> None:
+    `start`: the number of the first step to come; rows that an earlier process wrote from there on go. None:
+    the one after the last.
+    """
+
+    def __init__(
+        self, folder: str | Path, *, start: int | None = None, limit: int = BYTES, pause: float = PAUSE
+    ) -> None:
         self.folder = Path(folder)
+        self.file = self.folder.absolute() / FILE  # the program may change its working folder
         self.limit, self.pause = limit, pause
-        self.losses = Losses()
-        self._waiting: queue.Queue[Record] = queue.Queue(QUEUE)
-        self._stop = threading.Event()
+        self._backlog = Backlog()
+        self._stop, self._wake = threading.Event(), threading.Event()
         self._closed = False
-        self._bytes = 0
+        self._bytes = 0  # of samples
+        self._written = Losses()  # by this process into the present file, which somebody may delete
+        self._told: set[str] = set()
+        self._connection: sqlite3.Connection | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._connection = _connect(self.folder / FILE)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"cannot write a run into {self.folder}: {error}") from error
+            note = read_note(self.file.with_name(LOCK))[0]
+            self._lock = FolderLock(self.file.with_name(LOCK))
+        except (OSError, ValueError) as error:
+            raise _refuse(self.folder, error) from error
+        try:
+            self._connection = _connect(self.file)
+            self._place = os.stat(self.file)
+            self._before = _read_losses(self._connection, note)
+            self.first = _rewind(self._connection, start)
+        except (OSError, ValueError, sqlite3.Error) as error:
+            self._disconnect()
+            self._lock.release()
+            raise _refuse(self.folder, error) from error
+        self.describe(closed=False)
+        _stores.add(self)
         self._thread = threading.Thread(target=self._work, name="unvanish-store", daemon=True)
         self._thread.start()
 
     @property
-    def file(self) -> Path:
-        """The run's one file."""
-        return self.folder / FILE
-
-    def last_step(self) -> int | None:
-        """The last step written before this session, None for a new run."""
-        with sqlite3.connect(f"file:{self.file}?mode=ro", uri=True) as reader:
-            last = reader.execute("SELECT max(step) FROM steps").fetchone()[0]
-        reader.close()
-        return None if last is None else int(last)
+    def losses(self) -> Losses:
+        """What could not be written so far, and why the last write failed."""
+        return self._backlog.losses
 
     def describe(self, **facts: Unpack[RunFacts]) -> None:
         """Facts about the run, by key; a new value replaces the old one."""
@@ -109,104 +124,235 @@ class Store:
     def flush(self, seconds: float = 10.0) -> bool:
         """Wait until all records so far are written; False if that takes longer than `seconds`."""
         deadline = time.monotonic() + seconds
-        while self._waiting.unfinished_tasks and time.monotonic() < deadline:
-            time.sleep(0.005)
-        return not self._waiting.unfinished_tasks
+        self._wake.set()
+        while len(self._backlog) and not self._closed and time.monotonic() < deadline:
+            time.sleep(0.002)
+        return not len(self._backlog)
 
     def close(self) -> None:
-        """Write what waits and end the thread; harmless when repeated."""
+        """Write what waits and end the thread; what is lost is said once. Harmless when repeated."""
         if self._closed:
             return
         self._closed = True
         self._stop.set()
-        self._thread.join(30)
+        self._wake.set()
+        self._thread.join(CLOSING)
+        if self._thread.is_alive():
+            self.losses.failure = f"the disk has not answered for {CLOSING:g} s"
+        self._backlog.give_up()
+        self._report()
+
+    def abandon(self) -> None:
+        """In a forked child: write nothing and close nothing, which is the parent's to do."""
+        self._closed = True
+        if self._connection is not None:
+            _abandoned.append(self._connection)
+
+    def _report(self) -> None:
+        """Say what was lost, and leave a note if the file itself cannot hold the number."""
+        losses = self.losses
+        if losses.dropped:
+            why = f" ({losses.failure})" if losses.failure else ""
+            caution(f"unvanish: {losses.describe()} of the run in {self.folder} could not be written{why}")
+        total = self._before.plus(losses)
+        with suppress(OSError):  # without it nothing can be written there, and the warning has said it
+            self._lock.note(dropped=total.dropped, lost_steps=total.steps, failure=losses.failure[:200])
+        self._lock.release(keep=bool(losses.failure))
 
     def _put(self, table: str, row: tuple[Any, ...]) -> None:
-        if self._closed:
-            return
-        try:
-            self._waiting.put_nowait((table, row))
-        except queue.Full:
-            self.losses.dropped += 1
+        if not self._closed:
+            self._backlog.put(table, row)
 
     # -- the thread
 
     def _work(self) -> None:
-        unwritten: list[Record] = []
-        try:
-            while not (self._stop.is_set() and self._waiting.empty()):
-                self._stop.wait(self.pause)
-                fresh = self._take()
-                unwritten = self._write(unwritten + fresh)
-                for _ in fresh:
-                    self._waiting.task_done()
-                if unwritten and self._stop.is_set():
-                    break
-        finally:
-            self._connection.close()
-
-    def _take(self) -> list[Record]:
-        records: list[Record] = []
-        while len(records) < QUEUE:
-            try:
-                records.append(self._waiting.get_nowait())
-            except queue.Empty:
+        while not self._stop.is_set():
+            self._wake.wait(self.pause)
+            self._wake.clear()
+            self._write()
+        for attempt in range(LAST_TRIES):
+            if self._write():
                 break
-        return records
+            time.sleep(0.1 * attempt)
+        self._finish()
 
-    def _write(self, records: list[Record]) -> list[Record]:
-        """Write records; returns those to try again, at most a queue full."""
-        if not records:
-            return []
+    def _write(self) -> bool:
+        """Write what waits; False, and it waits again, if that fails."""
+        records = self._backlog.take()
         try:
-            with self._connection:
-                for table, row in records:
-                    marks = ",".join("?" * len(row))
-                    self._connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", row)
-                self._thin(sum(len(row[1]) for table, row in records if table == "samples"))
-        except sqlite3.Error as error:
-            self._fail(str(error))
-            self.losses.dropped += max(0, len(records) - QUEUE)
-            return records[-QUEUE:]
+            connection = self._reach_file()
+            if records:
+                with connection:
+                    self._append(connection, records)
+        except Exception as error:  # whatever it is, the training goes on, and the next try may succeed
+            self._backlog.give_back()
+            self._fail(error)
+            return False
+        self._backlog.settle()
+        for table, _ in records:
+            self._written.count(table)
         self.losses.failure = ""
-        return []
+        return True
 
-    def _fail(self, why: str) -> None:
-        if why != self.losses.failure:
-            self.losses.failure = why
-            warnings.warn(
-                f"unvanish: the run in {self.folder} cannot be written at the moment ({why}); the training "
-                "goes on, and unvanish keeps trying",
-                RuntimeWarning,
-                stacklevel=2,
+    def _append(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
+        for table, row in records:
+            marks = ",".join("?" * len(row))
+            connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", row)
+        self._thin(connection, sum(len(row[1]) for table, row in records if table == "samples"))
+
+    def _reach_file(self) -> sqlite3.Connection:
+        """The connection, made again if it broke or if the file is gone; OSError if there is no folder."""
+        there = _find(self.file)
+        if self._connection is not None and there is not None and os.path.samestat(there, self._place):
+            return self._connection
+        self._disconnect()
+        if not self.file.parent.is_dir():
+            raise OSError("its folder is gone")
+        if not self._lock.holds():
+            self._lock.release()
+            self._lock = FolderLock(self.file.with_name(LOCK))
+        self._connection = _connect(self.file)
+        if there is None or there.st_ino != self._place.st_ino:
+            self._forget_written()
+            self._backlog.repeat()
+        self._place = os.stat(self.file)
+        return self._connection
+
+    def _forget_written(self) -> None:
+        """What this process wrote went with its file."""
+        self.losses.add(self._written)
+        self._written = Losses()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _fail(self, error: Exception) -> None:
+        why = str(error)[:200] or type(error).__name__
+        if str(getattr(error, "sqlite_errorname", "")).startswith(BROKEN):
+            self._disconnect()  # the next try opens the file again
+        if why not in self._told:
+            self._told.add(why)
+            caution(
+                f"unvanish: the run in {self.folder} cannot be written at the moment ({why}); the training"
+                " goes on, and unvanish keeps trying"
             )
+        self.losses.failure = why
 
-    def _thin(self, fresh: int) -> None:
+    def _finish(self) -> None:
+        """Write down how the run ended, and leave one file without a log beside it."""
+        there = _find(self.file)
+        if there is None or there.st_ino != self._place.st_ino:
+            self._forget_written()
+        if not self.losses.failure:
+            total = self._before.plus(self.losses)
+            ended = {"closed": True, "dropped": total.dropped, "lost_steps": total.steps}
+            for key, value in ended.items():
+                self._backlog.put("meta", (key, json.dumps(value)))
+            if self._write() and self._connection is not None:
+                _shrink_to_one_file(self._connection)
+        self._disconnect()
+
+    def _thin(self, connection: sqlite3.Connection, fresh: int) -> None:
         self._bytes += fresh
         if self._bytes <= self.limit:
             return
-        middle = self._connection.execute(
+        middle = connection.execute(
             "SELECT step FROM samples ORDER BY step LIMIT 1 OFFSET (SELECT count(*) FROM samples) / 2"
         ).fetchone()[0]
-        self._connection.execute(
+        connection.execute(
             "DELETE FROM samples WHERE step IN (SELECT step FROM (SELECT step, row_number() OVER"
             " (ORDER BY step) AS place FROM samples WHERE step < ?) WHERE place % 2 = 0)"
             " AND step NOT IN (SELECT step FROM findings UNION SELECT last FROM findings)",
             (middle,),
         )
-        size = self._connection.execute("SELECT coalesce(sum(length(cells)), 0) FROM samples").fetchone()[0]
+        size = connection.execute("SELECT coalesce(sum(length(cells)), 0) FROM samples").fetchone()[0]
         self._bytes = int(size)
 
 
 def _connect(file: Path) -> sqlite3.Connection:
+    """A connection to a run's file, which is made if there is none; sqlite3.Error if it is something else."""
+    if not file.exists():
+        _make_file(file)
     connection = sqlite3.connect(file, check_same_thread=False, timeout=10)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > VERSION:
+    try:
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > VERSION:
+            text = f"it was written by a newer unvanish (version {version} of the tables)"
+            raise sqlite3.DatabaseError(text)
+        if not version:
+            raise sqlite3.DatabaseError(f"its {file.name} is not a run of unvanish")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
+    except BaseException:
         connection.close()
-        raise sqlite3.DatabaseError(f"it was written by a newer unvanish (version {version} of the tables)")
-    connection.executescript(TABLES)
-    connection.execute(f"PRAGMA user_version={VERSION}")
-    connection.commit()
+        raise
     return connection
+
+
+def _make_file(file: Path) -> None:
+    """A file with its tables, which appears whole, so a copy or a kill at any time leaves a readable one."""
+    partial = file.with_name(f"{file.name}.partial")
+    for left in (partial, file.with_name(f"{partial.name}-journal")):
+        left.unlink(missing_ok=True)
+    with closing(sqlite3.connect(partial)) as connection:
+        connection.executescript(f"BEGIN;{TABLES}PRAGMA user_version={VERSION};COMMIT;")
+    partial.replace(file)
+
+
+def _refuse(folder: Path, error: Exception) -> StoreError:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return StoreError(f"cannot write a run into {str(folder)[:200]}: {why[:300]}; give another folder")
+
+
+def _find(file: Path) -> os.stat_result | None:
+    """What is at a path now; None without it."""
+    try:
+        return os.stat(file)
+    except OSError:
+        return None
+
+
+def _rewind(connection: sqlite3.Connection, start: int | None) -> int:
+    """The number of the next step; rows of steps from `start` on are removed."""
+    last = connection.execute("SELECT max(step) FROM steps").fetchone()[0]
+    if start is None:
+        return 0 if last is None else int(last) + 1
+    with connection:
+        for table in ("steps", "samples", "profiles", "findings"):
+            connection.execute(f"DELETE FROM {table} WHERE step >= ?", (start,))
+        connection.execute("UPDATE findings SET last = ? WHERE last >= ?", (start - 1, start))
+    return start
+
+
+def _read_losses(connection: sqlite3.Connection, note: Mapping[str, Any]) -> Losses:
+    """What earlier processes lost of this run, by the file or by the note that they left beside it."""
+    rows = connection.execute("SELECT key, value FROM meta WHERE key IN ('dropped', 'lost_steps')")
+    known = dict(rows.fetchall())
+    dropped, steps = (max(_count(known.get(k)), _count(note.get(k))) for k in ("dropped", "lost_steps"))
+    return Losses(dropped, steps)
+
+
+def _count(value: Any) -> int:
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
+def _shrink_to_one_file(connection: sqlite3.Connection) -> None:
+    """Bring the log into the file and do without it; a reader that has it open prevents that, harmlessly."""
+    with suppress(sqlite3.Error):
+        connection.execute("PRAGMA busy_timeout=200")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        connection.execute("PRAGMA journal_mode=DELETE").fetchall()
+
+
+def _abandon_all() -> None:
+    for store in list(_stores):
+        store.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)

@@ -3,18 +3,26 @@
 Notable:
 - One dataclass is the whole list: its fields hold defaults, types, limits and help.
 - The error for an unknown name suggests the nearest known one; that for a wrong value says what is expected.
+- A number is finite and in its range, in a list too; a text is one line. So nothing that is typed can ask for
+  more memory than there is, or name a folder elsewhere.
 - Values under `train:` of the network's YAML override the defaults; the user's own override both.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
+import os
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from torch import nn
+
+from unvanish.core.plain import name_value
 from unvanish.core.registry import suggest
 from unvanish.lab.tasks import Task, tasks
 from unvanish.train.errors import TrainError
@@ -26,9 +34,19 @@ CLIPPERS = ("zclip", "agc")
 SHARDING = ("ddp", "fsdp")
 
 
+LONG = 10**18  # epochs and steps: more than any run has, and small enough to count
+SAMPLES, PIXELS = 2**20, 2**14  # of a batch, and of a side: more would not fit into memory
+SEED = 2**63 - 1
+LARGE, ALMOST = 1e6, 0.9999999  # of a rate, a decay or a gain, whose products must fit into float32; below 1
+TEXT = 4096  # letters, at most
+CONFLICTS = (("accumulate", "nbs"), ("cos_lr", "schedule"))  # two ways to say the same
+
+
 def _argument(default: Any, text: str, *, least: float | None = None, most: float | None = None,
-        words: tuple[str, ...] = ()) -> Any:  # fmt: skip
-    return field(default=default, metadata={"help": text, "least": least, "most": most, "words": words})
+        words: tuple[str, ...] = (), plain: bool = False) -> Any:  # fmt: skip
+    """A field: its default, help, limits (of each value of a list), words; `plain`: a name, not a path."""
+    facts = {"help": text, "least": least, "most": most, "words": words, "plain": plain}
+    return field(default=default, metadata=facts)
 
 
 @dataclass(frozen=True)
@@ -38,25 +56,33 @@ class Arguments:
     model: str = _argument("", "a zoo name (resnet20.yaml), a YAML of your own, or weights (.safetensors)")
     data: str = _argument("", "a data set's name (digits.yaml) or a YAML of your own")
     task: str | None = _argument(None, "classify, detect, segment, sentiment, translate, language, sequence")
-    epochs: int = _argument(100, "passes over the training data", least=1)
-    time: float | None = _argument(None, "hours to train, instead of epochs", least=0)
-    patience: int = _argument(100, "epochs without a better fitness until it stops; 0: never", least=0)
-    batch: int = _argument(64, "samples a step, over all devices", least=1)
-    imgsz: int | None = _argument(None, "side of the images in pixels; none: the data set's", least=1)
+    epochs: int = _argument(100, "passes over the training data", least=1, most=LONG)
+    time: float | None = _argument(None, "hours to train, instead of epochs", least=1e-9, most=1e6)
+    patience: int = _argument(
+        100, "epochs without a better fitness until it stops; 0: never", least=0, most=LONG
+    )
+    batch: int = _argument(64, "samples a step, over all devices", least=1, most=SAMPLES)
+    imgsz: int | None = _argument(
+        None, "side of the images in pixels; none: the data set's", least=1, most=PIXELS
+    )
     save: bool = _argument(True, "write checkpoints")
-    save_period: int = _argument(-1, "epochs between checkpoints that are kept; -1: none", least=-1)
+    save_period: int = _argument(
+        -1, "epochs between checkpoints that are kept; -1: none", least=-1, most=LONG
+    )
     cache: bool | None = _argument(None, "keep decoded images in memory; none: if they are small")
-    device: str | int | list[int] | None = _argument(None, "cpu, 0, cuda:1 or mps; none: the best one")
-    workers: int = _argument(0, "processes that load data", least=0)
+    device: str | int | list[int] | None = _argument(
+        None, "cpu, 0, cuda:1 or mps; none: the best one", least=0, most=10**4
+    )
+    workers: int = _argument(0, "processes that load data", least=0, most=256)
     project: str | None = _argument(None, "folder of the run folders; none: runs/<task>")
     name: str | None = _argument(
-        None, "name of the run folder; none: the model's; the next free one is taken"
+        None, "name of the run folder; none: the model's; the next free one is taken", plain=True
     )
     exist_ok: bool = _argument(False, "overwrite a run folder that exists")
     pretrained: bool | str = _argument(False, "path of weights to start with")
     optimizer: str = _argument("auto", "the optimizer", words=OPTIMIZERS)
     verbose: bool = _argument(True, "show progress")
-    seed: int = _argument(0, "seed of weights, data order, augmentation and dropout", least=0)
+    seed: int = _argument(0, "seed of weights, data order, augmentation and dropout", least=0, most=SEED)
     deterministic: bool = _argument(True, "deterministic algorithms on a GPU")
     schedule: str = _argument("linear", "schedule of the learning rate", words=SCHEDULES)
     cos_lr: bool = _argument(False, "the same as schedule=cosine")
@@ -64,24 +90,28 @@ class Arguments:
     amp: bool | str = _argument("auto", "mixed precision, by default bf16 on a GPU", words=AMP)
     fraction: float = _argument(1.0, "share of the training data that is used", least=0, most=1)
     freeze: int | list[int] | list[str] | None = _argument(
-        None, "layers that do not train: the first n, or a list of names"
+        None, "layers that do not train: the first n, or a list of names", least=0, most=10**6
     )
     lr0: float | None = _argument(
-        None, "learning rate after the warm-up; none: the optimizer's usual one", least=0
+        None, "learning rate after the warm-up; none: the optimizer's usual one", least=0, most=LARGE
     )
-    lrf: float = _argument(0.01, "last learning rate over lr0", least=0)
+    lrf: float = _argument(0.01, "last learning rate over lr0", least=0, most=LARGE)
     momentum: float | None = _argument(
         None,
         "momentum of SGD, beta1 of Adam; none: 0.9, or 0.937 for detectors with a named optimizer",
         least=0,
         most=1,
     )
-    beta2: float = _argument(0.999, "beta2 of Adam", least=0, most=1)
+    beta2: float = _argument(0.999, "beta2 of Adam", least=0, most=ALMOST)
     nesterov: bool = _argument(True, "Nesterov momentum for SGD")
-    weight_decay: float = _argument(5e-4, "decay of weights; never of biases and norms", least=0)
+    weight_decay: float = _argument(5e-4, "decay of weights; never of biases and norms", least=0, most=LARGE)
     milestones: list[float] = dataclasses.field(
         default_factory=lambda: [0.5, 0.75],
-        metadata={"help": "shares of the run at which schedule=step divides the rate by ten"},
+        metadata={
+            "help": "shares of the run at which schedule=step divides the rate by ten",
+            "least": 0.0,
+            "most": 1.0,
+        },
     )
     warmup_epochs: float = _argument(
         1.0, "epochs of rising learning rate, at most a third of the run", least=0
@@ -90,28 +120,35 @@ class Arguments:
         None, "first momentum of the warm-up; none: no warm-up of the momentum", least=0, most=1
     )
     warmup_bias_lr: float | None = _argument(
-        None, "first learning rate of biases in the warm-up; none: 0, or 0.1 for detectors with SGD", least=0
+        None,
+        "first learning rate of biases in the warm-up; none: 0, or 0.1 for detectors with SGD",
+        least=0,
+        most=LARGE,
     )
     ramp: bool = _argument(False, "batches a step rise from 1 during the warm-up")
-    label_smoothing: float = _argument(0.0, "smoothing of the target classes", least=0, most=1)
-    box: float | None = _argument(None, "gain of a detector's box loss; none: 7.5", least=0)
-    cls: float | None = _argument(None, "gain of a detector's class loss; none: 0.5", least=0)
-    dfl: float | None = _argument(None, "gain of a detector's distribution focal loss; none: 1.5", least=0)
-    mask: float | None = _argument(None, "gain of the mask loss; none: that of boxes", least=0)
-    nbs: int | None = _argument(
-        None, "nominal batch: gradients of several batches are accumulated up to it", least=1
+    label_smoothing: float = _argument(0.0, "smoothing of the target classes", least=0, most=ALMOST)
+    box: float | None = _argument(None, "gain of a detector's box loss; none: 7.5", least=0, most=LARGE)
+    cls: float | None = _argument(None, "gain of a detector's class loss; none: 0.5", least=0, most=LARGE)
+    dfl: float | None = _argument(
+        None, "gain of a detector's distribution focal loss; none: 1.5", least=0, most=LARGE
     )
-    accumulate: int | None = _argument(None, "batches a step, instead of nbs", least=1)
+    mask: float | None = _argument(None, "gain of the mask loss; none: that of boxes", least=0, most=LARGE)
+    nbs: int | None = _argument(
+        None, "nominal batch: gradients of several batches are accumulated up to it", least=1, most=SAMPLES
+    )
+    accumulate: int | None = _argument(None, "batches a step, instead of nbs", least=1, most=SAMPLES)
     clip: float | str = _argument(
         10.0, "largest gradient norm, 0: no limit; or an adaptive one", least=0, words=CLIPPERS
     )
     ema: bool = _argument(True, "validate and save a running mean of the weights")
     ema_decay: float = _argument(0.9999, "decay of the running mean", least=0, most=1)
     ema_tau: float = _argument(2000.0, "steps over which its decay rises", least=0)
-    nonfinite: int = _argument(10, "steps in a row without a finite gradient until it stops", least=1)
+    nonfinite: int = _argument(
+        10, "steps in a row without a finite gradient until it stops", least=1, most=LONG
+    )
     augment: bool = _argument(True, "use the data set's augmentation")
     mosaic: float = _argument(1.0, "share of scenes that are mosaics of four", least=0, most=1)
-    close_mosaic: int = _argument(10, "epochs without mosaics at the end", least=0)
+    close_mosaic: int = _argument(10, "epochs without mosaics at the end", least=0, most=LONG)
     translate: float = _argument(0.1, "scenes are shifted by up to this share", least=0, most=1)
     scale: float = _argument(0.5, "scenes are scaled by 1 plus or minus up to this", least=0, most=0.95)
     fliplr: float = _argument(0.5, "share of scenes that are mirrored", least=0, most=1)
@@ -125,10 +162,10 @@ class Arguments:
     iou: float = _argument(
         0.7, "overlap from which the more confident of two boxes suppresses the other", least=0, most=1
     )
-    max_det: int = _argument(300, "largest number of boxes of an image", least=1)
+    max_det: int = _argument(300, "largest number of boxes of an image", least=1, most=10**5)
     agnostic_nms: bool = _argument(False, "boxes of different classes suppress each other, too")
     watch: bool = _argument(True, "watch the gradients")
-    budget: float = _argument(0.01, "largest share of the time spent on watching", least=0, most=1)
+    budget: float = _argument(0.01, "largest share of the time spent on watching", least=1e-9, most=1)
     sharding: str = _argument("ddp", "how several processes share the work", words=SHARDING)
 
     @property
@@ -164,11 +201,16 @@ NAMES = tuple(f.name for f in fields(Arguments))
 
 
 def settle(*layers: Mapping[str, Any]) -> Arguments:
-    """Arguments from mappings, later ones over earlier ones; TrainError if a name or a value is wrong."""
+    """Arguments from mappings, later ones over earlier ones; TrainError if a name or a value is wrong.
+
+    The last one holds the user's own, which may not say the same thing in two ways.
+    """
     given: dict[str, Any] = {}
+    own: dict[str, Any] = {}
     for layer in layers:
-        for key, value in layer.items():
-            given[resolve_name(key)] = value
+        own = {resolve_name(key): value for key, value in layer.items()}
+        given |= own
+    _refuse_conflicts(own)
     return Arguments(**{key: convert(key, value) for key, value in given.items()})
 
 
@@ -184,28 +226,29 @@ def fit_side(side: int | None, task: str) -> int | None:
 
 def resolve_name(key: str) -> str:
     """The argument's name, dashes as underscores; TrainError suggests the nearest one."""
-    name = key.replace("-", "_")
+    name = str(key).replace("-", "_")
     if name not in NAMES:
-        raise TrainError(
-            f"there is no argument {key!r}{suggest(name, NAMES)}; `unvanish train --help` lists them"
-        )
+        near = suggest(name[:80], NAMES)
+        raise TrainError(f"there is no argument {name_value(key)}{near}; `unvanish train --help` lists them")
     return name
 
 
 def convert(name: str, value: Any) -> Any:
     """The value in the argument's type; TrainError if it does not fit the type or the limits."""
     facts = next(f for f in fields(Arguments) if f.name == name).metadata
-    words = facts.get("words", ())
+    words = tuple(tasks()) if name == "task" else facts.get("words", ())
     number = _cast(float, value) if words and isinstance(value, str) else _UNFIT
     fractions = float in typing.get_args(HINTS[name])
     found = number if fractions and number is not _UNFIT else _fit(HINTS[name], value)
     if found is _UNFIT or (words and isinstance(found, str) and found.lower() not in words):
         choices = f"; it is one of {', '.join(words)}" if words else ""
-        near = suggest(str(value), words) if words else ""
-        raise TrainError(f"{name}={value!r} is not {_name_types(HINTS[name])}{near}{choices}")
+        near = suggest(value[:80], words) if words and isinstance(value, str) else ""
+        raise TrainError(f"{name}={name_value(value)} is not {_name_types(HINTS[name])}{near}{choices}")
     if words and isinstance(found, str):
         found = found.lower()
-    _check_limits(name, found, facts.get("least"), facts.get("most"))
+    for one in found if isinstance(found, list) else [found]:
+        _check_limits(name, one, facts.get("least"), facts.get("most"))
+        _check_text(name, one, facts.get("plain", False))
     return found
 
 
@@ -216,12 +259,14 @@ def _fit(kind: Any, value: Any) -> Any:
     """The value in the type (a whole number as a fraction, a text as a number), or `_UNFIT`."""
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     for option in options:
-        if option is type(None) and (value is None or value in ("", "None", "none")):
+        if option is type(None) and (
+            value is None or (isinstance(value, str) and value in ("", "None", "none"))
+        ):
             return None
         inner = typing.get_args(option)
         if inner and isinstance(value, (list, tuple)):
             values = [_fit(inner[0], v) for v in value]
-            if _UNFIT not in values:
+            if all(v is not _UNFIT for v in values):
                 return values
         if not inner and type(value) is option:
             return value
@@ -229,14 +274,18 @@ def _fit(kind: Any, value: Any) -> Any:
 
 
 def _cast(option: Any, value: Any) -> Any:
-    if option is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return _UNFIT
+    if option is float and isinstance(value, (numbers.Real, str)):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return _UNFIT
+    if option is int and isinstance(value, numbers.Integral):
+        return int(value)
     if option is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    if option is str and hasattr(value, "__fspath__"):
+    if option is str and isinstance(value, os.PathLike):
         return str(value)
     return _UNFIT
 
@@ -244,9 +293,59 @@ def _cast(option: Any, value: Any) -> Any:
 def _check_limits(name: str, value: Any, least: float | None, most: float | None) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return
-    if value != value or (least is not None and value < least) or (most is not None and value > most):
-        bounds = f"at least {least:g}" if most is None else f"between {least:g} and {most:g}"
-        raise TrainError(f"{name}={value!r} is out of range; it is {bounds}")
+    above = most is not None and value > most
+    finite = isinstance(value, int) or math.isfinite(value)
+    if finite and not above and (least is None or value >= least):
+        return
+    bounds = f"at least {least:g}" if most in (None, LONG) else f"between {least:g} and {most:.9g}"
+    if most == LONG and above:
+        bounds = f"at most {most:g}"
+    raise TrainError(f"{name}={name_value(value)} is out of range; it is {bounds}")
+
+
+def _check_text(name: str, value: Any, plain: bool) -> None:
+    """TrainError for a text of several lines or without end, or a path where a name is wanted."""
+    if not isinstance(value, str):
+        return
+    if len(value) > TEXT or not value.isprintable():
+        raise TrainError(f"{name}={name_value(value)} is not one line of letters")
+    if plain and (value.strip(". ") == "" or set(value) & set("/\\") or len(value.encode()) > 200):
+        raise TrainError(f"{name}={name_value(value)} is not the name of a folder; project= takes a path")
+
+
+def require_model(model: Any, task: Any) -> None:
+    """TrainError if this is nothing that a `Model` is made of, or the task is unknown."""
+    if not isinstance(model, (str, os.PathLike, Mapping, nn.Module)) or model in ("", {}):
+        ways = "a name such as 'resnet20.yaml', a path, a specification as a dict, or a torch.nn.Module"
+        raise TrainError(f"the model is {name_value(model)}; give {ways}")
+    if isinstance(model, (str, os.PathLike)):
+        _check_text("model", str(model), False)
+    if task is not None:
+        convert("task", task)
+
+
+def require_weights(weights: Any) -> None:
+    """TrainError if this is no path."""
+    if not isinstance(weights, (str, os.PathLike)) or not str(weights).strip():
+        raise TrainError(f"the weights are {name_value(weights)}; give the path of a file")
+    _check_text("weights", str(weights), False)
+
+
+def _refuse_conflicts(given: Mapping[str, Any]) -> None:
+    """TrainError if the same call says the same thing in two ways."""
+    for one, other in CONFLICTS:
+        first, second = given.get(one), given.get(other)
+        agree = one == "cos_lr" and str(second).lower() == "cosine"
+        usual = isinstance(second, str) and second == getattr(Arguments, other)
+        if _is_given(first) and _is_given(second) and not agree and not usual:
+            raise TrainError(
+                f"{one}={name_value(first)} and {other}={name_value(second)} are both given; give one of them"
+            )
+
+
+def _is_given(value: Any) -> bool:
+    nothing = ("", "none", "None")
+    return value is not None and value is not False and not (isinstance(value, str) and value in nothing)
 
 
 def _name_types(kind: Any) -> str:

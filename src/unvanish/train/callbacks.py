@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from unvanish.core.plain import name_value
 from unvanish.core.registry import suggest
 from unvanish.train.errors import TrainError
 
@@ -28,10 +29,11 @@ class Callbacks:
 
     def add(self, event: str, function: Callable[..., Any]) -> None:
         """Register a function for an event; TrainError if the event is unknown."""
-        if event not in EVENTS:
-            raise TrainError(
-                f"there is no event {event!r}{suggest(event, EVENTS)}; there are {', '.join(EVENTS)}"
-            )
+        if not isinstance(event, str) or event not in EVENTS:
+            near = suggest(str(event), EVENTS)
+            raise TrainError(f"there is no event {name_value(event)}{near}; there are {', '.join(EVENTS)}")
+        if not callable(function):
+            raise TrainError(f"what is called at {event} is {name_value(function)}, which cannot be called")
         self.by_event.setdefault(event, []).append(function)
 
     def run(self, event: str, *arguments: Any) -> None:

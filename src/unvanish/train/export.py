@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.core.names import as_file_name
+from unvanish.core.plain import name_value
 from unvanish.core.registry import suggest
 from unvanish.store.files import write_whole
 from unvanish.train.checkpoint.file import save
@@ -32,10 +34,11 @@ CLOSE = 1e-3  # largest difference that passes, as `measure_difference` measures
 
 def export(learner: Learner, format: str, path: str | Path | None) -> Path:
     """Write the file and check it; TrainError if a package is missing or the file differs."""
-    if format not in ENDINGS:
-        raise TrainError(
-            f"there is no format {format!r}{suggest(format, ENDINGS)}; there are {', '.join(ENDINGS)}"
-        )
+    if not isinstance(format, str) or format not in ENDINGS:
+        near = suggest(str(format), ENDINGS)
+        raise TrainError(f"there is no format {name_value(format)}{near}; there are {', '.join(ENDINGS)}")
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise TrainError(f"path is {name_value(path)}; it is the path of the file to write")
     network = require_network(learner).cpu()
     target = Path(path) if path is not None else _default_path(learner, ENDINGS[format])
     learner.callbacks.run("on_export_start", learner)

@@ -14,7 +14,7 @@ from unvanish.lab.models.network import Network
 from unvanish.reports.run import html as run_html
 from unvanish.store import open_run
 from unvanish.store.files import write_text
-from unvanish.train.checkpoint import saving
+from unvanish.train.checkpoint import folder, saving
 from unvanish.train.checkpoint.file import fill, load
 from unvanish.train.learner import Learner
 from unvanish.train.loop.run import TrainingRun
@@ -31,7 +31,7 @@ def finish(learner: Learner, run: TrainingRun) -> Results:
     results = summarize(run)
     if engine.main:
         text = json.dumps(plain(results.summary()), indent=1) + "\n"
-        write_text(request.save_dir / "results.json", text, "results")
+        write_text(request.save_dir / folder.END, text, "results")
     engine.accelerator.wait_for_everyone()
     learner.network, learner.results = engine.network.eval(), results
     learner.about = {**request.about}

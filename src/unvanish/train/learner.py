@@ -12,6 +12,7 @@ from torch import nn
 from unvanish.core.names import show
 from unvanish.lab.data.problems import DataError
 from unvanish.lab.models import Spec, SpecError, build, read
+from unvanish.train.arguments import require_model, require_weights
 from unvanish.train.callbacks import Callbacks
 from unvanish.train.checkpoint.file import Checkpoint, fill, load
 from unvanish.train.errors import TrainError, require
@@ -36,6 +37,7 @@ class Learner:
         **changes: Any,
     ):
         require()
+        require_model(model, task)
         saved = load(model) if isinstance(model, (str, Path)) and Path(model).suffix in WEIGHTS else None
         self.source = model
         if isinstance(model, nn.Module):
@@ -86,6 +88,7 @@ class Learner:
 
     def load(self, weights: str | Path, strict: bool = False) -> Self:
         """Load weights by name into the network; if not `strict`, those that do not fit are left out."""
+        require_weights(weights)
         found = load(weights)
         left = fill(self.build(**self.facts), found.tensors, weights, strict)
         if left:

@@ -14,7 +14,8 @@ from typing import Any
 
 from unvanish.core.diagnosis import Diagnosis
 from unvanish.lab.tasks import tasks
-from unvanish.train.arguments import Arguments, settle
+from unvanish.train.arguments import Arguments, convert, settle
+from unvanish.train.errors import TrainError
 from unvanish.train.learner import Learner
 from unvanish.train.predict.prediction import Prediction
 from unvanish.train.report.results import Results
@@ -78,9 +79,19 @@ class Model(Learner):
         """The arguments: the user's, over `train:` of the YAML, over the task's defaults."""
         usual = tasks()[self.task].defaults if self.task in tasks() else {}
         own = {**usual, **(getattr(self.spec, "train", None) or {})}
+        self._settle_task(arguments)
         named = {"data": str(data)} if isinstance(data, (str, Path)) else {}
         source = self.source if isinstance(self.source, (str, Path)) else type(self.source).__name__
         return settle(own, {"model": str(source)}, named, arguments)
+
+    def _settle_task(self, arguments: Mapping[str, Any]) -> None:
+        """A module of one's own takes the task of the call; TrainError if a network is for another."""
+        wanted = convert("task", arguments.get("task"))
+        if wanted is None or wanted == self.task:
+            return
+        if self.spec is not None or self._task is not None:
+            raise TrainError(f"task={wanted}: {self.name} is for {self.task}; leave it out")
+        self._task = wanted
 
     def __repr__(self) -> str:
         built = (

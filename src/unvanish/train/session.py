@@ -5,6 +5,7 @@ Notable: a resumed run takes its arguments from its checkpoint, and refuses thos
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from torch import nn
 from unvanish.clinic.check import check
 from unvanish.clinic.forecast import forecast
 from unvanish.core.diagnosis import Diagnosis
+from unvanish.core.plain import name_value
 from unvanish.core.version import __version__
 from unvanish.lab.data import open_data
 from unvanish.lab.data.mosaic import Mixing
@@ -24,13 +26,14 @@ from unvanish.lab.data.scenes import Scenes
 from unvanish.lab.tasks import Task
 from unvanish.lab.tasks import task as find_task
 from unvanish.train.arguments import Arguments, fit_side, settle
-from unvanish.train.checkpoint import folder, state
+from unvanish.train.checkpoint import folder, saving, state
 from unvanish.train.checkpoint.file import load_state
 from unvanish.train.errors import TrainError
 from unvanish.train.finish import finish
 from unvanish.train.learner import Learner, network_errors
 from unvanish.train.loop import devices, randomness
 from unvanish.train.loop.freezing import freeze
+from unvanish.train.loop.optim import group_parameters
 from unvanish.train.loop.run import Request, TrainingRun
 from unvanish.train.loop.validation import validate
 from unvanish.train.report.results import Results
@@ -54,18 +57,23 @@ def train(learner: Learner, arguments: Arguments, data: Any, given: Mapping[str,
         )
         saved, place = load_state(path), path.parent.parent
         state.refuse_damaged(saved)
-        arguments = resume_arguments(saved, given)
-    learner.callbacks.run("on_pretrain_routine_start", learner)
-    with network_errors(learner, "be trained on this data"):
-        trainer = prepare(learner, arguments, data, saved, place)
-    learner.callbacks.run("on_pretrain_routine_end", trainer)
-    with network_errors(learner, "be trained on this data", ours=lambda: trainer.run.record.step > 0):
-        trainer.train()
-    return finish(learner, trainer.run)
+        arguments = resume_arguments(saved, given, (place / folder.END).is_file())
+    with contextlib.ExitStack() as held:
+        learner.callbacks.run("on_pretrain_routine_start", learner)
+        with contextlib.ExitStack() as undo, network_errors(learner, "be trained on this data"):
+            trainer = prepare(learner, arguments, data, saved, place, held, undo)
+            undo.pop_all()  # from here on the folder stays
+        learner.callbacks.run("on_pretrain_routine_end", trainer)
+        with network_errors(learner, "be trained on this data", ours=lambda: trainer.run.record.step > 0):
+            trainer.train()
+        return finish(learner, trainer.run)
 
 
-def resume_arguments(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Arguments:
-    """The arguments of a resumed run: its own, and the free ones given; TrainError if others differ."""
+def resume_arguments(saved: Mapping[str, Any], given: Mapping[str, Any], ended: bool) -> Arguments:
+    """The arguments of a resumed run: its own, and the free ones given; TrainError if others differ.
+
+    `ended`: whether the run has its results; one that was killed before is brought to its end.
+    """
     own = saved["arguments"]
     other = [k for k, v in given.items() if k not in FREE and k in own and v != own[k]]
     if other:
@@ -75,15 +83,19 @@ def resume_arguments(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Argu
         )
     arguments = settle(own, {k: v for k, v in given.items() if k in FREE})
     done = saved["record"]["epoch"]
-    if done >= arguments.epochs:
+    if done >= arguments.epochs and ended:
         raise TrainError(f"the run has ended, after {done} epochs; give a larger epochs= to train on")
     return arguments
 
 
 def prepare(
-    learner: Learner, arguments: Arguments, data: Any, saved: Mapping[str, Any] | None, place: Path | None
-) -> Trainer:
-    """The trainer of a run; `saved` and `place` are state and folder of the run to resume."""
+    learner: Learner, arguments: Arguments, data: Any, saved: Mapping[str, Any] | None, place: Path | None,
+    held: contextlib.ExitStack, undo: contextlib.ExitStack,
+) -> Trainer:  # fmt: skip
+    """The trainer of a run, whose folder is claimed until `held` ends, and taken away by `undo`.
+
+    `saved` and `place` are state and folder of the run to resume.
+    """
     task = find_task(learner.task)
     arguments.gains(task)  # refused before anything is written
     accelerator = devices.build_accelerator(arguments)
@@ -94,16 +106,27 @@ def prepare(
     if arguments.pretrained and arguments.pretrained is not True and saved is None:
         learner.load(str(arguments.pretrained))
     freeze(network, arguments.freeze)
+    group_parameters(network, arguments.weight_decay)  # refused, too, if none trains
     if task.summed:  # convolutions of scenes are faster with channels last
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     about = describe(learner, source, arguments.data)
     save_dir = place or devices.share_choice(
-        accelerator, lambda: folder.make_folder(arguments, learner.task, learner.name)
+        accelerator, lambda: folder.make_folder(arguments, learner.task, learner.name, held, undo)
     )
-    request = Request(arguments, task, save_dir, about)
+    if place is not None and accelerator.is_main_process:
+        held.enter_context(folder.claim(place))
+    start = 0 if saved is None else int(saved["record"]["step"])
+    request = Request(arguments, task, save_dir, about, start)
     trainer = Trainer(network, source, request, learner.callbacks, accelerator)
+    held.callback(trainer.close)
+    undo.callback(trainer.close)
     if saved is not None:
         state.restore(trainer.run, saved)
+        if accelerator.is_main_process:
+            (save_dir / folder.END).unlink(missing_ok=True)
+            folder.write_rows(save_dir, trainer.record.rows)
+    elif arguments.save and not trainer.run.engine.sharded:  # gathering an optimizer's state steps it
+        saving.save_run(trainer.run, better=False)  # from here on the run can be resumed
     introduce(trainer.run, learner.name, network, source)
     return trainer
 
@@ -140,8 +163,12 @@ def foresee(network: nn.Module, data: Any) -> str:
 
 def open_source(data: Any, arguments: Arguments, task: str) -> Any:
     """The data: a name or path is opened; an object with a loader called `train` is taken as it is."""
-    if hasattr(data, "train"):
+    if all(hasattr(data, part) for part in ("train", "val", "facts")):
         return data
+    if data is not None and not isinstance(data, (str, Path, Mapping)):
+        raise TrainError(
+            f"data is {name_value(data)}; give a data set's name, a YAML of your own, or Loaders(train, val)"
+        )
     if not data:
         raise TrainError("there is no data; give data=, a name such as digits.yaml or a YAML of your own")
     a = arguments

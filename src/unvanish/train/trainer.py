@@ -17,7 +17,7 @@ from torch import nn
 
 from unvanish.core.diagnosis import Finding
 from unvanish.train.callbacks import Callbacks
-from unvanish.train.checkpoint import folder, saving
+from unvanish.train.checkpoint import saving
 from unvanish.train.errors import Diverged
 from unvanish.train.loop import devices
 from unvanish.train.loop.clipping import Guard
@@ -44,8 +44,8 @@ class Trainer:
     ) -> None:
         a, task = request.arguments, request.task
         self.callbacks, self.stop, self.brake = callbacks, False, Brake()
-        self.run: TrainingRun = build_run(network, data, request, accelerator, self._announce)
         criterion = task.loss(a.label_smoothing, **a.gains(task))
+        self.run: TrainingRun = build_run(network, data, request, accelerator, self._announce)
         self.stepper = Stepper(self.run.engine, criterion, self._before_step, task.samples, task.summed)
 
     # -- what callbacks read
@@ -89,8 +89,12 @@ class Trainer:
                     self._train_epoch()
                 self._event("on_train_end")
             finally:
-                if run.watch is not None:
-                    run.watch.close()
+                self.close()
+
+    def close(self) -> None:
+        """Take the watch off; harmless when repeated."""
+        if self.run.watch is not None:
+            self.run.watch.close()
 
     def _train_epoch(self) -> None:
         run, record = self.run, self.run.record
@@ -152,16 +156,16 @@ class Trainer:
         record.rows.append(row)
         record.epoch, record.batch, record.sums = record.epoch + 1, 0, Sums()
         record.elapsed = run.clock.elapsed()
+        before = record.best, record.best_epoch
         better = record.judge(run.fitness, run.request.task.higher)
         if better:
             run.validations.best = run.validations.last
         self._event("on_fit_epoch_end")
         run.progress.print_row(row, run.health())
-        if run.engine.main:
-            folder.write_rows(run.request.save_dir, record.rows)
-        if run.request.arguments.save:
-            saving.save_run(run, better)
+        if saving.try_to_save(run, better):
             self._event("on_model_save")
+        elif better and run.request.arguments.save:
+            record.best, record.best_epoch = before  # the best one is the one that is saved
         self._apply_limits()
 
     def _row(self) -> dict[str, Any]:

@@ -38,3 +38,15 @@ def test_a_silent_run_prints_nothing(capsys):
     progress.say("text")
     progress.print_row(ROW, "")
     assert capsys.readouterr().out == ""
+
+
+def test_a_terminal_that_is_gone_ends_nothing(monkeypatch):
+    progress = Progress(True, "accuracy")
+
+    def fail(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(progress.console, "print", fail)
+    progress.say("one")
+    assert not progress.shown
+    progress.say("two")

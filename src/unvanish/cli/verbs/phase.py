@@ -28,7 +28,8 @@ Activation = Annotated[
     str | None, typer.Option("--activation", help="tanh, relu, gelu ...; the model's own by default.")
 ]
 Depth = Annotated[
-    int | None, typer.Option("--depth", min=1, help="Print the weights that a net of this depth needs.")
+    int | None,
+    typer.Option("--depth", min=1, max=10**9, help="Print the weights that a net of this depth needs."),
 ]
 LARGEST, MARGIN = 3.0, 1.2  # weights of the diagram, and the room that a net beyond them gets
 FINE = {"columns": 160, "rows": 80}  # of a page

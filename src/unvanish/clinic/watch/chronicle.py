@@ -78,9 +78,9 @@ class Chronicle:
         return rest.reshape(-1, len(LIVE))
 
     def bring_rest(self) -> None:
-        """Bring over all rows that wait, the present one too: the run has ended."""
+        """Bring over all rows that wait, the present one too, which is complete now."""
         rows = [*self.waiting, *([self.row] if self.row is not None else [])]
-        self.waiting = []
+        self.waiting, self.row = [], None
         self._bring(rows, None)
         self._add(rows)
 

@@ -50,8 +50,7 @@ class Watch:
         store: Store | None,
         choice: RuleChoice,
     ) -> None:
-        last = None if store is None else store.last_step()
-        first = 0 if last is None else last + 1
+        first = 0 if store is None else store.first
         self.watched, self.pace, self.response = watched, pace, response
         self._chronicle = Chronicle(store, watched.ranks, watched.parameters.sharded)
         self._norms = NormReader(watched, pace, whole=response.clipper is not None or watched.ranks > 1)
@@ -90,6 +89,11 @@ class Watch:
         if self.store is not None:
             self._describe(self.store)
             self.store.close()
+
+    def flush(self) -> bool:
+        """Write the rows of all steps so far into the run's folder; whether that worked."""
+        self._chronicle.bring_rest()
+        return self.store is None or self.store.flush()
 
     def __enter__(self) -> Watch:
         return self
@@ -270,9 +274,10 @@ class Watch:
             python=platform.python_version(),
             torch=torch.__version__,
             axes=[{"name": a.name, "kind": a.kind, "sites": list(a.sites)} for a in self.history.axes],
-            dropped=store.losses.dropped,
         )
 
     def __repr__(self) -> str:
         found = ", ".join(f.code for f in self.findings) or "nothing found"
-        return f"<watch of {self.watched.name}: {self.steps} steps, {self.pace.looks} looks, {found}>"
+        lost = "" if self.store is None else self.store.losses.describe()
+        lost = f", not in the record: {lost}" if lost else ""
+        return f"<watch of {self.watched.name}: {self.steps} steps, {self.pace.looks} looks, {found}{lost}>"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unvanish.clinic.arguments import require_number, require_path, require_text
 from unvanish.clinic.check import require_optimizer
 from unvanish.clinic.rounds import choose_rules
 from unvanish.clinic.watch.observer import Watch
@@ -17,6 +18,7 @@ from unvanish.clinic.watch.ranks import count_ranks, leads
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Case, Diagnosis
+from unvanish.core.plain import name_value
 from unvanish.probes.errors import CheckError
 from unvanish.store import Store
 
@@ -27,6 +29,7 @@ def watch(
     loss: Any = None,
     *,
     run: str | Path | None = None,
+    start: int | None = None,
     budget: float = 0.01,
     every: int | None = None,
     on_finding: Any = "log",
@@ -40,8 +43,9 @@ def watch(
 
     `optimizer`: one or several; their step hooks do the rest, so the loop stays as it is. Without one, call
     `.step(loss)` after every step. `loss`: a loss module whose value is noted (or pass it to `.step(loss)`).
-    `run`: the folder to write into; an existing run is continued. `every`: look at every `every`-th step
-    instead of by budget.
+    `run`: the folder to write into; an existing run is continued, after its last step or, if your program
+    resumes from a checkpoint, at step `start`: rows from there on are taken back. `every`: look at every
+    `every`-th step instead of by budget.
     `on_finding`: "log", "warn", "raise", "snapshot" (of the bad step), "guard" (leaves non-finite steps out,
     clips by ZClip; "guard-agc": by AGC), a function of the finding, or several of these.
     `scaler`: the GradScaler in use. CheckError if the arguments do not fit together; StoreError if the folder
@@ -50,16 +54,20 @@ def watch(
     if not isinstance(model, nn.Module):
         raise CheckError(f"model is a {type(model).__name__}, not a torch.nn.Module")
     optimizers = _read_optimizers(optimizer)
-    if not 0 < budget <= 1:
+    require_number("budget", budget, "share")
+    for word, value in (("every", every), ("start", start)):
+        if value is not None:
+            require_number(word, value)
+    require_text(name=name)
+    require_path(run=run)
+    if scaler is not None and not callable(getattr(scaler, "get_scale", None)):
         raise CheckError(
-            f"budget is {budget}; it is a share of the run's time, above 0 and at most 1 (0.01: 1 %)"
+            f"scaler is {name_value(scaler)}, not a torch.amp.GradScaler; leave it out without one"
         )
-    if every is not None and every < 1:
-        raise CheckError(f"every is {every}; give the number of steps between two looks, 1 or more")
     choice = choose_rules(select, ignore, settings)
     response = Response.of(on_finding, run)
     watched = Watched.of(model, optimizers, loss, scaler, name)
-    store = Store(run) if run is not None and leads(count_ranks()) else None
+    store = Store(run, start=start) if run is not None and leads(count_ranks()) else None
     return Watch(watched, Pace(budget, every), response, store, choice)
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from unvanish.clinic.watch.errors import WatchError
 from unvanish.clinic.watch.snapshots import Snapshots
 from unvanish.core.diagnosis import Finding
+from unvanish.core.plain import name_value
 from unvanish.core.registry import suggest
 from unvanish.probes.errors import CheckError
 from unvanish.surgery.clipping import AdaptiveClip, Clipper, ZScoreClip
@@ -35,13 +36,13 @@ class Response:
         """Read `on_finding`; CheckError names what it may be."""
         wanted = on_finding if isinstance(on_finding, (list, tuple, set, frozenset)) else [on_finding]
         functions = tuple(w for w in wanted if callable(w))
-        ways = frozenset(w for w in wanted if not callable(w))
-        for way in ways:
-            if way not in WAYS:
-                hint = suggest(str(way), WAYS)
-                raise CheckError(
-                    f"on_finding is {way!r}{hint}; use {', '.join(WAYS)}, or a function of the finding"
-                )
+        named = [w for w in wanted if not callable(w)]
+        for way in named:
+            if not isinstance(way, str) or way not in WAYS:
+                hint = suggest(way, WAYS) if isinstance(way, str) else ""
+                given = f"on_finding is {name_value(way)}{hint}"
+                raise CheckError(f"{given}; use {', '.join(WAYS)}, or a function of the finding")
+        ways = frozenset(named)
         if "snapshot" in ways and run is None:
             raise CheckError("a snapshot needs a folder; give run=")
         snapshots = Snapshots(Path(run) / "snapshots") if "snapshot" in ways and run is not None else None

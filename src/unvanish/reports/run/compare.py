@@ -11,6 +11,7 @@ import numpy as np
 from unvanish.core.facts import HistoryFacts
 from unvanish.core.trace import Trace
 from unvanish.reports.parts.words import clean
+from unvanish.reports.run.gaps import list_gaps
 from unvanish.reports.run.text import LOOKS, draw_spark, format_duration, measure_flow
 from unvanish.store import Run
 
@@ -41,7 +42,10 @@ def compare(first: Run, second: Run) -> str:
     row("update / weight, median", lambda _, t: _update(t))
     row("steps not finite", lambda s, _: str(int((s["finite"] == 0).sum())))
     row("steps clipped", lambda s, _: _share(s["clipped"]))
-    return "\n".join([*lines, *_compare_findings(first, second)])
+    notes = [
+        f"note: {name}: {line}" for name, run in zip(names, runs, strict=True) for line in list_gaps(run)
+    ]
+    return "\n".join([*lines, *_compare_findings(first, second), *notes])
 
 
 def _compare_findings(first: Run, second: Run) -> list[str]:

@@ -16,6 +16,7 @@ from unvanish.reports.parts.markup import Html, tag
 from unvanish.reports.parts.page import render_page
 from unvanish.reports.run.charts import specify_charts, specify_picture
 from unvanish.reports.run.data import read_rows
+from unvanish.reports.run.gaps import list_gaps
 from unvanish.store import Run
 from unvanish.store.files import write_bytes, write_text
 
@@ -85,10 +86,14 @@ def _main(run: Run) -> Html:
     top = tag("p", tag("b", "unvanish"), " watched a training", class_="quiet")
     return tag(
         "main",
-        tag("header", top, tag("h1", run.name), tag("p", id="summary")),
+        tag("header", top, tag("h1", run.name), tag("p", id="summary"), *_list_gaps(run)),
         tag("section", tag("h2", "What was found"), tag("ul", id="findings")),
         *(_part(key, title, text) for key, (title, text) in PARTS.items()),
     )
+
+
+def _list_gaps(run: Run) -> list[Html]:
+    return [tag("p", line, class_="quiet") for line in list_gaps(run)]
 
 
 def _part(key: str, title: str, text: str) -> Html:

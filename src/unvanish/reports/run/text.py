@@ -13,6 +13,7 @@ from unvanish.core.diagnosis import Diagnosis, Finding, at_least
 from unvanish.core.facts import HistoryFacts
 from unvanish.core.trace import Trace
 from unvanish.reports.parts.words import clean, plural
+from unvanish.reports.run.gaps import list_gaps
 from unvanish.store import Run
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -26,7 +27,8 @@ def render(run: Run) -> str:
     facts, steps, trace = run.facts(), run.steps(), run.trace(most=LOOKS)
     lines = [f"unvanish: run {clean(run.name)}, {clean(facts.get('model', 'a model'))}"]
     if not len(steps["step"]):
-        return "\n".join([*lines, "no step has been written yet"])
+        gaps = [f"note: {line}" for line in list_gaps(run)]
+        return "\n".join([*lines, "no step has been written yet", *gaps])
     lines.append(_describe_length(steps, trace, facts.get("overhead")))
     lines += [*draw_curves(steps), *draw_flow(trace), *_count_broken(steps), ""]
     events = run.findings()
@@ -34,8 +36,7 @@ def render(run: Run) -> str:
         lines += describe_finding(
             e.finding, f"step {e.first}" + (f" to {e.last}" if e.last != e.first else "")
         )
-    if facts.get("dropped"):
-        lines.append(f"note: {plural(facts['dropped'], 'record')} could not be written")
+    lines += [f"note: {line}" for line in list_gaps(run)]
     return "\n".join([*lines, conclude([e.finding for e in events])])
 
 

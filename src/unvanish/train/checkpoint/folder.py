@@ -3,13 +3,17 @@
 Notable:
 - results.csv holds no times: the same run gives the same bytes, even if it was interrupted.
 - It is rewritten whole at every epoch, so a kill leaves no half line.
+- A training claims its folder; a second one there is refused, and what a killed one left half-written goes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +21,78 @@ import yaml
 
 from unvanish.core.names import as_file_name
 from unvanish.store.files import write_text
+from unvanish.store.lock import FolderLock
 from unvanish.store.schema import FILE
 from unvanish.train.arguments import Arguments
 from unvanish.train.errors import TrainError
 
 WEIGHTS = "weights"
-OLD = (FILE, f"{FILE}-wal", f"{FILE}-shm", "weights/last.state.safetensors")  # of a run that is overwritten
+CLAIM = "train.lock"
+END = "results.json"  # written when a training has ended
+OLD = (
+    "weights/last.state.safetensors", "weights/last.*", "weights/best.*", "weights/epoch[0-9]*",
+    f"{FILE}*", "results.csv", END,
+)  # fmt: skip  # of a run that is overwritten; first what it would be resumed from
 
 
-def make_folder(arguments: Arguments, task: str, name: str) -> Path:
-    """Make the folder of a new run; TrainError if it cannot be written."""
+def make_folder(
+    arguments: Arguments, task: str, name: str, held: contextlib.ExitStack, undo: contextlib.ExitStack
+) -> Path:
+    """Make the folder of a new run and claim it until `held` ends; TrainError if it cannot be written.
+
+    `undo`: takes a folder that was not there before away again, if the training cannot begin.
+    """
     root = Path(arguments.project) if arguments.project else Path("runs") / task
     wanted = root / (arguments.name or as_file_name(name))
-    found = wanted
-    number = 2
-    while found.exists() and not arguments.exist_ok:
-        found = wanted.with_name(f"{wanted.name}{number}")
-        number += 1
     try:
+        found = wanted if arguments.exist_ok else _make_next(wanted, undo)
         (found / WEIGHTS).mkdir(parents=True, exist_ok=True)
-        for old in OLD:
-            (found / old).unlink(missing_ok=True)
+        held.enter_context(claim(found))
+        for old in [path for pattern in OLD for path in found.glob(pattern)]:
+            old.unlink(missing_ok=True)
         write_arguments(found, arguments)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, TrainError):
+            raise
         raise TrainError(
-            f"the run folder {found} cannot be made: {error.strerror or error}; give project="
+            f"the run folder {wanted} cannot be made: {error}; give project= or name="
         ) from error
     return found
+
+
+def _make_next(wanted: Path, undo: contextlib.ExitStack) -> Path:
+    """Make the folder, or the next one that is free; two trainings that start at once get two."""
+    for above in (wanted.parent.parent, wanted.parent):
+        if not above.exists():
+            undo.callback(_remove_empty, above)
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        found = wanted if number == 1 else wanted.with_name(f"{wanted.name}{number}")
+        with contextlib.suppress(FileExistsError):
+            found.mkdir()
+            undo.callback(shutil.rmtree, found, ignore_errors=True)
+            break
+    return found
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Within the block no other training may use the folder; TrainError says who does."""
+    try:
+        lock = FolderLock(folder / CLAIM)
+    except OSError as error:
+        raise TrainError(f"{folder} cannot be trained in: {error}; give another name=") from error
+    try:
+        for left in [*folder.glob("*.partial*"), *(folder / WEIGHTS).glob("*.partial*")]:
+            left.unlink(missing_ok=True)  # of a training that was killed
+        yield
+    finally:
+        lock.release()
 
 
 def write_arguments(folder: Path, arguments: Arguments) -> Path:
@@ -52,7 +101,10 @@ def write_arguments(folder: Path, arguments: Arguments) -> Path:
 
 
 def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write results.csv: a row an epoch, the columns of all rows."""
+    """Write results.csv: a row an epoch, the columns of all rows; without rows there is no such file."""
+    if not rows:
+        (folder / "results.csv").unlink(missing_ok=True)
+        return folder / "results.csv"
     text = io.StringIO()
     names = list(dict.fromkeys(key for row in rows for key in row))
     table = csv.DictWriter(text, names, lineterminator="\n", restval="")
@@ -77,7 +129,10 @@ def find_state(place: str | Path) -> Path:
     if path.is_dir():
         found = next((t for t in tries if t.is_file()), None)
         if found is None:
-            raise TrainError(f"{path} holds no {WEIGHTS}/last.state.safetensors to resume from")
+            raise TrainError(
+                f"{path} holds no {WEIGHTS}/last.state.safetensors to resume from; if its training never"
+                " began, start it again with exist_ok=true"
+            )
         return found
     if not path.is_file():
         raise TrainError(f"there is no run {path} to resume; give its folder, as in runs/classify/resnet20")

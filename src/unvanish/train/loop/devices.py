@@ -65,14 +65,20 @@ def find_device(device: str | int | list[int] | None) -> tuple[str, int]:
         gpu = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return (gpu.type if gpu is not None else "cpu"), 0
     if "," in text:
-        return find_device([int(part) for part in text.strip("[]").split(",") if part.strip().isdigit()])
-    kind, _, number = f"cuda:{text}".partition(":") if text.isdigit() else text.partition(":")
-    index = int(number) if number.isdigit() else 0
+        parts = [part.strip() for part in text.strip("[]").split(",")]
+        if all(_is_number(part) for part in parts):
+            return find_device([int(part) for part in parts])
+    kind, colon, number = f"cuda:{text}".partition(":") if _is_number(text) else text.partition(":")
+    index = int(number) if _is_number(number) else 1_000_000 if colon else 0  # cuda:x is no device
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if index >= there.get(kind, 0):
         found = ", ".join(f"{k} ({n})" for k, n in there.items() if n)
         raise TrainError(f"device={device!r} does not exist here; there are: {found}")
     return kind, index
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 6
 
 
 def choose_precision(amp: bool | str, kind: str) -> str:

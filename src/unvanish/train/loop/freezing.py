@@ -17,6 +17,8 @@ def freeze(model: nn.Module, wanted: int | list[int] | list[str] | None) -> list
         return []
     layers = list_layers(model)
     names = list(layers)
+    if isinstance(wanted, int) and wanted > len(names):
+        raise TrainError(f"freeze={wanted}: the network has {len(names)} layers ({', '.join(names[:8])})")
     chosen = list(range(wanted)) if isinstance(wanted, int) else wanted
     found = [_layer(entry, names) for entry in chosen]
     for name in found:

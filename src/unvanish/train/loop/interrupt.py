@@ -1,6 +1,8 @@
-"""Ctrl-C and SIGTERM end a training after the current step, with everything saved.
+"""Ctrl-C, SIGTERM and a closed terminal end a training after the current step, with everything saved.
 
-Notable: a second Ctrl-C does not wait.
+Notable:
+- A second signal does not wait.
+- What is ignored stays ignored: `nohup` and shells that start programs in the background have their reasons.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -26,7 +28,9 @@ class Brake:
 
     def __enter__(self) -> Brake:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._pull) for number in SIGNALS}
+            known = {number: signal.getsignal(number) for number in SIGNALS}
+            heard = [n for n, handler in known.items() if handler not in (signal.SIG_IGN, None)]
+            self._before = {number: signal.signal(number, self._pull) for number in heard}
         return self
 
     def _pull(self, number: int, frame: FrameType | None) -> None:

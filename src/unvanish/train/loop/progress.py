@@ -3,6 +3,7 @@
 Notable:
 - It draws on Rich's own console, so findings of the watch are printed above it.
 - It redraws at most twice a second, without a thread; without a terminal, only the lines appear.
+- If the terminal is gone, or nobody reads the pipe any more, it falls silent and the training goes on.
 """
 
 from __future__ import annotations
@@ -68,13 +69,19 @@ class Progress:
 
     def __exit__(self, *exception: Any) -> None:
         if self.live is not None:
-            self.live.stop()
+            self._try(self.live.stop)
 
     def say(self, text: str) -> None:
         """Print a sentence above the progress."""
         text = show_lines(text)
         if self.shown:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._try(lambda: self.console.print(text, highlight=False, markup=False, soft_wrap=True))
+
+    def _try(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except (OSError, ValueError):
+            self.shown, self.live = False, None
 
     def begin_epoch(self, number: int, epochs: int, batches: int, done: int = 0) -> None:
         """An epoch of `batches` batches starts, `done` of which were made before."""
@@ -92,7 +99,8 @@ class Progress:
             words = [*self.current.describe(now), f"loss {loss:.4g}"]
             gradient = health()
             words += [f"gradient {gradient}"] if gradient else []
-            self.live.update(Text("  ".join(words)), refresh=True)
+            live, line = self.live, Text("  ".join(words))
+            self._try(lambda: live.update(line, refresh=True))
 
     def end_steps(self) -> None:
         """The steps of the epoch are done; validation follows."""

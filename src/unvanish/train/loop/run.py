@@ -33,6 +33,7 @@ class Request:
     task: Task
     save_dir: Path
     about: Mapping[str, Any]
+    start: int = 0  # steps that were made before, by the run that this one resumes
 
 
 @dataclass
@@ -129,6 +130,7 @@ def _open_watch(engine: Engine, request: Request, on_finding: Callable[[Finding]
         engine.model,
         engine.inner,
         run=request.save_dir,
+        start=request.start,
         budget=a.budget,
         on_finding=[*(["log"] if a.verbose else []), on_finding],
         scaler=engine.accelerator.scaler,

@@ -1,0 +1,114 @@
+"""Records on their way to the disk: a bounded number of bytes and rows, and a count of those left out.
+
+Notable: a fact, a site or a finding replaces the one before it, so these are never left out; rows of steps,
+samples and profiles are, the newest first, when the backlog is full.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+RECORDS = 4096  # that may wait
+BYTES = 64_000_000  # of samples and profiles that may wait
+REPLACED = ("meta", "sites", "findings")  # tables whose first column is the key
+
+Record = tuple[str, tuple[Any, ...]]
+
+
+@dataclass
+class Losses:
+    """Records that will not be in the file, how many of them are steps, and why the last write failed."""
+
+    dropped: int = 0
+    steps: int = 0
+    failure: str = ""
+
+    def count(self, table: str) -> None:
+        """Count a row of a table as lost."""
+        self.dropped += 1
+        self.steps += table == "steps"
+
+    def add(self, other: Losses) -> None:
+        """Count what others counted, too."""
+        self.dropped, self.steps = self.dropped + other.dropped, self.steps + other.steps
+
+    def plus(self, other: Losses) -> Losses:
+        """The sum of both."""
+        return Losses(self.dropped + other.dropped, self.steps + other.steps, other.failure)
+
+    def describe(self) -> str:
+        """The numbers in words; empty if nothing was lost."""
+        others = self.dropped - self.steps
+        parts = [f"{self.steps:,} step{'s' * (self.steps != 1)}"] if self.steps else []
+        parts += [f"{others:,} other record{'s' * (others != 1)}"] if others else []
+        return " and ".join(parts)
+
+
+@dataclass
+class Backlog:
+    """What waits; `put` is called by the training and never waits for the disk."""
+
+    losses: Losses = field(default_factory=Losses)
+    _rows: deque[Record] = field(default_factory=deque, init=False)
+    _replaced: dict[tuple[str, Any], Record] = field(default_factory=dict, init=False)
+    _fresh: set[tuple[str, Any]] = field(default_factory=set, init=False)  # keys still to be written
+    _taken: list[Record] = field(default_factory=list, init=False)
+    _bytes: int = field(default=0, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __len__(self) -> int:
+        return len(self._rows) + len(self._fresh) + len(self._taken)
+
+    def put(self, table: str, row: tuple[Any, ...]) -> None:
+        """Add a record, or count it as lost if too much waits."""
+        with self._lock:
+            if table in REPLACED:
+                self._replaced[table, row[0]] = table, row
+                self._fresh.add((table, row[0]))
+            elif len(self._rows) + len(self._taken) >= RECORDS or self._bytes + _weigh(row) > BYTES:
+                self.losses.count(table)
+            else:
+                self._bytes += _weigh(row)
+                self._rows.append((table, row))
+
+    def take(self) -> list[Record]:
+        """All that waits; it is followed by `settle` or `give_back`."""
+        with self._lock:
+            fresh, self._fresh = self._fresh, set()
+            self._taken = [self._replaced[key] for key in fresh] + list(self._rows)
+            self._rows.clear()
+            return self._taken
+
+    def settle(self) -> None:
+        """What was taken has been written."""
+        with self._lock:
+            self._bytes -= sum(_weigh(row) for table, row in self._taken if table not in REPLACED)
+            self._taken = []
+
+    def give_back(self) -> None:
+        """What was taken could not be written and waits again."""
+        with self._lock:
+            self._fresh |= {(table, row[0]) for table, row in self._taken if table in REPLACED}
+            self._rows.extendleft(r for r in reversed(self._taken) if r[0] not in REPLACED)
+            self._taken = []
+
+    def repeat(self) -> None:
+        """The file is new: facts, sites and findings are written again."""
+        with self._lock:
+            self._fresh = set(self._replaced)
+
+    def give_up(self) -> None:
+        """Count all that still waits as lost."""
+        with self._lock:
+            for table, _ in [*self._taken, *self._rows, *(self._replaced[key] for key in self._fresh)]:
+                self.losses.count(table)
+            self._taken, self._fresh = [], set()
+            self._rows.clear()
+
+
+def _weigh(row: tuple[Any, ...]) -> int:
+    """The bytes of a sample or a profile, which are the last column; 0 for others."""
+    return len(row[-1]) if isinstance(row[-1], bytes) else 0
