@@ -1,4 +1,4 @@
-"""What models do with autograd itself: functions of their own, derivatives in the forward, hooks, transforms."""
+"""What models do with autograd: functions of their own, derivatives in the forward, hooks, transforms."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import functools
 
 import torch
 import torch.nn.functional as F
+from tests.fuzz.kit import Do, register
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, stack_module_state, vjp, vmap
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
-
-from tests.fuzz.kit import Do, register
 
 
 class Twice(torch.autograd.Function):
@@ -140,7 +139,9 @@ register(
     dirty=lambda d, r: Do(lambda s, x: Marked.apply(s.a(x)), a=nn.Linear(d, d)),
     with_indices=lambda d, r: Do(lambda s, x: WithIndices.apply(s.a(x))[0], a=nn.Linear(d, d)),
     silent=lambda d, r: Do(lambda s, x: Silent.apply(x, s.a(x)), a=nn.Linear(d, d)),
-    unmaterialised=lambda d, r: Do(lambda s, x: Unmaterialised.apply(s.a(x))[s.k], a=nn.Linear(d, d), k=r.choice([0, 1])),
+    unmaterialised=lambda d, r: Do(
+        lambda s, x: Unmaterialised.apply(s.a(x))[s.k], a=nn.Linear(d, d), k=r.choice([0, 1])
+    ),
     freeing=lambda d, r: Do(lambda s, x: Freeing.apply(s.a(x)), a=nn.Linear(d, d)),
     setup=lambda d, r: Do(lambda s, x: Setup.apply(s.a(x)), a=nn.Linear(d, d)),
     nested_graph=lambda d, r: Do(lambda s, x: Nested.apply(s.a(x)), a=nn.Linear(d, d)),
@@ -156,13 +157,18 @@ register(
         lambda s, x: vmap(lambda z: F.dropout(s.a(z), 0.2), randomness="different")(x), a=_two(d)
     ),
     func_jacrev=lambda d, r: Do(lambda s, x: x + vmap(jacrev(s.a))(x).sum(1), a=_two(d)),
-    func_jacfwd=lambda d, r: Do(lambda s, x: x + vmap(jacfwd(lambda z: (z * s.g).tanh()))(x).sum(1), g=nn.Parameter(torch.ones(d))),
-    func_hessian=lambda d, r: Do(lambda s, x: x + vmap(hessian(lambda z: s.a(z).sum()))(x).mean(1), a=_two(d)),
-    func_jvp=lambda d, r: Do(lambda s, x: jvp(lambda z: (z * s.g).sin(), (x,), (torch.ones_like(x),))[1], g=nn.Parameter(torch.ones(d))),
-    func_vjp=lambda d, r: Do(_vjp, a=_two(d)),
-    func_scores=lambda d, r: Do(
-        lambda s, x: x + vmap(grad(lambda z: s.a(z).logsumexp(0)))(x), a=_two(d)
+    func_jacfwd=lambda d, r: Do(
+        lambda s, x: x + vmap(jacfwd(lambda z: (z * s.g).tanh()))(x).sum(1), g=nn.Parameter(torch.ones(d))
     ),
+    func_hessian=lambda d, r: Do(
+        lambda s, x: x + vmap(hessian(lambda z: s.a(z).sum()))(x).mean(1), a=_two(d)
+    ),
+    func_jvp=lambda d, r: Do(
+        lambda s, x: jvp(lambda z: (z * s.g).sin(), (x,), (torch.ones_like(x),))[1],
+        g=nn.Parameter(torch.ones(d)),
+    ),
+    func_vjp=lambda d, r: Do(_vjp, a=_two(d)),
+    func_scores=lambda d, r: Do(lambda s, x: x + vmap(grad(lambda z: s.a(z).logsumexp(0)))(x), a=_two(d)),
     func_call=lambda d, r: Do(
         lambda s, x: functional_call(s.a, {n: p * 0.9 for n, p in s.a.named_parameters()}, (x,)), a=_two(d)
     ),
@@ -183,8 +189,12 @@ register(
     node_hook=lambda d, r: Do(_node_hook, a=_two(d)),
     retained=lambda d, r: Do(_retain, a=_two(d)),
     autocast=lambda d, r: Do(_autocast, a=_two(d)),
-    float64_part=lambda d, r: Do(lambda s, x: s.a(x.double()).to(x.dtype), a=nn.Linear(d, d, dtype=torch.float64)),
-    bfloat16_part=lambda d, r: Do(lambda s, x: s.a(x.bfloat16()).float(), a=nn.Linear(d, d, dtype=torch.bfloat16)),
+    float64_part=lambda d, r: Do(
+        lambda s, x: s.a(x.double()).to(x.dtype), a=nn.Linear(d, d, dtype=torch.float64)
+    ),
+    bfloat16_part=lambda d, r: Do(
+        lambda s, x: s.a(x.bfloat16()).float(), a=nn.Linear(d, d, dtype=torch.bfloat16)
+    ),
     float16_part=lambda d, r: Do(lambda s, x: s.a(x.half()).float(), a=nn.Linear(d, d, dtype=torch.float16)),
     compiled=lambda d, r: Do(lambda s, x: s.f(s.a(x)), a=_two(d), f=torch.compile(_plus, backend="eager")),
     saved_hooks=lambda d, r: Do(_saved_hooks, a=_two(d)),
@@ -192,11 +202,15 @@ register(
     multi_grad_hook=lambda d, r: Do(_multi_hook, a=_two(d)),
     grad_of_sum=lambda d, r: Do(_penalised_norm, a=_two(d)),
     unused_branch=lambda d, r: Do(_unused, a=_two(d), b=_two(d)),
-    conditional=lambda d, r: Do(lambda s, x: s.a(x) if x.mean() > 0 else s.b(x), a=_two(d), b=nn.Linear(d, d)),
+    conditional=lambda d, r: Do(
+        lambda s, x: s.a(x) if x.mean() > 0 else s.b(x), a=_two(d), b=nn.Linear(d, d)
+    ),
     while_loop=lambda d, r: Do(_while, a=nn.Linear(d, d)),
     generator_forward=lambda d, r: Do(_steps, a=nn.ModuleList([_two(d) for _ in range(3)])),
     caught=lambda d, r: Do(_catch, a=_two(d)),
-    partial=lambda d, r: Do(lambda s, x: functools.partial(F.linear, weight=s.w)(x), w=nn.Parameter(torch.eye(d))),
+    partial=lambda d, r: Do(
+        lambda s, x: functools.partial(F.linear, weight=s.w)(x), w=nn.Parameter(torch.eye(d))
+    ),
 )
 register(
     "seq",
@@ -399,7 +413,9 @@ def _jagged(s, x):
 
 
 def _jagged_attention(s, x):
-    nested = torch.nested.as_nested_tensor([row[: i % x.shape[1] + 1] for i, row in enumerate(x)], layout=torch.jagged)
+    nested = torch.nested.as_nested_tensor(
+        [row[: i % x.shape[1] + 1] for i, row in enumerate(x)], layout=torch.jagged
+    )
     q, k, v = (p(nested).unflatten(-1, (2, -1)).transpose(1, 2) for p in s.p)
     y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
     return torch.nested.to_padded_tensor(y, 0.0, (len(x), x.shape[1], x.shape[2]))

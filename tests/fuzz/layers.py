@@ -6,10 +6,9 @@ import math
 
 import torch
 import torch.nn.functional as F
+from tests.fuzz.kit import Do, register
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-
-from tests.fuzz.kit import Do, register
 
 ACTIVATIONS = [
     *(nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.SELU, nn.CELU, nn.Softplus, nn.Mish),
@@ -68,17 +67,23 @@ register(
 )
 register(
     "vec>img",
-    painted=lambda d, r: Do(lambda s, x: s.a(x)[:, :, None, None].expand(-1, -1, 6, 6) + s.p,
-                            a=nn.Linear(d, d), p=nn.Parameter(torch.randn(d, 6, 6) * 0.1)),
+    painted=lambda d, r: Do(
+        lambda s, x: s.a(x)[:, :, None, None].expand(-1, -1, 6, 6) + s.p,
+        a=nn.Linear(d, d),
+        p=nn.Parameter(torch.randn(d, 6, 6) * 0.1),
+    ),
     unfolded=lambda d, r: Do(
-        lambda s, x: s.c(s.a(x).view(len(x), d, 3, 3)), a=nn.Linear(d, 9 * d), c=nn.ConvTranspose2d(d, d, 2, 2)
+        lambda s, x: s.c(s.a(x).view(len(x), d, 3, 3)),
+        a=nn.Linear(d, 9 * d),
+        c=nn.ConvTranspose2d(d, d, 2, 2),
     ),
 )
 register(
     "seq",
     seq_linear=lambda d, r: nn.Linear(d, d),
     conv1d=lambda d, r: Do(
-        lambda s, x: s.c(x.transpose(1, 2)).transpose(1, 2), c=nn.Conv1d(d, d, 3, padding=1, groups=r.choice([1, 2]))
+        lambda s, x: s.c(x.transpose(1, 2)).transpose(1, 2),
+        c=nn.Conv1d(d, d, 3, padding=1, groups=r.choice([1, 2])),
     ),
     recurrent=lambda d, r: Do(
         lambda s, x: s.r(x)[0],
@@ -90,7 +95,9 @@ register(
         lambda s, x: s.r(x)[0], r=r.choice([nn.LSTM, nn.GRU])(d, d // 2, batch_first=True, bidirectional=True)
     ),
     projected=lambda d, r: Do(
-        lambda s, x: s.k(s.r(x)[0]), r=nn.LSTM(d, d, batch_first=True, proj_size=d // 2), k=nn.Linear(d // 2, d)
+        lambda s, x: s.k(s.r(x)[0]),
+        r=nn.LSTM(d, d, batch_first=True, proj_size=d // 2),
+        k=nn.Linear(d // 2, d),
     ),
     packed=lambda d, r: Do(_packed, r=r.choice([nn.RNN, nn.LSTM, nn.GRU])(d, d, batch_first=True)),
     cell_loop=lambda d, r: Do(_loop, c=r.choice([nn.GRUCell, nn.RNNCell])(d, d)),
@@ -112,9 +119,13 @@ register(
         lambda s, x: s.m(x, x), m=nn.Transformer(d, 2, 1, 1, 2 * d, batch_first=True)
     ),
     fused_attention=lambda d, r: Do(
-        lambda s, x: F.scaled_dot_product_attention(
-            *(p(x).view(len(x), -1, 2, d // 2).transpose(1, 2) for p in s.p), is_causal=s.c
-        ).transpose(1, 2).flatten(2),
+        lambda s, x: (
+            F.scaled_dot_product_attention(
+                *(p(x).view(len(x), -1, 2, d // 2).transpose(1, 2) for p in s.p), is_causal=s.c
+            )
+            .transpose(1, 2)
+            .flatten(2)
+        ),
         p=nn.ModuleList([nn.Linear(d, d) for _ in range(3)]),
         c=r.random() < 0.5,
     ),
@@ -126,20 +137,26 @@ register(
     ),
     own_attention=lambda d, r: Do(
         lambda s, x: torch.softmax(s.q(x) @ s.k(x).mT / d**0.5, -1) @ s.v(x),
-        q=nn.Linear(d, d), k=nn.Linear(d, d), v=nn.Linear(d, d),
+        q=nn.Linear(d, d),
+        k=nn.Linear(d, d),
+        v=nn.Linear(d, d),
     ),
     grouped_attention=lambda d, r: Do(
-        lambda s, x: F.scaled_dot_product_attention(
-            s.q(x).view(len(x), -1, 2, d // 2).transpose(1, 2), *(x[:, None, :, : d // 2],) * 2, enable_gqa=True
-        ).transpose(1, 2).flatten(2),
+        lambda s, x: (
+            F.scaled_dot_product_attention(
+                s.q(x).view(len(x), -1, 2, d // 2).transpose(1, 2),
+                *(x[:, None, :, : d // 2],) * 2,
+                enable_gqa=True,
+            )
+            .transpose(1, 2)
+            .flatten(2)
+        ),
         q=nn.Linear(d, d),
     ),
     seq_norm=lambda d, r: nn.LayerNorm(d),
     seq_flip=lambda d, r: Do(lambda s, x: s.a(x.flip(1)), a=nn.Linear(d, d)),
     scan=lambda d, r: Do(lambda s, x: torch.cumsum(s.a(x), 1) / x.shape[1], a=nn.Linear(d, d)),
-    mixer=lambda d, r: Do(
-        lambda s, x: x + s.w(x.mT).mT if x.shape[1] == 4 else x, w=nn.Linear(4, 4)
-    ),
+    mixer=lambda d, r: Do(lambda s, x: x + s.w(x.mT).mT if x.shape[1] == 4 else x, w=nn.Linear(4, 4)),
 )
 register(
     "seq>vec",
@@ -151,19 +168,28 @@ register(
     logsumexp=lambda d, r: Do(lambda s, x: x.logsumexp(1)),
     query=lambda d, r: Do(
         lambda s, x: s.a(s.q.expand(len(x), 1, d), x, x)[0][:, 0],
-        a=nn.MultiheadAttention(d, 2, batch_first=True), q=nn.Parameter(torch.randn(1, 1, d)),
+        a=nn.MultiheadAttention(d, 2, batch_first=True),
+        q=nn.Parameter(torch.randn(1, 1, d)),
     ),
 )
 register(
     "img",
-    conv2d=lambda d, r: nn.Conv2d(d, d, 3, padding=1, groups=r.choice([1, 1, d]), padding_mode=r.choice(
-        ["zeros", "circular", "reflect"])),
+    conv2d=lambda d, r: nn.Conv2d(
+        d,
+        d,
+        3,
+        padding=1,
+        groups=r.choice([1, 1, d]),
+        padding_mode=r.choice(["zeros", "circular", "reflect"]),
+    ),
     conv_transposed=lambda d, r: nn.ConvTranspose2d(d, d, 3, padding=1),
     conv3d=lambda d, r: Do(
         lambda s, x: s.c(x.reshape(len(x), d, 2, 3, 6)).reshape(x.shape), c=nn.Conv3d(d, d, 3, padding=1)
     ),
     img_batch_norm=lambda d, r: nn.BatchNorm2d(d),
-    img_instance_norm=lambda d, r: nn.InstanceNorm2d(d, affine=r.random() < 0.5, track_running_stats=r.random() < 0.3),
+    img_instance_norm=lambda d, r: nn.InstanceNorm2d(
+        d, affine=r.random() < 0.5, track_running_stats=r.random() < 0.3
+    ),
     img_group_norm=lambda d, r: nn.GroupNorm(4, d),
     response_norm=lambda d, r: nn.LocalResponseNorm(2),
     pooled=lambda d, r: Do(
@@ -174,11 +200,15 @@ register(
     unpooled=lambda d, r: Do(lambda s, x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)),
     shuffled=lambda d, r: Do(lambda s, x: F.pixel_shuffle(F.pixel_unshuffle(x, 2), 2)),
     sampled=lambda d, r: Do(
-        lambda s, x: F.grid_sample(x, F.affine_grid(s.t.expand(len(x), 2, 3), list(x.shape), False), align_corners=False),
+        lambda s, x: F.grid_sample(
+            x, F.affine_grid(s.t.expand(len(x), 2, 3), list(x.shape), False), align_corners=False
+        ),
         t=nn.Parameter(torch.eye(2, 3)),
     ),
     img_dropout=lambda d, r: nn.Dropout2d(0.1),
-    depthwise=lambda d, r: nn.Sequential(nn.Conv2d(d, d, 3, padding=1, groups=d), nn.Conv2d(d, d, 1), nn.ReLU6()),
+    depthwise=lambda d, r: nn.Sequential(
+        nn.Conv2d(d, d, 3, padding=1, groups=d), nn.Conv2d(d, d, 1), nn.ReLU6()
+    ),
     img_residual=lambda d, r: Do(
         lambda s, x: F.relu_(s.b(x) + x), b=nn.Sequential(nn.Conv2d(d, d, 3, padding=1), nn.BatchNorm2d(d))
     ),
@@ -202,9 +232,7 @@ register(
 register("img>seq", patches=lambda d, r: Do(lambda s, x: s.c(x).flatten(2).mT, c=nn.Conv2d(d, d, 3, 3)))
 register(
     "seq>img",
-    drawn=lambda d, r: Do(
-        lambda s, x: s.a(x.mean(1)).view(len(x), d, 6, 6), a=nn.Linear(d, 36 * d)
-    ),
+    drawn=lambda d, r: Do(lambda s, x: s.a(x.mean(1)).view(len(x), d, 6, 6), a=nn.Linear(d, 36 * d)),
 )
 
 

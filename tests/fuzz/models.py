@@ -1,7 +1,7 @@
-"""Random models that train alone, each examined by `unvanish.check`: `python -m tests.fuzz.models --count 2000`.
+"""Random models that train alone, each examined by `check`: `python -m tests.fuzz.models --count 2000`.
 
-A model is drawn from its seed; that it trains alone is seen first, on a twin drawn from the same seed. Then it
-is examined, its state compared with the one before, and trained two steps beside the twin, bit for bit.
+A model is drawn from its seed; that it trains alone is seen first, on a twin drawn from the same seed. Then
+it is examined, its state compared with the one before, and trained two steps beside the twin, bit for bit.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from tests.fuzz import autograd, functions, layers, states  # noqa: F401  they register their blocks
 from tests.fuzz.kit import BLOCKS, Block
+from tests.fuzz.state import State, differences, picture
+from torch import Tensor, nn
+
+import unvanish
+from unvanish.reports.diagnosis.html import render as render_html
+from unvanish.reports.diagnosis.json import render as render_json
 
 LIMIT = 60  # seconds a check may take
 CLASSES = 3
@@ -57,7 +61,9 @@ class Drawn:
 class Net(nn.Module):
     """A stem, blocks and a head; `returns` says how its output is dressed, `entry` how it is called."""
 
-    def __init__(self, stem: nn.Module, blocks: list[nn.Module], head: nn.Module, returns: str, entry: str) -> None:
+    def __init__(
+        self, stem: nn.Module, blocks: list[nn.Module], head: nn.Module, returns: str, entry: str
+    ) -> None:
         super().__init__()
         self.stem, self.blocks, self.head = stem, nn.ModuleList(blocks), head
         self.returns, self.entry = returns, entry
@@ -107,7 +113,13 @@ def draw(seed: int) -> Drawn:
         blocks.append(one.make(d, r))
     head = nn.Linear(d, CLASSES)
     returns = r.choice(["plain"] * 5 + ["tuple", "dict", "dataclass", "namespace", "own"])
-    entry = "dict" if returns == "own" or r.random() < 0.1 else "two" if x.is_floating_point() and r.random() < 0.1 else "one"
+    entry = (
+        "dict"
+        if returns == "own" or r.random() < 0.1
+        else "two"
+        if x.is_floating_point() and r.random() < 0.1
+        else "one"
+    )
     model: nn.Module = Net(stem, blocks, head, returns, entry)
     if x.is_floating_point() and r.random() < 0.06:
         wide = r.choice([torch.float64, torch.bfloat16])
@@ -132,7 +144,11 @@ def _stem(r: random.Random, d: int, batch: int) -> tuple[str, nn.Module, Tensor]
     if choice == "img":
         return "img", nn.Conv2d(3, d, 3, 2, padding=1), torch.randn(batch, 3, 12, 12)
     if choice == "tokens":
-        return "seq", nn.Embedding(11, d, sparse=r.random() < 0.2), torch.randint(0, 11, (batch, r.choice([1, 4, 6])))
+        return (
+            "seq",
+            nn.Embedding(11, d, sparse=r.random() < 0.2),
+            torch.randint(0, 11, (batch, r.choice([1, 4, 6]))),
+        )
     return "vec", nn.EmbeddingBag(11, d, mode="sum"), torch.randint(0, 11, (batch, 4), dtype=torch.int32)
 
 
@@ -150,7 +166,13 @@ def _loss(r: random.Random, batch: int, returns: str) -> tuple[Tensor, Callable[
     def logits(output: Any) -> Tensor:
         if isinstance(output, Tensor):
             return output
-        found = output[0] if isinstance(output, tuple) else output["logits"] if isinstance(output, dict) else output.logits
+        found = (
+            output[0]
+            if isinstance(output, tuple)
+            else output["logits"]
+            if isinstance(output, dict)
+            else output.logits
+        )
         return found
 
     if returns == "plain" and r.random() < 0.5:
@@ -169,9 +191,12 @@ def _loss(r: random.Random, batch: int, returns: str) -> tuple[Tensor, Callable[
         [
             (classes, lambda output, y: F.cross_entropy(logits(output).float(), y, label_smoothing=0.1)),
             (numbers, lambda output, y: (logits(output) - y).abs().mean()),
-            (classes, lambda output: logits(output).pow(2).mean()),
+            (classes, lambda output: logits(output).pow(2).mean()),  # the batch has no target then
             (classes, lambda output, y: F.nll_loss(logits(output).float().log_softmax(1), y)),
-            (classes, lambda output, y: -logits(output).float().softmax(1)[torch.arange(len(y)), y].log().sum()),
+            (
+                classes,
+                lambda output, y: -logits(output).float().softmax(1)[torch.arange(len(y)), y].log().sum(),
+            ),
         ]
     )
 
@@ -179,17 +204,15 @@ def _loss(r: random.Random, batch: int, returns: str) -> tuple[Tensor, Callable[
 def _batch(r: random.Random, x: Tensor, target: Tensor, entry: str, returns: str, loss: Any) -> Any:
     if target.is_floating_point() and x.is_floating_point():
         target = target.to(x.dtype)
-    if entry == "dict":
-        inside = {"x": x, "labels": target} if returns == "own" or loss is None else {"x": x}
-        return inside if loss is None or returns == "own" else (inside, target)
-    if entry == "two":
-        return ((x, x.clone()), target)
-    return (x, target)
+    labels = {"labels": target} if returns == "own" else {}
+    given: Any = {"x": x, **labels} if entry == "dict" else (x, x.clone()) if entry == "two" else x
+    alone = loss is None or (not isinstance(loss, nn.Module) and loss.__code__.co_argcount == 1)
+    return ((given,) if entry == "two" else given) if alone else (given, target)
 
 
 def train(drawn: Drawn, steps: int = STEPS) -> list[float]:
     """The losses of some steps of training as its user writes them."""
-    model, trainable = drawn.model, [p for p in drawn.model.parameters() if p.requires_grad]
+    trainable = [p for p in drawn.model.parameters() if p.requires_grad]
     optimizer, losses = torch.optim.SGD(trainable, lr=0.01), []
     for _ in range(steps):
         optimizer.zero_grad()
@@ -203,20 +226,29 @@ def train(drawn: Drawn, steps: int = STEPS) -> list[float]:
 def objective(drawn: Drawn) -> Tensor:
     """One forward, and its loss."""
     x, *rest = drawn.batch if isinstance(drawn.batch, tuple) else (drawn.batch,)
-    output = drawn.model(**x) if isinstance(x, dict) else drawn.model(*x) if isinstance(x, tuple) else drawn.model(x)
+    output = (
+        drawn.model(**x)
+        if isinstance(x, dict)
+        else drawn.model(*x)
+        if isinstance(x, tuple)
+        else drawn.model(x)
+    )
     if drawn.loss is None:
         own = getattr(output, "loss", None)
         return _any_output(output).float().sum() if own is None else own
-    try:
-        return drawn.loss(output, *rest)
-    except TypeError:
-        return drawn.loss(output)
+    return drawn.loss(output, *rest)
 
 
 def _any_output(output: Any) -> Tensor:
     if isinstance(output, Tensor):
         return output
-    return output[0] if isinstance(output, tuple) else output["logits"] if isinstance(output, dict) else output.logits
+    return (
+        output[0]
+        if isinstance(output, tuple)
+        else output["logits"]
+        if isinstance(output, dict)
+        else output.logits
+    )
 
 
 def numbers_of(drawn: Drawn) -> dict[str, Tensor]:
@@ -269,7 +301,7 @@ def try_one(seed: int, verb: str = "check") -> dict[str, Any]:
     except Exception as error:
         return {**found, "outcome": "alone", "why": f"{type(error).__name__}: {error}"[:200]}
     drawn, started = draw(seed), time.perf_counter()
-    before = Watch(drawn)
+    before = picture(model=drawn.model, batch=drawn.batch, loss=drawn.loss)
     try:
         with time_limit(LIMIT):
             found.update(VERBS[verb](drawn))
@@ -278,7 +310,7 @@ def try_one(seed: int, verb: str = "check") -> dict[str, Any]:
         found |= {"outcome": "crash", "why": f"{type(error).__name__}: {error}"[:300], "trace": trace[-12:]}
         return found
     found["seconds"] = time.perf_counter() - started
-    changed = before.compare(drawn)
+    changed = compare(before, drawn)
     after = train(drawn)
     changed += [f"later {n}" for n in differ(numbers_of(twin), numbers_of(drawn))]
     if repr(after) != repr(losses):
@@ -286,42 +318,18 @@ def try_one(seed: int, verb: str = "check") -> dict[str, Any]:
     return {**found, "outcome": "changed" if changed else "ok", "why": "; ".join(changed)[:300]}
 
 
-class Watch:
-    """The state of a model and of the process, to be compared later."""
-
-    def __init__(self, drawn: Drawn) -> None:
-        self.numbers = {n: t.clone() for n, t in numbers_of(drawn).items()}
-        self.random = torch.get_rng_state(), random.getstate()
-        self.modes = [m.training for m in drawn.model.modules()]
-        self.attributes = _attributes(drawn.model)
-
-    def compare(self, drawn: Drawn) -> list[str]:
-        """What differs by now."""
-        found = differ(self.numbers, numbers_of(drawn))
-        if not torch.equal(self.random[0], torch.get_rng_state()) or self.random[1] != random.getstate():
-            found.append("random state")
-        if self.modes != [m.training for m in drawn.model.modules()]:
-            found.append("modes")
-        return found + [n for n, v in _attributes(drawn.model).items() if self.attributes.get(n) != v]
-
-
-def _attributes(model: nn.Module) -> dict[str, str]:
-    plain = (bool, int, float, str, list, dict, tuple)
-    return {
-        f"{path}.{name}": repr(value)[:500]
-        for path, module in model.named_modules()
-        for name, value in vars(module).items()
-        if isinstance(value, plain) and not name.startswith("_")
-    }
+def compare(before: State, drawn: Drawn) -> list[str]:
+    """What differs by now, left out what nothing can put back, such as an open iterator."""
+    after = picture(model=drawn.model, batch=drawn.batch, loss=drawn.loss)
+    return [d for d in differences(before, after, versions=False) if not d.startswith(tuple(before.open))]
 
 
 def _check(drawn: Drawn) -> dict[str, Any]:
-    import unvanish
-
     diagnosis = unvanish.check(drawn.model, drawn.batch, drawn.loss)
     str(diagnosis)
-    left_out = [f"{o.what}: {o.reason}" for o in getattr(diagnosis, "unmeasured", ())]
-    return {"codes": list(diagnosis.codes()), "left_out": left_out}
+    render_json(diagnosis)
+    render_html(diagnosis)
+    return {"codes": list(diagnosis.codes()), "left_out": list(diagnosis.unmeasured)}
 
 
 VERBS: dict[str, Callable[[Drawn], dict[str, Any]]] = {"check": _check}
@@ -380,7 +388,9 @@ def main() -> int:
         counts[found["outcome"]] += 1
         counts["left out"] += bool(found.get("left_out"))
         if found["outcome"] in ("crash", "changed"):
-            print(f"{found['outcome']} at seed {found['seed']} {found.get('parts')}: {found['why']}", flush=True)
+            print(
+                f"{found['outcome']} at seed {found['seed']} {found.get('parts')}: {found['why']}", flush=True
+            )
     tried = sum(counts[k] for k in ("ok", "crash", "changed"))
     print(dict(counts), f"{(counts['ok'] + counts['changed']) / max(1, tried):.2%} of {tried} examined")
     return bool(counts["crash"] or counts["changed"])

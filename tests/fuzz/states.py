@@ -1,4 +1,4 @@
-"""What is done to modules: parametrizations, pruning, hooks, scripting, and forwards that write to themselves."""
+"""What is done to modules: parametrizations, pruning, hooks, scripting; forwards that write to themselves."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import warnings
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tests.fuzz.kit import Do, register
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
-
-from tests.fuzz.kit import Do, register
 
 
 class Symmetric(nn.Module):
@@ -160,7 +159,9 @@ def _pruned(d, r):
 
 def _hooked(d, r):
     module = nn.Sequential(nn.Linear(d, d), nn.Tanh())
-    kind = r.choice(["forward", "pre", "kwargs", "backward", "backward_pre", "parameter", "accumulate", "state"])
+    kind = r.choice(
+        ["forward", "pre", "kwargs", "backward", "backward_pre", "parameter", "accumulate", "state"]
+    )
     if kind == "forward":
         module[0].register_forward_hook(lambda m, a, o: o * 0.9)
     elif kind == "pre":
@@ -168,7 +169,9 @@ def _hooked(d, r):
     elif kind == "kwargs":
         module.register_forward_hook(lambda m, a, k, o: o + 0, with_kwargs=True, always_call=True)
     elif kind == "backward":
-        module[0].register_full_backward_hook(lambda m, i, o: tuple(None if g is None else g * 0.5 for g in i))
+        module[0].register_full_backward_hook(
+            lambda m, i, o: tuple(None if g is None else g * 0.5 for g in i)
+        )
     elif kind == "backward_pre":
         module.register_full_backward_pre_hook(lambda m, o: tuple(g * 2 for g in o))
     elif kind == "parameter":
@@ -195,7 +198,11 @@ def _traced(d, r):
 def _script_function(d, r):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Do(lambda s, x: s.f(s.a(x)), a=nn.Linear(d, d), f=torch.jit.trace(lambda x: x.tanh() * 2, torch.randn(2, d)))
+        return Do(
+            lambda s, x: s.f(s.a(x)),
+            a=nn.Linear(d, d),
+            f=torch.jit.trace(lambda x: x.tanh() * 2, torch.randn(2, d)),
+        )
 
 
 def _twice(d, r):

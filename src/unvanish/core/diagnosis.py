@@ -97,6 +97,11 @@ class Diagnosis(Shown):
         """Whether nothing at or above "warning" was found."""
         return not self.at_least("warning")
 
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """What could not be measured, where, and why: a sentence each; empty for nearly all models."""
+        return tuple(self.trace.facts.get("unmeasured", ()))
+
     def at_least(self, severity: Severity) -> tuple[Finding, ...]:
         """The findings at or above a severity."""
         return at_least(self.findings, severity)

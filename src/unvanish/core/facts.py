@@ -222,6 +222,7 @@ class TraceFacts(RunFacts, total=False):
     device: str
     training: bool  # the model's mode
     assumptions: list[str]  # sentences
+    unmeasured: list[str]  # sentences: what could not be measured, where, and why
     predicted: bool  # by theory: nothing was run
     crash: str  # what the model or the loss raised
     graph_cuts: list[GraphCut]

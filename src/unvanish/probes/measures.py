@@ -20,12 +20,14 @@ SAMPLES, FEATURES = 64, 4096
 PIECE = 1 << 16  # elements whose norm is taken at once: their copy in float64 is small
 FEW = 1 << 14  # elements of a tensor whose norm is taken together with others
 ALIKE = 1e-4  # ||h - mean||^2 / ||h||^2, under which the difference of squares would be rounding
+COMPRESSED = {torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc}
 LITTLE = 1 << 16  # elements that NumPy counts faster than torch begins to
 
 
 def log_norm(x: Tensor) -> float:
     """Ln of the L2 norm, accumulated in float64; -inf for an exact zero, NaN or inf if x is not finite."""
-    return log_of(_norm(x.detach() if x.requires_grad else x) if x.is_floating_point() else math.nan)
+    x = dense(x.detach() if x.requires_grad else x)
+    return log_of(_norm(x) if x.is_floating_point() else math.nan)
 
 
 def log_of(norm: float) -> float:
@@ -38,6 +40,32 @@ def finite(x: Tensor) -> bool:
     if _quick(x):
         return bool(np.isfinite(x.detach().numpy()).all())
     return bool(torch.isfinite(x.detach().sum())) or bool(torch.isfinite(x.detach()).all())
+
+
+def dense(x: Tensor) -> Tensor:
+    """The real numbers of a tensor of any layout; zeros that a sparse one does not hold are left out."""
+    if x.layout is not torch.strided or x.is_nested:
+        coordinates = x.layout is torch.sparse_coo
+        x = x.coalesce().values() if coordinates else x.values() if _is_packed(x) else x.to_dense()
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+
+
+def find_shape(x: Tensor) -> tuple[int, ...]:
+    """The shape of a tensor; -1 where a nested one has several sizes."""
+    if not x.is_nested:
+        return tuple(x.shape)
+    return tuple(_size(x, i) for i in range(x.dim()))
+
+
+def _size(x: Tensor, i: int) -> int:
+    try:
+        return int(x.size(i))
+    except RuntimeError:
+        return -1
+
+
+def _is_packed(x: Tensor) -> bool:
+    return x.is_nested or x.layout in COMPRESSED
 
 
 def samples(x: Tensor, batch: int | None) -> Tensor | None:
@@ -73,6 +101,8 @@ def activation_stats(x: Tensor, batch: int | None, tokens: bool = False) -> dict
     x = x.detach()
     if x.numel() == 0 or not x.is_floating_point():
         return {}
+    if x.layout is not torch.strided or x.is_nested:
+        x, batch = dense(x), None
     rows = samples(x, batch)
     some = None if rows is None else thin(rows)
     whole = some if some is not None and some.size == x.numel() else None

@@ -1,12 +1,15 @@
 """One exact examination: a forward, a backward, and everything the rules read, as a Trace.
 
-Notable: the model is wrapped in `intact`, so nothing done here outlives the call.
+Notable:
+- The model is wrapped in `intact`, so nothing done here outlives the call.
+- If an examination fails although the model trains alone, it is tried again with less: with nothing switched
+  off, then with the gradients of the parameters alone. The report says what was left out.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,17 +18,24 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from unvanish.core.facts import TraceFacts
+from unvanish.core.omissions import Omissions
 from unvanish.core.trace import Trace
 from unvanish.probes import node_sites, outputs, parameters, sites
+from unvanish.probes.alone import as_it_runs, require_alone
 from unvanish.probes.errors import CheckError
 from unvanish.probes.forward import Modules
 from unvanish.probes.intact import in_the_open, intact, unwrap
-from unvanish.probes.measures import norms
-from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
+from unvanish.probes.measures import dense, norms
+from unvanish.probes.passes import BackwardPass, ForwardPass, Manner, Specimen
 from unvanish.probes.program.tape import Taped
 from unvanish.probes.run_backward import run_backward
 from unvanish.probes.run_forward import run_forward
 from unvanish.theory.program.comparison import Comparison, Sketch
+
+AGAIN = {  # how a model is looked at if all at once fails, and what is left out then
+    Manner(inputs=False, open=False): "the inputs' gradients, and the run without dropout and recomputation",
+    Manner(False, False, False, False): "all but the loss and the gradients of the parameters",
+}
 
 
 def record(
@@ -43,12 +53,48 @@ def record(
     model or the loss raises.
     """
     bare, modules, named = _check_model(model)
-    with warnings.catch_warnings(), intact(bare, dict.fromkeys([m for _, m in modules])), in_the_open():
+    specimen = Specimen(bare, modules, named, {}, batch, loss, optimizer, theory)
+    parts = dict.fromkeys([m for _, m in modules])
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sizes = dict(zip(named, norms(list(named.values())), strict=True))
-        specimen = Specimen(bare, modules, named, sizes, batch, loss, optimizer, theory)
-        forward = run_forward(specimen)
-        return _assemble(specimen, forward, run_backward(specimen, forward))
+        try:
+            with intact(bare, parts), in_the_open():
+                return examine(specimen)
+        except CheckError:
+            raise
+        except Exception as error:
+            failed = error
+        require_alone(specimen, parts, failed)
+        return _examine_again(specimen, parts, failed)
+
+
+def examine(specimen: Specimen) -> Trace:
+    """One forward and one backward, in the specimen's manner."""
+    named = specimen.parameters
+    sizes: dict[str, float] = specimen.omissions.attempt(
+        "the norms of the parameters", "", lambda: _measure_norms(named), dict
+    )
+    specimen = replace(specimen, norms=sizes)
+    forward = run_forward(specimen)
+    return _assemble(specimen, forward, run_backward(specimen, forward))
+
+
+def _measure_norms(named: Mapping[str, Tensor]) -> dict[str, float]:
+    return dict(zip(named, norms([dense(p) for p in named.values()]), strict=True))
+
+
+def _examine_again(specimen: Specimen, parts: Iterable[nn.Module], failed: Exception) -> Trace:
+    """What a model that trains alone lets us see, in the closest manner that it bears."""
+    for manner, what in AGAIN.items():
+        omissions = Omissions()
+        omissions.note(what, "", failed)
+        again = replace(specimen, manner=manner, omissions=omissions)
+        try:
+            with intact(specimen.model, parts), as_it_runs(force_eager=manner.watched):
+                return examine(again)
+        except Exception as error:
+            failed = error
+    raise failed
 
 
 def _check_model(model: Any) -> tuple[nn.Module, Modules, dict[str, Tensor]]:
@@ -79,19 +125,34 @@ def _check_model(model: Any) -> tuple[nn.Module, Modules, dict[str, Tensor]]:
 
 
 def _assemble(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> Trace:
-    watched = forward.watched
-    rows = sites.inputs(forward.call, backward.flow, forward.entering)
-    nodes, axes, places = node_sites.nodes(forward.call, watched, backward)
+    watched, call, attempt = forward.watched, forward.call, specimen.omissions.attempt
+    rows = sites.inputs(call, backward.flow, specimen.omissions, forward.entering)
+    nodes, axes, places = attempt(
+        "the operations", "", lambda: node_sites.nodes(call, watched, backward), lambda: ([], [], {})
+    )
     rows += nodes
-    rows += sites.steps(backward.recurrences)
-    rows += outputs.outputs(watched, forward.loss)
+    rows += attempt("steps of recurrences", "", lambda: sites.steps(backward.recurrences), list)
+    rows += attempt("what the loss reads", "", lambda: outputs.outputs(watched, forward.loss), list)
     rows += parameters.read(specimen, watched, backward)
     found = sites.assemble(rows, axes, _facts(specimen, forward, backward))
+    theory = attempt(
+        "what theory expects", "", lambda: _compare(found, forward, backward, places), lambda: None
+    )
+    facts = found.facts if theory is None else {**found.facts, "theory": theory}
+    if left_out := specimen.omissions.sentences():
+        facts = {**facts, "unmeasured": left_out}
+    return replace(found, facts=facts)
+
+
+def _compare(
+    found: Trace, forward: ForwardPass, backward: BackwardPass, places: Mapping[int, int]
+) -> Comparison | None:
+    """What theory expects of the program that ran; None without one, or without a depth axis."""
+    watched = forward.watched
     if not isinstance(watched, Taped) or found.depth() is None:
-        return found
+        return None
     tensors = _tensors(watched, forward, backward, places)
-    theory = Comparison(found, Sketch(watched.program(forward.output), tensors))
-    return replace(found, facts={**found.facts, "theory": theory})
+    return Comparison(found, Sketch(watched.program(forward.output), tensors))
 
 
 def _tensors(

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unvanish.core.omissions import Omissions
 from unvanish.probes.measures import FEATURES, SAMPLES, Numbers, likeness, samples, size_stats
 
 LARGE = 1 << 16  # elements of an activation that is read by itself
@@ -26,6 +27,7 @@ class Together:
     """Small activations that wait to be read, by (samples, features); `batch`: the size of the batch."""
 
     batch: int | None
+    omissions: Omissions = field(default_factory=Omissions)
     waiting: dict[torch.Size, list[tuple[dict[str, float], NDArray[Any]]]] = field(default_factory=dict)
 
     def take(self, x: Tensor, stats: dict[str, float]) -> bool:
@@ -38,13 +40,19 @@ class Together:
         pile = self.waiting.setdefault(rows.shape, [])
         pile.append((stats, _copy(rows)))
         if len(pile) * x.numel() > PILE:
-            _read(self.waiting.pop(rows.shape))
+            self._settle(self.waiting.pop(rows.shape))
         return True
 
     def settle(self) -> None:
         """Read all that waits."""
         while self.waiting:
-            _read(self.waiting.popitem()[1])
+            self._settle(self.waiting.popitem()[1])
+
+    def _settle(self, pile: list[tuple[dict[str, float], NDArray[Any]]]) -> None:
+        try:
+            _read(pile)
+        except Exception as error:
+            self.omissions.note("the statistics of small activations", "", error)
 
 
 def _copy(rows: Tensor) -> NDArray[Any]:
