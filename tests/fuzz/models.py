@@ -31,8 +31,10 @@ from tests.fuzz.state import State, differences, picture
 from torch import Tensor, nn
 
 import unvanish
+from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.reports.diagnosis.html import render as render_html
 from unvanish.reports.diagnosis.json import render as render_json
+from unvanish.surgery.receipt import SurgeryError
 
 LIMIT = 60  # seconds a check may take
 CLASSES = 3
@@ -332,7 +334,26 @@ def _check(drawn: Drawn) -> dict[str, Any]:
     return {"codes": list(diagnosis.codes()), "left_out": list(diagnosis.unmeasured)}
 
 
-VERBS: dict[str, Callable[[Drawn], dict[str, Any]]] = {"check": _check}
+def _forecast(drawn: Drawn) -> dict[str, Any]:
+    x = drawn.batch[0] if isinstance(drawn.batch, tuple) else drawn.batch
+    try:
+        diagnosis = unvanish.forecast(drawn.model, batch=(x,) if isinstance(x, tuple) else x)
+    except (CheckError, ModelCrash) as error:
+        return {"refused": f"{type(error).__name__}: {error}"[:300]}
+    str(diagnosis)
+    return {"codes": list(diagnosis.codes()), "left_out": list(diagnosis.unmeasured)}
+
+
+def _cure(drawn: Drawn) -> dict[str, Any]:
+    try:
+        cured = unvanish.cure(drawn.model, drawn.batch, drawn.loss, budget=5.0, steps=5)
+    except (CheckError, ModelCrash, SurgeryError) as error:
+        return {"refused": f"{type(error).__name__}: {error}"[:300]}
+    str(cured)
+    return {}
+
+
+VERBS: dict[str, Callable[[Drawn], dict[str, Any]]] = {"check": _check, "forecast": _forecast, "cure": _cure}
 
 
 def run(count: int, seed: int, verb: str, out: Path | None) -> Iterator[dict[str, Any]]:
@@ -387,6 +408,7 @@ def main() -> int:
     for found in run(given.count, given.seed, given.verb, given.out):
         counts[found["outcome"]] += 1
         counts["left out"] += bool(found.get("left_out"))
+        counts["refused"] += "refused" in found
         if found["outcome"] in ("crash", "changed"):
             print(
                 f"{found['outcome']} at seed {found['seed']} {found.get('parts')}: {found['why']}", flush=True

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from unvanish.core.omissions import Omissions
 from unvanish.probes.graph import Graph, Node
@@ -125,7 +125,7 @@ class Backward:
         try:  # a cotangent of its own would make torch load its compiler
             root = loss * 2.0**self.base if self.base else loss
             if self.whole:
-                return pull(root, leaves)
+                return pull(root, leaves, keep_graph=True)
             return torch.autograd.grad(root, leaves, retain_graph=True, allow_unused=True) if leaves else ()
         finally:
             for handle in handles:
@@ -292,28 +292,28 @@ class Backward:
         return look
 
 
-def pull(loss: Tensor, leaves: Sequence[Tensor]) -> list[Tensor | None]:
+def pull(loss: Tensor, leaves: Sequence[Tensor], keep_graph: bool = False) -> list[Tensor | None]:
     """The gradients of the leaves by a backward as a training runs it; every `.grad` of theirs is put back.
 
     Reentrant checkpoints, and hooks that step an optimizer, work in such a backward only.
     """
     found: list[Tensor | None] = [None] * len(leaves)
 
-    def keep(i: int) -> Callable[[Tensor], None]:
-        def add(gradient: Tensor | None) -> None:
-            before = found[i]
-            if gradient is not None:  # it is for what no gradient reaches
+    def keep(i: int) -> Callable[[Any], None]:
+        def add(gradients: tuple[Tensor | None, ...]) -> None:
+            (gradient,), before = gradients, found[i]
+            if gradient is not None:
                 found[i] = gradient.detach() if before is None else before + gradient.detach()
 
         return add
 
-    ends = [(i, leaf) for i, leaf in enumerate(leaves) if leaf.requires_grad]
+    ends = [(i, get_gradient_edge(leaf).node) for i, leaf in enumerate(leaves) if leaf.requires_grad]
     before = [leaf.grad for leaf in leaves]
-    hooks: list[Any] = [leaf.register_hook(keep(i)) for i, leaf in ends]  # type: ignore[no-untyped-call]
+    hooks = [node.register_prehook(keep(i)) for i, node in ends]  # after those of the tensor's own
     try:
         for leaf in leaves:
             leaf.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(retain_graph=keep_graph)  # type: ignore[no-untyped-call]
     finally:
         for hook in hooks:
             hook.remove()

@@ -75,6 +75,7 @@ class Forward(TorchFunctionMode):
         self.cuts: list[tuple[GraphCut, Node | None]] = []
         self.check_finite = False
         self.alters = True  # dropout is off
+        self.gaps = False  # whether operations were not read
         self.in_loss = False
         self.loss_start = self.loss_order = 1 << 62
 
@@ -168,12 +169,14 @@ class Forward(TorchFunctionMode):
             else:
                 self._record(call)
         except Exception as error:
+            self.gaps = True
             self.omissions.note(f"the operation {kind}", self.running.path, error)
         return result
 
     def _pass_transform(self, call: OperationCall) -> None:
         """Inside a transform only the use of parameters is noted."""
         self._see(call.given)
+        self.gaps = True
         self.omissions.note("operations", self.running.path, "they run inside a transform of torch.func")
 
     def _attribute(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -250,7 +253,7 @@ class Forward(TorchFunctionMode):
             facts["batch_statistics"] = bool(call["training"])
         if kind == "instance_norm":
             facts["batch_statistics"] = False
-        if kind in operations.ATTENTION:
+        if kind in operations.ATTENTION and not result.is_nested:
             self._read_attention(operation, call, result)
         if kind in operations.PRODUCTS:
             factors = [t for t in tensors_in(call.args, 2) if t.ndim > 1]
@@ -264,7 +267,7 @@ class Forward(TorchFunctionMode):
         read_attention(operation, call, result)
 
     def _read_sizes(self, operation: Operation, result: Tensor) -> None:
-        if result.is_nested:
+        if result.layout is not torch.strided or result.is_nested:
             operation.stats.update(activation_stats(result, None))
             return
         family = operation.family

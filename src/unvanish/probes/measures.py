@@ -51,17 +51,22 @@ def dense(x: Tensor) -> Tensor:
 
 
 def find_shape(x: Tensor) -> tuple[int, ...]:
-    """The shape of a tensor; -1 where a nested one has several sizes."""
+    """The shape of a tensor; of a nested one the mean size where there are several."""
     if not x.is_nested:
         return tuple(x.shape)
-    return tuple(_size(x, i) for i in range(x.dim()))
+    sizes = [_size(x, i) for i in range(x.dim())]
+    known = math.prod(n for n in sizes if n)
+    left = max(1, round(dense(x.detach()).numel() / max(1, known)))
+    several = sizes.index(0) if 0 in sizes else -1
+    return tuple(n or (left if i == several else 1) for i, n in enumerate(sizes))
 
 
 def _size(x: Tensor, i: int) -> int:
+    """One size of a nested tensor; 0 if there are several."""
     try:
         return int(x.size(i))
-    except RuntimeError:
-        return -1
+    except (RuntimeError, AttributeError):  # of a strided one, of a jagged one
+        return 0
 
 
 def _is_packed(x: Tensor) -> bool:

@@ -149,7 +149,7 @@ def _compare(
 ) -> Comparison | None:
     """What theory expects of the program that ran; None without one, or without a depth axis."""
     watched = forward.watched
-    if not isinstance(watched, Taped) or found.depth() is None:
+    if not isinstance(watched, Taped) or watched.gaps or found.depth() is None:
         return None
     tensors = _tensors(watched, forward, backward, places)
     return Comparison(found, Sketch(watched.program(forward.output), tensors))

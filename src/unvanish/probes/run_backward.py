@@ -146,7 +146,8 @@ def _look_again(
         return [], []
     graph, watched = plan.graph, forward.watched
     second = Backward(graph, plan.cuts, (), {}, specimen.omissions)
-    again = second.run(plan.root, plan.leaves, scale=plan.scale, inspect=True)
+    whole = not specimen.manner.open
+    again = second.run(plan.root, plan.leaves, scale=plan.scale, inspect=True, whole=whole)
     starving = {at: n for n in zero if not n.startswith("\0") and (at := flow.places[n]) is not None}
     stops = faults.find_stops(graph, again, watched, starving)
     return stops, [watched.owner(graph.nodes[i]._sequence_nr()) for i in again.broken]

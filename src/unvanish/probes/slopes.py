@@ -64,6 +64,9 @@ def _slope(operation: Operation, made: dict[Any, Tensor] | None = None) -> Tenso
     node: Any = operation.nodes[0]
     if len([b for b, _ in node.next_functions if b is not None]) != 1 and operation.kind != "prelu":
         return None
+    entry = node._input_metadata[0]
+    if entry.is_nested_tensor or any(type(n) is not int for n in entry.shape):
+        return None
     ones = _ones(node, {} if made is None else made)
     back: Callable[[Tensor], Any] = node
     try:

@@ -69,6 +69,7 @@ class Taped(Forward):
             try:
                 self._write(call, operation)
             except Exception as error:
+                self.gaps = True
                 self.omissions.note(f"what theory knows of {call.kind}", self.running.path, error)
         return operation
 
@@ -76,6 +77,10 @@ class Taped(Forward):
         """Add a step to the program."""
         made = calls.floats((call.result,), 2)
         given = calls.floats(call.given)
+        if any([t.is_nested for t in (*made, *given)]):
+            self.gaps = True
+            self.omissions.note("what theory expects", self.running.path, "tensors are nested")
+            return
         parameters: list[Tensor] = []
         reads: list[Tensor] = []
         for t in given:
