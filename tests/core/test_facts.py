@@ -191,6 +191,17 @@ class Unlucky(nn.Module):
         raise RuntimeError("out of luck")
 
 
+class Mapped(nn.Linear):
+    """Runs inside a transform, where operations are not read."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = torch.func.vmap(super().forward)(x)
+        return made
+
+
 class Forgetful(nn.Module):
     """A cell whose state leaves the graph after every step, and a hand-written function."""
 
@@ -224,6 +235,7 @@ def others(folder: Path) -> Iterator[Trace]:
     assert caught.value.trace is not None
     yield caught.value.trace
     yield unvanish.check(Forgetful(), x[:, 0], confirm=False).trace
+    yield unvanish.check(Mapped(), x[:, 0], confirm=False).trace
     yield unvanish.check(nn.LSTM(4, 4, bidirectional=True), x, lambda out: out[0].sum(), confirm=False).trace
     net = nn.Linear(4, 4)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)

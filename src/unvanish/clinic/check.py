@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from unvanish.clinic.rounds import choose_rules, fold, rank, visit
 from unvanish.core.diagnosis import SEVERITIES, Diagnosis
+from unvanish.core.omissions import Omissions
 from unvanish.probes import CheckError, record
 
 
@@ -47,7 +49,11 @@ def check(
     if confirm and findings:
         from unvanish.probes.experiments import confirm_cause
 
-        findings = confirm_cause(findings, trace, model, batch, loss)
+        omissions = Omissions()
+        findings = confirm_cause(findings, trace, model, batch, loss, omissions)
+        if left_out := omissions.sentences():
+            facts = trace.facts
+            trace = replace(trace, facts={**facts, "unmeasured": [*facts.get("unmeasured", ()), *left_out]})
     subject, seconds = name or type(model).__name__, time.perf_counter() - started
     return Diagnosis(findings, trace, rounds.passed, rounds.not_applicable, rounds.skipped, subject, seconds)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unvanish.clinic.assembly import Assembly
 from unvanish.clinic.rounds import choose_rules, fold, rank, visit
 from unvanish.core.diagnosis import Diagnosis
+from unvanish.core.omissions import Omissions, describe_error
 from unvanish.core.trace import Trace
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.program.outline import Outline, outline
@@ -79,7 +80,13 @@ def predict_trace(
     `power` and `likeness` of the inputs as in `predict`, `hollow` as in `outline`.
     """
     outlined = _outline(model, batch, hollow)
-    return Assembly(model, outlined, predict(outlined.program, power, likeness)).trace()
+    try:
+        return Assembly(model, outlined, predict(outlined.program, power, likeness)).trace()
+    except Exception as error:
+        if Omissions.strict:
+            raise
+        text = f"theory cannot follow this model ({describe_error(error)}); use `check`, which measures it"
+        raise CheckError(text) from error
 
 
 def _outline(model: nn.Module, batch: Any, hollow: bool) -> Outline:

@@ -72,7 +72,9 @@ def visit(trace: Trace, choice: RuleChoice, live: bool = False) -> Rounds:
             except Exception as error:  # where something was left out, a rule may miss what it needs
                 if Omissions.strict or not trace.facts.get("unmeasured"):
                     raise
-                skipped.append(Verdict(code, rule.name, f"something it needs was not measured: {describe_error(error)}"))
+                skipped.append(
+                    Verdict(code, rule.name, f"something it needs was not measured: {describe_error(error)}")
+                )
                 continue
             findings += found
             if not found:

@@ -104,14 +104,10 @@ class Backward:
     def _read_leaves(self) -> None:
         """The norms of the leaves' gradients."""
         known = {name: g for name, g in self.flow.gradients.items() if g is not None}
-        numbers: dict[str, Tensor] = {}
-        for name, g in known.items():
-            try:
-                numbers[name] = dense(g)
-            except Exception as error:
-                self.omissions.note("the gradient", name, error)
-        read: list[float] = self.omissions.attempt("the gradients", "", lambda: norms(list(numbers.values())), list)
-        for name, norm in zip(numbers, read, strict=False):
+        read: list[float] = self.omissions.attempt(
+            "the gradients", "", lambda: norms([*known.values()]), list
+        )
+        for name, norm in zip(known, read, strict=False):
             self.flow.logs[name] = log_of(norm) - self.flow.exponents[name] * LN2
 
     def _run_with_hooks(self, loss: Tensor, leaves: list[Tensor], inspect: bool) -> Sequence[Tensor | None]:

@@ -43,11 +43,13 @@ class Unfolded:
 
 def _find_own(*given: Any) -> bool:
     """Whether a tensor is of somebody's own class: its functions are called as they were."""
-    if not torch._C._is_torch_function_enabled():  # its class does it itself
-        return False
-    return any(_is_own(x) or (type(x) is tuple and any(map(_is_own, x))) for x in given)
-
-
-def _is_own(x: Any) -> bool:
-    kind = type(x)
-    return kind not in USUAL and isinstance(x, Tensor) and kind.__torch_function__ is not DISABLED
+    for x in given:
+        kind = type(x)
+        if kind in USUAL:
+            continue
+        if kind is tuple:
+            if _find_own(*x):
+                return True
+        elif isinstance(x, Tensor) and kind.__torch_function__ is not DISABLED:
+            return torch._C._is_torch_function_enabled()  # if not, its class is calling already
+    return False

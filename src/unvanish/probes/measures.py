@@ -188,13 +188,13 @@ def norms(tensors: Sequence[Tensor]) -> list[float]:
     for i, x in enumerate(tensors):
         if x.is_cpu and x.dtype is torch.float32 and 0 < x.numel() <= FEW and _plain(x):
             little.append(i)
-        elif x.is_floating_point() and not x.is_meta:
+        elif (x.is_floating_point() or x.is_complex()) and not x.is_meta:
             places.setdefault(x.device, []).append(i)
     for i, norm in zip(little, _little([tensors[i] for i in little]), strict=True):
         found[i] = norm
     for own in places.values():
         with torch.no_grad():
-            pieces = [_pieces(tensors[i]) for i in own]
+            pieces = [_pieces(dense(tensors[i])) for i in own]
             each = torch._foreach_norm([p for some in pieces for p in some], 2, dtype=torch.float64)
         rest = iter(torch.stack(list(each)).tolist())
         for i, some in zip(own, pieces, strict=True):
@@ -204,7 +204,7 @@ def norms(tensors: Sequence[Tensor]) -> list[float]:
 
 def _plain(x: Tensor) -> bool:
     """Whether NumPy sees what torch sees."""
-    return type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided and not x.is_neg()
+    return type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided and not (x.is_neg() or x.is_nested)
 
 
 def _quick(x: Tensor) -> bool:

@@ -160,7 +160,7 @@ def _bias(module: nn.Module, name: str) -> Tensor | None:
 
 def _stats(p: Tensor, gradient: Tensor | None, log: float, norm: float | None) -> dict[str, float]:
     size = max(1, p.numel())
-    norm = norms_of([dense(p)])[0] if norm is None else norm
+    norm = norms_of([p])[0] if norm is None else norm
     found = {"weight_rms": norm / size**0.5} if p.is_floating_point() or p.is_complex() else {}
     if not math.isfinite(found.get("weight_rms", 0.0)):
         found["weight_nonfinite"] = float((~torch.isfinite(p.detach())).double().mean())

@@ -25,7 +25,7 @@ from unvanish.probes.alone import as_it_runs, require_alone
 from unvanish.probes.errors import CheckError
 from unvanish.probes.forward import Modules
 from unvanish.probes.intact import in_the_open, intact, unwrap
-from unvanish.probes.measures import dense, norms
+from unvanish.probes.measures import norms
 from unvanish.probes.passes import BackwardPass, ForwardPass, Manner, Specimen
 from unvanish.probes.program.tape import Taped
 from unvanish.probes.run_backward import run_backward
@@ -80,7 +80,7 @@ def examine(specimen: Specimen) -> Trace:
 
 
 def _measure_norms(named: Mapping[str, Tensor]) -> dict[str, float]:
-    return dict(zip(named, norms([dense(p) for p in named.values()]), strict=True))
+    return dict(zip(named, norms(list(named.values())), strict=True))
 
 
 def _examine_again(specimen: Specimen, parts: Iterable[nn.Module], failed: Exception) -> Trace:

@@ -64,14 +64,13 @@ def _slope(operation: Operation, made: dict[Any, Tensor] | None = None) -> Tenso
     node: Any = operation.nodes[0]
     if len([b for b, _ in node.next_functions if b is not None]) != 1 and operation.kind != "prelu":
         return None
-    entry = node._input_metadata[0]
-    if entry.is_nested_tensor or any(type(n) is not int for n in entry.shape):
+    if node._input_metadata[0].is_nested_tensor:
         return None
-    ones = _ones(node, {} if made is None else made)
     back: Callable[[Tensor], Any] = node
     try:
+        ones = _ones(node, {} if made is None else made)
         found = back(ones)
-    except RuntimeError:  # a saved tensor was overwritten: the backward will report it with its module
+    except RuntimeError:  # a saved tensor was overwritten (the backward will report it), or it is ragged
         return None
     found = found[0] if isinstance(found, tuple) else found
     return found if isinstance(found, Tensor) and found.shape == ones.shape else None

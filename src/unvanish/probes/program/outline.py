@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.core.omissions import describe_error
 from unvanish.probes import calls
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.events import Operation, OperationCall
@@ -56,7 +57,7 @@ def outline(model: nn.Module, batch: Any, *, hollow: bool = True) -> Outline:
     still = nullcontext() if hollow else intact(bare)
     with warnings.catch_warnings(), in_the_open(), torch.enable_grad(), still:
         warnings.simplefilter("ignore")
-        ran, given = (copy_hollow(bare), _empty(batch)) if hollow else (bare, _some(batch, size))
+        ran, given = (_hollow_out(bare), _empty(batch)) if hollow else (bare, _some(batch, size))
         kind = "tensors without data" if hollow else "two samples"
         try:
             call, watched, output = _watch(bare, ran, given, kind)
@@ -84,6 +85,14 @@ def _watch(
             where = f" in {watched.running.path}" if watched.running.path else ""
             text = f"the model raised {type(error).__name__}{where} on {kind}: {error}"
             raise ModelCrash(text, watched.running.path) from error
+
+
+def _hollow_out(model: nn.Module) -> nn.Module:
+    try:
+        return copy_hollow(model)
+    except Exception as error:
+        text = f"the model cannot be copied without its numbers: {describe_error(error)}"
+        raise ModelCrash(text, "") from error
 
 
 def copy_hollow(model: nn.Module) -> nn.Module:
