@@ -227,6 +227,7 @@ class TraceFacts(RunFacts, total=False):
     crash: str  # what the model or the loss raised
     graph_cuts: list[GraphCut]
     precision: PrecisionFacts
+    not_put_back: list[str]  # what the model reaches that the examination may have changed: where, and what
     severed: dict[str, tuple[int, str]]  # cells whose state leaves the graph: calls, module that does it
     theory: Mapping[TheoryKey, Any]  # the predicted and the measured total; empty beyond theory's reach
     # watched trainings

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
-
-import torch
-from torch import nn
-
 from unvanish.probes import calls
 from unvanish.probes.backward import pull
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.intact import intact
 from unvanish.probes.passes import Specimen
 from unvanish.probes.run_forward import check_scalar
+from unvanish.probes.shared_changes import QUIET
 
 
-@contextmanager
-def as_it_runs(force_eager: bool = False) -> Iterator[None]:
-    """Gradients are on, whatever the caller set; nothing else is changed."""
-    loaded = force_eager and "torch._dynamo" in sys.modules
-    stance: Any = torch.compiler.set_stance("force_eager") if loaded else nullcontext()
-    with torch.inference_mode(False), torch.enable_grad(), stance:
-        yield
-
-
-def require_alone(specimen: Specimen, parts: Iterable[nn.Module], failed: Exception) -> None:
+def require_alone(specimen: Specimen, failed: Exception) -> None:
     """Raise the crash of a model that does not train alone either; its cause is the model's own exception.
 
     `failed`: what its examination raised.
     """
-    with intact(specimen.model, parts), as_it_runs():
+    with intact(specimen.model, specimen.batch, specimen.loss, off=QUIET) as kept, kept:
         own = _find_failure(specimen)
     if own is None:
         return

@@ -1,7 +1,7 @@
 """Experiments on a copy: remove the cause, measure again, and see whether the flow is restored.
 
 Notable: only the first finding is tested, the one that the report calls the cause. The user's model is never
-touched.
+touched; what its copy shares with it, `intact` of the examination puts back.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from unvanish.core.omissions import Omissions, describe_error
 from unvanish.core.trace import Trace
 from unvanish.probes import removals
 from unvanish.probes.errors import CheckError, ModelCrash
-from unvanish.probes.intact import unwrap
-from unvanish.probes.record import record
+from unvanish.probes.record import examine, read_specimen
 
 Change = Callable[[nn.Module, Any, Trace, Finding], removals.Trial | None]
 Judge = Callable[[Trace, Trace, Finding], tuple[bool, str] | None]
@@ -55,7 +54,7 @@ def confirm_cause(
     change, judge = EXPERIMENTS[head.code]
     what = f"the experiment that would confirm {head.code}"
     try:
-        copied = copy.deepcopy(unwrap(model))
+        copied = copy.deepcopy(model)
     except Exception as error:
         omissions.note(what, "", f"the model cannot be copied ({describe_error(error)})")
         return findings
@@ -64,7 +63,7 @@ def confirm_cause(
         if trial is None:
             return findings
         with trial.mode:
-            after = record(trial.model, trial.batch, loss)
+            after = examine(read_specimen(trial.model, trial.batch, loss))
         verdict = judge(trace, after, head)
     except (CheckError, ModelCrash) as error:  # the changed copy does not run
         omissions.note(what, "", describe_error(error))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def log_of(norm: float) -> float:
 def finite(x: Tensor) -> bool:
     """Whether every element is finite."""
     if _quick(x):
-        return bool(np.isfinite(x.detach().numpy()).all())
+        return bool(np.isfinite(see(x)).all())
     return bool(torch.isfinite(x.detach().sum())) or bool(torch.isfinite(x.detach()).all())
 
 
@@ -97,7 +98,16 @@ def thin(rows: Tensor) -> Numbers:
 
 
 def _numbers(x: Tensor) -> Numbers:
-    found: Numbers = x.to("cpu", torch.float64).numpy()
+    return see(x.to("cpu", torch.float64))
+
+
+def see(x: Tensor) -> NDArray[Any]:
+    """A tensor's numbers as NumPy sees them, to be read only; no bfloat16.
+
+    `x.numpy()` would forbid for ever that the tensor's storage is resized, as batches and offloaded or
+    sharded weights are. It stays for tensors that nobody else holds.
+    """
+    found: NDArray[Any] = np.from_dlpack(x.detach())
     return found
 
 
@@ -216,8 +226,9 @@ def _little(tensors: Sequence[Tensor]) -> list[float]:
     """The norms of small tensors of float32, as one array."""
     if not tensors:
         return []
-    arrays = [(x.detach() if x.requires_grad else x).numpy() for x in tensors]
-    rows = np.concatenate(arrays, axis=None, dtype=np.float64)
+    with torch.no_grad():
+        together = torch.cat([x.reshape(-1) for x in tensors])
+    rows = together.numpy().astype(np.float64)
     rows *= rows
     found: list[float] = np.sqrt(_sums(rows, [x.numel() for x in tensors])).tolist()
     return found
@@ -278,14 +289,14 @@ def slope_stats(slopes: Tensor, peak: float | None) -> list[dict[str, float]]:
         for stats, saturated, pinned in zip(found, _shares(flat), _shares(_never(flat)), strict=True):
             stats.update(saturated=saturated, pinned=pinned)
     quick = slopes.is_cpu and slopes.dtype is not torch.bfloat16  # NumPy compares several times faster
-    dead = _shares(_never(torch.from_numpy(slopes.numpy() == 0) if quick else slopes == 0))
+    dead = _shares(_never(torch.from_numpy(see(slopes) == 0) if quick else slopes == 0))
     return [stats | {"dead": share} for stats, share in zip(found, dead, strict=True)]
 
 
 def _row_squares(rows: Tensor) -> list[float]:
     """The sum of the squares of each row; by NumPy if they are few, which wakes no other thread."""
     if _quick(rows):
-        x = rows.numpy().astype(np.float64)
+        x = see(rows).astype(np.float64)
         found: list[float] = np.einsum("nf,nf->n", x, x).tolist()
         return found
     return [norm**2 for norm in torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).tolist()]
@@ -293,7 +304,7 @@ def _row_squares(rows: Tensor) -> list[float]:
 
 def share(x: Tensor) -> float:
     """The share of elements that are not zero."""
-    return int(np.count_nonzero(x.numpy()) if _quick(x) else torch.count_nonzero(x)) / x.numel()
+    return int(np.count_nonzero(see(x)) if _quick(x) else torch.count_nonzero(x)) / x.numel()
 
 
 def _shares(flags: Tensor) -> list[float]:

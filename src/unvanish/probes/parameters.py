@@ -19,7 +19,7 @@ from unvanish.core.trace import Site
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.forward import Forward, Modules
 from unvanish.probes.graph import Graph
-from unvanish.probes.measures import dense, share
+from unvanish.probes.measures import dense, see, share
 from unvanish.probes.measures import norms as norms_of
 from unvanish.probes.passes import BackwardPass, Measured, Specimen
 
@@ -241,5 +241,4 @@ def _probe(columns: int) -> Tensor:
 
 
 def _numbers(x: Tensor) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = x.to("cpu", torch.float64).numpy()
-    return found
+    return see(x.to("cpu", torch.float64))

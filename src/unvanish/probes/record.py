@@ -8,8 +8,7 @@ Notable:
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,15 +20,15 @@ from unvanish.core.facts import TraceFacts
 from unvanish.core.omissions import Omissions
 from unvanish.core.trace import Trace
 from unvanish.probes import node_sites, outputs, parameters, sites
-from unvanish.probes.alone import as_it_runs, require_alone
+from unvanish.probes.alone import require_alone
 from unvanish.probes.errors import CheckError
-from unvanish.probes.forward import Modules
-from unvanish.probes.intact import in_the_open, intact, unwrap
+from unvanish.probes.intact import Kept, intact, unwrap
 from unvanish.probes.measures import norms
 from unvanish.probes.passes import BackwardPass, ForwardPass, Manner, Specimen
 from unvanish.probes.program.tape import Taped
 from unvanish.probes.run_backward import run_backward
 from unvanish.probes.run_forward import run_forward
+from unvanish.probes.shared_changes import EAGER, QUIET
 from unvanish.theory.program.comparison import Comparison, Sketch
 
 AGAIN = {  # how a model is looked at if all at once fails, and what is left out then
@@ -52,20 +51,28 @@ def record(
     loss(output). `theory`: predict the total too. CheckError if these do not fit together, ModelCrash if the
     model or the loss raises.
     """
-    bare, modules, named = _check_model(model)
-    specimen = Specimen(bare, modules, named, {}, batch, loss, optimizer, theory)
-    parts = dict.fromkeys([m for _, m in modules])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with intact(bare, parts), in_the_open():
-                return examine(specimen)
-        except CheckError:
-            raise
-        except Exception as error:
-            failed = error
-        require_alone(specimen, parts, failed)
-        return _examine_again(specimen, parts, failed)
+    specimen = read_specimen(model, batch, loss, optimizer=optimizer, theory=theory)
+    with intact(specimen.model, batch, loss) as kept, kept:
+        found = measure(specimen, kept)
+    return say_lost(found, kept)
+
+
+def measure(specimen: Specimen, kept: Kept) -> Trace:
+    """The same within a context that puts everything back."""
+    try:
+        return examine(specimen)
+    except CheckError:
+        raise
+    except Exception as error:
+        failed = error
+    kept.rewind()
+    require_alone(specimen, failed)
+    return _examine_again(specimen, failed)
+
+
+def say_lost(trace: Trace, kept: Kept) -> Trace:
+    """The trace, with what could not be put back."""
+    return replace(trace, facts={**trace.facts, "not_put_back": list(kept.lost)}) if kept.lost else trace
 
 
 def examine(specimen: Specimen) -> Trace:
@@ -83,22 +90,30 @@ def _measure_norms(named: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(named, norms(list(named.values())), strict=True))
 
 
-def _examine_again(specimen: Specimen, parts: Iterable[nn.Module], failed: Exception) -> Trace:
+def _examine_again(specimen: Specimen, failed: Exception) -> Trace:
     """What a model that trains alone lets us see, in the closest manner that it bears."""
     for manner, what in AGAIN.items():
         omissions = Omissions()
         omissions.note(what, "", failed)
         again = replace(specimen, manner=manner, omissions=omissions)
+        off = EAGER if manner.watched else QUIET
         try:
-            with intact(specimen.model, parts), as_it_runs(force_eager=manner.watched):
+            with intact(specimen.model, specimen.batch, specimen.loss, off=off) as kept, kept:
                 return examine(again)
         except Exception as error:
             failed = error
     raise failed
 
 
-def _check_model(model: Any) -> tuple[nn.Module, Modules, dict[str, Tensor]]:
-    """The module inside any wrapper, its modules by every name, and its parameters by their first."""
+def read_specimen(
+    model: Any,
+    batch: Any,
+    loss: Callable[..., Any] | None = None,
+    *,
+    optimizer: Any = None,
+    theory: bool = False,
+) -> Specimen:
+    """What is examined; CheckError says why the model is none that could train."""
     if not isinstance(model, nn.Module):
         raise CheckError(
             f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself"
@@ -121,7 +136,7 @@ def _check_model(model: Any) -> tuple[nn.Module, Modules, dict[str, Tensor]]:
         )
     if any(p.is_meta for p in named.values()):
         raise CheckError("the model is on the meta device and holds no numbers; materialise it first")
-    return bare, modules, named
+    return Specimen(bare, modules, named, {}, batch, loss, optimizer, theory)
 
 
 def _assemble(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> Trace:

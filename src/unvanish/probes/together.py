@@ -57,7 +57,7 @@ class Together:
 
 def _copy(rows: Tensor) -> NDArray[Any]:
     if rows.dtype is torch.float32 or rows.dtype is torch.float64:
-        return rows.numpy().copy()
+        return rows.clone(memory_format=torch.contiguous_format).numpy()
     return rows.to(torch.float64, copy=True).numpy()
 
 

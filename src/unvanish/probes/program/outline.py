@@ -8,9 +8,8 @@ the meta device is taken at PyTorch's own initialisation.
 from __future__ import annotations
 
 import copy
-import warnings
+import math
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,11 +22,13 @@ from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.events import Operation, OperationCall
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph, walk
-from unvanish.probes.intact import in_the_open, intact, unwrap
+from unvanish.probes.intact import intact, unwrap
 from unvanish.probes.measures import weight_stats
 from unvanish.probes.program.tape import Taped
 from unvanish.probes.readings import is_attention
 from unvanish.theory.program.steps import Program
+
+SMALL = 1 << 20  # bytes of a weight that is copied, lest a hollow copy write to it
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,7 @@ def outline(model: nn.Module, batch: Any, *, hollow: bool = True) -> Outline:
             f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself"
         )
     size = calls.prepare(_empty(batch), None).batch_size or 1
-    still = nullcontext() if hollow else intact(bare)
-    with warnings.catch_warnings(), in_the_open(), torch.enable_grad(), still:
-        warnings.simplefilter("ignore")
+    with intact(bare, batch, most=SMALL if hollow else math.inf) as kept, kept:
         ran, given = (_hollow_out(bare), _empty(batch)) if hollow else (bare, _some(batch, size))
         kind = "tensors without data" if hollow else "two samples"
         try:
