@@ -12,7 +12,6 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,7 +22,7 @@ from unvanish.probes import shared_changes
 from unvanish.probes.held_signals import HeldSignals
 from unvanish.probes.kept_tensors import Undo
 from unvanish.probes.process import keep_process
-from unvanish.probes.reach import Reach, list_steps
+from unvanish.probes.reach import Reach
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 PLAIN = frozenset((bool, int, float, str, type(None)))  # what most attributes are, and hold no tensor
@@ -45,19 +44,16 @@ class Kept:
     """Everything that some roots reach, and the process, as they were; a context that puts them back."""
 
     def __init__(self, roots: tuple[Any, ...], most: float, look: bool) -> None:
-        self.look = look
+        self.roots, self.look = roots, look
         self.depth = shared_changes.count_examinations()
         self.signals = HeldSignals()
+        self.reach = Reach(most)
+        self.process: list[tuple[Undo, Any]] = [(step, None) for step in keep_process()]
+        self.steps: list[tuple[Undo, Any]] = []
         self.guards: list[Any] = []  # of inference mode, if it was on
         self.stopped: list[BaseException] = []  # what interrupted the putting back
         self.failed: dict[str, None] = {}
-        self.entered = self.done = False
-        self.steps: list[tuple[Undo, Callable[[], str]]] = [(step, str) for step in keep_process()]
-        reach = Reach(most)
-        with torch.no_grad(), torch._C.DisableTorchFunction():
-            for root in roots:
-                reach.follow(root)
-        self.steps += list_steps(reach)
+        self.entered = self.done = self.over = False
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -65,14 +61,26 @@ class Kept:
         return tuple(self.failed)
 
     def __enter__(self) -> Self:
-        if self.look and not self.entered:
+        if not self.entered:
             self.entered = True
+            try:
+                self._start()
+            except BaseException:
+                self.put_back()
+                raise
+        return self
+
+    def _start(self) -> None:
+        if self.look:
             if torch.is_inference_mode_enabled():
                 self.guards.append(torch._C._InferenceMode(False))
                 self.guards[0].__enter__()
             torch._C._set_grad_enabled(True)
             shared_changes.begin_looking(id(self))
-        return self
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            for root in self.roots:
+                self.reach.follow(root)
+            self.steps = self.reach.list_steps()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -83,11 +91,17 @@ class Kept:
 
     def put_back(self) -> None:
         """Put everything back; may be called again. What interrupted it is raised when it is done."""
-        if not self.done:
+        if not self.over:
             try:
                 self.signals.hold()
-                self._run()
-                self.done = True
+                if not self.done:
+                    self._run()
+                    self.done = True
+                self.process.clear()
+                self.steps.clear()  # before the collector is on again, which would look through all of it
+                self.reach = Reach(0)
+                self._stop_looking()
+                self.over = True
             finally:
                 self.signals.release()
         self.signals.release()
@@ -96,30 +110,31 @@ class Kept:
 
     def _run(self) -> None:
         with torch._C.DisableTorchFunction():
-            everything: list[tuple[Undo, Callable[[], str]]] = [(self._stop_looking, str), *self.steps]
-            for step, name in everything:
-                said = self._take(step)
+            for step, value in [*self.process, *self.steps]:
+                try:
+                    said = step()
+                except BaseException as error:
+                    said = self._try_again(step, error)
                 if said:
-                    self.failed[f"{name() or 'the model'} ({said})"] = None
+                    self.failed[f"{self.reach.name(value) or 'the model'} ({said})"] = None
 
-    def _take(self, step: Callable[[], str | None]) -> str | None:
-        """Take one step, again if it is broken off; says what it could not put back."""
-        said = None
+    def _try_again(self, step: Undo, error: BaseException) -> str | None:
+        """Take a step that was broken off; says what it could not put back."""
         for _ in range(TRIES):
+            if not isinstance(error, Exception):
+                self.stopped[:] = [error]
             try:
                 return step()
-            except Exception as error:
-                said = f"{type(error).__name__}: {error}".partition("\n")[0]
-            except BaseException as stop:
-                self.stopped[:] = [stop]
-        return said
+            except BaseException as again:
+                error = again
+        return f"{type(error).__name__}: {error}".partition("\n")[0]
 
     def _stop_looking(self) -> None:
+        for guard in self.guards:
+            guard.__exit__(None, None, None)
+        self.guards.clear()
         if self.look:
             shared_changes.stop_looking(id(self), self.depth)
-            for guard in self.guards:
-                guard.__exit__(None, None, None)
-            self.guards.clear()
 
 
 def intact(*roots: Any, most: float = float("inf"), look: bool = True) -> Kept:

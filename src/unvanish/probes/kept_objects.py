@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import is_
 from typing import Any, Protocol
 
-from unvanish.probes.kept_tensors import Undo
+from unvanish.probes.kept_tensors import Undo, refill_dict
 
 
 class Seeker(Protocol):
@@ -31,24 +31,6 @@ class Seeker(Protocol):
 
 Keep = Callable[[Any, Any], None]  # by a Seeker: keeps one object
 ABSENT = object()
-
-
-def refill_dict(table: Any, kept: dict[Any, Any]) -> None:
-    """Give a dict of any kind the items it had, in their order; nothing is written if it has them."""
-    if (
-        len(table) == len(kept)
-        and all(map(is_, table, kept))
-        and all(map(is_, _values(table), kept.values()))
-    ):
-        return
-    base: Any = OrderedDict if isinstance(table, OrderedDict) else dict
-    base.clear(table)
-    for key, value in kept.items():
-        base.__setitem__(table, key, value)
-
-
-def _values(table: dict[Any, Any]) -> Iterable[Any]:
-    return dict.values(table) if type(table) is not OrderedDict else table.values()
 
 
 def keep_dict(reach: Seeker, value: dict[Any, Any]) -> None:

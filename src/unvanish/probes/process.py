@@ -18,7 +18,7 @@ import torch
 import torch.nn.modules.module as modules
 from torch import _C
 
-from unvanish.probes.kept_tensors import Undo, refill
+from unvanish.probes.kept_tensors import Undo, refill_dict
 
 GLOBAL_HOOKS = tuple(
     table for name, table in vars(modules).items() if name.startswith("_global_") and isinstance(table, dict)
@@ -138,7 +138,7 @@ def _hooks() -> Undo:
             return
         for table, kept in zip(GLOBAL_HOOKS, before, strict=True):
             if table or kept:
-                refill(table, kept)
+                refill_dict(table, kept)
 
     return undo
 

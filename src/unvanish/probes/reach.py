@@ -18,7 +18,7 @@ import sys
 import types
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from unvanish.probes import kept_objects, kept_streams
 from unvanish.probes.kept_objects import Keep
-from unvanish.probes.kept_tensors import KeptTensors, Undo
+from unvanish.probes.kept_tensors import KeptTensors, Undo, refill_dict
 
 PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))  # hold nothing, and cannot change
 TABLES = ("_parameters", "_buffers", "_modules")
@@ -129,6 +129,10 @@ class Reach:
                 return
             self._keep(self.waiting.pop())
 
+    def list_steps(self) -> list[tuple[Undo, Any]]:
+        """What puts everything back, and whom."""
+        return [*self.undo, *self.tensors.list_steps()]
+
     def meet(self, value: Any, holder: Any, name: str) -> None:
         """Put an object on the list of what has to be kept."""
         if type(value) in PLAIN or id(value) in self.seen:
@@ -165,17 +169,18 @@ class Reach:
         if isinstance(value, nn.Module):
             self._keep_module(value)
         elif isinstance(value, Tensor):
-            known = len(self.tensors.undo)
-            for more in self.tensors.keep(value, id(value) in self.registered):
+            reached: list[Any] = []
+            self.tensors.keep(value, id(value) in self.registered, reached)
+            for more in reached:
                 self.meet(more, value, "grad" if isinstance(more, Tensor) else "")
-            self.undo += [(step, value) for step in self.tensors.undo[known:]]
         else:
             if kind not in self.known:
                 self.known[kind] = self._choose(value, kind)
             keep = self.known[kind]
             if keep is not None:
                 keep(self, value)
-        self._keep_classes(value if isinstance(value, type) else kind)
+        if kind not in self.classes or isinstance(value, type):
+            self._keep_classes(value if isinstance(value, type) else kind)
 
     def _choose(self, value: Any, kind: type) -> Keep | None:
         if issubclass(kind, CONSTANT):
@@ -228,12 +233,12 @@ class Reach:
         def undo() -> None:
             if type(module) is not kind:
                 object.__setattr__(module, "__class__", kind)
-            kept_objects.refill_dict(now, before)
+            refill_dict(now, before)
             if any(empty):
                 for value in empty:
                     value.clear()
             for table, kept in full:
-                kept_objects.refill_dict(table, kept)
+                refill_dict(table, kept)
 
         self.note(undo, module)
 
@@ -263,9 +268,3 @@ class Reach:
             self.classes.add(each)
             if each.__module__.partition(".")[0] not in NOT_USERS:
                 kept_objects.keep_class(self, each)
-
-
-def list_steps(reach: Reach) -> Iterator[tuple[Callable[[], str | None], Callable[[], str]]]:
-    """What puts everything back, each with the name of what it puts back."""
-    for step, value in reach.undo:
-        yield step, functools.partial(reach.name, value)
