@@ -57,7 +57,9 @@ def check(
             findings = confirm_cause(findings, trace, specimen.model, batch, loss, omissions)
             if left_out := omissions.sentences():
                 facts = trace.facts
-                trace = replace(trace, facts={**facts, "unmeasured": [*facts.get("unmeasured", ()), *left_out]})
+                trace = replace(
+                    trace, facts={**facts, "unmeasured": [*facts.get("unmeasured", ()), *left_out]}
+                )
     trace = say_lost(trace, kept)
     subject, seconds = name or type(model).__name__, time.perf_counter() - started
     return Diagnosis(findings, trace, rounds.passed, rounds.not_applicable, rounds.skipped, subject, seconds)

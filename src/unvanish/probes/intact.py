@@ -18,11 +18,11 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from unvanish.probes import shared_changes
 from unvanish.probes.held_signals import HeldSignals
 from unvanish.probes.kept_tensors import Undo
 from unvanish.probes.process import keep_process
 from unvanish.probes.reach import Reach
+from unvanish.probes.shared_changes import ALL, Change
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 PLAIN = frozenset((bool, int, float, str, type(None)))  # what most attributes are, and hold no tensor
@@ -43,9 +43,8 @@ def unwrap(model: nn.Module) -> nn.Module:
 class Kept:
     """Everything that some roots reach, and the process, as they were; a context that puts them back."""
 
-    def __init__(self, roots: tuple[Any, ...], most: float, look: bool) -> None:
-        self.roots, self.look = roots, look
-        self.depth = shared_changes.count_examinations()
+    def __init__(self, roots: tuple[Any, ...], most: float, off: tuple[Change, ...]) -> None:
+        self.roots, self.off = roots, off
         self.signals = HeldSignals()
         self.reach = Reach(most)
         self.process: list[tuple[Undo, Any]] = [(step, None) for step in keep_process()]
@@ -71,12 +70,13 @@ class Kept:
         return self
 
     def _start(self) -> None:
-        if self.look:
+        if self.off:
             if torch.is_inference_mode_enabled():
                 self.guards.append(torch._C._InferenceMode(False))
                 self.guards[0].__enter__()
             torch._C._set_grad_enabled(True)
-            shared_changes.begin_looking(id(self))
+            for change in self.off:
+                change.enter(id(self))
         with torch.no_grad(), torch._C.DisableTorchFunction():
             for root in self.roots:
                 self.reach.follow(root)
@@ -88,6 +88,15 @@ class Kept:
         self.put_back()
         if error is not None and self.failed and not getattr(error, "__notes__", None):
             error.add_note(f"what could not be put back: {'; '.join(self.failed)}")
+
+    def rewind(self) -> None:
+        """Put everything back in the midst of the context, which examines no longer but still puts back."""
+        try:
+            self.signals.hold()
+            self._run()
+            self._stop_looking()
+        finally:
+            self.signals.release()
 
     def put_back(self) -> None:
         """Put everything back; may be called again. What interrupted it is raised when it is done."""
@@ -133,15 +142,14 @@ class Kept:
         for guard in self.guards:
             guard.__exit__(None, None, None)
         self.guards.clear()
-        if self.look:
-            shared_changes.stop_looking(id(self), self.depth)
+        for change in self.off:
+            change.leave(id(self))
 
 
-def intact(*roots: Any, most: float = float("inf"), look: bool = True) -> Kept:
+def intact(*roots: Any, most: float = float("inf"), off: tuple[Change, ...] = ALL) -> Kept:
     """Everything that roots reach (a model, a batch, a loss) and the process, as they are now.
 
     A context to be entered twice, `with intact(model) as kept, kept:`. `most`: bytes of a parameter or buffer
-    whose numbers are copied, at most. `look`: examine, with gradients, eagerly and quietly; else run as the
-    program would.
+    whose numbers are copied, at most. `off`: what is off meanwhile; gradients are on, unless it is empty.
     """
-    return Kept(roots, most, look)
+    return Kept(roots, most, off)

@@ -181,7 +181,7 @@ def _numbers(bits: Tensor, size: int, frozen: bool) -> Undo:
 
 def _pile(pile: list[Tensor]) -> Undo:
     """The same for small tensors that each fill their storage."""
-    kept = flatten(pile)
+    kept = flatten(pile) if len(pile) > 1 else flatten(pile).clone()  # of one it is a view
     bits = BITS[kept.itemsize]
     sizes = [x.numel() for x in pile]
     storages = [(x.untyped_storage(), x.numel() * x.itemsize) for x in pile]

@@ -18,9 +18,6 @@ from typing import Any
 import torch
 import torch.utils.checkpoint as checkpointing
 
-looking: dict[int, int] = {}  # how many examinations a thread is in, by its number
-
-
 Step = Callable[[], Any]
 
 
@@ -33,23 +30,27 @@ class Change:
     def __init__(self, prepare: Callable[[], tuple[Step, Step]]) -> None:
         self.prepare = prepare
         self.lock = threading.RLock()  # an interrupt's handler may look too
-        self.users: set[int] = set()
+        self.users: dict[int, int] = {}  # the thread of each
         self.undo: Step | None = None
 
     def enter(self, user: int) -> None:
         """Make the change, if nobody has; `user`: any number that is yours."""
         with self.lock:
-            self.users.add(user)
+            self.users[user] = threading.get_ident()
             if self.undo is None:
                 make, self.undo = self.prepare()
                 make()
+
+    def concerns_us(self) -> bool:
+        """Whether somebody in this thread asked for the change."""
+        return threading.get_ident() in self.users.values()
 
     def leave(self, user: int) -> None:
         """Undo the change, if nobody else needs it; may be called again."""
         if user not in self.users and self.undo is None:
             return
         with self.lock:
-            self.users.discard(user)
+            self.users.pop(user, None)
             if not self.users and self.undo is not None:
                 self.undo()
                 self.undo = None
@@ -62,10 +63,10 @@ def _without_recomputation() -> tuple[Step, Step]:
     apply, own = function.apply, vars(function).get("apply")
 
     def recompute_nothing(*args: Any, **options: Any) -> Any:
-        return _nothing() if threading.get_ident() in looking else frames(*args, **options)
+        return _nothing() if OPEN.concerns_us() else frames(*args, **options)
 
     def run_now(called: Callable[..., Any], preserve: bool, *args: Any) -> Any:
-        return called(*args) if threading.get_ident() in looking else apply(called, preserve, *args)
+        return called(*args) if OPEN.concerns_us() else apply(called, preserve, *args)
 
     def make() -> None:
         checkpointing._checkpoint_without_reentrant_generator = recompute_nothing
@@ -107,7 +108,7 @@ class _Lookers(type):
     """Every category of warnings is one of these in a thread that is looking, and none is in others."""
 
     def __subclasscheck__(cls, category: type) -> bool:
-        return threading.get_ident() in looking
+        return SILENCE.concerns_us()
 
 
 class Overheard(Warning, metaclass=_Lookers):
@@ -130,33 +131,7 @@ def _quietly() -> tuple[Step, Step]:
     return lambda: table.insert(0, FILTER), undo
 
 
-CHANGES = (
-    Change(_quietly),
-    Change(_without_recomputation),
-    Change(_without_collection),
-    Change(_eagerly),
-)
-
-
-def begin_looking(user: int) -> None:
-    """From here on the present thread runs eagerly and quietly, without recomputation or collection."""
-    thread = threading.get_ident()
-    looking[thread] = looking.get(thread, 0) + 1
-    for change in CHANGES:
-        change.enter(user)
-
-
-def stop_looking(user: int, depth: int) -> None:
-    """As before `begin_looking`; `depth`: how many examinations this thread was in; may be called again."""
-    for change in CHANGES:
-        change.leave(user)
-    thread = threading.get_ident()
-    if depth:
-        looking[thread] = depth
-    else:
-        looking.pop(thread, None)
-
-
-def count_examinations() -> int:
-    """How many examinations this thread is in."""
-    return looking.get(threading.get_ident(), 0)
+SILENCE, OPEN = Change(_quietly), Change(_without_recomputation)
+QUIET = (SILENCE, Change(_without_collection))  # what is off while a model runs as it does for its user
+EAGER = (*QUIET, Change(_eagerly))
+ALL = (*EAGER, OPEN)
