@@ -22,7 +22,7 @@ from unvanish.probes.held_signals import HeldSignals
 from unvanish.probes.kept_tensors import Undo
 from unvanish.probes.process import keep_process
 from unvanish.probes.reach import Reach
-from unvanish.probes.shared_changes import ALL, Change
+from unvanish.probes.shared_changes import ALL, SharedChange
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 PLAIN = frozenset((bool, int, float, str, type(None)))  # what most attributes are, and hold no tensor
@@ -43,7 +43,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 class Kept:
     """Everything that some roots reach, and the process, as they were; a context that puts them back."""
 
-    def __init__(self, roots: tuple[Any, ...], most: float, off: tuple[Change, ...]) -> None:
+    def __init__(self, roots: tuple[Any, ...], most: float, off: tuple[SharedChange, ...]) -> None:
         self.roots, self.off = roots, off
         self.signals = HeldSignals()
         self.reach = Reach(most)
@@ -146,7 +146,7 @@ class Kept:
             change.leave(id(self))
 
 
-def intact(*roots: Any, most: float = float("inf"), off: tuple[Change, ...] = ALL) -> Kept:
+def intact(*roots: Any, most: float = float("inf"), off: tuple[SharedChange, ...] = ALL) -> Kept:
     """Everything that roots reach (a model, a batch, a loss) and the process, as they are now.
 
     A context to be entered twice, `with intact(model) as kept, kept:`. `most`: bytes of a parameter or buffer

@@ -21,7 +21,7 @@ import torch.utils.checkpoint as checkpointing
 Step = Callable[[], Any]
 
 
-class Change:
+class SharedChange:
     """A change of the process that several may need at once; `prepare` gives what makes and undoes it.
 
     Undoing does no harm if nothing was made, or twice: an interrupt may come between any two lines.
@@ -131,7 +131,7 @@ def _quietly() -> tuple[Step, Step]:
     return lambda: table.insert(0, FILTER), undo
 
 
-SILENCE, OPEN = Change(_quietly), Change(_without_recomputation)
-QUIET = (SILENCE, Change(_without_collection))  # what is off while a model runs as it does for its user
-EAGER = (*QUIET, Change(_eagerly))
+SILENCE, OPEN = SharedChange(_quietly), SharedChange(_without_recomputation)
+QUIET = (SILENCE, SharedChange(_without_collection))  # what is off while a model runs as it does for its user
+EAGER = (*QUIET, SharedChange(_eagerly))
 ALL = (*EAGER, OPEN)
