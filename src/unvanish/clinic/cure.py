@@ -26,7 +26,7 @@ from unvanish.clinic.trials import BARELY, looks_trained
 from unvanish.core.cured import Attempt, Cured, Proof
 from unvanish.core.diagnosis import Remedy, at_least
 from unvanish.probes.errors import CheckError, ModelCrash
-from unvanish.probes.intact import unwrap
+from unvanish.probes.intact import intact, unwrap
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
 
@@ -55,20 +55,21 @@ def cure(
 ) -> Cured:
     """Find the smallest set of remedies that heals the model on this batch, and prove it on a copy.
 
-    The model itself is never changed; `cured.model` is a treated copy. `allow`: the kinds of remedies to try,
-    "exact" and "retrain"; by default both on an untrained model, only "exact" on a trained one. `budget`:
-    seconds after which the best so far is taken. `steps`: of the equal-seed training in the proof, by Adam on
-    this batch. CheckError and ModelCrash as in `check`; SurgeryError for a model that cannot be operated on
-    (wrapped, compiled, scripted).
+    The model itself and the random state are left alone; `cured.model` is a treated copy. `allow`: the kinds
+    of remedies to try, "exact" and "retrain"; by default both on an untrained model, only "exact" on a
+    trained one. `budget`: seconds after which the best so far is taken. `steps`: of the equal-seed training
+    in the proof, by Adam on this batch. CheckError and ModelCrash as in `check`; SurgeryError for a model
+    that cannot be operated on (wrapped, compiled, scripted).
     """
     started = time.perf_counter()
     deadline = started + budget
     Surgery(model)  # refuses what must not be changed, before any work
     allowed = _read_allowed(allow, model, optimizer)
-    before = check(model, batch, loss, optimizer=optimizer, theory=False, name=name)
-    admission = Admission(unwrap(model), optimizer, loss, batch, before, seed)
-    prover = Prover(admission.copy(), batch, steps, seed, deadline)
-    found = Search(admission, allowed, prover, deadline).run()
+    with intact(unwrap(model), batch, loss, off=()) as kept, kept:  # copies may share things with the model
+        before = check(model, batch, loss, optimizer=optimizer, theory=False, name=name)
+        admission = Admission(unwrap(model), optimizer, loss, batch, before, seed)
+        prover = Prover(admission.copy(), batch, steps, seed, deadline)
+        found = Search(admission, allowed, prover, deadline).run()
     return replace(found, seconds=time.perf_counter() - started)
 
 

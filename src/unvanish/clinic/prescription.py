@@ -19,11 +19,14 @@ from unvanish.core.diagnosis import Remedy
 from unvanish.core.registry import suggest
 from unvanish.core.version import __version__
 from unvanish.cures import cure
+from unvanish.probes.errors import CheckError, ModelCrash
+from unvanish.probes.intact import intact, unwrap
 from unvanish.store.files import write_text
 from unvanish.surgery.receipt import Receipt, SurgeryError
 from unvanish.surgery.surgery import Surgery
 
 FORMAT = 1
+SMALL = 1 << 20  # bytes of a weight of which a copy is kept; of larger ones, what the receipt undoes
 KEYS = ("cure", "targets", "parameters", "safety", "why")
 
 
@@ -137,17 +140,20 @@ def apply(
     surgery = Surgery(model, batch=batch, loss=loss, optimizer=optimizer)
     if prescription.architecture and not force:
         _meets(model, prescription.architecture)
-    try:
-        for remedy in prescription.remedies:
-            operate(surgery, remedy)
-        return surgery.finish()
-    except BaseException:
-        surgery.receipt.undo()
-        raise
+    with intact(unwrap(model), optimizer, batch, loss, most=SMALL, off=()) as kept, kept:
+        try:
+            for remedy in prescription.remedies:
+                operate(surgery, remedy)
+            receipt = surgery.finish()
+        except BaseException:
+            surgery.receipt.undo()
+            raise
+        kept.forget()
+    return receipt
 
 
 def operate(surgery: Surgery, remedy: Remedy) -> None:
-    """Apply one remedy; SurgeryError if it is only advice or its cure does not know a parameter."""
+    """Apply one remedy; SurgeryError if it is only advice, or does not fit the model or its cure."""
     chosen = cure(remedy.cure)
     if remedy.safety == "advice":
         raise SurgeryError(f"{remedy.cure} is advice for a person to follow; it cannot be applied")
@@ -155,7 +161,16 @@ def operate(surgery: Surgery, remedy: Remedy) -> None:
     for name in remedy.parameters:
         if name not in known:
             raise SurgeryError(f"{remedy.cure} has no parameter {name!r}{suggest(name, known)}")
-    chosen.apply(surgery, remedy.targets, **remedy.parameters)
+    try:
+        chosen.apply(surgery, remedy.targets, **remedy.parameters)
+    except (SurgeryError, CheckError, ModelCrash):
+        raise
+    except Exception as error:  # what a cure met is not what it is for
+        places = ", ".join(map(repr, remedy.targets)) or "the model"
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise SurgeryError(
+            f"{remedy.cure} cannot be applied to {places} ({why}); run `cure` on this model for one that fits"
+        ) from error
 
 
 def _meets(model: nn.Module, wanted: Mapping[str, Any]) -> None:

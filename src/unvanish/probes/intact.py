@@ -98,6 +98,10 @@ class Kept:
         finally:
             self.signals.release()
 
+    def forget(self) -> None:
+        """Let what the roots reach be as it has become; the process is still put back."""
+        self.steps.clear()
+
     def put_back(self) -> None:
         """Put everything back; may be called again. What interrupted it is raised when it is done."""
         if not self.over:
