@@ -189,7 +189,7 @@ def _tensor(x: Tensor) -> tuple[Any, list[tuple[str, Any]]]:
             x.stride(),
             x.storage_offset(),
             storage._cdata,
-            storage.data_ptr(),
+            storage.nbytes(),
             storage.resizable(),
         )
         return (*flags, place, _bytes(x)), below

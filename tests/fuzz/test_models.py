@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from tests.fuzz.models import try_one
+
 from unvanish.core.omissions import be_strict
 
 

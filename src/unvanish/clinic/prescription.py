@@ -140,7 +140,7 @@ def apply(
     surgery = Surgery(model, batch=batch, loss=loss, optimizer=optimizer)
     if prescription.architecture and not force:
         _meets(model, prescription.architecture)
-    with intact(unwrap(model), optimizer, batch, loss, most=SMALL, off=()) as kept, kept:
+    with intact(unwrap(model), batch, loss, optimizer, most=SMALL, off=()) as kept, kept:
         try:
             for remedy in prescription.remedies:
                 operate(surgery, remedy)

@@ -26,6 +26,7 @@ from unvanish.probes.shared_changes import ALL, SharedChange
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 PLAIN = frozenset((bool, int, float, str, type(None)))  # what most attributes are, and hold no tensor
+NAMES = ("", "batch", "loss")  # of the roots, in this order
 TRIES = 4  # of one step of putting back, each of which an interrupt may break off
 
 
@@ -78,8 +79,8 @@ class Kept:
             for change in self.off:
                 change.enter(id(self))
         with torch.no_grad(), torch._C.DisableTorchFunction():
-            for root in self.roots:
-                self.reach.follow(root)
+            for root, name in zip(self.roots, (*NAMES, *[""] * len(self.roots)), strict=False):
+                self.reach.follow(root, name)
             self.steps = self.reach.list_steps()
 
     def __exit__(

@@ -144,12 +144,14 @@ def _progress(value: Any) -> Any:
         return frame.f_lasti if frame.f_lasti < 10 else None  # not begun
     if type(value).__name__ in ("count", "repeat"):
         return repr(value)
-    hint = getattr(value, "__length_hint__", None)
+    hint = getattr(value, "__length_hint__", None) or getattr(value, "qsize", None)
     return hint() if hint is not None else None
 
 
 def doubt_unknown(reach: Seeker, value: Any) -> None:
-    """An object of an extension: what it holds cannot be seen; it is said unless it is a value."""
-    if getattr(type(value), "__hash__", None) in (object.__hash__, None):
-        name = f"{type(value).__module__}.{type(value).__qualname__}"
-        reach.note(lambda: f"an object of an extension, {name}", value)
+    """An object of an extension, whose state cannot be seen: said, unless it is a value or seems unused."""
+    if getattr(type(value), "__hash__", None) not in (object.__hash__, None):
+        return
+    before, name = _progress(value), f"{type(value).__module__}.{type(value).__qualname__}"
+    what = f"an object of an extension, {name}"
+    reach.note(lambda: None if before is not None and _progress(value) == before else what, value)

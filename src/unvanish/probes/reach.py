@@ -15,6 +15,7 @@ import functools
 import io
 import random
 import sys
+import threading
 import types
 import weakref
 from collections import OrderedDict, deque
@@ -46,7 +47,7 @@ MACHINERY = (
     "torch.profiler",
     "torch.utils.hooks",
     "logging",
-    "threading",
+    "_thread",
     "re",
     "datetime",
     "decimal",
@@ -70,6 +71,7 @@ CONSTANT = (
     torch.layout,
     torch.memory_format,
     weakref.ref,
+    threading.Thread,
     property,
     type(Ellipsis),
     type(NotImplemented),
@@ -189,7 +191,7 @@ class Reach:
             if issubclass(kind, base):
                 return keep
         module = str(getattr(kind, "__module__", ""))
-        if module.startswith(MACHINERY) and not issubclass(kind, functools.partial):
+        if module.startswith(MACHINERY) and not issubclass(kind, threading.local):
             return None
         if kept_streams.is_open(value):
             return kept_streams.doubt

@@ -169,6 +169,11 @@ def _verdicts(diagnosis: Diagnosis, level: int) -> Html | None:
         _reasons("Skipped", diagnosis.skipped, level + 1),
         _list_sentences("Assumed", [str(sentence) for sentence in assumed], level + 1),
         _list_sentences("Not measured", [clean(text) for text in diagnosis.unmeasured], level + 1),
+        _list_sentences(
+            "May have changed, and cannot be put back",
+            [clean(text) for text in diagnosis.not_put_back],
+            level + 1,
+        ),
     ]
     if not any(parts):
         return None
