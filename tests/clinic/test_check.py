@@ -13,6 +13,7 @@ import unvanish
 from unvanish.clinic.config import ConfigError
 from unvanish.clinic.rounds import fold, rank
 from unvanish.core.diagnosis import Case, Finding
+from unvanish.core.omissions import Omissions
 from unvanish.probes import CheckError
 from unvanish.rules import rules
 

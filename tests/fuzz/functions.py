@@ -93,9 +93,7 @@ register(
     empty_columns=lambda d, r: Do(
         lambda s, x: x + F.linear(x[:, :0], s.w), w=nn.Parameter(torch.zeros(d, 0))
     ),
-    expanded=lambda d, r: (
-        Do(lambda s, x: s.w.expand(d, d) @ x.mT, w=nn.Parameter(torch.randn(1, d))) and nn.Linear(d, d)
-    ),
+    expanded=lambda d, r: Do(lambda s, x: x * s.w.expand(len(x), d), w=nn.Parameter(torch.randn(1, d))),
     quantised=lambda d, r: Do(lambda s, x: x + ((x * 4).round() / 4 - x).detach()),
     fake_quantised=lambda d, r: Do(
         lambda s, x: torch.fake_quantize_per_tensor_affine(s.a(x), 0.1, 0, -128, 127), a=nn.Linear(d, d)

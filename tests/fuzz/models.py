@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tests.fuzz import autograd, functions, layers, states  # noqa: F401  they register their blocks
+from tests.fuzz import autograd, functions, layers, odd, states  # noqa: F401  they register their blocks
 from tests.fuzz.kit import BLOCKS, Block
 from tests.fuzz.state import State, differences, picture
 from torch import Tensor, nn
@@ -48,6 +48,25 @@ class Output:
     logits: Tensor
     hidden: Tensor | None = None
     loss: Tensor | None = None
+
+
+@dataclass
+class Item:
+    """A batch of a class of somebody's own."""
+
+    x: Tensor
+    name: str = "item"
+
+
+class Weighed(nn.Module):
+    """A loss with parameters of its own, of shape (1,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, output: Any, y: Tensor) -> Tensor:
+        return F.cross_entropy(find_logits(output).float(), y) * self.scale
 
 
 @dataclass(frozen=True)
@@ -78,6 +97,8 @@ class Net(nn.Module):
         return self._dress(self.head(x), x, y)
 
     def _read(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        if self.entry == "object":
+            return args[0].x, None
         if self.entry == "dict":
             return kwargs["x"], kwargs.get("labels")
         if self.entry == "two":
@@ -115,13 +136,7 @@ def draw(seed: int) -> Drawn:
         blocks.append(one.make(d, r))
     head = nn.Linear(d, CLASSES)
     returns = r.choice(["plain"] * 5 + ["tuple", "dict", "dataclass", "namespace", "own"])
-    entry = (
-        "dict"
-        if returns == "own" or r.random() < 0.1
-        else "two"
-        if x.is_floating_point() and r.random() < 0.1
-        else "one"
-    )
+    entry = _entry(r, returns, x)
     model: nn.Module = Net(stem, blocks, head, returns, entry)
     if x.is_floating_point() and r.random() < 0.06:
         wide = r.choice([torch.float64, torch.bfloat16])
@@ -130,9 +145,29 @@ def draw(seed: int) -> Drawn:
     if r.random() < 0.1:
         model.eval()
         names.append("eval")
+    how, model = _wrap(r, model)
+    names += [how] if how else []
     target, loss = _loss(r, batch, returns)
     given = _batch(r, x, target, entry, returns, loss)
     return Drawn(model, given, loss, (entry, returns, *names))
+
+
+def _entry(r: random.Random, returns: str, x: Tensor) -> str:
+    if returns == "own" or r.random() < 0.1:
+        return "dict"
+    if x.is_floating_point() and r.random() < 0.1:
+        return "two"
+    return "object" if r.random() < 0.04 else "one"
+
+
+def _wrap(r: random.Random, model: nn.Module) -> tuple[str, nn.Module]:
+    """The model inside a wrapper, sometimes."""
+    how = r.choice(["compile", "compile in place", "parallel", *[""] * 40])
+    if how == "compile":
+        return how, torch.compile(model, backend="eager")
+    if how == "compile in place":
+        model.compile(backend="eager")
+    return how, nn.DataParallel(model) if how == "parallel" else model
 
 
 def _stem(r: random.Random, d: int, batch: int) -> tuple[str, nn.Module, Tensor]:
@@ -165,18 +200,6 @@ def _loss(r: random.Random, batch: int, returns: str) -> tuple[Tensor, Callable[
     if returns == "own" or r.random() < 0.1:
         return classes, None
 
-    def logits(output: Any) -> Tensor:
-        if isinstance(output, Tensor):
-            return output
-        found = (
-            output[0]
-            if isinstance(output, tuple)
-            else output["logits"]
-            if isinstance(output, dict)
-            else output.logits
-        )
-        return found
-
     if returns == "plain" and r.random() < 0.5:
         return r.choice(
             [
@@ -191,13 +214,16 @@ def _loss(r: random.Random, batch: int, returns: str) -> tuple[Tensor, Callable[
         )
     return r.choice(
         [
-            (classes, lambda output, y: F.cross_entropy(logits(output).float(), y, label_smoothing=0.1)),
-            (numbers, lambda output, y: (logits(output) - y).abs().mean()),
-            (classes, lambda output: logits(output).pow(2).mean()),  # the batch has no target then
-            (classes, lambda output, y: F.nll_loss(logits(output).float().log_softmax(1), y)),
+            (classes, lambda output, y: F.cross_entropy(find_logits(output).float(), y, label_smoothing=0.1)),
+            (numbers, lambda output, y: (find_logits(output) - y).abs().mean()),
+            (classes, lambda output: find_logits(output).pow(2).mean()),  # the batch has no target then
+            (classes, Weighed()),
+            (classes, lambda output, y: F.nll_loss(find_logits(output).float().log_softmax(1), y)),
             (
                 classes,
-                lambda output, y: -logits(output).float().softmax(1)[torch.arange(len(y)), y].log().sum(),
+                lambda output, y: (
+                    -find_logits(output).float().softmax(1)[torch.arange(len(y)), y].log().sum()
+                ),
             ),
         ]
     )
@@ -208,6 +234,7 @@ def _batch(r: random.Random, x: Tensor, target: Tensor, entry: str, returns: str
         target = target.to(x.dtype)
     labels = {"labels": target} if returns == "own" else {}
     given: Any = {"x": x, **labels} if entry == "dict" else (x, x.clone()) if entry == "two" else x
+    given = Item(x) if entry == "object" else given
     alone = loss is None or (not isinstance(loss, nn.Module) and loss.__code__.co_argcount == 1)
     return ((given,) if entry == "two" else given) if alone else (given, target)
 
@@ -237,20 +264,17 @@ def objective(drawn: Drawn) -> Tensor:
     )
     if drawn.loss is None:
         own = getattr(output, "loss", None)
-        return _any_output(output).float().sum() if own is None else own
+        return find_logits(output).float().sum() if own is None else own
     return drawn.loss(output, *rest)
 
 
-def _any_output(output: Any) -> Tensor:
+def find_logits(output: Any) -> Tensor:
+    """The logits in an output of any dress."""
+    if isinstance(output, tuple):
+        return output[0]
     if isinstance(output, Tensor):
         return output
-    return (
-        output[0]
-        if isinstance(output, tuple)
-        else output["logits"]
-        if isinstance(output, dict)
-        else output.logits
-    )
+    return output["logits"] if isinstance(output, dict) else output.logits
 
 
 def numbers_of(drawn: Drawn) -> dict[str, Tensor]:

@@ -230,7 +230,7 @@ def _noncontiguous(d, r):
 
 
 def _expanded_parameter(d, r):
-    return Do(lambda s, x: x * s.g, g=nn.Parameter(torch.randn(1).expand(d)))
+    return Do(lambda s, x: x * s.g, g=nn.Parameter(torch.randn(1).expand(d), requires_grad=False))
 
 
 def _subclass(d, r):

@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+import tests.fuzz.models  # noqa: F401  its blocks register themselves
 import torch
+from tests.fuzz.kit import BLOCKS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import tests.fuzz.models  # noqa: F401  its blocks register themselves
 import unvanish
-from tests.fuzz.kit import BLOCKS
 from unvanish.core.omissions import be_strict
 from unvanish.probes import ModelCrash, forward
 
