@@ -162,7 +162,7 @@ def _entry(r: random.Random, returns: str, x: Tensor) -> str:
 
 def _wrap(r: random.Random, model: nn.Module) -> tuple[str, nn.Module]:
     """The model inside a wrapper, sometimes."""
-    how = r.choice(["compile", "compile in place", "parallel", *[""] * 40])
+    how = r.choice(["compile", "compile in place", "parallel", *[""] * 90])
     if how == "compile":
         return how, torch.compile(model, backend="eager")
     if how == "compile in place":

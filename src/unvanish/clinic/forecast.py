@@ -79,9 +79,12 @@ def predict_trace(
 
     `power` and `likeness` of the inputs as in `predict`, `hollow` as in `outline`.
     """
-    outlined = _outline(model, batch, hollow)
     try:
-        return Assembly(model, outlined, predict(outlined.program, power, likeness)).trace()
+        with torch.inference_mode(False), torch.enable_grad():
+            outlined = _outline(model, batch, hollow)
+            return Assembly(model, outlined, predict(outlined.program, power, likeness)).trace()
+    except (CheckError, ModelCrash):
+        raise
     except Exception as error:
         if Omissions.strict:
             raise

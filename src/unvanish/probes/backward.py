@@ -310,6 +310,8 @@ def pull(loss: Tensor, leaves: Sequence[Tensor], keep_graph: bool = False) -> li
         for leaf in leaves:
             leaf.grad = None
         loss.backward(retain_graph=keep_graph)  # type: ignore[no-untyped-call]
+        for i, leaf in enumerate(leaves):  # what shards its parameters fills in their gradients by itself
+            found[i] = leaf.grad if found[i] is None else found[i]
     finally:
         for hook in hooks:
             hook.remove()

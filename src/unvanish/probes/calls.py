@@ -52,7 +52,8 @@ def prepare(batch: Any, loss: Callable[..., Any] | None, *, gradients: bool = Tr
     """
     needs = 0 if loss is None else _arity(loss)
     x, rest, whole = _split(batch, needs)
-    several = isinstance(x, tuple) or (isinstance(x, list) and any(True for _ in tensors_in(x)))
+    listed = isinstance(x, list) and any(True for _ in tensors_in(x))
+    several = listed or (isinstance(x, tuple) and not isinstance(x, PackedSequence))
     args, kwargs = ((), x) if isinstance(x, Mapping) else (tuple(x), {}) if several else ((x,), {})
     tensors = dict(_leaves(args, kwargs))
     if not tensors and not any(_is_object(value) for value in (*args, *kwargs.values())):
@@ -68,7 +69,7 @@ def prepare(batch: Any, loss: Callable[..., Any] | None, *, gradients: bool = Tr
     leaves: dict[str, Tensor] = {}
 
     def enter(name: str, value: Tensor) -> Tensor:
-        if not gradients or not value.is_floating_point():
+        if not gradients or not value.is_floating_point() or value.layout is not torch.strided:
             return value
         leaves[name] = value.detach().clone().requires_grad_()
         return leaves[name].clone()

@@ -118,7 +118,7 @@ def _is_strided(tensor: Tensor) -> bool:
     if tensor.layout is not torch.strided or tensor.is_meta:
         return False
     if type(tensor) in USUAL:
-        return True
+        return not tensor.is_nested
     return not (is_lazy(tensor) or tensor.is_nested or hasattr(tensor, "__tensor_flatten__"))
 
 

@@ -21,6 +21,7 @@ SAMPLES, FEATURES = 64, 4096
 PIECE = 1 << 16  # elements whose norm is taken at once: their copy in float64 is small
 FEW = 1 << 14  # elements of a tensor whose norm is taken together with others
 ALIKE = 1e-4  # ||h - mean||^2 / ||h||^2, under which the difference of squares would be rounding
+ORDINARY = (Tensor, nn.Parameter)
 COMPRESSED = {torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc}
 LITTLE = 1 << 16  # elements that NumPy counts faster than torch begins to
 
@@ -45,6 +46,8 @@ def finite(x: Tensor) -> bool:
 
 def dense(x: Tensor) -> Tensor:
     """The real numbers of a tensor of any layout; zeros that a sparse one does not hold are left out."""
+    if type(x) not in ORDINARY and hasattr(x, "to_local"):  # a DTensor: this process's part
+        x = x.to_local()
     if x.layout is not torch.strided or x.is_nested:
         coordinates = x.layout is torch.sparse_coo
         x = x.coalesce().values() if coordinates else x.values() if _is_packed(x) else x.to_dense()
@@ -140,7 +143,7 @@ def size_stats(norm: float, size: int, bad: float = 0.0) -> dict[str, float]:
 
 
 def _norm(x: Tensor) -> float:
-    return float(torch.linalg.vector_norm(x, dtype=torch.float64))
+    return float(torch.linalg.vector_norm(dense(x), dtype=torch.float64))
 
 
 def _largest(x: Tensor) -> float:
@@ -214,7 +217,7 @@ def norms(tensors: Sequence[Tensor]) -> list[float]:
 
 def _plain(x: Tensor) -> bool:
     """Whether NumPy sees what torch sees."""
-    return type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided and not (x.is_neg() or x.is_nested)
+    return type(x) in ORDINARY and x.layout is torch.strided and not (x.is_neg() or x.is_nested)
 
 
 def _quick(x: Tensor) -> bool:

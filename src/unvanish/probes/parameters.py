@@ -148,7 +148,7 @@ def _zero_third(p: Tensor, gradient: Tensor | None) -> bool:
 
 def _is_reached(name: str, p: Tensor, graph: Graph | None, flow: GradientFlow | None) -> bool:
     if flow is not None and name in flow.places:
-        return flow.places[name] is not None
+        return flow.places[name] is not None or flow.gradients[name] is not None
     return graph is not None and torch.autograd.graph.get_gradient_edge(p).node in graph.index
 
 

@@ -59,6 +59,8 @@ def record(
 
 def measure(specimen: Specimen, kept: Kept) -> Trace:
     """The same within a context that puts everything back."""
+    if any(hasattr(p, "to_local") for p in specimen.parameters.values() if type(p) is not nn.Parameter):
+        return _examine_again(specimen, "parameters are sharded; of each, the part of this process was read")
     try:
         return examine(specimen)
     except CheckError:
@@ -90,7 +92,7 @@ def _measure_norms(named: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(named, norms(list(named.values())), strict=True))
 
 
-def _examine_again(specimen: Specimen, failed: Exception) -> Trace:
+def _examine_again(specimen: Specimen, failed: Exception | str) -> Trace:
     """What a model that trains alone lets us see, in the closest manner that it bears."""
     for manner, what in AGAIN.items():
         omissions = Omissions()
@@ -102,6 +104,7 @@ def _examine_again(specimen: Specimen, failed: Exception) -> Trace:
                 return examine(again)
         except Exception as error:
             failed = error
+    assert isinstance(failed, Exception)
     raise failed
 
 

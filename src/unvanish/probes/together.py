@@ -32,13 +32,14 @@ class Together:
 
     def take(self, x: Tensor, stats: dict[str, float]) -> bool:
         """Keep a copy, whose statistics will be written into `stats`; False if it is not small enough."""
-        if x.numel() > LARGE or not x.is_cpu or not x.is_floating_point():
+        if x.numel() > LARGE or not x.is_cpu or not x.is_floating_point() or x.layout is not torch.strided:
             return False
         rows = samples(x, self.batch)
         if rows is None or rows.shape[0] > SAMPLES or rows.shape[1] > FEATURES:
             return False
+        copied = _copy(rows)
         pile = self.waiting.setdefault(rows.shape, [])
-        pile.append((stats, _copy(rows)))
+        pile.append((stats, copied))
         if len(pile) * x.numel() > PILE:
             self._settle(self.waiting.pop(rows.shape))
         return True
