@@ -60,10 +60,10 @@ def test_what_a_crash_leaves_behind_is_put_back() -> None:
             torch.set_default_dtype(torch.float64)
             raise ValueError("no")
 
-    model = Fails()
+    model, given = Fails(), batch()
     before = picture(model=model)
     with pytest.raises(ModelCrash):
-        unvanish.check(model, batch(), CE)
+        unvanish.check(model, given, CE)
     assert differences(before, picture(model=model)) == []
 
 
