@@ -263,8 +263,8 @@ def read_process() -> Picture:
         found[f"torch's {name}"] = list(value.items()) if isinstance(value, dict) else value
     if threading.current_thread() is threading.main_thread():
         found["signals"] = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
-    if "torch._dynamo.eval_frame" in sys.modules:
-        found["stance"] = str(sys.modules["torch._dynamo.eval_frame"]._stance)
+    compiler = sys.modules.get("torch._dynamo.eval_frame")  # heavy; "default" as long as nobody loads it
+    found["stance"] = "default" if compiler is None else compiler._stance.stance
     return found
 
 
