@@ -5,15 +5,25 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from unvanish.core.omissions import be_strict
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(autouse=True)
+def strict() -> Iterator[None]:
+    """What an examination cannot measure is raised: on the models of ordinary tests nothing is left out."""
+    with be_strict():
+        yield
+
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

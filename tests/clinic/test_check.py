@@ -13,6 +13,7 @@ import unvanish
 from unvanish.clinic.config import ConfigError
 from unvanish.clinic.rounds import fold, rank
 from unvanish.core.diagnosis import Case, Finding
+from unvanish.core.omissions import Omissions
 from unvanish.probes import CheckError
 from unvanish.rules import rules
 
@@ -149,7 +150,7 @@ def test_a_wrong_cause_is_not_confirmed() -> None:
     torch.manual_seed(0)
     model, batch = Wrong(), torch.randn(16, 64)
     trace = record(model, batch)
-    (head,) = experiments.confirm_cause((finding("INI001"),), trace, model, batch, None)
+    (head,) = experiments.confirm_cause((finding("INI001"),), trace, model, batch, None, Omissions())
     assert head.confirmed is False and "become" in head.experiment
 
 

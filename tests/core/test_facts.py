@@ -191,6 +191,28 @@ class Unlucky(nn.Module):
         raise RuntimeError("out of luck")
 
 
+class Mapped(nn.Linear):
+    """Runs inside a transform, where operations are not read."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = torch.func.vmap(super().forward)(x)
+        return made
+
+
+class Counts(nn.Linear):
+    """Takes a number from an iterator, which cannot be put back."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.numbers = iter(range(9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + next(self.numbers)
+
+
 class Forgetful(nn.Module):
     """A cell whose state leaves the graph after every step, and a hand-written function."""
 
@@ -224,6 +246,8 @@ def others(folder: Path) -> Iterator[Trace]:
     assert caught.value.trace is not None
     yield caught.value.trace
     yield unvanish.check(Forgetful(), x[:, 0], confirm=False).trace
+    yield unvanish.check(Counts(), x[:, 0], confirm=False).trace
+    yield unvanish.check(Mapped(), x[:, 0], confirm=False).trace
     yield unvanish.check(nn.LSTM(4, 4, bidirectional=True), x, lambda out: out[0].sum(), confirm=False).trace
     broken = torch.full((6, 4), math.nan)
     yield unvanish.check(nn.Linear(4, 4), (x[:, 0], broken), nn.MSELoss(), confirm=False).trace

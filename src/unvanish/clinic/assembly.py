@@ -41,7 +41,8 @@ class Assembly:
             number = outline.numbers.get((operation.nodes[0], 0))
             if number is not None and number in signals:
                 operation.stats.update(self._stats(operation, steps.get(number), signals[number]))
-        rows = [self._assume(site, stats) for site, stats in sites.inputs(outline.call, flow)]
+        entered = sites.inputs(outline.call, flow, outline.watched.omissions)
+        rows = [self._assume(site, stats) for site, stats in entered]
         backward = BackwardPass(outline.graph, axes, flow)
         nodes, found, _ = node_sites.nodes(outline.call, outline.watched, backward)
         rows += nodes + sites.steps(self._memories()) + [_end()]
@@ -113,7 +114,7 @@ class Assembly:
         some = next(self.model.parameters(), None)
         unknown = ", ".join(self.prediction.unknown)
         beyond = [f"taken for identities, as theory does not know them: {unknown}"] if unknown else []
-        return {
+        facts: TraceFacts = {
             "predicted": True,
             "loss": 0.0,
             "loss_kind": "",
@@ -132,6 +133,9 @@ class Assembly:
             ],
             "loss_overflow": False,
         }
+        if left_out := self.outline.watched.omissions.sentences():
+            facts["unmeasured"] = left_out
+        return facts
 
 
 def _end() -> Measured:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from unvanish.clinic.arguments import require_flag, require_text
 from unvanish.clinic.rounds import choose_rules, fold, rank, visit
 from unvanish.core.diagnosis import SEVERITIES, Diagnosis
-from unvanish.probes import CheckError, record
+from unvanish.core.omissions import Omissions
+from unvanish.probes import CheckError
+from unvanish.probes.intact import intact
+from unvanish.probes.record import measure, read_specimen, say_lost
 
 
 def check(
@@ -44,13 +48,22 @@ def check(
     choice = choose_rules(select, ignore, settings)
     if optimizer is not None:
         require_optimizer(optimizer)
-    trace = record(model, batch, loss, optimizer=optimizer, theory=theory)
-    rounds = visit(trace, choice)
-    findings = fold(rank(rounds.findings))
-    if confirm and findings:
-        from unvanish.probes.experiments import confirm_cause
+    specimen = read_specimen(model, batch, loss, optimizer=optimizer, theory=theory)
+    with intact(specimen.model, batch, loss) as kept, kept:
+        trace = measure(specimen, kept)
+        rounds = visit(trace, choice)
+        findings = fold(rank(rounds.findings))
+        if confirm and findings:
+            from unvanish.probes.experiments import confirm_cause
 
-        findings = confirm_cause(findings, trace, model, batch, loss)
+            omissions = Omissions()
+            findings = confirm_cause(findings, trace, specimen.model, batch, loss, omissions)
+            if left_out := omissions.sentences():
+                facts = trace.facts
+                trace = replace(
+                    trace, facts={**facts, "unmeasured": [*facts.get("unmeasured", ()), *left_out]}
+                )
+    trace = say_lost(trace, kept)
     subject, seconds = name or type(model).__name__, time.perf_counter() - started
     return Diagnosis(findings, trace, rounds.passed, rounds.not_applicable, rounds.skipped, subject, seconds)
 

@@ -29,7 +29,7 @@ from unvanish.core.cured import Attempt, Cured, Proof
 from unvanish.core.diagnosis import Remedy, at_least
 from unvanish.core.plain import name_value
 from unvanish.probes.errors import CheckError, ModelCrash
-from unvanish.probes.intact import unwrap
+from unvanish.probes.intact import intact, unwrap
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
 
@@ -58,13 +58,13 @@ def cure(
 ) -> Cured:
     """Find the smallest set of remedies that heals the model, and prove it on a copy.
 
-    The model itself is never changed; `cured.model` is a treated copy. `batch`: as in `check`, or a loader,
-    whose first batch is examined, and whose next ones the proof trains and judges on; of a single batch of 16
-    samples or more a quarter is kept for judging. `allow`: the kinds of remedies to try, "exact" and
-    "retrain"; by default both on an untrained model, only "exact" on a trained one. `budget`: seconds after
-    which the best so far is taken. `steps`: of the equal-seed training in the proof, by Adam, and by
-    `optimizer` if it is given; without a loss nothing is trained. CheckError and ModelCrash as in `check`;
-    SurgeryError for a model that cannot be operated on (wrapped, compiled, scripted).
+    The model itself and the random state are left alone; `cured.model` is a treated copy. `batch`: as in
+    `check`, or a loader, whose first batch is examined, and whose next ones the proof trains and judges on;
+    of a single batch of 16 samples or more a quarter is kept for judging. `allow`: the kinds of remedies to
+    try, "exact" and "retrain"; by default both on an untrained model, only "exact" on a trained one.
+    `budget`: seconds after which the best so far is taken. `steps`: of the equal-seed training in the proof,
+    by Adam, and by `optimizer` if it is given; without a loss nothing is trained. CheckError and ModelCrash
+    as in `check`; SurgeryError for a model that cannot be operated on (wrapped, compiled, scripted).
     """
     started = time.perf_counter()
     require_number("budget", budget, "seconds")
@@ -75,10 +75,11 @@ def cure(
     allowed = _read_allowed(allow, model, optimizer)
     batches = gather_batches(batch)
     batch = batches[0]
-    before = check(model, batch, loss, optimizer=optimizer, theory=False, name=name)
-    admission = Admission(unwrap(model), optimizer, loss, batch, before, seed)
-    prover = Prover(admission.copy(), divide(batches, seed), steps, seed, deadline)
-    found = Search(admission, allowed, prover, deadline).run()
+    with intact(unwrap(model), batches, loss, off=()) as kept, kept:  # copies may share things with the model
+        before = check(model, batch, loss, optimizer=optimizer, theory=False, name=name)
+        admission = Admission(unwrap(model), optimizer, loss, batch, before, seed)
+        prover = Prover(admission.copy(), divide(batches, seed), steps, seed, deadline)
+        found = Search(admission, allowed, prover, deadline).run()
     return replace(found, seconds=time.perf_counter() - started)
 
 

@@ -18,6 +18,7 @@ from unvanish.clinic.arguments import read_sizes, require_number, require_text
 from unvanish.clinic.assembly import Assembly
 from unvanish.clinic.rounds import choose_rules, fold, rank, visit
 from unvanish.core.diagnosis import Diagnosis
+from unvanish.core.omissions import Omissions, describe_error
 from unvanish.core.plain import name_value
 from unvanish.core.trace import Trace
 from unvanish.probes.errors import CheckError, ModelCrash
@@ -80,8 +81,17 @@ def predict_trace(
 
     `power` and `likeness` of the inputs as in `predict`, `hollow` as in `outline`.
     """
-    outlined = _outline(model, batch, hollow)
-    return Assembly(model, outlined, predict(outlined.program, power, likeness)).trace()
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            outlined = _outline(model, batch, hollow)
+            return Assembly(model, outlined, predict(outlined.program, power, likeness)).trace()
+    except (CheckError, ModelCrash):
+        raise
+    except Exception as error:
+        if Omissions.strict:
+            raise
+        text = f"theory cannot follow this model ({describe_error(error)}); use `check`, which measures it"
+        raise CheckError(text) from error
 
 
 def _outline(model: nn.Module, batch: Any, hollow: bool) -> Outline:

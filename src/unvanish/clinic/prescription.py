@@ -20,12 +20,15 @@ from unvanish.core.names import show
 from unvanish.core.registry import suggest
 from unvanish.core.version import __version__
 from unvanish.cures import cure
+from unvanish.probes.errors import CheckError, ModelCrash
+from unvanish.probes.intact import intact, unwrap
 from unvanish.store.files import read_text, write_text
 from unvanish.store.yaml_text import YamlFault, parse
 from unvanish.surgery.receipt import Receipt, SurgeryError
 from unvanish.surgery.surgery import Surgery
 
 FORMAT = 1
+SMALL = 1 << 20  # bytes of a weight of which a copy is kept; of larger ones, what the receipt undoes
 KEYS = ("cure", "targets", "parameters", "safety", "why")
 
 
@@ -151,35 +154,36 @@ def apply(
     surgery = Surgery(model, batch=batch, loss=loss, optimizer=optimizer)
     if prescription.architecture and not force:
         _meets(model, prescription.architecture)
-    try:
-        for remedy in prescription.remedies:
-            _operate_on_theirs(surgery, remedy)
-        return surgery.finish()
-    except BaseException:
-        surgery.receipt.undo()
-        raise
-
-
-def _operate_on_theirs(surgery: Surgery, remedy: Remedy) -> None:
-    """Apply a remedy that somebody wrote; whatever fails in it is a SurgeryError that names the cure."""
-    try:
-        operate(surgery, remedy)
-    except SurgeryError:
-        raise
-    except Exception as error:
-        first = (str(error).splitlines() or [""])[0][:200]
-        text = f"{remedy.cure} cannot be applied here: {type(error).__name__}: {show(first)}"
-        raise SurgeryError(text) from error
+    with intact(unwrap(model), batch, loss, optimizer, most=SMALL, off=()) as kept, kept:
+        try:
+            for remedy in prescription.remedies:
+                operate(surgery, remedy)
+            receipt = surgery.finish()
+        except BaseException:
+            surgery.receipt.undo()
+            raise
+        kept.forget()
+    return receipt
 
 
 def operate(surgery: Surgery, remedy: Remedy) -> None:
-    """Apply one remedy; SurgeryError if it is only advice or its cure does not know a parameter."""
+    """Apply one remedy; SurgeryError if it is only advice, or does not fit the model or its cure."""
     chosen = cure(remedy.cure)
     if remedy.safety == "advice":
         raise SurgeryError(f"{remedy.cure} is advice for a person to follow; it cannot be applied")
     if fault := chosen.find_fault(remedy.parameters):
         raise SurgeryError(fault)
-    chosen.apply(surgery, remedy.targets, **remedy.parameters)
+    try:
+        chosen.apply(surgery, remedy.targets, **remedy.parameters)
+    except (SurgeryError, CheckError, ModelCrash):
+        raise
+    except Exception as error:  # what a cure met is not what it is for
+        places = ", ".join(map(repr, remedy.targets)) or "the model"
+        why = show(f"{type(error).__name__}: {error}".partition("\n")[0][:200])
+        raise SurgeryError(
+            f"{remedy.cure} cannot be applied to {show(places)} ({why}); run `cure` on this model for one that "
+            "fits"
+        ) from error
 
 
 def _meets(model: nn.Module, wanted: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from unvanish.clinic import config
 from unvanish.core.diagnosis import SEVERITIES, Finding, NotApplicable, Verdict
+from unvanish.core.omissions import Omissions, describe_error
 from unvanish.core.trace import Trace
 from unvanish.rules import Rule, rules
 
@@ -67,6 +68,13 @@ def visit(trace: Trace, choice: RuleChoice, live: bool = False) -> Rounds:
                 found = rule.check(trace, **choice.settings.get(code, {}))
             except NotApplicable as reason:
                 absent.append(Verdict(code, rule.name, str(reason)))
+                continue
+            except Exception as error:  # where something was left out, a rule may miss what it needs
+                if Omissions.strict or not trace.facts.get("unmeasured"):
+                    raise
+                skipped.append(
+                    Verdict(code, rule.name, f"something it needs was not measured: {describe_error(error)}")
+                )
                 continue
             findings += found
             if not found:

@@ -97,6 +97,16 @@ class Diagnosis(Shown):
         """Whether the model ran, and nothing at or above "warning" was found."""
         return not self.at_least("warning") and not self.trace.facts.get("crash")
 
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """What could not be measured, where, and why: a sentence each; empty for nearly all models."""
+        return tuple(self.trace.facts.get("unmeasured", ()))
+
+    @property
+    def not_put_back(self) -> tuple[str, ...]:
+        """What the model reaches and the examination may have changed for good; nearly always empty."""
+        return tuple(self.trace.facts.get("not_put_back", ()))
+
     def at_least(self, severity: Severity) -> tuple[Finding, ...]:
         """The findings at or above a severity."""
         return at_least(self.findings, severity)

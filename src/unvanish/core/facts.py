@@ -227,10 +227,12 @@ class TraceFacts(RunFacts, total=False):
     device: str
     training: bool  # the model's mode
     assumptions: list[str]  # sentences
+    unmeasured: list[str]  # sentences: what could not be measured, where, and why
     predicted: bool  # by theory: nothing was run
     crash: str  # what the model or the loss raised
     graph_cuts: list[GraphCut]
     precision: PrecisionFacts
+    not_put_back: list[str]  # what the model reaches that the examination may have changed: where, and what
     severed: dict[str, tuple[int, int, str]]  # cells whose state leaves the graph: calls, reached, by whom
     theory: Mapping[TheoryKey, Any]  # the predicted and the measured total; empty beyond theory's reach
     # watched trainings

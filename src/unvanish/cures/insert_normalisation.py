@@ -105,7 +105,7 @@ def record_outputs(surgery: Surgery, paths: Iterable[str]) -> dict[str, Tensor]:
         return hook
 
     call = calls.prepare(surgery.batch, surgery.loss, gradients=False)
-    with intact(surgery.model), torch.no_grad():
+    with intact(surgery.model, surgery.batch) as kept, kept, torch.no_grad():
         handles = [surgery.module(path).register_forward_hook(keep(path)) for path in paths]
         try:
             surgery.model(*call.args, **call.kwargs)

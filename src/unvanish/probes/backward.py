@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from unvanish.core.omissions import Omissions
 from unvanish.probes.graph import Graph, Node
-from unvanish.probes.measures import log_norm, log_of, norms
+from unvanish.probes.measures import dense, log_norm, log_of, norms
 
 LN2 = math.log(2.0)
 MIDDLING = 20.0  # |ln norm| that is comfortable in every dtype except float16, for any number of elements
@@ -50,28 +51,42 @@ class Backward:
     """A backward over a graph with given cuts; `run` returns the GradientFlow."""
 
     def __init__(
-        self, graph: Graph, cuts: Sequence[int], watched: Iterable[int], held: Mapping[Any, tuple[Node, int]]
+        self,
+        graph: Graph,
+        cuts: Sequence[int],
+        watched: Iterable[int],
+        held: Mapping[Any, tuple[Node, int]],
+        omissions: Omissions | None = None,
     ) -> None:
         self.graph, self.cuts = graph, cuts
+        self.omissions = Omissions() if omissions is None else omissions
         self.segment = graph.segments(cuts)
         self.base = 0
+        self.whole = False
         self.exponent = [0] * (len(cuts) + 1)  # the last one is segment -1, never scaled
         self.watched, self.held = set(watched), held
         self.number = {c: k for k, c in enumerate(cuts)}
         self.flow = GradientFlow()
 
     def run(
-        self, loss: Tensor, leaves: Mapping[str, Tensor], *, scale: int = 0, inspect: bool = False
+        self,
+        loss: Tensor,
+        leaves: Mapping[str, Tensor],
+        *,
+        scale: int = 0,
+        inspect: bool = False,
+        whole: bool = False,
     ) -> GradientFlow:
         """Gradients of the leaves and norms at the watched nodes; the graph is kept.
 
         `scale`: log2 of the loss scale to run at; every number is divided by it. `inspect`: find the nodes at
-        which gradients end or become non-finite, which is slower.
+        which gradients end or become non-finite, which is slower. `whole`: run the backward as a training
+        does, once.
         """
-        self.base = scale
+        self.base, self.whole = scale, whole
         self.exponent = [scale] * len(self.cuts) + [scale]
         wanted = list(leaves.values())
-        found = None if scale or inspect else self._run_at_once(loss, wanted)
+        found = None if scale or inspect or whole else self._run_at_once(loss, wanted)
         if found is None:
             found = self._run_with_hooks(loss, wanted, inspect)
         self.flow.gradients = dict(zip(leaves, found, strict=True))
@@ -80,27 +95,33 @@ class Backward:
             name: self.base if place is None else self._arriving(place)
             for name, place in self.flow.places.items()
         }
-        dense = {
-            name: gradient.coalesce().values() if gradient.is_sparse else gradient
-            for name, gradient in self.flow.gradients.items()
-            if gradient is not None
-        }
         for name, place in self.flow.places.items():
             if place is not None and self.flow.gradients[name] is None:  # a backward on the way returned None
                 self.flow.logs[name] = -math.inf
-        for name, norm in zip(dense, norms(list(dense.values())), strict=True):
-            self.flow.logs[name] = log_of(norm) - self.flow.exponents[name] * LN2
+        self._read_leaves()
         return self.flow
+
+    def _read_leaves(self) -> None:
+        """The norms of the leaves' gradients."""
+        known = {name: g for name, g in self.flow.gradients.items() if g is not None}
+        read: list[float] = self.omissions.attempt(
+            "the gradients", "", lambda: norms([*known.values()]), list
+        )
+        for name, norm in zip(known, read, strict=False):
+            self.flow.logs[name] = log_of(norm) - self.flow.exponents[name] * LN2
 
     def _run_with_hooks(self, loss: Tensor, leaves: list[Tensor], inspect: bool) -> Sequence[Tensor | None]:
         """The gradients of the leaves; those of the watched nodes are read as they pass."""
         handles = [*self._holds(), *self._watches(), *self._crossings()]
         if inspect:
+            nodes: Iterable[tuple[int, Any]] = enumerate(self.graph.nodes)
             handles += [
-                _hook(n, self._inspection(i)) for i, n in enumerate(self.graph.nodes) if n.next_functions
+                self._hook(n.register_hook, self._inspection(i)) for i, n in nodes if n.next_functions
             ]
         try:  # a cotangent of its own would make torch load its compiler
             root = loss * 2.0**self.base if self.base else loss
+            if self.whole:
+                return pull(root, leaves, keep_graph=True)
             return torch.autograd.grad(root, leaves, retain_graph=True, allow_unused=True) if leaves else ()
         finally:
             for handle in handles:
@@ -154,13 +175,25 @@ class Backward:
                 if gradient is not None:
                     self.flow.held[name] = (gradient, self.base if place is None else self._arriving(place))
 
-            return node.register_prehook(keep)
+            return self._hook(node.register_prehook, keep)
 
         return [hold(name, node, number) for name, (node, number) in self.held.items()]
 
     def _watches(self) -> list[Any]:
         wanted = sorted(self.watched | set(self.cuts))
-        return [self.graph.nodes[i].register_prehook(self._watch(i)) for i in wanted]
+        return [self._hook(self.graph.nodes[i].register_prehook, self._watch(i)) for i in wanted]
+
+    def _hook(self, register: Callable[..., Any], look: Callable[..., Any]) -> Any:
+        """Register a look at a node; what it cannot read is not measured, and the backward goes on."""
+
+        def see(*gradients: Any) -> Any:
+            try:
+                return look(*gradients)
+            except Exception as error:
+                self.omissions.note("the gradient at a node", "", error)
+                return None
+
+        return register(see)
 
     def _watch(self, i: int) -> Callable[[Any], Any]:
         cut, log, parts, exponents = self.number.get(i), self.flow.log, self.flow.parts, self.exponent
@@ -179,7 +212,7 @@ class Backward:
         return look
 
     def _odd(self, i: int, gradients: tuple[Tensor | None, ...]) -> None:
-        some = [g for g in gradients if g is not None and g.numel()]
+        some = [dense(g) for g in gradients if g is not None]
         count = sum(g.numel() for g in some) or 1
         self.flow.zero[i] = sum(int((g == 0).sum()) for g in some) / count
         bad = sum(int((~torch.isfinite(g)).sum()) for g in some) / count
@@ -213,7 +246,8 @@ class Backward:
         for i, below in enumerate(self.graph.below):
             own = self.segment[i]
             if own >= 0 and any(self.segment[j] == -1 for j in below):
-                handles.append(_hook(self.graph.nodes[i], self._crossing(i, own)))
+                node: Any = self.graph.nodes[i]
+                handles.append(self._hook(node.register_hook, self._crossing(i, own)))
         return handles
 
     def _crossing(self, i: int, own: int) -> Callable[[Any, Any], Any]:
@@ -239,10 +273,11 @@ class Backward:
         ]
 
         def look(inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> None:
-            arrived = [g for g in outputs if g is not None]
+            arrived = [dense(g) for g in outputs if g is not None]
             if not any(bool(g.any()) for g in arrived):
                 return
-            leaving = [(g, j) for g, j in zip(inputs, places, strict=True) if j is not None]
+            every = [None if g is None else dense(g) for g in inputs]
+            leaving = [(g, j) for g, j in zip(every, places, strict=True) if j is not None]
             self.flow.killed += [(i, j) for g, j in leaving if g is None or not bool(g.any())]
             some = [(g, j) for g, j in leaving if g is not None]
             if any(not bool(torch.isfinite(g).all()) for g, _ in some) and all(
@@ -253,9 +288,36 @@ class Backward:
         return look
 
 
-def _hook(node: Any, look: Callable[..., Any]) -> Any:
-    register: Callable[[Any], Any] = node.register_hook
-    return register(look)
+def pull(loss: Tensor, leaves: Sequence[Tensor], keep_graph: bool = False) -> list[Tensor | None]:
+    """The gradients of the leaves by a backward as a training runs it; every `.grad` of theirs is put back.
+
+    Reentrant checkpoints, and hooks that step an optimizer, work in such a backward only.
+    """
+    found: list[Tensor | None] = [None] * len(leaves)
+
+    def keep(i: int) -> Callable[[Any], None]:
+        def add(gradients: tuple[Tensor | None, ...]) -> None:
+            (gradient,), before = gradients, found[i]
+            if gradient is not None:
+                found[i] = gradient.detach() if before is None else before + gradient.detach()
+
+        return add
+
+    ends = [(i, get_gradient_edge(leaf).node) for i, leaf in enumerate(leaves) if leaf.requires_grad]
+    before = [leaf.grad for leaf in leaves]
+    hooks = [node.register_prehook(keep(i)) for i, node in ends]  # after those of the tensor's own
+    try:
+        for leaf in leaves:
+            leaf.grad = None
+        loss.backward(retain_graph=keep_graph)  # type: ignore[no-untyped-call]
+        for i, leaf in enumerate(leaves):  # what shards its parameters fills in their gradients by itself
+            found[i] = leaf.grad if found[i] is None else found[i]
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for leaf, gradient in zip(leaves, before, strict=True):
+            leaf.grad = gradient
+    return found
 
 
 def _times(gradient: Tensor, exponent: int) -> Tensor:

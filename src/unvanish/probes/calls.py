@@ -2,7 +2,7 @@
 
 Notable:
 - A batch is a tensor, an (x, y) pair, or a dict passed as keywords; in a pair, x may be a tuple (positional
-  arguments) or a dict (keywords).
+  arguments) or a dict (keywords). An object of a class of its own, or a list of texts, is one argument.
 - Float inputs enter as clones that require a gradient, so the depth axis reaches the input; cloned, because a
   model may write to its input.
 - Without a loss the output's own `.loss` serves, else the inner product with a seeded random cotangent.
@@ -52,22 +52,24 @@ def prepare(batch: Any, loss: Callable[..., Any] | None, *, gradients: bool = Tr
     """
     needs = 0 if loss is None else _arity(loss)
     x, rest, whole = _split(batch, needs)
-    args, kwargs = (
-        ((), x) if isinstance(x, Mapping) else (tuple(x), {}) if isinstance(x, (tuple, list)) else ((x,), {})
-    )
+    listed = isinstance(x, list) and any(True for _ in tensors_in(x))
+    several = listed or (isinstance(x, tuple) and not isinstance(x, PackedSequence))
+    args, kwargs = ((), x) if isinstance(x, Mapping) else (tuple(x), {}) if several else ((x,), {})
     tensors = dict(_leaves(args, kwargs))
-    if not tensors:
+    if not tensors and not any(_is_object(value) for value in (*args, *kwargs.values())):
         raise CheckError(
             f"the batch holds no tensor (it is {_describe(batch)}); "
             "give a tensor, an (x, y) pair, or a dict of keywords"
         )
-    size = next((t.shape[0] for t in tensors.values() if t.ndim), None)
+    known = tensors.values() if tensors else tensors_in(args)
+    sizes = [int(t.shape[0]) for t in known if t.ndim and not t.is_nested]
+    size = next((n for n in sizes if n), 0 if sizes else None)
     if size == 0:
         raise CheckError("the batch is empty: its first dimension is 0; give at least one sample")
     leaves: dict[str, Tensor] = {}
 
     def enter(name: str, value: Tensor) -> Tensor:
-        if not gradients or not value.is_floating_point():
+        if not gradients or not value.is_floating_point() or value.layout is not torch.strided:
             return value
         leaves[name] = value.detach().clone().requires_grad_()
         return leaves[name].clone()
@@ -95,7 +97,16 @@ def _split(batch: Any, needs: int) -> tuple[Any, tuple[Any, ...], Any]:
             f"the batch is a {type(batch).__name__} of {len(batch)}; give an (x, y) pair, with x a tuple "
             "if the model takes several arguments, or a dict of keywords"
         )
+    if _is_object(batch):
+        return batch, (), batch
     raise CheckError(f"the batch is {_describe(batch)}; give a tensor, an (x, y) pair, or a dict of keywords")
+
+
+def _is_object(value: Any) -> bool:
+    """Whether a model may find its tensors in a value: an object of a class, or texts in a list."""
+    if isinstance(value, (tuple, list, set, Mapping)):
+        return bool(value)
+    return type(value) not in PLAIN and not isinstance(value, (bytes, type)) and not callable(value)
 
 
 def _describe(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Experiments on a copy: remove the cause, measure again, and see whether the flow is restored.
 
 Notable: only the first finding is tested, the one that the report calls the cause. The user's model is never
-touched.
+touched; what its copy shares with it, `intact` of the examination puts back.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from torch import nn
 from unvanish.core import depth, ledger
 from unvanish.core.diagnosis import Finding
 from unvanish.core.limits import RATIO
+from unvanish.core.omissions import Omissions, describe_error
 from unvanish.core.trace import Trace
 from unvanish.probes import removals
-from unvanish.probes.intact import unwrap
-from unvanish.probes.record import record
+from unvanish.probes.errors import CheckError, ModelCrash
+from unvanish.probes.record import examine, read_specimen
 
 Change = Callable[[nn.Module, Any, Trace, Finding], removals.Trial | None]
 Judge = Callable[[Trace, Trace, Finding], tuple[bool, str] | None]
@@ -31,9 +32,17 @@ ORDINARY = 10.0  # root mean square of an activation that is no longer huge
 
 
 def confirm_cause(
-    findings: tuple[Finding, ...], trace: Trace, model: nn.Module, batch: Any, loss: Any
+    findings: tuple[Finding, ...],
+    trace: Trace,
+    model: nn.Module,
+    batch: Any,
+    loss: Any,
+    omissions: Omissions,
 ) -> tuple[Finding, ...]:
-    """The findings; the first is marked confirmed or not if there is an experiment for its code."""
+    """The findings; the first is marked confirmed or not if there is an experiment for its code.
+
+    `omissions`: told why, if the experiment fails.
+    """
     head = findings[0]
     if head.severity == "note":
         return findings
@@ -43,14 +52,24 @@ def confirm_cause(
     if head.code not in EXPERIMENTS:
         return findings
     change, judge = EXPERIMENTS[head.code]
+    what = f"the experiment that would confirm {head.code}"
     try:
-        trial = change(copy.deepcopy(unwrap(model)), batch, trace, head)
+        copied = copy.deepcopy(model)
+    except Exception as error:
+        omissions.note(what, "", f"the model cannot be copied ({describe_error(error)})")
+        return findings
+    try:
+        trial = change(copied, batch, trace, head)
         if trial is None:
             return findings
         with trial.mode:
-            after = record(trial.model, trial.batch, loss)
+            after = examine(read_specimen(trial.model, trial.batch, loss))
         verdict = judge(trace, after, head)
-    except Exception:  # a model that cannot be copied or changed confirms nothing
+    except (CheckError, ModelCrash) as error:  # the changed copy does not run
+        omissions.note(what, "", describe_error(error))
+        return findings
+    except Exception as error:
+        omissions.note(what, "", error)
         return findings
     if verdict is None:
         return findings

@@ -7,6 +7,8 @@ Notable:
 - Sequence numbers tie the nodes of the autograd graph to operations and modules: a node belongs to what was
   running when its number was given out.
 - Dropout drops nothing while the forward is watched.
+- What cannot be read of an operation is not measured (`omissions`); the forward goes on. Inside transforms
+  of `torch.func` nothing is read: the tensors there stand for others.
 """
 
 from __future__ import annotations
@@ -23,18 +25,21 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from unvanish.core.facts import GraphCut
+from unvanish.core.omissions import Omissions
 from unvanish.probes import operations, signatures
 from unvanish.probes.calls import floats, tensors_in
 from unvanish.probes.compositions import Unfolded
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
 from unvanish.probes.handles import Node
-from unvanish.probes.measures import activation_stats, weight_stats
+from unvanish.probes.measures import activation_stats, find_shape, weight_stats
 from unvanish.probes.named import NamedParameters
 from unvanish.probes.readings import read_attention, read_finiteness, read_loss, read_weight
 from unvanish.probes.together import Together
 
 Modules = Sequence[tuple[str, nn.Module]]  # with their paths
 next_number: Callable[[], int] = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
+find_transform: Callable[[], Any] = torch._C._functorch.peek_interpreter_stack  # None outside of all
+ALTERED = operations.DROPOUTS | operations.FUSED | {"scaled_dot_product_attention", "hardtanh"}
 SMALL = 1 << 12  # elements: a result is measured though its operation is of no family
 
 
@@ -48,10 +53,12 @@ class Forward(TorchFunctionMode):
         parameters: Mapping[str, Tensor] | None = None,
         norms: Mapping[str, float] | None = None,
         modules: Modules | None = None,
+        omissions: Omissions | None = None,
     ) -> None:
         super().__init__()
         self.batch = batch
-        self.small = Together(batch)
+        self.omissions = Omissions() if omissions is None else omissions
+        self.small = Together(batch, self.omissions)
         self.paths: dict[int, str] = {}
         for name, module in model.named_modules() if modules is None else modules:
             self.paths.setdefault(id(module), name)
@@ -67,6 +74,8 @@ class Forward(TorchFunctionMode):
         self.used: dict[str, int] = {}
         self.cuts: list[tuple[GraphCut, Node | None]] = []
         self.check_finite = False
+        self.alters = True  # dropout is off
+        self.gaps = False  # whether operations were not read
         self.in_loss = False
         self.loss_start = self.loss_order = 1 << 62
 
@@ -96,6 +105,8 @@ class Forward(TorchFunctionMode):
         path = self.paths.get(id(module))
         if path is None:
             return
+        if find_transform() is not None:
+            args = ()
         count = self.counts[id(module)] = self.counts.get(id(module), -1) + 1
         self.running = ModuleCall(path, count, module, self.running, next_number())
         self.module_calls.append(self.running)
@@ -111,16 +122,25 @@ class Forward(TorchFunctionMode):
             call = call.parent
         if call is None or call.parent is None:
             return
+        try:
+            if find_transform() is None:
+                self._keep(call, output)
+        except Exception as error:
+            self.omissions.note("what a module returned", call.path, error)
+        self.running = call.parent
+        self.changes.append((next_number(), self.running))
+
+    def _keep(self, call: ModuleCall, output: Any) -> None:
+        """Where the output of a call came from; of a recurrent layer also what it is."""
+        module = call.module
         with torch._C.DisableTorchFunction():
             made = (output,) if type(output) is Tensor else tensors_in(output)
             ends = [(t.grad_fn, t.output_nr) for t in made]
         call.outputs = tuple([(node, number) for node, number in ends if node is not None])
         if isinstance(module, nn.RNNBase):
-            call.result, call.version = output, next(iter(tensors_in(output)))._version
             for name, _ in module.named_parameters(recurse=False):
                 self._use(f"{call.path}.{name}" if call.path else name)
-        self.running = call.parent
-        self.changes.append((next_number(), self.running))
+            call.result, call.version = output, next(iter(tensors_in(output)))._version
 
     def _use(self, name: str) -> None:
         self.used[name] = len(self.operations)
@@ -131,21 +151,42 @@ class Forward(TorchFunctionMode):
         if name == "__get__":
             return self._attribute(func, args, kwargs)
         kind = operations.plain_name(name)
-        if kind == "hardtanh" and signatures.bind(kind, args, kwargs)["min_val"] == 0:
-            kind = "relu6"
-        if kind in operations.DROPOUTS:
-            return _undropped(name, signatures.bind(kind, args, kwargs)["input"])
-        args, kwargs = _without_dropout(kind, args, kwargs)
+        if kind in ALTERED and self.alters:
+            try:
+                if kind in operations.DROPOUTS:
+                    return _undropped(name, signatures.bind(kind, args, kwargs)["input"])
+                kind, args, kwargs = _alter(kind, args, kwargs)
+            except Exception as error:
+                self.omissions.note(f"{kind} without dropout", self.running.path, error)
         call = OperationCall(kind, args, kwargs, next_number())
         call.result = result = func(*args, **kwargs)
-        self._record(call)
+        try:
+            if find_transform() is not None:
+                self._pass_transform(call)
+            elif types:  # reading must not call the functions of somebody's own tensors
+                with torch._C.DisableTorchFunctionSubclass():
+                    self._record(call)
+            else:
+                self._record(call)
+        except Exception as error:
+            self.gaps = True
+            self.omissions.note(f"the operation {kind}", self.running.path, error)
         return result
+
+    def _pass_transform(self, call: OperationCall) -> None:
+        """Inside a transform only the use of parameters is noted."""
+        self._see(call.given)
+        self.gaps = True
+        self.omissions.note("operations", self.running.path, "they run inside a transform of torch.func")
 
     def _attribute(self, func: Any, args: Any, kwargs: Any) -> Any:
         result = func(*args, **kwargs)
-        if isinstance(result, Tensor) and getattr(func.__self__, "__name__", "") == "data":
-            self._see((*args, *kwargs.values()))
-            self._cut("data", args)
+        if getattr(func.__self__, "__name__", "") == "data" and isinstance(result, Tensor):
+            try:
+                self._see((*args, *kwargs.values()))
+                self._cut("data", args)
+            except Exception as error:
+                self.omissions.note("the use of .data", self.running.path, error)
         return result
 
     def _record(self, call: OperationCall) -> Operation | None:
@@ -198,7 +239,8 @@ class Forward(TorchFunctionMode):
 
     def _measure(self, operation: Operation, call: OperationCall, result: Tensor) -> None:
         facts, kind = operation.facts, operation.kind
-        facts["shape"], facts["dtype"] = tuple(result.shape), operations.dtype(result.dtype)
+        facts["shape"] = tuple(result.shape) if not result.is_nested else find_shape(result)
+        facts["dtype"] = operations.dtype(result.dtype)
         if self.check_finite:
             read_finiteness(operation, call, result)
         if kind in operations.LOSSES:
@@ -211,7 +253,7 @@ class Forward(TorchFunctionMode):
             facts["batch_statistics"] = bool(call["training"])
         if kind == "instance_norm":
             facts["batch_statistics"] = False
-        if kind in operations.ATTENTION:
+        if kind in operations.ATTENTION and not result.is_nested:
             self._read_attention(operation, call, result)
         if kind in operations.PRODUCTS:
             factors = [t for t in tensors_in(call.args, 2) if t.ndim > 1]
@@ -225,6 +267,9 @@ class Forward(TorchFunctionMode):
         read_attention(operation, call, result)
 
     def _read_sizes(self, operation: Operation, result: Tensor) -> None:
+        if result.layout is not torch.strided or result.is_nested:
+            operation.stats.update(activation_stats(result, None))
+            return
         family = operation.family
         if family == "other" and result.numel() > SMALL:
             return
@@ -232,8 +277,11 @@ class Forward(TorchFunctionMode):
         if tokens or not self.small.take(result, operation.stats):
             operation.stats.update(activation_stats(result, self.batch, tokens=tokens))
 
-    def entering(self, x: Tensor) -> dict[str, float]:
+    def entering(self, name: str, x: Tensor) -> dict[str, float]:
         """The statistics of an input; those of a small tensor are filled in when the forward ends."""
+        return self.omissions.attempt("the input", name, lambda: self._read_input(x), dict)
+
+    def _read_input(self, x: Tensor) -> dict[str, float]:
         stats: dict[str, float] = {}
         if x.is_floating_point() and not x.is_meta and not self.small.take(x, stats):
             stats.update(activation_stats(x, self.batch))
@@ -258,10 +306,11 @@ def _undropped(name: str, x: Tensor) -> Any:
     return (x, torch.ones_like(x, dtype=torch.bool)) if name == "native_dropout" else x
 
 
-def _without_dropout(kind: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """The arguments with dropout probabilities of attention and recurrent layers set to 0."""
+def _alter(kind: str, args: Any, kwargs: Any) -> tuple[str, Any, Any]:
+    """The call with dropout probabilities of attention and recurrent layers set to 0, and its true kind."""
     if kind == "scaled_dot_product_attention":
-        return signatures.replace(kind, args, kwargs, "dropout_p", 0.0)
+        return kind, *signatures.replace(kind, args, kwargs, "dropout_p", 0.0)
     if kind in operations.FUSED:  # dropout is their only float, packed or not
-        return tuple(0.0 if isinstance(a, float) else a for a in args), kwargs
-    return args, kwargs
+        return kind, tuple(0.0 if isinstance(a, float) else a for a in args), kwargs
+    clipped = kind == "hardtanh" and signatures.bind(kind, args, kwargs)["min_val"] == 0
+    return "relu6" if clipped else kind, args, kwargs

@@ -1,35 +1,33 @@
-"""`check` leaves no trace: everything a forward may change is put back, bit for bit, also after an exception.
+"""`check` leaves no trace: everything a forward may change is put back, bit for bit, however it ends.
 
 Notable:
-- Parameters, buffers and tensors kept as attributes are compared by value and written only if they changed,
-  so their version counters stay as they were on every model that does not write to itself.
-- A shallow copy is kept of a module's `__dict__` and of the lists, dicts and sets in it: caches, counters,
-  modes, hooks.
-- Process-wide state: the random generators of Python, NumPy and torch on every device in use. The fast path
-  of `nn.TransformerEncoderLayer`, activation checkpointing and compilation are off during the examination.
+- What the model, the batch and the loss reach is put back in place (`reach`), and so are the random
+  generators, the modes and the settings of the process (`process`). What cannot be put back is said.
+- Putting back may be done again: an interrupt, even in the midst of it, only makes it start over, and
+  signals wait until it is done (`held_signals`). So the context is entered twice, `with intact(model) as
+  kept, kept:`; if the first way out is broken off at its first line, the second one does the work.
+- While we look, activation checkpointing, compilation, garbage collection and warnings are off, for this
+  thread as far as possible (`shared_changes`).
 """
 
 from __future__ import annotations
 
-import gc
-import random
-import sys
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from operator import is_
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-import numpy as np
 import torch
-import torch.utils.checkpoint as checkpointing
-from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch import nn
+
+from unvanish.probes.held_signals import HeldSignals
+from unvanish.probes.kept_tensors import Undo
+from unvanish.probes.process import keep_process
+from unvanish.probes.reach import Reach
+from unvanish.probes.shared_changes import ALL, SharedChange
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-CONTAINERS = (list, dict, set)
 PLAIN = frozenset((bool, int, float, str, type(None)))  # what most attributes are, and hold no tensor
-USUAL = PLAIN | {dict, OrderedDict}
+NAMES = ("", "batch", "loss")  # of the roots, in this order
+TRIES = 4  # of one step of putting back, each of which an interrupt may break off
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -43,190 +41,120 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
-@contextmanager
-def intact(model: nn.Module, modules: Iterable[nn.Module] | None = None) -> Iterator[None]:
-    """Put the model and the process back as they were when the block ends, however it ends.
+class Kept:
+    """Everything that some roots reach, and the process, as they were; a context that puts them back."""
 
-    `modules`: those of the model, each once, if known.
-    """
-    tensors: dict[int, Tensor] = {}
-    parts = model.modules() if modules is None else modules
-    undo = [_random_state(), *[_module_state(module, tensors) for module in parts]]
-    with torch.no_grad():
-        undo += [_tensor_state(t) for t in tensors.values()]
-    try:
-        yield
-    finally:
-        _run_back(undo)
+    def __init__(self, roots: tuple[Any, ...], most: float, off: tuple[SharedChange, ...]) -> None:
+        self.roots, self.off = roots, off
+        self.signals = HeldSignals()
+        self.reach = Reach(most)
+        self.process: list[tuple[Undo, Any]] = [(step, None) for step in keep_process()]
+        self.steps: list[tuple[Undo, Any]] = []
+        self.guards: list[Any] = []  # of inference mode, if it was on
+        self.stopped: list[BaseException] = []  # what interrupted the putting back
+        self.failed: dict[str, None] = {}
+        self.entered = self.done = self.over = False
 
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """What could not be put back: where, and what it is."""
+        return tuple(self.failed)
 
-def _run_back(steps: Iterable[Callable[[], None]]) -> None:
-    """Take every step, the last one first; the first error is raised after all of them."""
-    failed: Exception | None = None
-    for step in reversed(list(steps)):
+    def __enter__(self) -> Self:
+        if not self.entered:
+            self.entered = True
+            try:
+                self._start()
+            except BaseException:
+                self.put_back()
+                raise
+        return self
+
+    def _start(self) -> None:
+        if self.off:
+            if torch.is_inference_mode_enabled():
+                self.guards.append(torch._C._InferenceMode(False))
+                self.guards[0].__enter__()
+            torch._C._set_grad_enabled(True)
+            for change in self.off:
+                change.enter(id(self))
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            for root, name in zip(self.roots, (*NAMES, *[""] * len(self.roots)), strict=False):
+                self.reach.follow(root, name)
+            self.steps = self.reach.list_steps()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.put_back()
+        if error is not None and self.failed and not getattr(error, "__notes__", None):
+            error.add_note(f"what could not be put back: {'; '.join(self.failed)}")
+
+    def rewind(self) -> None:
+        """Put everything back in the midst of the context, which examines no longer but still puts back."""
         try:
-            step()
-        except Exception as error:
-            failed = failed or error
-    if failed is not None:
-        raise failed
-
-
-@contextmanager
-def in_the_open() -> Iterator[None]:
-    """Run eagerly, with gradients; without fused fast paths, recomputation and garbage collection."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        _eager(),
-        _without_collection(),
-        _replace(checkpointing, "_checkpoint_without_reentrant_generator", _no_recomputation),
-        _replace(checkpointing.CheckpointFunction, "apply", _run_now),
-    ):
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            yield
+            self.signals.hold()
+            self._run()
+            self._stop_looking()
         finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
+            self.signals.release()
+
+    def forget(self) -> None:
+        """Let what the roots reach be as it has become; the process is still put back."""
+        self.steps.clear()
+
+    def put_back(self) -> None:
+        """Put everything back; may be called again. What interrupted it is raised when it is done."""
+        if not self.over:
+            try:
+                self.signals.hold()
+                if not self.done:
+                    self._run()
+                    self.done = True
+                self.process.clear()
+                self.steps.clear()  # before the collector is on again, which would look through all of it
+                self.reach = Reach(0)
+                self._stop_looking()
+                self.over = True
+            finally:
+                self.signals.release()
+        self.signals.release()
+        if self.stopped:
+            raise self.stopped.pop()
+
+    def _run(self) -> None:
+        with torch._C.DisableTorchFunction():
+            for step, value in [*self.process, *self.steps]:
+                try:
+                    said = step()
+                except BaseException as error:
+                    said = self._try_again(step, error)
+                if said:
+                    self.failed[f"{self.reach.name(value) or 'the model'} ({said})"] = None
+
+    def _try_again(self, step: Undo, error: BaseException) -> str | None:
+        """Take a step that was broken off; says what it could not put back."""
+        for _ in range(TRIES):
+            if not isinstance(error, Exception):
+                self.stopped[:] = [error]
+            try:
+                return step()
+            except BaseException as again:
+                error = again
+        return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+    def _stop_looking(self) -> None:
+        for guard in self.guards:
+            guard.__exit__(None, None, None)
+        self.guards.clear()
+        for change in self.off:
+            change.leave(id(self))
 
 
-def _eager() -> AbstractContextManager[Any]:
-    """Nothing runs compiled; nothing to do if torch's compiler, which is heavy, was never loaded."""
-    if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
+def intact(*roots: Any, most: float = float("inf"), off: tuple[SharedChange, ...] = ALL) -> Kept:
+    """Everything that roots reach (a model, a batch, a loss) and the process, as they are now.
 
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """The collector is off: nearly all that an examination makes lives until its end."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
-def _no_recomputation(*args: Any, **options: Any) -> Iterator[None]:
-    yield
-
-
-def _run_now(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
-    return function(*args)
-
-
-@contextmanager
-def _replace(owner: Any, name: str, value: Any) -> Iterator[None]:
-    own = name in vars(owner)
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
-
-
-def _tensor_state(tensor: Tensor) -> Callable[[], None]:
-    if is_lazy(tensor):
-        return lambda: None
-    kept, flag = tensor.clone(), tensor.requires_grad
-
-    def restore() -> None:
-        if not _same(tensor, kept):
-            with torch.no_grad():
-                if tensor.shape != kept.shape:
-                    tensor.data = kept
-                else:
-                    tensor.detach().copy_(kept)
-        if tensor.is_leaf and tensor.requires_grad != flag:
-            tensor.requires_grad_(flag)
-
-    return restore
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if torch.equal(a, b):
-        return True
-    a = a.detach()
-    both = (a != a) & (b != b) | (a == b) if a.is_floating_point() or a.is_complex() else None
-    return both is not None and bool(both.all())
-
-
-def _module_state(module: nn.Module, tensors: dict[int, Tensor]) -> Callable[[], None]:
-    """What puts a module's own attributes back; its tensors are added to `tensors`, by id."""
-    originals = dict(vars(module))
-    empty: list[Any] = []  # most are the tables of hooks
-    full: list[tuple[Any, Any]] = []
-    for value in originals.values():
-        kind = type(value)
-        if kind in PLAIN:
-            continue
-        if kind in USUAL or isinstance(value, CONTAINERS):
-            if value:
-                full.append((value, value.copy()))
-            else:
-                empty.append(value)
-        elif isinstance(value, Tensor):
-            tensors[id(value)] = value
-    for table in (module._parameters, module._buffers):
-        for tensor in table.values() if table else ():
-            if tensor is not None:
-                tensors[id(tensor)] = tensor
-
-    def restore() -> None:
-        now = vars(module)
-        if now.keys() != originals.keys():
-            for name in now.keys() - originals.keys():
-                del now[name]
-        now.update(originals)
-        if any(empty):
-            for value in empty:
-                value.clear()
-        for original, kept in full:
-            _refill(original, kept)
-
-    return restore
-
-
-def _refill(original: Any, kept: Any) -> None:
-    if isinstance(original, list):
-        if len(original) != len(kept) or not all(map(is_, original, kept)):
-            original[:] = kept
-    elif isinstance(original, set):
-        if original != kept:
-            original.clear()
-            original.update(kept)
-    elif list(original) != list(kept) or not all(map(is_, original.values(), kept.values())):
-        original.clear()
-        original.update(kept)
-
-
-def _cuda_in_use() -> bool:
-    started: Callable[[], bool] = torch.cuda.is_initialized
-    return started()
-
-
-def _random_state() -> Callable[[], None]:
-    python, numbers, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if _cuda_in_use() else None
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-
-    def restore() -> None:
-        random.setstate(python)
-        np.random.set_state(numbers)
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
-        if mps is not None:
-            torch.mps.set_rng_state(mps)
-
-    return restore
+    A context to be entered twice, `with intact(model) as kept, kept:`. `most`: bytes of a parameter or buffer
+    whose numbers are copied, at most. `off`: what is off meanwhile; gradients are on, unless it is empty.
+    """
+    return Kept(roots, most, off)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +21,15 @@ SAMPLES, FEATURES = 64, 4096
 PIECE = 1 << 16  # elements whose norm is taken at once: their copy in float64 is small
 FEW = 1 << 14  # elements of a tensor whose norm is taken together with others
 ALIKE = 1e-4  # ||h - mean||^2 / ||h||^2, under which the difference of squares would be rounding
+ORDINARY = (Tensor, nn.Parameter)
+COMPRESSED = {torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc}
 LITTLE = 1 << 16  # elements that NumPy counts faster than torch begins to
 
 
 def log_norm(x: Tensor) -> float:
     """Ln of the L2 norm, accumulated in float64; -inf for an exact zero, NaN or inf if x is not finite."""
-    return log_of(_norm(x.detach() if x.requires_grad else x) if x.is_floating_point() else math.nan)
+    x = dense(x.detach() if x.requires_grad else x)
+    return log_of(_norm(x) if x.is_floating_point() else math.nan)
 
 
 def log_of(norm: float) -> float:
@@ -36,8 +40,41 @@ def log_of(norm: float) -> float:
 def finite(x: Tensor) -> bool:
     """Whether every element is finite."""
     if _quick(x):
-        return bool(np.isfinite(x.detach().numpy()).all())
+        return bool(np.isfinite(see(x)).all())
     return bool(torch.isfinite(x.detach().sum())) or bool(torch.isfinite(x.detach()).all())
+
+
+def dense(x: Tensor) -> Tensor:
+    """The real numbers of a tensor of any layout; zeros that a sparse one does not hold are left out."""
+    if type(x) not in ORDINARY and hasattr(x, "to_local"):  # a DTensor: this process's part
+        x = x.to_local()
+    if x.layout is not torch.strided or x.is_nested:
+        coordinates = x.layout is torch.sparse_coo
+        x = x.coalesce().values() if coordinates else x.values() if _is_packed(x) else x.to_dense()
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+
+
+def find_shape(x: Tensor) -> tuple[int, ...]:
+    """The shape of a tensor; of a nested one the mean size where there are several."""
+    if not x.is_nested:
+        return tuple(x.shape)
+    sizes = [_size(x, i) for i in range(x.dim())]
+    known = math.prod(n for n in sizes if n)
+    left = max(1, round(dense(x.detach()).numel() / max(1, known)))
+    several = sizes.index(0) if 0 in sizes else -1
+    return tuple(n or (left if i == several else 1) for i, n in enumerate(sizes))
+
+
+def _size(x: Tensor, i: int) -> int:
+    """One size of a nested tensor; 0 if there are several."""
+    try:
+        return int(x.size(i))
+    except (RuntimeError, AttributeError):  # of a strided one, of a jagged one
+        return 0
+
+
+def _is_packed(x: Tensor) -> bool:
+    return x.is_nested or x.layout in COMPRESSED
 
 
 def samples(x: Tensor, batch: int | None) -> Tensor | None:
@@ -64,7 +101,16 @@ def thin(rows: Tensor) -> Numbers:
 
 
 def _numbers(x: Tensor) -> Numbers:
-    found: Numbers = x.to("cpu", torch.float64).numpy()
+    return see(x.to("cpu", torch.float64))
+
+
+def see(x: Tensor) -> NDArray[Any]:
+    """A tensor's numbers as NumPy sees them, to be read only; no bfloat16.
+
+    `x.numpy()` would forbid for ever that the tensor's storage is resized, as batches and offloaded or
+    sharded weights are. It stays for tensors that nobody else holds.
+    """
+    found: NDArray[Any] = np.from_dlpack(x.detach())
     return found
 
 
@@ -73,6 +119,8 @@ def activation_stats(x: Tensor, batch: int | None, tokens: bool = False) -> dict
     x = x.detach()
     if x.numel() == 0 or not x.is_floating_point():
         return {}
+    if x.layout is not torch.strided or x.is_nested:
+        x, batch = dense(x), None
     rows = samples(x, batch)
     some = None if rows is None else thin(rows)
     whole = some if some is not None and some.size == x.numel() else None
@@ -95,7 +143,7 @@ def size_stats(norm: float, size: int, bad: float = 0.0) -> dict[str, float]:
 
 
 def _norm(x: Tensor) -> float:
-    return float(torch.linalg.vector_norm(x, dtype=torch.float64))
+    return float(torch.linalg.vector_norm(dense(x), dtype=torch.float64))
 
 
 def _largest(x: Tensor) -> float:
@@ -153,13 +201,13 @@ def norms(tensors: Sequence[Tensor]) -> list[float]:
     for i, x in enumerate(tensors):
         if x.is_cpu and x.dtype is torch.float32 and 0 < x.numel() <= FEW and _plain(x):
             little.append(i)
-        elif x.is_floating_point() and not x.is_meta:
+        elif (x.is_floating_point() or x.is_complex()) and not x.is_meta:
             places.setdefault(x.device, []).append(i)
     for i, norm in zip(little, _little([tensors[i] for i in little]), strict=True):
         found[i] = norm
     for own in places.values():
         with torch.no_grad():
-            pieces = [_pieces(tensors[i]) for i in own]
+            pieces = [_pieces(dense(tensors[i])) for i in own]
             each = torch._foreach_norm([p for some in pieces for p in some], 2, dtype=torch.float64)
         rest = iter(torch.stack(list(each)).tolist())
         for i, some in zip(own, pieces, strict=True):
@@ -169,7 +217,7 @@ def norms(tensors: Sequence[Tensor]) -> list[float]:
 
 def _plain(x: Tensor) -> bool:
     """Whether NumPy sees what torch sees."""
-    return type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided and not x.is_neg()
+    return type(x) in ORDINARY and x.layout is torch.strided and not (x.is_neg() or x.is_nested)
 
 
 def _quick(x: Tensor) -> bool:
@@ -181,8 +229,9 @@ def _little(tensors: Sequence[Tensor]) -> list[float]:
     """The norms of small tensors of float32, as one array."""
     if not tensors:
         return []
-    arrays = [(x.detach() if x.requires_grad else x).numpy() for x in tensors]
-    rows = np.concatenate(arrays, axis=None, dtype=np.float64)
+    with torch.no_grad():
+        together = torch.cat([x.reshape(-1) for x in tensors])
+    rows = together.numpy().astype(np.float64)
     rows *= rows
     found: list[float] = np.sqrt(_sums(rows, [x.numel() for x in tensors])).tolist()
     return found
@@ -243,14 +292,14 @@ def slope_stats(slopes: Tensor, peak: float | None) -> list[dict[str, float]]:
         for stats, saturated, pinned in zip(found, _shares(flat), _shares(_never(flat)), strict=True):
             stats.update(saturated=saturated, pinned=pinned)
     quick = slopes.is_cpu and slopes.dtype is not torch.bfloat16  # NumPy compares several times faster
-    dead = _shares(_never(torch.from_numpy(slopes.numpy() == 0) if quick else slopes == 0))
+    dead = _shares(_never(torch.from_numpy(see(slopes) == 0) if quick else slopes == 0))
     return [stats | {"dead": share} for stats, share in zip(found, dead, strict=True)]
 
 
 def _row_squares(rows: Tensor) -> list[float]:
     """The sum of the squares of each row; by NumPy if they are few, which wakes no other thread."""
     if _quick(rows):
-        x = rows.numpy().astype(np.float64)
+        x = see(rows).astype(np.float64)
         found: list[float] = np.einsum("nf,nf->n", x, x).tolist()
         return found
     return [norm**2 for norm in torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).tolist()]
@@ -258,7 +307,7 @@ def _row_squares(rows: Tensor) -> list[float]:
 
 def share(x: Tensor) -> float:
     """The share of elements that are not zero."""
-    return int(np.count_nonzero(x.numpy()) if _quick(x) else torch.count_nonzero(x)) / x.numel()
+    return int(np.count_nonzero(see(x)) if _quick(x) else torch.count_nonzero(x)) / x.numel()
 
 
 def _shares(flags: Tensor) -> list[float]:

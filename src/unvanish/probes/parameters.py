@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from unvanish.core.trace import Site
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.forward import Forward, Modules
 from unvanish.probes.graph import Graph
+from unvanish.probes.measures import dense, see, share
 from unvanish.probes.measures import norms as norms_of
-from unvanish.probes.measures import share
 from unvanish.probes.passes import BackwardPass, Measured, Specimen
 
 Weight = tuple[Tensor, Tensor | None, Tensor | None]  # itself, its bias, its gradient
@@ -30,10 +31,10 @@ SMALL = 1 << 14  # elements of a weight that is compared together with others of
 @torch.no_grad()
 def read(specimen: Specimen, watched: Forward, backward: BackwardPass) -> list[Measured]:
     """The sites of the parameters with their statistics, in the order of `named_parameters`."""
-    graph, flow = backward.graph, backward.flow
-    structural = _cancelled_biases(watched, graph, flow)
-    ran = {call.path for call in watched.module_calls} | {""}
-    held = _held_by(specimen.optimizer)
+    attempt, flow = specimen.omissions.attempt, backward.flow
+    structural: frozenset[str] = attempt(
+        "biases that cancel", "", lambda: _cancelled_biases(watched, backward.graph, flow), frozenset
+    )
     every = [
         (f"{path}.{name}" if path else name, p, path, module)
         for path, module in specimen.modules
@@ -41,6 +42,9 @@ def read(specimen: Specimen, watched: Forward, backward: BackwardPass) -> list[M
         if p is not None
     ]
     times = Counter([id(p) for _, p, _, _ in every])
+    uses = _Uses(
+        watched, specimen.manner.watched, _held_by(specimen.optimizer), times, structural, backward.rounding
+    )
     rows: list[tuple[str, str, ParameterFacts, dict[str, float]]] = []
     seen: set[int] = set()
     weights: dict[str, Weight] = {}
@@ -50,30 +54,59 @@ def read(specimen: Specimen, watched: Forward, backward: BackwardPass) -> list[M
             continue
         seen.add(id(p))
         gradient = None if flow is None else flow.gradients.get(name)
+        facts = uses.describe(name, p, owner, module)
+        facts["reachable"] = p.requires_grad and _is_reached(name, p, backward.graph, flow)
+        log = math.nan if flow is None else flow.logs.get(name, math.nan)
+        stats: dict[str, float] = {}
+        try:
+            facts["zero_third"] = _zero_third(p, gradient)
+            stats = _stats(p, gradient, log, specimen.norms.get(name))
+            if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+                weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)
+        except Exception as error:
+            specimen.omissions.note("the parameter", name, error)
+        rows.append((name, type(module).__name__, facts, stats))
+    twins: dict[str, tuple[float, bool]] = attempt("equal units", "", lambda: _twins(weights), dict)
+    for name, (equal, stay) in twins.items():
+        facts, stats = places[name]
+        stats["weight_twins"], facts["twins_stay"] = equal, stay
+    return [(Site.parameter(name, kind, facts), stats) for name, kind, facts, stats in rows]
+
+
+@dataclass(frozen=True)
+class _Uses:
+    """Who used which parameter; `seen`: whether the forward was watched, so that no use means none."""
+
+    watched: Forward
+    seen: bool
+    held: set[int] | None
+    times: Mapping[int, int]
+    structural: frozenset[str]
+    rounding: frozenset[str]
+
+    def describe(self, name: str, p: Tensor, owner: str, module: nn.Module) -> ParameterFacts:
+        """The facts of a parameter without its numbers."""
         facts: ParameterFacts = {
             "shape": tuple(p.shape),
             "numel": p.numel(),
             "trainable": p.requires_grad,
             "module": owner,
-            "executed": owner in ran or name in watched.used,
-            "used": name in watched.used or isinstance(module, torch.jit.ScriptModule),
-            "reachable": p.requires_grad and _is_reached(name, p, graph, flow),
-            "optimised": None if held is None else id(p) in held,
-            "tied": times[id(p)] > 1,
-            "rounding": name in backward.rounding,
-            "zero_by_structure": name in structural,
-            "zero_third": _zero_third(p, gradient),
-            "used_at": watched.used.get(name, -1),
+            "optimised": None if self.held is None else id(p) in self.held,
+            "tied": self.times[id(p)] > 1,
+            "rounding": name in self.rounding,
+            "zero_by_structure": name in self.structural,
+            "zero_third": False,
         }
-        log = math.nan if flow is None else flow.logs.get(name, math.nan)
-        stats = _stats(p, gradient, log, specimen.norms.get(name))
-        if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-            weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)
-        rows.append((name, type(module).__name__, facts, stats))
-    for name, (equal, stay) in _twins(weights).items():
-        facts, stats = places[name]
-        stats["weight_twins"], facts["twins_stay"] = equal, stay
-    return [(Site.parameter(name, kind, facts), stats) for name, kind, facts, stats in rows]
+        if self.seen:
+            used = self.watched.used
+            facts["executed"] = owner in self._ran or name in used
+            facts["used"] = name in used or isinstance(module, torch.jit.ScriptModule)
+            facts["used_at"] = used.get(name, -1)
+        return facts
+
+    @cached_property
+    def _ran(self) -> set[str]:
+        return {call.path for call in self.watched.module_calls} | {""}
 
 
 def name_parameters(modules: Modules) -> dict[str, Tensor]:
@@ -119,23 +152,24 @@ def _zero_third(p: Tensor, gradient: Tensor | None) -> bool:
 
 def _is_reached(name: str, p: Tensor, graph: Graph | None, flow: GradientFlow | None) -> bool:
     if flow is not None and name in flow.places:
-        return flow.places[name] is not None
+        return flow.places[name] is not None or flow.gradients[name] is not None
     return graph is not None and torch.autograd.graph.get_gradient_edge(p).node in graph.index
 
 
 def _bias(module: nn.Module, name: str) -> Tensor | None:
     own = name.rpartition(".")[2]
-    return module._parameters.get(own.replace("weight", "bias")) if "weight" in own else None
+    table: Any = module._parameters  # a scripted module's is no dict
+    return dict(table.items()).get(own.replace("weight", "bias")) if "weight" in own else None
 
 
 def _stats(p: Tensor, gradient: Tensor | None, log: float, norm: float | None) -> dict[str, float]:
     size = max(1, p.numel())
     norm = norms_of([p])[0] if norm is None else norm
-    found = {"weight_rms": norm / size**0.5} if p.is_floating_point() else {}
+    found = {"weight_rms": norm / size**0.5} if p.is_floating_point() or p.is_complex() else {}
     if not math.isfinite(found.get("weight_rms", 0.0)):
         found["weight_nonfinite"] = float((~torch.isfinite(p.detach())).double().mean())
-    if gradient is not None and gradient.is_sparse:
-        gradient = gradient.coalesce().values()
+    if gradient is not None:
+        gradient = dense(gradient)
     if gradient is not None and gradient.numel():
         found["gradient_log"] = log
         found["gradient_zero"] = 1 - share(gradient)
@@ -211,5 +245,4 @@ def _probe(columns: int) -> Tensor:
 
 
 def _numbers(x: Tensor) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = x.to("cpu", torch.float64).numpy()
-    return found
+    return see(x.to("cpu", torch.float64))

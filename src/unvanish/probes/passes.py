@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unvanish.core.facts import PrecisionFacts
+from unvanish.core.omissions import Omissions
 from unvanish.core.trace import Site
 from unvanish.probes import calls
 from unvanish.probes.backward import GradientFlow
@@ -20,6 +21,24 @@ from unvanish.probes.graph import Graph
 from unvanish.probes.recurrent.loops import Recurrence
 
 Measured = tuple[Site, dict[str, float]]  # a row of the trace: its site and its statistics
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How closely a model is looked at.
+
+    `inputs`: float inputs require a gradient; `watched`: a function mode and hooks of modules see the
+    forward; `open`: dropout, recomputation and fast paths are off; `nodes`: gradients are read at the nodes
+    of the graph.
+    """
+
+    inputs: bool = True
+    watched: bool = True
+    open: bool = True
+    nodes: bool = True
+
+
+CLOSELY = Manner()
 
 
 @dataclass(frozen=True)
@@ -36,6 +55,8 @@ class Specimen:
     loss: Callable[..., Any] | None
     optimizer: Any = None
     theory: bool = False
+    manner: Manner = CLOSELY
+    omissions: Omissions = field(default_factory=Omissions)
 
 
 @dataclass(frozen=True)

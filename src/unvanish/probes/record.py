@@ -1,12 +1,14 @@
 """One exact examination: a forward, a backward, and everything the rules read, as a Trace.
 
-Notable: the model is wrapped in `intact`, so nothing done here outlives the call.
+Notable:
+- The model is wrapped in `intact`, so nothing done here outlives the call.
+- If an examination fails although the model trains alone, it is tried again with less: with nothing switched
+  off, then with the gradients of the parameters alone. The report says what was left out.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,19 +18,26 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from unvanish.core.facts import TraceFacts
+from unvanish.core.omissions import Omissions
 from unvanish.core.trace import Trace
 from unvanish.probes import node_sites, outputs, parameters, sites
+from unvanish.probes.alone import require_alone
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.errors import CheckError
 from unvanish.probes.events import Operation
-from unvanish.probes.forward import Modules
-from unvanish.probes.intact import in_the_open, intact, unwrap
+from unvanish.probes.intact import Kept, intact, unwrap
 from unvanish.probes.measures import norms
-from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
+from unvanish.probes.passes import BackwardPass, ForwardPass, Manner, Specimen
 from unvanish.probes.program.tape import Taped
 from unvanish.probes.run_backward import run_backward
 from unvanish.probes.run_forward import run_forward
+from unvanish.probes.shared_changes import EAGER, QUIET
 from unvanish.theory.program.comparison import Comparison, Sketch
+
+AGAIN = {  # how a model is looked at if all at once fails, and what is left out then
+    Manner(inputs=False, open=False): "the inputs' gradients, and the run without dropout and recomputation",
+    Manner(False, False, False, False): "all but the loss and the gradients of the parameters",
+}
 
 
 def record(
@@ -45,12 +54,40 @@ def record(
     loss(output). `theory`: predict the total too. CheckError if these do not fit together, ModelCrash if the
     model or the loss raises.
     """
-    bare, modules, named = _check_model(model)
-    with warnings.catch_warnings(), intact(bare, dict.fromkeys([m for _, m in modules])), in_the_open():
-        warnings.simplefilter("ignore")
-        sizes = dict(zip(named, norms(list(named.values())), strict=True))
-        specimen = Specimen(bare, modules, named, sizes, batch, loss, optimizer, theory)
-        return _assemble(specimen, *_run_both(specimen))
+    specimen = read_specimen(model, batch, loss, optimizer=optimizer, theory=theory)
+    with intact(specimen.model, batch, loss) as kept, kept:
+        found = measure(specimen, kept)
+    return say_lost(found, kept)
+
+
+def measure(specimen: Specimen, kept: Kept) -> Trace:
+    """The same within a context that puts everything back."""
+    if any(hasattr(p, "to_local") for p in specimen.parameters.values() if type(p) is not nn.Parameter):
+        return _examine_again(specimen, "parameters are sharded; of each, the part of this process was read")
+    try:
+        return examine(specimen)
+    except CheckError:
+        raise
+    except Exception as error:
+        failed = error
+    kept.rewind()
+    require_alone(specimen, failed)
+    return _examine_again(specimen, failed)
+
+
+def say_lost(trace: Trace, kept: Kept) -> Trace:
+    """The trace, with what could not be put back."""
+    return replace(trace, facts={**trace.facts, "not_put_back": list(kept.lost)}) if kept.lost else trace
+
+
+def examine(specimen: Specimen) -> Trace:
+    """One forward and one backward, in the specimen's manner."""
+    named = specimen.parameters
+    sizes: dict[str, float] = specimen.omissions.attempt(
+        "the norms of the parameters", "", lambda: _measure_norms(named), dict
+    )
+    specimen = replace(specimen, norms=sizes)
+    return _assemble(specimen, *_run_both(specimen))
 
 
 def _run_both(specimen: Specimen) -> tuple[ForwardPass, BackwardPass]:
@@ -68,8 +105,35 @@ def _run_both(specimen: Specimen) -> tuple[ForwardPass, BackwardPass]:
     return (looked, again) if hidden else (forward, backward)
 
 
-def _check_model(model: Any) -> tuple[nn.Module, Modules, dict[str, Tensor]]:
-    """The module inside any wrapper, its modules by every name, and its parameters by their first."""
+def _measure_norms(named: Mapping[str, Tensor]) -> dict[str, float]:
+    return dict(zip(named, norms(list(named.values())), strict=True))
+
+
+def _examine_again(specimen: Specimen, failed: Exception | str) -> Trace:
+    """What a model that trains alone lets us see, in the closest manner that it bears."""
+    for manner, what in AGAIN.items():
+        omissions = Omissions()
+        omissions.note(what, "", failed)
+        again = replace(specimen, manner=manner, omissions=omissions)
+        off = EAGER if manner.watched else QUIET
+        try:
+            with intact(specimen.model, specimen.batch, specimen.loss, off=off) as kept, kept:
+                return examine(again)
+        except Exception as error:
+            failed = error
+    assert isinstance(failed, Exception)
+    raise failed
+
+
+def read_specimen(
+    model: Any,
+    batch: Any,
+    loss: Callable[..., Any] | None = None,
+    *,
+    optimizer: Any = None,
+    theory: bool = False,
+) -> Specimen:
+    """What is examined; CheckError says why the model is none that could train."""
     if not isinstance(model, nn.Module):
         raise CheckError(
             f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself"
@@ -92,23 +156,38 @@ def _check_model(model: Any) -> tuple[nn.Module, Modules, dict[str, Tensor]]:
         )
     if any(p.is_meta for p in named.values()):
         raise CheckError("the model is on the meta device and holds no numbers; materialise it first")
-    return bare, modules, named
+    return Specimen(bare, modules, named, {}, batch, loss, optimizer, theory)
 
 
 def _assemble(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> Trace:
-    watched = forward.watched
-    rows = sites.inputs(forward.call, backward.flow, forward.entering)
-    nodes, axes, places = node_sites.nodes(forward.call, watched, backward)
+    watched, call, attempt = forward.watched, forward.call, specimen.omissions.attempt
+    rows = sites.inputs(call, backward.flow, specimen.omissions, forward.entering)
+    nodes, axes, places = attempt(
+        "the operations", "", lambda: node_sites.nodes(call, watched, backward), lambda: ([], [], {})
+    )
     rows += nodes
-    rows += sites.steps(backward.recurrences)
-    rows += outputs.outputs(watched, forward.loss)
+    rows += attempt("steps of recurrences", "", lambda: sites.steps(backward.recurrences), list)
+    rows += attempt("what the loss reads", "", lambda: outputs.outputs(watched, forward.loss), list)
     rows += parameters.read(specimen, watched, backward)
     found = sites.assemble(rows, axes, _facts(specimen, forward, backward))
-    if not isinstance(watched, Taped) or found.depth() is None:
-        return found
+    theory = attempt(
+        "what theory expects", "", lambda: _compare(found, forward, backward, places), lambda: None
+    )
+    facts = found.facts if theory is None else {**found.facts, "theory": theory}
+    if left_out := specimen.omissions.sentences():
+        facts = {**facts, "unmeasured": left_out}
+    return replace(found, facts=facts)
+
+
+def _compare(
+    found: Trace, forward: ForwardPass, backward: BackwardPass, places: Mapping[int, int]
+) -> Comparison | None:
+    """What theory expects of the program that ran; None without one, or without a depth axis."""
+    watched = forward.watched
+    if not isinstance(watched, Taped) or watched.gaps or found.depth() is None:
+        return None
     tensors = _tensors(watched, forward, backward, places)
-    theory = Comparison(found, Sketch(watched.program(forward.output), tensors))
-    return replace(found, facts={**found.facts, "theory": theory})
+    return Comparison(found, Sketch(watched.program(forward.output), tensors))
 
 
 def _tensors(

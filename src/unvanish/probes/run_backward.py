@@ -7,7 +7,7 @@ In float16 the gradients are compared with those of a copy in float32.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,32 +30,66 @@ ROOM = 6  # log2 below the best loss scale, for what grows on the way down
 
 def run_backward(specimen: Specimen, forward: ForwardPass) -> BackwardPass:
     """The backward from the root of a forward; ModelCrash if it raises."""
-    root, watched = forward.root, forward.watched
+    root, watched, attempt = forward.root, forward.watched, specimen.omissions.attempt
     if root.grad_fn is None:
         return BackwardPass()
-    graph = walk(root.grad_fn)
-    attention.mark(watched)
-    chains = find_chains(graph, forward.call, watched)
-    compared = _compare_precision(specimen, forward)
-    slopes.read(o for o in watched.operations if o.family == "activation" and o.nodes[0] in graph.index)
-    bodies = loops.find_loops(watched, graph)
-    carried = loops.measure_carries(bodies)
-    severed = loops.find_severed(watched, bodies, graph)
-    cuts = chains[0].cuts if chains else [0]
-    plan = BackwardPlan(graph, cuts, root, _leaves(specimen, forward), _scale(compared, root))
-    watches = _choose_nodes(forward, graph, chains, bodies)
+    graph, leaves = walk(root.grad_fn), _leaves(specimen, forward)
+    if not specimen.manner.nodes:
+        return BackwardPass(graph, flow=_run(specimen, forward, BackwardPlan(graph, [], root, leaves, 0)))
+    attempt("which softmax is an attention", "", lambda: attention.mark(watched), lambda: None)
+    chains: list[Chain] = attempt(
+        "the depth axis", "", lambda: find_chains(graph, forward.call, watched), list
+    )
+    compared = attempt(
+        "the cost of float16", "", lambda: _compare_precision(specimen, forward), PrecisionFacts
+    )
+    activations = (o for o in watched.operations if o.family == "activation" and o.nodes[0] in graph.index)
+    slopes.read(activations, specimen.omissions)
+    bodies: loops.Bodies = attempt(
+        "modules called in a loop", "", lambda: loops.find_loops(watched, graph), dict
+    )
+    carried: loops.Carries = attempt(
+        "gradients carried through a loop", "", lambda: loops.measure_carries(bodies), dict
+    )
+    severed: dict[str, tuple[int, int, str]] = attempt(
+        "cells that are detached", "", lambda: loops.find_severed(watched, bodies, graph), dict
+    )
+    plan = BackwardPlan(graph, chains[0].cuts if chains else [0], root, leaves, _scale(compared, root))
+    watches: set[int] = attempt(
+        "the gradients", "", lambda: _choose_nodes(forward, graph, chains, bodies), set
+    )
+    flow = _run(specimen, forward, plan, watches)
+    layers: tuple[loops.Recurrence, ...] = attempt(
+        "steps of recurrent layers", "", lambda: tuple(loops.replay_layers(watched, flow.held)), tuple
+    )
+    repeated: tuple[loops.Recurrence, ...] = attempt(
+        "steps of loops", "", lambda: tuple(loops.read_loops(bodies, graph, flow, carried)), tuple
+    )
+    stops, broken, cancelled = attempt(
+        "where gradients end",
+        "",
+        lambda: _look_again(specimen, plan, forward, flow),
+        lambda: ([], [], frozenset[str]()),
+    )
+    noise = cancelled | attempt(
+        "what is rounding", "", lambda: rounding.find_rounding(specimen, flow.logs), frozenset[str]
+    )
+    recurrences = (*layers, *repeated)
+    return BackwardPass(graph, chains, flow, stops, broken, recurrences, severed, compared, noise)
+
+
+def _run(
+    specimen: Specimen, forward: ForwardPass, plan: BackwardPlan, watches: Iterable[int] = ()
+) -> GradientFlow:
+    """The gradients of a plan; ModelCrash with the module, if it can be found, if the backward raises."""
+    held = loops.outputs_to_hold(forward.watched) if specimen.manner.nodes else {}
+    backward = Backward(plan.graph, plan.cuts, watches, held, specimen.omissions)
     try:
-        flow = Backward(graph, cuts, watches, loops.outputs_to_hold(watched)).run(
-            root, plan.leaves, scale=plan.scale
-        )
-    except RuntimeError as error:
+        return backward.run(plan.root, plan.leaves, scale=plan.scale, whole=not specimen.manner.open)
+    except Exception as error:
         site = _find_failing(plan, forward)
         text = f"the backward raised {type(error).__name__}{' in ' + site if site else ''}: {error}"
-        raise ModelCrash(text, site, sites.assemble_crash(watched, forward.call, text)) from error
-    recurrences = (*loops.replay_layers(watched, flow.held), *loops.read_loops(bodies, graph, flow, carried))
-    stops, broken, cancelled = _look_again(plan, forward, flow)
-    noise = cancelled | rounding.find_rounding(specimen, flow.logs)
-    return BackwardPass(graph, chains, flow, stops, broken, recurrences, severed, compared, noise)
+        raise ModelCrash(text, site, sites.assemble_crash(forward.watched, forward.call, text)) from error
 
 
 @dataclass(frozen=True)
@@ -98,7 +132,7 @@ def _find_failing(plan: BackwardPlan, forward: ForwardPass) -> str:
     ]
     try:
         torch.autograd.grad(plan.root, list(plan.leaves.values()), allow_unused=True, retain_graph=True)
-    except RuntimeError:
+    except Exception:
         if not reached:
             return ""
         owner = forward.watched.owner(reached[-1]._sequence_nr())
@@ -110,7 +144,7 @@ def _find_failing(plan: BackwardPlan, forward: ForwardPass) -> str:
 
 
 def _look_again(
-    plan: BackwardPlan, forward: ForwardPass, flow: GradientFlow
+    specimen: Specimen, plan: BackwardPlan, forward: ForwardPass, flow: GradientFlow
 ) -> tuple[list[faults.Stop], list[Operation | ModuleCall], frozenset[str]]:
     """Where gradients end, who makes them non-finite, whose cancel; empty without a zero or an infinity."""
     zero = {n for n, log in flow.logs.items() if log == -math.inf}
@@ -118,7 +152,9 @@ def _look_again(
     if not zero and not odd:
         return [], [], frozenset()
     graph, watched = plan.graph, forward.watched
-    again = Backward(graph, plan.cuts, (), {}).run(plan.root, plan.leaves, scale=plan.scale, inspect=True)
+    second = Backward(graph, plan.cuts, (), {}, specimen.omissions)
+    whole = not specimen.manner.open
+    again = second.run(plan.root, plan.leaves, scale=plan.scale, inspect=True, whole=whole)
     starving = {at: n for n in zero if not n.startswith("\0") and (at := flow.places[n]) is not None}
     stops = faults.find_stops(graph, again, watched, starving)
     broken = [watched.owner(graph.nodes[i]._sequence_nr()) for i in again.broken]

@@ -8,6 +8,7 @@ Notable:
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +41,8 @@ def _before_the_overflow(found: ForwardPass) -> Tensor | None:
 
 def _run(specimen: Specimen, check_finite: bool = False) -> ForwardPass:
     """With inputs that require a gradient, unless the model refuses them."""
+    if not specimen.manner.inputs:
+        return _attempt(specimen, check_finite, gradients=False)
     try:
         return _attempt(specimen, check_finite, gradients=True)
     except ModelCrash as crash:
@@ -54,8 +57,8 @@ def _attempt(specimen: Specimen, check_finite: bool, gradients: bool) -> Forward
     call = calls.prepare(specimen.batch, specimen.loss, gradients=gradients)
     watched = _watch(specimen, call)
     watched.check_finite = check_finite
-    entering = {name: watched.entering(x) for name, x in call.originals.items()}
-    with watched.watching():
+    entering = {name: watched.entering(name, x) for name, x in call.originals.items()}
+    with watched.watching() if specimen.manner.watched else nullcontext():
         try:
             output = specimen.model(*call.args, **call.kwargs)
         except Exception as error:
@@ -67,15 +70,19 @@ def _attempt(specimen: Specimen, check_finite: bool, gradients: bool) -> Forward
             raise
         except Exception as error:
             raise _crash(watched, call, error, "loss") from error
+    watched.small.settle()
     own = "output.loss" if calls.own_loss(output) is not None else "random cotangent"
-    return ForwardPass(call, watched, entering, output, _check_scalar(loss), call.kind or own)
+    return ForwardPass(call, watched, entering, output, check_scalar(loss), call.kind or own)
 
 
 def _watch(specimen: Specimen, call: calls.Call) -> Forward:
-    model, parameters, norms = specimen.model, specimen.parameters, specimen.norms
-    if specimen.theory:
-        return Taped(model, model, call, parameters, norms, specimen.modules)
-    return Forward(model, call.batch_size, parameters, norms, specimen.modules)
+    model, norms, modules = specimen.model, specimen.norms, specimen.modules
+    known = specimen.parameters, norms, modules, specimen.omissions
+    if specimen.theory and specimen.manner.open:
+        return Taped(model, model, call, *known)
+    watched = Forward(model, call.batch_size, *known)
+    watched.alters = specimen.manner.open
+    return watched
 
 
 def _crash(watched: Forward, call: calls.Call, error: Exception, site: str) -> ModelCrash:
@@ -84,7 +91,8 @@ def _crash(watched: Forward, call: calls.Call, error: Exception, site: str) -> M
     return ModelCrash(text, site, sites.assemble_crash(watched, call, text))
 
 
-def _check_scalar(value: Any) -> Tensor:
+def check_scalar(value: Any) -> Tensor:
+    """A loss, if a backward can begin at it; CheckError says what it is if not."""
     if not isinstance(value, Tensor):
         kind = type(value).__name__
         raise CheckError(

@@ -7,18 +7,20 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unvanish.core.facts import (
     InputFacts,
     StepFacts,
     TraceFacts,
 )
+from unvanish.core.omissions import Omissions
 from unvanish.core.trace import STATISTICS, Axis, Site, Trace
 from unvanish.probes import node_sites
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.calls import Call
 from unvanish.probes.forward import Forward
-from unvanish.probes.measures import activation_stats
+from unvanish.probes.measures import activation_stats, dense, find_shape
 from unvanish.probes.passes import Measured
 from unvanish.probes.recurrent.loops import Recurrence
 
@@ -36,32 +38,47 @@ def assemble(rows: Sequence[Measured], axes: Iterable[Axis], facts: TraceFacts) 
 def assemble_crash(watched: Forward, call: Call, crash: str) -> Trace:
     """What was measured up to a crash: forward statistics only."""
     watched.small.settle()
-    found = node_sites.nodes(call, watched)[0]
-    return assemble(inputs(call, None) + found, (), {"crash": crash, "batch_size": call.batch_size})
+    attempt = watched.omissions.attempt
+    found: list[Measured] = attempt("the operations", "", lambda: node_sites.nodes(call, watched)[0], list)
+    facts: TraceFacts = {"crash": crash, "batch_size": call.batch_size}
+    return assemble(inputs(call, None, watched.omissions) + found, (), facts)
 
 
 def inputs(
-    call: Call, flow: GradientFlow | None, read: Mapping[str, dict[str, float]] | None = None
+    call: Call,
+    flow: GradientFlow | None,
+    omissions: Omissions,
+    read: Mapping[str, dict[str, float]] | None = None,
 ) -> list[Measured]:
     """One site for each tensor of the batch that the model was given; `read`: their statistics, if known."""
     found = []
     for name, tensor in call.originals.items():
         floating = tensor.is_floating_point()
         facts: InputFacts = {
-            "shape": tuple(tensor.shape),
+            "shape": find_shape(tensor),
             "dtype": str(tensor.dtype).removeprefix("torch."),
             "floating": floating,
         }
-        known = floating and not tensor.is_meta
-        stats = {} if not known else activation_stats(tensor, call.batch_size) if read is None else read[name]
-        if known and tensor.numel():
-            facts["mean"] = float(tensor.detach().mean(dtype=torch.float64))
-            power = stats.get("forward_rms", math.nan) ** 2
-            facts["std"] = math.sqrt(max(0.0, power - facts["mean"] ** 2))
+        stats: dict[str, float] = {}
+        if floating and not tensor.is_meta:
+            try:
+                stats = activation_stats(tensor, call.batch_size) if read is None else read[name]
+                facts |= _centre(tensor, stats)
+            except Exception as error:
+                omissions.note("the input", name, error)
         if flow is not None and f"\0{name}" in flow.logs:
             stats["backward_log"] = flow.logs[f"\0{name}"]
         found.append((Site.input(name, facts), stats))
     return found
+
+
+def _centre(x: Tensor, stats: Mapping[str, float]) -> InputFacts:
+    """The mean and the standard deviation of an input."""
+    if not x.numel():
+        return {}
+    mean = float(dense(x.detach()).mean(dtype=torch.float64))
+    power = stats.get("forward_rms", math.nan) ** 2
+    return {"mean": mean, "std": math.sqrt(max(0.0, power - mean**2))}
 
 
 def steps(recurrences: Iterable[Recurrence]) -> list[Measured]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unvanish.core.omissions import Omissions
 from unvanish.probes import operations
 from unvanish.probes.events import Operation
 from unvanish.probes.measures import slope_stats
@@ -17,24 +18,32 @@ LARGE = 1 << 18  # elements that are read together
 
 
 @torch.no_grad()
-def read(activations: Iterable[Operation]) -> None:
+def read(activations: Iterable[Operation], omissions: Omissions) -> None:
     """Add `slope_sq`, `saturated` and `dead` to activations whose node is a function of one tensor.
 
     Small ones of the same shape are read together.
     """
     waiting: dict[Any, list[tuple[Operation, Tensor]]] = {}
     ones: dict[Any, Tensor] = {}
+
+    def settle(pile: list[tuple[Operation, Tensor]], peak: float | None) -> None:
+        omissions.attempt("slopes", pile[0][0].caller.path, lambda: _read(pile, peak), lambda: None)
+
     for operation in activations:
-        slope = _slope(operation, ones)
+        try:
+            slope = _slope(operation, ones)
+        except Exception as error:
+            omissions.note("the slope", operation.caller.path, error)
+            continue
         if slope is None:
             continue
         key = (slope.shape, slope.dtype, slope.device, operations.SQUASHING.get(operation.kind))
         pile = waiting.setdefault(key, [])
         pile.append((operation, slope))
         if len(pile) * slope.numel() > LARGE:
-            _read(waiting.pop(key), key[-1])
+            settle(waiting.pop(key), key[-1])
     for key, pile in waiting.items():
-        _read(pile, key[-1])
+        settle(pile, key[-1])
 
 
 def _read(pile: list[tuple[Operation, Tensor]], peak: float | None) -> None:
@@ -55,11 +64,13 @@ def _slope(operation: Operation, made: dict[Any, Tensor] | None = None) -> Tenso
     node: Any = operation.nodes[0]
     if len([b for b, _ in node.next_functions if b is not None]) != 1 and operation.kind != "prelu":
         return None
-    ones = _ones(node, {} if made is None else made)
+    if node._input_metadata[0].is_nested_tensor:
+        return None
     back: Callable[[Tensor], Any] = node
     try:
+        ones = _ones(node, {} if made is None else made)
         found = back(ones)
-    except RuntimeError:  # a saved tensor was overwritten: the backward will report it with its module
+    except RuntimeError:  # a saved tensor was overwritten (the backward will report it), or it is ragged
         return None
     found = found[0] if isinstance(found, tuple) else found
     return found if isinstance(found, Tensor) and found.shape == ones.shape else None

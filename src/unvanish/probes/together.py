@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unvanish.core.omissions import Omissions
 from unvanish.probes.measures import FEATURES, SAMPLES, Numbers, likeness, samples, size_stats
 
 LARGE = 1 << 16  # elements of an activation that is read by itself
@@ -26,30 +27,38 @@ class Together:
     """Small activations that wait to be read, by (samples, features); `batch`: the size of the batch."""
 
     batch: int | None
+    omissions: Omissions = field(default_factory=Omissions)
     waiting: dict[torch.Size, list[tuple[dict[str, float], NDArray[Any]]]] = field(default_factory=dict)
 
     def take(self, x: Tensor, stats: dict[str, float]) -> bool:
         """Keep a copy, whose statistics will be written into `stats`; False if it is not small enough."""
-        if x.numel() > LARGE or not x.is_cpu or not x.is_floating_point():
+        if x.numel() > LARGE or not x.is_cpu or not x.is_floating_point() or x.layout is not torch.strided:
             return False
         rows = samples(x, self.batch)
         if rows is None or rows.shape[0] > SAMPLES or rows.shape[1] > FEATURES:
             return False
+        copied = _copy(rows)
         pile = self.waiting.setdefault(rows.shape, [])
-        pile.append((stats, _copy(rows)))
+        pile.append((stats, copied))
         if len(pile) * x.numel() > PILE:
-            _read(self.waiting.pop(rows.shape))
+            self._settle(self.waiting.pop(rows.shape))
         return True
 
     def settle(self) -> None:
         """Read all that waits."""
         while self.waiting:
-            _read(self.waiting.popitem()[1])
+            self._settle(self.waiting.popitem()[1])
+
+    def _settle(self, pile: list[tuple[dict[str, float], NDArray[Any]]]) -> None:
+        try:
+            _read(pile)
+        except Exception as error:
+            self.omissions.note("the statistics of small activations", "", error)
 
 
 def _copy(rows: Tensor) -> NDArray[Any]:
     if rows.dtype is torch.float32 or rows.dtype is torch.float64:
-        return rows.numpy().copy()
+        return rows.clone(memory_format=torch.contiguous_format).numpy()
     return rows.to(torch.float64, copy=True).numpy()
 
 

@@ -10,6 +10,7 @@ Notable:
 from __future__ import annotations
 
 import importlib
+import random
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -54,4 +55,8 @@ def _module(noun: Noun, suffix: str) -> ModuleType:
     table = REPORTS[kind]
     if suffix not in table:
         raise ValueError(f"no {kind} report for files ending in {suffix!r}; use one of {', '.join(table)}")
-    return importlib.import_module(f"{__name__}.{kind}.{table[suffix]}")
+    before = random.getstate()  # rich draws a number when it is imported
+    try:
+        return importlib.import_module(f"{__name__}.{kind}.{table[suffix]}")
+    finally:
+        random.setstate(before)

@@ -110,7 +110,7 @@ def _calls_itself(surgery: Surgery, path: str, kind: str) -> bool:
 
     heard = Heard()
     call = calls.prepare(surgery.batch, surgery.loss, gradients=False)
-    with intact(surgery.model), torch.no_grad():
+    with intact(surgery.model, surgery.batch) as kept, kept, torch.no_grad():
         around = Rewire({kind: heard}, own=True)
         module = surgery.module(path)
         handles = [

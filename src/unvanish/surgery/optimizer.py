@@ -20,7 +20,7 @@ def update_optimizer(optimizer: Optimizer, before: Sequence[Tensor], now: Sequen
     new = [p for p in _missing(now, [*before, *held]) if p.requires_grad]
     if not gone and not new:
         return None
-    kept = [list(group["params"]) for group in optimizer.param_groups]
+    kept = [group["params"] for group in optimizer.param_groups]  # the lists themselves
     states = {p: optimizer.state[p] for p in gone if p in optimizer.state}
     for group in optimizer.param_groups:
         group["params"] = _missing(group["params"], gone)

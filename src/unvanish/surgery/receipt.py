@@ -37,8 +37,9 @@ class Receipt:
 
     def undo(self) -> None:
         """Undo every change, the last one first; a second call does nothing."""
-        while self.changes:
-            self.changes.pop().undo()
+        while self.changes:  # one that is broken off is undone again
+            self.changes[-1].undo()
+            self.changes.pop()
 
     def __len__(self) -> int:
         return len(self.changes)

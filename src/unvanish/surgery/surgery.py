@@ -103,24 +103,24 @@ class Surgery:
         made: Any = owner.parametrizations
         parts = [*made[leaf].parameters(), *made[leaf].buffers()]
         kept = [part.detach().clone() for part in parts]
-        whole = getattr(owner, leaf)
-        setattr(owner, leaf, value.to(whole) if isinstance(value, Tensor) else torch.full_like(whole, value))
 
         def undo() -> None:
             for part, old in zip(parts, kept, strict=True):
                 _restore(part, old)
 
         self.note(name, what, undo)
+        whole = getattr(owner, leaf)
+        setattr(owner, leaf, value.to(whole) if isinstance(value, Tensor) else torch.full_like(whole, value))
 
     @torch.no_grad()
     def overwrite(self, tensor: Tensor, value: Tensor | float, name: str, what: str) -> None:
         """Overwrite a tensor of the model in place."""
         kept = tensor.detach().clone()
+        self.note(name, what, lambda: _restore(tensor, kept))
         if isinstance(value, Tensor):
             tensor.copy_(value)
         else:
             tensor.fill_(value)
-        self.note(name, what, lambda: _restore(tensor, kept))
 
     def assign(self, owner: Any, name: str, value: Any, where: str, what: str) -> None:
         """Set a plain attribute of an object."""
@@ -130,7 +130,7 @@ class Surgery:
 
         def undo() -> None:
             if before is absent:
-                delattr(owner, name)
+                vars(owner).pop(name, None)
             else:
                 setattr(owner, name, before)
 
@@ -179,7 +179,7 @@ class Surgery:
             owner.register_parameter(place, value)
             where = owner._parameters
         full = f"{home}.{place}" if home else place
-        self.note(full, f"new {type(value).__name__}", lambda: where.pop(place))
+        self.note(full, f"new {type(value).__name__}", lambda: where.pop(place, None))
         return full
 
     def home(self, path: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from unvanish.probes.measures import see
 from unvanish.theory import recurrent
 from unvanish.theory.recurrent import MeanFieldCell
 
@@ -32,5 +33,5 @@ def _by_gate(x: Tensor | None, names: tuple[str, ...], hidden: int) -> dict[str,
     """A weight or bias cut into its gates; zeros (hidden,) if there is none."""
     if x is None:
         return {g: np.zeros(hidden) for g in names}
-    whole = x.detach().double().cpu().numpy()
+    whole = see(x.double().cpu())
     return {g: whole[k * hidden : (k + 1) * hidden] for k, g in enumerate(names)}

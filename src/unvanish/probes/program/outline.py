@@ -8,25 +8,27 @@ the meta device is taken at PyTorch's own initialisation.
 from __future__ import annotations
 
 import copy
-import warnings
+import math
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unvanish.core.omissions import describe_error
 from unvanish.probes import calls
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.events import Operation, OperationCall
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph, walk
-from unvanish.probes.intact import in_the_open, intact, unwrap
+from unvanish.probes.intact import intact, unwrap
 from unvanish.probes.measures import weight_stats
 from unvanish.probes.program.tape import Taped
 from unvanish.probes.readings import is_attention
 from unvanish.theory.program.steps import Program
+
+SMALL = 1 << 20  # bytes of a weight that is copied, lest a hollow copy write to it
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,8 @@ def outline(model: nn.Module, batch: Any, *, hollow: bool = True) -> Outline:
             f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself"
         )
     size = calls.prepare(_empty(batch), None).batch_size or 1
-    still = nullcontext() if hollow else intact(bare)
-    with warnings.catch_warnings(), in_the_open(), torch.enable_grad(), still:
-        warnings.simplefilter("ignore")
-        ran, given = (copy_hollow(bare), _empty(batch)) if hollow else (bare, _some(batch, size))
+    with intact(bare, batch, most=SMALL if hollow else math.inf) as kept, kept:
+        ran, given = (_hollow_out(bare), _empty(batch)) if hollow else (bare, _some(batch, size))
         kind = "tensors without data" if hollow else "two samples"
         try:
             call, watched, output = _watch(bare, ran, given, kind)
@@ -84,6 +84,14 @@ def _watch(
             where = f" in {watched.running.path}" if watched.running.path else ""
             text = f"the model raised {type(error).__name__}{where} on {kind}: {error}"
             raise ModelCrash(text, watched.running.path) from error
+
+
+def _hollow_out(model: nn.Module) -> nn.Module:
+    try:
+        return copy_hollow(model)
+    except Exception as error:
+        text = f"the model cannot be copied without its numbers: {describe_error(error)}"
+        raise ModelCrash(text, "") from error
 
 
 def copy_hollow(model: nn.Module) -> nn.Module:

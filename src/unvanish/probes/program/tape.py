@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from unvanish.core.omissions import Omissions
 from unvanish.probes import calls, operations
 from unvanish.probes.events import Operation, OperationCall
 from unvanish.probes.forward import Forward, Modules
@@ -29,9 +30,10 @@ class Taped(Forward):
         parameters: Mapping[str, Tensor] | None = None,
         norms: Mapping[str, float] | None = None,
         modules: Modules | None = None,
+        omissions: Omissions | None = None,
     ) -> None:
         own = dict(ran.named_parameters()) if parameters is None else parameters
-        super().__init__(ran, call.batch_size, own, norms, modules)
+        super().__init__(ran, call.batch_size, own, norms, modules, omissions)
         real = own if ran is model else dict(model.named_parameters())
         self.weights = Weights(self.parameters, {id(p): real[name] for name, p in own.items()}, model)
         self.steps: list[Step] = []
@@ -64,13 +66,21 @@ class Taped(Forward):
     def _record(self, call: OperationCall) -> Operation | None:
         operation = super()._record(call)
         if not self.in_loss:
-            self._write(call, operation)
+            try:
+                self._write(call, operation)
+            except Exception as error:
+                self.gaps = True
+                self.omissions.note(f"what theory knows of {call.kind}", self.running.path, error)
         return operation
 
     def _write(self, call: OperationCall, operation: Operation | None) -> None:
         """Add a step to the program."""
         made = calls.floats((call.result,), 2)
         given = calls.floats(call.given)
+        if any([t.is_nested for t in (*made, *given)]):
+            self.gaps = True
+            self.omissions.note("what theory expects", self.running.path, "tensors are nested")
+            return
         parameters: list[Tensor] = []
         reads: list[Tensor] = []
         for t in given:

@@ -27,6 +27,8 @@ from unvanish.probes.graph import Graph, Node
 from unvanish.probes.measures import log_norm
 from unvanish.probes.recurrent.replay import replay
 
+Bodies = dict[str, list[ModuleCall]]  # the calls of each loop's body, by its path
+Carries = dict[str, NDArray[np.float64]]  # ln of the gain back to each call, by the body's path
 LEAST = 5  # calls
 PROBES = 32  # random cotangents a replay carries back, over all sequences
 

@@ -167,16 +167,22 @@ def _verdicts(diagnosis: Diagnosis, level: int) -> Html | None:
         _passed(diagnosis.passed, level + 1),
         _reasons("Not applicable", diagnosis.not_applicable, level + 1),
         _reasons("Skipped", diagnosis.skipped, level + 1),
-        _assumed([str(sentence) for sentence in assumed], level + 1),
+        _list_sentences("Assumed", [str(sentence) for sentence in assumed], level + 1),
+        _list_sentences("Not measured", [clean(text) for text in diagnosis.unmeasured], level + 1),
+        _list_sentences(
+            "May have changed, and cannot be put back",
+            [clean(text) for text in diagnosis.not_put_back],
+            level + 1,
+        ),
     ]
     if not any(parts):
         return None
     return _section("What else was judged", level, tag("div", parts, class_="uv-verdicts"))
 
 
-def _assumed(sentences: Sequence[str], level: int) -> Html | None:
+def _list_sentences(title: str, sentences: Sequence[str], level: int) -> Html | None:
     items = [tag("li", sentence) for sentence in sentences]
-    return tag("div", tag(f"h{level}", "Assumed"), tag("ul", items)) if items else None
+    return tag("div", tag(f"h{level}", title), tag("ul", items)) if items else None
 
 
 def _passed(passed: Sequence[Verdict], level: int) -> Html | None:

@@ -125,6 +125,10 @@ def _verdicts(diagnosis: Diagnosis, width: int) -> list[Text]:
     out += _theory(diagnosis, width)
     for sentence in diagnosis.trace.facts.get("assumptions") or ():
         out += hang([("assumed: ", "bold")], clean(sentence), width, 2)
+    for sentence in diagnosis.unmeasured:
+        out += hang([("not measured: ", "bold")], clean(sentence), width, 2)
+    for place in diagnosis.not_put_back:
+        out += hang([("may have changed, and cannot be put back: ", "bold")], clean(place), width, 2)
     return out
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from unvanish.core.facts import TheoryKey
 from unvanish.core.ledger import difference, ledger
+from unvanish.core.omissions import Omissions
 from unvanish.core.trace import Trace
 from unvanish.theory.program.follow import predict
 from unvanish.theory.program.signal import Pull
@@ -47,6 +48,10 @@ class Comparison(Mapping[TheoryKey, Any]):
         try:
             return compare(self._measured, sketch)
         except (RuntimeError, ValueError, NotImplementedError):
+            return {}
+        except Exception:  # a program that theory does not know the like of
+            if Omissions.strict:
+                raise
             return {}
 
     def __getitem__(self, key: TheoryKey) -> Any:
