@@ -181,8 +181,8 @@ def operate(surgery: Surgery, remedy: Remedy) -> None:
         places = ", ".join(map(repr, remedy.targets)) or "the model"
         why = show(f"{type(error).__name__}: {error}".partition("\n")[0][:200])
         raise SurgeryError(
-            f"{remedy.cure} cannot be applied to {show(places)} ({why}); run `cure` on this model for one that "
-            "fits"
+            f"{remedy.cure} cannot be applied to {show(places)} ({why}); run `cure` on this model for one "
+            "that fits"
         ) from error
 
 
