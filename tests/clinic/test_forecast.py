@@ -326,7 +326,7 @@ def test_what_it_refuses() -> None:
     net = nn.Linear(4, 4)
     with pytest.raises(CheckError, match="either input_size"):
         unvanish.forecast(net)
-    with pytest.raises(CheckError, match="positive whole numbers"):
+    with pytest.raises(CheckError, match="the shape of one sample"):
         unvanish.forecast(net, (0,))
     with pytest.raises(ModelCrash, match="the model raised RuntimeError"):
         unvanish.forecast(net, (5,))

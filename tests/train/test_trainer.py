@@ -236,7 +236,7 @@ def test_several_inputs(trained):
         ({"device": "cuda:7"}, "device='cuda:7' does not exist here; there are: cpu"),
         ({"device": [0, 1]}, "torchrun --nproc-per-node 2"),
         ({"sharding": "fsdp"}, "needs several processes"),
-        ({"freeze": 9}, "there are 2 layers"),
+        ({"freeze": 9}, "the network has 2 layers"),
         ({"project": "/proc/nowhere"}, "cannot be made"),
         ({"pretrained": "nowhere.pt"}, "there is no checkpoint"),
     ],

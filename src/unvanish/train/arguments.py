@@ -20,8 +20,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from torch import nn
-
 from unvanish.core.plain import name_value
 from unvanish.core.registry import suggest
 from unvanish.lab.tasks import Task, tasks
@@ -315,6 +313,8 @@ def _check_text(name: str, value: Any, plain: bool) -> None:
 
 def require_model(model: Any, task: Any) -> None:
     """TrainError if this is nothing that a `Model` is made of, or the task is unknown."""
+    from torch import nn  # the arguments are listed without it
+
     if not isinstance(model, (str, os.PathLike, Mapping, nn.Module)) or model in ("", {}):
         ways = "a name such as 'resnet20.yaml', a path, a specification as a dict, or a torch.nn.Module"
         raise TrainError(f"the model is {name_value(model)}; give {ways}")

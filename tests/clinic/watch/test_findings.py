@@ -116,7 +116,7 @@ def test_wrong_calls_say_what_is_wrong(tmp_path: Path, net: Any) -> None:
         (("net",), {}, "not a torch.nn.Module"),
         ((model, "adam"), {}, "pass the optimizer itself"),
         ((model, optimizer), {"budget": 0}, "share of the run's time"),
-        ((model, optimizer), {"every": 0}, "number of steps"),
+        ((model, optimizer), {"every": 0}, "a whole number from 1"),
         ((model, optimizer), {"on_finding": "rise"}, "did you mean 'raise'"),
         ((model, optimizer), {"on_finding": "snapshot"}, "give run="),
         ((model.requires_grad_(False),), {}, "requires a gradient"),
