@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Shape = tuple[int, ...]
 StopReason = Literal["zero parameter", "locked", "dead", "operation", "loss"]
+BroadcastKind = Literal["samples x samples", "output repeated", "target repeated"]
 Apart = tuple[str, float, float]  # a row of the ledger, its predicted and its measured decades
 
 
@@ -146,6 +147,16 @@ class GraphCut(TypedDict):
     order: int  # of the operation that follows
 
 
+class BroadcastFacts(TypedDict):
+    """Where the loss repeats the output, or what it meets, to make their shapes fit."""
+
+    how: BroadcastKind
+    kind: str  # of the operation
+    shapes: tuple[Shape, Shape]  # of the output's side, and of the other
+    table: Shape  # of the result
+    source: str  # the line of code, "file.py:12"; "" if unknown
+
+
 class PrecisionFacts(TypedDict, total=False):
     """How half precision would hold the gradients at its best loss scale."""
 
@@ -225,6 +236,7 @@ class TraceFacts(RunFacts, total=False):
     predicted: bool  # by theory: nothing was run
     crash: str  # what the model or the loss raised
     graph_cuts: list[GraphCut]
+    broadcasts: list[BroadcastFacts]
     precision: PrecisionFacts
     severed: dict[str, tuple[int, str]]  # cells whose state leaves the graph: calls, module that does it
     theory: Mapping[TheoryKey, Any]  # the predicted and the measured total; empty beyond theory's reach

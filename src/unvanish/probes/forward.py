@@ -28,6 +28,7 @@ from unvanish.probes.calls import floats, tensors_in
 from unvanish.probes.compositions import Unfolded
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
 from unvanish.probes.handles import Node
+from unvanish.probes.loss_calls import LossCalls
 from unvanish.probes.measures import activation_stats, weight_stats
 from unvanish.probes.named import NamedParameters
 from unvanish.probes.readings import read_attention, read_finiteness, read_loss, read_weight
@@ -68,6 +69,7 @@ class Forward(TorchFunctionMode):
         self.cuts: list[tuple[GraphCut, Node | None]] = []
         self.check_finite = False
         self.in_loss = False
+        self.loss_calls = LossCalls(batch)
         self.loss_start = self.loss_order = 1 << 62
 
     def start_loss(self) -> None:
@@ -138,7 +140,11 @@ class Forward(TorchFunctionMode):
         args, kwargs = _without_dropout(kind, args, kwargs)
         call = OperationCall(kind, args, kwargs, next_number())
         call.result = result = func(*args, **kwargs)
-        self._record(call)
+        operation = self._record(call)
+        if self.in_loss:
+            self.loss_calls.see(call, operation)
+        elif kind == "broadcast_tensors":
+            self.loss_calls.compare(call)
         return result
 
     def _attribute(self, func: Any, args: Any, kwargs: Any) -> Any:

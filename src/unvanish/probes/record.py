@@ -127,6 +127,10 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
         "assumptions": outputs.assumptions(forward.objective, forward.overflow is not None),
         "loss_overflow": forward.overflow is not None,
     }
+    if met := [
+        f for f, node in watched.loss_calls.broadcasts if backward.graph and node in backward.graph.index
+    ]:
+        facts["broadcasts"] = met
     if backward.precision:
         facts["precision"] = backward.precision
     if backward.severed:
