@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import unvanish
 from unvanish.cures import cures
-from unvanish.probes.loss_calls import stretched
+from unvanish.probes.loss_calls import find_stretches
 
 N = 24
 GENERATOR = torch.Generator().manual_seed(0)
@@ -158,4 +158,4 @@ def test_its_code_is_shown() -> None:
     ],
 )
 def test_which_axes_are_repeated(a: Any, b: Any, grown: dict[int, int], growing: dict[int, int]) -> None:
-    assert stretched(a, b) == (grown, growing)
+    assert find_stretches(a, b) == (grown, growing)

@@ -86,7 +86,7 @@ class LossCalls:
 
     def _judge(self, ours: Tensor, other: Tensor, whole: bool) -> BroadcastKind | None:
         """The slip, by its name in `BroadcastFacts`; None for what is meant."""
-        grown, growing = stretched(tuple(ours.shape), tuple(other.shape))
+        grown, growing = find_stretches(tuple(ours.shape), tuple(other.shape))
         twice = set(grown.values()) & set(growing.values())
         known = id(other) in self.targets or self.batch in twice
         if twice and known and (whole or not self._is_by_hand(ours, other)):
@@ -102,7 +102,7 @@ class LossCalls:
         return ours.ndim == other.ndim or id(ours) in self.shaped or id(other) in self.shaped
 
 
-def stretched(a: Shape, b: Shape) -> tuple[dict[int, int], dict[int, int]]:
+def find_stretches(a: Shape, b: Shape) -> tuple[dict[int, int], dict[int, int]]:
     """The axes along which each of two shapes is repeated, counted from the end, with their new lengths."""
     rank = max(len(a), len(b))
     left, right = (1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b
