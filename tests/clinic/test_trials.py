@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.clinic.trials import (
+    PairedTrial,
     judge_trials,
     measure_lag,
     needs_more_trials,
@@ -84,3 +85,10 @@ def test_training_does_not_touch_the_model_or_the_random_generator() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert one == train_copy(net, batch(), CE, steps=10, seed=3)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_a_loss_that_falls_without_end_makes_no_progress() -> None:
+    endless, own = (1.0, -50.0, -900.0), (2.0, 1.0, 0.5)
+    assert PairedTrial(endless, own, comparable=True).lag > 0
+    assert PairedTrial(endless, own, comparable=True, endless=True).lag == pytest.approx(-0.5, abs=0.3)
+    assert PairedTrial(endless, (2.0, math.nan), comparable=True, endless=True).lag == math.inf

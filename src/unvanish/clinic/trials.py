@@ -31,16 +31,23 @@ FUSED = ("cpu", "cuda")  # where Adam's step is one kernel, about five times as 
 
 @dataclass(frozen=True)
 class PairedTrial:
-    """The losses of both sides; `comparable` is False if they are of different loss functions."""
+    """The losses of both sides; `comparable` is False if they are of different loss functions.
+
+    `endless`: the untreated loss has no least value, so that its fall is no progress.
+    """
 
     untreated: tuple[float, ...]
     treated: tuple[float, ...]
     comparable: bool
+    endless: bool = False
 
     @property
     def lag(self) -> float:
-        """How far the treated side is behind, by `measure_lag`."""
-        return measure_lag(self.untreated, self.treated, self.comparable)
+        """How far the treated side is behind, by `measure_lag`; what falls without end stands still."""
+        before = self.untreated
+        if self.endless and before and _finite(self.treated):
+            return measure_lag((1.0,) * len(self.treated), self.treated, comparable=False)
+        return measure_lag(before, self.treated, self.comparable)
 
 
 def train_copy(

@@ -132,6 +132,22 @@ class OutputFacts(TypedDict, total=False):
     site: str  # path of that function
     output_slope: float  # its mean slope, relative to the steepest
     double: bool  # it applies what the loss applies again
+    read_rms: float  # root mean square of what the loss reads
+    read_mean: float
+    # what the targets ask for
+    target_low: float
+    target_high: float
+    target_mean: float
+    target_std: float
+    bounds: tuple[float, float]  # the least and the largest value that the output function gives
+    beyond: float  # share of the targets outside of them
+    classes: int  # length of the axis along which the output function, or the loss, normalises
+    unlike_rows: float  # share of the rows of targets that add up to more than one, where a softmax gives one
+    unnormalised: float  # share of the rows that do not add up to one where the targets do
+    raw: str  # "probabilities" or "scores" where logarithms of probabilities are asked for; else ""
+    logit_zero: float  # share of logits that are exactly zero
+    labels: int  # kinds of labels
+    answers: int  # how many labels there are
 
 
 class SiteFacts(NodeFacts, ParameterFacts, StepFacts, InputFacts, OutputFacts, total=False):
@@ -237,6 +253,9 @@ class TraceFacts(RunFacts, total=False):
     crash: str  # what the model or the loss raised
     graph_cuts: list[GraphCut]
     broadcasts: list[BroadcastFacts]
+    normalised_again: list[
+        tuple[str, str, str]
+    ]  # path and kind of what made probabilities; kind of the second
     precision: PrecisionFacts
     severed: dict[str, tuple[int, str]]  # cells whose state leaves the graph: calls, module that does it
     theory: Mapping[TheoryKey, Any]  # the predicted and the measured total; empty beyond theory's reach

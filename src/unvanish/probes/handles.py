@@ -21,5 +21,7 @@ class Handles(TypedDict, total=False):
     scores: Node | None  # what a softmax reads
     ends: tuple[End, End]  # queries and values of an attention
     reads: Node | None  # what a loss function reads
+    compared: tuple[Tensor, Tensor]  # that, and the targets
+    unreduced: bool  # the loss function gives a number for each of them
     reading: OutputFacts  # how wrong that is
     made_nonfinite: bool  # made a NaN or an infinity of finite numbers

@@ -21,6 +21,7 @@ from unvanish.core.facts import BroadcastFacts, BroadcastKind, Shape
 from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.events import Operation, OperationCall
+from unvanish.probes.graph import Graph
 from unvanish.probes.handles import Node
 
 MOST = 512  # calls that are kept: a loss that makes more is a network of its own
@@ -61,6 +62,22 @@ class LossCalls:
         self.compare(call)
         if call.kind in RESHAPING and isinstance(call.result, Tensor) and _gains_an_axis(call, call.result):
             self.shaped[id(call.result)] = call.result
+
+    def find_broadcasts(self, graph: Graph | None) -> list[BroadcastFacts]:
+        """The broadcasts that the loss reaches."""
+        return [] if graph is None else [facts for facts, node in self.broadcasts if node in graph.index]
+
+    def find_difference(self, graph: Graph | None) -> tuple[Tensor, Tensor] | None:
+        """The first output and target of one shape that the loss subtracts from each other by hand."""
+        for call, operation in self.made if graph is not None else ():
+            if call.kind != "sub" or graph is None or operation.nodes[0] not in graph.index:
+                continue
+            given = [t for t in call.given if isinstance(t, Tensor)]
+            ours = [t for t in given if t.requires_grad]
+            answers = [t for t in given if self.is_target(t)]
+            if ours and answers and ours[0].shape == answers[0].shape and answers[0].is_floating_point():
+                return ours[0], answers[0]
+        return None
 
     def compare(self, call: OperationCall) -> None:
         """Note a call in which the output and something else are broadcast against each other."""

@@ -84,7 +84,7 @@ def _assemble(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) 
     nodes, axes, places = node_sites.nodes(forward.call, watched, backward)
     rows += nodes
     rows += sites.steps(backward.recurrences)
-    rows += outputs.outputs(watched, forward.loss)
+    rows += outputs.outputs(watched, forward.loss, backward.graph)
     rows += parameters.read(specimen, watched, backward)
     found = sites.assemble(rows, axes, _facts(specimen, forward, backward))
     if not isinstance(watched, Taped) or found.depth() is None:
@@ -127,10 +127,10 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
         "assumptions": outputs.assumptions(forward.objective, forward.overflow is not None),
         "loss_overflow": forward.overflow is not None,
     }
-    if met := [
-        f for f, node in watched.loss_calls.broadcasts if backward.graph and node in backward.graph.index
-    ]:
+    if met := watched.loss_calls.find_broadcasts(backward.graph):
         facts["broadcasts"] = met
+    if again := outputs.find_repeated(watched, backward.graph):
+        facts["normalised_again"] = again
     if backward.precision:
         facts["precision"] = backward.precision
     if backward.severed:
