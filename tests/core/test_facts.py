@@ -39,7 +39,7 @@ ROLES = {
     "input": facts.InputFacts,
     "output": facts.OutputFacts,
 }
-NESTED = (facts.GraphCut, facts.PrecisionFacts, facts.BrokenFacts, facts.HistoryFacts)
+NESTED = (facts.GraphCut, facts.BroadcastFacts, facts.PrecisionFacts, facts.BrokenFacts, facts.HistoryFacts)
 VOCABULARY = {
     *facts.SiteFacts.__annotations__,
     *facts.TraceFacts.__annotations__,
@@ -225,6 +225,14 @@ def others(folder: Path) -> Iterator[Trace]:
     yield caught.value.trace
     yield unvanish.check(Forgetful(), x[:, 0], confirm=False).trace
     yield unvanish.check(nn.LSTM(4, 4, bidirectional=True), x, lambda out: out[0].sum(), confirm=False).trace
+    y = torch.arange(6) % 4
+    for axis, loss, answers in (
+        (0, nn.MSELoss(), nn.functional.one_hot(y, 4).float()),
+        (1, nn.NLLLoss(), y),
+        (1, lambda p, t: -p.log_softmax(1)[range(6), t].mean(), y),
+    ):
+        soft = nn.Sequential(nn.Linear(4, 4), nn.Softmax(axis))
+        yield unvanish.check(soft, (x[:, 0], answers), loss, confirm=False).trace
     net = nn.Linear(4, 4)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     with unvanish.watch(net, optimizer, run=folder / "run", every=1, on_finding="silent") as eyes:

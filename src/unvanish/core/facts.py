@@ -139,6 +139,8 @@ class OutputFacts(TypedDict, total=False):
     target_high: float
     target_mean: float
     target_std: float
+    target_columns: tuple[tuple[float, float], ...]  # mean and deviation of each column of a table
+    given: bool  # the targets are, or are made of, what the batch gives
     bounds: tuple[float, float]  # the least and the largest value that the output function gives
     beyond: float  # share of the targets outside of them
     classes: int  # length of the axis along which the output function, or the loss, normalises

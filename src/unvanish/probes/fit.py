@@ -28,6 +28,7 @@ RANGES = {
 }  # fmt: skip
 MARGIN = 0.05  # of the range, or of the targets' deviation, beyond an end that still counts as reached
 SUMS = 0.05  # how far from one a row of probabilities may add up
+COLUMNS = 256  # of a table, at most: more are no table
 CATEGORIES = ("cross_entropy", "nll_loss")
 ELEMENTWISE = (*SQUARED, "difference", "binary_cross_entropy")
 
@@ -83,6 +84,9 @@ def _read_numbers(kind: str, x: Tensor, y: Tensor, last: Operation | None, unred
         "read_rms": float(read.square().mean().sqrt()),
         "read_mean": float(read.mean()),
     }
+    if y.ndim == 2 and 1 < y.shape[1] <= COLUMNS:
+        spread = torch.std_mean(answers, dim=0, correction=0)
+        found["target_columns"] = tuple(zip(spread[1].tolist(), spread[0].tolist(), strict=True))
     bounds = _bounds(last) if last is not None else None
     if kind == "binary_cross_entropy_with_logits":
         bounds = (0.0, 1.0)

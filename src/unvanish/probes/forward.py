@@ -209,6 +209,7 @@ class Forward(TorchFunctionMode):
             read_finiteness(operation, call, result)
         if kind in operations.LOSSES:
             read_loss(operation, call)
+            operation.handles["given"] = self.loss_calls.is_target(call.arguments.get("target"))
         if self.in_loss:
             return
         if kind in operations.LAYERS:

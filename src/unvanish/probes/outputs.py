@@ -60,6 +60,7 @@ def _describe(kind: str, call: int, value: Tensor, handles: Handles, watched: Fo
     facts: OutputFacts = {"value": float(value.detach()), **handles["reading"]}
     made, passed = find_maker(handles.get("reads"), watched)
     last = made if made is not None and _is_output_function(made) else None
+    facts["given"] = handles.get("given", kind == "difference")
     facts["activation"] = "" if last is None else last.kind
     if last is not None:
         facts["site"] = identify(last)[0]
