@@ -39,7 +39,14 @@ ROLES = {
     "input": facts.InputFacts,
     "output": facts.OutputFacts,
 }
-NESTED = (facts.GraphCut, facts.BroadcastFacts, facts.PrecisionFacts, facts.BrokenFacts, facts.HistoryFacts)
+NESTED = (
+    facts.GraphCut,
+    facts.AscentFacts,
+    facts.BroadcastFacts,
+    facts.PrecisionFacts,
+    facts.BrokenFacts,
+    facts.HistoryFacts,
+)
 VOCABULARY = {
     *facts.SiteFacts.__annotations__,
     *facts.TraceFacts.__annotations__,

@@ -175,6 +175,15 @@ class BroadcastFacts(TypedDict):
     source: str  # the line of code, "file.py:12"; "" if unknown
 
 
+class AscentFacts(TypedDict):
+    """A likelihood or an error that a negative loss makes worse as it falls."""
+
+    kind: str  # of the loss function or the logarithm
+    slope: float  # mean slope of what it reads, of 1
+    given: bool  # it is about the batch's targets
+    source: str  # the line of code, "file.py:12"; "" if unknown
+
+
 class PrecisionFacts(TypedDict, total=False):
     """How half precision would hold the gradients at its best loss scale."""
 
@@ -255,6 +264,7 @@ class TraceFacts(RunFacts, total=False):
     crash: str  # what the model or the loss raised
     graph_cuts: list[GraphCut]
     broadcasts: list[BroadcastFacts]
+    ascents: list[AscentFacts]
     normalised_again: list[
         tuple[str, str, str]
     ]  # path and kind of what made probabilities; kind of the second

@@ -27,6 +27,7 @@ from unvanish.probes.handles import Node
 MOST = 512  # calls that are kept: a loss that makes more is a network of its own
 ELEMENTWISE = {"sub", "add", "mul", "div", "pow", "where", "maximum", "minimum", "xlogy", "logaddexp"}
 WHOLE = {"broadcast_tensors", "poisson_nll_loss", "kl_div", "hinge_embedding_loss"}  # torch's own losses
+NAMED = {*operations.LOSSES, "log", "log1p", "log_sigmoid", "log_softmax", "softplus", "sub", "gather"}
 RESHAPING = {"unsqueeze", "getitem", "view", "reshape", "expand", "repeat", "expand_as", "view_as"}
 TORCH, OWN = str(Path(torch.__file__).parent), str(Path(operations.__file__).parents[1])
 
@@ -39,6 +40,7 @@ class LossCalls:
         self.targets: dict[int, Tensor] = {}
         self.shaped: dict[int, Tensor] = {}  # an axis of theirs was inserted within the loss
         self.made: list[tuple[OperationCall, Operation]] = []  # calls whose result has a gradient
+        self.lines: dict[int, str] = {}  # of code, of losses and logarithms, by the operation's order
         self.broadcasts: list[tuple[BroadcastFacts, Node]] = []
 
     def add_targets(self, targets: Iterable[Tensor]) -> None:
@@ -53,12 +55,17 @@ class LossCalls:
         """Note one call of the loss; `operation`: None if its result has no gradient."""
         if len(self.made) + len(self.targets) > MOST or not isinstance(call.result, (Tensor, tuple, list)):
             return
-        if operation is None:
+        if call.kind == "broadcast_tensors" and len(call.args) == len(call.result):
+            pairs = zip(call.args, call.result, strict=True)
+            self.add_targets(made for before, made in pairs if id(before) in self.targets)
+        elif operation is None:
             given = list(tensors_in(call.given, 2))
             if any([id(t) in self.targets for t in given]) and not any([t.requires_grad for t in given]):
                 self.add_targets(tensors_in(call.result, 1))
         else:
             self.made.append((call, operation))
+            if call.kind in NAMED:
+                self.lines[operation.order] = find_line()
         self.compare(call)
         if call.kind in RESHAPING and isinstance(call.result, Tensor) and _gains_an_axis(call, call.result):
             self.shaped[id(call.result)] = call.result
@@ -108,7 +115,7 @@ class LossCalls:
         known = id(other) in self.targets or self.batch in twice
         if twice and known and (whole or not self._is_by_hand(ours, other)):
             return "samples x samples"
-        if not whole or twice or id(other) not in self.targets:
+        if not whole or twice or id(other) not in self.targets or not other.is_floating_point():
             return None
         if grown and ours.ndim == other.ndim and ours.shape[0] == other.shape[0] > 1:
             return "output repeated"

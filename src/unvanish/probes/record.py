@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Trace
 from unvanish.probes import node_sites, outputs, parameters, sites
+from unvanish.probes.ascent import find_ascents
 from unvanish.probes.errors import CheckError
 from unvanish.probes.forward import Modules
 from unvanish.probes.intact import in_the_open, intact, unwrap
@@ -129,6 +130,8 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
     }
     if met := watched.loss_calls.find_broadcasts(backward.graph):
         facts["broadcasts"] = met
+    if rising := find_ascents(forward.root, watched.loss_calls, backward.graph):
+        facts["ascents"] = rising
     if again := outputs.find_repeated(watched, backward.graph):
         facts["normalised_again"] = again
     if backward.precision:

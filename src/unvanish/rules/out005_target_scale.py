@@ -33,7 +33,8 @@ Limits
     offset = 30      deviations: ages have 3, temperatures in Kelvin 30
     small = 0.001    of the output's size, which at the start is about one
     uneven = 1000    times between the deviations of two columns
-    NEAR = 10        times the output's size: what is nearer is soon learned by the bias
+    NEAR = 10        times the output's size: what is nearer is soon learned by the bias. An output
+                     that is itself larger is at fault, not small targets
     BEYOND = 0.01    of the targets of a binary cross-entropy: fewer are marks
     ENOUGH = 32      labels: with fewer, a batch may hold one class by chance
 
@@ -112,6 +113,8 @@ def _judge_size(site: Site, limit: float, offset: float, small: float, uneven: f
     own = facts["read_rms"]
     reach = max(1.0, own)
     columns = [(mean, std) for mean, std in _list_columns(facts) if std > 0]
+    if not columns:
+        return None
     size = max(max(abs(mean), std) for mean, std in columns)
     offsets = [abs(m - facts["read_mean"]) / s for m, s in columns if abs(m) > NEAR * reach]
     far = max(offsets, default=0.0)
@@ -126,7 +129,7 @@ def _judge_size(site: Site, limit: float, offset: float, small: float, uneven: f
     elif ratio > uneven:
         text = f"the columns of the targets differ {ratio:.3g} times: the loss sees the large ones alone"
         number = Evidence("largest over least deviation", ratio, limit=f"< {uneven:g}")
-    elif size < small * own:
+    elif size < small * own and own <= NEAR:
         text = f"{shown}, but the output is of size {own:.2g}: the loss sees the output's own size alone"
         number = Evidence("size over the output's", size / own, limit=f"> {small:g}")
     else:
