@@ -56,6 +56,13 @@ class NodeFacts(RowFacts, total=False):
     squashing: bool  # bounded on both sides: sigmoid, tanh ...
     rectifier: bool  # zero or flat on one side: relu ...
     batch_statistics: bool  # normalises by the statistics of the batch
+    # what the first layer reads, if its features are uneven
+    feature_axis: int
+    feature_ratio: float  # the largest feature over the least, as the weights pass them on
+    feature_large: float  # the usual size of the largest feature
+    feature_small: float
+    outlier: float  # the largest value of a feature over its usual one
+    outlier_top: float  # that value
     # attention
     tokens: int  # keys
     query_tokens: int
@@ -117,6 +124,8 @@ class InputFacts(TypedDict, total=False):
     floating: bool
     mean: float
     std: float
+    features: tuple[tuple[float, float], ...]  # centre and scale of each feature, if they are uneven
+    axis: int  # of the features
 
 
 class OutputFacts(TypedDict, total=False):

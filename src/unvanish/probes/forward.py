@@ -27,6 +27,7 @@ from unvanish.probes import operations, signatures
 from unvanish.probes.calls import floats, tensors_in
 from unvanish.probes.compositions import Unfolded
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
+from unvanish.probes.features import find_axis, read_unevenness
 from unvanish.probes.handles import Node
 from unvanish.probes.loss_calls import LossCalls
 from unvanish.probes.measures import activation_stats, weight_stats
@@ -70,6 +71,8 @@ class Forward(TorchFunctionMode):
         self.check_finite = False
         self.in_loss = False
         self.loss_calls = LossCalls(batch)
+        self.has_read = False  # a layer ran
+        self.uneven_axis: int | None = None  # of the features that the first one read
         self.loss_start = self.loss_order = 1 << 62
 
     def start_loss(self) -> None:
@@ -214,6 +217,8 @@ class Forward(TorchFunctionMode):
             return
         if kind in operations.LAYERS:
             read_weight(operation, call, self.parameters.name, self._weight_stats)
+        if not self.has_read and operation.family in ("layer", "recurrent"):
+            self._read_features(operation, call)
         if kind == "batch_norm":
             facts["batch_statistics"] = bool(call["training"])
         if kind == "instance_norm":
@@ -224,6 +229,16 @@ class Forward(TorchFunctionMode):
             factors = [t for t in tensors_in(call.args, 2) if t.ndim > 1]
             operation.handles["factors"] = tuple((t.grad_fn, t.output_nr) for t in factors)
         self._read_sizes(operation, result)
+
+    def _read_features(self, operation: Operation, call: OperationCall) -> None:
+        """Of the first layer: how uneven the features are that it reads."""
+        self.has_read = True
+        x = call.arguments.get("input") if call.kind in signatures.SIGNATURES else None
+        axis = find_axis(call.kind, x.ndim) if isinstance(x, Tensor) and x.is_floating_point() else None
+        if axis is not None and isinstance(x, Tensor):
+            weight = call.arguments.get("weight")
+            operation.facts.update(read_unevenness(x, axis, weight if isinstance(weight, Tensor) else None))
+            self.uneven_axis = operation.facts.get("feature_axis")
 
     def _weight_stats(self, weight: Tensor, outputs: int) -> dict[str, float]:
         return weight_stats(weight, outputs, self.parameters.norm(weight))

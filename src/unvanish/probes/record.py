@@ -81,7 +81,7 @@ def _check_model(model: Any) -> tuple[nn.Module, Modules, dict[str, Tensor]]:
 
 def _assemble(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> Trace:
     watched = forward.watched
-    rows = sites.inputs(forward.call, backward.flow, forward.entering)
+    rows = sites.inputs(forward.call, backward.flow, forward.entering, watched.uneven_axis)
     nodes, axes, places = node_sites.nodes(forward.call, watched, backward)
     rows += nodes
     rows += sites.steps(backward.recurrences)

@@ -17,6 +17,7 @@ from unvanish.core.trace import STATISTICS, Axis, Site, Trace
 from unvanish.probes import node_sites
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.calls import Call
+from unvanish.probes.features import describe_features
 from unvanish.probes.forward import Forward
 from unvanish.probes.measures import activation_stats
 from unvanish.probes.passes import Measured
@@ -41,9 +42,15 @@ def assemble_crash(watched: Forward, call: Call, crash: str) -> Trace:
 
 
 def inputs(
-    call: Call, flow: GradientFlow | None, read: Mapping[str, dict[str, float]] | None = None
+    call: Call,
+    flow: GradientFlow | None,
+    read: Mapping[str, dict[str, float]] | None = None,
+    axis: int | None = None,
 ) -> list[Measured]:
-    """One site for each tensor of the batch that the model was given; `read`: their statistics, if known."""
+    """One site for each tensor of the batch that the model was given; `read`: their statistics, if known.
+
+    `axis`: of the features, if the first layer found them uneven.
+    """
     found = []
     for name, tensor in call.originals.items():
         floating = tensor.is_floating_point()
@@ -58,6 +65,8 @@ def inputs(
             facts["mean"] = float(tensor.detach().mean(dtype=torch.float64))
             power = stats.get("forward_rms", math.nan) ** 2
             facts["std"] = math.sqrt(max(0.0, power - facts["mean"] ** 2))
+        if known and axis is not None and tensor.ndim > axis and (each := describe_features(tensor, axis)):
+            facts["features"], facts["axis"] = each, axis
         if flow is not None and f"\0{name}" in flow.logs:
             stats["backward_log"] = flow.logs[f"\0{name}"]
         found.append((Site.input(name, facts), stats))
