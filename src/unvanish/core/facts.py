@@ -193,6 +193,25 @@ class AscentFacts(TypedDict):
     source: str  # the line of code, "file.py:12"; "" if unknown
 
 
+class TermFacts(TypedDict):
+    """A summand of the loss."""
+
+    kind: str  # of the operation that made it
+    source: str  # its line of code, "file.py:12"; "" if unknown
+    weight: float  # the factor with which it enters the loss
+    value: float  # without the factor; NaN if unknown
+    data: bool  # it depends on what the model made, not on parameters alone
+
+
+class PairFacts(TypedDict):
+    """The gradients of two summands in the parameters that both reach, factors included."""
+
+    first: int
+    second: int
+    norms: tuple[float, float]
+    cosine: float
+
+
 class PrecisionFacts(TypedDict, total=False):
     """How half precision would hold the gradients at its best loss scale."""
 
@@ -274,6 +293,8 @@ class TraceFacts(RunFacts, total=False):
     graph_cuts: list[GraphCut]
     broadcasts: list[BroadcastFacts]
     ascents: list[AscentFacts]
+    terms: list[TermFacts]
+    pairs: list[PairFacts]
     normalised_again: list[
         tuple[str, str, str]
     ]  # path and kind of what made probabilities; kind of the second

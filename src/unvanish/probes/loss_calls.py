@@ -64,7 +64,7 @@ class LossCalls:
                 self.add_targets(tensors_in(call.result, 1))
         else:
             self.made.append((call, operation))
-            if call.kind in NAMED:
+            if call.kind in NAMED or (isinstance(call.result, Tensor) and call.result.numel() == 1):
                 self.lines[operation.order] = find_line()
         self.compare(call)
         if call.kind in RESHAPING and isinstance(call.result, Tensor) and _gains_an_axis(call, call.result):

@@ -26,6 +26,7 @@ from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.program.tape import Taped
 from unvanish.probes.run_backward import run_backward
 from unvanish.probes.run_forward import run_forward
+from unvanish.probes.terms import measure_terms
 from unvanish.theory.program.comparison import Comparison, Sketch
 
 
@@ -130,6 +131,10 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
     }
     if met := watched.loss_calls.find_broadcasts(backward.graph):
         facts["broadcasts"] = met
+    if backward.graph and forward.overflow is None:
+        terms, pairs = measure_terms(forward.root, watched, specimen.parameters)
+        if pairs:
+            facts["terms"], facts["pairs"] = terms, pairs
     if rising := find_ascents(forward.root, watched.loss_calls, backward.graph):
         facts["ascents"] = rising
     if again := outputs.find_repeated(watched, backward.graph):
