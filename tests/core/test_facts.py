@@ -42,6 +42,8 @@ ROLES = {
 NESTED = (
     facts.GraphCut,
     facts.AscentFacts,
+    facts.PairFacts,
+    facts.TermFacts,
     facts.BroadcastFacts,
     facts.PrecisionFacts,
     facts.BrokenFacts,
@@ -60,7 +62,7 @@ SHOWN = {
     "what the JSON report says of a parameter: why it has no gradient, or shares one": {
         *("executed", "tied", "zero_by_structure", "zero_third"),
     },
-    "what the JSON report says of a loss, a recurrence, a cut": {"value", "wrong", "reverse", "call"},
+    "what the JSON report says of a loss, a recurrence, a cut": {"wrong", "reverse", "call"},
     "what the JSON report says of the precision": {"dtypes", "overflowed", "precision_live", "range"},
     "how a run was watched: its page and its export show it": {
         *("budget", "every", "exact", "looks", "optimizers", "python", "site_count"),
@@ -240,6 +242,11 @@ def others(folder: Path) -> Iterator[Trace]:
     ):
         soft = nn.Sequential(nn.Linear(4, 4), nn.Softmax(axis))
         yield unvanish.check(soft, (x[:, 0], answers), loss, confirm=False).trace
+    half = nn.Linear(4, 4).half()
+    adam = torch.optim.Adam(half.parameters())
+    yield unvanish.check(
+        half, (x[:, 0].half(), y), nn.CrossEntropyLoss(), optimizer=adam, confirm=False
+    ).trace
     net = nn.Linear(4, 4)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     with unvanish.watch(net, optimizer, run=folder / "run", every=1, on_finding="silent") as eyes:

@@ -99,6 +99,9 @@ class ParameterFacts(TypedDict, total=False):
     tied: bool  # several modules share it
     twins_stay: bool  # units with equal weights have equal gradients too
     zero_by_structure: bool  # a bias whose gradient cancels for all data
+    planned: float  # the step that the optimizer will take with an element
+    step_lost: float  # share of the elements that it leaves as they are, for its dtype
+    epsilon_lost: bool  # the optimizer's epsilon and squared gradient are zero in its dtype
     zero_third: bool  # the gradient of a bias cancels in its middle third: packed (q, k, v)
     # in a watched training
     order: int  # place among the modules

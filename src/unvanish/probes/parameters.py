@@ -21,6 +21,7 @@ from unvanish.probes.graph import Graph
 from unvanish.probes.measures import norms as norms_of
 from unvanish.probes.measures import share
 from unvanish.probes.passes import BackwardPass, Measured, Specimen
+from unvanish.probes.planned import read_plans, read_step
 
 Weight = tuple[Tensor, Tensor | None, Tensor | None]  # itself, its bias, its gradient
 STRUCTURAL = math.log(1e-4)  # of the gradient that arrives: below it is rounding
@@ -33,7 +34,7 @@ def read(specimen: Specimen, watched: Forward, backward: BackwardPass) -> list[M
     graph, flow = backward.graph, backward.flow
     structural = _cancelled_biases(watched, graph, flow)
     ran = {call.path for call in watched.module_calls} | {""}
-    held = _held_by(specimen.optimizer)
+    held, plans = _held_by(specimen.optimizer), read_plans(specimen.optimizer)
     every = [
         (f"{path}.{name}" if path else name, p, path, module)
         for path, module in specimen.modules
@@ -65,6 +66,7 @@ def read(specimen: Specimen, watched: Forward, backward: BackwardPass) -> list[M
             "used_at": watched.used.get(name, -1),
         }
         log = math.nan if flow is None else flow.logs.get(name, math.nan)
+        facts |= read_step(p, log, plans.get(id(p)))
         stats = _stats(p, gradient, log, specimen.norms.get(name))
         if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)

@@ -4,15 +4,15 @@ Why it harms
 
 The gradient of a sum is the sum of the gradients,
 
-    g = w_1 g_1 + w_2 g_2,  and with |w_1 g_1| = 1000 |w_2 g_2| a step is one for the first term alone
+    g = w_1 g_1 + w_2 g_2,  with |w_1 g_1| = 1000 |w_2 g_2| it is the first term's alone
 
 so the second task, or the data beside a penalty, is not learned until the first is done. Terms in
 different units, or a sum beside a mean, differ so without anybody wanting it.
 
 An example
 
-    loss = nn.functional.mse_loss(price, y) + nn.functional.cross_entropy(z, c)    # 1e8 and 2.3
-    loss = nn.functional.cross_entropy(z, c) + 10 * sum(w.square().sum() for w in net.parameters())
+    loss = F.mse_loss(price, y) + F.cross_entropy(z, c)                        # 1e8 and 2.3
+    loss = F.cross_entropy(z, c) + 10 * sum(w.square().sum() for w in net.parameters())
 
 How it is measured
 
@@ -51,7 +51,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import PairFacts, TermFacts
@@ -79,13 +79,19 @@ def check(trace: Trace, *, limit: float = 100.0, penalty: float = 10.0) -> Itera
     return []
 
 
-Ordered = tuple[int, int, float, float]  # the larger term, the smaller, their ratio, their cosine
+class Ordered(NamedTuple):
+    """Two terms: the larger, the smaller, how many times larger it is, and their cosine."""
+
+    large: int
+    small: int
+    ratio: float
+    cosine: float
 
 
 def _order(pair: PairFacts, terms: list[TermFacts]) -> Ordered:
     one, other = pair["norms"]
     i, j = (pair["first"], pair["second"]) if one >= other else (pair["second"], pair["first"])
-    return i, j, max(one, other) / min(one, other), pair["cosine"]
+    return Ordered(i, j, max(one, other) / min(one, other), pair["cosine"])
 
 
 def _find_penalty(pairs: list[Ordered], terms: list[TermFacts], penalty: float, limit: float) -> Fault | None:
@@ -103,10 +109,10 @@ def _find_penalty(pairs: list[Ordered], terms: list[TermFacts], penalty: float, 
 
 def _find_drowned(pairs: list[Ordered], terms: list[TermFacts], penalty: float, limit: float) -> Fault | None:
     """A term of the data that another one drowns."""
-    drowned = [p for p in pairs if p[2] > limit and _is_open(terms[p[1]]) and _are_data(p, terms)]
+    drowned = [p for p in pairs if p.ratio > limit and _is_open(terms[p.small]) and _are_data(p, terms)]
     if not drowned:
         return None
-    i, j, ratio, _ = max(drowned, key=lambda pair: pair[2])
+    i, j, ratio, _ = max(drowned, key=lambda pair: pair.ratio)
     factors = abs(terms[i]["weight"] / terms[j]["weight"])
     if factors < 1 / MEANT or (factors > MEANT and ratio < limit * factors):
         return None  # the smaller is made as large as it can be, or is as small as it was made
@@ -119,7 +125,7 @@ def _find_drowned(pairs: list[Ordered], terms: list[TermFacts], penalty: float, 
 
 
 def _are_data(pair: Ordered, terms: list[TermFacts]) -> bool:
-    return terms[pair[0]]["data"] and terms[pair[1]]["data"]
+    return terms[pair.large]["data"] and terms[pair.small]["data"]
 
 
 def _is_open(term: TermFacts) -> bool:
@@ -130,10 +136,12 @@ def _is_open(term: TermFacts) -> bool:
 
 def _find_opposed(pairs: list[Ordered], terms: list[TermFacts], penalty: float, limit: float) -> Fault | None:
     """Two terms of the data that undo each other."""
-    undone = [pair for pair in pairs if pair[3] < OPPOSED and pair[2] < ALIKE and _are_data(pair, terms)]
+    undone = [
+        pair for pair in pairs if pair.cosine < OPPOSED and pair.ratio < ALIKE and _are_data(pair, terms)
+    ]
     if not undone:
         return None
-    i, j, _, cosine = min(undone, key=lambda pair: pair[3])
+    i, j, _, cosine = min(undone, key=lambda pair: pair.cosine)
     text = f"{_name(i, terms)} and {_name(j, terms)} pull in opposite directions and undo each other"
     remedy = Remedy("project-gradients", ("loss",), "leave out what one takes back from the other", "advice")
     number = Evidence("cosine of the gradients", cosine, limit=f"> {OPPOSED:g}")
