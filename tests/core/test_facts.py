@@ -248,9 +248,8 @@ def others(folder: Path) -> Iterator[Trace]:
         yield unvanish.check(soft, (x[:, 0], answers), loss, confirm=False).trace
     half = nn.Linear(4, 4).half()
     adam = torch.optim.Adam(half.parameters())
-    yield unvanish.check(
-        half, (x[:, 0].half(), y), nn.CrossEntropyLoss(), optimizer=adam, confirm=False
-    ).trace
+    answers = x[:, 0].half(), y
+    yield unvanish.check(half, answers, small_loss, optimizer=adam, confirm=False).trace
     net = nn.Linear(4, 4)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     with unvanish.watch(net, optimizer, run=folder / "run", every=1, on_finding="silent") as eyes:
