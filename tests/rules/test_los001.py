@@ -94,6 +94,18 @@ def stack(out: Any, y: Tensor) -> Tensor:
     return torch.stack([weigh(1, 0, 3e3)(out, y), weigh(0, 1)(out, y)]).sum()
 
 
+def penalise_slope(out: Tensor, y: Tensor) -> Tensor:
+    """A critic's loss with a penalty on its slope between real and fake."""
+    z = (X / 2).requires_grad_()
+    (slope,) = torch.autograd.grad(NET(z).sum(), z, create_graph=True)
+    return NET(-X).mean() - 3 * out.mean() + 10 * (slope.norm(dim=1) - 1).square().mean()
+
+
+def penalise_angles(out: Tensor, y: Tensor) -> Tensor:
+    weight = NET[0].weight
+    return functional.cross_entropy(out, y) + 1e-3 * (weight.T @ weight - torch.eye(8)).square().sum()
+
+
 SICK: dict[str, tuple[nn.Module, Any, Loss]] = {
     "a price": (Two(), (X, BOTH), weigh(unit=1e4)),
     "stacked": (
@@ -117,6 +129,8 @@ BALANCED: dict[str, tuple[nn.Module, Any, Loss]] = {
     "four times the divergence": (Variational(8), (X, X), elbo(a_sample, lambda k: k.sum() / N, 4.0)),
     "warming up": (Variational(8), (X, X), elbo(a_sample, lambda k: k.sum() / N, 1e-3)),
     "an actor and a critic": (Two(), (X, BOTH), act),
+    "a penalty on the slope": (NET, (X, CLASSES), penalise_slope),
+    "a penalty on angles": (NET, (X, CLASSES), penalise_angles),
     "one term": (NET, (X, CLASSES), nn.CrossEntropyLoss()),
 }
 

@@ -78,6 +78,9 @@ MEANT: dict[str, tuple[int, Tensor | None, Loss]] = {
     "density above one": (1, 0.01 * NUMBERS, lambda o, y: -Normal(o * 0.01, 0.03).log_prob(y).mean()),
     "overlap": (4, ONE_HOT, lambda o, y: -(o.sigmoid() * y).sum() / (o.sigmoid().sum() + y.sum())),
     "shared variance": (1, NUMBERS, lambda o, y: ((y - o) ** 2).sum() / y.square().sum() - 50),
+    "two errors, one of them raised": (
+        1, NUMBERS, lambda o, y: functional.mse_loss(o, y) - 3 * functional.l1_loss(o, y)
+    ),
     "confused": (
         4, CLASSES,
         lambda o, y: functional.cross_entropy(o, y) - nn.BCEWithLogitsLoss()(OPEN(o), ONES),

@@ -41,7 +41,16 @@ def find_ascents(root: Tensor, calls: LossCalls, graph: Graph | None) -> list[As
         for pair, result, gradient in zip(some, results, gradients, strict=True)
         if gradient is not None
     ]
-    return [facts for facts in found if facts is not None]
+    falls = any(
+        _is_lowered(o, g) for (_, o), g in zip(some, gradients, strict=True) if g is not None
+    )  # a loss about the targets beside which others may be raised on purpose
+    return [facts for facts in found if facts is not None and not (falls and facts["given"])]
+
+
+def _is_lowered(operation: Operation, gradient: Tensor) -> bool:
+    """Whether a loss against the batch's targets falls with the whole."""
+    about = operation.kind in operations.LOSSES and operation.handles.get("given", False)
+    return about and bool((gradient >= 0).all()) and bool((gradient > 0).any())
 
 
 def _speaks(call: OperationCall, calls: LossCalls) -> bool:

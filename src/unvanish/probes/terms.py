@@ -100,9 +100,17 @@ def _group(edges: Sequence[Edge], watched: Forward) -> list[list[Edge]]:
 
 
 def reads_data(edge: Edge, watched: Forward) -> bool:
-    """Whether a summand depends on what the model made."""
-    owners = (watched.owner(n._sequence_nr()) for n in walk(edge[0]).nodes if n.next_functions)
-    return any(not isinstance(o, Operation) or o.order < watched.loss_order for o in owners)
+    """Whether a summand depends on what a model made, or on a tensor with a gradient that is no parameter."""
+    for node in walk(edge[0]).nodes:
+        if node.next_functions:
+            owner = watched.owner(node._sequence_nr())
+            if not isinstance(owner, Operation) or owner.order < watched.loss_order:
+                return True
+            if owner.caller is not watched.root:
+                return True
+        elif id(getattr(node, "variable", None)) not in watched.parameters.names:
+            return True
+    return False
 
 
 def _below(name: str, edges: list[Edge]) -> list[Edge] | None:
