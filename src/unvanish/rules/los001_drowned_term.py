@@ -20,8 +20,8 @@ If the loss is a sum of up to eight terms: the norm of the gradient that each gi
 which it shares with another. A penalty on the weights alone is a fault if it is above `penalty`
 times the terms of the data. Of two terms of the data, one is a fault if it is above `limit` times
 the other, their factors are alike, and the smaller is not satisfied already. Factors that differ
-are meant; if the term of the larger factor drowns the other it is a note. So is a pair of equal
-size that points in opposite directions.
+are meant; if the term of the larger factor drowns the other it is a note. So are two of torch's
+losses of equal size that point in opposite directions.
 
 Limits
 
@@ -61,6 +61,7 @@ from unvanish.rules._tiers import REMARK, STEPS
 
 NEEDS = ("static", "step")
 EXPLAINS = ("OUT005",)
+ERRORS = ("_loss", "cross_entropy", "cross_entropy_with_logits", "kl_div")
 MEANT = 10
 SATISFIED = 0.1
 OPPOSED = -0.9
@@ -128,6 +129,10 @@ def _are_data(pair: Ordered, terms: list[TermFacts]) -> bool:
     return terms[pair.large]["data"] and terms[pair.small]["data"]
 
 
+def _are_errors(pair: Ordered, terms: list[TermFacts]) -> bool:
+    return all(terms[k]["kind"].endswith(ERRORS) for k in (pair.large, pair.small))
+
+
 def _is_open(term: TermFacts) -> bool:
     """Whether a term asks for anything: it has a factor, and a value that is not near its least."""
     value = term["value"]
@@ -135,7 +140,7 @@ def _is_open(term: TermFacts) -> bool:
 
 
 def _find_opposed(pairs: list[Ordered], terms: list[TermFacts], penalty: float, limit: float) -> Fault | None:
-    """Two terms of the data that undo each other."""
+    """Two errors that undo each other; means of a critic do so on purpose."""
     undone = [
         pair for pair in pairs if pair.cosine < OPPOSED and pair.ratio < ALIKE and _are_data(pair, terms)
     ]
