@@ -142,7 +142,7 @@ def _is_open(term: TermFacts) -> bool:
 def _find_opposed(pairs: list[Ordered], terms: list[TermFacts], penalty: float, limit: float) -> Fault | None:
     """Two errors that undo each other; means of a critic do so on purpose."""
     undone = [
-        pair for pair in pairs if pair.cosine < OPPOSED and pair.ratio < ALIKE and _are_data(pair, terms)
+        pair for pair in pairs if pair.cosine < OPPOSED and pair.ratio < ALIKE and _are_errors(pair, terms)
     ]
     if not undone:
         return None
