@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,30 +30,53 @@ class Stop:
 
 
 def find_stops(graph: Graph, flow: GradientFlow, watched: Forward, starving: dict[int, str]) -> list[Stop]:
-    """Why the starving parameters (by node of the graph) get no gradient at all; the most harmful first."""
-    found = []
+    """Why the starving parameters (by node of the graph) get no gradient at all; the most harmful first.
+
+    An operation is not to blame for what starves behind weights that start at zero, whatever it passes.
+    """
+    found, flat, zeros = [], [], set()
     for node, below in flow.killed:
         owner = watched.owner(_number(graph.nodes[node]))
         routes = isinstance(owner, Operation) and owner.kind in operations.ROUTING
         names = set() if routes else _find_starving(graph, below, starving)
-        if names:
-            locked = _find_locked(graph, node, watched, starving)
-            because: StopReason = "locked" if locked else _because(graph, node, below, owner, watched)
-            found.append(Stop(node, because, len(names), owner, locked))
+        if not names:
+            continue
+        locked = _find_locked(graph, node, watched, starving)
+        because: StopReason = "locked" if locked else _because(graph, node, below, owner, watched)
+        zeros |= {(node, below)} if because == "zero parameter" else set()
+        stop = Stop(node, because, len(names), owner, locked)
+        if because == "operation":
+            flat.append((stop, below))
+        else:
+            found.append(stop)
+    for stop, below in flat:
+        if names := _find_starving(graph, below, starving, zeros):
+            found.append(replace(stop, starved=len(names)))
     return sorted(found, key=lambda stop: -stop.starved)
+
+
+def find_cancelled(graph: Graph, flow: GradientFlow, starving: dict[int, str]) -> frozenset[str]:
+    """The starving parameters (by node of the graph) that no node stops: what arrives adds up to zero."""
+    stopped: set[str] = set()
+    for _, below in flow.killed:
+        stopped |= _find_starving(graph, below, starving)
+    return frozenset(starving.values()) - stopped
 
 
 def _number(node: Any) -> int:
     return int(node._sequence_nr())
 
 
-def _find_starving(graph: Graph, start: int, wanted: dict[int, str]) -> set[str]:
+def _find_starving(
+    graph: Graph, start: int, wanted: dict[int, str], shut: Collection[tuple[int, int]] = ()
+) -> set[str]:
+    """The wanted names below a node, by paths that use no shut edge."""
     seen, stack, names = {start}, [start], set()
     while stack:
         i = stack.pop()
         if i in wanted:
             names.add(wanted[i])
-        fresh = [j for j in graph.below[i] if j not in seen]
+        fresh = [j for j in graph.below[i] if j not in seen and (i, j) not in shut]
         seen.update(fresh)
         stack += fresh
     return names

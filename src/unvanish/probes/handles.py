@@ -26,3 +26,5 @@ class Handles(TypedDict, total=False):
     unreduced: bool  # the loss function gives a number for each of them, or weighs each
     reading: OutputFacts  # how wrong that is
     made_nonfinite: bool  # made a NaN or an infinity of finite numbers
+    made_nan: bool  # made a NaN of numbers that held none
+    fed_nonfinite: bool  # read a NaN or an infinity

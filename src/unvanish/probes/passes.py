@@ -65,7 +65,7 @@ class BackwardPass:
     """One backward; empty if the loss has no graph.
 
     `chains`: the depth axes, the longest first; `stops`, `broken`: where gradients end, or become non-finite;
-    `severed`: cells whose state leaves the graph.
+    `severed`: cells whose state leaves the graph; `rounding`: parameters whose gradient cancels.
     """
 
     graph: Graph | None = None
@@ -74,5 +74,6 @@ class BackwardPass:
     stops: Sequence[Stop] = ()
     broken: Sequence[Operation | ModuleCall] = ()
     recurrences: Sequence[Recurrence] = ()
-    severed: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    severed: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
     precision: PrecisionFacts = field(default_factory=PrecisionFacts)
+    rounding: frozenset[str] = frozenset()

@@ -5,6 +5,7 @@ Notable: the model is wrapped in `intact`, so nothing done here outlives the cal
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,7 +19,9 @@ from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Trace
 from unvanish.probes import node_sites, outputs, parameters, sites
 from unvanish.probes.ascent import find_ascents
+from unvanish.probes.calls import tensors_in
 from unvanish.probes.errors import CheckError
+from unvanish.probes.events import Operation
 from unvanish.probes.forward import Modules
 from unvanish.probes.intact import in_the_open, intact, unwrap
 from unvanish.probes.measures import norms
@@ -49,8 +52,22 @@ def record(
         warnings.simplefilter("ignore")
         sizes = dict(zip(named, norms(list(named.values())), strict=True))
         specimen = Specimen(bare, modules, named, sizes, batch, loss, optimizer, theory)
-        forward = run_forward(specimen)
-        return _assemble(specimen, forward, run_backward(specimen, forward))
+        return _assemble(specimen, *_run_both(specimen))
+
+
+def _run_both(specimen: Specimen) -> tuple[ForwardPass, BackwardPass]:
+    """Forward and backward; again, with every result looked at, if the backward breaks at numbers that the
+    forward made and the loss hides, as in rows that it discards.
+    """
+    forward = run_forward(specimen)
+    backward = run_backward(specimen, forward)
+    if not backward.broken or forward.watched.check_finite:
+        return forward, backward
+    looked = run_forward(specimen, check_finite=True)
+    again = run_backward(specimen, looked)
+    first = again.broken[0] if again.broken else None
+    hidden = isinstance(first, Operation) and first.handles.get("fed_nonfinite")
+    return (looked, again) if hidden else (forward, backward)
 
 
 def _check_model(model: Any) -> tuple[nn.Module, Modules, dict[str, Tensor]]:
@@ -111,6 +128,13 @@ def _tensors(
     return tensors
 
 
+def _is_target_broken(batch: Any, forward: ForwardPass) -> bool:
+    """Whether a tensor of the batch that the model is not given holds a NaN or an infinity."""
+    given = {id(t) for t in forward.call.originals.values()}
+    rest = (t for t in tensors_in(batch, 3) if t.is_floating_point() and id(t) not in given)
+    return not all(bool(torch.isfinite(t).all()) for t in rest)
+
+
 def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> TraceFacts:
     some, watched = next(iter(specimen.parameters.values())), forward.watched
     dtypes = {o.facts.get("dtype", "") for o in watched.operations}
@@ -139,6 +163,8 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
         facts["ascents"] = rising
     if again := outputs.find_repeated(watched, backward.graph):
         facts["normalised_again"] = again
+    if not math.isfinite(facts["loss"]):
+        facts["target_nonfinite"] = _is_target_broken(specimen.batch, forward)
     if backward.precision:
         facts["precision"] = backward.precision
     if backward.severed:
