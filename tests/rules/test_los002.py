@@ -51,7 +51,7 @@ FLIPPED: dict[str, tuple[nn.Module, Tensor, Loss]] = {
     "squared by hand": (build(1), NUMBERS, lambda o, y: -((o - y) ** 2).mean()),
     "binary": (build(1), YES_NO, lambda o, y: 0 - functional.binary_cross_entropy_with_logits(o, y)),
     "binary by hand": (build(1, nn.Sigmoid()), YES_NO, binary),
-    "picked": (build(4, nn.LogSoftmax(1)), CLASSES, lambda o, y: o[range(N), y].mean()),
+    "picked": (build(4, nn.LogSoftmax(1)), CLASSES, lambda o, y: o[range(len(y)), y].mean()),
     "gathered": (build(4, nn.LogSoftmax(1)), CLASSES, lambda o, y: o.gather(1, y[:, None]).sum()),
     "weighed": (build(4), ONE_HOT, lambda o, y: (y * o.log_softmax(1)).sum(1).mean()),
     "likelihood": (build(4), CLASSES, lambda o, y: Categorical(logits=o).log_prob(y).mean()),

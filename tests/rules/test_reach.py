@@ -48,7 +48,7 @@ def build(width: int, *last: nn.Module) -> nn.Module:
 
 
 def by_hand(p: Tensor, y: Tensor) -> Tensor:
-    return -(p.exp() / p.exp().sum(1, keepdim=True)).log()[range(N), y].mean()
+    return -(p.exp() / p.exp().sum(1, keepdim=True)).log()[range(len(y)), y].mean()
 
 
 OUT_OF_REACH: dict[str, Row] = {
@@ -83,7 +83,8 @@ WRONG_NUMBERS: dict[str, Row] = {
     "divergence of scores": (build(4), SHARES, DIVERGENCE),
     "again, by hand": (build(4, nn.Softmax(1)), CLASSES, by_hand),
     "again, by logsumexp": (
-        build(4, nn.Softmax(1)), CLASSES, lambda p, y: -(p - p.logsumexp(1, keepdim=True))[range(N), y].mean()
+        build(4, nn.Softmax(1)), CLASSES,
+        lambda p, y: -(p - p.logsumexp(1, keepdim=True))[range(len(y)), y].mean(),
     ),
     "again, by a function": (
         build(4, nn.Softmax(1)), ONE_HOT, lambda p, y: -(y * functional.log_softmax(p, 1)).sum(1).mean()

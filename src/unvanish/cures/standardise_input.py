@@ -64,8 +64,8 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
         }
         if each := facts.get("features"):
             settings = {
-                "mean": [round_digits(centre) for centre, _ in each],
-                "std": [round_digits(scale) for _, scale in each],
+                "means": [round_digits(centre) for centre, _ in each],
+                "stds": [round_digits(scale) for _, scale in each],
                 "axis": facts["axis"],
                 "bound": BOUND,
             }
@@ -77,16 +77,19 @@ def apply(
     surgery: Surgery,
     targets: tuple[str, ...],
     *,
-    mean: Any = 0.0,
-    std: Any = 1.0,
+    mean: float = 0.0,
+    std: float = 1.0,
+    means: Any = None,
+    stds: Any = None,
     axis: int = 1,
     bound: float = 0.0,
 ) -> None:
-    """Standardise the input of the model, or of the module that is the target."""
+    """Standardise the input of the model, or of a module; `means`, `stds`: by feature."""
     path = targets[0] if targets and surgery.has(targets[0]) else ""
-    if not bool((torch.as_tensor(std) > 0).all()):
-        raise SurgeryError(f"standardise-input: std is {std}; it must be positive")
-    new = Standardise(mean, std, axis, bound)
+    centre, scale = (mean, std) if means is None or stds is None else (means, stds)
+    if not bool((torch.as_tensor(scale) > 0).all()):
+        raise SurgeryError(f"standardise-input: std is {scale}; it must be positive")
+    new = Standardise(centre, scale, axis, bound)
     surgery.register(path, "input", new)
     surgery.graft(path, First(new), "input standardised")
 
@@ -94,7 +97,8 @@ def apply(
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     mean, std = remedy.parameters.get("mean", 0.0), remedy.parameters.get("std", 1.0)
-    if isinstance(mean, (list, tuple)):
+    if remedy.parameters.get("means"):
+        mean, std = remedy.parameters["means"], remedy.parameters.get("stds", ())
         axis, bound = remedy.parameters.get("axis", 1), remedy.parameters.get("bound", 0.0)
         ones = f"[(..., *[None] * (x.ndim - {axis + 1}))]"  # so that they stand along the axis
         return [

@@ -56,20 +56,29 @@ def _round(value: Any) -> Any:
     )
 
 
-def apply(surgery: Surgery, targets: tuple[str, ...], *, mean: Any = 0.0, std: Any = 1.0) -> None:
-    """Train with the user's loss on standardised targets."""
-    if not bool((torch.as_tensor(std) > 0).all()):
-        raise SurgeryError(f"standardise-target: std is {std}; it must be positive")
+def apply(
+    surgery: Surgery,
+    targets: tuple[str, ...],
+    *,
+    mean: float = 0.0,
+    std: float = 1.0,
+    means: Any = None,
+    stds: Any = None,
+) -> None:
+    """Train with the user's loss on standardised targets; `means`, `stds`: by column."""
+    centre, scale = (mean, std) if means is None or stds is None else (means, stds)
+    if not bool((torch.as_tensor(scale) > 0).all()):
+        raise SurgeryError(f"standardise-target: std is {scale}; it must be positive")
     if surgery.loss is None:
         raise SurgeryError("standardise-target: there is no loss function to give the targets to")
-    surgery.replace_loss(OnStandardised(surgery.loss, mean, std), "on standardised targets")
+    surgery.replace_loss(OnStandardised(surgery.loss, centre, scale), "on standardised targets")
 
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     mean, std = remedy.parameters.get("mean", 0.0), remedy.parameters.get("std", 1.0)
-    if isinstance(mean, (list, tuple)):
-        mean, std = f"torch.tensor({list(mean)})", f"torch.tensor({list(std)})"
+    if remedy.parameters.get("means"):
+        mean, std = (f"torch.tensor({list(remedy.parameters.get(name, ()))})" for name in ("means", "stds"))
     return [
         f"mean, std = {mean}, {std}  # of the training set",
         "loss = loss_fn(model(x), (y - mean) / std)",

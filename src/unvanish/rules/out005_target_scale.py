@@ -144,7 +144,7 @@ def _list_columns(facts: SiteFacts) -> tuple[Column, ...]:
 def _standardise(facts: SiteFacts) -> Remedy:
     columns = _list_columns(facts)
     means, stds = [c[0] for c in columns], [c[1] or 1.0 for c in columns]
-    numbers = {"mean": means, "std": stds} if len(columns) > 1 else {"mean": means[0], "std": stds[0]}
+    numbers = {"means": means, "stds": stds} if len(columns) > 1 else {"mean": means[0], "std": stds[0]}
     why = "subtract the training set's mean, divide by its deviation; undo it on predictions"
     return Remedy("standardise-target", (), why, parameters=numbers)
 
