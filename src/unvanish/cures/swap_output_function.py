@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.names import show
 from unvanish.surgery.losses import OUTPUT_FUNCTIONS, swap_output_function
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
@@ -41,7 +42,7 @@ def code(remedy: Remedy) -> list[str]:
     kind, to = remedy.parameters.get("kind", "sigmoid"), remedy.parameters.get("to", "identity")
     after = {"identity": "y = z", "sigmoid": "y = torch.sigmoid(z)"}
     return [
-        f"# z: what the {kind} at {', '.join(remedy.targets)} reads",
+        f"# z: what the {kind} at {', '.join(map(show, remedy.targets))} reads",
         after.get(to, f"y = torch.{to}(z, dim=1)"),
     ]
 
