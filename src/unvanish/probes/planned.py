@@ -19,7 +19,7 @@ from unvanish.core.facts import ParameterFacts
 
 ELEMENTS = 4096  # of a parameter that are looked at
 ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta")
-SIGNED = ("Adam", "AdamW", "NAdam")  # the first step is the rate, whatever the gradient
+SIGNED = ("Adam", "AdamW", "NAdam")  # they divide by a root of squares, and epsilon
 FULL = 4  # bytes of a number: a step that follows the gradient's size follows the loss's scale too
 FORGOTTEN = 0.001  # of a squared gradient enters Adam's average at the first step
 
@@ -57,12 +57,10 @@ def read_step(p: Tensor, gradient_log: float, plan: Plan | None) -> ParameterFac
     if plan is None or plan.rate <= 0 or not math.isfinite(gradient_log) or not p.is_floating_point():
         return {}
     size = math.exp(gradient_log) / math.sqrt(max(1, p.numel()))  # of one element
-    if plan.kind in SIGNED:
-        step = plan.rate * size / (size + plan.eps)
+    if plan.kind in ADAPTIVE:  # whatever the gradient is: one that vanishes has another cause
+        step = plan.rate
     elif plan.kind == "SGD" and p.dtype.itemsize < FULL:
         step = plan.rate * size / max(1e-3, 1 - plan.momentum)
-    elif plan.kind in ADAPTIVE:
-        step = plan.rate
     else:
         return {}
     flat = p.detach().flatten()

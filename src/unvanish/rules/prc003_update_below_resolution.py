@@ -51,10 +51,9 @@ from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
 from unvanish.rules import _places
 from unvanish.rules._fault import Fault
-from unvanish.rules._tiers import NOT_FINITE, STEPS
+from unvanish.rules._tiers import STEPS
 
 NEEDS = ("static", "step")
-EXPLAINS = ("PRC001",)
 MOST = 0.9
 
 
@@ -112,7 +111,7 @@ def _report_division(trace: Trace, divided: list[int]) -> Fault:
             Remedy("raise-epsilon", sites, "an epsilon of 1e-4 is kept by float16", "advice"),
         ),
         direction="exploding",
-        tier=NOT_FINITE,
+        tier=STEPS,
     )
 
 
