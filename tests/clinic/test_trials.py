@@ -93,6 +93,13 @@ def test_training_does_not_touch_the_model_or_the_random_generator() -> None:
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
+def test_a_loss_that_falls_without_end_makes_no_progress() -> None:
+    endless, own = Training((1.0, -50.0, -900.0)), Training((2.0, 1.0, 0.5))
+    assert PairedTrial(endless, own, comparable=True).lag > 0
+    assert PairedTrial(endless, own, comparable=True, endless=True).lag == pytest.approx(-0.5, abs=0.3)
+    assert PairedTrial(endless, Training((2.0, math.nan)), comparable=True, endless=True).lag == math.inf
+
+
 def test_on_unseen_samples_the_loss_counts_where_it_was_lowest() -> None:
     before, after = (2.0,) * 20, (2.0, *[1.0] * 8, *[3.0] * 11)
     assert measure_lag(before, after) == pytest.approx(0.5)

@@ -39,7 +39,16 @@ ROLES = {
     "input": facts.InputFacts,
     "output": facts.OutputFacts,
 }
-NESTED = (facts.GraphCut, facts.PrecisionFacts, facts.BrokenFacts, facts.HistoryFacts)
+NESTED = (
+    facts.GraphCut,
+    facts.AscentFacts,
+    facts.PairFacts,
+    facts.TermFacts,
+    facts.BroadcastFacts,
+    facts.PrecisionFacts,
+    facts.BrokenFacts,
+    facts.HistoryFacts,
+)
 VOCABULARY = {
     *facts.SiteFacts.__annotations__,
     *facts.TraceFacts.__annotations__,
@@ -53,7 +62,7 @@ SHOWN = {
     "what the JSON report says of a parameter: why it has no gradient, or shares one": {
         *("executed", "tied", "zero_third"),
     },
-    "what the JSON report says of a loss, a recurrence, a cut": {"value", "wrong", "reverse", "call"},
+    "what the JSON report says of a loss, a recurrence, a cut": {"wrong", "reverse", "call"},
     "what the JSON report says of the precision": {"dtypes", "overflowed", "precision_live", "range"},
     "how a run was watched: its page and its export show it": {
         *("budget", "every", "exact", "looks", "name", "optimizers", "python", "site_count"),
@@ -238,6 +247,10 @@ class Double(torch.autograd.Function):
         return 2 * gradient
 
 
+def small_loss(output: Tensor, y: Tensor) -> Tensor:
+    return 0.01 * nn.functional.cross_entropy(output.float(), y)
+
+
 def others(folder: Path) -> Iterator[Trace]:
     """Traces of what no rule's case has: a crash, both directions, a cut-off cell, a run's folder."""
     x = torch.randn(6, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -249,6 +262,18 @@ def others(folder: Path) -> Iterator[Trace]:
     yield unvanish.check(Counts(), x[:, 0], confirm=False).trace
     yield unvanish.check(Mapped(), x[:, 0], confirm=False).trace
     yield unvanish.check(nn.LSTM(4, 4, bidirectional=True), x, lambda out: out[0].sum(), confirm=False).trace
+    y = torch.arange(6) % 4
+    for axis, loss, answers in (
+        (0, nn.MSELoss(), nn.functional.one_hot(y, 4).float()),
+        (1, nn.NLLLoss(), y),
+        (1, lambda p, t: -p.log_softmax(1)[range(6), t].mean(), y),
+    ):
+        soft = nn.Sequential(nn.Linear(4, 4), nn.Softmax(axis))
+        yield unvanish.check(soft, (x[:, 0], answers), loss, confirm=False).trace
+    half = nn.Linear(4, 4).half()
+    adam = torch.optim.Adam(half.parameters())
+    answers = x[:, 0].half(), y
+    yield unvanish.check(half, answers, small_loss, optimizer=adam, confirm=False).trace
     broken = torch.full((6, 4), math.nan)
     yield unvanish.check(nn.Linear(4, 4), (x[:, 0], broken), nn.MSELoss(), confirm=False).trace
     net = nn.Linear(4, 4)

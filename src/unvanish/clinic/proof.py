@@ -19,6 +19,7 @@ from unvanish.core.cured import Outcome, Proof
 FLAT = 1.31  # decades: 3 nats, the rules' limit for a depth, rounded up; a total within it always trains
 RANDOM = "random cotangent"  # the objective of a model without a loss
 NO_TOTAL = "NUM001"  # a gradient that is not finite has no total to compare with
+ENDLESS = ("OUT002", "OUT005", "LOS002")  # faults of the loss by which it may fall without end
 ONE_TRAINING = 1 / 3  # of the time that is left: both sides are trained, and a third is kept for the search
 CONFIRMING = 1 / 5  # of the time that is left, for a trial that only confirms a clear one
 LEAST = 2.0  # seconds of a training, even after the budget: a shorter one proves nothing
@@ -72,9 +73,15 @@ class Prover:
             started, number = time.perf_counter(), len(trials)
             if number not in self.losses:
                 self.losses[number] = self._train(self.untreated, number)
-            trials.append(PairedTrial(self.losses[number], self._train(patient, number), comparable))
+            old = self.losses[number]
+            trials.append(PairedTrial(old, self._train(patient, number), comparable, self._is_endless(old)))
             took = time.perf_counter() - started
         return trials
+
+    def _is_endless(self, training: Training) -> bool:
+        """Whether the untreated loss is at fault itself, and falls below zero, which its like cannot."""
+        codes, seen = self.untreated.diagnosis.codes(), training.seen
+        return bool(seen) and seen[-1] < 0 and bool(set(ENDLESS) & set(codes))
 
     def _is_too_late(self, took: float, lag: float) -> bool:
         """Whether there is no time for another trial; after a clear one, it may take a share of what is left.

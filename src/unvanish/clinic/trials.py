@@ -48,30 +48,42 @@ class Training:
 
 @dataclass(frozen=True)
 class PairedTrial:
-    """The trainings of both sides; `comparable` is False if they are of different loss functions."""
+    """The trainings of both sides; `comparable` is False if they are of different loss functions.
+
+    `endless`: the untreated loss has no least value, so that its fall is no progress.
+    """
 
     untreated: Training
     treated: Training
     comparable: bool
+    endless: bool = False
 
     @property
     def on_unseen(self) -> bool:
         """Whether it is judged on unseen samples: one side learned what holds for them."""
-        return self.untreated.learns or self.treated.learns
+        return self.treated.learns or (self.untreated.learns and not self.endless)
 
     @property
     def lag(self) -> float:
-        """How far the treated side is behind, by `measure_lag`.
+        """How far the treated side is behind, by `measure_lag`; what falls without end stands still.
 
         If neither side learned what holds for unseen samples, a batch that was learned by heart shows no side
         to be better, but one to be worse.
         """
-        seen = measure_lag(self.untreated.seen, self.treated.seen, self.comparable)
+        before, comparable = self.untreated, self.comparable
+        if self.endless:
+            before, comparable = _stand_still(self.treated), False
+        seen = measure_lag(before.seen, self.treated.seen, comparable)
         if not self.treated.unseen or not math.isfinite(seen):
             return seen
         if self.on_unseen:
-            return measure_lag(self.untreated.unseen, self.treated.unseen, self.comparable, unseen=True)
+            return measure_lag(before.unseen, self.treated.unseen, comparable, unseen=True)
         return max(seen, -CLOSE)
+
+
+def _stand_still(training: Training) -> Training:
+    """A training as long as another one that changes nothing."""
+    return Training((1.0,) * len(training.seen), (1.0,) * len(training.unseen))
 
 
 def train_copy(

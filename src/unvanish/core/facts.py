@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Shape = tuple[int, ...]
 StopReason = Literal["zero parameter", "locked", "dead", "operation", "loss"]
+BroadcastKind = Literal["samples x samples", "output repeated", "target repeated"]
 Apart = tuple[str, float, float]  # a row of the ledger, its predicted and its measured decades
 
 
@@ -55,6 +56,13 @@ class NodeFacts(RowFacts, total=False):
     squashing: bool  # bounded on both sides: sigmoid, tanh ...
     rectifier: bool  # zero or flat on one side: relu ...
     batch_statistics: bool  # normalises by the statistics of the batch
+    # what the first layer reads, if its features are uneven
+    feature_axis: int
+    feature_ratio: float  # the largest feature over the least, as the weights pass them on
+    feature_large: float  # the usual size of the largest feature
+    feature_small: float
+    outlier: float  # the largest value of a feature over its usual one
+    outlier_top: float  # that value
     # attention
     tokens: int  # keys
     query_tokens: int
@@ -92,6 +100,9 @@ class ParameterFacts(TypedDict, total=False):
     twins_stay: bool  # units with equal weights have equal gradients too
     rounding: bool  # its gradient cancels, exactly or to rounding, of which float64 leaves a thousandth
     zero_by_structure: bool  # a bias whose gradient cancels for all data
+    planned: float  # the step that the optimizer will take with an element
+    step_lost: float  # share of the elements that it leaves as they are, for its dtype
+    epsilon_lost: bool  # the optimizer's epsilon and squared gradient are zero in its dtype
     zero_third: bool  # the gradient of a bias cancels in its middle third: packed (q, k, v)
     # in a watched training
     order: int  # place among the modules
@@ -117,6 +128,8 @@ class InputFacts(TypedDict, total=False):
     floating: bool
     mean: float
     std: float
+    features: tuple[tuple[float, float], ...]  # centre and scale of each feature, if they are uneven
+    axis: int  # of the features
 
 
 class OutputFacts(TypedDict, total=False):
@@ -132,6 +145,24 @@ class OutputFacts(TypedDict, total=False):
     site: str  # path of that function
     output_slope: float  # its mean slope, relative to the steepest
     double: bool  # it applies what the loss applies again
+    read_rms: float  # root mean square of what the loss reads
+    read_mean: float
+    # what the targets ask for
+    target_low: float
+    target_high: float
+    target_mean: float
+    target_std: float
+    target_columns: tuple[tuple[float, float], ...]  # mean and deviation of each column of a table
+    given: bool  # the targets are, or are made of, what the batch gives
+    bounds: tuple[float, float]  # the least and the largest value that the output function gives
+    beyond: float  # share of the targets outside of them
+    classes: int  # length of the axis along which the output function, or the loss, normalises
+    unlike_rows: float  # share of the rows of targets that add up to more than one, where a softmax gives one
+    unnormalised: float  # share of the rows that do not add up to one where the targets do
+    raw: str  # "probabilities" or "scores" where logarithms of probabilities are asked for; else ""
+    logit_zero: float  # share of logits that are exactly zero
+    labels: int  # kinds of labels
+    answers: int  # how many labels there are
 
 
 class SiteFacts(NodeFacts, ParameterFacts, StepFacts, InputFacts, OutputFacts, total=False):
@@ -145,6 +176,44 @@ class GraphCut(TypedDict):
     call: int  # of that module
     how: str  # "detach", "data", "no_grad", "argmax", "comparison" ...
     order: int  # of the operation that follows
+
+
+class BroadcastFacts(TypedDict):
+    """Where the loss repeats the output, or what it meets, to make their shapes fit."""
+
+    how: BroadcastKind
+    kind: str  # of the operation
+    shapes: tuple[Shape, Shape]  # of the output's side, and of the other
+    table: Shape  # of the result
+    source: str  # the line of code, "file.py:12"; "" if unknown
+
+
+class AscentFacts(TypedDict):
+    """A likelihood or an error that a negative loss makes worse as it falls."""
+
+    kind: str  # of the loss function or the logarithm
+    slope: float  # mean slope of what it reads, of 1
+    given: bool  # it is about the batch's targets
+    source: str  # the line of code, "file.py:12"; "" if unknown
+
+
+class TermFacts(TypedDict):
+    """A summand of the loss."""
+
+    kind: str  # of the operation that made it
+    source: str  # its line of code, "file.py:12"; "" if unknown
+    weight: float  # the factor with which it enters the loss
+    value: float  # without the factor; NaN if unknown
+    data: bool  # it depends on what the model made, not on parameters alone
+
+
+class PairFacts(TypedDict):
+    """The gradients of two summands in the parameters that both reach, factors included."""
+
+    first: int
+    second: int
+    norms: tuple[float, float]
+    cosine: float
 
 
 class PrecisionFacts(TypedDict, total=False):
@@ -231,6 +300,13 @@ class TraceFacts(RunFacts, total=False):
     predicted: bool  # by theory: nothing was run
     crash: str  # what the model or the loss raised
     graph_cuts: list[GraphCut]
+    broadcasts: list[BroadcastFacts]
+    ascents: list[AscentFacts]
+    terms: list[TermFacts]
+    pairs: list[PairFacts]
+    normalised_again: list[
+        tuple[str, str, str]
+    ]  # path and kind of what made probabilities; kind of the second
     precision: PrecisionFacts
     not_put_back: list[str]  # what the model reaches that the examination may have changed: where, and what
     severed: dict[str, tuple[int, int, str]]  # cells whose state leaves the graph: calls, reached, by whom

@@ -1,9 +1,11 @@
-"""Standardises the model's input: (x - mean) / std.
+"""Standardises the model's input: (x - mean) / std, each feature by itself where they are uneven.
 
 What it does
 
-The training set's mean and deviation, as numbers or one for each channel, are registered as buffers and
-applied to the first float tensor among the model's arguments; other code and the data stay as they are.
+The training set's mean and deviation, as numbers or one for each column or channel, are registered as buffers
+and applied to the first float tensor among the model's arguments; other code and the data stay as they are.
+Where features differ by orders of magnitude, or an outlier would set the deviation, each has its own centre
+and scale, by median and quartiles, and what is then beyond `bound` is bounded.
 
 Safety
 
@@ -29,40 +31,65 @@ from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
+BOUND = 10.0  # deviations: what is further away is an outlier
 
 
 class Standardise(nn.Module):
-    """(x - mean) / std; one number, or one for each channel of an image (B, C, ...)."""
+    """(x - mean) / std; one number, or one for each feature along `axis`; within +-`bound` if it is not 0."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Any, std: Any) -> None:
+    def __init__(self, mean: Any, std: Any, axis: int = 1, bound: float = 0.0) -> None:
         super().__init__()
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.get_default_dtype()))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.get_default_dtype()))
+        self.axis, self.bound = axis, bound
 
     def forward(self, x: Tensor) -> Tensor:
-        shape = (-1, *(1,) * (x.ndim - 2)) if self.mean.ndim and x.ndim > 1 else ()
-        return (x - self.mean.view(shape)) / self.std.view(shape)
+        shape = (-1, *(1,) * (x.ndim - 1 - self.axis % x.ndim)) if self.mean.ndim and x.ndim > 1 else ()
+        scaled = (x - self.mean.view(shape)) / self.std.view(shape)
+        return scaled.clamp(-self.bound, self.bound) if self.bound else scaled
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """The mean and deviation of the batch's input, as numbers."""
+    """The mean and deviation of the batch's input, as numbers, or for each feature if they are uneven."""
     for i in trace.where("input"):
         facts = trace.sites[i].facts
-        if facts.get("floating") and facts.get("std", 0) > 0:
-            settings = {"mean": round_digits(float(facts["mean"])), "std": round_digits(float(facts["std"]))}
-            yield replace(remedy, targets=(), parameters=settings, safety="retrain")
-            return
+        if not facts.get("floating") or not facts.get("std", 0) > 0:
+            continue
+        settings: dict[str, Any] = {
+            "mean": round_digits(float(facts["mean"])),
+            "std": round_digits(float(facts["std"])),
+        }
+        if each := facts.get("features"):
+            settings = {
+                "means": [round_digits(centre) for centre, _ in each],
+                "stds": [round_digits(scale) for _, scale in each],
+                "axis": facts["axis"],
+                "bound": BOUND,
+            }
+        yield replace(remedy, targets=(), parameters=settings, safety="retrain")
+        return
 
 
-def apply(surgery: Surgery, targets: tuple[str, ...], *, mean: Any = 0.0, std: Any = 1.0) -> None:
-    """Standardise the input of the model, or of the module that is the target."""
+def apply(
+    surgery: Surgery,
+    targets: tuple[str, ...],
+    *,
+    mean: float = 0.0,
+    std: float = 1.0,
+    means: Any = None,
+    stds: Any = None,
+    axis: int = 1,
+    bound: float = 0.0,
+) -> None:
+    """Standardise the input of the model, or of a module; `means`, `stds`: by feature."""
     path = targets[0] if targets and surgery.has(targets[0]) else ""
-    if not bool((torch.as_tensor(std) > 0).all()):
-        raise SurgeryError(f"standardise-input: std is {std}; it must be positive")
-    new = Standardise(mean, std)
+    centre, scale = (mean, std) if means is None or stds is None else (means, stds)
+    if not bool((torch.as_tensor(scale) > 0).all()):
+        raise SurgeryError(f"standardise-input: std is {scale}; it must be positive")
+    new = Standardise(centre, scale, axis, bound)
     surgery.register(path, "input", new)
     surgery.graft(path, First(new), "input standardised")
 
@@ -70,6 +97,15 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, mean: Any = 0.0, std: A
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     mean, std = remedy.parameters.get("mean", 0.0), remedy.parameters.get("std", 1.0)
+    if remedy.parameters.get("means"):
+        mean, std = remedy.parameters["means"], remedy.parameters.get("stds", ())
+        axis, bound = remedy.parameters.get("axis", 1), remedy.parameters.get("bound", 0.0)
+        ones = f"[(..., *[None] * (x.ndim - {axis + 1}))]"  # so that they stand along the axis
+        return [
+            f"mean = torch.tensor({list(mean)}){ones}  # of the training set",
+            f"std = torch.tensor({list(std)}){ones}",
+            f"x = ((x - mean) / std){f'.clamp(-{bound:g}, {bound:g})' if bound else ''}  # before the model",
+        ]
     return ["# before the model, or in the dataset", f"x = (x - {mean}) / {std}"]
 
 

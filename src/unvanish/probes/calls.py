@@ -38,6 +38,7 @@ class Call:
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     originals: Mapping[str, Tensor] = field(default_factory=dict)
     batch_size: int | None = None
+    targets: tuple[Tensor, ...] = ()  # what the loss is given beside the output
 
     @property
     def needs_output(self) -> bool:
@@ -76,7 +77,8 @@ def prepare(batch: Any, loss: Callable[..., Any] | None, *, gradients: bool = Tr
 
     args, kwargs = _map_tensors(args, kwargs, enter)
     objective, kind = _objective(loss, needs, rest, whole)
-    return Call(args, kwargs, objective, kind, leaves, tensors, size)
+    targets = tuple(tensors_in(rest)) if needs != 1 else ()
+    return Call(args, kwargs, objective, kind, leaves, tensors, size, targets)
 
 
 def _split(batch: Any, needs: int) -> tuple[Any, tuple[Any, ...], Any]:

@@ -30,7 +30,9 @@ from unvanish.probes import operations, signatures
 from unvanish.probes.calls import floats, tensors_in
 from unvanish.probes.compositions import Unfolded
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
+from unvanish.probes.features import find_axis, read_unevenness
 from unvanish.probes.handles import Node
+from unvanish.probes.loss_calls import LossCalls
 from unvanish.probes.measures import activation_stats, find_shape, weight_stats
 from unvanish.probes.named import NamedParameters
 from unvanish.probes.readings import read_attention, read_finiteness, read_loss, read_weight
@@ -77,6 +79,9 @@ class Forward(TorchFunctionMode):
         self.alters = True  # dropout is off
         self.gaps = False  # whether operations were not read
         self.in_loss = False
+        self.loss_calls = LossCalls(batch)
+        self.has_read = False  # a layer ran
+        self.uneven_axis: int | None = None  # of the features that the first one read
         self.loss_start = self.loss_order = 1 << 62
 
     def start_loss(self) -> None:
@@ -165,13 +170,21 @@ class Forward(TorchFunctionMode):
                 self._pass_transform(call)
             elif types:  # reading must not call the functions of somebody's own tensors
                 with torch._C.DisableTorchFunctionSubclass():
-                    self._record(call)
+                    self._read(call)
             else:
-                self._record(call)
+                self._read(call)
         except Exception as error:
             self.gaps = True
             self.omissions.note(f"the operation {kind}", self.running.path, error)
         return result
+
+    def _read(self, call: OperationCall) -> None:
+        """Record an operation, and what it is to the loss."""
+        operation = self._record(call)
+        if self.in_loss:
+            self.loss_calls.see(call, operation)
+        elif call.kind == "broadcast_tensors":
+            self.loss_calls.compare(call)
 
     def _pass_transform(self, call: OperationCall) -> None:
         """Inside a transform only the use of parameters is noted."""
@@ -245,10 +258,13 @@ class Forward(TorchFunctionMode):
             read_finiteness(operation, call, result)
         if kind in operations.LOSSES:
             read_loss(operation, call)
+            operation.handles["given"] = self.loss_calls.is_target(call.arguments.get("target"))
         if self.in_loss:
             return
         if kind in operations.LAYERS:
             read_weight(operation, call, self.parameters.name, self._weight_stats)
+        if not self.has_read and operation.family in ("layer", "recurrent"):
+            self._read_features(operation, call)
         if kind == "batch_norm":
             facts["batch_statistics"] = bool(call["training"])
         if kind == "instance_norm":
@@ -259,6 +275,16 @@ class Forward(TorchFunctionMode):
             factors = [t for t in tensors_in(call.args, 2) if t.ndim > 1]
             operation.handles["factors"] = tuple((t.grad_fn, t.output_nr) for t in factors)
         self._read_sizes(operation, result)
+
+    def _read_features(self, operation: Operation, call: OperationCall) -> None:
+        """Of the first layer: how uneven the features are that it reads."""
+        self.has_read = True
+        x = call.arguments.get("input") if call.kind in signatures.SIGNATURES else None
+        axis = find_axis(call.kind, x.ndim) if isinstance(x, Tensor) and x.is_floating_point() else None
+        if axis is not None and isinstance(x, Tensor):
+            weight = call.arguments.get("weight")
+            operation.facts.update(read_unevenness(x, axis, weight if isinstance(weight, Tensor) else None))
+            self.uneven_axis = operation.facts.get("feature_axis")
 
     def _weight_stats(self, weight: Tensor, outputs: int) -> dict[str, float]:
         return weight_stats(weight, outputs, self.parameters.norm(weight))

@@ -21,6 +21,9 @@ class Handles(TypedDict, total=False):
     scores: Node | None  # what a softmax reads
     ends: tuple[End, End]  # queries and values of an attention
     reads: Node | None  # what a loss function reads
+    compared: tuple[Tensor, Tensor]  # that, and the targets
+    given: bool  # the targets come from the batch
+    unreduced: bool  # the loss function gives a number for each of them, or weighs each
     reading: OutputFacts  # how wrong that is
     made_nonfinite: bool  # made a NaN or an infinity of finite numbers
     made_nan: bool  # made a NaN of numbers that held none

@@ -11,56 +11,117 @@ from unvanish.core.facts import OutputFacts
 from unvanish.core.trace import Site
 from unvanish.probes import operations, slopes
 from unvanish.probes.events import ModuleCall, Operation
+from unvanish.probes.fit import read_fit
 from unvanish.probes.forward import Forward
+from unvanish.probes.graph import Graph
+from unvanish.probes.handles import Handles
 from unvanish.probes.passes import Measured
+from unvanish.probes.residual import reading
 
 OWN = {  # output functions that a loss applies itself
     "cross_entropy": ("softmax", "sigmoid"),
     "binary_cross_entropy_with_logits": ("sigmoid", "softmax"),
 }
+AGAIN = {  # what normalises scores, and the functions whose result is no score
+    "log_softmax": ("softmax", "sigmoid"),
+    "softmax": ("softmax", "sigmoid"),
+    "logsumexp": ("softmax",),
+    "exp": ("softmax",),
+}
+PASSED = ("clamp", "getitem", "index", "log", "broadcast_tensors")  # between the activation and the loss
 REACH = 8  # views and casts between the activation and the loss, at most
 
 
-def outputs(watched: Forward, value: Tensor) -> list[Measured]:
-    """One site for each call of a known loss function, else one for the loss itself."""
+def outputs(watched: Forward, value: Tensor, graph: Graph | None = None) -> list[Measured]:
+    """One site for each call of a known loss function; else one for the loss itself, and one for what it
+    subtracts by hand.
+    """
     found: list[Measured] = []
     for o in watched.operations:
-        if "reading" not in o.handles:
+        if "reading" in o.handles:
+            kind = operations.LOSSES[o.kind]
+            found.append(_describe(kind, len(found), value, o.handles, watched))
+    if found:
+        return found
+    by_hand = watched.loss_calls.find_difference(graph)
+    sites = (
+        [] if by_hand is None else [_describe("difference", 1, value, _compare_by_hand(*by_hand), watched)]
+    )
+    return [(Site.output("loss", 0, {"value": float(value.detach())}), {}), *sites]
+
+
+def _compare_by_hand(output: Tensor, target: Tensor) -> Handles:
+    x, y = output.detach(), target.detach()
+    return {"reads": output.grad_fn, "compared": (x, y), "reading": reading("mse_loss", x, y)}
+
+
+def _describe(kind: str, call: int, value: Tensor, handles: Handles, watched: Forward) -> Measured:
+    """The site of one call of a loss: what it reads, what made that, and how both fit the targets."""
+    facts: OutputFacts = {"value": float(value.detach()), **handles["reading"]}
+    made, passed = find_maker(handles.get("reads"), watched)
+    last = made if made is not None and _is_output_function(made) else None
+    facts["given"] = handles.get("given", kind == "difference")
+    facts["activation"] = "" if last is None else last.kind
+    if last is not None:
+        facts["site"] = identify(last)[0]
+        facts["output_slope"] = _output_slope(last)
+    facts["double"] = last is not None and last.kind in OWN.get(kind, ())
+    fitted = None if "log" in passed else last or passed.get("clamp") or made
+    facts |= read_fit(kind, *handles["compared"], fitted, handles.get("unreduced", False))
+    if fitted is not None and "site" not in facts:
+        facts["site"] = identify(fitted)[0]
+    return Site.output(kind, call, facts), {}
+
+
+def find_repeated(watched: Forward, graph: Graph | None) -> list[tuple[str, str, str]]:
+    """Probabilities that are normalised again, by torch's functions or by hand in the loss.
+
+    The path of the function that made them, its kind, and that of the second one.
+    """
+    found: list[tuple[str, str, str]] = []
+    for o in watched.operations if graph is not None else ():
+        if o.kind not in AGAIN or (o.kind != "log_softmax" and o.order < watched.loss_order):
             continue
-        kind = operations.LOSSES[o.kind]
-        facts: OutputFacts = {"value": float(value.detach()), **o.handles["reading"]}
-        last = _find_activation(o, watched)
-        facts["activation"] = "" if last is None else last.kind
-        if last is not None:
-            facts["site"] = identify(last)[0]
-            facts["output_slope"] = _output_slope(last)
-        facts["double"] = last is not None and last.kind in OWN.get(kind, ())
-        found.append((Site.output(kind, len(found), facts), {}))
-    return found or [(Site.output("loss", 0, {"value": float(value.detach())}), {})]
+        maker, passed = find_maker(_input(o), watched)
+        if maker is not None and maker.kind in AGAIN[o.kind] and "log" not in passed and _leads(graph, o):
+            found.append((identify(maker)[0], maker.kind, o.kind))
+    return found
+
+
+def _input(operation: Operation) -> Any:
+    return next((node for node, _ in operation.nodes[0].next_functions if node is not None), None)
+
+
+def _leads(graph: Graph | None, operation: Operation) -> bool:
+    """Whether the loss reaches an operation."""
+    return graph is not None and operation.nodes[0] in graph.index
 
 
 def read_by_loss(watched: Forward) -> set[int]:
     """The orders of the activations that a loss function reads."""
-    last = [_find_activation(o, watched) for o in watched.operations if "reads" in o.handles]
-    return {activation.order for activation in last if activation is not None}
+    makers = [find_maker(o.handles["reads"], watched)[0] for o in watched.operations if "reads" in o.handles]
+    return {maker.order for maker in makers if maker is not None and _is_output_function(maker)}
 
 
-def _find_activation(loss: Operation, watched: Forward) -> Operation | None:
-    """The activation or softmax whose result a loss function reads, through views and casts."""
-    node: Any = loss.handles.get("reads")
+def _is_output_function(operation: Operation) -> bool:
+    return operation.family == "activation" or operation.kind in ("softmax", "log_softmax")
+
+
+def find_maker(node: Any, watched: Forward) -> tuple[Operation | None, dict[str, Operation]]:
+    """The operation that made what a loss reads, and those of PASSED between them, by kind."""
+    passed: dict[str, Operation] = {}
     for _ in range(REACH):
         if node is None or type(node).__name__ == "AccumulateGrad":
-            return None
+            return None, passed
         owner = watched.owner(node._sequence_nr())
-        if (
-            isinstance(owner, Operation)
-            and owner.kind not in operations.VIEWS
-            and owner.kind not in ("clamp", "getitem", "index", "log")
-        ):
-            return owner if owner.family == "activation" or owner.kind in ("softmax", "log_softmax") else None
+        if isinstance(owner, Operation):
+            if owner.kind in PASSED:
+                passed[owner.kind] = owner
+            elif owner.kind not in operations.VIEWS:
+                return owner, passed
         edges = [b for b, _ in node.next_functions if b is not None]
         node = edges[0] if len(edges) == 1 else None
-    return None
+    return None, passed
 
 
 def _output_slope(last: Operation) -> float:

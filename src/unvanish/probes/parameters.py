@@ -22,6 +22,7 @@ from unvanish.probes.graph import Graph
 from unvanish.probes.measures import dense, see, share
 from unvanish.probes.measures import norms as norms_of
 from unvanish.probes.passes import BackwardPass, Measured, Specimen
+from unvanish.probes.planned import Plan, read_plans, read_step
 
 Weight = tuple[Tensor, Tensor | None, Tensor | None]  # itself, its bias, its gradient
 STRUCTURAL = math.log(1e-4)  # of the gradient that arrives: below it is rounding
@@ -34,6 +35,9 @@ def read(specimen: Specimen, watched: Forward, backward: BackwardPass) -> list[M
     attempt, flow = specimen.omissions.attempt, backward.flow
     structural: frozenset[str] = attempt(
         "biases that cancel", "", lambda: _cancelled_biases(watched, backward.graph, flow), frozenset
+    )
+    plans: Mapping[int, Plan] = attempt(
+        "the planned steps", "", lambda: read_plans(specimen.optimizer), dict[int, Plan]
     )
     every = [
         (f"{path}.{name}" if path else name, p, path, module)
@@ -60,6 +64,7 @@ def read(specimen: Specimen, watched: Forward, backward: BackwardPass) -> list[M
         stats: dict[str, float] = {}
         try:
             facts["zero_third"] = _zero_third(p, gradient)
+            facts |= read_step(p, log, plans.get(id(p)))
             stats = _stats(p, gradient, log, specimen.norms.get(name))
             if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
                 weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)

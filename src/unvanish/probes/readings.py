@@ -110,5 +110,8 @@ def read_loss(operation: Operation, call: OperationCall) -> None:
     x, y = call["input"], call["target"]
     if isinstance(x, Tensor) and isinstance(y, Tensor) and x.numel():
         operation.handles["reads"] = x.grad_fn
+        operation.handles["compared"] = x.detach(), y.detach()
+        weighed = call.arguments.get("weight") is not None
+        operation.handles["unreduced"] = weighed or call.arguments.get("reduction") == 0
         kind = operations.LOSSES[operation.kind]
         operation.handles["reading"] = reading(kind, x.detach(), y.detach())

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unvanish.core.facts import TraceFacts
+from unvanish.core.facts import AscentFacts, BroadcastFacts, TraceFacts
 from unvanish.core.omissions import Omissions
 from unvanish.core.trace import Trace
 from unvanish.probes import node_sites, outputs, parameters, sites
 from unvanish.probes.alone import require_alone
+from unvanish.probes.ascent import find_ascents
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.errors import CheckError
 from unvanish.probes.events import Operation
@@ -32,6 +33,7 @@ from unvanish.probes.program.tape import Taped
 from unvanish.probes.run_backward import run_backward
 from unvanish.probes.run_forward import run_forward
 from unvanish.probes.shared_changes import EAGER, QUIET
+from unvanish.probes.terms import measure_terms
 from unvanish.theory.program.comparison import Comparison, Sketch
 
 AGAIN = {  # how a model is looked at if all at once fails, and what is left out then
@@ -161,13 +163,15 @@ def read_specimen(
 
 def _assemble(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> Trace:
     watched, call, attempt = forward.watched, forward.call, specimen.omissions.attempt
-    rows = sites.inputs(call, backward.flow, specimen.omissions, forward.entering)
+    rows = sites.inputs(call, backward.flow, specimen.omissions, forward.entering, watched.uneven_axis)
     nodes, axes, places = attempt(
         "the operations", "", lambda: node_sites.nodes(call, watched, backward), lambda: ([], [], {})
     )
     rows += nodes
     rows += attempt("steps of recurrences", "", lambda: sites.steps(backward.recurrences), list)
-    rows += attempt("what the loss reads", "", lambda: outputs.outputs(watched, forward.loss), list)
+    rows += attempt(
+        "what the loss reads", "", lambda: outputs.outputs(watched, forward.loss, backward.graph), list
+    )
     rows += parameters.read(specimen, watched, backward)
     found = sites.assemble(rows, axes, _facts(specimen, forward, backward))
     theory = attempt(
@@ -212,6 +216,37 @@ def _is_target_broken(batch: Any, forward: ForwardPass) -> bool:
     return not all(bool(torch.isfinite(t).all()) for t in rest)
 
 
+def _read_loss(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> TraceFacts:
+    """What the loss does with output and target: broadcasts, terms, a flipped sign, what it applies again."""
+    attempt, watched, graph = specimen.omissions.attempt, forward.watched, backward.graph
+    facts: TraceFacts = {}
+    met: list[BroadcastFacts] = attempt(
+        "shapes in the loss", "", lambda: watched.loss_calls.find_broadcasts(graph), list
+    )
+    rising: list[AscentFacts] = attempt(
+        "the sign of the loss", "", lambda: find_ascents(forward.root, watched.loss_calls, graph), list
+    )
+    again: list[tuple[str, str, str]] = attempt(
+        "what is normalised again", "", lambda: outputs.find_repeated(watched, graph), list
+    )
+    if met:
+        facts["broadcasts"] = met
+    if rising:
+        facts["ascents"] = rising
+    if again:
+        facts["normalised_again"] = again
+    if graph and forward.overflow is None:
+        terms, pairs = attempt(
+            "terms of the loss",
+            "",
+            lambda: measure_terms(forward.root, watched, specimen.parameters),
+            lambda: ([], []),
+        )
+        if pairs:
+            facts["terms"], facts["pairs"] = terms, pairs
+    return facts
+
+
 def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> TraceFacts:
     some, watched = next(iter(specimen.parameters.values())), forward.watched
     dtypes = {o.facts.get("dtype", "") for o in watched.operations}
@@ -230,6 +265,7 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
         "assumptions": outputs.assumptions(forward.objective, forward.overflow is not None),
         "loss_overflow": forward.overflow is not None,
     }
+    facts |= _read_loss(specimen, forward, backward)
     if not math.isfinite(facts["loss"]):
         facts["target_nonfinite"] = _is_target_broken(specimen.batch, forward)
     if backward.precision:

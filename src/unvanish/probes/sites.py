@@ -19,6 +19,7 @@ from unvanish.core.trace import STATISTICS, Axis, Site, Trace
 from unvanish.probes import node_sites
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.calls import Call
+from unvanish.probes.features import describe_features
 from unvanish.probes.forward import Forward
 from unvanish.probes.measures import activation_stats, dense, find_shape
 from unvanish.probes.passes import Measured
@@ -49,8 +50,12 @@ def inputs(
     flow: GradientFlow | None,
     omissions: Omissions,
     read: Mapping[str, dict[str, float]] | None = None,
+    axis: int | None = None,
 ) -> list[Measured]:
-    """One site for each tensor of the batch that the model was given; `read`: their statistics, if known."""
+    """One site for each tensor of the batch that the model was given; `read`: their statistics, if known.
+
+    `axis`: of the features, if the first layer found them uneven.
+    """
     found = []
     for name, tensor in call.originals.items():
         floating = tensor.is_floating_point()
@@ -64,6 +69,8 @@ def inputs(
             try:
                 stats = activation_stats(tensor, call.batch_size) if read is None else read[name]
                 facts |= _centre(tensor, stats)
+                if axis is not None and tensor.ndim > axis and (each := describe_features(tensor, axis)):
+                    facts["features"], facts["axis"] = each, axis
             except Exception as error:
                 omissions.note("the input", name, error)
         if flow is not None and f"\0{name}" in flow.logs:

@@ -21,7 +21,9 @@ How it is measured
 The root mean square of each float input is above `limit`, or its |mean| over its standard deviation
 above `offset`, and no normalisation comes before the first activation. The harm must show as well:
 the first layer's units are saturated, its output is large, the samples are alike in it, or it is
-recurrent. An input far above the limit, or saturated units, make it an error.
+recurrent. An input far above the limit, or saturated units, make it an error. An input below
+`small` is a fault if the samples are alike in the first layer. Features of uneven scale belong to
+INP002.
 
 Limits
 
@@ -38,7 +40,9 @@ Limits
                        PyTorch's default weights keep 0.58 of it
     ALIKE = 0.05       relative spread between samples: half of the least that DEP001 asks of
                        inputs
-    FIRST = 3          operations from the first layer on in which a normalisation is looked for
+    small = 0.01       root mean square, if no value is above LARGEST times it: pixels divided by
+                       255 twice have 0.002. Quiet sound has 0.01 and more
+    LARGEST = 10       times the size, the largest value: one-hot and rare features have far more
 
 Remedies
 
@@ -61,7 +65,7 @@ from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _places
+from unvanish.rules import _input, _places
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import DATA
 
@@ -76,19 +80,21 @@ SATURATED = 0.3
 NEAR = 3
 PASSED_ON = 0.25
 ALIKE = 0.05
-FIRST = 3
+LARGEST = 10
 
 
-def check(trace: Trace, *, limit: float = 20.0, offset: float = 5.0) -> Iterable[Fault]:
+def check(trace: Trace, *, limit: float = 20.0, offset: float = 5.0, small: float = 0.01) -> Iterable[Fault]:
     """One fault naming the inputs whose scale harms the first layer."""
     sizes = {i: trace.value(i, "forward_rms") for i in trace.where("input", floating=True)}
     sizes = {i: size for i, size in sizes.items() if math.isfinite(size)}
     if not sizes:
         raise NotApplicable("no input is a float tensor")
-    first = _first_layer(trace)
+    first = _input.find_first_layer(trace)
     wrong = [i for i, size in sizes.items() if size > limit or _offset(trace, i) > offset]
-    if not wrong or first is None or _is_normalised(trace, first):
+    if first is None or _input.is_normalised(trace, first) or _input.find_uneven(trace):
         return []
+    if not wrong:
+        return _find_tiny(trace, sizes, first, small)
     harm = _describe_harm(trace, first, limit)
     if not harm:
         return []
@@ -137,30 +143,43 @@ def check(trace: Trace, *, limit: float = 20.0, offset: float = 5.0) -> Iterable
     ]
 
 
+def _find_tiny(trace: Trace, sizes: dict[int, float], first: int, small: float) -> list[Fault]:
+    """One fault if the inputs are so small that the first layer's bias is all that counts."""
+    tiny = [i for i, s in sizes.items() if 0 < s < small and trace.value(i, "forward_max") < LARGEST * s]
+    if len(tiny) < len(sizes) or not trace.value(first, "spread") < ALIKE:
+        return []
+    worst, where = min(tiny, key=lambda i: sizes[i]), trace.sites[first].label
+    site, spread = trace.sites[worst], trace.value(first, "spread")
+    return [
+        Fault(
+            severity="warning",
+            cause=f"the input is of size {sizes[worst]:.2g}: the bias of {where} drowns it, and the samples "
+            f"differ by {spread:.2g} there; was it divided twice?",
+            sites=(*_places.label(trace, tiny), where),
+            evidence=(
+                Evidence("size of the input (rms)", sizes[worst], limit=f"> {small:g}", site=site.label),
+                Evidence("spread between samples", spread, limit=f"> {ALIKE:g}", site=where),
+            ),
+            remedies=(
+                Remedy(
+                    "standardise-input",
+                    _places.label(trace, tiny)[:1],
+                    "subtract the training set's mean, divide by its deviation",
+                    parameters={"mean": site.facts.get("mean"), "std": site.facts.get("std")},
+                ),
+            ),
+            direction="none",
+            tier=DATA,
+            size=-math.log(sizes[worst]),
+        )
+    ]
+
+
 def _offset(trace: Trace, site: int) -> float:
     """|mean| over the standard deviation; 0 for an input that is centred."""
     facts = trace.sites[site].facts
     mean, std = facts.get("mean", 0.0), facts.get("std", 1.0)
     return abs(mean) / std if std > 0 and abs(mean) > CENTRED else 0.0
-
-
-def _first_layer(trace: Trace) -> int | None:
-    """The layer or norm that runs first."""
-    families = ("layer", "recurrent", "norm")
-    layers = [i for i in trace.where("node") if trace.sites[i].family in families]
-    return min(layers, key=lambda i: trace.sites[i].order, default=None)
-
-
-def _is_normalised(trace: Trace, first: int) -> bool:
-    """Whether a normalisation comes before the first activation or second layer."""
-    later = [i for i in trace.where("node") if trace.sites[i].order >= trace.sites[first].order]
-    for i in sorted(later, key=lambda i: trace.sites[i].order)[:FIRST]:
-        family = trace.sites[i].family
-        if family == "norm":
-            return True
-        if family == "activation" or (family == "layer" and i != first):
-            return False
-    return False
 
 
 def _describe_harm(trace: Trace, first: int, limit: float) -> str:

@@ -1,5 +1,5 @@
-"""The output's squashing function is saturated at wrong answers, and the loss does not undo its
-slope.
+"""The output cannot give the right answers: its last function is saturated at wrong ones, or does
+not reach the targets.
 
 Why it harms
 
@@ -8,7 +8,9 @@ A squared error behind a sigmoid keeps the sigmoid's slope in the gradient,
     dL/dz = 2 (p - y) p (1 - p) -> 0 as p -> 0 or 1
 
 so a sample that is wrong with full confidence teaches nothing: at a logit of 20 the gradient is
-4e-9, with binary cross-entropy it is 1.
+4e-9, with binary cross-entropy it is 1. And an output whose range ends before the targets is driven
+to that end and stays there: a sigmoid for targets of -2 to 2, a softmax over one unit, which is 1
+whatever its logit, a softmax for several labels at once, a tanh where logits are expected.
 
 An example
 
@@ -21,6 +23,11 @@ The output activation's mean slope relative to its largest (softmax: mean p (1 -
 classes), and mean |p - y| over the output's range, under a squared or absolute error. A slope below
 `limit` is a fault if the answers are off by more than `residual`, and an error far below it.
 
+The range of the last function against the targets that torch's losses, or a difference written by
+hand, compare it with; the axis of a softmax against the rows of the targets; and which function
+made what cross-entropy reads as logits. Marks for missing answers, one constant that the loss masks
+away later, are no targets.
+
 Limits
 
     limit = 0.1      of the largest slope: a sigmoid at a logit of 3.6
@@ -32,12 +39,13 @@ Limits
 Remedies
 
 Use binary cross-entropy or cross-entropy on the logits (retrain). Make the last layer's weights and
-bias smaller (retrain).
+bias smaller (retrain). For targets out of reach: a linear last layer, a sigmoid for one unit or for
+several labels (retrain), or targets brought into the range (advice).
 
 When it is wrong
 
 A converged model has saturated outputs that are right; its residual is small and nothing is
-reported.
+reported. A sigmoid that is scaled afterwards has no range that is known here.
 
 References: Solla et al. 1988; Glorot and Bengio 2010; Goodfellow et al. 2016, section
 6.2.
@@ -52,18 +60,21 @@ from typing import Any
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import SiteFacts
 from unvanish.core.trace import Trace
+from unvanish.rules import _reach
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import OUTPUT
 
 NEEDS = ("static", "step")
 EXPLAINS = ("INI002", "ACT001", "OUT003", "GRF004", "INI001", "PRC001")
-ERRORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+ERRORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "difference")
 FLATTER = 5
 LEAST = 1e-12
 
 
 def check(trace: Trace, *, limit: float = 0.1, residual: float = 0.2) -> Iterable[Fault]:
-    """One fault if a squashed output under a squared error is flat and wrong."""
+    """One fault if an output cannot reach its targets, or is flat and wrong under a squared error."""
+    if misfits := [m for i in trace.where("output") if (m := _reach.find_misfit(trace.sites[i]))]:
+        return [_report(misfits[0])]
     outputs = _squashed_outputs(trace)
     if not outputs:
         raise NotApplicable("no squared or absolute error reads a squashed output")
@@ -104,6 +115,20 @@ def check(trace: Trace, *, limit: float = 0.1, residual: float = 0.2) -> Iterabl
             size=-math.log(max(slope, LEAST)),
         )
     ]
+
+
+def _report(misfit: _reach.Misfit) -> Fault:
+    """The fault of an output that cannot reach its targets."""
+    where = misfit.evidence.site
+    return Fault(
+        severity=misfit.severity,
+        cause=misfit.cause,
+        sites=(where,) if where else (),
+        evidence=(misfit.evidence,),
+        remedies=misfit.remedies,
+        direction="none",
+        tier=OUTPUT,
+    )
 
 
 def _squashed_outputs(trace: Trace) -> list[SiteFacts]:

@@ -1,4 +1,4 @@
-"""Probabilities are handed to a loss that expects logits and applies its own softmax or sigmoid.
+"""Probabilities are normalised twice, or stand where logarithms of probabilities are asked for.
 
 Why it harms
 
@@ -7,7 +7,9 @@ Cross-entropy normalises what it reads. Of probabilities in [0, 1] it makes
     softmax(p),  at best e / (e + n - 1) for the right class
 
 so even a perfect model keeps a large loss, and the gradient is damped by the inner softmax.
-Training runs and looks almost right, only worse.
+Training runs and looks almost right, only worse. `nll_loss` and `kl_div` normalise nothing: they
+take logarithms. Of probabilities nll_loss makes -p, which is bounded and flat where the answer is
+wrong; of raw scores, a loss that falls without end.
 
 An example
 
@@ -17,7 +19,10 @@ An example
 How it is measured
 
 On the graph: the tensor that `cross_entropy` or `binary_cross_entropy_with_logits` reads was made
-by a softmax or a sigmoid. (A log-softmax before cross-entropy changes nothing and is no fault.)
+by a softmax or a sigmoid; or a softmax, a log-softmax, or an exp or logsumexp in the loss reads the
+result of a softmax. What `nll_loss` or `kl_div` reads was made by a softmax or a sigmoid without a
+logarithm, or by a layer and is above zero, as no logarithm of a probability is. (A log-softmax
+before cross-entropy changes nothing and is no fault.)
 
 Limits
 
@@ -27,6 +32,7 @@ Remedies
 
 Remove the model's softmax or sigmoid, and apply it only for prediction (retrain). For a model that
 must return probabilities use `nll_loss` on their logarithm, or `binary_cross_entropy` (retrain).
+Before nll_loss and kl_div: a log-softmax (retrain).
 
 When it is wrong
 
@@ -41,54 +47,108 @@ from collections.abc import Iterable
 from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
-from unvanish.core.trace import Trace
+from unvanish.core.trace import Site, Trace
 from unvanish.rules import _places
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import LOGITS
 
 NEEDS = ("static",)
 EXPLAINS = ("OUT001",)
+LOGARITHMS = ("nll_loss", "kl_div")
 
 
 def check(trace: Trace) -> Iterable[Fault]:
-    """One fault if a loss with its own normalisation reads probabilities."""
+    """One fault if probabilities are normalised twice, or taken for their logarithms."""
     losses = _places.find_logit_losses(trace)
+    raw = [i for i in trace.where("output") if trace.sites[i].facts.get("raw")]
+    again = trace.facts.get("normalised_again", [])
     double = [i for i in losses if trace.sites[i].facts.get("double")]
-    if not losses:
-        raise NotApplicable("no loss that expects logits was seen")
-    if not double:
-        return []
-    site = trace.sites[double[0]]
+    if not losses and not raw and not again and not _asks_for_logarithms(trace):
+        raise NotApplicable("no loss that expects logits or log-probabilities was seen")
+    if double:
+        return [_report_double(trace.sites[double[0]])]
+    return [_report_raw(trace.sites[raw[0]])] if raw else [_report_again(*again[0])] if again else []
+
+
+def _asks_for_logarithms(trace: Trace) -> bool:
+    return any(trace.sites[i].kind in LOGARITHMS for i in trace.where("output"))
+
+
+def _report_raw(site: Site) -> Fault:
+    """The fault of probabilities or scores that are read as logarithms of probabilities."""
+    raw, where, kind = (
+        site.facts["raw"],
+        str(site.facts.get("site", "loss")),
+        site.facts.get("activation", ""),
+    )
+    made = f"the {kind} of {where} makes {raw}" if kind else f"{where} makes {raw}"
+    remedy = Remedy("insert-log-softmax", (), "a log-softmax makes them what the loss asks for")
+    if kind:
+        remedy = Remedy(
+            "swap-output-function", (where,), "the logarithm is what the loss asks for",
+            parameters={"kind": kind, "to": "log_softmax"},
+        )  # fmt: skip
+    return Fault(
+        severity="error",
+        cause=f"{made}, but {site.kind} expects logarithms of probabilities and takes no logarithm itself",
+        sites=(where,),
+        evidence=(Evidence("what the loss reads", raw, limit="log-probabilities", site=where),),
+        remedies=(
+            remedy,
+            Remedy("use-cross-entropy", (where,), "or cross_entropy, on the logits", safety="advice"),
+        ),
+        direction="none",
+        tier=LOGITS,
+    )
+
+
+def _report_again(where: str, kind: str, second: str) -> Fault:
+    """The fault of probabilities that are normalised a second time, outside of torch's own losses."""
+    return Fault(
+        severity="error",
+        cause=f"{where} makes probabilities by a {kind}, and {second} after it normalises them again",
+        sites=(where,),
+        evidence=(Evidence(f"what {second} reads was made by", kind, limit="logits", site=where),),
+        remedies=(
+            Remedy(
+                "remove-softmax", (where,), "normalise the logits once", parameters={"kind": kind}
+            ),
+        ),
+        direction="vanishing",
+        tier=LOGITS,
+    )  # fmt: skip
+
+
+def _report_double(site: Site) -> Fault:
+    """The fault of probabilities that a loss normalises itself."""
     kind, where = site.facts["activation"], str(site.facts.get("site", "loss"))
     other = "nll_loss of the logarithm" if site.kind == "cross_entropy" else "binary_cross_entropy"
-    return [
-        Fault(
-            severity="error",
-            cause=f"{where} makes probabilities by a {kind}, but {site.kind} expects logits and normalises "
-            "them again",
-            sites=(where,),
-            evidence=(
-                Evidence("what the loss reads was made by", kind, limit="logits", site=where),
-                Evidence("largest value it reads", float(site.facts.get("logit_max", 1.0))),
+    return Fault(
+        severity="error",
+        cause=f"{where} makes probabilities by a {kind}, but {site.kind} expects logits and normalises "
+        "them again",
+        sites=(where,),
+        evidence=(
+            Evidence("what the loss reads was made by", kind, limit="logits", site=where),
+            Evidence("largest value it reads", float(site.facts.get("logit_max", 1.0))),
+        ),
+        remedies=(
+            Remedy(
+                "remove-softmax",
+                (where,),
+                "the loss applies it; apply it yourself only for prediction",
+                parameters={"kind": kind},
             ),
-            remedies=(
-                Remedy(
-                    "remove-softmax",
-                    (where,),
-                    "the loss applies it; apply it yourself only for prediction",
-                    parameters={"kind": kind},
-                ),
-                Remedy(
-                    "use-loss-on-probabilities",
-                    (where,),
-                    f"{other} expects probabilities",
-                    safety="advice",
-                ),
+            Remedy(
+                "use-loss-on-probabilities",
+                (where,),
+                f"{other} expects probabilities",
+                safety="advice",
             ),
-            direction="vanishing",
-            tier=LOGITS,
-        )
-    ]
+        ),
+        direction="vanishing",
+        tier=LOGITS,
+    )
 
 
 def sick() -> Case:

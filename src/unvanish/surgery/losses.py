@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unvanish.surgery.activations import replace_calls
 from unvanish.surgery.grafts import first
 from unvanish.surgery.names import split_label
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.rewire import Calls, Rewire
 from unvanish.surgery.surgery import Surgery
 
-MODULES = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid, nn.Tanh, nn.Softmax2d, nn.LogSigmoid)
+OUTPUT_FUNCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {  # of the logits and the axis of the classes
+    "identity": lambda z, axis: z,
+    "sigmoid": lambda z, axis: torch.sigmoid(z),
+    "log_softmax": torch.log_softmax,
+}
 
 
-class Unchanged:
-    """Returns the argument of one call of a function unchanged."""
+class OutputFunction(nn.Module):
+    """An output function by its name in OUTPUT_FUNCTIONS; `axis`: that of the classes."""
 
-    def __init__(self, index: int = 0) -> None:
-        self.index = index
+    def __init__(self, name: str, axis: int = 1) -> None:
+        super().__init__()
+        self.name, self.axis = name, axis
+
+    def forward(self, z: Tensor) -> Tensor:
+        return OUTPUT_FUNCTIONS[self.name](z, self.axis if z.ndim > 1 else 0)
+
+
+class InPlaceOf:
+    """Runs another output function in place of one call of a function."""
+
+    def __init__(self, name: str, index: int = 0) -> None:
+        self.name, self.index = name, index
 
     def __call__(
         self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        return args[0] if index == self.index else func(*args, **kwargs)
+        if index != self.index:
+            return func(*args, **kwargs)
+        axis = args[1] if len(args) > 1 and isinstance(args[1], int) else kwargs.get("dim", 1)
+        return OUTPUT_FUNCTIONS[self.name](args[0] if args else kwargs["input"], axis)
 
 
 class Rewired:
@@ -77,17 +95,34 @@ class ZLoss:
 
 def remove_output_function(surgery: Surgery, target: str, kind: str) -> None:
     """Make the output function at a site the identity: a module, a call in a forward or in the loss."""
+    swap_output_function(surgery, target, kind, "identity")
+
+
+def swap_output_function(surgery: Surgery, target: str, kind: str, to: str) -> None:
+    """Put one of OUTPUT_FUNCTIONS in place of the `kind` at a site: a module, a call in a forward or in the
+    loss.
+    """
     path, index = split_label(target)
-    if path and surgery.has(path) and isinstance(surgery.module(path), MODULES):
-        surgery.swap(path, nn.Identity(), f"{type(surgery.module(path)).__name__} removed")
+    what = "removed" if to == "identity" else f"becomes {to}"
+    if path and surgery.has(path) and _is_function(surgery.module(path)):
+        old = surgery.module(path)
+        dim: Any = getattr(old, "dim", 1)
+        new = nn.Identity() if to == "identity" else OutputFunction(to, 1 if dim is None else dim)
+        surgery.swap(path, new, f"{type(old).__name__} {what}")
         return
     parent, _, name = path.rpartition(".")
     if name == kind and surgery.has(parent) and _calls_itself(surgery, parent, kind):
-        replace_calls(surgery, (target,), "identity")
+        surgery.graft(parent, Rewire({kind: InPlaceOf(to, index)}, own=True), f"its {kind} {what}")
         return
     if surgery.loss is None or not (name == kind or path in ("", "loss")):
         raise SurgeryError(f"no {kind} was found at {target or '(model)'}, nor a loss function that calls it")
-    surgery.replace_loss(Rewired(surgery.loss, {kind: Unchanged(index)}), f"its {kind} removed")
+    surgery.replace_loss(Rewired(surgery.loss, {kind: InPlaceOf(to, index)}), f"its {kind} {what}")
+
+
+def _is_function(module: nn.Module) -> bool:
+    """Whether a module is one of torch's functions without parameters."""
+    own = type(module).__module__ == "torch.nn.modules.activation"
+    return own and next(module.parameters(), None) is None
 
 
 class Heard:

@@ -1,0 +1,105 @@
+"""The features that the first layer reads: columns of a table, channels of an image; how uneven they are.
+
+Notable:
+- A feature's size is the median of its absolute values where it is not zero, so that rare features (pixels at
+  a border, words, one-hot places) count by what they are if they are there.
+- Features whose weights make up for their size, as those of a trained layer do, are even.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from unvanish.core.facts import NodeFacts
+from unvanish.probes import operations
+
+MOST = 1024  # features at most: more are no table
+ROWS = 1 << 16  # numbers that are looked at
+SIGN = 30.0  # times between the mean sizes of two features, from which their medians are taken
+SPIKE = 300.0  # times a feature's mean size, from which its largest value may be an outlier
+QUARTILES = 1.349  # of a Gaussian: the distance of its quartiles, in deviations
+
+
+def find_axis(kind: str, ndim: int) -> int | None:
+    """The axis of the features of what a layer reads; None if it is unknown."""
+    if kind in ("linear", "matmul", "mm", *operations.RECURRENT):
+        return ndim - 1 if ndim > 1 else None
+    return 1 if kind.startswith("conv") and ndim > 2 else None
+
+
+def as_rows(x: Tensor, axis: int, most: int = ROWS) -> Tensor | None:
+    """The observations of each feature, (rows, features), in float64; None if there is no table."""
+    features = x.shape[axis]
+    if not 1 < features <= MOST or x.ndim < 2 or not x.numel():
+        return None
+    rows = x.detach().movedim(axis, -1).reshape(-1, features)
+    rows = rows[:: max(1, len(rows) * features // most)].double()
+    return rows if len(rows) > 1 else None
+
+
+@torch.no_grad()
+def read_unevenness(x: Tensor, axis: int, weight: Tensor | None) -> NodeFacts:
+    """How many times the largest feature exceeds the least, and a feature's largest value its usual one."""
+    rows = as_rows(x, axis)
+    if rows is None:
+        return {}
+    sizes = rows.abs()
+    present = (sizes > 0).sum(0)
+    mean, top = sizes.sum(0) / present.clamp_min(1), sizes.amax(0)
+    low, high = (float(v) for v in torch.aminmax(mean[present > 0])) if bool(present.any()) else (1.0, 1.0)
+    spike = float((top * sizes.shape[0] / sizes.sum(0).clamp_min(1e-300)).max()) if len(rows) > 2 else 0.0
+    if not math.isfinite(high) or (high < SIGN * low and spike < min(SPIKE, len(rows) / 2)):
+        return {}
+    return _measure(sizes, top, present > 0, weight, axis)
+
+
+def _measure(sizes: Tensor, top: Tensor, kept: Tensor, weight: Tensor | None, axis: int) -> NodeFacts:
+    usual = torch.nanmedian(torch.where(sizes > 0, sizes, math.nan), 0).values
+    varies = kept & (sizes.amax(0) > sizes.amin(0))
+    if int(varies.sum()) < 1:
+        return {}
+    passed = usual * _weigh(weight, len(usual)).to(usual)
+    sizes_of = passed[varies]
+    share = top[varies] / usual[varies]
+    place = int(share.argmax())
+    return {
+        "feature_axis": axis,
+        "feature_ratio": float(sizes_of.max() / sizes_of.min().clamp_min(1e-300)),
+        "feature_large": float(usual[varies].max()),
+        "feature_small": float(usual[varies].min()),
+        "outlier": float(share.max()),
+        "outlier_top": float(top[varies][place]),
+    }
+
+
+def _weigh(weight: Tensor | None, features: int) -> Tensor:
+    """The norm of each feature's weights, over their mean; ones if they are not the layer's."""
+    if weight is None or weight.ndim < 2 or weight.shape[1] != features:
+        return torch.ones(features)
+    norms = weight.detach().double().transpose(0, 1).reshape(features, -1).norm(dim=1).cpu()
+    return norms / norms.mean() if float(norms.mean()) > 0 else torch.ones(features)
+
+
+@torch.no_grad()
+def describe_features(x: Tensor, axis: int) -> tuple[tuple[float, float], ...]:
+    """Centre and scale of each feature: median and quartiles, or mean and deviation if few values vary.
+
+    A constant has scale 1; empty if there is no table.
+    """
+    rows = as_rows(x, axis)
+    if rows is None or not bool(torch.isfinite(rows).all()):
+        return ()
+    low, middle, high = torch.quantile(
+        rows, torch.tensor([0.25, 0.5, 0.75], dtype=rows.dtype, device=rows.device), 0
+    )
+    std, mean = torch.std_mean(rows, dim=0, correction=0)
+    robust = (high - low) / QUARTILES
+    rough = robust <= 0.1 * std  # most values are one: rare ones are no outliers
+    outliers = (rows - middle).abs().amax(0) > SPIKE * robust
+    taken = (robust > 0) & (outliers | ~rough)
+    centre, scale = torch.where(taken, middle, mean), torch.where(taken, robust, std)
+    scale = torch.where(scale > 1e-6 * centre.abs().clamp_min(1e-30), scale, torch.ones_like(scale))
+    return tuple(zip(centre.tolist(), scale.tolist(), strict=True))

@@ -1,0 +1,162 @@
+"""The calls that a loss makes: where the output meets the targets, in which shapes, and what it adds up.
+
+Notable:
+- A tensor without gradient that is made of the batch's targets alone counts as a target; everything that
+  requires a gradient depends on the output or on parameters.
+- A table of all samples against all samples is a slip if one side was padded by the rules of broadcasting
+  alone. If the loss itself inserted the axis, it is meant: pairwise losses, kernels, distances.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor
+
+from unvanish.core.facts import BroadcastFacts, BroadcastKind, Shape
+from unvanish.probes import operations
+from unvanish.probes.calls import tensors_in
+from unvanish.probes.events import Operation, OperationCall
+from unvanish.probes.graph import Graph
+from unvanish.probes.handles import Node
+
+MOST = 512  # calls that are kept: a loss that makes more is a network of its own
+ELEMENTWISE = {"sub", "add", "mul", "div", "pow", "where", "maximum", "minimum", "xlogy", "logaddexp"}
+WHOLE = {"broadcast_tensors", "poisson_nll_loss", "kl_div", "hinge_embedding_loss"}  # torch's own losses
+NAMED = {*operations.LOSSES, "log", "log1p", "log_sigmoid", "log_softmax", "softplus", "sub", "gather"}
+RESHAPING = {"unsqueeze", "getitem", "view", "reshape", "expand", "repeat", "expand_as", "view_as"}
+TORCH, OWN = str(Path(torch.__file__).parent), str(Path(operations.__file__).parents[1])
+
+
+class LossCalls:
+    """What the loss of one forward did; `batch`: the number of samples."""
+
+    def __init__(self, batch: int | None) -> None:
+        self.batch = batch
+        self.targets: dict[int, Tensor] = {}
+        self.shaped: dict[int, Tensor] = {}  # an axis of theirs was inserted within the loss
+        self.made: list[tuple[OperationCall, Operation]] = []  # calls whose result has a gradient
+        self.lines: dict[int, str] = {}  # of code, of losses and logarithms, by the operation's order
+        self.broadcasts: list[tuple[BroadcastFacts, Node]] = []
+
+    def add_targets(self, targets: Iterable[Tensor]) -> None:
+        """These tensors are what the batch says the answers are."""
+        self.targets.update({id(t): t for t in targets})
+
+    def is_target(self, value: object) -> bool:
+        """Whether a tensor is, or is made of, the batch's targets."""
+        return id(value) in self.targets
+
+    def see(self, call: OperationCall, operation: Operation | None) -> None:
+        """Note one call of the loss; `operation`: None if its result has no gradient."""
+        if len(self.made) + len(self.targets) > MOST or not isinstance(call.result, (Tensor, tuple, list)):
+            return
+        if call.kind == "broadcast_tensors" and len(call.args) == len(call.result):
+            pairs = zip(call.args, call.result, strict=True)
+            self.add_targets(made for before, made in pairs if id(before) in self.targets)
+        elif operation is None:
+            given = list(tensors_in(call.given, 2))
+            if any([id(t) in self.targets for t in given]) and not any([t.requires_grad for t in given]):
+                self.add_targets(tensors_in(call.result, 1))
+        else:
+            self.made.append((call, operation))
+            if call.kind in NAMED or (isinstance(call.result, Tensor) and call.result.numel() == 1):
+                self.lines[operation.order] = find_line()
+        self.compare(call)
+        if call.kind in RESHAPING and isinstance(call.result, Tensor) and _gains_an_axis(call, call.result):
+            self.shaped[id(call.result)] = call.result
+
+    def find_broadcasts(self, graph: Graph | None) -> list[BroadcastFacts]:
+        """The broadcasts that the loss reaches."""
+        return [] if graph is None else [facts for facts, node in self.broadcasts if node in graph.index]
+
+    def find_difference(self, graph: Graph | None) -> tuple[Tensor, Tensor] | None:
+        """The first output and target of one shape that the loss subtracts from each other by hand."""
+        for call, operation in self.made if graph is not None else ():
+            if call.kind != "sub" or graph is None or operation.nodes[0] not in graph.index:
+                continue
+            given = [t for t in call.given if isinstance(t, Tensor)]
+            ours = [t for t in given if t.requires_grad]
+            answers = [t for t in given if self.is_target(t)]
+            if ours and answers and ours[0].shape == answers[0].shape and answers[0].is_floating_point():
+                return ours[0], answers[0]
+        return None
+
+    def compare(self, call: OperationCall) -> None:
+        """Note a call in which the output and something else are broadcast against each other."""
+        whole = call.kind in WHOLE
+        if not whole and call.kind not in ELEMENTWISE:
+            return
+        given = [t for t in tensors_in(call.given, 2) if t.numel() > 1]
+        ours = [t for t in given if t.requires_grad]
+        others = [t for t in given if not t.requires_grad]
+        if not ours or not others or ours[0].shape == others[0].shape:
+            return
+        how = self._judge(ours[0], others[0], whole)
+        node = next((t.grad_fn for t in tensors_in(call.result, 1) if t.grad_fn is not None), None)
+        if how is not None and node is not None:
+            facts: BroadcastFacts = {
+                "how": how,
+                "kind": call.kind,
+                "shapes": (tuple(ours[0].shape), tuple(others[0].shape)),
+                "table": _join([tuple(t.shape) for t in given]),
+                "source": find_line(),
+            }
+            self.broadcasts.append((facts, node))
+
+    def _judge(self, ours: Tensor, other: Tensor, whole: bool) -> BroadcastKind | None:
+        """The slip, by its name in `BroadcastFacts`; None for what is meant."""
+        grown, growing = find_stretches(tuple(ours.shape), tuple(other.shape))
+        twice = set(grown.values()) & set(growing.values())
+        known = id(other) in self.targets or self.batch in twice
+        if twice and known and (whole or not self._is_by_hand(ours, other)):
+            return "samples x samples"
+        if not whole or twice or id(other) not in self.targets or not other.is_floating_point():
+            return None
+        if grown and ours.ndim == other.ndim and ours.shape[0] == other.shape[0] > 1:
+            return "output repeated"
+        return "target repeated" if growing and not grown else None
+
+    def _is_by_hand(self, ours: Tensor, other: Tensor) -> bool:
+        """Whether the loss laid both sides out itself."""
+        return ours.ndim == other.ndim or id(ours) in self.shaped or id(other) in self.shaped
+
+
+def find_stretches(a: Shape, b: Shape) -> tuple[dict[int, int], dict[int, int]]:
+    """The axes along which each of two shapes is repeated, counted from the end, with their new lengths."""
+    rank = max(len(a), len(b))
+    left, right = (1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b
+    pairs = [(i - rank, m, n) for i, (m, n) in enumerate(zip(left, right, strict=True))]
+    return {i: n for i, m, n in pairs if m == 1 < n}, {i: m for i, m, n in pairs if n == 1 < m}
+
+
+def _join(shapes: Sequence[Shape]) -> Shape:
+    """The shape that several make together."""
+    rank = max(len(shape) for shape in shapes)
+    return tuple(max(sizes) for sizes in zip(*((1,) * (rank - len(s)) + s for s in shapes), strict=True))
+
+
+def _gains_an_axis(call: OperationCall, result: Tensor) -> bool:
+    source = next((t for t in tensors_in(call.args, 1)), None)
+    return source is not None and result.ndim > source.ndim
+
+
+def find_line() -> str:
+    """The innermost line of the user's code that is running, as "file.py:12"; "" if there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    entered = False
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(OWN) and entered:
+            return ""
+        if not name.startswith((OWN, TORCH, "<")):
+            return f"{Path(name).name}:{frame.f_lineno}"
+        entered = not name.startswith(OWN)
+        frame = frame.f_back
+    return ""

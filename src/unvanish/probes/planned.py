@@ -1,0 +1,77 @@
+"""The step that an optimizer will take with each parameter, against what the parameter's dtype can hold.
+
+Notable:
+- Only torch's own optimizers are read: others may keep weights in float32, or round at random.
+- A schedule that warms up counts with the rate that it leads to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unvanish.core.facts import ParameterFacts
+
+ELEMENTS = 4096  # of a parameter that are looked at
+ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta")
+SIGNED = ("Adam", "AdamW", "NAdam")  # they divide by a root of squares, and epsilon
+FULL = 4  # bytes of a number: a step that follows the gradient's size follows the loss's scale too
+FORGOTTEN = 0.001  # of a squared gradient enters Adam's average at the first step
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one group of an optimizer moves its parameters."""
+
+    kind: str  # class of the optimizer
+    rate: float
+    eps: float
+    momentum: float
+
+
+def read_plans(optimizer: Any) -> Mapping[int, Plan]:
+    """The plan for each parameter that one of torch's optimizers holds, by id."""
+    kind = type(optimizer)
+    if optimizer is None or not kind.__module__.startswith("torch.optim"):
+        return {}
+    found: dict[int, Plan] = {}
+    for group in optimizer.param_groups:
+        rate = max(float(group.get("lr", 0.0)), float(group.get("initial_lr", 0.0)))
+        momentum = float(group.get("momentum", 0.0) or 0.0)
+        plan = Plan(kind.__name__, rate, float(group.get("eps", 0.0)), momentum)
+        found.update({id(p): plan for p in group["params"]})
+    return found
+
+
+@torch.no_grad()
+def read_step(p: Tensor, gradient_log: float, plan: Plan | None) -> ParameterFacts:
+    """The share of a parameter that the planned step leaves as it is, and whether Adam's epsilon is lost.
+
+    `gradient_log`: ln of the gradient's norm.
+    """
+    if plan is None or plan.rate <= 0 or not math.isfinite(gradient_log) or not p.is_floating_point():
+        return {}
+    size = math.exp(gradient_log) / math.sqrt(max(1, p.numel()))  # of one element
+    if plan.kind in ADAPTIVE:  # whatever the gradient is: one that vanishes has another cause
+        step = plan.rate
+    elif plan.kind == "SGD" and p.dtype.itemsize < FULL:
+        step = plan.rate * size / max(1e-3, 1 - plan.momentum)
+    else:
+        return {}
+    flat = p.detach().flatten()
+    some = flat[:: max(1, flat.numel() // ELEMENTS)].double()
+    _, exponent = torch.frexp(some)
+    half = torch.ldexp(torch.full_like(some, torch.finfo(p.dtype).eps / 4), exponent)  # of the last place
+    facts: ParameterFacts = {
+        "planned": step,
+        "step_lost": float(((step < half) & (some != 0)).double().mean()),
+    }
+    least = torch.finfo(p.dtype).smallest_normal * torch.finfo(p.dtype).eps / 2
+    if plan.kind in SIGNED and plan.eps < least and FORGOTTEN * size * size < least:
+        facts["epsilon_lost"] = True
+    return facts

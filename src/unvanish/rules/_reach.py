@@ -1,0 +1,159 @@
+"""Whether the output can give the answers that the loss asks for: its range, its axis, and the kind of loss.
+
+Limits
+
+    BEYOND = 0.05     of the targets outside the output's range, by 5 % of it, are a fault: fewer
+                      are outliers. Targets that fit have none
+    MOST = 0.25       of them outside are an error
+    SEVERAL = 0.05    of the rows with several labels at once: one-hot and soft targets have none
+    UNEVEN = 0.5      of the rows that add up to one as targets and not as outputs
+    ZERO = 0.3        of the logits exactly zero: a ReLU that reads logits of any sign has half
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from unvanish.core.diagnosis import Evidence, Remedy, Severity
+from unvanish.core.facts import SiteFacts
+from unvanish.core.trace import Site
+
+BEYOND = 0.05
+MOST = 0.25
+SEVERAL = 0.05
+UNEVEN = 0.5
+ZERO = 0.3
+LOGITS = ("cross_entropy", "binary_cross_entropy_with_logits")
+BOUNDED = ("tanh", "softsign", "hardtanh", "erf", "hardsigmoid", "relu6", "log_sigmoid", "logsigmoid")
+UPWARD = ("relu", "relu6", "softplus", "hardsigmoid")  # logits of one sign
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Why an output cannot give the answers, and what would."""
+
+    severity: Severity
+    cause: str
+    evidence: Evidence
+    remedies: tuple[Remedy, ...]
+
+
+def find_misfit(site: Site) -> Misfit | None:
+    """Why the output that a loss reads cannot reach its targets; None if it can."""
+    facts = site.facts
+    for judge in (_find_unit, _find_other_axis, _find_beyond, _find_several, _find_bounded_logits):
+        if found := judge(site.kind, facts, str(facts.get("site", "loss"))):
+            return found
+    return None
+
+
+def _find_unit(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
+    """A softmax over an axis of one."""
+    own = facts.get("activation") in ("softmax", "log_softmax")
+    if facts.get("classes") != 1 or not (own or kind in ("cross_entropy", "nll_loss")):
+        return None
+    name = facts.get("activation") or kind
+    whole = facts.get("target_low", 0.0) >= 0.0 and facts.get("target_high", 1.0) <= 1.0
+    to = "sigmoid" if whole else "identity"
+    swap = Remedy(
+        "swap-output-function", (where,), "one unit wants a sigmoid for yes or no, nothing for a number",
+        parameters={"kind": str(name), "to": to}, safety="retrain" if own else "advice",
+    )  # fmt: skip
+    other = Remedy("use-one-output-per-class", (where,), "a softmax needs a unit for each class", "advice")
+    return Misfit(
+        "error",
+        f"{_name('softmax', where)} runs over an axis of one: it gives 1 whatever the logit",
+        Evidence("units that the softmax normalises", 1.0, limit="> 1", site=where),
+        (swap, other),
+    )
+
+
+def _find_other_axis(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
+    """A softmax over another axis than that of the classes."""
+    share = facts.get("unnormalised", 0.0)
+    if share <= UNEVEN:
+        return None
+    return Misfit(
+        "error",
+        f"{_name(str(facts.get('activation')), where)} runs over another axis than that of the classes: for "
+        f"{share:.0%} of the samples the probabilities do not add up to one",
+        Evidence("share of rows that do not add up to one", share, limit=f"< {UNEVEN:g}", site=where),
+        (Remedy("set-softmax-axis", (where,), "set its dim to the axis of the classes", "advice"),),
+    )
+
+
+def _find_beyond(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
+    """Targets outside the range of the output."""
+    share, bounds = facts.get("beyond", 0.0), facts.get("bounds")
+    if bounds is None or share <= BEYOND or kind.startswith("binary"):
+        return None
+    low, high = facts["target_low"], facts["target_high"]
+    name = facts.get("activation") or "clamp"
+    scale = Remedy("scale-targets", ("loss",), f"or bring the targets into {_show(bounds)}", "advice")
+    linear = Remedy(
+        "swap-output-function", (where,), "a linear output reaches every target",
+        parameters={"kind": name, "to": "identity"},
+    )  # fmt: skip
+    return Misfit(
+        "error" if share > MOST else "warning",
+        f"{_name(name, where)} gives {_show(bounds)}, but the targets go from {low:.3g} to {high:.3g}: "
+        f"{share:.0%} of them cannot be reached",
+        Evidence("share of the targets beyond the output", share, limit=f"< {BEYOND:g}", site=where),
+        (linear, scale),
+    )
+
+
+def _find_several(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
+    """Several labels a sample under a softmax."""
+    share = facts.get("unlike_rows", 0.0)
+    if facts.get("activation") != "softmax" or share <= SEVERAL:
+        return None
+    swap = Remedy(
+        "swap-output-function", (where,), "a sigmoid for each label, best under binary cross-entropy",
+        parameters={"kind": "softmax", "to": "sigmoid"},
+    )  # fmt: skip
+    return Misfit(
+        "warning",
+        f"{_name('softmax', where)} shares 1 among all labels, but {share:.0%} of the samples have several",
+        Evidence("share of the samples with several labels", share, limit=f"< {SEVERAL:g}", site=where),
+        (swap,),
+    )
+
+
+def _find_bounded_logits(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
+    """An activation where the loss expects logits of any size and sign."""
+    name = str(facts.get("activation", ""))
+    zero = facts.get("logit_zero", 0.0)
+    upward = name in UPWARD and (kind != "cross_entropy" or zero > ZERO)
+    if kind not in LOGITS or not (upward or name in BOUNDED):
+        return None
+    harm = "every sample is at least half sure of yes" if kind != "cross_entropy" else "no answer can be sure"
+    if name == "relu" and kind == "cross_entropy":
+        harm = f"{zero:.0%} of the logits are cut off at zero and learn nothing"
+    elif name not in UPWARD:
+        harm = "no answer can be sure"
+    return Misfit(
+        "warning",
+        f"{kind} expects logits, but reads {_name(name, where)}: {harm}",
+        Evidence("what the loss reads was made by", name, limit="logits", site=where),
+        (
+            Remedy(
+                "swap-output-function", (where,), "logits of any size and sign",
+                parameters={"kind": name, "to": "identity"},
+            ),
+        ),
+    )  # fmt: skip
+
+
+def _name(kind: str, where: str) -> str:
+    """A function and its place, where they differ."""
+    own = where in (kind, "loss") or where.endswith(f".{kind}")
+    return f"the {kind}{f' at {where}' if where != kind else ''}" if own else f"the {kind} of {where}"
+
+
+def _show(bounds: tuple[float, float]) -> str:
+    low, high = bounds
+    if math.isinf(high):
+        return f"{low:g} and more"
+    return f"{high:g} and less" if math.isinf(low) else f"{low:g} to {high:g}"

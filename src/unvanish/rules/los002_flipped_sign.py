@@ -1,0 +1,113 @@
+"""The loss has the wrong sign: as it falls, the answers become worse.
+
+Why it harms
+
+Training goes down the gradient. Of a likelihood without its minus, or an error with one,
+
+    loss = mean log p(right answer),  or  loss = -mean (p - y)^2
+
+less is worse: the loss falls below zero and on without end, and the accuracy below chance.
+
+An example
+
+    loss = log_p.gather(1, y[:, None]).mean()    # without its minus
+    loss = -nn.functional.cross_entropy(z, y)    # with one too many
+
+How it is measured
+
+If the loss is below zero, its gradient at the results of the losses and logarithms that it is made
+of. A cross-entropy or an error against the batch's targets that is to be raised, or a logarithm
+that the targets pick, with equal weights, and that is to be lowered, is a fault.
+
+Limits
+
+None: a sign is right or wrong.
+
+Remedies
+
+Change the sign (retrain).
+
+When it is wrong
+
+Some raise an error on purpose: an adversary that shall confuse another net, or a model that shall
+forget. Targets that the loss makes itself, as of a generator, and logarithms with a weight for each
+sample, as of a policy's gradient, are left alone.
+
+References: Goodfellow et al. 2016, section 5.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
+from unvanish.core.trace import Trace
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import NO_STEP
+
+NEEDS = ("static",)
+EXPLAINS = ("OUT006", "OUT003", "INI001")
+LIKELIHOODS = (
+    "log",
+    "log1p",
+    "log_sigmoid",
+    "logsigmoid",
+    "log_softmax",
+    "softplus",
+    "gather",
+    "getitem",
+    "index",
+)
+
+
+def check(trace: Trace) -> Iterable[Fault]:
+    """One fault if a loss about the batch's targets has the wrong sign."""
+    if not trace.where("output"):
+        raise NotApplicable("no loss was seen")
+    wrong = [facts for facts in trace.facts.get("ascents", []) if facts["given"]]
+    if not wrong:
+        return []
+    kind, source = wrong[0]["kind"], wrong[0]["source"]
+    place = f" at {source}" if source else ""
+    what = f"the {kind} against the targets is raised"
+    if kind in LIKELIHOODS:
+        what = f"the likelihood of the targets ({kind}{place}) is lowered"
+    elif place:
+        what = f"the {kind}{place} against the targets is raised"
+    return [
+        Fault(
+            severity="warning",
+            cause=f"the loss has the wrong sign: as it falls, {what}, and the answers become worse",
+            sites=("loss",),
+            evidence=(Evidence("loss", float(trace.facts.get("loss", -1.0)), limit="> 0", site="loss"),),
+            remedies=(Remedy("flip-sign", (), "the negative of it falls as the answers become right"),),
+            direction="none",
+            tier=NO_STEP,
+        )
+    ]
+
+
+def sick() -> Case:
+    """A log-likelihood without its minus."""
+    return _case(1.0)
+
+
+def healthy() -> Case:
+    """The same with its minus."""
+    return _case(-1.0)
+
+
+def _case(sign: float) -> Case:
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net: Any = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5), nn.LogSoftmax(1))
+        batch = torch.randn(64, 16), torch.randint(0, 5, (64,))
+
+        def loss(log_p: Any, y: Any) -> Any:
+            return sign * log_p.gather(1, y[:, None]).mean()
+
+        return Case(net, batch, loss, story="a log-likelihood without its minus")

@@ -1,0 +1,184 @@
+"""The targets are of a size, an offset or a kind that the output is far from.
+
+Why it harms
+
+A layer at its usual start gives numbers of size one. Towards targets of 10,000 an optimizer whose
+steps do not depend on the gradient's size (Adam) goes 0.001 of a weight a step,
+
+    steps ~ |target| / (rate * width),  and a plain gradient of a squared error grows with |target|
+
+so one crawls and the other diverges. An offset far larger than the spread is learned first, and
+what differs between the samples is below it. Binary cross-entropy with targets beyond 0 and 1 has
+no least value at all: the loss falls without end.
+
+An example
+
+    y = table["price"]                           # 180,000 and more
+    y = (y - y.mean()) / y.std()                 # predictions go back by * std + mean
+
+How it is measured
+
+Mean and deviation of the targets (of each column of a table) against the size of the output, where
+a squared or absolute error compares them and no function bounds the output: the size of a target is
+above `limit` times that of the output and of one, or its offset above `offset` deviations and NEAR
+times the output, or all of it below `small` of the output. Columns whose deviations differ by
+`uneven` are named too. Under binary cross-entropy, the share of targets beyond 0 and 1. Labels of
+one class only, where the batch gives them and there are ENOUGH; for two classes that is a note.
+Targets that are one constant ask for no scale.
+
+Limits
+
+    limit = 100      times the output's size, and one: targets as they are usually prepared have up
+                     to 5, raw ones (years, prices, pixels) 100 and more
+    offset = 30      deviations: ages have 3, temperatures in Kelvin 30
+    small = 0.001    of the output's size, which at the start is about one
+    uneven = 1000    times between the deviations of two columns
+    NEAR = 10        times the output's size: what is nearer is soon learned by the bias. An output
+                     that is itself larger is at fault, not small targets
+    BEYOND = 0.01    of the targets of a binary cross-entropy: fewer are marks
+    ENOUGH = 32      labels: with fewer, a batch may hold one class by chance
+
+Remedies
+
+Standardise the targets, each column by itself, with the training set's mean and deviation; undo it
+on predictions (retrain). Bring targets of a binary cross-entropy into 0 to 1, say masks of 255
+divided by 255 (advice). Shuffle the data, or look for what was lost (advice).
+
+When it is wrong
+
+An output that is scaled inside the model, by exp or a constant, is judged by what it gives.
+
+References: LeCun et al. 1998, section 4.3; Bishop 1995, section 8.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
+from unvanish.core.facts import SiteFacts
+from unvanish.core.trace import Site, Trace
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import DATA, REMARK
+
+NEEDS = ("static", "step")
+EXPLAINS = ("INI001", "INI002", "ACT001", "ACT003", "PRC002", "DEP001")
+ERRORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "difference")
+NEAR = 10
+BEYOND = 0.01
+ENOUGH = 32
+Column = tuple[float, float]  # mean and deviation
+
+
+def check(
+    trace: Trace, *, limit: float = 100.0, offset: float = 30.0, small: float = 1e-3, uneven: float = 1000.0
+) -> Iterable[Fault]:
+    """One fault if the targets are far from what the output gives."""
+    sites = [trace.sites[i] for i in trace.where("output")]
+    known = [s for s in sites if "target_std" in s.facts or "labels" in s.facts]
+    if not known:
+        raise NotApplicable("no loss compares an output with targets")
+    for site in known:
+        if fault := _judge_kind(site) or _judge_size(site, limit, offset, small, uneven):
+            return [fault]
+    return []
+
+
+def _judge_kind(site: Site) -> Fault | None:
+    """Targets that a binary cross-entropy has no answer for, or labels of one class."""
+    facts = site.facts
+    share = facts.get("beyond", 0.0)
+    if site.kind.startswith("binary") and share > BEYOND:
+        low, high = facts["target_low"], facts["target_high"]
+        text = f"the targets go from {low:.3g} to {high:.3g}, but {site.kind} asks for 0 to 1: it has no"
+        advice = Remedy("scale-targets", ("loss",), "bring them into 0 to 1", "advice")
+        number = Evidence("share of targets beyond 0 and 1", share, limit=f"< {BEYOND:g}")
+        return _report(text + " least value, and the logits grow without end", number, advice)
+    many = facts.get("answers", 0) >= ENOUGH and facts.get("given", False)
+    if not many or facts.get("labels") != 1 or facts.get("classes", 0) < 2:
+        return None
+    advice = Remedy("shuffle-data", ("loss",), "shuffle the data, or look for the lost labels", "advice")
+    text = f"all {facts['answers']} labels are of one class: a constant answer is right, and is learned"
+    two = facts.get("classes") == 2
+    return _report(text, Evidence("kinds of labels", 1.0, limit="> 1"), advice, note=two)
+
+
+def _judge_size(site: Site, limit: float, offset: float, small: float, uneven: float) -> Fault | None:
+    """Targets whose size, offset or columns are far from the output."""
+    facts = site.facts
+    if site.kind not in ERRORS or facts.get("activation") or facts.get("target_std", 0.0) <= 0:
+        return None
+    own = facts["read_rms"]
+    reach = max(1.0, own)
+    columns = [(mean, std) for mean, std in _list_columns(facts) if std > 0]
+    if not columns:
+        return None
+    size = max(max(abs(mean), std) for mean, std in columns)
+    offsets = [abs(m - facts["read_mean"]) / s for m, s in columns if abs(m) > NEAR * reach]
+    far = max(offsets, default=0.0)
+    ratio = max(s for _, s in columns) / min(s for _, s in columns)
+    shown = f"the targets have mean {facts['target_mean']:.3g} and deviation {facts['target_std']:.3g}"
+    if size > limit * reach:
+        text = f"{shown}, but the output is of size {own:.2g}: {size / reach:.0f} times too far for its steps"
+        number = Evidence("size over the output's", size / reach, limit=f"< {limit:g}")
+    elif far > offset:
+        text = f"{shown}: what differs between the samples is {far:.0f} times smaller than the offset"
+        number = Evidence("offset over the deviation", far, limit=f"< {offset:g}")
+    elif ratio > uneven:
+        text = f"the columns of the targets differ {ratio:.3g} times: the loss sees the large ones alone"
+        number = Evidence("largest over least deviation", ratio, limit=f"< {uneven:g}")
+    elif size < small * own and own <= NEAR:
+        text = f"{shown}, but the output is of size {own:.2g}: the loss sees the output's own size alone"
+        number = Evidence("size over the output's", size / own, limit=f"> {small:g}")
+    else:
+        return None
+    return _report(text, number, _standardise(facts), float(number.value))
+
+
+def _list_columns(facts: SiteFacts) -> tuple[Column, ...]:
+    return facts.get("target_columns") or ((facts["target_mean"], facts["target_std"]),)
+
+
+def _standardise(facts: SiteFacts) -> Remedy:
+    columns = _list_columns(facts)
+    means, stds = [c[0] for c in columns], [c[1] or 1.0 for c in columns]
+    numbers = {"means": means, "stds": stds} if len(columns) > 1 else {"mean": means[0], "std": stds[0]}
+    why = "subtract the training set's mean, divide by its deviation; undo it on predictions"
+    return Remedy("standardise-target", (), why, parameters=numbers)
+
+
+def _report(text: str, evidence: Evidence, remedy: Remedy, size: float = 1.0, note: bool = False) -> Fault:
+    return Fault(
+        severity="note" if note else "warning",
+        cause=text,
+        sites=("loss",),
+        evidence=(evidence,),
+        remedies=(remedy,),
+        direction="none",
+        tier=REMARK if note else DATA,
+        size=math.log(max(1.0, size)),
+    )
+
+
+def sick() -> Case:
+    """Targets of some ten thousands."""
+    return _case(20000.0, 8000.0)
+
+
+def healthy() -> Case:
+    """The same targets, standardised."""
+    return _case(0.0, 1.0)
+
+
+def _case(mean: float, std: float) -> Case:
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net: Any = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1))
+        x = torch.randn(64, 16)
+        y = mean + std * x[:, :4].sum(1, keepdim=True) / 2
+        return Case(net, (x, y), nn.MSELoss(), story="targets of some ten thousands")

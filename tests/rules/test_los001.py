@@ -1,0 +1,185 @@
+"""LOS001: sums of terms in which one drowns another, and the usual ones that balance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical
+from torch.nn import functional
+
+import unvanish
+from unvanish.probes.terms import find_summands
+
+N = 48
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(N, 8, generator=GENERATOR)
+CLASSES = (X @ torch.randn(8, 4, generator=GENERATOR)).argmax(1)
+BOTH = torch.stack([X[:, :3].sum(1), CLASSES.float()], 1)
+IMAGES = torch.rand(N, 784, generator=GENERATOR)
+Loss = Callable[..., Tensor]
+
+
+class Two(nn.Module):
+    """A number and a class from one body."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(8, 32), nn.ReLU())
+        self.number, self.classes = nn.Linear(32, 1), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.body(x)
+        return self.number(h)[:, 0], self.classes(h)
+
+
+class Variational(nn.Module):
+    """A variational autoencoder without its noise."""
+
+    def __init__(self, size: int, code: int = 8) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.code = nn.Sequential(nn.Linear(size, 64), nn.ReLU(), nn.Linear(64, 2 * code))
+        self.back = nn.Sequential(nn.Linear(code, 64), nn.ReLU(), nn.Linear(64, size))
+
+    def forward(self, x: Tensor) -> Any:
+        mean, log = self.code(x).chunk(2, 1)
+        return self.back(mean), 0.5 * (mean**2 + log.exp() - log - 1)
+
+
+def build() -> Any:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+
+
+NET = build()
+
+
+def weigh(first: float = 1.0, second: float = 1.0, unit: float = 1.0) -> Loss:
+    def loss(out: Any, y: Tensor) -> Tensor:
+        number = functional.mse_loss(out[0], unit * y[:, 0])
+        return first * number + second * functional.cross_entropy(out[1], y[:, 1].long())
+
+    return loss
+
+
+def penalise(factor: float, power: int) -> Loss:
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        penalty = sum(w.abs().pow(power).sum() for w in NET.parameters())
+        return functional.cross_entropy(out, y) + factor * penalty
+
+    return loss
+
+
+def elbo(reconstruct: Loss, divergence: Loss, beta: float = 1.0) -> Loss:
+    return lambda out, x: reconstruct(out[0], x) + beta * divergence(out[1])
+
+
+def a_sample(a: Tensor, b: Tensor) -> Tensor:
+    return functional.mse_loss(a, b, reduction="sum") / len(a)
+
+
+def act(out: Any, y: Tensor) -> Tensor:
+    chosen = Categorical(logits=out[1])
+    gain = (y[:, 0] - out[0]).detach()
+    value = 0.5 * functional.mse_loss(out[0], y[:, 0])
+    return -(chosen.log_prob(y[:, 1].long()) * gain).mean() + value - 0.01 * chosen.entropy().mean()
+
+
+def stack(out: Any, y: Tensor) -> Tensor:
+    return torch.stack([weigh(1, 0, 3e3)(out, y), weigh(0, 1)(out, y)]).sum()
+
+
+def penalise_slope(out: Tensor, y: Tensor) -> Tensor:
+    """A critic's loss with a penalty on its slope between real and fake."""
+    z = (X / 2).requires_grad_()
+    (slope,) = torch.autograd.grad(NET(z).sum(), z, create_graph=True)
+    return NET(-X).mean() - 3 * out.mean() + 10 * (slope.norm(dim=1) - 1).square().mean()
+
+
+def penalise_angles(out: Tensor, y: Tensor) -> Tensor:
+    weight = NET[0].weight
+    return functional.cross_entropy(out, y) + 1e-3 * (weight.T @ weight - torch.eye(8)).square().sum()
+
+
+SICK: dict[str, tuple[nn.Module, Any, Loss]] = {
+    "a price": (Two(), (X, BOTH), weigh(unit=1e4)),
+    "stacked": (
+        Two(),
+        (X, BOTH),
+        stack,
+    ),
+    "squared weights": (NET, (X, CLASSES), penalise(10.0, 2)),
+    "absolute weights": (NET, (X, CLASSES), penalise(1.0, 1)),
+    "a sum beside a mean": (Variational(784), (IMAGES, IMAGES), elbo(functional.mse_loss, Tensor.sum)),
+}
+BALANCED: dict[str, tuple[nn.Module, Any, Loss]] = {
+    "one unit": (Two(), (X, BOTH), weigh()),
+    "weighed": (Two(), (X, BOTH), weigh(0.5, 2)),
+    "a small term that is meant": (Two(), (X, BOTH), weigh(1e-4, 1)),
+    "a term that waits": (Two(), (X, BOTH), weigh(0.0, 1)),
+    "usual decay": (NET, (X, CLASSES), penalise(1e-4, 2)),
+    "usual sparsity": (NET, (X, CLASSES), penalise(1e-3, 1)),
+    "a sample each": (Variational(784), (IMAGES, IMAGES), elbo(a_sample, lambda k: k.sum() / N)),
+    "means": (Variational(8), (X, X), elbo(functional.mse_loss, Tensor.mean)),
+    "four times the divergence": (Variational(8), (X, X), elbo(a_sample, lambda k: k.sum() / N, 4.0)),
+    "warming up": (Variational(8), (X, X), elbo(a_sample, lambda k: k.sum() / N, 1e-3)),
+    "an actor and a critic": (Two(), (X, BOTH), act),
+    "a penalty on the slope": (NET, (X, CLASSES), penalise_slope),
+    "a penalty on angles": (NET, (X, CLASSES), penalise_angles),
+    "one term": (NET, (X, CLASSES), nn.CrossEntropyLoss()),
+}
+
+
+def judge(net: nn.Module, batch: Any, loss: Loss) -> tuple[str, ...]:
+    return unvanish.check(net, batch, loss, confirm=False, select=["LOS001"]).codes("note")
+
+
+@pytest.mark.parametrize("name", SICK)
+def test_a_drowned_term_is_found(name: str) -> None:
+    assert judge(*SICK[name]) == ("LOS001",)
+
+
+@pytest.mark.parametrize("name", BALANCED)
+def test_terms_that_balance_are_left_alone(name: str) -> None:
+    assert judge(*BALANCED[name]) == ()
+
+
+def test_both_terms_and_the_line_are_named() -> None:
+    net, batch, loss = SICK["a price"]
+    cause = unvanish.check(net, batch, loss, select=["LOS001"], confirm=False).findings[0].cause
+    assert "mse_loss at test_los001.py:" in cause and "cross_entropy at test_los001.py:" in cause
+
+
+def test_a_penalty_is_one_term_however_many_parameters_it_has() -> None:
+    net, batch, loss = SICK["squared weights"]
+    facts = unvanish.check(net, batch, loss, confirm=False).trace.facts
+    assert [t["data"] for t in facts["terms"]] == [True, False] and len(facts["pairs"]) == 1
+
+
+def test_a_term_that_drowns_by_its_factor_too_is_a_note() -> None:
+    found = unvanish.check(Two(), (X, BOTH), weigh(100.0, 1, 1e4), confirm=False, select=["LOS001"])
+    assert found.codes("note") == ("LOS001",) and found.codes() == ()
+
+
+def test_terms_that_undo_each_other_are_a_note() -> None:
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        return functional.mse_loss(out, y) + functional.mse_loss(out, -y)
+
+    torch.manual_seed(0)
+    net: Any = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
+    nn.init.zeros_(net[2].bias)
+    net[2].weight.data *= 0.01
+    found = unvanish.check(net, (X, X[:, :1]), loss, confirm=False, select=["LOS001"])
+    assert found.codes("note") == ("LOS001",) and found.codes() == ()
+
+
+def test_summands_are_read_below_their_factors() -> None:
+    a, b = (torch.ones(3, requires_grad=True) for _ in range(2))
+    assert len(find_summands(2 * (a.sum() - 3 * b.mean()) / 5)) == 2
+    assert len(find_summands(torch.stack([a.sum(), b.sum(), a.mean()]).mean())) == 3
+    assert len(find_summands((a + b).sum())) == 1
