@@ -39,7 +39,14 @@ ROLES = {
     "input": facts.InputFacts,
     "output": facts.OutputFacts,
 }
-NESTED = (facts.GraphCut, facts.PrecisionFacts, facts.BrokenFacts, facts.HistoryFacts)
+NESTED = (
+    facts.GraphCut,
+    facts.HookFacts,
+    facts.WarningFacts,
+    facts.PrecisionFacts,
+    facts.BrokenFacts,
+    facts.HistoryFacts,
+)
 VOCABULARY = {
     *facts.SiteFacts.__annotations__,
     *facts.TraceFacts.__annotations__,
@@ -224,6 +231,9 @@ def others(folder: Path) -> Iterator[Trace]:
     assert caught.value.trace is not None
     yield caught.value.trace
     yield unvanish.check(Forgetful(), x[:, 0], confirm=False).trace
+    hooked = nn.Linear(4, 4)
+    hooked.weight.register_hook(torch.zeros_like)
+    yield unvanish.check(hooked, x[:, 0], confirm=False).trace
     yield unvanish.check(nn.LSTM(4, 4, bidirectional=True), x, lambda out: out[0].sum(), confirm=False).trace
     net = nn.Linear(4, 4)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)

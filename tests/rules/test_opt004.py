@@ -26,7 +26,7 @@ def test_what_the_optimizer_lacks_is_named_with_its_share() -> None:
     assert [(e.value, e.unit, e.limit) for e in found.evidence] == [(1, "of 3", "0"), (0.6, "", "")]
     assert found.weight == pytest.approx(5.6)
     assert [(r.cure, r.targets, r.safety) for r in found.remedies] == [
-        ("add-to-optimizer", ("p1",), "retrain"), ("freeze", ("p1",), "exact"),
+        ("add-to-optimizer", ("p1",), "retrain"), ("freeze", ("p1",), "advice"),
     ]  # fmt: skip
 
 

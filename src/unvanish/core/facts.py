@@ -87,6 +87,8 @@ class ParameterFacts(TypedDict, total=False):
     used: bool  # an operation read it
     used_at: int  # `order` of the operation after the last one that read it; -1 if none did
     reachable: bool  # the loss reaches it
+    asleep: bool  # trainable before the forward, and not while it ran or at the backward
+    apart: Literal["", "copy", "written", "target"]  # why the loss is kept from it on purpose
     optimised: bool | None  # the optimizer holds it; None without an optimizer
     tied: bool  # several modules share it
     twins_stay: bool  # units with equal weights have equal gradients too
@@ -144,6 +146,25 @@ class GraphCut(TypedDict):
     call: int  # of that module
     how: str  # "detach", "data", "no_grad", "argmax", "comparison" ...
     order: int  # of the operation that follows
+    line: str  # of the user's code, "net.py:12"; "" if unknown
+    frees: tuple[str, ...]  # parameters that the loss would reach without it
+    behind: int  # how many further cuts lie between it and the loss
+
+
+class HookFacts(TypedDict):
+    """A hook that sets gradients to zero."""
+
+    path: str  # of the parameter, or of the module it acts in
+    on: Literal["parameter", "tensor", "module"]
+    line: str  # that put it there; "" if unknown
+    starves: tuple[str, ...]  # parameters that get zeros because of it
+
+
+class WarningFacts(TypedDict):
+    """What torch itself warned of while the model ran."""
+
+    text: str
+    line: str  # of the user's code; "" if unknown
 
 
 class PrecisionFacts(TypedDict, total=False):
@@ -225,6 +246,8 @@ class TraceFacts(RunFacts, total=False):
     predicted: bool  # by theory: nothing was run
     crash: str  # what the model or the loss raised
     graph_cuts: list[GraphCut]
+    hooks: list[HookFacts]  # that set gradients to zero
+    warned: list[WarningFacts]  # about gradients
     precision: PrecisionFacts
     severed: dict[str, tuple[int, str]]  # cells whose state leaves the graph: calls, module that does it
     theory: Mapping[TheoryKey, Any]  # the predicted and the measured total; empty beyond theory's reach

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from unvanish.probes.events import ModuleCall, Operation
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
 
+HOOK = "BackwardHookFunctionBackward"  # torch's node for a full backward hook of a module; see `hooked`
 MULTIPLIED = operations.PRODUCTS | {"mul", "addcmul"}
 
 
@@ -34,7 +36,8 @@ def find_stops(graph: Graph, flow: GradientFlow, watched: Forward, starving: dic
     for node, below in flow.killed:
         owner = watched.owner(_number(graph.nodes[node]))
         routes = isinstance(owner, Operation) and owner.kind in operations.ROUTING
-        names = set() if routes else _find_starving(graph, below, starving)
+        hooked = type(graph.nodes[node]).__name__ == HOOK
+        names = set() if routes or hooked else find_starving(graph, below, starving)
         if names:
             locked = _find_locked(graph, node, watched, starving)
             because: StopReason = "locked" if locked else _because(graph, node, below, owner, watched)
@@ -46,7 +49,8 @@ def _number(node: Any) -> int:
     return int(node._sequence_nr())
 
 
-def _find_starving(graph: Graph, start: int, wanted: dict[int, str]) -> set[str]:
+def find_starving(graph: Graph, start: int, wanted: Mapping[int, str]) -> set[str]:
+    """The wanted parameters below a node."""
     seen, stack, names = {start}, [start], set()
     while stack:
         i = stack.pop()

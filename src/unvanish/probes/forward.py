@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from unvanish.core.facts import GraphCut
 from unvanish.probes import operations, signatures
 from unvanish.probes.calls import floats, tensors_in
 from unvanish.probes.compositions import Unfolded
+from unvanish.probes.departures import Departures
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
 from unvanish.probes.handles import Node
+from unvanish.probes.lines import find_line
 from unvanish.probes.measures import activation_stats, weight_stats
 from unvanish.probes.named import NamedParameters
 from unvanish.probes.readings import read_attention, read_finiteness, read_loss, read_weight
@@ -35,6 +36,7 @@ from unvanish.probes.together import Together
 
 Modules = Sequence[tuple[str, nn.Module]]  # with their paths
 next_number: Callable[[], int] = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
+VALUED = {"data", "T", "mT", "H", "mH", "real", "imag"}  # attributes of a tensor that hold its values
 SMALL = 1 << 12  # elements: a result is measured though its operation is of no family
 
 
@@ -65,7 +67,8 @@ class Forward(TorchFunctionMode):
         self.changes: list[tuple[int, ModuleCall | Operation]] = [(0, self.root)]  # of what runs
         self.numbers_of_changes: list[int] = []
         self.used: dict[str, int] = {}
-        self.cuts: list[tuple[GraphCut, Node | None]] = []
+        self.departures = Departures()
+        self.hooks: dict[Node, str] = {}  # the line that put a hook on a tensor, by the tensor's node
         self.check_finite = False
         self.in_loss = False
         self.loss_start = self.loss_order = 1 << 62
@@ -73,6 +76,7 @@ class Forward(TorchFunctionMode):
     def start_loss(self) -> None:
         """Operations from here on belong to the loss."""
         self.in_loss = True
+        self.parameters.leave_model()
         self.loss_start, self.loss_order = next_number(), len(self.operations)
         self.running = self.root
         self.changes.append((self.loss_start, self.root))
@@ -130,6 +134,10 @@ class Forward(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "__get__":
             return self._attribute(func, args, kwargs)
+        if name in ("__set__", "requires_grad_") and _turns_off(func, name, args, kwargs):
+            self.parameters.turn_off(args[0])
+        if name == "register_hook" and (node := args[0].grad_fn) is not None:
+            self.hooks[node] = find_line()
         kind = operations.plain_name(name)
         if kind == "hardtanh" and signatures.bind(kind, args, kwargs)["min_val"] == 0:
             kind = "relu6"
@@ -143,58 +151,69 @@ class Forward(TorchFunctionMode):
 
     def _attribute(self, func: Any, args: Any, kwargs: Any) -> Any:
         result = func(*args, **kwargs)
-        if isinstance(result, Tensor) and getattr(func.__self__, "__name__", "") == "data":
-            self._see((*args, *kwargs.values()))
-            self._cut("data", args)
+        name = getattr(func.__self__, "__name__", "")
+        if name in VALUED and isinstance(result, Tensor):
+            used = self._see(args)
+            if name == "data":
+                self.departures.take("data", args[0], result, self._place())
+            elif result.grad_fn is None:
+                grad = torch.is_grad_enabled()
+                self.departures.leave(name, args, result, used, self._place(), grad)
         return result
 
     def _record(self, call: OperationCall) -> Operation | None:
         """The operation of a call; None if it made no node of the autograd graph."""
         kind, start = call.kind, call.start
         used = self._see(call.given)
-        how = operations.GRAPH_CUTS.get(kind) or operations.INTEGERS.get(kind)
-        if how or kind in operations.COMPARISONS:
-            self._cut(how or "comparison", call.args)
-        made = floats((call.result,))
+        result = call.result
+        if kind == "setitem":
+            self._see_overwritten(call, used)
+            return None
+        made = floats((result,))
         nodes = tuple([node for t in made if (node := t.grad_fn) is not None])
         if not nodes:
-            if made and not torch.is_grad_enabled():
-                self._cut("no_grad", call.args, used)
+            self.departures.leave(kind, call.given, result, used, self._place(), torch.is_grad_enabled())
             return None
         newest = nodes[0]._sequence_nr() if len(nodes) == 1 else max([n._sequence_nr() for n in nodes])
         if newest < start:
             return None
         operation = Operation(kind, self.running, len(self.operations), start, nodes, used)
         self.operations.append(operation)
+        self.departures.come_back(call.given, nodes[0])
+        if kind in operations.PICKS and isinstance(result, tuple):
+            self.departures.take("indices", call.args[0], result[1:], self._place())
         self.changes += [(start, operation), (next_number(), self.running)]
         self._measure(operation, call, made[0])
         return operation
 
+    def _see_overwritten(self, call: OperationCall, used: tuple[str, ...]) -> None:
+        """A part of a tensor is overwritten."""
+        whole = call.args[0]
+        if isinstance(whole, Tensor) and whole.grad_fn is not None:
+            self.departures.come_back(call.args, whole.grad_fn)
+        else:
+            grad = torch.is_grad_enabled()
+            self.departures.leave(call.kind, call.args, whole, used, self._place(), grad)
+
     def _see(self, given: Sequence[Any]) -> tuple[str, ...]:
         """The names of the model's parameters among the arguments."""
-        found: list[str] = []
+        found: dict[str, Tensor] = {}
         names = self.parameters.names
         for value in given:
             if isinstance(value, (tuple, list)):
-                found += [name for item in value if (name := names.get(id(item))) is not None]
+                found |= {name: item for item in value if (name := names.get(id(item))) is not None}
             elif (name := names.get(id(value))) is not None:
-                found.append(name)
-        for name in found:
+                found[name] = value
+        for name, tensor in found.items():
             self._use(name)
+            if not tensor.requires_grad:
+                self.parameters.asleep.add(name)
         return tuple(found)
 
-    def _cut(self, how: str, args: Any, used: tuple[str, ...] = ()) -> None:
-        source = next((t for t in tensors_in(args, 2) if t.requires_grad), None)
-        if source is None and not used:
-            return
-        node = source.grad_fn if source is not None and torch.is_grad_enabled() else None
-        cut: GraphCut = {
-            "path": "the loss" if self.in_loss else self.running.path,
-            "call": self.running.index,
-            "how": how,
-            "order": len(self.operations),
-        }
-        self.cuts.append((cut, node))
+    def _place(self) -> tuple[str, int, int]:
+        """The module that runs, which call of it, and the operation that follows."""
+        path = "the loss" if self.in_loss else self.running.path
+        return path, self.running.index, len(self.operations)
 
     def _measure(self, operation: Operation, call: OperationCall, result: Tensor) -> None:
         facts, kind = operation.facts, operation.kind
@@ -249,6 +268,12 @@ class Forward(TorchFunctionMode):
     def first_broken(self) -> Operation | None:
         """The first operation that made a NaN or an infinity from finite numbers."""
         return next((o for o in self.operations if o.handles.get("made_nonfinite")), None)
+
+
+def _turns_off(func: Any, name: str, args: Any, kwargs: Any) -> bool:
+    """Whether a call sets requires_grad to False."""
+    own = name == "requires_grad_" or getattr(func.__self__, "__name__", "") == "requires_grad"
+    return own and (args[1] if len(args) > 1 else kwargs.get("requires_grad", True)) is False
 
 
 def _undropped(name: str, x: Tensor) -> Any:

@@ -98,6 +98,7 @@ INTEGERS = {
     "multinomial": "sampling",
     "bernoulli": "sampling",
 }
+PICKS = {"topk", "max", "min", "sort", "kthvalue", "mode", "median", "cummax", "cummin"}  # and say where
 COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne", "greater", "less"}
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unvanish.core.facts import ParameterFacts
 from unvanish.core.trace import Site
+from unvanish.probes.apart import Apart
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.forward import Forward, Modules
 from unvanish.probes.graph import Graph
@@ -28,12 +29,15 @@ SMALL = 1 << 14  # elements of a weight that is compared together with others of
 
 
 @torch.no_grad()
-def read(specimen: Specimen, watched: Forward, backward: BackwardPass) -> list[Measured]:
+def read(
+    specimen: Specimen, watched: Forward, backward: BackwardPass, apart: Mapping[str, Apart]
+) -> list[Measured]:
     """The sites of the parameters with their statistics, in the order of `named_parameters`."""
     graph, flow = backward.graph, backward.flow
     structural = _cancelled_biases(watched, graph, flow)
     ran = {call.path for call in watched.module_calls} | {""}
     held = _held_by(specimen.optimizer)
+    asleep = watched.parameters.find_sleepers()
     every = [
         (f"{path}.{name}" if path else name, p, path, module)
         for path, module in specimen.modules
@@ -63,6 +67,8 @@ def read(specimen: Specimen, watched: Forward, backward: BackwardPass) -> list[M
             "zero_by_structure": name in structural,
             "zero_third": _zero_third(p, gradient),
             "used_at": watched.used.get(name, -1),
+            "apart": apart.get(name, ""),
+            "asleep": name in asleep and not (p.requires_grad and _is_reached(name, p, graph, flow)),
         }
         log = math.nan if flow is None else flow.logs.get(name, math.nan)
         stats = _stats(p, gradient, log, specimen.norms.get(name))

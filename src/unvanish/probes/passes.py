@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unvanish.core.facts import PrecisionFacts
+from unvanish.core.facts import HookFacts, PrecisionFacts
 from unvanish.core.trace import Site
 from unvanish.probes import calls
 from unvanish.probes.backward import GradientFlow
@@ -65,7 +65,7 @@ class BackwardPass:
     """One backward; empty if the loss has no graph.
 
     `chains`: the depth axes, the longest first; `stops`, `broken`: where gradients end, or become non-finite;
-    `severed`: cells whose state leaves the graph.
+    `severed`: cells whose state leaves the graph; `hooks`: those that set gradients to zero.
     """
 
     graph: Graph | None = None
@@ -76,3 +76,4 @@ class BackwardPass:
     recurrences: Sequence[Recurrence] = ()
     severed: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     precision: PrecisionFacts = field(default_factory=PrecisionFacts)
+    hooks: Sequence[HookFacts] = ()

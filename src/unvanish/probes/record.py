@@ -5,7 +5,6 @@ Notable: the model is wrapped in `intact`, so nothing done here outlives the cal
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,9 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unvanish.core.facts import TraceFacts
+from unvanish.core.facts import TraceFacts, WarningFacts
 from unvanish.core.trace import Trace
-from unvanish.probes import node_sites, outputs, parameters, sites
+from unvanish.probes import node_sites, outputs, parameters, sites, warned
+from unvanish.probes.apart import find_apart
+from unvanish.probes.blame import find_blame
 from unvanish.probes.errors import CheckError
 from unvanish.probes.forward import Modules
 from unvanish.probes.intact import in_the_open, intact, unwrap
@@ -43,12 +44,12 @@ def record(
     model or the loss raises.
     """
     bare, modules, named = _check_model(model)
-    with warnings.catch_warnings(), intact(bare, dict.fromkeys([m for _, m in modules])), in_the_open():
-        warnings.simplefilter("ignore")
+    with warned.listen() as heard, intact(bare, dict.fromkeys([m for _, m in modules])), in_the_open():
         sizes = dict(zip(named, norms(list(named.values())), strict=True))
         specimen = Specimen(bare, modules, named, sizes, batch, loss, optimizer, theory)
         forward = run_forward(specimen)
-        return _assemble(specimen, forward, run_backward(specimen, forward))
+        backward = run_backward(specimen, forward)
+        return _assemble(specimen, forward, backward, warned.choose(heard))
 
 
 def _check_model(model: Any) -> tuple[nn.Module, Modules, dict[str, Tensor]]:
@@ -78,15 +79,21 @@ def _check_model(model: Any) -> tuple[nn.Module, Modules, dict[str, Tensor]]:
     return bare, modules, named
 
 
-def _assemble(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> Trace:
+def _assemble(
+    specimen: Specimen, forward: ForwardPass, backward: BackwardPass, heard: list[WarningFacts]
+) -> Trace:
     watched = forward.watched
     rows = sites.inputs(forward.call, backward.flow, forward.entering)
     nodes, axes, places = node_sites.nodes(forward.call, watched, backward)
     rows += nodes
     rows += sites.steps(backward.recurrences)
     rows += outputs.outputs(watched, forward.loss)
-    rows += parameters.read(specimen, watched, backward)
-    found = sites.assemble(rows, axes, _facts(specimen, forward, backward))
+    facts = _facts(specimen, forward, backward)
+    if heard:
+        facts["warned"] = heard
+    apart = find_apart(specimen, forward, backward, facts["graph_cuts"])
+    rows += parameters.read(specimen, watched, backward, apart)
+    found = sites.assemble(rows, axes, facts)
     if not isinstance(watched, Taped) or found.depth() is None:
         return found
     tensors = _tensors(watched, forward, backward, places)
@@ -123,12 +130,14 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
         "parameters": sum(p.numel() for p in specimen.parameters.values()),
         "training": specimen.model.training,
         "torch": str(torch.__version__),
-        "graph_cuts": [cut for cut, _ in watched.cuts],
+        "graph_cuts": find_blame(specimen, forward, backward),
         "assumptions": outputs.assumptions(forward.objective, forward.overflow is not None),
         "loss_overflow": forward.overflow is not None,
     }
     if backward.precision:
         facts["precision"] = backward.precision
+    if backward.hooks:
+        facts["hooks"] = list(backward.hooks)
     if backward.severed:
         facts["severed"] = dict(backward.severed)
     return facts

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unvanish.core.facts import PrecisionFacts
+from unvanish.core.facts import HookFacts, PrecisionFacts
 from unvanish.probes import attention, faults, node_sites, operations, precision, sites, slopes
 from unvanish.probes.backward import Backward, GradientFlow
 from unvanish.probes.chain import Chain, find_chains
 from unvanish.probes.errors import ModelCrash
 from unvanish.probes.events import ModuleCall, Operation
 from unvanish.probes.graph import Graph, Node, walk
+from unvanish.probes.hooked import find_hooks
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.recurrent import loops
 
@@ -53,8 +54,8 @@ def run_backward(specimen: Specimen, forward: ForwardPass) -> BackwardPass:
         text = f"the backward raised {type(error).__name__}{' in ' + site if site else ''}: {error}"
         raise ModelCrash(text, site, sites.assemble_crash(watched, forward.call, text)) from error
     recurrences = (*loops.replay_layers(watched, flow.held), *loops.read_loops(bodies, graph, flow, carried))
-    stops, broken = _look_again(plan, forward, flow)
-    return BackwardPass(graph, chains, flow, stops, broken, recurrences, severed, compared)
+    stops, broken, hooks = _look_again(plan, forward, flow)
+    return BackwardPass(graph, chains, flow, stops, broken, recurrences, severed, compared, hooks)
 
 
 @dataclass(frozen=True)
@@ -110,17 +111,21 @@ def _find_failing(plan: BackwardPlan, forward: ForwardPass) -> str:
 
 def _look_again(
     plan: BackwardPlan, forward: ForwardPass, flow: GradientFlow
-) -> tuple[list[faults.Stop], list[Operation | ModuleCall]]:
-    """Where gradients end, and who makes them non-finite; empty if all are finite and none is zero."""
+) -> tuple[list[faults.Stop], list[Operation | ModuleCall], list[HookFacts]]:
+    """Where gradients end, who makes them non-finite, and which hooks silence them.
+
+    All empty if every gradient is finite and none is zero.
+    """
     zero = {n for n, log in flow.logs.items() if log == -math.inf}
     odd = any(math.isnan(log) or log == math.inf for log in flow.logs.values())
     if not zero and not odd:
-        return [], []
+        return [], [], []
     graph, watched = plan.graph, forward.watched
     again = Backward(graph, plan.cuts, (), {}).run(plan.root, plan.leaves, scale=plan.scale, inspect=True)
     starving = {at: n for n in zero if not n.startswith("\0") and (at := flow.places[n]) is not None}
     stops = faults.find_stops(graph, again, watched, starving)
-    return stops, [watched.owner(graph.nodes[i]._sequence_nr()) for i in again.broken]
+    hooks = find_hooks(graph, again, watched, starving, plan.leaves)
+    return stops, [watched.owner(graph.nodes[i]._sequence_nr()) for i in again.broken], hooks
 
 
 def _compare_precision(specimen: Specimen, forward: ForwardPass) -> PrecisionFacts:

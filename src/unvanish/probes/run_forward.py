@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from unvanish.probes import calls, sites
+from unvanish.probes.checkpoints import run_reentrant_blocks
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.forward import Forward
 from unvanish.probes.measures import finite
@@ -55,7 +56,7 @@ def _attempt(specimen: Specimen, check_finite: bool, gradients: bool) -> Forward
     watched = _watch(specimen, call)
     watched.check_finite = check_finite
     entering = {name: watched.entering(x) for name, x in call.originals.items()}
-    with watched.watching():
+    with watched.watching(), run_reentrant_blocks(call.inputs.values(), watched):
         try:
             output = specimen.model(*call.args, **call.kwargs)
         except Exception as error:

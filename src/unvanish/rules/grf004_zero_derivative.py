@@ -21,8 +21,9 @@ If a parameter's gradient is exactly zero, every node of the graph is looked at 
 operation that gets a gradient and passes exactly none is named. Zero-initialised weights and
 branches are no fault, unless two factors of a product are zero parameters, as when all weights are
 set to 0, or a zero gain follows zero weights: the gradient of each is zero because of the other,
-for ever. Dead units are another rule's. An operation of the loss is named if no parameter at all
-gets a gradient; a loss of exactly 0 is only noted, since it may be at its minimum on this batch.
+for ever. A hook that returns zeros is found by what was sent to a node and what arrived there.
+Dead units are another rule's. An operation of the loss is named if no parameter at all gets a
+gradient; a loss of exactly 0 is only noted, since it may be at its minimum on this batch.
 
 Limits
 
@@ -46,7 +47,7 @@ import math
 from collections.abc import Iterable
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
-from unvanish.core.facts import StopReason
+from unvanish.core.facts import HookFacts, StopReason
 from unvanish.core.trace import Site, Trace
 from unvanish.rules import _places
 from unvanish.rules._fault import Fault
@@ -63,7 +64,46 @@ def check(trace: Trace) -> Iterable[Fault]:
     """One fault naming the operations that stop the gradient."""
     if not trace.where("parameter", reachable=True):
         raise NotApplicable("the loss reaches no parameter")
-    return _find_flat(trace) or _find_locked(trace) or _find_flat_loss(trace)
+    return _find_hooked(trace) or _find_flat(trace) or _find_locked(trace) or _find_flat_loss(trace)
+
+
+def _find_hooked(trace: Trace) -> list[Fault]:
+    """Hooks that set a gradient to zero."""
+    hooks = trace.facts.get("hooks", [])
+    if not hooks:
+        return []
+    names = tuple(dict.fromkeys(n for hook in hooks for n in hook["starves"]))
+    total = len(trace.where("parameter", trainable=True))
+    where = tuple(dict.fromkeys(hook["path"] or "(model)" for hook in hooks))
+    lines = [hook["line"] for hook in hooks if hook["line"]]
+    put = f" ({lines[0]})" if lines else ""
+    return [
+        Fault(
+            severity="error",
+            cause=f"a backward hook on {_name_hook(hooks[0], where[0])}{put} returns zeros: {len(names)} of "
+            f"{total} parameters before it never learn",
+            sites=tuple(dict.fromkeys((*where, *names)))[: _places.MOST],
+            evidence=(
+                Evidence("parameters that a hook silences", len(names), unit=f"of {total}", limit="0"),
+                *(Evidence("its line", line) for line in lines[:1]),
+            ),
+            remedies=(
+                Remedy(
+                    "remove-hook",
+                    where[: _places.MOST],
+                    "a hook that only looks returns None; freeze what shall not learn",
+                    safety="advice",
+                ),
+            ),
+            direction="blocked",
+            tier=FLAT,
+            size=len(names) / max(1, total),
+        )
+    ]
+
+
+def _name_hook(hook: HookFacts, where: str) -> str:
+    return f"a tensor in {where}" if hook["on"] == "tensor" else where
 
 
 def _find_flat(trace: Trace) -> list[Fault]:

@@ -22,7 +22,7 @@ None: the optimizer holds a parameter or not.
 Remedies
 
 Give the optimizer all trainable parameters, or add a group (retrain). Freeze what shall not learn
-(exact).
+(advice).
 
 When it is wrong
 
@@ -75,7 +75,7 @@ def check(trace: Trace) -> Iterable[Fault]:
                     "freeze",
                     sites,
                     "if they shall not learn, say so and save their gradients",
-                    safety="exact",
+                    safety="advice",
                 ),
             ),
             direction="blocked",
