@@ -160,6 +160,18 @@ class HookFacts(TypedDict):
     starves: tuple[str, ...]  # parameters that get zeros because of it
 
 
+class ForeignFacts(TypedDict):
+    """A leaf of the graph that learns and is no parameter of the model."""
+
+    path: str  # the names that lead to it
+    place: Literal["attribute", "function", "loss", "made"]  # made: in the forward itself
+    in_module: bool  # a module that is not part of the model holds it
+    in_loss: bool  # only the loss reads it
+    line: str  # that made it; "" if unknown
+    numel: int
+    optimised: bool | None  # the optimizer holds it; None without an optimizer
+
+
 class WarningFacts(TypedDict):
     """What torch itself warned of while the model ran."""
 
@@ -246,6 +258,7 @@ class TraceFacts(RunFacts, total=False):
     predicted: bool  # by theory: nothing was run
     crash: str  # what the model or the loss raised
     graph_cuts: list[GraphCut]
+    foreign: list[ForeignFacts]
     hooks: list[HookFacts]  # that set gradients to zero
     warned: list[WarningFacts]  # about gradients
     precision: PrecisionFacts

@@ -37,6 +37,7 @@ class Call:
     kind: str  # "loss", "output.loss" or "random cotangent"; "" if the output decides
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     originals: Mapping[str, Tensor] = field(default_factory=dict)
+    given: tuple[Tensor, ...] = ()  # every tensor of the batch, the target included
     batch_size: int | None = None
 
     @property
@@ -74,7 +75,8 @@ def prepare(batch: Any, loss: Callable[..., Any] | None, *, gradients: bool = Tr
 
     args, kwargs = _map_tensors(args, kwargs, enter)
     objective, kind = _objective(loss, needs, rest, whole)
-    return Call(args, kwargs, objective, kind, leaves, tensors, size)
+    given = (*tensors.values(), *tensors_in((rest, whole)))
+    return Call(args, kwargs, objective, kind, leaves, tensors, given, size)
 
 
 def _split(batch: Any, needs: int) -> tuple[Any, tuple[Any, ...], Any]:

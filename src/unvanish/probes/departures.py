@@ -12,7 +12,7 @@ Notable:
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,6 +52,7 @@ class Departures:
     def __init__(self) -> None:
         self.cuts: list[Departure] = []
         self.carried: dict[int, tuple[weakref.ref[Tensor], frozenset[int]]] = {}
+        self.born: dict[int, str] = {}  # the line that made a value of nothing that learns, by its storage
         self.numbers: frozenset[int] = NOTHING  # cuts that gave numbers or arrays
         self.values: list[tuple[float, int]] = []  # single numbers and the cuts that gave them
         self.named: tuple[str, str, str] | None = None  # what turns gradients off, in which module and line
@@ -90,7 +91,10 @@ class Departures:
     ) -> None:
         """A call whose results carry no gradient; `where`: path, call, order; `grad`: gradients are on."""
         silent = not isinstance(result, (Tensor, tuple, list)) and kind not in NUMBERS
-        if silent or kind in EMPTY or isinstance(result, torch.Size):
+        if silent or isinstance(result, torch.Size):
+            return
+        if kind in EMPTY:
+            self._bear(result)
             return
         read = [*tensors_in(tuple(given), 3)]
         live = [t for t in read if t.requires_grad]
@@ -103,6 +107,8 @@ class Departures:
             own |= self.numbers
         if own:
             self._carry(kind, result, own)
+        else:
+            self._bear(result)
 
     def take(self, how: str, source: Tensor, result: Any, where: tuple[str, int, int]) -> None:
         """`.data` of a tensor, or the indices of the largest values."""
@@ -111,6 +117,10 @@ class Departures:
             own |= {self._note(how, where, [source], ())}
         if own:
             self._carry(how, result, own)
+
+    def _bear(self, result: Any) -> None:
+        if isinstance(result, Tensor) and result.is_floating_point() and result.layout is torch.strided:
+            self.born[result.data_ptr()] = find_line()
 
     def _note(
         self, how: str, where: tuple[str, int, int], live: Sequence[Tensor], used: tuple[str, ...]
@@ -144,7 +154,7 @@ class Departures:
             self.values += [(float(result), number) for number in own]
         made = [*tensors_in(result, 2)]
         for tensor in made:
-            if not tensor.requires_grad or tensor.is_leaf:
+            if not tensor.requires_grad:
                 before = self.carries(tensor)
                 self.carried[id(tensor)] = (weakref.ref(tensor), own | before)
         if not made and kind in NUMBERS:
@@ -168,3 +178,9 @@ def _name(kind: str, grad: bool) -> str | None:
     if not grad:
         return "no_grad"
     return NUMBERS.get(kind) or ("tensor" if kind in MADE else "integers")
+
+
+def find_differentiated(args: Sequence[Any], kwargs: Mapping[str, Any]) -> set[int]:
+    """The ids of the tensors that `torch.autograd.grad` is asked for."""
+    wanted = args[1] if len(args) > 1 else kwargs.get("inputs", ())
+    return {id(t) for t in ((wanted,) if isinstance(wanted, Tensor) else wanted) if torch.is_tensor(t)}

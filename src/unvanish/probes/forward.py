@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 from unvanish.probes import operations, signatures
 from unvanish.probes.calls import floats, tensors_in
 from unvanish.probes.compositions import Unfolded
-from unvanish.probes.departures import Departures
+from unvanish.probes.departures import Departures, find_differentiated
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
 from unvanish.probes.handles import Node
 from unvanish.probes.lines import find_line
@@ -68,6 +68,7 @@ class Forward(TorchFunctionMode):
         self.numbers_of_changes: list[int] = []
         self.used: dict[str, int] = {}
         self.departures = Departures()
+        self.differentiated: set[int] = set()  # ids of what an inner gradient is taken of
         self.hooks: dict[Node, str] = {}  # the line that put a hook on a tensor, by the tensor's node
         self.check_finite = False
         self.in_loss = False
@@ -138,6 +139,8 @@ class Forward(TorchFunctionMode):
             self.parameters.turn_off(args[0])
         if name == "register_hook" and (node := args[0].grad_fn) is not None:
             self.hooks[node] = find_line()
+        if func is torch.autograd.grad:
+            self.differentiated |= find_differentiated(args, kwargs)
         kind = operations.plain_name(name)
         if kind == "hardtanh" and signatures.bind(kind, args, kwargs)["min_val"] == 0:
             kind = "relu6"

@@ -19,6 +19,7 @@ from unvanish.probes import node_sites, outputs, parameters, sites, warned
 from unvanish.probes.apart import find_apart
 from unvanish.probes.blame import find_blame
 from unvanish.probes.errors import CheckError
+from unvanish.probes.foreign import find_foreign
 from unvanish.probes.forward import Modules
 from unvanish.probes.intact import in_the_open, intact, unwrap
 from unvanish.probes.measures import norms
@@ -89,6 +90,8 @@ def _assemble(
     rows += sites.steps(backward.recurrences)
     rows += outputs.outputs(watched, forward.loss)
     facts = _facts(specimen, forward, backward)
+    if foreign := find_foreign(specimen, forward, backward):
+        facts["foreign"] = foreign
     if heard:
         facts["warned"] = heard
     apart = find_apart(specimen, forward, backward, facts["graph_cuts"])

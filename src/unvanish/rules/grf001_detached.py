@@ -37,8 +37,8 @@ average over hundreds of steps lags by less, two independent draws are 1.4 apart
 Remedies
 
 Remove the cut (retrain). For a discrete choice use a straight-through estimator, or a relaxation
-such as Gumbel-softmax (retrain). Checkpoint with use_reentrant=False (advice). For parameters that
-shall not learn set requires_grad to False (advice).
+such as Gumbel-softmax (retrain). Checkpoint with use_reentrant=False (advice). For parameters
+that shall not learn set requires_grad to False (advice).
 
 When it is wrong
 

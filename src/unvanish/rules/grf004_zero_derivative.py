@@ -19,11 +19,11 @@ How it is measured
 
 If a parameter's gradient is exactly zero, every node of the graph is looked at once more: the
 operation that gets a gradient and passes exactly none is named. Zero-initialised weights and
-branches are no fault, unless two factors of a product are zero parameters, as when all weights are
-set to 0, or a zero gain follows zero weights: the gradient of each is zero because of the other,
-for ever. A hook that returns zeros is found by what was sent to a node and what arrived there.
-Dead units are another rule's. An operation of the loss is named if no parameter at all gets a
-gradient; a loss of exactly 0 is only noted, since it may be at its minimum on this batch.
+branches are no fault, unless two factors of a product are zero parameters, as when all weights
+are set to 0, or a zero gain follows zero weights: the gradient of each is zero because of the
+other, for ever. A hook that returns zeros is found by what was sent to a node and what arrived
+there. Dead units are another rule's. An operation of the loss is named if no parameter at all
+gets a gradient; a loss of exactly 0 is only noted, since it may be at its minimum on this batch.
 
 Limits
 
@@ -31,8 +31,8 @@ None: a gradient is exactly zero or not.
 
 Remedies
 
-A straight-through estimator for rounding and signs, tanh for signs (retrain). Remove or widen the
-clamp, normalise over more than one element (advice).
+A straight-through estimator for rounding and signs, tanh for signs (retrain). Remove or widen
+the clamp, normalise over more than one element (advice).
 
 When it is wrong
 

@@ -13,8 +13,8 @@ An example
 How it is measured
 
 The warnings that are given during one forward, loss and backward are collected, and those that
-speak of gradients are shown, each once. Left out are conversions to numbers and copies, which are
-followed themselves (GRF001, GRF006).
+speak of gradients are shown, each once. Left out are conversions to numbers and copies, which
+are followed themselves (GRF001, GRF006).
 
 Limits
 
