@@ -41,6 +41,8 @@ ROLES = {
 }
 NESTED = (
     facts.GraphCut,
+    facts.DeadTermFacts,
+    facts.ForeignFacts,
     facts.HookFacts,
     facts.WarningFacts,
     facts.PrecisionFacts,

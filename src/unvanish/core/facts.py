@@ -160,6 +160,15 @@ class HookFacts(TypedDict):
     starves: tuple[str, ...]  # parameters that get zeros because of it
 
 
+class DeadTermFacts(TypedDict):
+    """A term of the loss without a gradient."""
+
+    how: str  # it lost it: "detach", "argmax", "round" ...
+    path: str  # of the module that did it, or "the loss"
+    line: str  # of the user's code; "" if unknown
+    adds: float  # to the value of the loss; NaN if unknown
+
+
 class ForeignFacts(TypedDict):
     """A leaf of the graph that learns and is no parameter of the model."""
 
@@ -258,6 +267,7 @@ class TraceFacts(RunFacts, total=False):
     predicted: bool  # by theory: nothing was run
     crash: str  # what the model or the loss raised
     graph_cuts: list[GraphCut]
+    dead_terms: list[DeadTermFacts]
     foreign: list[ForeignFacts]
     hooks: list[HookFacts]  # that set gradients to zero
     warned: list[WarningFacts]  # about gradients

@@ -100,7 +100,7 @@ class Departures:
         live = [t for t in read if t.requires_grad]
         own = self._union(read)
         if live or used:
-            how = _name(kind, grad)
+            how = _name(kind, isinstance(result, Tensor), grad)
             if how is not None:
                 own |= {self._note(how, where, live, used)}
         if kind in MADE and not any(t.is_floating_point() for t in read):
@@ -110,11 +110,13 @@ class Departures:
         else:
             self._bear(result)
 
-    def take(self, how: str, source: Tensor, result: Any, where: tuple[str, int, int]) -> None:
+    def take(
+        self, how: str, source: Tensor, result: Any, where: tuple[str, int, int], used: tuple[str, ...] = ()
+    ) -> None:
         """`.data` of a tensor, or the indices of the largest values."""
         own = self.carries(source)
         if source.requires_grad:
-            own |= {self._note(how, where, [source], ())}
+            own |= {self._note(how, where, [source], used)}
         if own:
             self._carry(how, result, own)
 
@@ -168,7 +170,7 @@ class Departures:
         return found
 
 
-def _name(kind: str, grad: bool) -> str | None:
+def _name(kind: str, tensor: bool, grad: bool) -> str | None:
     """How a call leaves the graph; None for one that asks for nothing but a truth value or a shape."""
     named = operations.GRAPH_CUTS.get(kind) or operations.INTEGERS.get(kind)
     if named:
@@ -177,7 +179,8 @@ def _name(kind: str, grad: bool) -> str | None:
         return "comparison"
     if not grad:
         return "no_grad"
-    return NUMBERS.get(kind) or ("tensor" if kind in MADE else "integers")
+    number = None if tensor else NUMBERS.get(kind)
+    return number or ("tensor" if kind in MADE else "integers")
 
 
 def find_differentiated(args: Sequence[Any], kwargs: Mapping[str, Any]) -> set[int]:

@@ -69,6 +69,7 @@ class Forward(TorchFunctionMode):
         self.used: dict[str, int] = {}
         self.departures = Departures()
         self.differentiated: set[int] = set()  # ids of what an inner gradient is taken of
+        self.sums: list[tuple[OperationCall, Node]] = []  # of single numbers, one of which has no gradient
         self.hooks: dict[Node, str] = {}  # the line that put a hook on a tensor, by the tensor's node
         self.check_finite = False
         self.in_loss = False
@@ -158,7 +159,7 @@ class Forward(TorchFunctionMode):
         if name in VALUED and isinstance(result, Tensor):
             used = self._see(args)
             if name == "data":
-                self.departures.take("data", args[0], result, self._place())
+                self.departures.take("data", args[0], result, self._place(), used)
             elif result.grad_fn is None:
                 grad = torch.is_grad_enabled()
                 self.departures.leave(name, args, result, used, self._place(), grad)
@@ -183,11 +184,21 @@ class Forward(TorchFunctionMode):
         operation = Operation(kind, self.running, len(self.operations), start, nodes, used)
         self.operations.append(operation)
         self.departures.come_back(call.given, nodes[0])
+        if kind in operations.SUMS and made[0].numel() <= operations.FEW:
+            self._sum(call, nodes[0])
         if kind in operations.PICKS and isinstance(result, tuple):
             self.departures.take("indices", call.args[0], result[1:], self._place())
         self.changes += [(start, operation), (next_number(), self.running)]
         self._measure(operation, call, made[0])
         return operation
+
+    def _sum(self, call: OperationCall, node: Node) -> None:
+        """Terms are added, or put together to be added."""
+        parts = [*tensors_in(call.args, 2)]
+        known = self.departures.values or self.departures.numbers
+        numbers = known and any(isinstance(a, float) for a in call.args)
+        if numbers or any(not t.requires_grad and self.departures.carries(t) for t in parts):
+            self.sums.append((call, node))
 
     def _see_overwritten(self, call: OperationCall, used: tuple[str, ...]) -> None:
         """A part of a tensor is overwritten."""

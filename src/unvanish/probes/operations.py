@@ -98,6 +98,8 @@ INTEGERS = {
     "multinomial": "sampling",
     "bernoulli": "sampling",
 }
+SUMS = {"add", "sub", "rsub", "stack", "cat"}  # by which the terms of a loss are put together
+FEW = 64  # terms
 PICKS = {"topk", "max", "min", "sort", "kthvalue", "mode", "median", "cummax", "cummin"}  # and say where
 COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne", "greater", "less"}
 

@@ -18,6 +18,7 @@ from unvanish.core.trace import Trace
 from unvanish.probes import node_sites, outputs, parameters, sites, warned
 from unvanish.probes.apart import find_apart
 from unvanish.probes.blame import find_blame
+from unvanish.probes.dead_terms import find_dead_terms
 from unvanish.probes.errors import CheckError
 from unvanish.probes.foreign import find_foreign
 from unvanish.probes.forward import Modules
@@ -92,6 +93,8 @@ def _assemble(
     facts = _facts(specimen, forward, backward)
     if foreign := find_foreign(specimen, forward, backward):
         facts["foreign"] = foreign
+    if dead := find_dead_terms(forward, backward):
+        facts["dead_terms"] = dead
     if heard:
         facts["warned"] = heard
     apart = find_apart(specimen, forward, backward, facts["graph_cuts"])
