@@ -43,6 +43,7 @@ NESTED = (
     facts.GraphCut,
     facts.DeadTermFacts,
     facts.ForeignFacts,
+    facts.RouterFacts,
     facts.HookFacts,
     facts.WarningFacts,
     facts.PrecisionFacts,

@@ -169,6 +169,16 @@ class DeadTermFacts(TypedDict):
     adds: float  # to the value of the loss; NaN if unknown
 
 
+class RouterFacts(TypedDict):
+    """A router of a mixture of experts."""
+
+    path: str  # of the module that chooses
+    load: tuple[float, ...]  # share of the choices that each expert gets
+    chosen: int  # experts a token goes to
+    rows: int  # tokens
+    certain: float  # mean share of the probability that the chosen experts have
+
+
 class ForeignFacts(TypedDict):
     """A leaf of the graph that learns and is no parameter of the model."""
 
@@ -266,8 +276,10 @@ class TraceFacts(RunFacts, total=False):
     assumptions: list[str]  # sentences
     predicted: bool  # by theory: nothing was run
     crash: str  # what the model or the loss raised
+    stale: int  # tensors that the optimizer holds and the model does not, shaped like some that it lacks
     graph_cuts: list[GraphCut]
     dead_terms: list[DeadTermFacts]
+    routers: list[RouterFacts]
     foreign: list[ForeignFacts]
     hooks: list[HookFacts]  # that set gradients to zero
     warned: list[WarningFacts]  # about gradients

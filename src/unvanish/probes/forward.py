@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from unvanish.probes import operations, signatures
 from unvanish.probes.calls import floats, tensors_in
+from unvanish.probes.choices import Choice, read_choice
 from unvanish.probes.compositions import Unfolded
 from unvanish.probes.departures import Departures, find_differentiated
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
@@ -70,6 +71,7 @@ class Forward(TorchFunctionMode):
         self.departures = Departures()
         self.differentiated: set[int] = set()  # ids of what an inner gradient is taken of
         self.sums: list[tuple[OperationCall, Node]] = []  # of single numbers, one of which has no gradient
+        self.choices: list[Choice] = []
         self.hooks: dict[Node, str] = {}  # the line that put a hook on a tensor, by the tensor's node
         self.check_finite = False
         self.in_loss = False
@@ -169,6 +171,9 @@ class Forward(TorchFunctionMode):
         """The operation of a call; None if it made no node of the autograd graph."""
         kind, start = call.kind, call.start
         used = self._see(call.given)
+        if kind in operations.CHOICES and not self.in_loss:
+            choice = read_choice(call.args[0], call.result, self.running)
+            self.choices += [choice] if choice is not None else []
         result = call.result
         if kind == "setitem":
             self._see_overwritten(call, used)

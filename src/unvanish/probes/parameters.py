@@ -98,6 +98,16 @@ def _held_by(optimizer: Any) -> set[int] | None:
     return {id(p) for group in optimizer.param_groups for p in group["params"]}
 
 
+def count_stale(specimen: Specimen) -> int:
+    """How many tensors the optimizer holds that are no parameters, shaped like trainable ones it lacks."""
+    held = {id(p): p for group in specimen.optimizer.param_groups for p in group["params"]}
+    lacking = [p for p in specimen.parameters.values() if p.requires_grad and id(p) not in held]
+    own = {id(p) for p in specimen.parameters.values()}
+    shapes = Counter([p.shape for p in lacking])
+    others = Counter([p.shape for i, p in held.items() if i not in own])
+    return (shapes & others).total()
+
+
 def _cancelled_biases(watched: Forward, graph: Graph | None, flow: GradientFlow | None) -> frozenset[str]:
     """Biases whose gradient cancels for all data: before a normalisation, or of an attention's keys.
 

@@ -26,6 +26,7 @@ from unvanish.probes.intact import in_the_open, intact, unwrap
 from unvanish.probes.measures import norms
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.program.tape import Taped
+from unvanish.probes.routers import find_routers
 from unvanish.probes.run_backward import run_backward
 from unvanish.probes.run_forward import run_forward
 from unvanish.theory.program.comparison import Comparison, Sketch
@@ -95,6 +96,8 @@ def _assemble(
         facts["foreign"] = foreign
     if dead := find_dead_terms(forward, backward):
         facts["dead_terms"] = dead
+    if routers := find_routers(forward.watched):
+        facts["routers"] = routers
     if heard:
         facts["warned"] = heard
     apart = find_apart(specimen, forward, backward, facts["graph_cuts"])
@@ -142,6 +145,8 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
     }
     if backward.precision:
         facts["precision"] = backward.precision
+    if specimen.optimizer is not None:
+        facts["stale"] = parameters.count_stale(specimen)
     if backward.hooks:
         facts["hooks"] = list(backward.hooks)
     if backward.severed:
