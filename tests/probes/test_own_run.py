@@ -327,3 +327,37 @@ def test_what_torch_warns_of_is_repeated_once_and_other_warnings_are_not() -> No
     diagnosis = check(Net(warn))
     assert [w["text"][:4] for w in diagnosis.trace.facts["warned"]] == ["None"]
     assert the("GRF008", diagnosis).severity == "warning" and HERE in the("GRF008", diagnosis).cause
+
+
+# -- confirmed by experiment, and mended
+
+
+class NoGrad(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():  # off for the encoder
+            h = torch.relu(self.encoder(x))
+        out: Tensor = self.head(h)
+        return out
+
+
+@pytest.mark.parametrize("model", [Net(lambda m, h: h.detach()), Net(lambda m, h: h.data), NoGrad()])
+def test_a_cut_is_confirmed_by_leaving_it_out_and_mended(model: nn.Module) -> None:
+    x, _ = batch()
+    given = x, x[:, :4].argmax(1)
+    found = the("GRF001", unvanish.check(model, given, F.cross_entropy))
+    assert found.confirmed is True and found.experiment.endswith("2 become 0")
+    cured = unvanish.cure(model, given, F.cross_entropy)
+    assert cured.prescription is not None
+    assert [r.cure for r in cured.prescription.remedies] == ["remove-detach"]
+
+
+def test_no_grad_is_placed_where_it_is_turned_on_and_inference_mode_is_named() -> None:
+    class Inference(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.inference_mode():
+                h = torch.relu(self.encoder(x))
+            out: Tensor = self.head(h.clone())
+            return out
+
+    assert the("GRF001", check(NoGrad())).sites[0] == "(model)"
+    assert "inference_mode" in the("GRF001", check(Inference())).cause

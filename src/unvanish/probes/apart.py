@@ -58,7 +58,11 @@ def _find_targets(forward: ForwardPass, kept: Mapping[str, int]) -> list[str]:
     found = []
     for name, k in kept.items():
         cut = watched.departures.cuts[k]
-        if cut.facts["how"] != "no_grad" or cut.facts["path"] == "the loss" or not cut.back:
+        if (
+            cut.facts["how"] not in ("no_grad", "inference_mode")
+            or cut.facts["path"] == "the loss"
+            or not cut.back
+        ):
             continue
         if all(node._sequence_nr() >= watched.loss_start for node in cut.back):
             found.append(name)

@@ -32,6 +32,7 @@ EMPTY = {  # what these return has the shape or the type of their argument, and 
     *("new_zeros", "new_ones", "new_empty", "new_full", "requires_grad", "new"),
 }
 MADE = {"tensor", "as_tensor", "new_tensor", "full", "asarray"}  # of numbers, or of arrays
+OFF = ("no_grad", "inference_mode", "checkpoint")  # calls together, until the next operation of the graph
 NUMBERS = {"float": "item", "int": "item", "item": "item", "tolist": "tolist", "numpy": "numpy"}
 
 
@@ -55,7 +56,12 @@ class Departures:
         self.born: dict[int, str] = {}  # the line that made a value of nothing that learns, by its storage
         self.numbers: frozenset[int] = NOTHING  # cuts that gave numbers or arrays
         self.values: list[tuple[float, int]] = []  # single numbers and the cuts that gave them
+        self.off: tuple[str, str, str] | None = None  # where gradients were turned off
         self.named: tuple[str, str, str] | None = None  # what turns gradients off, in which module and line
+
+    def turn(self, on: bool, path: str) -> None:
+        """Gradients are turned on or off, in the module that runs."""
+        self.off = ("no_grad", path, "") if not on else None
 
     @contextmanager
     def naming(self, how: str, path: str) -> Iterator[None]:
@@ -130,9 +136,9 @@ class Departures:
         path, call, order = where
         last = self.cuts[-1] if self.cuts else None
         line = ""
-        if how == "no_grad" and self.named is not None:
-            how, path, line = self.named
-        off = how in ("no_grad", "checkpoint")
+        if how == "no_grad" and (place := self.named or self.off) is not None:
+            how, path, line = place
+        off = how in OFF
         together = off and last is not None and last.facts["how"] == how
         if last is None or not together or last.facts["order"] != order:
             node = None if off else next((t.grad_fn for t in live), None)
@@ -178,7 +184,7 @@ def _name(kind: str, tensor: bool, grad: bool) -> str | None:
     if kind in operations.COMPARISONS:
         return "comparison"
     if not grad:
-        return "no_grad"
+        return "inference_mode" if torch.is_inference_mode_enabled() else "no_grad"
     number = None if tensor else NUMBERS.get(kind)
     return number or ("tensor" if kind in MADE else "integers")
 

@@ -142,6 +142,8 @@ class Forward(TorchFunctionMode):
             self.parameters.turn_off(args[0])
         if name == "register_hook" and (node := args[0].grad_fn) is not None:
             self.hooks[node] = find_line()
+        if name == "_set_grad_enabled":
+            self.departures.turn(bool(args[0]), self._place()[0])
         if func is torch.autograd.grad:
             self.differentiated |= find_differentiated(args, kwargs)
         kind = operations.plain_name(name)
