@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Shape = tuple[int, ...]
 StopReason = Literal["zero parameter", "locked", "dead", "operation", "loss"]
+MixingKind = Literal["along", "reshape", "product", "attention", "recurrent"]  # of the samples
 Apart = tuple[str, float, float]  # a row of the ledger, its predicted and its measured decades
 
 
@@ -179,6 +180,17 @@ class RouterFacts(TypedDict):
     certain: float  # mean share of the probability that the chosen experts have
 
 
+class LeakFacts(TypedDict):
+    """A dependence of one sample's output on other samples."""
+
+    path: str  # of the module that mixes them
+    how: MixingKind
+    line: str  # of the user's code; "" if unknown
+    ratio: float  # the largest gradient at another sample over that at the own one
+    sure: bool  # the first axis is that of the samples, and not of time
+    rows: bool  # samples are single rows, so a sequence of them was made on purpose
+
+
 class ForeignFacts(TypedDict):
     """A leaf of the graph that learns and is no parameter of the model."""
 
@@ -279,6 +291,7 @@ class TraceFacts(RunFacts, total=False):
     stale: int  # tensors that the optimizer holds and the model does not, shaped like some that it lacks
     graph_cuts: list[GraphCut]
     dead_terms: list[DeadTermFacts]
+    leak: LeakFacts
     routers: list[RouterFacts]
     foreign: list[ForeignFacts]
     hooks: list[HookFacts]  # that set gradients to zero

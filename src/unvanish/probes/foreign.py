@@ -36,8 +36,8 @@ def find_foreign(specimen: Specimen, forward: ForwardPass, backward: BackwardPas
     known |= {id(x) for x in (*forward.call.inputs.values(), *forward.call.given)}
     known |= forward.watched.differentiated
     nodes: Any = backward.graph.nodes
-    leaves = [n.variable for n in nodes if not n.next_functions and hasattr(n, "variable")]
-    strange = {id(v): v for v in leaves if id(v) not in known}
+    places = {i: place for i, place in backward.graph.leaves.items() if i not in known}
+    strange = {i: nodes[place].variable for i, place in places.items()}
     strange = {i: v for i, v in strange.items() if not forward.watched.departures.carries(v)}
     if not strange:
         return []

@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from unvanish.core.facts import MixingKind
 from unvanish.probes import operations, signatures
 from unvanish.probes.calls import floats, tensors_in
 from unvanish.probes.choices import Choice, read_choice
@@ -31,6 +33,8 @@ from unvanish.probes.events import ModuleCall, Operation, OperationCall
 from unvanish.probes.handles import Node
 from unvanish.probes.lines import find_line
 from unvanish.probes.measures import activation_stats, weight_stats
+from unvanish.probes.mixing import KINDS as MIXING
+from unvanish.probes.mixing import find_sign, is_statistic
 from unvanish.probes.named import NamedParameters
 from unvanish.probes.readings import read_attention, read_finiteness, read_loss, read_weight
 from unvanish.probes.together import Together
@@ -39,6 +43,17 @@ Modules = Sequence[tuple[str, nn.Module]]  # with their paths
 next_number: Callable[[], int] = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
 VALUED = {"data", "T", "mT", "H", "mH", "real", "imag"}  # attributes of a tensor that hold its values
 SMALL = 1 << 12  # elements: a result is measured though its operation is of no family
+
+
+@dataclass(frozen=True)
+class Sign:
+    """An operation that may mix samples: how, its node, when and where it ran."""
+
+    how: MixingKind
+    node: Node
+    order: int
+    path: str
+    line: str
 
 
 class Forward(TorchFunctionMode):
@@ -71,6 +86,8 @@ class Forward(TorchFunctionMode):
         self.departures = Departures()
         self.differentiated: set[int] = set()  # ids of what an inner gradient is taken of
         self.sums: list[tuple[OperationCall, Node]] = []  # of single numbers, one of which has no gradient
+        self.signs: list[Sign] = []  # of samples that are mixed
+        self.by_hand = False  # statistics of the batch are taken by hand
         self.choices: list[Choice] = []
         self.hooks: dict[Node, str] = {}  # the line that put a hook on a tensor, by the tensor's node
         self.check_finite = False
@@ -197,7 +214,17 @@ class Forward(TorchFunctionMode):
             self.departures.take("indices", call.args[0], result[1:], self._place())
         self.changes += [(start, operation), (next_number(), self.running)]
         self._measure(operation, call, made[0])
+        if kind in MIXING and not self.in_loss and self.batch is not None and self.batch > 1:
+            self._look_for_mixing(operation, call, made[0])
         return operation
+
+    def _look_for_mixing(self, operation: Operation, call: OperationCall, result: Tensor) -> None:
+        batch = self.batch or 0
+        self.by_hand = self.by_hand or is_statistic(call, batch)
+        how = find_sign(call, result, batch)
+        if how is not None:
+            place = self.running.path
+            self.signs.append(Sign(how, operation.nodes[0], operation.order, place, find_line()))
 
     def _sum(self, call: OperationCall, node: Node) -> None:
         """Terms are added, or put together to be added."""

@@ -23,6 +23,7 @@ from unvanish.probes.errors import CheckError
 from unvanish.probes.foreign import find_foreign
 from unvanish.probes.forward import Modules
 from unvanish.probes.intact import in_the_open, intact, unwrap
+from unvanish.probes.leaks import find_leak
 from unvanish.probes.measures import norms
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.program.tape import Taped
@@ -98,6 +99,8 @@ def _assemble(
         facts["dead_terms"] = dead
     if routers := find_routers(forward.watched):
         facts["routers"] = routers
+    if leak := find_leak(specimen, forward, backward):
+        facts["leak"] = leak
     if heard:
         facts["warned"] = heard
     apart = find_apart(specimen, forward, backward, facts["graph_cuts"])

@@ -143,8 +143,9 @@ def leave_uncut(model: nn.Module, batch: Any, trace: Trace, finding: Finding) ->
     hows = {c["how"] for c in named}
     if not hows or not hows <= {"detach", "data", "no_grad"}:
         return None
-    words = "none of it under no_grad" if "no_grad" in hows else "the tensor itself in place of its copy"
-    return Trial(model, batch, Uncut(lines, "no_grad" in hows), f"on a copy with {words}")
+    recording = not hows.isdisjoint({"no_grad"})
+    words = "none of it under no_grad" if recording else "the tensor itself in place of its copy"
+    return Trial(model, batch, Uncut(lines, recording), f"on a copy with {words}")
 
 
 def leave_out_centring(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> Trial | None:
