@@ -43,6 +43,7 @@ NESTED = (
     facts.GraphCut,
     facts.DeadTermFacts,
     facts.ForeignFacts,
+    facts.WrongGradientFacts,
     facts.LeakFacts,
     facts.RouterFacts,
     facts.HookFacts,

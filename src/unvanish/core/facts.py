@@ -191,6 +191,16 @@ class LeakFacts(TypedDict):
     rows: bool  # samples are single rows, so a sequence of them was made on purpose
 
 
+class WrongGradientFacts(TypedDict):
+    """A function that somebody wrote, whose gradient is not that of its output."""
+
+    function: str  # its class
+    path: str  # of the module that called it
+    argument: int  # which of its inputs
+    factor: float  # gradient / difference, where it is everywhere the same; else NaN
+    identity: bool  # it returns this input unchanged
+
+
 class ForeignFacts(TypedDict):
     """A leaf of the graph that learns and is no parameter of the model."""
 
@@ -292,6 +302,7 @@ class TraceFacts(RunFacts, total=False):
     graph_cuts: list[GraphCut]
     dead_terms: list[DeadTermFacts]
     leak: LeakFacts
+    wrong_gradients: list[WrongGradientFacts]
     routers: list[RouterFacts]
     foreign: list[ForeignFacts]
     hooks: list[HookFacts]  # that set gradients to zero

@@ -13,6 +13,7 @@ from unvanish.core.trace import Site
 from unvanish.probes import calls
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.chain import Chain
+from unvanish.probes.custom import CustomCall
 from unvanish.probes.events import ModuleCall, Operation
 from unvanish.probes.faults import Stop
 from unvanish.probes.forward import Forward, Modules
@@ -43,7 +44,7 @@ class ForwardPass:
     """One forward: the call, what was watched, the output, and the loss.
 
     `entering`: statistics of the inputs by name; `objective`: what the loss is; `overflow`: what is followed
-    instead of a loss that overflows.
+    instead of a loss that overflows; `custom`: calls of functions whose backward somebody wrote.
     """
 
     call: calls.Call
@@ -53,6 +54,7 @@ class ForwardPass:
     loss: Tensor
     objective: str
     overflow: Tensor | None = None
+    custom: Sequence[CustomCall] = ()
 
     @property
     def root(self) -> Tensor:

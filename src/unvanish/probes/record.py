@@ -18,6 +18,7 @@ from unvanish.core.trace import Trace
 from unvanish.probes import node_sites, outputs, parameters, sites, warned
 from unvanish.probes.apart import find_apart
 from unvanish.probes.blame import find_blame
+from unvanish.probes.custom import find_wrong_gradients
 from unvanish.probes.dead_terms import find_dead_terms
 from unvanish.probes.errors import CheckError
 from unvanish.probes.foreign import find_foreign
@@ -101,6 +102,8 @@ def _assemble(
         facts["routers"] = routers
     if leak := find_leak(specimen, forward, backward):
         facts["leak"] = leak
+    if forward.custom and (wrong := find_wrong_gradients(forward.custom)):
+        facts["wrong_gradients"] = wrong
     if heard:
         facts["warned"] = heard
     apart = find_apart(specimen, forward, backward, facts["graph_cuts"])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unvanish.probes import calls, sites
 from unvanish.probes.checkpoints import run_reentrant_blocks
+from unvanish.probes.custom import keep_calls
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.forward import Forward
 from unvanish.probes.measures import finite
@@ -56,7 +57,11 @@ def _attempt(specimen: Specimen, check_finite: bool, gradients: bool) -> Forward
     watched = _watch(specimen, call)
     watched.check_finite = check_finite
     entering = {name: watched.entering(x) for name, x in call.originals.items()}
-    with watched.watching(), run_reentrant_blocks(call.inputs.values(), watched):
+    with (
+        watched.watching(),
+        run_reentrant_blocks(call.inputs.values(), watched),
+        keep_calls(lambda: watched.running.path) as custom,
+    ):
         try:
             output = specimen.model(*call.args, **call.kwargs)
         except Exception as error:
@@ -69,7 +74,8 @@ def _attempt(specimen: Specimen, check_finite: bool, gradients: bool) -> Forward
         except Exception as error:
             raise _crash(watched, call, error, "loss") from error
     own = "output.loss" if calls.own_loss(output) is not None else "random cotangent"
-    return ForwardPass(call, watched, entering, output, _check_scalar(loss), call.kind or own)
+    scalar = _check_scalar(loss)
+    return ForwardPass(call, watched, entering, output, scalar, call.kind or own, custom=custom)
 
 
 def _watch(specimen: Specimen, call: calls.Call) -> Forward:
