@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Shape = tuple[int, ...]
-StopReason = Literal["zero parameter", "locked", "dead", "operation", "loss"]
+StopReason = Literal["zero parameter", "locked", "series", "dead", "operation", "loss"]
 MixingKind = Literal["along", "reshape", "product", "attention", "recurrent"]  # of the samples
 Apart = tuple[str, float, float]  # a row of the ledger, its predicted and its measured decades
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,7 +32,8 @@ class Stop:
 
 def find_stops(graph: Graph, flow: GradientFlow, watched: Forward, starving: dict[int, str]) -> list[Stop]:
     """Why the starving parameters (by node of the graph) get no gradient at all; the most harmful first."""
-    found = []
+    found: list[Stop] = []
+    zeros: dict[int, str] = {}  # by place in `found`: the zero parameter because of which nothing passes
     for node, below in flow.killed:
         owner = watched.owner(_number(graph.nodes[node]))
         routes = isinstance(owner, Operation) and owner.kind in operations.ROUTING
@@ -41,8 +42,31 @@ def find_stops(graph: Graph, flow: GradientFlow, watched: Forward, starving: dic
         if names:
             locked = _find_locked(graph, node, watched, starving)
             because: StopReason = "locked" if locked else _because(graph, node, below, owner, watched)
+            if because in ("zero parameter", "dead"):
+                zeros[len(found)] = _find_zero(graph, node, below, owner, watched)
             found.append(Stop(node, because, len(names), owner, locked))
+    found = _lock_series(found, zeros, {*starving.values()})
     return sorted(found, key=lambda stop: -stop.starved)
+
+
+def _lock_series(stops: list[Stop], zeros: Mapping[int, str], starving: set[str]) -> list[Stop]:
+    """Stops at zero parameters, locked if each of these starves itself: then none of them ever moves."""
+    named = {i: name for i, name in zeros.items() if name}
+    if not named or not starving.issuperset(named.values()):
+        return stops
+    locked = tuple(sorted({*named.values()}))
+    return [replace(s, because="series", locked=locked) if i in named else s for i, s in enumerate(stops)]
+
+
+def _find_zero(graph: Graph, node: int, below: int, owner: Operation | ModuleCall, watched: Forward) -> str:
+    """The zero parameter that makes a node pass nothing: its own, another factor, or what it reads; or ""."""
+    weight = owner.handles.get("weight_tensor") if isinstance(owner, Operation) else None
+    if isinstance(owner, Operation) and weight is not None and not bool(weight.any()):
+        return str(owner.facts.get("weight") or "")
+    if isinstance(owner, Operation) and owner.family == "activation":
+        return _zero_parameter(graph, below, watched)
+    others = [other for other in _factors(graph, node, watched) if other != below]
+    return next((name for other in others if (name := _zero_parameter(graph, other, watched))), "")
 
 
 def _number(node: Any) -> int:

@@ -32,6 +32,8 @@ def find_hooks(
         if hooked and again.logs.get(name) == -math.inf:
             found.append({"path": name, "on": "parameter", "line": "", "starves": (name,)})
     for node in again.silenced:
+        if graph.nodes[node] not in watched.hooks and type(graph.nodes[node]).__name__ != HOOK:
+            continue  # what was sent there cancels
         names = find_starving(graph, node, starving)
         if names:
             found.append(_describe(graph, node, watched, tuple(sorted(names))))

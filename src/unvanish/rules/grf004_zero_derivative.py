@@ -21,9 +21,11 @@ If a parameter's gradient is exactly zero, every node of the graph is looked at 
 operation that gets a gradient and passes exactly none is named. Zero-initialised weights and
 branches are no fault, unless two factors of a product are zero parameters, as when all weights
 are set to 0, or a zero gain follows zero weights: the gradient of each is zero because of the
-other, for ever. A hook that returns zeros is found by what was sent to a node and what arrived
-there. Dead units are another rule's. An operation of the loss is named if no parameter at all
-gets a gradient; a loss of exactly 0 is only noted, since it may be at its minimum on this batch.
+other, for ever. So is a series of them, if every parameter that blocks gets no gradient itself,
+as when all normalisation gains are 0. A hook that returns zeros is found by what was sent to a
+node and what arrived there. Dead units are another rule's. An operation of the loss is named if
+no parameter at all gets a gradient; a loss of exactly 0 is only noted, since it may be at its
+minimum on this batch.
 
 Limits
 
@@ -163,19 +165,18 @@ def _replace(site: Site, targets: tuple[str, ...]) -> tuple[Remedy, ...]:
 
 
 def _find_locked(trace: Trace) -> list[Fault]:
-    """Products of two zero parameters, neither of which gets a gradient."""
-    stops = trace.where("node", kills=True, kills_because="locked")
+    """Products of two zero parameters, and series of them, none of which gets a gradient."""
+    reasons: tuple[StopReason, ...] = ("locked", "series")
+    stops = [i for reason in reasons for i in trace.where("node", kills=True, kills_because=reason)]
     if not stops:
         return []
     names = tuple(dict.fromkeys(n for i in stops for n in trace.sites[i].facts["locked"]))
     site = trace.sites[stops[0]]
-    first, second = site.facts["locked"][:2]
     targets, why = names[: _places.MOST], "of two factors that are multiplied only one may start at zero"
     return [
         Fault(
             severity="error",
-            cause=f"{first} and {second} are both zero, which makes {site.kind}{_places.locate(site)} flat "
-            "in either: they never move",
+            cause=_tell_product(site) if site.facts["kills_because"] == "locked" else _tell_series(names),
             sites=_places.label(trace, stops),
             evidence=(
                 Evidence("zero parameters that hold each other", len(names), limit="0", site=site.label),
@@ -191,6 +192,22 @@ def _find_locked(trace: Trace) -> list[Fault]:
             tier=FLAT,
         )
     ]
+
+
+def _tell_product(site: Site) -> str:
+    first, second = site.facts["locked"][:2]
+    return (
+        f"{first} and {second} are both zero, which makes {site.kind}{_places.locate(site)} flat in either: "
+        "they never move"
+    )
+
+
+def _tell_series(names: tuple[str, ...]) -> str:
+    be, them, own = ("are all", "them", "their") if len(names) > 1 else ("is", "it", "its")
+    return (
+        f"{_places.list_first(names)} {be} zero, which keeps every gradient through {them} at exactly zero, "
+        f"{own} own too: nothing moves there"
+    )
 
 
 def _find_flat_loss(trace: Trace) -> list[Fault]:
