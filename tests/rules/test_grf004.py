@@ -208,3 +208,14 @@ def test_zero_gains_in_series_that_keep_each_other_are_named() -> None:
 @pytest.mark.parametrize("zero", [("6.weight",), ("3.weight", "6.weight")])
 def test_a_zero_factor_that_gets_a_gradient_unlocks_what_is_behind_it(zero: tuple[str, ...]) -> None:
     assert _check_chain(*zero) == []
+
+
+@pytest.mark.parametrize(("groups", "flat"), [(8, True), (4, False), (2, False)])
+def test_a_normalisation_over_one_value_is_named(groups: int, flat: bool) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.GroupNorm(groups, 8), nn.Flatten(), nn.Linear(8, 4))
+    )
+    batch = torch.randn(8, 3, 8, 8), torch.randint(0, 4, (8,))
+    found = unvanish.check(net, batch, nn.CrossEntropyLoss(), confirm=False).findings
+    assert any("over a single value" in f.cause for f in found if f.code == "GRF004") == flat

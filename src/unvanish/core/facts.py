@@ -55,6 +55,7 @@ class NodeFacts(RowFacts, total=False):
     # activations and normalisations
     squashing: bool  # bounded on both sides: sigmoid, tanh ...
     rectifier: bool  # zero or flat on one side: relu ...
+    normalised: int  # values that share a mean and a spread
     batch_statistics: bool  # normalises by the statistics of the batch
     # attention
     tokens: int  # keys
@@ -303,6 +304,7 @@ class TraceFacts(RunFacts, total=False):
     dead_terms: list[DeadTermFacts]
     leak: LeakFacts
     wrong_gradients: list[WrongGradientFacts]
+    dropouts: dict[str, float]  # share of the values that is dropped, by module, of what is active
     routers: list[RouterFacts]
     foreign: list[ForeignFacts]
     hooks: list[HookFacts]  # that set gradients to zero

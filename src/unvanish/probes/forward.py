@@ -36,7 +36,7 @@ from unvanish.probes.measures import activation_stats, weight_stats
 from unvanish.probes.mixing import KINDS as MIXING
 from unvanish.probes.mixing import find_sign, is_statistic
 from unvanish.probes.named import NamedParameters
-from unvanish.probes.readings import read_attention, read_finiteness, read_loss, read_weight
+from unvanish.probes.readings import count_normalised, read_attention, read_finiteness, read_loss, read_weight
 from unvanish.probes.together import Together
 
 Modules = Sequence[tuple[str, nn.Module]]  # with their paths
@@ -88,6 +88,7 @@ class Forward(TorchFunctionMode):
         self.sums: list[tuple[OperationCall, Node]] = []  # of single numbers, one of which has no gradient
         self.signs: list[Sign] = []  # of samples that are mixed
         self.by_hand = False  # statistics of the batch are taken by hand
+        self.dropouts: dict[str, float] = {}
         self.choices: list[Choice] = []
         self.hooks: dict[Node, str] = {}  # the line that put a hook on a tensor, by the tensor's node
         self.check_finite = False
@@ -167,7 +168,11 @@ class Forward(TorchFunctionMode):
         if kind == "hardtanh" and signatures.bind(kind, args, kwargs)["min_val"] == 0:
             kind = "relu6"
         if kind in operations.DROPOUTS:
-            return _undropped(name, signatures.bind(kind, args, kwargs)["input"])
+            bound = signatures.bind(kind, args, kwargs)
+            if bound.get("train") and not self.in_loss:
+                path = self.running.path
+                self.dropouts[path] = max(self.dropouts.get(path, 0.0), float(bound.get("p", 0.0)))
+            return _undropped(name, bound["input"])
         args, kwargs = _without_dropout(kind, args, kwargs)
         call = OperationCall(kind, args, kwargs, next_number())
         call.result = result = func(*args, **kwargs)
@@ -278,6 +283,8 @@ class Forward(TorchFunctionMode):
             facts["batch_statistics"] = bool(call["training"])
         if kind == "instance_norm":
             facts["batch_statistics"] = False
+        if operation.family == "norm":
+            facts["normalised"] = count_normalised(call)
         if kind in operations.ATTENTION:
             self._read_attention(operation, call, result)
         if kind in operations.PRODUCTS:

@@ -104,6 +104,8 @@ def _assemble(
         facts["leak"] = leak
     if forward.custom and (wrong := find_wrong_gradients(forward.custom)):
         facts["wrong_gradients"] = wrong
+    if forward.watched.dropouts:
+        facts["dropouts"] = forward.watched.dropouts
     if heard:
         facts["warned"] = heard
     apart = find_apart(specimen, forward, backward, facts["graph_cuts"])

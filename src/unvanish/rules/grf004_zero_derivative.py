@@ -66,7 +66,8 @@ def check(trace: Trace) -> Iterable[Fault]:
     """One fault naming the operations that stop the gradient."""
     if not trace.where("parameter", reachable=True):
         raise NotApplicable("the loss reaches no parameter")
-    return _find_hooked(trace) or _find_flat(trace) or _find_locked(trace) or _find_flat_loss(trace)
+    flat = _find_hooked(trace) or _find_single(trace) or _find_flat(trace)
+    return flat or _find_locked(trace) or _find_flat_loss(trace)
 
 
 def _find_hooked(trace: Trace) -> list[Fault]:
@@ -106,6 +107,33 @@ def _find_hooked(trace: Trace) -> list[Fault]:
 
 def _name_hook(hook: HookFacts, where: str) -> str:
     return f"a tensor in {where}" if hook["on"] == "tensor" else where
+
+
+def _find_single(trace: Trace) -> list[Fault]:
+    """Normalisations over one value, which give their shift whatever comes in."""
+    single = [i for i in trace.where("node", normalised=1) if trace.sites[i].family == "norm"]
+    if not single:
+        return []
+    site, targets = trace.sites[single[0]], _places.label(trace, single)
+    return [
+        Fault(
+            severity="error",
+            cause=f"{site.kind}{_places.locate(site)} normalises over a single value, so its output is its "
+            "bias, or a sign, whatever comes in: no gradient passes",
+            sites=targets,
+            evidence=(Evidence("values normalised together", 1, limit="> 1", site=site.label),),
+            remedies=(
+                Remedy(
+                    "normalise-over-more",
+                    targets,
+                    "over more values: all features, fewer groups, or a map larger than 1 x 1",
+                    safety="advice",
+                ),
+            ),
+            direction="blocked",
+            tier=FLAT,
+        )
+    ]
 
 
 def _find_flat(trace: Trace) -> list[Fault]:
