@@ -68,7 +68,7 @@ def check(trace: Trace, *, limit: float = 0.9) -> Iterable[Fault]:
                 Remedy(
                     "drop-less",
                     names[: _places.MOST],
-                    "p is the share that is dropped; if it was meant to be kept, set 1 - p; 0.1 to 0.5 are usual",
+                    "p is the share that is dropped: set 1 - p if it should be kept; 0.1 to 0.5 are usual",
                     safety="advice",
                 ),
             ),

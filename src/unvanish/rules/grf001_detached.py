@@ -60,7 +60,7 @@ from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import CUT, REMARK
 
 NEEDS = ("static", "step")
-EXPLAINS = ("GRF002", "INI001", "DEP001", "ATT002", "GRF004", "ACT003")
+EXPLAINS = ("GRF002", "GRF006", "INI001", "DEP001", "ATT002", "GRF004", "ACT003")
 DISCRETE = ("argmax", "comparison", "argsort", "sampling", "indices", "integers")
 WEAK = ("comparison", "item", "indices", "integers")  # they leave the graph in sound code, too
 SPELLED = {
