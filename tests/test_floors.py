@@ -36,7 +36,7 @@ LIBRARIES: dict[str, set[str]] = {
     "core": {"numpy"},
     "theory": {"numpy", "lazily torch"},
     "rules": {"numpy", "torch in sick", "torch in healthy", "torch in _case"},
-    "store": {"numpy", "lazily pyarrow"},
+    "store": {"numpy", "yaml", "lazily pyarrow"},
     "reports": {"numpy", "rich", "lazily altair", "lazily vl_convert"},
     "probes": {"numpy", "torch"},
     "surgery": {"numpy", "torch"},

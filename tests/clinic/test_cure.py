@@ -19,9 +19,8 @@ from unvanish.probes import CheckError
 from unvanish.rules import rules
 from unvanish.surgery.receipt import SurgeryError
 
-CODES = [
-    c for c, rule in rules().items() if c != "GRF003" and "history" not in rule.needs
-]  # GRF003 is a note
+ADVISED = ("GRF003", "GRF007")  # a note, and a fault that only a person can mend
+CODES = [c for c, rule in rules().items() if c not in ADVISED and "history" not in rule.needs]
 CE = nn.CrossEntropyLoss()
 
 

@@ -10,7 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unvanish.clinic.samples import ProofSamples, divide
 from unvanish.clinic.trials import (
+    PairedTrial,
+    Training,
     judge_trials,
     measure_lag,
     needs_more_trials,
@@ -31,6 +34,10 @@ def batch(n: int = 16) -> tuple[Tensor, Tensor]:
     return torch.randn(n, 16, generator=generator), torch.randint(0, 3, (n,), generator=generator)
 
 
+def whole() -> ProofSamples:
+    return divide((batch(15),))
+
+
 @pytest.mark.parametrize(
     ("before", "after", "comparable", "wanted"),
     [
@@ -40,7 +47,7 @@ def batch(n: int = 16) -> tuple[Tensor, Tensor]:
         ((1e30, 1e20, 1e10), (2.0, 1.0, 0.5), True, "better"),
         ((2.0, 1.0, 0.1), (2.0, math.nan), True, "worse"),
         ((2.0, math.nan), (2.0, 1.0, 0.5), True, "better"),
-        ((math.nan,), (math.inf,), True, "no effect"),
+        ((math.nan,), (math.inf,), True, "worse"),
         ((0.5, 0.5, 0.5), (9.0, 5.0, 1.0), False, "better"),
         ((0.5, 0.2, 0.1), (9.0, 9.0, 9.0), False, "worse"),
         ((1e-9, 1e-9, 1e-9), (1e-9, 1e-10, 1e-12), True, "better"),
@@ -72,15 +79,53 @@ def test_how_far_one_training_is_behind_another() -> None:
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
 def test_the_comparison_does_not_depend_on_the_scale_of_the_loss(factor: float) -> None:
     net = sigmoid_net(3)
-    plain = train_copy(copy.deepcopy(net), batch(), CE, steps=20)
-    scaled = train_copy(copy.deepcopy(net), batch(), lambda o, y: factor * CE(o, y), steps=20)
+    plain = train_copy(copy.deepcopy(net), whole(), CE, steps=20).seen
+    scaled = train_copy(copy.deepcopy(net), whole(), lambda o, y: factor * CE(o, y), steps=20).seen
     assert [x / plain[0] for x in plain] == pytest.approx([x / scaled[0] for x in scaled], rel=0.05)
 
 
 def test_training_does_not_touch_the_model_or_the_random_generator() -> None:
     net = nn.Sequential(nn.Linear(16, 8), nn.Dropout(0.5), nn.Linear(8, 3))
     before, state = copy.deepcopy(net.state_dict()), torch.get_rng_state()
-    one = train_copy(net, batch(), CE, steps=10, seed=3)
+    one = train_copy(net, whole(), CE, steps=10, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
-    assert one == train_copy(net, batch(), CE, steps=10, seed=3)
+    assert one == train_copy(net, whole(), CE, steps=10, seed=3)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_on_unseen_samples_the_loss_counts_where_it_was_lowest() -> None:
+    before, after = (2.0,) * 20, (2.0, *[1.0] * 8, *[3.0] * 11)
+    assert measure_lag(before, after) == pytest.approx(0.5)
+    assert measure_lag(before, after, unseen=True) == pytest.approx(-0.5)
+
+
+def wide() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 256), nn.ReLU(), nn.Linear(256, 3))
+
+
+def test_what_is_learned_by_heart_alone_proves_nothing() -> None:
+    training = train_copy(wide(), divide((batch(64),)), CE)  # labels without a pattern
+    assert training.seen[-1] < 0.5 * training.seen[0] and not training.learns
+    flat = Training((1.1,) * 61, (1.1,) * 61)
+    assert PairedTrial(flat, training, True).lag == -0.1  # no effect
+    assert judge_trials([PairedTrial(flat, training, True).lag]) == "no effect"
+    assert judge_trials([PairedTrial(training, flat, True).lag]) == "worse"
+
+
+def test_a_pattern_is_learned_on_unseen_samples_too() -> None:
+    x, _ = batch(512)
+    training = train_copy(wide(), divide(((x, (x[:, 0] > 0).long()),)), CE)
+    flat = Training((1.1,) * 61, (1.1,) * 61)
+    assert training.learns
+    assert judge_trials([PairedTrial(flat, training, True).lag]) == "better"
+    assert judge_trials([PairedTrial(training, flat, True).lag]) == "worse"
+
+
+def test_the_optimizer_of_the_user_trains_too() -> None:
+    net = sigmoid_net(1)
+    stalled = torch.optim.SGD(net.parameters(), 1e-9)
+    fast = torch.optim.SGD(net.parameters(), 3.0)
+    with_stalled, with_fast = (train_copy(net, whole(), CE, o, steps=30).seen for o in (stalled, fast))
+    assert with_stalled[-1] < 0.98 * with_stalled[0]  # Adam's, the better one
+    assert with_fast[-1] < with_stalled[-1]

@@ -63,12 +63,12 @@ VOCABULARY = {
 SHOWN = {
     "what the JSON report says of an operation": {"causal", "heads", "query_tokens"},
     "what the JSON report says of a parameter: why it has no gradient, or shares one": {
-        *("executed", "tied", "zero_by_structure", "zero_third"),
+        *("executed", "tied", "zero_third"),
     },
     "what the JSON report says of a loss, a recurrence, a cut": {"value", "wrong", "reverse", "call"},
     "what the JSON report says of the precision": {"dtypes", "overflowed", "precision_live", "range"},
     "how a run was watched: its page and its export show it": {
-        *("budget", "every", "exact", "looks", "optimizers", "python", "site_count"),
+        *("budget", "every", "exact", "looks", "name", "optimizers", "python", "site_count"),
     },
 }
 # read off other things in the same functions: steps of a program, data sets, lists of words
@@ -240,6 +240,8 @@ def others(folder: Path) -> Iterator[Trace]:
     hooked.weight.register_hook(torch.zeros_like)
     yield unvanish.check(hooked, x[:, 0], confirm=False).trace
     yield unvanish.check(nn.LSTM(4, 4, bidirectional=True), x, lambda out: out[0].sum(), confirm=False).trace
+    broken = torch.full((6, 4), math.nan)
+    yield unvanish.check(nn.Linear(4, 4), (x[:, 0], broken), nn.MSELoss(), confirm=False).trace
     net = nn.Linear(4, 4)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     with unvanish.watch(net, optimizer, run=folder / "run", every=1, on_finding="silent") as eyes:

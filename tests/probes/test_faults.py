@@ -111,7 +111,8 @@ def test_a_loss_without_a_slope_is_named(kind: str) -> None:
     assert told[0].cause.startswith(f"{kind} in the loss")
     assert told[0].severity == ("note" if kind in ("mul", "clamp_min") else "error")  # of a loss of 0
     assert found.healthy == (told[0].severity == "note")
-    assert "no gradient at all reaches the input" in str(found)
+    said = "nothing was judged" if found.healthy else "no gradient at all reaches the input"
+    assert said in str(found)
 
 
 def zeroed(*modules: nn.Module) -> None:
@@ -199,3 +200,26 @@ def test_two_zero_factors_hold_each_other_and_one_does_not(case: int) -> None:
         optimizer.step()
     still = {n for n, p in net.named_parameters() if n in zero and not p.any()}
     assert {*names} <= still if names else not still
+
+
+class Rotation(nn.Module):
+    """A product with a value that is zero at the start, behind a layer that starts at zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.last = nn.Sequential(nn.Linear(12, 16), nn.ReLU()), nn.Linear(16, 4)
+        nn.init.zeros_(self.last.weight)
+        with torch.no_grad():
+            self.last.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.last(self.body(x))
+        scalar, vector = q[:, :1], q[:, 1:]
+        size = (vector.square().sum(1, keepdim=True) + 1e-12).sqrt()
+        return 2 * vector * torch.atan2(size, scalar) / size
+
+
+def test_a_product_with_a_value_that_is_zero_is_not_to_blame_behind_a_layer_of_zeros() -> None:
+    torch.manual_seed(0)
+    found = unvanish.check(Rotation(), (torch.randn(16, 12), torch.randn(16, 3)), nn.MSELoss())
+    assert found.healthy

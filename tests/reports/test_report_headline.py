@@ -51,7 +51,8 @@ def test_a_fault_without_a_direction_is_faulty(example: Build) -> None:
     assert top.sentence.startswith("the gradient flows, but something is wrong; +0.19 decades")
 
 
-def test_no_gradient_at_the_input_is_blocked_even_without_a_finding(example: Build) -> None:
+def test_without_a_finding_no_gradient_at_the_input_is_said_and_no_fault(example: Build) -> None:
     book = Ledger("depth", (Row("gate", "Round", -math.inf, {}, (), -math.inf),))
     top = write_headline(example("healthy"), book)
-    assert (top.word, top.sentence) == ("blocked", "no gradient at all reaches the input")
+    assert top.word == "healthy"
+    assert top.sentence == "healthy: the gradient reaches every parameter, and none the input"

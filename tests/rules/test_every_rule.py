@@ -71,7 +71,9 @@ def test_the_scale_of_the_loss_changes_no_verdict(rule: Rule, factor: float) -> 
         case = rule.case(which)
         scaled = at_scale(rule.case(which), factor)
         if case.loss is not None:
-            assert examined(scaled).codes() == examined(case).codes()
+            found = examined(scaled)
+            lost = found.trace.facts.get("precision", {}).get("zero_unscaled")  # the dtype holds none of it
+            assert found.codes() == examined(case).codes() + (("GRF007",) if lost else ())
 
 
 def test_cases_are_the_same_every_time_and_leave_the_generator_alone(rule: Rule) -> None:

@@ -18,15 +18,17 @@ NAMES = list(STATISTICS)
 STEPS = 11
 
 
-def build_trace(recurrences: Mapping[str, float], kind: str = "lstm", **facts: Any) -> Trace:
-    """Recurrences of eleven steps whose gradient changes by so many nats from the last step to the first."""
+def build_trace(
+    recurrences: Mapping[str, float], kind: str = "rnn_tanh", steps: int = STEPS, **facts: Any
+) -> Trace:
+    """Recurrences whose gradient changes by so many nats from the last step to the first."""
     sites, states = [], []
     for name, ratio in recurrences.items():
-        for t in range(STEPS):
-            sites.append(Site.step(name, kind, t, {"of": name, "step": t, "steps": STEPS}))
-            back = STEPS - 1 - t
+        for t in range(steps):
+            sites.append(Site.step(name, kind, t, {"of": name, "step": t, "steps": steps}))
+            back = steps - 1 - t
             states.append(
-                ratio * back / (STEPS - 1) if math.isfinite(ratio) else -math.inf if back > 1 else 0.0
+                ratio * back / (steps - 1) if math.isfinite(ratio) else -math.inf if back > 1 else 0.0
             )
     values = np.full((1, len(sites), len(STATISTICS)), math.nan)
     values[0, :, NAMES.index("state_log")] = states
@@ -91,7 +93,7 @@ def test_twelve_recurrences_are_named_at_most() -> None:
 
 
 def test_a_detached_cell_is_noted_with_and_without_a_reading() -> None:
-    severed = {"cell": (9, "net"), "other": (4, "")}
+    severed = {"cell": (9, 9, "net"), "other": (4, 4, "")}
     for trace in (build_trace({}, severed=severed), build_trace({"a": 0.0}, severed=severed)):
         first, second = rec001.check(trace)
         assert (first.severity, first.direction, first.sites) == ("note", "blocked", ("cell",))
@@ -102,6 +104,24 @@ def test_a_detached_cell_is_noted_with_and_without_a_reading() -> None:
     assert [f.severity for f in both] == ["warning", "note", "note"]
     with pytest.raises(NotApplicable):
         rec001.check(build_trace({}))
+
+
+def test_a_detached_cell_whose_last_step_alone_is_read_is_a_warning() -> None:
+    (found,) = rec001.check(build_trace({}, severed={"cell": (9, 1, "net")}))
+    assert found.severity == "warning"
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize(
+    ("steps", "kept", "severity"),
+    [(20, 0.51, "note"), (21, 0.51, "warning"), (200, 0.6, "warning"), (20, 0.49, "error")],
+)
+def test_a_gated_cell_at_its_usual_start_is_forgiven(
+    kind: str, steps: int, kept: float, severity: str
+) -> None:
+    (found,) = rec001.check(build_trace({"a": (steps - 1) * math.log(kept)}, kind, steps))
+    assert found.severity == severity
+    assert ("only if early steps matter" in found.cause) == (kept > 0.5)
 
 
 def build_history(loss: np.ndarray, norm_log: float = 0.0) -> dict[str, Any]:
@@ -120,7 +140,7 @@ def test_in_a_watched_run_it_is_a_note_while_the_loss_falls() -> None:
 def test_once_the_run_has_converged_only_detached_cells_are_noted() -> None:
     facts = build_history(np.geomspace(1.0, 1e-3, 60))
     assert list(rec001.check(build_trace({"a": -7.0}, **facts))) == []
-    (note,) = rec001.check(build_trace({"a": -7.0}, severed={"cell": (9, "")}, **facts))
+    (note,) = rec001.check(build_trace({"a": -7.0}, severed={"cell": (9, 9, "")}, **facts))
     assert note.severity == "note" and note.sites == ("cell",)
 
 

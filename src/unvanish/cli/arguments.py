@@ -40,7 +40,7 @@ def correct_names(given: dict[str, Any], more: tuple[str, ...]) -> dict[str, Any
     from unvanish.train.arguments import resolve_name
     from unvanish.train.errors import TrainError
 
-    own = {"format", "path", *CHANGES, *more}
+    own = {"format", "path", "allow_code", *CHANGES, *more}
     try:
         return {key if key in own else resolve_name(key): value for key, value in given.items()}
     except TrainError as error:
@@ -87,8 +87,9 @@ def train_errors() -> Iterator[None]:
         raise CallError(str(error)) from error
 
 
-def load_model(name: Any, **changes: Any) -> Any:
-    """The network of a YAML or a checkpoint; `changes`: of its YAML."""
+def load_model(given: dict[str, Any], name: Any, **changes: Any) -> Any:
+    """The network of a YAML or a checkpoint; `changes`: of its YAML; takes `allow_code` from `given`."""
+    from unvanish.cli.reference import allow_code
     from unvanish.train.model import Model
 
-    return Model(str(name), **changes)
+    return Model(str(name), allow_code=allow_code(given.pop("allow_code", False)), **changes)

@@ -9,7 +9,6 @@ Notable:
 from __future__ import annotations
 
 import inspect
-import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,17 +57,15 @@ def make_random(
 
 def load_file(path: Path, option: str) -> Any:
     """The content of a .pt file, loaded as data only; CallError if it is missing, damaged or holds code."""
-    import torch
+    from unvanish.clinic.tensor_file import TensorFileError, read_tensors
 
     if not path.is_file():
         raise CallError(f"{option}: there is no file {path}{reference.suggest_file(path)}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        return read_tensors(path)
+    except TensorFileError as error:
         advice = "save plain tensors, torch.save((x, y), 'batch.pt'), or give FILE.py:callable"
-        raise CallError(f"{option} {path} holds more than tensors and is not opened; {advice}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CallError(f"{option} {path} is not a file that torch.save wrote, or it is damaged") from error
+        raise CallError(f"{option} {path}: {error}{f'; {advice}' if error.code else ''}") from error
 
 
 def _check_batch(value: Any, path: str) -> Any:

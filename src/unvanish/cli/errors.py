@@ -82,13 +82,15 @@ def split_crash(crash: Any) -> tuple[str, str, str]:
 
 
 def trim_traceback(error: BaseException) -> str:
-    """The traceback without the frames of unvanish, of imports and of module calls."""
+    """The traceback without frames of unvanish, of imports and module calls; "" if none is the user's."""
     full = traceback.TracebackException.from_exception(error)
     part: traceback.TracebackException | None = full
+    theirs = False
     while part is not None:
         part.stack = _drop_plumbing(part.stack)
+        theirs |= not part.stack or not all(_is_library(frame.filename) for frame in part.stack)
         part = part.__cause__ or part.__context__
-    return "".join(full.format()).rstrip()
+    return "".join(full.format()).rstrip() if theirs else ""
 
 
 def _is_library(file: str) -> bool:

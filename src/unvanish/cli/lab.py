@@ -30,25 +30,47 @@ def yaml_errors() -> Iterator[None]:
         raise CallError(str(error)) from error
 
 
-def load_subject(text: str, data: str | None, inputs: Sequence[str], size: int, seed: int) -> Subject:
+def load_subject(
+    text: str, data: str | None, inputs: Sequence[str], size: int, seed: int, allow_code: bool = False
+) -> Subject:
     """The network of a YAML; with its batch if the data are a YAML too."""
     from unvanish.lab.models import build, read
     from unvanish.lab.tasks import task
 
-    with yaml_errors():
-        spec = read(text)
+    with yaml_errors(), network_errors(text):
+        spec = read(text, allow_code=allow_code)
         loss = task(spec.task).loss()
         if data is not None and data.endswith(YAML):
             opened = _open(data, spec.task, size, seed)
             net = build(spec, **opened.facts)
             return Subject(text, net, next(iter(opened.train)), loss)
         net = build(spec, **_facts(spec, inputs))
-    return Subject(text, net, loss=loss, random_batch=lambda *how: _make_random(net, *how))
+
+    def draw(size: int, seed: int, shape: tuple[int, ...] | None) -> Batch:
+        with network_errors(text):
+            return _make_random(net, size, seed, shape)
+
+    return Subject(text, net, loss=loss, random_batch=draw)
+
+
+@contextlib.contextmanager
+def network_errors(name: str) -> Iterator[None]:
+    """Turn what fails in a YAML's network, when it is built or first run, into a CallError of one line."""
+    from unvanish.lab.data import DataError
+    from unvanish.lab.models import SpecError
+
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, SpecError | DataError):
+            raise
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise CallError(f"{name}: the network cannot be run: {type(error).__name__}: {first}") from error
 
 
 def load_batch(data: str, size: int, seed: int) -> Batch:
     """The first training batch of a data YAML."""
-    with yaml_errors():
+    with yaml_errors(), network_errors(data):
         return Batch(next(iter(_open(data, None, size, seed).train)))
 
 

@@ -21,6 +21,10 @@ Data = Annotated[
         help="A batch, or batches: the first one is taken.",
     ),
 ]
+AllowCode = Annotated[
+    bool,
+    typer.Option("--allow-code", help="Let a YAML import the layers that it names by a Python path."),
+]
 Input = Annotated[
     list[str] | None,
     typer.Option(

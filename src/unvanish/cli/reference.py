@@ -49,6 +49,16 @@ def find_required(make: Any) -> list[str]:
     return [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
 
 
+def allow_code(wanted: Any) -> bool:
+    """Whether `--allow-code` is given; with it, modules of the current folder can be imported."""
+    if not isinstance(wanted, bool):
+        raise CallError(f"allow_code={wanted!r} is neither true nor false")
+    allowed: bool = wanted
+    if allowed and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # last: no file here is taken for a library
+    return allowed
+
+
 def suggest_file(path: Path) -> str:
     """`(did you mean 'net.py'?)` for a file of the same folder and ending; empty if none is near."""
     folder = path.parent

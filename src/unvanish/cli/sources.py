@@ -10,16 +10,21 @@ from unvanish.cli.subject import Batch, Subject
 
 
 def load_subject(
-    text: str, seed: int, data: str | None = None, inputs: Sequence[str] = (), size: int = 8
+    text: str,
+    seed: int,
+    data: str | None = None,
+    inputs: Sequence[str] = (),
+    size: int = 8,
+    allow_code: bool = False,
 ) -> Subject:
     """The subject that MODEL names; the network of a YAML is built for the data or the input of the call."""
     import torch
 
-    from unvanish.cli import lab, model
+    from unvanish.cli import lab, model, reference
 
     torch.manual_seed(seed)
     if text.endswith(lab.YAML):
-        return lab.load_subject(text, data, inputs, size, seed)
+        return lab.load_subject(text, data, inputs, size, seed, reference.allow_code(allow_code))
     return model.load(text)
 
 

@@ -22,6 +22,7 @@ from unvanish.clinic.check import check
 from unvanish.clinic.patient import Admission, Patient
 from unvanish.clinic.prescription import Prescription, fingerprint
 from unvanish.clinic.proof import Prover
+from unvanish.clinic.samples import divide, gather_batches
 from unvanish.clinic.trials import BARELY, looks_trained
 from unvanish.core.cured import Attempt, Cured, Proof
 from unvanish.core.diagnosis import Remedy, at_least
@@ -53,21 +54,25 @@ def cure(
     seed: int = 0,
     name: str | None = None,
 ) -> Cured:
-    """Find the smallest set of remedies that heals the model on this batch, and prove it on a copy.
+    """Find the smallest set of remedies that heals the model, and prove it on a copy.
 
-    The model itself is never changed; `cured.model` is a treated copy. `allow`: the kinds of remedies to try,
-    "exact" and "retrain"; by default both on an untrained model, only "exact" on a trained one. `budget`:
-    seconds after which the best so far is taken. `steps`: of the equal-seed training in the proof, by Adam on
-    this batch. CheckError and ModelCrash as in `check`; SurgeryError for a model that cannot be operated on
-    (wrapped, compiled, scripted).
+    The model itself is never changed; `cured.model` is a treated copy. `batch`: as in `check`, or a loader,
+    whose first batch is examined, and whose next ones the proof trains and judges on; of a single batch of 16
+    samples or more a quarter is kept for judging. `allow`: the kinds of remedies to try, "exact" and
+    "retrain"; by default both on an untrained model, only "exact" on a trained one. `budget`: seconds after
+    which the best so far is taken. `steps`: of the equal-seed training in the proof, by Adam, and by
+    `optimizer` if it is given; without a loss nothing is trained. CheckError and ModelCrash as in `check`;
+    SurgeryError for a model that cannot be operated on (wrapped, compiled, scripted).
     """
     started = time.perf_counter()
     deadline = started + budget
     Surgery(model)  # refuses what must not be changed, before any work
     allowed = _read_allowed(allow, model, optimizer)
+    batches = gather_batches(batch)
+    batch = batches[0]
     before = check(model, batch, loss, optimizer=optimizer, theory=False, name=name)
     admission = Admission(unwrap(model), optimizer, loss, batch, before, seed)
-    prover = Prover(admission.copy(), batch, steps, seed, deadline)
+    prover = Prover(admission.copy(), divide(batches, seed), steps, seed, deadline)
     found = Search(admission, allowed, prover, deadline).run()
     return replace(found, seconds=time.perf_counter() - started)
 

@@ -10,16 +10,18 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from torch import nn
 
-from unvanish.core.diagnosis import Remedy
+from unvanish.core.diagnosis import Remedy, Safety
+from unvanish.core.names import show
 from unvanish.core.registry import suggest
 from unvanish.core.version import __version__
 from unvanish.cures import cure
-from unvanish.store.files import write_text
+from unvanish.store.files import read_text, write_text
+from unvanish.store.yaml_text import YamlFault, parse
 from unvanish.surgery.receipt import Receipt, SurgeryError
 from unvanish.surgery.surgery import Surgery
 
@@ -62,10 +64,16 @@ class Prescription:
         return write_text(Path(path), self.yaml(), "prescription")
 
     def code(self) -> str:
-        """The prescription as lines of PyTorch, as one would write them by hand."""
+        """The prescription as lines of PyTorch, as one would write them by hand.
+
+        PrescriptionError for settings that a cure cannot have.
+        """
         lines: list[str] = []
         for remedy in self.remedies:
-            lines += cure(remedy.cure).code(remedy)
+            try:
+                lines += cure(remedy.cure).code(remedy)
+            except ValueError as error:
+                raise PrescriptionError(str(error)) from error
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -76,8 +84,8 @@ class Prescription:
         """Read a prescription from a file; PrescriptionError names the file and what is wrong in it."""
         path = Path(source)
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(path)
+        except OSError as error:
             raise PrescriptionError(f"cannot read the prescription {path}: {error}") from error
         return cls.read(text, str(path))
 
@@ -85,9 +93,9 @@ class Prescription:
     def read(cls, text: str, where: str = "the prescription") -> Prescription:
         """A prescription from its YAML."""
         try:
-            document = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise PrescriptionError(f"{where} is not YAML: {error}") from error
+            document = parse(text)
+        except YamlFault as error:
+            raise PrescriptionError(f"{where}, {error}") from error
         if not isinstance(document, dict) or "cures" not in document:
             raise PrescriptionError(f"{where} has no `cures:`; unvanish did not write it")
         if document.get("unvanish") != FORMAT:
@@ -99,7 +107,13 @@ class Prescription:
         if not isinstance(entries, list):
             raise PrescriptionError(f"{where}: `cures:` must be a list")
         remedies = tuple(_remedy(entry, f"{where}: cure {n}") for n, entry in enumerate(entries, 1))
-        return cls(remedies, document.get("architecture") or {}, str(document.get("version", "")))
+        architecture = document.get("architecture") or {}
+        kinds = {"model": str, "parameters": int, "hash": str}
+        if not isinstance(architecture, dict) or not all(
+            isinstance(architecture.get(key), kind) for key, kind in kinds.items() if architecture
+        ):
+            raise PrescriptionError(f"{where}: `architecture:` must give model, parameters and hash")
+        return cls(remedies, architecture, str(document.get("version", "")))
 
 
 def fingerprint(model: nn.Module) -> dict[str, Any]:
@@ -139,11 +153,23 @@ def apply(
         _meets(model, prescription.architecture)
     try:
         for remedy in prescription.remedies:
-            operate(surgery, remedy)
+            _operate_on_theirs(surgery, remedy)
         return surgery.finish()
     except BaseException:
         surgery.receipt.undo()
         raise
+
+
+def _operate_on_theirs(surgery: Surgery, remedy: Remedy) -> None:
+    """Apply a remedy that somebody wrote; whatever fails in it is a SurgeryError that names the cure."""
+    try:
+        operate(surgery, remedy)
+    except SurgeryError:
+        raise
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0][:200]
+        text = f"{remedy.cure} cannot be applied here: {type(error).__name__}: {show(first)}"
+        raise SurgeryError(text) from error
 
 
 def operate(surgery: Surgery, remedy: Remedy) -> None:
@@ -151,10 +177,8 @@ def operate(surgery: Surgery, remedy: Remedy) -> None:
     chosen = cure(remedy.cure)
     if remedy.safety == "advice":
         raise SurgeryError(f"{remedy.cure} is advice for a person to follow; it cannot be applied")
-    known = chosen.settings
-    for name in remedy.parameters:
-        if name not in known:
-            raise SurgeryError(f"{remedy.cure} has no parameter {name!r}{suggest(name, known)}")
+    if fault := chosen.find_fault(remedy.parameters):
+        raise SurgeryError(fault)
     chosen.apply(surgery, remedy.targets, **remedy.parameters)
 
 
@@ -200,15 +224,13 @@ def _remedy(entry: Any, where: str) -> Remedy:
     targets, parameters = entry.get("targets") or [], entry.get("parameters") or {}
     if not isinstance(targets, list) or not isinstance(parameters, dict):
         raise PrescriptionError(f"{where}: targets must be a list, parameters a table")
-    for name in parameters:
-        if name not in chosen.settings:
-            raise PrescriptionError(
-                f"{where}: {chosen.name} has no parameter {name!r}{suggest(str(name), chosen.settings)}"
-            )
-    return Remedy(
-        chosen.name,
-        tuple(map(str, targets)),
-        str(entry.get("why", "")),
-        entry.get("safety", "retrain"),
-        parameters,
-    )
+    if fault := chosen.find_fault(parameters):
+        raise PrescriptionError(f"{where}: {fault}")
+    if not all(isinstance(target, str) for target in targets):
+        raise PrescriptionError(f"{where}: targets must be names of the model's parts")
+    safety = entry.get("safety", "retrain")
+    if safety not in get_args(Safety):
+        raise PrescriptionError(
+            f"{where}: safety {show(repr(safety))[:60]} is none of {', '.join(get_args(Safety))}"
+        )
+    return Remedy(chosen.name, tuple(targets), str(entry.get("why", "")), safety, parameters)

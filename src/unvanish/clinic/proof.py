@@ -10,13 +10,14 @@ import math
 import statistics
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from unvanish.clinic.patient import Patient, read_total
-from unvanish.clinic.trials import CLOSE, PairedTrial, judge_trials, needs_more_trials, train_copy
+from unvanish.clinic.samples import ProofSamples
+from unvanish.clinic.trials import CLOSE, PairedTrial, Training, judge_trials, needs_more_trials, train_copy
 from unvanish.core.cured import Outcome, Proof
 
 FLAT = 1.31  # decades: 3 nats, the rules' limit for a depth, rounded up; a total within it always trains
+RANDOM = "random cotangent"  # the objective of a model without a loss
 NO_TOTAL = "NUM001"  # a gradient that is not finite has no total to compare with
 ONE_TRAINING = 1 / 3  # of the time that is left: both sides are trained, and a third is kept for the search
 CONFIRMING = 1 / 5  # of the time that is left, for a trial that only confirms a clear one
@@ -28,29 +29,36 @@ class Prover:
     """Proves treatments of one model; its untreated side is trained once for each trial."""
 
     untreated: Patient
-    batch: Any
+    samples: ProofSamples
     steps: int
     seed: int
     deadline: float  # of time.perf_counter
-    losses: dict[int, tuple[float, ...]] = field(default_factory=dict)  # of the untreated side, by trial
+    losses: dict[int, Training] = field(default_factory=dict)  # of the untreated side, by trial
 
     def prove(self, patient: Patient) -> Proof:
-        """All rules, the total, and equal-seed training; no training if an exact cure changes no verdict."""
+        """All rules, the total, and equal-seed training.
+
+        Without training if an exact cure changes no verdict, or without a loss: a random cotangent has no
+        minimum, so a training on it proves nothing.
+        """
         before, after = self.untreated.diagnosis, patient.diagnosis
-        exact = all(r.safety == "exact" for r in patient.done)
-        trials = [] if exact and before.codes() == after.codes() else self._run_trials(patient)
+        unchanged = all(r.safety == "exact" for r in patient.done) and before.codes() == after.codes()
+        aimless = before.trace.facts.get("objective") == RANDOM
+        trials = [] if unchanged or aimless else self._run_trials(patient)
         lags = [trial.lag for trial in trials]
+        unseen = any(trial.on_unseen for trial in trials)
         return conclude(
             Proof(
                 before.codes(),
                 after.codes(),
                 read_total(before),
                 read_total(after),
-                trials[0].untreated if trials else (),
-                trials[0].treated if trials else (),
+                _show(trials[0].untreated, unseen) if trials else (),
+                _show(trials[0].treated, unseen) if trials else (),
                 patient.loss is self.untreated.loss,
                 judge_trials(lags) if lags else "no effect",
                 statistics.median(lags) if lags else 0.0,
+                unseen=self.samples.unseen if unseen else 0,
             )
         )
 
@@ -76,12 +84,17 @@ class Prover:
         left = self.deadline - time.perf_counter()
         return took > (CONFIRMING * left if lag < -CLOSE else left)
 
-    def _train(self, patient: Patient, trial: int) -> tuple[float, ...]:
+    def _train(self, patient: Patient, trial: int) -> Training:
         seconds = max(LEAST, ONE_TRAINING * (self.deadline - time.perf_counter()))
         seed = self.seed + trial
         return train_copy(
-            patient.model, self.batch, patient.loss, patient.optimizer, self.steps, seed, seconds
+            patient.model, self.samples, patient.loss, patient.optimizer, self.steps, seed, seconds
         )
+
+
+def _show(training: Training, unseen: bool) -> tuple[float, ...]:
+    """The losses that a trial is judged by."""
+    return training.unseen if unseen else training.seen
 
 
 def conclude(proof: Proof) -> Proof:

@@ -1,7 +1,8 @@
 """Trials: a short training of two models from equal seeds, on which a proof rests.
 
-Notable: the batch is the same one at every step, and nothing leaves a trace in the process: the random
-generators are put back.
+Notable: nothing leaves a trace in the process: the random generators are put back. The loss is read on
+samples that the training does not see, if there are such. It counts where it was lowest, for a net that
+learns a few samples by heart gets worse on others.
 """
 
 from __future__ import annotations
@@ -18,57 +19,94 @@ from typing import Any
 import torch
 from torch import nn
 
+from unvanish.clinic.samples import ProofSamples
 from unvanish.core.cured import Outcome
 from unvanish.probes import calls
 
 RATES = (1e-3, 1e-2)  # of Adam: each model is trained at both, and its better one counts
 NUDGE = 1e-3  # of each weight, between two trials of a proof: it decides what chance decides
+PATTERN = 0.5  # of the first loss on unseen samples: without a pattern it falls to that of a constant answer
 CLOSE = 0.1  # of the first loss: smaller differences are chance
 BARELY = 0.02  # of the first loss: a treatment that falls behind by more is tried again
 FEW, MANY = 2, 5  # trials of a proof: at least, and at most if chance may decide
+FEW_LOSSES = 5  # in a row, whose median counts
 FUSED = ("cpu", "cuda")  # where Adam's step is one kernel, about five times as fast for many small tensors
 
 
 @dataclass(frozen=True)
-class PairedTrial:
-    """The losses of both sides; `comparable` is False if they are of different loss functions."""
+class Training:
+    """The losses of one training, of its own batches and of unseen samples (empty if there are none)."""
 
-    untreated: tuple[float, ...]
-    treated: tuple[float, ...]
+    seen: tuple[float, ...]
+    unseen: tuple[float, ...] = ()
+
+    @property
+    def learns(self) -> bool:
+        """Whether it learned what holds for unseen samples too, more than chance gives."""
+        return _finite(self.unseen) and _reach(self.unseen, True) < PATTERN * self.unseen[0]
+
+
+@dataclass(frozen=True)
+class PairedTrial:
+    """The trainings of both sides; `comparable` is False if they are of different loss functions."""
+
+    untreated: Training
+    treated: Training
     comparable: bool
 
     @property
+    def on_unseen(self) -> bool:
+        """Whether it is judged on unseen samples: one side learned what holds for them."""
+        return self.untreated.learns or self.treated.learns
+
+    @property
     def lag(self) -> float:
-        """How far the treated side is behind, by `measure_lag`."""
-        return measure_lag(self.untreated, self.treated, self.comparable)
+        """How far the treated side is behind, by `measure_lag`.
+
+        If neither side learned what holds for unseen samples, a batch that was learned by heart shows no side
+        to be better, but one to be worse.
+        """
+        seen = measure_lag(self.untreated.seen, self.treated.seen, self.comparable)
+        if not self.treated.unseen or not math.isfinite(seen):
+            return seen
+        if self.on_unseen:
+            return measure_lag(self.untreated.unseen, self.treated.unseen, self.comparable, unseen=True)
+        return max(seen, -CLOSE)
 
 
 def train_copy(
     model: nn.Module,
-    batch: Any,
+    samples: ProofSamples,
     loss: Any,
     optimizer: Any = None,
     steps: int = 60,
     seed: int = 0,
     seconds: float = 30.0,
-) -> tuple[float, ...]:
-    """The loss before each of `steps` steps, and after the last, at the better one of two learning rates.
+) -> Training:
+    """The loss before each of `steps` steps, and after the last, of the best of a few trainings.
 
-    Copies are trained by Adam, whose steps do not depend on the scale of the loss, over the parameters that
-    `optimizer` holds (all without one). After `seconds` (on a CPU: of this thread's own time) a training
-    stops early, but not before 5 steps. The losses end with the first that is not finite. With a seed other
-    than 0 every weight starts a thousandth away, so that what chance alone decides comes out differently.
+    Copies are trained by Adam, whose steps do not depend on the scale of the loss, at two rates, over the
+    parameters that `optimizer` holds (all without one), and by that optimizer itself. After `seconds` (on a
+    CPU: of this thread's own time) a training stops early, but not before 5 steps. The losses end with the
+    first that is not finite. With a seed other than 0 every weight starts a thousandth away, so that what
+    chance alone decides comes out differently.
     """
     runs = []
-    for rate in RATES:
+    ways: list[float | None] = [*RATES] if optimizer is None else [*RATES, None]
+    for rate in ways:
         net, held = copy.deepcopy((model, optimizer))
         if seed:
             _nudge(net, seed)
-        runs.append(_run(net, batch, loss, _adam(net, held, rate), steps, seed, seconds / len(RATES)))
-    return min(
-        runs,
-        key=lambda losses: (not _finite(losses), _reached_loss(losses) if _finite(losses) else -len(losses)),
-    )
+        stepper = held if rate is None else _adam(net, held, rate)
+        runs.append(_run(net, samples, loss, stepper, steps, seed, seconds / len(ways)))
+    return min(runs, key=_rate_training)
+
+
+def _rate_training(run: Training) -> tuple[bool, bool, float]:
+    """A key by which the best training of a model comes first."""
+    if not _finite(run.seen):
+        return True, True, -len(run.seen)
+    return False, not run.learns, _reach(run.unseen, True) if run.learns else _reach(run.seen, False)
 
 
 @torch.no_grad()
@@ -81,10 +119,11 @@ def _nudge(model: nn.Module, seed: int) -> None:
 
 
 def _run(
-    model: nn.Module, batch: Any, loss: Any, held: Any, steps: int, seed: int, seconds: float
-) -> tuple[float, ...]:
+    model: nn.Module, samples: ProofSamples, loss: Any, held: Any, steps: int, seed: int, seconds: float
+) -> Training:
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    losses: list[float] = []
+    seen: list[float] = []
+    unseen: list[float] = []
     clock = time.perf_counter if devices else time.thread_time  # other programs must not shorten a training
     started = clock()
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
@@ -93,17 +132,19 @@ def _run(
         for step in range(steps + 1):
             held.zero_grad(set_to_none=True)
             try:
-                value = _loss(model, batch, loss)
+                judged = [_judge(model, samples.judging, loss)] if samples.unseen else []
+                value = _loss(model, samples.training[step % len(samples.training)], loss)
             except (RuntimeError, ValueError):
                 break
-            losses.append(float(value.detach()))
-            if not math.isfinite(losses[-1]) or step == steps:
+            seen.append(float(value.detach()))
+            unseen += judged
+            if not math.isfinite(seen[-1]) or step == steps:
                 break
             if not value.requires_grad or (step >= 5 and clock() - started > seconds):
                 break
             value.backward()  # type: ignore[no-untyped-call]
             held.step()
-    return tuple(losses)
+    return Training(tuple(seen), tuple(unseen))
 
 
 def _adam(model: nn.Module, optimizer: Any, rate: float) -> torch.optim.Optimizer:
@@ -125,21 +166,33 @@ def _loss(model: nn.Module, batch: Any, loss: Any) -> torch.Tensor:
     return call.objective(model(*call.args, **call.kwargs))
 
 
-def measure_lag(before: tuple[float, ...], after: tuple[float, ...], comparable: bool = True) -> float:
+def _judge(model: nn.Module, batch: Any, loss: Any) -> float:
+    """The loss on samples that the training does not see, in the model's own mode; leaves no trace in it."""
+    kept = [(b, b.clone()) for b in model.buffers()]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        value = float(_loss(model, batch, loss))
+        for buffer, before in kept:
+            buffer.copy_(before)
+    return value
+
+
+def measure_lag(
+    before: tuple[float, ...], after: tuple[float, ...], comparable: bool = True, unseen: bool = False
+) -> float:
     """How far the treated side is behind in the loss reached at the same step, in units of the first loss.
 
-    Negative if it is ahead; inf if it alone breaks, -inf if only the other does. The unit is the smaller
-    first loss. If the losses are different functions (`comparable` False), each is divided by
-    its own first loss.
+    Negative if it is ahead; inf if it breaks, whatever the other does, -inf if only the other does. `unseen`:
+    the losses are of samples that the training does not see. The unit is the smaller first loss. If the
+    losses are different functions (`comparable` False), each is divided by its own first loss.
     """
     steps = min(len(before), len(after))
     if not _finite(after):
-        return math.inf if len(after) < len(before) or _finite(before) else 0.0
+        return math.inf
     if not _finite(before):
         return -math.inf
     if steps < 2:
         return 0.0
-    old, new = _reached_loss(before[:steps]), _reached_loss(after[:steps])
+    old, new = _reach(before[:steps], unseen), _reach(after[:steps], unseen)
     first, other = max(abs(before[0]), 1e-300), max(abs(after[0]), 1e-300)
     return (new - old) / min(first, other) if comparable else new / other - old / first
 
@@ -163,10 +216,11 @@ def _finite(losses: tuple[float, ...]) -> bool:
     return bool(losses) and math.isfinite(losses[-1])
 
 
-def _reached_loss(losses: tuple[float, ...]) -> float:
-    """The median of the last few losses."""
-    tail = sorted(losses[-5:])
-    return tail[len(tail) // 2]
+def _reach(losses: tuple[float, ...], unseen: bool) -> float:
+    """The median of the last few losses; on unseen samples the lowest median of any few in a row."""
+    few = [sorted(losses[max(0, k - FEW_LOSSES) : k]) for k in range(1, len(losses) + 1)]
+    medians = [part[len(part) // 2] for part in few]
+    return min(medians[min(FEW_LOSSES, len(medians)) - 1 :]) if unseen else medians[-1]
 
 
 def looks_trained(model: nn.Module, optimizer: Any = None) -> bool:

@@ -17,11 +17,12 @@ class Proof:
     """A model before and after: all rules again, the total again, and a short training of both from equal
     seeds.
 
-    `total_*`: decades from the loss to the input, NaN without a depth axis. `losses_*`: the training loss at
-    every step, of the same batch, optimizer and seed; `comparable` is False if the cure changed the loss
-    itself. `behind`: the median, over the trials, of how far the treated model was behind in the loss
-    reached, in units of the first loss; negative if it was ahead. `towards_zero`: whether the total moved
-    towards 0 decades, or is small enough. `outcome`: the verdict, `clinic.proof` reaches it.
+    `total_*`: decades from the loss to the input, NaN without a depth axis. `losses_*`: the loss at every
+    step, of the same samples, optimizer and seed, empty without a loss to train by; `unseen`: of how many
+    samples that the training does not see, 0 if it is its own batch; `comparable` is False if the cure
+    changed the loss itself. `behind`: the median, over the trials, of how far the treated model was behind in
+    the loss reached, in units of the first loss; negative if it was ahead. `towards_zero`: whether the total
+    moved towards 0 decades, or is small enough. `outcome`: the verdict, `clinic.proof` reaches it.
     """
 
     codes_before: tuple[str, ...]
@@ -35,6 +36,7 @@ class Proof:
     behind: float = 0.0
     towards_zero: bool = True
     outcome: Outcome = "no effect"
+    unseen: int = 0
 
     @property
     def new(self) -> tuple[str, ...]:

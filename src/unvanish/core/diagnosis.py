@@ -94,8 +94,8 @@ class Diagnosis(Shown):
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing at or above "warning" was found."""
-        return not self.at_least("warning")
+        """Whether the model ran, and nothing at or above "warning" was found."""
+        return not self.at_least("warning") and not self.trace.facts.get("crash")
 
     def at_least(self, severity: Severity) -> tuple[Finding, ...]:
         """The findings at or above a severity."""

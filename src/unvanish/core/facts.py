@@ -94,6 +94,7 @@ class ParameterFacts(TypedDict, total=False):
     optimised: bool | None  # the optimizer holds it; None without an optimizer
     tied: bool  # several modules share it
     twins_stay: bool  # units with equal weights have equal gradients too
+    rounding: bool  # its gradient cancels, exactly or to rounding, of which float64 leaves a thousandth
     zero_by_structure: bool  # a bias whose gradient cancels for all data
     zero_third: bool  # the gradient of a bias cancels in its middle third: packed (q, k, v)
     # in a watched training
@@ -231,6 +232,7 @@ class PrecisionFacts(TypedDict, total=False):
     best_scale_log2: float
     range: tuple[float, float] | None  # log2 of the loss scales that hold the gradients
     nonfinite_native: bool  # no loss scale gives finite gradients in this dtype
+    zero_unscaled: bool  # without a loss scale all gradients are exactly zero
 
 
 class BrokenFacts(TypedDict):
@@ -290,6 +292,7 @@ class TraceFacts(RunFacts, total=False):
     loss: float
     loss_kind: str  # the loss functions called, by name
     objective: str  # what the gradient is of: "random cotangent" without a loss
+    target_nonfinite: bool  # the batch's targets hold a NaN or an infinity
     loss_overflow: bool  # the loss overflows although the outputs are finite
     batch_size: int | None
     dtype: str  # of the first parameter
@@ -310,7 +313,7 @@ class TraceFacts(RunFacts, total=False):
     hooks: list[HookFacts]  # that set gradients to zero
     warned: list[WarningFacts]  # about gradients
     precision: PrecisionFacts
-    severed: dict[str, tuple[int, str]]  # cells whose state leaves the graph: calls, module that does it
+    severed: dict[str, tuple[int, int, str]]  # cells whose state leaves the graph: calls, reached, by whom
     theory: Mapping[TheoryKey, Any]  # the predicted and the measured total; empty beyond theory's reach
     # watched trainings
     live: bool

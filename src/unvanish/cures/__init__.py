@@ -10,7 +10,9 @@ from typing import Any
 
 from unvanish.core import registry
 from unvanish.core.diagnosis import Case, Remedy, Safety
+from unvanish.core.names import show
 from unvanish.core.trace import Trace
+from unvanish.cures._settings import find_setting_fault
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,23 @@ class Cure:
         self.module.apply(surgery, tuple(targets), **settings)
 
     def code(self, remedy: Remedy) -> list[str]:
-        """The lines of PyTorch that do the same by hand."""
-        return list(self.module.code(remedy))
+        """The lines of PyTorch that do the same by hand; ValueError for settings it cannot have."""
+        if fault := self.find_fault(remedy.parameters):
+            raise ValueError(fault)
+        try:
+            return list(self.module.code(remedy))
+        except (KeyError, ValueError, TypeError, ArithmeticError) as error:
+            raise ValueError(f"{self.name} cannot have these settings: {error}") from error
+
+    def find_fault(self, given: Mapping[str, Any]) -> str:
+        """What is wrong with settings for `apply`, in one sentence, or an empty text."""
+        known = self.settings
+        for name, value in given.items():
+            if name not in known:
+                return f"{self.name} has no parameter {name!r}{registry.suggest(str(name), known)}"
+            if fault := find_setting_fault(value, known[name]):
+                return f"{self.name}: {name} must be {fault}, it is {show(repr(value))[:80]}"
+        return ""
 
     def case(self) -> tuple[Case, Remedy]:
         """A small model on which the cure can be applied, and the remedy to apply."""

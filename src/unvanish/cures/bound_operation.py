@@ -123,7 +123,8 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, epsilon: float = 1e-6) 
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    kind = remedy.targets[0].rpartition(".")[2] if remedy.targets else "sqrt"
+    named = remedy.targets[0].rpartition(".")[2] if remedy.targets else ""
+    kind = named if named in BOUNDED else "sqrt"
     eps = remedy.parameters.get("epsilon", 1e-6)
     return [
         {

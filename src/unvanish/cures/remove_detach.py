@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.names import show
 from unvanish.surgery.names import split_label
 from unvanish.surgery.rewire import Calls, Rewire
 from unvanish.surgery.surgery import Surgery
@@ -60,7 +61,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    where = ", ".join(remedy.targets) or "the model"
+    where = ", ".join(map(show, remedy.targets)) or "the model"
     return [f"# in {where}: no .detach(), no .data, no torch.no_grad() on the way to the loss"]
 
 

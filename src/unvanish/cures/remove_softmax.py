@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.names import show
 from unvanish.surgery.losses import remove_output_function
 from unvanish.surgery.surgery import Surgery
 
@@ -33,7 +34,7 @@ def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     kind = remedy.parameters.get("kind", "softmax")
     return [
-        f"# return the logits: no {kind} at {', '.join(remedy.targets)}",
+        f"# return the logits: no {kind} at {', '.join(map(show, remedy.targets))}",
         f"# for prediction: torch.{kind}(model(x))",
     ]
 

@@ -28,7 +28,7 @@ from unvanish.core.trace import Trace
 from unvanish.cures import chrono_bias
 from unvanish.cures.chrono_bias import example
 from unvanish.cures.orthogonal_recurrence import recurrent_matrix
-from unvanish.surgery.names import full_name
+from unvanish.surgery.names import is_word, quote
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.recurrent import recurrent_modules
 from unvanish.surgery.surgery import Surgery
@@ -113,11 +113,13 @@ def _draw(surgery: Surgery, new: nn.Module) -> None:
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     to = remedy.parameters.get("to", "gru").upper()
-    line = (
-        f"self.{full_name(remedy.targets[0], '').rstrip('.')} = nn.{to}(...)  # the arguments of nn.RNN"
-        if remedy.targets
-        else f"nn.{to}(...)"
-    )
+    to = to if to in ("GRU", "LSTM") else "GRU"
+    path = remedy.targets[0] if remedy.targets else ""
+    line = f"nn.{to}(...)"
+    if path:
+        known = all(map(is_word, path.split(".")))
+        line = f"self.{path} = {line}" if known else f"model.set_submodule({quote(path)}, {line})"
+        line += "  # the arguments of nn.RNN"
     steps = remedy.parameters.get("steps", 0)
     more = chrono_bias.code(Remedy("chrono-bias", (), "", "retrain", {"steps": steps})) if steps else []
     return [line, *more]

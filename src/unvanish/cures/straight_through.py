@@ -63,7 +63,8 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    kind = split_label(remedy.targets[0])[0].rpartition(".")[2] if remedy.targets else "round"
+    named = split_label(remedy.targets[0])[0].rpartition(".")[2] if remedy.targets else ""
+    kind = named if named in KINDS else "round"
     return [f"y = x + (torch.{kind}(x) - x).detach()"]
 
 

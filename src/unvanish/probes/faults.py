@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,21 +31,35 @@ class Stop:
 
 
 def find_stops(graph: Graph, flow: GradientFlow, watched: Forward, starving: dict[int, str]) -> list[Stop]:
-    """Why the starving parameters (by node of the graph) get no gradient at all; the most harmful first."""
+    """Why the starving parameters (by node of the graph) get no gradient at all; the most harmful first.
+
+    An operation is not to blame for what starves behind weights that start at zero, whatever it passes.
+    """
     found: list[Stop] = []
+    flat: list[tuple[Stop, int]] = []
+    shut: set[tuple[int, int]] = set()
     zeros: dict[int, str] = {}  # by place in `found`: the zero parameter because of which nothing passes
     for node, below in flow.killed:
         owner = watched.owner(_number(graph.nodes[node]))
         routes = isinstance(owner, Operation) and owner.kind in operations.ROUTING
         hooked = type(graph.nodes[node]).__name__ == HOOK
         names = set() if routes or hooked else find_starving(graph, below, starving)
-        if names:
-            locked = _find_locked(graph, node, watched, starving)
-            because: StopReason = "locked" if locked else _because(graph, node, below, owner, watched)
-            if because in ("zero parameter", "dead"):
-                zeros[len(found)] = _find_zero(graph, node, below, owner, watched)
-            found.append(Stop(node, because, len(names), owner, locked))
+        if not names:
+            continue
+        locked = _find_locked(graph, node, watched, starving)
+        because: StopReason = "locked" if locked else _because(graph, node, below, owner, watched)
+        shut |= {(node, below)} if because == "zero parameter" else set()
+        stop = Stop(node, because, len(names), owner, locked)
+        if because == "operation":
+            flat.append((stop, below))
+            continue
+        if because in ("zero parameter", "dead"):
+            zeros[len(found)] = _find_zero(graph, node, below, owner, watched)
+        found.append(stop)
     found = _lock_series(found, zeros, {*starving.values()})
+    for stop, below in flat:
+        if names := find_starving(graph, below, starving, shut):
+            found.append(replace(stop, starved=len(names)))
     return sorted(found, key=lambda stop: -stop.starved)
 
 
@@ -69,18 +83,28 @@ def _find_zero(graph: Graph, node: int, below: int, owner: Operation | ModuleCal
     return next((name for other in others if (name := _zero_parameter(graph, other, watched))), "")
 
 
+def find_cancelled(graph: Graph, flow: GradientFlow, starving: dict[int, str]) -> frozenset[str]:
+    """The starving parameters (by node of the graph) that no node stops: what arrives adds up to zero."""
+    stopped: set[str] = set()
+    for _, below in flow.killed:
+        stopped |= find_starving(graph, below, starving)
+    return frozenset(starving.values()) - stopped
+
+
 def _number(node: Any) -> int:
     return int(node._sequence_nr())
 
 
-def find_starving(graph: Graph, start: int, wanted: Mapping[int, str]) -> set[str]:
-    """The wanted parameters below a node."""
+def find_starving(
+    graph: Graph, start: int, wanted: Mapping[int, str], shut: Collection[tuple[int, int]] = ()
+) -> set[str]:
+    """The wanted names below a node, by paths that use no shut edge."""
     seen, stack, names = {start}, [start], set()
     while stack:
         i = stack.pop()
         if i in wanted:
             names.add(wanted[i])
-        fresh = [j for j in graph.below[i] if j not in seen]
+        fresh = [j for j in graph.below[i] if j not in seen and (i, j) not in shut]
         seen.update(fresh)
         stack += fresh
     return names

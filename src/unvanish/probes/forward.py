@@ -321,8 +321,10 @@ class Forward(TorchFunctionMode):
 
     @cached_property
     def first_broken(self) -> Operation | None:
-        """The first operation that made a NaN or an infinity from finite numbers."""
-        return next((o for o in self.operations if o.handles.get("made_nonfinite")), None)
+        """The first operation that made a NaN or an infinity from finite numbers, or a NaN of infinities."""
+        made = (o for o in self.operations if o.handles.get("made_nonfinite"))
+        nan = (o for o in self.operations if o.handles.get("made_nan"))
+        return next(made, next(nan, None))
 
 
 def _turns_off(func: Any, name: str, args: Any, kwargs: Any) -> bool:

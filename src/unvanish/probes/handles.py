@@ -23,3 +23,5 @@ class Handles(TypedDict, total=False):
     reads: Node | None  # what a loss function reads
     reading: OutputFacts  # how wrong that is
     made_nonfinite: bool  # made a NaN or an infinity of finite numbers
+    made_nan: bool  # made a NaN of numbers that held none
+    fed_nonfinite: bool  # read a NaN or an infinity

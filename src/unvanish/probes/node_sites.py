@@ -90,7 +90,7 @@ def _choose(
     for o in watched.operations:
         alive = graph is None or o.nodes[0] in graph.index
         shows = alive and is_shown(o) and o.order < watched.loss_order
-        if shows or id(o) in odd or o.handles.get("made_nonfinite"):
+        if shows or id(o) in odd or o is watched.first_broken or o.handles.get("made_nonfinite"):
             found[id(o)] = (o, None if graph is None else graph.index.get(o.nodes[0]))
     for c in reversed(backward.chains):  # the main one last: its nodes count
         for owner, node in zip(c.owners, c.sites, strict=True):
@@ -189,7 +189,7 @@ def _faults(
         stop = next((s for s in own if s.locked), own[0])
         facts |= {"kills": True, "kills_because": stop.because}
         facts |= {"starved": stop.starved, "locked": stop.locked}
-    if isinstance(owner, Operation) and owner.handles.get("made_nonfinite"):
+    if isinstance(owner, Operation) and (owner is first or owner.handles.get("made_nonfinite")):
         facts |= {"produces": "forward", "nonfinite_first": owner is first}
     elif first is None and any(b is owner for b in broken):
         facts |= {

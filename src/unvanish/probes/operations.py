@@ -60,6 +60,9 @@ VIEWS = {
     *("contiguous", "clone", "t", "T", "mT", "movedim", "swapaxes", "view_as", "to", "float", "double"),
     *("half", "bfloat16", "type", "type_as", "alias", "ravel", "identity", "expand", "expand_as"),
 }
+MASKS = {  # write what they are given
+    *("masked_fill", "masked_scatter", "where", "fill", "index_fill", "scatter", "index_put", "setitem"),
+}
 ROUTING = {  # each input owns a part of the result, and may rightly get no gradient
     *("stack", "cat", "concat", "pad", "getitem", "index", "index_select", "select", "narrow", "slice"),
     *("gather", "split", "chunk", "unbind", "scatter", "scatter_add", "index_add", "index_put"),

@@ -64,6 +64,7 @@ def read(
             "reachable": p.requires_grad and _is_reached(name, p, graph, flow),
             "optimised": None if held is None else id(p) in held,
             "tied": times[id(p)] > 1,
+            "rounding": name in backward.rounding,
             "zero_by_structure": name in structural,
             "zero_third": _zero_third(p, gradient),
             "used_at": watched.used.get(name, -1),

@@ -67,7 +67,8 @@ class BackwardPass:
     """One backward; empty if the loss has no graph.
 
     `chains`: the depth axes, the longest first; `stops`, `broken`: where gradients end, or become non-finite;
-    `severed`: cells whose state leaves the graph; `hooks`: those that set gradients to zero.
+    `severed`: cells whose state leaves the graph; `rounding`: parameters whose gradient cancels; `hooks`:
+    those that set gradients to zero.
     """
 
     graph: Graph | None = None
@@ -76,6 +77,7 @@ class BackwardPass:
     stops: Sequence[Stop] = ()
     broken: Sequence[Operation | ModuleCall] = ()
     recurrences: Sequence[Recurrence] = ()
-    severed: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    severed: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
     precision: PrecisionFacts = field(default_factory=PrecisionFacts)
+    rounding: frozenset[str] = frozenset()
     hooks: Sequence[HookFacts] = ()

@@ -20,36 +20,38 @@ from unvanish.probes import calls
 HALF = {"float16": torch.float16}  # bfloat16 has the range of float32
 
 
-def twin_in_float32(model: nn.Module) -> nn.Module | None:
-    """A deep copy in float32; None if the model cannot be copied."""
+def twin(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module | None:
+    """A deep copy in another dtype; None if the model cannot be copied."""
     try:
-        return copy.deepcopy(model).float()
+        return copy.deepcopy(model).to(dtype)
     except Exception:
         return None
 
 
-def exact(model: nn.Module, batch: Any, loss: Any) -> dict[str, Tensor] | None:
-    """The parameters' gradients in float32; None if the model does not run in it."""
-    twin = twin_in_float32(model)
-    if twin is None:
+def exact(
+    model: nn.Module, batch: Any, loss: Any, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor] | None:
+    """The parameters' gradients in a wider dtype; None if the model does not run in it."""
+    wide = twin(model, dtype)
+    if wide is None:
         return None
     try:
-        call = calls.prepare(_widen(batch), loss, gradients=False)
+        call = calls.prepare(_widen(batch, dtype), loss, gradients=False)
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-            value = call.objective(twin(*call.args, **call.kwargs))
-        named = {n: p for n, p in twin.named_parameters() if p.requires_grad}
+            value = call.objective(wide(*call.args, **call.kwargs))
+        named = {n: p for n, p in wide.named_parameters() if p.requires_grad}
         found = torch.autograd.grad(value.sum(), list(named.values()), allow_unused=True)
     except Exception:
         return None
     return {n: g for n, g in zip(named, found, strict=True) if g is not None}
 
 
-def _widen(batch: Any) -> Any:
+def _widen(batch: Any, dtype: torch.dtype) -> Any:
     if isinstance(batch, Tensor):
-        return batch.float() if batch.is_floating_point() else batch
+        return batch.to(dtype) if batch.is_floating_point() else batch
     if isinstance(batch, (tuple, list)) and type(batch) in (tuple, list):
-        return type(batch)(_widen(b) for b in batch)
-    return {k: _widen(v) for k, v in batch.items()} if isinstance(batch, Mapping) else batch
+        return type(batch)(_widen(b, dtype) for b in batch)
+    return {k: _widen(v, dtype) for k, v in batch.items()} if isinstance(batch, Mapping) else batch
 
 
 def compare(name: str, gradients: Mapping[str, Tensor], native: Callable[[float], bool]) -> PrecisionFacts:

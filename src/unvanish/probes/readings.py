@@ -18,12 +18,21 @@ Statistics = dict[str, float]
 
 
 def read_finiteness(operation: Operation, call: OperationCall, result: Tensor) -> None:
-    """Whether the result holds a NaN or an infinity, and whether the inputs were finite."""
+    """Whether the result holds a NaN or an infinity, and whether the inputs did.
+
+    A mask that writes infinities does what it is told, and has made none.
+    """
+    inputs = [t for t in tensors_in(call.args, 2) if t.is_floating_point()]
+    operation.handles["fed_nonfinite"] = not all(bool(torch.isfinite(t).all()) for t in inputs)
     if bool(torch.isfinite(result).all()):
         return
-    inputs = [t for t in tensors_in(call.args, 2) if t.is_floating_point()]
-    operation.handles["made_nonfinite"] = all(bool(torch.isfinite(t).all()) for t in inputs)
-    operation.facts["nonfinite_kind"] = "NaN" if bool(torch.isnan(result).any()) else "infinity"
+    fed, nan = operation.handles["fed_nonfinite"], bool(torch.isnan(result).any())
+    masks = operation.kind in operations.MASKS and not nan
+    clean = not any(bool(torch.isnan(t).any()) for t in inputs)
+    empty = operation.kind == "logsumexp" and clean  # of nothing but -inf
+    operation.handles["made_nonfinite"] = (not fed and not masks) or empty
+    operation.handles["made_nan"] = nan and clean
+    operation.facts["nonfinite_kind"] = "NaN" if nan else "infinity"
     operation.stats["forward_nonfinite"] = float((~torch.isfinite(result)).double().mean())
 
 

@@ -5,22 +5,26 @@ Notable: the model is wrapped in `intact`, so nothing done here outlives the cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from warnings import WarningMessage
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unvanish.core.facts import TraceFacts, WarningFacts
+from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Trace
 from unvanish.probes import node_sites, outputs, parameters, sites, warned
 from unvanish.probes.apart import find_apart
 from unvanish.probes.blame import find_blame
+from unvanish.probes.calls import tensors_in
 from unvanish.probes.custom import find_wrong_gradients
 from unvanish.probes.dead_terms import find_dead_terms
 from unvanish.probes.errors import CheckError
+from unvanish.probes.events import Operation
 from unvanish.probes.foreign import find_foreign
 from unvanish.probes.forward import Modules
 from unvanish.probes.intact import in_the_open, intact, unwrap
@@ -52,9 +56,22 @@ def record(
     with warned.listen() as heard, intact(bare, dict.fromkeys([m for _, m in modules])), in_the_open():
         sizes = dict(zip(named, norms(list(named.values())), strict=True))
         specimen = Specimen(bare, modules, named, sizes, batch, loss, optimizer, theory)
-        forward = run_forward(specimen)
-        backward = run_backward(specimen, forward)
-        return _assemble(specimen, forward, backward, warned.choose(heard))
+        return _assemble(specimen, *_run_both(specimen), heard)
+
+
+def _run_both(specimen: Specimen) -> tuple[ForwardPass, BackwardPass]:
+    """Forward and backward; again, with every result looked at, if the backward breaks at numbers that the
+    forward made and the loss hides, as in rows that it discards.
+    """
+    forward = run_forward(specimen)
+    backward = run_backward(specimen, forward)
+    if not backward.broken or forward.watched.check_finite:
+        return forward, backward
+    looked = run_forward(specimen, check_finite=True)
+    again = run_backward(specimen, looked)
+    first = again.broken[0] if again.broken else None
+    hidden = isinstance(first, Operation) and first.handles.get("fed_nonfinite")
+    return (looked, again) if hidden else (forward, backward)
 
 
 def _check_model(model: Any) -> tuple[nn.Module, Modules, dict[str, Tensor]]:
@@ -85,7 +102,7 @@ def _check_model(model: Any) -> tuple[nn.Module, Modules, dict[str, Tensor]]:
 
 
 def _assemble(
-    specimen: Specimen, forward: ForwardPass, backward: BackwardPass, heard: list[WarningFacts]
+    specimen: Specimen, forward: ForwardPass, backward: BackwardPass, heard: Sequence[WarningMessage]
 ) -> Trace:
     watched = forward.watched
     rows = sites.inputs(forward.call, backward.flow, forward.entering)
@@ -106,8 +123,8 @@ def _assemble(
         facts["wrong_gradients"] = wrong
     if forward.watched.dropouts:
         facts["dropouts"] = forward.watched.dropouts
-    if heard:
-        facts["warned"] = heard
+    if said := warned.choose(heard):
+        facts["warned"] = said
     apart = find_apart(specimen, forward, backward, facts["graph_cuts"])
     rows += parameters.read(specimen, watched, backward, apart)
     found = sites.assemble(rows, axes, facts)
@@ -133,6 +150,13 @@ def _tensors(
     return tensors
 
 
+def _is_target_broken(batch: Any, forward: ForwardPass) -> bool:
+    """Whether a tensor of the batch that the model is not given holds a NaN or an infinity."""
+    given = {id(t) for t in forward.call.originals.values()}
+    rest = (t for t in tensors_in(batch, 3) if t.is_floating_point() and id(t) not in given)
+    return not all(bool(torch.isfinite(t).all()) for t in rest)
+
+
 def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> TraceFacts:
     some, watched = next(iter(specimen.parameters.values())), forward.watched
     dtypes = {o.facts.get("dtype", "") for o in watched.operations}
@@ -151,6 +175,8 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
         "assumptions": outputs.assumptions(forward.objective, forward.overflow is not None),
         "loss_overflow": forward.overflow is not None,
     }
+    if not math.isfinite(facts["loss"]):
+        facts["target_nonfinite"] = _is_target_broken(specimen.batch, forward)
     if backward.precision:
         facts["precision"] = backward.precision
     if specimen.optimizer is not None:

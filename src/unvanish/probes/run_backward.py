@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unvanish.core.facts import HookFacts, PrecisionFacts
-from unvanish.probes import attention, faults, node_sites, operations, precision, sites, slopes
+from unvanish.probes import attention, faults, node_sites, operations, precision, rounding, sites, slopes
 from unvanish.probes.backward import Backward, GradientFlow
 from unvanish.probes.chain import Chain, find_chains
 from unvanish.probes.errors import ModelCrash
@@ -41,7 +41,7 @@ def run_backward(specimen: Specimen, forward: ForwardPass) -> BackwardPass:
     slopes.read(o for o in watched.operations if o.family == "activation" and o.nodes[0] in graph.index)
     bodies = loops.find_loops(watched, graph)
     carried = loops.measure_carries(bodies)
-    severed = loops.find_severed(watched, bodies)
+    severed = loops.find_severed(watched, bodies, graph)
     cuts = chains[0].cuts if chains else [0]
     plan = BackwardPlan(graph, cuts, root, _leaves(specimen, forward), _scale(compared, root))
     watches = _choose_nodes(forward, graph, chains, bodies)
@@ -54,8 +54,11 @@ def run_backward(specimen: Specimen, forward: ForwardPass) -> BackwardPass:
         text = f"the backward raised {type(error).__name__}{' in ' + site if site else ''}: {error}"
         raise ModelCrash(text, site, sites.assemble_crash(watched, forward.call, text)) from error
     recurrences = (*loops.replay_layers(watched, flow.held), *loops.read_loops(bodies, graph, flow, carried))
-    stops, broken, hooks = _look_again(plan, forward, flow)
-    return BackwardPass(graph, chains, flow, stops, broken, recurrences, severed, compared, hooks)
+    stops, broken, cancelled, hooks = _look_again(plan, forward, flow)
+    noise = cancelled | rounding.find_rounding(specimen, flow.logs)
+    return BackwardPass(
+        graph, chains, flow, stops, broken, recurrences, severed, compared, rounding=noise, hooks=hooks
+    )
 
 
 @dataclass(frozen=True)
@@ -111,21 +114,23 @@ def _find_failing(plan: BackwardPlan, forward: ForwardPass) -> str:
 
 def _look_again(
     plan: BackwardPlan, forward: ForwardPass, flow: GradientFlow
-) -> tuple[list[faults.Stop], list[Operation | ModuleCall], list[HookFacts]]:
-    """Where gradients end, who makes them non-finite, and which hooks silence them.
+) -> tuple[list[faults.Stop], list[Operation | ModuleCall], frozenset[str], list[HookFacts]]:
+    """Where gradients end, who makes them non-finite, whose cancel, and which hooks silence them.
 
     All empty if every gradient is finite and none is zero.
     """
     zero = {n for n, log in flow.logs.items() if log == -math.inf}
     odd = any(math.isnan(log) or log == math.inf for log in flow.logs.values())
     if not zero and not odd:
-        return [], [], []
+        return [], [], frozenset(), []
     graph, watched = plan.graph, forward.watched
     again = Backward(graph, plan.cuts, (), {}).run(plan.root, plan.leaves, scale=plan.scale, inspect=True)
     starving = {at: n for n in zero if not n.startswith("\0") and (at := flow.places[n]) is not None}
     stops = faults.find_stops(graph, again, watched, starving)
+    broken = [watched.owner(graph.nodes[i]._sequence_nr()) for i in again.broken]
     hooks = find_hooks(graph, again, watched, starving, plan.leaves)
-    return stops, [watched.owner(graph.nodes[i]._sequence_nr()) for i in again.broken], hooks
+    silenced = {name for hook in hooks for name in hook["starves"]}
+    return stops, broken, faults.find_cancelled(graph, again, starving) - silenced, hooks
 
 
 def _compare_precision(specimen: Specimen, forward: ForwardPass) -> PrecisionFacts:
@@ -137,15 +142,19 @@ def _compare_precision(specimen: Specimen, forward: ForwardPass) -> PrecisionFac
     if exact is None:
         return {"dtype": HALF}
     trainable = [p for p in specimen.parameters.values() if p.requires_grad]
+    some_left: dict[float, bool] = {}
 
     def holds(scale: float) -> bool:
         """Whether the gradients at a loss scale are finite and not all zero."""
         scaled = forward.root * 2.0**scale
         every = torch.autograd.grad(scaled, trainable, retain_graph=True, allow_unused=True)
         some = [g for g in every if g is not None]
-        return all(bool(torch.isfinite(g).all()) for g in some) and any(bool(g.any()) for g in some)
+        some_left[scale] = any(bool(g.any()) for g in some)
+        return all(bool(torch.isfinite(g).all()) for g in some) and some_left[scale]
 
-    return precision.compare(HALF, exact, holds)
+    facts = precision.compare(HALF, exact, holds)
+    facts["zero_unscaled"] = some_left.get(0.0) is False
+    return facts
 
 
 def _scale(compared: PrecisionFacts, root: Tensor) -> int:

@@ -23,10 +23,10 @@ from unvanish.probes.passes import ForwardPass, Specimen
 from unvanish.probes.program.tape import Taped
 
 
-def run_forward(specimen: Specimen) -> ForwardPass:
+def run_forward(specimen: Specimen, check_finite: bool = False) -> ForwardPass:
     """The forward of a specimen; CheckError if its parts do not fit together, ModelCrash if it raises."""
-    found = _run(specimen)
-    if math.isfinite(float(found.loss.detach())):
+    found = _run(specimen, check_finite)
+    if check_finite or math.isfinite(float(found.loss.detach())):
         return found
     found = _run(specimen, check_finite=True)
     return replace(found, overflow=_before_the_overflow(found))

@@ -17,7 +17,9 @@ How it is measured
 
 If the loss or a gradient is not finite, every operation of the forward pass and every node of the
 backward pass is looked at: the first whose inputs are finite and whose result is not is the
-producer; all others only pass it on. Parameters and inputs that hold one themselves are named
+producer; all others only pass it on. A mask that writes -inf has made none, and the softmax of a
+row that is all -inf has. If only the backward breaks, at what the forward had made and the loss
+discards, its producer is named. Parameters, inputs and targets that hold one themselves are named
 first. If only the loss overflows, because the gradient explodes over the depth, it is a note.
 
 Limits
@@ -28,6 +30,8 @@ Remedies
 
 Move the pole out of reach before the operation: clamp the input, add an epsilon inside (retrain).
 Use the stable function: log_softmax, logsumexp, log1p, binary cross-entropy with logits (exact).
+What helps depends on the operation: zero_infinity for CTC, a count of at least one in a mean, a
+decomposition of distinct values, atan2 for acos, a row that keeps one key.
 Restore the parameters from a checkpoint (advice).
 
 When it is wrong
@@ -48,7 +52,7 @@ from typing import Any
 from unvanish.core.diagnosis import Case, Evidence, Remedy
 from unvanish.core.facts import BrokenFacts
 from unvanish.core.trace import Trace
-from unvanish.rules import _depth, _places
+from unvanish.rules import _depth, _places, _poles
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import NOT_FINITE, REMARK
 
@@ -87,7 +91,7 @@ def check(trace: Trace) -> Iterable[Fault]:
                     limit="0",
                 ),
             ),
-            remedies=origin.remedies or _bound(origin.where),
+            remedies=origin.remedies or _remedy("", origin.where),
             direction="blocked",
             tier=REMARK if explained else NOT_FINITE,
         )
@@ -128,13 +132,19 @@ def _find_origin(trace: Trace, loss: float) -> _Origin | None:
         why = "find the samples that hold it, and drop or fill them"
         remedy = Remedy("clean-input", (where,), why, safety="advice")
         return _Origin(where, "a NaN or an infinity is fed", BEFORE, True, (remedy,))
+    if trace.facts.get("target_nonfinite"):
+        why = "find the samples whose target holds it, and drop or fill them"
+        return _Origin(
+            "target", "a NaN or an infinity is fed", BEFORE, True, (_advise("clean-input", "target", why),)
+        )
     first = trace.where("node", nonfinite_first=True)
     if not first:
         return None
     site = trace.sites[first[0]]
     kind = site.facts.get("nonfinite_kind", "NaN or infinity")
     when = "forward" if site.facts.get("produces") == "forward" else "only in the backward pass"
-    return _Origin(site.label, f"{site.kind} makes the first {kind}", when)
+    remedies = _remedy(site.kind, site.label)
+    return _Origin(site.label, f"{site.kind} makes the first {kind}", when, remedies=remedies)
 
 
 def _explodes(trace: Trace) -> bool:
@@ -143,17 +153,17 @@ def _explodes(trace: Trace) -> bool:
     return reading is not None and reading.direction == "exploding"
 
 
-def _bound(where: str) -> tuple[Remedy, ...]:
-    return (
-        Remedy(
-            "bound-operation",
-            (where,),
-            "keep its input away from the pole: clamp before, or an epsilon inside",
-        ),
-        Remedy(
-            "stable-function", (where,), "log_softmax, logsumexp, log1p, losses with logits", safety="advice"
-        ),
-    )
+def _advise(cure: str, where: str, why: str) -> Remedy:
+    return Remedy(cure, (where,), why, safety="advice")
+
+
+def _remedy(kind: str, where: str) -> tuple[Remedy, ...]:
+    """What helps against the pole of this operation, the smallest change first."""
+    why = _poles.describe_care(kind)
+    if _poles.needs_rewriting(kind):
+        return (_advise("stable-function", where, why),)
+    stable = _advise("stable-function", where, "log_softmax, logsumexp, log1p, losses with logits")
+    return (Remedy("bound-operation", (where,), why), stable)
 
 
 def _report_step(trace: Trace) -> Iterable[Fault]:

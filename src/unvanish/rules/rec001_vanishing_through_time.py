@@ -19,14 +19,20 @@ How it is measured
 
 ln of the norm of the whole gradient at the state of every step: fused layers are replayed step by
 step in float64, loops are read from their calls. Theil-Sen slope times the number of steps: a loss
-beyond `limit` is a warning, beyond twice that an error. A loss at every step feeds every state, and
-then the profile is flat and nothing is reported. A cell whose state is detached after every step,
-so that no gradient goes further back than one, is noted.
+beyond `limit` is a warning, beyond twice that an error. Gates open while they learn, so an LSTM or
+a GRU at its usual start is a note over short sequences, and never more than a warning. A loss at
+every step feeds every state, and then the profile is flat and nothing is reported. A cell whose
+state is detached after every step, so that no gradient goes further back than one, is noted; if the
+loss reads the last step alone, it is a warning.
 
 Limits
 
     limit = 3     nats over the steps: a twentieth is left. As over the depth, up to 3 a net
                   trains, beyond 10 not (measured)
+    SHORT = 20    steps over which a gated cell at its usual start is only noted: such ones are
+                  trained every day
+    USUAL = 0.5   kept a step by a gated cell at its usual start: PyTorch's keep 0.57 to 0.65, with
+                  8 to 256 units (measured); a gate that starts more closed keeps less
     GONE = 1000   nats, if the first steps get exactly nothing: a size to order it by, no limit
 
 Remedies
@@ -49,7 +55,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy, Severity
 from unvanish.core.ledger import DECADE
 from unvanish.core.trace import Trace
 from unvanish.rules import _converged, _learning, _places, _time
@@ -59,6 +65,8 @@ from unvanish.rules._tiers import MEASURED
 NEEDS = ("step", "time")
 LIVE = True
 EXPLAINS = ("DEP001", "INI001", "ACT002")
+SHORT = 20  # steps
+USUAL = 0.5  # kept a step
 GONE = 1e3  # nats
 
 
@@ -85,10 +93,12 @@ def _report_loss(trace: Trace, fading: list[_time.TimeReading], limit: float) ->
     kept = math.exp(worst.slope)
     targets = tuple(r.name for r in fading)[: _places.MOST]
     forgives = trace.facts.get("live") and _learning.learns(trace)  # it learns without the far past
+    gated = _is_gated(worst) and kept >= USUAL
+    harsh: Severity = "error" if -worst.ratio > 2 * limit and not gated else "warning"
     return Fault(
-        severity="note" if forgives else "error" if -worst.ratio > 2 * limit else "warning",
+        severity="note" if forgives or (gated and steps <= SHORT) else harsh,
         cause=f"{worst.name} loses {loss} over {steps} steps: it keeps {kept:.2f} a step, a horizon of "
-        f"{worst.horizon:.0f} steps",
+        f"{worst.horizon:.0f} steps" + (", which matters only if early steps matter" if gated else ""),
         sites=targets,
         evidence=(
             Evidence(
@@ -111,12 +121,17 @@ def _report_loss(trace: Trace, fading: list[_time.TimeReading], limit: float) ->
     )
 
 
-def _note_detached(path: str, found: tuple[int, str]) -> Fault:
-    """A note, since it may be meant."""
-    steps, where = found
+def _is_gated(reading: _time.TimeReading) -> bool:
+    """Whether the cell is an LSTM or a GRU."""
+    return "lstm" in reading.kind or "gru" in reading.kind
+
+
+def _note_detached(path: str, found: tuple[int, int, str]) -> Fault:
+    """A note, since it may be meant; a warning if the loss reaches the last step alone."""
+    steps, reached, where = found
     why = "the gradient then reaches the steps before; detach after a number of steps, not after each"
     return Fault(
-        severity="note",
+        severity="warning" if reached == 1 else "note",
         cause=f"the state of {path} leaves the graph at each step: its gradient goes back one step of "
         f"{steps}",
         sites=(path,),
@@ -130,7 +145,7 @@ def _note_detached(path: str, found: tuple[int, str]) -> Fault:
 
 def _carry(worst: _time.TimeReading, targets: tuple[str, ...]) -> tuple[Remedy, ...]:
     """What carries the gradient through this kind of cell."""
-    if "lstm" in worst.kind or "gru" in worst.kind:
+    if _is_gated(worst):
         why = "gates that start open for as many steps as the sequence has"
         return (Remedy("chrono-bias", targets, why, parameters={"steps": worst.steps}),)
     return (

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from unvanish.core.names import show, show_cell
+from unvanish.store.files import write_whole
 from unvanish.store.reader import Run
 
 
@@ -22,20 +24,17 @@ def list_rows(run: Run) -> Iterator[dict[str, Any]]:
             values = trace.values[look, i]
             if np.isnan(values).all():
                 continue
-            row: dict[str, Any] = {"step": step, "site": site.label, "kind": site.kind, "role": site.role}
+            row: dict[str, Any] = {"step": step, "site": show(site.label), "kind": show(site.kind)}
+            row["role"] = site.role
             pairs = zip(trace.statistics, values, strict=True)
             yield row | {name: None if math.isnan(v) else float(v) for name, v in pairs}
 
 
 def export(run: Run, path: Path) -> Path:
     """Write the table whole or not at all; ImportError if pyarrow, which Parquet needs, is missing."""
-    partial = path.with_name(path.name + ".partial")
     write = {".csv": _write_csv, ".jsonl": _write_lines, ".parquet": _write_parquet}[path.suffix]
-    try:
+    with write_whole(path, "table") as partial:
         write(run, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
@@ -44,7 +43,7 @@ def _write_csv(run: Run, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, columns)
         table.writeheader()
-        table.writerows(list_rows(run))
+        table.writerows({key: show_cell(value) for key, value in row.items()} for row in list_rows(run))
 
 
 def _write_lines(run: Run, path: Path) -> None:

@@ -21,6 +21,7 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "softplus": nn.Softplus, "softsign": nn.Softsign, "hardtanh": nn.Hardtanh, "hardswish": nn.Hardswish,
     "hardsigmoid": nn.Hardsigmoid, "relu6": nn.ReLU6, "identity": nn.Identity,
 }  # fmt: skip
+OTHERS = ("logsigmoid", "tanhshrink", "softshrink", "hardshrink")  # functions that no cure puts in as modules
 NAMES = {"logsigmoid": "log_sigmoid"}
 
 
@@ -55,6 +56,8 @@ def function(name: str) -> Callable[..., Any]:
         return getattr(torch, name)  # type: ignore[no-any-return]
     if name == "identity":
         return lambda x: x
+    if name not in MODULES and name not in OTHERS:
+        raise SurgeryError(f"no activation {name!r}{suggest(name, MODULES)}; there are {', '.join(MODULES)}")
     return getattr(functional, name)  # type: ignore[no-any-return]
 
 

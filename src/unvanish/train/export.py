@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.core.names import as_file_name
 from unvanish.core.registry import suggest
+from unvanish.store.files import write_whole
 from unvanish.train.checkpoint.file import save
 from unvanish.train.errors import TrainError
 from unvanish.train.learner import Learner, require_network
@@ -42,12 +44,11 @@ def export(learner: Learner, format: str, path: str | Path | None) -> Path:
     else:
         example = draw_sample(learner)
         ways: dict[str, Callable[..., None]] = {"onnx": _onnx, "torchscript": _torchscript}
-        partial = target.with_name(f"{target.stem}.partial{target.suffix}")
         try:
-            ways[format](network, example, partial)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+            with write_whole(target, "export") as partial:
+                ways[format](network, example, partial)
+        except OSError as error:
+            raise TrainError(str(error)) from error
     learner.callbacks.run("on_export_end", learner)
     return target
 
@@ -61,8 +62,9 @@ def _default_path(learner: Learner, ending: str) -> Path:
     ):
         best = Path(learner.source)
     if best is None:
-        return Path(f"{learner.name}{ending}")
-    return best.with_suffix(ending) if ending != ".safetensors" else best.with_name(f"{learner.name}{ending}")
+        return Path(f"{as_file_name(learner.name)}{ending}")
+    own = best.with_name(f"{as_file_name(learner.name)}{ending}")
+    return best.with_suffix(ending) if ending != ".safetensors" else own
 
 
 def draw_sample(learner: Learner) -> tuple[Tensor, ...]:

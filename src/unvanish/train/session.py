@@ -28,7 +28,7 @@ from unvanish.train.checkpoint import folder, state
 from unvanish.train.checkpoint.file import load_state
 from unvanish.train.errors import TrainError
 from unvanish.train.finish import finish
-from unvanish.train.learner import Learner
+from unvanish.train.learner import Learner, network_errors
 from unvanish.train.loop import devices, randomness
 from unvanish.train.loop.freezing import freeze
 from unvanish.train.loop.run import Request, TrainingRun
@@ -53,11 +53,14 @@ def train(learner: Learner, arguments: Arguments, data: Any, given: Mapping[str,
             else folder.find_state(str(arguments.resume))
         )
         saved, place = load_state(path), path.parent.parent
+        state.refuse_damaged(saved)
         arguments = resume_arguments(saved, given)
     learner.callbacks.run("on_pretrain_routine_start", learner)
-    trainer = prepare(learner, arguments, data, saved, place)
+    with network_errors(learner, "be trained on this data"):
+        trainer = prepare(learner, arguments, data, saved, place)
     learner.callbacks.run("on_pretrain_routine_end", trainer)
-    trainer.train()
+    with network_errors(learner, "be trained on this data", ours=lambda: trainer.run.record.step > 0):
+        trainer.train()
     return finish(learner, trainer.run)
 
 
@@ -185,7 +188,8 @@ def val(learner: Learner, arguments: Arguments, data: Any) -> Results:
     loader = source.val if task.summed else devices.prepare_loader(accelerator, source.val)
     metrics = task.metrics(source.facts, decode=getattr(source, "decode", None))
     learner.callbacks.run("on_val_start", learner)
-    done = validate(accelerator, model, network, loader, task.loss(), metrics, count=task.samples)
+    with network_errors(learner, "be validated on this data"):
+        done = validate(accelerator, model, network, loader, task.loss(), metrics, count=task.samples)
     learner.callbacks.run("on_val_end", learner)
     return Results(
         learner.task,

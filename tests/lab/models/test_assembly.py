@@ -61,7 +61,8 @@ def own(tmp_path, monkeypatch):
 
 
 def net_of(*rows, size=8, channels=3, **keys):
-    return build(read({"layers": list(rows), **keys}), size=size, channels=channels)
+    spec = read({"layers": list(rows), **keys}, allow_code=True)
+    return build(spec, size=size, channels=channels)
 
 
 def test_widths_come_from_the_inputs():

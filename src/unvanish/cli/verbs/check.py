@@ -36,6 +36,7 @@ def check(
     no_confirm: options.NoConfirm = False,
     snapshot: options.Snapshot = None,
     seed: options.Seed = 0,
+    allow_code: options.AllowCode = False,
 ) -> None:
     """Measure one batch and name where the gradient is lost.
 
@@ -49,7 +50,7 @@ def check(
     settings = read_settings(select, ignore, fail_on)
     refuse_reports(html, json)
     with keep_stdout(for_json=json == "-"):
-        subject = load_subject(model, seed, data, inputs or [], batch_size)
+        subject = load_subject(model, seed, data, inputs or [], batch_size, allow_code)
         if snapshot is not None:
             from unvanish.cli.snapshot import restore
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from unvanish.cli.errors import stoppable
-from unvanish.cli.runs import read_run
+from unvanish.cli.runs import read_run, reading
 
 ORDER = 100
 
@@ -25,4 +25,5 @@ def compare(
     """  # noqa: D301 (the backspace keeps the lines apart)
     from unvanish.reports.run.compare import compare as compare_runs
 
-    print(compare_runs(read_run(first), read_run(second)))
+    with reading(first, second):
+        print(compare_runs(read_run(first), read_run(second)))

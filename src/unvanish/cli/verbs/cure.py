@@ -35,6 +35,7 @@ def cure(
     budget: options.Budget = 60.0,
     steps: options.Steps = 60,
     seed: options.Seed = 0,
+    allow_code: options.AllowCode = False,
 ) -> None:
     """Find the smallest cure and prove it on a copy.
 
@@ -46,7 +47,7 @@ def cure(
     refuse_path("--html", html, ".html")
     if allow not in (None, "exact", "retrain"):
         raise CallError(f"--allow {allow!r} is not a kind of remedy; use exact or retrain")
-    subject = load_subject(model, seed, data, inputs or [], batch_size)
+    subject = load_subject(model, seed, data, inputs or [], batch_size, allow_code)
     batch = choose_batch(subject, data, inputs or [], dtype or [], batch_size, seed)
     function, assumed = choose_loss(subject, batch, loss, seed)
     chosen = {} if allow is None else {"allow": allow}

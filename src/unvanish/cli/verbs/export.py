@@ -21,5 +21,5 @@ def export(words: Words = None) -> None:
     if given is None:
         return
     with train_errors():
-        model = load_model(given.pop("model"))
+        model = load_model(given, given.pop("model"))
         print(f"wrote {model.export(given.pop('format', 'onnx'), given.pop('path', None), **given)}")

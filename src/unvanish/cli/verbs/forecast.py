@@ -32,6 +32,7 @@ def forecast(
     ignore: options.Ignore = None,
     fail_on: options.FailOn = None,
     seed: options.Seed = 0,
+    allow_code: options.AllowCode = False,
 ) -> None:
     """Predict where the gradient will be lost, from theory.
 
@@ -42,7 +43,7 @@ def forecast(
     settings = read_settings(select, ignore, fail_on)
     refuse_reports(html, json)
     with keep_stdout(for_json=json == "-"):
-        subject = load_subject(model, seed, data, inputs or [], batch_size)
+        subject = load_subject(model, seed, data, inputs or [], batch_size, allow_code)
         batch = choose_batch(subject, data, inputs or [], dtype or [], batch_size, seed)
         diagnosis = _predict(subject, batch.value, settings, power)
     write_reports(diagnosis, html, json)

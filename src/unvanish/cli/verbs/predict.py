@@ -22,5 +22,5 @@ def predict(words: Words = None) -> None:
         return
     with train_errors():
         source = given.pop("source")
-        for prediction in load_model(given.pop("model")).predict(source, stream=True, **given):
+        for prediction in load_model(given, given.pop("model")).predict(source, stream=True, **given):
             print(prediction, flush=True)

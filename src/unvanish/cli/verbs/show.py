@@ -10,7 +10,7 @@ import typer
 
 from unvanish.cli.errors import CallError, stoppable
 from unvanish.cli.outcome import refuse_path
-from unvanish.cli.runs import read_run
+from unvanish.cli.runs import read_run, reading
 
 if TYPE_CHECKING:
     from unvanish.store import Run
@@ -52,7 +52,8 @@ def show(
     refuse_path("--html", html, ".html")
     refuse_path("--png", png, ".png", ".svg")
     refuse_path("--export", export, ".csv", ".jsonl", ".parquet")
-    print(render(opened))
+    with reading(run):
+        print(render(opened))
     if html is not None or png is not None or live:
         _write_pages(opened, html, png, live, port)
     if export is not None:
@@ -63,7 +64,9 @@ def _write_table(run: Run, path: Path) -> None:
     from unvanish.store.export import export
 
     try:
-        print(f"wrote {export(run, path)}", file=sys.stderr)
+        with reading(run.folder):
+            made = export(run, path)
+        print(f"wrote {made}", file=sys.stderr)
     except (ImportError, OSError) as error:
         raise CallError(f"--export {path}: {error}") from error
 
@@ -74,7 +77,9 @@ def _write_pages(run: Run, html: Path | None, png: Path | None, live: bool, port
     try:
         for path in (html, png):
             if path is not None:
-                print(f"wrote {run_html.save(run, path)}", file=sys.stderr)
+                with reading(run.folder):
+                    made = run_html.save(run, path)
+                print(f"wrote {made}", file=sys.stderr)
         if live:
             from unvanish.cli.live import serve
 

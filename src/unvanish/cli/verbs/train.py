@@ -16,7 +16,9 @@ PAGE = """unvanish train NAME=VALUE ...    (or --name value)
     unvanish train model=mine.yaml data=mine_data.yaml epochs=50 lr0=0.1 optimizer=sgd cos_lr=true
     unvanish train model=relu-cnn.yaml data=cifar10.yaml activation=gelu init=xavier norm=batch
     unvanish train resume=runs/classify/resnet20
-    torchrun --nproc-per-node 2 -m unvanish train model=resnet110.yaml data=cifar10.yaml epochs=200"""
+    torchrun --nproc-per-node 2 -m unvanish train model=resnet110.yaml data=cifar10.yaml epochs=200
+
+    allow_code=true lets a YAML or weights import the layers that they name by a Python path."""
 
 
 @stoppable
@@ -28,7 +30,7 @@ def train(words: Words = None) -> None:
     with train_errors():
         name = given.pop("model", None) or _find_resumed(given)
         changes = {key: given.pop(key) for key in CHANGES if key in given}
-        model = load_model(name, **changes)
+        model = load_model(given, name, **changes)
         model.train(given.pop("data", None), **given)
 
 

@@ -20,4 +20,4 @@ def val(words: Words = None) -> None:
     if given is None:
         return
     with train_errors():
-        print(load_model(given.pop("model")).val(given.pop("data", None), **given))
+        print(load_model(given, given.pop("model")).val(given.pop("data", None), **given))

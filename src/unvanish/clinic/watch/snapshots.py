@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.core.diagnosis import Finding
+from unvanish.store.files import write_whole
 
 MOST = 5  # snapshots of a run
 
@@ -70,13 +71,11 @@ class Snapshots:
             "weights": {k: v.detach().cpu() for k, v in model.state_dict().items() if isinstance(v, Tensor)},
             "random": {"cpu": self.call.cpu, "cuda": self.call.cuda},
         }
-        partial = path.with_suffix(".partial")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            torch.save(content, partial)
-            partial.replace(path)
+            with write_whole(path, "snapshot") as partial:
+                torch.save(content, partial)
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
             warnings.warn(
                 f"unvanish: the snapshot {path} cannot be written: {error}", RuntimeWarning, stacklevel=2
             )

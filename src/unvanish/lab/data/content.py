@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unvanish.core.names import show
 from unvanish.lab.data import download, places
 from unvanish.lab.data.augment import Pixels, resize, statistics
 from unvanish.lab.data.part import Batch, Part, Tensors
@@ -56,7 +57,14 @@ class Source:
 
     def read(self) -> Content:
         """The content of the data set, read as its kind reads it."""
-        content: Content = self.spec.kind.module.read(self, **self.spec.settings)
+        try:
+            content: Content = self.spec.kind.module.read(self, **self.spec.settings)
+        except DataError:
+            raise
+        except Exception as error:  # files that nobody meant as data may fail in any way
+            first = (str(error).splitlines() or [""])[0][:200]
+            place = self.spec.file or self.spec.name
+            raise DataError(f"{place} cannot be read: {type(error).__name__}: {show(first)}") from error
         return content
 
 
@@ -93,6 +101,10 @@ def tensor_content(
     flip: bool = False,
 ) -> Content:
     """The content of whole tensors of uint8 images (N, C, H, W) and classes (N,)."""
+    for x, y in filter(None, (train, val)):
+        if not len(x) or len(x) != len(y) or int(y.min()) < 0:
+            where = source.spec.file or source.spec.name
+            raise DataError(f"{where}: {len(x)} images and {len(y)} labels from 0 do not belong together")
     highest = max(int(part[1].max()) for part in (train, val) if part)
     if highest >= len(names):
         where = source.spec.file or source.spec.name

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from unvanish.core.registry import suggest
 from unvanish.lab.data.content import Content, Source
+from unvanish.lab.data.limits import check_encoding, unzip
 from unvanish.lab.data.problems import DataError, Problems
 from unvanish.lab.data.texts import Pairs, Texts
 from unvanish.lab.data.vocabulary import BytePairs, Vocabulary, Words
@@ -138,8 +138,8 @@ def translation_content(
 def read_lines(file: Path, encoding: str, problems: Problems) -> list[str | None]:
     """The lines of a file, plain or gzip; None for those that are not text in this encoding."""
     try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError) as error:
+        content = unzip(file)
+    except OSError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     rows = content.split(b"\n")
     found: list[str | None] = []
@@ -155,7 +155,7 @@ def read_lines(file: Path, encoding: str, problems: Problems) -> list[str | None
 
 def read_pairs(files: tuple[Path, Path], encoding: str, problems: Problems) -> Sentences:
     """The pairs of two parallel files; pairs with an empty or broken side are reported and left out."""
-    sides = [read_lines(file, encoding, problems) for file in files]
+    sides = [read_lines(file, check_encoding(encoding), problems) for file in files]
     if len(sides[0]) != len(sides[1]):
         raise DataError(
             f"{files[0]} has {len(sides[0])} lines, {files[1]} {len(sides[1])}: parallel files need the same "

@@ -11,6 +11,8 @@ from urllib.parse import urlparse
 
 from unvanish.lab.data.problems import DataError
 
+LARGEST = 10_000_000  # a number among the settings
+CLASSES = 100_000
 FETCH_KEYS = ("url", "to", "sha256", "md5", "bytes")
 Where = Callable[[str], str]
 
@@ -42,21 +44,23 @@ def check_type(value: Any, default: Any, where: str) -> None:
     if not isinstance(value, accepted) or isinstance(value, bool) != isinstance(default, bool):
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
         wanted = words.get(type(default), type(default).__name__)
-        raise DataError(f"{where} must be {wanted} (default {default!r}), it is {value!r}")
+        raise DataError(f"{where} must be {wanted} (default {default!r}), it is {str(value)[:80]!r}")
+    if isinstance(value, int | float) and not -1 <= value <= LARGEST:
+        raise DataError(f"{where} must lie between 0 and {LARGEST:,}, it is {value!r}")
 
 
 def parse_paths(value: Any, where: str) -> tuple[str, ...]:
     """A text or a list of texts."""
     listed = value if isinstance(value, list | tuple) else [] if value is None else [value]
     if not all(isinstance(v, str | Path) for v in listed):
-        raise DataError(f"{where} must be a path or a list of paths, it is {value!r}")
+        raise DataError(f"{where} must be a path or a list of paths, it is {str(value)[:80]!r}")
     return tuple(map(str, listed))
 
 
 def parse_names(values: Mapping[str, Any], where: Where) -> tuple[str, ...]:
     """Class names from a list or a map {0: name}; `nc` must agree with them."""
     given, nc = values.get("names"), values.get("nc")
-    if nc is not None and (not isinstance(nc, int) or isinstance(nc, bool) or nc < 1):
+    if nc is not None and (not isinstance(nc, int) or isinstance(nc, bool) or not 1 <= nc <= CLASSES):
         raise DataError(f"{where('nc')}nc must be the number of classes, it is {nc!r}")
     if isinstance(given, Mapping):
         if sorted(given, key=str) != sorted(range(len(given)), key=str):

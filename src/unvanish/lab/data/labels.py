@@ -19,7 +19,11 @@ import numpy as np
 from unvanish.lab.data.letterbox import Floats
 from unvanish.lab.data.part import Indices
 from unvanish.lab.data.problems import Problem
+from unvanish.store.files import read_text
 
+LARGEST = 16_000_000  # bytes of a label file
+MOST = 5000  # objects of an image
+DIGITS = 60  # letters of a number
 SLACK = 0.01  # how far a coordinate may lie outside the image, in shares of it
 
 
@@ -50,10 +54,11 @@ def label_file(image: Path) -> Path:
 def read_labels(file: Path, classes: int, polygons: bool = False) -> tuple[Labels, list[Problem]]:
     """The labels in a file and its faults; no labels if the file is missing or empty."""
     try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return Labels(), [Problem(str(file), 0, "no label file", "missing: the image counts as background")]
-    except (OSError, UnicodeDecodeError) as error:
+        if not file.exists():
+            why = "missing: the image counts as background"
+            return Labels(), [Problem(str(file), 0, "no label file", why)]
+        text = read_text(file, LARGEST)
+    except (OSError, ValueError) as error:
         return Labels(), [Problem(str(file), 0, "broken label file", f"cannot be read ({error})")]
     if not text.strip():
         return Labels(), [Problem(str(file), 0, "empty label file", "empty: the image counts as background")]
@@ -67,6 +72,9 @@ def parse_labels(text: str, file: str, classes: int, polygons: bool = False) -> 
     good: dict[tuple[float, ...], int] = {}
     problems = []
     for number, words in rows:
+        if len(good) >= MOST:
+            problems.append(Problem(file, number, "too many labels", f"at most {MOST:,} are read"))
+            break
         found = find_fault(words, classes, shaped)
         if found is None:
             values = tuple(map(float, words))
@@ -80,6 +88,8 @@ def parse_labels(text: str, file: str, classes: int, polygons: bool = False) -> 
 
 def find_fault(words: Sequence[str], classes: int, shaped: bool) -> tuple[str, str] | None:
     """The fault of a line's words, its sort and the reason; None if there is none."""
+    if max(map(len, words)) > DIGITS:
+        return "not numbers", f"{max(words, key=len)[:60]!r}... is too long for a number"
     try:
         values = [float(word) for word in words]
     except ValueError:

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from unvanish.lab.data.limits import open_picture
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -72,10 +74,7 @@ class Letterbox:
 
 def letterbox_file(path: Path, size: int) -> Tensor:
     """Letterbox an image file to uint8 (3, size, size), padded with grey; OSError if it is broken."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        image.draft("RGB", (size, size))
+    with open_picture(path, ("RGB", size)) as image:
         return letterbox_image(image, size)
 
 

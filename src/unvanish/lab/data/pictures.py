@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unvanish.lab.data.limits import FORMATS, open_picture
 from unvanish.lab.data.part import Batch, Draw, Indices, Part, Tensors
 from unvanish.lab.data.places import cache_folder, fingerprint, write_cache
 from unvanish.lab.data.problems import DataError, Problems
@@ -48,9 +49,7 @@ def from_pil(image: Image, channels: int) -> Tensor:
 
 def decode_image(path: Path, channels: int) -> Tensor:
     """An image file as uint8 (channels, H, W); OSError if it is broken."""
-    from PIL import Image
-
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         return from_pil(image, channels)
 
 
@@ -58,8 +57,7 @@ def decode_square(path: Path, size: int, channels: int) -> Tensor:
     """The largest square in the middle of an image file, scaled to uint8 (channels, size, size)."""
     from PIL import Image, ImageOps
 
-    with Image.open(path) as image:
-        image.draft("RGB" if channels == 3 else "L", (size, size))
+    with open_picture(path, ("RGB" if channels == 3 else "L", size)) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
         fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
     array = np.array(fitted)
@@ -79,12 +77,12 @@ def check_image(path: Path) -> tuple[int, int] | str:
     if path.stat().st_size == 0:
         return "the file is empty"
     try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            image.draft("RGB", (32, 32))
+        with open_picture(path, ("RGB", 32)) as image:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             ImageOps.exif_transpose(image).load()
-    except BROKEN as error:
+    except (*BROKEN, Image.DecompressionBombError) as error:
         return f"not a readable image ({error})"
     return (height, width) if turned else (width, height)
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import lzma
 import os
 import shutil
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from unvanish.lab.data.limits import RATIO, SPARE
 from unvanish.lab.data.problems import DataError
 from unvanish.lab.data.spec import SETS, DataSpec
+from unvanish.store.files import write_bytes
 
-UNREADABLE = (EOFError, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
+BLOCK = 1 << 20
+FILES, PER_FILE = 100_000, 100  # members that an archive may have in any case, and bytes of it for each more
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
 
@@ -45,15 +46,25 @@ def candidates(spec: DataSpec) -> list[Path]:
 
 
 def download_folder(spec: DataSpec) -> Path:
-    """The folder for a download: an existing one, else one below $UNVANISH_DATA or ./datasets."""
-    existing = [f for f in candidates(spec) if f.is_dir() and f != Path.cwd() and os.access(f, os.W_OK)]
-    if existing and spec.path:
-        return existing[0]
-    first = Path(spec.path[0] if spec.path else spec.name).expanduser()
-    if first.is_absolute():
-        return first
-    base = os.environ.get("UNVANISH_DATA")
-    return (Path(base).expanduser() if base else Path.cwd() / "datasets") / first
+    """The folder for a download, below ./datasets or $UNVANISH_DATA; DataError for one elsewhere."""
+    own = os.environ.get("UNVANISH_DATA")
+    bases = [Path.cwd() / "datasets", *([Path(own).expanduser()] if own else [])]
+    existing = [f for f in candidates(spec) if f.is_dir() and os.access(f, os.W_OK)]
+    inside = [f for f in existing if any(_is_below(f, base) for base in bases)]
+    if inside and spec.path:
+        return inside[0]
+    found = bases[-1] / Path(spec.path[0] if spec.path else spec.name).expanduser()
+    if not any(_is_below(found, base) for base in bases):
+        raise DataError(
+            f"{spec.name}: {found} lies outside of {' and '.join(map(str, bases))}, the only folders that"
+            " downloads go to; fetch the data by hand, or set UNVANISH_DATA"
+        )
+    return found
+
+
+def _is_below(place: Path, base: Path) -> bool:
+    """Whether a folder lies below another one, links followed."""
+    return base.resolve() in place.resolve().parents
 
 
 def missing_message(spec: DataSpec, names: Sequence[str]) -> str:
@@ -69,9 +80,7 @@ def write_cache(place: Path, content: bytes | memoryview) -> None:
     """Write a file of the cache in one step; if the cache cannot be written, nothing happens."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        work = place.with_name(f".{place.name}.{os.getpid()}")
-        work.write_bytes(content)
-        os.replace(work, place)
+        write_bytes(place, content, "cache")
     except OSError:
         return
 
@@ -101,18 +110,35 @@ def unpack(archive: Path) -> Path:
     except OSError as error:
         raise DataError(f"{target.parent} cannot be written ({error}): set UNVANISH_CACHE") from error
     try:
+        size = archive.stat().st_size
+        left, count = RATIO * size + SPARE, FILES + size // PER_FILE
         for name, stream in members(archive):
             place = work / safe_path(name, archive)
             place.parent.mkdir(parents=True, exist_ok=True)
-            with stream, place.open("wb") as file:
-                shutil.copyfileobj(stream, file)
+            with stream, place.open("xb") as file:
+                left, count = left - copy_up_to(stream, file, left), count - 1
+            if left < 0 or count < 0:
+                raise OSError(
+                    f"its {size:,} bytes unpack to far more, {RATIO} times as much or a host of files"
+                )
         if not target.is_dir():
             work.rename(target)
-    except (*UNREADABLE, OSError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # a damaged archive may fail in any way
         raise DataError(f"{archive} cannot be unpacked into the cache: {error}; fetch it again") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return target
+
+
+def copy_up_to(stream: IO[bytes], file: IO[bytes], most: int) -> int:
+    """Copy a stream; stops after more than `most` bytes. The number of bytes copied."""
+    done = 0
+    while done <= most and (block := stream.read(BLOCK)):
+        file.write(block)
+        done += len(block)
+    return done
 
 
 def members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from unvanish.lab.data.download import TIMEOUT, reason
+from unvanish.lab.data.limits import open_picture
 from unvanish.lab.data.pictures import BROKEN, SUFFIXES, decode_image, from_pil, list_images
 from unvanish.lab.data.problems import DataError
 from unvanish.lab.data.video import frames, is_video
@@ -77,8 +78,6 @@ def _decode(path: Path, channels: int) -> Tensor:
 
 def _fetch_image(address: str, channels: int) -> Tensor:
     """The image at an address."""
-    from PIL import Image
-
     request = urllib.request.Request(address, headers={"User-Agent": "unvanish"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
@@ -90,7 +89,7 @@ def _fetch_image(address: str, channels: int) -> Tensor:
             f"{address} could not be fetched ({reason(error)}); fetch it by hand and give the file"
         ) from error
     try:
-        with Image.open(BytesIO(content)) as image:
+        with open_picture(BytesIO(content)) as image:
             return from_pil(image, channels)
     except BROKEN as error:
         raise DataError(

@@ -30,6 +30,8 @@ from unvanish.lab.data.fields import (
 from unvanish.lab.data.kinds import Kind, kinds
 from unvanish.lab.data.problems import DataError
 from unvanish.lab.tasks import tasks
+from unvanish.store.files import read_text
+from unvanish.store.yaml_text import YamlFault, build, compose, line_of, read_scalar
 
 KEYS = ("kind", "task", "path", "train", "val", "test", "names", "nc", "download", "description")
 SETS = Path(str(files(__package__) / "sets"))
@@ -96,19 +98,16 @@ def without_yaml(path: Path) -> dict[str, Any]:
 def parse(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """The values of a YAML file and the line of each top-level key."""
     try:
-        text = file.read_text(encoding="utf-8")
-        node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{file} cannot be read as YAML: {error}") from error
+        node = compose(read_text(file))
+        values: Any = None if node is None else build(node, {})
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+    except YamlFault as error:
+        place = f"{file}:{error.line}" if error.line else f"{file}"
+        raise DataError(f"{place}: {error.text}") from error
     if not isinstance(node, yaml.MappingNode):
         raise DataError(f"{file} must contain keys and values such as `kind: digits`")
-    lines: dict[str, int] = {}
-    for key, _ in node.value:
-        line = key.start_mark.line + 1
-        if key.value in lines:
-            raise DataError(f"{file}:{line}: {key.value!r} is given twice, first on line {lines[key.value]}")
-        lines[key.value] = line
-    return values, lines
+    return values, {str(read_scalar(key)): line_of(key) for key, _ in node.value}
 
 
 def check_spec(

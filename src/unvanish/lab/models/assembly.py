@@ -8,9 +8,10 @@ Notable:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from unvanish.core.registry import suggest
 from unvanish.lab.models.arguments import Given, bind, parameters
+from unvanish.lab.models.bounds import LAYERS, ROWS, Measure, Size, large_numbers, on_meta
 from unvanish.lab.models.flow import Flow, PlacedLayer
 from unvanish.lab.models.initialise import Begin, initialise
 from unvanish.lab.models.modules import module_class
@@ -42,16 +44,40 @@ class Draft:
     layers: Mapping[str, PlacedLayer] = field(default_factory=dict)
 
 
-def build(spec: Spec | str | Path | Mapping[str, Any], device: Any = None, **facts: Any) -> Network:
+def build(
+    spec: Spec | str | Path | Mapping[str, Any],
+    device: Any = None,
+    *,
+    allow_code: bool = False,
+    most: float = math.inf,
+    **facts: Any,
+) -> Network:
     """The network of a spec, for data with these facts (classes, channels, size, length, vocabulary ...).
 
-    Weights are initialised by `spec.init`, from torch's global generator. SpecError names row, file and line.
+    Weights are initialised by `spec.init`, from torch's global generator. `allow_code`: rows may import the
+    classes that they name by a Python path. SpecError names row, file and line; also of a network with more
+    than `most` weights, or one that does not fit into memory.
     """
     spec = spec if isinstance(spec, Spec) else read(spec)
+    spec = replace(spec, allow_code=spec.allow_code or allow_code)
     known = _facts(spec, facts)
+    _refuse_layers(spec)
     given = Given(spec, known, _branches(spec))
-    draft = _draft_anywhere(spec, given)
     target = torch.get_default_device() if device is None else torch.device(device)
+    draft = _draft_anywhere(spec, given, most, not on_meta(target))
+    try:
+        return _assemble(spec, known, draft, target, given.branches)
+    except SpecError:
+        raise
+    except Exception as error:  # of a module, in any way
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise spec.error(0, f"this network cannot be built: {type(error).__name__}: {first}") from error
+
+
+def _assemble(
+    spec: Spec, known: dict[str, Any], draft: Draft, target: torch.device, branches: int
+) -> Network:
+    """The network of a draft: its modules, their places, their weights."""
     with target:
         modules = [_make_module(pairs) for pairs in draft.arguments]
     names = [row.name for row in spec.layers]
@@ -59,7 +85,7 @@ def build(spec: Spec | str | Path | Mapping[str, Any], device: Any = None, **fac
     net = Network(spec, steps, modules, known, draft.shapes)
     _place(net)
     if target.type != "meta":
-        begin = Begin(spec.init, spec.activation or "relu", given.branches, known.get("length"))
+        begin = Begin(spec.init, spec.activation or "relu", branches, known.get("length"))
         initialise(net, draft.layers, begin)
     _tie(net, spec)
     return net
@@ -118,7 +144,33 @@ def _facts(spec: Spec, facts: Mapping[str, Any]) -> dict[str, Any]:
             raise SpecError("build", 0, f"no fact {key!r}{suggest(key, FACTS)}; there are {', '.join(FACTS)}")
     if isinstance(given.get("size"), list):
         given["size"] = tuple(given["size"])
+    for key, value in {**spec.facts, **given}.items():
+        _refuse_fact(spec, key, value)
     return {**spec.facts, **given}
+
+
+def _refuse_fact(spec: Spec, key: str, value: Any) -> None:
+    """SpecError unless a fact is a whole number from 1 (a size: or two of them) that is not too large."""
+    several = value if key == "size" and isinstance(value, tuple) and len(value) == 2 else (value,)
+    for number in several:
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise SpecError(spec.file, 0, f"{key} must be a whole number from 1, it is {value!r}")
+    for number in large_numbers(several):
+        raise SpecError(spec.file, 0, f"{key} is {number:,}, which is too large")
+
+
+def _refuse_layers(spec: Spec) -> None:
+    """SpecError for more rows, repeats or layers than a network may have, or a number that is too large."""
+    if len(spec.layers) > ROWS:
+        raise spec.error(0, f"there are {len(spec.layers):,} rows; at most {ROWS:,} are built")
+    for row in spec.layers:
+        if row.repeats > ROWS:
+            text = f"{row.label} is repeated {row.repeats:,} times; at most {ROWS:,} are built"
+            raise spec.error(row.lines.get("repeats", row.line), text)
+        for number in large_numbers([row.args, dict(row.settings)]):
+            raise spec.error(row.line, f"{row.label}: the number {number:.6g} is too large")
+    if (whole := sum(row.repeats for row in spec.layers)) > LAYERS:
+        raise spec.error(0, f"there are {whole:,} layers; at most {LAYERS:,} are built")
 
 
 def _branches(spec: Spec) -> int:
@@ -128,33 +180,42 @@ def _branches(spec: Spec) -> int:
 
 def _class(spec: Spec, row: SpecRow) -> type[nn.Module]:
     try:
-        return module_class(row.module)
+        return module_class(row.module, spec.allow_code)
     except (ValueError, TypeError) as error:
         line = row.lines.get("module", row.line)
         raise spec.error(line, f"layer {row.index}: {error}") from error
 
 
-def _draft_anywhere(spec: Spec, given: Given) -> Draft:
+def _draft_anywhere(spec: Spec, given: Given, most: float, real: bool) -> Draft:
     """The pass on the meta device, or on zeros if a module reads values and cannot run there."""
     try:
-        return _draft(spec, given, "meta")
+        return _draft(spec, given, "meta", Size(most=most), real)
     except SpecError as error:
         message = str(error.__cause__)
         if not isinstance(error.__cause__, NotImplementedError | RuntimeError) or "meta" not in message:
             raise
     with torch.random.fork_rng(devices=[]):
-        return _draft(spec, given, "cpu")
+        return _draft(spec, given, "cpu", Size(most=most), real)
 
 
-def _draft(spec: Spec, given: Given, device: str) -> Draft:
-    """Run the rows on tensors without data; build each module as soon as its inputs are known."""
-    draft, flow = Draft(), Flow()
-    values: dict[int, Any] = {-1 - i: x for i, x in enumerate(example(spec, given.facts, device=device))}
+def _draft(spec: Spec, given: Given, device: str, size: Size, real: bool) -> Draft:
+    """Run the rows on tensors without data; build each module as soon as its inputs are known.
+
+    SpecError names the row by which the network has become too large; `real`: for memory.
+    """
+    draft, flow, measure = Draft(), Flow(), Measure(size)
+    inputs = example(spec, given.facts)
+    size.outputs += sum(x.numel() for x in inputs)
+    if fault := size.fault(real):
+        raise spec.error(0, f"the input {_shape(inputs[0])}: {fault}")
+    values: dict[int, Any] = {-1 - i: torch.zeros_like(x, device=device) for i, x in enumerate(inputs)}
     readers = {source for row in spec.layers for source in row.sources}
     for row in spec.layers:
         reads = [values[source] for source in row.sources]
         pairs: list[tuple[type[nn.Module], dict[str, Any]]] = []
-        out = _run(spec, row, given, reads, flow, pairs, draft, device)
+        out = _run(spec, row, given, reads, flow, pairs, draft, device, measure)
+        if fault := size.fault(real):
+            raise spec.error(row.line, f"{row.label}: {fault}")
         draft.arguments.append(pairs)
         draft.shapes.append(_shape(out))
         if row.index in readers:
@@ -171,6 +232,7 @@ def _run(
     pairs: list[Any],
     draft: Draft,
     device: str,
+    measure: Measure,
 ) -> Any:
     """One row's output; `pairs` takes the class and arguments of each of its repeats.
 
@@ -186,18 +248,23 @@ def _run(
             settings["repeats"] = row.repeats
         pairs.append((cls, settings))
         name = f"{row.name}.{turn}" if count > 1 else row.name
-        with _naming_row(spec, row, reads):
+        with _naming_row(spec, row, reads), measure:
+            if device != "meta":
+                with torch.device("meta"):
+                    measure.size.check(cls(**settings))
             with torch.device(device):
                 module = cls(**settings)
+            measure.size.add(module)
             flow.know(module, name)
             if turn == 0:
                 draft.listed.append(takes_list(module, len(reads)))
-            with torch.no_grad(), flow:
+            with torch.no_grad(), flow, measure.forward():
                 out = module(reads) if draft.listed[-1] else module(*reads)
         outs, reads = [*outs, out], [out, *reads[1:]]
         if turn == SAME and count > SAME + 3 and _alike(outs, pairs):
             step = flow.depth(outs[-1]) - flow.depth(outs[-2])
             skipped = count - SAME - 2
+            measure.skip(module, skipped)
             pairs.extend([pairs[-1]] * skipped)
             flow.deepen(out, step * skipped)
             turn += skipped

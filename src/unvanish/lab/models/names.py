@@ -13,6 +13,7 @@ from pathlib import Path
 
 from unvanish.core.registry import suggest
 from unvanish.lab.models.yaml_data import SpecError, YamlTable, parse_yaml
+from unvanish.store.files import read_text
 
 FOLDER = Path(__file__).parent / "zoo"
 
@@ -39,8 +40,11 @@ def open_model(name: str | Path) -> tuple[YamlTable, Path, str]:
     for folder in _folders(wanted):
         for base, scale in _splits(wanted.stem):
             path = folder / f"{base}{wanted.suffix}"
-            if path.is_file() and scale in (found := read_table(path)).get("scales", {}):
-                return found, path, scale
+            if path.is_file():
+                found = read_table(path)
+                scales = found.get("scales")
+                if isinstance(scales, YamlTable) and scale in scales:
+                    return found, path, scale
     near = suggest(wanted.stem, [*zoo(), *(p.stem for p in wanted.parent.glob("*.yaml"))])
     raise SpecError(str(name), 0, f"there is no such model{near}; `unvanish zoo` lists the built-in ones")
 
@@ -59,8 +63,8 @@ def catalogue() -> tuple[ZooEntry, ...]:
 def read_table(path: Path) -> YamlTable:
     """One YAML file; SpecError if it cannot be read."""
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
+        return parse_yaml(read_text(path), str(path))
+    except OSError as error:
         raise SpecError(str(path), 0, f"this file cannot be read: {error}") from error
 
 

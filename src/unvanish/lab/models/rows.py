@@ -67,6 +67,7 @@ class Place:
 def read_rows(raw: Sequence[tuple[Any, int]], place: Place) -> tuple[SpecRow, ...]:
     """Read the raw rows of a file, given with their lines; SpecError names what is wrong in one."""
     names = [_name(entry, index) for index, (entry, _) in enumerate(raw)]
+    places: dict[str, int] = {}  # of the names so far
     found: list[SpecRow] = []
     for index, (entry, line) in enumerate(raw):
         where = f"layer {index}"
@@ -78,14 +79,12 @@ def read_rows(raw: Sequence[tuple[Any, int]], place: Place) -> tuple[SpecRow, ..
             raise place.error(
                 line, f"{where} must be {{module: ..., ...}} or {CLASSIC}, it is {_show(entry)}"
             )
-        _check_name(index, names, raw, place, line)
-        found.append(_row(index, table, args, names, place, line, [r.line for r in found]))
+        _check_name(index, names, raw, place, line, places)
+        found.append(_row(index, table, args, names, place, line))
     return tuple(found)
 
 
-def _row(
-    index: int, table: YamlTable, args: Any, names: list[str], place: Place, line: int, above: list[int]
-) -> SpecRow:
+def _row(index: int, table: YamlTable, args: Any, names: list[str], place: Place, line: int) -> SpecRow:
     where = f"layer {index}"
     module = table.get("module")
     if not isinstance(module, str) or not module:
@@ -136,15 +135,21 @@ def _name(entry: Any, index: int) -> str:
     return str(index) if given is None else str(given)
 
 
-def _check_name(index: int, names: list[str], raw: Any, place: Place, line: int) -> None:
+def _check_name(
+    index: int, names: list[str], raw: Any, place: Place, line: int, places: dict[str, int]
+) -> None:
+    """Refuse a name that is none, or is taken; else note its place."""
     name = names[index]
     if not TAKEN.fullmatch(name):
-        raise place.error(line, f"layer {index}: {name!r} is not a valid name; use letters, digits, _ and -")
-    if name in names[:index]:
-        first = raw[names.index(name)][1]
+        raise place.error(
+            line, f"layer {index}: {name[:60]!r} is not a valid name; use letters, digits, _ and -"
+        )
+    if name in places:
+        first = raw[places[name]][1]
         raise place.error(line, f"two layers are called {name!r}, the first on line {first}")
     if name in place.inputs:
         raise place.error(line, f"layer {index}: {name!r} is the name of the net's input; choose another one")
+    places[name] = index
 
 
 def _refuse_near(key: str, table: YamlTable, place: Place, where: str) -> None:

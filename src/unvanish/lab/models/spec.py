@@ -13,10 +13,11 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from unvanish.core.names import show
 from unvanish.core.registry import suggest
 from unvanish.lab.models.names import join, open_model
 from unvanish.lab.models.rows import Place, SpecRow, read_rows
@@ -27,6 +28,7 @@ INPUTS = {
     "classify": ("image",), "sentiment": ("tokens",), "language": ("tokens",), "sequence": ("series",),
     "translate": ("source", "target"), "detect": ("image",), "segment": ("image",),
 }  # fmt: skip
+INPUTS_MOST = 8
 INITS = ("critical", "he", "xavier", "torch")
 FACTS = (
     "classes", "channels", "size", "length", "vocabulary", "target_vocabulary", "features", "outputs",
@@ -36,6 +38,9 @@ NUMBERS = ("depth", "width")  # a row can say `repeats: depth`, `out: width`
 WORDS = ("name", "description", "task", "activation", "init", "norm", "scale")
 FACTORS = ("depth_multiple", "width_multiple")
 LISTS = ("layers", "backbone", "head", "inputs", "scales")
+YOURS = (
+    "model", "data", "project", "name", "exist_ok", "resume", "download", "workers", "device", "allow_code",
+)  # fmt: skip  # arguments that decide what is read, written or fetched, or how much of the machine is taken
 KEYS = (*WORDS, *NUMBERS, *FACTS, *FACTORS, *LISTS, "train")
 
 
@@ -44,7 +49,7 @@ class Spec:
     """A network as its YAML describes it: task, scale, what applies to all layers, facts of the data, rows.
 
     `facts`: those of classes, channels, size ... that the file gives; `document`: the table with its
-    overrides, from which `read` gives the same spec.
+    overrides, from which `read` gives the same spec. `allow_code`: rows may name classes by Python paths.
     """
 
     name: str
@@ -61,15 +66,17 @@ class Spec:
     file: str = ""
     document: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
+    allow_code: bool = False
 
     def error(self, line: int, text: str) -> SpecError:
         """An error at a line of this network's file."""
         return SpecError(self.file, line, text)
 
 
-def read(source: str | Path | Mapping[str, Any], **overrides: Any) -> Spec:
+def read(source: str | Path | Mapping[str, Any], *, allow_code: bool = False, **overrides: Any) -> Spec:
     """Read the network of a YAML (zoo name or path) or a mapping; `overrides` change top-level keys.
 
+    `allow_code`: layers given by their Python path are imported when the network is built, else refused.
     SpecError names file, line and the nearest right key.
     """
     if isinstance(source, Mapping):
@@ -82,7 +89,14 @@ def read(source: str | Path | Mapping[str, Any], **overrides: Any) -> Spec:
     changed = {ALIASES.get(key, key): from_plain(value) for key, value in overrides.items()}
     _refuse_unknown(YamlTable(changed, {}, 0), "overrides")
     document = _apply_scale({ALIASES.get(k, k): v for k, v in found.items()}, scale, changed, file, found)
-    return _spec(YamlTable(document, {ALIASES.get(k, k): n for k, n in found.lines.items()}, 1), file, name)
+    lines = {ALIASES.get(k, k): n for k, n in found.lines.items()}
+    try:
+        return replace(_spec(YamlTable(document, lines, 1), file, name), allow_code=allow_code)
+    except SpecError:
+        raise
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
+        text = f"this is no network: {type(error).__name__}: {show(error)[:120]}"
+        raise SpecError(file, 0, text) from error
 
 
 def _apply_scale(
@@ -125,7 +139,7 @@ def _spec(found: YamlTable, file: str, stem: str) -> Spec:
     scale, classic = _scale(found, file), "backbone" in found
     raw = _raw_rows(found, file)
     task = word("task", tuple(INPUTS), _task_of(raw))
-    inputs = tuple(found.get("inputs") or INPUTS[task])
+    inputs = _inputs(found, file) or INPUTS[task]
     numbers = {k: _whole(k, found, file) for k in NUMBERS if k in found}
     facts = {k: _fact(k, found, file) for k in FACTS if k in found}
     place = Place(file, inputs, numbers | {k: v for k, v in facts.items() if isinstance(v, int)}, scale)
@@ -154,6 +168,10 @@ def _train(found: YamlTable, file: str) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         text = f"train must map arguments to values, as in {{epochs: 8, lr0: 0.001}}, it is {given!r}"
         raise SpecError(file, found.at("train"), text)
+    for key in given:
+        if str(key).replace("-", "_") in YOURS:
+            line = given.at(key) if isinstance(given, YamlTable) else found.at("train")
+            raise SpecError(file, line, f"{key} is for whoever trains, not for a YAML; give it in the call")
     made = to_plain(given)
     return dict(made)
 
@@ -171,12 +189,21 @@ def _scale(found: YamlTable, file: str) -> ScaleFactors:
     own = scales.get(name)
     if own is None or isinstance(own, Mapping):
         depth, width = (found.get(key, 1.0) for key in FACTORS)
+        for key, value in zip(FACTORS, (depth, width), strict=True):
+            if not _is_factor(value):
+                raise SpecError(
+                    file, found.at(key), f"{key} must be a number from 0 to 1000, it is {value!r}"
+                )
         return ScaleFactors(name, float(depth), float(width))
     fits = isinstance(own, list) and len(own) in (2, 3)
-    if not fits or not all(isinstance(n, int | float) and n > 0 for n in own):
+    if not fits or not all(map(_is_factor, own[:2])) or not all(_is_factor(n / 1e6) for n in own[2:]):
         line = scales.at(name) if isinstance(scales, YamlTable) else found.at("scales")
         raise SpecError(file, line, f"scale {name!r} must be [depth, width, most channels], it is {own!r}")
     return ScaleFactors(name, *(float(n) for n in own))
+
+
+def _is_factor(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1000
 
 
 def _raw_rows(found: YamlTable, file: str) -> list[tuple[Any, int]]:
@@ -192,10 +219,20 @@ def _raw_rows(found: YamlTable, file: str) -> list[tuple[Any, int]]:
     return rows
 
 
+def _inputs(found: YamlTable, file: str) -> tuple[str, ...]:
+    """The names of the net's inputs that the file gives; none without them."""
+    given = found.get("inputs") or ()
+    words = isinstance(given, list | tuple) and all(isinstance(name, str) for name in given)
+    if not words or len(given) > INPUTS_MOST or len(set(given)) < len(given):
+        raise SpecError(file, found.at("inputs"), "inputs must be a list of different words, at most eight")
+    return tuple(given)
+
+
 def _task_of(rows: list[tuple[Any, int]]) -> str:
     """The task implied by the last row's module; classification by default."""
     last = rows[-1][0]
-    module = last.get("module") if isinstance(last, YamlTable) else last[2] if len(last) > 2 else ""
+    listed = isinstance(last, YamlList) and len(last) > 2
+    module = last.get("module") if isinstance(last, YamlTable) else last[2] if listed else ""
     return {"Detect": "detect", "Segment": "segment"}.get(str(module), "classify")
 
 

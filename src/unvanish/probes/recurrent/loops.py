@@ -110,8 +110,12 @@ def _steps(module: nn.Module) -> bool:
     return not isinstance(module, nn.RNNBase) and next(module.parameters(), None) is not None
 
 
-def find_severed(watched: Forward, bodies: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
-    """Cells whose state is detached after every step: their calls, and the module that detaches it."""
+def find_severed(
+    watched: Forward, bodies: Mapping[str, Any], graph: Graph
+) -> dict[str, tuple[int, int, str]]:
+    """Cells whose state is detached after every step: their calls, how many of them the loss reaches, and the
+    module that detaches it.
+    """
     made = {call.outputs[0][0]: call for call in watched.module_calls if call.outputs}
     steps: dict[str, set[int]] = defaultdict(set)
     where: dict[str, str] = {}
@@ -121,8 +125,11 @@ def find_severed(watched: Forward, bodies: Mapping[str, Any]) -> dict[str, tuple
             steps[call.path].add(call.index)
             where[call.path] = cut.facts["path"]
     counts = Counter(call.path for call in watched.module_calls)
+    reached = Counter(
+        call.path for call in watched.module_calls if any(node in graph.index for node, _ in call.outputs)
+    )
     return {
-        path: (counts[path], where[path])
+        path: (counts[path], reached[path], where[path])
         for path, own in steps.items()
         if counts[path] >= LEAST and path not in bodies and len(own) >= counts[path] - 1
     }

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from unvanish.core.cured import Cured, Proof
 from unvanish.core.diagnosis import Remedy
+from unvanish.core.names import show
 from unvanish.core.version import __version__
 from unvanish.reports.cure import words
 from unvanish.reports.cure.headline import CureHeadline, write_headline
 from unvanish.reports.cure.losses import draw_losses
 from unvanish.reports.parts.markup import Html, tag
 from unvanish.reports.parts.page import read_style, render_page
-from unvanish.reports.parts.words import cap, decades, escape
+from unvanish.reports.parts.words import cap, decades
 
 STYLE = Path(__file__).with_name("cure.css")
 PLACES, FAILURES = 8, 20  # listed: places of a step, failed attempts
@@ -107,7 +108,7 @@ def _step(step: Sequence[Remedy]) -> Html:
 
 def _code(text: str) -> Html:
     """Code with its line breaks and indentation."""
-    lines = [Html(html.escape(escape(line))) for line in text.splitlines()]
+    lines = [Html(html.escape(show(line))) for line in text.splitlines()]
     return tag("pre", Html("\n".join(lines)), class_="uv-code")
 
 

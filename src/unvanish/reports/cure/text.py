@@ -11,13 +11,14 @@ from rich.text import Text
 
 from unvanish.core.cured import Cured, Proof
 from unvanish.core.diagnosis import Remedy
+from unvanish.core.names import show
 from unvanish.reports.cure import words
 from unvanish.reports.cure.headline import write_headline
 from unvanish.reports.diagnosis.findings_text import SAFETIES
 from unvanish.reports.parts.bars import draw_sparkline
 from unvanish.reports.parts.series import thin
 from unvanish.reports.parts.sheet import Piece, assemble, fit_width, hang, print_lines, separate
-from unvanish.reports.parts.words import cap, clean, escape
+from unvanish.reports.parts.words import cap, clean
 
 STYLES = {"cured": "bold green", "healthy": "bold green", "better": "bold yellow", "not cured": "bold red"}
 MOST, CODE = 8, 24  # entries of a list, lines of code
@@ -112,7 +113,7 @@ def _code(cured: Cured) -> list[Text]:
         return []
     shown, rest = cap(cured.prescription.code().splitlines(), CODE)
     out = [assemble(("by hand, in PyTorch", "bold"))]
-    out += [assemble((f"  {escape(line)}", "dim")) for line in shown]
+    out += [assemble((f"  {show(line)}", "dim")) for line in shown]
     return out + ([assemble((f"  and {rest} more lines", "dim"))] if rest else [])
 
 

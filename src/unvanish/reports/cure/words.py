@@ -55,13 +55,14 @@ def describe_totals(proof: Proof) -> str:
 
 
 def describe_training(proof: Proof) -> str:
-    """How the short training went; empty if there was none."""
+    """How the short training went; why there was none."""
     before, after = proof.losses_before, proof.losses_after
     if not before or not after:
-        return ""
+        return "nothing was trained: the proof rests on the rules and the total"
+    where = f"{plural(proof.unseen, 'sample')} it did not see" if proof.unseen else "this batch only"
     count = max(len(before), len(after)) - 1
     text = (
-        f"{plural(count, 'step')} of Adam on this batch, equal seeds: "
+        f"{plural(count, 'step')}, equal seeds, judged on {where}: "
         f"loss {_describe_losses(before)} before, {_describe_losses(after)} after"
     )
     return text if proof.comparable else f"{text} (another loss: compare the shares)"

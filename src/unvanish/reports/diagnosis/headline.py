@@ -2,6 +2,8 @@
 
 Notable:
 - This is the only place that decides the word and the sentence; text, JSON and HTML read its `Headline`.
+- The word follows from the findings: with a finding it is never "healthy", and without one it is either that
+  or "unmeasured".
 """
 
 from __future__ import annotations
@@ -99,9 +101,21 @@ def count_findings(diagnosis: Diagnosis) -> list[str]:
 def _without_faults(diagnosis: Diagnosis, total: float | None) -> Headline:
     if not diagnosis.trace.sites:
         return Headline("unmeasured", "nothing was measured, so nothing was judged", total)
-    if total == -math.inf:
-        return Headline("blocked", describe_total(total), total)
-    return Headline("healthy", f"healthy: {describe_total(total)}" if total is not None else "healthy", total)
+    trace = diagnosis.trace
+    logs = [trace.value(i, "gradient_log") for i in trace.where("parameter", reachable=True)]
+    if logs and max(logs) == -math.inf:  # a note says why
+        return Headline(
+            "unmeasured", "nothing was judged: no parameter gets a gradient from a loss of 0", total
+        )
+    if total is None:
+        return Headline("healthy", "healthy", total)
+    if math.isfinite(total):
+        return Headline("healthy", f"healthy: {describe_total(total)}", total)
+    if trace.where("node", kills=True, kills_because="zero parameter"):
+        why = "no gradient passes what starts at zero before the first step"
+    else:
+        why = "the gradient reaches every parameter, and none the input"
+    return Headline("healthy", f"healthy: {why}", total)
 
 
 def _through_depth(worst: Finding, total: float | None) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from unvanish.core.diagnosis import Diagnosis, Finding, Remedy, Verdict
+from unvanish.core.names import show
 from unvanish.core.plain import nonfinite
 
 T = TypeVar("T")
@@ -20,12 +21,7 @@ T = TypeVar("T")
 
 def clean(text: object) -> str:
     """One printable line: white space folded, control characters and lone surrogates escaped."""
-    return escape(" ".join(str(text).split()))
-
-
-def escape(text: str) -> str:
-    """The text with control characters and lone surrogates escaped; white space as it is."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return show(" ".join(str(text).split()))
 
 
 def decades(value: float, digits: int = 2) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from unvanish.core.facts import HistoryFacts
 from unvanish.core.trace import Trace
+from unvanish.reports.parts.words import clean
 from unvanish.reports.run.text import LOOKS, draw_spark, format_duration, measure_flow
 from unvanish.store import Run
 
@@ -24,7 +25,7 @@ def compare(first: Run, second: Run) -> str:
     names = [r.name for r in runs]
     if names[0] == names[1]:
         names = [str(r.folder) for r in runs]
-    lines = [_row("", names)]
+    lines = [_row("", [clean(name) for name in names])]
 
     def row(title: str, describe: Callable[[HistoryFacts, Trace], str]) -> None:
         cells = [describe(s, t) if len(s["step"]) else "-" for s, t in zip(steps, traces, strict=True)]
@@ -50,7 +51,8 @@ def _compare_findings(first: Run, second: Run) -> list[str]:
         return ["nothing wrong was seen in either"]
     return [
         _row(
-            code, [f"step {e[code].first}, {e[code].finding.severity}" if code in e else "-" for e in events]
+            clean(code),
+            [f"step {e[code].first}, {e[code].finding.severity}" if code in e else "-" for e in events],
         )
         for code in sorted({*events[0], *events[1]})
     ]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from unvanish.core.facts import HistoryFacts
+from unvanish.core.names import show
 from unvanish.core.plain import plain
 from unvanish.core.trace import Site, Trace
 from unvanish.store import Run
@@ -34,7 +35,7 @@ def read_rows(run: Run) -> dict[str, Any]:
     """Everything on a page, as lists of plain rows; numbers that are not finite are null."""
     trace = run.trace(most=LOOKS)
     return {
-        "name": run.name,
+        "name": show(run.name),
         "facts": plain(run.facts()),
         "steps": list_steps(run.steps()),
         "flow": list_flow(trace),
@@ -51,12 +52,12 @@ def describe_event(event: Event) -> dict[str, Any]:
     return {
         "step": event.first,
         "last": event.last,
-        "code": finding.code,
-        "name": finding.name,
+        "code": show(finding.code),
+        "name": show(finding.name),
         "severity": finding.severity,
-        "cause": finding.cause,
-        "sites": list(finding.sites[:SITES]),
-        "remedy": "{0.cure}: {0.why}".format(finding.remedies[0]) if finding.remedies else "",
+        "cause": show(finding.cause),
+        "sites": [show(site) for site in finding.sites[:SITES]],
+        "remedy": show("{0.cure}: {0.why}".format(finding.remedies[0])) if finding.remedies else "",
     }
 
 
@@ -94,7 +95,7 @@ def name_site(site: Site) -> str:
     own = site.path.rpartition(".")[2]
     kind = "" if own == site.kind else f" {site.kind}"
     call = f" [{site.call}]" if site.call else ""
-    return f"{site.path or '(model)'}{kind}{call}"
+    return show(f"{site.path or '(model)'}{kind}{call}")
 
 
 def list_flow(trace: Trace) -> list[dict[str, Any]]:
@@ -134,7 +135,7 @@ def list_moves(trace: Trace) -> list[dict[str, Any]]:
             "step": steps[look][0],
             "until": steps[look][1],
             "place": k,
-            "site": trace.sites[i].label,
+            "site": show(trace.sites[i].label),
             "moved": round_number(trace.values[look, i, column] / DECADE, 4),
         }
         for look in range(trace.values.shape[0])
@@ -151,7 +152,7 @@ def list_sites(trace: Trace) -> list[dict[str, Any]]:
         for i, site in enumerate(trace.sites):
             row: dict[str, Any] = {
                 "step": steps[look],
-                "site": name_site(site) if site.role == "node" else site.label,
+                "site": name_site(site) if site.role == "node" else show(site.label),
             }
             for column, title, factor in columns:
                 value = round_number(trace.values[look, i, column] * factor, 4)
@@ -170,7 +171,7 @@ def list_profiles(run: Run) -> list[dict[str, Any]]:
             top = max((v for v in state if math.isfinite(v)), default=math.nan)
             rows += [
                 {
-                    "site": name,
+                    "site": show(name),
                     "step": int(step),
                     "time": t,
                     "decades": round_number((v - top) / DECADE, 4),

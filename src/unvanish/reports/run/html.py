@@ -17,7 +17,7 @@ from unvanish.reports.parts.page import render_page
 from unvanish.reports.run.charts import specify_charts, specify_picture
 from unvanish.reports.run.data import read_rows
 from unvanish.store import Run
-from unvanish.store.files import write_text
+from unvanish.store.files import write_bytes, write_text
 
 SCRIPT = Path(__file__).with_name("run.js")
 STYLE = Path(__file__).with_name("run.css")
@@ -49,17 +49,19 @@ class MissingLibrary(Exception):
     """The chart library is not installed; the text says how to get it."""
 
 
-def render(run: Run, *, live: bool = False) -> str:
-    """One self-contained HTML page; `live`: it asks its server for fresh rows."""
+def render(run: Run, *, live: bool = False, nonce: str | None = None) -> str:
+    """One self-contained HTML page; `live`: it asks its server for fresh rows; `nonce`: of its scripts."""
     converter = _load_converter()
     rows = read_rows(run)
     data = _escape_script(json.dumps(rows, allow_nan=False))
     charts = _escape_script(json.dumps(specify_charts(rows)))
     bundle = converter.javascript_bundle("window.draw = vegaEmbed;")
     scripts = [
-        tag("script", Html(bundle.replace("</script", "<\\/script")), type="module"),
-        tag("script", Html(f"const run = {data}, charts = {charts}, live = {json.dumps(live)};")),
-        tag("script", Html(SCRIPT.read_text(encoding="utf-8")), type="module"),
+        tag("script", Html(bundle.replace("</script", "<\\/script")), type="module", nonce=nonce),
+        tag(
+            "script", Html(f"const run = {data}, charts = {charts}, live = {json.dumps(live)};"), nonce=nonce
+        ),
+        tag("script", Html(SCRIPT.read_text(encoding="utf-8")), type="module", nonce=nonce),
     ]
     return render_page(f"{run.name} - unvanish", _main(run), scripts, style=STYLE.read_text(encoding="utf-8"))
 
@@ -76,9 +78,7 @@ def save(run: Run, path: Path) -> Path:
         content = converter.vegalite_to_svg(chart).encode()
     else:
         content = converter.vegalite_to_png(chart, scale=2)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    return partial.replace(path)
+    return write_bytes(path, content, "picture")
 
 
 def _main(run: Run) -> Html:

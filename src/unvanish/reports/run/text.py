@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from unvanish.core.diagnosis import Diagnosis, Finding, at_least
 from unvanish.core.facts import HistoryFacts
 from unvanish.core.trace import Trace
-from unvanish.reports.parts.words import plural
+from unvanish.reports.parts.words import clean, plural
 from unvanish.store import Run
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -24,7 +24,7 @@ DECADE = math.log(10)
 def render(run: Run) -> str:
     """The report of a run folder, also of a run that still grows."""
     facts, steps, trace = run.facts(), run.steps(), run.trace(most=LOOKS)
-    lines = [f"unvanish: run {run.name}, {facts.get('model', 'a model')}"]
+    lines = [f"unvanish: run {clean(run.name)}, {clean(facts.get('model', 'a model'))}"]
     if not len(steps["step"]):
         return "\n".join([*lines, "no step has been written yet"])
     lines.append(_describe_length(steps, trace, facts.get("overhead")))
@@ -42,7 +42,7 @@ def render(run: Run) -> str:
 def render_watch(diagnosis: Diagnosis) -> str:
     """The report of a watch that was not written to a folder."""
     history = diagnosis.trace.facts.get("history", {})
-    lines = [f"unvanish watch: {diagnosis.subject}"]
+    lines = [f"unvanish watch: {clean(diagnosis.subject)}"]
     lines += [*draw_curves(history), *draw_flow(diagnosis.trace), ""]
     for finding in diagnosis.findings:
         lines += describe_finding(finding)
@@ -52,7 +52,11 @@ def render_watch(diagnosis: Diagnosis) -> str:
 def conclude(findings: Sequence[Finding]) -> str:
     """The last line: how many findings are at or above a warning, and their codes."""
     faults = at_least(findings, "warning")
-    return f"found {len(faults)}: {' '.join(f.code for f in faults)}" if faults else "nothing wrong was seen"
+    return (
+        f"found {len(faults)}: {' '.join(clean(f.code) for f in faults)}"
+        if faults
+        else "nothing wrong was seen"
+    )
 
 
 def draw_curves(history: HistoryFacts) -> list[str]:
@@ -107,15 +111,20 @@ def draw_spark(values: NDArray[np.float64], width: int = WIDTH) -> str:
 def describe_finding(finding: Finding, when: str = "") -> list[str]:
     """A finding in a few lines."""
     at = f" ({when})" if when else ""
-    lines = [f"{finding.severity}[{finding.code}] {finding.name}{at}: {finding.cause}"]
+    named = f"{finding.severity}[{clean(finding.code)}] {clean(finding.name)}"
+    lines = [f"{named}{at}: {clean(finding.cause)}"]
     if finding.sites:
         more = " ..." if len(finding.sites) > SITES else ""
-        lines.append(f"  --> {', '.join(finding.sites[:SITES])}{more}")
-    return lines + [f"  = remedy [{r.safety}] {r.cure}: {r.why}" for r in finding.remedies[:REMEDIES]]
+        lines.append(f"  --> {', '.join(map(clean, finding.sites[:SITES]))}{more}")
+    return lines + [
+        f"  = remedy [{r.safety}] {clean(r.cure)}: {clean(r.why)}" for r in finding.remedies[:REMEDIES]
+    ]
 
 
 def format_duration(seconds: float) -> str:
     """Seconds for people: 42 s, 3 min 20 s, 2 h 5 min."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 6000:

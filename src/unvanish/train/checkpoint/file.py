@@ -12,27 +12,28 @@ Notable:
 from __future__ import annotations
 
 import json
-import os
-import pickle
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from unvanish.clinic.tensor_file import TensorFileError, read_tensors
+from unvanish.core.bounds import parse_json
 from unvanish.core.plain import plain
 from unvanish.core.registry import suggest
 from unvanish.lab.models.published_names import from_published
-from unvanish.store.files import write_text
+from unvanish.store.files import write_text, write_whole
+from unvanish.train.checkpoint.about import find_fault
 from unvanish.train.checkpoint.tree import join, split
 from unvanish.train.errors import TrainError
 
 KEY = "unvanish"  # of the header
+HEADER = 100_000_000  # bytes
+HELD = 5_000_000  # values of a description
 NESTED = ("model", "state_dict", "ema", "net")  # where foreign files keep their weights
 PREFIXES = ("module.", "model.", "_orig_mod.")
 
@@ -50,19 +51,20 @@ def save(
     path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *, readable: bool = False
 ) -> Path:
     """Write tensors and a description as one safetensors file; `readable`: the description also as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(about)
-    partial = path.with_name(path.name + ".partial")
     try:
-        save_file(_separate(tensors), str(partial), {KEY: text})
-        partial.chmod(0o644)  # safetensors writes for the owner alone
-        _flush(partial)
-        partial.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_whole(path, "checkpoint", sync=True) as partial:
+            save_file(_separate(tensors), str(partial), {KEY: text})
         if readable:
             write_text(path.with_suffix(".json"), json.dumps(plain(about), indent=1) + "\n", "description")
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise TrainError(f"the checkpoint {path} cannot be written: {error}; is the disk full?") from error
+        own = (
+            str(error)
+            if str(error).startswith("cannot write")
+            else f"cannot write the checkpoint {path}: {error}"
+        )
+        raise TrainError(own) from error
     return path
 
 
@@ -81,7 +83,10 @@ def load_state(path: Path) -> dict[str, Any]:
             f"{path} holds no state of a run, only weights; give resume= the run's folder, or start a new run"
             f" with pretrained={path}"
         )
-    tree: dict[str, Any] = join(found.about["state"], found.tensors)
+    try:
+        tree: dict[str, Any] = join(found.about["state"], found.tensors)
+    except (KeyError, TypeError) as error:
+        raise TrainError(f"the state in {path} is damaged: it names {error}, which is not there") from error
     return tree
 
 
@@ -93,16 +98,14 @@ def load(path: str | Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read raises
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise TrainError(
-            f"{path} holds more than tensors and is not opened, as it could run code; save"
-            " model.state_dict() instead, in the program that wrote it"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise TrainError(f"{path} was not written by torch.save, or it is damaged: {error}") from error
+        content = read_tensors(path)
+    except TensorFileError as error:
+        more = (
+            ", as it could run code; save model.state_dict() in the program that wrote it"
+            if error.code
+            else ""
+        )
+        raise TrainError(f"{path}: {error}{more}") from error
     return Checkpoint(path, _find_weights(content, path), {})
 
 
@@ -131,11 +134,24 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, stri
 
 def _load_safetensors(path: Path) -> Checkpoint:
     try:
+        _refuse_header(path)
         with safe_open(str(path), framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(KEY, "{}"))
-            return Checkpoint(path, {k: file.get_tensor(k) for k in file.keys()}, about)  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise TrainError(f"{path} is not a safetensors file, or it is damaged: {error}") from error
+            about = parse_json((file.metadata() or {}).get(KEY, "{}"), HELD)
+            if fault := find_fault(about):
+                raise ValueError(fault)
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, OSError, TypeError, AttributeError, RuntimeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise TrainError(f"{path} is not a safetensors file, or it is damaged: {first}") from error
+    return Checkpoint(path, tensors, about)
+
+
+def _refuse_header(path: Path) -> None:
+    """ValueError for a header that is longer than its file, or than any of ours."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > min(HEADER, path.stat().st_size - 8):
+        raise ValueError(f"its header says that it has {length:,} bytes")
 
 
 def _find_weights(content: Any, path: Path) -> dict[str, Tensor]:
@@ -178,15 +194,6 @@ def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found[name] = value.clone() if place in seen else value
         seen.add(place)
     return found
-
-
-def _flush(path: Path) -> None:
-    """Force the file to the disk before it is renamed."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _suggest_file(path: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from unvanish.core.names import as_file_name
 from unvanish.store.files import write_text
 from unvanish.store.schema import FILE
 from unvanish.train.arguments import Arguments
@@ -27,7 +28,7 @@ OLD = (FILE, f"{FILE}-wal", f"{FILE}-shm", "weights/last.state.safetensors")  # 
 def make_folder(arguments: Arguments, task: str, name: str) -> Path:
     """Make the folder of a new run; TrainError if it cannot be written."""
     root = Path(arguments.project) if arguments.project else Path("runs") / task
-    wanted = root / (arguments.name or name)
+    wanted = root / (arguments.name or as_file_name(name))
     found = wanted
     number = 2
     while found.exists() and not arguments.exist_ok:

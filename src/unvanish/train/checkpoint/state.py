@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from unvanish.train.errors import TrainError
 from unvanish.train.loop import randomness
 from unvanish.train.loop.engine import Engine
 from unvanish.train.loop.record import Record
@@ -29,6 +30,16 @@ from unvanish.train.loop.run import TrainingRun
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 SPREAD = StateDictOptions(full_state_dict=True)
 CLIPPER = ("steps", "clipped", "skipped", "norm", "mean", "variance", "seen")
+
+
+def refuse_damaged(state: Mapping[str, Any]) -> None:
+    """TrainError unless a state that was read has the parts of a training."""
+    parts = ("arguments", "record", "model", "optimizer", "clipper")
+    record = state.get("record")
+    if not all(isinstance(state.get(key), dict) for key in parts) or not isinstance(record, dict):
+        raise TrainError("the state to resume from is damaged: it lacks parts of a training")
+    if not isinstance(record.get("epoch"), int) or not isinstance(record.get("step"), int):
+        raise TrainError("the state to resume from is damaged: it does not say how far the training came")
 
 
 def collect_weights(engine: Engine) -> dict[str, Tensor]:
@@ -69,13 +80,27 @@ def capture(run: TrainingRun) -> dict[str, Any]:
 
 
 def restore(run: TrainingRun, state: Mapping[str, Any]) -> None:
-    """Put a state back into a run that was built from the same arguments; `epochs` may be others."""
+    """Put a state back into a run that was built from the same arguments; `epochs` may be others.
+
+    TrainError if it is not the state of such a run.
+    """
+    try:
+        _restore(run, state)
+    except TrainError:
+        raise
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise TrainError(f"the state does not fit this run: {type(error).__name__}: {first}") from error
+
+
+def _restore(run: TrainingRun, state: Mapping[str, Any]) -> None:
     engine = run.engine
     _restore_weights(engine, state)
     if engine.ema is not None and state["ema"] is not None:
         engine.ema.load({k: _spread(v, engine, k) for k, v in state["ema"].items()}, state["ema_steps"])
-    for key, value in state["clipper"].items():
-        setattr(engine.guard.clipper, key, value)
+    for key in CLIPPER:
+        if key in state["clipper"]:
+            setattr(engine.guard.clipper, key, state["clipper"][key])
     if engine.accelerator.scaler is not None and state["scaler"]:
         engine.accelerator.scaler.load_state_dict(state["scaler"])
     run.record = replace(Record.of(state["record"]), epochs=run.request.arguments.epochs)

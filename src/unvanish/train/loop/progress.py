@@ -16,6 +16,8 @@ from rich import get_console
 from rich.live import Live
 from rich.text import Text
 
+from unvanish.core.names import show_lines
+
 EVERY = 0.5  # seconds
 COLUMNS = (("epoch", 9), ("step", 8), ("train/loss", 11), ("val/loss", 11), ("fitness", 12), ("gradient", 10))
 
@@ -70,6 +72,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a sentence above the progress."""
+        text = show_lines(text)
         if self.shown:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 

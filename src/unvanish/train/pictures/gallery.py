@@ -18,7 +18,7 @@ from unvanish.lab.detection.suppression import detections
 from unvanish.train.arguments import Arguments
 from unvanish.train.loop.run import TrainingRun
 from unvanish.train.predict.boxes import Boxes, place_boxes
-from unvanish.train.predict.drawing import draw
+from unvanish.train.predict.drawing import draw, save_picture
 from unvanish.train.predict.masks import Masks, place_masks
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def draw_first_batch(run: TrainingRun, batch: Any) -> None:
         x, y = batch
         objects = [read_labels(y, i) for i in range(len(x[:MOST]))]
         picture = tile(x, objects, run.request.about["names"])
-        picture.save(run.request.save_dir / "train_batch0.jpg", quality=90)
+        save_picture(picture, run.request.save_dir / "train_batch0.jpg")
     except Exception as error:
         run.progress.say(f"train_batch0.jpg could not be drawn: {error}")
 
@@ -57,7 +57,7 @@ def draw_validation(run: TrainingRun) -> None:
     labels = [read_labels(y, i) for i in range(len(x))]
     for name, objects in (("labels", labels), ("pred", found)):
         picture = tile(x, objects, about["names"])
-        picture.save(run.request.save_dir / f"val_batch0_{name}.jpg", quality=90)
+        save_picture(picture, run.request.save_dir / f"val_batch0_{name}.jpg")
 
 
 def read_labels(y: Any, image: int) -> Objects:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unvanish.store.files import write_bytes
 from unvanish.train.pictures.matrix import draw_confusion
 
 WIDTH, HEIGHT, COLUMNS = 300, 180, 3
@@ -34,10 +35,7 @@ def write(specify: Callable[[], dict[str, Any]], path: Path) -> Path | None:
         import vl_convert
     except ImportError:
         return None
-    png = vl_convert.vegalite_to_png(specify(), scale=2)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(png)
-    return partial.replace(path)
+    return write_bytes(path, vl_convert.vegalite_to_png(specify(), scale=2), "picture")
 
 
 def specify(

@@ -9,10 +9,13 @@ from __future__ import annotations
 import colorsys
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from unvanish.core.names import show
+from unvanish.store.files import write_whole
 from unvanish.train.predict.boxes import Boxes
 from unvanish.train.predict.masks import Masks
 
@@ -96,4 +99,11 @@ def shade_masks(image: Tensor, boxes: Boxes, masks: Masks | None) -> Tensor:
 
 def name_class(label: int, names: Sequence[str]) -> str:
     """The name of a class; its number if it has none."""
-    return names[label] if label < len(names) else str(label)
+    return show(names[label]) if label < len(names) else str(label)
+
+
+def save_picture(picture: Image, path: Path, quality: int = 90) -> Path:
+    """Write a picture whole or not at all, in the format of the path's ending; OSError says why not."""
+    with write_whole(path, "picture") as partial:
+        picture.save(partial, quality=quality)
+    return path

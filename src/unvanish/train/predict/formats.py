@@ -6,16 +6,17 @@ import csv
 import io
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from unvanish.core.names import as_file_name, show_cell
+from unvanish.store.files import write_text
 from unvanish.train.errors import TrainError
 from unvanish.train.predict.boxes import Boxes
-from unvanish.train.predict.drawing import name_class
+from unvanish.train.predict.drawing import name_class, save_picture
 from unvanish.train.predict.masks import Masks
 
 COLUMNS = ("name", "class", "confidence")
@@ -39,7 +40,7 @@ def format_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str
     text = io.StringIO()
     table = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
-    table.writerows(rows)
+    table.writerows({key: show_cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
 
 
@@ -52,8 +53,7 @@ def write_labels(boxes: Boxes, masks: Masks | None, path: Path, confidence: bool
     """Write a label file over what was there before, a line an object."""
     lines = list(format_labels(boxes, masks, confidence))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return path
+    return write_text(path, "".join(f"{line}\n" for line in lines), "label file")
 
 
 def format_labels(boxes: Boxes, masks: Masks | None, confidence: bool) -> Iterator[str]:
@@ -74,17 +74,11 @@ def write_crops(image: Tensor, boxes: Boxes, names: Sequence[str], stem: str, fo
     for x1, y1, x2, y2, _, label in boxes.data.tolist():
         left, top = min(math.floor(x1), wide - 1), min(math.floor(y1), high - 1)
         part = image[:, top : max(top + 1, math.ceil(y2)), left : max(left + 1, math.ceil(x2))]
-        place = folder / clean(name_class(int(label), names))
+        place = folder / as_file_name(name_class(int(label), names))
         place.mkdir(parents=True, exist_ok=True)
-        path = find_free(place, clean(stem))
-        fromarray(part.permute(1, 2, 0).contiguous().numpy()).save(path, quality=95)
-        paths.append(path)
+        path = find_free(place, as_file_name(stem))
+        paths.append(save_picture(fromarray(part.permute(1, 2, 0).contiguous().numpy()), path, 95))
     return paths
-
-
-def clean(name: str) -> str:
-    """A name without characters that have a meaning in paths."""
-    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "_"
 
 
 def find_free(folder: Path, stem: str) -> Path:

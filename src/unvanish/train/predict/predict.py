@@ -16,7 +16,7 @@ from unvanish.lab.data import decode, inputs
 from unvanish.lab.data.problems import DataError
 from unvanish.train.arguments import Arguments
 from unvanish.train.errors import TrainError
-from unvanish.train.learner import Learner, require_network
+from unvanish.train.learner import Learner, network_errors, require_network
 from unvanish.train.loop import devices
 from unvanish.train.loop.step import call
 from unvanish.train.predict.detector import detect
@@ -32,11 +32,14 @@ def predict(learner: Learner, source: Any, arguments: Arguments) -> Iterator[Pre
     learner.callbacks.run("on_predict_start", learner)
     try:
         if learner.about.get("preparation", {}).get("input") == "letterbox":
-            yield from detect(learner, network, accelerator, source, arguments)
+            with network_errors(learner, "detect objects"):
+                yield from detect(learner, network, accelerator, source, arguments)
         else:
             for origin, x in read(learner, source):
                 started = time.perf_counter()
-                yield answer(learner, network, origin, devices.to_device(accelerator, x), started)
+                with network_errors(learner, f"read {origin}"):
+                    found = answer(learner, network, origin, devices.to_device(accelerator, x), started)
+                yield found
     except DataError as error:
         raise TrainError(str(error)) from error
     learner.callbacks.run("on_predict_end", learner)

@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
+from unvanish.core.names import show
 from unvanish.train.errors import TrainError
 from unvanish.train.predict import formats
 from unvanish.train.predict.boxes import Boxes
-from unvanish.train.predict.drawing import draw, name_class
+from unvanish.train.predict.drawing import draw, name_class, save_picture
 from unvanish.train.predict.masks import Masks
 
 
@@ -70,8 +71,7 @@ class Prediction:
 
     def save(self, path: str | Path) -> Path:
         """Write the image that `plot` draws; the suffix names the format."""
-        self.plot().save(path)
-        return Path(path)
+        return save_picture(self.plot(), Path(path))
 
     def summary(self) -> list[dict[str, Any]]:
         """As plain values, an entry a box (with its outline, `segments`) or a probable class."""
@@ -149,6 +149,9 @@ class Prediction:
         return self.probs
 
     def __str__(self) -> str:
+        return show(self._describe())
+
+    def _describe(self) -> str:
         if self.probs is not None:
             best = [f"{name_class(i, self.names)} {float(self.probs[i]):.2f}" for i in self.top5]
             return f"{self.origin}: {', '.join(best)} ({self.speed:.1f} ms)"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unvanish.lab.data.content import Content, Source
+from unvanish.lab.data.limits import refuse_large
 from unvanish.lab.data.part import Fresh, Tensors, seed_generator
 from unvanish.lab.data.problems import DataError
 
@@ -40,6 +41,7 @@ def read(source: Source, *, length: int = 200, samples: int = 10_000, val_sample
     """The adding problem over `length` steps."""
     if length < 2:
         raise DataError(f"{source.spec.name}: length must be 2 or more, it is {length}")
+    refuse_large(24.0 * val_samples * length + 8 * samples, "length and val_samples")
     make = Adding(length)
     facts = {"features": 2, "outputs": 1, "length": length}
     preparation = {"input": "sequence", **facts}

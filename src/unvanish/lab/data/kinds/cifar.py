@@ -18,13 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unvanish.core.bounds import find_fault
 from unvanish.lab.data.content import Content, Source, tensor_content
 from unvanish.lab.data.kinds.folder import of_folders
+from unvanish.lab.data.limits import find_below
 from unvanish.lab.data.places import is_archive, unpack
 from unvanish.lab.data.problems import DataError
 
 TASKS = ("classify",)
 PIXELS = 3 * 32 * 32
+LARGEST = 400_000_000  # bytes of a pickle
 HARMLESS = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -49,7 +52,7 @@ def read(
     place = source.look(*forms, *images) or source.need(*forms)
     folder = unpack(place) if is_archive(place) else place
     if place.name not in forms:
-        train = folder if folder.name == "train" else next(folder.rglob("train"), folder / "train")
+        train = folder if folder.name == "train" else next(find_below(folder, "train"), folder / "train")
         return of_folders(source, train, train.parent / "test", 3, crop, flip)
     train_files, test_files, load = files(folder, classes)
     names = source.spec.names or tuple(map(str, range(classes)))
@@ -88,8 +91,8 @@ def read_pickles(paths: Sequence[Path], classes: int) -> tuple[Tensor, Tensor]:
     try:
         pixels = np.concatenate([np.asarray(b[b"data"], np.uint8) for b in batches])
         return tensors(pixels, np.concatenate([np.asarray(b[key]) for b in batches]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{paths[0]} is not a Python CIFAR-{classes} batch: {error!r}") from error
+    except Exception as error:
+        raise DataError(f"{paths[0]} is not a Python CIFAR-{classes} batch: {error!r}"[:300]) from error
 
 
 def tensors(pixels: Any, labels: Any) -> tuple[Tensor, Tensor]:
@@ -110,6 +113,11 @@ class Harmless(pickle.Unpickler):
 def unpickle(path: Path) -> Any:
     """The content of a pickle of arrays; DataError if it requires anything else."""
     try:
-        return Harmless(BytesIO(path.read_bytes()), encoding="bytes").load()
-    except (pickle.UnpicklingError, EOFError, IndexError, KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{path} was not loaded: {error}") from error
+        if path.stat().st_size > LARGEST:
+            raise pickle.UnpicklingError(f"it has more than {LARGEST:,} bytes")
+        found = Harmless(BytesIO(path.read_bytes()), encoding="bytes").load()
+    except Exception as error:  # a pickle may fail in any way
+        raise DataError(f"{path} was not loaded: {str(error)[:200]}") from error
+    if fault := find_fault(found):
+        raise DataError(f"{path} was not loaded: {fault}")
+    return found

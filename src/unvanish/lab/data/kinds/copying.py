@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from unvanish.lab.data.content import Content, Source
+from unvanish.lab.data.limits import refuse_large
 from unvanish.lab.data.part import Fresh, Tensors, seed_generator
 from unvanish.lab.data.problems import DataError
 
@@ -43,6 +44,7 @@ def read(source: Source, *, pause: int = 100, samples: int = 10_000, val_samples
     """The copy task over a pause of `pause` steps."""
     if pause < 1:
         raise DataError(f"{source.spec.name}: pause must be 1 or more, it is {pause}")
+    refuse_large(160.0 * val_samples * (pause + 2 * WORD) + 8 * samples, "pause and val_samples")
     make = Copying(pause)
     classes = SYMBOLS + 1
     facts = {"features": SYMBOLS + 2, "outputs": classes, "classes": classes, "length": pause + 2 * WORD}

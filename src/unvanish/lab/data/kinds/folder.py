@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from unvanish.lab.data.content import Content, Source, image_content
+from unvanish.lab.data.limits import find_below, open_picture
 from unvanish.lab.data.part import Indices, Tensors, split
 from unvanish.lab.data.pictures import BROKEN, Squares, fits_in_memory, list_images
 from unvanish.lab.data.places import unpack
@@ -47,7 +48,7 @@ def folders(source: Source, archive: str) -> tuple[Path, Path | None]:
     val = source.spec.parts.get("val") or VALIDATION
     if archive and source.look(*train) is None:
         packed = unpack(source.need(archive))
-        inner = next((p.parent for p in sorted(packed.rglob(Path(train[0]).name)) if p.is_dir()), packed)
+        inner = next((p.parent for p in find_below(packed, Path(train[0]).name) if p.is_dir()), packed)
         chosen = [next((inner / n for n in names if (inner / n).is_dir()), None) for names in (train, val)]
         if chosen[0] is None:
             raise DataError(f"{archive} contains no folder {train[0]!r}")
@@ -100,11 +101,9 @@ def find_images(source: Source, folder: Path, names: Sequence[str]) -> tuple[lis
 
 def native_size(paths: Sequence[Path]) -> int:
     """The side of images that are all equal squares of at most 256 pixels, else 224; from a sample."""
-    from PIL import Image
-
     seen = set()
     for path in paths[:: len(paths) // 50 + 1]:
-        with suppress(*BROKEN), Image.open(path) as image:
+        with suppress(*BROKEN), open_picture(path) as image:
             seen.add(image.size)
     sides = {side for size in seen for side in size}
     return sides.pop() if len(sides) == 1 and max(sides) <= 256 else 224

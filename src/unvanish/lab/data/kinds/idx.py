@@ -6,8 +6,7 @@ big-endian numbers, and the values. The test files serve as validation.
 
 from __future__ import annotations
 
-import gzip
-import zlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unvanish.lab.data.content import Content, Source, tensor_content
+from unvanish.lab.data.limits import unzip
 from unvanish.lab.data.problems import DataError
 
 TASKS = ("classify",)
@@ -33,7 +33,7 @@ def pair(source: Source, part: str) -> tuple[Tensor, Tensor]:
     """Images (N, 1, H, W) and labels (N,) of one part."""
     files = [source.need(*spellings(part, what, dims)) for what, dims in (("images", 3), ("labels", 1))]
     images, labels = (values(file) for file in files)
-    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+    if not images.size or images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         shapes = f"{images.shape} and {labels.shape}"
         raise DataError(f"{files[0]} and {files[1]} have the shapes {shapes}: they do not belong together")
     return torch.from_numpy(images)[:, None], torch.from_numpy(labels.astype(np.int64))
@@ -48,13 +48,13 @@ def spellings(part: str, what: str, dims: int) -> list[str]:
 def values(file: Path) -> npt.NDArray[np.uint8]:
     """The array in an idx file of bytes; DataError if the file is truncated or not an idx file."""
     try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
+        content = unzip(file)
+    except OSError as error:
         raise DataError(f"{file} cannot be read: {error}; fetch it again") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != BYTES:
         raise DataError(f"{file} is not an idx file of bytes: it begins with {content[:4].hex(' ')}")
     start = 4 + 4 * content[3]
     shape = tuple(int(n) for n in np.frombuffer(content[4:start], ">u4"))
-    if len(content) - start != int(np.prod(shape)):
+    if len(content) - start != math.prod(shape):
         raise DataError(f"{file} should have {shape} bytes, it has {len(content) - start}; fetch it again")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()

@@ -11,6 +11,7 @@ import numpy as np
 
 from unvanish.lab.data.content import Content, Source
 from unvanish.lab.data.corpora import Excerpt, Labelled, read_lines, sentiment_content
+from unvanish.lab.data.limits import check_encoding, find_below
 from unvanish.lab.data.part import split
 from unvanish.lab.data.places import unpack
 from unvanish.lab.data.problems import DataError
@@ -36,9 +37,9 @@ def read(
     for label, name in enumerate(files):
         file = source.look(name)
         if file is None and archive:
-            file = next(iter(sorted(unpack(source.need(archive)).rglob(name))), None)
+            file = next(find_below(unpack(source.need(archive)), name), None)
         file = file or source.need(name)
-        for number, line in enumerate(read_lines(file, encoding, source.problems), 1):
+        for number, line in enumerate(read_lines(file, check_encoding(encoding), source.problems), 1):
             if line is not None:
                 whole.add(line, label, file, number)
     held, kept = split(np.array(whole.labels), held_out)

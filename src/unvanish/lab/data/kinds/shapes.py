@@ -20,9 +20,12 @@ from unvanish.lab.data.boxes import Boxed, BoxLabels, shares
 from unvanish.lab.data.content import Content, Source, tensor_content
 from unvanish.lab.data.labels import Labels, extent
 from unvanish.lab.data.letterbox import Floats
+from unvanish.lab.data.limits import refuse_large
+from unvanish.lab.data.problems import DataError
 from unvanish.lab.data.scenes import Scenes
 
 TASKS = ("classify", "detect", "segment")
+MOST, FEW = 200_000, 100  # samples, shapes on one
 FINE = 2  # images are drawn larger by this factor and scaled down
 Bytes = npt.NDArray[np.uint8]
 
@@ -57,6 +60,9 @@ def read(
 ) -> Content:
     """Pictures of shapes, `imgsz` pixels wide, or `size` without it."""
     side = source.imgsz or size
+    if samples + val_samples > MOST or most > FEW:
+        raise DataError(f"{source.spec.name}: at most {MOST:,} samples of {FEW} shapes are drawn")
+    refuse_large(3.0 * max(samples + val_samples, 24) * side * side, "samples and size")
     count = 1 if source.task == "classify" else most
     parts = [draw_pictures(number, side, count, seed) for number, seed in ((samples, 0), (val_samples, 1))]
     if source.task == "classify":

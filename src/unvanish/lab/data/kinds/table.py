@@ -25,6 +25,7 @@ from unvanish.lab.data.corpora import (
     sentiment_content,
     translation_content,
 )
+from unvanish.lab.data.limits import check_encoding
 from unvanish.lab.data.part import split
 from unvanish.lab.data.problems import DataError, Problems
 
@@ -50,7 +51,9 @@ def read(
     usual = ("text", "label") if source.task == "sentiment" else ("source", "target")
     if len(columns) not in (0, 2):
         raise DataError(f"{source.spec.name}: `columns` must name two columns, as [{', '.join(usual)}]")
-    train, val = (part(source, name, tuple(columns) or usual, encoding) for name in ("train", "val"))
+    train, val = (
+        part(source, name, tuple(columns) or usual, check_encoding(encoding)) for name in ("train", "val")
+    )
     if train is None:
         raise DataError(f"{source.spec.name}: `train` must name a .csv, .tsv or .jsonl file")
     if source.task == "sentiment":
@@ -120,6 +123,16 @@ def rows(file: Path, columns: Sequence[str], encoding: str, problems: Problems) 
     if file.suffix not in (".csv", ".tsv"):
         raise DataError(f"{file} is not a .csv, .tsv or .jsonl file")
     reader = csv.DictReader(text.splitlines(), delimiter="\t" if file.suffix == ".tsv" else ",")
+    try:
+        yield from csv_rows(file, reader, columns, problems)
+    except csv.Error as error:
+        raise DataError(f"{file}:{reader.line_num}: not a table: {error}") from error
+
+
+def csv_rows(
+    file: Path, reader: csv.DictReader[str], columns: Sequence[str], problems: Problems
+) -> Iterator[Row]:
+    """The rows that a reader finds; DataError if a column is missing."""
     header = reader.fieldnames or []
     for column in columns:
         if column not in header:
@@ -141,8 +154,8 @@ def json_rows(file: Path, text: str, problems: Problems) -> Iterator[Row]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            problems.add(file, number, "broken row", f"not JSON ({error.msg})")
+        except (ValueError, RecursionError) as error:
+            problems.add(file, number, "broken row", f"not JSON ({str(error)[:100]})")
             continue
         if not isinstance(row, dict):
             problems.add(file, number, "broken row", "not a JSON object")

@@ -10,6 +10,7 @@ import numpy as np
 
 from unvanish.core.registry import suggest
 from unvanish.lab.data.content import Content, Source
+from unvanish.lab.data.limits import check_encoding
 from unvanish.lab.data.problems import DataError
 from unvanish.lab.data.texts import Windows
 from unvanish.lab.data.vocabulary import BytePairs, Characters, Vocabulary, Words
@@ -28,7 +29,7 @@ def read(
     encoding: str = "utf-8",
 ) -> Content:
     """The text of the training file, and of the validation file or of the end of the first."""
-    train = text(source, "train", encoding)
+    train = text(source, "train", check_encoding(encoding))
     if "val" in source.spec.parts:
         val = text(source, "val", encoding)
     else:

@@ -14,12 +14,15 @@ from pathlib import Path
 from unvanish.lab.data.boxes import Boxed, BoxLabels, shares
 from unvanish.lab.data.content import Content, Source
 from unvanish.lab.data.labels import Labels, label_file, read_labels
+from unvanish.lab.data.limits import find_below
 from unvanish.lab.data.pictures import check_images, decode_images, fits_in_memory, list_images
 from unvanish.lab.data.places import is_archive, unpack
 from unvanish.lab.data.problems import DataError
 from unvanish.lab.data.scenes import Scenes
+from unvanish.store.files import read_text
 
 TASKS = ("detect", "segment")
+LIST = 200_000_000  # bytes of a list of images
 
 
 def read(source: Source, *, labels: str = "", archive: str = "") -> Content:
@@ -58,7 +61,7 @@ def entries(source: Source, name: str, archive: str) -> list[Path]:
     named = source.spec.parts.get(name) or ("images/train" if name == "train" else "images/val",)
     if archive and source.look(named[0]) is None:
         folder = unpack(source.need(archive))
-        found = [next(iter(sorted(folder.rglob(entry))), None) for entry in named]
+        found = [next(find_below(folder, entry), None) for entry in named]
     else:
         found = [source.need(entry) for entry in named]
     missing = [entry for entry, place in zip(named, found, strict=True) if place is None]
@@ -75,7 +78,11 @@ def images_of(entry: Path, source: Source) -> Iterator[Path]:
     if entry.suffix != ".txt":
         yield entry
         return
-    for number, line in enumerate(entry.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = read_text(entry, LIST).splitlines()
+    except OSError as error:
+        raise DataError(f"{entry} is no list of images: {error}") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         roots = [Path(), entry.parent, *source.folders()]

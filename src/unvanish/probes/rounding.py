@@ -1,0 +1,49 @@
+"""Which gradients are mere rounding: what is left of a sum that cancels.
+
+Notable: a small gradient may be meant, as behind a scale of 1e-6. What is rounding falls when the same
+gradient is computed in float64, and what is small does not. The copy in float64 runs only if a module's
+gradients are all far below the largest one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from unvanish.probes import precision
+from unvanish.probes.measures import norms
+from unvanish.probes.passes import Specimen
+
+FAR = 12.0  # nats below the largest gradient: 6e-6, a hundred times the rounding of float32
+FALLS = 7.0  # nats, a thousandth: rounding falls by 2^-29, 20 nats
+DEEPEST = -300.0  # nats: below, float64 itself nears its end
+AGREES = 1.0  # nats between the largest gradients of both
+
+
+def find_rounding(specimen: Specimen, logs: Mapping[str, float]) -> frozenset[str]:
+    """The parameters whose gradient is rounding; `logs`: ln of the norms of the gradients, by name.
+
+    Empty without a module whose gradients are all far below the largest, or if no copy runs in float64.
+    """
+    own = {name: logs[name] for name in specimen.parameters if math.isfinite(logs.get(name, math.nan))}
+    top = max(own.values(), default=-math.inf)
+    low = {name for name, log in own.items() if DEEPEST < log < top - FAR}
+    if not low or not _modules(low) - _modules(own.keys() - low):
+        return frozenset()
+    if any(p.dtype != torch.float32 for p in specimen.parameters.values() if p.is_floating_point()):
+        return frozenset()
+    exact = precision.exact(specimen.model, specimen.batch, specimen.loss, torch.float64)
+    if exact is None:
+        return frozenset()
+    dense = {n: g.coalesce().values() if g.is_sparse else g for n, g in exact.items()}
+    sizes = dict(zip(dense, norms(list(dense.values())), strict=True))
+    found = {n: math.log(size) if size > 0 else -math.inf for n, size in sizes.items()}
+    if not abs(max(found.values(), default=math.inf) - top) < AGREES:
+        return frozenset()
+    return frozenset(n for n in low if found.get(n, math.inf) < own[n] - FALLS)
+
+
+def _modules(names: set[str]) -> set[str]:
+    return {name.rpartition(".")[0] for name in names}

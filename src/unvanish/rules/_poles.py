@@ -1,0 +1,62 @@
+"""What helps against the poles of an operation: each has its own remedy, and one epsilon is none for all.
+
+Limits
+
+None of its own: a number is finite or not.
+"""
+
+from __future__ import annotations
+
+KEEP_AWAY = "keep its input away from the pole: clamp before, or an epsilon inside"
+REWRITTEN = {  # no bound on the input helps: it has to be written in another way
+    "zero_infinity=True, and targets no longer than the outputs, in which a repeat counts twice": (
+        "ctc_loss",
+    ),
+    "a mean over no label: leave out a batch all of whose labels are ignored, or divide their sum by at "
+    "least one; logits within the range of the dtype": ("cross_entropy_loss", "nll_loss_nd", "nll_loss"),
+    "its gradient divides by the differences of its values: add a small ramp to the diagonal, or use what "
+    "needs no vectors, as a norm or a trace": ("svd", "svdvals", "eigh", "eig", "eigvals", "eigvalsh", "qr"),
+    "the matrix is singular, or nearly: add an epsilon to its diagonal": (
+        *("cholesky", "inv", "solve", "det", "slogdet", "logdet", "pinv", "matrix_exp"),
+    ),
+    "its slope at 0 is no number: sqrt(sum of squares + epsilon)": ("cdist", "pairwise_distance"),
+    "a row without a single key: let each row keep one, or set such rows to zero afterwards": (
+        *("scaled_dot_product_attention", "log_softmax", "logsumexp"),
+    ),
+}
+BOUNDED = {
+    "its slope is infinite at -1 and 1: clamp to just inside, or use atan2(sin, cos)": (
+        *("acos", "asin", "arccos", "arcsin", "atanh"),
+    ),
+    "its slope at 0 is no number: sqrt(sum of squares + epsilon)": ("norm", "vector_norm"),
+    "its slope is infinite at 0: sqrt(x + epsilon), with the epsilon inside the root": ("sqrt", "rsqrt"),
+    "a power below 1 has an infinite slope at 0: (x + epsilon) ** p": ("pow", "float_power"),
+    "log(x + epsilon), or log_softmax and logsigmoid on the logits": (
+        *("log", "log2", "log10", "log1p", "logit", "xlogy"),
+    ),
+    "it divides by zero: a count or a sum of at least one, clamp(min=1), or an epsilon": (
+        *("div", "true_divide", "reciprocal", "mean", "nanmean"),
+    ),
+    "it overflows: bound its input, as a log-variance to between -10 and 10, or stay with logs (logsumexp)": (
+        *("exp", "exp2", "expm1", "softplus", "sinh", "cosh"),
+    ),
+    "a row without a single key: let each row keep one, or set such rows to zero afterwards": ("softmax",),
+    "the deviation of one value, or the root of no variance: correction=0, and an epsilon inside": (
+        *("std", "var"),
+    ),
+}
+CARE = {kind: why for table in (REWRITTEN, BOUNDED) for why, kinds in table.items() for kind in kinds}
+
+
+def describe_care(kind: str) -> str:
+    """What keeps an operation of this kind finite, in a sentence."""
+    return CARE.get(_bare(kind), KEEP_AWAY)
+
+
+def needs_rewriting(kind: str) -> bool:
+    """Whether no bound on its input helps an operation of this kind."""
+    return any(_bare(kind) in kinds for kinds in REWRITTEN.values())
+
+
+def _bare(kind: str) -> str:
+    return kind.removeprefix("linalg_").removesuffix("_")
