@@ -66,7 +66,7 @@ def check(trace: Trace) -> Iterable[Fault]:
     """One fault naming the operations that stop the gradient."""
     if not trace.where("parameter", reachable=True):
         raise NotApplicable("the loss reaches no parameter")
-    flat = _find_hooked(trace) or _find_single(trace) or _find_flat(trace)
+    flat = _find_hooked(trace) or _find_flat(trace) or _find_single(trace)
     return flat or _find_locked(trace) or _find_flat_loss(trace)
 
 

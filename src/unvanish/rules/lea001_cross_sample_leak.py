@@ -24,9 +24,9 @@ the batch, such as in-batch negatives, is no leak of the model.
 
 Limits
 
-The gradient at another sample is zero or not; less than 1e-6 of the own one is ignored. It is a
-note if the first axis may be time, as for outputs (time, batch, classes), and if single rows
-were made one sequence on purpose.
+None: the gradient at another sample is zero or not; less than 1e-6 of the own one is ignored. It
+is a note if the first axis may be time, as for outputs (time, batch, classes), and if single
+rows were made one sequence on purpose.
 
 Remedies
 

@@ -26,8 +26,8 @@ note: a gradient that is reversed, scaled or clipped on purpose.
 
 Limits
 
-The gradient may differ by 0.01 from the difference, whose own error is 1e-6 in float64
-(measured).
+None in the judgement: the gradient may differ by 0.01 from the difference, whose own error is
+1e-6 in float64 (measured).
 
 Remedies
 
