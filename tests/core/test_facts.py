@@ -45,6 +45,13 @@ NESTED = (
     facts.PairFacts,
     facts.TermFacts,
     facts.BroadcastFacts,
+    facts.DeadTermFacts,
+    facts.ForeignFacts,
+    facts.WrongGradientFacts,
+    facts.LeakFacts,
+    facts.RouterFacts,
+    facts.HookFacts,
+    facts.WarningFacts,
     facts.PrecisionFacts,
     facts.BrokenFacts,
     facts.HistoryFacts,
@@ -261,6 +268,9 @@ def others(folder: Path) -> Iterator[Trace]:
     yield unvanish.check(Forgetful(), x[:, 0], confirm=False).trace
     yield unvanish.check(Counts(), x[:, 0], confirm=False).trace
     yield unvanish.check(Mapped(), x[:, 0], confirm=False).trace
+    hooked = nn.Linear(4, 4)
+    hooked.weight.register_hook(torch.zeros_like)
+    yield unvanish.check(hooked, x[:, 0], confirm=False).trace
     yield unvanish.check(nn.LSTM(4, 4, bidirectional=True), x, lambda out: out[0].sum(), confirm=False).trace
     y = torch.arange(6) % 4
     for axis, loss, answers in (

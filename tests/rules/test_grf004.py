@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import unvanish
 from unvanish.core.diagnosis import Finding, NotApplicable
 from unvanish.core.trace import STATISTICS, Site, Trace
 from unvanish.rules import rule
@@ -175,3 +178,44 @@ def test_parameters_that_the_loss_does_not_reach_say_nothing_about_it() -> None:
         _weight("a"), _weight("b", reachable=False), _stop("l", "floor", "loss"), gradients={"b": 0.0}
     )
     assert found.evidence[0].unit == "of 1"
+
+
+def _chain(*zero: str) -> nn.Module:
+    """Two normalised layers and a head; some parameters are set to zero."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        *(nn.Linear(16, 32), nn.LayerNorm(32), nn.ReLU(), nn.Linear(32, 32), nn.LayerNorm(32), nn.ReLU()),
+        nn.Linear(32, 4),
+    )
+    for name, p in net.named_parameters():
+        if name in zero:
+            p.data.zero_()
+    return net
+
+
+def _check_chain(*zero: str) -> list[Finding]:
+    batch = torch.randn(32, 16), torch.randint(0, 4, (32,))
+    found = unvanish.check(_chain(*zero), batch, nn.CrossEntropyLoss(), confirm=False).walk()
+    return [f for f in found if f.code == "GRF004"]
+
+
+def test_zero_gains_in_series_that_keep_each_other_are_named() -> None:
+    for zero in (("1.weight", "4.weight"), ("1.weight",)):  # a ReLU is flat at 0, so one gain is enough
+        (found,) = _check_chain(*zero)
+        assert found.severity == "error" and zero[-1] in found.cause and "nothing moves there" in found.cause
+
+
+@pytest.mark.parametrize("zero", [("6.weight",), ("3.weight", "6.weight")])
+def test_a_zero_factor_that_gets_a_gradient_unlocks_what_is_behind_it(zero: tuple[str, ...]) -> None:
+    assert _check_chain(*zero) == []
+
+
+@pytest.mark.parametrize(("groups", "flat"), [(8, True), (4, False), (2, False)])
+def test_a_normalisation_over_one_value_is_named(groups: int, flat: bool) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.GroupNorm(groups, 8), nn.Flatten(), nn.Linear(8, 4))
+    )
+    batch = torch.randn(8, 3, 8, 8), torch.randint(0, 4, (8,))
+    found = unvanish.check(net, batch, nn.CrossEntropyLoss(), confirm=False).findings
+    assert any("over a single value" in f.cause for f in found if f.code == "GRF004") == flat

@@ -164,7 +164,8 @@ def _adam(model: nn.Module, optimizer: Any, rate: float) -> torch.optim.Optimize
     wanted = [p for p in model.parameters() if p.requires_grad and (held is None or id(p) in held)]
     sparse = any(getattr(m, "sparse", False) for m in model.modules())
     fused = all(p.is_floating_point() and p.device.type in FUSED for p in wanted)
-    made = torch.optim.SGD(wanted, 10 * rate) if sparse else torch.optim.Adam(wanted, rate, fused=fused)
+    group = [{"params": wanted}]  # it may be empty: an optimizer made of another model's parameters
+    made = torch.optim.SGD(group, 10 * rate) if sparse else torch.optim.Adam(group, rate, fused=fused)
     for name, hook in (optimizer._optimizer_step_pre_hooks if optimizer is not None else {}).items():
         made._optimizer_step_pre_hooks[name] = (
             hook  # a clipper is part of the treatment; torch lists no hooks

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Shape = tuple[int, ...]
-StopReason = Literal["zero parameter", "locked", "dead", "operation", "loss"]
+StopReason = Literal["zero parameter", "locked", "series", "dead", "operation", "loss"]
 BroadcastKind = Literal["samples x samples", "output repeated", "target repeated"]
+MixingKind = Literal["along", "reshape", "product", "attention", "recurrent"]  # of the samples
 Apart = tuple[str, float, float]  # a row of the ledger, its predicted and its measured decades
 
 
@@ -55,6 +56,7 @@ class NodeFacts(RowFacts, total=False):
     # activations and normalisations
     squashing: bool  # bounded on both sides: sigmoid, tanh ...
     rectifier: bool  # zero or flat on one side: relu ...
+    normalised: int  # values that share a mean and a spread
     batch_statistics: bool  # normalises by the statistics of the batch
     # what the first layer reads, if its features are uneven
     feature_axis: int
@@ -95,6 +97,8 @@ class ParameterFacts(TypedDict, total=False):
     used: bool  # an operation read it
     used_at: int  # `order` of the operation after the last one that read it; -1 if none did
     reachable: bool  # the loss reaches it
+    asleep: bool  # trainable before the forward, and not while it ran or at the backward
+    apart: Literal["", "copy", "written", "target"]  # why the loss is kept from it on purpose
     optimised: bool | None  # the optimizer holds it; None without an optimizer
     tied: bool  # several modules share it
     twins_stay: bool  # units with equal weights have equal gradients too
@@ -176,6 +180,77 @@ class GraphCut(TypedDict):
     call: int  # of that module
     how: str  # "detach", "data", "no_grad", "argmax", "comparison" ...
     order: int  # of the operation that follows
+    line: str  # of the user's code, "net.py:12"; "" if unknown
+    frees: tuple[str, ...]  # parameters that the loss would reach without it
+    behind: int  # how many further cuts lie between it and the loss
+
+
+class HookFacts(TypedDict):
+    """A hook that sets gradients to zero."""
+
+    path: str  # of the parameter, or of the module it acts in
+    on: Literal["parameter", "tensor", "module"]
+    line: str  # that put it there; "" if unknown
+    starves: tuple[str, ...]  # parameters that get zeros because of it
+
+
+class DeadTermFacts(TypedDict):
+    """A term of the loss without a gradient."""
+
+    how: str  # it lost it: "detach", "argmax", "round" ...
+    path: str  # of the module that did it, or "the loss"
+    line: str  # of the user's code; "" if unknown
+    adds: float  # to the value of the loss; NaN if unknown
+
+
+class RouterFacts(TypedDict):
+    """A router of a mixture of experts."""
+
+    path: str  # of the module that chooses
+    load: tuple[float, ...]  # share of the choices that each expert gets
+    chosen: int  # experts a token goes to
+    rows: int  # tokens
+    certain: float  # mean share of the probability that the chosen experts have
+
+
+class LeakFacts(TypedDict):
+    """A dependence of one sample's output on other samples."""
+
+    path: str  # of the module that mixes them
+    how: MixingKind
+    line: str  # of the user's code; "" if unknown
+    ratio: float  # the largest gradient at another sample over that at the own one
+    sure: bool  # the first axis is that of the samples, and not of time
+    rows: bool  # samples are single rows, so a sequence of them was made on purpose
+
+
+class WrongGradientFacts(TypedDict):
+    """A function that somebody wrote, whose gradient is not that of its output."""
+
+    function: str  # its class
+    path: str  # of the module that called it
+    argument: int  # which of its inputs
+    factor: float  # gradient / difference, where it is everywhere the same; else NaN
+    identity: bool  # it returns this input unchanged
+
+
+class ForeignFacts(TypedDict):
+    """A leaf of the graph that learns and is no parameter of the model."""
+
+    path: str  # the names that lead to it
+    place: Literal["attribute", "function", "loss", "made"]  # made: in the forward itself
+    in_module: bool  # a module that is not part of the model holds it
+    in_loss: bool  # only the loss reads it
+    line: str  # that made it; "" if unknown
+    numel: int
+    optimised: bool | None  # the optimizer holds it; None without an optimizer
+
+
+class WarningFacts(TypedDict):
+    """What torch itself warned of while the model ran."""
+
+    text: str
+    line: str  # of the user's code; "" if unknown
 
 
 class BroadcastFacts(TypedDict):
@@ -299,14 +374,21 @@ class TraceFacts(RunFacts, total=False):
     unmeasured: list[str]  # sentences: what could not be measured, where, and why
     predicted: bool  # by theory: nothing was run
     crash: str  # what the model or the loss raised
+    stale: int  # tensors that the optimizer holds and the model does not, shaped like some that it lacks
     graph_cuts: list[GraphCut]
     broadcasts: list[BroadcastFacts]
     ascents: list[AscentFacts]
     terms: list[TermFacts]
     pairs: list[PairFacts]
-    normalised_again: list[
-        tuple[str, str, str]
-    ]  # path and kind of what made probabilities; kind of the second
+    normalised_again: list[tuple[str, str, str]]  # path, kind of what made probabilities; kind of the second
+    dead_terms: list[DeadTermFacts]
+    leak: LeakFacts
+    wrong_gradients: list[WrongGradientFacts]
+    dropouts: dict[str, float]  # share of the values that is dropped, by module, of what is active
+    routers: list[RouterFacts]
+    foreign: list[ForeignFacts]
+    hooks: list[HookFacts]  # that set gradients to zero
+    warned: list[WarningFacts]  # about gradients
     precision: PrecisionFacts
     not_put_back: list[str]  # what the model reaches that the examination may have changed: where, and what
     severed: dict[str, tuple[int, int, str]]  # cells whose state leaves the graph: calls, reached, by whom

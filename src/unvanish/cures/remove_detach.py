@@ -43,6 +43,8 @@ class Recorded:
     def __call__(
         self, calls: Calls, index: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if func.__name__ == "_set_grad_enabled":
+            return func(*args, **kwargs)
         with torch.enable_grad():
             return func(*args, **kwargs)
 

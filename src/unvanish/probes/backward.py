@@ -44,6 +44,8 @@ class GradientFlow:
     logs: dict[str, float] = field(default_factory=dict)  # ln ||gradient|| of a leaf; NaN or inf: not finite
     held: dict[Any, tuple[Tensor, int]] = field(default_factory=dict)  # gradients of held outputs
     killed: list[tuple[int, int]] = field(default_factory=list)  # (node, below): gradient arrived, none left
+    sent: set[int] = field(default_factory=set)  # nodes to which numbers other than zero were sent
+    silenced: list[int] = field(default_factory=list)  # of them, those at which only zeros arrived: by a hook
     broken: list[int] = field(default_factory=list)  # nodes that made a NaN or infinity of finite gradients
 
 
@@ -275,11 +277,14 @@ class Backward:
         def look(inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> None:
             arrived = [dense(g) for g in outputs if g is not None]
             if not any(bool(g.any()) for g in arrived):
+                if i in self.flow.sent and arrived:
+                    self.flow.silenced.append(i)
                 return
             every = [None if g is None else dense(g) for g in inputs]
             leaving = [(g, j) for g, j in zip(every, places, strict=True) if j is not None]
             self.flow.killed += [(i, j) for g, j in leaving if g is None or not bool(g.any())]
             some = [(g, j) for g, j in leaving if g is not None]
+            self.flow.sent.update(j for g, j in some if bool(g.any()))
             if any(not bool(torch.isfinite(g).all()) for g, _ in some) and all(
                 bool(torch.isfinite(g).all()) for g in arrived
             ):

@@ -37,6 +37,7 @@ class Call:
     kind: str  # "loss", "output.loss" or "random cotangent"; "" if the output decides
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     originals: Mapping[str, Tensor] = field(default_factory=dict)
+    given: tuple[Tensor, ...] = ()  # every tensor of the batch, the target included
     batch_size: int | None = None
     targets: tuple[Tensor, ...] = ()  # what the loss is given beside the output
 
@@ -78,7 +79,18 @@ def prepare(batch: Any, loss: Callable[..., Any] | None, *, gradients: bool = Tr
     args, kwargs = _map_tensors(args, kwargs, enter)
     objective, kind = _objective(loss, needs, rest, whole)
     targets = tuple(tensors_in(rest)) if needs != 1 else ()
-    return Call(args, kwargs, objective, kind, leaves, tensors, size, targets)
+    given = (*tensors.values(), *tensors_in((rest, whole)))
+    return Call(
+        args,
+        kwargs,
+        objective,
+        kind,
+        inputs=leaves,
+        originals=tensors,
+        given=given,
+        batch_size=size,
+        targets=targets,
+    )
 
 
 def _split(batch: Any, needs: int) -> tuple[Any, tuple[Any, ...], Any]:

@@ -151,7 +151,17 @@ def _through_time(trace: Trace) -> list[float]:
     return [depth.theil_sen(logs) * (len(logs) - 1) for logs in finite if len(logs) > 2]
 
 
+def _judge_reach(before: Trace, after: Trace, finding: Finding) -> tuple[bool, str] | None:
+    old, new = (
+        len(t.where("parameter", used=True, trainable=True)) - len(t.where("parameter", reachable=True))
+        for t in (before, after)
+    )
+    change = f"parameters without a path from the loss: {old} become {max(0, new)}"
+    return (True, change) if new < old else None
+
+
 EXPERIMENTS: dict[str, tuple[Change, Judge]] = {
+    "GRF001": (removals.leave_uncut, _judge_reach),
     "INI001": (removals.set_unit_gain, _judge_flow),
     "INI002": (removals.set_unit_gain, _judge_flow),
     "ACT002": (removals.set_unit_slope, _judge_flow),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from unvanish.probes.events import ModuleCall, Operation
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
 
+HOOK = "BackwardHookFunctionBackward"  # torch's node for a full backward hook of a module; see `hooked`
 MULTIPLIED = operations.PRODUCTS | {"mul", "addcmul"}
 
 
@@ -34,32 +35,59 @@ def find_stops(graph: Graph, flow: GradientFlow, watched: Forward, starving: dic
 
     An operation is not to blame for what starves behind weights that start at zero, whatever it passes.
     """
-    found, flat, zeros = [], [], set()
+    found: list[Stop] = []
+    flat: list[tuple[Stop, int]] = []
+    shut: set[tuple[int, int]] = set()
+    zeros: dict[int, str] = {}  # by place in `found`: the zero parameter because of which nothing passes
     for node, below in flow.killed:
         owner = watched.owner(_number(graph.nodes[node]))
         routes = isinstance(owner, Operation) and owner.kind in operations.ROUTING
-        names = set() if routes else _find_starving(graph, below, starving)
+        hooked = type(graph.nodes[node]).__name__ == HOOK
+        names = set() if routes or hooked else find_starving(graph, below, starving)
         if not names:
             continue
         locked = _find_locked(graph, node, watched, starving)
         because: StopReason = "locked" if locked else _because(graph, node, below, owner, watched)
-        zeros |= {(node, below)} if because == "zero parameter" else set()
+        shut |= {(node, below)} if because == "zero parameter" else set()
         stop = Stop(node, because, len(names), owner, locked)
         if because == "operation":
             flat.append((stop, below))
-        else:
-            found.append(stop)
+            continue
+        if because in ("zero parameter", "dead"):
+            zeros[len(found)] = _find_zero(graph, node, below, owner, watched)
+        found.append(stop)
+    found = _lock_series(found, zeros, {*starving.values()})
     for stop, below in flat:
-        if names := _find_starving(graph, below, starving, zeros):
+        if names := find_starving(graph, below, starving, shut):
             found.append(replace(stop, starved=len(names)))
     return sorted(found, key=lambda stop: -stop.starved)
+
+
+def _lock_series(stops: list[Stop], zeros: Mapping[int, str], starving: set[str]) -> list[Stop]:
+    """Stops at zero parameters, locked if each of these starves itself: then none of them ever moves."""
+    named = {i: name for i, name in zeros.items() if name}
+    if not named or not starving.issuperset(named.values()):
+        return stops
+    locked = tuple(sorted({*named.values()}))
+    return [replace(s, because="series", locked=locked) if i in named else s for i, s in enumerate(stops)]
+
+
+def _find_zero(graph: Graph, node: int, below: int, owner: Operation | ModuleCall, watched: Forward) -> str:
+    """The zero parameter that makes a node pass nothing: its own, another factor, or what it reads; or ""."""
+    weight = owner.handles.get("weight_tensor") if isinstance(owner, Operation) else None
+    if isinstance(owner, Operation) and weight is not None and not bool(weight.any()):
+        return str(owner.facts.get("weight") or "")
+    if isinstance(owner, Operation) and owner.family == "activation":
+        return _zero_parameter(graph, below, watched)
+    others = [other for other in _factors(graph, node, watched) if other != below]
+    return next((name for other in others if (name := _zero_parameter(graph, other, watched))), "")
 
 
 def find_cancelled(graph: Graph, flow: GradientFlow, starving: dict[int, str]) -> frozenset[str]:
     """The starving parameters (by node of the graph) that no node stops: what arrives adds up to zero."""
     stopped: set[str] = set()
     for _, below in flow.killed:
-        stopped |= _find_starving(graph, below, starving)
+        stopped |= find_starving(graph, below, starving)
     return frozenset(starving.values()) - stopped
 
 
@@ -67,8 +95,8 @@ def _number(node: Any) -> int:
     return int(node._sequence_nr())
 
 
-def _find_starving(
-    graph: Graph, start: int, wanted: dict[int, str], shut: Collection[tuple[int, int]] = ()
+def find_starving(
+    graph: Graph, start: int, wanted: Mapping[int, str], shut: Collection[tuple[int, int]] = ()
 ) -> set[str]:
     """The wanted names below a node, by paths that use no shut edge."""
     seen, stack, names = {start}, [start], set()

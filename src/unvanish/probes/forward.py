@@ -24,24 +24,29 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from unvanish.core.facts import GraphCut
 from unvanish.core.omissions import Omissions
 from unvanish.probes import operations, signatures
+from unvanish.probes.altered import ALTERED, alter, undrop
 from unvanish.probes.calls import floats, tensors_in
+from unvanish.probes.choices import Choice, read_choice
 from unvanish.probes.compositions import Unfolded
+from unvanish.probes.departures import Departures, find_differentiated
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
 from unvanish.probes.features import find_axis, read_unevenness
 from unvanish.probes.handles import Node
+from unvanish.probes.lines import find_line
 from unvanish.probes.loss_calls import LossCalls
 from unvanish.probes.measures import activation_stats, find_shape, weight_stats
+from unvanish.probes.mixing import Mixing
 from unvanish.probes.named import NamedParameters
-from unvanish.probes.readings import read_attention, read_finiteness, read_loss, read_weight
+from unvanish.probes.readings import count_normalised, read_attention, read_finiteness, read_loss, read_weight
 from unvanish.probes.together import Together
 
 Modules = Sequence[tuple[str, nn.Module]]  # with their paths
 next_number: Callable[[], int] = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
 find_transform: Callable[[], Any] = torch._C._functorch.peek_interpreter_stack  # None outside of all
-ALTERED = operations.DROPOUTS | operations.FUSED | {"scaled_dot_product_attention", "hardtanh"}
+VALUED = {"data", "T", "mT", "H", "mH", "real", "imag"}  # attributes of a tensor that hold its values
+SWITCHES = {"__set__", "requires_grad_", "register_hook", "_set_grad_enabled", "grad"}  # of gradients
 SMALL = 1 << 12  # elements: a result is measured though its operation is of no family
 
 
@@ -74,7 +79,13 @@ class Forward(TorchFunctionMode):
         self.changes: list[tuple[int, ModuleCall | Operation]] = [(0, self.root)]  # of what runs
         self.numbers_of_changes: list[int] = []
         self.used: dict[str, int] = {}
-        self.cuts: list[tuple[GraphCut, Node | None]] = []
+        self.departures = Departures()
+        self.differentiated: set[int] = set()  # ids of what an inner gradient is taken of
+        self.sums: list[tuple[OperationCall, Node]] = []  # of single numbers, one of which has no gradient
+        self.mixing = Mixing(batch)
+        self.dropouts: dict[str, float] = {}
+        self.choices: list[Choice] = []
+        self.hooks: dict[Node, str] = {}  # the line that put a hook on a tensor, by the tensor's node
         self.check_finite = False
         self.alters = True  # dropout is off
         self.gaps = False  # whether operations were not read
@@ -87,6 +98,7 @@ class Forward(TorchFunctionMode):
     def start_loss(self) -> None:
         """Operations from here on belong to the loss."""
         self.in_loss = True
+        self.parameters.leave_model()
         self.loss_start, self.loss_order = next_number(), len(self.operations)
         self.running = self.root
         self.changes.append((self.loss_start, self.root))
@@ -155,12 +167,19 @@ class Forward(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "__get__":
             return self._attribute(func, args, kwargs)
+        if name in SWITCHES:
+            try:
+                self._switch(func, name, args, kwargs)
+            except Exception as error:
+                self.omissions.note("what switches gradients", self.running.path, error)
         kind = operations.plain_name(name)
         if kind in ALTERED and self.alters:
             try:
                 if kind in operations.DROPOUTS:
-                    return _undropped(name, signatures.bind(kind, args, kwargs)["input"])
-                kind, args, kwargs = _alter(kind, args, kwargs)
+                    bound = signatures.bind(kind, args, kwargs)
+                    self._note_dropout(bound)
+                    return undrop(name, bound["input"])
+                kind, args, kwargs = alter(kind, args, kwargs)
             except Exception as error:
                 self.omissions.note(f"{kind} without dropout", self.running.path, error)
         call = OperationCall(kind, args, kwargs, next_number())
@@ -194,61 +213,106 @@ class Forward(TorchFunctionMode):
 
     def _attribute(self, func: Any, args: Any, kwargs: Any) -> Any:
         result = func(*args, **kwargs)
-        if getattr(func.__self__, "__name__", "") == "data" and isinstance(result, Tensor):
+        name = getattr(func.__self__, "__name__", "")
+        if name in VALUED and isinstance(result, Tensor):
             try:
-                self._see((*args, *kwargs.values()))
-                self._cut("data", args)
+                self._take_value(name, args, result)
             except Exception as error:
-                self.omissions.note("the use of .data", self.running.path, error)
+                self.omissions.note(f"the use of .{name}", self.running.path, error)
         return result
+
+    def _switch(self, func: Any, name: str, args: Any, kwargs: Any) -> None:
+        """Gradients are turned on or off, hooked, or taken within the forward."""
+        if name in ("__set__", "requires_grad_") and _turns_off(func, name, args, kwargs):
+            self.parameters.turn_off(args[0])
+        if name == "register_hook" and (node := args[0].grad_fn) is not None:
+            self.hooks[node] = find_line()
+        if name == "_set_grad_enabled":
+            self.departures.turn(bool(args[0]), self._place()[0])
+        if func is torch.autograd.grad:
+            self.differentiated |= find_differentiated(args, kwargs)
+
+    def _note_dropout(self, bound: Mapping[str, Any]) -> None:
+        if bound.get("train") and not self.in_loss:
+            path = self.running.path
+            self.dropouts[path] = max(self.dropouts.get(path, 0.0), float(bound.get("p", 0.0)))
+
+    def _take_value(self, name: str, args: Any, result: Tensor) -> None:
+        """An attribute that holds a tensor's values is read."""
+        used = self._see(args)
+        if name == "data":
+            self.departures.take("data", args[0], result, self._place(), used)
+        elif result.grad_fn is None:
+            self.departures.leave(name, args, result, used, self._place(), torch.is_grad_enabled())
 
     def _record(self, call: OperationCall) -> Operation | None:
         """The operation of a call; None if it made no node of the autograd graph."""
         kind, start = call.kind, call.start
         used = self._see(call.given)
-        how = operations.GRAPH_CUTS.get(kind) or operations.INTEGERS.get(kind)
-        if how or kind in operations.COMPARISONS:
-            self._cut(how or "comparison", call.args)
-        made = floats((call.result,))
+        if kind in operations.CHOICES and not self.in_loss:
+            choice = read_choice(call.args[0], call.result, self.running)
+            self.choices += [choice] if choice is not None else []
+        result = call.result
+        if kind == "setitem":
+            self._see_overwritten(call, used)
+            return None
+        made = floats((result,))
         nodes = tuple([node for t in made if (node := t.grad_fn) is not None])
         if not nodes:
-            if made and not torch.is_grad_enabled():
-                self._cut("no_grad", call.args, used)
+            self.departures.leave(kind, call.given, result, used, self._place(), torch.is_grad_enabled())
             return None
         newest = nodes[0]._sequence_nr() if len(nodes) == 1 else max([n._sequence_nr() for n in nodes])
         if newest < start:
             return None
         operation = Operation(kind, self.running, len(self.operations), start, nodes, used)
         self.operations.append(operation)
+        self.departures.come_back(call.given, nodes[0])
+        if kind in operations.SUMS and made[0].numel() <= operations.FEW:
+            self._sum(call, nodes[0])
+        if kind in operations.PICKS and isinstance(result, tuple):
+            self.departures.take("indices", call.args[0], result[1:], self._place())
         self.changes += [(start, operation), (next_number(), self.running)]
         self._measure(operation, call, made[0])
+        if kind in self.mixing.kinds and not self.in_loss:
+            self.mixing.look(operation, call, made[0])
         return operation
+
+    def _sum(self, call: OperationCall, node: Node) -> None:
+        """Terms are added, or put together to be added."""
+        parts = [*tensors_in(call.args, 2)]
+        known = self.departures.values or self.departures.numbers
+        numbers = known and any(isinstance(a, float) for a in call.args)
+        if numbers or any(not t.requires_grad and self.departures.carries(t) for t in parts):
+            self.sums.append((call, node))
+
+    def _see_overwritten(self, call: OperationCall, used: tuple[str, ...]) -> None:
+        """A part of a tensor is overwritten."""
+        whole = call.args[0]
+        if isinstance(whole, Tensor) and whole.grad_fn is not None:
+            self.departures.come_back(call.args, whole.grad_fn)
+        else:
+            grad = torch.is_grad_enabled()
+            self.departures.leave(call.kind, call.args, whole, used, self._place(), grad)
 
     def _see(self, given: Sequence[Any]) -> tuple[str, ...]:
         """The names of the model's parameters among the arguments."""
-        found: list[str] = []
+        found: dict[str, Tensor] = {}
         names = self.parameters.names
         for value in given:
             if isinstance(value, (tuple, list)):
-                found += [name for item in value if (name := names.get(id(item))) is not None]
+                found |= {name: item for item in value if (name := names.get(id(item))) is not None}
             elif (name := names.get(id(value))) is not None:
-                found.append(name)
-        for name in found:
+                found[name] = value
+        for name, tensor in found.items():
             self._use(name)
+            if not tensor.requires_grad:
+                self.parameters.asleep.add(name)
         return tuple(found)
 
-    def _cut(self, how: str, args: Any, used: tuple[str, ...] = ()) -> None:
-        source = next((t for t in tensors_in(args, 2) if t.requires_grad), None)
-        if source is None and not used:
-            return
-        node = source.grad_fn if source is not None and torch.is_grad_enabled() else None
-        cut: GraphCut = {
-            "path": "the loss" if self.in_loss else self.running.path,
-            "call": self.running.index,
-            "how": how,
-            "order": len(self.operations),
-        }
-        self.cuts.append((cut, node))
+    def _place(self) -> tuple[str, int, int]:
+        """The module that runs, which call of it, and the operation that follows."""
+        path = "the loss" if self.in_loss else self.running.path
+        return path, self.running.index, len(self.operations)
 
     def _measure(self, operation: Operation, call: OperationCall, result: Tensor) -> None:
         facts, kind = operation.facts, operation.kind
@@ -269,6 +333,8 @@ class Forward(TorchFunctionMode):
             facts["batch_statistics"] = bool(call["training"])
         if kind == "instance_norm":
             facts["batch_statistics"] = False
+        if operation.family == "norm":
+            facts["normalised"] = count_normalised(call)
         if kind in operations.ATTENTION and not result.is_nested:
             self._read_attention(operation, call, result)
         if kind in operations.PRODUCTS:
@@ -327,16 +393,7 @@ class Forward(TorchFunctionMode):
         return next(made, next(nan, None))
 
 
-def _undropped(name: str, x: Tensor) -> Any:
-    """What dropout returns when nothing is dropped."""
-    return (x, torch.ones_like(x, dtype=torch.bool)) if name == "native_dropout" else x
-
-
-def _alter(kind: str, args: Any, kwargs: Any) -> tuple[str, Any, Any]:
-    """The call with dropout probabilities of attention and recurrent layers set to 0, and its true kind."""
-    if kind == "scaled_dot_product_attention":
-        return kind, *signatures.replace(kind, args, kwargs, "dropout_p", 0.0)
-    if kind in operations.FUSED:  # dropout is their only float, packed or not
-        return kind, tuple(0.0 if isinstance(a, float) else a for a in args), kwargs
-    clipped = kind == "hardtanh" and signatures.bind(kind, args, kwargs)["min_val"] == 0
-    return "relu6" if clipped else kind, args, kwargs
+def _turns_off(func: Any, name: str, args: Any, kwargs: Any) -> bool:
+    """Whether a call sets requires_grad to False."""
+    own = name == "requires_grad_" or getattr(func.__self__, "__name__", "") == "requires_grad"
+    return own and (args[1] if len(args) > 1 else kwargs.get("requires_grad", True)) is False

@@ -101,6 +101,10 @@ INTEGERS = {
     "multinomial": "sampling",
     "bernoulli": "sampling",
 }
+SUMS = {"add", "sub", "rsub", "stack", "cat"}  # by which the terms of a loss are put together
+FEW = 64  # terms
+CHOICES = {"topk", "max", "argmax", "sort"}  # along the last axis, as a router makes them
+PICKS = {"topk", "max", "min", "sort", "kthvalue", "mode", "median", "cummax", "cummin"}  # and say where
 COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne", "greater", "less"}
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from unvanish.core.facts import ParameterFacts
 from unvanish.core.trace import Site
+from unvanish.probes.apart import Apart
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.forward import Forward, Modules
 from unvanish.probes.graph import Graph
@@ -30,7 +31,9 @@ SMALL = 1 << 14  # elements of a weight that is compared together with others of
 
 
 @torch.no_grad()
-def read(specimen: Specimen, watched: Forward, backward: BackwardPass) -> list[Measured]:
+def read(
+    specimen: Specimen, watched: Forward, backward: BackwardPass, apart: Mapping[str, Apart]
+) -> list[Measured]:
     """The sites of the parameters with their statistics, in the order of `named_parameters`."""
     attempt, flow = specimen.omissions.attempt, backward.flow
     structural: frozenset[str] = attempt(
@@ -46,9 +49,9 @@ def read(specimen: Specimen, watched: Forward, backward: BackwardPass) -> list[M
         if p is not None
     ]
     times = Counter([id(p) for _, p, _, _ in every])
-    uses = _Uses(
-        watched, specimen.manner.watched, _held_by(specimen.optimizer), times, structural, backward.rounding
-    )
+    held = _held_by(specimen.optimizer)
+    uses = _Uses(watched, specimen.manner.watched, held, times, structural, backward.rounding, apart)
+    asleep = watched.parameters.find_sleepers()
     rows: list[tuple[str, str, ParameterFacts, dict[str, float]]] = []
     seen: set[int] = set()
     weights: dict[str, Weight] = {}
@@ -60,6 +63,7 @@ def read(specimen: Specimen, watched: Forward, backward: BackwardPass) -> list[M
         gradient = None if flow is None else flow.gradients.get(name)
         facts = uses.describe(name, p, owner, module)
         facts["reachable"] = p.requires_grad and _is_reached(name, p, backward.graph, flow)
+        facts["asleep"] = name in asleep and not facts["reachable"]
         log = math.nan if flow is None else flow.logs.get(name, math.nan)
         stats: dict[str, float] = {}
         try:
@@ -88,6 +92,7 @@ class _Uses:
     times: Mapping[int, int]
     structural: frozenset[str]
     rounding: frozenset[str]
+    apart: Mapping[str, Apart]
 
     def describe(self, name: str, p: Tensor, owner: str, module: nn.Module) -> ParameterFacts:
         """The facts of a parameter without its numbers."""
@@ -101,6 +106,7 @@ class _Uses:
             "rounding": name in self.rounding,
             "zero_by_structure": name in self.structural,
             "zero_third": False,
+            "apart": self.apart.get(name, ""),
         }
         if self.seen:
             used = self.watched.used
@@ -129,6 +135,16 @@ def _held_by(optimizer: Any) -> set[int] | None:
     if optimizer is None:
         return None
     return {id(p) for group in optimizer.param_groups for p in group["params"]}
+
+
+def count_stale(specimen: Specimen) -> int:
+    """How many tensors the optimizer holds that are no parameters, shaped like trainable ones it lacks."""
+    held = {id(p): p for group in specimen.optimizer.param_groups for p in group["params"]}
+    lacking = [p for p in specimen.parameters.values() if p.requires_grad and id(p) not in held]
+    own = {id(p) for p in specimen.parameters.values()}
+    shapes = Counter([p.shape for p in lacking])
+    others = Counter([p.shape for i, p in held.items() if i not in own])
+    return (shapes & others).total()
 
 
 def _cancelled_biases(watched: Forward, graph: Graph | None, flow: GradientFlow | None) -> frozenset[str]:

@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unvanish.core.facts import PrecisionFacts
+from unvanish.core.facts import HookFacts, PrecisionFacts
 from unvanish.core.omissions import Omissions
 from unvanish.core.trace import Site
 from unvanish.probes import calls
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.chain import Chain
+from unvanish.probes.custom import CustomCall
 from unvanish.probes.events import ModuleCall, Operation
 from unvanish.probes.faults import Stop
 from unvanish.probes.forward import Forward, Modules
@@ -64,7 +65,7 @@ class ForwardPass:
     """One forward: the call, what was watched, the output, and the loss.
 
     `entering`: statistics of the inputs by name; `objective`: what the loss is; `overflow`: what is followed
-    instead of a loss that overflows.
+    instead of a loss that overflows; `custom`: calls of functions whose backward somebody wrote.
     """
 
     call: calls.Call
@@ -74,6 +75,7 @@ class ForwardPass:
     loss: Tensor
     objective: str
     overflow: Tensor | None = None
+    custom: Sequence[CustomCall] = ()
 
     @property
     def root(self) -> Tensor:
@@ -86,7 +88,8 @@ class BackwardPass:
     """One backward; empty if the loss has no graph.
 
     `chains`: the depth axes, the longest first; `stops`, `broken`: where gradients end, or become non-finite;
-    `severed`: cells whose state leaves the graph; `rounding`: parameters whose gradient cancels.
+    `severed`: cells whose state leaves the graph; `rounding`: parameters whose gradient cancels; `hooks`:
+    those that set gradients to zero.
     """
 
     graph: Graph | None = None
@@ -98,3 +101,4 @@ class BackwardPass:
     severed: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
     precision: PrecisionFacts = field(default_factory=PrecisionFacts)
     rounding: frozenset[str] = frozenset()
+    hooks: Sequence[HookFacts] = ()

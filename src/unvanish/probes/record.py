@@ -9,7 +9,7 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unvanish.core.facts import AscentFacts, BroadcastFacts, TraceFacts
+from unvanish.core.facts import AscentFacts, BroadcastFacts, GraphCut, TraceFacts, WarningFacts
 from unvanish.core.omissions import Omissions
 from unvanish.core.trace import Trace
-from unvanish.probes import node_sites, outputs, parameters, sites
+from unvanish.probes import node_sites, outputs, parameters, sites, warned
 from unvanish.probes.alone import require_alone
+from unvanish.probes.apart import Apart, find_apart
 from unvanish.probes.ascent import find_ascents
+from unvanish.probes.blame import find_blame
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.errors import CheckError
 from unvanish.probes.events import Operation
@@ -33,6 +35,7 @@ from unvanish.probes.program.tape import Taped
 from unvanish.probes.run_backward import run_backward
 from unvanish.probes.run_forward import run_forward
 from unvanish.probes.shared_changes import EAGER, QUIET
+from unvanish.probes.signs import read_signs
 from unvanish.probes.terms import measure_terms
 from unvanish.theory.program.comparison import Comparison, Sketch
 
@@ -89,7 +92,9 @@ def examine(specimen: Specimen) -> Trace:
         "the norms of the parameters", "", lambda: _measure_norms(named), dict
     )
     specimen = replace(specimen, norms=sizes)
-    return _assemble(specimen, *_run_both(specimen))
+    with warned.listen() as heard:
+        forward, backward = _run_both(specimen)
+    return _assemble(specimen, forward, backward, [*heard.values()])
 
 
 def _run_both(specimen: Specimen) -> tuple[ForwardPass, BackwardPass]:
@@ -161,7 +166,9 @@ def read_specimen(
     return Specimen(bare, modules, named, {}, batch, loss, optimizer, theory)
 
 
-def _assemble(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> Trace:
+def _assemble(
+    specimen: Specimen, forward: ForwardPass, backward: BackwardPass, heard: Sequence[WarningFacts]
+) -> Trace:
     watched, call, attempt = forward.watched, forward.call, specimen.omissions.attempt
     rows = sites.inputs(call, backward.flow, specimen.omissions, forward.entering, watched.uneven_axis)
     nodes, axes, places = attempt(
@@ -172,8 +179,17 @@ def _assemble(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) 
     rows += attempt(
         "what the loss reads", "", lambda: outputs.outputs(watched, forward.loss, backward.graph), list
     )
-    rows += parameters.read(specimen, watched, backward)
-    found = sites.assemble(rows, axes, _facts(specimen, forward, backward))
+    facts = _facts(specimen, forward, backward) | read_signs(specimen, forward, backward)
+    if heard:
+        facts["warned"] = [*heard]
+    apart: dict[str, Apart] = attempt(
+        "what is kept from the loss on purpose",
+        "",
+        lambda: find_apart(specimen, forward, backward, facts["graph_cuts"]),
+        dict,
+    )
+    rows += parameters.read(specimen, watched, backward, apart)
+    found = sites.assemble(rows, axes, facts)
     theory = attempt(
         "what theory expects", "", lambda: _compare(found, forward, backward, places), lambda: None
     )
@@ -250,6 +266,9 @@ def _read_loss(specimen: Specimen, forward: ForwardPass, backward: BackwardPass)
 def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> TraceFacts:
     some, watched = next(iter(specimen.parameters.values())), forward.watched
     dtypes = {o.facts.get("dtype", "") for o in watched.operations}
+    cuts: list[GraphCut] = specimen.omissions.attempt(
+        "what leaves the graph", "", lambda: find_blame(specimen, forward, backward), list
+    )
     facts: TraceFacts = {
         "loss": float(forward.loss.detach()),
         "loss_kind": outputs.loss_kind(watched),
@@ -261,7 +280,7 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
         "parameters": sum(p.numel() for p in specimen.parameters.values()),
         "training": specimen.model.training,
         "torch": str(torch.__version__),
-        "graph_cuts": [cut for cut, _ in watched.cuts],
+        "graph_cuts": cuts,
         "assumptions": outputs.assumptions(forward.objective, forward.overflow is not None),
         "loss_overflow": forward.overflow is not None,
     }
@@ -270,6 +289,12 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
         facts["target_nonfinite"] = _is_target_broken(specimen.batch, forward)
     if backward.precision:
         facts["precision"] = backward.precision
+    if specimen.optimizer is not None:
+        facts["stale"] = specimen.omissions.attempt(
+            "the optimizer", "", lambda: parameters.count_stale(specimen), int
+        )
+    if backward.hooks:
+        facts["hooks"] = list(backward.hooks)
     if backward.severed:
         facts["severed"] = dict(backward.severed)
     return facts

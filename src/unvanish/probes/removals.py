@@ -1,4 +1,4 @@
-"""A cause removed on a copy: unit gain, unit slope, calm layers, a standard batch, a steady recurrence.
+"""A cause removed on a copy: no cut, unit gain, unit slope, calm layers, standard data, steady recurrence.
 
 Notable: only what the finding blames is changed.
 """
@@ -6,6 +6,7 @@ Notable: only what the finding blames is changed.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from unvanish.core.diagnosis import Finding
 from unvanish.core.facts import SiteFacts
 from unvanish.core.trace import Trace
 from unvanish.probes import operations
+from unvanish.probes.lines import find_line
 from unvanish.probes.readings import is_parametrized
 
 
@@ -109,6 +111,41 @@ class RescaledNorm(TorchFunctionMode):
             x = args[0]
             return x / (x.detach().square().mean() + 1e-12).sqrt()
         return func(*args, **(kwargs or {}))
+
+
+PASSED_ON = ("__torch_function__", "_attribute")  # of the watched forward: it passes the user's calls on
+
+
+class Uncut(TorchFunctionMode):
+    """Detaches in some lines return the tensor itself; `recording`: what runs under no_grad is recorded."""
+
+    def __init__(self, lines: set[str], recording: bool) -> None:
+        super().__init__()
+        self.lines, self.recording = lines, recording
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if sys._getframe(1).f_code.co_name not in PASSED_ON:  # a reading of the examination's own
+            return func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        name = getattr(func.__self__, "__name__", "") if name == "__get__" else name
+        if name in ("detach", "data") and find_line() in self.lines:
+            return args[0]
+        if self.recording and name != "_set_grad_enabled" and not torch.is_grad_enabled():
+            with torch.enable_grad():
+                return func(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def leave_uncut(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> Trial | None:
+    """The cuts that are named are not made; None for those of other kinds."""
+    lines = {str(e.value) for e in finding.evidence if e.name == "its line"}
+    named = [c for c in trace.facts.get("graph_cuts", []) if c["line"] in lines and c["frees"]]
+    hows = {c["how"] for c in named}
+    if not hows or not hows <= {"detach", "data", "no_grad"}:
+        return None
+    recording = not hows.isdisjoint({"no_grad"})
+    words = "none of it under no_grad" if recording else "the tensor itself in place of its copy"
+    return Trial(model, batch, Uncut(lines, recording), f"on a copy with {words}")
 
 
 def leave_out_centring(model: nn.Module, batch: Any, trace: Trace, finding: Finding) -> Trial | None:

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unvanish.core.facts import PrecisionFacts
+from unvanish.core.facts import HookFacts, PrecisionFacts
 from unvanish.probes import attention, faults, node_sites, operations, precision, rounding, sites, slopes
 from unvanish.probes.backward import Backward, GradientFlow
 from unvanish.probes.chain import Chain, find_chains
 from unvanish.probes.errors import ModelCrash
 from unvanish.probes.events import ModuleCall, Operation
 from unvanish.probes.graph import Graph, Node, walk
+from unvanish.probes.hooked import find_hooks
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.recurrent import loops
 
@@ -65,17 +66,17 @@ def run_backward(specimen: Specimen, forward: ForwardPass) -> BackwardPass:
     repeated: tuple[loops.Recurrence, ...] = attempt(
         "steps of loops", "", lambda: tuple(loops.read_loops(bodies, graph, flow, carried)), tuple
     )
-    stops, broken, cancelled = attempt(
+    stops, broken, cancelled, hooks = attempt(
         "where gradients end",
         "",
         lambda: _look_again(specimen, plan, forward, flow),
-        lambda: ([], [], frozenset[str]()),
+        lambda: ([], [], frozenset[str](), []),
     )
     noise = cancelled | attempt(
         "what is rounding", "", lambda: rounding.find_rounding(specimen, flow.logs), frozenset[str]
     )
     recurrences = (*layers, *repeated)
-    return BackwardPass(graph, chains, flow, stops, broken, recurrences, severed, compared, noise)
+    return BackwardPass(graph, chains, flow, stops, broken, recurrences, severed, compared, noise, hooks)
 
 
 def _run(
@@ -145,12 +146,15 @@ def _find_failing(plan: BackwardPlan, forward: ForwardPass) -> str:
 
 def _look_again(
     specimen: Specimen, plan: BackwardPlan, forward: ForwardPass, flow: GradientFlow
-) -> tuple[list[faults.Stop], list[Operation | ModuleCall], frozenset[str]]:
-    """Where gradients end, who makes them non-finite, whose cancel; empty without a zero or an infinity."""
+) -> tuple[list[faults.Stop], list[Operation | ModuleCall], frozenset[str], list[HookFacts]]:
+    """Where gradients end, who makes them non-finite, whose cancel, and which hooks silence them.
+
+    All empty if every gradient is finite and none is zero.
+    """
     zero = {n for n, log in flow.logs.items() if log == -math.inf}
     odd = any(math.isnan(log) or log == math.inf for log in flow.logs.values())
     if not zero and not odd:
-        return [], [], frozenset()
+        return [], [], frozenset(), []
     graph, watched = plan.graph, forward.watched
     second = Backward(graph, plan.cuts, (), {}, specimen.omissions)
     whole = not specimen.manner.open
@@ -158,7 +162,11 @@ def _look_again(
     starving = {at: n for n in zero if not n.startswith("\0") and (at := flow.places[n]) is not None}
     stops = faults.find_stops(graph, again, watched, starving)
     broken = [watched.owner(graph.nodes[i]._sequence_nr()) for i in again.broken]
-    return stops, broken, faults.find_cancelled(graph, again, starving)
+    hooks: list[HookFacts] = specimen.omissions.attempt(
+        "hooks on gradients", "", lambda: find_hooks(graph, again, watched, starving, plan.leaves), list
+    )
+    silenced = {name for hook in hooks for name in hook["starves"]}
+    return stops, broken, faults.find_cancelled(graph, again, starving) - silenced, hooks
 
 
 def _compare_precision(specimen: Specimen, forward: ForwardPass) -> PrecisionFacts:

@@ -15,6 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from unvanish.probes import calls, sites
+from unvanish.probes.checkpoints import run_reentrant_blocks
+from unvanish.probes.custom import keep_calls
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.forward import Forward
 from unvanish.probes.measures import finite
@@ -59,7 +61,11 @@ def _attempt(specimen: Specimen, check_finite: bool, gradients: bool) -> Forward
     watched.check_finite = check_finite
     watched.loss_calls.add_targets(call.targets)
     entering = {name: watched.entering(name, x) for name, x in call.originals.items()}
-    with watched.watching() if specimen.manner.watched else nullcontext():
+    with (
+        watched.watching() if specimen.manner.watched else nullcontext(),
+        run_reentrant_blocks(call.inputs.values(), watched),
+        keep_calls(lambda: watched.running.path, specimen.omissions) as custom,
+    ):
         try:
             output = specimen.model(*call.args, **call.kwargs)
         except Exception as error:
@@ -73,7 +79,8 @@ def _attempt(specimen: Specimen, check_finite: bool, gradients: bool) -> Forward
             raise _crash(watched, call, error, "loss") from error
     watched.small.settle()
     own = "output.loss" if calls.own_loss(output) is not None else "random cotangent"
-    return ForwardPass(call, watched, entering, output, check_scalar(loss), call.kind or own)
+    scalar = check_scalar(loss)
+    return ForwardPass(call, watched, entering, output, scalar, call.kind or own, custom=custom)
 
 
 def _watch(specimen: Specimen, call: calls.Call) -> Forward:

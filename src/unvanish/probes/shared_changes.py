@@ -13,12 +13,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 import torch.utils.checkpoint as checkpointing
 
 Step = Callable[[], Any]
+Answer = TypeVar("Answer")
 
 
 class SharedChange:
@@ -66,7 +68,10 @@ def _without_recomputation() -> tuple[Step, Step]:
         return _nothing() if OPEN.concerns_us() else frames(*args, **options)
 
     def run_now(called: Callable[..., Any], preserve: bool, *args: Any) -> Any:
-        return called(*args) if OPEN.concerns_us() else apply(called, preserve, *args)
+        if not OPEN.concerns_us():
+            return apply(called, preserve, *args)
+        own = BLOCKS.get(threading.get_ident())
+        return called(*args) if own is None else own(called, *args)
 
     def make() -> None:
         checkpointing._checkpoint_without_reentrant_generator = recompute_nothing
@@ -84,6 +89,26 @@ def _without_recomputation() -> tuple[Step, Step]:
 
 def _nothing() -> Iterator[None]:
     yield
+
+
+def _with_calls_told() -> tuple[Step, Step]:
+    """Each call of a function whose backward somebody wrote is told to the thread that asked."""
+    function: Any = torch.autograd.Function
+    before = vars(function)["apply"]
+
+    def apply(cls: Any, *args: Any, **named: Any) -> Any:
+        tell = FUNCTIONS.get(threading.get_ident())
+        if tell is not None:
+            tell(cls, args, named)
+        return before.__get__(None, cls)(*args, **named)
+
+    def make() -> None:
+        function.apply = classmethod(apply)
+
+    def undo() -> None:
+        function.apply = before
+
+    return make, undo
 
 
 def _without_collection() -> tuple[Step, Step]:
@@ -115,7 +140,22 @@ class Overheard(Warning, metaclass=_Lookers):
     """What is warned of while somebody looks; nobody hears of it."""
 
 
-FILTER = ("ignore", None, Overheard, None, 0)
+class Ear:
+    """Stands for the text of a filter, and hears every warning that the filter is asked about."""
+
+    def match(self, text: str) -> bool:
+        """Tell the listener of this thread, if it has one; the filter fits any text."""
+        tell = LISTENERS.get(threading.get_ident())
+        if tell is not None:
+            tell(text)
+        return True
+
+
+# by thread: what runs a checkpointed function; what is told of calls; what is told of warnings
+BLOCKS: dict[int, Callable[..., Any]] = {}
+FUNCTIONS: dict[int, Callable[..., None]] = {}
+LISTENERS: dict[int, Callable[[str], None]] = {}
+FILTER = ("ignore", Ear(), Overheard, None, 0)
 
 
 def _quietly() -> tuple[Step, Step]:
@@ -132,6 +172,22 @@ def _quietly() -> tuple[Step, Step]:
 
 
 SILENCE, OPEN = SharedChange(_quietly), SharedChange(_without_recomputation)
+TOLD = SharedChange(_with_calls_told)
 QUIET = (SILENCE, SharedChange(_without_collection))  # what is off while a model runs as it does for its user
 EAGER = (*QUIET, SharedChange(_eagerly))
-ALL = (*EAGER, OPEN)
+ALL = (*EAGER, OPEN, TOLD)
+
+
+@contextmanager
+def ask(table: dict[int, Answer], answer: Answer) -> Iterator[None]:
+    """An entry of this thread in one of the tables, while the block runs."""
+    me = threading.get_ident()
+    before = table.get(me)
+    table[me] = answer
+    try:
+        yield
+    finally:
+        if before is None:
+            table.pop(me, None)
+        else:
+            table[me] = before

@@ -21,7 +21,7 @@ None: a parameter is used or not.
 
 Remedies
 
-Use the part, or remove it (advice). Freeze it, if it serves later (exact).
+Use the part, or remove it (advice). Freeze it, if it serves later (advice).
 
 When it is wrong
 
@@ -76,7 +76,7 @@ def check(trace: Trace) -> Iterable[Fault]:
                     "call the part in forward, or delete it",
                     safety="advice",
                 ),
-                Remedy("freeze", sites, "if it serves later, say so", safety="exact"),
+                Remedy("freeze", sites, "if it serves later, say so", safety="advice"),
             ),
             direction="blocked",
             tier=PART,

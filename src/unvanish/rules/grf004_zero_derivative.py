@@ -19,10 +19,13 @@ How it is measured
 
 If a parameter's gradient is exactly zero, every node of the graph is looked at once more: the
 operation that gets a gradient and passes exactly none is named. Zero-initialised weights and
-branches are no fault, unless two factors of a product are zero parameters, as when all weights are
-set to 0, or a zero gain follows zero weights: the gradient of each is zero because of the other,
-for ever. Dead units are another rule's. An operation of the loss is named if no parameter at all
-gets a gradient; a loss of exactly 0 is only noted, since it may be at its minimum on this batch.
+branches are no fault, unless two factors of a product are zero parameters, as when all weights
+are set to 0, or a zero gain follows zero weights: the gradient of each is zero because of the
+other, for ever. So is a series of them, if every parameter that blocks gets no gradient itself,
+as when all normalisation gains are 0. A hook that returns zeros is found by what was sent to a
+node and what arrived there. Dead units are another rule's. An operation of the loss is named if
+no parameter at all gets a gradient; a loss of exactly 0 is only noted, since it may be at its
+minimum on this batch.
 
 Limits
 
@@ -30,8 +33,8 @@ None: a gradient is exactly zero or not.
 
 Remedies
 
-A straight-through estimator for rounding and signs, tanh for signs (retrain). Remove or widen the
-clamp, normalise over more than one element (advice).
+A straight-through estimator for rounding and signs, tanh for signs (retrain). Remove or widen
+the clamp, normalise over more than one element (advice).
 
 When it is wrong
 
@@ -46,7 +49,7 @@ import math
 from collections.abc import Iterable
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
-from unvanish.core.facts import StopReason
+from unvanish.core.facts import HookFacts, StopReason
 from unvanish.core.trace import Site, Trace
 from unvanish.rules import _places
 from unvanish.rules._fault import Fault
@@ -63,7 +66,74 @@ def check(trace: Trace) -> Iterable[Fault]:
     """One fault naming the operations that stop the gradient."""
     if not trace.where("parameter", reachable=True):
         raise NotApplicable("the loss reaches no parameter")
-    return _find_flat(trace) or _find_locked(trace) or _find_flat_loss(trace)
+    flat = _find_hooked(trace) or _find_flat(trace) or _find_single(trace)
+    return flat or _find_locked(trace) or _find_flat_loss(trace)
+
+
+def _find_hooked(trace: Trace) -> list[Fault]:
+    """Hooks that set a gradient to zero."""
+    hooks = trace.facts.get("hooks", [])
+    if not hooks:
+        return []
+    names = tuple(dict.fromkeys(n for hook in hooks for n in hook["starves"]))
+    total = len(trace.where("parameter", trainable=True))
+    where = tuple(dict.fromkeys(hook["path"] or "(model)" for hook in hooks))
+    lines = [hook["line"] for hook in hooks if hook["line"]]
+    put = f" ({lines[0]})" if lines else ""
+    return [
+        Fault(
+            severity="error",
+            cause=f"a backward hook on {_name_hook(hooks[0], where[0])}{put} returns zeros: {len(names)} of "
+            f"{total} parameters before it never learn",
+            sites=tuple(dict.fromkeys((*where, *names)))[: _places.MOST],
+            evidence=(
+                Evidence("parameters that a hook silences", len(names), unit=f"of {total}", limit="0"),
+                *(Evidence("its line", line) for line in lines[:1]),
+            ),
+            remedies=(
+                Remedy(
+                    "remove-hook",
+                    where[: _places.MOST],
+                    "a hook that only looks returns None; freeze what shall not learn",
+                    safety="advice",
+                ),
+            ),
+            direction="blocked",
+            tier=FLAT,
+            size=len(names) / max(1, total),
+        )
+    ]
+
+
+def _name_hook(hook: HookFacts, where: str) -> str:
+    return f"a tensor in {where}" if hook["on"] == "tensor" else where
+
+
+def _find_single(trace: Trace) -> list[Fault]:
+    """Normalisations over one value, which give their shift whatever comes in."""
+    single = [i for i in trace.where("node", normalised=1) if trace.sites[i].family == "norm"]
+    if not single:
+        return []
+    site, targets = trace.sites[single[0]], _places.label(trace, single)
+    return [
+        Fault(
+            severity="error",
+            cause=f"{site.kind}{_places.locate(site)} normalises over a single value, so its output is its "
+            "bias, or a sign, whatever comes in: no gradient passes",
+            sites=targets,
+            evidence=(Evidence("values normalised together", 1, limit="> 1", site=site.label),),
+            remedies=(
+                Remedy(
+                    "normalise-over-more",
+                    targets,
+                    "over more values: all features, fewer groups, or a map larger than 1 x 1",
+                    safety="advice",
+                ),
+            ),
+            direction="blocked",
+            tier=FLAT,
+        )
+    ]
 
 
 def _find_flat(trace: Trace) -> list[Fault]:
@@ -123,19 +193,18 @@ def _replace(site: Site, targets: tuple[str, ...]) -> tuple[Remedy, ...]:
 
 
 def _find_locked(trace: Trace) -> list[Fault]:
-    """Products of two zero parameters, neither of which gets a gradient."""
-    stops = trace.where("node", kills=True, kills_because="locked")
+    """Products of two zero parameters, and series of them, none of which gets a gradient."""
+    reasons: tuple[StopReason, ...] = ("locked", "series")
+    stops = [i for reason in reasons for i in trace.where("node", kills=True, kills_because=reason)]
     if not stops:
         return []
     names = tuple(dict.fromkeys(n for i in stops for n in trace.sites[i].facts["locked"]))
     site = trace.sites[stops[0]]
-    first, second = site.facts["locked"][:2]
     targets, why = names[: _places.MOST], "of two factors that are multiplied only one may start at zero"
     return [
         Fault(
             severity="error",
-            cause=f"{first} and {second} are both zero, which makes {site.kind}{_places.locate(site)} flat "
-            "in either: they never move",
+            cause=_tell_product(site) if site.facts["kills_because"] == "locked" else _tell_series(names),
             sites=_places.label(trace, stops),
             evidence=(
                 Evidence("zero parameters that hold each other", len(names), limit="0", site=site.label),
@@ -151,6 +220,22 @@ def _find_locked(trace: Trace) -> list[Fault]:
             tier=FLAT,
         )
     ]
+
+
+def _tell_product(site: Site) -> str:
+    first, second = site.facts["locked"][:2]
+    return (
+        f"{first} and {second} are both zero, which makes {site.kind}{_places.locate(site)} flat in either: "
+        "they never move"
+    )
+
+
+def _tell_series(names: tuple[str, ...]) -> str:
+    be, them, own = ("are all", "them", "their") if len(names) > 1 else ("is", "it", "its")
+    return (
+        f"{_places.list_first(names)} {be} zero, which keeps every gradient through {them} at exactly zero, "
+        f"{own} own too: nothing moves there"
+    )
 
 
 def _find_flat_loss(trace: Trace) -> list[Fault]:

@@ -2,9 +2,9 @@
 
 Why it harms
 
-An optimizer knows only the parameters it was given, when it was given them. Parts that were added,
-replaced or re-created afterwards, and groups that were forgotten, get their gradients, which cost
-as much as ever, and stay as they are.
+An optimizer knows only the parameters it was given, when it was given them. Parts that were
+added, replaced or re-created afterwards, and groups that were forgotten, get their gradients,
+which cost as much as ever, and stay as they are.
 
 An example
 
@@ -13,7 +13,9 @@ An example
 How it is measured
 
 By identity: each trainable parameter against the optimizer's param_groups. Without an optimizer
-there is nothing to judge.
+there is nothing to judge. If the optimizer holds tensors that are no parameters of this model
+and have the shapes of those it lacks, these were made anew after it: by a copy, a replaced
+layer, or `load_state_dict(assign=True)`.
 
 Limits
 
@@ -21,12 +23,13 @@ None: the optimizer holds a parameter or not.
 
 Remedies
 
-Give the optimizer all trainable parameters, or add a group (retrain). Freeze what shall not learn
-(exact).
+Give the optimizer all trainable parameters, or add a group (retrain). Freeze what shall not
+learn (advice).
 
 When it is wrong
 
-Several optimizers, each for its part: check the parts one by one, or freeze the others meanwhile.
+Several optimizers, each for its part: check the parts one by one, or freeze the others
+meanwhile.
 
 References: The PyTorch documentation, torch.optim, per-parameter options.
 """
@@ -58,8 +61,7 @@ def check(trace: Trace) -> Iterable[Fault]:
     return [
         Fault(
             severity="error",
-            cause=f"the optimizer does not hold {len(left)} of {len(trainable)} trainable parameters, "
-            f"{share:.0%} of the numbers",
+            cause=_tell(len(left), len(trainable), share, int(trace.facts.get("stale", 0))),
             sites=sites,
             evidence=(
                 Evidence("parameters not held", len(left), unit=f"of {len(trainable)}", limit="0"),
@@ -75,7 +77,7 @@ def check(trace: Trace) -> Iterable[Fault]:
                     "freeze",
                     sites,
                     "if they shall not learn, say so and save their gradients",
-                    safety="exact",
+                    safety="advice",
                 ),
             ),
             direction="blocked",
@@ -83,6 +85,20 @@ def check(trace: Trace) -> Iterable[Fault]:
             size=share,
         )
     ]
+
+
+def _tell(left: int, trainable: int, share: float, stale: int) -> str:
+    cause = (
+        f"the optimizer does not hold {left} of {trainable} trainable parameters, {share:.0%} of the numbers"
+    )
+    if left == trainable:
+        cause = f"the optimizer holds none of the {trainable} trainable parameters, so nothing is trained"
+    if stale:
+        cause += (
+            f"; it holds {stale} tensors of their shapes that are not the model's, as if these were made "
+            "anew after it"
+        )
+    return cause
 
 
 def sick() -> Case:

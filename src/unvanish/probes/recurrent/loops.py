@@ -121,11 +121,11 @@ def find_severed(
     made = {call.outputs[0][0]: call for call in watched.module_calls if call.outputs}
     steps: dict[str, set[int]] = defaultdict(set)
     where: dict[str, str] = {}
-    for cut, node in watched.cuts:
-        call = None if node is None else made.get(node)
+    for cut in watched.departures:
+        call = None if cut.node is None else made.get(cut.node)
         if call is not None and isinstance(call.module, nn.RNNCellBase):
             steps[call.path].add(call.index)
-            where[call.path] = cut["path"]
+            where[call.path] = cut.facts["path"]
     counts = Counter(call.path for call in watched.module_calls)
     reached = Counter(
         call.path for call in watched.module_calls if any(node in graph.index for node, _ in call.outputs)

@@ -1,0 +1,118 @@
+"""Parameters that the loss is kept from on purpose: teachers, target networks, what the forward writes to.
+
+Notable:
+- A copy lies near the values of a trained part, name by name, and its value comes back above all of that
+  part: so a teacher is told from a layer that began as a copy of the next one.
+- A part is a target if it ran whole under no_grad and only the loss reads what it made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unvanish.core.facts import GraphCut
+from unvanish.probes.measures import norms
+from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
+
+Apart = Literal["", "copy", "written", "target"]
+NEAR = (
+    0.5  # relative distance of a copy: an average over hundreds of steps lags by less, two draws are at 1.4
+)
+CHANGED = 1e-12  # relative change of the norm: the forward wrote to it
+
+
+def find_apart(
+    specimen: Specimen, forward: ForwardPass, backward: BackwardPass, cuts: Sequence[GraphCut]
+) -> dict[str, Apart]:
+    """The reason by the parameter's name, of those that a cut keeps from the loss on purpose."""
+    known = cuts[: len(forward.watched.departures.cuts)]  # those after them are no operations
+    kept = {name: k for k, cut in enumerate(known) for name in cut["frees"]}
+    if not kept or backward.flow is None or backward.graph is None:
+        return {}
+    named = specimen.parameters
+    found: dict[str, Apart] = {}
+    places = backward.flow.places
+    living = {n: p for n, p in named.items() if places.get(n) is not None}
+    found |= dict.fromkeys(_find_targets(forward, kept), "target")
+    found |= dict.fromkeys(_find_copies({n: named[n] for n in kept}, living, kept, forward, backward), "copy")
+    found |= dict.fromkeys(_find_written(specimen, kept), "written")
+    return found
+
+
+def _find_written(specimen: Specimen, names: Iterable[str]) -> list[str]:
+    some = [n for n in names if n in specimen.norms]
+    now = norms([specimen.parameters[n] for n in some])
+    return [
+        n for n, norm in zip(some, now, strict=True)
+        if abs(norm - specimen.norms[n]) > CHANGED * max(norm, specimen.norms[n])
+    ]  # fmt: skip
+
+
+def _find_targets(forward: ForwardPass, kept: Mapping[str, int]) -> list[str]:
+    """The parameters of what ran under no_grad in the model, if only the loss reads it."""
+    watched = forward.watched
+    found = []
+    for name, k in kept.items():
+        cut = watched.departures.cuts[k]
+        if (
+            cut.facts["how"] not in ("no_grad", "inference_mode")
+            or cut.facts["path"] == "the loss"
+            or not cut.back
+        ):
+            continue
+        if all(node._sequence_nr() >= watched.loss_start for node in cut.back):
+            found.append(name)
+    return found
+
+
+@torch.no_grad()
+def _find_copies(
+    lost: Mapping[str, Tensor],
+    living: Mapping[str, Tensor],
+    kept: Mapping[str, int],
+    forward: ForwardPass,
+    backward: BackwardPass,
+) -> list[str]:
+    prefixes: dict[str, bool] = {}
+    for name, p in lost.items():
+        if p.ndim < 2:
+            continue
+        twin = _find_twin(name, p, living)
+        prefix = name[: len(name) - len(_share_ending(name, twin))] if twin else name
+        above = bool(twin) and _lies_below(living[twin], kept[name], forward, backward)
+        prefixes[prefix] = prefixes.get(prefix, True) and above
+    good = [prefix for prefix, every in prefixes.items() if every]
+    return [name for name in lost if any(name.startswith(prefix) for prefix in good)]
+
+
+def _find_twin(name: str, p: Tensor, living: Mapping[str, Tensor]) -> str:
+    """The trained parameter with the longest common ending that lies near in value; "" if none does."""
+    own = name.rpartition(".")[2]
+    same = [n for n, other in living.items() if other.shape == p.shape and n.rpartition(".")[2] == own]
+    near = [n for n in same if float((living[n] - p).norm()) <= NEAR * float(living[n].norm())]
+    return max(near, key=lambda n: len(_share_ending(name, n)), default="")
+
+
+def _share_ending(a: str, b: str) -> str:
+    """The last parts that two names have in common."""
+    shared = 0
+    pairs = zip(reversed(a.split(".")), reversed(b.split(".")), strict=False)
+    for one, other in pairs:
+        if one != other:
+            break
+        shared += 1
+    return ".".join(a.split(".")[-shared:]) if shared else ""
+
+
+def _lies_below(twin: Tensor, cut: int, forward: ForwardPass, backward: BackwardPass) -> bool:
+    """Whether the cut's value comes back where the gradient to the twin passes, at every place."""
+    graph = backward.graph
+    if graph is None:
+        return False
+    target = torch.autograd.graph.get_gradient_edge(twin).node
+    back = [n for n in forward.watched.departures.cuts[cut].back if n in graph.index]
+    return all(graph.depends(node, target) for node in back)

@@ -1,0 +1,112 @@
+"""Operations that may mix samples: the cheap signs, read as they run, that ask for a look at the gradient.
+
+Notable: a sign alone says nothing; views and transposes of sound code give some, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from unvanish.core.facts import MixingKind
+from unvanish.probes.calls import tensors_in
+from unvanish.probes.events import Operation, OperationCall
+from unvanish.probes.handles import Node
+from unvanish.probes.lines import find_line
+
+ALONG = {
+    "softmax",
+    "log_softmax",
+    "cumsum",
+    "cumprod",
+    "logcumsumexp",
+    "linalg_vector_norm",
+    "norm",
+    "cummax",
+}
+STATISTICS = {"mean", "var", "std", "var_mean", "std_mean"}
+GROUPED = 5  # axes of images in groups, at least
+RESHAPES = {"view", "reshape", "flatten", "unflatten", "ravel"}
+PRODUCTS = {"matmul", "bmm", "mm", "einsum", "baddbmm"}
+
+KINDS = ALONG | STATISTICS | RESHAPES | PRODUCTS
+
+
+@dataclass(frozen=True)
+class Sign:
+    """An operation that may mix samples: how, its node, when and where it ran."""
+
+    how: MixingKind
+    node: Node
+    order: int
+    path: str
+    line: str
+
+
+class Mixing:
+    """The signs of one forward; `batch`: the number of samples, of which one alone is never mixed."""
+
+    def __init__(self, batch: int | None) -> None:
+        self.batch = batch or 0
+        self.kinds = KINDS if self.batch > 1 else set()
+        self.signs: list[Sign] = []
+        self.by_hand = False  # statistics of the batch are taken by hand
+
+    def look(self, operation: Operation, call: OperationCall, result: Tensor) -> None:
+        """Keep the sign that an operation gives, if it gives one."""
+        self.by_hand = self.by_hand or is_statistic(call, self.batch)
+        how = find_sign(call, result, self.batch)
+        if how is not None:
+            path = operation.caller.path
+            self.signs.append(Sign(how, operation.nodes[0], operation.order, path, find_line()))
+
+
+def is_statistic(call: OperationCall, batch: int) -> bool:
+    """Whether a call takes the mean or the spread over the samples, or over groups of them (Karras 2018)."""
+    x = call.args[0] if call.args else None
+    if call.kind not in STATISTICS or not isinstance(x, Tensor) or x.ndim < 2:
+        return False
+    grouped = x.ndim >= GROUPED and batch % max(1, x.shape[0]) == 0
+    return (x.shape[0] == batch or grouped) and 0 in _dimensions(call, x.ndim)
+
+
+def find_sign(call: OperationCall, result: Tensor, batch: int) -> MixingKind | None:
+    """How a call may mix the samples along the first axis; None without a sign of it."""
+    x = call.args[0] if call.args else None
+    if call.kind in ALONG and isinstance(x, Tensor) and x.ndim > 1 and x.shape[0] == batch:
+        return "along" if 0 in _dimensions(call, x.ndim) else None
+    if call.kind in RESHAPES and isinstance(x, Tensor) and x.ndim and result.ndim:
+        return "reshape" if _crosses(x.shape, result.shape, batch) else None
+    if call.kind in PRODUCTS and result.ndim >= 2 and tuple(result.shape[-2:]) == (batch, batch):
+        factors = [t for t in tensors_in(call.args, 2) if t.requires_grad]
+        return "product" if len(factors) > 1 else None
+    return None
+
+
+def _dimensions(call: OperationCall, axes: int) -> set[int]:
+    """The axes that a call runs over, counted from 0."""
+    given: Any = call.kwargs.get("dim", call.kwargs.get("axis"))
+    if given is None:
+        rest: Sequence[Any] = call.args[1:]
+        place = 1 if call.kind in ("norm", "linalg_vector_norm") else 0
+        given = rest[place] if len(rest) > place else None
+    if isinstance(given, int):
+        given = (given,)
+    if not isinstance(given, (tuple, list)) or len(given) == axes:
+        return set()
+    return {d % axes for d in given if isinstance(d, int)}
+
+
+def _crosses(before: Sequence[int], after: Sequence[int], batch: int) -> bool:
+    """Whether a reshape puts numbers of several samples side by side, or the sample axis elsewhere."""
+    size = math.prod(before)
+    if not size or tuple(before) == tuple(after):
+        return False
+    if before[0] == batch and after[0] != batch:
+        sample, row = size // batch, size // after[0]
+        return bool(sample % row) or (len(after) > 2 and after[1] == batch)
+    return after[0] == batch and before[0] != batch and batch in before[1:] and before[0] % batch != 0

@@ -1,0 +1,62 @@
+"""What is looked at only if the forward gave a sign of it: leaks, dead terms, routers, foreign leaves.
+
+Notable: passes of their own are left out if the model is not run openly, for its graph may bear only one.
+"""
+
+from __future__ import annotations
+
+from unvanish.core.facts import (
+    DeadTermFacts,
+    ForeignFacts,
+    LeakFacts,
+    RouterFacts,
+    TraceFacts,
+    WrongGradientFacts,
+)
+from unvanish.probes.custom import find_wrong_gradients
+from unvanish.probes.dead_terms import find_dead_terms
+from unvanish.probes.foreign import find_foreign
+from unvanish.probes.leaks import find_leak
+from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
+from unvanish.probes.routers import find_routers
+
+
+def read_signs(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> TraceFacts:
+    """The facts of those that are there; nothing of a forward that was not watched."""
+    attempt, watched = specimen.omissions.attempt, forward.watched
+    facts: TraceFacts = {}
+    if not specimen.manner.watched:
+        return facts
+    foreign: list[ForeignFacts] = attempt(
+        "leaves that are no parameters", "", lambda: find_foreign(specimen, forward, backward), list
+    )
+    dead: list[DeadTermFacts] = attempt(
+        "terms of the loss without a gradient", "", lambda: find_dead_terms(forward, backward), list
+    )
+    routers: list[RouterFacts] = attempt("routers of experts", "", lambda: find_routers(watched), list)
+    if foreign:
+        facts["foreign"] = foreign
+    if dead:
+        facts["dead_terms"] = dead
+    if routers:
+        facts["routers"] = routers
+    if watched.dropouts:
+        facts["dropouts"] = watched.dropouts
+    return facts | _read_passes(specimen, forward, backward) if specimen.manner.open else facts
+
+
+def _read_passes(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> TraceFacts:
+    """What takes a pass of its own: samples that are mixed, and gradients that somebody wrote."""
+    attempt = specimen.omissions.attempt
+    facts: TraceFacts = {}
+    leak: LeakFacts | None = attempt(
+        "whether samples are mixed", "", lambda: find_leak(specimen, forward, backward), lambda: None
+    )
+    wrong: list[WrongGradientFacts] = attempt(
+        "gradients written by hand", "", lambda: find_wrong_gradients(forward.custom), list
+    )
+    if leak:
+        facts["leak"] = leak
+    if wrong:
+        facts["wrong_gradients"] = wrong
+    return facts

@@ -1,0 +1,155 @@
+"""A router sends nearly all tokens to as few experts as it may choose: the others get no gradient.
+
+Why it harms
+
+An expert that gets no tokens gets no gradient, stays as bad as it was, and is chosen even less.
+The mixture computes like one small model and costs the memory of many.
+
+An example
+
+    self.gate.bias.data[0] = 20.0        # or: no balancing loss, and training has collapsed
+
+How it is measured
+
+The choices of largest values (`topk`, `max`, `argmax`, `sort`) along an axis as long as the
+module, or one around it, has experts: a list of that many modules, or weights (experts, in,
+out). Counted are the choices that fall to the most loaded experts, as many as a token is sent
+to.
+
+That the router's own weights get no gradient is said by GRF001 (the choice alone is used) and
+GRF007 (a single gate divided by itself, which is always 1).
+
+Limits
+
+    limit = 0.95     of the choices go to the most loaded experts: half of all routers at their
+                     start send less than 0.8 there, but where tokens are alike, some send all
+                     (measured: 2 to 64 experts, cosines of tokens up to 0.9)
+    CERTAIN = 0.9    of the probability lies with the chosen: routers at their start are undecided,
+                     and leave such a state by themselves
+    TOKENS = 8       choices for each expert, at least: fewer say nothing of a balance
+
+Remedies
+
+A balancing loss, noise on the logits, or a bias that follows the load; a router that starts with
+small weights and without bias (advice).
+
+When it is wrong
+
+A batch whose tokens are all alike, or that stems from the one domain an expert is made for.
+
+References: Shazeer et al. 2017; Fedus et al. 2022 (Switch); Wang et al. 2024 (a bias in place of
+a balancing loss).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
+from unvanish.core.facts import RouterFacts
+from unvanish.core.trace import Trace
+from unvanish.rules import _places
+from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import PART
+
+NEEDS = ("step",)
+TOKENS = 8
+CERTAIN = 0.9
+
+
+def check(trace: Trace, *, limit: float = 0.95) -> Iterable[Fault]:
+    """One fault naming the routers that have collapsed."""
+    routers = [
+        router
+        for router in trace.facts.get("routers", [])
+        if router["rows"] * router["chosen"] >= TOKENS * len(router["load"])
+    ]
+    if not routers:
+        raise NotApplicable("no router of experts saw tokens enough to judge its balance")
+    collapsed = sorted(
+        (r for r in routers if _measure(r) > limit and r["certain"] > CERTAIN), key=_measure, reverse=True
+    )
+    if not collapsed:
+        return []
+    worst, names = collapsed[0], tuple(dict.fromkeys(r["path"] or "(model)" for r in collapsed))
+    idle = sum(share == 0 for share in worst["load"])
+    top = worst["load"].index(max(worst["load"]))
+    experts = len(worst["load"])
+    return [
+        Fault(
+            severity="warning",
+            cause=f"the router in {names[0]} sends {_measure(worst):.0%} of its tokens to {worst['chosen']} "
+            f"of {experts} experts (the first is number {top}); {idle} get none, and no gradient",
+            sites=names[: _places.MOST],
+            evidence=(
+                Evidence(
+                    "share of the most loaded experts", _measure(worst), limit=f"< {limit:g}", site=names[0]
+                ),
+                Evidence("experts without a token", idle, unit=f"of {experts}", site=names[0]),
+                Evidence("their probability", worst["certain"], limit=f"< {CERTAIN:g}", site=names[0]),
+                Evidence("experts in use", _count_effective(worst), unit=f"of {experts}", site=names[0]),
+            ),
+            remedies=(
+                Remedy(
+                    "balance-router",
+                    names[: _places.MOST],
+                    "add a balancing loss or noise on its logits; start it with small weights, no bias",
+                    safety="advice",
+                ),
+            ),
+            direction="blocked",
+            tier=PART,
+            size=_measure(worst),
+        )
+    ]
+
+
+def _measure(router: RouterFacts) -> float:
+    """The share of the choices that fall to the most loaded experts, as many as a token is sent to."""
+    return math.fsum(sorted(router["load"], reverse=True)[: router["chosen"]])
+
+
+def _count_effective(router: RouterFacts) -> float:
+    """Exp of the entropy of the load."""
+    return math.exp(-math.fsum(p * math.log(p) for p in router["load"] if p > 0))
+
+
+def sick() -> Case:
+    """A router whose bias prefers one expert."""
+    return _case(bias=20.0)
+
+
+def healthy() -> Case:
+    """A router as it starts."""
+    return _case(bias=0.0)
+
+
+def _case(bias: float) -> Case:
+    import torch
+    from torch import Tensor, nn
+
+    class Mixture(nn.Module):
+        """Each token goes through one of four experts, weighted by its gate."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate, self.last = nn.Linear(16, 4), nn.Linear(16, 4)
+            self.experts = nn.ModuleList([nn.Linear(16, 16) for _ in range(4)])
+            self.gate.bias.data.zero_()[0] = bias
+
+        def forward(self, x: Tensor) -> Tensor:
+            weights, chosen = self.gate(x).softmax(-1).max(-1)
+            every = torch.stack([expert(x) for expert in self.experts], 1)
+            picked = every[torch.arange(len(x)), chosen]
+            out: Tensor = self.last(x + torch.relu(picked) * weights[:, None])
+            return out
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Case(
+            Mixture(),
+            (torch.randn(64, 16), torch.randint(0, 4, (64,))),
+            nn.CrossEntropyLoss(),
+            story="a mixture of four experts",
+        )

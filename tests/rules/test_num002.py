@@ -1,0 +1,102 @@
+"""NUM002 on functions by hand: which gradients are wrong, how it is said, and what is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import unvanish
+from unvanish.core.diagnosis import Finding
+
+
+def function(forward: Callable[..., Tensor], backward: Callable[..., Any]) -> Any:
+    class Own(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *args: Tensor) -> Tensor:
+            ctx.save_for_backward(*args)
+            return forward(*args)
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> Any:
+            return backward(g, *ctx.saved_tensors)
+
+    return Own
+
+
+class Net(nn.Module):
+    def __init__(self, own: Any, weighted: bool = False) -> None:
+        super().__init__()
+        self.first, self.last, self.own = nn.Linear(16, 12), nn.Linear(12, 4), own
+        self.weight = nn.Parameter(torch.randn(12, 12) / 4) if weighted else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        out: Tensor = self.last(self.own.apply(h) if self.weight is None else self.own.apply(h, self.weight))
+        return out
+
+
+def judge(
+    forward: Callable[..., Tensor], backward: Callable[..., Any], weighted: bool = False
+) -> list[Finding]:
+    torch.manual_seed(0)
+    batch = torch.randn(32, 16), torch.randint(0, 4, (32,))
+    model = Net(function(forward, backward), weighted)
+    found = unvanish.check(model, batch, F.cross_entropy, confirm=False).walk()
+    return [f for f in found if f.code == "NUM002"]
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "weighted", "words"),
+    [
+        (lambda x: x.exp(), lambda g, x: -g * x.exp(), False, "first input the negative of the gradient"),
+        (lambda x: x**2, lambda g, x: g * x, False, "first input 0.5 times the gradient"),
+        (lambda x: x.tanh(), lambda g, x: g * (1 - x**2), False, "of another direction"),
+        (lambda x: x.softmax(-1), lambda g, x: g * x.softmax(-1), False, "of another direction"),
+        (lambda x, w: x @ w, lambda g, x, w: (g @ w, x.T @ g), True, "first input a gradient of another"),
+        (lambda x, w: x @ w, lambda g, x, w: (g @ w.T, g.T @ x), True, "second input a gradient of another"),
+        (lambda x, w: x @ w, lambda g, x, w: (g @ w.T, None), True, "second input no gradient"),
+    ],
+)
+def test_a_wrong_gradient_is_named_by_how_it_is_wrong(
+    forward: Callable[..., Tensor], backward: Callable[..., Any], weighted: bool, words: str
+) -> None:
+    (found,) = judge(forward, backward, weighted)
+    assert found.severity == "error" and words in found.cause
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "weighted"),
+    [
+        (lambda x: x.exp(), lambda g, x: g * x.exp(), False),
+        (lambda x: x.clamp(min=0), lambda g, x: g * (x > 0), False),
+        (lambda x: x.round(), lambda g, x: g, False),
+        (lambda x: x.sign(), lambda g, x: g * (x.abs() < 1), False),
+        (lambda x: (x > 0).to(x.dtype), lambda g, x: g / (1 + 10 * x.abs()) ** 2, False),
+        (lambda x: x.clamp(-0.5, 0.5), lambda g, x: g, False),
+        (lambda x: x * (torch.rand_like(x) > 0.5), lambda g, x: g, False),
+        (lambda x, w: x @ w, lambda g, x, w: (g @ w.T, x.T @ g), True),
+        (lambda x, w: (x / w[0, 0]).round() * w[0, 0], lambda g, x, w: (g, torch.zeros_like(w)), True),
+        (lambda x: torch.relu(x.float()).to(x.dtype), lambda g, x: g * (x > 0), False),
+    ],
+)
+def test_right_gradients_and_straight_through_ones_are_silent(
+    forward: Callable[..., Tensor], backward: Callable[..., Any], weighted: bool
+) -> None:
+    assert judge(forward, backward, weighted) == []
+
+
+@pytest.mark.parametrize("backward", [lambda g, x: -0.3 * g, lambda g, x: g.clamp(-1e-3, 1e-3)])
+def test_a_gradient_that_is_changed_on_purpose_is_a_note(backward: Callable[..., Any]) -> None:
+    (found,) = judge(lambda x: x.clone(), backward)
+    assert found.severity == "note" and found.cause.endswith("on purpose")
+
+
+def test_the_examination_puts_apply_back() -> None:
+    before: Any = torch.autograd.Function.__dict__["apply"]
+    judge(lambda x: x.exp(), lambda g, x: g * x.exp())
+    assert torch.autograd.Function.__dict__["apply"] is before
