@@ -50,7 +50,7 @@ def confirm_cause(
         with trial.mode:
             after = record(trial.model, trial.batch, loss)
         verdict = judge(trace, after, head)
-    except ZeroDivisionError:  # a model that cannot be copied or changed confirms nothing
+    except Exception:  # a model that cannot be copied or changed confirms nothing
         return findings
     if verdict is None:
         return findings
