@@ -19,7 +19,18 @@ from unvanish.probes import CheckError
 from unvanish.rules import rules
 from unvanish.surgery.receipt import SurgeryError
 
-ADVISED = ("GRF003", "GRF007")  # a note, and a fault that only a person can mend
+ADVISED = {"GRF003"}  # a note
+ADVISED |= {
+    "ACT004",
+    "GRF002",
+    "GRF005",
+    "GRF006",
+    "GRF007",
+    "GRF008",
+    "LEA001",
+    "MOE001",
+    "NUM002",
+}  # for people
 CODES = [c for c, rule in rules().items() if c not in ADVISED and "history" not in rule.needs]
 CE = nn.CrossEntropyLoss()
 
