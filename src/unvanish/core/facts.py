@@ -201,6 +201,7 @@ class RunFacts(TypedDict, total=False):
     overhead: float | str  # share of the run's time that the watch took; "nan" if unknown
     looks: int
     dropped: int  # records that could not be written
+    notes: list[str]  # what the watch left out, and why
     python: str
     torch: str
     axes: list[dict[str, Any]]  # name, kind and sites of each

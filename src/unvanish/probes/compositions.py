@@ -1,33 +1,52 @@
 """Compositions of `torch.nn.functional` seen through: a function mode sees the operations inside them.
 
-Notable: `nn.functional.normalize` and its like hand a tensor with an override over as a whole. While this is
-open they find no override, so they run, and the mode sees each operation that they call.
+Notable:
+- `nn.functional.normalize` and its like hand a tensor with an override over as a whole. While this is open
+  they find no override, so they run, and the mode sees each operation that they call.
+- The program's own overrides, of tensor classes and of function modes, are found as ever: they get what they
+  would get without us.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch.nn.functional
+from torch import Tensor
+
+from unvanish.probes.modes import is_overridden
 
 CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+_ordinary: dict[type, bool] = {Tensor: True, torch.nn.Parameter: True, type(None): True}
+_lock = threading.Lock()
+_open: list[Unfolded] = []  # by all threads; the last one to close puts back what the first one found
+_found: dict[str, Any] = {}
 
 
 class Unfolded:
     """Keeps compositions unfolded between `open` and `close`; a context manager. It may be nested."""
 
-    def __init__(self) -> None:
-        self._before: dict[str, Any] = {}
-
     def open(self) -> None:
         """Unfold compositions from here on."""
         functional = vars(torch.nn.functional)
-        self._before = {name: functional[name] for name in CHECKS}
-        functional.update(dict.fromkeys(CHECKS, _find_none))
+        with _lock:
+            if not _open:
+                _found.update({name: functional[name] for name in CHECKS})
+                functional.update(
+                    has_torch_function=_find_override,
+                    has_torch_function_unary=_find_overrides,
+                    has_torch_function_variadic=_find_overrides,
+                )
+            _open.append(self)
 
     def close(self) -> None:
-        """Put back what was there before."""
-        vars(torch.nn.functional).update(self._before)
+        """Put back what was there before; harmless when repeated."""
+        with _lock:
+            if self in _open:
+                _open.remove(self)
+                if not _open:
+                    vars(torch.nn.functional).update(_found)
 
     def __enter__(self) -> Unfolded:
         self.open()
@@ -37,5 +56,21 @@ class Unfolded:
         self.close()
 
 
-def _find_none(*tensors: Any) -> bool:
-    return False
+def _find_override(tensors: Any) -> bool:
+    return _find_overrides(*tensors)
+
+
+def _find_overrides(*tensors: Any) -> bool:
+    """Whether the program takes an operation on these over: by their classes, or by a function mode of its own."""
+    return not all([_ordinary.get(type(t)) or _is_ordinary(type(t)) for t in tensors]) or is_overridden()
+
+
+def _is_ordinary(kind: type) -> bool:
+    known = _ordinary.get(kind)
+    if known is None:
+        own = getattr(kind, "__torch_function__", None)
+        disabled = torch._C._disabled_torch_function_impl
+        usual: Any = Tensor.__torch_function__
+        known = own is None or own is disabled or getattr(own, "__func__", None) is usual.__func__
+        _ordinary[kind] = known
+    return known

@@ -15,7 +15,9 @@ from unvanish.clinic.watch.history import LIVE
 from unvanish.clinic.watch.ranks import sum_over_ranks
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.trace import Axis, Site
+from unvanish.probes.live.compiled import has_compiled_parts, is_compiler_strict
 from unvanish.probes.live.eyes import Eyes
+from unvanish.probes.live.guard import Guard
 from unvanish.probes.live.summaries import SEEN
 from unvanish.probes.live.updates import statistics
 
@@ -25,9 +27,11 @@ PROFILES = 16  # looks from one time profile of the recurrent layers to the next
 class Look:
     """The present look, or the wait for the next one; `after_backward` is called after each backward."""
 
-    def __init__(self, watched: Watched, first: int, after_backward: Callable[[], None]) -> None:
-        self.watched = watched
-        self.eyes = Eyes(watched.inner, after_backward if watched.alone else None)
+    def __init__(
+        self, watched: Watched, first: int, guard: Guard, after_backward: Callable[..., None]
+    ) -> None:
+        self.watched, self.guard = watched, guard
+        self.eyes = Eyes(watched.inner, guard, after_backward if watched.alone else None)
         self.next = first  # the step of the next look
         self.open = False  # whether the present step is looked at
         self.ended = False  # whether the watch was closed
@@ -41,7 +45,11 @@ class Look:
             return
         self._squares = None
         self.watched.parameters.hold()
-        if not self.watched.compiled:
+        if self.eyes.compiled or has_compiled_parts(self.watched.model):
+            self.guard.note("activations are not looked at: the model, or a part of it, is compiled")
+        elif is_compiler_strict():
+            self.guard.note("activations are not looked at: the compiler was told not to compile again")
+        else:
             self.eyes.open(profiling=looks % PROFILES == 2)
 
     def measure_after_backward(self) -> None:
@@ -61,10 +69,10 @@ class Look:
         scale, self._scale, self._squares = self._scale, 1.0, None
         return self._measure(squares, scale)
 
-    def end(self) -> None:
+    def remove(self) -> None:
         """Detach everything for good."""
-        self.eyes.close()
-        self.ended = True
+        self.ended, self.open = True, False
+        self.eyes.remove()
 
     @property
     def sites(self) -> tuple[Site, ...]:

@@ -1,4 +1,4 @@
-"""The watch itself: it hangs on the optimizers' own step hooks and times itself.
+"""What a watch does in the life of a step; it times itself.
 
 Notable:
 - A loop needs no change; every step pays for the norm of its gradients (`steps`).
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unvanish.clinic.rounds import RuleChoice
 from unvanish.clinic.watch.chronicle import Chronicle
@@ -29,21 +29,26 @@ from unvanish.clinic.watch.looks import Look
 from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.ranks import agree_on, leads
 from unvanish.clinic.watch.response import Response
-from unvanish.clinic.watch.scaling import Scaling
 from unvanish.clinic.watch.steps import CurrentStep, NormReader
 from unvanish.clinic.watch.verdicts import Verdicts
 from unvanish.clinic.watch.watched import Watched
-from unvanish.core.diagnosis import Diagnosis, Finding, at_least
+from unvanish.core.diagnosis import Diagnosis, Finding
 from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Trace
+from unvanish.probes.live.guard import Entry, Guard
+from unvanish.probes.live.readable import is_number
 from unvanish.store import Store
 
 
-class Watch:
-    """A run under watch; a context manager. `close` detaches it and writes what is left."""
+class Observer:
+    """What a watch does; nothing here is called by the program itself, all of it through the watch's guard.
+
+    `fresh`: findings that nobody has been told of yet, with their steps.
+    """
 
     def __init__(
         self,
+        guard: Guard,
         watched: Watched,
         pace: Pace,
         response: Response,
@@ -52,65 +57,51 @@ class Watch:
     ) -> None:
         last = None if store is None else store.last_step()
         first = 0 if last is None else last + 1
-        self.watched, self.pace, self.response = watched, pace, response
-        self._chronicle = Chronicle(store, watched.ranks, watched.parameters.sharded)
+        self.guard, self.watched, self.pace, self.response = guard, watched, pace, response
+        self.chronicle = Chronicle(store, watched.ranks, watched.parameters.sharded)
+        self.fresh: list[tuple[Finding, int]] = []
+        self.clock = StepClock()
+        self.ended = False
+        self.made = 0  # steps of all optimizers
         self._norms = NormReader(watched, pace, whole=response.clipper is not None or watched.ranks > 1)
-        self._look = Look(watched, first, self._after_backward)
+        self._look = Look(watched, first, guard, Entry(guard, self._after_backward))
         self._verdicts = Verdicts(choice, first)
         self._finiteness = Finiteness()
         self._step = CurrentStep(first, first)
-        self.clock = StepClock()
-        self._handles = self._attach()
+        guard.hold_weakly(self._look)
         self._look.prepare(first, pace.looks)
 
-    # -- attaching and detaching
-
-    def _attach(self) -> list[Any]:
-        """Hang on the optimizers, the loss, the scaler; the handles that take it all off."""
-        handles: list[Any] = []
-        for optimizer in self.watched.optimizers:
-            handles.append(optimizer.register_step_pre_hook(self._before_step))
-            handles.append(optimizer.register_step_post_hook(lambda o, *_: self._after_step(o)))
-        if isinstance(self.watched.loss, nn.Module):
-            handles.append(self.watched.loss.register_forward_hook(self._note_loss))
-        if self.response.snapshots is not None:
-            handles += self.response.snapshots.attach(self.watched.inner, self.watched.loss)
-        if self.watched.scaler is not None:
-            handles.append(Scaling(self.watched.scaler, self._after_skipped_step))
-        return handles
-
-    def close(self) -> None:
-        """Detach everything and write what is left; harmless when repeated."""
-        if self._look.ended:
+    def finish(self) -> None:
+        """Write what is left and close the record; harmless when repeated."""
+        if self.ended:
             return
-        self._look.end()
-        for handle in self._handles:
-            handle.remove()
-        self._chronicle.bring_rest()
-        if self.store is not None:
-            self._describe(self.store)
-            self.store.close()
-
-    def __enter__(self) -> Watch:
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self.close()
+        self.ended = True
+        try:
+            self.chronicle.bring_rest()
+            if self.store is not None:
+                self._describe(self.store)
+        finally:
+            if self.store is not None:
+                self.store.close()
 
     # -- the life of a step: its loss, its backward, its optimizers
 
     def step(self, loss: Any = None) -> None:
         """Note the loss of the step just made; without optimizers, this is what makes a step."""
         self.clock.start()
-        if not self.watched.optimizers:
+        if not self.watched.references:
             self._step.set_norm(*self._norms.read(None, self._look.open))
             self._close_step()
-        if self._chronicle.row is not None and loss is not None:
-            self._chronicle.row.loss = loss.detach() if isinstance(loss, Tensor) else float(loss)
+        if self.chronicle.row is not None and loss is not None:
+            if is_number(loss):
+                self.chronicle.row.loss = loss.detach() if isinstance(loss, Tensor) else float(loss)
+            else:
+                self.guard.note(f"the loss given to `step` is no number but a {type(loss).__name__}")
         self.clock.stop()
 
-    def _note_loss(self, module: nn.Module, args: Any, output: Any) -> None:
-        if torch.is_grad_enabled() and isinstance(output, Tensor) and output.numel() == 1:
+    def note_loss(self, output: Any) -> None:
+        """The loss module has returned."""
+        if torch.is_grad_enabled() and is_number(output):
             self._step.loss = output.detach()
 
     def _after_backward(self) -> None:
@@ -120,7 +111,8 @@ class Watch:
             self._look.measure_after_backward()
         self.clock.stop()
 
-    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+    def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """An optimizer is about to step, or to call its closure."""
         self.clock.start()
         if id(optimizer) in self._step.stepped:  # not every optimizer steps every time
             self._close_step()
@@ -133,7 +125,9 @@ class Watch:
         self.response.guard(optimizer)
         self.clock.stop()
 
-    def _after_step(self, optimizer: Any) -> None:
+    def after_step(self, optimizer: Any) -> None:
+        """An optimizer has stepped."""
+        self.made += 1
         self.clock.start()
         if self._step.by_closure:
             self._note_norm(optimizer)
@@ -142,7 +136,7 @@ class Watch:
             self._close_step()
         self.clock.stop()
 
-    def _after_skipped_step(self) -> None:
+    def after_skipped_step(self) -> None:
         """The loss scaler left a step out: its gradients are not finite."""
         self.clock.start()
         self._step.set_norm(*self._norms.read(None, self._look.open))
@@ -159,23 +153,23 @@ class Watch:
             and not math.isfinite(norm)
             and self._finiteness.record_break(self._step, self.watched.parameters)
         ):
-            number, store = self._step.number, self._chronicle.writer
+            number, store = self._step.number, self.chronicle.writer
             self._respond(self._verdicts.judge_at_once("NUM001", self._trace(), number, store))
 
     def _follow_time(self) -> None:
         """Follow the gradient through the recurrent layers, while the weights are those it came through."""
         for name, kind, profile in self._look.eyes.take_profiles():
-            self._chronicle.profile(self._step.number, name, kind, profile)
+            self.chronicle.profile(self._step.number, name, kind, profile)
 
     # -- a step's end
 
     def _close_step(self, skipped: bool = False) -> None:
         step, looked = self._step, self._look.open
-        self._chronicle.begin(step.close(self.watched.rate(), skipped))
+        self.chronicle.begin(step.close(self.watched.rate(), skipped))
         if looked:
             self._judge_look()
         elif isinstance(step.norm, float):
-            self._chronicle.settle()
+            self.chronicle.settle()
         self._finiteness.note(step)
         self._time_step(looked)
         step.advance()
@@ -192,7 +186,7 @@ class Watch:
 
     def _judge_look(self) -> None:
         """Bring in what the look has seen, judge it, and plan the next one."""
-        number, chronicle = self._step.number, self._chronicle
+        number, chronicle = self._step.number, self.chronicle
         values = chronicle.bring_look(*self._look.close())
         if len(chronicle.history.sites) != len(self._look.sites):
             self._chart()
@@ -203,22 +197,22 @@ class Watch:
 
     def _chart(self) -> None:
         """The network has been mapped."""
-        self._chronicle.chart(self._look.sites, self._look.axes)
-        if self._chronicle.writer is not None:
-            self._describe(self._chronicle.writer)
+        self.chronicle.chart(self._look.sites, self._look.axes)
+        if self.chronicle.writer is not None:
+            self._describe(self.chronicle.writer)
 
     def _trace(self) -> Trace:
         """What was seen so far, as rules read it."""
         facts: TraceFacts = {"precision_live": self._look.low}
         if self._finiteness.broken is not None:
             facts["broken"] = self._finiteness.broken
-        return self._chronicle.history.trace(facts)
+        return self.chronicle.history.trace(facts)
 
     def _respond(self, fresh: Sequence[Finding]) -> None:
-        """Do what was asked for with new findings; what raises comes last."""
+        """Hand new findings on; notes go first, as what raises comes last."""
         if leads(self.watched.ranks):
-            for finding in sorted(fresh, key=lambda f: f.severity != "note"):
-                self.response.respond(finding, self.watched.inner, self._step.number, self.watched.loss)
+            ordered = sorted(fresh, key=lambda f: f.severity != "note")
+            self.fresh += [(finding, self._step.number) for finding in ordered]
 
     # -- what it reports
 
@@ -230,12 +224,12 @@ class Watch:
     @property
     def history(self) -> History:
         """The last looks and steps."""
-        return self._chronicle.history
+        return self.chronicle.history
 
     @property
     def store(self) -> Store | None:
         """The run's folder, if there is one and this process writes it."""
-        return self._chronicle.store
+        return self.chronicle.store
 
     @property
     def steps(self) -> int:
@@ -246,11 +240,6 @@ class Watch:
     def overhead(self) -> float:
         """The share of the run's time that the watch took, by its own clock."""
         return self.pace.overhead
-
-    @property
-    def healthy(self) -> bool:
-        """Whether nothing at or above a warning was found."""
-        return not at_least(self.findings, "warning")
 
     def diagnosis(self) -> Diagnosis:
         """What was found so far, with the last looks as its trace."""
@@ -271,8 +260,5 @@ class Watch:
             torch=torch.__version__,
             axes=[{"name": a.name, "kind": a.kind, "sites": list(a.sites)} for a in self.history.axes],
             dropped=store.losses.dropped,
+            notes=list(self.guard.notes),
         )
-
-    def __repr__(self) -> str:
-        found = ", ".join(f.code for f in self.findings) or "nothing found"
-        return f"<watch of {self.watched.name}: {self.steps} steps, {self.pace.looks} looks, {found}>"

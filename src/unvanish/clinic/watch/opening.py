@@ -11,13 +11,16 @@ from torch import nn
 
 from unvanish.clinic.check import require_optimizer
 from unvanish.clinic.rounds import choose_rules
-from unvanish.clinic.watch.observer import Watch
+from unvanish.clinic.watch.front import Watch
+from unvanish.clinic.watch.observer import Observer
 from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.ranks import count_ranks, leads
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Case, Diagnosis
 from unvanish.probes.errors import CheckError
+from unvanish.probes.intact import unwrap
+from unvanish.probes.live.guard import Guard
 from unvanish.store import Store
 
 
@@ -44,23 +47,34 @@ def watch(
     instead of by budget.
     `on_finding`: "log", "warn", "raise", "snapshot" (of the bad step), "guard" (leaves non-finite steps out,
     clips by ZClip; "guard-agc": by AGC), a function of the finding, or several of these.
-    `scaler`: the GradScaler in use. CheckError if the arguments do not fit together; StoreError if the folder
+    `scaler`: the GradScaler in use.
+    A watch ends no run: what fails inside it is a warning, and it takes itself off. CheckError if the arguments do not fit together; StoreError if the folder
     cannot be used.
     """
     if not isinstance(model, nn.Module):
         raise CheckError(f"model is a {type(model).__name__}, not a torch.nn.Module")
     optimizers = _read_optimizers(optimizer)
+    named = name or type(unwrap(model)).__name__
     if not 0 < budget <= 1:
         raise CheckError(
             f"budget is {budget}; it is a share of the run's time, above 0 and at most 1 (0.01: 1 %)"
         )
     if every is not None and every < 1:
         raise CheckError(f"every is {every}; give the number of steps between two looks, 1 or more")
-    choice = choose_rules(select, ignore, settings)
-    response = Response.of(on_finding, run)
-    watched = Watched.of(model, optimizers, loss, scaler, name)
-    store = Store(run) if run is not None and leads(count_ranks()) else None
-    return Watch(watched, Pace(budget, every), response, store, choice)
+
+    def build(guard: Guard) -> Observer:
+        choice = choose_rules(select, ignore, settings)
+        response = Response.of(on_finding, run)
+        watched = Watched.of(model, optimizers, loss, scaler, named)
+        store = Store(run) if run is not None and leads(count_ranks()) else None
+        try:
+            return Observer(guard, watched, Pace(budget, every), response, store, choice)
+        except Exception:
+            if store is not None:
+                store.close()
+            raise
+
+    return Watch(named, build)
 
 
 def _read_optimizers(optimizer: Any) -> list[Any]:
@@ -70,6 +84,11 @@ def _read_optimizers(optimizer: Any) -> list[Any]:
     optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
     for one in optimizers:
         require_optimizer(one)
+        if not hasattr(one, "register_step_pre_hook") or not hasattr(one, "register_step_post_hook"):
+            raise CheckError(
+                f"optimizer is a {type(one).__name__} without step hooks; give the torch optimizer inside "
+                "it, or none, and call `.step(loss)` of the watch after every step"
+            )
     return optimizers
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 
 from unvanish.clinic.watch.errors import WatchError
 from unvanish.clinic.watch.snapshots import Snapshots
+from unvanish.core.caution import caution
 from unvanish.core.diagnosis import Finding
 from unvanish.core.registry import suggest
 from unvanish.probes.errors import CheckError
@@ -53,17 +53,32 @@ class Response:
             self.clipper(optimizer)
 
     def respond(self, finding: Finding, model: nn.Module, step: int, loss: Any) -> None:
-        """Do what was asked for with a new finding; the exception of "raise" comes last."""
+        """Keep a snapshot of the step, log, warn, as it was asked for."""
         path = None if self.snapshots is None else self.snapshots.write(finding, model, step, loss)
         text = describe(finding, step, path)
         if "log" in self.ways:
             write_to_stderr(text)
         if "warn" in self.ways:
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            caution(text)
+
+    def call(self, finding: Finding) -> None:
+        """Call the user's functions; one that fails is a warning, but WatchError passes and ends the run."""
         for function in self.functions:
-            function(finding)
+            try:
+                function(finding)
+            except WatchError:
+                raise
+            except Exception as error:
+                name = getattr(function, "__qualname__", type(function).__name__)
+                caution(
+                    f"unvanish: {name}, which on_finding named, failed with {type(error).__name__}: {error} "
+                    f"(on {finding.code}); the training goes on. To end it, raise WatchError there"
+                )
+
+    def escalate(self, finding: Finding, step: int) -> None:
+        """Raise, if it was asked for: WatchError with the finding."""
         if "raise" in self.ways and finding.severity != "note":
-            raise WatchError(text, finding)
+            raise WatchError(describe(finding, step), finding)
 
 
 def _clipper(ways: frozenset[str]) -> Clipper | None:

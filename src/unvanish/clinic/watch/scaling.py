@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 
-class Scaling:
-    """Calls `skipped` after each step that a GradScaler left out; a handle to be removed."""
+class ScalerStep:
+    """Stands in for a GradScaler's `step` and calls `skipped` with the optimizer whose step it left out.
 
-    def __init__(self, scaler: Any, skipped: Callable[[], None]) -> None:
-        self.scaler, self.original = scaler, scaler.step
+    `count`: a method that says how many steps were made so far; its owner is known weakly. A copy or a pickle
+    of the scaler holds the scaler's own method in its place; `remove` puts it back.
+    """
 
-        def step(optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-            made = [False]
-            handle = optimizer.register_step_post_hook(lambda *_: made.__setitem__(0, True))
-            try:
-                return self.original(optimizer, *args, **kwargs)
-            finally:
-                handle.remove()
-                if not made[0]:
-                    skipped()
+    def __init__(self, scaler: Any, count: Callable[[], int], skipped: Callable[..., None]) -> None:
+        self._scaler = weakref.ref(scaler)
+        self._own = vars(scaler).get("step")  # what the program put there itself
+        self._count, self._skipped = weakref.WeakMethod(count), skipped
+        scaler.step = self
 
-        scaler.step = step
+    def __call__(self, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        scaler = self._scaler()
+        before = self._made()
+        if self._own is not None:
+            result = self._own(optimizer, *args, **kwargs)
+        else:
+            kind: Any = type(scaler)
+            result = kind.step(scaler, optimizer, *args, **kwargs)
+        if before is not None and self._made() == before:
+            self._skipped(optimizer)
+        return result
+
+    def _made(self) -> int | None:
+        count = self._count()
+        return None if count is None else count()
 
     def remove(self) -> None:
-        """Give the scaler its own method back."""
-        del self.scaler.step
+        """Give the scaler its own method back; if something else stands there now, it stays."""
+        scaler = self._scaler()
+        if scaler is not None and vars(scaler).get("step") is self:
+            if self._own is None:
+                del scaler.step
+            else:
+                scaler.step = self._own
+
+    def __reduce__(self) -> Any:
+        if self._own is not None:
+            return next, (iter([self._own]),)
+        return getattr, (self._scaler(), "step")

@@ -6,7 +6,7 @@ the bad gradient was made with, the batch, and the random state from before the 
 
 from __future__ import annotations
 
-import warnings
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.core.caution import caution
 from unvanish.core.diagnosis import Finding
+from unvanish.probes.live.compiled import has_compiled_parts, is_compiled
+from unvanish.probes.live.guard import Entry, Guard
 
 MOST = 5  # snapshots of a run
 
@@ -39,11 +42,14 @@ class Snapshots:
     call: RememberedCall | None = None  # the last forward in training
     target: Any = None  # the loss's second argument
 
-    def attach(self, model: nn.Module, loss: Any) -> list[Any]:
+    def attach(self, guard: Guard, model: nn.Module, loss: Any) -> list[Any]:
         """Remember every call of a model, and of a loss if it is a module; the hooks' handles."""
-        handles = [model.register_forward_pre_hook(self._remember, with_kwargs=True)]
-        if isinstance(loss, nn.Module):
-            handles.append(loss.register_forward_pre_hook(self._remember_target))
+        if has_compiled_parts(model):
+            guard.note("no snapshots are kept: the model, or a part of it, is compiled")
+            return []
+        handles = [model.register_forward_pre_hook(Entry(guard, self._remember), with_kwargs=True)]
+        if isinstance(loss, nn.Module) and not is_compiled(loss):
+            handles.append(loss.register_forward_pre_hook(Entry(guard, self._remember_target)))
         return handles
 
     def _remember(self, module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -60,7 +66,22 @@ class Snapshots:
         if self.call is None or len(self.paths) >= MOST:
             return None
         path = self.folder / f"step-{step}-{finding.code}.pt"
-        content = {
+        partial = path.with_suffix(".partial")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            torch.save(self._content(finding, model, step, loss), partial)
+            partial.replace(path)
+        except Exception as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            caution(f"unvanish: the snapshot {path} cannot be written: {error}")
+            return None
+        self.paths.append(path)
+        return path
+
+    def _content(self, finding: Finding, model: nn.Module, step: int, loss: Any) -> dict[str, Any]:
+        assert self.call is not None
+        return {
             "step": step,
             "code": finding.code,
             "args": _plain(self.call.args),
@@ -70,19 +91,6 @@ class Snapshots:
             "weights": {k: v.detach().cpu() for k, v in model.state_dict().items() if isinstance(v, Tensor)},
             "random": {"cpu": self.call.cpu, "cuda": self.call.cuda},
         }
-        partial = path.with_suffix(".partial")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            torch.save(content, partial)
-            partial.replace(path)
-        except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
-            warnings.warn(
-                f"unvanish: the snapshot {path} cannot be written: {error}", RuntimeWarning, stacklevel=2
-            )
-            return None
-        self.paths.append(path)
-        return path
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,14 +22,13 @@ class Watched:
     """A training as its user set it up; `inner` is the model without its wrappers."""
 
     model: nn.Module
-    optimizers: tuple[Any, ...]
+    references: tuple[weakref.ref[Any], ...]  # to the optimizers
     loss: Any
     scaler: Any
     name: str
     inner: nn.Module
     parameters: Parameters  # those that are trained
     ranks: int  # processes that train together
-    compiled: bool  # by torch.compile: no hook may enter its forward
 
     @classmethod
     def of(
@@ -42,11 +42,13 @@ class Watched:
                 "there is nothing to watch: no parameter of the model requires a gradient"
                 + (" and is held by the optimizer" if optimizers else "")
             )
-        compiled = any(type(m).__name__ == "OptimizedModule" for m in (model, *model.modules()))
-        return cls(
-            model, tuple(optimizers), loss, scaler, name or type(inner).__name__, inner, parameters,
-            count_ranks(), compiled,
-        )  # fmt: skip
+        kept = tuple(map(weakref.ref, optimizers))
+        return cls(model, kept, loss, scaler, name or type(inner).__name__, inner, parameters, count_ranks())
+
+    @property
+    def optimizers(self) -> tuple[Any, ...]:
+        """The optimizers that are still there; a watch keeps none of them alive."""
+        return tuple(o for ref in self.references if (o := ref()) is not None)
 
     @property
     def alone(self) -> bool:
@@ -60,7 +62,8 @@ class Watched:
 
     def rate(self) -> float:
         """The learning rate of the first optimizer; NaN if there is none, or it is on a device."""
-        rate = self.optimizers[0].param_groups[0].get("lr", math.nan) if self.optimizers else math.nan
+        first = next(iter(self.optimizers), None)
+        rate = first.param_groups[0].get("lr", math.nan) if first is not None else math.nan
         return float(rate) if not isinstance(rate, Tensor) or rate.device.type == "cpu" else math.nan
 
     def loss_scale(self) -> float:

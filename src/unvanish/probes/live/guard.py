@@ -1,0 +1,164 @@
+"""The door between a user's program and a watch: what fails behind it does not get out.
+
+Notable:
+- Every call from the program into the watch passes `Guard.run`. What fails inside is one warning that names
+  the place; then everything that the watch hung up comes off, later calls do nothing, the program goes on.
+  KeyboardInterrupt and SystemExit are the program's own and pass.
+- Our own operations run without torch function modes and overrides, so those of the program do not see them.
+- What hangs in the program is an `Entry`: it knows its owner weakly, so it keeps nothing alive; copies and
+  pickles of what it hangs on hold a function of the standard library in its place that does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from unvanish.core.caution import caution
+
+PACKAGE = Path(__file__).parents[2]
+
+
+class Guard:
+    """Runs what a watch does, holds what it hung up (each has a `remove`), takes it off if something fails.
+
+    `failure`: where and how it failed, in a line; `traceback`: the whole of it; `notes`: what was left out.
+    """
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        self.failure = self.traceback = ""
+        self.notes: list[str] = []
+        self._held: list[Any] = []  # handles
+        self._known: list[weakref.ref[Any]] = []  # others that take themselves off, and know us
+        self._stepping = 0  # calls from optimizers' step hooks that run now
+        self._sweeper: Any = None  # takes the step hooks off when the optimizer has called them all
+
+    def run(self, work: Callable[..., Any], *args: Any) -> Any:
+        """What a function of ours gives; None if it failed, or anything did before."""
+        try:
+            if self.failure:
+                return None
+            with torch._C.DisableTorchFunction():
+                return work(*args)
+        except Exception as error:
+            self.fail(error)
+        return None
+
+    def run_stepping(self, work: Callable[..., Any], *args: Any) -> Any:
+        """As `run`, for a step hook: an optimizer's hooks are not taken off while it goes through them."""
+        self._stepping += 1
+        try:
+            return self.run(work, *args)
+        finally:
+            self._stepping -= 1
+
+    def fail(self, error: Exception) -> None:
+        """Give up: take everything off and say so once."""
+        first, self.failure = not self.failure, self.failure or type(error).__name__
+        with contextlib.suppress(Exception):
+            self.let_go()
+        if not first:
+            return
+        with contextlib.suppress(Exception):
+            self.failure = locate(error)
+            self.traceback = "".join(traceback.format_exception(error))
+        caution(
+            f"unvanish: {self.subject} failed inside itself ({self.failure}) and took itself off; the "
+            "training goes on as it is, unwatched. Please report this; `.guard.traceback` of the watch has the details"
+        )
+
+    def note(self, text: str) -> None:
+        """Note, once, what is left out and why."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    # -- what hangs in the program
+
+    def hold(self, handle: Any) -> None:
+        """Keep the handle of something that hangs in the program."""
+        self._held.append(handle)
+
+    def hold_weakly(self, handle: Any) -> None:
+        """As `hold`, of something that holds this guard."""
+        self._known.append(weakref.ref(handle))
+
+    def let_go(self) -> None:
+        """Take off everything that hangs in the program; step hooks when their optimizer is through them."""
+        for handle in [ref() for ref in self._known]:
+            with contextlib.suppress(Exception):
+                handle.remove()
+        later = [h for h in self._held if self._stepping and isinstance(h, StepHook)]
+        for handle in [h for h in self._held if h not in later]:
+            with contextlib.suppress(Exception):
+                handle.remove()
+        self._held = later
+        if later and self._sweeper is None:
+            self._sweeper = register_optimizer_step_post_hook(self._sweep)
+
+    def _sweep(self, *_: Any) -> None:
+        """An optimizer has called all of its own hooks."""
+        handles, self._held = [*self._held, self._sweeper], []
+        self._sweeper = None
+        for handle in handles:
+            with contextlib.suppress(Exception):
+                handle.remove()
+
+
+class StepHook:
+    """The handle of a hook on an optimizer's step."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def remove(self) -> None:
+        """Take the hook off; not while the optimizer goes through its hooks."""
+        self._handle.remove()
+
+
+class Entry:
+    """A method of ours in the hands of the program: weak, guarded; a copy or a pickle of it does nothing.
+
+    `first`: arguments that come before the program's own. `always`: after a failure too, to clear away.
+    """
+
+    __slots__ = ("__weakref__", "_always", "_first", "_function", "_guard", "_owner")
+    __torch_unserializable__ = True  # torch.save does not warn that a tensor's hook is lost
+
+    def __init__(self, guard: Guard, method: Callable[..., Any], *first: Any, always: bool = False) -> None:
+        bound: Any = method
+        self._guard, self._first, self._always = guard, first, always
+        self._owner, self._function = weakref.ref(bound.__self__), bound.__func__
+
+    def __call__(self, *args: Any) -> None:
+        owner = self._owner()
+        if owner is None:
+            return
+        if self._always and self._guard.failure:
+            with contextlib.suppress(Exception):
+                self._function(owner, *self._first, *args)
+            return
+        self._guard.run(self._function, owner, *self._first, *args)
+
+    def __reduce__(self) -> Any:
+        """A bound method of the standard library that takes anything and gives None."""
+        return getattr, (contextlib.nullcontext(), "__exit__")
+
+
+def locate(error: BaseException) -> str:
+    """The exception and the innermost line of ours that it came through."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(str(PACKAGE))]
+    text = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    if not frames:
+        return text
+    last = frames[-1]
+    return (
+        f"{text[:300]}, at unvanish/{Path(last.filename).relative_to(PACKAGE)}:{last.lineno} in {last.name}"
+    )
