@@ -61,7 +61,7 @@ def _find_override(tensors: Any) -> bool:
 
 
 def _find_overrides(*tensors: Any) -> bool:
-    """Whether the program takes an operation on these over: by their classes, or by a function mode of its own."""
+    """Whether the program takes an operation on these over: by their classes, or by a function mode."""
     return not all([_ordinary.get(type(t)) or _is_ordinary(type(t)) for t in tensors]) or is_overridden()
 
 

@@ -48,8 +48,8 @@ def watch(
     `on_finding`: "log", "warn", "raise", "snapshot" (of the bad step), "guard" (leaves non-finite steps out,
     clips by ZClip; "guard-agc": by AGC), a function of the finding, or several of these.
     `scaler`: the GradScaler in use.
-    A watch ends no run: what fails inside it is a warning, and it takes itself off. CheckError if the arguments do not fit together; StoreError if the folder
-    cannot be used.
+    A watch ends no run: what fails inside it is a warning, and it takes itself off. CheckError if the
+    arguments do not fit together; StoreError if the folder cannot be used.
     """
     if not isinstance(model, nn.Module):
         raise CheckError(f"model is a {type(model).__name__}, not a torch.nn.Module")

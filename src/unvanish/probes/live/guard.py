@@ -72,7 +72,7 @@ class Guard:
             self.traceback = "".join(traceback.format_exception(error))
         caution(
             f"unvanish: {self.subject} failed inside itself ({self.failure}) and took itself off; the "
-            "training goes on as it is, unwatched. Please report this; `.guard.traceback` of the watch has the details"
+            "training goes on as it is, unwatched. Please report this; its `.guard.traceback` has the details"
         )
 
     def note(self, text: str) -> None:
@@ -92,7 +92,7 @@ class Guard:
 
     def let_go(self) -> None:
         """Take off everything that hangs in the program; step hooks when their optimizer is through them."""
-        for handle in [ref() for ref in self._known]:
+        for handle in [known for ref in self._known if (known := ref()) is not None]:
             with contextlib.suppress(Exception):
                 handle.remove()
         later = [h for h in self._held if self._stepping and isinstance(h, StepHook)]
@@ -105,8 +105,8 @@ class Guard:
 
     def _sweep(self, *_: Any) -> None:
         """An optimizer has called all of its own hooks."""
-        handles, self._held = [*self._held, self._sweeper], []
-        self._sweeper = None
+        handles: list[Any] = [*self._held, self._sweeper]
+        self._held, self._sweeper = [], None
         for handle in handles:
             with contextlib.suppress(Exception):
                 handle.remove()
