@@ -33,20 +33,20 @@ class Unfolded:
         with _lock:
             if not _open:
                 _found.update({name: functional[name] for name in CHECKS})
-                functional.update(
-                    has_torch_function=_find_override,
-                    has_torch_function_unary=_find_overrides,
-                    has_torch_function_variadic=_find_overrides,
-                )
             _open.append(self)
+            functional.update(
+                has_torch_function=_find_override,
+                has_torch_function_unary=_find_overrides,
+                has_torch_function_variadic=_find_overrides,
+            )
 
     def close(self) -> None:
         """Put back what was there before; harmless when repeated."""
         with _lock:
+            if _open == [self]:
+                vars(torch.nn.functional).update(_found)
             if self in _open:
                 _open.remove(self)
-                if not _open:
-                    vars(torch.nn.functional).update(_found)
 
     def __enter__(self) -> Unfolded:
         self.open()
@@ -61,7 +61,15 @@ def _find_override(tensors: Any) -> bool:
 
 
 def _find_overrides(*tensors: Any) -> bool:
-    """Whether the program takes an operation on these over: by their classes, or by a function mode."""
+    """Whether the program takes an operation on these over; torch's own answer if ours fails."""
+    try:
+        return _are_taken_over(tensors)
+    except Exception:
+        return bool(torch._C._has_torch_function_variadic(*tensors))  # type: ignore[attr-defined]
+
+
+def _are_taken_over(tensors: Any) -> bool:
+    """By their classes, or by a function mode of the program."""
     return not all([_ordinary.get(type(t)) or _is_ordinary(type(t)) for t in tensors]) or is_overridden()
 
 

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from unvanish.clinic.config import ConfigError
+from unvanish.clinic.watch.errors import WatchError
 from unvanish.clinic.watch.history import History
 from unvanish.clinic.watch.observer import Observer
 from unvanish.clinic.watch.pace import Pace
@@ -31,38 +33,36 @@ from unvanish.core.diagnosis import Diagnosis, Finding, at_least
 from unvanish.core.trace import STATISTICS, Trace
 from unvanish.probes.errors import CheckError
 from unvanish.probes.live.compiled import is_compiled
-from unvanish.probes.live.guard import Entry, Guard, StepHook
+from unvanish.probes.live.guard import Entry, Guard, StepEntry, StepHook
 from unvanish.store import Store, StoreError
 
 
 class Watch:
     """A run under watch; a context manager. `close` detaches it and writes what is left.
 
-    `build`: makes what observes the run, or raises what is wrong with the arguments.
+    `build`: makes what observes the run, or raises what is wrong with the arguments: CheckError, ConfigError, StoreError.
     """
 
     def __init__(self, name: str, build: Callable[[Guard], Observer]) -> None:
         self.name = name
-        self.guard = Guard(f"the watch of {name}")
+        self.guard = Guard(f"the watch of {name}", passing=(WatchError,))
         self._observer: Observer | None = None
-        try:
-            self._observer = build(self.guard)
-            self._attach(self._observer)
-        except (CheckError, StoreError):
-            self.guard.let_go()
-            raise
-        except Exception as error:
-            self.guard.fail(error)
         _open.add(self)
+        judging = Guard(f"the watch of {name}", passing=(CheckError, ConfigError, StoreError))
+        judging.run(self._begin, build)
+        self.guard.take_over(judging)
 
     # -- attaching and detaching
 
-    def _attach(self, observer: Observer) -> None:
-        """Hang on the optimizers, the loss, the scaler."""
+    def _begin(self, build: Callable[[Guard], Observer]) -> None:
+        """Make what observes, and hang on the optimizers, the loss, the scaler."""
+        observer = build(self.guard)
         guard, watched, snapshots = self.guard, observer.watched, observer.response.snapshots
+        self.name, self._observer = watched.name, observer
         for optimizer in watched.optimizers:
-            guard.hold(StepHook(optimizer.register_step_pre_hook(self._before_step)))
-            guard.hold(StepHook(optimizer.register_step_post_hook(self._after_step)))
+            before, after = StepEntry(guard, self._before_step), StepEntry(guard, self._after_step)
+            guard.hold(StepHook(optimizer.register_step_pre_hook(before)))
+            guard.hold(StepHook(optimizer.register_step_post_hook(after)))
         if isinstance(watched.loss, nn.Module):
             if is_compiled(watched.loss):
                 guard.note("the loss is not noted: its module is compiled; give it to `step`")
@@ -72,26 +72,23 @@ class Watch:
             for handle in snapshots.attach(guard, watched.inner, watched.loss):
                 guard.hold(handle)
         if watched.scaler is not None:
-            guard.hold(ScalerStep(watched.scaler, self._count, Entry(guard, self._after_skipped_step)))
+            guard.hold(ScalerStep(guard, watched.scaler, self._count, self._after_scaler))
 
     def close(self) -> None:
         """Detach everything and write what is left; harmless when repeated."""
+        self.guard.run_anyway(self._end)
+
+    def _end(self) -> None:
         _open.discard(self)
-        with contextlib.suppress(Exception):
-            self.guard.let_go()
-        if self._observer is None:
-            return
-        try:
+        self.guard.let_go()
+        if self._observer is not None:
             self._observer.finish()
-        except Exception as error:
-            self.guard.fail(error)
 
     def abandon(self) -> None:
         """Detach everything and write nothing: in a forked process the record belongs to the other one."""
-        with contextlib.suppress(Exception):
-            self.guard.let_go()
         if self._observer is not None:
             self._observer.ended = True
+        self.guard.let_go()
 
     def __enter__(self) -> Watch:
         return self
@@ -107,41 +104,43 @@ class Watch:
 
     def step(self, loss: Any = None) -> None:
         """Note the loss of the step just made; without optimizers, this is what makes a step."""
+        self.guard.run(self._step, loss)
+
+    def _step(self, loss: Any) -> None:
         if self._observer is not None:
-            self.guard.run(self._observer.step, loss)
+            self._observer.step(loss)
             self._tell(self._observer)
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self._observer is not None:
-            self.guard.run_stepping(self._observer.before_step, optimizer, args, kwargs)
+            self._observer.before_step(optimizer, args, kwargs)
             self._tell(self._observer)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self._observer is not None:
-            self.guard.run_stepping(self._observer.after_step, optimizer)
+            self._observer.after_step(optimizer)
             self._tell(self._observer)
 
     def _note_loss(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._observer is not None:
             self._observer.note_loss(output)
 
-    def _after_skipped_step(self, optimizer: Any) -> None:
-        if self._observer is not None and any(o is optimizer for o in self._observer.watched.optimizers):
-            self._observer.after_skipped_step()
+    def _after_scaler(self, optimizer: Any, made: int) -> None:
+        """A scaler's step has ended, before which `made` steps were made: it may have left this one out."""
+        observer = self._observer
+        if observer is not None and observer.made == made and optimizer in observer.watched.optimizers:
+            observer.after_skipped_step()
+            self._tell(observer)
 
     def _count(self) -> int:
         return -1 if self._observer is None else self._observer.made
 
     def _tell(self, observer: Observer) -> None:
         """Do what was asked for with new findings, when everything else is done."""
-        if not observer.fresh or self.guard.failure:
-            return
         fresh, observer.fresh = observer.fresh, []
         response, watched = observer.response, observer.watched
         for finding, step in fresh:
-            self.guard.run(response.respond, finding, watched.inner, step, watched.loss)
-            response.call(finding)
-            response.escalate(finding, step)
+            response.respond(finding, watched.inner, step, watched.loss)
 
     # -- what it reports
 
@@ -207,11 +206,14 @@ class Watch:
 
     def diagnosis(self) -> Diagnosis:
         """What was found so far, with the last looks as its trace."""
-        if self._observer is None:
-            return Diagnosis(
-                (), Trace((), np.empty((0, 0, len(STATISTICS))), (), {"live": True}), subject=self.name
-            )
-        return self._observer.diagnosis()
+        found = None if self._observer is None else self.guard.run_anyway(self._observer.diagnosis)
+        if isinstance(found, Diagnosis):
+            return found
+        return Diagnosis(
+            tuple(self.findings),
+            Trace((), np.empty((0, 0, len(STATISTICS))), (), {"live": True}),
+            subject=self.name,
+        )
 
     def _observing(self) -> Observer:
         if self._observer is None:

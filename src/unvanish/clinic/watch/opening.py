@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Case, Diagnosis
 from unvanish.probes.errors import CheckError
-from unvanish.probes.intact import unwrap
 from unvanish.probes.live.guard import Guard
 from unvanish.store import Store
 
@@ -51,30 +51,34 @@ def watch(
     A watch ends no run: what fails inside it is a warning, and it takes itself off. CheckError if the
     arguments do not fit together; StoreError if the folder cannot be used.
     """
-    if not isinstance(model, nn.Module):
-        raise CheckError(f"model is a {type(model).__name__}, not a torch.nn.Module")
-    optimizers = _read_optimizers(optimizer)
-    named = name or type(unwrap(model)).__name__
-    if not 0 < budget <= 1:
-        raise CheckError(
-            f"budget is {budget}; it is a share of the run's time, above 0 and at most 1 (0.01: 1 %)"
-        )
-    if every is not None and every < 1:
-        raise CheckError(f"every is {every}; give the number of steps between two looks, 1 or more")
 
     def build(guard: Guard) -> Observer:
+        if not isinstance(model, nn.Module):
+            raise CheckError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+        optimizers, pace = _read_optimizers(optimizer), _read_pace(budget, every)
         choice = choose_rules(select, ignore, settings)
         response = Response.of(on_finding, run)
-        watched = Watched.of(model, optimizers, loss, scaler, named)
+        watched = Watched.of(model, optimizers, loss, scaler, name)
         store = Store(run) if run is not None and leads(count_ranks()) else None
         try:
-            return Observer(guard, watched, Pace(budget, every), response, store, choice)
+            return Observer(guard, watched, pace, response, store, choice)
         except Exception:
             if store is not None:
                 store.close()
             raise
 
-    return Watch(named, build)
+    return Watch(name or type(model).__name__, build)
+
+
+def _read_pace(budget: Any, every: Any) -> Pace:
+    """When to look; CheckError if that cannot be."""
+    if not isinstance(budget, numbers.Real) or not 0 < budget <= 1:
+        raise CheckError(
+            f"budget is {budget}; it is a share of the run's time, above 0 and at most 1 (0.01: 1 %)"
+        )
+    if every is not None and (not isinstance(every, numbers.Integral) or every < 1):
+        raise CheckError(f"every is {every}; give the number of steps between two looks, 1 or more")
+    return Pace(float(budget), None if every is None else int(every))
 
 
 def _read_optimizers(optimizer: Any) -> list[Any]:

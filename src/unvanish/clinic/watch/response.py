@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from unvanish.clinic.watch.errors import WatchError
@@ -53,19 +54,23 @@ class Response:
             self.clipper(optimizer)
 
     def respond(self, finding: Finding, model: nn.Module, step: int, loss: Any) -> None:
-        """Keep a snapshot of the step, log, warn, as it was asked for."""
+        """Do what was asked for with a new finding; the exception of "raise" comes last."""
         path = None if self.snapshots is None else self.snapshots.write(finding, model, step, loss)
         text = describe(finding, step, path)
         if "log" in self.ways:
             write_to_stderr(text)
         if "warn" in self.ways:
             caution(text)
+        self._call(finding)
+        if "raise" in self.ways and finding.severity != "note":
+            raise WatchError(text, finding)
 
-    def call(self, finding: Finding) -> None:
+    def _call(self, finding: Finding) -> None:
         """Call the user's functions; one that fails is a warning, but WatchError passes and ends the run."""
         for function in self.functions:
             try:
-                function(finding)
+                with torch._C._EnableTorchFunction():
+                    function(finding)
             except WatchError:
                 raise
             except Exception as error:
@@ -74,11 +79,6 @@ class Response:
                     f"unvanish: {name}, which on_finding named, failed with {type(error).__name__}: {error} "
                     f"(on {finding.code}); the training goes on. To end it, raise WatchError there"
                 )
-
-    def escalate(self, finding: Finding, step: int) -> None:
-        """Raise, if it was asked for: WatchError with the finding."""
-        if "raise" in self.ways and finding.severity != "note":
-            raise WatchError(describe(finding, step), finding)
 
 
 def _clipper(ways: frozenset[str]) -> Clipper | None:

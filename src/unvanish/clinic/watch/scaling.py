@@ -6,33 +6,37 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from unvanish.probes.live.guard import Entry, Guard
+
 
 class ScalerStep:
-    """Stands in for a GradScaler's `step` and calls `skipped` with the optimizer whose step it left out.
+    """Stands in for a GradScaler's `step`; `remove` puts its own back.
 
-    `count`: a method that says how many steps were made so far; its owner is known weakly. A copy or a pickle
-    of the scaler holds the scaler's own method in its place; `remove` puts it back.
+    `count`: says how many steps were made so far. `ended`: called after each step with its optimizer and what
+    `count` said before. Both are methods whose owner is known weakly. A copy or a pickle of the scaler holds
+    the scaler's own method in its place.
     """
 
-    def __init__(self, scaler: Any, count: Callable[[], int], skipped: Callable[..., None]) -> None:
+    def __init__(
+        self, guard: Guard, scaler: Any, count: Callable[[], int], ended: Callable[[Any, int], None]
+    ) -> None:
         self._scaler = weakref.ref(scaler)
         self._own = vars(scaler).get("step")  # what the program put there itself
-        self._count, self._skipped = weakref.WeakMethod(count), skipped
+        self._count, self._ended = weakref.WeakMethod(count), Entry(guard, ended)
+        self._run = guard.run
         scaler.step = self
 
     def __call__(self, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-        scaler = self._scaler()
-        before = self._made()
-        if self._own is not None:
-            result = self._own(optimizer, *args, **kwargs)
-        else:
-            kind: Any = type(scaler)
-            result = kind.step(scaler, optimizer, *args, **kwargs)
-        if before is not None and self._made() == before:
-            self._skipped(optimizer)
+        made = self._run(self._ask)
+        result = self._step(optimizer, *args, **kwargs)
+        self._ended(optimizer, made)
         return result
 
-    def _made(self) -> int | None:
+    def _step(self, *args: Any, **kwargs: Any) -> Any:
+        scaler: Any = self._scaler()
+        return type(scaler).step(scaler, *args, **kwargs) if self._own is None else self._own(*args, **kwargs)
+
+    def _ask(self) -> int | None:
         count = self._count()
         return None if count is None else count()
 

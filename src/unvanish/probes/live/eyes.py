@@ -72,6 +72,7 @@ class Eyes(TorchFunctionMode):
         self._inside = False  # whether the forward that is looked at runs now
         self._done = False  # whether it has run
         self._ending = False  # whether it is to end as soon as its thread allows
+        self._on = False  # whether the function mode was switched on for it
         self._thread = 0  # that runs it
         self._frame: Any = None  # of the model's call
         self._aside: list[int] = []  # ids of the modules around us that must run without the function mode
@@ -110,12 +111,15 @@ class Eyes(TorchFunctionMode):
 
     def remove(self) -> None:
         """Detach everything for good."""
-        self._compiler.remove()
-        self.close()
+        try:
+            self.close()
+        finally:
+            self._compiler.remove()
 
     def _can_end(self) -> bool:
         """Whether the function mode is where it can be taken off: in this thread, and not at work."""
-        return self._thread == threading.get_ident() and (bool(self._aside) or lies_on_stack(self))
+        mine = self._thread == threading.get_ident()
+        return mine and (not self._on or bool(self._aside) or lies_on_stack(self))
 
     def _detach(self) -> None:
         handles, self._handles = self._handles, []
@@ -154,15 +158,17 @@ class Eyes(TorchFunctionMode):
         self._thread, self._frame, self._ending = threading.get_ident(), _find_call(), False
         self._inside = True
         self._compositions.open()
+        self._on = True
         push_mode(self)
 
     def _end(self) -> None:
         """The function mode goes; whatever fails here, the rest goes too."""
-        self._inside, self._frame, self._aside = False, None, []
         try:
             remove_mode(self)
+            self._on = False
         finally:
             self._compositions.close()
+        self._inside, self._frame, self._aside = False, None, []
 
     def _is_running(self) -> bool:
         """Whether the call that is looked at is still on its way; only its own thread can tell."""

@@ -29,11 +29,12 @@ PACKAGE = Path(__file__).parents[2]
 class Guard:
     """Runs what a watch does, holds what it hung up (each has a `remove`), takes it off if something fails.
 
-    `failure`: where and how it failed, in a line; `traceback`: the whole of it; `notes`: what was left out.
+    `passing`: what may come out of it after all. `failure`: where and how it failed, in a line; `traceback`:
+    the whole of it; `notes`: what was left out.
     """
 
-    def __init__(self, subject: str) -> None:
-        self.subject = subject
+    def __init__(self, subject: str, passing: tuple[type[Exception], ...] = ()) -> None:
+        self.subject, self._passing = subject, passing
         self.failure = self.traceback = ""
         self.notes: list[str] = []
         self._held: list[Any] = []  # handles
@@ -43,11 +44,15 @@ class Guard:
 
     def run(self, work: Callable[..., Any], *args: Any) -> Any:
         """What a function of ours gives; None if it failed, or anything did before."""
+        return None if self.failure else self.run_anyway(work, *args)
+
+    def run_anyway(self, work: Callable[..., Any], *args: Any) -> Any:
+        """As `run`, after a failure too: to clear away, to write what is left."""
         try:
-            if self.failure:
-                return None
             with torch._C.DisableTorchFunction():
                 return work(*args)
+        except self._passing:
+            raise
         except Exception as error:
             self.fail(error)
         return None
@@ -63,8 +68,9 @@ class Guard:
     def fail(self, error: Exception) -> None:
         """Give up: take everything off and say so once."""
         first, self.failure = not self.failure, self.failure or type(error).__name__
-        with contextlib.suppress(Exception):
-            self.let_go()
+        for _ in range(2):  # what fails once may come off all the same
+            with contextlib.suppress(Exception):
+                self.let_go()
         if not first:
             return
         with contextlib.suppress(Exception):
@@ -74,6 +80,12 @@ class Guard:
             f"unvanish: {self.subject} failed inside itself ({self.failure}) and took itself off; the "
             "training goes on as it is, unwatched. Please report this; its `.guard.traceback` has the details"
         )
+
+    def take_over(self, other: Guard) -> None:
+        """Fail as another guard did, if it did."""
+        if other.failure and not self.failure:
+            self.failure, self.traceback = other.failure, other.traceback
+            self.let_go()
 
     def note(self, text: str) -> None:
         """Note, once, what is left out and why."""
@@ -92,16 +104,20 @@ class Guard:
 
     def let_go(self) -> None:
         """Take off everything that hangs in the program; step hooks when their optimizer is through them."""
-        for handle in [known for ref in self._known if (known := ref()) is not None]:
-            with contextlib.suppress(Exception):
-                handle.remove()
+        failed: Exception | None = None
         later = [h for h in self._held if self._stepping and isinstance(h, StepHook)]
-        for handle in [h for h in self._held if h not in later]:
-            with contextlib.suppress(Exception):
-                handle.remove()
-        self._held = later
+        known = [handle for ref in self._known if (handle := ref()) is not None]
+        for handle in [*known, *self._held]:
+            if handle not in later:
+                try:
+                    handle.remove()
+                except Exception as error:  # the others come off first
+                    failed = failed or error
         if later and self._sweeper is None:
             self._sweeper = register_optimizer_step_post_hook(self._sweep)
+        if failed is not None:
+            raise failed
+        self._held = later
 
     def _sweep(self, *_: Any) -> None:
         """An optimizer has called all of its own hooks."""
@@ -129,27 +145,32 @@ class Entry:
     `first`: arguments that come before the program's own. `always`: after a failure too, to clear away.
     """
 
-    __slots__ = ("__weakref__", "_always", "_first", "_function", "_guard", "_owner")
+    __slots__ = ("__weakref__", "_first", "_function", "_owner", "_run")
     __torch_unserializable__ = True  # torch.save does not warn that a tensor's hook is lost
 
     def __init__(self, guard: Guard, method: Callable[..., Any], *first: Any, always: bool = False) -> None:
         bound: Any = method
-        self._guard, self._first, self._always = guard, first, always
+        self._run, self._first = guard.run_anyway if always else guard.run, first
         self._owner, self._function = weakref.ref(bound.__self__), bound.__func__
 
     def __call__(self, *args: Any) -> None:
         owner = self._owner()
-        if owner is None:
-            return
-        if self._always and self._guard.failure:
-            with contextlib.suppress(Exception):
-                self._function(owner, *self._first, *args)
-            return
-        self._guard.run(self._function, owner, *self._first, *args)
+        if owner is not None:
+            self._run(self._function, owner, *self._first, *args)
 
     def __reduce__(self) -> Any:
         """A bound method of the standard library that takes anything and gives None."""
         return getattr, (contextlib.nullcontext(), "__exit__")
+
+
+class StepEntry(Entry):
+    """An entry in an optimizer's step hooks, which keep its owner alive."""
+
+    __slots__ = ("_alive",)
+
+    def __init__(self, guard: Guard, method: Callable[..., Any]) -> None:
+        super().__init__(guard, method)
+        self._run, self._alive = guard.run_stepping, method
 
 
 def locate(error: BaseException) -> str:
