@@ -359,6 +359,17 @@ def find_leftovers() -> list[str]:
     return found
 
 
+def clear_leftovers() -> None:
+    """Clear them away, so that the next fault is judged alone."""
+    modules, optim = torch.nn.modules.module, sys.modules["torch.optim.optimizer"]
+    modules._global_forward_pre_hooks.clear()
+    modules._global_forward_hooks.clear()
+    optim._global_optimizer_pre_hooks.clear()
+    optim._global_optimizer_post_hooks.clear()
+    while torch._C._len_torch_function_stack():
+        torch._C._pop_torch_function_stack()
+
+
 def try_site(name: str, site: Site, at: int, wanted: list[Any]) -> str:
     """What came of a fault at a site that should not have; empty if nothing."""
     try:
@@ -370,6 +381,7 @@ def try_site(name: str, site: Site, at: int, wanted: list[Any]) -> str:
     if not same(found, wanted):
         return "the run is another one"
     if left := find_leftovers():
+        clear_leftovers()
         return f"left behind: {', '.join(left)}"
     ours = [w for w in told if str(w.message).startswith("unvanish")]
     if reached and len(ours) != 1:

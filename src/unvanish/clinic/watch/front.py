@@ -56,9 +56,9 @@ class Watch:
 
     def _begin(self, build: Callable[[Guard], Observer]) -> None:
         """Make what observes, and hang on the optimizers, the loss, the scaler."""
-        observer = build(self.guard)
+        observer = self._observer = build(self.guard)
         guard, watched, snapshots = self.guard, observer.watched, observer.response.snapshots
-        self.name, self._observer = watched.name, observer
+        self.name = watched.name
         for optimizer in watched.optimizers:
             before, after = StepEntry(guard, self._before_step), StepEntry(guard, self._after_step)
             guard.hold(StepHook(optimizer.register_step_pre_hook(before)))

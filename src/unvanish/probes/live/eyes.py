@@ -15,6 +15,7 @@ Notable:
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -93,10 +94,9 @@ class Eyes(TorchFunctionMode):
         self._sequences.begin(profiling)
         if not self._inside:
             self._detach()
-            self._handles = [
-                register_module_forward_pre_hook(Entry(self._guard, self._enter)),
-                register_module_forward_hook(Entry(self._guard, self._leave, always=True), always_call=True),
-            ]
+            enter, leave = Entry(self._guard, self._enter), Entry(self._guard, self._leave, always=True)
+            self._handles.append(register_module_forward_pre_hook(enter))
+            self._handles.append(register_module_forward_hook(leave, always_call=True))
         self.seconds = perf_counter() - started
 
     def close(self) -> None:
@@ -108,6 +108,10 @@ class Eyes(TorchFunctionMode):
             self._end()
         self._detach()
         self._crossings = None
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.remove()
 
     def remove(self) -> None:
         """Detach everything for good."""

@@ -94,12 +94,14 @@ class Parameters:
 
     @torch.no_grad()
     def changes(self) -> Tensor | None:
-        """(sites, 2): squares of what changed since `hold`, and of what was there; None without `hold`."""
+        """(sites, 2): squares of what changed since `hold`, and of what was there; None if that is not known."""
         if self._before is None:
             return None
         before, self._before = self._before, None
         now = [_some(_local(p.detach())) for p in self.parameters]
         device = self.parameters[0].device
+        if [len(b) for b in before] != [len(n) for n in now]:
+            return None  # parameters have another size than before the step
         old = torch.cat([b.to(device).float() for b in before])
         new = torch.cat([n.to(device).float() for n in now])
         if self._index is None or len(self._index) != len(old):
@@ -146,14 +148,13 @@ def _facts(group: list[tuple[str, Tensor]], order: int) -> ParameterFacts:
 
 def _local(x: Tensor) -> Tensor:
     if type(x).__name__ == "DTensor":
-        local: Tensor = x.to_local()  # type: ignore[attr-defined]
-        return local
-    return x
+        x = x.to_local()  # type: ignore[attr-defined]
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
 def _values(grad: Tensor) -> Tensor:
-    grad = _local(grad.detach())
-    return grad.coalesce()._values() if grad.is_sparse else grad
+    grad = grad.detach()
+    return _local(grad.coalesce()._values() if grad.is_sparse else grad)
 
 
 def _some(x: Tensor) -> Tensor:
