@@ -1,8 +1,8 @@
-"""A fault at every line of a watch, in turn: the training must go on bit for bit, and nothing may stay behind.
+"""A fault at every line of a watch, in turn: the training must go on bit for bit, and nothing may stay.
 
-Run it by hand: `python -m tests.fuzz.faults` (all sites of all loops), `--loop recurrent --every 7`. A site is a
-line of unvanish that runs while a training is watched; each is made to raise once, at its first or its last
-run. Left out are the doors: the lines of the guard itself, and those that do nothing but call it.
+Run it by hand: `python -m tests.fuzz.faults` (all sites of all loops), `--loop recurrent --every 7`. A site
+is a line of unvanish that runs while a training is watched; each is made to raise once, at its first and at
+its last run. Left out are the doors: the lines of the guard itself, and those that do nothing but call it.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ DOORS = {
         for name in ("__init__", "__enter__", "__exit__", "__del__", "step", "close", "abandon", "_close_all")
     ),
 }
+# torch's own answer is taken in place of theirs, so nothing is given up
+SILENT = {"_are_taken_over", "_is_ordinary", "is_overridden", "<listcomp>"}
 Site = tuple[str, str, int]  # file, function, line
 Look = Callable[..., Any]
 
@@ -134,7 +136,7 @@ def closure(look: Look) -> list[Any]:
 
         loss = optimizer.step(again)
         watch.step(loss)
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     watch.close()
     return _state(model, losses)
 
@@ -295,7 +297,7 @@ def find_sites(run: Callable[[], Any]) -> Counter[Site]:
 def plant(site: Site, at: int, run: Callable[[], Any]) -> tuple[Any, bool]:
     """Run with a fault at the `at`-th time of a site; the result, and whether it was reached."""
     file, function, number = site
-    times = [0]
+    times, planted = [0], [False]
 
     def trace(frame: Any, event: str, value: Any) -> Any:
         code = frame.f_code
@@ -306,13 +308,21 @@ def plant(site: Site, at: int, run: Callable[[], Any]) -> tuple[Any, bool]:
     def line(frame: Any, event: str, value: Any) -> Any:
         if event == "line" and frame.f_lineno == number:
             times[0] += 1
-            if times[0] == at:
+            if times[0] == at and not _is_finalizing(frame):
+                planted[0] = True
                 raise Planted("a fault")
         return line
 
     with traced(trace):
         found = run()
-    return found, times[0] >= at
+    return found, planted[0]
+
+
+def _is_finalizing(frame: Any) -> bool:
+    """Whether Python runs it while it deletes something: what fails there goes nowhere."""
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 def run_watched(name: str) -> list[Any]:
@@ -384,13 +394,14 @@ def try_site(name: str, site: Site, at: int, wanted: list[Any]) -> str:
         clear_leftovers()
         return f"left behind: {', '.join(left)}"
     ours = [w for w in told if str(w.message).startswith("unvanish")]
-    if reached and len(ours) != 1:
+    silent = site[1] in SILENT and site[0] in ("probes/compositions.py", "probes/modes.py")
+    if reached and len(ours) != 1 - silent:
         return f"{len(ours)} warnings: " + "; ".join(str(w.message)[:200] for w in ours)
     return ""
 
 
 def try_loop(name: str, every: int = 1, say: Callable[[str], None] = print) -> tuple[int, int]:
-    """Faults at every `every`-th site of a loop, at its first and its last run; how many, and how many harmed."""
+    """Faults at every `every`-th site of a loop, at its first and last run: how many, and how many harmed."""
     wanted = run_alone(name)
     run_watched(name)  # what is imported on the way is imported now
     sites = find_sites(lambda: run_watched(name))

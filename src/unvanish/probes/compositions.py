@@ -9,7 +9,6 @@ Notable:
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import torch.nn.functional
@@ -19,9 +18,9 @@ from unvanish.probes.modes import is_overridden
 
 CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 _ordinary: dict[type, bool] = {Tensor: True, torch.nn.Parameter: True, type(None): True}
-_lock = threading.Lock()
-_open: list[Unfolded] = []  # by all threads; the last one to close puts back what the first one found
-_found: dict[str, Any] = {}
+# of all threads; each step is one operation, as a lock could be left locked by Ctrl-C
+_open: list[Unfolded] = []
+_found: dict[str, Any] = {}  # what stood there before; the last one to close puts it back
 
 
 class Unfolded:
@@ -30,23 +29,21 @@ class Unfolded:
     def open(self) -> None:
         """Unfold compositions from here on."""
         functional = vars(torch.nn.functional)
-        with _lock:
-            if not _open:
-                _found.update({name: functional[name] for name in CHECKS})
-            _open.append(self)
-            functional.update(
-                has_torch_function=_find_override,
-                has_torch_function_unary=_find_overrides,
-                has_torch_function_variadic=_find_overrides,
-            )
+        own = (_find_override, _find_overrides)
+        _found.update({name: functional[name] for name in CHECKS if functional[name] not in own})
+        _open.append(self)
+        functional.update(
+            has_torch_function=_find_override,
+            has_torch_function_unary=_find_overrides,
+            has_torch_function_variadic=_find_overrides,
+        )
 
     def close(self) -> None:
         """Put back what was there before; harmless when repeated."""
-        with _lock:
-            if _open == [self]:
-                vars(torch.nn.functional).update(_found)
-            if self in _open:
-                _open.remove(self)
+        if all(other is self for other in _open):
+            vars(torch.nn.functional).update(_found)
+        if self in _open:
+            _open.remove(self)
 
     def __enter__(self) -> Unfolded:
         self.open()
@@ -65,7 +62,7 @@ def _find_overrides(*tensors: Any) -> bool:
     try:
         return _are_taken_over(tensors)
     except Exception:
-        return bool(torch._C._has_torch_function_variadic(*tensors))  # type: ignore[attr-defined]
+        return bool(torch._C._has_torch_function_variadic(*tensors))
 
 
 def _are_taken_over(tensors: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What models and programs do, a watch leaves as it is: the same bits with and without, and no failure inside."""
+"""What models and programs do, a watch leaves as it is: the same bits, and no failure inside."""
 
 from __future__ import annotations
 
@@ -128,6 +128,10 @@ BETWEEN: dict[str, Callable[..., Tensor]] = {
 }
 
 
+def momentum(parameters: Any) -> Any:
+    return torch.optim.SGD(parameters, 0.05, momentum=0.9)
+
+
 def train(
     make: Callable[[], nn.Module],
     look: dict[str, Any] | None,
@@ -135,7 +139,7 @@ def train(
     steps: int = 5,
     forward: Callable[[nn.Module, Tensor], Tensor] = lambda m, x: m(x),
     at: Callable[[int, nn.Module, Any], None] = lambda step, m, o: None,
-    optimizer: Callable[..., Any] = partial(torch.optim.SGD, lr=0.05, momentum=0.9),
+    optimizer: Callable[..., Any] = momentum,
     shape: tuple[int, ...] = (6, 8),
 ) -> tuple[list[Any], Any]:
     """A loop; its losses, weights and random state, and the watch. `at` is called before each step."""

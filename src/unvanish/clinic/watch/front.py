@@ -33,28 +33,29 @@ from unvanish.core.diagnosis import Diagnosis, Finding, at_least
 from unvanish.core.trace import STATISTICS, Trace
 from unvanish.probes.errors import CheckError
 from unvanish.probes.live.compiled import is_compiled
-from unvanish.probes.live.guard import Entry, Guard, StepEntry, StepHook
+from unvanish.probes.live.guard import StepEntry, StepHook, WatchEntry, WatchGuard
 from unvanish.store import Store, StoreError
 
 
 class Watch:
     """A run under watch; a context manager. `close` detaches it and writes what is left.
 
-    `build`: makes what observes the run, or raises what is wrong with the arguments: CheckError, ConfigError, StoreError.
+    `build`: makes what observes the run, or raises what is wrong with the arguments: CheckError, ConfigError,
+    StoreError.
     """
 
-    def __init__(self, name: str, build: Callable[[Guard], Observer]) -> None:
+    def __init__(self, name: str, build: Callable[[WatchGuard], Observer]) -> None:
         self.name = name
-        self.guard = Guard(f"the watch of {name}", passing=(WatchError,))
+        self.guard = WatchGuard(f"the watch of {name}", passing=(WatchError,))
         self._observer: Observer | None = None
         _open.add(self)
-        judging = Guard(f"the watch of {name}", passing=(CheckError, ConfigError, StoreError))
+        judging = WatchGuard(f"the watch of {name}", passing=(CheckError, ConfigError, StoreError))
         judging.run(self._begin, build)
         self.guard.take_over(judging)
 
     # -- attaching and detaching
 
-    def _begin(self, build: Callable[[Guard], Observer]) -> None:
+    def _begin(self, build: Callable[[WatchGuard], Observer]) -> None:
         """Make what observes, and hang on the optimizers, the loss, the scaler."""
         observer = self._observer = build(self.guard)
         guard, watched, snapshots = self.guard, observer.watched, observer.response.snapshots
@@ -67,7 +68,7 @@ class Watch:
             if is_compiled(watched.loss):
                 guard.note("the loss is not noted: its module is compiled; give it to `step`")
             else:
-                guard.hold(watched.loss.register_forward_hook(Entry(guard, self._note_loss)))
+                guard.hold(watched.loss.register_forward_hook(WatchEntry(guard, self._note_loss)))
         if snapshots is not None:
             for handle in snapshots.attach(guard, watched.inner, watched.loss):
                 guard.hold(handle)

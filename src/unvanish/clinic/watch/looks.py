@@ -17,7 +17,7 @@ from unvanish.clinic.watch.watched import Watched
 from unvanish.core.trace import Axis, Site
 from unvanish.probes.live.compiled import has_compiled_parts, is_compiler_strict
 from unvanish.probes.live.eyes import Eyes
-from unvanish.probes.live.guard import Guard
+from unvanish.probes.live.guard import WatchGuard
 from unvanish.probes.live.summaries import SEEN
 from unvanish.probes.live.updates import statistics
 
@@ -28,7 +28,7 @@ class Look:
     """The present look, or the wait for the next one; `after_backward` is called after each backward."""
 
     def __init__(
-        self, watched: Watched, first: int, guard: Guard, after_backward: Callable[..., None]
+        self, watched: Watched, first: int, guard: WatchGuard, after_backward: Callable[..., None]
     ) -> None:
         self.watched, self.guard = watched, guard
         self.eyes = Eyes(watched.inner, guard, after_backward if watched.alone else None)

@@ -35,7 +35,7 @@ from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Diagnosis, Finding
 from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Trace
-from unvanish.probes.live.guard import Entry, Guard
+from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.readable import is_number
 from unvanish.store import Store
 
@@ -48,7 +48,7 @@ class Observer:
 
     def __init__(
         self,
-        guard: Guard,
+        guard: WatchGuard,
         watched: Watched,
         pace: Pace,
         response: Response,
@@ -64,7 +64,7 @@ class Observer:
         self.ended = False
         self.made = 0  # steps of all optimizers
         self._norms = NormReader(watched, pace, whole=response.clipper is not None or watched.ranks > 1)
-        self._look = Look(watched, first, guard, Entry(guard, self._after_backward))
+        self._look = Look(watched, first, guard, WatchEntry(guard, self._after_backward))
         self._verdicts = Verdicts(choice, first)
         self._finiteness = Finiteness()
         self._step = CurrentStep(first, first)

@@ -20,7 +20,7 @@ from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Case, Diagnosis
 from unvanish.probes.errors import CheckError
-from unvanish.probes.live.guard import Guard
+from unvanish.probes.live.guard import WatchGuard
 from unvanish.store import Store
 
 
@@ -52,7 +52,7 @@ def watch(
     arguments do not fit together; StoreError if the folder cannot be used.
     """
 
-    def build(guard: Guard) -> Observer:
+    def build(guard: WatchGuard) -> Observer:
         if not isinstance(model, nn.Module):
             raise CheckError(f"model is a {type(model).__name__}, not a torch.nn.Module")
         optimizers, pace = _read_optimizers(optimizer), _read_pace(budget, every)
@@ -72,7 +72,7 @@ def watch(
 
 def _read_pace(budget: Any, every: Any) -> Pace:
     """When to look; CheckError if that cannot be."""
-    if not isinstance(budget, numbers.Real) or not 0 < budget <= 1:
+    if not isinstance(budget, numbers.Real) or not 0 < float(budget) <= 1:
         raise CheckError(
             f"budget is {budget}; it is a share of the run's time, above 0 and at most 1 (0.01: 1 %)"
         )

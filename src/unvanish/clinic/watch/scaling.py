@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from unvanish.probes.live.guard import Entry, Guard
+from unvanish.probes.live.guard import WatchEntry, WatchGuard
 
 
 class ScalerStep:
@@ -18,11 +18,11 @@ class ScalerStep:
     """
 
     def __init__(
-        self, guard: Guard, scaler: Any, count: Callable[[], int], ended: Callable[[Any, int], None]
+        self, guard: WatchGuard, scaler: Any, count: Callable[[], int], ended: Callable[[Any, int], None]
     ) -> None:
         self._scaler = weakref.ref(scaler)
         self._own = vars(scaler).get("step")  # what the program put there itself
-        self._count, self._ended = weakref.WeakMethod(count), Entry(guard, ended)
+        self._count, self._ended = weakref.WeakMethod(count), WatchEntry(guard, ended)
         self._run = guard.run
         scaler.step = self
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from unvanish.core.caution import caution
 from unvanish.core.diagnosis import Finding
 from unvanish.probes.live.compiled import has_compiled_parts, is_compiled
-from unvanish.probes.live.guard import Entry, Guard
+from unvanish.probes.live.guard import WatchEntry, WatchGuard
 
 MOST = 5  # snapshots of a run
 
@@ -42,14 +42,14 @@ class Snapshots:
     call: RememberedCall | None = None  # the last forward in training
     target: Any = None  # the loss's second argument
 
-    def attach(self, guard: Guard, model: nn.Module, loss: Any) -> list[Any]:
+    def attach(self, guard: WatchGuard, model: nn.Module, loss: Any) -> list[Any]:
         """Remember every call of a model, and of a loss if it is a module; the hooks' handles."""
         if has_compiled_parts(model):
             guard.note("no snapshots are kept: the model, or a part of it, is compiled")
             return []
-        handles = [model.register_forward_pre_hook(Entry(guard, self._remember), with_kwargs=True)]
+        handles = [model.register_forward_pre_hook(WatchEntry(guard, self._remember), with_kwargs=True)]
         if isinstance(loss, nn.Module) and not is_compiled(loss):
-            handles.append(loss.register_forward_pre_hook(Entry(guard, self._remember_target)))
+            handles.append(loss.register_forward_pre_hook(WatchEntry(guard, self._remember_target)))
         return handles
 
     def _remember(self, module: nn.Module, args: Any, kwargs: Any) -> None:

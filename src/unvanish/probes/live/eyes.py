@@ -32,7 +32,7 @@ from unvanish.probes.calls import tensors_in
 from unvanish.probes.compositions import Unfolded
 from unvanish.probes.live.chart import Chart, Crossing, Slot, draw_chart
 from unvanish.probes.live.compiled import CompilerListener
-from unvanish.probes.live.guard import Entry, Guard
+from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.place import ForwardPlace
 from unvanish.probes.live.readable import find_obstacle, is_readable
 from unvanish.probes.live.samples import Samples
@@ -58,7 +58,7 @@ class Eyes(TorchFunctionMode):
     SEES_INSIDE = True  # compositions of torch.nn.functional are unfolded for it
 
     def __init__(
-        self, model: nn.Module, guard: Guard, after_backward: Callable[..., None] | None = None
+        self, model: nn.Module, guard: WatchGuard, after_backward: Callable[..., None] | None = None
     ) -> None:
         super().__init__()
         self.model, self.after_backward, self._guard = model, after_backward, guard
@@ -79,7 +79,7 @@ class Eyes(TorchFunctionMode):
         self._aside: list[int] = []  # ids of the modules around us that must run without the function mode
         self._handles: list[Any] = []
         self._compositions = Unfolded()  # open during the forward
-        self._compiler = CompilerListener(Entry(guard, self._hear_compiler))
+        self._compiler = CompilerListener(WatchEntry(guard, self._hear_compiler))
 
     # -- opening and closing
 
@@ -94,7 +94,10 @@ class Eyes(TorchFunctionMode):
         self._sequences.begin(profiling)
         if not self._inside:
             self._detach()
-            enter, leave = Entry(self._guard, self._enter), Entry(self._guard, self._leave, always=True)
+            enter, leave = (
+                WatchEntry(self._guard, self._enter),
+                WatchEntry(self._guard, self._leave, always=True),
+            )
             self._handles.append(register_module_forward_pre_hook(enter))
             self._handles.append(register_module_forward_hook(leave, always_call=True))
         self.seconds = perf_counter() - started
@@ -246,7 +249,7 @@ class Eyes(TorchFunctionMode):
             self._samples = Samples(self.chart.slots)
         self._await_backward(ends)
         if self.after_backward is not None:  # an accumulated step has more forwards
-            self._handles = [register_module_forward_hook(Entry(self._guard, self._leave_again))]
+            self._handles = [register_module_forward_hook(WatchEntry(self._guard, self._leave_again))]
         self.seconds += perf_counter() - started
 
     def _leave_again(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -259,7 +262,7 @@ class Eyes(TorchFunctionMode):
             return
         end = next((t for t in ends if t.grad_fn is not None), None)
         if end is not None:
-            end.register_hook(Entry(self._guard, self._at_backward))  # type: ignore[no-untyped-call]
+            end.register_hook(WatchEntry(self._guard, self._at_backward))  # type: ignore[no-untyped-call]
 
     def _at_backward(self, gradient: Tensor) -> None:
         if self.after_backward is not None:  # torch has no public way to be called when a backward has ended
@@ -307,7 +310,7 @@ class Eyes(TorchFunctionMode):
 
     def _look(self, slot: Slot, made: Tensor) -> None:
         if self._samples.take(slot, made) and made.requires_grad:
-            made.register_hook(Entry(self._guard, self._look_back, slot))  # type: ignore[no-untyped-call]
+            made.register_hook(WatchEntry(self._guard, self._look_back, slot))  # type: ignore[no-untyped-call]
 
     def _look_back(self, slot: Slot, gradient: Tensor) -> None:
         started = perf_counter()

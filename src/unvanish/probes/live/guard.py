@@ -1,12 +1,12 @@
 """The door between a user's program and a watch: what fails behind it does not get out.
 
 Notable:
-- Every call from the program into the watch passes `Guard.run`. What fails inside is one warning that names
-  the place; then everything that the watch hung up comes off, later calls do nothing, the program goes on.
-  KeyboardInterrupt and SystemExit are the program's own and pass.
+- Every call from the program into the watch passes `WatchGuard.run`. What fails inside is one warning that
+  names the place; then everything that the watch hung up comes off, later calls do nothing, the program goes
+  on. KeyboardInterrupt and SystemExit are the program's own and pass.
 - Our own operations run without torch function modes and overrides, so those of the program do not see them.
-- What hangs in the program is an `Entry`: it knows its owner weakly, so it keeps nothing alive; copies and
-  pickles of what it hangs on hold a function of the standard library in its place that does nothing.
+- What hangs in the program is a `WatchEntry`: it knows its owner weakly, so it keeps nothing alive; copies
+  and pickles of what it hangs on hold a function of the standard library in its place that does nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from unvanish.core.caution import caution
 PACKAGE = Path(__file__).parents[2]
 
 
-class Guard:
+class WatchGuard:
     """Runs what a watch does, holds what it hung up (each has a `remove`), takes it off if something fails.
 
     `passing`: what may come out of it after all. `failure`: where and how it failed, in a line; `traceback`:
@@ -81,7 +81,7 @@ class Guard:
             "training goes on as it is, unwatched. Please report this; its `.guard.traceback` has the details"
         )
 
-    def take_over(self, other: Guard) -> None:
+    def take_over(self, other: WatchGuard) -> None:
         """Fail as another guard did, if it did."""
         if other.failure and not self.failure:
             self.failure, self.traceback = other.failure, other.traceback
@@ -139,7 +139,7 @@ class StepHook:
         self._handle.remove()
 
 
-class Entry:
+class WatchEntry:
     """A method of ours in the hands of the program: weak, guarded; a copy or a pickle of it does nothing.
 
     `first`: arguments that come before the program's own. `always`: after a failure too, to clear away.
@@ -148,7 +148,9 @@ class Entry:
     __slots__ = ("__weakref__", "_first", "_function", "_owner", "_run")
     __torch_unserializable__ = True  # torch.save does not warn that a tensor's hook is lost
 
-    def __init__(self, guard: Guard, method: Callable[..., Any], *first: Any, always: bool = False) -> None:
+    def __init__(
+        self, guard: WatchGuard, method: Callable[..., Any], *first: Any, always: bool = False
+    ) -> None:
         bound: Any = method
         self._run, self._first = guard.run_anyway if always else guard.run, first
         self._owner, self._function = weakref.ref(bound.__self__), bound.__func__
@@ -163,12 +165,12 @@ class Entry:
         return getattr, (contextlib.nullcontext(), "__exit__")
 
 
-class StepEntry(Entry):
+class StepEntry(WatchEntry):
     """An entry in an optimizer's step hooks, which keep its owner alive."""
 
     __slots__ = ("_alive",)
 
-    def __init__(self, guard: Guard, method: Callable[..., Any]) -> None:
+    def __init__(self, guard: WatchGuard, method: Callable[..., Any]) -> None:
         super().__init__(guard, method)
         self._run, self._alive = guard.run_stepping, method
 

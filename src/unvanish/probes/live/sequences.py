@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.probes.live.guard import Entry, Guard
+from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.readable import is_readable
 from unvanish.probes.recurrent.profile import Profile
 from unvanish.probes.recurrent.replay import replay
@@ -54,7 +54,7 @@ class Sequences:
         """A look begins; `wanted`: follow the recurrent layers in it."""
         self.wanted, self.passes = wanted, {}
 
-    def follow(self, guard: Guard, module: Any, path: str, args: Any, output: Any) -> None:
+    def follow(self, guard: WatchGuard, module: Any, path: str, args: Any, output: Any) -> None:
         """Keep a few sequences of a layer's first call, and their gradients when they come."""
         x, hx = args[0] if args else None, args[1] if len(args) > 1 else None
         if path in self.passes or not isinstance(x, Tensor) or x.ndim != 3 or not is_readable(x):
@@ -66,7 +66,7 @@ class Sequences:
             if made.requires_grad:
                 key = name if name == "output" else f"{name}{len(turn.gradients)}"
                 turn.gradients[key] = None
-                made.register_hook(Entry(guard, turn.keep, key, dim))
+                made.register_hook(WatchEntry(guard, turn.keep, key, dim))
 
     def take_profiles(self) -> list[tuple[str, str, Profile]]:
         """(name, kind, profile) of every layer that was followed, once; before the weights move."""

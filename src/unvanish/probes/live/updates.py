@@ -94,7 +94,7 @@ class Parameters:
 
     @torch.no_grad()
     def changes(self) -> Tensor | None:
-        """(sites, 2): squares of what changed since `hold`, and of what was there; None if that is not known."""
+        """(sites, 2): squares of what changed since `hold`, and of what was there; None if unknown."""
         if self._before is None:
             return None
         before, self._before = self._before, None

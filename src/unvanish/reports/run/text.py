@@ -34,6 +34,7 @@ def render(run: Run) -> str:
         lines += describe_finding(
             e.finding, f"step {e.first}" + (f" to {e.last}" if e.last != e.first else "")
         )
+    lines += [f"note: {text}" for text in facts.get("notes", ())]
     if facts.get("dropped"):
         lines.append(f"note: {plural(facts['dropped'], 'record')} could not be written")
     return "\n".join([*lines, conclude([e.finding for e in events])])
