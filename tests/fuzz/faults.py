@@ -31,6 +31,7 @@ DOORS = {
     ("probes/live/guard.py", None),
     ("core/caution.py", None),
     ("probes/live/eyes.py", "__torch_function__"),
+    ("probes/live/eyes.py", "_know"),
     ("probes/compositions.py", "_find_override"),
     ("probes/compositions.py", "_find_overrides"),
     ("clinic/watch/scaling.py", "__call__"),
@@ -395,7 +396,7 @@ def try_site(name: str, site: Site, at: int, wanted: list[Any]) -> str:
         return f"left behind: {', '.join(left)}"
     ours = [w for w in told if str(w.message).startswith("unvanish")]
     silent = site[1] in SILENT and site[0] in ("probes/compositions.py", "probes/modes.py")
-    if reached and len(ours) != 1 - silent:
+    if reached and len(ours) != 1 and not (silent and not ours):
         return f"{len(ours)} warnings: " + "; ".join(str(w.message)[:200] for w in ours)
     return ""
 

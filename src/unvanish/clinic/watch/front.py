@@ -110,17 +110,20 @@ class Watch:
     def _step(self, loss: Any) -> None:
         if self._observer is not None:
             self._observer.step(loss)
-            self._tell(self._observer)
+            if self._observer.fresh:
+                self._tell(self._observer)
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self._observer is not None:
             self._observer.before_step(optimizer, args, kwargs)
-            self._tell(self._observer)
+            if self._observer.fresh:
+                self._tell(self._observer)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self._observer is not None:
             self._observer.after_step(optimizer)
-            self._tell(self._observer)
+            if self._observer.fresh:
+                self._tell(self._observer)
 
     def _note_loss(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._observer is not None:

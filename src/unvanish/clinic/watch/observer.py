@@ -132,7 +132,7 @@ class Observer:
         if self._step.by_closure:
             self._note_norm(optimizer)
         self._step.stepped.add(id(optimizer))
-        if len(self._step.stepped) >= len(self.watched.optimizers):
+        if len(self._step.stepped) >= len(self.watched.references):
             self._close_step()
         self.clock.stop()
 

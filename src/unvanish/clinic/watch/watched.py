@@ -62,7 +62,7 @@ class Watched:
 
     def rate(self) -> float:
         """The learning rate of the first optimizer; NaN if there is none, or it is on a device."""
-        first = next(iter(self.optimizers), None)
+        first = self.references[0]() if self.references else None
         rate = first.param_groups[0].get("lr", math.nan) if first is not None else math.nan
         return float(rate) if not isinstance(rate, Tensor) or rate.device.type == "cpu" else math.nan
 

@@ -73,7 +73,7 @@ class Eyes(TorchFunctionMode):
         self._inside = False  # whether the forward that is looked at runs now
         self._done = False  # whether it has run
         self._ending = False  # whether it is to end as soon as its thread allows
-        self._on = False  # whether the function mode was switched on for it
+        self._working = 0  # functions that the function mode handles now, during which torch has it off
         self._thread = 0  # that runs it
         self._frame: Any = None  # of the model's call
         self._aside: list[int] = []  # ids of the modules around us that must run without the function mode
@@ -125,13 +125,12 @@ class Eyes(TorchFunctionMode):
 
     def _can_end(self) -> bool:
         """Whether the function mode is where it can be taken off: in this thread, and not at work."""
-        mine = self._thread == threading.get_ident()
-        return mine and (not self._on or bool(self._aside) or lies_on_stack(self))
+        return self._thread == threading.get_ident() and not self._working
 
     def _detach(self) -> None:
-        handles, self._handles = self._handles, []
-        for handle in handles:
-            handle.remove()
+        while self._handles:
+            self._handles[-1].remove()
+            self._handles.pop()
 
     # -- the forward
 
@@ -165,14 +164,12 @@ class Eyes(TorchFunctionMode):
         self._thread, self._frame, self._ending = threading.get_ident(), _find_call(), False
         self._inside = True
         self._compositions.open()
-        self._on = True
         push_mode(self)
 
     def _end(self) -> None:
         """The function mode goes; whatever fails here, the rest goes too."""
         try:
             remove_mode(self)
-            self._on = False
         finally:
             self._compositions.close()
         self._inside, self._frame, self._aside = False, None, []
@@ -271,17 +268,18 @@ class Eyes(TorchFunctionMode):
     # -- what the forward meets
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        self._working += 1
         try:
-            kind = NAMES.get(func)
-        except Exception:  # it has no hash
+            result = func(*args, **(kwargs or {}))
+            if self._inside and _know(func) != "":
+                self._guard.run(self._see, func, args, kwargs or {}, result)
             return result
-        if kind != "" and self._inside:
-            self._guard.run(self._see, func, kind, args, kwargs or {}, result)
-        return result
+        finally:
+            self._working -= 1
 
-    def _see(self, func: Any, kind: str | None, args: Any, kwargs: Any, result: Any) -> None:
+    def _see(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         """An operation was called: it may be an activation or an attention."""
+        kind = NAMES.get(func)
         if kind is None:
             name = operations.plain_name(getattr(func, "__name__", ""))
             wanted = name in operations.ACTIVATIONS or name in operations.ATTENTION or name == "add"
@@ -344,6 +342,14 @@ class Eyes(TorchFunctionMode):
         None if this look saw no forward, or was the one that mapped the network.
         """
         return self._samples.summarise()
+
+
+def _know(func: Any) -> str | None:
+    """What is known of a function; it does not matter if it cannot be looked up."""
+    try:
+        return NAMES.get(func)
+    except Exception:
+        return ""
 
 
 def _find_call() -> Any:

@@ -34,36 +34,37 @@ class WatchGuard:
     """
 
     def __init__(self, subject: str, passing: tuple[type[Exception], ...] = ()) -> None:
-        self.subject, self._passing = subject, passing
+        self.subject, self.passing = subject, passing
         self.failure = self.traceback = ""
         self.notes: list[str] = []
         self._held: list[Any] = []  # handles
         self._known: list[weakref.ref[Any]] = []  # others that take themselves off, and know us
-        self._stepping = 0  # calls from optimizers' step hooks that run now
+        self.stepping = 0  # calls from optimizers' step hooks that run now
         self._sweeper: Any = None  # takes the step hooks off when the optimizer has called them all
 
     def run(self, work: Callable[..., Any], *args: Any) -> Any:
         """What a function of ours gives; None if it failed, or anything did before."""
-        return None if self.failure else self.run_anyway(work, *args)
+        if self.failure:
+            return None
+        try:
+            with torch._C.DisableTorchFunction():
+                return work(*args)
+        except self.passing:
+            raise
+        except Exception as error:
+            self.fail(error)
+        return None
 
     def run_anyway(self, work: Callable[..., Any], *args: Any) -> Any:
         """As `run`, after a failure too: to clear away, to write what is left."""
         try:
             with torch._C.DisableTorchFunction():
                 return work(*args)
-        except self._passing:
+        except self.passing:
             raise
         except Exception as error:
             self.fail(error)
         return None
-
-    def run_stepping(self, work: Callable[..., Any], *args: Any) -> Any:
-        """As `run`, for a step hook: an optimizer's hooks are not taken off while it goes through them."""
-        self._stepping += 1
-        try:
-            return self.run(work, *args)
-        finally:
-            self._stepping -= 1
 
     def fail(self, error: Exception) -> None:
         """Give up: take everything off and say so once."""
@@ -105,7 +106,7 @@ class WatchGuard:
     def let_go(self) -> None:
         """Take off everything that hangs in the program; step hooks when their optimizer is through them."""
         failed: Exception | None = None
-        later = [h for h in self._held if self._stepping and isinstance(h, StepHook)]
+        later = [h for h in self._held if self.stepping and isinstance(h, StepHook)]
         known = [handle for ref in self._known if (handle := ref()) is not None]
         for handle in [*known, *self._held]:
             if handle not in later:
@@ -166,13 +167,30 @@ class WatchEntry:
 
 
 class StepEntry(WatchEntry):
-    """An entry in an optimizer's step hooks, which keep its owner alive."""
+    """An entry in an optimizer's step hooks, which keep its owner alive; at every step, so it is short.
 
-    __slots__ = ("_alive",)
+    While an optimizer goes through its hooks, none of them is taken off.
+    """
+
+    __slots__ = ("_guard", "_work")
 
     def __init__(self, guard: WatchGuard, method: Callable[..., Any]) -> None:
         super().__init__(guard, method)
-        self._run, self._alive = guard.run_stepping, method
+        self._guard, self._work = guard, method
+
+    def __call__(self, *args: Any) -> None:
+        guard = self._guard
+        guard.stepping += 1
+        try:
+            if not guard.failure:
+                with torch._C.DisableTorchFunction():
+                    self._work(*args)
+        except guard.passing:
+            raise
+        except Exception as error:
+            guard.fail(error)
+        finally:
+            guard.stepping -= 1
 
 
 def locate(error: BaseException) -> str:

@@ -36,8 +36,10 @@ def is_readable(x: Tensor) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a loss is one number: a plain one, or a tensor of one element that can be read."""
+    if type(value) is Tensor and value.ndim == 0:
+        return not _is_wrapped(value)
     if isinstance(value, Tensor):
-        return is_readable(value) and value.numel() == 1
+        return value.numel() == 1 and is_readable(value)
     return isinstance(value, int | float) or (
         getattr(value, "shape", None) == () and hasattr(value, "__float__")
     )

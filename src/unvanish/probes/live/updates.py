@@ -153,8 +153,11 @@ def _local(x: Tensor) -> Tensor:
 
 
 def _values(grad: Tensor) -> Tensor:
-    grad = grad.detach()
-    return _local(grad.coalesce()._values() if grad.is_sparse else grad)
+    if grad.requires_grad:
+        grad = grad.detach()
+    if grad.is_sparse:
+        grad = grad.coalesce()._values()
+    return grad if type(grad) is Tensor and not grad.is_complex() else _local(grad)
 
 
 def _some(x: Tensor) -> Tensor:
