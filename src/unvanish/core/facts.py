@@ -208,6 +208,11 @@ class RunFacts(TypedDict, total=False):
     statistics: list[str]  # columns of the samples
     site_count: int
     parameters: int
+    rank: int  # of this process among those that train together
+    sessions: list[list[int]]  # first step and number of ranks, each time the run was begun or continued
+    layout: str  # a digest of the parameters that this rank holds
+    shards: int  # ranks that hold them together
+    relayed: list[int]  # ranks of other machines, whose records came through the process group's store
 
 
 class TraceFacts(RunFacts, total=False):

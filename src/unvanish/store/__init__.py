@@ -1,6 +1,7 @@
 """The run folder: one SQLite file, written while a model trains and readable at any time."""
 
-from unvanish.store.reader import Run, StoreError, open_run
+from unvanish.store.joined import find_last_step, open_run
+from unvanish.store.reader import Run, StoreError, parse_finding
 from unvanish.store.writer import Store
 
-__all__ = ["Run", "Store", "StoreError", "open_run"]
+__all__ = ["Run", "Store", "StoreError", "find_last_step", "open_run", "parse_finding"]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from unvanish.core.diagnosis import Evidence, Finding, Remedy
 from unvanish.core.facts import HistoryFacts, RunFacts, TraceFacts
 from unvanish.core.trace import Axis, Site, Trace
-from unvanish.store.schema import FILE, STEP_COLUMNS, VERSION
+from unvanish.store.schema import FILE, STEP_COLUMNS
 
 Floats = NDArray[np.float64]
 
@@ -40,11 +40,12 @@ class Run:
     """A run's folder, for reading. Every method opens the file again, so a growing run is up to date."""
 
     folder: Path
+    part: str = FILE  # the file in it
 
     @property
     def file(self) -> Path:
         """The SQLite file."""
-        return self.folder / FILE
+        return self.folder / self.part
 
     @property
     def name(self) -> str:
@@ -65,6 +66,12 @@ class Run:
         table = table.reshape(len(rows), len(STEP_COLUMNS))
         return cast(HistoryFacts, {name: table[:, i] for i, name in enumerate(STEP_COLUMNS)})
 
+    def last_step(self) -> int | None:
+        """The last step written; None for a new run."""
+        with self._reading() as reader:
+            last = reader.execute("SELECT max(step) FROM steps").fetchone()[0]
+        return None if last is None else int(last)
+
     def sites(self) -> tuple[Site, ...]:
         """The rows of the samples."""
         with self._reading() as reader:
@@ -84,19 +91,22 @@ class Run:
         """
         facts, sites = self.facts(), self.sites()
         statistics = tuple(facts.get("statistics", ()))
-        steps = self.sample_steps()
-        if most is not None and len(steps) > most:
-            steps = steps[np.unique(np.linspace(0, len(steps) - 1, most).round().astype(int))]
-        values = np.full((len(steps), len(sites), len(statistics)), math.nan)
+        steps = thin_out(self.sample_steps(), most)
+        values = self.cells(steps, len(sites), len(statistics))
+        axes = tuple(Axis(a["name"], a["kind"], tuple(a["sites"])) for a in facts.get("axes", ()))
+        about = cast(TraceFacts, facts)  # a run's facts are among those of a trace
+        return Trace(sites, values, axes, {**about, "steps": steps.tolist()}, statistics)
+
+    def cells(self, steps: NDArray[np.int64], sites: int, statistics: int) -> Floats:
+        """The samples of some steps, shape (steps, sites, statistics); NaN without, or if of other sites."""
+        values = np.full((len(steps), sites, statistics), math.nan)
         with self._reading() as reader:
             for row, step in enumerate(steps):
                 sample = reader.execute("SELECT cells FROM samples WHERE step = ?", (int(step),)).fetchone()
                 cells = np.frombuffer(sample[0], np.float32) if sample else np.empty(0, np.float32)
                 if cells.size == values[row].size:
                     values[row] = cells.reshape(values[row].shape)
-        axes = tuple(Axis(a["name"], a["kind"], tuple(a["sites"])) for a in facts.get("axes", ()))
-        about = cast(TraceFacts, facts)  # a run's facts are among those of a trace
-        return Trace(sites, values, axes, {**about, "steps": steps.tolist()}, statistics)
+        return values
 
     def profiles(self) -> dict[str, tuple[NDArray[np.int64], list[Floats]]]:
         """For each recurrent layer and direction: the steps, ln of the gradient at every time step."""
@@ -114,6 +124,10 @@ class Run:
             rows = reader.execute("SELECT step, last, body FROM findings ORDER BY step, id").fetchall()
         return tuple(Event(first, last, parse_finding(json.loads(body))) for first, last, body in rows)
 
+    def lacking(self) -> dict[int, list[int]]:
+        """For each of several ranks that trained together: the steps that it has not written."""
+        return {}
+
     def version(self) -> int:
         """The version of the tables."""
         with self._reading() as reader:
@@ -128,17 +142,12 @@ class Run:
             raise StoreError(f"cannot read {self.file}: {error}") from error
 
 
-def open_run(folder: str | Path) -> Run:
-    """A run for reading; StoreError if the folder holds no run, or one of a newer version."""
-    run = Run(Path(folder))
-    if not run.file.is_file():
-        near = sorted(p.parent for p in Path(folder).glob(f"*/{FILE}"))[:3]
-        hint = f"; there are runs in {', '.join(map(str, near))}" if near else ""
-        raise StoreError(f"{folder} holds no run (no {FILE} in it){hint}")
-    version = run.version()
-    if version > VERSION:
-        raise StoreError(f"{folder} was written by a newer unvanish (version {version} of the tables)")
-    return run
+def thin_out(steps: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
+    """At most `most` of these, evenly spread, with the last one."""
+    if most is None or len(steps) <= most:
+        return steps
+    places = np.unique(np.linspace(0, len(steps) - 1, most).round().astype(int))
+    return np.asarray(steps[places], np.int64)
 
 
 def parse_finding(body: Mapping[str, Any]) -> Finding:

@@ -10,32 +10,22 @@ Notable:
 
 from __future__ import annotations
 
-import json
 import queue
 import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from unvanish.core.diagnosis import Finding
-from unvanish.core.facts import RunFacts
-from unvanish.core.plain import plain
-from unvanish.core.trace import Site
 from unvanish.store.reader import StoreError
-from unvanish.store.schema import FILE, STEP_COLUMNS, TABLES, VERSION
+from unvanish.store.records import Record, Records
+from unvanish.store.schema import FILE, TABLES, VERSION
 
 PAUSE = 0.5  # seconds between two commits
 QUEUE = 4096  # records that may wait
 BYTES = 1_200_000_000  # of samples, before the older half is thinned out
-
-Record = tuple[str, tuple[Any, ...]]
 
 
 @dataclass
@@ -46,11 +36,16 @@ class Losses:
     failure: str = ""
 
 
-class Store:
-    """The writing end of a run folder; `close` writes what waits. StoreError if the folder is unusable."""
+class Store(Records):
+    """The writing end of a run folder; `close` writes what waits. StoreError if the folder is unusable.
 
-    def __init__(self, folder: str | Path, *, limit: int = BYTES, pause: float = PAUSE) -> None:
-        self.folder = Path(folder)
+    `name`: the file in it; each rank of several that train together has its own.
+    """
+
+    def __init__(
+        self, folder: str | Path, *, name: str = FILE, limit: int = BYTES, pause: float = PAUSE
+    ) -> None:
+        self.folder, self._name = Path(folder), name
         self.limit, self.pause = limit, pause
         self.losses = Losses()
         self._waiting: queue.Queue[Record] = queue.Queue(QUEUE)
@@ -59,7 +54,7 @@ class Store:
         self._bytes = 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._connection = _connect(self.folder / FILE)
+            self._connection = _connect(self.file)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"cannot write a run into {self.folder}: {error}") from error
         self._thread = threading.Thread(target=self._work, name="unvanish-store", daemon=True)
@@ -67,44 +62,8 @@ class Store:
 
     @property
     def file(self) -> Path:
-        """The run's one file."""
-        return self.folder / FILE
-
-    def last_step(self) -> int | None:
-        """The last step written before this session, None for a new run."""
-        with sqlite3.connect(f"file:{self.file}?mode=ro", uri=True) as reader:
-            last = reader.execute("SELECT max(step) FROM steps").fetchone()[0]
-        reader.close()
-        return None if last is None else int(last)
-
-    def describe(self, **facts: Unpack[RunFacts]) -> None:
-        """Facts about the run, by key; a new value replaces the old one."""
-        for key, value in facts.items():
-            self._put("meta", (key, json.dumps(plain(value))))
-
-    def sites(self, sites: Sequence[Site], statistics: Sequence[str]) -> None:
-        """The rows and columns of the samples that follow."""
-        self.describe(statistics=list(statistics), site_count=len(sites))
-        for i, site in enumerate(sites):
-            self._put("sites", (i, site.path, site.kind, site.role, json.dumps(plain(dict(site.facts)))))
-
-    def steps(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """One row for each step; keys as in `STEP_COLUMNS`."""
-        for row in rows:
-            self._put("steps", tuple(row.get(c, 0 if c == "skipped" else None) for c in STEP_COLUMNS))
-
-    def sample(self, step: int, values: NDArray[Any]) -> None:
-        """The statistics of the sites at a step, shape (sites, statistics)."""
-        self._put("samples", (step, np.ascontiguousarray(values, np.float32).tobytes()))
-
-    def profile(self, step: int, site: str, state: NDArray[Any]) -> None:
-        """Ln of the gradient at every time step of a recurrent site, shape (time,)."""
-        self._put("profiles", (step, site, np.ascontiguousarray(state, np.float32).tobytes()))
-
-    def finding(self, key: int, first: int, last: int, finding: Finding) -> None:
-        """A finding, from its first to its last step; the same key replaces it."""
-        body = json.dumps(plain(finding))
-        self._put("findings", (key, first, last, finding.code, finding.severity, body))
+        """The file that this process writes."""
+        return self.folder / self._name
 
     def flush(self, seconds: float = 10.0) -> bool:
         """Wait until all records so far are written; False if that takes longer than `seconds`."""
@@ -121,7 +80,8 @@ class Store:
         self._stop.set()
         self._thread.join(30)
 
-    def _put(self, table: str, row: tuple[Any, ...]) -> None:
+    def put(self, table: str, row: tuple[Any, ...]) -> None:
+        """Take one row; a full queue drops it and counts it."""
         if self._closed:
             return
         try:

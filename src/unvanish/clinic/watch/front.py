@@ -14,6 +14,7 @@ import atexit
 import contextlib
 import math
 import os
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -78,6 +79,8 @@ class Watch:
     def close(self) -> None:
         """Detach everything and write what is left; harmless when repeated."""
         self.guard.run_anyway(self._end)
+        if self._observer is not None:
+            self.guard.run_anyway(self._tell, self._observer, sys.exc_info()[0] is None)
 
     def _end(self) -> None:
         _open.discard(self)
@@ -139,12 +142,16 @@ class Watch:
     def _count(self) -> int:
         return -1 if self._observer is None else self._observer.made
 
-    def _tell(self, observer: Observer) -> None:
-        """Do what was asked for with new findings, when everything else is done."""
+    def _tell(self, observer: Observer, last: bool = False) -> None:
+        """Do what was asked for with new findings, when everything else is done; `last`: what is due, too."""
         fresh, observer.fresh = observer.fresh, []
         response, watched = observer.response, observer.watched
-        for finding, step in fresh:
-            response.respond(finding, watched.inner, step, watched.loss)
+        for news in fresh:
+            response.respond(
+                news.finding, watched.inner, news.step, watched.loss,
+                own=news.own, told=news.told, raises=news.raises,
+            )  # fmt: skip
+        observer.raise_due(last)
 
     # -- what it reports
 
@@ -237,7 +244,8 @@ _open: weakref.WeakSet[Watch] = weakref.WeakSet()
 def _close_all() -> None:
     """The interpreter ends: the records of watches that nobody closed are written."""
     for watch in list(_open):
-        watch.close()
+        with contextlib.suppress(WatchError):
+            watch.close()
 
 
 def _abandon_all() -> None:

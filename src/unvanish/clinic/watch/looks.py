@@ -1,6 +1,6 @@
 """A look at one step: opened before its forward, closed after its optimizers' step.
 
-Notable: a look is one block of numbers on the device, all sites together, agreed on by all ranks.
+Notable: a look is one block of numbers on the device, all sites together; of this rank alone.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from unvanish.clinic.watch.history import LIVE
-from unvanish.clinic.watch.ranks import sum_over_ranks
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.trace import Axis, Site
 from unvanish.probes.live.compiled import has_compiled_parts, is_compiler_strict
 from unvanish.probes.live.eyes import Eyes
 from unvanish.probes.live.guard import WatchGuard
 from unvanish.probes.live.summaries import SEEN
-from unvanish.probes.live.updates import statistics
+from unvanish.probes.live.updates import part_logs, statistics
 
 PROFILES = 16  # looks from one time profile of the recurrent layers to the next
 
@@ -63,7 +61,10 @@ class Look:
             self._squares = self.watched.parameters.squares()
 
     def close(self) -> tuple[Tensor, Tensor]:
-        """The gradients' norm before clipping, and the statistics [site, LIVE], float64, on the device."""
+        """The gradients' norm before clipping, and the statistics [site, LIVE], float64, on the device.
+
+        Of shards also their `store.schema.PARTS`.
+        """
         self.eyes.close()
         squares = self._squares if self._squares is not None else self.watched.parameters.squares()
         scale, self._scale, self._squares = self._scale, 1.0, None
@@ -93,15 +94,15 @@ class Look:
         return chart is not None and any(s.low for s in chart.slots.values())
 
     def _measure(self, squares: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        parameters, ranks = self.watched.parameters, self.watched.ranks
+        parameters = self.watched.parameters
         changes = parameters.changes()
         seen = self.eyes.statistics()
         count = len(self.eyes.chart.sites) if self.eyes.chart is not None else 0
-        if ranks > 1:
-            seen, squares, changes = sum_over_ranks(seen, squares, changes, parameters.sharded, ranks)
         before = squares[:, 0].sum().sqrt() / scale
         moved = statistics(squares, changes, scale)
-        shape = (count + len(moved), len(LIVE))
+        if parameters.sharded:
+            moved = torch.cat([moved, part_logs(squares, changes)], 1)
+        shape = (count + len(moved), len(SEEN) + moved.shape[1])
         found = torch.full(shape, math.nan, dtype=torch.float64, device=moved.device)
         if seen is not None:
             found[:count, : len(SEEN)] = seen.to(found.device)

@@ -4,8 +4,8 @@ Notable:
 - A loop needs no change; every step pays for the norm of its gradients (`steps`).
 - Steps are looked at as often as the budget allows (`pace`, `looks`); between looks the model carries no
   hook, and on a device nothing is waited for.
-- Gradients are read after the backward and before clipping, a loss scale taken out; sharded and replicated
-  ranks add theirs up in one reduction, and the first rank writes.
+- Gradients are read after the backward and before clipping, a loss scale taken out.
+- Of several ranks each watches itself, and nothing here waits for another one (`ranks`, `exchange`).
 - A fault is reported once, after three looks in a row (a NaN at once); then only its last step is kept up to
   date (`verdicts`).
 """
@@ -23,11 +23,12 @@ from torch import Tensor
 from unvanish.clinic.rounds import RuleChoice
 from unvanish.clinic.watch.chronicle import Chronicle
 from unvanish.clinic.watch.clock import StepClock
+from unvanish.clinic.watch.concert import Concert, News
 from unvanish.clinic.watch.finiteness import Finiteness
 from unvanish.clinic.watch.history import History
 from unvanish.clinic.watch.looks import Look
 from unvanish.clinic.watch.pace import Pace
-from unvanish.clinic.watch.ranks import agree_on, leads
+from unvanish.clinic.watch.ranks import Company, plan_look
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.steps import CurrentStep, NormReader
 from unvanish.clinic.watch.verdicts import Verdicts
@@ -38,12 +39,13 @@ from unvanish.core.trace import Trace
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.readable import is_number
 from unvanish.store import Store
+from unvanish.store.records import Records
 
 
 class Observer:
     """What a watch does; nothing here is called by the program itself, all of it through the watch's guard.
 
-    `fresh`: findings that nobody has been told of yet, with their steps.
+    `fresh`: findings that nobody has been told of yet.
     """
 
     def __init__(
@@ -52,14 +54,14 @@ class Observer:
         watched: Watched,
         pace: Pace,
         response: Response,
-        store: Store | None,
+        company: Company,
         choice: RuleChoice,
     ) -> None:
-        last = None if store is None else store.last_step()
-        first = 0 if last is None else last + 1
+        first = company.first
         self.guard, self.watched, self.pace, self.response = guard, watched, pace, response
-        self.chronicle = Chronicle(store, watched.ranks, watched.parameters.sharded)
-        self.fresh: list[tuple[Finding, int]] = []
+        self.chronicle = Chronicle(company, watched.parameters.sharded)
+        self.concert = Concert(company, "raise" in response.ways)
+        self.fresh: list[News] = []
         self.clock = StepClock()
         self.ended = False
         self.made = 0  # steps of all optimizers
@@ -78,11 +80,12 @@ class Observer:
         self.ended = True
         try:
             self.chronicle.bring_rest()
-            if self.store is not None:
-                self._describe(self.store)
+            self.fresh += self.concert.close(self._verdicts, self.chronicle.writer)
+            self.chronicle.take_joined()
+            if self.chronicle.writer is not None:
+                self._describe(self.chronicle.writer)
         finally:
-            if self.store is not None:
-                self.store.close()
+            self.chronicle.company.close()
 
     # -- the life of a step: its loss, its backward, its optimizers
 
@@ -154,7 +157,7 @@ class Observer:
             and self._finiteness.record_break(self._step, self.watched.parameters)
         ):
             number, store = self._step.number, self.chronicle.writer
-            self._respond(self._verdicts.judge_at_once("NUM001", self._trace(), number, store))
+            self._respond(self._verdicts.judge_at_once("NUM001", self._trace(), number, store), lead=0)
 
     def _follow_time(self) -> None:
         """Follow the gradient through the recurrent layers, while the weights are those it came through."""
@@ -171,6 +174,7 @@ class Observer:
         elif isinstance(step.norm, float):
             self.chronicle.settle()
         self._finiteness.note(step)
+        self.fresh += self.concert.hear(self._verdicts, self.chronicle.writer)
         self._time_step(looked)
         step.advance()
         self._look.prepare(step.number, self.pace.looks)
@@ -191,9 +195,11 @@ class Observer:
         if len(chronicle.history.sites) != len(self._look.sites):
             self._chart()
         chronicle.look(number, values)
-        self._respond(self._verdicts.judge(self._trace(), number, chronicle.writer))
+        lead = self.concert.choose_lead(self.pace.usual)
+        self._respond(self._verdicts.judge(self._trace(), number, chronicle.writer), lead)
         interval = self.pace.interval(number - self._step.first)
-        self._look.next = number + agree_on(interval, self.watched.ranks, self.watched.device)
+        fixed = self.pace.every is not None
+        self._look.next = plan_look(number, interval, self.watched.ranks, fixed)
 
     def _chart(self) -> None:
         """The network has been mapped."""
@@ -208,11 +214,14 @@ class Observer:
             facts["broken"] = self._finiteness.broken
         return self.chronicle.history.trace(facts)
 
-    def _respond(self, fresh: Sequence[Finding]) -> None:
-        """Hand new findings on; notes go first, as what raises comes last."""
-        if leads(self.watched.ranks):
-            ordered = sorted(fresh, key=lambda f: f.severity != "note")
-            self.fresh += [(finding, self._step.number) for finding in ordered]
+    def _respond(self, fresh: Sequence[Finding], lead: int) -> None:
+        """Hand new findings on, those that raise last; `lead`: steps until all ranks act."""
+        ordered = sorted(fresh, key=lambda f: f.severity != "note")
+        self.fresh += [self.concert.tell(finding, self._step.number, lead) for finding in ordered]
+
+    def raise_due(self, last: bool) -> None:
+        """WatchError if the ranks had to act together and this is the step, or the `last` chance."""
+        self.concert.raise_due(math.inf if last else self._step.number)
 
     # -- what it reports
 
@@ -229,7 +238,7 @@ class Observer:
     @property
     def store(self) -> Store | None:
         """The run's folder, if there is one and this process writes it."""
-        return self.chronicle.store
+        return self.chronicle.company.store
 
     @property
     def steps(self) -> int:
@@ -246,8 +255,9 @@ class Observer:
         findings = tuple(self.findings)
         return Diagnosis(findings, self._trace(), subject=self.watched.name, seconds=self.pace.elapsed)
 
-    def _describe(self, store: Store) -> None:
-        store.describe(
+    def _describe(self, writer: Records) -> None:
+        store, exchange = self.store, self.chronicle.company.exchange
+        writer.describe(
             name=self.watched.name,
             model=type(self.watched.inner).__name__,
             parameters=sum(p.numel() for p in self.watched.parameters.parameters),
@@ -259,6 +269,8 @@ class Observer:
             python=platform.python_version(),
             torch=torch.__version__,
             axes=[{"name": a.name, "kind": a.kind, "sites": list(a.sites)} for a in self.history.axes],
-            dropped=store.losses.dropped,
+            dropped=0 if store is None else store.losses.dropped,
             notes=list(self.guard.notes),
         )
+        if exchange is not None:
+            writer.describe(relayed=sorted(exchange.relayed))

@@ -15,13 +15,12 @@ from unvanish.clinic.rounds import choose_rules
 from unvanish.clinic.watch.front import Watch
 from unvanish.clinic.watch.observer import Observer
 from unvanish.clinic.watch.pace import Pace
-from unvanish.clinic.watch.ranks import count_ranks, leads
+from unvanish.clinic.watch.ranks import join_company, own_rank
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Case, Diagnosis
 from unvanish.probes.errors import CheckError
 from unvanish.probes.live.guard import WatchGuard
-from unvanish.store import Store
 
 
 def watch(
@@ -57,14 +56,13 @@ def watch(
             raise CheckError(f"model is a {type(model).__name__}, not a torch.nn.Module")
         optimizers, pace = _read_optimizers(optimizer), _read_pace(budget, every)
         choice = choose_rules(select, ignore, settings)
-        response = Response.of(on_finding, run)
         watched = Watched.of(model, optimizers, loss, scaler, name)
-        store = Store(run) if run is not None and leads(count_ranks()) else None
+        response = Response.of(on_finding, run, own_rank(), sharded=watched.parameters.sharded)
+        company = join_company(watched.parameters, run, guard)
         try:
-            return Observer(guard, watched, pace, response, store, choice)
+            return Observer(guard, watched, pace, response, company, choice)
         except Exception:
-            if store is not None:
-                store.close()
+            company.close()
             raise
 
     return Watch(name or type(model).__name__, build)

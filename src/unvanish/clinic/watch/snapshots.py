@@ -38,6 +38,7 @@ class Snapshots:
     """The snapshots of a run, and what the next one would hold."""
 
     folder: Path
+    rank: int = 0  # of this process among those that train together
     paths: list[Path] = field(default_factory=list)  # those written so far
     call: RememberedCall | None = None  # the last forward in training
     target: Any = None  # the loss's second argument
@@ -65,7 +66,8 @@ class Snapshots:
         """Write the present step, whole or not at all; None without a call, on failure, or after `MOST`."""
         if self.call is None or len(self.paths) >= MOST:
             return None
-        path = self.folder / f"step-{step}-{finding.code}.pt"
+        by = f"-rank-{self.rank}" if self.rank else ""
+        path = self.folder / f"step-{step}-{finding.code}{by}.pt"
         partial = path.with_suffix(".partial")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

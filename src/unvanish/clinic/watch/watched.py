@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.clinic.watch.ranks import count_ranks, is_replicated
+from unvanish.clinic.watch.ranks import is_replicated
 from unvanish.probes.errors import CheckError
 from unvanish.probes.intact import unwrap
+from unvanish.probes.live.shards import count_processes
 from unvanish.probes.live.updates import Parameters
 
 
@@ -43,7 +44,9 @@ class Watched:
                 + (" and is held by the optimizer" if optimizers else "")
             )
         kept = tuple(map(weakref.ref, optimizers))
-        return cls(model, kept, loss, scaler, name or type(inner).__name__, inner, parameters, count_ranks())
+        return cls(
+            model, kept, loss, scaler, name or type(inner).__name__, inner, parameters, count_processes()
+        )
 
     @property
     def optimizers(self) -> tuple[Any, ...]:
