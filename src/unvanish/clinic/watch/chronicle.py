@@ -68,12 +68,11 @@ class Chronicle:
         """A look has come over."""
         if self.writer is not None:
             self.writer.sample(step, values)
-        if not self.sharded:
-            self.history.add_look(step, values)
-        elif not self._joins:
-            known = values[:, : len(LIVE)].copy()
+        known = values[:, : len(LIVE)]
+        if self.sharded:
+            known = known.copy()
             known[:, [LIVE.index(name) for name in MOVED]] = math.nan
-            self.history.add_look(step, known)
+        self.history.add_look(step, known)
         self.take_joined()
 
     def profile(self, step: int, name: str, kind: str, profile: Profile) -> None:
@@ -117,8 +116,7 @@ class Chronicle:
             joined = exchange.mail.joined.popleft()
             self.history.steps.add(joined.steps)
             for step, values in joined.looks:
-                if len(values) == len(self.history.sites):
-                    self.history.add_look(step, values)
+                self.history.replace_look(step, values)
 
     def _bring(self, rows: Sequence[StepRow], block: Tensor | None) -> NDArray[np.float64]:
         """Replace tensors in these rows by numbers, in one transfer with a block; the block, flat."""

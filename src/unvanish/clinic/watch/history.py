@@ -119,6 +119,11 @@ class History:
             self.past = old if self.past is None else np.fmax(self.past, old)
         del self.looks[:-WINDOW], self.look_steps[:-WINDOW]
 
+    def replace_look(self, step: int, values: NDArray[np.float64]) -> None:
+        """More is known of a look; nothing happens if it is no longer kept, or was of other sites."""
+        if step in self.look_steps and len(values) == len(self.sites):
+            self.looks[self.look_steps.index(step)] = values
+
     def trace(self, facts: TraceFacts) -> Trace:
         """The looks as a Trace; the steps are its fact "history", an array for each column."""
         shape = (0, len(self.sites), len(LIVE))
