@@ -109,6 +109,8 @@ def judge(name: str, alone: Ended, watched: Ended, folder: Path) -> list[str]:
             faults.append(f"ended {alone.codes} alone and {watched.codes} watched: {watched.logs}"[:600])
         if alone.losses != watched.losses:
             faults.append("the losses differ")
+    if None in watched.outcomes and not watched.logs:
+        faults.append("a rank has not come to its end")
     if None in watched.codes:
         faults.append("a rank did not end")
     with contextlib.suppress(KeyError):
@@ -195,6 +197,21 @@ def try_case(name: str) -> tuple[list[str], float, float]:
         shutil.rmtree(base, ignore_errors=True)
 
 
+def try_together(names: Sequence[str]) -> int:
+    """Run cases in one set of processes and judge each; 1 if any had a fault."""
+    base, bad = Path(tempfile.mkdtemp(prefix="ranks-")), 0
+    try:
+        for name, (alone, watched) in run_together(names, base).items():
+            faults = judge(name, alone, watched, base / name / "1" / "run")
+            bad += bool(faults)
+            print(f"{name}: {'; '.join(faults) or 'as without a watch'}")
+        if bad:
+            print("".join((base / f"{rank}.log").read_text(errors="replace")[-1500:] for rank in (0, 1)))
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+    return int(bool(bad))
+
+
 def measure_times(pairs: int, steps: int = 300) -> list[float]:
     """Ratios of the time of a watched training to that of an unwatched one, two ranks, run in turns."""
 
@@ -242,6 +259,8 @@ def main() -> None:
         ratios = measure_times(asked.time)
         print(f"watched / alone: median {statistics.median(ratios):.3f} of {sorted(round(r, 3) for r in ratios)}")
         return
+    if asked.together:
+        sys.exit(try_together(asked.cases))
     bad = 0
     for name in asked.cases or CASES:
         faults, alone, watched = try_case(name)
