@@ -290,7 +290,9 @@ def train_stage(seat: Seat, same: bool) -> dict[str, Any]:
             assert x.grad is not None
             dist.send(x.grad, 0)
             losses.append(loss.item())
-        norms.append(float(nn.utils.get_total_norm([p.grad for p in stage.parameters() if p.grad is not None])))
+        norms.append(
+            float(nn.utils.get_total_norm([p.grad for p in stage.parameters() if p.grad is not None]))
+        )
         optimizer.step()
         if loss is not None:
             seat.step(loss)
@@ -351,7 +353,11 @@ def shard(seat: Seat, kind: str, dtype: torch.dtype, steps: int = 20, nan: bool 
 
 def measure_norm(model: nn.Module) -> float:
     """Torch's norm of the full gradient, in float64."""
-    whole = [g.full_tensor() if hasattr(g, "full_tensor") else g for p in model.parameters() if (g := p.grad) is not None]
+    whole = [
+        g.full_tensor() if hasattr(g, "full_tensor") else g
+        for p in model.parameters()
+        if (g := p.grad) is not None
+    ]
     return float(nn.utils.get_total_norm([g.double() for g in whole]))
 
 

@@ -1,8 +1,8 @@
 """Trainings of several ranks with and without a watch: each must end as it would alone, to the bit.
 
-Run by hand: `python -m tests.fuzz.ranks` (all cases), `... plain fsdp2 mesh`, `--together` (the cases in one set of
-processes), `--time` (pairs of longer runs, and the ratio of their times). Ranks are processes over gloo on this
-machine, forked from one that has imported torch; whatever does not end in time is killed.
+Run by hand: `python -m tests.fuzz.ranks` (all cases), `... plain fsdp2 mesh`, `--together` (the cases in one
+set of processes), `--time 6` (pairs of longer runs, and the ratio of their times). Ranks are processes over
+gloo on this machine, forked from one that has imported torch; whatever does not end in time is killed.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ import torch
 import torch.distributed as dist
 import torch.distributed.fsdp
 import torch.distributed.tensor.parallel
+from tests.fuzz.rank_cases import CASES, Seat, net
+from tests.fuzz.rank_checks import CHECKS, check_all
 from torch import nn
 
 import unvanish.clinic.watch  # so that it is there before the fork
-from tests.fuzz.rank_cases import CASES, Seat, net
-from tests.fuzz.rank_checks import CHECKS, check_all
 from unvanish.store import open_run
 
 __all__ = ["main", "open_run", "run_case", "run_together"]
@@ -139,7 +139,7 @@ def _port(base: Path, rank: int) -> int:
 
 
 def _fork(ranks: int, work: Callable[[int], None], base: Path, limit: float) -> list[int | None]:
-    """Run `work` in `ranks` processes; their exit codes, None for those that were killed after `limit` seconds."""
+    """Run `work` in `ranks` processes; their exit codes, None for those killed after `limit` seconds."""
     base.mkdir(parents=True, exist_ok=True)
     children = {_start(rank, work, base / f"{rank}.log"): rank for rank in range(ranks)}
     codes: list[int | None] = [None] * ranks
@@ -219,14 +219,20 @@ def measure_times(pairs: int, steps: int = 300) -> list[float]:
         _begin(place, rank, 2)
         torch.manual_seed(0)
         model = nn.parallel.DistributedDataParallel(
-            nn.Sequential(*[nn.Sequential(nn.Linear(512, 512), nn.ReLU()) for _ in range(6)], nn.Linear(512, 10))
+            nn.Sequential(
+                *[nn.Sequential(nn.Linear(512, 512), nn.ReLU()) for _ in range(6)], nn.Linear(512, 10)
+            )
         )
         optimizer = torch.optim.SGD(model.parameters(), 0.01)
         x, y = torch.randn(256, 512), torch.randint(0, 10, (256,))
         times: dict[bool, list[float]] = {False: [], True: []}
         for pair in range(2 * pairs + 2):
             watched = pair % 2 == 1
-            watch = unvanish.watch(model, optimizer, run=place / f"run{pair}", on_finding="silent") if watched else None
+            watch = (
+                unvanish.watch(model, optimizer, run=place / f"run{pair}", on_finding="silent")
+                if watched
+                else None
+            )
             dist.barrier()
             began = time.perf_counter()
             for _ in range(steps):
@@ -257,7 +263,9 @@ def main() -> None:
     torch.set_num_threads(1)
     if asked.time:
         ratios = measure_times(asked.time)
-        print(f"watched / alone: median {statistics.median(ratios):.3f} of {sorted(round(r, 3) for r in ratios)}")
+        print(
+            f"watched / alone: median {statistics.median(ratios):.3f} of {sorted(round(r, 3) for r in ratios)}"
+        )
         return
     if asked.together:
         sys.exit(try_together(asked.cases))
@@ -265,7 +273,10 @@ def main() -> None:
     for name in asked.cases or CASES:
         faults, alone, watched = try_case(name)
         bad += bool(faults)
-        print(f"{name}: {'; '.join(faults) or 'as without a watch'} ({alone:.1f} s, {watched:.1f} s)", flush=True)
+        print(
+            f"{name}: {'; '.join(faults) or 'as without a watch'} ({alone:.1f} s, {watched:.1f} s)",
+            flush=True,
+        )
     print(f"{bad} of {len(asked.cases or CASES)} cases did harm or saw less than they should")
     sys.exit(bool(bad))
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.fuzz.rank_cases import CASES
 
 ROOT = Path(__file__).parents[2]

@@ -13,6 +13,9 @@ from __future__ import annotations
 VERSION = 1
 FILE = "run.sqlite"  # of the first rank, or of the only one
 OWN, RELAYED = "run.{}.sqlite", "relay.{}.sqlite"  # of another rank
+FILES = tuple(
+    f"{name}{end}" for name in (FILE, OWN.format("*"), RELAYED.format("*")) for end in ("", "-wal", "-shm")
+)  # patterns of all
 PARTS = ("elements", "moved_log", "held_log")  # columns of a shard's samples that only joining needs
 
 

@@ -12,7 +12,7 @@ from unvanish.clinic.watch.exchange import Exchange
 from unvanish.clinic.watch.line import open_line
 from unvanish.core.diagnosis import Finding
 from unvanish.probes.intact import WRAPPERS
-from unvanish.probes.live.guard import Guard
+from unvanish.probes.live.guard import WatchGuard
 from unvanish.probes.live.shards import count_processes
 from unvanish.probes.live.updates import Parameters
 from unvanish.store import Run, Store, StoreError, find_last_step
@@ -46,7 +46,7 @@ class Company:
         return finding if self.rank == 0 else name_rank(finding, self.rank)
 
 
-def join_company(parameters: Parameters, run: str | Path | None, guard: Guard) -> Company:
+def join_company(parameters: Parameters, run: str | Path | None, guard: WatchGuard) -> Company:
     """Open this rank's file and its exchange with the others; StoreError if the first rank's is unusable."""
     ranks = count_processes()
     holding = Holding(own_rank(), ranks, parameters.layout, parameters.shards)
@@ -70,7 +70,7 @@ def join_company(parameters: Parameters, run: str | Path | None, guard: Guard) -
     return Company(holding.rank, store, exchange, first)
 
 
-def _open_store(folder: Path, rank: int, guard: Guard) -> Store | None:
+def _open_store(folder: Path, rank: int, guard: WatchGuard) -> Store | None:
     """The rank's own file; only the first rank's must be there."""
     try:
         return Store(folder, name=name_file(rank))

@@ -127,7 +127,7 @@ def format_duration(seconds: float) -> str:
 
 
 def describe_ranks(run: Run) -> list[str]:
-    """How many ranks trained together, and which steps some of them have not; nothing if it was one process."""
+    """How many ranks trained together, and which steps some of them lack; nothing of one process."""
     facts = run.facts()
     if "rank" not in facts or not facts.get("sessions"):
         return []

@@ -16,12 +16,12 @@ from typing import Any
 import yaml
 
 from unvanish.store.files import write_text
-from unvanish.store.schema import FILE
+from unvanish.store.schema import FILES
 from unvanish.train.arguments import Arguments
 from unvanish.train.errors import TrainError
 
 WEIGHTS = "weights"
-OLD = (FILE, f"{FILE}-wal", f"{FILE}-shm", "weights/last.state.safetensors")  # of a run that is overwritten
+OLD = (*FILES, "weights/last.state.safetensors")  # patterns, of a run that is overwritten
 
 
 def make_folder(arguments: Arguments, task: str, name: str) -> Path:
@@ -35,8 +35,8 @@ def make_folder(arguments: Arguments, task: str, name: str) -> Path:
         number += 1
     try:
         (found / WEIGHTS).mkdir(parents=True, exist_ok=True)
-        for old in OLD:
-            (found / old).unlink(missing_ok=True)
+        for old in [path for pattern in OLD for path in found.glob(pattern)]:
+            old.unlink(missing_ok=True)
         write_arguments(found, arguments)
     except OSError as error:
         raise TrainError(
