@@ -263,9 +263,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if asked.time:
         ratios = measure_times(asked.time)
-        print(
-            f"watched / alone: median {statistics.median(ratios):.3f} of {sorted(round(r, 3) for r in ratios)}"
-        )
+        every = ", ".join(f"{r:.3f}" for r in sorted(ratios))
+        print(f"time watched / alone: median {statistics.median(ratios):.3f} of {every}")
         return
     if asked.together:
         sys.exit(try_together(asked.cases))

@@ -65,6 +65,13 @@ class Store(Records):
         """The file that this process writes."""
         return self.folder / self._name
 
+    def last_step(self) -> int | None:
+        """The last step written before this session, None for a new run."""
+        with sqlite3.connect(f"file:{self.file}?mode=ro", uri=True) as reader:
+            last = reader.execute("SELECT max(step) FROM steps").fetchone()[0]
+        reader.close()
+        return None if last is None else int(last)
+
     def flush(self, seconds: float = 10.0) -> bool:
         """Wait until all records so far are written; False if that takes longer than `seconds`."""
         deadline = time.monotonic() + seconds

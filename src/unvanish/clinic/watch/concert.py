@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 
 from unvanish.clinic.watch.errors import WatchError
-from unvanish.clinic.watch.exchange import PAUSE, Alarm, Heard
+from unvanish.clinic.watch.exchange import PAUSE, Alarm, RankFinding
 from unvanish.clinic.watch.ranks import Company, name_rank
 from unvanish.clinic.watch.response import describe
 from unvanish.clinic.watch.verdicts import Verdicts
@@ -93,6 +93,6 @@ class Concert:
         exchange = self.company.exchange
         if exchange is None:
             return []
-        lost: list[Heard] = exchange.close()
+        lost: list[RankFinding] = exchange.close()
         untold = [News(name_rank(h.finding, h.rank), h.step, own=False, raises=False) for h in lost]
         return self.hear(verdicts, writer) + untold

@@ -37,7 +37,7 @@ TABLES = ("meta", "sites", "steps", "samples", "profiles", "findings")
 
 
 @dataclass(frozen=True)
-class Heard:
+class RankFinding:
     """A finding of another rank."""
 
     rank: int
@@ -59,7 +59,7 @@ class Alarm:
 class Mail:
     """What has come, for the training's thread to take."""
 
-    heard: deque[Heard] = field(default_factory=deque)
+    heard: deque[RankFinding] = field(default_factory=deque)
     alarms: deque[Alarm] = field(default_factory=deque)
     joined: deque[Joined] = field(default_factory=deque)
 
@@ -109,7 +109,7 @@ class Exchange(Records):
         """Whether findings are told on this rank: on the first one, or if that one does not watch."""
         return self.rank == 0 or not self._leads or self._left or bool(self.failure)
 
-    def close(self) -> list[Heard]:
+    def close(self) -> list[RankFinding]:
         """Send what waits and end; our findings that reached nobody. Harmless when repeated."""
         if self._closed:
             return []
@@ -212,8 +212,8 @@ class Exchange(Records):
         return self._stores[rank]
 
 
-def _read_finding(rank: int, row: Sequence[Any]) -> Heard:
-    return Heard(rank, int(row[1]), parse_finding(json.loads(row[5])))
+def _read_finding(rank: int, row: Sequence[Any]) -> RankFinding:
+    return RankFinding(rank, int(row[1]), parse_finding(json.loads(row[5])))
 
 
 def _pack_alarm(alarm: Alarm) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Case, Diagnosis
 from unvanish.probes.errors import CheckError
 from unvanish.probes.live.guard import WatchGuard
+from unvanish.probes.live.shards import is_shard
 
 
 def watch(
@@ -56,8 +57,8 @@ def watch(
             raise CheckError(f"model is a {type(model).__name__}, not a torch.nn.Module")
         optimizers, pace = _read_optimizers(optimizer), _read_pace(budget, every)
         choice = choose_rules(select, ignore, settings)
+        response = Response.of(on_finding, run, own_rank(), sharded=any(map(is_shard, model.parameters())))
         watched = Watched.of(model, optimizers, loss, scaler, name)
-        response = Response.of(on_finding, run, own_rank(), sharded=watched.parameters.sharded)
         company = join_company(watched.parameters, run, guard)
         try:
             return Observer(guard, watched, pace, response, company, choice)

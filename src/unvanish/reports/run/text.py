@@ -132,6 +132,9 @@ def describe_ranks(run: Run) -> list[str]:
     if "rank" not in facts or not facts.get("sessions"):
         return []
     lines = [f"{plural(facts['sessions'][-1][1], 'rank')} trained together, and their steps are joined"]
+    relayed = [f"rank {rank}" for rank in facts.get("relayed", [])]
+    if relayed:
+        lines.append(f"{', '.join(relayed)}: from another folder, through the process group's store")
     for rank, absent in run.lacking().items():
         spans = ", ".join(_name_spans(absent))
         lines.append(f"rank {rank} has no record of {plural(len(absent), 'step')}: {spans}")
