@@ -101,6 +101,7 @@ class Look:
         before = squares[:, 0].sum().sqrt() / scale
         moved = statistics(squares, changes, scale)
         if parameters.sharded:
+            self._note_unread()
             moved = torch.cat([moved, part_logs(squares, changes)], 1)
         shape = (count + len(moved), len(SEEN) + moved.shape[1])
         found = torch.full(shape, math.nan, dtype=torch.float64, device=moved.device)
@@ -109,3 +110,9 @@ class Look:
             found[:count, SEEN.index("backward_log")] -= math.log(self.watched.loss_scale())
         found[count:, len(SEEN) :] = moved
         return before, found
+
+    def _note_unread(self) -> None:
+        """Name the gradients that only all ranks together know."""
+        names = self.watched.parameters.find_unreadable()
+        if names:
+            self.guard.note(f"gradients of partial sums are not read: {', '.join(names)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,11 @@ def watch(
         choice = choose_rules(select, ignore, settings)
         response = Response.of(on_finding, run, own_rank(), sharded=any(map(is_shard, model.parameters())))
         watched = Watched.of(model, optimizers, loss, scaler, name)
+        if any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
+            guard.note(
+                "FSDP1 keeps flat shards: their norms are averaged over the ranks, no snapshots are kept"
+            )
+            response = replace(response, snapshots=None)
         company = join_company(watched.parameters, run, guard)
         try:
             return Observer(guard, watched, pace, response, company, choice)
