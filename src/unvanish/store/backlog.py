@@ -11,11 +11,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from unvanish.store.records import Record
+
 RECORDS = 4096  # that may wait
 BYTES = 64_000_000  # of samples and profiles that may wait
 REPLACED = ("meta", "sites", "findings")  # tables whose first column is the key
-
-Record = tuple[str, tuple[Any, ...]]
 
 
 @dataclass
