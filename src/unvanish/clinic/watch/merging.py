@@ -28,7 +28,7 @@ class Joined:
 
 
 @dataclass
-class Reach:
+class Arrivals:
     """How far a rank has come, and the sites of its samples."""
 
     holding: Holding
@@ -42,13 +42,13 @@ class Merging:
 
     def __init__(self, own: Holding) -> None:
         self.own = own
-        self._reached: dict[int, Reach] = {}
+        self._reached: dict[int, Arrivals] = {}
         self._steps: dict[int, dict[int, tuple[Any, ...]]] = {}  # step: rank: row
         self._looks: dict[int, dict[int, bytes]] = {}
 
     def add(self, holding: Holding, records: Iterable[Record]) -> None:
         """Take what a rank recorded."""
-        reach = self._reached.setdefault(holding.rank, Reach(holding))
+        reach = self._reached.setdefault(holding.rank, Arrivals(holding))
         for table, row in records:
             if table == "steps":
                 self._steps.setdefault(int(row[0]), {})[holding.rank] = row
@@ -115,7 +115,7 @@ class Merging:
         joined[parameters] = join_cells(np.array(blocks), mine.statistics, self.own)
         return joined
 
-    def _read(self, raw: bytes, reach: Reach) -> Floats | None:
+    def _read(self, raw: bytes, reach: Arrivals) -> Floats | None:
         values = np.frombuffer(raw, np.float32).astype(np.float64)
         shape = len(reach.roles), len(reach.statistics)
         return values.reshape(shape) if values.size == shape[0] * shape[1] else None

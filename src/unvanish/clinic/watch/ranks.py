@@ -55,12 +55,12 @@ def join_company(
     """
     holding = Holding(own_rank(), count_processes(), parameters.layout, parameters.shards)
     folder = None if run is None else Path(run)
-    store, sessions = (None, []) if folder is None else _open_store(folder, holding, start, guard)
+    store, sessions = (None, None) if folder is None else _open_store(folder, holding, start, guard)
     company = Company(holding.rank, store, first=_find_first(store, start))
     try:
         company = _connect(company, holding, start, guard, folder, sharded=parameters.sharded)
         if store is not None:
-            _describe(store, holding, [*sessions, [company.first, holding.ranks]])
+            _describe(store, holding, company.first, sessions)
     except BaseException:
         company.close()
         raise
@@ -69,12 +69,12 @@ def join_company(
 
 def _open_store(
     folder: Path, holding: Holding, start: int | None, guard: WatchGuard
-) -> tuple[Store | None, list[list[int]]]:
-    """The rank's own file, and the sessions in it; only the first rank's must be there."""
+) -> tuple[Store | None, list[list[int]] | None]:
+    """The rank's own file, and the sessions that it notes; only the first rank's must be there."""
     store = None
     try:
         store = Store(folder, name=name_file(holding.rank), start=start)
-        sessions = Run(store.folder, store.file.name).facts().get("sessions", [])
+        sessions = Run(store.folder, store.file.name).facts().get("sessions")
         if start is not None and holding.rank == 0:
             _take_back(folder, holding.ranks, start, guard)
     except StoreError as error:
@@ -83,7 +83,7 @@ def _open_store(
         if holding.rank == 0:
             raise
         guard.note(str(error))
-        return None, []
+        return None, None
     return store, sessions
 
 
@@ -131,12 +131,11 @@ def _connect(
     return replace(company, exchange=exchange, first=first)
 
 
-def _describe(store: Store, holding: Holding, sessions: list[list[int]]) -> None:
+def _describe(store: Store, holding: Holding, first: int, before: list[list[int]] | None) -> None:
     """Note that this rank begins or continues; a process that trains alone notes it only after others."""
-    if holding.ranks > 1:
+    if holding.ranks > 1 or before is not None:
         store.describe(rank=holding.rank, layout=holding.layout, shards=holding.shards)
-    if holding.ranks > 1 or len(sessions) > 1:
-        store.describe(sessions=sessions)
+        store.describe(sessions=[*(before or []), [first, holding.ranks]])
 
 
 def is_replicated(model: nn.Module) -> bool:
