@@ -107,6 +107,5 @@ def test_many_ranks_without_files_are_read_at_once(tmp_path: Path) -> None:
     write(tmp_path, 1, 1000)
     with closing(sqlite3.connect(tmp_path / "run.sqlite")) as file, file:
         file.execute("UPDATE meta SET value = '[[0, 4096], [500, 2048]]' WHERE key = 'sessions'")
-    Store(tmp_path, name=name_file(1)).close()
     found = open_run(tmp_path).lacking()
     assert len(found) == 4095 and found[4095] == list(range(500)) and found[7] == list(range(1000))

@@ -78,7 +78,7 @@ class Backlog:
         """All that waits; it is followed by `settle` or `give_back`."""
         with self._lock:
             fresh, self._fresh = self._fresh, set()
-            self._taken = [self._replaced[key] for key in fresh] + list(self._rows)
+            self._taken = [*self._taken, *(self._replaced[key] for key in fresh), *self._rows]
             self._rows.clear()
             return self._taken
 

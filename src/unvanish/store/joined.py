@@ -242,7 +242,15 @@ def open_run(folder: str | Path) -> Run:
         if version > VERSION:
             raise StoreError(f"{folder} was written by a newer unvanish (version {version} of the tables)")
     part = files[0].run.part
-    return Run(place) if len(files) == 1 and part == FILE else JoinedRun(place, part, files)
+    alone = len(files) == 1 and part == FILE and not _has_company(files[0].run)
+    return Run(place) if alone else JoinedRun(place, part, files)
+
+
+def _has_company(run: Run) -> bool:
+    """Whether a rank's file says that others trained with it; those who read it judge what is damaged."""
+    with contextlib.suppress(StoreError):
+        return any(ranks > 1 for _, ranks in run.facts().get("sessions", []))
+    return False
 
 
 def find_last_step(folder: Path) -> int | None:

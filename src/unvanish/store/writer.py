@@ -18,7 +18,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -142,12 +142,21 @@ class Store(Records):
         while not self._stop.is_set():
             self._wake.wait(self.pause)
             self._wake.clear()
-            self._write()
+            self._try(self._write)
         for attempt in range(LAST_TRIES):
-            if self._write():
+            if self._try(self._write):
                 break
             time.sleep(0.1 * attempt)
-        self._finish()
+        self._try(self._finish)
+        self._disconnect()
+
+    def _try(self, work: Callable[[], bool]) -> bool:
+        """Whether a part of the work succeeded; whatever fails, the thread goes on."""
+        try:
+            return work()
+        except Exception as error:
+            self._fail(error)
+            return False
 
     def _write(self) -> bool:
         """Write what waits; False, and it waits again, if that fails."""
@@ -157,11 +166,11 @@ class Store(Records):
             if records:
                 with connection:
                     self._append(connection, records)
+            self._backlog.settle()
         except Exception as error:  # whatever it is, the training goes on, and the next try may succeed
             self._backlog.give_back()
             self._fail(error)
             return False
-        self._backlog.settle()
         for table, _ in records:
             self._written.count(table)
         self.losses.failure = ""
@@ -214,7 +223,7 @@ class Store(Records):
             )
         self.losses.failure = why
 
-    def _finish(self) -> None:
+    def _finish(self) -> bool:
         """Write down how the run ended, and leave one file without a log beside it."""
         there = _find(self.file)
         if there is None or there.st_ino != self._place.st_ino:
@@ -226,7 +235,7 @@ class Store(Records):
                 self._backlog.put("meta", (key, json.dumps(value)))
             if self._write() and self._connection is not None:
                 _shrink_to_one_file(self._connection)
-        self._disconnect()
+        return not self.losses.failure
 
     def _thin(self, connection: sqlite3.Connection, fresh: int) -> None:
         self._bytes += fresh
