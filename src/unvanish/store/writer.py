@@ -5,7 +5,7 @@ Notable:
   the thread keeps trying, and what cannot be written in the end is counted and said (`backlog`).
 - Write-ahead logging: every commit survives a killed process, and readers see it at once. A closed run is one
   file, which a read-only volume can hold.
-- A folder has one writer (`lock`); in a forked child the writer is dead.
+- A file has one writer (`lock`), of several ranks each its own; in a forked child the writer is dead.
 - When the samples exceed `limit` bytes, every second one of the older half is deleted; samples at findings
   stay, and so does the row of every step.
 """

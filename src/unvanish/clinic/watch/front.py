@@ -84,9 +84,11 @@ class Watch:
 
     def _end(self) -> None:
         _open.discard(self)
-        self.guard.let_go()
-        if self._observer is not None:
-            self._observer.finish()
+        try:
+            self.guard.let_go()
+        finally:
+            if self._observer is not None:
+                self._observer.finish()
 
     def flush(self) -> bool:
         """Write the rows of all steps so far into the run's folder; whether that worked."""

@@ -31,10 +31,12 @@ class Company:
 
     def close(self) -> None:
         """Write what is left; harmless when repeated."""
-        if self.exchange is not None:
-            self.exchange.close()
-        if self.store is not None:
-            self.store.close()
+        try:
+            if self.exchange is not None:
+                self.exchange.close()
+        finally:
+            if self.store is not None:
+                self.store.close()
 
     @property
     def speaks(self) -> bool:
@@ -56,8 +58,9 @@ def join_company(
     holding = Holding(own_rank(), count_processes(), parameters.layout, parameters.shards)
     folder = None if run is None else Path(run)
     store, sessions = (None, None) if folder is None else _open_store(folder, holding, start, guard)
-    company = Company(holding.rank, store, first=_find_first(store, start))
+    company = Company(holding.rank, store)
     try:
+        company = replace(company, first=_find_first(store, start))
         company = _connect(company, holding, start, guard, folder, sharded=parameters.sharded)
         if store is not None:
             _describe(store, holding, company.first, sessions)
