@@ -109,3 +109,15 @@ def test_many_ranks_without_files_are_read_at_once(tmp_path: Path) -> None:
         file.execute("UPDATE meta SET value = '[[0, 4096], [500, 2048]]' WHERE key = 'sessions'")
     found = open_run(tmp_path).lacking()
     assert len(found) == 4095 and found[4095] == list(range(500)) and found[7] == list(range(1000))
+
+
+def test_the_record_is_closed_if_a_watch_does_not_come_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> None:
+        raise RuntimeError("it stays")
+
+    monkeypatch.setattr("unvanish.clinic.watch.looks.Look.remove", fail)
+    with pytest.warns(RuntimeWarning, match="it stays"):
+        train(tmp_path, 3)
+    assert open_run(tmp_path).standing().closed and len(open_run(tmp_path).steps()["step"]) == 3
