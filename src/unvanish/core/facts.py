@@ -274,12 +274,18 @@ class RunFacts(TypedDict, total=False):
     closed: bool  # whether the writer came to its end
     dropped: int  # records that could not be written
     lost_steps: int  # of these, rows of steps
+    notes: list[str]  # what the watch left out, and why
     python: str
     torch: str
     axes: list[dict[str, Any]]  # name, kind and sites of each
     statistics: list[str]  # columns of the samples
     site_count: int
     parameters: int
+    rank: int  # of this process among those that train together
+    sessions: list[list[int]]  # first step and number of ranks, each time the run was begun or continued
+    layout: str  # a digest of the parameters that this rank holds
+    shards: int  # ranks that hold them together
+    relayed: list[int]  # ranks of other machines, whose records came through the process group's store
 
 
 class TraceFacts(RunFacts, total=False):
