@@ -19,7 +19,7 @@ from unvanish.probes import CheckError
 from unvanish.rules import rules
 from unvanish.surgery.receipt import SurgeryError
 
-ADVISED = ("GRF003", "GRF007")  # a note, and a fault that only a person can mend
+ADVISED = ("GRF003", "GRF007", "LOS001", "OUT006")  # a note, and faults that only a person can mend
 CODES = [c for c, rule in rules().items() if c not in ADVISED and "history" not in rule.needs]
 CE = nn.CrossEntropyLoss()
 

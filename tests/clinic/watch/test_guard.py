@@ -240,3 +240,22 @@ def test_a_guard_without_an_owner_does_nothing() -> None:
     with pytest.warns(RuntimeWarning, match="a test failed inside itself"):
         assert guard.run(fail) is None
     assert guard.run(lambda: 3) is None and guard.run_anyway(lambda: 3) == 3
+
+
+def test_a_watch_that_nothing_holds_is_closed_when_the_next_one_comes() -> None:
+    net = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+
+    def attach() -> weakref.ref[Any]:
+        return weakref.ref(unvanish.watch(net, optimizer, on_finding="silent"))
+
+    first = attach()
+    gc.collect()
+    assert first() is not None, "its optimizer holds it: nobody has to keep what `watch` returns"
+    second = attach()
+    assert first() is None and second() is not None
+    with unvanish.watch(net, optimizer, on_finding="silent") as held:
+        kept = [unvanish.watch(net, optimizer, on_finding="silent")]
+        attach()
+        assert second() is None
+        assert len(optimizer._optimizer_step_pre_hooks) == 3 and not held.failure and not kept[0].failure

@@ -5,6 +5,8 @@ Notable:
   else knows it weakly, so a watch that nobody closed ends with its optimizers, or with the interpreter.
 - What fails inside is one warning, and the watch takes itself off (`probes.live.guard`); only
   `on_finding="raise"` raises, when all else is done.
+- A watch that only its optimizer's hooks hold is closed when the next one comes, as when a cell of a notebook
+  runs again after Ctrl-C.
 - A process that is forked from this one is not watched.
 """
 
@@ -12,11 +14,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import math
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +39,8 @@ from unvanish.probes.errors import CheckError
 from unvanish.probes.live.compiled import is_compiled
 from unvanish.probes.live.guard import StepEntry, StepHook, WatchEntry, WatchGuard
 from unvanish.store import Store, StoreError
+
+HELD = 4  # references to a watch while it is asked about: two loops' and two calls' own
 
 
 class Watch:
@@ -61,6 +66,8 @@ class Watch:
         observer = self._observer = build(self.guard)
         guard, watched, snapshots = self.guard, observer.watched, observer.response.snapshots
         self.name = watched.name
+        if _close_forgotten(self, watched.optimizers):
+            guard.note("an earlier watch of this optimizer, which nothing held any more, was closed")
         for optimizer in watched.optimizers:
             before, after = StepEntry(guard, self._before_step), StepEntry(guard, self._after_step)
             guard.hold(StepHook(optimizer.register_step_pre_hook(before)))
@@ -75,6 +82,12 @@ class Watch:
                 guard.hold(handle)
         if watched.scaler is not None:
             guard.hold(ScalerStep(guard, watched.scaler, self._count, self._after_scaler))
+
+    def watches(self, optimizers: Collection[int]) -> bool:
+        """Whether it hangs on one of the optimizers with these ids."""
+        return self._observer is not None and any(
+            id(o) in optimizers for o in self._observer.watched.optimizers
+        )
 
     def close(self) -> None:
         """Detach everything and write what is left; harmless when repeated."""
@@ -265,3 +278,21 @@ def _abandon_all() -> None:
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)
+
+
+def _close_forgotten(fresh: Watch, optimizers: Sequence[Any]) -> bool:
+    """Close the watches of these optimizers that nothing else holds; whether there was one."""
+    wanted = {id(optimizer) for optimizer in optimizers}
+    closed = False
+    for watch in tuple(_open):
+        if watch is not fresh and watch.watches(wanted) and _is_forgotten(watch):
+            watch.close()
+            closed = True
+    return closed
+
+
+def _is_forgotten(watch: Watch) -> bool:
+    """Whether only the step hooks hold a watch."""
+    hooks = (Watch._before_step, Watch._after_step)
+    held = sum(1 for r in gc.get_referrers(watch) if getattr(r, "__func__", None) in hooks)
+    return sys.getrefcount(watch) <= held + HELD
