@@ -27,7 +27,8 @@ from unvanish.core.plain import plain
 from unvanish.core.trace import Site, Trace
 from unvanish.probes import ModelCrash
 from unvanish.rules import Rule, rules
-from unvanish.store import open_run
+from unvanish.store import Store, open_run
+from unvanish.store.schema import name_file
 
 SOURCE = Path(unvanish.__file__).parent
 OTHER = ("lab", "train", "theory/program")  # their `facts` are those of a data set, or of a step of a program
@@ -51,7 +52,6 @@ NESTED = (
     facts.LeakFacts,
     facts.RouterFacts,
     facts.HookFacts,
-    facts.WarningFacts,
     facts.PrecisionFacts,
     facts.BrokenFacts,
     facts.HistoryFacts,
@@ -297,6 +297,11 @@ def others(folder: Path) -> Iterator[Trace]:
             eyes.step(value)
     yield eyes.diagnosis().trace
     yield open_run(folder / "run").trace()
+    for rank in (0, 1):
+        store = Store(folder / "ranks", name=name_file(rank))
+        store.describe(rank=rank, sessions=[[0, 2]], layout="", shards=1, relayed=[])
+        store.close()
+    yield open_run(folder / "ranks").trace()
 
 
 def test_every_known_key_is_written(tmp_path: Path):

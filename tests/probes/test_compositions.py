@@ -25,8 +25,24 @@ class Names(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def run(x: Tensor) -> list[str]:
-    with Names() as names:
+class Inside(Names):
+    """Wants to see what compositions call."""
+
+    SEES_INSIDE = True
+
+
+class Own(Tensor):
+    """A tensor class of the program that takes `normalize` over."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.normalize:
+            return "mine"
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def run(x: Tensor, mode: type[Names] = Inside) -> list[str]:
+    with mode() as names:
         F.normalize(x)
     return names.seen
 
@@ -51,4 +67,27 @@ def test_it_may_be_nested_and_ends_with_an_error() -> None:
             assert checks() != before
         assert checks() != before
         raise ValueError("inside")
+    assert checks() == before
+
+
+def test_overrides_of_the_program_are_found_as_ever() -> None:
+    x, own = torch.ones(2, 3), torch.ones(2, 3).as_subclass(Own)
+    whole = run(x, Names)
+    with Unfolded():
+        assert run(x, Names) == whole and "normalize" in whole
+        assert F.normalize(own) == "mine"
+        with Inside():
+            assert F.normalize(own) == "mine"
+        assert "normalize" not in run(torch.nn.Parameter(x))
+
+
+def test_threads_may_close_it_in_any_order() -> None:
+    before = checks()
+    a, b = Unfolded(), Unfolded()
+    a.open()
+    b.open()
+    a.close()
+    assert checks() != before
+    b.close()
+    b.close()
     assert checks() == before

@@ -325,7 +325,7 @@ def test_what_torch_warns_of_is_repeated_once_and_other_warnings_are_not() -> No
         return h
 
     diagnosis = check(Net(warn))
-    assert [w["text"][:4] for w in diagnosis.trace.facts["warned"]] == ["None"]
+    assert [text[:4] for text in diagnosis.trace.facts["warned"]] == ["None"]
     assert the("GRF008", diagnosis).severity == "warning" and HERE in the("GRF008", diagnosis).cause
 
 

@@ -57,10 +57,15 @@ class Depth(DepthProfile):
 
 
 def read(trace: Trace, *, limit: float = RATIO) -> Depth | None:
-    """The reading of the main depth axis; None if fewer than two layers have a gradient."""
-    axis = trace.depth()
-    profile = None if axis is None else _profile(trace, axis, limit)
-    return None if profile is None else Depth(**vars(profile), **vars(blame(trace, profile)))
+    """The reading of the main depth axis, kept with the trace; None with fewer than two layers that learn."""
+    key = ("depth", limit)
+    if key not in trace.derived:
+        axis = trace.depth()
+        profile = None if axis is None else _profile(trace, axis, limit)
+        found = None if profile is None else Depth(**vars(profile), **vars(blame(trace, profile)))
+        trace.derived[key] = found
+    kept: Depth | None = trace.derived[key]
+    return kept
 
 
 def _profile(trace: Trace, axis: Axis, limit: float) -> DepthProfile | None:

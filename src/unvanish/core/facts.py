@@ -246,13 +246,6 @@ class ForeignFacts(TypedDict):
     optimised: bool | None  # the optimizer holds it; None without an optimizer
 
 
-class WarningFacts(TypedDict):
-    """What torch itself warned of while the model ran."""
-
-    text: str
-    line: str  # of the user's code; "" if unknown
-
-
 class BroadcastFacts(TypedDict):
     """Where the loss repeats the output, or what it meets, to make their shapes fit."""
 
@@ -349,12 +342,18 @@ class RunFacts(TypedDict, total=False):
     closed: bool  # whether the writer came to its end
     dropped: int  # records that could not be written
     lost_steps: int  # of these, rows of steps
+    notes: list[str]  # what the watch left out, and why
     python: str
     torch: str
     axes: list[dict[str, Any]]  # name, kind and sites of each
     statistics: list[str]  # columns of the samples
     site_count: int
     parameters: int
+    rank: int  # of this process among those that train together
+    sessions: list[list[int]]  # first step and number of ranks, each time the run was begun or continued
+    layout: str  # a digest of the parameters that this rank holds
+    shards: int  # ranks that hold them together
+    relayed: list[int]  # ranks of other machines, whose records came through the process group's store
 
 
 class TraceFacts(RunFacts, total=False):
@@ -388,7 +387,7 @@ class TraceFacts(RunFacts, total=False):
     routers: list[RouterFacts]
     foreign: list[ForeignFacts]
     hooks: list[HookFacts]  # that set gradients to zero
-    warned: list[WarningFacts]  # about gradients
+    warned: dict[str, str]  # of gradients, by torch: the text; the line of the user's code, "" if unknown
     precision: PrecisionFacts
     not_put_back: list[str]  # what the model reaches that the examination may have changed: where, and what
     severed: dict[str, tuple[int, int, str]]  # cells whose state leaves the graph: calls, reached, by whom

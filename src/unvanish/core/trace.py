@@ -9,6 +9,7 @@ Notable:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Unpack, cast
@@ -159,8 +160,14 @@ class Trace:
         return self.values[step, :, self.statistics.index(statistic)]
 
     def value(self, site: int, statistic: str, step: int = -1) -> float:
-        """One number; NaN if not measured."""
-        return float(self.values.item(step, site, self._places[statistic]))
+        """One number; NaN if not measured, as some statistics are not in a training; KeyError if unknown."""
+        try:
+            place = self._places[statistic]
+        except KeyError:
+            if statistic not in STATISTICS:
+                raise
+            return math.nan
+        return float(self.values.item(step, site, place))
 
     @cached_property
     def _places(self) -> dict[str, int]:

@@ -1,8 +1,10 @@
 """Compositions of `torch.nn.functional` seen through: a function mode sees the operations inside them.
 
-Notable: `nn.functional.normalize` and its like hand a tensor with an override over as a whole. While this is
-open they find no override, so they run, and the mode sees each operation that they call. Tensors of a class
-of somebody's own (nested ones too) are handed over as before.
+Notable:
+- `nn.functional.normalize` and its like hand a tensor with an override over as a whole. While this is open
+  they find no override, so they run, and the mode sees each operation that they call.
+- The program's own overrides, of tensor classes and of function modes, are found as ever: they get what they
+  would get without us.
 """
 
 from __future__ import annotations
@@ -10,28 +12,38 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional
-from torch import Tensor, nn
+from torch import Tensor
 
-USUAL = {Tensor, nn.Parameter, type(None)}
-DISABLED = torch._C._disabled_torch_function_impl
+from unvanish.probes.modes import is_overridden
+
 CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+_ordinary: dict[type, bool] = {Tensor: True, torch.nn.Parameter: True, type(None): True}
+# of all threads; each step is one operation, as a lock could be left locked by Ctrl-C
+_open: list[Unfolded] = []
+_found: dict[str, Any] = {}  # what stood there before; the last one to close puts it back
 
 
 class Unfolded:
     """Keeps compositions unfolded between `open` and `close`; a context manager. It may be nested."""
 
-    def __init__(self) -> None:
-        self._before: dict[str, Any] = {}
-
     def open(self) -> None:
         """Unfold compositions from here on."""
         functional = vars(torch.nn.functional)
-        self._before = {name: functional[name] for name in CHECKS}
-        functional.update(dict.fromkeys(CHECKS, _find_own))
+        own = (_find_override, _find_overrides)
+        _found.update({name: functional[name] for name in CHECKS if functional[name] not in own})
+        _open.append(self)
+        functional.update(
+            has_torch_function=_find_override,
+            has_torch_function_unary=_find_overrides,
+            has_torch_function_variadic=_find_overrides,
+        )
 
     def close(self) -> None:
-        """Put back what was there before."""
-        vars(torch.nn.functional).update(self._before)
+        """Put back what was there before; harmless when repeated."""
+        if all(other is self for other in _open):
+            vars(torch.nn.functional).update(_found)
+        if self in _open:
+            _open.remove(self)
 
     def __enter__(self) -> Unfolded:
         self.open()
@@ -41,15 +53,33 @@ class Unfolded:
         self.close()
 
 
-def _find_own(*given: Any) -> bool:
-    """Whether a tensor is of somebody's own class: its functions are called as they were."""
-    for x in given:
-        kind = type(x)
-        if kind in USUAL:
-            continue
-        if kind is tuple:
-            if _find_own(*x):
-                return True
-        elif isinstance(x, Tensor) and kind.__torch_function__ is not DISABLED:
-            return torch._C._is_torch_function_enabled()  # if not, its class is calling already
-    return False
+def _find_override(tensors: Any) -> bool:
+    return _find_overrides(*tensors)
+
+
+def _find_overrides(*tensors: Any) -> bool:
+    """Whether the program takes an operation on these over; torch's own answer if ours fails."""
+    try:
+        return _are_taken_over(tensors)
+    except Exception:
+        return bool(torch._C._has_torch_function_variadic(*tensors))
+
+
+def _are_taken_over(tensors: Any) -> bool:
+    """By their classes, unless one of these is calling already, or by a function mode of the program."""
+    owned = not all([_ordinary.get(type(t)) or _is_ordinary(t) for t in tensors])
+    return (owned and torch._C._is_torch_function_enabled()) or is_overridden()
+
+
+def _is_ordinary(given: Any) -> bool:
+    kind = type(given)
+    if kind is tuple:
+        return all(map(_is_ordinary, given))
+    known = _ordinary.get(kind)
+    if known is None:
+        own = getattr(kind, "__torch_function__", None)
+        disabled = torch._C._disabled_torch_function_impl
+        usual: Any = Tensor.__torch_function__
+        known = own is None or own is disabled or getattr(own, "__func__", None) is usual.__func__
+        _ordinary[kind] = known
+    return known

@@ -53,6 +53,8 @@ SMALL = 1 << 12  # elements: a result is measured though its operation is of no 
 class Forward(TorchFunctionMode):
     """The record of one forward; enter `watching` around the model's call."""
 
+    SEES_INSIDE = True  # compositions of torch.nn.functional are unfolded for it
+
     def __init__(
         self,
         model: nn.Module,

@@ -9,7 +9,7 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unvanish.core.facts import AscentFacts, BroadcastFacts, GraphCut, TraceFacts, WarningFacts
+from unvanish.core.facts import AscentFacts, BroadcastFacts, GraphCut, TraceFacts
 from unvanish.core.omissions import Omissions
 from unvanish.core.trace import Trace
 from unvanish.probes import node_sites, outputs, parameters, sites, warned
@@ -94,7 +94,7 @@ def examine(specimen: Specimen) -> Trace:
     specimen = replace(specimen, norms=sizes)
     with warned.listen() as heard:
         forward, backward = _run_both(specimen)
-    return _assemble(specimen, forward, backward, [*heard.values()])
+    return _assemble(specimen, forward, backward, heard)
 
 
 def _run_both(specimen: Specimen) -> tuple[ForwardPass, BackwardPass]:
@@ -167,7 +167,7 @@ def read_specimen(
 
 
 def _assemble(
-    specimen: Specimen, forward: ForwardPass, backward: BackwardPass, heard: Sequence[WarningFacts]
+    specimen: Specimen, forward: ForwardPass, backward: BackwardPass, heard: Mapping[str, str]
 ) -> Trace:
     watched, call, attempt = forward.watched, forward.call, specimen.omissions.attempt
     rows = sites.inputs(call, backward.flow, specimen.omissions, forward.entering, watched.uneven_axis)
@@ -181,7 +181,7 @@ def _assemble(
     )
     facts = _facts(specimen, forward, backward) | read_signs(specimen, forward, backward)
     if heard:
-        facts["warned"] = [*heard]
+        facts["warned"] = dict(heard)
     apart: dict[str, Apart] = attempt(
         "what is kept from the loss on purpose",
         "",

@@ -1,14 +1,15 @@
 """Which gradients are mere rounding: what is left of a sum that cancels.
 
 Notable: a small gradient may be meant, as behind a scale of 1e-6. What is rounding falls when the same
-gradient is computed in float64, and what is small does not. The copy in float64 runs only if a module's
-gradients are all far below the largest one.
+gradient is computed in float64, and what is small does not. The copy in float64 runs only if the gradients
+of some modules are far below all others: a gradient that vanishes over the depth leaves no such gap.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 
@@ -17,6 +18,7 @@ from unvanish.probes.measures import norms
 from unvanish.probes.passes import Specimen
 
 FAR = 12.0  # nats below the largest gradient: 6e-6, a hundred times the rounding of float32
+GAP = 6.0  # nats between those modules and the next: healthy ones lie closer (measured)
 FALLS = 7.0  # nats, a thousandth: rounding falls by 2^-29, 20 nats
 DEEPEST = -300.0  # nats: below, float64 itself nears its end
 AGREES = 1.0  # nats between the largest gradients of both
@@ -29,8 +31,8 @@ def find_rounding(specimen: Specimen, logs: Mapping[str, float]) -> frozenset[st
     """
     own = {name: logs[name] for name in specimen.parameters if math.isfinite(logs.get(name, math.nan))}
     top = max(own.values(), default=-math.inf)
-    low = {name for name, log in own.items() if DEEPEST < log < top - FAR}
-    if not low or not _modules(low) - _modules(own.keys() - low):
+    low = _find_low(own, top)
+    if not low:
         return frozenset()
     if any(p.dtype != torch.float32 for p in specimen.parameters.values() if p.is_floating_point()):
         return frozenset()
@@ -45,5 +47,15 @@ def find_rounding(specimen: Specimen, logs: Mapping[str, float]) -> frozenset[st
     return frozenset(n for n in low if found.get(n, math.inf) < own[n] - FALLS)
 
 
-def _modules(names: set[str]) -> set[str]:
-    return {name.rpartition(".")[0] for name in names}
+def _find_low(logs: Mapping[str, float], top: float) -> set[str]:
+    """The parameters of the modules whose largest gradient lies far down, below a gap in all of them."""
+    largest: dict[str, float] = {}
+    for name, log in logs.items():
+        module = name.rpartition(".")[0]
+        largest[module] = max(log, largest.get(module, -math.inf))
+    order = sorted(largest.values())
+    edges = [low for low, high in pairwise(order) if low < top - FAR and high - low > GAP]
+    if not edges:
+        return set()
+    edge = max(edges)
+    return {n for n, log in logs.items() if log > DEEPEST and largest[n.rpartition(".")[0]] <= edge}

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from unvanish.core.facts import WarningFacts
 from unvanish.probes.lines import find_line
 from unvanish.probes.shared_changes import LISTENERS, ask
 
@@ -19,14 +18,14 @@ ELSEWHERE = (  # what another reading says, with its place; and what the examina
 
 
 @contextmanager
-def listen() -> Iterator[dict[str, WarningFacts]]:
-    """What is warned of in this thread about gradients, by its text, while warnings are off."""
-    heard: dict[str, WarningFacts] = {}
+def listen() -> Iterator[dict[str, str]]:
+    """What is warned of in this thread about gradients, with its line, while warnings are off."""
+    heard: dict[str, str] = {}
 
     def hear(text: str) -> None:
         text = " ".join(text.split())
         if text not in heard and ABOUT.search(text) and not text.startswith(ELSEWHERE):
-            heard[text] = {"text": text, "line": find_line()}
+            heard[text] = find_line()
 
     with ask(LISTENERS, hear):
         yield heard

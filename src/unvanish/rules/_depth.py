@@ -48,11 +48,7 @@ from unvanish.rules._tiers import MEASURED
 
 def read(trace: Trace, limit: float = RATIO) -> depth.Depth | None:
     """The reading of the main depth axis; None if there is no depth to judge."""
-    key = ("depth", limit)
-    if key not in trace.derived:
-        trace.derived[key] = depth.read(trace, limit=limit)
-    found: depth.Depth | None = trace.derived[key]
-    return found
+    return depth.read(trace, limit=limit)
 
 
 def blame(rule: str, trace: Trace, limit: float) -> depth.Depth | None:

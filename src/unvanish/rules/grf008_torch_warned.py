@@ -53,7 +53,7 @@ LONGEST = 200  # characters of a warning that the cause repeats
 
 def check(trace: Trace) -> Iterable[Fault]:
     """One fault for each warning."""
-    return [_repeat(w["text"], w["line"]) for w in trace.facts.get("warned", [])]
+    return [_repeat(text, line) for text, line in trace.facts.get("warned", {}).items()]
 
 
 def _repeat(text: str, line: str) -> Fault:

@@ -1,6 +1,17 @@
 """The run folder: one SQLite file, written while a model trains and readable at any time."""
 
-from unvanish.store.reader import Run, Standing, StoreError, open_run
+from unvanish.store.joined import find_last_step, find_others, open_run
+from unvanish.store.parts import parse_finding
+from unvanish.store.reader import Run, Standing, StoreError
 from unvanish.store.writer import Store
 
-__all__ = ["Run", "Standing", "Store", "StoreError", "open_run"]
+__all__ = [
+    "Run",
+    "Standing",
+    "Store",
+    "StoreError",
+    "find_last_step",
+    "find_others",
+    "open_run",
+    "parse_finding",
+]

@@ -11,11 +11,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from unvanish.store.records import Record
+
 RECORDS = 4096  # that may wait
 BYTES = 64_000_000  # of samples and profiles that may wait
 REPLACED = ("meta", "sites", "findings")  # tables whose first column is the key
-
-Record = tuple[str, tuple[Any, ...]]
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Backlog:
         """All that waits; it is followed by `settle` or `give_back`."""
         with self._lock:
             fresh, self._fresh = self._fresh, set()
-            self._taken = [self._replaced[key] for key in fresh] + list(self._rows)
+            self._taken = [*self._taken, *(self._replaced[key] for key in fresh), *self._rows]
             self._rows.clear()
             return self._taken
 

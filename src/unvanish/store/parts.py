@@ -11,8 +11,9 @@ from unvanish.core.facts import RunFacts
 from unvanish.core.trace import Axis, Role, Site
 
 DEEPEST = 30  # of findings within each other, and lists within lists
-TEXTS = ("model", "python", "torch")
-COUNTS = ("looks", "dropped", "lost_steps", "site_count", "parameters")
+TEXTS = ("model", "python", "torch", "layout")
+COUNTS = ("looks", "dropped", "lost_steps", "site_count", "parameters", "rank", "shards")
+MOST_RANKS = 2**16  # that train together
 
 
 def read_facts(rows: list[tuple[Any, Any]]) -> RunFacts:
@@ -25,9 +26,13 @@ def read_facts(rows: list[tuple[Any, Any]]) -> RunFacts:
         _text(facts.get(key, ""), key)
     for key in COUNTS:
         _whole(facts.get(key, 0), key)
-    for key in ("statistics", "optimizers"):
+    for key in ("statistics", "optimizers", "notes"):
         for name in _list(facts.get(key, []), key):
             _text(name, key)
+    for rank in _list(facts.get("relayed", []), "relayed"):
+        _whole(rank, "a rank")
+    for session in _list(facts.get("sessions", []), "sessions"):
+        _read_session(*_list(session, "a session"))
     statistics = facts.get("statistics", [])
     if len(set(statistics)) != len(statistics):
         raise ValueError("two statistics have one name")
@@ -38,6 +43,11 @@ def read_facts(rows: list[tuple[Any, Any]]) -> RunFacts:
     if not isinstance(facts.get("overhead"), int | float | None) and facts["overhead"] not in ("nan", "inf"):
         raise TypeError("the overhead is no number")
     return cast(RunFacts, facts)
+
+
+def _read_session(first: Any, ranks: Any) -> None:
+    if _whole(first, "a step") < 0 or not 0 < _whole(ranks, "a number of ranks") <= MOST_RANKS:
+        raise ValueError("a session has no ranks, or too many")
 
 
 def read_axis(axis: Any, count: int | None) -> Axis:

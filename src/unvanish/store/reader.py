@@ -22,7 +22,7 @@ from unvanish.store.lock import name_writer, read_note
 from unvanish.store.opening import open_to_read
 from unvanish.store.parts import read_axis, read_facts, read_finding, read_site
 from unvanish.store.plain_tables import guard
-from unvanish.store.schema import FILE, LOCK, STEP_COLUMNS, VERSION
+from unvanish.store.schema import FILE, LOCK, STEP_COLUMNS
 
 DAMAGED = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError)  # of a record
 SPARE, SPREAD = 64_000_000, 16  # bytes that a trace may have in any case, and for each byte of the file
@@ -57,11 +57,12 @@ class Run:
     """A run's folder, for reading. Every method opens the file again, so a growing run is up to date."""
 
     folder: Path
+    part: str = FILE  # the file in it
 
     @property
     def file(self) -> Path:
         """The SQLite file."""
-        return self.folder / FILE
+        return self.folder / self.part
 
     @property
     def name(self) -> str:
@@ -80,6 +81,12 @@ class Run:
             numbers = (math.nan if v is None else float(v) for row in rows for v in row)
             table = np.fromiter(numbers, np.float64).reshape(-1, len(STEP_COLUMNS))
         return cast(HistoryFacts, {name: table[:, i] for i, name in enumerate(STEP_COLUMNS)})
+
+    def last_step(self) -> int | None:
+        """The last step written; None for a new run."""
+        with self._reading() as reader:
+            last = reader.execute("SELECT max(step) FROM steps").fetchone()[0]
+        return None if last is None else int(last)
 
     def sites(self) -> tuple[Site, ...]:
         """The rows of the samples."""
@@ -100,22 +107,24 @@ class Run:
         """
         facts, sites = self.facts(), self.sites()
         statistics = tuple(facts.get("statistics", ()))
-        steps = self.sample_steps()
-        if most is not None and len(steps) > most:
-            steps = steps[np.unique(np.linspace(0, len(steps) - 1, most).round().astype(int))]
+        steps = thin_out(self.sample_steps(), most)
+        values = self.cells(steps, len(sites), len(statistics))
+        with refuse_damage(self.file):
+            axes = tuple(read_axis(a, len(sites)) for a in facts.get("axes", ()))
+        about = cast(TraceFacts, facts)  # a run's facts are among those of a trace
+        return Trace(sites, values, axes, {**about, "steps": steps.tolist()}, statistics)
+
+    def cells(self, steps: NDArray[np.int64], sites: int, statistics: int) -> Floats:
+        """The samples of some steps, shape (steps, sites, statistics); NaN without, or if of other sites."""
         with self._reading() as reader:
-            cells = len(steps) * len(sites) * len(statistics)
-            if cells * 8 > SPARE + SPREAD * self.file.stat().st_size:
-                raise ValueError(f"it says that it holds {cells:,} numbers, far more than it has room for")
-            values = np.full((len(steps), len(sites), len(statistics)), math.nan)
+            require_room(len(steps) * sites * statistics, self.file.stat().st_size)
+            values = np.full((len(steps), sites, statistics), math.nan)
             for row, step in enumerate(steps):
                 sample = reader.execute("SELECT cells FROM samples WHERE step = ?", (int(step),)).fetchone()
                 found = np.frombuffer(sample[0], np.float32) if sample else np.empty(0, np.float32)
                 if found.size == values[row].size:
                     values[row] = found.reshape(values[row].shape)
-            axes = tuple(read_axis(a, len(sites)) for a in facts.get("axes", ()))
-        about = cast(TraceFacts, facts)  # a run's facts are among those of a trace
-        return Trace(sites, values, axes, {**about, "steps": steps.tolist()}, statistics)
+        return values
 
     def profiles(self) -> dict[str, tuple[NDArray[np.int64], list[Floats]]]:
         """For each recurrent layer and direction: the steps, ln of the gradient at every time step."""
@@ -133,6 +142,10 @@ class Run:
             rows = reader.execute("SELECT step, last, body FROM findings ORDER BY step, id").fetchall()
             return tuple(Event(int(first), int(last), read_finding(body)) for first, last, body in rows)
 
+    def lacking(self) -> dict[int, list[int]]:
+        """For each of several ranks that trained together: the steps that it has not written."""
+        return {}
+
     def version(self) -> int:
         """The version of the tables."""
         with self._reading() as reader:
@@ -140,12 +153,11 @@ class Run:
 
     def standing(self) -> Standing:
         """Who writes the run, whether it was closed, and what its record lacks."""
-        note, held = read_note(self.file.with_name(LOCK))
+        note, held = read_note(self.folder / LOCK.format(self.part))
         facts = self.facts()
         with self._reading() as reader:
             steps = np.array([r[0] for r in reader.execute("SELECT step FROM steps ORDER BY step")], np.int64)
         ended = "failure" in note  # it came to its end, though the file could not be told
-        breaks = np.flatnonzero(np.diff(steps) > 1)
         return Standing(
             writer=name_writer(note) if held else "",
             closed=ended or (bool(facts.get("closed", True)) and not note),
@@ -154,30 +166,43 @@ class Run:
                 _most(facts.get("lost_steps"), note.get("lost_steps")),
                 str(note.get("failure", ""))[:200],
             ),
-            gaps=tuple((int(steps[i]) + 1, int(steps[i + 1]) - 1) for i in breaks),
+            gaps=find_gaps(steps),
         )
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with open_to_read(self.file) as reader:
-                guard(reader)
-                yield reader
-        except (sqlite3.Error, OSError, *DAMAGED) as error:
-            raise StoreError(f"cannot read {self.file}: {show(error)[:200]}") from error
+        with refuse_damage(self.file), open_to_read(self.file) as reader:
+            guard(reader)
+            yield reader
 
 
-def open_run(folder: str | Path) -> Run:
-    """A run for reading; StoreError if the folder holds no run, or one of a newer version."""
-    run = Run(Path(folder))
-    if not run.file.is_file():
-        near = sorted(p.parent for p in Path(folder).glob(f"*/{FILE}"))[:3]
-        hint = f"; there are runs in {', '.join(map(str, near))}" if near else ""
-        raise StoreError(f"{folder} holds no run (no {FILE} in it){hint}")
-    version = run.version()
-    if version > VERSION:
-        raise StoreError(f"{folder} was written by a newer unvanish (version {version} of the tables)")
-    return run
+@contextmanager
+def refuse_damage(file: Path) -> Iterator[None]:
+    """Turn what a damaged or foreign record causes within the block into a StoreError."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, *DAMAGED) as error:
+        raise StoreError(f"cannot read {file}: {show(error)[:200]}") from error
+
+
+def require_room(numbers: int, size: int) -> None:
+    """ValueError if a record of `size` bytes cannot hold as many numbers as it says."""
+    if numbers * 8 > SPARE + SPREAD * size:
+        raise ValueError(f"it says that it holds {numbers:,} numbers, far more than it has room for")
+
+
+def find_gaps(steps: NDArray[Any]) -> tuple[tuple[int, int], ...]:
+    """First and last of the numbers that are missing between these, which are in order."""
+    breaks = np.flatnonzero(np.diff(steps) > 1)
+    return tuple((int(steps[i]) + 1, int(steps[i + 1]) - 1) for i in breaks)
+
+
+def thin_out(steps: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
+    """At most `most` of these, evenly spread, with the last one."""
+    if most is None or len(steps) <= most:
+        return steps
+    places = np.unique(np.linspace(0, len(steps) - 1, most).round().astype(int))
+    return np.asarray(steps[places], np.int64)
 
 
 def _most(*values: Any) -> int:

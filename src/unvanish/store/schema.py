@@ -3,13 +3,27 @@
 Notable:
 - A sample is a blob of float32, [site, statistic] flattened: about 12 kB for 300 sites.
 - Every step has a row in `steps`; a step has a sample only if the watch looked at it.
+- Of several ranks that train together each writes its own file, and no other process writes into it; what
+  came to the first rank from another machine, in a folder of its own, stands in a relayed one.
+- The norms of shards in a rank's file are its part: their squares, added up over the ranks, give the whole.
 """
 
 from __future__ import annotations
 
 VERSION = 1
-FILE = "run.sqlite"
-LOCK = "run.sqlite.lock"  # held by the process that writes
+FILE = "run.sqlite"  # of the first rank, or of the only one
+OWN, RELAYED = "run.{}.sqlite", "relay.{}.sqlite"  # of another rank
+LOCK = "{}.lock"  # beside a file, held by the process that writes it
+FILES = tuple(
+    f"{name}*" for name in (FILE, OWN.format("[0-9]*"), RELAYED.format("[0-9]*"))
+)  # patterns of all
+PARTS = ("elements", "moved_log", "held_log")  # columns of a shard's samples that only joining needs
+
+
+def name_file(rank: int) -> str:
+    """The file that a rank writes."""
+    return OWN.format(rank) if rank else FILE
+
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

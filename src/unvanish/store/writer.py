@@ -5,7 +5,7 @@ Notable:
   the thread keeps trying, and what cannot be written in the end is counted and said (`backlog`).
 - Write-ahead logging: every commit survives a killed process, and readers see it at once. A closed run is one
   file, which a read-only volume can hold.
-- A folder has one writer (`lock`); in a forked child the writer is dead.
+- A file has one writer (`lock`), of several ranks each its own; in a forked child the writer is dead.
 - When the samples exceed `limit` bytes, every second one of the older half is deleted; samples at findings
   stay, and so does the row of every step.
 """
@@ -18,23 +18,17 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Unpack
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from unvanish.core.caution import caution
-from unvanish.core.diagnosis import Finding
-from unvanish.core.facts import RunFacts
-from unvanish.core.plain import plain
-from unvanish.core.trace import Site
-from unvanish.store.backlog import Backlog, Losses, Record
+from unvanish.store.backlog import Backlog, Losses
 from unvanish.store.lock import FolderLock, read_note
 from unvanish.store.reader import StoreError
-from unvanish.store.schema import FILE, LOCK, STEP_COLUMNS, TABLES, VERSION
+from unvanish.store.records import Record, Records
+from unvanish.store.schema import FILE, LOCK, TABLES, VERSION
 
 PAUSE = 0.5  # seconds between two commits
 BYTES = 1_200_000_000  # of samples, before the older half is thinned out
@@ -47,18 +41,25 @@ _stores: weakref.WeakSet[Store] = weakref.WeakSet()
 _abandoned: list[sqlite3.Connection] = []  # of a parent process, never to be closed by its child
 
 
-class Store:
+class Store(Records):
     """The writing end of a run folder; `close` writes what waits. StoreError if the folder is unusable.
 
-    `start`: the number of the first step to come; rows that an earlier process wrote from there on go. None:
-    the one after the last.
+    `name`: the file in it; each rank of several that train together has its own. `start`: the number of the
+    first step to come; rows that an earlier process wrote from there on go. None: the one after the last.
     """
 
     def __init__(
-        self, folder: str | Path, *, start: int | None = None, limit: int = BYTES, pause: float = PAUSE
+        self,
+        folder: str | Path,
+        *,
+        name: str = FILE,
+        start: int | None = None,
+        limit: int = BYTES,
+        pause: float = PAUSE,
     ) -> None:
         self.folder = Path(folder)
-        self.file = self.folder.absolute() / FILE  # the program may change its working folder
+        self.file = self.folder.absolute() / name  # the program may change its working folder
+        self._claim = self.file.with_name(LOCK.format(name))
         self.limit, self.pause = limit, pause
         self._backlog = Backlog()
         self._stop, self._wake = threading.Event(), threading.Event()
@@ -69,8 +70,8 @@ class Store:
         self._connection: sqlite3.Connection | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            note = read_note(self.file.with_name(LOCK))[0]
-            self._lock = FolderLock(self.file.with_name(LOCK))
+            note = read_note(self._claim)[0]
+            self._lock = FolderLock(self._claim)
         except (OSError, ValueError) as error:
             raise _refuse(self.folder, error) from error
         try:
@@ -91,35 +92,6 @@ class Store:
     def losses(self) -> Losses:
         """What could not be written so far, and why the last write failed."""
         return self._backlog.losses
-
-    def describe(self, **facts: Unpack[RunFacts]) -> None:
-        """Facts about the run, by key; a new value replaces the old one."""
-        for key, value in facts.items():
-            self._put("meta", (key, json.dumps(plain(value))))
-
-    def sites(self, sites: Sequence[Site], statistics: Sequence[str]) -> None:
-        """The rows and columns of the samples that follow."""
-        self.describe(statistics=list(statistics), site_count=len(sites))
-        for i, site in enumerate(sites):
-            self._put("sites", (i, site.path, site.kind, site.role, json.dumps(plain(dict(site.facts)))))
-
-    def steps(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """One row for each step; keys as in `STEP_COLUMNS`."""
-        for row in rows:
-            self._put("steps", tuple(row.get(c, 0 if c == "skipped" else None) for c in STEP_COLUMNS))
-
-    def sample(self, step: int, values: NDArray[Any]) -> None:
-        """The statistics of the sites at a step, shape (sites, statistics)."""
-        self._put("samples", (step, np.ascontiguousarray(values, np.float32).tobytes()))
-
-    def profile(self, step: int, site: str, state: NDArray[Any]) -> None:
-        """Ln of the gradient at every time step of a recurrent site, shape (time,)."""
-        self._put("profiles", (step, site, np.ascontiguousarray(state, np.float32).tobytes()))
-
-    def finding(self, key: int, first: int, last: int, finding: Finding) -> None:
-        """A finding, from its first to its last step; the same key replaces it."""
-        body = json.dumps(plain(finding))
-        self._put("findings", (key, first, last, finding.code, finding.severity, body))
 
     def flush(self, seconds: float = 10.0) -> bool:
         """Wait until all records so far are written; False if that takes longer than `seconds`."""
@@ -159,7 +131,8 @@ class Store:
             self._lock.note(dropped=total.dropped, lost_steps=total.steps, failure=losses.failure[:200])
         self._lock.release(keep=bool(losses.failure))
 
-    def _put(self, table: str, row: tuple[Any, ...]) -> None:
+    def put(self, table: str, row: tuple[Any, ...]) -> None:
+        """Take one row; too many that wait are counted as lost."""
         if not self._closed:
             self._backlog.put(table, row)
 
@@ -169,12 +142,21 @@ class Store:
         while not self._stop.is_set():
             self._wake.wait(self.pause)
             self._wake.clear()
-            self._write()
+            self._try(self._write)
         for attempt in range(LAST_TRIES):
-            if self._write():
+            if self._try(self._write):
                 break
             time.sleep(0.1 * attempt)
-        self._finish()
+        self._try(self._finish)
+        self._disconnect()
+
+    def _try(self, work: Callable[[], bool]) -> bool:
+        """Whether a part of the work succeeded; whatever fails, the thread goes on."""
+        try:
+            return work()
+        except Exception as error:
+            self._fail(error)
+            return False
 
     def _write(self) -> bool:
         """Write what waits; False, and it waits again, if that fails."""
@@ -184,11 +166,11 @@ class Store:
             if records:
                 with connection:
                     self._append(connection, records)
+            self._backlog.settle()
         except Exception as error:  # whatever it is, the training goes on, and the next try may succeed
             self._backlog.give_back()
             self._fail(error)
             return False
-        self._backlog.settle()
         for table, _ in records:
             self._written.count(table)
         self.losses.failure = ""
@@ -210,7 +192,7 @@ class Store:
             raise OSError("its folder is gone")
         if not self._lock.holds():
             self._lock.release()
-            self._lock = FolderLock(self.file.with_name(LOCK))
+            self._lock = FolderLock(self._claim)
         self._connection = _connect(self.file)
         if there is None or there.st_ino != self._place.st_ino:
             self._forget_written()
@@ -241,7 +223,7 @@ class Store:
             )
         self.losses.failure = why
 
-    def _finish(self) -> None:
+    def _finish(self) -> bool:
         """Write down how the run ended, and leave one file without a log beside it."""
         there = _find(self.file)
         if there is None or there.st_ino != self._place.st_ino:
@@ -253,7 +235,7 @@ class Store:
                 self._backlog.put("meta", (key, json.dumps(value)))
             if self._write() and self._connection is not None:
                 _shrink_to_one_file(self._connection)
-        self._disconnect()
+        return not self.losses.failure
 
     def _thin(self, connection: sqlite3.Connection, fresh: int) -> None:
         self._bytes += fresh
@@ -325,6 +307,11 @@ def _rewind(connection: sqlite3.Connection, start: int | None) -> int:
         for table in ("steps", "samples", "profiles", "findings"):
             connection.execute(f"DELETE FROM {table} WHERE step >= ?", (start,))
         connection.execute("UPDATE findings SET last = ? WHERE last >= ?", (start - 1, start))
+        connection.execute(
+            "UPDATE meta SET value = (SELECT json_group_array(json(s.value)) FROM json_each(meta.value) AS s"
+            " WHERE json_extract(s.value, '$[0]') < ?) WHERE key = 'sessions'",
+            (start,),
+        )
     return start
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unvanish.probes.live.shards import local
+
 
 def with_gradient(optimizer: Any) -> list[Tensor]:
     """The parameters of an optimizer that have a gradient."""
@@ -100,6 +102,19 @@ class ValueClip(Clipper):
         for g in over:
             g.clamp_(-self.limit, self.limit)
         return bool(over)
+
+
+class NonFiniteSkip(Clipper):
+    """Clips nothing, and leaves steps out by what this process holds of the gradients: their local shards."""
+
+    def __call__(self, optimizer: Any) -> None:
+        self.steps += 1
+        parameters = with_gradient(optimizer)
+        self.norm = total_norm(local(p.grad) for p in parameters if p.grad is not None)
+        if not math.isfinite(self.norm):
+            self.skipped += 1
+            for p in parameters:
+                p.grad = None
 
 
 class AdaptiveClip(Clipper):

@@ -34,6 +34,8 @@ class Calls(TorchFunctionMode):
     `own`: only what the forward itself calls, not the modules it runs.
     """
 
+    SEES_INSIDE = True  # compositions of torch.nn.functional are unfolded for it
+
     def __init__(self, handlers: dict[str, Any], own: bool = False) -> None:
         super().__init__()
         self.handlers, self.own = handlers, own

@@ -1,76 +1,70 @@
-"""`watch` on two real processes over gloo: one reduction, one writer, and the numbers of one process."""
+"""`watch` on two real processes over gloo: nothing changes, no rank waits, and what both saw is joined."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
-import torch
-from torch import nn
 
 from unvanish.store import open_run
+from unvanish.store.joining import Holding, add_logs, join_norms
 
-SCRIPT = Path(__file__).parent / "ranks.py"
+ROOT = Path(__file__).parents[3]
+NAMES = ("uneven_join", "skip_one", "only1", "nan_folderless", "pipeline", "fsdp2")
 
 
-def launched(kind: str, folder: Path, *more: str) -> list[dict[str, Any]]:
-    """Run the script on two processes; what each of them wrote."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        str(SCRIPT),
-    ]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "PYTHONWARNINGS": "ignore",
-    }
+def test_two_ranks_train_as_without_a_watch() -> None:
     done = subprocess.run(
-        [*command, kind, str(folder), *more], env=environment, capture_output=True, text=True, timeout=100
+        [sys.executable, "-m", "tests.fuzz.ranks", "--together", *NAMES],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
-    assert done.returncode == 0, done.stderr[:3000]
-    end = "-plain" if more else ""
-    return [json.loads((folder / f"rank{r}{end}.json").read_text()) for r in (0, 1)]
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.count("as without a watch") == len(NAMES), done.stdout
 
 
-def alone() -> list[float]:
-    """The gradients' norms of the same training on the whole batch in this process."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4))
-    torch.manual_seed(1)
-    x, y = torch.randn(16, 8), torch.randint(0, 4, (16,))
+def test_replicas_are_averaged_and_shards_added() -> None:
+    logs, there = np.log([[3.0, 3.0], [4.0, 4.0]]), np.array([[True, True], [True, False]])
+    shards = [Holding(r, 2, "a", 2) for r in (0, 1)]
+    copies = [Holding(r, 2, "a", 1) for r in (0, 1)]
+    stages = [Holding(r, 2, str(r), 1) for r in (0, 1)]
+    np.testing.assert_allclose(np.exp(join_norms(logs, there, shards)), [5.0, np.nan])
+    np.testing.assert_allclose(np.exp(join_norms(logs, there, copies)), [np.sqrt(12.5), 3.0])
+    np.testing.assert_allclose(np.exp(join_norms(logs, there, stages)), [5.0, np.nan])
+
+
+def test_a_part_of_the_shards_is_no_norm() -> None:
+    one = [Holding(0, 2, "a", 2)]
+    assert np.isnan(join_norms(np.zeros((1, 1)), np.ones((1, 1), bool), one)).all()
+
+
+def test_a_nan_of_any_rank_stays_and_nothing_overflows() -> None:
+    logs = np.array([[np.nan, 800.0, -np.inf], [0.0, 800.0, -np.inf]])
+    joined = join_norms(logs, np.ones((2, 3), bool), [Holding(r, 2, "a", 2) for r in (0, 1)])
+    assert np.isnan(joined[0]) and joined[2] == -np.inf
+    np.testing.assert_allclose(joined[1], 800 + np.log(2) / 2)
+    assert add_logs(np.full((2, 1), np.inf))[0] == np.inf
+
+
+def test_one_process_writes_what_it_always_wrote(tmp_path: Path) -> None:
+    import torch
+
+    import unvanish
+
+    model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    norms = []
-    for _ in range(6):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        grads = [p.grad for p in model.parameters() if p.grad is not None]
-        norms.append(math.log(float(torch.nn.utils.get_total_norm(grads))))
-        optimizer.step()
-    return norms
-
-
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_two_ranks_see_what_one_process_sees(kind: str, tmp_path: Path) -> None:
-    first, second = launched(kind, tmp_path)
-    plain, _ = launched(kind, tmp_path, "unwatched")
-    assert first["losses"] == plain["losses"]  # bit by bit
-    assert first["writes"] and not second["writes"]
-    for key in ("gradients", "backward", "updates", "norms"):
-        np.testing.assert_allclose(first[key], second[key], atol=1e-9, err_msg=key)
-    np.testing.assert_allclose(first["norms"], alone(), atol=1e-5)
-    assert np.isfinite([v for v in first["gradients"] if v == v]).all()
+    with unvanish.watch(model, optimizer, run=tmp_path, every=1):
+        for _ in range(3):
+            model(torch.ones(2, 3)).sum().backward()
+            optimizer.step()
     run = open_run(tmp_path)
-    assert run.steps()["step"].tolist() == list(range(6))
-    assert len(run.sample_steps()) == 3
+    assert [p.name for p in tmp_path.glob("*.sqlite")] == ["run.sqlite"]
+    assert run.facts().keys().isdisjoint({"rank", "sessions", "layout", "shards", "relayed"})
+    assert run.lacking() == {} and len(run.steps()["step"]) == 3

@@ -1,11 +1,13 @@
 """What was measured, on its way to the rules and to the run's folder.
 
 Notable: on a device nothing is waited for; the numbers of the steps stay there until a look, and come over
-with it in one transfer. Only the first rank writes.
+with it in one transfer. Every rank keeps its own record; of shards, which say nothing alone, rules
+  see on the first rank what all ranks have sent, some steps late, and on the others nothing.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,10 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unvanish.clinic.watch.history import LIVE, History, StepRow
-from unvanish.clinic.watch.ranks import join_norms, leads
+from unvanish.clinic.watch.ranks import Company
 from unvanish.core.trace import Axis, Site
+from unvanish.probes.live.updates import MOVED
 from unvanish.probes.recurrent.profile import Profile
-from unvanish.store import Store
+from unvanish.store.records import Records, Tee
+from unvanish.store.schema import PARTS
 
 NUMBERS = ("norm", "before", "loss")  # of a row, which may wait on the device
 
@@ -28,17 +32,25 @@ NUMBERS = ("norm", "before", "loss")  # of a row, which may wait on the device
 class Chronicle:
     """The history that rules see, the store, and the rows that wait on the device."""
 
-    store: Store | None
-    ranks: int
+    company: Company
     sharded: bool
     history: History = field(default_factory=History)
     row: StepRow | None = None  # of the step just made; its loss may still come
     waiting: list[StepRow] = field(default_factory=list)
 
     @property
-    def writer(self) -> Store | None:
-        """The store, if this process writes."""
-        return self.store if leads(self.ranks) else None
+    def writer(self) -> Records | None:
+        """What takes the record of this rank: its file, the other ranks."""
+        store, exchange = self.company.store, self.company.exchange
+        if store is None or exchange is None:
+            return store if exchange is None else exchange
+        return Tee(store, exchange)
+
+    @property
+    def _joins(self) -> bool:
+        """Whether what is joined from shards comes back to this rank."""
+        exchange = self.company.exchange
+        return exchange is not None and exchange.rank == 0 and not exchange.failure
 
     def begin(self, row: StepRow) -> None:
         """A step has been made; the one before is complete."""
@@ -50,13 +62,18 @@ class Chronicle:
         """The network has been mapped: its sites have rows from now on."""
         self.history = replace(self.history, sites=sites, axes=axes, looks=[], look_steps=[], past=None)
         if self.writer is not None:
-            self.writer.sites(sites, LIVE)
+            self.writer.sites(sites, (*LIVE, *PARTS) if self.sharded else LIVE)
 
     def look(self, step: int, values: NDArray[np.float64]) -> None:
         """A look has come over."""
-        self.history.add_look(step, values)
         if self.writer is not None:
             self.writer.sample(step, values)
+        known = values[:, : len(LIVE)]
+        if self.sharded:
+            known = known.copy()
+            known[:, [LIVE.index(name) for name in MOVED]] = math.nan
+        self.history.add_look(step, known)
+        self.take_joined()
 
     def profile(self, step: int, name: str, kind: str, profile: Profile) -> None:
         """The time profile of a recurrent layer."""
@@ -75,7 +92,7 @@ class Chronicle:
         rows, self.waiting = self.waiting, []
         rest = self._bring([*rows, *present], block)
         self._add(rows)
-        return rest.reshape(-1, len(LIVE))
+        return rest.reshape(block.shape)
 
     def bring_rest(self) -> None:
         """Bring over all rows that wait, the present one too, which is complete now."""
@@ -88,6 +105,18 @@ class Chronicle:
         """On the CPU the rows before the present one are complete."""
         rows, self.waiting = self.waiting, []
         self._add(rows)
+        self.take_joined()
+
+    def take_joined(self) -> None:
+        """Take what was joined from shards since the last time."""
+        exchange = self.company.exchange
+        if not self.sharded or exchange is None:
+            return
+        while exchange.mail.joined:
+            joined = exchange.mail.joined.popleft()
+            self.history.steps.add(joined.steps)
+            for step, values in joined.looks:
+                self.history.replace_look(step, values)
 
     def _bring(self, rows: Sequence[StepRow], block: Tensor | None) -> NDArray[np.float64]:
         """Replace tensors in these rows by numbers, in one transfer with a block; the block, flat."""
@@ -100,14 +129,16 @@ class Chronicle:
     def _transfer(self, missing: Sequence[tuple[StepRow, str]], block: Tensor | None) -> NDArray[np.float64]:
         device = block.device if block is not None else torch.device("cpu")
         parts = [getattr(row, k).detach().double().reshape(1).to(device) for row, k in missing]
-        if self.sharded and self.ranks > 1 and parts:
-            parts = list(join_norms(torch.cat(parts), [k == "norm" for _, k in missing])[:, None])
         if block is not None:
             parts.append(block.flatten())
         return torch.cat(parts).cpu().numpy() if parts else np.empty(0)
 
     def _add(self, rows: Sequence[StepRow]) -> None:
         numbers: list[dict[str, Any]] = [row.numbers() for row in rows]
-        self.history.steps.add(numbers)
         if self.writer is not None:
             self.writer.steps(numbers)
+        if not self.sharded:
+            self.history.steps.add(numbers)
+        elif not self._joins:
+            unknown = {"norm_log": math.nan, "before_log": math.nan, "exact": 0}
+            self.history.steps.add([{**row, **unknown} for row in numbers])

@@ -24,6 +24,8 @@ LIVE = (*SEEN, *MOVED)
 TIMES = ("state_log", "carry_log")
 WINDOW = 64  # looks that rules see
 STEPS = 2048  # steps that rules see
+UNCLIPPED = math.log(0.999)  # a norm that is smaller than before by more was clipped
+SAME = 2e-3  # apart in logs at most: a norm that clipping left
 FIRST = 20  # steps whose losses are kept for good
 
 
@@ -88,13 +90,13 @@ class StepTable:
 
     def _mark_clipped(self, row: dict[str, Any]) -> None:
         """Compare the norms before and after clipping, or the norm with the one that clipping leaves."""
-        norm, before = math.exp(row["norm_log"]), math.exp(row["before_log"])
+        norm, before = row["norm_log"], row["before_log"]
         if not math.isnan(before):
-            row["clipped"] = float(norm < 0.999 * before)
-            if row["clipped"]:
+            row["clipped"] = float(norm - before < UNCLIPPED)
+            if row["clipped"] and math.isfinite(norm):
                 self.ceiling = norm
-        elif not math.isnan(self.ceiling) and not math.isnan(norm) and row["exact"]:
-            row["clipped"] = float(abs(norm / self.ceiling - 1) < 2e-3)
+        elif math.isfinite(self.ceiling) and math.isfinite(norm) and row["exact"]:
+            row["clipped"] = float(abs(norm - self.ceiling) < SAME)
 
 
 @dataclass
@@ -116,6 +118,11 @@ class History:
         for old in self.looks[:-WINDOW]:
             self.past = old if self.past is None else np.fmax(self.past, old)
         del self.looks[:-WINDOW], self.look_steps[:-WINDOW]
+
+    def replace_look(self, step: int, values: NDArray[np.float64]) -> None:
+        """More is known of a look; nothing happens if it is no longer kept, or was of other sites."""
+        if step in self.look_steps and len(values) == len(self.sites):
+            self.looks[self.look_steps.index(step)] = values
 
     def trace(self, facts: TraceFacts) -> Trace:
         """The looks as a Trace; the steps are its fact "history", an array for each column."""

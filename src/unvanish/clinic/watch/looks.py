@@ -1,6 +1,6 @@
 """A look at one step: opened before its forward, closed after its optimizers' step.
 
-Notable: a look is one block of numbers on the device, all sites together, agreed on by all ranks.
+Notable: a look is one block of numbers on the device, all sites together; of this rank alone.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from unvanish.clinic.watch.history import LIVE
-from unvanish.clinic.watch.ranks import sum_over_ranks
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.trace import Axis, Site
+from unvanish.probes.live.compiled import has_compiled_parts, is_compiler_strict
 from unvanish.probes.live.eyes import Eyes
+from unvanish.probes.live.guard import WatchGuard
 from unvanish.probes.live.summaries import SEEN
-from unvanish.probes.live.updates import statistics
+from unvanish.probes.live.updates import part_logs, statistics
 
 PROFILES = 16  # looks from one time profile of the recurrent layers to the next
 
@@ -25,9 +25,11 @@ PROFILES = 16  # looks from one time profile of the recurrent layers to the next
 class Look:
     """The present look, or the wait for the next one; `after_backward` is called after each backward."""
 
-    def __init__(self, watched: Watched, first: int, after_backward: Callable[[], None]) -> None:
-        self.watched = watched
-        self.eyes = Eyes(watched.inner, after_backward if watched.alone else None)
+    def __init__(
+        self, watched: Watched, first: int, guard: WatchGuard, after_backward: Callable[..., None]
+    ) -> None:
+        self.watched, self.guard = watched, guard
+        self.eyes = Eyes(watched.inner, guard, after_backward if watched.alone else None)
         self.next = first  # the step of the next look
         self.open = False  # whether the present step is looked at
         self.ended = False  # whether the watch was closed
@@ -41,7 +43,11 @@ class Look:
             return
         self._squares = None
         self.watched.parameters.hold()
-        if not self.watched.compiled:
+        if self.eyes.compiled or has_compiled_parts(self.watched.model):
+            self.guard.note("activations are not looked at: the model, or a part of it, is compiled")
+        elif is_compiler_strict():
+            self.guard.note("activations are not looked at: the compiler was told not to compile again")
+        else:
             self.eyes.open(profiling=looks % PROFILES == 2)
 
     def measure_after_backward(self) -> None:
@@ -55,16 +61,19 @@ class Look:
             self._squares = self.watched.parameters.squares()
 
     def close(self) -> tuple[Tensor, Tensor]:
-        """The gradients' norm before clipping, and the statistics [site, LIVE], float64, on the device."""
+        """The gradients' norm before clipping, and the statistics [site, LIVE], float64, on the device.
+
+        Of shards also their `store.schema.PARTS`.
+        """
         self.eyes.close()
         squares = self._squares if self._squares is not None else self.watched.parameters.squares()
         scale, self._scale, self._squares = self._scale, 1.0, None
         return self._measure(squares, scale)
 
-    def end(self) -> None:
+    def remove(self) -> None:
         """Detach everything for good."""
-        self.eyes.close()
-        self.ended = True
+        self.ended, self.open = True, False
+        self.eyes.remove()
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -85,18 +94,25 @@ class Look:
         return chart is not None and any(s.low for s in chart.slots.values())
 
     def _measure(self, squares: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        parameters, ranks = self.watched.parameters, self.watched.ranks
+        parameters = self.watched.parameters
         changes = parameters.changes()
         seen = self.eyes.statistics()
         count = len(self.eyes.chart.sites) if self.eyes.chart is not None else 0
-        if ranks > 1:
-            seen, squares, changes = sum_over_ranks(seen, squares, changes, parameters.sharded, ranks)
         before = squares[:, 0].sum().sqrt() / scale
         moved = statistics(squares, changes, scale)
-        shape = (count + len(moved), len(LIVE))
+        if parameters.sharded:
+            self._note_unread()
+            moved = torch.cat([moved, part_logs(squares, changes)], 1)
+        shape = (count + len(moved), len(SEEN) + moved.shape[1])
         found = torch.full(shape, math.nan, dtype=torch.float64, device=moved.device)
         if seen is not None:
             found[:count, : len(SEEN)] = seen.to(found.device)
             found[:count, SEEN.index("backward_log")] -= math.log(self.watched.loss_scale())
         found[count:, len(SEEN) :] = moved
         return before, found
+
+    def _note_unread(self) -> None:
+        """Name the gradients that only all ranks together know."""
+        names = self.watched.parameters.find_unreadable()
+        if names:
+            self.guard.note(f"gradients of partial sums are not read: {', '.join(names)}")

@@ -1,11 +1,11 @@
-"""The watch itself: it hangs on the optimizers' own step hooks and times itself.
+"""What a watch does in the life of a step; it times itself.
 
 Notable:
 - A loop needs no change; every step pays for the norm of its gradients (`steps`).
 - Steps are looked at as often as the budget allows (`pace`, `looks`); between looks the model carries no
   hook, and on a device nothing is waited for.
-- Gradients are read after the backward and before clipping, a loss scale taken out; sharded and replicated
-  ranks add theirs up in one reduction, and the first rank writes.
+- Gradients are read after the backward and before clipping, a loss scale taken out.
+- Of several ranks each watches itself, and nothing here waits for another one (`ranks`, `exchange`).
 - A fault is reported once, after three looks in a row (a NaN at once); then only its last step is kept up to
   date (`verdicts`).
 """
@@ -18,103 +18,99 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unvanish.clinic.rounds import RuleChoice
 from unvanish.clinic.watch.chronicle import Chronicle
 from unvanish.clinic.watch.clock import StepClock
+from unvanish.clinic.watch.concert import Concert, News
 from unvanish.clinic.watch.finiteness import Finiteness
 from unvanish.clinic.watch.history import History
 from unvanish.clinic.watch.looks import Look
 from unvanish.clinic.watch.pace import Pace
-from unvanish.clinic.watch.ranks import agree_on, leads
+from unvanish.clinic.watch.ranks import Company, plan_look
 from unvanish.clinic.watch.response import Response
-from unvanish.clinic.watch.scaling import Scaling
 from unvanish.clinic.watch.steps import CurrentStep, NormReader
 from unvanish.clinic.watch.verdicts import Verdicts
 from unvanish.clinic.watch.watched import Watched
-from unvanish.core.diagnosis import Diagnosis, Finding, at_least
+from unvanish.core.diagnosis import Diagnosis, Finding
 from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Trace
+from unvanish.probes.live.guard import WatchEntry, WatchGuard
+from unvanish.probes.live.readable import is_number
 from unvanish.store import Store
+from unvanish.store.records import Records
 
 
-class Watch:
-    """A run under watch; a context manager. `close` detaches it and writes what is left."""
+class Observer:
+    """What a watch does; nothing here is called by the program itself, all of it through the watch's guard.
+
+    `fresh`: findings that nobody has been told of yet.
+    """
 
     def __init__(
         self,
+        guard: WatchGuard,
         watched: Watched,
         pace: Pace,
         response: Response,
-        store: Store | None,
+        company: Company,
         choice: RuleChoice,
     ) -> None:
-        first = 0 if store is None else store.first
-        self.watched, self.pace, self.response = watched, pace, response
-        self._chronicle = Chronicle(store, watched.ranks, watched.parameters.sharded)
+        first = company.first
+        self.guard, self.watched, self.pace, self.response = guard, watched, pace, response
+        self.chronicle = Chronicle(company, watched.parameters.sharded)
+        self.concert = Concert(company, "raise" in response.ways)
+        self.fresh: list[News] = []
+        self.clock = StepClock()
+        self.ended = False
+        self.made = 0  # steps of all optimizers
         self._norms = NormReader(watched, pace, whole=response.clipper is not None or watched.ranks > 1)
-        self._look = Look(watched, first, self._after_backward)
+        self._look = Look(watched, first, guard, WatchEntry(guard, self._after_backward))
         self._verdicts = Verdicts(choice, first)
         self._finiteness = Finiteness()
         self._step = CurrentStep(first, first)
-        self.clock = StepClock()
-        self._handles = self._attach()
+        guard.hold_weakly(self._look)
         self._look.prepare(first, pace.looks)
 
-    # -- attaching and detaching
-
-    def _attach(self) -> list[Any]:
-        """Hang on the optimizers, the loss, the scaler; the handles that take it all off."""
-        handles: list[Any] = []
-        for optimizer in self.watched.optimizers:
-            handles.append(optimizer.register_step_pre_hook(self._before_step))
-            handles.append(optimizer.register_step_post_hook(lambda o, *_: self._after_step(o)))
-        if isinstance(self.watched.loss, nn.Module):
-            handles.append(self.watched.loss.register_forward_hook(self._note_loss))
-        if self.response.snapshots is not None:
-            handles += self.response.snapshots.attach(self.watched.inner, self.watched.loss)
-        if self.watched.scaler is not None:
-            handles.append(Scaling(self.watched.scaler, self._after_skipped_step))
-        return handles
-
-    def close(self) -> None:
-        """Detach everything and write what is left; harmless when repeated."""
-        if self._look.ended:
+    def finish(self) -> None:
+        """Write what is left and close the record; harmless when repeated."""
+        if self.ended:
             return
-        self._look.end()
-        for handle in self._handles:
-            handle.remove()
-        self._chronicle.bring_rest()
-        if self.store is not None:
-            self._describe(self.store)
-            self.store.close()
+        self.ended = True
+        try:
+            self.chronicle.bring_rest()
+            self.fresh += self.concert.close(self._verdicts, self.chronicle.writer)
+            self.chronicle.take_joined()
+            if self.chronicle.writer is not None:
+                self._describe(self.chronicle.writer)
+        finally:
+            self.chronicle.company.close()
 
     def flush(self) -> bool:
         """Write the rows of all steps so far into the run's folder; whether that worked."""
-        self._chronicle.bring_rest()
+        if not self.guard.failure:
+            self.chronicle.bring_rest()
         return self.store is None or self.store.flush()
-
-    def __enter__(self) -> Watch:
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self.close()
 
     # -- the life of a step: its loss, its backward, its optimizers
 
     def step(self, loss: Any = None) -> None:
         """Note the loss of the step just made; without optimizers, this is what makes a step."""
         self.clock.start()
-        if not self.watched.optimizers:
+        if not self.watched.references:
             self._step.set_norm(*self._norms.read(None, self._look.open))
             self._close_step()
-        if self._chronicle.row is not None and loss is not None:
-            self._chronicle.row.loss = loss.detach() if isinstance(loss, Tensor) else float(loss)
+        if self.chronicle.row is not None and loss is not None:
+            if is_number(loss):
+                self.chronicle.row.loss = loss.detach() if isinstance(loss, Tensor) else float(loss)
+            else:
+                self.guard.note(f"the loss given to `step` is no number but a {type(loss).__name__}")
         self.clock.stop()
 
-    def _note_loss(self, module: nn.Module, args: Any, output: Any) -> None:
-        if torch.is_grad_enabled() and isinstance(output, Tensor) and output.numel() == 1:
+    def note_loss(self, output: Any) -> None:
+        """The loss module has returned."""
+        if torch.is_grad_enabled() and is_number(output):
             self._step.loss = output.detach()
 
     def _after_backward(self) -> None:
@@ -124,7 +120,8 @@ class Watch:
             self._look.measure_after_backward()
         self.clock.stop()
 
-    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+    def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """An optimizer is about to step, or to call its closure."""
         self.clock.start()
         if id(optimizer) in self._step.stepped:  # not every optimizer steps every time
             self._close_step()
@@ -137,16 +134,18 @@ class Watch:
         self.response.guard(optimizer)
         self.clock.stop()
 
-    def _after_step(self, optimizer: Any) -> None:
+    def after_step(self, optimizer: Any) -> None:
+        """An optimizer has stepped."""
+        self.made += 1
         self.clock.start()
         if self._step.by_closure:
             self._note_norm(optimizer)
         self._step.stepped.add(id(optimizer))
-        if len(self._step.stepped) >= len(self.watched.optimizers):
+        if len(self._step.stepped) >= len(self.watched.references):
             self._close_step()
         self.clock.stop()
 
-    def _after_skipped_step(self) -> None:
+    def after_skipped_step(self) -> None:
         """The loss scaler left a step out: its gradients are not finite."""
         self.clock.start()
         self._step.set_norm(*self._norms.read(None, self._look.open))
@@ -163,24 +162,25 @@ class Watch:
             and not math.isfinite(norm)
             and self._finiteness.record_break(self._step, self.watched.parameters)
         ):
-            number, store = self._step.number, self._chronicle.writer
-            self._respond(self._verdicts.judge_at_once("NUM001", self._trace(), number, store))
+            number, store = self._step.number, self.chronicle.writer
+            self._respond(self._verdicts.judge_at_once("NUM001", self._trace(), number, store), lead=0)
 
     def _follow_time(self) -> None:
         """Follow the gradient through the recurrent layers, while the weights are those it came through."""
         for name, kind, profile in self._look.eyes.take_profiles():
-            self._chronicle.profile(self._step.number, name, kind, profile)
+            self.chronicle.profile(self._step.number, name, kind, profile)
 
     # -- a step's end
 
     def _close_step(self, skipped: bool = False) -> None:
         step, looked = self._step, self._look.open
-        self._chronicle.begin(step.close(self.watched.rate(), skipped))
+        self.chronicle.begin(step.close(self.watched.rate(), skipped))
         if looked:
             self._judge_look()
         elif isinstance(step.norm, float):
-            self._chronicle.settle()
+            self.chronicle.settle()
         self._finiteness.note(step)
+        self.fresh += self.concert.hear(self._verdicts, self.chronicle.writer)
         self._time_step(looked)
         step.advance()
         self._look.prepare(step.number, self.pace.looks)
@@ -196,33 +196,38 @@ class Watch:
 
     def _judge_look(self) -> None:
         """Bring in what the look has seen, judge it, and plan the next one."""
-        number, chronicle = self._step.number, self._chronicle
+        number, chronicle = self._step.number, self.chronicle
         values = chronicle.bring_look(*self._look.close())
         if len(chronicle.history.sites) != len(self._look.sites):
             self._chart()
         chronicle.look(number, values)
-        self._respond(self._verdicts.judge(self._trace(), number, chronicle.writer))
+        lead = self.concert.choose_lead(self.pace.usual)
+        self._respond(self._verdicts.judge(self._trace(), number, chronicle.writer), lead)
         interval = self.pace.interval(number - self._step.first)
-        self._look.next = number + agree_on(interval, self.watched.ranks, self.watched.device)
+        fixed = self.pace.every is not None
+        self._look.next = plan_look(number, interval, self.watched.ranks, fixed)
 
     def _chart(self) -> None:
         """The network has been mapped."""
-        self._chronicle.chart(self._look.sites, self._look.axes)
-        if self._chronicle.writer is not None:
-            self._describe(self._chronicle.writer)
+        self.chronicle.chart(self._look.sites, self._look.axes)
+        if self.chronicle.writer is not None:
+            self._describe(self.chronicle.writer)
 
     def _trace(self) -> Trace:
         """What was seen so far, as rules read it."""
         facts: TraceFacts = {"precision_live": self._look.low}
         if self._finiteness.broken is not None:
             facts["broken"] = self._finiteness.broken
-        return self._chronicle.history.trace(facts)
+        return self.chronicle.history.trace(facts)
 
-    def _respond(self, fresh: Sequence[Finding]) -> None:
-        """Do what was asked for with new findings; what raises comes last."""
-        if leads(self.watched.ranks):
-            for finding in sorted(fresh, key=lambda f: f.severity != "note"):
-                self.response.respond(finding, self.watched.inner, self._step.number, self.watched.loss)
+    def _respond(self, fresh: Sequence[Finding], lead: int) -> None:
+        """Hand new findings on, those that raise last; `lead`: steps until all ranks act."""
+        ordered = sorted(fresh, key=lambda f: f.severity != "note")
+        self.fresh += [self.concert.tell(finding, self._step.number, lead) for finding in ordered]
+
+    def raise_due(self, last: bool) -> None:
+        """WatchError if the ranks had to act together and this is the step, or the `last` chance."""
+        self.concert.raise_due(math.inf if last else self._step.number)
 
     # -- what it reports
 
@@ -234,12 +239,12 @@ class Watch:
     @property
     def history(self) -> History:
         """The last looks and steps."""
-        return self._chronicle.history
+        return self.chronicle.history
 
     @property
     def store(self) -> Store | None:
         """The run's folder, if there is one and this process writes it."""
-        return self._chronicle.store
+        return self.chronicle.company.store
 
     @property
     def steps(self) -> int:
@@ -251,18 +256,14 @@ class Watch:
         """The share of the run's time that the watch took, by its own clock."""
         return self.pace.overhead
 
-    @property
-    def healthy(self) -> bool:
-        """Whether nothing at or above a warning was found."""
-        return not at_least(self.findings, "warning")
-
     def diagnosis(self) -> Diagnosis:
         """What was found so far, with the last looks as its trace."""
         findings = tuple(self.findings)
         return Diagnosis(findings, self._trace(), subject=self.watched.name, seconds=self.pace.elapsed)
 
-    def _describe(self, store: Store) -> None:
-        store.describe(
+    def _describe(self, writer: Records) -> None:
+        exchange = self.chronicle.company.exchange
+        writer.describe(
             name=self.watched.name,
             model=type(self.watched.inner).__name__,
             parameters=sum(p.numel() for p in self.watched.parameters.parameters),
@@ -274,10 +275,7 @@ class Watch:
             python=platform.python_version(),
             torch=torch.__version__,
             axes=[{"name": a.name, "kind": a.kind, "sites": list(a.sites)} for a in self.history.axes],
+            notes=list(self.guard.notes),
         )
-
-    def __repr__(self) -> str:
-        found = ", ".join(f.code for f in self.findings) or "nothing found"
-        lost = "" if self.store is None else self.store.losses.describe()
-        lost = f", not in the record: {lost}" if lost else ""
-        return f"<watch of {self.watched.name}: {self.steps} steps, {self.pace.looks} looks, {found}{lost}>"
+        if exchange is not None:
+            writer.describe(relayed=sorted(exchange.relayed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ from torch import nn
 from unvanish.clinic.arguments import require_number, require_path, require_text
 from unvanish.clinic.check import require_optimizer
 from unvanish.clinic.rounds import choose_rules
-from unvanish.clinic.watch.observer import Watch
+from unvanish.clinic.watch.front import Watch
+from unvanish.clinic.watch.observer import Observer
 from unvanish.clinic.watch.pace import Pace
-from unvanish.clinic.watch.ranks import count_ranks, leads
+from unvanish.clinic.watch.ranks import join_company, own_rank
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Case, Diagnosis
 from unvanish.core.plain import name_value
 from unvanish.probes.errors import CheckError
-from unvanish.store import Store
+from unvanish.probes.live.guard import WatchGuard
+from unvanish.probes.live.shards import is_shard
 
 
 def watch(
@@ -48,27 +51,47 @@ def watch(
     `every`-th step instead of by budget.
     `on_finding`: "log", "warn", "raise", "snapshot" (of the bad step), "guard" (leaves non-finite steps out,
     clips by ZClip; "guard-agc": by AGC), a function of the finding, or several of these.
-    `scaler`: the GradScaler in use. CheckError if the arguments do not fit together; StoreError if the folder
-    cannot be used.
+    `scaler`: the GradScaler in use.
+    A watch ends no run: what fails inside it is a warning, and it takes itself off. CheckError if the
+    arguments do not fit together; StoreError if the folder cannot be used.
     """
-    if not isinstance(model, nn.Module):
-        raise CheckError(f"model is a {type(model).__name__}, not a torch.nn.Module")
-    optimizers = _read_optimizers(optimizer)
-    require_number("budget", budget, "share")
-    for word, value in (("every", every), ("start", start)):
-        if value is not None:
-            require_number(word, value)
-    require_text(name=name)
-    require_path(run=run)
+
+    def build(guard: WatchGuard) -> Observer:
+        if not isinstance(model, nn.Module):
+            raise CheckError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+        optimizers = _read_optimizers(optimizer)
+        require_number("budget", budget, "share")
+        for word, value in (("every", every), ("start", start)):
+            if value is not None:
+                require_number(word, value)
+        require_text(name=name)
+        require_path(run=run)
+        _require_scaler(scaler)
+        pace = Pace(float(budget), None if every is None else int(every))
+        choice = choose_rules(select, ignore, settings)
+        response = Response.of(on_finding, run, own_rank(), sharded=any(map(is_shard, model.parameters())))
+        watched = Watched.of(model, optimizers, loss, scaler, name)
+        if any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
+            guard.note(
+                "FSDP1 keeps flat shards: their norms are averaged over the ranks, no snapshots are kept"
+            )
+            response = replace(response, snapshots=None)
+        company = join_company(watched.parameters, run, None if start is None else int(start), guard)
+        try:
+            return Observer(guard, watched, pace, response, company, choice)
+        except BaseException:
+            company.close()
+            raise
+
+    return Watch(name if isinstance(name, str) and name else type(model).__name__, build)
+
+
+def _require_scaler(scaler: Any) -> None:
+    """CheckError if it is no gradient scaler."""
     if scaler is not None and not callable(getattr(scaler, "get_scale", None)):
         raise CheckError(
             f"scaler is {name_value(scaler)}, not a torch.amp.GradScaler; leave it out without one"
         )
-    choice = choose_rules(select, ignore, settings)
-    response = Response.of(on_finding, run)
-    watched = Watched.of(model, optimizers, loss, scaler, name)
-    store = Store(run, start=start) if run is not None and leads(count_ranks()) else None
-    return Watch(watched, Pace(budget, every), response, store, choice)
 
 
 def _read_optimizers(optimizer: Any) -> list[Any]:
@@ -78,6 +101,11 @@ def _read_optimizers(optimizer: Any) -> list[Any]:
     optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
     for one in optimizers:
         require_optimizer(one)
+        if not hasattr(one, "register_step_pre_hook") or not hasattr(one, "register_step_post_hook"):
+            raise CheckError(
+                f"optimizer is a {type(one).__name__} without step hooks; give the torch optimizer inside "
+                "it, or none, and call `.step(loss)` of the watch after every step"
+            )
     return optimizers
 
 

@@ -1,65 +1,164 @@
-"""Several processes that train together: what each of them saw is joined in one reduction."""
+"""Several processes that train together: who is who, and how they find each other without waiting."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from unvanish.clinic.watch.exchange import Exchange
+from unvanish.clinic.watch.line import open_line
+from unvanish.core.diagnosis import Finding
 from unvanish.probes.intact import WRAPPERS
+from unvanish.probes.live.guard import WatchGuard
+from unvanish.probes.live.shards import count_processes
+from unvanish.probes.live.updates import Parameters
+from unvanish.store import Run, Store, StoreError, find_last_step, find_others
+from unvanish.store.joining import Holding
+from unvanish.store.schema import name_file
+
+
+@dataclass(frozen=True)
+class Company:
+    """One rank among those that train together: its file, its end of the exchange, its first step."""
+
+    rank: int = 0
+    store: Store | None = None
+    exchange: Exchange | None = None
+    first: int = 0
+
+    def close(self) -> None:
+        """Write what is left; harmless when repeated."""
+        try:
+            if self.exchange is not None:
+                self.exchange.close()
+        finally:
+            if self.store is not None:
+                self.store.close()
+
+    @property
+    def speaks(self) -> bool:
+        """Whether findings are told here; else the first rank tells them."""
+        return self.exchange.speaks if self.exchange is not None else True
+
+    def name(self, finding: Finding) -> Finding:
+        """A finding of this rank, for people who read those of all."""
+        return finding if self.rank == 0 else name_rank(finding, self.rank)
+
+
+def join_company(
+    parameters: Parameters, run: str | Path | None, start: int | None, guard: WatchGuard
+) -> Company:
+    """Open this rank's file and its exchange with the others; StoreError if the first rank's is unusable.
+
+    `start`: the first step to come; what the run holds from there on is taken back.
+    """
+    holding = Holding(own_rank(), count_processes(), parameters.layout, parameters.shards)
+    folder = None if run is None else Path(run)
+    store, sessions = (None, None) if folder is None else _open_store(folder, holding, start, guard)
+    company = Company(holding.rank, store)
+    try:
+        company = replace(company, first=_find_first(store, start))
+        company = _connect(company, holding, start, guard, folder, sharded=parameters.sharded)
+        if store is not None:
+            _describe(store, holding, company.first, sessions)
+    except BaseException:
+        company.close()
+        raise
+    return company
+
+
+def _open_store(
+    folder: Path, holding: Holding, start: int | None, guard: WatchGuard
+) -> tuple[Store | None, list[list[int]] | None]:
+    """The rank's own file, and the sessions that it notes; only the first rank's must be there."""
+    store = None
+    try:
+        store = Store(folder, name=name_file(holding.rank), start=start)
+        sessions = Run(store.folder, store.file.name).facts().get("sessions")
+        if start is not None and holding.rank == 0:
+            _take_back(folder, holding.ranks, start, guard)
+    except StoreError as error:
+        if store is not None:
+            store.close()
+        if holding.rank == 0:
+            raise
+        guard.note(str(error))
+        return None, None
+    return store, sessions
+
+
+def _take_back(folder: Path, ranks: int, start: int, guard: WatchGuard) -> None:
+    """Take back what ranks that are no longer there, or on other machines, have recorded."""
+    for name in find_others(folder, ranks):
+        try:
+            Store(folder, name=name, start=start).close()
+        except StoreError as error:
+            guard.note(f"{name} may hold steps from {start} on that were taken back: {error}")
+
+
+def _find_first(store: Store | None, start: int | None) -> int:
+    """The number of the next step, as far as this rank can see."""
+    if start is not None:
+        return start
+    last = None if store is None else find_last_step(store.folder)
+    return 0 if last is None else last + 1
+
+
+def _connect(
+    company: Company,
+    holding: Holding,
+    start: int | None,
+    guard: WatchGuard,
+    folder: Path | None,
+    *,
+    sharded: bool,
+) -> Company:
+    """The same, with an exchange with the other ranks, if there are any, and the first step of them all."""
+    if holding.ranks == 1:
+        return company
+    line, first = open_line(holding.rank), company.first
+    if line is None:
+        guard.note("the ranks do not hear of each other: their process group has no store to talk through")
+        return company
+    try:
+        settled = line.settle("first", first)
+        if start is None:
+            first = max(first, settled) if holding.rank == 0 else settled
+        exchange = Exchange(line, holding, folder, shards=sharded)
+    except Exception as error:
+        guard.note(f"the ranks do not hear of each other: {type(error).__name__}: {error}")
+        return company
+    return replace(company, exchange=exchange, first=first)
+
+
+def _describe(store: Store, holding: Holding, first: int, before: list[list[int]] | None) -> None:
+    """Note that this rank begins or continues; a process that trains alone notes it only after others."""
+    if holding.ranks > 1 or before is not None:
+        store.describe(rank=holding.rank, layout=holding.layout, shards=holding.shards)
+        store.describe(sessions=[*(before or []), [first, holding.ranks]])
 
 
 def is_replicated(model: nn.Module) -> bool:
     """Whether other processes, or wrappers, hold copies of the model."""
-    return isinstance(model, WRAPPERS) or count_ranks() > 1
+    return isinstance(model, WRAPPERS) or count_processes() > 1
 
 
-def count_ranks() -> int:
-    """How many processes train together; 1 without torch.distributed."""
-    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if ready else 1
+def own_rank() -> int:
+    """The number of this process among those that train together; 0 if it trains alone."""
+    return int(torch.distributed.get_rank()) if count_processes() > 1 else 0
 
 
-def sum_over_ranks(
-    seen: Tensor | None, squares: Tensor, changes: Tensor | None, sharded: bool, ranks: int
-) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """One reduction: the mean of what the eyes saw, and the sums of what is sharded."""
-    parts = [p for p in (seen, squares, changes) if p is not None]
-    flat = torch.cat(
-        [
-            torch.nan_to_num(p.to(squares.device), nan=0.0, posinf=1e300, neginf=-1e300).flatten()
-            for p in parts
-        ]
-    )
-    torch.distributed.all_reduce(flat)
-    ends = torch.tensor([p.numel() for p in parts]).cumsum(0).tolist()
-    pieces = [flat[end - p.numel() : end].reshape(p.shape) for end, p in zip(ends, parts, strict=True)]
-    if seen is not None:
-        missing = seen.isnan().to(squares.device)
-        pieces[0] = torch.where(missing, math.nan, pieces[0] / ranks)
-    weight = 1.0 if sharded else 1.0 / ranks
-    rest = [p * weight for p in pieces[1 if seen is not None else 0 :]]
-    return (pieces[0] if seen is not None else None), rest[0], (rest[1] if changes is not None else None)
+def plan_look(number: int, interval: int, ranks: int, fixed: bool) -> int:
+    """The step of the next look. Several ranks meet, without a word, at multiples of powers of two."""
+    if ranks == 1 or fixed:
+        return number + interval
+    grid = 1 << (interval - 1).bit_length()
+    return (number // grid + 1) * grid
 
 
-def join_norms(values: Tensor, shards: list[bool]) -> Tensor:
-    """Norms of shards, joined over the ranks; the other norms unchanged."""
-    mask = torch.tensor(shards, device=values.device)
-    squares = torch.where(mask, values.square(), 0.0)
-    torch.distributed.all_reduce(squares)
-    return torch.where(mask, squares.sqrt(), values)
-
-
-def leads(count: int) -> bool:
-    """Whether this process writes."""
-    return count == 1 or torch.distributed.get_rank() == 0
-
-
-def agree_on(interval: int, count: int, device: torch.device) -> int:
-    """The same interval on every rank, the longest of them."""
-    if count == 1:
-        return interval
-    shared = torch.tensor([interval], device=device)
-    torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
-    return int(shared)
+def name_rank(finding: Finding, rank: int) -> Finding:
+    """A finding that says on which rank it was made."""
+    return replace(finding, cause=f"on rank {rank}: {finding.cause}")

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from unvanish.clinic.watch.errors import WatchError
 from unvanish.clinic.watch.snapshots import Snapshots
+from unvanish.core.caution import caution
 from unvanish.core.diagnosis import Finding
 from unvanish.core.plain import name_value
 from unvanish.core.registry import suggest
 from unvanish.probes.errors import CheckError
-from unvanish.surgery.clipping import AdaptiveClip, Clipper, ZScoreClip
+from unvanish.surgery.clipping import AdaptiveClip, Clipper, NonFiniteSkip, ZScoreClip
 
 WAYS = ("log", "warn", "raise", "snapshot", "guard", "guard-agc", "silent")
 
@@ -32,8 +33,8 @@ class Response:
     clipper: Clipper | None = None
 
     @classmethod
-    def of(cls, on_finding: Any, run: str | Path | None) -> Response:
-        """Read `on_finding`; CheckError names what it may be."""
+    def of(cls, on_finding: Any, run: str | Path | None, rank: int = 0, *, sharded: bool = False) -> Response:
+        """Read `on_finding`; CheckError names what it may be. `sharded`: no rank holds the whole gradient."""
         wanted = on_finding if isinstance(on_finding, (list, tuple, set, frozenset)) else [on_finding]
         functions = tuple(w for w in wanted if callable(w))
         named = [w for w in wanted if not callable(w)]
@@ -45,29 +46,63 @@ class Response:
         ways = frozenset(named)
         if "snapshot" in ways and run is None:
             raise CheckError("a snapshot needs a folder; give run=")
-        snapshots = Snapshots(Path(run) / "snapshots") if "snapshot" in ways and run is not None else None
-        return cls(ways, functions, snapshots, _clipper(ways))
+        snapshots = None
+        if "snapshot" in ways and run is not None:
+            snapshots = Snapshots(Path(run) / "snapshots", rank)
+        return cls(ways, functions, snapshots, _clipper(ways, sharded))
 
     def guard(self, optimizer: Any) -> None:
         """Leave a step with a non-finite gradient out, and clip outliers in the run's history."""
         if self.clipper is not None:
             self.clipper(optimizer)
 
-    def respond(self, finding: Finding, model: nn.Module, step: int, loss: Any) -> None:
-        """Do what was asked for with a new finding; the exception of "raise" comes last."""
-        path = None if self.snapshots is None else self.snapshots.write(finding, model, step, loss)
+    def respond(
+        self,
+        finding: Finding,
+        model: nn.Module,
+        step: int,
+        loss: Any,
+        *,
+        own: bool = True,
+        told: bool = True,
+        raises: bool = True,
+    ) -> None:
+        """Do what was asked for with a new finding; the exception of "raise" comes last.
+
+        `own`: it is of this process, whose batch a snapshot holds. `told`: here, not on another rank.
+        `raises`: here and now.
+        """
+        path = (
+            self.snapshots.write(finding, model, step, loss) if self.snapshots is not None and own else None
+        )
         text = describe(finding, step, path)
-        if "log" in self.ways:
+        if "log" in self.ways and told:
             write_to_stderr(text)
-        if "warn" in self.ways:
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
-        for function in self.functions:
-            function(finding)
-        if "raise" in self.ways and finding.severity != "note":
+        if "warn" in self.ways and told:
+            caution(text)
+        self._call(finding)
+        if "raise" in self.ways and raises and finding.severity != "note":
             raise WatchError(text, finding)
 
+    def _call(self, finding: Finding) -> None:
+        """Call the user's functions; one that fails is a warning, but WatchError passes and ends the run."""
+        for function in self.functions:
+            try:
+                with torch._C._EnableTorchFunction():
+                    function(finding)
+            except WatchError:
+                raise
+            except Exception as error:
+                name = getattr(function, "__qualname__", type(function).__name__)
+                caution(
+                    f"unvanish: {name}, which on_finding named, failed with {type(error).__name__}: {error} "
+                    f"(on {finding.code}); the training goes on. To end it, raise WatchError there"
+                )
 
-def _clipper(ways: frozenset[str]) -> Clipper | None:
+
+def _clipper(ways: frozenset[str], sharded: bool) -> Clipper | None:
+    if sharded and not ways.isdisjoint({"guard", "guard-agc"}):
+        return NonFiniteSkip()
     if "guard-agc" in ways:
         return AdaptiveClip(0.01)
     return ZScoreClip(2.5, 0.97, 25) if "guard" in ways else None

@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
+from unvanish.probes.live.guard import WatchEntry, WatchGuard
 
-class Scaling:
-    """Calls `skipped` after each step that a GradScaler left out; a handle to be removed."""
 
-    def __init__(self, scaler: Any, skipped: Callable[[], None]) -> None:
-        self.scaler, self.original = scaler, scaler.step
+class ScalerStep:
+    """Stands in for a GradScaler's `step`; `remove` puts its own back.
 
-        def step(optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-            made = [False]
-            handle = optimizer.register_step_post_hook(lambda *_: made.__setitem__(0, True))
-            try:
-                return self.original(optimizer, *args, **kwargs)
-            finally:
-                handle.remove()
-                if not made[0]:
-                    skipped()
+    `count`: says how many steps were made so far. `ended`: called after each step with its optimizer and what
+    `count` said before. Both are methods whose owner is known weakly. A copy or a pickle of the scaler holds
+    the scaler's own method in its place.
+    """
 
-        scaler.step = step
+    def __init__(
+        self, guard: WatchGuard, scaler: Any, count: Callable[[], int], ended: Callable[[Any, int], None]
+    ) -> None:
+        self._scaler = weakref.ref(scaler)
+        self._own = vars(scaler).get("step")  # what the program put there itself
+        self._count, self._ended = weakref.WeakMethod(count), WatchEntry(guard, ended)
+        self._run = guard.run
+        scaler.step = self
+
+    def __call__(self, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        made = self._run(self._ask)
+        result = self._step(optimizer, *args, **kwargs)
+        self._ended(optimizer, made)
+        return result
+
+    def _step(self, *args: Any, **kwargs: Any) -> Any:
+        scaler: Any = self._scaler()
+        return type(scaler).step(scaler, *args, **kwargs) if self._own is None else self._own(*args, **kwargs)
+
+    def _ask(self) -> int | None:
+        count = self._count()
+        return None if count is None else count()
 
     def remove(self) -> None:
-        """Give the scaler its own method back."""
-        del self.scaler.step
+        """Give the scaler its own method back; if something else stands there now, it stays."""
+        scaler = self._scaler()
+        if scaler is not None and vars(scaler).get("step") is self:
+            if self._own is None:
+                del scaler.step
+            else:
+                scaler.step = self._own
+
+    def __reduce__(self) -> Any:
+        if self._own is not None:
+            return next, (iter([self._own]),)
+        return getattr, (self._scaler(), "step")

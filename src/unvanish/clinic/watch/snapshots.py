@@ -6,7 +6,6 @@ the bad gradient was made with, the batch, and the random state from before the 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.core.caution import caution
 from unvanish.core.diagnosis import Finding
+from unvanish.probes.live.compiled import has_compiled_parts, is_compiled
+from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.store.files import write_whole
 
 MOST = 5  # snapshots of a run
@@ -36,15 +38,19 @@ class Snapshots:
     """The snapshots of a run, and what the next one would hold."""
 
     folder: Path
+    rank: int = 0  # of this process among those that train together
     paths: list[Path] = field(default_factory=list)  # those written so far
     call: RememberedCall | None = None  # the last forward in training
     target: Any = None  # the loss's second argument
 
-    def attach(self, model: nn.Module, loss: Any) -> list[Any]:
+    def attach(self, guard: WatchGuard, model: nn.Module, loss: Any) -> list[Any]:
         """Remember every call of a model, and of a loss if it is a module; the hooks' handles."""
-        handles = [model.register_forward_pre_hook(self._remember, with_kwargs=True)]
-        if isinstance(loss, nn.Module):
-            handles.append(loss.register_forward_pre_hook(self._remember_target))
+        if has_compiled_parts(model):
+            guard.note("no snapshots are kept: the model, or a part of it, is compiled")
+            return []
+        handles = [model.register_forward_pre_hook(WatchEntry(guard, self._remember), with_kwargs=True)]
+        if isinstance(loss, nn.Module) and not is_compiled(loss):
+            handles.append(loss.register_forward_pre_hook(WatchEntry(guard, self._remember_target)))
         return handles
 
     def _remember(self, module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -60,8 +66,21 @@ class Snapshots:
         """Write the present step, whole or not at all; None without a call, on failure, or after `MOST`."""
         if self.call is None or len(self.paths) >= MOST:
             return None
-        path = self.folder / f"step-{step}-{finding.code}.pt"
-        content = {
+        by = f"-rank-{self.rank}" if self.rank else ""
+        path = self.folder / f"step-{step}-{finding.code}{by}.pt"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with write_whole(path, "snapshot") as partial:
+                torch.save(self._content(finding, model, step, loss), partial)
+        except Exception as error:
+            caution(f"unvanish: the snapshot {path} cannot be written: {error}")
+            return None
+        self.paths.append(path)
+        return path
+
+    def _content(self, finding: Finding, model: nn.Module, step: int, loss: Any) -> dict[str, Any]:
+        assert self.call is not None
+        return {
             "step": step,
             "code": finding.code,
             "args": _plain(self.call.args),
@@ -71,17 +90,6 @@ class Snapshots:
             "weights": {k: v.detach().cpu() for k, v in model.state_dict().items() if isinstance(v, Tensor)},
             "random": {"cpu": self.call.cpu, "cuda": self.call.cuda},
         }
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with write_whole(path, "snapshot") as partial:
-                torch.save(content, partial)
-        except (OSError, RuntimeError) as error:
-            warnings.warn(
-                f"unvanish: the snapshot {path} cannot be written: {error}", RuntimeWarning, stacklevel=2
-            )
-            return None
-        self.paths.append(path)
-        return path
 
 
 def _plain(value: Any) -> Any:

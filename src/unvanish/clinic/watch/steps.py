@@ -73,13 +73,13 @@ class NormReader:
             gauge = self._add_gauge(optimizer)
         if self.pace.quiet and self.pace.steps % REFIT == 0:
             share = READING * self.pace.budget * self.pace.usual
-            gauge.fit(share / max(1, len(self.watched.optimizers)))
+            gauge.fit(share / max(1, len(self.watched.references)))
         norm = gauge.read(full)
         return (0.0 if norm is None else norm), gauge.exact
 
     def read_own(self, optimizer: Any, full: bool) -> tuple[Any, bool]:
         """The norm that an optimizer steps by; a fused one takes the loss scale out itself."""
-        norm, exact = self.read(optimizer if len(self.watched.optimizers) > 1 else None, full)
+        norm, exact = self.read(optimizer if len(self.watched.references) > 1 else None, full)
         scale = getattr(optimizer, "grad_scale", None)
         if isinstance(scale, Tensor):
             norm = norm / scale.to(norm.device) if isinstance(norm, Tensor) else norm / float(scale)

@@ -8,7 +8,7 @@ from unvanish.clinic.rounds import RuleChoice, fold, rank, visit
 from unvanish.core.diagnosis import Finding
 from unvanish.core.trace import Trace
 from unvanish.rules import rules
-from unvanish.store import Store
+from unvanish.store.records import Records
 
 PATIENCE = 3  # looks in a row before a finding is reported
 LATER_RUN = 1000  # times the first step: offset of the keys of a continued run, which keeps the earlier ones
@@ -33,7 +33,7 @@ class Verdicts:
     reported: dict[str, Reported] = field(default_factory=dict)  # by code
     streaks: dict[tuple[str, bool], int] = field(default_factory=dict)  # looks in a row, see `_keys`
 
-    def judge(self, trace: Trace, step: int, store: Store | None) -> list[Finding]:
+    def judge(self, trace: Trace, step: int, store: Records | None) -> list[Finding]:
         """What the rules that know histories find and had not reported before."""
         rounds = visit(trace, self.choice, live=True)
         found = {f.code: f for f in reversed(rank(rounds.findings))}
@@ -46,12 +46,12 @@ class Verdicts:
                 fresh.append(finding)
         return fresh
 
-    def judge_at_once(self, code: str, trace: Trace, step: int, store: Store | None) -> list[Finding]:
+    def judge_at_once(self, code: str, trace: Trace, step: int, store: Records | None) -> list[Finding]:
         """What one rule finds, reported without waiting."""
         found = visit(trace, self.choice.only({code}), live=True).findings
         return [f for f in found if self.report(f, step, store)]
 
-    def report(self, finding: Finding, step: int, store: Store | None) -> bool:
+    def report(self, finding: Finding, step: int, store: Records | None) -> bool:
         """Note a finding; whether it is reported for the first time, or has become a warning."""
         before = self.reported.get(finding.code)
         first = step if before is None else before.first

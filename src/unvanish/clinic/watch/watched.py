@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.clinic.watch.ranks import count_ranks, is_replicated
+from unvanish.clinic.watch.ranks import is_replicated
 from unvanish.probes.errors import CheckError
 from unvanish.probes.intact import unwrap
+from unvanish.probes.live.shards import count_processes
 from unvanish.probes.live.updates import Parameters
 
 
@@ -21,14 +23,13 @@ class Watched:
     """A training as its user set it up; `inner` is the model without its wrappers."""
 
     model: nn.Module
-    optimizers: tuple[Any, ...]
+    references: tuple[weakref.ref[Any], ...]  # to the optimizers
     loss: Any
     scaler: Any
     name: str
     inner: nn.Module
     parameters: Parameters  # those that are trained
     ranks: int  # processes that train together
-    compiled: bool  # by torch.compile: no hook may enter its forward
 
     @classmethod
     def of(
@@ -42,11 +43,15 @@ class Watched:
                 "there is nothing to watch: no parameter of the model requires a gradient"
                 + (" and is held by the optimizer" if optimizers else "")
             )
-        compiled = any(type(m).__name__ == "OptimizedModule" for m in (model, *model.modules()))
+        kept = tuple(map(weakref.ref, optimizers))
         return cls(
-            model, tuple(optimizers), loss, scaler, name or type(inner).__name__, inner, parameters,
-            count_ranks(), compiled,
-        )  # fmt: skip
+            model, kept, loss, scaler, name or type(inner).__name__, inner, parameters, count_processes()
+        )
+
+    @property
+    def optimizers(self) -> tuple[Any, ...]:
+        """The optimizers that are still there; a watch keeps none of them alive."""
+        return tuple(o for ref in self.references if (o := ref()) is not None)
 
     @property
     def alone(self) -> bool:
@@ -60,7 +65,8 @@ class Watched:
 
     def rate(self) -> float:
         """The learning rate of the first optimizer; NaN if there is none, or it is on a device."""
-        rate = self.optimizers[0].param_groups[0].get("lr", math.nan) if self.optimizers else math.nan
+        first = self.references[0]() if self.references else None
+        rate = first.param_groups[0].get("lr", math.nan) if first is not None else math.nan
         return float(rate) if not isinstance(rate, Tensor) or rate.device.type == "cpu" else math.nan
 
     def loss_scale(self) -> float:

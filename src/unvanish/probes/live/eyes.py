@@ -1,17 +1,23 @@
 """The eyes of a watched training: one forward and backward looked at, a block of numbers out.
 
 Notable:
-- Between looks nothing is attached anywhere. For a look, module hooks know where the forward is (`place`) and
-  a torch function mode sees functional activations and attention; both are gone when the forward has ended,
-  the tensor hooks go with the graph, and the last hook goes with the step.
+- Between looks nothing is attached anywhere, and nothing ever on the model itself. For a look, global module
+  hooks know where the forward is (`place`) and a torch function mode sees functional activations and
+  attention; both are gone when the forward has ended, the tensor hooks go with the graph, and the last hook
+  goes with the step.
 - The first look maps the network: the dominators of its graph are the depth axis; they, the activations and
   the attentions become the sites (`chart`). Later looks only copy a few evenly spaced numbers of each
   (`samples`).
-- Only forwards in training mode with gradients count, and of these the first one of a step.
+- Only forwards in training mode with gradients count, and of these the first one of a step, in one thread.
+- What must run without us runs without us: compiled parts, `torch.func` transforms, dispatch modes, the fused
+  paths of frozen transformer layers.
 """
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import threading
 from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Any
@@ -25,36 +31,55 @@ from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.compositions import Unfolded
 from unvanish.probes.live.chart import Chart, Crossing, Slot, draw_chart
+from unvanish.probes.live.compiled import CompilerListener
+from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.place import ForwardPlace
+from unvanish.probes.live.readable import find_obstacle, is_readable
 from unvanish.probes.live.samples import Samples
 from unvanish.probes.live.sequences import Sequences
 from unvanish.probes.live.sharpness import pick_logits, sharpness
+from unvanish.probes.modes import is_overridden, lies_on_stack, push_mode, remove_mode
 from unvanish.probes.recurrent.profile import Profile
 
 NAMES: dict[Any, str] = {}  # the kind of each torch function, "" if it does not matter
+MOST_NAMES = 4096  # functions made on the fly would fill it
+RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
+# in evaluation they choose a fused path, unless a function mode is on
+FUSED_IN_EVALUATION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
 class Eyes(TorchFunctionMode):
     """Looks at a training step: `open` before its forward, `close` after its optimizer's step.
 
-    `after_backward`: called when each backward of the step has ended.
+    `guard`: what every call from the program passes. `after_backward`: called when each backward of the step
+    has ended.
     """
 
-    def __init__(self, model: nn.Module, after_backward: Callable[[], None] | None = None) -> None:
+    SEES_INSIDE = True  # compositions of torch.nn.functional are unfolded for it
+
+    def __init__(
+        self, model: nn.Module, guard: WatchGuard, after_backward: Callable[..., None] | None = None
+    ) -> None:
         super().__init__()
-        self.model, self.after_backward = model, after_backward
+        self.model, self.after_backward, self._guard = model, after_backward, guard
         self.paths = {id(m): name for name, m in model.named_modules()}
         self.chart: Chart | None = None
         self.seconds = 0.0  # our own, of the present look
+        self.compiled = False  # whether a part of the model was compiled while we looked
         self._place = ForwardPlace()
         self._crossings: list[Crossing] | None = None  # of the forward that maps the network
         self._samples = Samples({})
         self._sequences = Sequences()
         self._inside = False  # whether the forward that is looked at runs now
         self._done = False  # whether it has run
-        self._busy = False  # whether what runs now is our own
+        self._ending = False  # whether it is to end as soon as its thread allows
+        self._working = 0  # functions that the function mode handles now, during which torch has it off
+        self._thread = 0  # that runs it
+        self._frame: Any = None  # of the model's call
+        self._aside: list[int] = []  # ids of the modules around us that must run without the function mode
         self._handles: list[Any] = []
         self._compositions = Unfolded()  # open during the forward
+        self._compiler = CompilerListener(WatchEntry(guard, self._hear_compiler))
 
     # -- opening and closing
 
@@ -67,24 +92,45 @@ class Eyes(TorchFunctionMode):
         self._done = False
         self._samples.clear()
         self._sequences.begin(profiling)
-        if not self._handles:
-            self._handles = [
-                register_module_forward_pre_hook(self._enter),
-                register_module_forward_hook(self._leave, always_call=True),
-            ]
+        if not self._inside:
+            self._detach()
+            enter, leave = (
+                WatchEntry(self._guard, self._enter),
+                WatchEntry(self._guard, self._leave, always=True),
+            )
+            self._handles.append(register_module_forward_pre_hook(enter))
+            self._handles.append(register_module_forward_hook(leave, always_call=True))
         self.seconds = perf_counter() - started
 
     def close(self) -> None:
-        """Detach everything; harmless when repeated."""
+        """End the look; harmless when repeated. A forward that cannot be left now is left when it returns."""
+        if self._inside and not self._can_end():
+            self._ending = True
+            return
         if self._inside:
             self._end()
         self._detach()
         self._crossings = None
 
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.remove()
+
+    def remove(self) -> None:
+        """Detach everything for good."""
+        try:
+            self.close()
+        finally:
+            self._compiler.remove()
+
+    def _can_end(self) -> bool:
+        """Whether the function mode is where it can be taken off: in this thread, and not at work."""
+        return self._thread == threading.get_ident() and not self._working
+
     def _detach(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        while self._handles:
+            self._handles[-1].remove()
+            self._handles.pop()
 
     # -- the forward
 
@@ -92,59 +138,103 @@ class Eyes(TorchFunctionMode):
         path = self.paths.get(id(module))
         if path is None:
             return
-        if module is self.model:
-            self._place.depth += 1
-            first = self._place.depth == 1 and not self._done
-            if first and module.training and torch.is_grad_enabled():
+        if module is self.model and self._inside and not self._is_running():
+            self._end()  # interrupted, so that nobody told us that it ended
+        if not self._inside:
+            if module is self.model and module.training and not self._done and torch.is_grad_enabled():
                 self._begin(args)
-        if self._inside:
+        elif module is self.model and self._thread == threading.get_ident():
+            self._place.depth += 1
+        if self._inside and self._thread == threading.get_ident():
             self._place.stack.append(path)
+            if not module.training and isinstance(module, FUSED_IN_EVALUATION):
+                self._step_aside(module)
 
     def _begin(self, args: Any) -> None:
-        first = next((t for t in tensors_in(args, 2) if t.ndim), None)
+        obstacle = find_obstacle() or ("a function mode is on around them" if is_overridden() else "")
+        if obstacle:
+            self._guard.note(f"activations were not looked at: {obstacle}")
+            return
+        self._compiler.listen()
+        first = next((t for t in tensors_in(args, 2) if is_readable(t) and t.ndim), None)
         self._samples.batch = None if first is None else int(first.shape[0])
         self._place.begin()
-        if self.chart is None:
-            self._crossings = []
-        self._compositions.open()
+        self._place.depth = 1
+        self._crossings = [] if self.chart is None else None
+        self._thread, self._frame, self._ending = threading.get_ident(), _find_call(), False
         self._inside = True
-        self.__enter__()  # type: ignore[no-untyped-call]
+        self._compositions.open()
+        push_mode(self)
 
     def _end(self) -> None:
-        self._inside = False
-        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-        self._compositions.close()
+        """The function mode goes; whatever fails here, the rest goes too."""
+        try:
+            remove_mode(self)
+        finally:
+            self._compositions.close()
+        self._inside, self._frame, self._aside = False, None, []
+
+    def _is_running(self) -> bool:
+        """Whether the call that is looked at is still on its way; only its own thread can tell."""
+        if self._frame is None or self._thread != threading.get_ident():
+            return True
+        frame: Any = sys._getframe()
+        while frame is not None and frame is not self._frame:
+            frame = frame.f_back
+        return frame is not None
+
+    def _step_aside(self, module: nn.Module) -> None:
+        if self._aside or lies_on_stack(self):
+            self._aside.append(id(module))
+            remove_mode(self)
+
+    def _step_in(self) -> None:
+        self._aside.pop()
+        if not self._aside:
+            push_mode(self)
+
+    def _hear_compiler(self, *_: Any) -> None:
+        """A part of the model is compiled: it must not meet us, neither now nor later."""
+        if not self._inside or self._thread != threading.get_ident():
+            return
+        self.compiled = self._done = True
+        self._guard.note("activations are not looked at: parts of the model are compiled")
+        self.close()
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         path = self.paths.get(id(module))
-        if path is None:
+        if path is None or not self._inside or self._thread != threading.get_ident():
             return
-        if self._inside:
+        if self._aside and self._aside[-1] == id(module):
+            self._step_in()
+        ending = self._ending or bool(self._guard.failure)
+        if not ending:
             self._place.leave(path)
             self._meet_module(module, path, args, output)
         if module is self.model:
             self._place.depth -= 1
-            if self._place.depth == 0 and self._inside:
+            if self._place.depth <= 0:
                 self._end()
-                self._finish(output)
+                self._detach()
+                if not ending:
+                    self._finish(output)
 
     def _meet_module(self, module: nn.Module, path: str, args: Any, output: Any) -> None:
         """A module has returned: its result may be a site."""
-        if self._sequences.wanted and isinstance(module, nn.RNNBase):
+        if find_obstacle():
+            return
+        if self._sequences.wanted and type(module) in RECURRENT:
             started = perf_counter()
-            self._sequences.follow(module, path, args, output)
+            self._sequences.follow(self._guard, module, path, args, output)
             self.seconds += perf_counter() - started
-        made = next((t for t in tensors_in(output, 1) if t.is_floating_point() and t.ndim), None)
-        if made is not None and not isinstance(module, (nn.Flatten, nn.Identity, nn.Dropout)):
-            self._busy = True
-            try:
-                self._meet(path, type(module).__name__, made, "module")
-            finally:
-                self._busy = False
+        made = next((t for t in tensors_in(output, 1) if t.is_floating_point()), None)
+        if made is None or not is_readable(made) or not made.ndim:
+            return
+        if not isinstance(module, (nn.Flatten, nn.Identity, nn.Dropout)):
+            self._meet(path, type(module).__name__, made, "module")
 
     def _finish(self, output: Any) -> None:
-        """The forward has ended: hooks go; the backward will come by the tensors' own."""
-        self._detach()
+        """The forward has ended, the hooks are gone; the backward will come by the tensors' own."""
         crossings, self._crossings = self._crossings, None
         if output is None:  # it raised
             return
@@ -156,16 +246,20 @@ class Eyes(TorchFunctionMode):
             self._samples = Samples(self.chart.slots)
         self._await_backward(ends)
         if self.after_backward is not None:  # an accumulated step has more forwards
-            self._handles = [
-                self.model.register_forward_hook(lambda m, a, out: self._await_backward(tensors_in(out, 2)))
-            ]
+            self._handles = [register_module_forward_hook(WatchEntry(self._guard, self._leave_again))]
         self.seconds += perf_counter() - started
+
+    def _leave_again(self, module: nn.Module, args: Any, output: Any) -> None:
+        if module is self.model:
+            self._await_backward(tensors_in(output, 2))
 
     def _await_backward(self, ends: Iterable[Tensor]) -> None:
         """Hear of the end of the backward that begins at one of these."""
+        if self.after_backward is None or not torch.is_grad_enabled() or find_obstacle():
+            return
         end = next((t for t in ends if t.grad_fn is not None), None)
-        if end is not None and self.after_backward is not None and torch.is_grad_enabled():
-            end.register_hook(self._at_backward)  # type: ignore[no-untyped-call]
+        if end is not None:
+            end.register_hook(WatchEntry(self._guard, self._at_backward))  # type: ignore[no-untyped-call]
 
     def _at_backward(self, gradient: Tensor) -> None:
         if self.after_backward is not None:  # torch has no public way to be called when a backward has ended
@@ -174,20 +268,32 @@ class Eyes(TorchFunctionMode):
     # -- what the forward meets
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self._busy:
-            return func(*args, **(kwargs or {}))
+        self._working += 1
+        try:
+            result = func(*args, **(kwargs or {}))
+            if self._inside and _know(func) != "":
+                self._guard.run(self._see, func, args, kwargs or {}, result)
+            return result
+        finally:
+            self._working -= 1
+
+    def _see(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """An operation was called: it may be an activation or an attention."""
         kind = NAMES.get(func)
         if kind is None:
             name = operations.plain_name(getattr(func, "__name__", ""))
             wanted = name in operations.ACTIVATIONS or name in operations.ATTENTION or name == "add"
+            if len(NAMES) >= MOST_NAMES:
+                NAMES.clear()
             kind = NAMES[func] = name if wanted else ""
-        result = func(*args, **(kwargs or {}))
-        if kind and self._inside and isinstance(result, Tensor) and result.ndim > 1:
-            if kind in operations.ATTENTION:
-                self._attend(self._place.path, kind, args, kwargs or {}, result)
-            else:
-                self._meet(self._place.path, kind, result, "activation" if kind != "add" else "add")
-        return result
+        if not kind or not isinstance(result, Tensor) or not is_readable(result) or result.ndim < 2:
+            return
+        if find_obstacle():
+            return
+        if kind in operations.ATTENTION:
+            self._attend(self._place.path, kind, args, kwargs, result)
+        else:
+            self._meet(self._place.path, kind, result, "activation" if kind != "add" else "add")
 
     def _meet(self, path: str, kind: str, made: Tensor, family: str) -> None:
         """A module's or an operation's result: note it while mapping, else look at it if it is a site."""
@@ -202,11 +308,12 @@ class Eyes(TorchFunctionMode):
 
     def _look(self, slot: Slot, made: Tensor) -> None:
         if self._samples.take(slot, made) and made.requires_grad:
-            made.register_hook(lambda g: self._look_back(slot, g))  # type: ignore[no-untyped-call]
+            made.register_hook(WatchEntry(self._guard, self._look_back, slot))  # type: ignore[no-untyped-call]
 
     def _look_back(self, slot: Slot, gradient: Tensor) -> None:
         started = perf_counter()
-        self._samples.take_gradient(slot, gradient)
+        if is_readable(gradient) and not find_obstacle():
+            self._samples.take_gradient(slot, gradient)
         self.seconds += perf_counter() - started
 
     def _attend(self, path: str, kind: str, args: Any, kwargs: Any, result: Tensor) -> None:
@@ -235,3 +342,19 @@ class Eyes(TorchFunctionMode):
         None if this look saw no forward, or was the one that mapped the network.
         """
         return self._samples.summarise()
+
+
+def _know(func: Any) -> str | None:
+    """What is known of a function; it does not matter if it cannot be looked up."""
+    try:
+        return NAMES.get(func)
+    except Exception:
+        return ""
+
+
+def _find_call() -> Any:
+    """The frame of the module call that runs our hook."""
+    frame: Any = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "_call_impl":
+        frame = frame.f_back
+    return frame

@@ -21,6 +21,8 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from unvanish.probes.live.shards import is_partial
+
 SMALL = 4096  # elements of a tensor that is read at every step
 MOST = 64  # parts, at most
 TRIAL = 12  # readings of which the cost is known before the number of parts changes
@@ -35,7 +37,7 @@ class Gauge:
     values: Callable[[Tensor], Tensor]  # the numbers of a gradient: of sparse ones, of a local shard
     parameters: Sequence[Tensor]
     whole: bool = False  # whether everything must be read at every step
-    shards: bool = False  # whether other ranks hold the rest, so that the number is still to be joined
+    weights: Sequence[float] = ()  # of each parameter's norm, if other ranks hold the rest or the same
     parts: int = 1
     exact: bool = True  # whether the last reading was a full one
     cost: float = 0.0  # seconds of a reading, a running mean
@@ -45,7 +47,7 @@ class Gauge:
 
     @torch.no_grad()
     def read(self, full: bool = False) -> Tensor | float | None:
-        """The L2 norm: a float on the CPU, a tensor elsewhere and of shards; None without any gradient.
+        """The L2 norm: a float on the CPU, a tensor elsewhere; None without any gradient.
 
         `full`: of everything, at any cost; such a reading does not count as one.
         """
@@ -70,19 +72,29 @@ class Gauge:
             self.parts, self._readings, self._turn, self._known = parts, 0, 0, []
 
     def _gradients(self) -> list[Tensor]:
-        return [self.values(p.grad) for p in self.parameters if p.grad is not None]
+        if not self.weights:
+            return [self.values(p.grad) for p in self.parameters if p.grad is not None]
+        return [self.values(g) for p in self.parameters if (g := p.grad) is not None and not is_partial(g)]
+
+    def _weigh(self, found: list[Tensor]) -> list[Tensor]:
+        """Norms of shards, by how much they count among those of all ranks."""
+        if not self.weights:
+            return found
+        pairs = zip(self.weights, self.parameters, strict=True)
+        kept = [w for w, p in pairs if p.grad is not None and not is_partial(p.grad)]
+        return [n * w if w != 1.0 else n for n, w in zip(found, kept, strict=True)]
 
     def _all(self) -> Tensor | float | None:
         self.exact = True
         grads = self._gradients()
         if not grads:
             return None
-        norm = combine(norms(grads))
+        norm = combine(self._weigh(norms(grads)))
         if norm.device.type != "cpu":
             return norm.double()
         if not 1e-18 < float(norm) < 1e18:
-            norm = combine(norms(grads, torch.float64))
-        return norm.double() if self.shards else float(norm)
+            norm = combine(self._weigh(norms(grads, torch.float64)))
+        return float(norm)
 
     def _some(self) -> Tensor | float | None:
         """The small gradients and the next part of the large ones; all if these moved far."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unvanish.probes.live.guard import WatchEntry, WatchGuard
+from unvanish.probes.live.readable import is_readable
 from unvanish.probes.recurrent.profile import Profile
 from unvanish.probes.recurrent.replay import replay
 
@@ -24,14 +25,10 @@ class SequencePass:
     hx: Any
     gradients: dict[str, Tensor | None] = field(default_factory=dict)
 
-    def keep(self, name: str, dim: int) -> Callable[[Tensor], None]:
-        """A tensor hook that keeps a few sequences of a gradient under a name."""
-        self.gradients[name] = None
-
-        def hook(gradient: Tensor) -> None:
+    def keep(self, name: str, dim: int, gradient: Tensor) -> None:
+        """Keep a few sequences of a gradient under a name."""
+        if is_readable(gradient):
             self.gradients[name] = pick_sequences(gradient, dim).double()
-
-        return hook
 
     def replay(self) -> list[Profile]:
         """The profile of each layer and direction; empty if no gradient came."""
@@ -57,18 +54,19 @@ class Sequences:
         """A look begins; `wanted`: follow the recurrent layers in it."""
         self.wanted, self.passes = wanted, {}
 
-    def follow(self, module: nn.RNNBase, path: str, args: Any, output: Any) -> None:
+    def follow(self, guard: WatchGuard, module: Any, path: str, args: Any, output: Any) -> None:
         """Keep a few sequences of a layer's first call, and their gradients when they come."""
-        x, hx = args[0], args[1] if len(args) > 1 else None
-        if path in self.passes or not isinstance(x, Tensor) or x.ndim != 3:
+        x, hx = args[0] if args else None, args[1] if len(args) > 1 else None
+        if path in self.passes or not isinstance(x, Tensor) or x.ndim != 3 or not is_readable(x):
             return
         along = 0 if module.batch_first else 1
         turn = self.passes[path] = SequencePass(module, pick_sequences(x, along), pick_sequences(hx, 1))
         states = output[1] if isinstance(output[1], tuple) else (output[1],)
         for name, made, dim in (("output", output[0], along), *(("state", s, 1) for s in states)):
             if made.requires_grad:
-                keep = turn.keep(name if name == "output" else f"{name}{len(turn.gradients)}", dim)
-                made.register_hook(keep)
+                key = name if name == "output" else f"{name}{len(turn.gradients)}"
+                turn.gradients[key] = None
+                made.register_hook(WatchEntry(guard, turn.keep, key, dim))
 
     def take_profiles(self) -> list[tuple[str, str, Profile]]:
         """(name, kind, profile) of every layer that was followed, once; before the weights move."""

@@ -5,7 +5,7 @@ Notable:
   over- or underflows.
 - What a step changed is read from at most `ELEMENTS` evenly spaced elements of each parameter, before and
   after: the model is never copied.
-- Sharded parameters (DTensors) are read by their local shards; the squares are summed over the ranks later.
+- Sharded parameters (DTensors) are read by their local shards (`shards`), which are joined later.
 """
 
 from __future__ import annotations
@@ -20,6 +20,15 @@ from torch import Tensor, nn
 from unvanish.core.facts import ParameterFacts
 from unvanish.core.trace import Site
 from unvanish.probes.live.gauge import Gauge, exact_norms
+from unvanish.probes.live.shards import (
+    count_copies,
+    count_processes,
+    count_shards,
+    digest_layout,
+    is_partial,
+    is_shard,
+    local,
+)
 
 ELEMENTS = 256  # of each parameter, for what a step changed
 MOVED = ("gradient_log", "gradient_zero", "norm_log", "update_log")
@@ -42,20 +51,35 @@ class Parameters:
             Site.parameter(path, kinds.get(path, ""), _facts(group, order))
             for order, (path, group) in enumerate(groups.items())
         )
-        self.sharded = any(type(p).__name__ == "DTensor" for p in self.parameters)
+        self.sharded = any(map(is_shard, self.parameters))
+        self.shards, self.layout = count_shards(self.parameters), digest_layout(self.names, self.parameters)
+        ranks = count_processes()
+        self._copies = [count_copies(p, ranks) if self.sharded else 1.0 for p in self.parameters]
         self._before: list[Tensor] | None = None
         self._index: Tensor | None = None
 
     def gradients(self) -> list[tuple[int, Tensor]]:
         """(place, gradient) of each parameter that has one: sparse ones by their values, shards locally."""
-        return [(i, _values(p.grad)) for i, p in enumerate(self.parameters) if p.grad is not None]
+        return [
+            (i, _values(p.grad))
+            for i, p in enumerate(self.parameters)
+            if p.grad is not None and not (self.sharded and is_partial(p.grad))
+        ]
+
+    def find_unreadable(self) -> list[str]:
+        """Names of the parameters whose gradients are partial sums, which only all ranks together know."""
+        if not self.sharded:
+            return []
+        return [n for n, p in zip(self.names, self.parameters, strict=True) if is_partial(p.grad)]
 
     def gauge(self, only: Iterable[Tensor] | None = None) -> Gauge:
         """What reads the norm of all gradients, or of some parameters', at every step."""
         chosen = None if only is None else {id(p) for p in only}
-        kept = [p for p in self.parameters if chosen is None or id(p) in chosen]
+        places = [i for i, p in enumerate(self.parameters) if chosen is None or id(p) in chosen]
+        kept = [self.parameters[i] for i in places]
         whole = self.sharded or any(p.device.type != "cpu" for p in kept)
-        return Gauge(_values, kept, whole, self.sharded)
+        weights = tuple(self._copies[i] ** -0.5 for i in places) if self.sharded else ()
+        return Gauge(_values, kept, whole, weights)
 
     @torch.no_grad()
     def squares(self) -> Tensor:
@@ -73,33 +97,31 @@ class Parameters:
             flat = torch.cat([p.float() for p in parts])
             found[:, 1].index_add_(0, where, (flat == 0).double())
             found[:, 2].index_add_(0, where, torch.ones_like(flat, dtype=torch.float64))
-        weights = exact_norms([_local(p.detach()) for p in self.parameters]).to(device)
+        weights = exact_norms([local(p.detach()) for p in self.parameters]).to(device)
         owner = torch.tensor(self.owner, device=device)
         shares = self._replicas(range(len(self.parameters)), device)
         found[:, 3].index_add_(0, owner, weights.square() / shares)
         return found
 
     def _replicas(self, places: Iterable[int], device: Any) -> Tensor:
-        """How many ranks hold each shard, so that sums over ranks count it once."""
-        return torch.tensor(
-            [_copies(self.parameters[i]) if self.sharded else 1.0 for i in places],
-            dtype=torch.float64,
-            device=device,
-        )
+        """How many ranks hold the same numbers, so that sums over ranks count them once."""
+        return torch.tensor([self._copies[i] for i in places], dtype=torch.float64, device=device)
 
     @torch.no_grad()
     def hold(self) -> None:
         """Remember a few elements of every parameter, to see later what the step changed."""
-        self._before = [_some(_local(p.detach())).clone() for p in self.parameters]
+        self._before = [_some(local(p.detach())).clone() for p in self.parameters]
 
     @torch.no_grad()
     def changes(self) -> Tensor | None:
-        """(sites, 2): squares of what changed since `hold`, and of what was there; None without `hold`."""
+        """(sites, 2): squares of what changed since `hold`, and of what was there; None if unknown."""
         if self._before is None:
             return None
         before, self._before = self._before, None
-        now = [_some(_local(p.detach())) for p in self.parameters]
+        now = [_some(local(p.detach())) for p in self.parameters]
         device = self.parameters[0].device
+        if [len(b) for b in before] != [len(n) for n in now]:
+            return None  # parameters have another size than before the step
         old = torch.cat([b.to(device).float() for b in before])
         new = torch.cat([n.to(device).float() for n in now])
         if self._index is None or len(self._index) != len(old):
@@ -117,7 +139,7 @@ class Parameters:
     def find_broken_weights(self) -> list[str]:
         """Names of the parameters that hold a NaN or an infinity themselves, in the model's order."""
         pairs = zip(self.names, self.parameters, strict=True)
-        return [n for n, p in pairs if not bool(torch.isfinite(_local(p.detach())).all())]
+        return [n for n, p in pairs if not bool(torch.isfinite(local(p.detach())).all())]
 
 
 def statistics(squares: Tensor, changes: Tensor | None, scale: float = 1.0) -> Tensor:
@@ -133,6 +155,15 @@ def statistics(squares: Tensor, changes: Tensor | None, scale: float = 1.0) -> T
     return found
 
 
+def part_logs(squares: Tensor, changes: Tensor | None) -> Tensor:
+    """What joining shards needs of every site: elements looked at, ln of changes, of values; (sites, 3)."""
+    found = torch.full((len(squares), 3), math.nan, dtype=torch.float64, device=squares.device)
+    found[:, 0] = squares[:, 2]
+    if changes is not None:
+        found[:, 1:] = 0.5 * changes.log()
+    return found
+
+
 def _facts(group: list[tuple[str, Tensor]], order: int) -> ParameterFacts:
     largest = max((p for _, p in group), key=lambda p: p.numel())
     return {
@@ -144,16 +175,12 @@ def _facts(group: list[tuple[str, Tensor]], order: int) -> ParameterFacts:
     }
 
 
-def _local(x: Tensor) -> Tensor:
-    if type(x).__name__ == "DTensor":
-        local: Tensor = x.to_local()  # type: ignore[attr-defined]
-        return local
-    return x
-
-
 def _values(grad: Tensor) -> Tensor:
-    grad = _local(grad.detach())
-    return grad.coalesce()._values() if grad.is_sparse else grad
+    if grad.requires_grad:
+        grad = grad.detach()
+    if grad.is_sparse:
+        grad = grad.coalesce()._values()
+    return grad if type(grad) is Tensor and not grad.is_complex() else local(grad)
 
 
 def _some(x: Tensor) -> Tensor:
@@ -165,11 +192,3 @@ def _some(x: Tensor) -> Tensor:
 def _order(x: Tensor) -> list[int]:
     """Dimensions by falling stride: a dense tensor in this order is flat in memory."""
     return sorted(range(x.ndim), key=lambda d: -int(x.stride()[d]))
-
-
-def _copies(p: Tensor) -> float:
-    """How many ranks hold the same shard of a DTensor."""
-    if type(p).__name__ != "DTensor":
-        return 1.0
-    mesh, placements = p.device_mesh, p.placements  # type: ignore[attr-defined]
-    return float(math.prod(mesh.size(d) for d, place in enumerate(placements) if place.is_replicate()))

@@ -145,5 +145,8 @@ class Unmeasured(Taped):
         q, v = call["query"], call["value"]
         operation.handles["ends"] = ((q.grad_fn, q.output_nr), (v.grad_fn, v.output_nr))
 
+    def _read_features(self, operation: Operation, call: OperationCall) -> None:
+        """The features have no numbers either."""
+
     def _read_sizes(self, operation: Operation, result: Tensor) -> None:
         """There are no numbers to measure."""

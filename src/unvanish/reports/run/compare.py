@@ -42,10 +42,18 @@ def compare(first: Run, second: Run) -> str:
     row("update / weight, median", lambda _, t: _update(t))
     row("steps not finite", lambda s, _: str(int((s["finite"] == 0).sum())))
     row("steps clipped", lambda s, _: _share(s["clipped"]))
+    if any("rank" in r.facts() for r in runs):
+        lines.append(_row("ranks", [_count_ranks(run) for run in runs]))
     notes = [
         f"note: {name}: {line}" for name, run in zip(names, runs, strict=True) for line in list_gaps(run)
     ]
     return "\n".join([*lines, *_compare_findings(first, second), *notes])
+
+
+def _count_ranks(run: Run) -> str:
+    sessions = run.facts().get("sessions")
+    absent = sum(map(len, run.lacking().values()))
+    return f"{sessions[-1][1] if sessions else 1}" + (f", {absent} steps of a rank lacking" if absent else "")
 
 
 def _compare_findings(first: Run, second: Run) -> list[str]:

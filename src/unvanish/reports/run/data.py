@@ -11,6 +11,7 @@ from unvanish.core.facts import HistoryFacts
 from unvanish.core.names import show
 from unvanish.core.plain import plain
 from unvanish.core.trace import Site, Trace
+from unvanish.reports.run.text import describe_ranks
 from unvanish.store import Run
 from unvanish.store.reader import Event
 
@@ -37,6 +38,7 @@ def read_rows(run: Run) -> dict[str, Any]:
     return {
         "name": show(run.name),
         "facts": plain(run.facts()),
+        "ranks": describe_ranks(run),
         "steps": list_steps(run.steps()),
         "flow": list_flow(trace),
         "sites": list_sites(trace),

@@ -62,6 +62,7 @@ function describe() {
   if (first) text.push(`loss ${first.loss.toPrecision(4)} to ${end.loss.toPrecision(4)}`);
   const share = Number(run.facts.overhead);
   if (share > 0) text.push(`watch overhead ${(100 * share).toFixed(2)} %`);
+  text.push(...run.ranks);
   if (picked.site) text.push(`${picked.site} at step ${picked.step}`);
   document.getElementById("summary").textContent = text.join(" · ");
   document.querySelector("#history-part h2").textContent = `One site: ${site()}`;

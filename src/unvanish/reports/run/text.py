@@ -19,6 +19,7 @@ from unvanish.store import Run
 BLOCKS = " ▁▂▃▄▅▆▇█"
 WIDTH, LOOKS = 60, 256  # cells of a sparkline, looks that are read at most
 SITES, REMEDIES = 4, 3  # of a finding, at most
+SPANS, RANKS = 4, 16  # of steps in a row, and ranks that lack some, that are named, at most
 DECADE = math.log(10)
 
 
@@ -30,12 +31,14 @@ def render(run: Run) -> str:
         gaps = [f"note: {line}" for line in list_gaps(run)]
         return "\n".join([*lines, "no step has been written yet", *gaps])
     lines.append(_describe_length(steps, trace, facts.get("overhead")))
+    lines += describe_ranks(run)
     lines += [*draw_curves(steps), *draw_flow(trace), *_count_broken(steps), ""]
     events = run.findings()
     for e in events:
         lines += describe_finding(
             e.finding, f"step {e.first}" + (f" to {e.last}" if e.last != e.first else "")
         )
+    lines += [f"note: {clean(text)}" for text in facts.get("notes", ())]
     lines += [f"note: {line}" for line in list_gaps(run)]
     return "\n".join([*lines, conclude([e.finding for e in events])])
 
@@ -131,6 +134,34 @@ def format_duration(seconds: float) -> str:
     if seconds < 6000:
         return f"{int(seconds // 60)} min {int(seconds % 60)} s"
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+
+
+def describe_ranks(run: Run) -> list[str]:
+    """How many ranks trained together, and which steps some of them lack; nothing of one process."""
+    facts = run.facts()
+    if "rank" not in facts or not facts.get("sessions"):
+        return []
+    lines = [f"{plural(facts['sessions'][-1][1], 'rank')} trained together, and their steps are joined"]
+    relayed = [f"rank {rank}" for rank in facts.get("relayed", [])]
+    if relayed:
+        lines.append(f"{', '.join(relayed)}: from another folder, through the process group's store")
+    lacking = run.lacking()
+    for rank, absent in list(lacking.items())[:RANKS]:
+        spans = ", ".join(_name_spans(absent))
+        lines.append(f"rank {rank} has no record of {plural(len(absent), 'step')}: {spans}")
+    if len(lacking) > RANKS:
+        lines.append(f"{plural(len(lacking) - RANKS, 'more rank')}: steps without a record, too")
+    return lines
+
+
+def _name_spans(steps: Sequence[int]) -> list[str]:
+    """Numbers in a row as spans: 3 to 5, 9; at most `SPANS`."""
+    edges = [i for i in range(1, len(steps)) if steps[i] != steps[i - 1] + 1]
+    pieces = [
+        (steps[a], steps[b - 1]) for a, b in zip([0, *edges], [*edges, len(steps)], strict=True) if b > a
+    ]
+    named = [str(first) if first == last else f"{first} to {last}" for first, last in pieces]
+    return named if len(named) <= SPANS else [*named[:SPANS], "..."]
 
 
 def _describe_length(steps: HistoryFacts, trace: Trace, overhead: Any) -> str:

@@ -22,7 +22,7 @@ import yaml
 from unvanish.core.names import as_file_name
 from unvanish.store.files import write_text
 from unvanish.store.lock import FolderLock
-from unvanish.store.schema import FILE
+from unvanish.store.schema import FILES
 from unvanish.train.arguments import Arguments
 from unvanish.train.errors import TrainError
 
@@ -31,7 +31,7 @@ CLAIM = "train.lock"
 END = "results.json"  # written when a training has ended
 OLD = (
     "weights/last.state.safetensors", "weights/last.*", "weights/best.*", "weights/epoch[0-9]*",
-    f"{FILE}*", "results.csv", END,
+    *FILES, "results.csv", END,
 )  # fmt: skip  # of a run that is overwritten; first what it would be resumed from
 
 

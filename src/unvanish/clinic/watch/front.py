@@ -1,0 +1,298 @@
+"""The watch as its user holds it: what hangs in the program, and the guard that every call from there passes.
+
+Notable:
+- A loop needs no change: the optimizers' own step hooks carry the watch, and hold it while they live. All
+  else knows it weakly, so a watch that nobody closed ends with its optimizers, or with the interpreter.
+- What fails inside is one warning, and the watch takes itself off (`probes.live.guard`); only
+  `on_finding="raise"` raises, when all else is done.
+- A watch that only its optimizer's hooks hold is closed when the next one comes, as when a cell of a notebook
+  runs again after Ctrl-C.
+- A process that is forked from this one is not watched.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import math
+import os
+import sys
+import weakref
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from unvanish.clinic.config import ConfigError
+from unvanish.clinic.watch.errors import WatchError
+from unvanish.clinic.watch.history import History
+from unvanish.clinic.watch.observer import Observer
+from unvanish.clinic.watch.pace import Pace
+from unvanish.clinic.watch.response import Response
+from unvanish.clinic.watch.scaling import ScalerStep
+from unvanish.clinic.watch.watched import Watched
+from unvanish.core.diagnosis import Diagnosis, Finding, at_least
+from unvanish.core.trace import STATISTICS, Trace
+from unvanish.probes.errors import CheckError
+from unvanish.probes.live.compiled import is_compiled
+from unvanish.probes.live.guard import StepEntry, StepHook, WatchEntry, WatchGuard
+from unvanish.store import Store, StoreError
+
+HELD = 4  # references to a watch while it is asked about: two loops' and two calls' own
+
+
+class Watch:
+    """A run under watch; a context manager. `close` detaches it and writes what is left.
+
+    `build`: makes what observes the run, or raises what is wrong with the arguments: CheckError, ConfigError,
+    StoreError.
+    """
+
+    def __init__(self, name: str, build: Callable[[WatchGuard], Observer]) -> None:
+        self.name = name
+        self.guard = WatchGuard(f"the watch of {name}", passing=(WatchError,))
+        self._observer: Observer | None = None
+        _open.add(self)
+        judging = WatchGuard(f"the watch of {name}", passing=(CheckError, ConfigError, StoreError))
+        judging.run(self._begin, build)
+        self.guard.take_over(judging)
+
+    # -- attaching and detaching
+
+    def _begin(self, build: Callable[[WatchGuard], Observer]) -> None:
+        """Make what observes, and hang on the optimizers, the loss, the scaler."""
+        observer = self._observer = build(self.guard)
+        guard, watched, snapshots = self.guard, observer.watched, observer.response.snapshots
+        self.name = watched.name
+        if _close_forgotten(self, watched.optimizers):
+            guard.note("an earlier watch of this optimizer, which nothing held any more, was closed")
+        for optimizer in watched.optimizers:
+            before, after = StepEntry(guard, self._before_step), StepEntry(guard, self._after_step)
+            guard.hold(StepHook(optimizer.register_step_pre_hook(before)))
+            guard.hold(StepHook(optimizer.register_step_post_hook(after)))
+        if isinstance(watched.loss, nn.Module):
+            if is_compiled(watched.loss):
+                guard.note("the loss is not noted: its module is compiled; give it to `step`")
+            else:
+                guard.hold(watched.loss.register_forward_hook(WatchEntry(guard, self._note_loss)))
+        if snapshots is not None:
+            for handle in snapshots.attach(guard, watched.inner, watched.loss):
+                guard.hold(handle)
+        if watched.scaler is not None:
+            guard.hold(ScalerStep(guard, watched.scaler, self._count, self._after_scaler))
+
+    def watches(self, optimizers: Collection[int]) -> bool:
+        """Whether it hangs on one of the optimizers with these ids."""
+        return self._observer is not None and any(
+            id(o) in optimizers for o in self._observer.watched.optimizers
+        )
+
+    def close(self) -> None:
+        """Detach everything and write what is left; harmless when repeated."""
+        self.guard.run_anyway(self._end)
+        if self._observer is not None:
+            self.guard.run_anyway(self._tell, self._observer, sys.exc_info()[0] is None)
+
+    def _end(self) -> None:
+        _open.discard(self)
+        try:
+            self.guard.let_go()
+        finally:
+            if self._observer is not None:
+                self._observer.finish()
+
+    def flush(self) -> bool:
+        """Write the rows of all steps so far into the run's folder; whether that worked."""
+        return self._observer is not None and self.guard.run_anyway(self._observer.flush) is True
+
+    def abandon(self) -> None:
+        """Detach everything and write nothing: in a forked process the record belongs to the other one."""
+        if self._observer is not None:
+            self._observer.ended = True
+        self.guard.let_go()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    # -- what the program calls
+
+    def step(self, loss: Any = None) -> None:
+        """Note the loss of the step just made; without optimizers, this is what makes a step."""
+        self.guard.run(self._step, loss)
+
+    def _step(self, loss: Any) -> None:
+        if self._observer is not None:
+            self._observer.step(loss)
+            if self._observer.fresh:
+                self._tell(self._observer)
+
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if self._observer is not None:
+            self._observer.before_step(optimizer, args, kwargs)
+            if self._observer.fresh:
+                self._tell(self._observer)
+
+    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if self._observer is not None:
+            self._observer.after_step(optimizer)
+            if self._observer.fresh:
+                self._tell(self._observer)
+
+    def _note_loss(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._observer is not None:
+            self._observer.note_loss(output)
+
+    def _after_scaler(self, optimizer: Any, made: int) -> None:
+        """A scaler's step has ended, before which `made` steps were made: it may have left this one out."""
+        observer = self._observer
+        if observer is not None and observer.made == made and optimizer in observer.watched.optimizers:
+            observer.after_skipped_step()
+            self._tell(observer)
+
+    def _count(self) -> int:
+        return -1 if self._observer is None else self._observer.made
+
+    def _tell(self, observer: Observer, last: bool = False) -> None:
+        """Do what was asked for with new findings, when everything else is done; `last`: what is due, too."""
+        fresh, observer.fresh = observer.fresh, []
+        response, watched = observer.response, observer.watched
+        for news in fresh:
+            response.respond(
+                news.finding, watched.inner, news.step, watched.loss,
+                own=news.own, told=news.told, raises=news.raises,
+            )  # fmt: skip
+        observer.raise_due(last)
+
+    # -- what it reports
+
+    @property
+    def failure(self) -> str:
+        """Where and how the watch itself failed, in a line; empty if it did not."""
+        return self.guard.failure
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out, and why."""
+        return list(self.guard.notes)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found so far, consequences under their causes."""
+        return [] if self._observer is None else self._observer.findings
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing at or above a warning was found."""
+        return not at_least(self.findings, "warning")
+
+    @property
+    def steps(self) -> int:
+        """How many steps were watched."""
+        return 0 if self._observer is None else self._observer.steps
+
+    @property
+    def overhead(self) -> float:
+        """The share of the run's time that the watch took, by its own clock."""
+        return math.nan if self._observer is None else self._observer.pace.overhead
+
+    @property
+    def store(self) -> Store | None:
+        """The run's folder, if there is one and this process writes it."""
+        return None if self._observer is None else self._observer.store
+
+    @property
+    def watched(self) -> Watched:
+        """What is watched."""
+        return self._observing().watched
+
+    @property
+    def pace(self) -> Pace:
+        """When it looks, and what that costs."""
+        return self._observing().pace
+
+    @property
+    def response(self) -> Response:
+        """What it does with findings."""
+        return self._observing().response
+
+    @property
+    def clock(self) -> Any:
+        """The clock of the present step."""
+        return self._observing().clock
+
+    @property
+    def history(self) -> History:
+        """The last looks and steps."""
+        return self._observing().history
+
+    def diagnosis(self) -> Diagnosis:
+        """What was found so far, with the last looks as its trace."""
+        found = None if self._observer is None else self.guard.run_anyway(self._observer.diagnosis)
+        if isinstance(found, Diagnosis):
+            return found
+        return Diagnosis(
+            tuple(self.findings),
+            Trace((), np.empty((0, 0, len(STATISTICS))), (), {"live": True}),
+            subject=self.name,
+        )
+
+    def _observing(self) -> Observer:
+        if self._observer is None:
+            raise CheckError(f"this watch failed when it was opened ({self.failure}), so it has seen nothing")
+        return self._observer
+
+    def __repr__(self) -> str:
+        found = ", ".join(f.code for f in self.findings) or "nothing found"
+        looks = 0 if self._observer is None else self._observer.pace.looks
+        lost = "" if self.store is None else self.store.losses.describe()
+        lost = f", not in the record: {lost}" if lost else ""
+        failed = f"; failed: {self.failure}" if self.failure else ""
+        return f"<watch of {self.name}: {self.steps} steps, {looks} looks, {found}{lost}{failed}>"
+
+
+_open: weakref.WeakSet[Watch] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """The interpreter ends: the records of watches that nobody closed are written."""
+    for watch in list(_open):
+        with contextlib.suppress(WatchError):
+            watch.close()
+
+
+def _abandon_all() -> None:
+    """The process was forked from the one that is watched."""
+    for watch in list(_open):
+        watch.abandon()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)
+
+
+def _close_forgotten(fresh: Watch, optimizers: Sequence[Any]) -> bool:
+    """Close the watches of these optimizers that nothing else holds; whether there was one."""
+    wanted = {id(optimizer) for optimizer in optimizers}
+    closed = False
+    for watch in tuple(_open):
+        if watch is not fresh and watch.watches(wanted) and _is_forgotten(watch):
+            watch.close()
+            closed = True
+    return closed
+
+
+def _is_forgotten(watch: Watch) -> bool:
+    """Whether only the step hooks hold a watch."""
+    hooks = (Watch._before_step, Watch._after_step)
+    held = sum(1 for r in gc.get_referrers(watch) if getattr(r, "__func__", None) in hooks)
+    return sys.getrefcount(watch) <= held + HELD

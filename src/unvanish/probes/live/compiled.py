@@ -1,0 +1,54 @@
+"""Compiled parts of a model: no hook and no function mode may enter them, or they would be compiled again."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `torch.compile` wraps a module, or `module.compile()` was called."""
+    return type(module).__name__ == "OptimizedModule" or (
+        getattr(module, "_compiled_call_impl", None) is not None
+    )
+
+
+def has_compiled_parts(model: nn.Module) -> bool:
+    """Whether a model or one of its modules is compiled."""
+    return any(map(is_compiled, model.modules()))
+
+
+def is_compiler_strict() -> bool:
+    """Whether torch's compiler was told to refuse what it would have to compile again."""
+    dynamo: Any = sys.modules.get("torch._dynamo")
+    if dynamo is None:
+        return False
+    stance = getattr(getattr(dynamo.eval_frame, "_stance", None), "stance", "default")
+    return bool(dynamo.config.error_on_recompile) or stance not in ("default", "force_eager")
+
+
+class CompilerListener:
+    """Calls `heard` when torch's compiler begins to compile; `remove` ends that."""
+
+    def __init__(self, heard: Callable[..., None]) -> None:
+        self._heard = heard
+        self._handler: Any = None
+
+    def listen(self) -> None:
+        """Begin, if the compiler is loaded; harmless when repeated."""
+        dynamo: Any = sys.modules.get("torch._dynamo")
+        handler = getattr(dynamo, "callback_handler", None)
+        if self._handler is None and handler is not None:
+            handler.register_start_callback(self._heard)
+            self._handler = handler
+
+    def remove(self) -> None:
+        """Stop listening."""
+        if self._handler is not None:
+            with contextlib.suppress(ValueError):
+                self._handler.remove_start_callback(self._heard)
+            self._handler = None

@@ -1,0 +1,205 @@
+"""The door between a user's program and a watch: what fails behind it does not get out.
+
+Notable:
+- Every call from the program into the watch passes `WatchGuard.run`. What fails inside is one warning that
+  names the place; then everything that the watch hung up comes off, later calls do nothing, the program goes
+  on. KeyboardInterrupt and SystemExit are the program's own and pass.
+- Our own operations run without torch function modes and overrides, so those of the program do not see them.
+- What hangs in the program is a `WatchEntry`: it knows its owner weakly, so it keeps nothing alive; copies
+  and pickles of what it hangs on hold a function of the standard library in its place that does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from unvanish.core.caution import caution
+
+PACKAGE = Path(__file__).parents[2]
+
+
+class WatchGuard:
+    """Runs what a watch does, holds what it hung up (each has a `remove`), takes it off if something fails.
+
+    `passing`: what may come out of it after all. `failure`: where and how it failed, in a line; `traceback`:
+    the whole of it; `notes`: what was left out.
+    """
+
+    def __init__(self, subject: str, passing: tuple[type[Exception], ...] = ()) -> None:
+        self.subject, self.passing = subject, passing
+        self.failure = self.traceback = ""
+        self.notes: list[str] = []
+        self._held: list[Any] = []  # handles
+        self._known: list[weakref.ref[Any]] = []  # others that take themselves off, and know us
+        self.stepping = 0  # calls from optimizers' step hooks that run now
+        self._sweeper: Any = None  # takes the step hooks off when the optimizer has called them all
+
+    def run(self, work: Callable[..., Any], *args: Any) -> Any:
+        """What a function of ours gives; None if it failed, or anything did before."""
+        if self.failure:
+            return None
+        try:
+            with torch._C.DisableTorchFunction():
+                return work(*args)
+        except self.passing:
+            raise
+        except Exception as error:
+            self.fail(error)
+        return None
+
+    def run_anyway(self, work: Callable[..., Any], *args: Any) -> Any:
+        """As `run`, after a failure too: to clear away, to write what is left."""
+        try:
+            with torch._C.DisableTorchFunction():
+                return work(*args)
+        except self.passing:
+            raise
+        except Exception as error:
+            self.fail(error)
+        return None
+
+    def fail(self, error: Exception) -> None:
+        """Give up: take everything off and say so once."""
+        first, self.failure = not self.failure, self.failure or type(error).__name__
+        for _ in range(2):  # what fails once may come off all the same
+            with contextlib.suppress(Exception):
+                self.let_go()
+        if not first:
+            return
+        with contextlib.suppress(Exception):
+            self.failure = locate(error)
+            self.traceback = "".join(traceback.format_exception(error))
+        caution(
+            f"unvanish: {self.subject} failed inside itself ({self.failure}) and took itself off; the "
+            "training goes on as it is, unwatched. Please report this; its `.guard.traceback` has the details"
+        )
+
+    def take_over(self, other: WatchGuard) -> None:
+        """Fail as another guard did, if it did."""
+        if other.failure and not self.failure:
+            self.failure, self.traceback = other.failure, other.traceback
+            self.let_go()
+
+    def note(self, text: str) -> None:
+        """Note, once, what is left out and why."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    # -- what hangs in the program
+
+    def hold(self, handle: Any) -> None:
+        """Keep the handle of something that hangs in the program."""
+        self._held.append(handle)
+
+    def hold_weakly(self, handle: Any) -> None:
+        """As `hold`, of something that holds this guard."""
+        self._known.append(weakref.ref(handle))
+
+    def let_go(self) -> None:
+        """Take off everything that hangs in the program; step hooks when their optimizer is through them."""
+        failed: Exception | None = None
+        later = [h for h in self._held if self.stepping and isinstance(h, StepHook)]
+        known = [handle for ref in self._known if (handle := ref()) is not None]
+        for handle in [*known, *self._held]:
+            if handle not in later:
+                try:
+                    handle.remove()
+                except Exception as error:  # the others come off first
+                    failed = failed or error
+        if later and self._sweeper is None:
+            self._sweeper = register_optimizer_step_post_hook(self._sweep)
+        if failed is not None:
+            raise failed
+        self._held = later
+
+    def _sweep(self, *_: Any) -> None:
+        """An optimizer has called all of its own hooks."""
+        handles: list[Any] = [*self._held, self._sweeper]
+        self._held, self._sweeper = [], None
+        for handle in handles:
+            with contextlib.suppress(Exception):
+                handle.remove()
+
+
+class StepHook:
+    """The handle of a hook on an optimizer's step."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def remove(self) -> None:
+        """Take the hook off; not while the optimizer goes through its hooks."""
+        self._handle.remove()
+
+
+class WatchEntry:
+    """A method of ours in the hands of the program: weak, guarded; a copy or a pickle of it does nothing.
+
+    `first`: arguments that come before the program's own. `always`: after a failure too, to clear away.
+    """
+
+    __slots__ = ("__weakref__", "_first", "_function", "_owner", "_run")
+    __torch_unserializable__ = True  # torch.save does not warn that a tensor's hook is lost
+
+    def __init__(
+        self, guard: WatchGuard, method: Callable[..., Any], *first: Any, always: bool = False
+    ) -> None:
+        bound: Any = method
+        self._run, self._first = guard.run_anyway if always else guard.run, first
+        self._owner, self._function = weakref.ref(bound.__self__), bound.__func__
+
+    def __call__(self, *args: Any) -> None:
+        owner = self._owner()
+        if owner is not None:
+            self._run(self._function, owner, *self._first, *args)
+
+    def __reduce__(self) -> Any:
+        """A bound method of the standard library that takes anything and gives None."""
+        return getattr, (contextlib.nullcontext(), "__exit__")
+
+
+class StepEntry(WatchEntry):
+    """An entry in an optimizer's step hooks, which keep its owner alive; at every step, so it is short.
+
+    While an optimizer goes through its hooks, none of them is taken off.
+    """
+
+    __slots__ = ("_guard", "_work")
+
+    def __init__(self, guard: WatchGuard, method: Callable[..., Any]) -> None:
+        super().__init__(guard, method)
+        self._guard, self._work = guard, method
+
+    def __call__(self, *args: Any) -> None:
+        guard = self._guard
+        guard.stepping += 1
+        try:
+            if not guard.failure:
+                with torch._C.DisableTorchFunction():
+                    self._work(*args)
+        except guard.passing:
+            raise
+        except Exception as error:
+            guard.fail(error)
+        finally:
+            guard.stepping -= 1
+
+
+def locate(error: BaseException) -> str:
+    """The exception and the innermost line of ours that it came through."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(str(PACKAGE))]
+    text = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    if not frames:
+        return text
+    last = frames[-1]
+    return (
+        f"{text[:300]}, at unvanish/{Path(last.filename).relative_to(PACKAGE)}:{last.lineno} in {last.name}"
+    )

@@ -1,0 +1,123 @@
+"""A run of several ranks that is resumed at a step, locked, and read when somebody damaged a file of it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from unvanish.clinic.watch import watch
+from unvanish.store import Store, StoreError, open_run
+from unvanish.store.schema import FILES, LOCK, name_file
+
+
+def write(folder: Path, ranks: int, steps: int) -> None:
+    for rank in range(ranks):
+        store = Store(folder, name=name_file(rank), pause=0.005)
+        store.describe(rank=rank, sessions=[[0, ranks]])
+        store.steps({"step": s, "finite": 1, "loss": 1.0} for s in range(steps))
+        store.close()
+
+
+def train(folder: Path, steps: int, **options: Any) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with watch(model, optimizer, run=folder, on_finding="silent", **options) as seen:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+            assert seen.flush()
+
+
+def test_a_resume_takes_the_rows_of_every_rank_back(tmp_path: Path) -> None:
+    write(tmp_path, 3, 10)
+    train(tmp_path, 2, start=6)
+    run = open_run(tmp_path)
+    assert run.steps()["step"].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert run.facts()["sessions"] == [[0, 3], [6, 1]]
+    assert run.lacking() == {} and run.standing().closed
+    train(tmp_path, 1, start=0)  # from the beginning
+    run = open_run(tmp_path)
+    assert run.steps()["step"].tolist() == [0] and run.facts()["sessions"] == [[0, 1]]
+    assert run.lacking() == {}
+
+
+def test_a_run_goes_on_after_the_last_step_of_any_rank(tmp_path: Path) -> None:
+    write(tmp_path, 2, 4)
+    with closing(sqlite3.connect(tmp_path / "run.sqlite")) as file, file:
+        file.execute("DELETE FROM steps WHERE step > 1")
+    train(tmp_path, 1)
+    run = open_run(tmp_path)
+    assert run.steps()["step"].tolist() == [0, 1, 2, 3, 4] and run.lacking() == {0: [2, 3]}
+
+
+def test_each_rank_has_its_own_lock(tmp_path: Path) -> None:
+    first, second = (Store(tmp_path, name=name_file(rank)) for rank in range(2))
+    assert {LOCK.format(name_file(rank)) for rank in range(2)} <= set(os.listdir(tmp_path))
+    with pytest.raises(StoreError, match="this process already writes it"):
+        Store(tmp_path, name=name_file(1))
+    assert open_run(tmp_path).standing().writer and not open_run(tmp_path).standing().closed
+    first.close()
+    second.close()
+    assert sorted(os.listdir(tmp_path)) == ["run.1.sqlite", "run.sqlite"]
+    assert open_run(tmp_path).standing().closed
+    assert {p.name for pattern in FILES for p in tmp_path.glob(pattern)} == {"run.1.sqlite", "run.sqlite"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("sessions", "[[0, 100000000]]"), ("sessions", "[3]"), ("sessions", "{}"), ("sessions", "[[0]]"),
+        ("shards", '"x"'), ("layout", "1"), ("relayed", '["x"]'), ("notes", "[1]"),
+    ],
+)  # fmt: skip
+def test_a_damaged_fact_of_a_rank_is_one_error(tmp_path: Path, key: str, value: str) -> None:
+    write(tmp_path, 2, 3)
+    with closing(sqlite3.connect(tmp_path / "run.1.sqlite")) as file, file:
+        file.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+    run = open_run(tmp_path)
+    for read in (run.facts, run.steps, run.lacking, run.standing):
+        with pytest.raises(StoreError, match="cannot read"):
+            read()
+
+
+def test_files_of_other_names_are_no_ranks(tmp_path: Path) -> None:
+    write(tmp_path, 1, 2)
+    for name in ("run.0.sqlite", "run.01.sqlite", "run.x.sqlite", "relay.1234567.sqlite"):
+        (tmp_path / name).write_bytes(b"")
+    assert open_run(tmp_path).steps()["step"].tolist() == [0, 1]
+
+
+def test_a_view_in_the_file_of_a_rank_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, 2, 2)
+    with closing(sqlite3.connect(tmp_path / "run.1.sqlite")) as file:
+        file.execute("CREATE VIEW mine AS SELECT 1")
+    with pytest.raises(StoreError, match="a view, which no run has"):
+        open_run(tmp_path).steps()
+
+
+def test_many_ranks_without_files_are_read_at_once(tmp_path: Path) -> None:
+    write(tmp_path, 1, 1000)
+    with closing(sqlite3.connect(tmp_path / "run.sqlite")) as file, file:
+        file.execute("UPDATE meta SET value = '[[0, 4096], [500, 2048]]' WHERE key = 'sessions'")
+    found = open_run(tmp_path).lacking()
+    assert len(found) == 4095 and found[4095] == list(range(500)) and found[7] == list(range(1000))
+
+
+def test_the_record_is_closed_if_a_watch_does_not_come_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> None:
+        raise RuntimeError("it stays")
+
+    monkeypatch.setattr("unvanish.clinic.watch.looks.Look.remove", fail)
+    with pytest.warns(RuntimeWarning, match="it stays"):
+        train(tmp_path, 3)
+    assert open_run(tmp_path).standing().closed and len(open_run(tmp_path).steps()["step"]) == 3
