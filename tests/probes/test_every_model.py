@@ -136,8 +136,9 @@ def fault(owner: Any, name: str) -> Iterator[None]:
 FAULTS = [
     *[f"forward.Forward.{name}" for name in ("_record", "_measure", "_keep", "_see", "_read_sizes")],
     *[
-        "forward._undropped",
+        "forward.undrop",
         "forward.signatures.bind",
+        "forward.Forward._note_dropout",
         "forward.Forward._read_input",
         "forward.activation_stats",
     ],
@@ -154,7 +155,9 @@ FAULTS = [
     *["backward.log_norm", "backward.norms", "backward.dense", "node_sites._choose", "node_sites._describe"],
     *["outputs.outputs", "sites.steps", "sites.activation_stats", "parameters._stats", "parameters._twins"],
     *["parameters._cancelled_biases", "parameters._zero_third", "program.tape.Taped._write", "record.norms"],
-    *["program.tape.Taped.program", "record._compare"],
+    *["program.tape.Taped.program", "record._compare", "record.find_blame", "record.find_apart"],
+    *[f"signs.{name}" for name in ("find_foreign", "find_dead_terms", "find_routers", "find_leak")],
+    *["signs.find_wrong_gradients", "forward.MixingSigns.look", "departures.Departures.leave"],
 ]
 
 

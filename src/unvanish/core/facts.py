@@ -1,10 +1,8 @@
 """The facts that sites and traces carry, by role: one vocabulary for those who write and those who read.
 
 Notable:
-- Every key is optional: what was not measured is absent. A reader names the key, and mypy the type.
-- mypy takes an unknown key in `.get` for `object`; `tests/core/test_facts.py` finds such a key instead, and
-  keys that nobody writes or reads.
-- At run time these are plain dicts, and cost nothing.
+- Every key is optional: what was not measured is absent. At run time these are plain dicts.
+- mypy takes an unknown key in `.get` for `object`; `tests/core/test_facts.py` finds it, and unused keys.
 """
 
 from __future__ import annotations

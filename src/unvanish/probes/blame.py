@@ -30,20 +30,20 @@ def _blame(
 ) -> list[GraphCut]:
     """The facts, with the parameters that each cut keeps from the loss."""
     departures = forward.watched.departures
-    reach = Reach(dict(lost), set(backward.graph.index) if backward.graph else set())
+    regained = Regained(dict(lost), set(backward.graph.index) if backward.graph else set())
     last = forward.watched.departures.carries(forward.loss)
     waiting = dict(enumerate(departures))
     behind = 0
-    while waiting and reach.lost:
-        found = [k for k, cut in waiting.items() if k in last or any(n in reach.nodes for n in cut.back)]
+    while waiting and regained.lost:
+        found = [k for k, cut in waiting.items() if k in last or any(n in regained.nodes for n in cut.back)]
         if not found:
             break
-        freed = {k: reach.find_parameters(waiting[k]) for k in found}
+        freed = {k: regained.find_parameters(waiting[k]) for k in found}
         for k in found:
             own = facts[k]
             facts[k] = {**own, "frees": tuple(sorted(freed[k])), "behind": behind}
-            reach.enter(waiting.pop(k))
-        reach.drop(set().union(*freed.values()))
+            regained.enter(waiting.pop(k))
+        regained.drop(set().union(*freed.values()))
         last = frozenset()
         behind += 1
     return facts
@@ -88,7 +88,7 @@ def _cut(path: str, how: str, order: int, line: str, frees: tuple[str, ...]) -> 
 
 
 @dataclass
-class Reach:
+class Regained:
     """What the loss would reach: the parameters still lost, by id, and the nodes found so far."""
 
     lost: dict[int, str]

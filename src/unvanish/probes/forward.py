@@ -37,7 +37,7 @@ from unvanish.probes.handles import Node
 from unvanish.probes.lines import find_line
 from unvanish.probes.loss_calls import LossCalls
 from unvanish.probes.measures import activation_stats, find_shape, weight_stats
-from unvanish.probes.mixing import Mixing
+from unvanish.probes.mixing import MixingSigns
 from unvanish.probes.named import NamedParameters
 from unvanish.probes.readings import count_normalised, read_attention, read_finiteness, read_loss, read_weight
 from unvanish.probes.together import Together
@@ -84,7 +84,7 @@ class Forward(TorchFunctionMode):
         self.departures = Departures()
         self.differentiated: set[int] = set()  # ids of what an inner gradient is taken of
         self.sums: list[tuple[OperationCall, Node]] = []  # of single numbers, one of which has no gradient
-        self.mixing = Mixing(batch)
+        self.mixing = MixingSigns(batch)
         self.dropouts: dict[str, float] = {}
         self.choices: list[Choice] = []
         self.hooks: dict[Node, str] = {}  # the line that put a hook on a tensor, by the tensor's node
@@ -227,11 +227,11 @@ class Forward(TorchFunctionMode):
         """Gradients are turned on or off, hooked, or taken within the forward."""
         if name in ("__set__", "requires_grad_") and _turns_off(func, name, args, kwargs):
             self.parameters.turn_off(args[0])
-        if name == "register_hook" and (node := args[0].grad_fn) is not None:
+        elif name == "register_hook" and (node := args[0].grad_fn) is not None:
             self.hooks[node] = find_line()
-        if name == "_set_grad_enabled":
+        elif name == "_set_grad_enabled":
             self.departures.turn(bool(args[0]), self._place()[0])
-        if func is torch.autograd.grad:
+        elif func is torch.autograd.grad:
             self.differentiated |= find_differentiated(args, kwargs)
 
     def _note_dropout(self, bound: Mapping[str, Any]) -> None:
@@ -281,8 +281,7 @@ class Forward(TorchFunctionMode):
 
     def _sum(self, call: OperationCall, node: Node) -> None:
         """Terms are added, or put together to be added."""
-        parts = [*tensors_in(call.args, 2)]
-        known = self.departures.values or self.departures.numbers
+        parts, known = [*tensors_in(call.args, 2)], self.departures.values or self.departures.numbers
         numbers = known and any(isinstance(a, float) for a in call.args)
         if numbers or any(not t.requires_grad and self.departures.carries(t) for t in parts):
             self.sums.append((call, node))

@@ -47,7 +47,7 @@ class Sign:
     line: str
 
 
-class Mixing:
+class MixingSigns:
     """The signs of one forward; `batch`: the number of samples, of which one alone is never mixed."""
 
     def __init__(self, batch: int | None) -> None:
