@@ -198,7 +198,7 @@ def test_a_run_copied_alone_or_to_a_folder_that_cannot_be_written_is_readable(tm
     assert sorted(os.listdir(tmp_path / "alone")) == ["run.sqlite", "run.sqlite.lock"]
 
 
-@pytest.mark.parametrize("name", ["per%cent", "ques?tion", "ha#sh", "spa ce", "ümlaut"])
+@pytest.mark.parametrize("name", ["per%cent", "ask?ed", "ha#sh", "spa ce", "ümlaut"])
 def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert len(open_run(make_run(tmp_path / name)).steps()["step"]) == 30
     assert os.listdir(tmp_path) == [name]
