@@ -236,3 +236,13 @@ def test_the_reports_say_what_happened(tmp_path: Any) -> None:
     assert "http" not in page.replace("http://www.w3.org", "")
     assert Prescription.read(cured.prescription.yaml()) == Prescription.read(cured.prescription.yaml())
     assert cured._repr_html_().startswith("<div")
+
+
+def test_a_loss_that_holds_the_size_of_the_batch_is_judged_on_the_whole() -> None:
+    x, y = batch(32)
+
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        return -out.log_softmax(1)[torch.arange(32), y].mean()
+
+    cured = unvanish.cure(sigmoid_net(), (x, y), loss, steps=20)
+    assert cured.success and cured.proof.unseen == 0

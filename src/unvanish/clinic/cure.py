@@ -23,8 +23,8 @@ from unvanish.clinic.check import check
 from unvanish.clinic.patient import Admission, Patient
 from unvanish.clinic.prescription import Prescription, fingerprint
 from unvanish.clinic.proof import Prover
-from unvanish.clinic.samples import divide, gather_batches
-from unvanish.clinic.trials import BARELY, looks_trained
+from unvanish.clinic.samples import ProofSamples, divide, gather_batches
+from unvanish.clinic.trials import BARELY, can_run, looks_trained
 from unvanish.core.cured import Attempt, Cured, Proof
 from unvanish.core.diagnosis import Remedy, at_least
 from unvanish.core.plain import name_value
@@ -78,7 +78,10 @@ def cure(
     with intact(unwrap(model), batches, loss, off=()) as kept, kept:  # copies may share things with the model
         before = check(model, batch, loss, optimizer=optimizer, theory=False, name=name)
         admission = Admission(unwrap(model), optimizer, loss, batch, before, seed)
-        prover = Prover(admission.copy(), divide(batches, seed), steps, seed, deadline)
+        untreated, samples = admission.copy(), divide(batches, seed)
+        if not all(can_run(untreated.model, b, loss) for b in (*samples.training, samples.judging)):
+            samples = ProofSamples((batch,), batch, 0)
+        prover = Prover(untreated, samples, steps, seed, deadline)
         found = Search(admission, allowed, prover, deadline).run()
     return replace(found, seconds=time.perf_counter() - started)
 

@@ -188,6 +188,15 @@ def _judge(model: nn.Module, batch: Any, loss: Any) -> float:
     return value
 
 
+def can_run(model: nn.Module, batch: Any, loss: Any) -> bool:
+    """Whether a copy of a model and its loss take a batch, such as a part of one."""
+    try:
+        _judge(copy.deepcopy(model), batch, loss)
+    except Exception:  # a loss may hold the size of the whole batch
+        return False
+    return True
+
+
 def measure_lag(
     before: tuple[float, ...], after: tuple[float, ...], comparable: bool = True, unseen: bool = False
 ) -> float:
