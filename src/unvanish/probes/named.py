@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from unvanish.probes.lines import find_line
@@ -27,13 +28,15 @@ class NamedParameters:
 
     def leave_model(self) -> None:
         """The model has run; what it froze for good is frozen, and no sleeper."""
-        frozen = {n for n in self.trainable if not self._parameters[n].requires_grad}
-        self.trainable -= frozen
+        self.trainable -= self._find_frozen()
 
     def find_sleepers(self) -> set[str]:
         """Parameters that do not learn: requires_grad was off while they ran, or is at the backward."""
-        off = {n for n in self.trainable if not self._parameters[n].requires_grad}
-        return (self.asleep & self.trainable) | off
+        return (self.asleep & self.trainable) | self._find_frozen()
+
+    def _find_frozen(self) -> set[str]:
+        with torch._C.DisableTorchFunction():  # a mode would be told of every look
+            return {n for n in self.trainable if not self._parameters[n].requires_grad}
 
     def turn_off(self, tensor: Tensor) -> None:
         """The requires_grad of a tensor is set to False in the line that is running."""

@@ -44,16 +44,7 @@ class WatchGuard:
 
     def run(self, work: Callable[..., Any], *args: Any) -> Any:
         """What a function of ours gives; None if it failed, or anything did before."""
-        if self.failure:
-            return None
-        try:
-            with torch._C.DisableTorchFunction():
-                return work(*args)
-        except self.passing:
-            raise
-        except Exception as error:
-            self.fail(error)
-        return None
+        return None if self.failure else self.run_anyway(work, *args)
 
     def run_anyway(self, work: Callable[..., Any], *args: Any) -> Any:
         """As `run`, after a failure too: to clear away, to write what is left."""
