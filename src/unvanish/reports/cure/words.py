@@ -63,7 +63,7 @@ def describe_training(proof: Proof) -> str:
     count = max(len(before), len(after)) - 1
     text = (
         f"{plural(count, 'step')}, equal seeds, judged on {where}: "
-        f"loss {_describe_losses(before)} before, {_describe_losses(after)} after"
+        f"loss {_describe_losses(before, proof)} before, {_describe_losses(after, proof)} after"
     )
     return text if proof.comparable else f"{text} (another loss: compare the shares)"
 
@@ -73,7 +73,9 @@ def _describe_value(value: object) -> str:
     return plural(len(value), "name") if isinstance(value, list | tuple) else number(value)
 
 
-def _describe_losses(losses: tuple[float, ...]) -> str:
+def _describe_losses(losses: tuple[float, ...], proof: Proof) -> str:
     if not math.isfinite(losses[-1]):
         return f"not finite from step {len(losses) - 1}"
+    if proof.unseen:  # where it was lowest counts
+        return f"{number(losses[0])} to {number(min(losses))} at best"
     return f"{number(losses[0])} to {number(losses[-1])}"
