@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import unvanish
 from unvanish.clinic.watch import rehearse
-from unvanish.core import facts
+from unvanish.core import facts, run_facts
 from unvanish.core.diagnosis import Case
 from unvanish.core.plain import plain
 from unvanish.core.trace import Site, Trace
@@ -53,8 +53,8 @@ NESTED = (
     facts.RouterFacts,
     facts.HookFacts,
     facts.PrecisionFacts,
-    facts.BrokenFacts,
-    facts.HistoryFacts,
+    run_facts.BrokenFacts,
+    run_facts.HistoryFacts,
 )
 VOCABULARY = {
     *facts.SiteFacts.__annotations__,

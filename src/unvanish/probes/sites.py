@@ -9,11 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unvanish.core.facts import (
-    InputFacts,
-    StepFacts,
-    TraceFacts,
-)
+from unvanish.core.facts import InputFacts, StepFacts, TraceFacts
 from unvanish.core.omissions import Omissions
 from unvanish.core.trace import STATISTICS, Axis, Site, Trace
 from unvanish.probes import node_sites

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.core.diagnosis import NotApplicable
-from unvanish.core.facts import StepColumn
+from unvanish.core.run_facts import StepColumn
 from unvanish.core.trace import Trace
 
 Floats = NDArray[np.float64]

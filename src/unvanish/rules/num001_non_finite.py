@@ -50,7 +50,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, Remedy
-from unvanish.core.facts import BrokenFacts
+from unvanish.core.run_facts import BrokenFacts
 from unvanish.core.trace import Trace
 from unvanish.rules import _depth, _places, _poles
 from unvanish.rules._fault import Fault

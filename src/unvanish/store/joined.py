@@ -19,8 +19,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.core.facts import HistoryFacts, RunFacts, TraceFacts
+from unvanish.core.facts import TraceFacts
 from unvanish.core.names import show
+from unvanish.core.run_facts import HistoryFacts, RunFacts
 from unvanish.core.trace import Axis, Site, Trace
 from unvanish.store.backlog import Losses
 from unvanish.store.joining import Floats, Holding, join_cells, join_columns

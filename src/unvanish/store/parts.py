@@ -7,7 +7,7 @@ from typing import Any, cast, get_args
 
 from unvanish.core.bounds import parse_json
 from unvanish.core.diagnosis import SEVERITIES, Direction, Evidence, Finding, Remedy, Safety
-from unvanish.core.facts import RunFacts
+from unvanish.core.run_facts import RunFacts
 from unvanish.core.trace import Axis, Role, Site
 
 DEEPEST = 30  # of findings within each other, and lists within lists

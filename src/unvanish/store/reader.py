@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.core.diagnosis import Finding
-from unvanish.core.facts import HistoryFacts, RunFacts, TraceFacts
+from unvanish.core.facts import TraceFacts
 from unvanish.core.names import show
+from unvanish.core.run_facts import HistoryFacts, RunFacts
 from unvanish.core.trace import Site, Trace
 from unvanish.store.backlog import Losses
 from unvanish.store.lock import name_writer, read_note

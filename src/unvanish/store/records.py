@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.core.diagnosis import Finding
-from unvanish.core.facts import RunFacts
 from unvanish.core.plain import plain
+from unvanish.core.run_facts import RunFacts
 from unvanish.core.trace import Site
 from unvanish.store.schema import STEP_COLUMNS
 

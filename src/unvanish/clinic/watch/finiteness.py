@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from unvanish.clinic.watch.steps import CurrentStep
-from unvanish.core.facts import BrokenFacts
+from unvanish.core.run_facts import BrokenFacts
 from unvanish.probes.live.updates import Parameters
 
 

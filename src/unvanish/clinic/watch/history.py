@@ -14,7 +14,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.core.facts import HistoryFacts, TraceFacts
+from unvanish.core.facts import TraceFacts
+from unvanish.core.run_facts import HistoryFacts
 from unvanish.core.trace import Axis, Site, Trace
 from unvanish.probes.live.summaries import SEEN
 from unvanish.probes.live.updates import MOVED

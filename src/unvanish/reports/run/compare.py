@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unvanish.core.facts import HistoryFacts
+from unvanish.core.run_facts import HistoryFacts
 from unvanish.core.trace import Trace
 from unvanish.reports.parts.words import clean
 from unvanish.reports.run.gaps import list_gaps

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from unvanish.core.facts import HistoryFacts
 from unvanish.core.names import show
 from unvanish.core.plain import plain
+from unvanish.core.run_facts import HistoryFacts
 from unvanish.core.trace import Site, Trace
 from unvanish.reports.run.text import describe_ranks
 from unvanish.store import Run

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.core.diagnosis import Diagnosis, Finding, at_least
-from unvanish.core.facts import HistoryFacts
+from unvanish.core.run_facts import HistoryFacts
 from unvanish.core.trace import Trace
 from unvanish.reports.parts.words import clean, plural
 from unvanish.reports.run.gaps import list_gaps
