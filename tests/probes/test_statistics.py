@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import unvanish.probes
 from unvanish.core.trace import STATISTICS
 from unvanish.probes.live.summaries import SEEN, summarise_forward
 from unvanish.probes.live.updates import MOVED
-from unvanish.probes.measures import activation_stats
+from unvanish.probes.measures import activation_stats, see
 
 # statistics of activations that a look of a watched training leaves out
 NOT_SEEN = {
@@ -74,3 +76,25 @@ def test_likeness_is_what_its_definition_says(offset, shape):
     assert found["spread"] == pytest.approx(float(spread), rel=1e-6)
     cosine = float(pairs.sum()) / (len(rows) * (len(rows) - 1))
     assert found["cosine"] == pytest.approx(cosine, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda z: z,
+        lambda z: z.conj(),
+        lambda z: z.conj().imag,
+        lambda z: z.real,
+        lambda z: z.real.t(),
+        lambda z: z.real[0, 0],
+        lambda z: z.real[:0],
+        lambda z: z.real[0].expand(5, 4),
+        lambda z: z.real.requires_grad_(),
+    ],
+)
+def test_numpy_sees_what_torch_sees(make: Callable[[Tensor], Tensor]) -> None:
+    x = make(torch.randn(3, 4, dtype=torch.complex64))
+    seen = see(x)
+    assert not seen.flags.writeable
+    assert seen.shape == tuple(x.shape)
+    assert seen.tolist() == x.tolist()

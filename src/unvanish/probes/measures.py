@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._C import _to_dlpack as to_dlpack
 
 Numbers = NDArray[np.float64]
 
@@ -23,6 +24,7 @@ FEW = 1 << 14  # elements of a tensor whose norm is taken together with others
 ALIKE = 1e-4  # ||h - mean||^2 / ||h||^2, under which the difference of squares would be rounding
 ORDINARY = (Tensor, nn.Parameter)
 COMPRESSED = {torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc}
+CPU = (1, 0)  # of DLPack
 LITTLE = 1 << 16  # elements that NumPy counts faster than torch begins to
 
 
@@ -110,8 +112,26 @@ def see(x: Tensor) -> NDArray[Any]:
     `x.numpy()` would forbid for ever that the tensor's storage is resized, as batches and offloaded or
     sharded weights are. It stays for tensors that nobody else holds.
     """
-    found: NDArray[Any] = np.from_dlpack(x.detach())
+    x = x.detach()
+    if x.is_conj() or x.is_neg():  # bits that NumPy would not see
+        x = x.resolve_conj().resolve_neg()
+    found: NDArray[Any] = np.from_dlpack(_Shown(x))
     return found
+
+
+class _Shown:
+    """A tensor handed over without the questions of `Tensor.__dlpack__`, which take as long again."""
+
+    __slots__ = ("x",)
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def __dlpack__(self, **_: Any) -> Any:
+        return to_dlpack(self.x)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return CPU
 
 
 def activation_stats(x: Tensor, batch: int | None, tokens: bool = False) -> dict[str, float]:
