@@ -6,9 +6,11 @@ import sys
 import time
 
 import pytest
+import torch
 
 from unvanish.lab.models import SpecError, build, read
 from unvanish.lab.models import bounds as limits
+from unvanish.lab.models.blocks.recurrent import Recurrent
 
 HEAD = {"module": "ClassifyHead"}
 
@@ -97,6 +99,30 @@ def test_a_recurrent_layer_of_a_million_layers_ends_soon(monkeypatch):
     rows = [{"module": "Recurrent", "width": 8, "layers": 1_000_000}]
     with pytest.raises(SpecError, match=r"calls of torch|more than 1 s"):
         build({"task": "sequence", "layers": rows}, length=4, features=2)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "relu-rnn"])
+@pytest.mark.parametrize("both", [False, True])
+def test_a_recurrence_is_drafted_by_its_shapes(cell, both):
+    rows = [{"module": "Recurrent", "width": 6, "layers": 2, "cell": cell, "bidirectional": both}]
+    build({"task": "sequence", "layers": rows}, length=7, features=3)  # reads the shapes that a draft has
+    cells = Recurrent(3, 6, cell, 2, both).core
+    found, last = cells(torch.randn(2, 7, 3))
+    with torch.device("meta"), limits.Measure(limits.Size()):
+        drafted, state = cells.to("meta")(torch.empty(2, 7, 3))
+    assert drafted.is_meta
+    assert drafted.shape == found.shape
+    if cell == "lstm":
+        assert [s.shape for s in state] == [s.shape for s in last]
+    else:
+        assert state.shape == last.shape
+
+
+def test_a_recurrence_over_many_steps_is_drafted_at_once():
+    begun = time.thread_time()
+    rows = [{"module": "Recurrent", "width": 8, "cell": "gru"}]
+    build({"task": "sequence", "layers": rows}, length=100_000, features=2)
+    assert time.thread_time() - begun < limits.SECONDS
 
 
 def test_more_weights_than_the_caller_has_are_refused():

@@ -31,6 +31,7 @@ SIDES = 2  # of an output: itself and its gradient
 BYTES = 4  # of a weight
 SECONDS = 3  # of computing, to build one module and run it without data
 GIB = 2**30
+RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 
 
 @dataclass
@@ -115,10 +116,23 @@ class Measure(TorchFunctionMode):
             )
         if time.thread_time() - self.begun > SECONDS:
             raise ValueError(f"it takes more than {SECONDS} s to build and run once; make it smaller")
-        out = func(*args, **(kwargs or {}))
+        out = _run_recurrence(func, args) if func in RECURRENT else func(*args, **(kwargs or {}))
         if self.running and isinstance(out, Tensor):
             self.size.outputs += out.numel()
         return out
+
+
+def _run_recurrence(func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """What a recurrent layer returns, by shapes: without memory torch would go through its steps one by one.
+
+    `args` as torch takes them: input (..., C), state, or (state, cell), weights, ..., both directions, ...
+    """
+    x, state = args[:2]
+    if not (isinstance(x, Tensor) and x.is_meta) or not isinstance(args[2], list | tuple):  # or packed
+        return func(*args)
+    states = state if isinstance(state, list | tuple) else (state,)
+    width = states[0].shape[-1] * (2 if args[7] else 1)
+    return (x.new_empty((*x.shape[:-1], width)), *(torch.empty_like(s) for s in states))
 
 
 def large_numbers(value: Any) -> Iterator[int | float]:
