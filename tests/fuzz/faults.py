@@ -398,6 +398,7 @@ def try_site(name: str, site: Site, at: int, wanted: list[Any]) -> str:
             warnings.simplefilter("always")
             found, reached = plant(site, at, lambda: run_watched(name))
     except BaseException as error:
+        torch.set_grad_enabled(True)  # so that the next fault is judged alone
         return f"the run ended: {type(error).__name__}: {error}"
     if not same(found, wanted):
         return "the run is another one"

@@ -108,6 +108,18 @@ def test_step_hooks_come_off_though_others_follow_them(monkeypatch: pytest.Monke
     assert len(optimizer._optimizer_step_pre_hooks) == len(optimizer._optimizer_step_post_hooks) == 1
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_gradients_are_on_or_off_as_before_a_failure(before: bool) -> None:
+    def work() -> None:
+        torch.set_grad_enabled(not before)
+        raise RuntimeError("in the midst of a block")
+
+    guard = WatchGuard("a watch")
+    with torch.set_grad_enabled(before), pytest.warns(UserWarning, match="failed inside itself"):
+        guard.run(work)
+        assert torch.is_grad_enabled() is before
+
+
 def test_a_watch_may_be_closed_from_within() -> None:
     model, optimizer = small()
     watch = unvanish.watch(model, optimizer, every=1, on_finding=lambda f: watch.close())

@@ -48,6 +48,7 @@ class WatchGuard:
 
     def run_anyway(self, work: Callable[..., Any], *args: Any) -> Any:
         """As `run`, after a failure too: to clear away, to write what is left."""
+        learning = torch.is_grad_enabled()
         try:
             with torch._C.DisableTorchFunction():
                 return work(*args)
@@ -55,6 +56,11 @@ class WatchGuard:
             raise
         except Exception as error:
             self.fail(error)
+        finally:
+            if (
+                torch.is_grad_enabled() is not learning
+            ):  # an exception between a block's last line and its end
+                torch._C._set_grad_enabled(learning)
         return None
 
     def fail(self, error: Exception) -> None:
@@ -170,7 +176,7 @@ class StepEntry(WatchEntry):
         self._guard, self._work = guard, method
 
     def __call__(self, *args: Any) -> None:
-        guard = self._guard
+        guard, learning = self._guard, torch.is_grad_enabled()
         guard.stepping += 1
         try:
             if not guard.failure:
@@ -182,6 +188,8 @@ class StepEntry(WatchEntry):
             guard.fail(error)
         finally:
             guard.stepping -= 1
+            if torch.is_grad_enabled() is not learning:
+                torch._C._set_grad_enabled(learning)
 
 
 def locate(error: BaseException) -> str:
