@@ -115,7 +115,7 @@ def test_gradients_are_on_or_off_as_before_a_failure(before: bool) -> None:
         raise RuntimeError("in the midst of a block")
 
     guard = WatchGuard("a watch")
-    with torch.set_grad_enabled(before), pytest.warns(UserWarning, match="failed inside itself"):
+    with torch.set_grad_enabled(before), pytest.warns(RuntimeWarning, match="failed inside itself"):
         guard.run(work)
         assert torch.is_grad_enabled() is before
 
