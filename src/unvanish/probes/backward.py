@@ -29,6 +29,8 @@ MIDDLING = 20.0  # |ln norm| that is comfortable in every dtype except float16, 
 LIGHT = 1 << 20  # elements of gradients that are kept, at most
 COMFORT = {torch.float16: 4, torch.bfloat16: 60, torch.float32: 60, torch.float64: 500}
 
+Hang = Callable[[Callable[..., Any], Callable[..., Any]], Any]
+
 
 @dataclass
 class GradientFlow:
@@ -50,7 +52,10 @@ class GradientFlow:
 
 
 class Backward:
-    """A backward over a graph with given cuts; `run` returns the GradientFlow."""
+    """A backward over a graph with given cuts; `run` returns the GradientFlow.
+
+    `hang`: hangs a look up, by what registers it; the handle.
+    """
 
     def __init__(
         self,
@@ -59,8 +64,10 @@ class Backward:
         watched: Iterable[int],
         held: Mapping[Any, tuple[Node, int]],
         omissions: Omissions | None = None,
+        hang: Hang | None = None,
     ) -> None:
         self.graph, self.cuts = graph, cuts
+        self._hang = hang
         self.omissions = Omissions() if omissions is None else omissions
         self.segment = graph.segments(cuts)
         self.base = 0
@@ -91,6 +98,10 @@ class Backward:
         found = None if scale or inspect or whole else self._run_at_once(loss, wanted)
         if found is None:
             found = self._run_with_hooks(loss, wanted, inspect)
+        return self.conclude(leaves, found)
+
+    def conclude(self, leaves: Mapping[str, Tensor], found: Sequence[Tensor | None]) -> GradientFlow:
+        """The flow, with the gradients of the leaves that a backward has made."""
         self.flow.gradients = dict(zip(leaves, found, strict=True))
         self.flow.places = {name: self.graph.place(leaf) for name, leaf in leaves.items()}
         self.flow.exponents = {
@@ -116,10 +127,7 @@ class Backward:
         """The gradients of the leaves; those of the watched nodes are read as they pass."""
         handles = [*self._holds(), *self._watches(), *self._crossings()]
         if inspect:
-            nodes: Iterable[tuple[int, Any]] = enumerate(self.graph.nodes)
-            handles += [
-                self._hook(n.register_hook, self._inspection(i)) for i, n in nodes if n.next_functions
-            ]
+            handles += self._inspections()
         try:  # a cotangent of its own would make torch load its compiler
             root = loss * 2.0**self.base if self.base else loss
             if self.whole:
@@ -128,6 +136,18 @@ class Backward:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def listen(self, scale: int) -> list[Any]:
+        """Hooks that read a backward which somebody else runs, and inspect it; nothing is rescaled.
+
+        Without cuts. `scale`: log2 of its loss scale.
+        """
+        self.base, self.exponent = scale, [scale]
+        return [*self._holds(), *self._watches(), *self._inspections()]
+
+    def _inspections(self) -> list[Any]:
+        nodes: Iterable[tuple[int, Any]] = enumerate(self.graph.nodes)
+        return [self._hang_up(n.register_hook, self._inspection(i)) for i, n in nodes if n.next_functions]
 
     def _run_at_once(self, loss: Tensor, leaves: list[Tensor]) -> Sequence[Tensor | None] | None:
         """The same, of a small model, at once; None if a gradient had to be multiplied, or is not dense."""
@@ -177,13 +197,16 @@ class Backward:
                 if gradient is not None:
                     self.flow.held[name] = (gradient, self.base if place is None else self._arriving(place))
 
-            return self._hook(node.register_prehook, keep)
+            return self._hang_up(node.register_prehook, keep)
 
         return [hold(name, node, number) for name, (node, number) in self.held.items()]
 
     def _watches(self) -> list[Any]:
         wanted = sorted(self.watched | set(self.cuts))
-        return [self._hook(self.graph.nodes[i].register_prehook, self._watch(i)) for i in wanted]
+        return [self._hang_up(self.graph.nodes[i].register_prehook, self._watch(i)) for i in wanted]
+
+    def _hang_up(self, register: Callable[..., Any], look: Callable[..., Any]) -> Any:
+        return (self._hook if self._hang is None else self._hang)(register, look)
 
     def _hook(self, register: Callable[..., Any], look: Callable[..., Any]) -> Any:
         """Register a look at a node; what it cannot read is not measured, and the backward goes on."""
@@ -249,7 +272,7 @@ class Backward:
             own = self.segment[i]
             if own >= 0 and any(self.segment[j] == -1 for j in below):
                 node: Any = self.graph.nodes[i]
-                handles.append(self._hook(node.register_hook, self._crossing(i, own)))
+                handles.append(self._hang_up(node.register_hook, self._crossing(i, own)))
         return handles
 
     def _crossing(self, i: int, own: int) -> Callable[[Any, Any], Any]:

@@ -50,13 +50,19 @@ def _blame(
 
 
 def _find_lost(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> dict[int, str]:
-    """The parameters that an operation read and the loss does not reach, by id."""
-    places = {} if backward.flow is None else backward.flow.places
+    """The parameters that an operation read and the loss does not reach, by id.
+
+    A re-entrant checkpoint gives its parameters their gradient past the graph.
+    """
+    flow = backward.flow
+    places = {} if flow is None else flow.places
+    given = set() if flow is None else {n for n, g in flow.gradients.items() if g is not None}
     sleepers, used = forward.watched.parameters.find_sleepers(), forward.watched.used
     return {
         id(p): name
         for name, p in specimen.parameters.items()
-        if name in used and ((p.requires_grad and places.get(name) is None) or name in sleepers)
+        if name in used
+        and ((p.requires_grad and places.get(name) is None and name not in given) or name in sleepers)
     }
 
 

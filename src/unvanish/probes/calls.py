@@ -93,6 +93,16 @@ def prepare(batch: Any, loss: Callable[..., Any] | None, *, gradients: bool = Tr
     )
 
 
+def describe(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+    """A call that is not ours: its arguments as they are; nothing is known of the loss."""
+    tensors = dict(_leaves(args, kwargs))
+    size = next(
+        (int(t.shape[0]) for t in tensors.values() if t.ndim and not t.is_nested and t.shape[0]), None
+    )
+    given = tuple(tensors.values())
+    return Call(args, kwargs, own_objective, "loss", originals=tensors, given=given, batch_size=size)
+
+
 def _split(batch: Any, needs: int) -> tuple[Any, tuple[Any, ...], Any]:
     if isinstance(batch, (Tensor, PackedSequence)):
         return batch, (), batch

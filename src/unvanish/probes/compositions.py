@@ -29,13 +29,13 @@ class Unfolded:
     def open(self) -> None:
         """Unfold compositions from here on."""
         functional = vars(torch.nn.functional)
-        own = (_find_override, _find_overrides)
+        own = (_find_override, find_overrides)
         _found.update({name: functional[name] for name in CHECKS if functional[name] not in own})
         _open.append(self)
         functional.update(
             has_torch_function=_find_override,
-            has_torch_function_unary=_find_overrides,
-            has_torch_function_variadic=_find_overrides,
+            has_torch_function_unary=find_overrides,
+            has_torch_function_variadic=find_overrides,
         )
 
     def close(self) -> None:
@@ -54,10 +54,10 @@ class Unfolded:
 
 
 def _find_override(tensors: Any) -> bool:
-    return _find_overrides(*tensors)
+    return find_overrides(*tensors)
 
 
-def _find_overrides(*tensors: Any) -> bool:
+def find_overrides(*tensors: Any) -> bool:
     """Whether the program takes an operation on these over; torch's own answer if ours fails."""
     try:
         return _are_taken_over(tensors)

@@ -90,10 +90,9 @@ class Forward(TorchFunctionMode):
         self.hooks: dict[Node, str] = {}  # the line that put a hook on a tensor, by the tensor's node
         self.check_finite = False
         self.alters = True  # dropout is off
-        self.gaps = False  # whether operations were not read
-        self.in_loss = False
+        self.in_loss = self.has_read = self.gaps = False  # the loss runs; a layer ran; something was not read
         self.loss_calls = LossCalls(batch)
-        self.has_read = False  # a layer ran
+        self.is_grad_on = torch.is_grad_enabled  # in the program
         self.uneven_axis: int | None = None  # of the features that the first one read
         self.loss_start = self.loss_order = 1 << 62
 
@@ -109,8 +108,8 @@ class Forward(TorchFunctionMode):
     def watching(self) -> Iterator[Forward]:
         """Record until the block ends."""
         handles = [
-            register_module_forward_pre_hook(self._enter),
-            register_module_forward_hook(self._leave),
+            register_module_forward_pre_hook(self.enter),
+            register_module_forward_hook(self.leave),
         ]
         try:
             with Unfolded(), self:
@@ -120,7 +119,8 @@ class Forward(TorchFunctionMode):
                 handle.remove()
             self.small.settle()
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
+    def enter(self, module: nn.Module, args: Any) -> None:
+        """A module is called."""
         path = self.paths.get(id(module))
         if path is None:
             return
@@ -133,7 +133,8 @@ class Forward(TorchFunctionMode):
         if isinstance(module, nn.RNNBase):
             self.running.inputs = args
 
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        """A module has returned."""
         if id(module) not in self.paths:
             return
         call: ModuleCall | None = self.running
@@ -245,7 +246,7 @@ class Forward(TorchFunctionMode):
         if name == "data":
             self.departures.take("data", args[0], result, self._place(), used)
         elif result.grad_fn is None:
-            self.departures.leave(name, args, result, used, self._place(), torch.is_grad_enabled())
+            self.departures.leave(name, args, result, used, self._place(), self.is_grad_on())
 
     def _record(self, call: OperationCall) -> Operation | None:
         """The operation of a call; None if it made no node of the autograd graph."""
@@ -261,7 +262,7 @@ class Forward(TorchFunctionMode):
         made = floats((result,))
         nodes = tuple([node for t in made if (node := t.grad_fn) is not None])
         if not nodes:
-            self.departures.leave(kind, call.given, result, used, self._place(), torch.is_grad_enabled())
+            self.departures.leave(kind, call.given, result, used, self._place(), self.is_grad_on())
             return None
         newest = nodes[0]._sequence_nr() if len(nodes) == 1 else max([n._sequence_nr() for n in nodes])
         if newest < start:
@@ -292,8 +293,7 @@ class Forward(TorchFunctionMode):
         if isinstance(whole, Tensor) and whole.grad_fn is not None:
             self.departures.come_back(call.args, whole.grad_fn)
         else:
-            grad = torch.is_grad_enabled()
-            self.departures.leave(call.kind, call.args, whole, used, self._place(), grad)
+            self.departures.leave(call.kind, call.args, whole, used, self._place(), self.is_grad_on())
 
     def _see(self, given: Sequence[Any]) -> tuple[str, ...]:
         """The names of the model's parameters among the arguments."""

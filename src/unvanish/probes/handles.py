@@ -28,3 +28,4 @@ class Handles(TypedDict, total=False):
     made_nonfinite: bool  # made a NaN or an infinity of finite numbers
     made_nan: bool  # made a NaN of numbers that held none
     fed_nonfinite: bool  # read a NaN or an infinity
+    packed: bool  # hooks of the program pack what its nodes save

@@ -126,6 +126,8 @@ def find_maker(node: Any, watched: Forward) -> tuple[Operation | None, dict[str,
 
 def _output_slope(last: Operation) -> float:
     """The mean slope of an output function, relative to its steepest; NaN if unknown."""
+    if last.handles.get("packed"):
+        return math.nan
     if last.kind in operations.SQUASHING:
         return slopes.mean(last) / operations.SQUASHING[last.kind]
     node: Any = last.nodes[0]

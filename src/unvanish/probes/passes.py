@@ -30,16 +30,18 @@ class Manner:
 
     `inputs`: float inputs require a gradient; `watched`: a function mode and hooks of modules see the
     forward; `open`: dropout, recomputation and fast paths are off; `nodes`: gradients are read at the nodes
-    of the graph.
+    of the graph; `again`: passes of our own may run beside the first two.
     """
 
     inputs: bool = True
     watched: bool = True
     open: bool = True
     nodes: bool = True
+    again: bool = True
 
 
 CLOSELY = Manner()
+AS_IT_RUNS = Manner(inputs=False, open=False, again=False)  # somebody else's forward and backward
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class ForwardPass:
     """One forward: the call, what was watched, the output, and the loss.
 
     `entering`: statistics of the inputs by name; `objective`: what the loss is; `overflow`: what is followed
-    instead of a loss that overflows; `custom`: calls of functions whose backward somebody wrote.
+    instead of a loss that overflows; `custom`: calls of functions whose backward somebody wrote; `read`: the
+    rows of what the loss reads, if they were read before a backward that frees what its nodes saved.
     """
 
     call: calls.Call
@@ -76,6 +79,7 @@ class ForwardPass:
     objective: str
     overflow: Tensor | None = None
     custom: Sequence[CustomCall] = ()
+    read: Sequence[Measured] | None = None
 
     @property
     def root(self) -> Tensor:

@@ -87,14 +87,10 @@ def say_lost(trace: Trace, kept: Kept) -> Trace:
 
 def examine(specimen: Specimen) -> Trace:
     """One forward and one backward, in the specimen's manner."""
-    named = specimen.parameters
-    sizes: dict[str, float] = specimen.omissions.attempt(
-        "the norms of the parameters", "", lambda: _measure_norms(named), dict
-    )
-    specimen = replace(specimen, norms=sizes)
+    specimen = measure_sizes(specimen)
     with warned.listen() as heard:
         forward, backward = _run_both(specimen)
-    return _assemble(specimen, forward, backward, heard)
+    return assemble(specimen, forward, backward, heard)
 
 
 def _run_both(specimen: Specimen) -> tuple[ForwardPass, BackwardPass]:
@@ -110,6 +106,15 @@ def _run_both(specimen: Specimen) -> tuple[ForwardPass, BackwardPass]:
     first = again.broken[0] if again.broken else None
     hidden = isinstance(first, Operation) and first.handles.get("fed_nonfinite")
     return (looked, again) if hidden else (forward, backward)
+
+
+def measure_sizes(specimen: Specimen) -> Specimen:
+    """The specimen, with the norms of its parameters."""
+    named = specimen.parameters
+    sizes: dict[str, float] = specimen.omissions.attempt(
+        "the norms of the parameters", "", lambda: _measure_norms(named), dict
+    )
+    return replace(specimen, norms=sizes)
 
 
 def _measure_norms(named: Mapping[str, Tensor]) -> dict[str, float]:
@@ -166,9 +171,10 @@ def read_specimen(
     return Specimen(bare, modules, named, {}, batch, loss, optimizer, theory)
 
 
-def _assemble(
+def assemble(
     specimen: Specimen, forward: ForwardPass, backward: BackwardPass, heard: Mapping[str, str]
 ) -> Trace:
+    """The Trace of two passes; `heard`: warnings, and their lines."""
     watched, call, attempt = forward.watched, forward.call, specimen.omissions.attempt
     rows = sites.inputs(call, backward.flow, specimen.omissions, forward.entering, watched.uneven_axis)
     nodes, axes, places = attempt(
@@ -176,8 +182,12 @@ def _assemble(
     )
     rows += nodes
     rows += attempt("steps of recurrences", "", lambda: sites.steps(backward.recurrences), list)
-    rows += attempt(
-        "what the loss reads", "", lambda: outputs.outputs(watched, forward.loss, backward.graph), list
+    rows += (
+        attempt(
+            "what the loss reads", "", lambda: outputs.outputs(watched, forward.loss, backward.graph), list
+        )
+        if forward.read is None
+        else forward.read
     )
     facts = _facts(specimen, forward, backward) | read_signs(specimen, forward, backward)
     if heard:
@@ -240,7 +250,10 @@ def _read_loss(specimen: Specimen, forward: ForwardPass, backward: BackwardPass)
         "shapes in the loss", "", lambda: watched.loss_calls.find_broadcasts(graph), list
     )
     rising: list[AscentFacts] = attempt(
-        "the sign of the loss", "", lambda: find_ascents(forward.root, watched.loss_calls, graph), list
+        "the sign of the loss",
+        "",
+        lambda: find_ascents(forward.root, watched.loss_calls, graph if specimen.manner.again else None),
+        list,
     )
     again: list[tuple[str, str, str]] = attempt(
         "what is normalised again", "", lambda: outputs.find_repeated(watched, graph), list
@@ -251,7 +264,7 @@ def _read_loss(specimen: Specimen, forward: ForwardPass, backward: BackwardPass)
         facts["ascents"] = rising
     if again:
         facts["normalised_again"] = again
-    if graph and forward.overflow is None:
+    if graph and forward.overflow is None and specimen.manner.again:
         terms, pairs = attempt(
             "terms of the loss",
             "",

@@ -19,6 +19,7 @@ from unvanish.probes.backward import Backward, GradientFlow
 from unvanish.probes.chain import Chain, find_chains
 from unvanish.probes.errors import ModelCrash
 from unvanish.probes.events import ModuleCall, Operation
+from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph, Node, walk
 from unvanish.probes.hooked import find_hooks
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
@@ -29,28 +30,77 @@ SEED = {torch.float16: 14}  # log2 of the largest loss scale that the loss's own
 ROOM = 6  # log2 below the best loss scale, for what grows on the way down
 
 
+@dataclass(frozen=True)
+class BackwardPlan:
+    """From where the gradient starts to the leaves where it is wanted; `scale`: log2 of the loss scale."""
+
+    graph: Graph
+    cuts: Sequence[int]
+    root: Tensor
+    leaves: Mapping[str, Tensor]
+    scale: int
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What is known before a backward: its plan, the depth axes, the nodes to watch, loops and precision."""
+
+    plan: BackwardPlan
+    chains: Sequence[Chain]
+    watches: set[int]
+    bodies: loops.Bodies
+    carried: loops.Carries
+    severed: Mapping[str, tuple[int, int, str]]
+    compared: PrecisionFacts
+
+
+Seen = tuple[list[faults.Stop], list[Operation | ModuleCall], frozenset[str], list[HookFacts]]
+
+
 def run_backward(specimen: Specimen, forward: ForwardPass) -> BackwardPass:
     """The backward from the root of a forward; ModelCrash if it raises."""
-    root, watched, attempt = forward.root, forward.watched, specimen.omissions.attempt
+    root, attempt = forward.root, specimen.omissions.attempt
     if root.grad_fn is None:
         return BackwardPass()
-    graph, leaves = walk(root.grad_fn), _leaves(specimen, forward)
     if not specimen.manner.nodes:
+        graph, leaves = walk(root.grad_fn), find_leaves(specimen, forward)
         return BackwardPass(graph, flow=_run(specimen, forward, BackwardPlan(graph, [], root, leaves, 0)))
+    before = foresee(specimen, forward)
+    flow = _run(specimen, forward, before.plan, before.watches)
+    seen: Seen = attempt(
+        "where gradients end",
+        "",
+        lambda: _look_again(specimen, before.plan, forward, flow),
+        lambda: ([], [], frozenset[str](), []),
+    )
+    noise = attempt(
+        "what is rounding", "", lambda: rounding.find_rounding(specimen, flow.logs), frozenset[str]
+    )
+    return conclude(specimen, forward, before, flow, seen, noise)
+
+
+def foresee(specimen: Specimen, forward: ForwardPass) -> Prospect:
+    """What a backward will meet, read from the graph and from what its nodes have saved."""
+    root, watched, attempt = forward.root, forward.watched, specimen.omissions.attempt
+    assert root.grad_fn is not None
+    graph, leaves = walk(root.grad_fn), find_leaves(specimen, forward)
+    again = specimen.manner.again
     attempt("which softmax is an attention", "", lambda: attention.mark(watched), lambda: None)
     chains: list[Chain] = attempt(
         "the depth axis", "", lambda: find_chains(graph, forward.call, watched), list
     )
     compared = attempt(
-        "the cost of float16", "", lambda: _compare_precision(specimen, forward), PrecisionFacts
+        "the cost of float16",
+        "",
+        lambda: _compare_precision(specimen, forward) if again else PrecisionFacts(),
+        PrecisionFacts,
     )
-    activations = (o for o in watched.operations if o.family == "activation" and o.nodes[0] in graph.index)
-    slopes.read(activations, specimen.omissions)
+    slopes.read(_find_activations(watched, graph), specimen.omissions)
     bodies: loops.Bodies = attempt(
         "modules called in a loop", "", lambda: loops.find_loops(watched, graph), dict
     )
     carried: loops.Carries = attempt(
-        "gradients carried through a loop", "", lambda: loops.measure_carries(bodies), dict
+        "gradients carried through a loop", "", lambda: loops.measure_carries(bodies) if again else {}, dict
     )
     severed: dict[str, tuple[int, int, str]] = attempt(
         "cells that are detached", "", lambda: loops.find_severed(watched, bodies, graph), dict
@@ -59,24 +109,48 @@ def run_backward(specimen: Specimen, forward: ForwardPass) -> BackwardPass:
     watches: set[int] = attempt(
         "the gradients", "", lambda: _choose_nodes(forward, graph, chains, bodies), set
     )
-    flow = _run(specimen, forward, plan, watches)
+    return Prospect(plan, chains, watches, bodies, carried, severed, compared)
+
+
+def _find_activations(watched: Forward, graph: Graph) -> Iterable[Operation]:
+    """Those whose slope may be read: what lies in packed memory is unpacked once, for the backward."""
+    for o in watched.operations:
+        if o.family == "activation" and o.nodes[0] in graph.index and not o.handles.get("packed"):
+            yield o
+
+
+def conclude(
+    specimen: Specimen,
+    forward: ForwardPass,
+    before: Prospect,
+    flow: GradientFlow,
+    seen: Seen,
+    noise: frozenset[str] = frozenset(),
+) -> BackwardPass:
+    """What a backward that has run tells; `noise`: parameters whose gradient is rounding."""
+    watched, attempt, graph = forward.watched, specimen.omissions.attempt, before.plan.graph
     layers: tuple[loops.Recurrence, ...] = attempt(
         "steps of recurrent layers", "", lambda: tuple(loops.replay_layers(watched, flow.held)), tuple
     )
     repeated: tuple[loops.Recurrence, ...] = attempt(
-        "steps of loops", "", lambda: tuple(loops.read_loops(bodies, graph, flow, carried)), tuple
-    )
-    stops, broken, cancelled, hooks = attempt(
-        "where gradients end",
+        "steps of loops",
         "",
-        lambda: _look_again(specimen, plan, forward, flow),
-        lambda: ([], [], frozenset[str](), []),
+        lambda: tuple(loops.read_loops(before.bodies, graph, flow, before.carried)),
+        tuple,
     )
-    noise = cancelled | attempt(
-        "what is rounding", "", lambda: rounding.find_rounding(specimen, flow.logs), frozenset[str]
+    stops, broken, cancelled, hooks = seen
+    return BackwardPass(
+        graph,
+        before.chains,
+        flow,
+        stops,
+        broken,
+        (*layers, *repeated),
+        before.severed,
+        before.compared,
+        cancelled | noise,
+        hooks,
     )
-    recurrences = (*layers, *repeated)
-    return BackwardPass(graph, chains, flow, stops, broken, recurrences, severed, compared, noise, hooks)
 
 
 def _run(
@@ -93,18 +167,7 @@ def _run(
         raise ModelCrash(text, site, sites.assemble_crash(forward.watched, forward.call, text)) from error
 
 
-@dataclass(frozen=True)
-class BackwardPlan:
-    """From where the gradient starts to the leaves where it is wanted; `scale`: log2 of the loss scale."""
-
-    graph: Graph
-    cuts: Sequence[int]
-    root: Tensor
-    leaves: Mapping[str, Tensor]
-    scale: int
-
-
-def _leaves(specimen: Specimen, forward: ForwardPass) -> dict[str, Tensor]:
+def find_leaves(specimen: Specimen, forward: ForwardPass) -> dict[str, Tensor]:
     """The trainable parameters, and the inputs under names that no parameter has."""
     named = {n: p for n, p in specimen.parameters.items() if p.requires_grad}
     return named | {f"\0{n}": leaf for n, leaf in forward.call.inputs.items()}
@@ -144,21 +207,25 @@ def _find_failing(plan: BackwardPlan, forward: ForwardPass) -> str:
     return ""
 
 
-def _look_again(
-    specimen: Specimen, plan: BackwardPlan, forward: ForwardPass, flow: GradientFlow
-) -> tuple[list[faults.Stop], list[Operation | ModuleCall], frozenset[str], list[HookFacts]]:
-    """Where gradients end, who makes them non-finite, whose cancel, and which hooks silence them.
-
-    All empty if every gradient is finite and none is zero.
-    """
-    zero = {n for n, log in flow.logs.items() if log == -math.inf}
-    odd = any(math.isnan(log) or log == math.inf for log in flow.logs.values())
-    if not zero and not odd:
+def _look_again(specimen: Specimen, plan: BackwardPlan, forward: ForwardPass, flow: GradientFlow) -> Seen:
+    """What a second backward shows of where gradients end; nothing if all are finite and none is zero."""
+    if not any(not math.isfinite(log) for log in flow.logs.values()):
         return [], [], frozenset(), []
-    graph, watched = plan.graph, forward.watched
-    second = Backward(graph, plan.cuts, (), {}, specimen.omissions)
+    second = Backward(plan.graph, plan.cuts, (), {}, specimen.omissions)
     whole = not specimen.manner.open
     again = second.run(plan.root, plan.leaves, scale=plan.scale, inspect=True, whole=whole)
+    return find_ends(specimen, plan, forward, flow, again)
+
+
+def find_ends(
+    specimen: Specimen, plan: BackwardPlan, forward: ForwardPass, flow: GradientFlow, again: GradientFlow
+) -> Seen:
+    """Where gradients end, who makes them non-finite, whose cancel, and which hooks silence them.
+
+    `again`: the flow of a backward that was inspected.
+    """
+    graph, watched = plan.graph, forward.watched
+    zero = {n for n, log in flow.logs.items() if log == -math.inf}
     starving = {at: n for n in zero if not n.startswith("\0") and (at := flow.places[n]) is not None}
     stops = faults.find_stops(graph, again, watched, starving)
     broken = [watched.owner(graph.nodes[i]._sequence_nr()) for i in again.broken]

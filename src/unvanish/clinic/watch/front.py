@@ -36,6 +36,7 @@ from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Diagnosis, Finding, at_least
 from unvanish.core.trace import STATISTICS, Trace
 from unvanish.probes.errors import CheckError
+from unvanish.probes.live.backwards import BackwardListener
 from unvanish.probes.live.compiled import is_compiled
 from unvanish.probes.live.guard import StepEntry, StepHook, WatchEntry, WatchGuard
 from unvanish.store import Store, StoreError
@@ -72,6 +73,10 @@ class Watch:
             before, after = StepEntry(guard, self._before_step), StepEntry(guard, self._after_step)
             guard.hold(StepHook(optimizer.register_step_pre_hook(before)))
             guard.hold(StepHook(optimizer.register_step_post_hook(after)))
+        listener = BackwardListener(guard, self._hear_backward, self._end_backward)
+        guard.hold(listener)
+        if not listener.listen():
+            guard.note("this torch does not say where a backward begins: give the loss to `step`")
         if isinstance(watched.loss, nn.Module):
             if is_compiled(watched.loss):
                 guard.note("the loss is not noted: its module is compiled; give it to `step`")
@@ -150,6 +155,14 @@ class Watch:
     def _note_loss(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._observer is not None:
             self._observer.note_loss(output)
+
+    def _hear_backward(self, roots: Any, chosen: bool) -> None:
+        if self._observer is not None:
+            self._observer.hear_backward(roots, chosen)
+
+    def _end_backward(self, failed: bool) -> None:
+        if self._observer is not None:
+            self._observer.end_backward(failed)
 
     def _after_scaler(self, optimizer: Any, made: int) -> None:
         """A scaler's step has ended, before which `made` steps were made: it may have left this one out."""

@@ -25,8 +25,10 @@ from unvanish.clinic.watch.chronicle import Chronicle
 from unvanish.clinic.watch.clock import StepClock
 from unvanish.clinic.watch.concert import Concert, News
 from unvanish.clinic.watch.finiteness import Finiteness
+from unvanish.clinic.watch.first_look import FirstLook
 from unvanish.clinic.watch.history import History
 from unvanish.clinic.watch.looks import Look
+from unvanish.clinic.watch.losses import StepLosses
 from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.ranks import Company, plan_look
 from unvanish.clinic.watch.response import Response
@@ -70,8 +72,16 @@ class Observer:
         self._verdicts = Verdicts(choice, first)
         self._finiteness = Finiteness()
         self._step = CurrentStep(first, first)
+        self._losses = StepLosses(watched.parameters.parameters)
+        self._first = FirstLook(watched, guard, choice, _find_company(watched, company))
         guard.hold_weakly(self._look)
-        self._look.prepare(first, pace.looks)
+        guard.hold_weakly(self._first)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """The next step begins."""
+        self._look.prepare(self._step.number, self.pace.looks)
+        self._first.prepare()
 
     def finish(self) -> None:
         """Write what is left and close the record; harmless when repeated."""
@@ -112,6 +122,26 @@ class Observer:
         """The loss module has returned."""
         if torch.is_grad_enabled() and is_number(output):
             self._step.loss = output.detach()
+            self._losses.told = True
+
+    def hear_backward(self, roots: Any, chosen: bool) -> None:
+        """A backward of the process begins; `chosen`: for some tensors only."""
+        if self.ended:
+            return
+        self.clock.start()
+        scale = self._losses.begin(roots, self.watched.loss_scale())
+        self._first.examination.hear(roots, chosen, scale)
+        self.clock.stop()
+
+    def end_backward(self, failed: bool) -> None:
+        """The backward has ended."""
+        if self.ended:
+            return
+        self.clock.start()
+        self._first.examination.end(failed)
+        if self._losses.end(failed) and not self._losses.told:
+            self._step.loss = self._losses.value
+        self.clock.stop()
 
     def _after_backward(self) -> None:
         """The backward has ended, and nothing has been clipped yet."""
@@ -123,6 +153,7 @@ class Observer:
     def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """An optimizer is about to step, or to call its closure."""
         self.clock.start()
+        self._first.examination.settle()
         if id(optimizer) in self._step.stepped:  # not every optimizer steps every time
             self._close_step()
         self._step.by_closure = any(map(callable, args[1:])) or kwargs.get("closure") is not None
@@ -174,7 +205,10 @@ class Observer:
 
     def _close_step(self, skipped: bool = False) -> None:
         step, looked = self._step, self._look.open
+        stepped = {*step.stepped}
+        self._losses.forget()
         self.chronicle.begin(step.close(self.watched.rate(), skipped))
+        self._judge_first(skipped, stepped)
         if looked:
             self._judge_look()
         elif isinstance(step.norm, float):
@@ -183,16 +217,25 @@ class Observer:
         self.fresh += self.concert.hear(self._verdicts, self.chronicle.writer)
         self._time_step(looked)
         step.advance()
-        self._look.prepare(step.number, self.pace.looks)
+        self._prepare()
 
     def _time_step(self, looked: bool) -> None:
         ours, seconds = self.clock.end_step()
         eyes = self._look.eyes
         if looked:
             ours += eyes.seconds
-        eyes.seconds = 0.0
+        ours += self._first.examination.seconds
+        eyes.seconds = self._first.examination.seconds = 0.0
         if self._step.number > self._step.first:  # the first one pays for imports, allocation, compilation
             self.pace.step(ours, seconds, looked)
+
+    def _judge_first(self, skipped: bool, stepped: set[int]) -> None:
+        """Report what the examinations of the first steps agree on."""
+        verdict = self._first.judge(skipped, stepped)
+        store = self.chronicle.writer
+        number = self._step.number
+        fresh = [f for f in verdict.findings if self._verdicts.report(f, number, store)]
+        self._respond([f for f in fresh if f.code in verdict.told], self.concert.choose_lead(self.pace.usual))
 
     def _judge_look(self) -> None:
         """Bring in what the look has seen, judge it, and plan the next one."""
@@ -202,7 +245,12 @@ class Observer:
             self._chart()
         chronicle.look(number, values)
         lead = self.concert.choose_lead(self.pace.usual)
-        self._respond(self._verdicts.judge(self._trace(), number, chronicle.writer), lead)
+        fresh = self._verdicts.judge(self._trace(), number, chronicle.writer)
+        if self._first.spoke:  # consequences of what was said are not said again
+            leading = {f.code for f in self._verdicts.findings}
+            fresh = [f for f in fresh if f.code in leading]
+        self._respond(fresh, lead)
+        self._first.ask_again(self._look.eyes.size)
         interval = self.pace.interval(number - self._step.first)
         fixed = self.pace.every is not None
         self._look.next = plan_look(number, interval, self.watched.ranks, fixed)
@@ -279,3 +327,10 @@ class Observer:
         )
         if exchange is not None:
             writer.describe(relayed=sorted(exchange.relayed))
+
+
+def _find_company(watched: Watched, company: Company) -> str:
+    """Why a process is not examined by itself; empty if it is alone."""
+    if company.exchange is not None or not watched.alone or watched.ranks > 1:
+        return "several processes train together"
+    return ""

@@ -33,7 +33,7 @@ from unvanish.probes.compositions import Unfolded
 from unvanish.probes.live.chart import Chart, Crossing, Slot, draw_chart
 from unvanish.probes.live.compiled import CompilerListener
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
-from unvanish.probes.live.place import ForwardPlace
+from unvanish.probes.live.place import ForwardPlace, find_call, find_size
 from unvanish.probes.live.readable import find_obstacle, is_readable
 from unvanish.probes.live.samples import Samples
 from unvanish.probes.live.sequences import Sequences
@@ -65,6 +65,7 @@ class Eyes(TorchFunctionMode):
         self.paths = {id(m): name for name, m in model.named_modules()}
         self.chart: Chart | None = None
         self.seconds = 0.0  # our own, of the present look
+        self.size = 0  # numbers of a sample that the last forward was given; 0 if unknown
         self.compiled = False  # whether a part of the model was compiled while we looked
         self._place = ForwardPlace()
         self._crossings: list[Crossing] | None = None  # of the forward that maps the network
@@ -161,7 +162,8 @@ class Eyes(TorchFunctionMode):
         self._place.begin()
         self._place.depth = 1
         self._crossings = [] if self.chart is None else None
-        self._thread, self._frame, self._ending = threading.get_ident(), _find_call(), False
+        self._thread, self._frame, self._ending = threading.get_ident(), find_call(), False
+        self.size = find_size(args, self._frame)
         self._inside = True
         self._compositions.open()
         push_mode(self)
@@ -215,7 +217,8 @@ class Eyes(TorchFunctionMode):
             self._place.depth -= 1
             if self._place.depth <= 0:
                 self._end()
-                self._detach()
+                if ending or output is not None:  # if it raised, torch goes through its hooks right now
+                    self._detach()
                 if not ending:
                     self._finish(output)
 
@@ -350,11 +353,3 @@ def _know(func: Any) -> str | None:
         return NAMES.get(func)
     except Exception:
         return ""
-
-
-def _find_call() -> Any:
-    """The frame of the module call that runs our hook."""
-    frame: Any = sys._getframe()
-    while frame is not None and frame.f_code.co_name != "_call_impl":
-        frame = frame.f_back
-    return frame

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
 
+from unvanish.probes.calls import tensors_in
 from unvanish.probes.live.chart import Key
 
 
@@ -35,3 +39,19 @@ class ForwardPlace:
         """The key of the next call of an operation."""
         call = self.calls[path, kind] = self.calls.get((path, kind), -1) + 1
         return path, kind, call
+
+
+def find_call() -> FrameType | None:
+    """The frame of the module call that runs our hook."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "_call_impl":
+        frame = frame.f_back
+    return frame
+
+
+def find_size(args: Any, call: FrameType | None) -> int:
+    """How many numbers a sample of a module's first argument has; 0 if unknown. `call`: its frame."""
+    keywords = None if call is None else call.f_locals.get("kwargs")
+    some = (t for t in tensors_in((args, keywords), 3) if t.ndim and t.numel() and not t.is_nested)
+    first = next(some, None)
+    return 0 if first is None else first.numel() // first.shape[0]

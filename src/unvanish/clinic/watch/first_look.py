@@ -1,0 +1,197 @@
+"""The first look: one real step examined, and judged by every rule that one batch can feed.
+
+Notable:
+- A healthy step is examined once. What is found is looked at again in the next steps, and reported when it
+  was there three times: a part that only some batches use, a step without its gradient, are not faults.
+- A parameter that got its gradient in any of these steps has one.
+- It is made again when the graph has changed: other trainable parameters, or a batch of another size by a
+  factor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from unvanish.clinic.rounds import MEASURED, RuleChoice, fold, rank, visit
+from unvanish.clinic.watch.watched import Watched
+from unvanish.core.diagnosis import Finding
+from unvanish.core.trace import Site, Trace
+from unvanish.probes.live.compiled import has_compiled_parts, is_compiler_strict
+from unvanish.probes.live.examination import Examination
+from unvanish.probes.live.guard import WatchGuard
+from unvanish.probes.measures import log_norm
+from unvanish.rules import rules
+
+PATIENCE = 3  # examinations that must agree
+TRIES = 8  # steps in which an examination may not succeed
+FACTOR = 2  # by which a batch is of another size
+
+
+@dataclass(frozen=True)
+class FirstVerdict:
+    """What the examinations agree on, consequences among it; `told`: of it, what is reported by itself."""
+
+    findings: tuple[Finding, ...] = ()
+    told: frozenset[str] = frozenset()
+
+
+class FirstLook:
+    """Examines the first steps until they agree; `prepare` before a step, `judge` after it."""
+
+    def __init__(self, watched: Watched, guard: WatchGuard, choice: RuleChoice, apart: str) -> None:
+        """`apart`: why this process cannot be examined by itself; empty if it can."""
+        codes = [code for code, rule in rules().items() if rule.needs <= MEASURED]
+        self.watched, self.guard, self.choice = watched, guard, choice.only(codes)
+        self.examination = Examination(watched.inner, guard)
+        self.seen = 0  # examinations that were judged
+        self.spoke = False  # whether anything was reported
+        self._wanted = TRIES
+        self._agreed: set[str] | None = None  # codes, of all examinations so far
+        self._given: dict[str, tuple[Site, Any]] = {}  # parameters that got a gradient, and their numbers
+        self._shape: tuple[Any, ...] = ()  # what is trained
+        self._sizes = (0, 0)  # of the samples that were examined, the smallest and the largest
+        if apart:
+            self._leave_out(apart)
+
+    # -- when
+
+    def prepare(self) -> None:
+        """Open for the step that begins, if there is something to examine."""
+        if not self._wanted:
+            return
+        self._wanted -= 1
+        inner = self.watched.inner
+        if has_compiled_parts(self.watched.model) or is_compiler_strict():
+            self._wanted = 0  # the look says so
+        elif any(type(m).__module__.startswith("torch.jit") for m in inner.modules()):
+            self._leave_out("a part of the model is scripted")
+        else:
+            self._shape = self._read_shape()
+            self.examination.open(_join(self.watched.optimizers), self.watched.loss)
+
+    def ask_again(self, size: int) -> None:
+        """Examine again if the graph has changed; `size`: numbers of a sample of the last look, or 0."""
+        if self._wanted or not self._shape:
+            return
+        low, high = self._sizes
+        grown = bool(size and high) and not low / FACTOR < size < high * FACTOR
+        if grown or self._shape != self._read_shape():
+            self._wanted, self._agreed, self.seen = TRIES, None, 0
+            self._given.clear()
+
+    def _read_shape(self) -> tuple[Any, ...]:
+        return tuple((id(p), p.requires_grad) for p in self.watched.inner.parameters())
+
+    def _leave_out(self, why: str) -> None:
+        self._wanted = 0
+        self.guard.note(f"the first step was not examined as `check` would: {why}")
+
+    # -- what
+
+    def judge(self, skipped: bool, stepped: Collection[int]) -> FirstVerdict:
+        """What is to be reported after this step; `stepped`: ids of the optimizers that made it."""
+        examination = self.examination
+        examination.close()
+        trace, examination.trace = examination.trace, None
+        if trace is None:
+            if examination.trouble and (examination.final or not self._wanted) and not self.seen:
+                self._leave_out(examination.trouble)
+            return FirstVerdict()
+        if examination.broken and (skipped or self.watched.loss_scale() != 1.0):
+            return FirstVerdict()
+        return self._weigh(self._complete(trace, stepped))
+
+    def _weigh(self, trace: Trace) -> FirstVerdict:
+        """Compare with the examinations before."""
+        size, (low, high) = self.examination.size, self._sizes
+        self._sizes = min(low or size, size), max(high, size)
+        for sentence in trace.facts.get("unmeasured", []):
+            self.guard.note(f"not measured in the first look: {sentence}")
+        found = rank(visit(trace, self.choice).findings)
+        codes = {f.code for f in found if f.severity != "note"}
+        self._agreed = codes if self._agreed is None else self._agreed & codes
+        self.seen += 1
+        at_once = {code for code in codes if rules()[code].at_once}
+        if self._agreed and self.seen < PATIENCE and not at_once:
+            self._wanted = max(self._wanted, 1)
+            return FirstVerdict()
+        self._wanted = 0
+        kept = [f for f in found if f.severity == "note" or f.code in self._agreed | at_once]
+        leading = {f.code for f in fold(tuple(kept)) if f.severity != "note"}
+        self.spoke |= bool(leading)
+        return FirstVerdict(tuple(kept), frozenset(leading))
+
+    def _complete(self, trace: Trace, stepped: Collection[int]) -> Trace:
+        """The trace, without parameters whose optimizer made no step, and with gradients seen before."""
+        waiting = {
+            id(p)
+            for o in self.watched.optimizers
+            if id(o) not in stepped
+            for group in o.param_groups
+            for p in group["params"]
+        }
+        named = dict(self.watched.inner.named_parameters())
+        names = {n for n, p in named.items() if id(p) in waiting}
+        sites, values = list(trace.sites), trace.values.copy()
+        column = trace.statistics.index("gradient_log")
+        for i in trace.where("parameter"):
+            site = sites[i]
+            if not np.isfinite(values[0, i, column]) and (log := _find_gradient(named.get(site.path))):
+                facts: Any = {
+                    **site.facts,
+                    "reachable": True,
+                    "used": True,
+                    "executed": True,
+                    "asleep": False,
+                }
+                sites[i] = site = replace(site, facts=facts)
+                values[0, i, column] = log
+            if np.isfinite(values[0, i, column]):
+                self._given[site.path] = site, values[:, i].copy()
+            elif site.path in self._given:
+                sites[i], values[:, i] = self._given[site.path]
+        known = {*self._given, *names}
+        kept = [i for i, s in enumerate(sites) if s.role != "parameter" or s.path not in names]
+        cuts = [
+            {**cut, "frees": tuple(n for n in cut["frees"] if n not in known)}
+            for cut in trace.facts.get("graph_cuts", [])
+        ]
+        known_facts: Any = {**trace.facts, "graph_cuts": cuts}
+        if len(kept) == len(sites):
+            return replace(trace, sites=tuple(sites), values=values, facts=known_facts)
+        place = {old: new for new, old in enumerate(kept)}
+        axes = tuple(replace(a, sites=tuple(place[i] for i in a.sites)) for a in trace.axes)
+        return replace(
+            trace, sites=tuple(sites[i] for i in kept), values=values[:, kept], axes=axes, facts=known_facts
+        )
+
+    def remove(self) -> None:
+        """Detach everything for good."""
+        self._wanted = 0
+        self.examination.remove()
+
+
+@dataclass(frozen=True)
+class ManyOptimizers:
+    """Several optimizers as one, for what asks which parameters are held."""
+
+    param_groups: list[Any] = field(default_factory=list)
+
+
+def _join(optimizers: Sequence[Any]) -> Any:
+    if len(optimizers) < 2:
+        return optimizers[0] if optimizers else None
+    return ManyOptimizers([group for o in optimizers for group in o.param_groups])
+
+
+def _find_gradient(p: Any) -> float:
+    """Ln of the norm of the gradient that a parameter has by now, from other backwards too; 0.0 for none."""
+    if p is None or p.grad is None:
+        return 0.0
+    log = log_norm(p.grad)
+    return log if math.isfinite(log) else 0.0

@@ -1,0 +1,83 @@
+"""The number that a backward begins at, without what only scales it: a loss scale, the share of a batch.
+
+Notable: the factors are read off the first nodes of the graph. A constant power of two of 256 and more is a
+loss scale; one over a whole number may be an accumulation's share, which only the count of backwards tells.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FACTORS = ("MulBackward0", "DivBackward0")
+DEEP = 4  # factors, one on the other
+LEAST = 256.0  # of a loss scale
+SHARES = 4096  # parts of a batch, at most
+
+
+@dataclass(frozen=True)
+class LossRoot:
+    """A loss as its backward began: its value, a tensor on a device; log2 of its scale; its share, as 1/k."""
+
+    value: Any
+    scale_log2: int = 0
+    parts: int = 1
+
+
+@torch.no_grad()
+def read_root(root: Tensor, known_scale: float) -> LossRoot:
+    """The loss at the root of a backward; `known_scale`: of the scaler in use, 1 without one."""
+    factors = find_factors(root)
+    scale, parts = _read_scale(known_scale), 1
+    for factor in factors:
+        if not scale and factor >= LEAST and math.frexp(factor)[0] == 0.5:
+            scale = _read_scale(factor)
+        elif parts == 1 and factor < 1 and abs(round(1 / factor) * factor - 1) < 1e-6 and 1 / factor < SHARES:
+            parts = round(1 / factor)
+    value: Any = root.detach().reshape(())
+    value = value.float() if value.dtype.itemsize < 4 else value
+    if root.device.type == "cpu":
+        value = float(value)
+    return LossRoot(value / 2.0**scale if scale else value, scale, parts)
+
+
+def find_factors(root: Tensor) -> list[float]:
+    """The constants on the CPU that the loss was multiplied by, the last one first."""
+    found: list[float] = []
+    node: Any = root.grad_fn
+    for _ in range(DEEP):
+        name = type(node).__name__
+        below = [b for b, _ in node.next_functions if b is not None] if name in FACTORS else []
+        if len(below) != 1:
+            break
+        factor = _read_factor(node, name)
+        if factor is None:
+            break
+        found.append(factor)
+        node = below[0]
+    return found
+
+
+def _read_factor(node: Any, name: str) -> float | None:
+    """The constant of a product or a quotient; None if it cannot be read without waiting."""
+    try:
+        other = node._saved_other
+        if not isinstance(other, Tensor) and name == "MulBackward0":
+            other = node._saved_self
+    except (AttributeError, RuntimeError):  # freed, overwritten, or of another torch
+        return None
+    if isinstance(other, Tensor):
+        if other.numel() != 1 or other.device.type != "cpu" or other.requires_grad:
+            return None
+        other = float(other)
+    if not isinstance(other, (int, float)) or not other > 0:
+        return None
+    return 1 / other if name == "DivBackward0" else float(other)
+
+
+def _read_scale(value: float) -> int:
+    return round(math.log2(value)) if value > 0 and math.isfinite(value) else 0
