@@ -50,6 +50,7 @@ class FirstLook:
         self.examination = Examination(watched.inner, guard)
         self.seen = 0  # examinations that were judged
         self.spoke = False  # whether anything was reported
+        self.elsewhere: set[int] = set()  # ids of parameters that optimizers hold which were not named
         self._wanted = TRIES
         self._agreed: set[str] | None = None  # codes, of all examinations so far
         self._given: dict[str, tuple[Site, Any]] = {}  # parameters that got a gradient, and their numbers
@@ -141,6 +142,9 @@ class FirstLook:
         column = trace.statistics.index("gradient_log")
         for i in trace.where("parameter"):
             site = sites[i]
+            if id(named.get(site.path)) in self.elsewhere:
+                held: Any = {**site.facts, "optimised": True}
+                sites[i] = site = replace(site, facts=held)
             if not np.isfinite(values[0, i, column]) and (log := _find_gradient(named.get(site.path))):
                 facts: Any = {
                     **site.facts,

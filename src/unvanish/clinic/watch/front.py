@@ -29,6 +29,7 @@ from unvanish.clinic.config import ConfigError
 from unvanish.clinic.watch.errors import WatchError
 from unvanish.clinic.watch.history import History
 from unvanish.clinic.watch.observer import Observer
+from unvanish.clinic.watch.optimizers import OptimizerFinder
 from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.scaling import ScalerStep
@@ -55,6 +56,8 @@ class Watch:
         self.name = name
         self.guard = WatchGuard(f"the watch of {name}", passing=(WatchError,))
         self._observer: Observer | None = None
+        self._finder: OptimizerFinder | None = None
+        self._adopts = False  # optimizers that turn up
         _open.add(self)
         judging = WatchGuard(f"the watch of {name}", passing=(CheckError, ConfigError, StoreError))
         judging.run(self._begin, build)
@@ -67,12 +70,13 @@ class Watch:
         observer = self._observer = build(self.guard)
         guard, watched, snapshots = self.guard, observer.watched, observer.response.snapshots
         self.name = watched.name
-        if _close_forgotten(self, watched.optimizers):
+        if _close_forgotten(self, watched.optimizers, watched.inner):
             guard.note("an earlier watch of this optimizer, which nothing held any more, was closed")
         for optimizer in watched.optimizers:
-            before, after = StepEntry(guard, self._before_step), StepEntry(guard, self._after_step)
-            guard.hold(StepHook(optimizer.register_step_pre_hook(before)))
-            guard.hold(StepHook(optimizer.register_step_post_hook(after)))
+            self._hang_on(optimizer)
+        known = watched.optimizers
+        self._adopts = not known
+        self._finder = OptimizerFinder(guard, watched.inner, known, self._hear_step, self._meet_optimizer)
         listener = BackwardListener(guard, self._hear_backward, self._end_backward)
         guard.hold(listener)
         if not listener.listen():
@@ -88,10 +92,18 @@ class Watch:
         if watched.scaler is not None:
             guard.hold(ScalerStep(guard, watched.scaler, self._count, self._after_scaler))
 
-    def watches(self, optimizers: Collection[int]) -> bool:
-        """Whether it hangs on one of the optimizers with these ids."""
-        return self._observer is not None and any(
-            id(o) in optimizers for o in self._observer.watched.optimizers
+    def _hang_on(self, optimizer: Any) -> None:
+        before, after = StepEntry(self.guard, self._before_step), StepEntry(self.guard, self._after_step)
+        self.guard.hold(StepHook(optimizer.register_step_pre_hook(before)))
+        self.guard.hold(StepHook(optimizer.register_step_post_hook(after)))
+
+    def watches(self, optimizers: Collection[int], model: nn.Module) -> bool:
+        """Whether it hangs on one of the optimizers with these ids, or waits for those of a model."""
+        if self._observer is None:
+            return False
+        watched = self._observer.watched
+        return any(id(o) in optimizers for o in watched.optimizers) or (
+            self._adopts and watched.inner is model
         )
 
     def close(self) -> None:
@@ -140,6 +152,18 @@ class Watch:
             if self._observer.fresh:
                 self._tell(self._observer)
 
+    def _hear_step(self, optimizer: Any, *_: Any) -> None:
+        if self._finder is not None:
+            self._finder.hear(optimizer)
+
+    def _meet_optimizer(self, optimizer: Any) -> None:
+        """An optimizer of the model that nobody named is about to step for the first time."""
+        if self._observer is not None and self._adopts:
+            self._observer.adopt(optimizer)
+            self._hang_on(optimizer)
+        elif self._observer is not None:
+            self._observer.meet(optimizer)
+
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self._observer is not None:
             self._observer.before_step(optimizer, args, kwargs)
@@ -148,6 +172,8 @@ class Watch:
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self._observer is not None:
+            if self._finder is not None:
+                self._finder.loosen()
             self._observer.after_step(optimizer)
             if self._observer.fresh:
                 self._tell(self._observer)
@@ -293,12 +319,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)
 
 
-def _close_forgotten(fresh: Watch, optimizers: Sequence[Any]) -> bool:
-    """Close the watches of these optimizers that nothing else holds; whether there was one."""
+def _close_forgotten(fresh: Watch, optimizers: Sequence[Any], model: nn.Module) -> bool:
+    """Close the watches of these optimizers, or of the model, that nothing else holds; whether there was one."""
     wanted = {id(optimizer) for optimizer in optimizers}
     closed = False
     for watch in tuple(_open):
-        if watch is not fresh and watch.watches(wanted) and _is_forgotten(watch):
+        if watch is not fresh and watch.watches(wanted, model) and _is_forgotten(watch):
             watch.close()
             closed = True
     return closed
@@ -306,6 +332,6 @@ def _close_forgotten(fresh: Watch, optimizers: Sequence[Any]) -> bool:
 
 def _is_forgotten(watch: Watch) -> bool:
     """Whether only the step hooks hold a watch."""
-    hooks = (Watch._before_step, Watch._after_step)
+    hooks = (Watch._before_step, Watch._after_step, Watch._hear_step)
     held = sum(1 for r in gc.get_referrers(watch) if getattr(r, "__func__", None) in hooks)
     return sys.getrefcount(watch) <= held + HELD

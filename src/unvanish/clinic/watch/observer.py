@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import platform
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,6 +68,7 @@ class Observer:
         self.clock = StepClock()
         self.ended = False
         self.made = 0  # steps of all optimizers
+        self._stepping: weakref.ref[Any] | None = None  # the optimizer whose closure runs
         self._norms = NormReader(watched, pace, whole=response.clipper is not None or watched.ranks > 1)
         self._look = Look(watched, first, guard, WatchEntry(guard, self._after_backward))
         self._verdicts = Verdicts(choice, first)
@@ -141,7 +143,21 @@ class Observer:
         self._first.examination.end(failed)
         if self._losses.end(failed) and not self._losses.told:
             self._step.loss = self._losses.value
+        stepping = self._stepping() if self._stepping is not None else None
+        if stepping is not None and not failed:
+            self.response.guard(stepping)
         self.clock.stop()
+
+    def adopt(self, optimizer: Any) -> None:
+        """An optimizer of the model has turned up, and is about to step."""
+        self.watched.adopt(optimizer)
+        if self._look.open:
+            self.watched.parameters.hold()
+        self._norms.gauges.clear()
+
+    def meet(self, optimizer: Any) -> None:
+        """An optimizer that was not named holds parameters of the model."""
+        self._first.elsewhere.update(id(p) for group in optimizer.param_groups for p in group["params"])
 
     def _after_backward(self) -> None:
         """The backward has ended, and nothing has been clipped yet."""
@@ -157,17 +173,19 @@ class Observer:
         if id(optimizer) in self._step.stepped:  # not every optimizer steps every time
             self._close_step()
         self._step.by_closure = any(map(callable, args[1:])) or kwargs.get("closure") is not None
+        self._stepping = weakref.ref(optimizer) if self._step.by_closure else None
         if not self._step.by_closure:
             self._note_norm(optimizer)
             if self._look.open:
                 self._look.measure_before_step()
                 self._follow_time()
-        self.response.guard(optimizer)
+            self.response.guard(optimizer)
         self.clock.stop()
 
     def after_step(self, optimizer: Any) -> None:
         """An optimizer has stepped."""
         self.made += 1
+        self._stepping = None
         self.clock.start()
         if self._step.by_closure:
             self._note_norm(optimizer)

@@ -15,6 +15,7 @@ from unvanish.clinic.check import require_optimizer
 from unvanish.clinic.rounds import choose_rules
 from unvanish.clinic.watch.front import Watch
 from unvanish.clinic.watch.observer import Observer
+from unvanish.clinic.watch.optimizers import unwrap_optimizer
 from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.ranks import join_company, own_rank
 from unvanish.clinic.watch.response import Response
@@ -44,8 +45,9 @@ def watch(
 ) -> Watch:
     """Watch a training: what `check` sees, at as many steps as fit into `budget` (a share of the run's time).
 
-    `optimizer`: one or several; their step hooks do the rest, so the loop stays as it is. Without one, call
-    `.step(loss)` after every step. `loss`: a loss module whose value is noted (or pass it to `.step(loss)`).
+    `optimizer`: one or several; their step hooks do the rest, so the loop stays as it is. Without one, those
+    that hold parameters of the model are found when they step; if none does, call `.step(loss)` after every
+    step. `loss`: a loss module whose value is noted; without one it is read where the backward begins.
     `run`: the folder to write into; an existing run is continued, after its last step or, if your program
     resumes from a checkpoint, at step `start`: rows from there on are taken back. `every`: look at every
     `every`-th step instead of by budget.
@@ -69,6 +71,7 @@ def watch(
         _require_scaler(scaler)
         pace = Pace(float(budget), None if every is None else int(every))
         choice = choose_rules(select, ignore, settings)
+        _refuse_guard(on_finding, optimizers)
         response = Response.of(on_finding, run, own_rank(), sharded=any(map(is_shard, model.parameters())))
         watched = Watched.of(model, optimizers, loss, scaler, name)
         if any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
@@ -86,6 +89,16 @@ def watch(
     return Watch(name if isinstance(name, str) and name else type(model).__name__, build)
 
 
+def _refuse_guard(ways: Any, optimizers: Iterable[Any]) -> None:
+    """CheckError if a guard is asked for where it would do harm."""
+    asked = {w for w in ([ways] if isinstance(ways, str) else ways) if isinstance(w, str)} if ways else set()
+    if asked & {"guard", "guard-agc"} and any(type(o).__name__ == "LBFGS" for o in optimizers):
+        raise CheckError(
+            "on_finding='guard' cannot be used with LBFGS: it compares the gradients of one step with each "
+            "other, and clipped ones would mislead its search; leave the guard out"
+        )
+
+
 def _require_scaler(scaler: Any) -> None:
     """CheckError if it is no gradient scaler."""
     if scaler is not None and not callable(getattr(scaler, "get_scale", None)):
@@ -95,10 +108,11 @@ def _require_scaler(scaler: Any) -> None:
 
 
 def _read_optimizers(optimizer: Any) -> list[Any]:
-    """One or several optimizers as a list; CheckError if one is something else."""
+    """One or several optimizers as a list, without wrappers; CheckError if one is something else."""
     if optimizer is None:
         return []
-    optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    given = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    optimizers = [unwrap_optimizer(one) for one in given]
     for one in optimizers:
         require_optimizer(one)
         if not hasattr(one, "register_step_pre_hook") or not hasattr(one, "register_step_post_hook"):

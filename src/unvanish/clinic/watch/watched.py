@@ -18,12 +18,12 @@ from unvanish.probes.live.shards import count_processes
 from unvanish.probes.live.updates import Parameters
 
 
-@dataclass(frozen=True)
+@dataclass
 class Watched:
     """A training as its user set it up; `inner` is the model without its wrappers."""
 
     model: nn.Module
-    references: tuple[weakref.ref[Any], ...]  # to the optimizers
+    references: tuple[weakref.ref[Any], ...]  # to the optimizers; more may turn up
     loss: Any
     scaler: Any
     name: str
@@ -47,6 +47,11 @@ class Watched:
         return cls(
             model, kept, loss, scaler, name or type(inner).__name__, inner, parameters, count_processes()
         )
+
+    def adopt(self, optimizer: Any) -> None:
+        """An optimizer of the model has turned up: the parameters that it holds are watched."""
+        self.references = (*self.references, weakref.ref(optimizer))
+        self.parameters = Parameters(self.inner, self.optimizers)
 
     @property
     def optimizers(self) -> tuple[Any, ...]:

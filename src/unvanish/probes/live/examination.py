@@ -145,22 +145,24 @@ class Examination:
 
     def _leave_modes(self) -> None:
         """The function mode goes; in another thread it stays where it is, and does nothing any more."""
-        witness, on = self._witness, self._on
-        self._on = False
-        if witness is not None and on:
-            try:
-                witness.trouble = witness.trouble or "the examination is over"
-                off = self._thread == threading.get_ident() and remove_mode(witness)
-                self._stale += [] if off or self._aside else [witness]
-            finally:
-                self._unfolded.close()
-                self._unhandled.close()
-        self._aside = []
+        witness = self._witness
+        if witness is None or not self._on:
+            return
+        try:
+            witness.trouble = witness.trouble or "the examination is over"
+            off = self._thread == threading.get_ident() and remove_mode(witness)
+            self._stale += [] if off or self._aside else [witness]
+        finally:
+            self._unfolded.close()
+            self._unhandled.close()
+        self._on, self._aside = False, []
 
     def settle(self) -> None:
-        """Take off what could not be taken off before."""
+        """Take off what could not be taken off before; not while an operation runs."""
         if self._stale and self._thread == threading.get_ident():
-            self._stale = [witness for witness in self._stale if not remove_mode(witness)]
+            for witness in self._stale:
+                remove_mode(witness)
+            self._stale = []
 
     def _give_up(self, why: str) -> None:
         self.trouble = why

@@ -136,6 +136,11 @@ class StepHook:
         """Take the hook off; not while the optimizer goes through its hooks."""
         self._handle.remove()
 
+    def replace(self, handle: Any) -> None:
+        """Take the hook off; another one stands for it."""
+        before, self._handle = self._handle, handle
+        before.remove()
+
 
 class WatchEntry:
     """A method of ours in the hands of the program: weak, guarded; a copy or a pickle of it does nothing.
