@@ -10,21 +10,18 @@ Notable:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from unvanish.clinic.rounds import MEASURED, RuleChoice, fold, rank, visit
+from unvanish.clinic.watch.seen_gradients import SeenGradients
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Finding
-from unvanish.core.trace import Site, Trace
+from unvanish.core.trace import Trace
 from unvanish.probes.live.compiled import has_compiled_parts, is_compiler_strict
 from unvanish.probes.live.examination import Examination
 from unvanish.probes.live.guard import WatchGuard
-from unvanish.probes.measures import log_norm
 from unvanish.rules import rules
 
 PATIENCE = 3  # examinations that must agree
@@ -50,10 +47,9 @@ class FirstLook:
         self.examination = Examination(watched.inner, guard)
         self.seen = 0  # examinations that were judged
         self.spoke = False  # whether anything was reported
-        self.elsewhere: set[int] = set()  # ids of parameters that optimizers hold which were not named
+        self.gradients = SeenGradients(watched, adopts=not watched.references)
         self._wanted = TRIES
         self._agreed: set[str] | None = None  # codes, of all examinations so far
-        self._given: dict[str, tuple[Site, Any]] = {}  # parameters that got a gradient, and their numbers
         self._shape: tuple[Any, ...] = ()  # what is trained
         self._sizes = (0, 0)  # of the samples that were examined, the smallest and the largest
         if apart:
@@ -83,7 +79,7 @@ class FirstLook:
         grown = bool(size and high) and not low / FACTOR < size < high * FACTOR
         if grown or self._shape != self._read_shape():
             self._wanted, self._agreed, self.seen = TRIES, None, 0
-            self._given.clear()
+            self.gradients.rows.clear()
 
     def _read_shape(self) -> tuple[Any, ...]:
         return tuple((id(p), p.requires_grad) for p in self.watched.inner.parameters())
@@ -105,7 +101,7 @@ class FirstLook:
             return FirstVerdict()
         if examination.broken and (skipped or self.watched.loss_scale() != 1.0):
             return FirstVerdict()
-        return self._weigh(self._complete(trace, stepped))
+        return self._weigh(self.gradients.complete(trace, stepped))
 
     def _weigh(self, trace: Trace) -> FirstVerdict:
         """Compare with the examinations before."""
@@ -127,53 +123,6 @@ class FirstLook:
         self.spoke |= bool(leading)
         return FirstVerdict(tuple(kept), frozenset(leading))
 
-    def _complete(self, trace: Trace, stepped: Collection[int]) -> Trace:
-        """The trace, without parameters whose optimizer made no step, and with gradients seen before."""
-        waiting = {
-            id(p)
-            for o in self.watched.optimizers
-            if id(o) not in stepped
-            for group in o.param_groups
-            for p in group["params"]
-        }
-        named = dict(self.watched.inner.named_parameters())
-        names = {n for n, p in named.items() if id(p) in waiting}
-        sites, values = list(trace.sites), trace.values.copy()
-        column = trace.statistics.index("gradient_log")
-        for i in trace.where("parameter"):
-            site = sites[i]
-            if id(named.get(site.path)) in self.elsewhere:
-                held: Any = {**site.facts, "optimised": True}
-                sites[i] = site = replace(site, facts=held)
-            if not np.isfinite(values[0, i, column]) and (log := _find_gradient(named.get(site.path))):
-                facts: Any = {
-                    **site.facts,
-                    "reachable": True,
-                    "used": True,
-                    "executed": True,
-                    "asleep": False,
-                }
-                sites[i] = site = replace(site, facts=facts)
-                values[0, i, column] = log
-            if np.isfinite(values[0, i, column]):
-                self._given[site.path] = site, values[:, i].copy()
-            elif site.path in self._given:
-                sites[i], values[:, i] = self._given[site.path]
-        known = {*self._given, *names}
-        kept = [i for i, s in enumerate(sites) if s.role != "parameter" or s.path not in names]
-        cuts = [
-            {**cut, "frees": tuple(n for n in cut["frees"] if n not in known)}
-            for cut in trace.facts.get("graph_cuts", [])
-        ]
-        known_facts: Any = {**trace.facts, "graph_cuts": cuts}
-        if len(kept) == len(sites):
-            return replace(trace, sites=tuple(sites), values=values, facts=known_facts)
-        place = {old: new for new, old in enumerate(kept)}
-        axes = tuple(replace(a, sites=tuple(place[i] for i in a.sites)) for a in trace.axes)
-        return replace(
-            trace, sites=tuple(sites[i] for i in kept), values=values[:, kept], axes=axes, facts=known_facts
-        )
-
     def remove(self) -> None:
         """Detach everything for good."""
         self._wanted = 0
@@ -191,11 +140,3 @@ def _join(optimizers: Sequence[Any]) -> Any:
     if len(optimizers) < 2:
         return optimizers[0] if optimizers else None
     return ManyOptimizers([group for o in optimizers for group in o.param_groups])
-
-
-def _find_gradient(p: Any) -> float:
-    """Ln of the norm of the gradient that a parameter has by now, from other backwards too; 0.0 for none."""
-    if p is None or p.grad is None:
-        return 0.0
-    log = log_norm(p.grad)
-    return log if math.isfinite(log) else 0.0

@@ -320,7 +320,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _close_forgotten(fresh: Watch, optimizers: Sequence[Any], model: nn.Module) -> bool:
-    """Close the watches of these optimizers, or of the model, that nothing else holds; whether there was one."""
+    """Close the watches of these optimizers, or of the model, that nothing else holds; whether one was."""
     wanted = {id(optimizer) for optimizer in optimizers}
     closed = False
     for watch in tuple(_open):

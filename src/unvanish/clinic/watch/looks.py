@@ -50,6 +50,12 @@ class Look:
         else:
             self.eyes.open(profiling=looks % PROFILES == 2)
 
+    def read_again(self) -> None:
+        """Other parameters are watched from here on, in the step that is about to be made."""
+        self._squares = None
+        if self.open:
+            self.watched.parameters.hold()
+
     def measure_after_backward(self) -> None:
         """Read the gradients, which nothing has clipped or unscaled yet."""
         self._squares = self.watched.parameters.squares()

@@ -68,6 +68,7 @@ class Observer:
         self.clock = StepClock()
         self.ended = False
         self.made = 0  # steps of all optimizers
+        self._heard = False  # whether the process made a backward
         self._stepping: weakref.ref[Any] | None = None  # the optimizer whose closure runs
         self._norms = NormReader(watched, pace, whole=response.clipper is not None or watched.ranks > 1)
         self._look = Look(watched, first, guard, WatchEntry(guard, self._after_backward))
@@ -94,10 +95,29 @@ class Observer:
             self.chronicle.bring_rest()
             self.fresh += self.concert.close(self._verdicts, self.chronicle.writer)
             self.chronicle.take_joined()
+            self._say_unseen()
             if self.chronicle.writer is not None:
                 self._describe(self.chronicle.writer)
         finally:
             self.chronicle.company.close()
+
+    def _say_unseen(self) -> None:
+        """Say aloud that nothing, or no forward, was seen."""
+        name = self.watched.name
+        if not self.steps and not self.watched.references and self._heard:
+            text = (
+                f"no step of {name} was seen: no optimizer that holds its parameters made one; give `watch` "
+                "the optimizer that does, or call `.step(loss)` after every step"
+            )
+        elif self.steps and self._look.eyes.chart is None and not self._first.seen and not self.guard.notes:
+            text = (
+                f"in {self.steps} steps no forward of {name} in training mode was seen, so only its "
+                "parameters were watched; give `watch` the module that the loop calls, as in model(x)"
+            )
+        else:
+            return
+        self.guard.note(text)
+        self.response.say(f"unvanish: {text}")
 
     def flush(self) -> bool:
         """Write the rows of all steps so far into the run's folder; whether that worked."""
@@ -131,6 +151,7 @@ class Observer:
         if self.ended:
             return
         self.clock.start()
+        self._heard = True
         scale = self._losses.begin(roots, self.watched.loss_scale())
         self._first.examination.hear(roots, chosen, scale)
         self.clock.stop()
@@ -151,13 +172,14 @@ class Observer:
     def adopt(self, optimizer: Any) -> None:
         """An optimizer of the model has turned up, and is about to step."""
         self.watched.adopt(optimizer)
-        if self._look.open:
-            self.watched.parameters.hold()
+        self._look.read_again()
         self._norms.gauges.clear()
 
     def meet(self, optimizer: Any) -> None:
         """An optimizer that was not named holds parameters of the model."""
-        self._first.elsewhere.update(id(p) for group in optimizer.param_groups for p in group["params"])
+        self._first.gradients.elsewhere.update(
+            id(p) for group in optimizer.param_groups for p in group["params"]
+        )
 
     def _after_backward(self) -> None:
         """The backward has ended, and nothing has been clipped yet."""

@@ -53,9 +53,8 @@ def watch(
     `every`-th step instead of by budget.
     `on_finding`: "log", "warn", "raise", "snapshot" (of the bad step), "guard" (leaves non-finite steps out,
     clips by ZClip; "guard-agc": by AGC), a function of the finding, or several of these.
-    `scaler`: the GradScaler in use.
-    A watch ends no run: what fails inside it is a warning, and it takes itself off. CheckError if the
-    arguments do not fit together; StoreError if the folder cannot be used.
+    `scaler`: the GradScaler in use. A watch ends no run: what fails inside it is a warning, and it takes
+    itself off. CheckError if the arguments do not fit together; StoreError if the folder cannot be used.
     """
 
     def build(guard: WatchGuard) -> Observer:
@@ -71,8 +70,9 @@ def watch(
         _require_scaler(scaler)
         pace = Pace(float(budget), None if every is None else int(every))
         choice = choose_rules(select, ignore, settings)
-        _refuse_guard(on_finding, optimizers)
         response = Response.of(on_finding, run, own_rank(), sharded=any(map(is_shard, model.parameters())))
+        if response.clipper is not None:
+            _refuse_guard(optimizers)
         watched = Watched.of(model, optimizers, loss, scaler, name)
         if any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
             guard.note(
@@ -89,10 +89,9 @@ def watch(
     return Watch(name if isinstance(name, str) and name else type(model).__name__, build)
 
 
-def _refuse_guard(ways: Any, optimizers: Iterable[Any]) -> None:
-    """CheckError if a guard is asked for where it would do harm."""
-    asked = {w for w in ([ways] if isinstance(ways, str) else ways) if isinstance(w, str)} if ways else set()
-    if asked & {"guard", "guard-agc"} and any(type(o).__name__ == "LBFGS" for o in optimizers):
+def _refuse_guard(optimizers: Iterable[Any]) -> None:
+    """CheckError if a guard would do harm."""
+    if any(type(o).__name__ == "LBFGS" for o in optimizers):
         raise CheckError(
             "on_finding='guard' cannot be used with LBFGS: it compares the gradients of one step with each "
             "other, and clipped ones would mislead its search; leave the guard out"

@@ -40,8 +40,8 @@ class OptimizerFinder:
         self._known = {id(o): weakref.ref(o) for o in known}
         self._strong = not known
         entry = StepEntry(guard, hear) if self._strong else self._hear
-        self._hook = StepHook(register_optimizer_step_pre_hook(entry))
-        guard.hold(self._hook)
+        guard.hold(hook := StepHook(register_optimizer_step_pre_hook(entry)))
+        self._hook = hook
 
     def hear(self, optimizer: Any) -> None:
         """An optimizer of the process is about to step."""

@@ -84,6 +84,13 @@ class Response:
         if "raise" in self.ways and raises and finding.severity != "note":
             raise WatchError(text, finding)
 
+    def say(self, text: str) -> None:
+        """Say what is no finding, as was asked for."""
+        if "log" in self.ways:
+            write_to_stderr(text)
+        if "warn" in self.ways:
+            caution(text)
+
     def _call(self, finding: Finding) -> None:
         """Call the user's functions; one that fails is a warning, but WatchError passes and ends the run."""
         for function in self.functions:

@@ -222,10 +222,9 @@ class Examination:
         self.size = find_size(args, frame)
         self._specimen, self._call, self._thread = specimen, call, threading.get_ident()
         self._entering = {name: witness.entering(name, x) for name, x in call.originals.items()}
-        self._witness = witness
+        self._witness, self._on = witness, True
         self._unfolded.open()
         self._unhandled.open()
-        self._on = True
         push_mode(witness)
         self.seconds += perf_counter() - began
 

@@ -63,6 +63,8 @@ class Eyes(TorchFunctionMode):
         super().__init__()
         self.model, self.after_backward, self._guard = model, after_backward, guard
         self.paths = {id(m): name for name, m in model.named_modules()}
+        self.entry = model  # the module whose call is the forward: the model, or what a wrapper calls of it
+        self._called: dict[str, nn.Module] = {}  # parts that were called while the entry was not
         self.chart: Chart | None = None
         self.seconds = 0.0  # our own, of the present look
         self.size = 0  # numbers of a sample that the last forward was given; 0 if unknown
@@ -112,6 +114,15 @@ class Eyes(TorchFunctionMode):
             self._end()
         self._detach()
         self._crossings = None
+        if self._called and not self._done and self.chart is None:
+            self._follow()
+
+    def _follow(self) -> None:
+        """The model itself is not called: from now on the largest part that is called is looked at."""
+        called, self._called = self._called, {}
+        path = max(called, key=lambda name: sum(p.numel() for p in called[name].parameters()))
+        self.entry = called[path]
+        self._guard.note(f"the model itself was not called, so of its parts {path} is looked at")
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -139,12 +150,16 @@ class Eyes(TorchFunctionMode):
         path = self.paths.get(id(module))
         if path is None:
             return
-        if module is self.model and self._inside and not self._is_running():
+        if module is self.entry and self._inside and not self._is_running():
             self._end()  # interrupted, so that nobody told us that it ended
         if not self._inside:
-            if module is self.model and module.training and not self._done and torch.is_grad_enabled():
+            if not module.training or self._done or not torch.is_grad_enabled():
+                return
+            if module is self.entry:
                 self._begin(args)
-        elif module is self.model and self._thread == threading.get_ident():
+            elif self.chart is None and not any(path.startswith(f"{known}.") for known in self._called):
+                self._called[path] = module
+        elif module is self.entry and self._thread == threading.get_ident():
             self._place.depth += 1
         if self._inside and self._thread == threading.get_ident():
             self._place.stack.append(path)
@@ -213,7 +228,7 @@ class Eyes(TorchFunctionMode):
         if not ending:
             self._place.leave(path)
             self._meet_module(module, path, args, output)
-        if module is self.model:
+        if module is self.entry:
             self._place.depth -= 1
             if self._place.depth <= 0:
                 self._end()
@@ -253,7 +268,7 @@ class Eyes(TorchFunctionMode):
         self.seconds += perf_counter() - started
 
     def _leave_again(self, module: nn.Module, args: Any, output: Any) -> None:
-        if module is self.model:
+        if module is self.entry:
             self._await_backward(tensors_in(output, 2))
 
     def _await_backward(self, ends: Iterable[Tensor]) -> None:

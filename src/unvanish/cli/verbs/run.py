@@ -1,0 +1,62 @@
+"""`unvanish run SCRIPT [ARGUMENTS]...`: a training script watched as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unvanish.cli.errors import CallError, stoppable
+
+ORDER = 85
+CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": True}  # what follows is the script's
+
+Script = Annotated[Path, typer.Argument(metavar="SCRIPT", help="A Python file that trains something.")]
+Arguments = Annotated[
+    list[str] | None, typer.Argument(metavar="[ARGUMENTS]...", help="What the script is given.")
+]
+Folder = Annotated[Path | None, typer.Option("--run", help="Folder that the record is written to.")]
+Budget = Annotated[float, typer.Option("--budget", help="Share of the run's time that looking may take.")]
+
+
+@stoppable
+def run(script: Script, arguments: Arguments = None, folder: Folder = None, budget: Budget = 0.01) -> None:
+    """Run a training script under watch, without a change to it; its exit code is the script's.
+
+    Models are found when their optimizers step. Options of unvanish come before SCRIPT. At the end stands
+    what `unvanish show` would say.
+
+    \b
+    unvanish run train.py --epochs 3
+    unvanish run --run runs/mine train.py
+    """  # noqa: D301 (the backspace keeps the lines apart)
+    if not script.is_file():
+        raise CallError(f"there is no script {script}")
+    from unvanish.cli.script import run_script
+    from unvanish.clinic.arguments import require_number
+    from unvanish.clinic.watch.lookout import Lookout
+
+    require_number("budget", budget, "share")
+    with Lookout(folder, budget=budget) as lookout:
+        code = run_script(script, arguments or [])
+    _report(lookout.watches, lookout.guard.failure)
+    if code:
+        raise typer.Exit(code)
+
+
+def _report(watches: list[Any], failure: str) -> None:
+    """What was seen of each model."""
+    from unvanish.reports.run.text import render, render_watch
+    from unvanish.store import open_run
+
+    for watch in watches:
+        print(
+            render(open_run(watch.store.folder))
+            if watch.store is not None
+            else render_watch(watch.diagnosis())
+        )
+    if failure:
+        print(f"unvanish: the search for models failed: {failure}")
+    elif not watches:
+        print("unvanish: no torch optimizer took a step, so no training was seen")
