@@ -98,7 +98,7 @@ class ParameterFacts(TypedDict, total=False):
     used_at: int  # `order` of the operation after the last one that read it; -1 if none did
     reachable: bool  # the loss reaches it
     asleep: bool  # trainable before the forward, and not while it ran or at the backward
-    apart: Literal["", "copy", "written", "target"]  # why the loss is kept from it on purpose
+    apart: Literal["", "copy", "written", "target", "derivative"]  # why the loss is kept from it on purpose
     optimised: bool | None  # the optimizer holds it; None without an optimizer
     tied: bool  # several modules share it
     twins_stay: bool  # units with equal weights have equal gradients too
@@ -201,6 +201,14 @@ class DeadTermFacts(TypedDict):
     path: str  # of the module that did it, or "the loss"
     line: str  # of the user's code; "" if unknown
     adds: float  # to the value of the loss; NaN if unknown
+
+
+class CurvatureFacts(TypedDict):
+    """A second derivative that is exactly zero."""
+
+    path: str  # of the module that asks for it
+    line: str  # of the user's code; "" if unknown
+    activations: tuple[tuple[str, str], ...]  # those of straight pieces that ran: module and kind
 
 
 class RouterFacts(TypedDict):
@@ -325,6 +333,7 @@ class TraceFacts(RunFacts, total=False):
     pairs: list[PairFacts]
     normalised_again: list[tuple[str, str, str]]  # path, kind of what made probabilities; kind of the second
     dead_terms: list[DeadTermFacts]
+    flat_curvatures: list[CurvatureFacts]
     leak: LeakFacts
     wrong_gradients: list[WrongGradientFacts]
     dropouts: dict[str, float]  # share of the values that is dropped, by module, of what is active

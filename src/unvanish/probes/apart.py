@@ -4,6 +4,7 @@ Notable:
 - A copy lies near the values of a trained part, name by name, and its value comes back above all of that
   part: so a teacher is told from a layer that began as a copy of the next one.
 - A part is a target if it ran whole under no_grad and only the loss reads what it made.
+- A parameter of whose value the loss reads a derivative alone (the last bias of an energy) is no fault.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from unvanish.core.facts import GraphCut
 from unvanish.probes.measures import norms
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 
-Apart = Literal["", "copy", "written", "target"]
+Apart = Literal["", "copy", "written", "target", "derivative"]
 NEAR = (
     0.5  # relative distance of a copy: an average over hundreds of steps lags by less, two draws are at 1.4
 )
@@ -31,11 +32,14 @@ def find_apart(
     """The reason by the parameter's name, of those that a cut keeps from the loss on purpose."""
     known = cuts[: len(forward.watched.departures.cuts)]  # those after them are no operations
     kept = {name: k for k, cut in enumerate(known) for name in cut["frees"]}
-    if not kept or backward.flow is None or backward.graph is None:
+    if backward.flow is None or backward.graph is None:
         return {}
-    named = specimen.parameters
-    found: dict[str, Apart] = {}
-    places = backward.flow.places
+    named, places = specimen.parameters, backward.flow.places
+    lost = {id(p): n for n, p in named.items() if places.get(n) is None and n not in kept}
+    unread = forward.watched.inner.find_unread(lost)
+    found: dict[str, Apart] = dict.fromkeys(unread, "derivative")
+    if not kept:
+        return found
     living = {n: p for n, p in named.items() if places.get(n) is not None}
     found |= dict.fromkeys(_find_targets(forward, kept), "target")
     found |= dict.fromkeys(_find_copies({n: named[n] for n in kept}, living, kept, forward, backward), "copy")

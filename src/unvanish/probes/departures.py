@@ -12,7 +12,7 @@ Notable:
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -187,9 +187,3 @@ def _name(kind: str, tensor: bool, grad: bool) -> str | None:
         return "inference_mode" if torch.is_inference_mode_enabled() else "no_grad"
     number = None if tensor else NUMBERS.get(kind)
     return number or ("tensor" if kind in MADE else "integers")
-
-
-def find_differentiated(args: Sequence[Any], kwargs: Mapping[str, Any]) -> set[int]:
-    """The ids of the tensors that `torch.autograd.grad` is asked for."""
-    wanted = args[1] if len(args) > 1 else kwargs.get("inputs", ())
-    return {id(t) for t in ((wanted,) if isinstance(wanted, Tensor) else wanted) if torch.is_tensor(t)}

@@ -120,6 +120,8 @@ def _because(
             return "dead"
         if owner.kind in ("softmax", "log_softmax") and 1 not in owner.facts["shape"][1:]:
             return "dead"  # saturated beyond the dtype; over one element it is flat by definition
+        if owner.kind == "grad":
+            return "dead"  # a derivative is not moved by the biases of straight pieces
         if owner.family == "attention" and owner.facts.get("tokens", 0) >= 2:
             return "dead"  # equal tokens or a saturated softmax leave nothing to its queries and keys
         weight = owner.handles.get("weight_tensor")

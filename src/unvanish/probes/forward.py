@@ -30,10 +30,11 @@ from unvanish.probes.altered import ALTERED, alter, undrop
 from unvanish.probes.calls import floats, tensors_in
 from unvanish.probes.choices import Choice, read_choice
 from unvanish.probes.compositions import Unfolded
-from unvanish.probes.departures import Departures, find_differentiated
+from unvanish.probes.departures import Departures
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
 from unvanish.probes.features import find_axis, read_unevenness
 from unvanish.probes.handles import Node
+from unvanish.probes.inner import InnerGradients
 from unvanish.probes.lines import find_line
 from unvanish.probes.loss_calls import LossCalls
 from unvanish.probes.measures import activation_stats, find_shape, weight_stats
@@ -82,7 +83,7 @@ class Forward(TorchFunctionMode):
         self.numbers_of_changes: list[int] = []
         self.used: dict[str, int] = {}
         self.departures = Departures()
-        self.differentiated: set[int] = set()  # ids of what an inner gradient is taken of
+        self.inner = InnerGradients()
         self.sums: list[tuple[OperationCall, Node]] = []  # of single numbers, one of which has no gradient
         self.mixing = MixingSigns(batch)
         self.dropouts: dict[str, float] = {}
@@ -232,7 +233,7 @@ class Forward(TorchFunctionMode):
         elif name == "_set_grad_enabled":
             self.departures.turn(bool(args[0]), self._place()[0])
         elif func is torch.autograd.grad:
-            self.differentiated |= find_differentiated(args, kwargs)
+            self.inner.ask(args, kwargs)
 
     def _note_dropout(self, bound: Mapping[str, Any]) -> None:
         if bound.get("train") and not self.in_loss:
@@ -255,6 +256,8 @@ class Forward(TorchFunctionMode):
             choice = read_choice(call.args[0], call.result, self.running)
             self.choices += [choice] if choice is not None else []
         result = call.result
+        if kind == "grad":
+            self.inner.see(call, self._place()[0], self.operations)
         if kind == "setitem":
             self._see_overwritten(call, used)
             return None

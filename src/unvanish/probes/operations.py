@@ -93,6 +93,7 @@ GRAPH_CUTS = {
     "numpy": "numpy",
     "item": "item",
     "tolist": "tolist",
+    "grad": "create_graph",
 }
 INTEGERS = {
     "argmax": "argmax",
