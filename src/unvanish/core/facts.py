@@ -58,6 +58,11 @@ class NodeFacts(RowFacts, total=False):
     rectifier: bool  # zero or flat on one side: relu ...
     normalised: int  # values that share a mean and a spread
     batch_statistics: bool  # normalises by the statistics of the batch
+    fresh: bool  # its running statistics are 0 and 1, as at the start
+    momentum: float  # with which they are updated
+    forced: str  # the line that makes it use the batch's in evaluation too
+    off_mean: float  # of running statistics that are used: distance of the batch's mean, in deviations
+    off_scale: float  # ln of the ratio of the batch's variance to theirs
     # what the first layer reads, if its features are uneven
     feature_axis: int
     feature_ratio: float  # the largest feature over the least, as the weights pass them on
@@ -211,6 +216,16 @@ class CurvatureFacts(TypedDict):
     activations: tuple[tuple[str, str], ...]  # those of straight pieces that ran: module and kind
 
 
+class ForcedFacts(TypedDict):
+    """A dropout that drops in evaluation, too."""
+
+    what: str  # "dropout", "attention"
+    path: str  # of the module that runs it
+    line: str  # of the user's code; "" if unknown
+    meant: bool  # training=True is written out
+    evaluating: bool  # the module was in evaluation mode
+
+
 class RouterFacts(TypedDict):
     """A router of a mixture of experts."""
 
@@ -336,6 +351,8 @@ class TraceFacts(RunFacts, total=False):
     flat_curvatures: list[CurvatureFacts]
     leak: LeakFacts
     wrong_gradients: list[WrongGradientFacts]
+    forced_dropouts: list[ForcedFacts]
+    idle_dropouts: int  # how many calls drop nothing because of the mode
     dropouts: dict[str, float]  # share of the values that is dropped, by module, of what is active
     routers: list[RouterFacts]
     foreign: list[ForeignFacts]

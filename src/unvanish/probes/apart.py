@@ -36,7 +36,7 @@ def find_apart(
         return {}
     named, places = specimen.parameters, backward.flow.places
     lost = {id(p): n for n, p in named.items() if places.get(n) is None and n not in kept}
-    unread = forward.watched.inner.find_unread(lost)
+    unread = forward.watched.derivatives.find_unread(lost)
     found: dict[str, Apart] = dict.fromkeys(unread, "derivative")
     if not kept:
         return found

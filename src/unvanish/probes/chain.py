@@ -58,7 +58,7 @@ def find_chains(graph: Graph, call: Call, watched: Forward) -> list[Chain]:
     found = [
         find_chain(graph, graph.index[node], watched, name)
         for name, node in targets.items()
-        if node in graph.index and not watched.inner.bears(graph, node)
+        if node in graph.index and not watched.derivatives.bears(graph, node)
     ]
     if not any(len(c.sites) > 2 for c in found):
         layers = [
@@ -66,7 +66,7 @@ def find_chains(graph: Graph, call: Call, watched: Forward) -> list[Chain]:
             for o in watched.operations
             if o.family in ("layer", "recurrent")
             and o.nodes[0] in graph.index
-            and not watched.inner.bears(graph, o.nodes[0])
+            and not watched.derivatives.bears(graph, o.nodes[0])
         ]
         found += [find_chain(graph, graph.index[o.nodes[0]], watched, o.caller.path) for o in layers[:LAYERS]]
     return sorted((c for c in found if c.sites), key=lambda c: -len(c.sites))[:MOST]

@@ -82,7 +82,7 @@ def keep_stored(functions: Sequence[Any], run: Callable[[], Any]) -> list[Custom
     me = threading.get_ident()
 
     def see(cls: Any, own: Any, *args: Any) -> Any:
-        given = args if _is_setup_context_defined(cls.setup_context) else args[1:]
+        given = args if _is_setup_context_defined(cls.setup_context) else args[1:]  # type: ignore[no-untyped-call]
         small = sum(t.numel() for t in tensors_in(given, 1)) <= LARGE
         if threading.get_ident() == me and cls not in kept and small:
             kept[cls] = CustomCall(cls, "", _copy_all(given) or ())

@@ -31,16 +31,18 @@ from unvanish.probes.calls import floats, tensors_in
 from unvanish.probes.choices import Choice, read_choice
 from unvanish.probes.compositions import Unfolded
 from unvanish.probes.departures import Departures
+from unvanish.probes.derivatives import InnerGradients
+from unvanish.probes.dropouts import Dropouts
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
 from unvanish.probes.features import find_axis, read_unevenness
 from unvanish.probes.handles import Node
-from unvanish.probes.inner import InnerGradients
 from unvanish.probes.lines import find_line
 from unvanish.probes.loss_calls import LossCalls
 from unvanish.probes.measures import activation_stats, find_shape, weight_stats
 from unvanish.probes.mixing import MixingSigns
 from unvanish.probes.named import NamedParameters
-from unvanish.probes.readings import count_normalised, read_attention, read_finiteness, read_loss, read_weight
+from unvanish.probes.normalised import read_norm
+from unvanish.probes.readings import read_attention, read_finiteness, read_loss, read_weight
 from unvanish.probes.together import Together
 
 Modules = Sequence[tuple[str, nn.Module]]  # with their paths
@@ -83,10 +85,10 @@ class Forward(TorchFunctionMode):
         self.numbers_of_changes: list[int] = []
         self.used: dict[str, int] = {}
         self.departures = Departures()
-        self.inner = InnerGradients()
+        self.derivatives = InnerGradients()
         self.sums: list[tuple[OperationCall, Node]] = []  # of single numbers, one of which has no gradient
         self.mixing = MixingSigns(batch)
-        self.dropouts: dict[str, float] = {}
+        self.dropouts = Dropouts()
         self.choices: list[Choice] = []
         self.hooks: dict[Node, str] = {}  # the line that put a hook on a tensor, by the tensor's node
         self.check_finite = False
@@ -180,8 +182,12 @@ class Forward(TorchFunctionMode):
             try:
                 if kind in operations.DROPOUTS:
                     bound = signatures.bind(kind, args, kwargs)
-                    self._note_dropout(bound)
+                    if not self.in_loss:
+                        self.dropouts.see(bound, self.running)
                     return undrop(name, bound["input"])
+                if kind == "scaled_dot_product_attention" and not self.in_loss:
+                    share = signatures.bind(kind, args, kwargs)["dropout_p"]
+                    self.dropouts.see_attention(share, self.running)
                 kind, args, kwargs = alter(kind, args, kwargs)
             except Exception as error:
                 self.omissions.note(f"{kind} without dropout", self.running.path, error)
@@ -233,12 +239,7 @@ class Forward(TorchFunctionMode):
         elif name == "_set_grad_enabled":
             self.departures.turn(bool(args[0]), self._place()[0])
         elif func is torch.autograd.grad:
-            self.inner.ask(args, kwargs)
-
-    def _note_dropout(self, bound: Mapping[str, Any]) -> None:
-        if bound.get("train") and not self.in_loss:
-            path = self.running.path
-            self.dropouts[path] = max(self.dropouts.get(path, 0.0), float(bound.get("p", 0.0)))
+            self.derivatives.ask(args, kwargs)
 
     def _take_value(self, name: str, args: Any, result: Tensor) -> None:
         """An attribute that holds a tensor's values is read."""
@@ -257,7 +258,7 @@ class Forward(TorchFunctionMode):
             self.choices += [choice] if choice is not None else []
         result = call.result
         if kind == "grad":
-            self.inner.see(call, self._place()[0], self.operations)
+            self.derivatives.see(call, self._place()[0], self.operations)
         if kind == "setitem":
             self._see_overwritten(call, used)
             return None
@@ -333,14 +334,10 @@ class Forward(TorchFunctionMode):
             read_weight(operation, call, self.parameters.name, self._weight_stats)
         if not self.has_read and operation.family in ("layer", "recurrent"):
             self._read_features(operation, call)
-        if kind == "batch_norm":
-            facts["batch_statistics"] = bool(call["training"])
-        if kind == "instance_norm":
-            facts["batch_statistics"] = False
         if operation.family == "norm":
-            facts["normalised"] = count_normalised(call)
+            read_norm(operation, call)
         if kind in operations.ATTENTION and not result.is_nested:
-            self._read_attention(operation, call, result)
+            read_attention(operation, call, result)
         if kind in operations.PRODUCTS:
             factors = [t for t in tensors_in(call.args, 2) if t.ndim > 1]
             operation.handles["factors"] = tuple((t.grad_fn, t.output_nr) for t in factors)
@@ -358,9 +355,6 @@ class Forward(TorchFunctionMode):
 
     def _weight_stats(self, weight: Tensor, outputs: int) -> dict[str, float]:
         return weight_stats(weight, outputs, self.parameters.norm(weight))
-
-    def _read_attention(self, operation: Operation, call: OperationCall, result: Tensor) -> None:
-        read_attention(operation, call, result)
 
     def _read_sizes(self, operation: Operation, result: Tensor) -> None:
         if result.layout is not torch.strided or result.is_nested:

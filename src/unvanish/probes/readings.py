@@ -62,20 +62,6 @@ def read_weight(
     operation.stats.update(stats(weight, outputs))
 
 
-def count_normalised(call: OperationCall) -> int:
-    """How many values share a mean and a spread; 0 if unknown, or if running statistics are used."""
-    x, kind = call["input"], call.kind
-    spatial: int = math.prod(x.shape[2:])
-    if kind in ("layer_norm", "rms_norm"):
-        shape = call["normalized_shape"]
-        return math.prod(shape) if isinstance(shape, (tuple, list)) else int(shape)
-    if kind == "group_norm":
-        return int(x.shape[1] // call["num_groups"] * spatial)
-    if kind == "instance_norm":
-        return spatial
-    return int(x.shape[0] * spatial) if call["training"] else 0
-
-
 def _fans(call: OperationCall, weight: Tensor) -> tuple[int, int, int]:
     """Inputs a unit sums over, outputs an input reaches (of one expert), and all outputs."""
     kind, shape = call.kind, weight.shape

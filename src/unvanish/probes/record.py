@@ -170,6 +170,7 @@ def _assemble(
     specimen: Specimen, forward: ForwardPass, backward: BackwardPass, heard: Mapping[str, str]
 ) -> Trace:
     watched, call, attempt = forward.watched, forward.call, specimen.omissions.attempt
+    signs = read_signs(specimen, forward, backward)
     rows = sites.inputs(call, backward.flow, specimen.omissions, forward.entering, watched.uneven_axis)
     nodes, axes, places = attempt(
         "the operations", "", lambda: node_sites.nodes(call, watched, backward), lambda: ([], [], {})
@@ -179,7 +180,7 @@ def _assemble(
     rows += attempt(
         "what the loss reads", "", lambda: outputs.outputs(watched, forward.loss, backward.graph), list
     )
-    facts = _facts(specimen, forward, backward) | read_signs(specimen, forward, backward)
+    facts = _facts(specimen, forward, backward) | signs
     if heard:
         facts["warned"] = dict(heard)
     apart: dict[str, Apart] = attempt(

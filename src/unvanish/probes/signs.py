@@ -11,6 +11,7 @@ from typing import Any
 
 from unvanish.core.facts import (
     DeadTermFacts,
+    ForcedFacts,
     ForeignFacts,
     LeakFacts,
     RouterFacts,
@@ -19,6 +20,7 @@ from unvanish.core.facts import (
 )
 from unvanish.probes.custom import find_stored, find_wrong_gradients, keep_stored
 from unvanish.probes.dead_terms import find_dead_terms
+from unvanish.probes.dropouts import find_noise
 from unvanish.probes.events import Operation
 from unvanish.probes.foreign import find_foreign
 from unvanish.probes.forward import Forward
@@ -44,12 +46,14 @@ def read_signs(specimen: Specimen, forward: ForwardPass, backward: BackwardPass)
         facts["foreign"] = foreign
     if dead:
         facts["dead_terms"] = dead
-    if watched.inner.flat:
-        facts["flat_curvatures"] = watched.inner.flat
+    if watched.derivatives.flat:
+        facts["flat_curvatures"] = watched.derivatives.flat
     if routers:
         facts["routers"] = routers
-    if watched.dropouts:
-        facts["dropouts"] = watched.dropouts
+    if watched.dropouts.shares:
+        facts["dropouts"] = watched.dropouts.shares
+    if watched.dropouts.idle:
+        facts["idle_dropouts"] = watched.dropouts.idle
     return facts | _read_passes(specimen, forward, backward) if specimen.manner.open else facts
 
 
@@ -63,11 +67,34 @@ def _read_passes(specimen: Specimen, forward: ForwardPass, backward: BackwardPas
     wrong: list[WrongGradientFacts] = attempt(
         "gradients written by hand", "", lambda: _judge_functions(specimen, forward, backward), list
     )
+    noisy: list[ForcedFacts] = attempt(
+        "what is noisy in evaluation", "", lambda: _confirm_noise(specimen, forward), list
+    )
+    if noisy:
+        facts["forced_dropouts"] = noisy
     if leak:
         facts["leak"] = leak
     if wrong:
         facts["wrong_gradients"] = wrong
     return facts
+
+
+def _confirm_noise(specimen: Specimen, forward: ForwardPass) -> list[ForcedFacts]:
+    """Of the dropouts that seem to ignore the mode those that do, by a forward in evaluation mode.
+
+    The normalisations that do not are no longer said to.
+    """
+    watched, call = forward.watched, forward.call
+    norms = [o for o in watched.operations if "forced" in o.facts]
+    forced = watched.dropouts.forced
+    if not norms and not forced:
+        return []
+    known = [o.facts.pop("forced") for o in norms]
+    lines = find_noise(specimen.model, lambda: specimen.model(*call.args, **call.kwargs))
+    for operation, line in zip(norms, known, strict=True):
+        if line in lines:
+            operation.facts["forced"] = line
+    return [facts for facts in forced if facts["line"] in lines]
 
 
 def _judge_functions(

@@ -5,7 +5,7 @@ Why it harms
 Some functions are flat almost everywhere, or have become so:
 
     d round(x)/dx = d sign(x)/dx = 0
-    clamp outside its range,   softmax or LayerNorm over one element,   a gate that is 0
+    clamp outside its range,   softmax over one element,   LayerNorm over one or two,   a gate that is 0
 
 Unlike a cut graph nothing is None: the gradients are there, and all of them are zero, which no
 framework complains about.
@@ -22,10 +22,11 @@ operation that gets a gradient and passes exactly none is named. Zero-initialise
 branches are no fault, unless two factors of a product are zero parameters, as when all weights
 are set to 0, or a zero gain follows zero weights: the gradient of each is zero because of the
 other, for ever. So is a series of them, if every parameter that blocks gets no gradient itself,
-as when all normalisation gains are 0. A hook that returns zeros is found by what was sent to a
-node and what arrived there. Dead units are another rule's. An operation of the loss is named if
-no parameter at all gets a gradient; a loss of exactly 0 is only noted, since it may be at its
-minimum on this batch.
+as when all normalisation gains are 0. A normalisation over two values leaves their order alone,
++1 and -1, up to its epsilon: a warning, and for a batch of two beside other paths a note. A hook
+that returns zeros is found by what was sent to a node and what arrived there. Dead units are
+another rule's. An operation of the loss is named if no parameter at all gets a gradient; a loss
+of exactly 0 is only noted, since it may be at its minimum on this batch.
 
 Limits
 
@@ -110,23 +111,35 @@ def _name_hook(hook: HookFacts, where: str) -> str:
 
 
 def _find_single(trace: Trace) -> list[Fault]:
-    """Normalisations over one value, which give their shift whatever comes in."""
-    single = [i for i in trace.where("node", normalised=1) if trace.sites[i].family == "norm"]
-    if not single:
+    """Normalisations over one value, or over two, which give their shift or a sign whatever comes in."""
+    norms = [i for i in trace.where("node") if trace.sites[i].family == "norm"]
+    single = [i for i in norms if trace.sites[i].facts.get("normalised") == 1]
+    pairs = [
+        i for i in norms if trace.sites[i].facts.get("normalised") == 2 and trace.sites[i].kind != "rms_norm"
+    ]
+    if not single and not pairs:
         return []
-    site, targets = trace.sites[single[0]], _places.label(trace, single)
+    few = single or pairs
+    site, targets = trace.sites[few[0]], _places.label(trace, few)
+    count, gives = ("a single value", "its bias, or a sign,") if single else ("two values", "+1 and -1")
+    lost = "no gradient" if single else "hardly any gradient"
+    by_batch = site.kind == "batch_norm"
     return [
         Fault(
-            severity="error",
-            cause=f"{site.kind}{_places.locate(site)} normalises over a single value, so its output is its "
-            "bias, or a sign, whatever comes in: no gradient passes",
+            severity="error" if single else "warning" if not by_batch or _is_crossed(site) else "note",
+            cause=f"{site.kind}{_places.locate(site)} normalises over {count}, so its output is {gives} "
+            f"whatever comes in: {lost} passes",
             sites=targets,
-            evidence=(Evidence("values normalised together", 1, limit="> 1", site=site.label),),
+            evidence=(
+                Evidence("values normalised together", 1 if single else 2, limit="> 2", site=site.label),
+            ),
             remedies=(
                 Remedy(
                     "normalise-over-more",
                     targets,
-                    "over more values: all features, fewer groups, or a map larger than 1 x 1",
+                    "over more values: a larger batch, drop_last=True, or LayerNorm"
+                    if by_batch
+                    else "over more values: all features, fewer groups, or a map larger than 1 x 1",
                     safety="advice",
                 ),
             ),
@@ -134,6 +147,11 @@ def _find_single(trace: Trace) -> list[Fault]:
             tier=FLAT,
         )
     ]
+
+
+def _is_crossed(site: Site) -> bool:
+    """Whether every gradient path crosses a site."""
+    return bool(site.facts.get("cut"))
 
 
 def _find_flat(trace: Trace) -> list[Fault]:

@@ -95,7 +95,7 @@ def check(trace: Trace) -> Iterable[Fault]:
 def _advise(terms: list[DeadTermFacts]) -> str:
     if any(term["how"] == "create_graph" for term in terms):
         return "torch.autograd.grad(..., create_graph=True): only then has the gradient a gradient itself"
-    return "leave the term on the graph, or use a form of it with a slope; if it is only for the log, do not add it"
+    return "leave it on the graph, or use a form of it with a slope; if it is only for the log, do not add it"
 
 
 def _spell(term: DeadTermFacts) -> str:

@@ -1,4 +1,4 @@
-"""Gradients that the forward or the loss takes by itself (`torch.autograd.grad`): of what, and the second ones.
+"""Gradients that the forward or the loss takes itself (`torch.autograd.grad`): of what, and the second ones.
 
 Notable:
 - A second derivative is one whose outputs were made of a first one. If it is exactly zero although the first
