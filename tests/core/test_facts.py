@@ -50,6 +50,8 @@ NESTED = (
     facts.ForeignFacts,
     facts.WrongGradientFacts,
     facts.LeakFacts,
+    facts.CurvatureFacts,
+    facts.ForcedFacts,
     facts.RouterFacts,
     facts.HookFacts,
     facts.PrecisionFacts,
@@ -254,6 +256,24 @@ class Double(torch.autograd.Function):
         return 2 * gradient
 
 
+class Noisy(nn.Module):
+    """Drops, and takes the statistics of the batch, whatever the mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.drop, self.mean, self.var = (
+            nn.Linear(4, 4),
+            nn.Dropout(),
+            torch.zeros(4),
+            torch.ones(4),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = nn.functional.batch_norm(self.first(x), self.mean, self.var, training=True)
+        dropped: Tensor = self.drop(nn.functional.dropout(h))
+        return dropped
+
+
 def small_loss(output: Tensor, y: Tensor) -> Tensor:
     return 0.01 * nn.functional.cross_entropy(output.float(), y)
 
@@ -268,6 +288,7 @@ def others(folder: Path) -> Iterator[Trace]:
     yield unvanish.check(Forgetful(), x[:, 0], confirm=False).trace
     yield unvanish.check(Counts(), x[:, 0], confirm=False).trace
     yield unvanish.check(Mapped(), x[:, 0], confirm=False).trace
+    yield unvanish.check(Noisy().eval(), x[:, 0], confirm=False).trace
     hooked = nn.Linear(4, 4)
     hooked.weight.register_hook(torch.zeros_like)
     yield unvanish.check(hooked, x[:, 0], confirm=False).trace

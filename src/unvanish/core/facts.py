@@ -43,11 +43,13 @@ class NodeFacts(RowFacts, total=False):
     order: int  # when it ran, counted from 0; -1 for a call of a module; see `Site.order`
     family: str  # "layer", "activation", "norm", "add", "attention" ...; see `Site.family`
     module: str  # path of the module whose forward made it
+    line: str  # of the user's code, "net.py:12", of what stops or spoils a gradient
     parameters: tuple[str, ...]  # names of the parameters among its arguments
     shape: Shape  # of its result
     dtype: str  # of its result, "float32"
     function: str  # name of a `torch.autograd.Function` that somebody wrote
     output: bool  # a loss function reads its result
+    in_loss: bool  # it is an operation of the loss
     # layers
     weight: str | None  # the weight's name; None if it is made in the forward
     fan_in: int  # inputs that a unit sums over

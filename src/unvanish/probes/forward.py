@@ -14,7 +14,7 @@ Notable:
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -92,6 +92,7 @@ class Forward(TorchFunctionMode):
         self.choices: list[Choice] = []
         self.hooks: dict[Node, str] = {}  # the line that put a hook on a tensor, by the tensor's node
         self.check_finite = False
+        self.asked: Collection[int] = ()  # the operations, by order, whose line is wanted
         self.alters = True  # dropout is off
         self.gaps = False  # whether operations were not read
         self.in_loss = False
@@ -323,6 +324,8 @@ class Forward(TorchFunctionMode):
         facts, kind = operation.facts, operation.kind
         facts["shape"] = tuple(result.shape) if not result.is_nested else find_shape(result)
         facts["dtype"] = operations.dtype(result.dtype)
+        if self.asked and operation.order in self.asked:
+            facts["line"] = find_line()
         if self.check_finite:
             read_finiteness(operation, call, result)
         if kind in operations.LOSSES:

@@ -58,6 +58,8 @@ def nodes(
         facts |= _faults(owner, node, watched, backward)
         if isinstance(owner, Operation) and owner.order in read:
             facts["output"] = True
+        if isinstance(owner, Operation) and owner.order >= watched.loss_order:
+            facts["in_loss"] = True
         if node is not None:
             places[node] = len(leaves) + len(rows)
         rows.append((Site.node(path, kind, again, facts), stats))

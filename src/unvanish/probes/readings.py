@@ -24,6 +24,8 @@ def read_finiteness(operation: Operation, call: OperationCall, result: Tensor) -
     """
     inputs = [t for t in tensors_in(call.args, 2) if t.is_floating_point()]
     operation.handles["fed_nonfinite"] = not all(bool(torch.isfinite(t).all()) for t in inputs)
+    made = [t for t in tensors_in(call.result, 2) if t.is_floating_point()] or [result]
+    result = next((t for t in made if not bool(torch.isfinite(t).all())), result)
     if bool(torch.isfinite(result).all()):
         return
     fed, nan = operation.handles["fed_nonfinite"], bool(torch.isnan(result).any())

@@ -33,7 +33,7 @@ from unvanish.probes.measures import norms
 from unvanish.probes.passes import BackwardPass, ForwardPass, Manner, Specimen
 from unvanish.probes.program.tape import Taped
 from unvanish.probes.run_backward import run_backward
-from unvanish.probes.run_forward import run_forward
+from unvanish.probes.run_forward import find_lines, run_forward
 from unvanish.probes.shared_changes import EAGER, QUIET
 from unvanish.probes.signs import read_signs
 from unvanish.probes.terms import measure_terms
@@ -94,6 +94,9 @@ def examine(specimen: Specimen) -> Trace:
     specimen = replace(specimen, norms=sizes)
     with warned.listen() as heard:
         forward, backward = _run_both(specimen)
+        specimen.omissions.attempt(
+            "lines of code", "", lambda: _name_lines(specimen, forward, backward), lambda: None
+        )
     return _assemble(specimen, forward, backward, heard)
 
 
@@ -110,6 +113,16 @@ def _run_both(specimen: Specimen) -> tuple[ForwardPass, BackwardPass]:
     first = again.broken[0] if again.broken else None
     hidden = isinstance(first, Operation) and first.handles.get("fed_nonfinite")
     return (looked, again) if hidden else (forward, backward)
+
+
+def _name_lines(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> None:
+    """The line of each operation that stops or spoils a gradient; one more forward if there is any."""
+    owners: list[Any] = [stop.owner for stop in backward.stops if stop.because in ("operation", "loss")]
+    owners += [*backward.broken, *([forward.watched.first_broken] if forward.watched.check_finite else [])]
+    odd = {o.order: o for o in owners if isinstance(o, Operation)}
+    for order, (kind, line) in (find_lines(specimen, odd.keys()) if odd else {}).items():
+        if kind == odd[order].kind:
+            odd[order].facts["line"] = line
 
 
 def _measure_norms(named: Mapping[str, Tensor]) -> dict[str, float]:

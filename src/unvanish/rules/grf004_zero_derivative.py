@@ -164,8 +164,8 @@ def _find_flat(trace: Trace) -> list[Fault]:
     return [
         Fault(
             severity="error",
-            cause=f"{site.kind}{_places.locate(site)} passes exactly no gradient: {starved} of {total} "
-            "parameters before it never learn",
+            cause=f"{site.kind}{_places.locate(site)}{_cite(site)} passes exactly no gradient: {starved} "
+            f"of {total} parameters before it never learn",
             sites=targets,
             evidence=(
                 Evidence(
@@ -183,6 +183,11 @@ def _find_flat(trace: Trace) -> list[Fault]:
             size=starved / max(1, total),
         )
     ]
+
+
+def _cite(site: Site) -> str:
+    line = site.facts.get("line", "")
+    return f" ({line})" if line else ""
 
 
 def _stops(trace: Trace, reason: StopReason) -> list[int]:
@@ -262,8 +267,10 @@ def _find_flat_loss(trace: Trace) -> list[Fault]:
     learning = trace.where("parameter", trainable=True, reachable=True)
     if not stops or any(trace.value(i, "gradient_log") != -math.inf for i in learning):
         return []
-    kind, value = trace.sites[stops[0]].kind, float(trace.facts.get("loss", math.nan))
-    cause = f"{kind} in the loss passes exactly no gradient: no parameter learns from this batch"
+    site, value = trace.sites[stops[0]], float(trace.facts.get("loss", math.nan))
+    kind = site.kind
+    where = f"{kind} in the loss{_cite(site)}"
+    cause = f"{where} passes exactly no gradient: no parameter learns from this batch"
     why = "a loss with a slope: no rounding, comparison or clamp between it and the output"
     if value == 0:
         cause += ", since its loss is 0"

@@ -111,10 +111,14 @@ class _Origin:
     when: str
     stored: bool = False
     remedies: tuple[Remedy, ...] = ()
+    line: str = ""  # of the user's code
+    place: str = ""  # if it is not the site's name
 
     def describe(self) -> str:
         """The cause in one sentence; a function that the model itself calls has the name of its place."""
-        place = "" if self.what.startswith(f"{self.where} ") else f" in {self.where}"
+        own = self.what.startswith(f"{self.where} ")
+        place = f" in {self.place or self.where}" if self.place or not own else ""
+        place += f" ({self.line})" if self.line else ""
         return f"{self.what}{place}" + (f", {self.when}" if self.when else "")
 
 
@@ -144,7 +148,14 @@ def _find_origin(trace: Trace, loss: float) -> _Origin | None:
     kind = site.facts.get("nonfinite_kind", "NaN or infinity")
     when = "forward" if site.facts.get("produces") == "forward" else "only in the backward pass"
     remedies = _remedy(site.kind, site.label)
-    return _Origin(site.label, f"{site.kind} makes the first {kind}", when, remedies=remedies)
+    return _Origin(
+        site.label,
+        f"{site.kind} makes the first {kind}",
+        when,
+        remedies=remedies,
+        line=site.facts.get("line", ""),
+        place="the loss" if site.facts.get("in_loss") else "",
+    )
 
 
 def _explodes(trace: Trace) -> bool:
@@ -163,7 +174,8 @@ def _remedy(kind: str, where: str) -> tuple[Remedy, ...]:
     if _poles.needs_rewriting(kind):
         return (_advise("stable-function", where, why),)
     stable = _advise("stable-function", where, "log_softmax, logsumexp, log1p, losses with logits")
-    return (Remedy("bound-operation", (where,), why), stable)
+    bound = Remedy("bound-operation", (where,), why)
+    return (bound, stable) if _poles.has_stable_form(kind) else (bound,)
 
 
 def _report_step(trace: Trace) -> Iterable[Fault]:
