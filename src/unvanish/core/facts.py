@@ -108,6 +108,7 @@ class ParameterFacts(TypedDict, total=False):
     apart: Literal["", "copy", "written", "target", "derivative"]  # why the loss is kept from it on purpose
     optimised: bool | None  # the optimizer holds it; None without an optimizer
     tied: bool  # several modules share it
+    twin_thirds: bool  # a packed (q, k, v) weight holds the same numbers three times
     twins_stay: bool  # units with equal weights have equal gradients too
     rounding: bool  # its gradient cancels, exactly or to rounding, of which float64 leaves a thousandth
     zero_by_structure: bool  # a bias whose gradient cancels for all data

@@ -72,6 +72,7 @@ def read(
             stats = _stats(p, gradient, log, specimen.norms.get(name))
             if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
                 weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)
+                facts["twin_thirds"] = _are_thirds_equal(p, module)
         except Exception as error:
             specimen.omissions.note("the parameter", name, error)
         rows.append((name, type(module).__name__, facts, stats))
@@ -169,6 +170,17 @@ def _zero_third(p: Tensor, gradient: Tensor | None) -> bool:
         return False
     q, k, v = gradient.detach().double().chunk(3)
     return bool(k.norm() < 1e-4 * v.norm() and k.norm() < 1e-4 * q.norm())
+
+
+def _are_thirds_equal(p: Tensor, module: nn.Module) -> bool:
+    """Whether a packed projection (3 width, width) holds the same weights three times; gates are none."""
+    gates = isinstance(module, (nn.RNNBase, nn.RNNCellBase))
+    if gates or p.ndim != 2 or p.shape[0] != 3 * p.shape[1] or p.is_meta or p.shape[1] < 2:
+        return False
+    width, rows = p.shape[1], p.detach()
+    if not torch.equal(rows[0], rows[width]) or not bool(rows[0].any()):
+        return False
+    return torch.equal(rows[:width], rows[width:-width]) and torch.equal(rows[:width], rows[-width:])
 
 
 def _is_reached(name: str, p: Tensor, graph: Graph | None, flow: GradientFlow | None) -> bool:
