@@ -72,6 +72,10 @@ class NodeFacts(RowFacts, total=False):
     feature_small: float
     outlier: float  # the largest value of a feature over its usual one
     outlier_top: float  # that value
+    outlier_usual: float  # the usual one of that feature
+    fed_rms: float  # the size of what it reads, if it was made of whole numbers that entered the model
+    fed_whole: bool  # and it is whole numbers still
+    padding: float  # share of the positions that a mean is taken of
     # attention
     tokens: int  # keys
     query_tokens: int
@@ -142,6 +146,9 @@ class InputFacts(TypedDict, total=False):
     std: float
     features: tuple[tuple[float, float], ...]  # centre and scale of each feature, if they are uneven
     axis: int  # of the features
+    alike: bool  # all samples are equal
+    constant_columns: float  # share of the columns of a table that are constant and not zero
+    repeated_columns: float  # share of those that repeat another one
 
 
 class OutputFacts(TypedDict, total=False):

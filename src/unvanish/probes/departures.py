@@ -12,7 +12,7 @@ Notable:
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -187,3 +187,9 @@ def _name(kind: str, tensor: bool, grad: bool) -> str | None:
         return "inference_mode" if torch.is_inference_mode_enabled() else "no_grad"
     number = None if tensor else NUMBERS.get(kind)
     return number or ("tensor" if kind in MADE else "integers")
+
+
+def turns_off(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call sets requires_grad to False."""
+    own = name == "requires_grad_" or getattr(func.__self__, "__name__", "") == "requires_grad"
+    return own and (args[1] if len(args) > 1 else kwargs.get("requires_grad", True)) is False

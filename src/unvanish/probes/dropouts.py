@@ -17,6 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from unvanish.core.facts import ForcedFacts
+from unvanish.probes import operations
 from unvanish.probes.events import ModuleCall
 from unvanish.probes.lines import find_line
 from unvanish.probes.written import read_argument
@@ -34,22 +35,22 @@ class Dropouts:
     forced: list[ForcedFacts] = field(default_factory=list)
     idle: int = 0  # that drop nothing in this mode
 
-    def see(self, bound: Mapping[str, Any], running: ModuleCall) -> None:
-        """A dropout is about to run in a module."""
-        share = float(bound.get("p", 0.0))
-        if not bound.get("train"):
+    def see(self, kind: str, bound: Mapping[str, Any], running: ModuleCall) -> None:
+        """A dropout, or an attention with one, is about to run in a module."""
+        if kind in operations.DROPOUTS:
+            self._see_dropout(float(bound.get("p", 0.0)), bool(bound.get("train")), running)
+        elif kind in ATTENTION and bound["dropout_p"]:
+            written = read_argument(ATTENTION, "dropout_p", DROPOUT_P)
+            self._judge("attention", written in ("constant", "attribute"), False, running)
+
+    def _see_dropout(self, share: float, on: bool, running: ModuleCall) -> None:
+        if not on:
             self.idle += share > 0
             return
         self.shares[running.path] = max(self.shares.get(running.path, 0.0), share)
         if share and not isinstance(running.module, nn.modules.dropout._DropoutNd):
             written = read_argument(FUNCTIONS, "training", TRAINING)
             self._judge("dropout", written == "left out", written == "constant", running)
-
-    def see_attention(self, share: float, running: ModuleCall) -> None:
-        """A fused attention is about to run that drops this share of its weights."""
-        if share:
-            written = read_argument(ATTENTION, "dropout_p", DROPOUT_P)
-            self._judge("attention", written in ("constant", "attribute"), False, running)
 
     def _judge(self, what: str, always: bool, meant: bool, running: ModuleCall) -> None:
         evaluating = not running.module.training

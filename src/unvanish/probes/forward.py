@@ -30,11 +30,12 @@ from unvanish.probes.altered import ALTERED, alter, undrop
 from unvanish.probes.calls import floats, tensors_in
 from unvanish.probes.choices import Choice, read_choice
 from unvanish.probes.compositions import Unfolded
-from unvanish.probes.departures import Departures
+from unvanish.probes.departures import Departures, turns_off
 from unvanish.probes.derivatives import InnerGradients
 from unvanish.probes.dropouts import Dropouts
+from unvanish.probes.emptiness import measure_padding
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
-from unvanish.probes.features import find_axis, read_unevenness
+from unvanish.probes.features import find_axis, read_scale, read_unevenness
 from unvanish.probes.handles import Node
 from unvanish.probes.lines import find_line
 from unvanish.probes.loss_calls import LossCalls
@@ -181,14 +182,11 @@ class Forward(TorchFunctionMode):
         kind = operations.plain_name(name)
         if kind in ALTERED and self.alters:
             try:
+                bound = signatures.bind(kind, args, kwargs)
+                if not self.in_loss:
+                    self.dropouts.see(kind, bound, self.running)
                 if kind in operations.DROPOUTS:
-                    bound = signatures.bind(kind, args, kwargs)
-                    if not self.in_loss:
-                        self.dropouts.see(bound, self.running)
                     return undrop(name, bound["input"])
-                if kind == "scaled_dot_product_attention" and not self.in_loss:
-                    share = signatures.bind(kind, args, kwargs)["dropout_p"]
-                    self.dropouts.see_attention(share, self.running)
                 kind, args, kwargs = alter(kind, args, kwargs)
             except Exception as error:
                 self.omissions.note(f"{kind} without dropout", self.running.path, error)
@@ -233,7 +231,7 @@ class Forward(TorchFunctionMode):
 
     def _switch(self, func: Any, name: str, args: Any, kwargs: Any) -> None:
         """Gradients are turned on or off, hooked, or taken within the forward."""
-        if name in ("__set__", "requires_grad_") and _turns_off(func, name, args, kwargs):
+        if name in ("__set__", "requires_grad_") and turns_off(func, name, args, kwargs):
             self.parameters.turn_off(args[0])
         elif name == "register_hook" and (node := args[0].grad_fn) is not None:
             self.hooks[node] = find_line()
@@ -335,12 +333,14 @@ class Forward(TorchFunctionMode):
             return
         if kind in operations.LAYERS:
             read_weight(operation, call, self.parameters.name, self._weight_stats)
-        if not self.has_read and operation.family in ("layer", "recurrent"):
+        if not self.has_read and (operation.family in ("layer", "recurrent") or kind in operations.BY_SAMPLE):
             self._read_features(operation, call)
+        if kind == "mean":
+            facts.update(measure_padding(call))
         if operation.family == "norm":
             read_norm(operation, call)
         if kind in operations.ATTENTION and not result.is_nested:
-            read_attention(operation, call, result)
+            self._read_attention(operation, call, result)
         if kind in operations.PRODUCTS:
             factors = [t for t in tensors_in(call.args, 2) if t.ndim > 1]
             operation.handles["factors"] = tuple((t.grad_fn, t.output_nr) for t in factors)
@@ -355,9 +355,14 @@ class Forward(TorchFunctionMode):
             weight = call.arguments.get("weight")
             operation.facts.update(read_unevenness(x, axis, weight if isinstance(weight, Tensor) else None))
             self.uneven_axis = operation.facts.get("feature_axis")
+            if not x.requires_grad:
+                operation.facts.update(read_scale(x))
 
     def _weight_stats(self, weight: Tensor, outputs: int) -> dict[str, float]:
         return weight_stats(weight, outputs, self.parameters.norm(weight))
+
+    def _read_attention(self, operation: Operation, call: OperationCall, result: Tensor) -> None:
+        read_attention(operation, call, result)
 
     def _read_sizes(self, operation: Operation, result: Tensor) -> None:
         if result.layout is not torch.strided or result.is_nested:
@@ -392,9 +397,3 @@ class Forward(TorchFunctionMode):
         made = (o for o in self.operations if o.handles.get("made_nonfinite"))
         nan = (o for o in self.operations if o.handles.get("made_nan"))
         return next(made, next(nan, None))
-
-
-def _turns_off(func: Any, name: str, args: Any, kwargs: Any) -> bool:
-    """Whether a call sets requires_grad to False."""
-    own = name == "requires_grad_" or getattr(func.__self__, "__name__", "") == "requires_grad"
-    return own and (args[1] if len(args) > 1 else kwargs.get("requires_grad", True)) is False

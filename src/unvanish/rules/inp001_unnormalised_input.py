@@ -22,7 +22,8 @@ The root mean square of each float input is above `limit`, or its |mean| over it
 above `offset`, and no normalisation comes before the first activation. The harm must show as well:
 the first layer's units are saturated, its output is large, the samples are alike in it, or it is
 recurrent. An input far above the limit, or saturated units, make it an error. An input below
-`small` is a fault if the samples are alike in the first layer. Features of uneven scale belong to
+`small` is a fault if the samples are alike in the first layer. Whole numbers that the model turns
+into floats are judged where the first layer reads them. Features of uneven scale belong to
 INP002.
 
 Limits
@@ -87,9 +88,11 @@ def check(trace: Trace, *, limit: float = 20.0, offset: float = 5.0, small: floa
     """One fault naming the inputs whose scale harms the first layer."""
     sizes = {i: trace.value(i, "forward_rms") for i in trace.where("input", floating=True)}
     sizes = {i: size for i, size in sizes.items() if math.isfinite(size)}
+    first = _input.find_first_layer(trace)
+    if first is not None and "fed_rms" in trace.sites[first].facts:
+        return [] if _input.is_normalised(trace, first) else _find_whole(trace, first, limit)
     if not sizes:
         raise NotApplicable("no input is a float tensor")
-    first = _input.find_first_layer(trace)
     wrong = [i for i, size in sizes.items() if size > limit or _offset(trace, i) > offset]
     if first is None or _input.is_normalised(trace, first) or _input.find_uneven(trace):
         return []
@@ -139,6 +142,35 @@ def check(trace: Trace, *, limit: float = 20.0, offset: float = 5.0, small: floa
             direction="none",
             tier=DATA,
             size=math.log(max(1.0, size)),
+        )
+    ]
+
+
+def _find_whole(trace: Trace, first: int, limit: float) -> list[Fault]:
+    """One fault if whole numbers that were turned into floats enter the first layer as they are."""
+    site = trace.sites[first]
+    size = site.facts["fed_rms"]
+    harm = _describe_harm(trace, first, limit) if size > limit and site.facts.get("fed_whole") else ""
+    if not harm:
+        return []
+    inputs = _places.label(trace, trace.where("input"))
+    return [
+        Fault(
+            severity="warning",
+            cause=f"whole numbers of size {size:.3g} enter {site.label} as they are: {harm}; were they ids?",
+            sites=(*inputs, site.label),
+            evidence=(Evidence("size of what enters (rms)", size, limit=f"< {limit:g}", site=site.label),),
+            remedies=(
+                Remedy(
+                    "embed-or-scale",
+                    inputs,
+                    "ids are names: nn.Embedding gives each a vector; divide or standardise what is a size",
+                    safety="advice",
+                ),
+            ),
+            direction="none",
+            tier=DATA,
+            size=math.log(size),
         )
     ]
 
