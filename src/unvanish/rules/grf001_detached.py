@@ -62,6 +62,7 @@ from unvanish.rules._tiers import CUT, REMARK
 NEEDS = ("static", "step")
 EXPLAINS = ("GRF002", "GRF006", "INI001", "DEP001", "ATT002", "GRF004", "ACT003")
 DISCRETE = ("argmax", "comparison", "argsort", "sampling", "indices", "integers")
+CHOICES = ("argmax", "comparison", "sampling", "integers")  # that a straight-through estimator can be put on
 WEAK = ("comparison", "item", "indices", "integers")  # they leave the graph in sound code, too
 SPELLED = {
     "data": ".data",
@@ -191,7 +192,9 @@ def _find_cuts(trace: Trace, lost: list[int]) -> list[GraphCut]:
 def _mend(cut: GraphCut, where: str) -> Remedy:
     if cut["how"] in DISCRETE:
         why = "a discrete choice needs an estimator or a relaxation: y = soft + (hard - soft).detach()"
-        return Remedy("straight-through", (where,), why)
+        if cut["how"] not in CHOICES:
+            return Remedy("straight-through", (where,), why, safety="advice")
+        return Remedy("straight-through", (where,), why, parameters={"choice": cut["how"]})
     if cut["how"] == "checkpoint":
         why = "checkpoint(..., use_reentrant=False), or let its input require a gradient"
         return Remedy("checkpoint-without-reentry", (where,), why, safety="advice")

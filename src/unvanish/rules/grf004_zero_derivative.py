@@ -58,7 +58,7 @@ from unvanish.rules._tiers import FLAT
 
 NEEDS = ("step",)
 EXPLAINS = ("INI001", "DEP001", "ACT001", "ACT002", "ATT002", "REC001", "NRM002")
-ROUNDING = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "clamp", "clip", "hardtanh")
+ROUNDING = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "clamp", "clip", "hardtanh", "bernoulli")
 STEPS = ("sign", "sgn", "heaviside")
 NOISE = {"std": 0.01}
 
