@@ -5,7 +5,7 @@ Why it harms
 Some functions are flat almost everywhere, or have become so:
 
     d round(x)/dx = d sign(x)/dx = 0
-    clamp outside its range,   softmax over one element,   LayerNorm over one or two,   a gate that is 0
+    clamp outside its range,   softmax over one value,   LayerNorm over two,   a gate that is 0
 
 Unlike a cut graph nothing is None: the gradients are there, and all of them are zero, which no
 framework complains about.

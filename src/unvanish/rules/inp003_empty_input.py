@@ -1,10 +1,10 @@
-"""Most of what the model reads carries nothing: equal samples, constant or repeated columns, or padding.
+"""What the model reads carries nothing: equal samples, constant or repeated columns, padding.
 
 Why it harms
 
 A batch whose samples are all equal asks one input for many answers. A column that is constant acts
-as a bias, and one that is there twelve times counts twelvefold. The mean over 100 positions of which
-95 are padding is the padding:
+as a bias, and one that is there twelve times counts twelvefold. The mean over 100 positions of
+which 95 are padding is the padding:
 
     mean = 0.05 mean of the words + 0.95 pad
 
@@ -106,7 +106,8 @@ def _find_columns(trace: Trace, inputs: list[int]) -> list[Fault]:
 
 def _find_padding(trace: Trace, limit: float) -> list[Fault]:
     """Means that padding dominates."""
-    padded = [i for i in trace.where("node") if trace.sites[i].facts.get("padding", 0.0) > limit]
+    means = [i for i in trace.where("node") if "padding" in trace.sites[i].facts]
+    padded = [i for i in means if trace.sites[i].facts["padding"] > limit]
     if not padded:
         return []
     site = trace.sites[padded[0]]
