@@ -162,3 +162,34 @@ def test_a_flat_operation_is_named_with_its_line() -> None:
     torch.manual_seed(0)
     found = unvanish.check(Net(torch.round), _batch(), entropy, confirm=False).findings[0]
     assert found.code == "GRF004" and "test_nonfinite.py:" in found.cause
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_targets_that_are_masked_too_late_are_the_cause(late: bool) -> None:
+    torch.manual_seed(0)
+    y = torch.randn(32, 4)
+    y[3] = math.nan
+
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        there = ~torch.isnan(y)
+        return (
+            F.mse_loss(out, y, reduction="none")[there].mean() if late else F.mse_loss(out[there], y[there])
+        )
+
+    found = unvanish.check(Net(lambda z: z), (torch.randn(32, 16), y), loss, confirm=False).findings
+    assert [f.code for f in found] == ["NUM001"] * late
+    assert not late or ("is in target (" in found[0].cause and found[0].remedies[0].cure == "mask-before")
+
+
+def test_good_masks_leave_the_blame_where_it_belongs() -> None:
+    torch.manual_seed(0)
+    y = torch.randn(32, 4)
+    y[3] = math.nan
+
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        there = ~torch.isnan(y)
+        return F.mse_loss(out[there], y[there])
+
+    rooted = Net(lambda z: z + (z - z.detach()).square().sum(1, keepdim=True).sqrt())
+    found = unvanish.check(rooted, (torch.randn(32, 16), y), loss, confirm=False).findings[0]
+    assert found.cause.startswith("sqrt makes")

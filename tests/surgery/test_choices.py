@@ -46,6 +46,7 @@ CHOICES: dict[str, Callable[[Tensor], Tensor]] = {
     "one-hot of probabilities": lambda h: F.one_hot(h.softmax(-1).argmax(dim=-1), 8).type_as(h),
     "looked up": lambda h: TABLE[h.argmax(-1)],
     "embedded": lambda h: F.embedding(h.argmax(-1), TABLE),
+    "equal to the largest": lambda h: 1.0 * (h == h.max(-1, keepdim=True)[0]),
     "integers": lambda h: (4 * h).int().float() / 4,
     "drawn": lambda h: TABLE[torch.multinomial(h.softmax(-1), 1).squeeze(-1)],
     "a distribution": lambda h: TABLE[torch.distributions.Categorical(logits=h).sample()],

@@ -299,7 +299,7 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
         "loss_overflow": forward.overflow is not None,
     }
     facts |= _read_loss(specimen, forward, backward)
-    if not math.isfinite(facts["loss"]):
+    if not math.isfinite(facts["loss"]) or backward.broken:
         facts["target_nonfinite"] = _is_target_broken(specimen.batch, forward)
     if backward.precision:
         facts["precision"] = backward.precision

@@ -67,7 +67,7 @@ def check(trace: Trace) -> Iterable[Fault]:
     """One fault naming the operations that stop the gradient."""
     if not trace.where("parameter", reachable=True):
         raise NotApplicable("the loss reaches no parameter")
-    flat = _find_hooked(trace) or _find_flat(trace) or _find_single(trace)
+    flat = _find_hooked(trace) or _find_alone(trace) or _find_flat(trace) or _find_single(trace)
     return flat or _find_locked(trace) or _find_flat_loss(trace)
 
 
@@ -110,6 +110,12 @@ def _name_hook(hook: HookFacts, where: str) -> str:
     return f"a tensor in {where}" if hook["on"] == "tensor" else where
 
 
+def _find_alone(trace: Trace) -> list[Fault]:
+    """A normalisation over a single value, if it is what stops most."""
+    stops = _stops(trace, "operation")
+    return _find_single(trace) if stops and trace.sites[stops[0]].facts.get("normalised") == 1 else []
+
+
 def _find_single(trace: Trace) -> list[Fault]:
     """Normalisations over one value, or over two, which give their shift or a sign whatever comes in."""
     norms = [i for i in trace.where("node") if trace.sites[i].family == "norm"]
@@ -127,8 +133,8 @@ def _find_single(trace: Trace) -> list[Fault]:
     return [
         Fault(
             severity="error" if single else "warning" if not by_batch or _is_crossed(site) else "note",
-            cause=f"{site.kind}{_places.locate(site)} normalises over {count}, so its output is {gives} "
-            f"whatever comes in: {lost} passes",
+            cause=f"{site.kind}{_places.locate(site)}{_cite(site)} normalises over {count}, so its output "
+            f"is {gives} whatever comes in: {lost} passes",
             sites=targets,
             evidence=(
                 Evidence("values normalised together", 1 if single else 2, limit="> 2", site=site.label),

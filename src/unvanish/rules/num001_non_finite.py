@@ -20,7 +20,8 @@ backward pass is looked at: the first whose inputs are finite and whose result i
 producer; all others only pass it on. A mask that writes -inf has made none, and the softmax of a
 row that is all -inf has. If only the backward breaks, at what the forward had made and the loss
 discards, its producer is named. Parameters, inputs and targets that hold one themselves are named
-first. If only the loss overflows, because the gradient explodes over the depth, it is a note.
+first, targets also if the loss is finite because it is masked too late. If only the loss overflows,
+because the gradient explodes over the depth, it is a note.
 
 Limits
 
@@ -51,7 +52,7 @@ from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, Remedy
 from unvanish.core.run_facts import BrokenFacts
-from unvanish.core.trace import Trace
+from unvanish.core.trace import Site, Trace
 from unvanish.rules import _depth, _places, _poles
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import NOT_FINITE, REMARK
@@ -136,15 +137,13 @@ def _find_origin(trace: Trace, loss: float) -> _Origin | None:
         why = "find the samples that hold it, and drop or fill them"
         remedy = Remedy("clean-input", (where,), why, safety="advice")
         return _Origin(where, "a NaN or an infinity is fed", BEFORE, True, (remedy,))
-    if trace.facts.get("target_nonfinite"):
-        why = "find the samples whose target holds it, and drop or fill them"
-        return _Origin(
-            "target", "a NaN or an infinity is fed", BEFORE, True, (_advise("clean-input", "target", why),)
-        )
     first = trace.where("node", nonfinite_first=True)
-    if not first:
+    site = trace.sites[first[0]] if first else None
+    hidden = math.isfinite(loss)
+    if trace.facts.get("target_nonfinite") and (not hidden or (site and site.facts.get("in_loss"))):
+        return _blame_target(site if hidden else None)
+    if site is None:
         return None
-    site = trace.sites[first[0]]
     kind = site.facts.get("nonfinite_kind", "NaN or infinity")
     when = "forward" if site.facts.get("produces") == "forward" else "only in the backward pass"
     remedies = _remedy(site.kind, site.label)
@@ -155,6 +154,23 @@ def _find_origin(trace: Trace, loss: float) -> _Origin | None:
         remedies=remedies,
         line=site.facts.get("line", ""),
         place="the loss" if site.facts.get("in_loss") else "",
+    )
+
+
+def _blame_target(reader: Site | None) -> _Origin:
+    """Targets that hold a NaN; `reader`: what reads it in a loss that is finite, since a mask comes after."""
+    if reader is None:
+        why = "find the samples whose target holds it, and drop or fill them"
+        return _Origin(
+            "target", "a NaN or an infinity is fed", BEFORE, True, (_advise("clean-input", "target", why),)
+        )
+    why = "choose before the loss function, loss(out[mask], y[mask]): 0 times NaN is NaN in the backward"
+    return _Origin(
+        "target",
+        f"a NaN or an infinity, which {reader.kind} in the loss reads and a mask hides too late, is",
+        "",
+        remedies=(_advise("mask-before", "target", why),),
+        line=reader.facts.get("line", ""),
     )
 
 

@@ -74,6 +74,14 @@ class Compare:
         return _remember(calls, result, soft) if soft.shape == result.shape else result
 
 
+def equal(calls: Calls, index: int, func: Any, args: Given, kwargs: Named) -> Any:
+    """Whether numbers are the largest of their row, as in x == x.max(-1, keepdim=True).values."""
+    result = func(*args, **kwargs)
+    x, other = (*args, None)[:2]
+    largest = _learns(x) and isinstance(other, Tensor) and other.shape == (*x.shape[:-1], 1)
+    return _remember(calls, result, _spread(x, -1)) if largest else result
+
+
 def choose(calls: Calls, index: int, func: Any, args: Given, kwargs: Named) -> Any:
     """The index of the largest value along an axis."""
     result = func(*args, **kwargs)
@@ -143,4 +151,4 @@ def list_handlers() -> dict[str, Callable[..., Any]]:
     found |= dict.fromkeys(("float", "double", "to", "type", "type_as", "int", "long"), cast)
     found |= dict.fromkeys(("mul", "where"), use)
     found |= dict.fromkeys(("embedding", "getitem"), look_up)
-    return found | {"argmax": choose, "multinomial": sample, "one_hot": encode}
+    return found | {"argmax": choose, "multinomial": sample, "one_hot": encode, "eq": equal}
