@@ -63,9 +63,9 @@ def pad(words: int, positions: int = 60, left: bool = False) -> Tensor:
 
 
 @pytest.mark.parametrize("x", [torch.ones(N, 8), rand(1, 8).repeat(N, 1), torch.zeros(N, 8)])
-def test_equal_samples_of_different_targets_are_an_error(x: Tensor) -> None:
+def test_equal_samples_of_different_targets_are_a_warning(x: Tensor) -> None:
     (found,) = judge(build(8), x)
-    assert found.severity == "error" and "their targets differ" in found.cause
+    assert found.severity == "warning" and "their targets differ" in found.cause
 
 
 def test_equal_samples_of_equal_targets_are_a_note() -> None:

@@ -73,7 +73,7 @@ def _find_alike(trace: Trace, inputs: list[int]) -> list[Fault]:
     number = trace.facts.get("batch_size") or 0
     return [
         _report(
-            "error" if differ else "note",
+            "warning" if differ else "note",
             f"all {number} samples of the batch are the same"
             + (", and their targets differ: no model can tell them apart" if differ else ""),
             _places.label(trace, inputs),
