@@ -94,6 +94,8 @@ def keep_stored(functions: Sequence[Any], run: Callable[[], Any]) -> list[Custom
             cls.forward = staticmethod(partial(see, cls, cls.forward))
         with torch.enable_grad():
             run()
+    except Exception:  # the model does not run twice: what was seen is judged
+        return list(kept.values())
     finally:
         for cls, own in before.items():
             if own is not None:

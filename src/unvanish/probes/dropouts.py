@@ -87,15 +87,16 @@ class NoiseMode(TorchFunctionMode):
 DROPPING = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 
 
-@torch.no_grad()
 def find_noise(model: nn.Module, run: Callable[[], Any]) -> set[str]:
-    """The lines that are noisy in evaluation mode, while `run` runs the model."""
+    """The lines that are noisy in evaluation mode, while `run` runs the model, as far as it bears that mode."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    noise = NoiseMode()
     try:
-        noise = NoiseMode()
-        with noise:
+        model.eval()
+        with torch.enable_grad(), noise:
             run()
+    except Exception:  # the model's own: nothing more is known of this mode
+        return noise.lines
     finally:
         for module, training in modes:
             module.training = training
