@@ -88,7 +88,7 @@ DROPPING = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 
 
 def find_noise(model: nn.Module, run: Callable[[], Any]) -> set[str]:
-    """The lines that are noisy in evaluation mode, while `run` runs the model, as far as it bears that mode."""
+    """The lines that are noisy in evaluation mode while `run` runs the model, as far as it bears it."""
     modes = [(module, module.training) for module in model.modules()]
     noise = NoiseMode()
     try:
