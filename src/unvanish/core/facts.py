@@ -257,11 +257,20 @@ class BroadcastFacts(TypedDict):
 
 
 class AscentFacts(TypedDict):
-    """A likelihood or an error that a negative loss makes worse as it falls."""
+    """A likelihood, an error or a similarity that a loss makes worse as it falls."""
 
-    kind: str  # of the loss function or the logarithm
+    kind: str  # of the loss function or the logarithm; "overlap" of a loss written by hand
     slope: float  # mean slope of what it reads, of 1
     given: bool  # it is about the batch's targets
+    source: str  # the line of code, "file.py:12"; "" if unknown
+
+
+class WishFacts(TypedDict):
+    """What a cross-entropy asks for beyond its targets, by weights or by smoothed labels."""
+
+    how: Literal["negative", "zero", "left out", "frequency", "smoothed", "inverted"]
+    share: float  # of the labels; how many times rarer classes weigh; how much more the label's class counts
+    classes: tuple[int, ...]
     source: str  # the line of code, "file.py:12"; "" if unknown
 
 
@@ -321,6 +330,7 @@ class TraceFacts(RunFacts, total=False):
     graph_cuts: list[GraphCut]
     broadcasts: list[BroadcastFacts]
     ascents: list[AscentFacts]
+    wishes: list[WishFacts]
     terms: list[TermFacts]
     pairs: list[PairFacts]
     normalised_again: list[tuple[str, str, str]]  # path, kind of what made probabilities; kind of the second

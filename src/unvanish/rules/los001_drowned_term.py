@@ -54,7 +54,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
-from unvanish.core.facts import PairFacts, TermFacts
+from unvanish.core.facts import PairFacts, TermFacts, WishFacts
 from unvanish.core.trace import Trace
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import REMARK, STEPS
@@ -66,10 +66,13 @@ MEANT = 10
 SATISFIED = 0.1
 OPPOSED = -0.9
 ALIKE = 3
+LEAST = 1e-6  # a weight, where one is divided by it: an order, no limit
 
 
 def check(trace: Trace, *, limit: float = 100.0, penalty: float = 10.0) -> Iterable[Fault]:
     """One fault for the two terms of the loss that differ most."""
+    if silent := [w for w in trace.facts.get("wishes", []) if w["how"] in ("zero", "left out", "frequency")]:
+        return [_report_class(silent[0])]
     terms = trace.facts.get("terms", [])
     if not terms:
         raise NotApplicable("the loss is no sum of terms that share parameters")
@@ -156,6 +159,22 @@ def _find_opposed(pairs: list[Ordered], terms: list[TermFacts], penalty: float, 
 def _name(place: int, terms: list[TermFacts]) -> str:
     term = terms[place]
     return f"term {place + 1} ({term['kind']}{' at ' + term['source'] if term['source'] else ''})"
+
+
+def _report_class(wish: WishFacts) -> Fault:
+    """The fault of weights that silence classes, or drown the rare ones."""
+    place = f" at {wish['source']}" if wish["source"] else ""
+    which = f"class {', '.join(str(c) for c in wish['classes'])}"
+    share, remedy = wish["share"], Remedy("class-weights", ("loss",), "weights of 1 / count", "advice")
+    if wish["how"] == "frequency":
+        text = (
+            f"the weights are the wrong way round{place}: {which}, the rarest, weighs {share:.2g} times the "
+        )
+        number = Evidence("weight of the rarest over the most frequent", share, limit="> 1")
+        return _report(text + "most frequent one, and is drowned", number, remedy, 1 / max(share, LEAST))
+    text = f"{which} is {share:.0%} of the labels and weighs nothing{place}: it is never learned"
+    number = Evidence("share of labels of weight zero", share, limit="0")
+    return _report(text, number, remedy, 1.0, note=wish["how"] == "left out")
 
 
 def _report(text: str, evidence: Evidence, remedy: Remedy, ratio: float, note: bool = False) -> Fault:

@@ -17,14 +17,17 @@ An example
 
 How it is measured
 
-If the loss is below zero: logarithms of probabilities, and cross-entropies against targets that the
-loss makes itself, which are to be made worse. Their mean slope, 1 - p for a logarithm of p, is
-below `limit`; an error far below it.
+Logarithms of probabilities, and cross-entropies against targets that the loss makes itself, which
+are to be made worse. Their mean slope, 1 - p for a logarithm of p, is below `limit`; an error far
+below it. And labels that are smoothed until the right answer has less than `smoothed` more than
+another.
 
 Limits
 
     limit = 0.05     of the largest slope: a discriminator that gives fakes 5 %. At the start it
                      gives a half
+    smoothed = 0.25  of the whole that the right answer has more than another: smoothing is 0.1 as a
+                     rule, and 0.6 at most against noisy labels
     FLATTER = 5      times flatter than the limit is an error
     LEAST = 1e-12    is the least slope that counts: an order, no limit
 
@@ -57,13 +60,13 @@ FLATTER = 5
 LEAST = 1e-12
 
 
-def check(trace: Trace, *, limit: float = 0.05) -> Iterable[Fault]:
-    """One fault if a likelihood that is to be lowered is already as good as one."""
+def check(trace: Trace, *, limit: float = 0.05, smoothed: float = 0.25) -> Iterable[Fault]:
+    """One fault if a likelihood that is to be lowered is as good as one, or labels leave no answer much."""
     if not trace.where("output"):
         raise NotApplicable("no loss was seen")
     flat = [f for f in trace.facts.get("ascents", []) if not f["given"] and f["slope"] < limit]
     if not flat:
-        return []
+        return _find_smoothed(trace, smoothed)
     worst = min(flat, key=lambda f: f["slope"])
     slope, what = worst["slope"], worst["kind"]
     what += f" at {worst['source']}" if worst["source"] else ""
@@ -83,6 +86,26 @@ def check(trace: Trace, *, limit: float = 0.05) -> Iterable[Fault]:
             direction="vanishing",
             tier=OUTPUT,
             size=-math.log(max(slope, LEAST)),
+        )
+    ]
+
+
+def _find_smoothed(trace: Trace, limit: float) -> list[Fault]:
+    """One fault if labels are smoothed until the best answer is hardly better than none."""
+    wishes = [w for w in trace.facts.get("wishes", []) if w["how"] == "smoothed" and w["share"] < limit]
+    if not wishes:
+        return []
+    share, place = wishes[0]["share"], wishes[0]["source"]
+    return [
+        Fault(
+            severity="warning",
+            cause=f"the loss is flat: its labels are smoothed{' at ' + place if place else ''} until the "
+            f"right answer is asked for by only {share:.2g} of 1 more than another",
+            sites=("loss",),
+            evidence=(Evidence("right answer less another", share, limit=f"> {limit:g}", site="loss"),),
+            remedies=(Remedy("less-smoothing", ("loss",), "0.1 is usual, and leaves 0.9", "advice"),),
+            direction="vanishing",
+            tier=OUTPUT,
         )
     ]
 
