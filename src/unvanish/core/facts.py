@@ -167,6 +167,11 @@ class OutputFacts(TypedDict, total=False):
     logit_zero: float  # share of logits that are exactly zero
     labels: int  # kinds of labels
     answers: int  # how many labels there are
+    cut_off: float  # share of scores that a clamp puts at 0 or 1
+    crossed: bool  # the axis of the classes is not that on which the last layer made them
+    cosine_scale: float  # the factor of logits that are cosines
+    swapped: bool  # the targets stand where the output should
+    short: float  # share of the samples with fewer steps than targets
 
 
 class SiteFacts(NodeFacts, ParameterFacts, StepFacts, InputFacts, OutputFacts, total=False):
@@ -266,10 +271,12 @@ class AscentFacts(TypedDict):
 
 
 class WishFacts(TypedDict):
-    """What a cross-entropy asks for beyond its targets, by weights or by smoothed labels."""
+    """What a loss makes of its targets: by weights, smoothed labels, a power, a divisor, expected signs."""
 
-    how: Literal["negative", "zero", "left out", "frequency", "smoothed", "inverted"]
-    share: float  # of the labels; how many times rarer classes weigh; how much more the label's class counts
+    how: Literal[
+        "negative", "zero", "left out", "frequency", "smoothed", "inverted", "unsigned", "power", "floor"
+    ]
+    share: float  # of the labels; what rare classes weigh; what is left of a label, or by a power; at a floor
     classes: tuple[int, ...]
     source: str  # the line of code, "file.py:12"; "" if unknown
 

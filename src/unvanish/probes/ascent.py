@@ -26,9 +26,14 @@ LOGARITHMS = ("log", "log1p", "log_sigmoid", "logsigmoid", "log_softmax")
 PICKING = ("gather", "getitem", "index")  # by the targets, of log-probabilities that the model makes
 SIMILARITY = "cosine_similarity"
 PROBABILITIES = ("SigmoidBackward0", "SoftmaxBackward0")
-AFFINE = ("RsubBackward1", "SubBackward0", "AddBackward0", "NegBackward0", "ClampBackward1", "ClampMinBackward0",
-          "ClampBackward0", "SelectBackward0", "IndexBackward0", "GatherBackward0", "ViewBackward0")  # fmt: skip
+AFFINE = {
+    f"{name}Backward0"
+    for name in ("Sub", "Add", "Neg", "Clamp", "ClampMin", "Select", "Index", "Gather", "View")
+} | {"RsubBackward1", "ClampBackward1"}
 SCORES = ("AddmmBackward0", "ConvolutionBackward0", "ViewBackward0", "SqueezeBackward1")
+LOGGED = ("log", "log1p", "binary_cross_entropy")
+MEETING = ("mean", "sum", "sub", "rsub", "mul", "pow", "mse_loss", "l1_loss")
+SURE = 0.9  # how far from where a sigmoid is driven it stands
 STEPS = 8  # of AFFINE, at most
 NEAR = 64  # nodes from the loss on, in which its absolute value is looked for
 FEWEST = 4  # answers of yes or no
@@ -51,7 +56,36 @@ def find_ascents(
     some = [(c, o) for c, o in calls.made if _speaks(c, calls) and o.nodes[0] in graph.index][:MOST]
     if _is_turned(graph):
         return []
-    return _judge_all(root, some, calls) or find_overlap(root, calls, graph, output)
+    return (
+        _judge_all(root, some, calls)
+        or find_overlap(root, calls, graph, output)
+        or _find_saturated(root, calls, graph)
+    )
+
+
+def _find_saturated(root: Tensor, calls: LossCalls, graph: Graph) -> list[AscentFacts]:
+    """Sigmoids of the loss that it drives from one end to the other, without a logarithm that helps them."""
+    logged = {id(c.args[0]) for c, _ in calls.made if c.kind in LOGGED and c.args}
+    met = {
+        id(t) for c, _ in calls.made if c.kind in MEETING for t in tensors_in(c.args, 1) if t is not c.result
+    }
+    some = [
+        (c, o)
+        for c, o in calls.made
+        if c.kind == "sigmoid" and o.nodes[0] in graph.index and id(c.result) in met - logged
+    ]
+    results = [c.result for c, _ in some]
+    if len(results) != 1:
+        return []
+    gradient: Tensor | None = torch.autograd.grad(root, results, retain_graph=True, allow_unused=True)[0]
+    if gradient is None or not bool(gradient.abs().sum() > 0):
+        return []
+    p = results[0].detach().double()
+    off, slope = (p - (gradient < 0).double()).abs().mean(), (4 * p * (1 - p)).mean()
+    source = calls.lines.get(some[0][1].order, "")
+    return (
+        [{"kind": "sigmoid", "slope": float(slope), "given": False, "source": source}] if off > SURE else []
+    )
 
 
 def _is_turned(graph: Graph) -> bool:

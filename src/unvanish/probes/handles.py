@@ -36,6 +36,8 @@ class Handles(TypedDict, total=False):
     unreduced: bool  # the loss function gives a number for each of them, or weighs each
     reading: OutputFacts  # how wrong that is
     weighing: Weighing  # of a cross-entropy that weighs or smooths, or may read targets made anew
+    swapped: bool  # the targets stand where the output should
+    short: float  # share of the samples with fewer steps than targets
     made_nonfinite: bool  # made a NaN or an infinity of finite numbers
     made_nan: bool  # made a NaN of numbers that held none
     fed_nonfinite: bool  # read a NaN or an infinity

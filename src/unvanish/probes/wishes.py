@@ -19,6 +19,7 @@ from unvanish.probes.events import Operation
 from unvanish.probes.graph import Graph
 from unvanish.probes.handles import Weighing
 from unvanish.probes.loss_calls import LossCalls
+from unvanish.probes.slips import find_slips
 
 MEAN = 1  # torch's number for this reduction
 EVEN = 1e-3  # relative: shares that differ less are one number
@@ -38,6 +39,7 @@ def find_wishes(
             x, y = o.handles["compared"]
             source = calls.lines.get(o.order, "")
             found += [{**facts, "source": source} for facts in _judge_call(o, x, y, calls)]
+    found += [] if graph is None else find_slips(calls, graph)
     if found or graph is None or any("weighing" in o.handles for o in operations):
         return found
     share = _read_by_hand(root, calls, graph, output)

@@ -54,7 +54,7 @@ from unvanish.rules._tiers import LOGITS
 
 NEEDS = ("static",)
 EXPLAINS = ("OUT001",)
-LOGARITHMS = ("nll_loss", "kl_div")
+LOGARITHMS = ("nll_loss", "kl_div", "ctc_loss")
 
 
 def check(trace: Trace) -> Iterable[Fault]:
@@ -62,8 +62,8 @@ def check(trace: Trace) -> Iterable[Fault]:
     losses = _places.find_logit_losses(trace)
     raw = [i for i in trace.where("output") if trace.sites[i].facts.get("raw")]
     again = trace.facts.get("normalised_again", [])
-    double = [i for i in losses if trace.sites[i].facts.get("double")]
-    if not losses and not raw and not again and not _asks_for_logarithms(trace):
+    double = [i for i in trace.where("output") if trace.sites[i].facts.get("double")]
+    if not losses and not raw and not again and not double and not _asks_for_logarithms(trace):
         raise NotApplicable("no loss that expects logits or log-probabilities was seen")
     if double:
         return [_report_double(trace.sites[double[0]])]
@@ -88,6 +88,8 @@ def _report_raw(site: Site) -> Fault:
             "swap-output-function", (where,), "the logarithm is what the loss asks for",
             parameters={"kind": kind, "to": "log_softmax"},
         )  # fmt: skip
+    if site.facts.get("swapped"):
+        made = "the arguments are swapped: the targets stand where the output should, as probabilities"
     return Fault(
         severity="error",
         cause=f"{made}, but {site.kind} expects logarithms of probabilities and takes no logarithm itself",
@@ -122,6 +124,8 @@ def _report_again(where: str, kind: str, second: str) -> Fault:
 def _report_double(site: Site) -> Fault:
     """The fault of probabilities that a loss normalises itself."""
     kind, where = site.facts["activation"], str(site.facts.get("site", "loss"))
+    if site.kind == "poisson_nll_loss":
+        return _report_rate(kind, where)
     other = "nll_loss of the logarithm" if site.kind == "cross_entropy" else "binary_cross_entropy"
     return Fault(
         severity="error",
@@ -147,6 +151,24 @@ def _report_double(site: Site) -> Fault:
             ),
         ),
         direction="vanishing",
+        tier=LOGITS,
+    )
+
+
+def _report_rate(kind: str, where: str) -> Fault:
+    """The fault of a rate that is read as the logarithm of one."""
+    linear = Remedy(
+        "swap-output-function", (where,), "a linear output is the logarithm of a rate",
+        parameters={"kind": kind, "to": "identity"},
+    )  # fmt: skip
+    return Fault(
+        severity="warning",
+        cause=f"{where} makes rates by {kind}, but poisson_nll_loss (log_input=True) reads their logarithms "
+        "and takes exp itself: rates below 1 cannot be given",
+        sites=(where,),
+        evidence=(Evidence("what the loss reads was made by", kind, limit="log-rates", site=where),),
+        remedies=(Remedy("read-rates", ("loss",), "log_input=False", "advice"), linear),
+        direction="none",
         tier=LOGITS,
     )
 

@@ -36,6 +36,7 @@ Limits
     NEAR = 10        times the output's size: what is nearer is soon learned by the bias. An output
                      that is itself larger is at fault, not small targets
     BEYOND = 0.01    of the targets of a binary cross-entropy: fewer are marks
+    SHORT = 0.05     of the samples of a CTC loss with fewer steps than labels: a few are dropped on purpose
     ENOUGH = 32      labels: with fewer, a batch may hold one class by chance
 
 Remedies
@@ -58,7 +59,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
-from unvanish.core.facts import SiteFacts
+from unvanish.core.facts import SiteFacts, WishFacts
 from unvanish.core.trace import Site, Trace
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import DATA, REMARK
@@ -69,6 +70,7 @@ ERRORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "difference")
 NEAR = 10
 BEYOND = 0.01
 ENOUGH = 32
+SHORT = 0.05
 Column = tuple[float, float]  # mean and deviation
 
 
@@ -77,7 +79,9 @@ def check(
 ) -> Iterable[Fault]:
     """One fault if the targets are far from what the output gives."""
     sites = [trace.sites[i] for i in trace.where("output")]
-    known = [s for s in sites if "target_std" in s.facts or "labels" in s.facts]
+    known = [s for s in sites if any(name in s.facts for name in ("target_std", "labels", "beyond", "short"))]
+    if unsigned := [w for w in trace.facts.get("wishes", []) if w["how"] == "unsigned"]:
+        return [_report_unsigned(unsigned[0])]
     if not known:
         raise NotApplicable("no loss compares an output with targets")
     for site in known:
@@ -96,6 +100,19 @@ def _judge_kind(site: Site) -> Fault | None:
         advice = Remedy("scale-targets", ("loss",), "bring them into 0 to 1", "advice")
         number = Evidence("share of targets beyond 0 and 1", share, limit=f"< {BEYOND:g}")
         return _report(text + " least value, and the logits grow without end", number, advice)
+    if site.kind == "cross_entropy" and share > BEYOND:
+        low, high = facts["target_low"], facts["target_high"]
+        text = (
+            f"the targets go from {low:.3g} to {high:.3g}, but cross_entropy takes numbers of this shape for "
+        )
+        number = Evidence("share of targets beyond 0 and 1", share, limit=f"< {BEYOND:g}")
+        advice = Remedy("give-labels", ("loss",), "give the classes as integers, or probabilities", "advice")
+        return _report(text + "probabilities of the classes", number, advice)
+    if (short := facts.get("short", 0.0)) > SHORT:
+        text = f"{short:.0%} of the samples have fewer steps than labels: ctc_loss has no path for them, and "
+        number = Evidence("share of samples that are too short", short, limit=f"< {SHORT:g}")
+        advice = Remedy("longer-inputs", ("loss",), "less pooling, or leave these samples out", "advice")
+        return _report(text + "zero_infinity gives them no gradient", number, advice)
     many = facts.get("answers", 0) >= ENOUGH and facts.get("given", False)
     if not many or facts.get("labels") != 1 or facts.get("classes", 0) < 2:
         return None
@@ -103,6 +120,14 @@ def _judge_kind(site: Site) -> Fault | None:
     text = f"all {facts['answers']} labels are of one class: a constant answer is right, and is learned"
     two = facts.get("classes") == 2
     return _report(text, Evidence("kinds of labels", 1.0, limit="> 1"), advice, note=two)
+
+
+def _report_unsigned(wish: WishFacts) -> Fault:
+    """The fault of targets 0 and 1 under a loss of signs."""
+    place = f" at {wish['source']}" if wish["source"] else ""
+    text = f"the targets are 0 and 1, but the loss{place} expects -1 and 1 and multiplies by them: 0"
+    advice = Remedy("sign-targets", ("loss",), "2 * y - 1", "advice")
+    return _report(text + " asks for nothing", Evidence("least target", 0.0, limit="-1"), advice)
 
 
 def _judge_size(site: Site, limit: float, offset: float, small: float, uneven: float) -> Fault | None:

@@ -20,12 +20,13 @@ How it is measured
 Logarithms of probabilities, and cross-entropies against targets that the loss makes itself, which
 are to be made worse. Their mean slope, 1 - p for a logarithm of p, is below `limit`; an error far
 below it. And labels that are smoothed until the right answer has less than `smoothed` more than
-another.
+another; a power that leaves almost nothing of every sample; and logits that are cosines times so
+small a factor that less than `limit` of the loss can ever be learned.
 
 Limits
 
     limit = 0.05     of the largest slope: a discriminator that gives fakes 5 %. At the start it
-                     gives a half
+                     gives a half. Cosines at a temperature of 1 can learn 24 % of the loss of 64 classes
     smoothed = 0.25  of the whole that the right answer has more than another: smoothing is 0.1 as a
                      rule, and 0.6 at most against noisy labels
     FLATTER = 5      times flatter than the limit is an error
@@ -66,14 +67,15 @@ def check(trace: Trace, *, limit: float = 0.05, smoothed: float = 0.25) -> Itera
         raise NotApplicable("no loss was seen")
     flat = [f for f in trace.facts.get("ascents", []) if not f["given"] and f["slope"] < limit]
     if not flat:
-        return _find_smoothed(trace, smoothed)
+        return _find_left(trace, smoothed) or _find_hot(trace, limit)
     worst = min(flat, key=lambda f: f["slope"])
     slope, what = worst["slope"], worst["kind"]
     what += f" at {worst['source']}" if worst["source"] else ""
+    how = "it drives an output" if worst["kind"] == "sigmoid" else "it lowers a likelihood"
     return [
         Fault(
             severity="error" if slope < limit / FLATTER else "warning",
-            cause=f"the loss is flat where the model stands: it lowers a likelihood ({what}), "
+            cause=f"the loss is flat where the model stands: {how} ({what}), "
             f"whose slope is {slope:.1e} of its largest, and least where the model is worst",
             sites=("loss",),
             evidence=(Evidence("slope of the loss, relative", slope, limit=f"> {limit:g}", site="loss"),),
@@ -90,24 +92,60 @@ def check(trace: Trace, *, limit: float = 0.05, smoothed: float = 0.25) -> Itera
     ]
 
 
-def _find_smoothed(trace: Trace, limit: float) -> list[Fault]:
-    """One fault if labels are smoothed until the best answer is hardly better than none."""
-    wishes = [w for w in trace.facts.get("wishes", []) if w["how"] == "smoothed" and w["share"] < limit]
-    if not wishes:
-        return []
-    share, place = wishes[0]["share"], wishes[0]["source"]
-    return [
-        Fault(
-            severity="warning",
-            cause=f"the loss is flat: its labels are smoothed{' at ' + place if place else ''} until the "
-            f"right answer is asked for by only {share:.2g} of 1 more than another",
-            sites=("loss",),
-            evidence=(Evidence("right answer less another", share, limit=f"> {limit:g}", site="loss"),),
-            remedies=(Remedy("less-smoothing", ("loss",), "0.1 is usual, and leaves 0.9", "advice"),),
-            direction="vanishing",
-            tier=OUTPUT,
-        )
-    ]
+def _find_left(trace: Trace, limit: float) -> list[Fault]:
+    """One fault if smoothed labels, or a power, leave hardly anything of the loss."""
+    for wish in trace.facts.get("wishes", []):
+        share, place = wish["share"], f" at {wish['source']}" if wish["source"] else ""
+        if wish["how"] == "smoothed" and share < limit:
+            text = (
+                f"its labels are smoothed{place} until the right answer is asked for by {share:.2g} of 1 more"
+            )
+            advice = Remedy("less-smoothing", ("loss",), "0.1 is usual, and leaves 0.9", "advice")
+            return [
+                _report(
+                    f"{text} than another",
+                    Evidence("right less another", share, limit=f"> {limit:g}"),
+                    advice,
+                )
+            ]
+        if wish["how"] == "power":
+            text = f"a power{place} leaves {share:.1e} of the largest sample, and less of all others"
+            advice = Remedy("lower-exponent", ("loss",), "a focal loss has an exponent of 1 to 5", "advice")
+            return [_report(text, Evidence("what the power leaves", share), advice)]
+    return []
+
+
+def _find_hot(trace: Trace, limit: float) -> list[Fault]:
+    """One fault if logits are cosines that a temperature makes so small that no answer can be sure."""
+    for i in trace.where("output"):
+        facts = trace.sites[i].facts
+        scale, classes = facts.get("cosine_scale", math.inf), facts.get("classes", 0)
+        if classes < 2 or not math.isfinite(scale):
+            continue
+        whole = math.log(classes)
+        best = math.log1p((classes - 1) * math.exp(-scale * classes / (classes - 1)))
+        if (share := 1 - best / whole) < limit:
+            text = (
+                f"its logits are cosines times {scale:.2g}: at chance it is {whole:.4g}, at best {best:.4g}"
+            )
+            advice = Remedy("set-temperature", ("loss",), "divide by a temperature of 0.05 to 0.5", "advice")
+            number = Evidence(
+                "share of the loss that can be learned", share, limit=f"> {limit:g}", site="loss"
+            )
+            return [_report(text, number, advice)]
+    return []
+
+
+def _report(text: str, evidence: Evidence, remedy: Remedy) -> Fault:
+    return Fault(
+        severity="warning",
+        cause=f"the loss is flat: {text}",
+        sites=("loss",),
+        evidence=(evidence,),
+        remedies=(remedy,),
+        direction="vanishing",
+        tier=OUTPUT,
+    )
 
 
 def sick() -> Case:

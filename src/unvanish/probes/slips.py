@@ -1,0 +1,83 @@
+"""Slips in the calls of a loss: signs it expects and does not get, a power that leaves nothing, a divisor of
+almost zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from unvanish.core.facts import WishFacts
+from unvanish.probes.calls import tensors_in
+from unvanish.probes.events import OperationCall
+from unvanish.probes.graph import Graph
+from unvanish.probes.loss_calls import LossCalls
+
+SIGNED = ("soft_margin_loss", "hinge_embedding_loss", "cosine_embedding_loss", "margin_ranking_loss")
+CUTS = ("relu", "clamp", "clamp_min")  # that make a hinge
+POWER = 10.0  # exponents below are in use
+LEFT = 0.05  # of the largest sample, after the power
+FLOOR = 1e-5  # a divisor below, that makes numbers above 1 / FLOOR ** 0.5, of what is no smaller itself
+FEW = 4  # numbers
+
+
+def find_slips(calls: LossCalls, graph: Graph) -> list[WishFacts]:
+    """Those that the loss reaches; `share`: what a power leaves, or how many divisors are next to zero."""
+    made = [(c, o) for c, o in calls.made if o.nodes[0] in graph.index]
+    products = {
+        id(c.result) for c, _ in made if c.kind == "mul" and any(_is_unsigned(t) for t in _answers(c, calls))
+    }
+    margins = {id(c.result) for c, _ in made if c.kind in ("sub", "rsub") and _takes_from_one(c, products)}
+    found: list[WishFacts] = []
+    for call, operation in made:
+        source = calls.lines.get(operation.order, "")
+        given = list(tensors_in(call.args, 1))
+        hinge = call.kind in CUTS and any(id(t) in margins for t in given)
+        if hinge or (call.kind in SIGNED and any(_is_unsigned(t) for t in _answers(call, calls))):
+            found.append({"how": "unsigned", "share": 1.0, "classes": (), "source": source})
+        elif call.kind == "pow" and (left := _read_power(call)) is not None:
+            found.append({"how": "power", "share": left, "classes": (), "source": source})
+        elif call.kind == "div" and (share := _read_floor(call)) > 0:
+            found.append({"how": "floor", "share": share, "classes": (), "source": source})
+    return found
+
+
+def _answers(call: OperationCall, calls: LossCalls) -> Iterable[Tensor]:
+    return (t for t in tensors_in(call.given, 1) if calls.is_target(t))
+
+
+def _is_unsigned(y: Tensor) -> bool:
+    """Whether targets are zeros and ones."""
+    return (
+        y.numel() > 1 and bool(((y == 0) | (y == 1)).all()) and bool((y == 0).any()) and bool((y == 1).any())
+    )
+
+
+def _takes_from_one(call: OperationCall, products: set[int]) -> bool:
+    """Whether a product is taken from a number, as from a margin."""
+    numbers = [a for a in call.args if isinstance(a, (int, float))]
+    return bool(numbers) and any(id(t) in products for t in tensors_in(call.args, 1))
+
+
+def _read_power(call: OperationCall) -> float | None:
+    """What a high power leaves of the largest of some numbers between 0 and 1; None if it is enough."""
+    base, exponent = (*call.args, None)[:2]
+    if not isinstance(base, Tensor) or not isinstance(exponent, (int, float)) or exponent < POWER:
+        return None
+    low, high = (float(v) for v in torch.aminmax(base.detach()))
+    left = high**exponent if low >= 0 and high <= 1 else 1.0
+    return left if left < LEFT else None
+
+
+@torch.no_grad()
+def _read_floor(call: OperationCall) -> float:
+    """The share of divisors, made by the model, that are near zero where what they divide is not."""
+    over, under = (*call.args, None)[:2]
+    if not isinstance(over, Tensor) or not isinstance(under, Tensor) or not under.requires_grad:
+        return 0.0
+    if under.numel() < FEW or not under.is_floating_point() or not isinstance(call.result, Tensor):
+        return 0.0
+    blown = (under.abs() < FLOOR) & (call.result.abs() > FLOOR**-0.5) & (over.abs() > FLOOR)
+    return float(blown.double().mean())
