@@ -106,6 +106,8 @@ class ParameterFacts(TypedDict, total=False):
     zero_by_structure: bool  # a bias whose gradient cancels for all data
     planned: float  # the step that the optimizer will take with an element
     step_lost: float  # share of the elements that it leaves as they are, for its dtype
+    decay: float  # how hard an unusual weight decay pulls at it, and the loss, in one unit
+    push: float
     epsilon_lost: bool  # the optimizer's epsilon and squared gradient are zero in its dtype
     zero_third: bool  # the gradient of a bias cancels in its middle third: packed (q, k, v)
     # in a watched training
@@ -289,6 +291,7 @@ class TermFacts(TypedDict):
     weight: float  # the factor with which it enters the loss
     value: float  # without the factor; NaN if unknown
     data: bool  # it depends on what the model made, not on parameters alone
+    answers: bool  # the batch's targets enter it
 
 
 class PairFacts(TypedDict):

@@ -31,6 +31,8 @@ Limits
     MEANT = 10         times between the factors: somebody chose them, and the smaller term is left
                        alone unless it is below `limit` without them too
     SATISFIED = 0.1    of a term's value, without its factor: less is near the least of most losses
+    REGULARISER = 1000 times between a term that no target enters and one of the targets: a fault even
+                       if its factor was chosen
     OPPOSED = -0.9     the cosine of two gradients that undo each other
     ALIKE = 3          times between two gradients of equal size
 
@@ -64,6 +66,7 @@ EXPLAINS = ("OUT005",)
 ERRORS = ("_loss", "cross_entropy", "cross_entropy_with_logits", "kl_div")
 MEANT = 10
 SATISFIED = 0.1
+REGULARISER = 1000
 OPPOSED = -0.9
 ALIKE = 3
 LEAST = 1e-6  # a weight, where one is divided by it: an order, no limit
@@ -73,6 +76,8 @@ def check(trace: Trace, *, limit: float = 100.0, penalty: float = 10.0) -> Itera
     """One fault for the two terms of the loss that differ most."""
     if silent := [w for w in trace.facts.get("wishes", []) if w["how"] in ("zero", "left out", "frequency")]:
         return [_report_class(silent[0])]
+    if decayed := _find_decay(trace, penalty):
+        return [decayed]
     terms = trace.facts.get("terms", [])
     if not terms:
         raise NotApplicable("the loss is no sum of terms that share parameters")
@@ -81,6 +86,18 @@ def check(trace: Trace, *, limit: float = 100.0, penalty: float = 10.0) -> Itera
         if found := judge(pairs, terms, penalty, limit):
             return [found]
     return []
+
+
+def _find_decay(trace: Trace, penalty: float) -> Fault | None:
+    """A weight decay of the optimizer that outweighs the loss."""
+    held = [trace.sites[i].facts for i in trace.where("parameter") if "decay" in trace.sites[i].facts]
+    pull, push = (math.sqrt(sum(f[name] ** 2 for f in held)) for name in ("decay", "push"))
+    if not 0 < penalty * push < pull:
+        return None
+    ratio = pull / push
+    text = f"the optimizer's weight decay pulls {ratio:.3g} times as hard as the loss: all weights shrink"
+    remedy = Remedy("lower-decay", ("optimizer",), "a weight decay of 0.0001 to 0.1", "advice")
+    return _report(text, Evidence("decay over the loss", ratio, limit=f"< {penalty:g}"), remedy, ratio)
 
 
 class Ordered(NamedTuple):
@@ -118,7 +135,9 @@ def _find_drowned(pairs: list[Ordered], terms: list[TermFacts], penalty: float, 
         return None
     i, j, ratio, _ = max(drowned, key=lambda pair: pair.ratio)
     factors = abs(terms[i]["weight"] / terms[j]["weight"])
-    if factors < 1 / MEANT or (factors > MEANT and ratio < limit * factors):
+    if terms[j]["answers"] and not terms[i]["answers"] and ratio > REGULARISER:
+        factors = 1.0  # whatever its factor: the data are not learned
+    elif factors < 1 / MEANT or (factors > MEANT and ratio < limit * factors):
         return None  # the smaller is made as large as it can be, or is as small as it was made
     text = f"{_name(i, terms)} pulls {ratio:.3g} times as hard as {_name(j, terms)} in what they share"
     chosen = f", with a factor {factors:.3g} times as large" if factors > MEANT else ": the second is drowned"
