@@ -276,7 +276,16 @@ class WishFacts(TypedDict):
     """What a loss makes of its targets: by weights, smoothed labels, a power, a divisor, expected signs."""
 
     how: Literal[
-        "negative", "zero", "left out", "frequency", "smoothed", "inverted", "unsigned", "power", "floor"
+        "negative",
+        "zero",
+        "left out",
+        "frequency",
+        "smoothed",
+        "inverted",
+        "unsigned",
+        "scaled",
+        "power",
+        "floor",
     ]
     share: float  # of the labels; what rare classes weigh; what is left of a label, or by a power; at a floor
     classes: tuple[int, ...]

@@ -24,6 +24,8 @@ from unvanish.probes.loss_calls import LossCalls
 
 LOGARITHMS = ("log", "log1p", "log_sigmoid", "logsigmoid", "log_softmax")
 PICKING = ("gather", "getitem", "index")  # by the targets, of log-probabilities that the model makes
+OTHERS = ("ctc_loss", "poisson_nll_loss", "multi_margin_loss", "margin_ranking_loss", "hinge_embedding_loss")
+LOSSES = {*operations.LOSSES, *OTHERS}
 SIMILARITY = "cosine_similarity"
 PROBABILITIES = ("SigmoidBackward0", "SoftmaxBackward0")
 AFFINE = {
@@ -106,14 +108,20 @@ def _judge_all(root: Tensor, some: list[Candidate], calls: LossCalls) -> list[As
         if gradient is not None
     ]
     falls = any(
-        _is_lowered(o, g) for (_, o), g in zip(some, gradients, strict=True) if g is not None
+        _is_lowered(c, o, g, calls) for (c, o), g in zip(some, gradients, strict=True) if g is not None
     )  # a loss about the targets beside which others may be raised on purpose
     return [facts for facts in found if facts is not None and not (falls and facts["given"])]
 
 
-def _is_lowered(operation: Operation, gradient: Tensor) -> bool:
+def _is_given(call: OperationCall, operation: Operation, calls: LossCalls) -> bool:
+    """Whether a loss is about the batch's targets."""
+    other = operation.kind in OTHERS and any(calls.is_target(t) for t in tensors_in(call.given, 1))
+    return other or operation.handles.get("given", False)
+
+
+def _is_lowered(call: OperationCall, operation: Operation, gradient: Tensor, calls: LossCalls) -> bool:
     """Whether a loss against the batch's targets falls with the whole."""
-    about = operation.kind in operations.LOSSES and operation.handles.get("given", False)
+    about = operation.kind in LOSSES and _is_given(call, operation, calls)
     return about and bool((gradient >= 0).all()) and bool((gradient > 0).any())
 
 
@@ -122,7 +130,7 @@ def _speaks(call: OperationCall, calls: LossCalls) -> bool:
     if call.kind == SIMILARITY:
         return any(calls.is_target(t) for t in tensors_in(call.given, 1))
     if call.kind not in PICKING:
-        return call.kind in (*operations.LOSSES, *LOGARITHMS, "softplus", "sub")
+        return call.kind in (*LOSSES, *LOGARITHMS, "softplus", "sub")
     source = call.args[0] if call.args else None
     if not isinstance(source, Tensor) or source.ndim < 2 or not source.is_floating_point():
         return False
@@ -145,9 +153,9 @@ def _judge(
         off = result * gradient
         wrong = given and bool((off <= 0).all()) and bool((off < 0).any())
         return {"kind": "difference", "slope": 1.0, "given": True, "source": source} if wrong else None
-    if operation.kind in operations.LOSSES:
+    if operation.kind in LOSSES:
         slope = operation.handles["reading"].get("residual", 1.0) if "reading" in operation.handles else 1.0
-        given = operation.handles.get("given", False)
+        given = _is_given(call, operation, calls)
         wrong = bool((gradient <= 0).all()) and bool((gradient < 0).any())
         return {"kind": kind, "slope": slope, "given": given, "source": source} if wrong else None
     raised = -gradient if kind == "softplus" else gradient
@@ -206,9 +214,9 @@ def _is_weighed(log: Any, calls: LossCalls) -> bool:
 
 def find_overlap(root: Tensor, calls: LossCalls, graph: Graph, output: Any) -> list[AscentFacts]:
     """A loss written by hand that drives the output to no where the targets say yes, and the reverse."""
-    if any(c.kind in operations.LOSSES for c, _ in calls.made):
+    if any(c.kind in LOSSES for c, _ in calls.made):
         return []
-    answers = [t for t in calls.targets.values() if _is_yes_or_no(t)]
+    answers = [t for t in calls.originals if _is_yes_or_no(t)]
     made = [c.result for c, _ in calls.made if c.kind in ("sigmoid", "softmax")]
     places = [t for t in (*tensors_in(output), *made) if isinstance(t, Tensor) and _can_be_yes(t, graph)]
     pairs = [(t, y) for t in places for y in answers if t.shape == y.shape][:2]

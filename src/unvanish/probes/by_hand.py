@@ -82,16 +82,19 @@ def _find_picked(made: list[tuple[OperationCall, Operation]], calls: LossCalls) 
     logged = {id(c.args[0]) for c, _ in made if c.kind == "log" and c.args}
     for call, _ in made:
         source = call.args[0] if call.kind in PICKS and call.args else None
-        if not isinstance(source, Tensor) or source.ndim != 2:
+        if not isinstance(source, Tensor) or source.ndim < 2:
             continue
         labels = next((t for t in tensors_in(call.given, 2) if calls.is_target(t)), None)
-        if labels is None or labels.is_floating_point() or labels.numel() != source.shape[0]:
+        last = source.ndim == 2 or (call.kind == "gather" and call.args[1] in (-1, source.ndim - 1))
+        if labels is None or labels.is_floating_point() or not last:
+            continue
+        if labels.numel() * source.shape[-1] != source.numel():
             continue
         maker = results.get(id(source))
         if (maker is not None and maker.kind in LOGS) or _ends_in(source, "LogSoftmaxBackward0"):
-            log = source.detach()
+            log = source.detach().flatten(0, -2)
         elif id(call.result) in logged or _is_logged_soon(call.result, made):
-            log = source.detach().clamp_min(0).log()
+            log = source.detach().flatten(0, -2).clamp_min(0).log()
         else:
             continue
         return [("likelihood", _compare(source, log, labels.detach().flatten().long(), _judge(log, labels)))]

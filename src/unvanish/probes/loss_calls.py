@@ -27,18 +27,16 @@ from unvanish.probes.handles import Node
 MOST = 512  # calls that are kept: a loss that makes more is a network of its own
 ELEMENTWISE = {"sub", "add", "mul", "div", "pow", "where", "maximum", "minimum", "xlogy", "logaddexp"}
 WHOLE = {"broadcast_tensors", "poisson_nll_loss", "kl_div", "hinge_embedding_loss"}  # torch's own losses
-NAMED = {
-    *operations.LOSSES,
-    "log",
-    "log1p",
-    "log_sigmoid",
-    "log_softmax",
-    "softplus",
-    "sub",
-    "gather",
-    "cosine_similarity",
+OTHERS = {
     "ctc_loss",
+    "poisson_nll_loss",
+    "hinge_embedding_loss",
+    "cosine_embedding_loss",
+    "margin_ranking_loss",
 }
+LOGARITHMS = {"log", "log1p", "log_sigmoid", "log_softmax", "softplus"}
+STEPS = {"sub", "gather", "cosine_similarity", "pow", "div", "relu", "clamp", "clamp_min", "exp", "sigmoid"}
+NAMED = {*operations.LOSSES, *OTHERS, *LOGARITHMS, *STEPS}  # whose line of code is kept
 RESHAPING = {"unsqueeze", "getitem", "view", "reshape", "expand", "repeat", "expand_as", "view_as"}
 TORCH, OWN = str(Path(torch.__file__).parent), str(Path(operations.__file__).parents[1])
 

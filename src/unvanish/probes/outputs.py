@@ -96,7 +96,7 @@ def _describe(kind: str, call: int, value: Tensor, handles: Handles, watched: Fo
         facts["site"] = identify(last)[0]
         facts["output_slope"] = _output_slope(last)
     facts["double"] = last is not None and last.kind in OWN.get(kind, ())
-    logged = "log" in passed and kind not in (*CATEGORIES, "ctc_loss")
+    logged = "log" in passed and kind not in (*CATEGORIES, "ctc_loss", "binary_likelihood")
     fitted = None if logged else last or passed.get("clamp") or made
     facts |= read_fit(kind, *handles["compared"], fitted, handles.get("unreduced", False))
     facts |= _read_layout(kind, handles, made, watched)

@@ -5,6 +5,7 @@ almost zero.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,9 @@ from unvanish.probes.graph import Graph
 from unvanish.probes.loss_calls import LossCalls
 
 SIGNED = ("soft_margin_loss", "hinge_embedding_loss", "cosine_embedding_loss", "margin_ranking_loss")
+MARGINS = ("sub", "rsub", "neg")
 CUTS = ("relu", "clamp", "clamp_min")  # that make a hinge
+DECAYS = ("exp", "softplus", "log_sigmoid")  # that make the logistic and the exponential loss
 POWER = 10.0  # exponents below are in use
 LEFT = 0.05  # of the largest sample, after the power
 FLOOR = 1e-5  # a divisor below, that makes numbers above 1 / FLOOR ** 0.5, of what is no smaller itself
@@ -27,16 +30,21 @@ def find_slips(calls: LossCalls, graph: Graph) -> list[WishFacts]:
     """Those that the loss reaches; `share`: what a power leaves, or how many divisors are next to zero."""
     made = [(c, o) for c, o in calls.made if o.nodes[0] in graph.index]
     products = {
-        id(c.result) for c, _ in made if c.kind == "mul" and any(_is_unsigned(t) for t in _answers(c, calls))
+        id(c.result) for c, _ in made if c.kind == "mul" and any(map(_is_unsigned, _answers(c, calls)))
     }
-    margins = {id(c.result) for c, _ in made if c.kind in ("sub", "rsub") and _takes_from_one(c, products)}
+    margins = {id(c.result) for c, _ in made if c.kind in MARGINS and _takes(c, products)}
     found: list[WishFacts] = []
     for call, operation in made:
         source = calls.lines.get(operation.order, "")
         given = list(tensors_in(call.args, 1))
         hinge = call.kind in CUTS and any(id(t) in margins for t in given)
+        hinge |= call.kind in DECAYS and any(id(t) in margins | products for t in given)
         if hinge or (call.kind in SIGNED and any(_is_unsigned(t) for t in _answers(call, calls))):
             found.append({"how": "unsigned", "share": 1.0, "classes": (), "source": source})
+        elif call.kind == "mul" and any(map(_is_sure, given)) and any(map(_is_scaled, _answers(call, calls))):
+            found.append(
+                {"how": "scaled", "share": _largest(_answers(call, calls)), "classes": (), "source": source}
+            )
         elif call.kind == "pow" and (left := _read_power(call)) is not None:
             found.append({"how": "power", "share": left, "classes": (), "source": source})
         elif call.kind == "div" and (share := _read_floor(call)) > 0:
@@ -49,16 +57,40 @@ def _answers(call: OperationCall, calls: LossCalls) -> Iterable[Tensor]:
 
 
 def _is_unsigned(y: Tensor) -> bool:
-    """Whether targets are zeros and ones."""
-    return (
-        y.numel() > 1 and bool(((y == 0) | (y == 1)).all()) and bool((y == 0).any()) and bool((y == 1).any())
-    )
+    """Whether targets are zeros and ones, or zeros and minus ones."""
+    return _kinds(y) in ([0.0, 1.0], [-1.0, 0.0])
 
 
-def _takes_from_one(call: OperationCall, products: set[int]) -> bool:
-    """Whether a product is taken from a number, as from a margin."""
-    numbers = [a for a in call.args if isinstance(a, (int, float))]
-    return bool(numbers) and any(id(t) in products for t in tensors_in(call.args, 1))
+def _is_scaled(y: Tensor) -> bool:
+    """Whether targets are zeros and another number than one."""
+    kinds = _kinds(y)
+    return len(kinds) == 2 and kinds[0] == 0 and kinds[1] > 1
+
+
+def _kinds(y: Tensor) -> list[float]:
+    """The values of a tensor, if they are two at most."""
+    if y.numel() < 2:
+        return []
+    low, high = torch.aminmax(y)
+    return [float(low), float(high)] if bool(((y == low) | (y == high)).all()) and low != high else []
+
+
+def _is_sure(t: Tensor) -> bool:
+    """Whether a sigmoid or a softmax made a tensor, but for its shape."""
+    node: Any = t.grad_fn
+    if type(node).__name__ in ("ViewBackward0", "SqueezeBackward1", "ReshapeAliasBackward0"):
+        node = node.next_functions[0][0]
+    return type(node).__name__ in ("SigmoidBackward0", "SoftmaxBackward0")
+
+
+def _largest(targets: Iterable[Tensor]) -> float:
+    return max(float(t.max()) for t in targets)
+
+
+def _takes(call: OperationCall, products: set[int]) -> bool:
+    """Whether a product is taken from a number, as from a margin, or negated."""
+    numbers = call.kind == "neg" or any(isinstance(a, (int, float)) for a in call.args)
+    return numbers and any(id(t) in products for t in tensors_in(call.args, 1))
 
 
 def _read_power(call: OperationCall) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-UNIT = 1e-3  # how far from one the squared length of a row may be
+UNIT = 1e-3  # relative: how far from each other the squared lengths of rows may be
 ROWS = 64  # that are looked at
 STEPS = 6  # scalings, views and masks between a product and the loss
 
@@ -18,7 +18,8 @@ def find_cosine_scale(node: Any) -> float | None:
     for _ in range(STEPS):
         name = type(node).__name__
         if name in ("MmBackward0", "BmmBackward0"):
-            return factor if _is_of_units(node) else None
+            length = _read_lengths(node)
+            return None if length is None else factor * length
         scale, below = _read_scale(node, name)
         if scale is None or below is None:
             return None
@@ -31,6 +32,7 @@ def _read_scale(node: Any, name: str) -> tuple[float | None, Any]:
     edges = [n for n, _ in node.next_functions]
     if name in (
         "TransposeBackward0",
+        "PermuteBackward0",
         "TBackward0",
         "ViewBackward0",
         "MaskedFillBackward0",
@@ -55,12 +57,16 @@ def _number(node: Any, name: str) -> float | None:
 
 
 @torch.no_grad()
-def _is_of_units(node: Any) -> bool:
-    """Whether both factors of a matrix product have rows, or columns, of length one."""
+def _read_lengths(node: Any) -> float | None:
+    """The lengths of the rows and the columns that a matrix product joins, multiplied, if they are equal."""
     left, right = (getattr(node, name, None) for name in ("_saved_self", "_saved_mat2"))
     if not isinstance(left, Tensor) or not isinstance(right, Tensor):
-        return False
+        return None
     rows, columns = left[..., :ROWS, :].double(), right[..., :ROWS].double()
-    return all(
-        bool(((x.square().sum(axis) - 1).abs() < UNIT).all()) for x, axis in ((rows, -1), (columns, -2))
-    )
+    length = 1.0
+    for x, axis in ((rows, -1), (columns, -2)):
+        least, most = (float(v) for v in torch.aminmax(x.square().sum(axis)))
+        if not 0 < most <= least * (1 + UNIT):
+            return None
+        length *= most**0.5
+    return length

@@ -137,8 +137,8 @@ def _read_by_hand(root: Tensor, calls: LossCalls, graph: Graph, output: Any) -> 
     """How much more the label's class is asked for than another, of all that is asked for."""
     made = [c.result for c, _ in calls.made if c.kind == "log_softmax"]
     logs = [t for t in (*made, *tensors_in(output)) if _is_log_softmax(t, graph)]
-    labels = [t for t in calls.originals if t.ndim == 1 and not t.is_floating_point()]
-    pairs = [(t, y) for t in logs for y in labels if t.shape[0] == len(y) > 1]
+    labels = [t for t in calls.originals if not t.is_floating_point() and t.numel() > 1]
+    pairs = [(t, y) for t in logs for y in labels if (len(t), *t.shape[2:]) == tuple(y.shape)]
     if not pairs:
         return None
     log, y = pairs[0]
@@ -147,16 +147,17 @@ def _read_by_hand(root: Tensor, calls: LossCalls, graph: Graph, output: Any) -> 
     gradient: Tensor | None = torch.autograd.grad(root, [log], retain_graph=True, allow_unused=True)[0]
     if gradient is None:
         return None
-    asked, own = -gradient.double(), torch.nn.functional.one_hot(y.long(), log.shape[1]).bool()
+    asked = -gradient.double().movedim(1, -1)
+    own = torch.nn.functional.one_hot(y.long(), log.shape[1]).bool()
     right, other = asked[own], asked[~own]
-    whole = float(asked.sum() / len(y))
+    whole = float(asked.sum() / y.numel())
     if not whole > 0 or max(_spread(right), _spread(other)) > EVEN * whole:
         return None
     return float(right.mean() - other.mean()) / whole
 
 
 def _is_log_softmax(t: object, graph: Graph) -> bool:
-    if not isinstance(t, Tensor) or t.ndim != 2 or t.grad_fn not in graph.index:
+    if not isinstance(t, Tensor) or t.ndim < 2 or t.grad_fn not in graph.index:
         return False
     return type(t.grad_fn).__name__ == "LogSoftmaxBackward0"
 

@@ -91,7 +91,8 @@ def check(trace: Trace, *, limit: float = 100.0, penalty: float = 10.0) -> Itera
 def _find_decay(trace: Trace, penalty: float) -> Fault | None:
     """A weight decay of the optimizer that outweighs the loss."""
     held = [trace.sites[i].facts for i in trace.where("parameter") if "decay" in trace.sites[i].facts]
-    pull, push = (math.sqrt(sum(f[name] ** 2 for f in held)) for name in ("decay", "push"))
+    pull = math.sqrt(sum(f["decay"] ** 2 for f in held))
+    push = math.sqrt(sum(f["push"] ** 2 for f in held))
     if not 0 < penalty * push < pull:
         return None
     ratio = pull / push

@@ -54,6 +54,7 @@ from unvanish.rules._tiers import LOGITS
 
 NEEDS = ("static",)
 EXPLAINS = ("OUT001",)
+RATES = "poisson_nll_loss"
 LOGARITHMS = ("nll_loss", "kl_div", "ctc_loss")
 
 
@@ -62,7 +63,8 @@ def check(trace: Trace) -> Iterable[Fault]:
     losses = _places.find_logit_losses(trace)
     raw = [i for i in trace.where("output") if trace.sites[i].facts.get("raw")]
     again = trace.facts.get("normalised_again", [])
-    double = [i for i in trace.where("output") if trace.sites[i].facts.get("double")]
+    rates = [i for i in trace.where("output") if trace.sites[i].kind == RATES]
+    double = [i for i in (*losses, *rates) if trace.sites[i].facts.get("double")]
     if not losses and not raw and not again and not double and not _asks_for_logarithms(trace):
         raise NotApplicable("no loss that expects logits or log-probabilities was seen")
     if double:
@@ -124,7 +126,7 @@ def _report_again(where: str, kind: str, second: str) -> Fault:
 def _report_double(site: Site) -> Fault:
     """The fault of probabilities that a loss normalises itself."""
     kind, where = site.facts["activation"], str(site.facts.get("site", "loss"))
-    if site.kind == "poisson_nll_loss":
+    if site.kind == RATES:
         return _report_rate(kind, where)
     other = "nll_loss of the logarithm" if site.kind == "cross_entropy" else "binary_cross_entropy"
     return Fault(

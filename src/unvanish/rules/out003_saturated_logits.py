@@ -141,7 +141,8 @@ def _report_cold(facts: SiteFacts) -> Fault:
 def _is_saturated(facts: SiteFacts, limit: float, residual: float) -> bool:
     """Whether the logits of a loss are huge, most of them, and the answers wrong."""
     largest, typical = facts.get("logit_max", 0.0), facts.get("logit_top", 0.0)
-    limit = max(limit, COSINE) if "cosine_scale" in facts else limit
+    if "cosine_scale" in facts:
+        return False  # the factor bounds them, and is judged by itself
     huge = math.isfinite(largest) and largest > limit and typical > limit / TYPICAL
     return huge and facts.get("residual", 0.0) > residual
 

@@ -80,7 +80,7 @@ def check(
     """One fault if the targets are far from what the output gives."""
     sites = [trace.sites[i] for i in trace.where("output")]
     known = [s for s in sites if any(name in s.facts for name in ("target_std", "labels", "beyond", "short"))]
-    if unsigned := [w for w in trace.facts.get("wishes", []) if w["how"] == "unsigned"]:
+    if unsigned := [w for w in trace.facts.get("wishes", []) if w["how"] in ("unsigned", "scaled")]:
         return [_report_unsigned(unsigned[0])]
     if not known:
         raise NotApplicable("no loss compares an output with targets")
@@ -125,6 +125,12 @@ def _judge_kind(site: Site) -> Fault | None:
 def _report_unsigned(wish: WishFacts) -> Fault:
     """The fault of targets 0 and 1 under a loss of signs."""
     place = f" at {wish['source']}" if wish["source"] else ""
+    if wish["how"] == "scaled":
+        text = (
+            f"the targets are 0 and {wish['share']:g}, but the loss{place} multiplies them with probabilities"
+        )
+        advice = Remedy("scale-targets", ("loss",), f"divide them by {wish['share']:g}", "advice")
+        return _report(text, Evidence("largest target", wish["share"], limit="1"), advice)
     text = f"the targets are 0 and 1, but the loss{place} expects -1 and 1 and multiplies by them: 0"
     advice = Remedy("sign-targets", ("loss",), "2 * y - 1", "advice")
     return _report(text + " asks for nothing", Evidence("least target", 0.0, limit="-1"), advice)
