@@ -205,7 +205,7 @@ def _find_bounded_logits(kind: str, facts: SiteFacts, where: str) -> Misfit | No
 
 
 JUDGES = (
-    _find_unit, _find_other_axis, _find_crossed, _find_cut, _find_beyond, _find_several, _find_bounded_logits,
+    _find_unit, _find_crossed, _find_other_axis, _find_cut, _find_beyond, _find_several, _find_bounded_logits,
 )  # fmt: skip
 
 
