@@ -284,6 +284,7 @@ class WishFacts(TypedDict):
         "inverted",
         "unsigned",
         "scaled",
+        "collapsed",
         "power",
         "floor",
     ]

@@ -29,7 +29,7 @@ MARGIN = 0.05  # of the range, or of the targets' deviation, beyond an end that 
 SUMS = 0.05  # how far from one a row of probabilities may add up
 COLUMNS = 256  # of a table, at most: more are no table
 CUTTING = ("clamp", "hardtanh", "relu", "relu6")
-NORMALISING = ("softmax", "log_softmax", "sigmoid")
+NORMALISING = ("softmax", "log_softmax", "sigmoid", "log_sigmoid", "logsigmoid")
 CATEGORIES = ("cross_entropy", "nll_loss", "likelihood")
 
 
@@ -43,8 +43,9 @@ def read_fit(kind: str, x: Tensor, y: Tensor, last: Operation | None, unreduced:
         found |= _read_categories(kind, x, y, last)
     elif kind in ("kl_div", "ctc_loss"):
         found["raw"] = _name_raw(x, last)
-        if kind == "ctc_loss" and last is not None and last.kind == "log_softmax":
-            found["unnormalised"] = _count_unnormalised(x, -1)
+        if last is not None and last.kind in NORMALISING and not found["raw"] and x.ndim:
+            axes = (-1,) if kind == "ctc_loss" else (-1, min(1, x.ndim - 1))
+            found["unnormalised"] = min(_count_unnormalised(x, axis) for axis in axes)
     elif y.shape == x.shape and y.numel() and bool(torch.isfinite(y).all()):
         found |= _read_numbers(kind, x, y, last, unreduced)
         if axis is not None and last is not None and x.shape == last.facts.get("shape"):

@@ -37,6 +37,7 @@ AGAIN = {  # what normalises scores, and the functions whose result is no score
 }
 PASSED = ("clamp", "getitem", "index", "log", "broadcast_tensors")  # between the activation and the loss
 CHOSEN = ("max", "amax", "gather")  # and these, within the loss
+DIVERGENCES = ("ctc_loss", "kl_div")  # they read logarithms as a whole
 SCALED = 5.0  # the largest of probabilities that a number scales, and that are still no logits
 REACH = 8  # views and casts between the activation and the loss, at most
 
@@ -96,9 +97,11 @@ def _describe(kind: str, call: int, value: Tensor, handles: Handles, watched: Fo
         facts["site"] = identify(last)[0]
         facts["output_slope"] = _output_slope(last)
     facts["double"] = last is not None and last.kind in OWN.get(kind, ())
-    logged = "log" in passed and kind not in (*CATEGORIES, "ctc_loss", "binary_likelihood")
+    logged = "log" in passed and kind not in (*CATEGORIES, *DIVERGENCES, "binary_likelihood")
     fitted = None if logged else last or passed.get("clamp") or made
     facts |= read_fit(kind, *handles["compared"], fitted, handles.get("unreduced", False))
+    if kind == "kl_div" and sum(o.kind == kind for o in watched.operations) > 1:
+        facts.pop("unnormalised", None)  # that of yes and that of no together
     facts |= _read_layout(kind, handles, made, watched)
     if "swapped" in handles:
         facts["swapped"] = handles["swapped"]

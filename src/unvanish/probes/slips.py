@@ -20,6 +20,8 @@ SIGNED = ("soft_margin_loss", "hinge_embedding_loss", "cosine_embedding_loss", "
 MARGINS = ("sub", "rsub", "neg")
 CUTS = ("relu", "clamp", "clamp_min")  # that make a hinge
 DECAYS = ("exp", "softplus", "log_sigmoid")  # that make the logistic and the exponential loss
+DISTANCES = ("pairwise_distance", "triplet_margin_loss", "cosine_embedding_loss", "sub", "cdist")
+COLLAPSED = 1e-4  # of their size, by which samples differ: a thousandth at the least in fresh nets
 POWER = 10.0  # exponents below are in use
 LEFT = 0.05  # of the largest sample, after the power
 FLOOR = 1e-5  # a divisor below, that makes numbers above 1 / FLOOR ** 0.5, of what is no smaller itself
@@ -45,6 +47,8 @@ def find_slips(calls: LossCalls, graph: Graph) -> list[WishFacts]:
             found.append(
                 {"how": "scaled", "share": _largest(_answers(call, calls)), "classes": (), "source": source}
             )
+        elif call.kind in DISTANCES and any(map(_is_collapsed, given)):
+            found.append({"how": "collapsed", "share": COLLAPSED, "classes": (), "source": source})
         elif call.kind == "pow" and (left := _read_power(call)) is not None:
             found.append({"how": "power", "share": left, "classes": (), "source": source})
         elif call.kind == "div" and (share := _read_floor(call)) > 0:
@@ -73,6 +77,15 @@ def _kinds(y: Tensor) -> list[float]:
         return []
     low, high = torch.aminmax(y)
     return [float(low), float(high)] if bool(((y == low) | (y == high)).all()) and low != high else []
+
+
+def _is_collapsed(t: Tensor) -> bool:
+    """Whether the rows of a table that the model made are all alike."""
+    if t.ndim != 2 or not t.requires_grad or t.shape[0] < FEW or t.shape[1] < 2:
+        return False
+    rows = t.detach().double()
+    size = float(rows.square().mean().sqrt())
+    return 0 < size < float("inf") and float((rows - rows[:1]).abs().max()) < COLLAPSED * size
 
 
 def _is_sure(t: Tensor) -> bool:

@@ -78,8 +78,8 @@ def _find_other_axis(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
     share = facts.get("unnormalised", 0.0)
     if share <= UNEVEN:
         return None
-    if facts.get("activation") == "sigmoid":
-        return _report_sigmoid(kind, share, where)
+    if "sigmoid" in (name := facts.get("activation", "")):
+        return _report_sigmoid(kind, name, share, where)
     return Misfit(
         "error",
         f"{_name(str(facts.get('activation')), where)} runs over another axis than that of the classes: for "
@@ -89,17 +89,17 @@ def _find_other_axis(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
     )
 
 
-def _report_sigmoid(kind: str, share: float, where: str) -> Misfit:
+def _report_sigmoid(kind: str, name: str, share: float, where: str) -> Misfit:
     """A sigmoid for each class, where the classes exclude each other."""
     swap = Remedy(
         "swap-output-function", (where,), "a softmax, under which the classes share one",
-        parameters={"kind": "sigmoid", "to": "softmax"}, safety="advice",
+        parameters={"kind": name, "to": "softmax"}, safety="advice",
     )  # fmt: skip
-    harm = "yes for every class is the best answer" if kind != "nll_loss" else "they do not add up to one"
+    harm = "yes for every class is the best answer" if kind == "likelihood" else "they do not add up to one"
     return Misfit(
         "error",
-        f"{_name('sigmoid', where)} gives each class a probability of its own, and a categorical cross-"
-        f"entropy sees that of the right class alone: {harm}",
+        f"{_name(name, where)} gives each class a probability of its own, and {kind} shares one "
+        f"among the classes: {harm}",
         Evidence("share of rows that do not add up to one", share, limit=f"< {UNEVEN:g}", site=where),
         (swap, Remedy("use-binary-cross-entropy", ("loss",), "or a yes or no for each class", "advice")),
     )

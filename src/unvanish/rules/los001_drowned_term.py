@@ -20,8 +20,14 @@ If the loss is a sum of up to eight terms: the norm of the gradient that each gi
 which it shares with another. A penalty on the weights alone is a fault if it is above `penalty`
 times the terms of the data. Of two terms of the data, one is a fault if it is above `limit` times
 the other, their factors are alike, and the smaller is not satisfied already. Factors that differ
-are meant; if the term of the larger factor drowns the other it is a note. So are two of torch's
-losses of equal size that point in opposite directions.
+are meant; if the term of the larger factor drowns the other it is a note, and a fault if no target
+enters it and it is above REGULARISER times. Two of torch's losses of equal size that point in
+opposite directions are a note.
+
+The optimizer's weight decay, if it is 0.5 or more, against the loss in all weights: a fault above
+`penalty`. And the weights of a cross-entropy's classes against the labels of the batch: a class
+that weighs nothing (a note if it is the first or the last alone, as of background), or the most
+frequent class with TIMES the weight of the rarest.
 
 Limits
 
@@ -33,6 +39,7 @@ Limits
     SATISFIED = 0.1    of a term's value, without its factor: less is near the least of most losses
     REGULARISER = 1000 times between a term that no target enters and one of the targets: a fault even
                        if its factor was chosen
+    TIMES = 4          as frequent, and as heavy: weights of 1 / count go the other way
     OPPOSED = -0.9     the cosine of two gradients that undo each other
     ALIKE = 3          times between two gradients of equal size
 
@@ -58,8 +65,8 @@ from typing import Any, NamedTuple
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import PairFacts, TermFacts, WishFacts
 from unvanish.core.trace import Trace
-from unvanish.rules._fault import Fault
-from unvanish.rules._tiers import REMARK, STEPS
+from unvanish.rules._fault import Fault, blame_loss
+from unvanish.rules._tiers import STEPS
 
 NEEDS = ("static", "step")
 EXPLAINS = ("OUT005",)
@@ -198,16 +205,7 @@ def _report_class(wish: WishFacts) -> Fault:
 
 
 def _report(text: str, evidence: Evidence, remedy: Remedy, ratio: float, note: bool = False) -> Fault:
-    return Fault(
-        severity="note" if note else "warning",
-        cause=text,
-        sites=("loss",),
-        evidence=(evidence,),
-        remedies=(remedy,),
-        direction="none",
-        tier=REMARK if note else STEPS,
-        size=math.log(ratio) if ratio > 1 else 0.0,
-    )
+    return blame_loss(text, evidence, remedy, STEPS, size=math.log(max(1.0, ratio)), note=note)
 
 
 def sick() -> Case:

@@ -48,7 +48,7 @@ from typing import Any
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import AscentFacts, WishFacts
 from unvanish.core.trace import Trace
-from unvanish.rules._fault import Fault
+from unvanish.rules._fault import Fault, blame_loss
 from unvanish.rules._tiers import NO_STEP
 
 NEEDS = ("static",)
@@ -77,10 +77,11 @@ def check(trace: Trace) -> Iterable[Fault]:
         return [_report_wish(turned[0])] if turned else []
     loss = float(trace.facts.get("loss", -1.0))
     return [
-        _report(
+        blame_loss(
             f"the loss has the wrong sign: as it falls, {_describe(wrong[0])}, and the answers become worse",
             Evidence("loss", loss, limit="> 0" if loss < 0 else "", site="loss"),
             Remedy("flip-sign", (), "the negative of it falls as the answers become right"),
+            NO_STEP,
         )
     ]
 
@@ -102,29 +103,19 @@ def _report_wish(wish: WishFacts) -> Fault:
     if wish["how"] == "negative":
         classes = ", ".join(str(c) for c in wish["classes"])
         whose = f"class {classes} have" if classes else "samples have"
-        return _report(
+        return blame_loss(
             f"the weights of {whose} the wrong sign{place}: for {share:.0%} of the labels the loss falls as "
             "the right answer becomes less likely",
             Evidence("share of labels with a negative weight", share, limit="0", site="loss"),
             Remedy("positive-weights", ("loss",), "weights above zero, say 1 / count of the class", "advice"),
+            NO_STEP,
         )
-    return _report(
+    return blame_loss(
         f"the labels are smoothed until the right class is asked for less than the others{place}: its share "
         f"less that of another is {share:.2g}",
         Evidence("share of the right class less another's", share, limit="> 0", site="loss"),
         Remedy("less-smoothing", ("loss",), "a smoothing of 0.1 leaves the right class 0.9", "advice"),
-    )
-
-
-def _report(cause: str, evidence: Evidence, remedy: Remedy) -> Fault:
-    return Fault(
-        severity="warning",
-        cause=cause,
-        sites=("loss",),
-        evidence=(evidence,),
-        remedies=(remedy,),
-        direction="none",
-        tier=NO_STEP,
+        NO_STEP,
     )
 
 

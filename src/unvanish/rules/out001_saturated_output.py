@@ -25,7 +25,9 @@ classes), and mean |p - y| over the output's range, under a squared or absolute 
 
 The range of the last function against the targets that torch's losses, or a difference written by
 hand, compare it with; the axis of a softmax against the rows of the targets; and which function
-made what cross-entropy reads as logits. Marks for missing answers, one constant that the loss masks
+made what cross-entropy reads as logits; whether the classes lie along the axis on which the last
+layer made them, views followed; a loss written by hand as torch's own. A variance, or another
+divisor of the loss, that is next to zero where what it divides is not. Marks for missing answers, one constant that the loss masks
 away later, are no targets.
 
 Limits
@@ -63,7 +65,7 @@ from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import SiteFacts, WishFacts
 from unvanish.core.trace import Trace
 from unvanish.rules import _reach
-from unvanish.rules._fault import Fault
+from unvanish.rules._fault import Fault, blame_loss
 from unvanish.rules._tiers import OUTPUT
 
 NEEDS = ("static", "step")
@@ -139,19 +141,13 @@ def _report(misfit: _reach.Misfit) -> Fault:
 def _report_floor(wish: WishFacts) -> Fault:
     """The fault of a variance, or another divisor, that stands at its floor."""
     place, share = f" at {wish['source']}" if wish["source"] else "", wish["share"]
-    return Fault(
-        severity="warning",
-        cause=f"the loss divides by what the model gives{place}, and {share:.0%} of that is next to zero: a "
-        "few numbers make the whole gradient",
-        sites=("loss",),
-        evidence=(
-            Evidence("share of the divisors next to zero", share, limit=f"< {FLOORED:g}", site="loss"),
-        ),
-        remedies=(
-            Remedy("positive-variance", ("loss",), "exp of a log-variance, or softplus + 0.001", "advice"),
-        ),
+    return blame_loss(
+        f"the loss divides by what the model gives{place}, and {share:.0%} of that is next to zero: a few "
+        "numbers make the whole gradient",
+        Evidence("share of the divisors next to zero", share, limit=f"< {FLOORED:g}", site="loss"),
+        Remedy("positive-variance", ("loss",), "exp of a log-variance, or softplus + 0.001", "advice"),
+        OUTPUT,
         direction="exploding",
-        tier=OUTPUT,
     )
 
 

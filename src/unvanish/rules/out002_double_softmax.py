@@ -21,8 +21,9 @@ How it is measured
 On the graph: the tensor that `cross_entropy` or `binary_cross_entropy_with_logits` reads was made
 by a softmax or a sigmoid; or a softmax, a log-softmax, or an exp or logsumexp in the loss reads the
 result of a softmax. What `nll_loss` or `kl_div` reads was made by a softmax or a sigmoid without a
-logarithm, or by a layer and is above zero, as no logarithm of a probability is. (A log-softmax
-before cross-entropy changes nothing and is no fault.)
+logarithm, or by a layer and is above zero, as no logarithm of a probability is; what `ctc_loss`
+reads likewise. Rates where `poisson_nll_loss` takes exp itself, and a `kl_div` whose arguments are
+swapped. (A log-softmax before cross-entropy changes nothing and is no fault.)
 
 Limits
 

@@ -20,7 +20,8 @@ How it is measured
 
 The largest |logit| that cross-entropy or binary cross-entropy reads is above `limit`, the typical
 range across classes above a part of it, and the error remains: mean |p - y| is above `residual`. An
-error if the logits are far above the limit.
+error if the logits are far above the limit. Logits that are cosines times a factor are judged by
+that alone: a fault above COSINE.
 
 Limits
 
@@ -56,7 +57,7 @@ from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import SiteFacts
 from unvanish.core.trace import Trace
 from unvanish.rules import _places
-from unvanish.rules._fault import Fault
+from unvanish.rules._fault import Fault, blame_loss
 from unvanish.rules._tiers import START
 
 NEEDS = ("static", "step")
@@ -125,15 +126,12 @@ def check(trace: Trace, *, limit: float = 30.0, residual: float = 0.05) -> Itera
 def _report_cold(facts: SiteFacts) -> Fault:
     """The fault of cosines that are multiplied until the softmax is one-hot."""
     scale = facts["cosine_scale"]
-    return Fault(
-        severity="warning",
-        cause=f"the logits are cosines times {scale:.0f} (a temperature of {1 / scale:.1g}): the softmax is "
-        "one-hot, and one pair makes each sample's gradient",
-        sites=("loss",),
-        evidence=(Evidence("factor of the cosines", scale, limit=f"< {COSINE:g}", site="loss"),),
-        remedies=(Remedy("set-temperature", ("loss",), "a temperature of 0.05 to 0.5", "advice"),),
-        direction="none",
-        tier=START,
+    return blame_loss(
+        f"the logits are cosines times {scale:.0f} (a temperature of {1 / scale:.1g}): the softmax is one-hot, "
+        "and one pair makes each sample's gradient",
+        Evidence("factor of the cosines", scale, limit=f"< {COSINE:g}", site="loss"),
+        Remedy("set-temperature", ("loss",), "a temperature of 0.05 to 0.5", "advice"),
+        START,
         size=math.log(scale),
     )
 

@@ -26,6 +26,10 @@ times the output, or all of it below `small` of the output. Columns whose deviat
 one class only, where the batch gives them and there are ENOUGH; for two classes that is a note.
 Targets that are one constant ask for no scale.
 
+Kinds: targets of 0 and 1 where a loss expects -1 and 1 (hinge, soft margin, ranking, by hand too),
+of 0 and 255 that multiply probabilities, numbers beyond 0 and 1 for probabilities of classes, and a
+CTC loss with fewer steps than labels.
+
 Limits
 
     limit = 100      times the output's size, and one: targets as they are usually prepared have up
@@ -61,8 +65,8 @@ from typing import Any
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import SiteFacts, WishFacts
 from unvanish.core.trace import Site, Trace
-from unvanish.rules._fault import Fault
-from unvanish.rules._tiers import DATA, REMARK
+from unvanish.rules._fault import Fault, blame_loss
+from unvanish.rules._tiers import DATA
 
 NEEDS = ("static", "step")
 EXPLAINS = ("INI001", "INI002", "ACT001", "ACT003", "PRC002", "DEP001")
@@ -181,16 +185,7 @@ def _standardise(facts: SiteFacts) -> Remedy:
 
 
 def _report(text: str, evidence: Evidence, remedy: Remedy, size: float = 1.0, note: bool = False) -> Fault:
-    return Fault(
-        severity="note" if note else "warning",
-        cause=text,
-        sites=("loss",),
-        evidence=(evidence,),
-        remedies=(remedy,),
-        direction="none",
-        tier=REMARK if note else DATA,
-        size=math.log(max(1.0, size)),
-    )
+    return blame_loss(text, evidence, remedy, DATA, size=math.log(max(1.0, size)), note=note)
 
 
 def sick() -> Case:

@@ -20,13 +20,15 @@ How it is measured
 Logarithms of probabilities, and cross-entropies against targets that the loss makes itself, which
 are to be made worse. Their mean slope, 1 - p for a logarithm of p, is below `limit`; an error far
 below it. And labels that are smoothed until the right answer has less than `smoothed` more than
-another; a power that leaves almost nothing of every sample; and logits that are cosines times so
-small a factor that less than `limit` of the loss can ever be learned.
+another; a power that leaves almost nothing of every sample; distances of embeddings that are alike
+for all samples; a sigmoid without a logarithm that stands at the wrong end; and logits that are
+cosines times so small a factor that less than `limit` of the loss can ever be learned.
 
 Limits
 
     limit = 0.05     of the largest slope: a discriminator that gives fakes 5 %. At the start it
-                     gives a half. Cosines at a temperature of 1 can learn 24 % of the loss of 64 classes
+                     gives a half. Cosines at a temperature of 1 can learn 24 % of the loss of 64
+                     classes
     smoothed = 0.25  of the whole that the right answer has more than another: smoothing is 0.1 as a
                      rule, and 0.6 at most against noisy labels
     FLATTER = 5      times flatter than the limit is an error
@@ -52,13 +54,30 @@ from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules._fault import Fault
+from unvanish.rules._fault import Fault, blame_loss
 from unvanish.rules._tiers import OUTPUT
 
 NEEDS = ("static", "step")
 EXPLAINS = ("GRF004", "INI001", "OUT001", "PRC001", "ACT001")
 FLATTER = 5
 LEAST = 1e-12
+LEFT = {  # what is left of the loss: the cause, the name of the number, and what to do
+    "smoothed": (
+        "its labels are smoothed{place} until the right answer is asked {share:.2g} of 1 more than another",
+        "right answer less another",
+        Remedy("less-smoothing", ("loss",), "0.1 is usual, and leaves 0.9", "advice"),
+    ),
+    "power": (
+        "a power{place} leaves {share:.1e} of the largest sample, and less of all others",
+        "what the power leaves",
+        Remedy("lower-exponent", ("loss",), "a focal loss has an exponent of 1 to 5", "advice"),
+    ),
+    "collapsed": (
+        "it compares embeddings{place} that are alike for all samples: no distance exceeds {share:.0e}",
+        "most that embeddings differ, of their size",
+        Remedy("redraw-embedding", ("loss",), "draw the last layer anew, and train it slower", "advice"),
+    ),
+}
 
 
 def check(trace: Trace, *, limit: float = 0.05, smoothed: float = 0.25) -> Iterable[Fault]:
@@ -93,25 +112,16 @@ def check(trace: Trace, *, limit: float = 0.05, smoothed: float = 0.25) -> Itera
 
 
 def _find_left(trace: Trace, limit: float) -> list[Fault]:
-    """One fault if smoothed labels, or a power, leave hardly anything of the loss."""
+    """One fault if smoothed labels or a power leave hardly anything of the loss, or nothing differs in it."""
     for wish in trace.facts.get("wishes", []):
-        share, place = wish["share"], f" at {wish['source']}" if wish["source"] else ""
-        if wish["how"] == "smoothed" and share < limit:
-            text = (
-                f"its labels are smoothed{place} until the right answer is asked for by {share:.2g} of 1 more"
-            )
-            advice = Remedy("less-smoothing", ("loss",), "0.1 is usual, and leaves 0.9", "advice")
-            return [
-                _report(
-                    f"{text} than another",
-                    Evidence("right less another", share, limit=f"> {limit:g}"),
-                    advice,
-                )
-            ]
-        if wish["how"] == "power":
-            text = f"a power{place} leaves {share:.1e} of the largest sample, and less of all others"
-            advice = Remedy("lower-exponent", ("loss",), "a focal loss has an exponent of 1 to 5", "advice")
-            return [_report(text, Evidence("what the power leaves", share), advice)]
+        how, share, place = wish["how"], wish["share"], f" at {wish['source']}" if wish["source"] else ""
+        if how not in LEFT or (how == "smoothed" and share >= limit):
+            continue
+        text, what, remedy = LEFT[how]
+        text = text.format(place=place, share=share)
+        return [
+            _report(text, Evidence(what, share, limit=f"> {limit:g}" if how == "smoothed" else ""), remedy)
+        ]
     return []
 
 
@@ -137,15 +147,7 @@ def _find_hot(trace: Trace, limit: float) -> list[Fault]:
 
 
 def _report(text: str, evidence: Evidence, remedy: Remedy) -> Fault:
-    return Fault(
-        severity="warning",
-        cause=f"the loss is flat: {text}",
-        sites=("loss",),
-        evidence=(evidence,),
-        remedies=(remedy,),
-        direction="vanishing",
-        tier=OUTPUT,
-    )
+    return blame_loss(f"the loss is flat: {text}", evidence, remedy, OUTPUT, direction="vanishing")
 
 
 def sick() -> Case:
