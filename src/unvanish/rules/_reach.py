@@ -78,7 +78,8 @@ def _find_other_axis(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
     share = facts.get("unnormalised", 0.0)
     if share <= UNEVEN:
         return None
-    if "sigmoid" in (name := facts.get("activation", "")):
+    name = str(facts.get("activation", ""))
+    if name.endswith("sigmoid"):
         return _report_sigmoid(kind, name, share, where)
     return Misfit(
         "error",

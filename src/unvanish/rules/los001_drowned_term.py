@@ -27,7 +27,7 @@ opposite directions are a note.
 The optimizer's weight decay, if it is 0.5 or more, against the loss in all weights: a fault above
 `penalty`. And the weights of a cross-entropy's classes against the labels of the batch: a class
 that weighs nothing (a note if it is the first or the last alone, as of background), or the most
-frequent class with TIMES the weight of the rarest.
+frequent class with four times the weight of the rarest, of which it has four times the labels.
 
 Limits
 
@@ -37,9 +37,9 @@ Limits
     MEANT = 10         times between the factors: somebody chose them, and the smaller term is left
                        alone unless it is below `limit` without them too
     SATISFIED = 0.1    of a term's value, without its factor: less is near the least of most losses
-    REGULARISER = 1000 times between a term that no target enters and one of the targets: a fault even
-                       if its factor was chosen
-    TIMES = 4          as frequent, and as heavy: weights of 1 / count go the other way
+    REGULARISER = 1000 times between a term that no target enters and one of the targets: a fault
+                       even if its factor was chosen
+    LEAST = 1e-6       is the least weight that counts: an order, no limit
     OPPOSED = -0.9     the cosine of two gradients that undo each other
     ALIKE = 3          times between two gradients of equal size
 

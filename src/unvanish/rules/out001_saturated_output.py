@@ -27,8 +27,8 @@ The range of the last function against the targets that torch's losses, or a dif
 hand, compare it with; the axis of a softmax against the rows of the targets; and which function
 made what cross-entropy reads as logits; whether the classes lie along the axis on which the last
 layer made them, views followed; a loss written by hand as torch's own. A variance, or another
-divisor of the loss, that is next to zero where what it divides is not. Marks for missing answers, one constant that the loss masks
-away later, are no targets.
+divisor of the loss, that is next to zero where what it divides is not. Marks for missing answers,
+one constant that the loss masks away later, are no targets.
 
 Limits
 
@@ -36,8 +36,8 @@ Limits
     residual = 0.2   mean |p - y| over the range: a sigmoid that knows nothing is off by 0.5, one
                      that has converged by less than 0.05
     FLATTER = 5      times flatter than the limit is an error
-    FLOORED = 0.01   of a loss's divisors next to zero, where what they divide is not: healthy ones have
-                     none, and one in a hundred makes the loss
+    FLOORED = 0.01   of a loss's divisors next to zero, where what they divide is not: healthy ones
+                     have none, and one in a hundred makes the loss
     LEAST = 1e-12    is the least slope that counts: an order, no limit
 
 Remedies

@@ -28,8 +28,8 @@ Limits
     limit = 30        |logit|: healthy nets have up to 14 (measured); exp(-30) is 1e-13, so the
                       softmax is one-hot in float32
     residual = 0.05   mean |p - y|: a model below it has converged, and its logits may be large
-    COSINE = 150      the factor of logits that are cosines: their size is bounded by it, and published
-                      ones reach 100 (a temperature of 0.01)
+    COSINE = 150      the factor of logits that are cosines: their size is bounded by it, and
+                      published ones reach 100 (a temperature of 0.01)
     TYPICAL = 3       times smaller is the range that most samples have: one outlier is no
                       saturation
     FAR = 3           times the limit is an error, about where exp overflows in float32 (88)
@@ -127,8 +127,8 @@ def _report_cold(facts: SiteFacts) -> Fault:
     """The fault of cosines that are multiplied until the softmax is one-hot."""
     scale = facts["cosine_scale"]
     return blame_loss(
-        f"the logits are cosines times {scale:.0f} (a temperature of {1 / scale:.1g}): the softmax is one-hot, "
-        "and one pair makes each sample's gradient",
+        f"the logits are cosines times {scale:.0f} (a temperature of {1 / scale:.1g}): the softmax is one-"
+        "hot and one pair makes each sample's gradient",
         Evidence("factor of the cosines", scale, limit=f"< {COSINE:g}", site="loss"),
         Remedy("set-temperature", ("loss",), "a temperature of 0.05 to 0.5", "advice"),
         START,

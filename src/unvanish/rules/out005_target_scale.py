@@ -40,7 +40,8 @@ Limits
     NEAR = 10        times the output's size: what is nearer is soon learned by the bias. An output
                      that is itself larger is at fault, not small targets
     BEYOND = 0.01    of the targets of a binary cross-entropy: fewer are marks
-    SHORT = 0.05     of the samples of a CTC loss with fewer steps than labels: a few are dropped on purpose
+    SHORT = 0.05     of the samples of a CTC loss with fewer steps than labels: a few are dropped on
+                     purpose
     ENOUGH = 32      labels: with fewer, a batch may hold one class by chance
 
 Remedies
