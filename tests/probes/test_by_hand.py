@@ -78,6 +78,9 @@ WRONG: dict[str, tuple[str, Kind]] = {
         "OUT002", ([nn.Sigmoid()], SEVERAL, lambda p, y: overlap(p.sigmoid(), y)),
     ),
     "log-softmax as logits of yes and no": ("OUT001", ([nn.LogSoftmax(1)], ONE_HOT, nn.BCEWithLogitsLoss())),
+    "sigmoid under a divergence": (
+        "OUT001", ([nn.Sigmoid()], SEVERAL, lambda p, y: nn.KLDivLoss(reduction="batchmean")(p.log(), y)),
+    ),
     "softmax twice in the model": ("OUT002", ([nn.Softmax(1), nn.Softmax(1)], ONE_HOT, nn.MSELoss())),
     "rates for their logarithms": ("OUT002", ([nn.Linear(4, 1), nn.Softplus()], COUNTS, nn.PoissonNLLLoss())),
     "divergence with its arguments swapped": (
@@ -98,7 +101,13 @@ RIGHT: dict[str, Kind] = {
     ),
     "logarithms of rates": ([nn.Linear(4, 1)], COUNTS, nn.PoissonNLLLoss()),
     "rates": ([nn.Linear(4, 1), nn.Softplus()], COUNTS, nn.PoissonNLLLoss(log_input=False)),
+    "several of a multinomial": ([], SEVERAL, lambda z, y: -(y * z.log_softmax(1)).sum(1).mean()),
+    "survival": ([nn.Sigmoid()], SEVERAL, lambda s, y: -(y * (1 - s).log() + (1 - y) * s.log()).mean()),
     "reverse divergence": ([nn.Softmax(1)], ONE_HOT * 0.9 + 0.025, lambda p, y: nn.KLDivLoss()(y.log(), p)),
+    "divergences of yes and of no": (
+        [nn.Sigmoid()], SEVERAL,
+        lambda p, y: nn.KLDivLoss()(p.log(), y) + nn.KLDivLoss()((1 - p).log(), 1 - y),
+    ),
     "yes and no from one sigmoid": (
         [nn.Linear(4, 1), nn.Sigmoid()], YES[:, 0].long(),
         lambda p, y: functional.nll_loss(torch.cat([1 - p, p], 1).log(), y),

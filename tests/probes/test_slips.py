@@ -88,3 +88,14 @@ def test_a_slip_is_found(name: str) -> None:
 def test_what_is_usual_is_left_alone(name: str) -> None:
     width, y, loss = FINE[name]
     assert judge(width, y, loss) == ()
+
+
+def test_embeddings_that_are_all_alike_are_found() -> None:
+    def compare(o: Tensor) -> Tensor:
+        return functional.triplet_margin_loss(o, o.roll(1, 0), o.roll(2, 0))
+
+    torch.manual_seed(0)
+    net: Any = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 6))
+    assert unvanish.check(net, X, compare, confirm=False, select=["OUT006"]).codes() == ()
+    net[2].weight.data *= 1e-7
+    assert unvanish.check(net, X, compare, confirm=False, select=["OUT006"]).codes() == ("OUT006",)

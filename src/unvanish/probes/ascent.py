@@ -67,6 +67,8 @@ def find_ascents(
 
 def _find_saturated(root: Tensor, calls: LossCalls, graph: Graph) -> list[AscentFacts]:
     """Sigmoids of the loss that it drives from one end to the other, without a logarithm that helps them."""
+    if calls.originals:  # what a gate or a penalty does beside them is slow on purpose
+        return []
     logged = {id(c.args[0]) for c, _ in calls.made if c.kind in LOGGED and c.args}
     met = {
         id(t) for c, _ in calls.made if c.kind in MEETING for t in tensors_in(c.args, 1) if t is not c.result
@@ -214,7 +216,7 @@ def _is_weighed(log: Any, calls: LossCalls) -> bool:
 
 def find_overlap(root: Tensor, calls: LossCalls, graph: Graph, output: Any) -> list[AscentFacts]:
     """A loss written by hand that drives the output to no where the targets say yes, and the reverse."""
-    if any(c.kind in LOSSES for c, _ in calls.made):
+    if any(c.kind in LOSSES or _is_picked(c, calls) for c, _ in calls.made):
         return []
     answers = [t for t in calls.originals if _is_yes_or_no(t)]
     made = [c.result for c, _ in calls.made if c.kind in ("sigmoid", "softmax")]
@@ -229,6 +231,11 @@ def find_overlap(root: Tensor, calls: LossCalls, graph: Graph, output: Any) -> l
             if bool((right <= 0).all()) and bool(((right < 0).double().mean()) > MAJORITY):
                 return [{"kind": "overlap", "slope": 1.0, "given": True, "source": ""}]
     return []
+
+
+def _is_picked(call: OperationCall, calls: LossCalls) -> bool:
+    """Whether targets meet a logarithm, whose sign was read already."""
+    return call.kind in LOGARITHMS and _meets_targets(call.result, calls)
 
 
 def _is_yes_or_no(y: Tensor) -> bool:

@@ -20,7 +20,7 @@ SIGNED = ("soft_margin_loss", "hinge_embedding_loss", "cosine_embedding_loss", "
 MARGINS = ("sub", "rsub", "neg")
 CUTS = ("relu", "clamp", "clamp_min")  # that make a hinge
 DECAYS = ("exp", "softplus", "log_sigmoid")  # that make the logistic and the exponential loss
-DISTANCES = ("pairwise_distance", "triplet_margin_loss", "cosine_embedding_loss", "sub", "cdist")
+DISTANCES = ("pairwise_distance", "triplet_margin_loss", "cosine_embedding_loss", "cdist")
 COLLAPSED = 1e-4  # of their size, by which samples differ: a thousandth at the least in fresh nets
 POWER = 10.0  # exponents below are in use
 LEFT = 0.05  # of the largest sample, after the power
@@ -34,16 +34,20 @@ def find_slips(calls: LossCalls, graph: Graph) -> list[WishFacts]:
     products = {
         id(c.result) for c, _ in made if c.kind == "mul" and any(map(_is_unsigned, _answers(c, calls)))
     }
-    margins = {id(c.result) for c, _ in made if c.kind in MARGINS and _takes(c, products)}
+    negative = {
+        id(c.result) for c, _ in made if c.kind == "mul" and any(map(_is_negated, _answers(c, calls)))
+    }
+    margins = negative | {id(c.result) for c, _ in made if c.kind in MARGINS and _takes(c, products)}
+    summed = any(c.kind == "add" and any(True for _ in _answers(c, calls)) for c, _ in made)
     found: list[WishFacts] = []
     for call, operation in made:
         source = calls.lines.get(operation.order, "")
         given = list(tensors_in(call.args, 1))
         hinge = call.kind in CUTS and any(id(t) in margins for t in given)
-        hinge |= call.kind in DECAYS and any(id(t) in margins | products for t in given)
+        hinge |= call.kind in DECAYS and any(id(t) in margins for t in given)
         if hinge or (call.kind in SIGNED and any(_is_unsigned(t) for t in _answers(call, calls))):
             found.append({"how": "unsigned", "share": 1.0, "classes": (), "source": source})
-        elif call.kind == "mul" and any(map(_is_sure, given)) and any(map(_is_scaled, _answers(call, calls))):
+        elif call.kind == "mul" and summed and _is_scaled_overlap(given, _answers(call, calls)):
             found.append(
                 {"how": "scaled", "share": _largest(_answers(call, calls)), "classes": (), "source": source}
             )
@@ -61,8 +65,18 @@ def _answers(call: OperationCall, calls: LossCalls) -> Iterable[Tensor]:
 
 
 def _is_unsigned(y: Tensor) -> bool:
-    """Whether targets are zeros and ones, or zeros and minus ones."""
-    return _kinds(y) in ([0.0, 1.0], [-1.0, 0.0])
+    """Whether targets are zeros and ones."""
+    return _kinds(y) == [0.0, 1.0]
+
+
+def _is_negated(y: Tensor) -> bool:
+    """Whether targets are zeros and ones with a minus."""
+    return _kinds(y) == [-1.0, 0.0]
+
+
+def _is_scaled_overlap(given: Iterable[Tensor], answers: Iterable[Tensor]) -> bool:
+    """Whether a product is of probabilities and of targets that are none."""
+    return any(map(_is_sure, given)) and any(map(_is_scaled, answers))
 
 
 def _is_scaled(y: Tensor) -> bool:

@@ -158,7 +158,7 @@ def _find_several(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
     """Several labels a sample under a softmax."""
     share = facts.get("unlike_rows", 0.0)
     own = kind == "cross_entropy" and facts.get("beyond", 0.0) <= BEYOND
-    if not (own or facts.get("activation") in ("softmax", "log_softmax")) or share <= SEVERAL:
+    if not (own or facts.get("activation") == "softmax") or share <= SEVERAL:
         return None
     if facts.get("activation") != "softmax":
         return Misfit(
