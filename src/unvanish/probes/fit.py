@@ -25,6 +25,7 @@ RANGES = {
     "elu": (-1.0, INF), "celu": (-1.0, INF), "selu": (-1.76, INF), "gelu": (-0.17, INF), "silu": (-0.28, INF),
     "hardtanh": (-1.0, 1.0),
 }  # fmt: skip
+IGNORED = -100  # torch's label of what is left out
 MARGIN = 0.05  # of the range, or of the targets' deviation, beyond an end that still counts as reached
 SUMS = 0.05  # how far from one a row of probabilities may add up
 COLUMNS = 256  # of a table, at most: more are no table
@@ -33,14 +34,21 @@ NORMALISING = ("softmax", "log_softmax", "sigmoid", "log_sigmoid", "logsigmoid")
 CATEGORIES = ("cross_entropy", "nll_loss", "likelihood")
 
 
-def read_fit(kind: str, x: Tensor, y: Tensor, last: Operation | None, unreduced: bool = False) -> OutputFacts:
+def read_fit(
+    kind: str,
+    x: Tensor,
+    y: Tensor,
+    last: Operation | None,
+    unreduced: bool = False,
+    ignored: int = IGNORED,
+) -> OutputFacts:
     """What a loss function `kind` reads against its targets; `last`: the function that made it."""
     found: OutputFacts = {}
     axis, classes = (None, 0) if last is None else read_axis(last)
     if classes:
         found["classes"] = classes
     if kind in CATEGORIES and x.ndim:
-        found |= _read_categories(kind, x, y, last)
+        found |= _read_categories(kind, x, y, last, ignored)
     elif kind in ("kl_div", "ctc_loss"):
         found["raw"] = _name_raw(x, last)
         if last is not None and last.kind in NORMALISING and not found["raw"] and x.ndim:
@@ -118,7 +126,7 @@ def _read_rows(x: Tensor, y: Tensor, axis: int) -> OutputFacts:
     return found
 
 
-def _read_categories(kind: str, x: Tensor, y: Tensor, last: Operation | None) -> OutputFacts:
+def _read_categories(kind: str, x: Tensor, y: Tensor, last: Operation | None, ignored: int) -> OutputFacts:
     """Whether log-probabilities are what they are called, and how many kinds of labels there are."""
     axis = 1 if x.ndim > 1 else 0
     found: OutputFacts = {"logit_zero": float((x == 0).double().mean())}
@@ -129,7 +137,7 @@ def _read_categories(kind: str, x: Tensor, y: Tensor, last: Operation | None) ->
     if kind != "cross_entropy" and last is not None and last.kind in NORMALISING and not found.get("raw"):
         found["unnormalised"] = _count_unnormalised(x, axis)
     if not y.is_floating_point() and y.ndim <= 1:
-        found["labels"], found["answers"] = _count_kinds(y), y.numel()
+        found["labels"], found["answers"] = _count_kinds(y[y != ignored]), y.numel()
     elif y.is_floating_point() and y.shape == x.shape and y.numel():
         found |= _read_shares(y.double(), axis)
     return found

@@ -52,12 +52,26 @@ def is_crossed(reads: Any, x: Tensor, maker: Operation, axis: int) -> bool:
     feature = 1 if maker.kind in CHANNELS_FIRST else len(shape) - 1
     if shape[feature] != x.shape[axis] or shape[feature] < 2:
         return False
+    if x.ndim == 2 and feature == len(shape) - 1 and not _turns(reads, maker):
+        return False  # rows stay rows
     places = [n for i, n in enumerate(shape) if i != feature]
     source = torch.arange(math.prod(places)).reshape(places).unsqueeze(feature).expand(shape)
     followed = _follow(reads, maker, source)
     if followed is None or followed.shape != x.shape:
         return False
     return bool((followed != followed.narrow(axis, 0, 1)).any())
+
+
+def _turns(reads: Any, maker: Operation) -> bool:
+    """Whether axes are permuted between a layer and the loss."""
+    node = reads
+    for _ in range(operations.FEW):
+        if node is None or node in maker.nodes:
+            return False
+        if type(node).__name__.removesuffix("Backward0") in ("Transpose", "Permute", "T"):
+            return True
+        node = next((n for n, _ in node.next_functions if n is not None), None)
+    return True
 
 
 def _follow(reads: Any, maker: Operation, x: Tensor) -> Tensor | None:

@@ -13,7 +13,7 @@ from unvanish.core.trace import Site
 from unvanish.probes import operations, slopes
 from unvanish.probes.by_hand import find_by_hand, find_others
 from unvanish.probes.events import ModuleCall, Operation
-from unvanish.probes.fit import CATEGORIES, read_axis, read_fit
+from unvanish.probes.fit import CATEGORIES, IGNORED, read_axis, read_fit
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
 from unvanish.probes.handles import Handles
@@ -99,7 +99,8 @@ def _describe(kind: str, call: int, value: Tensor, handles: Handles, watched: Fo
     facts["double"] = last is not None and last.kind in OWN.get(kind, ())
     logged = "log" in passed and kind not in (*CATEGORIES, *DIVERGENCES, "binary_likelihood")
     fitted = None if logged else last or passed.get("clamp") or made
-    facts |= read_fit(kind, *handles["compared"], fitted, handles.get("unreduced", False))
+    ignored = handles["weighing"].ignored if "weighing" in handles else IGNORED
+    facts |= read_fit(kind, *handles["compared"], fitted, handles.get("unreduced", False), ignored)
     if kind == "kl_div" and sum(o.kind == kind for o in watched.operations) > 1:
         facts.pop("unnormalised", None)  # that of yes and that of no together
     facts |= _read_layout(kind, handles, made, watched)

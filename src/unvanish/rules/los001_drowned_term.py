@@ -21,7 +21,7 @@ which it shares with another. A penalty on the weights alone is a fault if it is
 times the terms of the data. Of two terms of the data, one is a fault if it is above `limit` times
 the other, their factors are alike, and the smaller is not satisfied already. Factors that differ
 are meant; if the term of the larger factor drowns the other it is a note, and a fault if no target
-enters it and it is above REGULARISER times. Two of torch's losses of equal size that point in
+enters it and it is above UNASKED times. Two of torch's losses of equal size that point in
 opposite directions are a note.
 
 The optimizer's weight decay, if it is 0.5 or more, against the loss in all weights: a fault above
@@ -37,7 +37,7 @@ Limits
     MEANT = 10         times between the factors: somebody chose them, and the smaller term is left
                        alone unless it is below `limit` without them too
     SATISFIED = 0.1    of a term's value, without its factor: less is near the least of most losses
-    REGULARISER = 1000 times between a term that no target enters and one of the targets: a fault
+    UNASKED = 1000     times between a term that no target enters and one of the targets: a fault
                        even if its factor was chosen
     LEAST = 1e-6       is the least weight that counts: an order, no limit
     OPPOSED = -0.9     the cosine of two gradients that undo each other
@@ -73,7 +73,7 @@ EXPLAINS = ("OUT005",)
 ERRORS = ("_loss", "cross_entropy", "cross_entropy_with_logits", "kl_div")
 MEANT = 10
 SATISFIED = 0.1
-REGULARISER = 1000
+UNASKED = 1000
 OPPOSED = -0.9
 ALIKE = 3
 LEAST = 1e-6  # a weight, where one is divided by it: an order, no limit
@@ -143,7 +143,7 @@ def _find_drowned(pairs: list[Ordered], terms: list[TermFacts], penalty: float, 
         return None
     i, j, ratio, _ = max(drowned, key=lambda pair: pair.ratio)
     factors = abs(terms[i]["weight"] / terms[j]["weight"])
-    if terms[j]["answers"] and not terms[i]["answers"] and ratio > REGULARISER:
+    if terms[j]["answers"] and not terms[i]["answers"] and ratio > UNASKED:
         factors = 1.0  # whatever its factor: the data are not learned
     elif factors < 1 / MEANT or (factors > MEANT and ratio < limit * factors):
         return None  # the smaller is made as large as it can be, or is as small as it was made

@@ -77,6 +77,11 @@ def _asks_for_logarithms(trace: Trace) -> bool:
     return any(trace.sites[i].kind in LOGARITHMS for i in trace.where("output"))
 
 
+def _name(kind: str, where: str) -> str:
+    """A function and its place, if they differ."""
+    return f"the {kind}" if where == kind else f"the {kind} of {where}"
+
+
 def _report_raw(site: Site) -> Fault:
     """The fault of probabilities or scores that are read as logarithms of probabilities."""
     raw, where, kind = (
@@ -84,7 +89,7 @@ def _report_raw(site: Site) -> Fault:
         str(site.facts.get("site", "loss")),
         site.facts.get("activation", ""),
     )
-    made = f"the {kind} of {where} makes {raw}" if kind else f"{where} makes {raw}"
+    made = f"{_name(kind, where) if kind else where} makes {raw}"
     remedy = Remedy("insert-log-softmax", (), "a log-softmax makes them what the loss asks for")
     if kind:
         remedy = Remedy(
@@ -166,7 +171,7 @@ def _report_rate(kind: str, where: str) -> Fault:
     )  # fmt: skip
     return Fault(
         severity="warning",
-        cause=f"{where} makes rates by {kind}, but poisson_nll_loss (log_input=True) reads their logarithms "
+        cause=f"{_name(kind, where)} makes rates, but poisson_nll_loss (log_input=True) reads logarithms "
         "and takes exp itself: rates below 1 cannot be given",
         sites=(where,),
         evidence=(Evidence("what the loss reads was made by", kind, limit="log-rates", site=where),),

@@ -118,6 +118,10 @@ def _judge_kind(site: Site) -> Fault | None:
         number = Evidence("share of samples that are too short", short, limit=f"< {SHORT:g}")
         advice = Remedy("longer-inputs", ("loss",), "less pooling, or leave these samples out", "advice")
         return _report(text + "zero_infinity gives them no gradient", number, advice)
+    if facts.get("labels") == 0 and facts.get("answers", 0) > 0:
+        text = f"all {facts['answers']} labels are ignored: the loss has no sample to learn from"
+        advice = Remedy("look-for-labels", ("loss",), "look for the lost labels", "advice")
+        return _report(text, Evidence("kinds of labels", 0.0, limit="> 1"), advice)
     many = facts.get("answers", 0) >= ENOUGH and facts.get("given", False)
     if not many or facts.get("labels") != 1 or facts.get("classes", 0) < 2:
         return None
