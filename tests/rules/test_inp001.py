@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import unvanish
 from unvanish.core.diagnosis import Finding, NotApplicable
 from unvanish.core.trace import Site, Trace
 from unvanish.rules import rule
@@ -179,3 +182,15 @@ def test_whole_numbers_and_unknown_sizes_are_not_judged() -> None:
     for part in (_build_input(30.0, floating=False), _build_input(math.inf), _build_input(math.nan)):
         with pytest.raises(NotApplicable, match="no input is a float tensor"):
             _judge(part, LAYER, FLAT)
+
+
+@pytest.mark.parametrize(("divided", "bias", "drowned"), [(2, True, "0"), (2, False, "2"), (1, False, "")])
+def test_an_input_that_was_divided_twice_is_drowned_by_the_first_bias_that_it_meets(
+    divided: int, bias: bool, drowned: str
+) -> None:
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (32, 400)).float()
+    net = nn.Sequential(nn.Linear(400, 32, bias=bias), nn.ReLU(), nn.Linear(32, 5))
+    batch = pixels / 255**divided, torch.arange(32) % 5
+    found = unvanish.check(net, batch, nn.CrossEntropyLoss(), confirm=False, select=["INP001"]).findings
+    assert [f.sites[-1] for f in found] == ([drowned] if drowned else [])
