@@ -44,6 +44,7 @@ NESTED = (
     facts.GraphCut,
     facts.AscentFacts,
     facts.PairFacts,
+    facts.WishFacts,
     facts.TermFacts,
     facts.BroadcastFacts,
     facts.DeadTermFacts,
@@ -301,6 +302,7 @@ def others(folder: Path) -> Iterator[Trace]:
     ):
         soft = nn.Sequential(nn.Linear(4, 4), nn.Softmax(axis))
         yield unvanish.check(soft, (x[:, 0], answers), loss, confirm=False).trace
+    yield from compared(x, y)
     half = nn.Linear(4, 4).half()
     adam = torch.optim.Adam(half.parameters())
     answers = x[:, 0].half(), y
@@ -323,6 +325,35 @@ def others(folder: Path) -> Iterator[Trace]:
         store.describe(rank=rank, sessions=[[0, 2]], layout="", shards=1, relayed=[])
         store.close()
     yield open_run(folder / "ranks").trace()
+
+
+def compared(x: Tensor, y: Tensor) -> Iterator[Trace]:
+    """Traces of what is read of axes, divisors, temperatures, swapped arguments and short inputs."""
+    probabilities, yes = nn.functional.one_hot(y, 4).float(), (y > 1).float()
+    labels = torch.randint(1, 4, (4, 6), generator=torch.Generator().manual_seed(0))
+    turned = torch.randint(0, 4, (6, 4), generator=torch.Generator().manual_seed(0))
+    cases: tuple[tuple[Any, Any, Any], ...] = (
+        (nn.Linear(4, 4), (x, turned), lambda o, t: nn.functional.cross_entropy(o.view(6, 4, 4), t)),
+        (nn.Linear(4, 1), (x[:, 0], yes[:, None]), lambda o, t: nn.BCELoss()(o.clamp(0, 1), t)),
+        (nn.Linear(4, 4), (x[:, 0], y), lambda o, t: nn.CrossEntropyLoss()(find_cosines(o), t)),
+        (nn.Linear(4, 4), (x[:, 0], probabilities), lambda o, t: nn.KLDivLoss()(t, o.softmax(1))),
+        (
+            nn.Sequential(nn.Linear(4, 4), nn.LogSoftmax(-1)),
+            (x, labels),
+            lambda o, t: nn.CTCLoss(zero_infinity=True)(o, t, (3, 3, 6, 6), (6, 6, 2, 2)),
+        ),
+    )
+    for net, batch, loss in cases:
+        yield unvanish.check(net, batch, loss, confirm=False).trace
+    net = nn.Linear(4, 4)
+    decaying = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=10.0)
+    loss = nn.CrossEntropyLoss()
+    yield unvanish.check(net, (x[:, 0], y), loss, optimizer=decaying, confirm=False).trace
+
+
+def find_cosines(o: Tensor) -> Tensor:
+    o = nn.functional.normalize(o)
+    return o @ o.T / 0.1
 
 
 def test_every_known_key_is_written(tmp_path: Path):

@@ -209,3 +209,15 @@ def test_ids_that_are_turned_into_floats_are_named(recurrent: bool, scale: float
     found = [*unvanish.check(model, batch, nn.CrossEntropyLoss(), confirm=False).walk()]
     texts = [f.cause for f in found if f.code == "INP001"]
     assert bool(texts) == fires and all("were they ids?" in text for text in texts)
+
+
+@pytest.mark.parametrize(("divided", "bias", "drowned"), [(2, True, "0"), (2, False, "2"), (1, False, "")])
+def test_an_input_that_was_divided_twice_is_drowned_by_the_first_bias_that_it_meets(
+    divided: int, bias: bool, drowned: str
+) -> None:
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (32, 400)).float()
+    net = nn.Sequential(nn.Linear(400, 32, bias=bias), nn.ReLU(), nn.Linear(32, 5))
+    batch = pixels / 255**divided, torch.arange(32) % 5
+    found = unvanish.check(net, batch, nn.CrossEntropyLoss(), confirm=False, select=["INP001"]).findings
+    assert [f.sites[-1] for f in found] == ([drowned] if drowned else [])

@@ -118,6 +118,8 @@ class ParameterFacts(TypedDict, total=False):
     zero_by_structure: bool  # a bias whose gradient cancels for all data
     planned: float  # the step that the optimizer will take with an element
     step_lost: float  # share of the elements that it leaves as they are, for its dtype
+    decay: float  # how hard an unusual weight decay pulls at it, and the loss, in one unit
+    push: float
     epsilon_lost: bool  # the optimizer's epsilon and squared gradient are zero in its dtype
     zero_third: bool  # the gradient of a bias cancels in its middle third: packed (q, k, v)
     # in a watched training
@@ -182,6 +184,11 @@ class OutputFacts(TypedDict, total=False):
     logit_zero: float  # share of logits that are exactly zero
     labels: int  # kinds of labels
     answers: int  # how many labels there are
+    cut_off: float  # share of scores that a clamp puts at 0 or 1
+    crossed: bool  # the axis of the classes is not that on which the last layer made them
+    cosine_scale: float  # the factor of logits that are cosines
+    swapped: bool  # the targets stand where the output should
+    short: float  # share of the samples with fewer steps than targets
 
 
 class SiteFacts(NodeFacts, ParameterFacts, StepFacts, InputFacts, OutputFacts, total=False):
@@ -290,11 +297,32 @@ class BroadcastFacts(TypedDict):
 
 
 class AscentFacts(TypedDict):
-    """A likelihood or an error that a negative loss makes worse as it falls."""
+    """A likelihood, an error or a similarity that a loss makes worse as it falls."""
 
-    kind: str  # of the loss function or the logarithm
+    kind: str  # of the loss function or the logarithm; "overlap" of a loss written by hand
     slope: float  # mean slope of what it reads, of 1
     given: bool  # it is about the batch's targets
+    source: str  # the line of code, "file.py:12"; "" if unknown
+
+
+class WishFacts(TypedDict):
+    """What a loss makes of its targets: by weights, smoothed labels, a power, a divisor, expected signs."""
+
+    how: Literal[
+        "negative",
+        "zero",
+        "left out",
+        "frequency",
+        "smoothed",
+        "inverted",
+        "unsigned",
+        "scaled",
+        "collapsed",
+        "power",
+        "floor",
+    ]
+    share: float  # of the labels; what rare classes weigh; what is left of a label, or by a power; at a floor
+    classes: tuple[int, ...]
     source: str  # the line of code, "file.py:12"; "" if unknown
 
 
@@ -306,6 +334,7 @@ class TermFacts(TypedDict):
     weight: float  # the factor with which it enters the loss
     value: float  # without the factor; NaN if unknown
     data: bool  # it depends on what the model made, not on parameters alone
+    answers: bool  # the batch's targets enter it
 
 
 class PairFacts(TypedDict):
@@ -354,6 +383,7 @@ class TraceFacts(RunFacts, total=False):
     graph_cuts: list[GraphCut]
     broadcasts: list[BroadcastFacts]
     ascents: list[AscentFacts]
+    wishes: list[WishFacts]
     terms: list[TermFacts]
     pairs: list[PairFacts]
     normalised_again: list[tuple[str, str, str]]  # path, kind of what made probabilities; kind of the second

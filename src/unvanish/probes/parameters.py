@@ -23,7 +23,7 @@ from unvanish.probes.graph import Graph
 from unvanish.probes.measures import dense, see, share
 from unvanish.probes.measures import norms as norms_of
 from unvanish.probes.passes import BackwardPass, Measured, Specimen
-from unvanish.probes.planned import Plan, read_plans, read_step
+from unvanish.probes.planned import Plan, read_decay, read_plans, read_step
 
 Weight = tuple[Tensor, Tensor | None, Tensor | None]  # itself, its bias, its gradient
 STRUCTURAL = math.log(1e-4)  # of the gradient that arrives: below it is rounding
@@ -68,7 +68,7 @@ def read(
         stats: dict[str, float] = {}
         try:
             facts["zero_third"] = _zero_third(p, gradient)
-            facts |= read_step(p, log, plans.get(id(p)))
+            facts |= read_step(p, log, plans.get(id(p))) | read_decay(p, log, plans.get(id(p)))
             stats = _stats(p, gradient, log, specimen.norms.get(name))
             if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
                 weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)

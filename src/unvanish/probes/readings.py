@@ -12,9 +12,11 @@ from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.entropy import find_ends, read_fused, read_softmax
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
+from unvanish.probes.handles import Weighing
 from unvanish.probes.residual import reading
 
 Statistics = dict[str, float]
+CROSS_ENTROPIES = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits")
 
 
 def read_finiteness(operation: Operation, call: OperationCall, result: Tensor) -> None:
@@ -116,4 +118,12 @@ def read_loss(operation: Operation, call: OperationCall) -> None:
         weighed = call.arguments.get("weight") is not None
         operation.handles["unreduced"] = weighed or call.arguments.get("reduction") == 0
         kind = operations.LOSSES[operation.kind]
+        if kind in CROSS_ENTROPIES:
+            operation.handles["weighing"] = Weighing(
+                call.arguments.get("weight"),
+                call.arguments.get("pos_weight"),
+                float(call.arguments.get("label_smoothing", 0.0)),
+                int(call.arguments.get("ignore_index", -100)),
+                int(call.arguments.get("reduction", 1)),
+            )
         operation.handles["reading"] = reading(kind, x.detach(), y.detach())

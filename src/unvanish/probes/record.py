@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unvanish.core.facts import AscentFacts, BroadcastFacts, GraphCut, TraceFacts
+from unvanish.core.facts import AscentFacts, BroadcastFacts, GraphCut, TraceFacts, WishFacts
 from unvanish.core.omissions import Omissions
 from unvanish.core.trace import Trace
 from unvanish.probes import node_sites, outputs, parameters, sites, warned
@@ -37,6 +37,7 @@ from unvanish.probes.run_forward import find_lines, run_forward
 from unvanish.probes.shared_changes import EAGER, QUIET
 from unvanish.probes.signs import read_signs
 from unvanish.probes.terms import measure_terms
+from unvanish.probes.wishes import find_wishes
 from unvanish.theory.program.comparison import Comparison, Sketch
 
 AGAIN = {  # how a model is looked at if all at once fails, and what is left out then
@@ -254,11 +255,22 @@ def _read_loss(specimen: Specimen, forward: ForwardPass, backward: BackwardPass)
         "shapes in the loss", "", lambda: watched.loss_calls.find_broadcasts(graph), list
     )
     rising: list[AscentFacts] = attempt(
-        "the sign of the loss", "", lambda: find_ascents(forward.root, watched.loss_calls, graph), list
+        "the sign of the loss",
+        "",
+        lambda: find_ascents(forward.root, watched.loss_calls, graph, forward.output),
+        list,
     )
     again: list[tuple[str, str, str]] = attempt(
         "what is normalised again", "", lambda: outputs.find_repeated(watched, graph), list
     )
+    wishes: list[WishFacts] = attempt(
+        "what the loss weighs",
+        "",
+        lambda: find_wishes(forward.root, watched.operations, watched.loss_calls, graph, forward.output),
+        list,
+    )
+    if wishes:
+        facts["wishes"] = wishes
     if met:
         facts["broadcasts"] = met
     if rising:

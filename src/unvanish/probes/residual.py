@@ -10,6 +10,8 @@ from torch import Tensor
 
 from unvanish.core.facts import OutputFacts
 
+MASKED = 1e4  # of size: beyond, a number that appears again and again is that of a mask
+FAR_BELOW = 20.0  # under the least logit: a probability of 2e-9
 SQUARED = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
 
@@ -19,6 +21,9 @@ def reading(kind: str, x: Tensor, y: Tensor) -> OutputFacts:
     found: OutputFacts = {"logit_max": float(x.abs().max()) if x.numel() else math.nan}
     if not math.isfinite(found["logit_max"]):
         return {"logit_max": _largest(x)}
+    if found["logit_max"] > MASKED:
+        x = _leave_mask(x)
+        found["logit_max"] = float(x.abs().max())
     known: dict[str, Callable[[str, Tensor, Tensor], OutputFacts]] = {
         "cross_entropy": _classes,
         "nll_loss": _classes,
@@ -34,6 +39,15 @@ def reading(kind: str, x: Tensor, y: Tensor) -> OutputFacts:
         found["residual"] = min(1.0, float((x - y).abs().mean()) / width)
         found["wrong"] = float(((x - y).abs() > 0.5 * width).double().mean())
     return found
+
+
+def _leave_mask(x: Tensor) -> Tensor:
+    """The same with the constant of a mask, large and negative, put next to the other numbers."""
+    low = x.min()
+    masked = x == low
+    if low > -MASKED or int(masked.sum()) < 2 or bool(masked.all()):
+        return x
+    return torch.where(masked, x[~masked].min() - FAR_BELOW, x)
 
 
 def _largest(x: Tensor) -> float:

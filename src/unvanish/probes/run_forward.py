@@ -68,7 +68,7 @@ def _attempt(specimen: Specimen, check_finite: bool, orders: Collection[int], gr
     call = calls.prepare(specimen.batch, specimen.loss, gradients=gradients)
     watched = _watch(specimen, call)
     watched.check_finite, watched.asked = check_finite, orders
-    watched.loss_calls.add_targets(call.targets)
+    watched.loss_calls.start(call.targets)
     entering = {name: watched.entering(name, x) for name, x in call.originals.items()}
     with (
         watched.watching() if specimen.manner.watched else nullcontext(),

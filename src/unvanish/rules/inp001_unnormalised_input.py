@@ -22,9 +22,9 @@ The root mean square of each float input is above `limit`, or its |mean| over it
 above `offset`, and no normalisation comes before the first activation. The harm must show as well:
 the first layer's units are saturated, its output is large, the samples are alike in it, or it is
 recurrent. An input far above the limit, or saturated units, make it an error. An input below
-`small` is a fault if the samples are alike in the first layer. Whole numbers that the model turns
-into floats are judged where the first layer reads them. Features of uneven scale belong to
-INP002.
+`small` is a fault if the samples are alike in the first layer, or in the second. Whole numbers that
+the model turns into floats are judged where the first layer reads them. Features of uneven scale
+belong to INP002.
 
 Limits
 
@@ -178,10 +178,11 @@ def _find_whole(trace: Trace, first: int, limit: float) -> list[Fault]:
 def _find_tiny(trace: Trace, sizes: dict[int, float], first: int, small: float) -> list[Fault]:
     """One fault if the inputs are so small that the first layer's bias is all that counts."""
     tiny = [i for i, s in sizes.items() if 0 < s < small and trace.value(i, "forward_max") < LARGEST * s]
-    if len(tiny) < len(sizes) or not trace.value(first, "spread") < ALIKE:
+    drowned = next((i for i in _list_layers(trace, first) if trace.value(i, "spread") < ALIKE), None)
+    if len(tiny) < len(sizes) or drowned is None:
         return []
-    worst, where = min(tiny, key=lambda i: sizes[i]), trace.sites[first].label
-    site, spread = trace.sites[worst], trace.value(first, "spread")
+    worst, where = min(tiny, key=lambda i: sizes[i]), trace.sites[drowned].label
+    site, spread = trace.sites[worst], trace.value(drowned, "spread")
     return [
         Fault(
             severity="warning",
@@ -205,6 +206,15 @@ def _find_tiny(trace: Trace, sizes: dict[int, float], first: int, small: float) 
             size=-math.log(sizes[worst]),
         )
     ]
+
+
+def _list_layers(trace: Trace, first: int) -> list[int]:
+    """The first layer and the one after it."""
+    own = trace.sites[first].order
+    later = [
+        i for i in trace.where("node") if trace.sites[i].family == "layer" and trace.sites[i].order > own
+    ]
+    return [first, *sorted(later, key=lambda i: trace.sites[i].order)[:1]]
 
 
 def _offset(trace: Trace, site: int) -> float:

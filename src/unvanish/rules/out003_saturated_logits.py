@@ -20,13 +20,16 @@ How it is measured
 
 The largest |logit| that cross-entropy or binary cross-entropy reads is above `limit`, the typical
 range across classes above a part of it, and the error remains: mean |p - y| is above `residual`. An
-error if the logits are far above the limit.
+error if the logits are far above the limit. Logits that are cosines times a factor are judged by
+that alone: a fault above COSINE.
 
 Limits
 
     limit = 30        |logit|: healthy nets have up to 14 (measured); exp(-30) is 1e-13, so the
                       softmax is one-hot in float32
     residual = 0.05   mean |p - y|: a model below it has converged, and its logits may be large
+    COSINE = 150      the factor of logits that are cosines: their size is bounded by it, and
+                      published ones reach 100 (a temperature of 0.01)
     TYPICAL = 3       times smaller is the range that most samples have: one outlier is no
                       saturation
     FAR = 3           times the limit is an error, about where exp overflows in float32 (88)
@@ -54,11 +57,12 @@ from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import SiteFacts
 from unvanish.core.trace import Trace
 from unvanish.rules import _places
-from unvanish.rules._fault import Fault
+from unvanish.rules._fault import Fault, blame_loss
 from unvanish.rules._tiers import START
 
 NEEDS = ("static", "step")
 EXPLAINS = ("NUM001", "PRC002")
+COSINE = 150.0
 TYPICAL = 3
 FAR = 3
 
@@ -66,6 +70,9 @@ FAR = 3
 def check(trace: Trace, *, limit: float = 30.0, residual: float = 0.05) -> Iterable[Fault]:
     """One fault if the logits are huge and the answers wrong."""
     losses = _places.find_logit_losses(trace)
+    outputs = [trace.sites[i].facts for i in trace.where("output")]
+    if cold := [f for f in outputs if f.get("cosine_scale", 0.0) > COSINE]:
+        return [_report_cold(cold[0])]
     if not losses:
         raise NotApplicable("no loss that reads logits was seen")
     huge = [f for i in losses if _is_saturated(f := trace.sites[i].facts, limit, residual)]
@@ -116,9 +123,24 @@ def check(trace: Trace, *, limit: float = 30.0, residual: float = 0.05) -> Itera
     ]
 
 
+def _report_cold(facts: SiteFacts) -> Fault:
+    """The fault of cosines that are multiplied until the softmax is one-hot."""
+    scale = facts["cosine_scale"]
+    return blame_loss(
+        f"the logits are cosines times {scale:.0f} (a temperature of {1 / scale:.1g}): the softmax is one-"
+        "hot and one pair makes each sample's gradient",
+        Evidence("factor of the cosines", scale, limit=f"< {COSINE:g}", site="loss"),
+        Remedy("set-temperature", ("loss",), "a temperature of 0.05 to 0.5", "advice"),
+        START,
+        size=math.log(scale),
+    )
+
+
 def _is_saturated(facts: SiteFacts, limit: float, residual: float) -> bool:
     """Whether the logits of a loss are huge, most of them, and the answers wrong."""
     largest, typical = facts.get("logit_max", 0.0), facts.get("logit_top", 0.0)
+    if "cosine_scale" in facts:
+        return False  # the factor bounds them, and is judged by itself
     huge = math.isfinite(largest) and largest > limit and typical > limit / TYPICAL
     return huge and facts.get("residual", 0.0) > residual
 
