@@ -50,6 +50,10 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     )
     depth = len(anatomy.on_axis())
     groups: dict[tuple[float, float, str, bool], list[str]] = {}
+    known = {name for layer in anatomy.layers for name in (layer.label, layer.module, *layer.parameters)}
+    loose = [trace.sites[i] for i in trace.where("parameter", trainable=True)]
+    if named := [s.path for s in loose if s.path in {*remedy.targets} - known and len(s.facts["shape"]) > 1]:
+        groups[1.0, 0.0, "gaussian", False] = named  # factors of a product, as of a low-rank part
     for layer in chosen:
         if layer.trainable:
             key = (*choose_gain(layer, depth, anatomy.layers), layer.computed)
