@@ -66,8 +66,9 @@ GENERAL: dict[str, tuple[tuple[str, ...], ...]] = {
 
 WHOLE = ("GRF004",)  # faults against which the general treatments take the whole model
 # What changes the architecture: the way the gradient takes, or what a layer is. It comes after numbers,
-# activations and normalisations.
-LAST = ("add-skips", "replace-cell", "fixup", "nfnet")
+# activations and normalisations. What few textbooks name comes behind it.
+LAST = ("add-skips", "replace-cell")
+RARE = ("tat", "dks")
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,17 @@ def propose(patient: Patient, allowed: frozenset[str]) -> Iterator[Candidate]:
     """
     proposed: set[tuple[tuple[str, ...], bool]] = set()
     for finding in _sort_findings(patient.diagnosis):
-        for candidate in sorted(_answer(finding), key=lambda c: bool({*LAST} & {*c.names})):
+        for candidate in sorted(_answer(finding), key=_rank):
             key = candidate.names, bool(candidate.remedies[0].targets) or finding.code not in WHOLE
             fresh = key not in proposed and not patient.cures & {*candidate.names}
             if fresh and all(r.safety in allowed for r in candidate.remedies):
                 proposed.add(key)
                 yield candidate
+
+
+def _rank(candidate: Candidate) -> int:
+    """0 for numbers, activations and normalisations, 1 for the architecture, 2 for what is rare."""
+    return 2 if {*RARE} & {*candidate.names} else int(bool({*LAST} & {*candidate.names}))
 
 
 def _sort_findings(diagnosis: Diagnosis) -> list[Finding]:
