@@ -73,10 +73,16 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, p: float = USUAL) -> No
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     p = remedy.parameters.get("p", USUAL)
+    names = [name for name in remedy.targets if name != MODEL]
     return [
-        f"for name in {list_names(remedy.targets)}:",
+        f"for name in {list_names(names)}:",
         "    module = model.get_submodule(name)",
         f"    setattr(module, 'p' if hasattr(module, 'p') else 'dropout', {p:g})",
+        *(
+            [f"# in the forward: nn.functional.dropout(x, {p:g}, self.training)"]
+            if MODEL in remedy.targets
+            else []
+        ),
     ]
 
 

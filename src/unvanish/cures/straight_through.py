@@ -65,7 +65,7 @@ def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     named = split_label(remedy.targets[0])[0].rpartition(".")[2] if remedy.targets else ""
     kind = named if named in KINDS else "round"
-    return [f"y = x + (torch.{kind}(x) - x).detach()"]
+    return [f"h = x + (torch.{kind}(x) - x).detach()  # in place of torch.{kind}(x)"]
 
 
 class Rounded(nn.Module):
