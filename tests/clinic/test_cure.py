@@ -246,3 +246,55 @@ def test_a_loss_that_holds_the_size_of_the_batch_is_judged_on_the_whole() -> Non
 
     cured = unvanish.cure(sigmoid_net(), (x, y), loss, steps=20)
     assert cured.success and cured.proof.unseen == 0
+
+
+def test_an_optimizer_that_holds_none_of_the_parameters_is_cured_too() -> None:
+    x, _ = batch(64)
+    net, other = (nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 2)) for _ in range(2))
+    optimizer = torch.optim.SGD(other.parameters(), 0.3)
+    cured = unvanish.cure(net, (x, (x[:, 0] > 0).long()), CE, optimizer=optimizer)
+    assert cured.success, cured.reason
+    assert [r.cure for r in cured.prescription.remedies] == ["add-to-optimizer"]
+    sick = unvanish.cure(sigmoid_net(), batch(), CE, optimizer=optimizer)
+    assert "OPT004" in sick.before.codes()
+
+
+def test_what_ends_finite_but_learns_nothing_is_no_cure() -> None:
+    """Logarithms of zeros: an epsilon makes them finite, and so large that nothing is learned."""
+
+    class Logs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(16, 16), nn.Linear(16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 1e4 * self.head(torch.log(torch.relu(self.body(x))))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    x, _ = batch(64)
+    cured = unvanish.cure(Logs(), (x, torch.tanh(x[:, :1])), nn.MSELoss())
+    assert cured.before.codes()[0] == "NUM001"
+    assert not cured.success
+    assert any("nothing shows that it trains better" in a.result for a in cured.attempts)
+
+
+def test_one_outlier_is_bounded_robustly() -> None:
+    x, _ = batch(64)
+    y = (x[:, 0] > 0).long()
+    x[3, 5] = 1e6
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 2))
+    cured = unvanish.cure(net, (x, y), CE)
+    assert cured.before.codes()[0] == "INP002" and cured.success
+    remedy = cured.prescription.remedies[0]
+    assert remedy.cure == "standardise-input" and max(remedy.parameters["stds"]) < 3
+    assert remedy.parameters["bound"] == 10.0
+
+
+def test_a_dropout_that_leaves_nothing_is_lowered() -> None:
+    x, _ = batch(64)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Dropout(0.98), nn.Linear(32, 2))
+    cured = unvanish.cure(net, (x, (x[:, 0] > 0).long()), CE)
+    assert cured.success and cured.model[2].p == 0.1
+    assert net[2].p == 0.98
