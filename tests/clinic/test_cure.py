@@ -298,3 +298,21 @@ def test_a_dropout_that_leaves_nothing_is_lowered() -> None:
     cured = unvanish.cure(net, (x, (x[:, 0] > 0).long()), CE)
     assert cured.success and cured.model[2].p == 0.1
     assert net[2].p == 0.98
+
+
+@pytest.mark.parametrize("root", [torch.sqrt, lambda d: torch.pow(d, 0.5), lambda d: d**0.5])
+def test_a_pole_in_the_loss_is_bounded_there(root: Any) -> None:
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        apart = (out - out.detach()).mean(1).square()  # zero, where a root has no slope
+        return CE(out, y) + 0.1 * root(apart).mean()
+
+    x, _ = batch(64)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 2))
+    cured = unvanish.cure(net, (x, (x[:, 0] > 0).long()), loss)
+    assert cured.success, cured.reason
+    assert [r.cure for r in cured.prescription.remedies] == ["bound-operation"]
+    assert (
+        cured.loss is not loss
+        and not unvanish.check(cured.model, (x, (x[:, 0] > 0).long()), cured.loss).codes()
+    )

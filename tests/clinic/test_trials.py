@@ -180,3 +180,9 @@ def test_the_best_answer_of_classes_is_their_entropy() -> None:
     assert found == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)), rel=1e-3)
     assert read_blind_loss(nn.Linear(4, 2), (torch.randn(4, 4), y[:4]), CE) == math.inf, "too few samples"
     assert read_blind_loss(nn.Linear(4, 2), (torch.randn(32, 4), y), lambda o, y: -o.sum()) == math.inf
+
+
+def test_what_breaks_under_the_user_s_optimizer_does_not_train() -> None:
+    net = sigmoid_net(1)
+    wild = torch.optim.SGD(net.parameters(), 1e30)
+    assert not math.isfinite(train_copy(net, whole(), CE, wild).seen[-1])

@@ -125,7 +125,8 @@ def train_copy(
     """The loss before each of `steps` steps, and after the last, of the best of a few trainings.
 
     Copies are trained by Adam, whose steps do not depend on the scale of the loss, at two rates, over the
-    parameters that `optimizer` holds (all without one), and by that optimizer itself. After `seconds` (on a
+    parameters that `optimizer` holds (all without one), and by that optimizer itself, under which it must not
+    break. After `seconds` (on a
     CPU: of this thread's own time) a training stops early, but not before 5 steps. The losses end with the
     first that is not finite. With a seed other than 0 every weight starts a thousandth away, so that what
     chance alone decides comes out differently.
@@ -138,6 +139,8 @@ def train_copy(
             _nudge(net, seed)
         stepper = held if rate is None else _adam(net, held, rate)
         runs.append(_run(net, samples, loss, stepper, steps, seed, seconds / len(ways)))
+    if optimizer is not None and not _finite(runs[-1].seen):
+        return runs[-1]  # what breaks under the optimizer it is meant for does not train
     return min(runs, key=_rate_training)
 
 
