@@ -183,6 +183,11 @@ def test_the_best_answer_of_classes_is_their_entropy() -> None:
 
 
 def test_what_breaks_under_the_user_s_optimizer_does_not_train() -> None:
-    net = sigmoid_net(1)
-    wild = torch.optim.SGD(net.parameters(), 1e30)
-    assert not math.isfinite(train_copy(net, whole(), CE, wild).seen[-1])
+    net = nn.Linear(16, 3)
+    wild, tame = (torch.optim.SGD(net.parameters(), rate) for rate in (1e6, 1e-2))
+
+    def squares(out: Tensor, y: Tensor) -> Tensor:
+        return out.square().mean()
+
+    assert not math.isfinite(train_copy(net, whole(), squares, wild).seen[-1])
+    assert math.isfinite(train_copy(net, whole(), squares, tame).seen[-1])
