@@ -89,7 +89,7 @@ def code(remedy: Remedy) -> list[str]:
         return [CODE.get(str(choice), CODE["argmax"])]
     named = split_label(remedy.targets[0])[0].rpartition(".")[2] if remedy.targets else ""
     kind = named if named in KINDS else "round"
-    return [f"y = x + (torch.{kind}(x) - x).detach()"]
+    return [f"h = x + (torch.{kind}(x) - x).detach()  # in place of torch.{kind}(x)"]
 
 
 class Rounded(nn.Module):

@@ -229,7 +229,11 @@ def _find_locked(trace: Trace) -> list[Fault]:
         return []
     names = tuple(dict.fromkeys(n for i in stops for n in trace.sites[i].facts["locked"]))
     site = trace.sites[stops[0]]
-    targets, why = names[: _places.MOST], "of two factors that are multiplied only one may start at zero"
+    series = site.facts["kills_because"] == "series"  # else the last factor of each product stays at zero
+    redrawn = tuple(
+        dict.fromkeys(n for i in stops for n in trace.sites[i].facts["locked"][: None if series else -1])
+    )
+    targets, why = redrawn[: _places.MOST], "of two factors that are multiplied only one may start at zero"
     return [
         Fault(
             severity="error",

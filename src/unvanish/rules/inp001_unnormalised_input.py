@@ -21,10 +21,10 @@ How it is measured
 The root mean square of each float input is above `limit`, or its |mean| over its standard deviation
 above `offset`, and no normalisation comes before the first activation. The harm must show as well:
 the first layer's units are saturated, its output is large, the samples are alike in it, or it is
-recurrent. An input far above the limit, or saturated units, make it an error. An input below
-`small` is a fault if the samples are alike in the first layer, or in the second. Whole numbers that
-the model turns into floats are judged where the first layer reads them. Features of uneven scale
-belong to INP002.
+recurrent and reads the input as it is. An input far above the limit, or saturated units, make it an
+error. An input below `small` is a fault if the samples are alike in the first layer, or in the second.
+Whole numbers that the model turns into floats are judged where the first layer reads them. Features
+of uneven scale belong to INP002.
 
 Limits
 
@@ -233,9 +233,21 @@ def _describe_harm(trace: Trace, first: int, limit: float) -> str:
         return f"activations reach {trace.value(first, 'forward_max'):.3g}"
     if trace.value(first, "spread") < ALIKE:
         return "the samples differ too little"
-    if trace.sites[first].family == "recurrent":
+    if trace.sites[first].family == "recurrent" and not _is_scaled_before(trace, first, limit):
         return "the gates and states are driven to their ends"
     return ""
+
+
+def _is_scaled_before(trace: Trace, first: int, limit: float) -> bool:
+    """Whether an operation of the model's own brings the input to a size within the limit, and centres it."""
+    order = trace.sites[first].order
+    before = [i for i in trace.where("node") if -1 < trace.sites[i].order < order]
+    last = max(before, key=lambda i: trace.sites[i].order, default=None)
+    return (
+        last is not None
+        and trace.value(last, "forward_rms") <= limit
+        and trace.value(last, "cosine") < 1 - ALIKE
+    )
 
 
 def _saturated_share(trace: Trace, first: int) -> float:
