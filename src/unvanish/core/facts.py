@@ -98,9 +98,10 @@ class ParameterFacts(TypedDict, total=False):
     used_at: int  # `order` of the operation after the last one that read it; -1 if none did
     reachable: bool  # the loss reaches it
     asleep: bool  # trainable before the forward, and not while it ran or at the backward
-    apart: Literal["", "copy", "written", "target"]  # why the loss is kept from it on purpose
+    apart: Literal["", "copy", "written", "target", "spare"]  # why the loss is kept from it on purpose
     optimised: bool | None  # the optimizer holds it; None without an optimizer
     tied: bool  # several modules share it
+    uniform: bool  # all its rows are equal and not zero; read if a gradient is mere rounding
     twins_stay: bool  # units with equal weights have equal gradients too
     rounding: bool  # its gradient cancels, exactly or to rounding, of which float64 leaves a thousandth
     zero_by_structure: bool  # a bias whose gradient cancels for all data

@@ -124,9 +124,18 @@ def _read_categories(kind: str, x: Tensor, y: Tensor, last: Operation | None) ->
         if last is not None and last.kind == "log_softmax":
             off = x.double().logsumexp(axis).abs() > SUMS
             found["unnormalised"] = float(off.double().mean())
-    if not y.is_floating_point() and y.ndim <= 1:
+    if not y.is_floating_point() and y.ndim <= 1 and not _is_compared(last):
         found["labels"], found["answers"] = _count_kinds(y), y.numel()
     return found
+
+
+def _is_compared(last: Operation | None) -> bool:
+    """Whether the scores compare samples with each other, so that a label is a place and no class.
+
+    Scores of classes come from a layer, which can learn a constant answer.
+    """
+    own = ("layer", "norm", "activation")
+    return last is not None and last.family not in own and last.kind not in ("softmax", "log_softmax")
 
 
 def _name_raw(x: Tensor, last: Operation | None) -> str:

@@ -79,6 +79,7 @@ KEPT = {
     "copy": "a copy of a part that learns",
     "written": "written to by the forward itself",
     "target": "read by the loss alone, as a target",
+    "spare": "a further result, made of the one that is read",
 }
 PART = 0.5  # of what the named cut frees: another one that frees as much is named too
 
