@@ -296,6 +296,7 @@ class PrecisionFacts(TypedDict, total=False):
     range: tuple[float, float] | None  # log2 of the loss scales that hold the gradients
     nonfinite_native: bool  # no loss scale gives finite gradients in this dtype
     zero_unscaled: bool  # without a loss scale all gradients are exactly zero
+    overflow_unscaled: bool  # without a loss scale some are not finite
 
 
 TheoryKey = Literal["predicted", "measured", "apart"]  # decades, decades, tuple of `Apart`
