@@ -15,7 +15,7 @@ import numpy as np
 
 from unvanish.core.facts import SiteFacts
 from unvanish.core.ledger import difference
-from unvanish.core.limits import SATURATED
+from unvanish.core.limits import POLE, SATURATED
 from unvanish.core.trace import Axis, Trace
 
 ACCOUNTS = ("weights", "slope", "saturated", "normalisation", "residual", "resampling", "rest")
@@ -47,7 +47,34 @@ def enter(trace: Trace, axis: Axis, k: int, log: Sequence[float]) -> Entry:
         _enter_parallel_layers(trace, site, gain) if account == "rest" and facts.get("row_layers") else None
     )
     entry = entry or Entry(site, gain, {account: gain})
-    return _set_apart(entry) if _is_weighted_sum(trace, axis, k) else entry
+    if _is_weighted_sum(trace, axis, k):
+        return _set_apart(entry)
+    return _leave_pole(entry, facts.get("row_pole", 0.0))
+
+
+def _leave_pole(entry: Entry, pole: float) -> Entry:
+    """The entry of a row that divides rows of zeros: what they gain by it is no growth over the depth."""
+    if pole <= POLE or entry.gain <= 0:
+        return entry
+    apart = min(entry.gain, pole)
+    account = max(entry.shares, key=lambda name: entry.shares[name])
+    shares = {**entry.shares, account: entry.shares[account] - apart, "resampling": apart}
+    return Entry(entry.site, entry.gain, shares, entry.bearers)
+
+
+def return_poles(trace: Trace, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The entries, where activations that are off stop what rows of zeros had gained above them."""
+    owed, found = 0.0, []
+    for entry in entries:
+        if trace.sites[entry.site].facts.get("row_pole", 0.0) > POLE:
+            owed += max(0.0, entry.shares.get("resampling", 0.0))
+        elif owed > 0 and (lost := -entry.shares.get("rest", 0.0)) > 0 and "weights" not in entry.shares:
+            back = min(owed, lost)
+            owed -= back
+            shares = {**entry.shares, "rest": back - lost, "resampling": -back}
+            entry = Entry(entry.site, entry.gain, shares, entry.bearers)
+        found.append(entry)
+    return tuple(found)
 
 
 def _is_weighted_sum(trace: Trace, axis: Axis, k: int) -> bool:

@@ -35,6 +35,7 @@ class RowFacts(TypedDict, total=False):
     row_recurrent: bool
     row_attention: bool
     row_kinds: tuple[str, ...]  # kinds of its operations, sorted
+    row_pole: float  # ln of the usual over the least number that it divides by
 
 
 class NodeFacts(RowFacts, total=False):
