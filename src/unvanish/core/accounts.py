@@ -62,11 +62,16 @@ def _leave_pole(entry: Entry, pole: float) -> Entry:
     return Entry(entry.site, entry.gain, shares, entry.bearers)
 
 
+def has_pole(trace: Trace, site: int) -> bool:
+    """Whether the row below a site divides by numbers of which some are far smaller than the others."""
+    return trace.sites[site].facts.get("row_pole", 0.0) > POLE
+
+
 def return_poles(trace: Trace, entries: Sequence[Entry]) -> tuple[Entry, ...]:
     """The entries, where activations that are off stop what rows of zeros had gained above them."""
     owed, found = 0.0, []
     for entry in entries:
-        if trace.sites[entry.site].facts.get("row_pole", 0.0) > POLE:
+        if has_pole(trace, entry.site):
             owed += max(0.0, entry.shares.get("resampling", 0.0))
         elif owed > 0 and (lost := -entry.shares.get("rest", 0.0)) > 0 and "weights" not in entry.shares:
             back = min(owed, lost)
