@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.exam import CASES
-from benchmarks.exam.__main__ import examine
+from benchmarks.exam import examine
+from benchmarks.reported import CASES
 
 from unvanish.rules import rules
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.exam.cases import case
-from benchmarks.exam.nets import CE, cls, crnn, mlp, unet
+from benchmarks.reported.cases import case
+from benchmarks.reported.nets import CE, cls, crnn, mlp, unet
 
 
 @case(["NUM001"], "minibatch deviation by a bare root of a variance of zero")

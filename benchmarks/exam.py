@@ -14,7 +14,7 @@ from rich.console import Console
 
 import unvanish
 from benchmarks import record
-from benchmarks.exam import CASES, Report
+from benchmarks.reported import CASES, Report
 
 
 def examine(report: Report, sick: bool, show: bool) -> tuple[str, ...]:

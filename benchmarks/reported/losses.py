@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.exam.cases import case
-from benchmarks.exam.nets import AC, CE, GAN, cls, crnn, mlp, unet
+from benchmarks.reported.cases import case
+from benchmarks.reported.nets import AC, CE, GAN, cls, crnn, mlp, unet
 
 
 @case(["OUT004"], "advantage of returns (N,) less values (N,1)")

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.exam.cases import case
-from benchmarks.exam.nets import CE, GAN, XS, cls, mlp, pde, pinn, unet
+from benchmarks.reported.cases import case
+from benchmarks.reported.nets import CE, GAN, XS, cls, mlp, pde, pinn, unet
 
 
 @case(["GRF007", "GRF004"], "pooling scores flattened, softmax over an axis of one")

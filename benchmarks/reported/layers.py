@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.exam.cases import case
-from benchmarks.exam.nets import CE, cls, mlp
+from benchmarks.reported.cases import case
+from benchmarks.reported.nets import CE, cls, mlp
 
 
 @case(["LEA001"], "dot attention, softmax over the first axis which is the batch")
