@@ -6,7 +6,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import unvanish
 from unvanish.core.diagnosis import Finding, NotApplicable
 from unvanish.core.facts import ParameterFacts
 from unvanish.core.trace import Site, Trace
@@ -49,3 +52,15 @@ def test_without_a_trainable_matrix_there_is_nothing_to_judge(
 ) -> None:
     with pytest.raises(NotApplicable, match="no trainable weight matrix"):
         _judge(*weights)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_equal_weights_through_which_the_gradient_cancels_are_named(constant: bool) -> None:
+    """The biases differ, so no units are twins; what the classes send back adds up to zero."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.Sigmoid(), nn.Linear(32, 4))
+    if constant:
+        for layer in (net[0], net[2]):
+            nn.init.constant_(layer.weight, 0.5)
+    batch = torch.randn(64, 16), torch.randint(0, 4, (64,))
+    assert unvanish.check(net, batch, nn.CrossEntropyLoss()).codes()[:1] == (("INI003",) if constant else ())
