@@ -75,3 +75,15 @@ def test_gates_that_begin_alike_are_no_attention() -> None:
         model.weight_hh.copy_(model.weight_hh[:16].repeat(3, 1))
     found = [*unvanish.check(model, torch.randn(8, 16), confirm=False).walk()]
     assert not [f for f in found if f.code == "INI003"]
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_equal_weights_through_which_the_gradient_cancels_are_named(constant: bool) -> None:
+    """The biases differ, so no units are twins; what the classes send back adds up to zero."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.Sigmoid(), nn.Linear(32, 4))
+    if constant:
+        for layer in (net[0], net[2]):
+            nn.init.constant_(layer.weight, 0.5)
+    batch = torch.randn(64, 16), torch.randint(0, 4, (64,))
+    assert unvanish.check(net, batch, nn.CrossEntropyLoss()).codes()[:1] == (("INI003",) if constant else ())

@@ -35,6 +35,7 @@ class RowFacts(TypedDict, total=False):
     row_recurrent: bool
     row_attention: bool
     row_kinds: tuple[str, ...]  # kinds of its operations, sorted
+    row_pole: float  # ln of the usual over the least number that it divides by
 
 
 class NodeFacts(RowFacts, total=False):
@@ -109,10 +110,12 @@ class ParameterFacts(TypedDict, total=False):
     used_at: int  # `order` of the operation after the last one that read it; -1 if none did
     reachable: bool  # the loss reaches it
     asleep: bool  # trainable before the forward, and not while it ran or at the backward
-    apart: Literal["", "copy", "written", "target", "derivative"]  # why the loss is kept from it on purpose
+    # why the loss is kept from it on purpose
+    apart: Literal["", "copy", "written", "target", "spare", "derivative"]
     optimised: bool | None  # the optimizer holds it; None without an optimizer
     tied: bool  # several modules share it
     twin_thirds: bool  # a packed (q, k, v) weight holds the same numbers three times
+    uniform: bool  # all its rows are equal and not zero; read if a gradient is mere rounding
     twins_stay: bool  # units with equal weights have equal gradients too
     rounding: bool  # its gradient cancels, exactly or to rounding, of which float64 leaves a thousandth
     zero_by_structure: bool  # a bias whose gradient cancels for all data
@@ -357,6 +360,7 @@ class PrecisionFacts(TypedDict, total=False):
     range: tuple[float, float] | None  # log2 of the loss scales that hold the gradients
     nonfinite_native: bool  # no loss scale gives finite gradients in this dtype
     zero_unscaled: bool  # without a loss scale all gradients are exactly zero
+    overflow_unscaled: bool  # without a loss scale some are not finite
 
 
 TheoryKey = Literal["predicted", "measured", "apart"]  # decades, decades, tuple of `Apart`

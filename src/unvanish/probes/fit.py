@@ -136,7 +136,7 @@ def _read_categories(kind: str, x: Tensor, y: Tensor, last: Operation | None, ig
         found["raw"] = _name_raw(x, last)
     if kind != "cross_entropy" and last is not None and last.kind in NORMALISING and not found.get("raw"):
         found["unnormalised"] = _count_unnormalised(x, axis)
-    if not y.is_floating_point() and y.ndim <= 1:
+    if not y.is_floating_point() and y.ndim <= 1 and not _is_compared(last):
         found["labels"], found["answers"] = _count_kinds(y[y != ignored]), y.numel()
     elif y.is_floating_point() and y.shape == x.shape and y.numel():
         found |= _read_shares(y.double(), axis)
@@ -161,6 +161,15 @@ def _read_shares(y: Tensor, axis: int) -> OutputFacts:
     if whole and y.ndim == 2:
         found["labels"], found["answers"] = _count_kinds(y.argmax(axis)), len(y)
     return found
+
+
+def _is_compared(last: Operation | None) -> bool:
+    """Whether the scores compare samples with each other, so that a label is a place and no class.
+
+    Scores of classes come from a layer, which can learn a constant answer.
+    """
+    own = ("layer", "norm", "activation")
+    return last is not None and last.family not in own and last.kind not in ("softmax", "log_softmax")
 
 
 def _name_raw(x: Tensor, last: Operation | None) -> str:

@@ -15,6 +15,7 @@ from unvanish.probes import attention, operations, outputs
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.calls import Call
 from unvanish.probes.chain import Chain, ChainRow
+from unvanish.probes.divisors import read_pole
 from unvanish.probes.events import ModuleCall, Operation
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
@@ -179,6 +180,7 @@ def _row(row: ChainRow) -> NodeFacts:
         "row_recurrent": "recurrent" in families,
         "row_attention": "attention" in families,
         "row_kinds": tuple(sorted({o.kind for o in row.operations})),
+        "row_pole": read_pole(row.operations),
     }
 
 

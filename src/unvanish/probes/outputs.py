@@ -39,6 +39,7 @@ PASSED = ("clamp", "getitem", "index", "log", "broadcast_tensors")  # between th
 CHOSEN = ("max", "amax", "gather")  # and these, within the loss
 DIVERGENCES = ("ctc_loss", "kl_div")  # they read logarithms as a whole
 SCALED = 5.0  # the largest of probabilities that a number scales, and that are still no logits
+LOGARITHMS = ("log", "log1p", "log2", "log10", "xlogy")  # in a loss by hand
 REACH = 8  # views and casts between the activation and the loss, at most
 
 
@@ -157,9 +158,33 @@ def _leads(graph: Graph | None, operation: Operation) -> bool:
 
 
 def read_by_loss(watched: Forward) -> set[int]:
-    """The orders of the activations that a loss function reads."""
+    """The orders of the activations that a loss function reads, or a logarithm in a loss by hand.
+
+    The logarithm's slope makes up for theirs: d log sigmoid(z) / dz is 1 where the sigmoid is flat below.
+    """
     makers = [find_maker(o.handles["reads"], watched)[0] for o in watched.operations if "reads" in o.handles]
-    return {maker.order for maker in makers if maker is not None and _is_output_function(maker)}
+    found = {maker.order for maker in makers if maker is not None and _is_output_function(maker)}
+    for o in watched.operations[watched.loss_order :]:
+        if o.kind in LOGARITHMS:
+            found |= _find_output_functions(o, watched)
+    return found
+
+
+def _find_output_functions(logarithm: Operation, watched: Forward) -> set[int]:
+    """The orders of the activations from which a logarithm in the loss is a few operations away."""
+    found: set[int] = set()
+    todo, seen = [(_input(logarithm), REACH)], set()
+    while todo:
+        node, left = todo.pop()
+        if node is None or node in seen or not left or type(node).__name__ == "AccumulateGrad":
+            continue
+        seen.add(node)
+        owner = watched.owner(node._sequence_nr())
+        if isinstance(owner, Operation) and _is_output_function(owner):
+            found.add(owner.order)
+        elif not isinstance(owner, Operation) or owner.family not in ("layer", "norm", "attention"):
+            todo += [(before, left - 1) for before, _ in node.next_functions]
+    return found
 
 
 def _is_output_function(operation: Operation, loss: str = "") -> bool:

@@ -68,7 +68,7 @@ def read(
         stats: dict[str, float] = {}
         try:
             facts["zero_third"] = _zero_third(p, gradient)
-            facts |= read_step(p, log, plans.get(id(p))) | read_decay(p, log, plans.get(id(p)))
+            facts |= read_step(p, gradient, log, plans.get(id(p))) | read_decay(p, log, plans.get(id(p)))
             stats = _stats(p, gradient, log, specimen.norms.get(name))
             if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
                 weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)
@@ -80,6 +80,7 @@ def read(
     for name, (equal, stay) in twins.items():
         facts, stats = places[name]
         stats["weight_twins"], facts["twins_stay"] = equal, stay
+        facts["uniform"] = bool(backward.rounding) and _is_uniform(weights[name][0])
     return [(Site.parameter(name, kind, facts), stats) for name, kind, facts, stats in rows]
 
 
@@ -230,6 +231,12 @@ def _twins(weights: Mapping[str, Weight]) -> dict[str, tuple[float, bool]]:
             equal = len(partner) / weights[name][0].shape[0]
             found[name] = equal, equal >= 0.05 and _stay(weights[name], partner)
     return found
+
+
+def _is_uniform(weight: Tensor) -> bool:
+    """Whether all rows of a weight are equal, and not zero."""
+    first = weight.detach()[:1]
+    return len(weight) > 1 and bool(first.any()) and bool((weight.detach() == first).all())
 
 
 def _partners(weights: Sequence[Weight]) -> list[NDArray[np.intp]]:

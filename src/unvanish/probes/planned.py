@@ -63,12 +63,13 @@ def read_decay(p: Tensor, gradient_log: float, plan: Plan | None) -> ParameterFa
 
 
 @torch.no_grad()
-def read_step(p: Tensor, gradient_log: float, plan: Plan | None) -> ParameterFacts:
+def read_step(p: Tensor, gradient: Tensor | None, gradient_log: float, plan: Plan | None) -> ParameterFacts:
     """The share of a parameter that the planned step leaves as it is, and whether Adam's epsilon is lost.
 
-    `gradient_log`: ln of the gradient's norm.
+    `gradient`: at any scale; `gradient_log`: ln of its norm as the optimizer will get it.
     """
-    if plan is None or plan.rate <= 0 or not math.isfinite(gradient_log) or not p.is_floating_point():
+    unknown = not gradient_log < math.inf or (gradient is None and gradient_log == -math.inf)
+    if plan is None or plan.rate <= 0 or unknown or not p.is_floating_point():
         return {}
     size = math.exp(gradient_log) / math.sqrt(max(1, p.numel()))  # of one element
     if plan.kind in ADAPTIVE:  # whatever the gradient is: one that vanishes has another cause
@@ -86,6 +87,15 @@ def read_step(p: Tensor, gradient_log: float, plan: Plan | None) -> ParameterFac
         "step_lost": float(((step < half) & (some != 0)).double().mean()),
     }
     least = torch.finfo(p.dtype).smallest_normal * torch.finfo(p.dtype).eps / 2
-    if plan.kind in SIGNED and plan.eps < least and FORGOTTEN * size * size < least:
+    if plan.kind in SIGNED and plan.eps < least and FORGOTTEN * _find_least(gradient, size) ** 2 < least:
         facts["epsilon_lost"] = True
     return facts
+
+
+def _find_least(gradient: Tensor | None, size: float) -> float:
+    """The smallest element of a gradient whose usual element has this size."""
+    if gradient is None or gradient.is_sparse or not gradient.numel():
+        return size
+    elements = gradient.detach().abs().double()
+    usual = float(elements.square().mean().sqrt())
+    return size * float(elements.min()) / usual if usual > 0 else 0.0

@@ -82,6 +82,7 @@ KEPT = {
     "written": "written to by the forward itself",
     "target": "read by the loss alone, as a target",
     "derivative": "the loss reads a derivative that does not depend on it",
+    "spare": "a further result, made of the one that is read",
 }
 PART = 0.5  # of what the named cut frees: another one that frees as much is named too
 

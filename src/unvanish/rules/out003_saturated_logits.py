@@ -21,7 +21,8 @@ How it is measured
 The largest |logit| that cross-entropy or binary cross-entropy reads is above `limit`, the typical
 range across classes above a part of it, and the error remains: mean |p - y| is above `residual`. An
 error if the logits are far above the limit. Logits that are cosines times a factor are judged by
-that alone: a fault above COSINE.
+that alone: a fault above COSINE. A fill value, one negative number that is the least of all and
+there more than once, takes classes out on purpose and does not count.
 
 Limits
 

@@ -20,7 +20,8 @@ With an optimizer of torch's own (`check(optimizer=...)`): the step that it will
 parameter, the rate for Adam and its like, the rate times the gradient for SGD (in half precision
 alone, as it follows the scale of the loss), against half of the last place of each weight. A fault
 if more than `limit` of all trained numbers are left as they are. In float16 also: Adam's epsilon
-and average of squares are both zero, so that its first step divides by zero.
+and average of squares are both zero, so that its first step divides by zero. One element is enough:
+a unit that is off has a gradient of 0, and 1 / 0 in one weight is a NaN in all of them a step later.
 
 Limits
 
