@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from unvanish.clinic.watch import watch
+from unvanish.clinic.watch.looks import Look
 from unvanish.store import Store, StoreError, open_run
 from unvanish.store.schema import FILES, LOCK, name_file
 
@@ -114,10 +115,13 @@ def test_many_ranks_without_files_are_read_at_once(tmp_path: Path) -> None:
 def test_the_record_is_closed_if_a_watch_does_not_come_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: Any) -> None:
+    remove = Look.remove
+
+    def fail(look: Look) -> None:
+        remove(look)  # nothing may stay for other tests
         raise RuntimeError("it stays")
 
-    monkeypatch.setattr("unvanish.clinic.watch.looks.Look.remove", fail)
+    monkeypatch.setattr(Look, "remove", fail)
     with pytest.warns(RuntimeWarning, match="it stays"):
         train(tmp_path, 3)
     assert open_run(tmp_path).standing().closed and len(open_run(tmp_path).steps()["step"]) == 3

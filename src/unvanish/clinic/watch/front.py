@@ -92,8 +92,12 @@ class Watch:
     def close(self) -> None:
         """Detach everything and write what is left; harmless when repeated."""
         self.guard.run_anyway(self._end)
-        if self._observer is not None:
-            self.guard.run_anyway(self._tell, self._observer, sys.exc_info()[0] is None)
+        observer = self._observer
+        if observer is not None:
+            for once_more in (observer.finish, observer.give_up):  # what failed once may work
+                if not observer.ended:
+                    self.guard.run_anyway(once_more)
+            self.guard.run_anyway(self._tell, observer, sys.exc_info()[0] is None)
 
     def _end(self) -> None:
         _open.discard(self)
@@ -253,8 +257,7 @@ class Watch:
     def __repr__(self) -> str:
         found = ", ".join(f.code for f in self.findings) or "nothing found"
         looks = 0 if self._observer is None else self._observer.pace.looks
-        lost = "" if self.store is None else self.store.losses.describe()
-        lost = f", not in the record: {lost}" if lost else ""
+        lost = "" if self._observer is None else self._observer.chronicle.company.describe_losses()
         failed = f"; failed: {self.failure}" if self.failure else ""
         return f"<watch of {self.name}: {self.steps} steps, {looks} looks, {found}{lost}{failed}>"
 
