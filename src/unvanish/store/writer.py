@@ -165,9 +165,11 @@ class Store(Records):
     def _work(self) -> None:
         """Serve; what fails outside of a write is said, and the thread begins again."""
         tries = 0
-        while tries < LAST_TRIES and not self._served:
+        while tries < LAST_TRIES:
             try:
                 self._serve()
+                self._served = True
+                return
             except BaseException as error:  # nobody else hears it
                 self._break(error)
                 self._stop.wait(self.pause)
@@ -186,7 +188,6 @@ class Store(Records):
         else:
             self._try(self._finish)
         self._disconnect()
-        self._served = True
 
     def _try(self, work: Callable[[], bool]) -> bool:
         """Whether a part of the work succeeded; whatever fails, the thread goes on."""

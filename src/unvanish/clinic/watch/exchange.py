@@ -154,14 +154,14 @@ class Exchange(Records):
 
     def _work(self) -> None:
         """Talk until the run ends; what fails ends the talk, and is said."""
-        try:
-            self._serve()
-        except LineBroken as error:
-            self.failure = str(error)
-        except BaseException as error:  # nobody else hears it
-            self._break(error)
-        finally:
-            self._clear()
+        for work in (self._serve, self._clear):
+            try:
+                work()
+            except LineBroken as error:
+                self.failure = str(error)
+            except BaseException as error:  # nobody else hears it
+                self._break(error)
+        self._served = True
 
     def _serve(self) -> None:
         if self.rank == 0:
@@ -170,7 +170,6 @@ class Exchange(Records):
             self._talk()
         self._talk()
         self._line.write("left" if self.rank == 0 else f"left/{self.rank}", True)
-        self._served = True
 
     def _break(self, error: BaseException) -> None:
         """A fault of ours ends the talk: said once."""

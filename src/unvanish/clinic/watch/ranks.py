@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from unvanish.clinic.watch.exchange import Exchange
-from unvanish.clinic.watch.line import open_line
+from unvanish.clinic.watch.line import LineBroken, open_line
+from unvanish.core.caution import caution, locate
 from unvanish.core.diagnosis import Finding
 from unvanish.probes.intact import WRAPPERS
 from unvanish.probes.live.guard import WatchGuard
@@ -154,8 +155,12 @@ def _connect(
         if start is None:
             first = max(first, settled) if holding.rank == 0 else settled
         exchange = Exchange(line, holding, folder, shards=sharded, first=first)
+    except LineBroken as error:
+        guard.note(f"the ranks do not hear of each other: {error}")
+        return company
     except Exception as error:
-        guard.note(f"the ranks do not hear of each other: {type(error).__name__}: {error}")
+        guard.note(text := f"the ranks do not hear of each other: {locate(error)}")
+        caution(f"unvanish: {text}; the training goes on, each rank is watched alone. Please report this")
         return company
     return replace(company, exchange=exchange, first=first)
 

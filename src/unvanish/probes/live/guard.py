@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -114,6 +114,15 @@ class WatchGuard:
         if failed is not None:
             raise failed
         self._held = later
+
+    @contextlib.contextmanager
+    def stepped(self) -> Iterator[None]:
+        """Within the block an optimizer may go through its hooks."""
+        self.stepping += 1
+        try:
+            yield
+        finally:
+            self.stepping -= 1
 
     def _sweep(self, *_: Any) -> None:
         """An optimizer has called all of its own hooks."""
