@@ -39,6 +39,7 @@ from unvanish.store.reader import (
 )
 from unvanish.store.schema import FILE, OWN, PARTS, RELAYED, STEP_COLUMNS, VERSION
 
+UNKNOWN = "give the folder that a training has named at its end, or a watch was given as `run`"
 NAME = re.compile(r"(run|relay)\.([1-9][0-9]{0,5})\.sqlite")
 
 
@@ -237,8 +238,9 @@ def open_run(folder: str | Path) -> Run:
     files = _find_files(place)
     if not files:
         near = sorted(p.parent for p in place.glob(f"*/{FILE}"))[:3]
-        hint = f"; there are runs in {', '.join(map(show, near))}" if near else ""
-        raise StoreError(f"{folder} holds no run (no {FILE} in it){hint}")
+        what = f"holds no run (no {FILE} in it)" if place.is_dir() or not place.exists() else "is no folder"
+        hint = f"there are runs in {', '.join(map(show, near))}" if near else UNKNOWN
+        raise StoreError(f"{folder} {what}; {hint}")
     for file in files:
         version = file.run.version()
         if version > VERSION:
