@@ -29,7 +29,7 @@ def launch(seat: Seat) -> dict[str, Any]:
     """Two ranks under torchrun, restarted once; what they ended with."""
     call = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*call, "--max-restarts", "1", "-m", "tests.fuzz.elastic"],
+        [*call, "--max-restarts", "4", "-m", "tests.fuzz.elastic"],
         env={**os.environ, "FOLDER": str(seat.folder), "WATCHED": str(int(seat.watched))},
         capture_output=True,
         text=True,
