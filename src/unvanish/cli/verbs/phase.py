@@ -56,7 +56,8 @@ def phase(
     if model is None and activation is None:
         raise CallError("give --activation, as in --activation tanh, or a MODEL")
     refuse_path("--html", html, ".html")
-    own, main = [], ""
+    own: list[OwnNet] = []
+    main = ""
     if model is not None:
         own, main = _measure(model, data, inputs or [], dtype or [], seed, allow_code)
     chosen = activation or main

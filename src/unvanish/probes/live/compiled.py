@@ -44,12 +44,14 @@ class HookSilence:
 
     def __init__(self) -> None:
         self._entry: Any = ("ignore", re.compile(HOOKED), UserWarning, None, 0)
-        self._filters: Any = warnings.filters
+        present: Any = warnings.filters
+        self._filters = present
         self._filters.insert(0, self._entry)
 
     def remove(self) -> None:
         """The warning is shown again."""
-        for filters in (self._filters, warnings.filters):
+        present: Any = warnings.filters
+        for filters in (self._filters, present):
             with contextlib.suppress(ValueError):
                 filters.remove(self._entry)
 
