@@ -89,23 +89,29 @@ class Chronicle:
         present = [self.row] if self.row is not None else []
         for row in present:
             row.before = before
-        rows, self.waiting = self.waiting, []
-        rest = self._bring([*rows, *present], block)
-        self._add(rows)
+        rest = self._bring([*self.waiting, *present], block)
+        self.settle()
         return rest.reshape(block.shape)
 
     def bring_rest(self) -> None:
         """Bring over all rows that wait, the present one too, which is complete now."""
         rows = [*self.waiting, *([self.row] if self.row is not None else [])]
-        self.waiting, self.row = [], None
         self._bring(rows, None)
         self._add(rows)
+        self.waiting, self.row = [], None
 
     def settle(self) -> None:
-        """On the CPU the rows before the present one are complete."""
-        rows, self.waiting = self.waiting, []
-        self._add(rows)
+        """The rows before the present one are complete; they wait until they are on their way."""
+        self._add(self.waiting)
+        self.waiting = []
         self.take_joined()
+
+    def give_up(self) -> None:
+        """Count the rows that still wait as lost."""
+        rows, self.waiting, self.row = [*self.waiting, self.row], [], None
+        if self.company.store is not None:
+            for _ in filter(None, rows):
+                self.company.store.losses.count("steps")
 
     def take_joined(self) -> None:
         """Take what was joined from shards since the last time."""

@@ -77,15 +77,25 @@ class Observer:
         """Write what is left and close the record; harmless when repeated."""
         if self.ended:
             return
+        self._write_rest()
+        self.chronicle.company.close()
+        for text in self.chronicle.company.list_troubles():
+            self.guard.note(text)
         self.ended = True
-        try:
-            self.chronicle.bring_rest()
-            self.fresh += self.concert.close(self._verdicts, self.chronicle.writer)
-            self.chronicle.take_joined()
-            if self.chronicle.writer is not None:
-                self._describe(self.chronicle.writer)
-        finally:
+
+    def give_up(self) -> None:
+        """Close the record without what could not be written, which is counted as lost."""
+        if not self.ended:
+            self.chronicle.give_up()
             self.chronicle.company.close()
+            self.ended = True
+
+    def _write_rest(self) -> None:
+        self.chronicle.bring_rest()
+        self.fresh += self.concert.close(self._verdicts, self.chronicle.writer)
+        self.chronicle.take_joined()
+        if self.chronicle.writer is not None:
+            self._describe(self.chronicle.writer)
 
     def flush(self) -> bool:
         """Write the rows of all steps so far into the run's folder; whether that worked."""
@@ -263,6 +273,8 @@ class Observer:
 
     def _describe(self, writer: Records) -> None:
         exchange = self.chronicle.company.exchange
+        for text in self.chronicle.company.list_troubles():
+            self.guard.note(text)
         writer.describe(
             name=self.watched.name,
             model=type(self.watched.inner).__name__,

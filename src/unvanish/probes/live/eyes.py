@@ -31,7 +31,7 @@ from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.compositions import Unfolded
 from unvanish.probes.live.chart import Chart, Crossing, Slot, draw_chart
-from unvanish.probes.live.compiled import CompilerListener
+from unvanish.probes.live.compiled import CompilerListener, HookSilence
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.place import ForwardPlace
 from unvanish.probes.live.readable import find_obstacle, is_readable
@@ -98,6 +98,7 @@ class Eyes(TorchFunctionMode):
                 WatchEntry(self._guard, self._enter),
                 WatchEntry(self._guard, self._leave, always=True),
             )
+            self._handles.append(HookSilence())
             self._handles.append(register_module_forward_pre_hook(enter))
             self._handles.append(register_module_forward_hook(leave, always_call=True))
         self.seconds = perf_counter() - started
@@ -137,6 +138,8 @@ class Eyes(TorchFunctionMode):
     def _enter(self, module: nn.Module, args: Any) -> None:
         path = self.paths.get(id(module))
         if path is None:
+            if type(module).__name__ == "OptimizedModule" and id(module._orig_mod) in self.paths:
+                self._leave_out()
             return
         if module is self.model and self._inside and not self._is_running():
             self._end()  # interrupted, so that nobody told us that it ended
@@ -197,8 +200,11 @@ class Eyes(TorchFunctionMode):
         """A part of the model is compiled: it must not meet us, neither now nor later."""
         if not self._inside or self._thread != threading.get_ident():
             return
+        self._leave_out()
+
+    def _leave_out(self) -> None:
         self.compiled = self._done = True
-        self._guard.note("activations are not looked at: parts of the model are compiled")
+        self._guard.note("activations are not looked at: the model, or a part of it, is compiled")
         self.close()
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
