@@ -344,3 +344,5 @@ class TraceFacts(RunFacts, total=False):
     start: list[float]  # losses of the run's first steps
     past: NDArray[np.float64] | None  # largest values of the looks that left the window, (sites, statistics)
     broken: BrokenFacts
+    holding: HoldingFacts
+    plan: PlanFacts

@@ -11,6 +11,7 @@ from unvanish.rules import rules
 from unvanish.store.records import Records
 
 PATIENCE = 3  # looks in a row before a finding is reported
+FIRST, OFTEN, SHARE = 4, 32, 32  # steps: rows are judged after 4, 8, 16, 32, then each 32, or a share
 LATER_RUN = 1000  # times the first step: offset of the keys of a continued run, which keeps the earlier ones
 
 
@@ -31,6 +32,7 @@ class Verdicts:
     first_step: int
     findings: list[Finding] = field(default_factory=list)  # consequences under their causes
     reported: dict[str, Reported] = field(default_factory=dict)  # by code
+    next: int = FIRST  # steps made when their rows are judged next
     streaks: dict[tuple[str, bool], int] = field(default_factory=dict)  # looks in a row, see `_keys`
 
     def judge(self, trace: Trace, step: int, store: Records | None) -> list[Finding]:
@@ -45,6 +47,19 @@ class Verdicts:
             if lasting and self.report(finding, step, store):
                 fresh.append(finding)
         return fresh
+
+    def is_due(self, made: int) -> bool:
+        """Whether the rows of the steps are to be judged after so many steps."""
+        if made < self.next:
+            return False
+        self.next = max(made + 1, 2 * made if made < OFTEN else made + max(OFTEN, made // SHARE))
+        return True
+
+    def judge_steps(self, trace: Trace, step: int, store: Records | None) -> list[Finding]:
+        """What the rules find that read steps and need no patience."""
+        codes = {c for c, r in rules().items() if "history" in r.needs and r.at_once}
+        found = visit(trace, self.choice.only(codes), live=True).findings
+        return [f for f in rank(found) if self.report(f, step, store)]
 
     def judge_at_once(self, code: str, trace: Trace, step: int, store: Records | None) -> list[Finding]:
         """What one rule finds, reported without waiting."""

@@ -1,0 +1,143 @@
+"""What steps did to a few weights: one tensor in turn at a step, all of them at a look.
+
+Notable:
+- A reading copies `ELEMENTS` evenly spaced elements of a weight and of its gradient before the step, and of
+  the weight after it. They wait, on their device, until a block of steps is judged.
+- From them alone: the share that did not move though a gradient was there, the change over what was there,
+  and which way it went.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unvanish.probes.live.readable import is_readable
+
+ELEMENTS = 32  # of a weight
+MOST = 64  # weights that are read at a look
+COLUMNS = ("still", "update_log", "along", "shrink", "agree")
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class Turn:
+    """One reading: rows are weights, shape (weights, ELEMENTS); float64 once it was brought over."""
+
+    places: list[int]
+    before: list[Tensor]
+    gradients: list[Tensor]
+    after: list[Tensor] = field(default_factory=list)
+
+
+class Turns:
+    """Reads the weights of some parameters in turn."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        plain = [p for p in parameters if is_readable(p) and not p.is_complex() and p.is_floating_point()]
+        wide = [p for p in plain if p.ndim > 1 and p.numel() >= ELEMENTS]
+        self.weights = wide or [p for p in plain if p.numel() >= ELEMENTS]
+        self._next = 0
+        self._open: Turn | None = None
+        self._last: dict[int, Floats] = {}  # the gradient of each weight at its last reading
+
+    @torch.no_grad()
+    def begin(self, everything: bool) -> None:
+        """Before an optimizer's step: read the next weight that has a gradient, or `everything`."""
+        self._open = None
+        chosen = self._choose(everything)
+        if chosen:
+            weights, grads = [self.weights[i] for i in chosen], [self.weights[i].grad for i in chosen]
+            self._open = Turn(
+                chosen, [_some(w) for w in weights], [_some(g) for g in grads if g is not None]
+            )
+
+    @torch.no_grad()
+    def end(self) -> Turn | None:
+        """After the step: the whole reading; None if there is none, or the weights have another size."""
+        turn, self._open = self._open, None
+        if turn is None:
+            return None
+        turn.after = [_some(self.weights[i]) for i in turn.places]
+        return turn
+
+    def measure(self, turns: Sequence[Turn]) -> Floats:
+        """`COLUMNS` of each reading, the median over its weights, shape (readings, columns)."""
+        parts = [t for turn in turns for t in (*turn.before, *turn.gradients, *turn.after)]
+        if any(len(p) != ELEMENTS for p in parts):  # a weight was replaced by a smaller one
+            return np.full((len(turns), len(COLUMNS)), math.nan)
+        device = parts[0].device
+        table = torch.stack([p.to(device).double() for p in parts]).cpu().numpy()
+        rows = np.split(table, np.cumsum([3 * len(t.places) for t in turns])[:-1])
+        return np.stack([self._judge(t.places, r) for t, r in zip(turns, rows, strict=True)])
+
+    def _judge(self, places: Sequence[int], rows: Floats) -> Floats:
+        """`COLUMNS` of one reading from its rows: before, gradients, after."""
+        before, gradients, after = np.split(rows, 3)
+        last = np.stack([self._last.get(p, np.zeros(ELEMENTS)) for p in places])
+        self._last.update(zip(places, gradients, strict=True))
+        change, asked = after - before, gradients != 0
+        norm, old = _norms(change), _norms(before)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            found = np.stack([
+                ((change == 0) & asked).sum(1) / asked.sum(1),
+                np.log(norm) - np.log(old),
+                -(change * gradients).sum(1) / (norm * _norms(gradients)),
+                -(change * before).sum(1) / (norm * old),
+                (gradients * last).sum(1) / (_norms(gradients) * _norms(last)),
+            ])  # fmt: skip
+        found[np.isnan(found) | (found == math.inf)] = math.nan
+        known = ~np.isnan(found)
+        return np.array([
+            np.median(row[there]) if there.any() else math.nan
+            for row, there in zip(found, known, strict=True)
+        ])  # fmt: skip
+
+    def _choose(self, everything: bool) -> list[int]:
+        """Places of the weights to read."""
+        count = len(self.weights)
+        if everything:
+            step = -(-count // MOST) or 1
+            return [i for i in range(0, count, step) if _is_dense(self.weights[i].grad)]
+        for k in range(count):
+            place = (self._next + k) % count
+            if _is_dense(self.weights[place].grad):
+                self._next = place + 1
+                return [place]
+        return []
+
+    @torch.no_grad()
+    def find_resolution(self) -> float:
+        """The median half unit in the last place of weights, a few of each; NaN without any."""
+        halves = [_halve(w) for w in self.weights[:MOST]]
+        return float(torch.cat(halves).median()) if halves else math.nan
+
+
+def _some(x: Tensor) -> Tensor:
+    """`ELEMENTS` evenly spaced elements, a copy."""
+    flat = x.detach().reshape(-1) if x.is_contiguous() else x.detach().flatten()
+    return flat[:: flat.shape[0] // ELEMENTS or 1][:ELEMENTS].clone()
+
+
+def _halve(w: Tensor) -> Tensor:
+    """Half of the distance to the neighbours of a few weights, float64 on the CPU."""
+    some = _some(w).double().cpu()
+    _, exponent = torch.frexp(some[some != 0])
+    return torch.ldexp(torch.full_like(exponent, torch.finfo(w.dtype).eps / 4, dtype=torch.float64), exponent)
+
+
+def _is_dense(gradient: Any) -> bool:
+    return gradient is not None and type(gradient) is Tensor and gradient.layout == torch.strided
+
+
+def _norms(rows: Floats) -> Floats:
+    found: Floats = np.sqrt((rows * rows).sum(1))
+    return found
