@@ -78,6 +78,7 @@ class PlanFacts(TypedDict):
     dtype: str  # of most of the weights
     resolution: float  # median half unit in the last place of the weights looked at
     planned: float  # median step of one of their elements; NaN if the optimizer is none of torch's
+    error: bool  # the loss module is one of torch's own, which no training raises
     averaged: bool  # the loss module takes the mean of its batch
 
 

@@ -41,13 +41,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
+from unvanish.rules import _history, _learning
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import NO_STEP
 
 NEEDS = ("static",)
-EXPLAINS = ("OUT006", "OUT003", "INI001")
+LIVE = True
+AT_ONCE = True
+HEARD = 3
+UP, READ = -0.1, 16
+EXPLAINS = ("OUT006", "OUT003", "INI001", "OPT001", "OPT002", "ACT003", "DEP001")
 LIKELIHOODS = (
     "log",
     "log1p",
@@ -63,6 +70,8 @@ LIKELIHOODS = (
 
 def check(trace: Trace) -> Iterable[Fault]:
     """One fault if a loss about the batch's targets has the wrong sign."""
+    if trace.facts.get("live"):
+        return _judge_steps(trace)
     if not trace.where("output"):
         raise NotApplicable("no loss was seen")
     wrong = [facts for facts in trace.facts.get("ascents", []) if facts["given"]]
@@ -86,6 +95,44 @@ def check(trace: Trace) -> Iterable[Fault]:
             tier=NO_STEP,
         )
     ]
+
+
+def _judge_steps(trace: Trace) -> list[Fault]:
+    """One fault if a loss of torch's own is raised at each step of a watched training."""
+    pull, along = _history.read_steps(trace, "pull"), _history.read_steps(trace, "along")
+    pull, along = pull[np.isfinite(pull)], along[np.isfinite(along)][-READ:]
+    if "plan" not in trace.facts or not trace.facts["plan"]["error"] or len(pull) < HEARD:
+        raise NotApplicable("no loss module of torch's own was heard at three steps")
+    if pull.max() < 0:
+        cause = f"the loss is raised: the gradient that arrives at it is {np.median(pull):.3g}, not 1"
+        remedy = Remedy("flip-sign", (), "backward from the loss, not from its negative", safety="advice")
+    elif pull.min() > 0 and len(along) >= READ and np.median(along) < UP and not _learning.falls(_losses(trace)):
+        cause = "the steps follow the gradient upwards, so the loss is raised: maximize=True, or a flipped sign"
+        remedy = Remedy("flip-sign", (), "an optimizer that goes down: maximize=False", safety="advice")
+    else:
+        return []
+    return [
+        Fault(
+            severity="error",
+            cause=cause,
+            sites=("loss",),
+            evidence=(
+                Evidence("gradient at the loss", float(np.median(pull)), limit="> 0", site="loss"),
+                *(
+                    [Evidence("cosine of the steps with the way down", float(np.median(along)), limit="> 0")]
+                    if len(along)
+                    else []
+                ),
+            ),
+            remedies=(remedy,),
+            direction="none",
+            tier=NO_STEP,
+        )
+    ]
+
+
+def _losses(trace: Trace) -> _history.Floats:
+    return _history.read_steps(trace, "loss")
 
 
 def sick() -> Case:

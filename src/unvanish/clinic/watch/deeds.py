@@ -24,6 +24,7 @@ from unvanish.probes.planned import ADAPTIVE
 
 DENSE, EACH = 64, 4  # steps of which every one reads a weight; then one in so many
 NAMED = 12  # parameters that are named
+IDLE = 8  # steps in which nothing moves a parameter that nobody holds
 SAMPLE = 16  # elements of a parameter that nobody holds, to see whether anything moves it
 
 
@@ -36,7 +37,7 @@ class Deeds:
     turns: Turns = field(init=False)
     _leftovers: dict[int, Leftover] = field(default_factory=dict, init=False)  # by the optimizer's id
     _held: dict[int, list[Tensor]] = field(default_factory=dict, init=False)  # parameters, the same
-    _strangers: dict[str, tuple[int, Tensor]] = field(default_factory=dict, init=False)  # held by none
+    _strangers: dict[str, tuple[int, Tensor, int]] = field(default_factory=dict, init=False)  # held by none
     _frozen: dict[int, dict[str, int]] = field(default_factory=dict, init=False)  # numbers by name
     holding: HoldingFacts | None = field(default=None, init=False)
     plan: PlanFacts | None = field(default=None, init=False)
@@ -54,9 +55,9 @@ class Deeds:
         kept = leftover.begin()
         if kept == kept:
             step.kept = kept if step.kept != step.kept else max(kept, step.kept)
-        if looked:
+        if looked or step.made % IDLE == 0:
             self._note_frozen(optimizer)
-            self._note_holding()
+            self._note_holding(step.made)
             self._note_plan(optimizer)
         if looked or (self._cheap and (step.made < DENSE or step.made % EACH == 0)):
             self.turns.begin(looked)
@@ -95,7 +96,7 @@ class Deeds:
             n: p.numel() for n, p in zip(names, every, strict=True) if id(p) in own and not p.requires_grad
         }
 
-    def _note_holding(self) -> None:
+    def _note_holding(self, made: int) -> None:
         """Which parameters get a gradient, and no optimizer holds and nothing moves them."""
         held = {id(p) for o in self.watched.optimizers for group in o.param_groups for p in group["params"]}
         known = dict(zip(self.watched.parameters.names, self.watched.parameters.parameters, strict=True))
@@ -115,9 +116,11 @@ class Deeds:
             if id(p) in held or p.grad is None:
                 continue
             sample = _some(p)
-            self._strangers[name] = id(p), sample
-            before = strangers.get(name)
-            if before is None or before[0] != id(p) or not torch.equal(before[1], sample):
+            before = strangers.get(name, (0, sample, made))
+            if before[0] != id(p) or not torch.equal(before[1], sample):
+                before = id(p), sample, made
+            self._strangers[name] = before
+            if made - before[2] < IDLE:
                 continue
             left.append(name)
             share += p.numel()
@@ -154,6 +157,7 @@ class Deeds:
             "dtype": str(weights[0].dtype).removeprefix("torch.") if weights else "",
             "resolution": self.turns.find_resolution(),
             "planned": planned,
+            "error": type(loss).__module__ == "torch.nn.modules.loss",
             "averaged": isinstance(loss, nn.Module) and getattr(loss, "reduction", None) == "mean",
         }
 

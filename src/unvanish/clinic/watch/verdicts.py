@@ -56,8 +56,8 @@ class Verdicts:
         return True
 
     def judge_steps(self, trace: Trace, step: int, store: Records | None) -> list[Finding]:
-        """What the rules find that read steps and need no patience."""
-        codes = {c for c, r in rules().items() if "history" in r.needs and r.at_once}
+        """What the rules find that need no look and no patience."""
+        codes = {c for c, r in rules().items() if r.live and r.at_once}
         found = visit(trace, self.choice.only(codes), live=True).findings
         return [f for f in rank(found) if self.report(f, step, store)]
 
