@@ -37,6 +37,7 @@ class Deeds:
     turns: Turns = field(init=False)
     _leftovers: dict[int, Leftover] = field(default_factory=dict, init=False)  # by the optimizer's id
     _held: dict[int, list[Tensor]] = field(default_factory=dict, init=False)  # parameters, the same
+    _ids: dict[int, set[int]] = field(default_factory=dict, init=False)  # of these
     _strangers: dict[str, tuple[int, Tensor, int]] = field(default_factory=dict, init=False)  # held by none
     _frozen: dict[int, dict[str, int]] = field(default_factory=dict, init=False)  # numbers by name
     holding: HoldingFacts | None = field(default=None, init=False)
@@ -60,7 +61,7 @@ class Deeds:
             self._note_holding(step.made)
             self._note_plan(optimizer)
         if looked or (self._cheap and (step.made < DENSE or step.made % EACH == 0)):
-            self.turns.begin(looked)
+            self.turns.begin(id(optimizer), self._ids[id(optimizer)], looked)
 
     def end(self, optimizer: Any, step: CurrentStep) -> None:
         """An optimizer has stepped."""
@@ -86,6 +87,7 @@ class Deeds:
         self.guard.hold_weakly(leftover)
         own = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self._held[id(optimizer)] = [p for p in self.watched.parameters.parameters if id(p) in own]
+        self._ids[id(optimizer)] = own
         return leftover
 
     def _note_frozen(self, optimizer: Any) -> None:
@@ -148,7 +150,7 @@ class Deeds:
             if kind.__name__ in ADAPTIVE:
                 planned = float(rate)
             elif kind.__name__ == "SGD":
-                planned = float(rate) * _find_usual(weights)
+                planned = float(rate) * self.turns.find_usual()
         decays = [g.get("weight_decay", 0.0) or 0.0 for o in self.watched.optimizers for g in o.param_groups]
         loss = self.watched.loss
         self.plan = {
@@ -160,12 +162,6 @@ class Deeds:
             "error": type(loss).__module__ == "torch.nn.modules.loss",
             "averaged": isinstance(loss, nn.Module) and getattr(loss, "reduction", None) == "mean",
         }
-
-
-def _find_usual(weights: list[Tensor]) -> float:
-    """The median size of a gradient's element."""
-    sizes = [g.detach().abs().double().mean().cpu() for w in weights[:NAMED] if (g := w.grad) is not None]
-    return float(torch.stack(sizes).median()) if sizes else math.nan
 
 
 def _some(p: Tensor) -> Tensor:

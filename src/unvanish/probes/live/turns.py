@@ -10,7 +10,7 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from unvanish.probes.live.readable import is_readable
 
 ELEMENTS = 32  # of a weight
 MOST = 64  # weights that are read at a look
+FEW = 12  # whose gradients tell the usual size
 COLUMNS = ("still", "update_log", "along", "shrink", "agree")
 
 Floats = NDArray[np.float64]
@@ -43,21 +44,22 @@ class Turns:
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         plain = [p for p in parameters if is_readable(p) and not p.is_complex() and p.is_floating_point()]
-        wide = [p for p in plain if p.ndim > 1 and p.numel() >= ELEMENTS]
-        self.weights = wide or [p for p in plain if p.numel() >= ELEMENTS]
-        self._next = 0
+        wide = [p for p in plain if p.ndim > 1] or plain
+        self.elements = min(ELEMENTS, max((p.numel() for p in wide), default=1))
+        self.weights = [p for p in wide if p.numel() >= self.elements > 0]
+        self._next: dict[int, int] = {}  # by the optimizer's id
         self._open: Turn | None = None
         self._last: dict[int, Floats] = {}  # the gradient of each weight at its last reading
 
     @torch.no_grad()
-    def begin(self, everything: bool) -> None:
-        """Before an optimizer's step: read the next weight that has a gradient, or `everything`."""
+    def begin(self, optimizer: int, held: Collection[int], everything: bool) -> None:
+        """Before a step of an optimizer (its id, ids of what it holds): read its next weight, or `everything`."""
         self._open = None
-        chosen = self._choose(everything)
+        chosen = self._choose(optimizer, held, everything)
         if chosen:
             weights, grads = [self.weights[i] for i in chosen], [self.weights[i].grad for i in chosen]
             self._open = Turn(
-                chosen, [_some(w) for w in weights], [_some(g) for g in grads if g is not None]
+                chosen, [self._some(w) for w in weights], [self._some(g) for g in grads if g is not None]
             )
 
     @torch.no_grad()
@@ -66,13 +68,13 @@ class Turns:
         turn, self._open = self._open, None
         if turn is None:
             return None
-        turn.after = [_some(self.weights[i]) for i in turn.places]
+        turn.after = [self._some(self.weights[i]) for i in turn.places]
         return turn
 
     def measure(self, turns: Sequence[Turn]) -> Floats:
         """`COLUMNS` of each reading, the median over its weights, shape (readings, columns)."""
         parts = [t for turn in turns for t in (*turn.before, *turn.gradients, *turn.after)]
-        if any(len(p) != ELEMENTS for p in parts):  # a weight was replaced by a smaller one
+        if any(len(p) != self.elements for p in parts):  # a weight was replaced by a smaller one
             return np.full((len(turns), len(COLUMNS)), math.nan)
         device = parts[0].device
         table = torch.stack([p.to(device).double() for p in parts]).cpu().numpy()
@@ -82,7 +84,7 @@ class Turns:
     def _judge(self, places: Sequence[int], rows: Floats) -> Floats:
         """`COLUMNS` of one reading from its rows: before, gradients, after."""
         before, gradients, after = np.split(rows, 3)
-        last = np.stack([self._last.get(p, np.zeros(ELEMENTS)) for p in places])
+        last = np.stack([self._last.get(p, np.zeros(self.elements)) for p in places])
         self._last.update(zip(places, gradients, strict=True))
         change, asked = after - before, gradients != 0
         norm, old = _norms(change), _norms(before)
@@ -101,37 +103,43 @@ class Turns:
             for row, there in zip(found, known, strict=True)
         ])  # fmt: skip
 
-    def _choose(self, everything: bool) -> list[int]:
-        """Places of the weights to read."""
-        count = len(self.weights)
+    def _choose(self, optimizer: int, held: Collection[int], everything: bool) -> list[int]:
+        """Places of the weights to read: they have a gradient, and this optimizer moves them."""
+        count, first = len(self.weights), self._next.get(optimizer, 0)
         if everything:
             step = -(-count // MOST) or 1
-            return [i for i in range(0, count, step) if _is_dense(self.weights[i].grad)]
+            places = range(0, count, step)
+            return [i for i in places if id(self.weights[i]) in held and _is_dense(self.weights[i].grad)]
         for k in range(count):
-            place = (self._next + k) % count
-            if _is_dense(self.weights[place].grad):
-                self._next = place + 1
+            place = (first + k) % count
+            if id(self.weights[place]) in held and _is_dense(self.weights[place].grad):
+                self._next[optimizer] = place + 1
                 return [place]
         return []
+
+    def _some(self, x: Tensor) -> Tensor:
+        """Evenly spaced elements, a copy."""
+        flat = x.detach().reshape(-1)
+        return flat[:: flat.shape[0] // self.elements or 1][: self.elements].clone()
+
+    def find_usual(self) -> float:
+        """The median size of a gradient's element; NaN without any."""
+        grads = [g for w in self.weights[:FEW] if _is_dense(g := w.grad)]
+        sizes = [self._some(g).abs().double().mean().cpu() for g in grads]
+        return float(torch.stack(sizes).median()) if sizes else math.nan
 
     @torch.no_grad()
     def find_resolution(self) -> float:
         """The median half unit in the last place of weights, a few of each; NaN without any."""
-        halves = [_halve(w) for w in self.weights[:MOST]]
+        halves = [_halve(self._some(w)) for w in self.weights[:MOST]]
         return float(torch.cat(halves).median()) if halves else math.nan
 
 
-def _some(x: Tensor) -> Tensor:
-    """`ELEMENTS` evenly spaced elements, a copy."""
-    flat = x.detach().reshape(-1) if x.is_contiguous() else x.detach().flatten()
-    return flat[:: flat.shape[0] // ELEMENTS or 1][:ELEMENTS].clone()
-
-
-def _halve(w: Tensor) -> Tensor:
+def _halve(some: Tensor) -> Tensor:
     """Half of the distance to the neighbours of a few weights, float64 on the CPU."""
-    some = _some(w).double().cpu()
+    eps, some = torch.finfo(some.dtype).eps, some.double().cpu()
     _, exponent = torch.frexp(some[some != 0])
-    return torch.ldexp(torch.full_like(exponent, torch.finfo(w.dtype).eps / 4, dtype=torch.float64), exponent)
+    return torch.ldexp(torch.full_like(exponent, eps / 4, dtype=torch.float64), exponent)
 
 
 def _is_dense(gradient: Any) -> bool:
