@@ -17,11 +17,19 @@ How it is measured
 
 If the loss is below zero, its gradient at the results of the losses and logarithms that it is made
 of. A cross-entropy or an error against the batch's targets that is to be raised, or a logarithm
-that the targets pick, with equal weights, and that is to be lowered, is a fault.
+that the targets pick, with equal weights, and that is to be lowered, is a fault. In a watched training,
+with one of torch's own loss modules: the gradient that arrives at it is negative at each step that was
+heard, or the steps follow the gradient upwards.
 
 Limits
 
-None: a sign is right or wrong.
+A sign is right or wrong. In a watched training:
+
+    HEARD = 3        steps at which the gradient of the loss was heard
+    READ = 16        readings of weights, of whose cosines the median is taken
+    UP = -0.1        cosine of the change with the negative gradient: with Adam it is 0.5 or more on
+                     the way down
+    SHRUNK = 0.5     cosine of the change with the negative weights: above it a decay moves them
 
 Remedies
 
@@ -53,7 +61,7 @@ NEEDS = ("static",)
 LIVE = True
 AT_ONCE = True
 HEARD = 3
-UP, READ = -0.1, 16
+UP, SHRUNK, READ = -0.1, 0.5, 16
 EXPLAINS = ("OUT006", "OUT003", "INI001", "OPT001", "OPT002", "ACT003", "DEP001")
 LIKELIHOODS = (
     "log",
@@ -106,7 +114,7 @@ def _judge_steps(trace: Trace) -> list[Fault]:
     if pull.max() < 0:
         cause = f"the loss is raised: the gradient that arrives at it is {np.median(pull):.3g}, not 1"
         remedy = Remedy("flip-sign", (), "backward from the loss, not from its negative", safety="advice")
-    elif pull.min() > 0 and len(along) >= READ and np.median(along) < UP and not _learning.falls(_losses(trace)):
+    elif pull.min() > 0 and _climbs(trace, along):
         cause = "the steps follow the gradient upwards, so the loss is raised: maximize=True, or a flipped sign"
         remedy = Remedy("flip-sign", (), "an optimizer that goes down: maximize=False", safety="advice")
     else:
@@ -131,8 +139,13 @@ def _judge_steps(trace: Trace) -> list[Fault]:
     ]
 
 
-def _losses(trace: Trace) -> _history.Floats:
-    return _history.read_steps(trace, "loss")
+def _climbs(trace: Trace, along: _history.Floats) -> bool:
+    """Whether the steps follow the gradient upwards, and no decay shrinks the weights so."""
+    shrink = _history.read_steps(trace, "shrink")
+    shrink = shrink[np.isfinite(shrink)][-READ:]
+    if len(along) < READ or not np.median(along) < UP or np.median(shrink) > SHRUNK:
+        return False
+    return not _learning.falls(_history.read_steps(trace, "loss"))
 
 
 def sick() -> Case:

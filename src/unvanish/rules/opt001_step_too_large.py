@@ -85,7 +85,7 @@ from unvanish.rules._tiers import STEPS
 
 NEEDS = ("history",)
 AT_ONCE = True
-EXPLAINS = ("OPT003", "ACT003")
+EXPLAINS = ("OPT003", "ACT003", "NUM001")
 FRESH = 1.5
 BEFORE, NEAR, AFTER, RECENT = 5, 8, 3, 30  # looks
 SETTLED, RATES = 20, 20  # steps

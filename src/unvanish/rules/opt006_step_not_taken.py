@@ -35,7 +35,7 @@ Limits
                       quarter of a run
     DOWN = 0.5        of the first loss: a run that has come so far was annealed on purpose
     EDGE = 10         steps at each end whose median is the loss there
-    FROZEN = 0.25     of the trained numbers, for a warning: less is a note, as one freezes
+    FROZEN = 0.1      of the trained numbers, for a warning: less is a note, as one freezes
                       an embedding or norms in the middle of a run on purpose
     READ = 16         readings of weights, none of which moved
 
@@ -67,10 +67,10 @@ from unvanish.rules._tiers import NO_STEP, STEPS
 
 NEEDS = ("history",)
 AT_ONCE = True
-EXPLAINS = ("OPT002", "OPT004", "ACT003", "OPT005")
+EXPLAINS = ("OPT002", "OPT004", "OPT005", "OPT009", "ACT003")
 LEAST, LONG, SHARE, SKIPS, SEEN = 8, 20, 0.1, 12, 2
 DEAD, EARLY, DOWN, EDGE = 1e-3, 3, 0.5, 10
-FROZEN, READ = 0.25, 16
+FROZEN, READ = 0.1, 16
 
 
 def check(trace: Trace) -> Iterable[Fault]:
@@ -109,7 +109,8 @@ def _zero_rate(trace: Trace, taken: Floats) -> Fault | None:
 def _dead_rate(trace: Trace, taken: Floats) -> Fault | None:
     """A rate that fell to nothing in the first part of the run, before the loss had fallen."""
     rate = _history.read_steps(trace, "lr")
-    peak = float(np.nanmax(rate)) if np.isfinite(rate).any() else 0.0
+    held = np.minimum(rate[1:], rate[:-1])  # one long step is no peak
+    peak = float(np.nanmax(held)) if np.isfinite(held).any() else 0.0
     alive = np.flatnonzero(rate >= DEAD * peak)
     if peak <= 0 or not len(alive) or not rate[-1] < DEAD * peak:
         return None
@@ -130,7 +131,7 @@ def _thrown_away(trace: Trace, taken: Floats) -> Fault | None:
     norm, before = _history.read_steps(trace, "norm_log"), _history.read_steps(trace, "before_log")
     count = _count_last(norm == -np.inf)
     seen = np.isfinite(before[len(before) - count :]).sum() if count else 0
-    if seen < SEEN or not (count == len(taken) or _lasts(count, len(taken))):
+    if seen < SEEN or "plan" not in trace.facts or not (count == len(taken) or _lasts(count, len(taken))):
         return None
     cause = (
         f"the gradient is gone at the last {count} steps though its backward had made one: zero_grad stands "

@@ -183,6 +183,8 @@ class Observer:
         """Name what is not finite while it is there; numbers on a device are judged when they have come."""
         if any(map(_is_broken, numbers)) and self._finiteness.record_break(self._step, self.watched.parameters):
             number, store = self._step.number, self.chronicle.writer
+            self.chronicle.settle(due=True)
+            self._judge_rows()  # what led to it
             self._respond(self._verdicts.judge_at_once("NUM001", self._trace(), number, store), lead=0)
 
     def _follow_time(self) -> None:

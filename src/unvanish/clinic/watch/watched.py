@@ -38,11 +38,10 @@ class Watched:
         """Read what a watch needs to know; CheckError if no parameter is trained."""
         inner = unwrap(model)
         parameters = Parameters(inner, optimizers)
+        if not parameters.parameters:  # the optimizers hold others: that is for OPT006 to say
+            parameters = Parameters(inner, [])
         if not parameters.parameters:
-            raise CheckError(
-                "there is nothing to watch: no parameter of the model requires a gradient"
-                + (" and is held by the optimizer" if optimizers else "")
-            )
+            raise CheckError("there is nothing to watch: no parameter of the model requires a gradient")
         kept = tuple(map(weakref.ref, optimizers))
         return cls(
             model, kept, loss, scaler, name or type(inner).__name__, inner, parameters, count_processes()
