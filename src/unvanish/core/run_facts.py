@@ -94,6 +94,23 @@ class BrokenFacts(TypedDict):
 
 
 StepColumn = Literal[
-    "step", "wall", "lr", "low", "loss", "norm_log", "before_log", "finite", "skipped", "clipped", "exact",
-    "kept", "still", "update_log", "along", "shrink", "agree", "pull", "backwards",
+    "step",
+    "wall",
+    "lr",
+    "low",
+    "loss",
+    "norm_log",
+    "before_log",
+    "finite",
+    "skipped",
+    "clipped",
+    "exact",
+    "kept",
+    "still",
+    "update_log",
+    "along",
+    "shrink",
+    "agree",
+    "pull",
+    "backwards",
 ]

@@ -115,7 +115,9 @@ def _judge_steps(trace: Trace) -> list[Fault]:
         cause = f"the loss is raised: the gradient that arrives at it is {np.median(pull):.3g}, not 1"
         remedy = Remedy("flip-sign", (), "backward from the loss, not from its negative", safety="advice")
     elif pull.min() > 0 and _climbs(trace, along):
-        cause = "the steps follow the gradient upwards, so the loss is raised: maximize=True, or a flipped sign"
+        cause = (
+            "the steps follow the gradient upwards, so the loss is raised: maximize=True, or a flipped sign"
+        )
         remedy = Remedy("flip-sign", (), "an optimizer that goes down: maximize=False", safety="advice")
     else:
         return []

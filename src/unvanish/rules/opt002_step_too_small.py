@@ -38,6 +38,7 @@ Limits
     START = 5        first steps, of which the largest gradient is taken
     SOLVED = 0.001   of the first loss: so has such a run
     USUAL = 0.001    of the weights a step, which the estimate of the right rate aims at
+    GROWN = 2        times the usual rate of the run: above it the rate is on its way up
     BELOW = 0.001    of the highest rate: a rate that has died early is another fault (OPT006)
 
 Remedies
@@ -70,13 +71,11 @@ AT_ONCE = True
 READ, LONG, FALL, EDGE = 16, 100, 0.1, 10
 SPAN = 20  # steps
 FELL, START, SOLVED = 100, 5, 1e-3
-BELOW = 1e-3
+BELOW, GROWN = 1e-3, 2
 USUAL = 1e-3
 
 
-def check(
-    trace: Trace, *, limit: float = 1e-6, short: float = 1e-4, agree: float = 0.3
-) -> Iterable[Fault]:
+def check(trace: Trace, *, limit: float = 1e-6, short: float = 1e-4, agree: float = 0.3) -> Iterable[Fault]:
     """One fault with the usual ratio of a step to the weights."""
     taken = _history.read_steps(trace, "step")
     change, gradient = _history.read_steps(trace, "update_log"), _history.read_steps(trace, "norm_log")
@@ -136,10 +135,12 @@ def _progresses(trace: Trace, loss: _history.Floats) -> bool:
 
 
 def _is_alive(trace: Trace) -> bool:
-    """Whether the rate is no small part of what it was: then its end is the fault, or a schedule's."""
+    """Whether the rate is neither a small part of what it was, which another rule judges, nor still growing."""
     rate = _history.read_steps(trace, "lr")
     known = rate[np.isfinite(rate)]
-    return not len(known) or (known[-1] > 0 and known[-1] >= BELOW * known.max())
+    if not len(known):
+        return True
+    return bool(BELOW * known.max() <= known[-1] <= GROWN * np.median(known) and known[-1] > 0)
 
 
 def _has_ended(trace: Trace, loss: _history.Floats) -> bool:

@@ -78,7 +78,10 @@ def check(trace: Trace, *, deviations: float = 8.0, window: int = 200) -> Iterab
     centre = float(np.median(norms))
     scatter = max(measure_scatter(norms, centre), QUIET)
     high = norms > centre + max(deviations * scatter, math.log(TIMES))
-    high &= [n - np.median(norms[max(0, k - NEAR) : k] if k else norms) > math.log(TIMES) for k, n in enumerate(norms)]
+    high &= [
+        n - np.median(norms[max(0, k - NEAR) : k] if k else norms) > math.log(TIMES)
+        for k, n in enumerate(norms)
+    ]
     count = int(high.sum())
     if count < LEAST:
         return []

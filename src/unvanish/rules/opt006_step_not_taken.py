@@ -137,7 +137,9 @@ def _thrown_away(trace: Trace, taken: Floats) -> Fault | None:
         f"the gradient is gone at the last {count} steps though its backward had made one: zero_grad stands "
         "between backward and step, so nothing is learned"
     )
-    return _tell(cause, Remedy("move-zero-grad", (), "zero_grad, backward, step, in this order", "advice"), count)
+    return _tell(
+        cause, Remedy("move-zero-grad", (), "zero_grad, backward, step, in this order", "advice"), count
+    )
 
 
 def _stale(trace: Trace, taken: Floats) -> Fault | None:
@@ -149,7 +151,9 @@ def _stale(trace: Trace, taken: Floats) -> Fault | None:
         "model was replaced, loaded or copied after the optimizer was made, and these never move"
     )
     why = "make the optimizer after the model is complete"
-    return _tell(cause, Remedy("remake-optimizer", tuple(names), why, safety="advice"), len(taken), tuple(names))
+    return _tell(
+        cause, Remedy("remake-optimizer", tuple(names), why, safety="advice"), len(taken), tuple(names)
+    )
 
 
 def _frozen(trace: Trace, taken: Floats) -> Fault | None:

@@ -113,7 +113,9 @@ def _judge_accumulation(trace: Trace, most: int) -> list[Fault]:
             sites=(),
             evidence=(
                 Evidence("backward passes in a step", count, limit=f"< {most}"),
-                Evidence("gradient that arrives at the loss", float(pull[heard[-1]]), limit=f"{1 / count:.3g}"),
+                Evidence(
+                    "gradient that arrives at the loss", float(pull[heard[-1]]), limit=f"{1 / count:.3g}"
+                ),
             ),
             remedies=(Remedy("divide-loss", (), f"(loss / {count}).backward()", safety="advice"),),
             direction="exploding",

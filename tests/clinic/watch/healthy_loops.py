@@ -39,7 +39,12 @@ def batches(steps: int = STEPS, size: int = 64, **options: int) -> Any:
 
 def mlp(width: int = 20, classes: int = 5) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(width, 64), nn.ReLU(), nn.LayerNorm(64), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, classes)
+        nn.Linear(width, 64),
+        nn.ReLU(),
+        nn.LayerNorm(64),
+        nn.Linear(64, 64),
+        nn.ReLU(),
+        nn.Linear(64, classes),
     )
 
 
@@ -446,7 +451,13 @@ def transformer(watching: Open) -> None:
 def autoencoder(watching: Open) -> None:
     x = draw()[0] @ torch.randn(20, 64) / 4
     model = nn.Sequential(
-        nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8), nn.ReLU(), nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 64)
+        nn.Linear(64, 32),
+        nn.ReLU(),
+        nn.Linear(32, 8),
+        nn.ReLU(),
+        nn.Linear(8, 32),
+        nn.ReLU(),
+        nn.Linear(32, 64),
     )
     optimizer, loss = torch.optim.Adam(model.parameters(), 3e-3), nn.MSELoss()
     with watching(model, optimizer, loss):
@@ -466,7 +477,9 @@ class Pair(nn.Module):
         self.judge = nn.Sequential(nn.Linear(4, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1))
 
 
-def _play(watching: Open, pick: Callable[[Pair, Any, Any], tuple[nn.Module, Any]], every: int, keep: bool) -> None:
+def _play(
+    watching: Open, pick: Callable[[Pair, Any, Any], tuple[nn.Module, Any]], every: int, keep: bool
+) -> None:
     pair, loss = Pair(), nn.BCEWithLogitsLoss()
     maker = torch.optim.Adam(pair.make.parameters(), 2e-4, betas=(0.5, 0.999))
     judge = torch.optim.Adam(pair.judge.parameters(), 2e-4, betas=(0.5, 0.999))

@@ -42,7 +42,9 @@ def cleared_in_place(watching: Open, sick: bool) -> None:
     model = Reader(nn.GRU)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     clear = optimizer.zero_grad
-    fit(watching, model, optimizer, before_step=lambda _: clear(set_to_none=False) if sick else None, steps=80)
+    fit(
+        watching, model, optimizer, before_step=lambda _: clear(set_to_none=False) if sick else None, steps=80
+    )
 
 
 @case("OPT006")
@@ -97,7 +99,10 @@ SICK |= {
         ("OPT006",),
         _scheduled(lambda o, sick: PLANS.LambdaLR(o, lambda s: s // 40 if sick else min(1.0, s / 40))),
     ),
-    "halved_at_each_batch": (("OPT006",), _scheduled(lambda o, sick: PLANS.ExponentialLR(o, 0.5 if sick else 0.99))),
+    "halved_at_each_batch": (
+        ("OPT006",),
+        _scheduled(lambda o, sick: PLANS.ExponentialLR(o, 0.5 if sick else 0.99)),
+    ),
     "milestones_in_batches": (
         ("OPT006",),
         _scheduled(lambda o, sick: PLANS.MultiStepLR(o, [3, 6, 9, 12] if sick else [90, 120], 0.1)),

@@ -107,11 +107,15 @@ class Chronicle:
 
     def settle(self, due: bool) -> None:
         """On the CPU the rows before the present one are complete: take them, a block at a time, or when `due`."""
-        if not due and self.row is not None and len(self.waiting) < BLOCK and self.row.wall - self.wrote < OFTEN:
+        if (
+            not due
+            and self.row is not None
+            and len(self.waiting) < BLOCK
+            and self.row.wall - self.wrote < OFTEN
+        ):
             return
         self.wrote = self.row.wall if self.row is not None else self.wrote
         rows, self.waiting = self.waiting, []
-        self._bring(rows, None)
         self._add(rows)
         self.take_joined()
 

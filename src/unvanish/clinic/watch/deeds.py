@@ -22,9 +22,10 @@ from unvanish.probes.live.leftover import Leftover
 from unvanish.probes.live.turns import Turns
 from unvanish.probes.planned import ADAPTIVE
 
-DENSE, EACH = 64, 4  # steps of which every one reads a weight; then one in so many
+DENSE, EACH = 64, 16  # steps of which every one reads a weight; then one in so many
 NAMED = 12  # parameters that are named
 IDLE = 8  # steps in which nothing moves a parameter that nobody holds
+RARELY = 256  # steps at most between two readings of what the optimizers hold
 SAMPLE = 16  # elements of a parameter that nobody holds, to see whether anything moves it
 
 
@@ -35,15 +36,18 @@ class Deeds:
     watched: Watched
     guard: WatchGuard
     turns: Turns = field(init=False)
+    _dense: bool = field(init=False)  # whether steps without a look read weights, too
     _leftovers: dict[int, Leftover] = field(default_factory=dict, init=False)  # by the optimizer's id
     _held: dict[int, list[Tensor]] = field(default_factory=dict, init=False)  # parameters, the same
     _ids: dict[int, set[int]] = field(default_factory=dict, init=False)  # of these
     _strangers: dict[str, tuple[int, Tensor, int]] = field(default_factory=dict, init=False)  # held by none
     _frozen: dict[int, dict[str, int]] = field(default_factory=dict, init=False)  # numbers by name
+    _next: int = field(default=0, init=False)  # steps made when it is read again what they hold
     holding: HoldingFacts | None = field(default=None, init=False)
     plan: PlanFacts | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        self._dense = self.watched.device.type == "cpu"
         self.turns = Turns([] if self.watched.parameters.sharded else self.watched.parameters.parameters)
 
     def begin(self, optimizer: Any, step: CurrentStep, looked: bool) -> None:
@@ -56,27 +60,23 @@ class Deeds:
         kept = leftover.begin()
         if kept == kept:
             step.kept = kept if step.kept != step.kept else max(kept, step.kept)
-        if looked or step.made % IDLE == 0:
+        if looked or step.made >= self._next:
+            self._next = step.made + min(RARELY, max(IDLE, step.made // 4))
             self._note_frozen(optimizer)
             self._note_holding(step.made)
             self._note_plan(optimizer)
-        if looked or (self._cheap and (step.made < DENSE or step.made % EACH == 0)):
+        if looked or (self._dense and (step.made < DENSE or step.made % EACH == 0)):
             self.turns.begin(id(optimizer), self._ids[id(optimizer)], looked)
 
     def end(self, optimizer: Any, step: CurrentStep) -> None:
         """An optimizer has stepped."""
         if self.watched.parameters.sharded:
             return
-        turn = self.turns.end()
-        if turn is not None:
-            step.turn = turn
+        if self.turns.reading:
+            step.turn = self.turns.end()
         leftover = self._leftovers.get(id(optimizer))
         if leftover is not None:
             leftover.end(self._held[id(optimizer)])
-
-    @property
-    def _cheap(self) -> bool:
-        return self.watched.device.type == "cpu"
 
     def may_ask(self) -> bool:
         """Whether a hook may hang on a parameter for a step."""

@@ -177,11 +177,15 @@ class Observer:
         """Read the norm that the optimizer steps by; what is not finite is named while it is there."""
         norm, exact = self._norms.read_own(optimizer, self._look.open)
         self._step.add_norm(norm, exact)
-        self._judge_finite(self._step.norm)
+        norm = self._step.norm
+        if not (isinstance(norm, float) and math.isfinite(norm)):
+            self._judge_finite(norm)
 
     def _judge_finite(self, *numbers: Any) -> None:
         """Name what is not finite while it is there; numbers on a device are judged when they have come."""
-        if any(map(_is_broken, numbers)) and self._finiteness.record_break(self._step, self.watched.parameters):
+        if any(_is_broken(n) for n in numbers) and self._finiteness.record_break(
+            self._step, self.watched.parameters
+        ):
             number, store = self._step.number, self.chronicle.writer
             self.chronicle.settle(due=True)
             self._judge_rows()  # what led to it
@@ -200,7 +204,7 @@ class Observer:
         if looked:
             self._judge_look()
         elif isinstance(step.norm, float):
-            self.chronicle.settle(due := self._verdicts.is_due(step.made))
+            self.chronicle.settle(due := self._verdicts.is_due(step.made, self.pace.elapsed))
             if due:
                 self._judge_rows()
         self._finiteness.note(step)

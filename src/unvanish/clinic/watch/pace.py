@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 LONGEST = 10_000  # steps between two looks, at most
 EARLY = (1, 2, 3)  # steps with a look at any cost: most faults are there from the start
+CREDIT = 1.0  # seconds: so long as looks took less, they come at steps 4, 8, 16, ... as well
+DOUBLE = 2  # times the steps so far, to the next of these
 SAFETY = 1.2  # of all estimates
 
 
@@ -75,6 +77,13 @@ class Pace:
         early = [s - step for s in EARLY if s > step]
         if early:
             return early[0]
+        planned = self._plan()
+        if self.own + self.cost < CREDIT and step < LONGEST:
+            return min(planned, max(1, (DOUBLE - 1) * step))
+        return planned
+
+    def _plan(self) -> int:
+        """The number of steps to the next look that the budget allows."""
         rest = max(self.elapsed - self.spent, 0.0)
         room = self.budget * rest / max(1, self.steps) - SAFETY * self.each  # what a step leaves for looks
         if room <= 0:

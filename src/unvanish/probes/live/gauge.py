@@ -27,6 +27,7 @@ from unvanish.probes.live.shards import is_partial
 SMALL = 4096  # elements of a tensor that may be read at every step
 ALWAYS = 12  # such tensors, at most
 CALL = 2048  # elements whose reading takes as long as what a tensor costs at least
+WORTH = 16384  # elements, calls among them, below which a part is not worth dividing
 LIGHT = 8192  # elements up to which a copy into one row is quicker than a call of its own
 MOST = 64  # parts, at most
 TRIAL = 12  # readings of which the cost is known before the number of parts changes
@@ -55,6 +56,7 @@ class Gauge:
     _light: list[Tensor] = field(default_factory=list, init=False)  # parameters that are read in one row
     _heavy: list[Tensor] = field(default_factory=list, init=False)  # the others
     _steady: frozenset[int] = field(default=frozenset(), init=False)  # ids of those read at every step
+    _work: int = field(default=0, init=False)  # elements, and calls counted as elements
     _rows: list[list[Tensor]] = field(default_factory=list, init=False)  # light ones: the steady, each part
     _pieces: list[list[Piece]] = field(default_factory=list, init=False)  # the same of the heavy ones
 
@@ -64,11 +66,11 @@ class Gauge:
         small = [p for p in self.parameters if p.numel() <= SMALL]
         vectors = [p for p in small if p.ndim < 2] or small
         self._steady = frozenset(map(id, vectors[:: -(-len(vectors) // ALWAYS) or 1]))
+        self._work = sum(p.numel() + CALL for p in self.parameters)
         self._plain = not self.weights and all(
             type(p) in (Tensor, nn.Parameter) and p.device.type == "cpu" for p in self.parameters
         )
 
-    @torch.no_grad()
     def read(self, full: bool = False) -> Tensor | float | None:
         """The L2 norm: a float on the CPU, a tensor elsewhere; None without any gradient.
 
@@ -77,7 +79,15 @@ class Gauge:
         if full and self.parts > 1:
             return self._refresh()
         started = perf_counter()
-        found = self._all() if self.parts == 1 or self.whole else self._some()
+        if self._plain and self.parts == 1:  # no graph is made here, and `no_grad` costs as much as the rest
+            quick = self._all_plain()
+            if quick is not None and 1e-18 < quick < 1e18:
+                self.exact = True
+                return self._count(started, quick)
+        return self._count(started, self._all() if self.parts == 1 or self.whole else self._some())
+
+    def _count(self, started: float, found: Tensor | float | None) -> Tensor | float | None:
+        """Note what a reading took; what was found."""
         self._readings += 1
         self.cost += (perf_counter() - started - self.cost) / min(self._readings, TRIAL)
         return found
@@ -88,7 +98,7 @@ class Gauge:
             return
         parts = self.parts
         if self.cost > share:
-            parts = min(MOST, 2 * parts)
+            parts = max(1, min(MOST, 2 * parts, self._work // WORTH))
         elif self.cost < share / 3:
             parts = max(1, parts // 2)
         if parts != self.parts:
@@ -107,11 +117,9 @@ class Gauge:
         kept = [w for w, p in pairs if p.grad is not None and not is_partial(p.grad)]
         return [n * w if w != 1.0 else n for n, w in zip(found, kept, strict=True)]
 
+    @torch.no_grad()
     def _all(self) -> Tensor | float | None:
         self.exact = True
-        quick = self._all_plain() if self._plain else None
-        if quick is not None and 1e-18 < quick < 1e18:
-            return quick
         grads = self._gradients()
         if not grads:
             return None
@@ -128,7 +136,7 @@ class Gauge:
         heavy = [g for p in self._heavy if (g := p.grad) is not None]
         try:
             row = _read_row(light) if light else 0.0
-            return math.hypot(row, float(combine(norms(heavy)))) if heavy else row
+            return math.hypot(row, float(combine(norms(heavy)).detach())) if heavy else row
         except (RuntimeError, TypeError, NotImplementedError):
             self._plain = False  # sparse ones, or of several devices
             return None
@@ -180,7 +188,7 @@ class Gauge:
             return None
         if not self._plain:
             grad = self.values(grad)
-        return _flat(grad)[low:high] if low < grad.numel() else None
+        return _flat(grad.detach())[low:high] if low < grad.numel() else None
 
     def _divide(self) -> None:
         """Divide the gradients into the steady ones and parts whose readings take equally long."""
@@ -244,5 +252,5 @@ def _flat(x: Tensor) -> Tensor:
 
 def _read_row(tensors: Sequence[Tensor]) -> float:
     """The norm of small tensors, which are copied into one row."""
-    row = torch._C._nn.flatten_dense_tensors(tensors)
+    row = torch._C._nn.flatten_dense_tensors(tensors).detach()
     return float(torch.linalg.vector_norm(row, dtype=torch.float32 if row.dtype in LOW else None))

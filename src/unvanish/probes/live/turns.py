@@ -62,6 +62,11 @@ class Turns:
                 chosen, [self._some(w) for w in weights], [self._some(g) for g in grads if g is not None]
             )
 
+    @property
+    def reading(self) -> bool:
+        """Whether a reading waits for the end of the step."""
+        return self._open is not None
+
     @torch.no_grad()
     def end(self) -> Turn | None:
         """After the step: the whole reading; None if there is none, or the weights have another size."""
@@ -73,35 +78,24 @@ class Turns:
 
     def measure(self, turns: Sequence[Turn]) -> Floats:
         """`COLUMNS` of each reading, the median over its weights, shape (readings, columns)."""
-        parts = [t for turn in turns for t in (*turn.before, *turn.gradients, *turn.after)]
-        if any(len(p) != self.elements for p in parts):  # a weight was replaced by a smaller one
+        kinds = [[t for turn in turns for t in getattr(turn, k)] for k in ("before", "gradients", "after")]
+        if any(
+            len(t) != self.elements for kind in kinds for t in kind
+        ):  # a weight was replaced by a smaller one
             return np.full((len(turns), len(COLUMNS)), math.nan)
-        device = parts[0].device
-        table = torch.stack([p.to(device).double() for p in parts]).cpu().numpy()
-        rows = np.split(table, np.cumsum([3 * len(t.places) for t in turns])[:-1])
-        return np.stack([self._judge(t.places, r) for t, r in zip(turns, rows, strict=True)])
-
-    def _judge(self, places: Sequence[int], rows: Floats) -> Floats:
-        """`COLUMNS` of one reading from its rows: before, gradients, after."""
-        before, gradients, after = np.split(rows, 3)
-        last = np.stack([self._last.get(p, np.zeros(self.elements)) for p in places])
-        self._last.update(zip(places, gradients, strict=True))
-        change, asked = after - before, gradients != 0
-        norm, old = _norms(change), _norms(before)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            found = np.stack([
-                ((change == 0) & asked).sum(1) / asked.sum(1),
-                np.log(norm) - np.log(old),
-                -(change * gradients).sum(1) / (norm * _norms(gradients)),
-                -(change * before).sum(1) / (norm * old),
-                (gradients * last).sum(1) / (_norms(gradients) * _norms(last)),
-            ])  # fmt: skip
-        found[np.isnan(found) | (found == math.inf)] = math.nan
-        known = ~np.isnan(found)
-        return np.array([
-            np.median(row[there]) if there.any() else math.nan
-            for row, there in zip(found, known, strict=True)
-        ])  # fmt: skip
+        device = kinds[0][0].device
+        table = torch.stack([t.to(device, torch.float64) for kind in kinds for t in kind]).cpu().numpy()
+        before, gradients, after = table.reshape(3, -1, self.elements)
+        places = [p for turn in turns for p in turn.places]
+        last = np.zeros_like(gradients)
+        for row, place in enumerate(places):
+            last[row] = self._last.get(place, 0.0)
+            self._last[place] = gradients[row]
+        found = _compare(before, gradients, after, last)
+        if len(places) == len(turns):
+            return found
+        parts = np.split(found, np.cumsum([len(t.places) for t in turns])[:-1])
+        return np.stack([_take_medians(p) for p in parts])
 
     def _choose(self, optimizer: int, held: Collection[int], everything: bool) -> list[int]:
         """Places of the weights to read: they have a gradient, and this optimizer moves them."""
@@ -140,6 +134,28 @@ def _halve(some: Tensor) -> Tensor:
     eps, some = torch.finfo(some.dtype).eps, some.double().cpu()
     _, exponent = torch.frexp(some[some != 0])
     return torch.ldexp(torch.full_like(exponent, eps / 4, dtype=torch.float64), exponent)
+
+
+def _compare(before: Floats, gradients: Floats, after: Floats, last: Floats) -> Floats:
+    """`COLUMNS` of each weight, from its elements; each table is (weights, elements)."""
+    change, asked = after - before, gradients != 0
+    norm, old, slope = _norms(change), _norms(before), _norms(gradients)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        found = np.stack([
+            ((change == 0) & asked).sum(1) / asked.sum(1),
+            np.log(norm) - np.log(old),
+            -(change * gradients).sum(1) / (norm * slope),
+            -(change * before).sum(1) / (norm * old),
+            (gradients * last).sum(1) / (slope * _norms(last)),
+        ], 1)  # fmt: skip
+    found[np.isnan(found) | (found == math.inf)] = math.nan
+    return found
+
+
+def _take_medians(rows: Floats) -> Floats:
+    """The median of each column, of what is known; NaN without any."""
+    known = [column[~np.isnan(column)] for column in rows.T]
+    return np.array([np.median(k) if len(k) else math.nan for k in known])
 
 
 def _is_dense(gradient: Any) -> bool:
