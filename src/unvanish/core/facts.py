@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.core.run_facts import BrokenFacts, HistoryFacts, RunFacts
+from unvanish.core.run_facts import BrokenFacts, HistoryFacts, HoldingFacts, PlanFacts, RunFacts
 
 Shape = tuple[int, ...]
 StopReason = Literal["zero parameter", "locked", "series", "dead", "operation", "loss"]

@@ -21,11 +21,12 @@ The ratio of what a step changed to what was there, for each weight matrix, at t
 watched training. A fault is a jump: at AFTER looks in a row the median over the layers is `jump`
 times above the looks before, and it is new: FRESH times above all that the run ever had, or at a
 learning rate it never had. A schedule's restart to an earlier rate is none, nor are steps below
-HARMLESS while the loss does not rise. Between looks the rates of all steps and the loss tell the
-same: the rate went `jump` times above all before, at once, and the loss rose clearly with it. One
-step is a fault if it changed more than ALL of the weights and the loss stayed RUINED times higher. Or it is a level: above
-`limit` at the last looks, while the loss is above that of the looks before. If the loss rose
-clearly, it is an error.
+HARMLESS while the loss does not rise. Or it is a level: above `limit` at the last looks, while the
+loss is above that of the looks before. If the loss rose clearly, it is an error.
+
+Between looks the rates and losses of all steps tell the same: the rate went at once `jump` times
+above all before, and the loss rose clearly with it. A single step is a fault if it changed more than
+ALL of the weights and the loss stayed RUINED times higher.
 
 Limits
 

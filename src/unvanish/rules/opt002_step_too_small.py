@@ -135,7 +135,7 @@ def _progresses(trace: Trace, loss: _history.Floats) -> bool:
 
 
 def _is_alive(trace: Trace) -> bool:
-    """Whether the rate is neither a small part of what it was, which another rule judges, nor still growing."""
+    """Whether the rate is neither a small part of what it was, which OPT006 judges, nor still growing."""
     rate = _history.read_steps(trace, "lr")
     known = rate[np.isfinite(rate)]
     if not len(known):

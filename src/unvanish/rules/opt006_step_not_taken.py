@@ -25,7 +25,7 @@ Limits
 
     LEAST = 8         first steps that all tell the same: certain from facts, and a warm-up from 0
                       has one such step
-    LONG = 20         steps that tell the same in the middle of a run
+    LASTING = 20      steps that tell the same in the middle of a run
     SHARE = 0.1       of the run so far at least: the tail of a schedule is shorter
     SKIPS = 12        skipped steps in a row: a scaler that starts at 65536 has halved to 16
     SEEN = 2          looks at which the gradient was there after its backward and gone at the step
@@ -68,7 +68,7 @@ from unvanish.rules._tiers import NO_STEP, STEPS
 NEEDS = ("history",)
 AT_ONCE = True
 EXPLAINS = ("OPT002", "OPT004", "OPT005", "OPT009", "ACT003")
-LEAST, LONG, SHARE, SKIPS, SEEN = 8, 20, 0.1, 12, 2
+LEAST, LASTING, SHARE, SKIPS, SEEN = 8, 20, 0.1, 12, 2
 DEAD, EARLY, DOWN, EDGE = 1e-3, 3, 0.5, 10
 FROZEN, READ = 0.1, 16
 
@@ -101,7 +101,7 @@ def _zero_rate(trace: Trace, taken: Floats) -> Fault | None:
     count = _count_last(_history.read_steps(trace, "lr") == 0)
     if not _lasts(count, len(taken)) or _moves(trace, count):
         return None
-    cause = f"the learning rate is 0 at the last {count} steps, from step {int(taken[-count])} on: no weight moves"
+    cause = f"the learning rate is 0 since step {int(taken[-count])}, for {count} steps: no weight moves"
     why = "set the rate, or the schedule's length and unit (batches or epochs)"
     return _tell(cause, Remedy("set-learning-rate", (), why, safety="advice"), count)
 
@@ -115,7 +115,7 @@ def _dead_rate(trace: Trace, taken: Floats) -> Fault | None:
     if peak <= 0 or not len(alive) or not rate[-1] < DEAD * peak:
         return None
     before, since = int(alive[-1]) + 1 + int(taken[0]), len(rate) - 1 - int(alive[-1])
-    if since < max(LONG, EARLY * before) or _converged.has_converged(trace) or _came_down(trace):
+    if since < max(LASTING, EARLY * before) or _converged.has_converged(trace) or _came_down(trace):
         return None
     cause = (
         f"the learning rate fell from {peak:.2g} to {rate[-1]:.1e} by step {int(taken[alive[-1]]) + 1}, and "
@@ -147,8 +147,8 @@ def _stale(trace: Trace, taken: Floats) -> Fault | None:
     if not names:
         return None
     cause = (
-        f"the optimizer holds other tensors than the model's in the place of {_places.list_first(names)}: the "
-        "model was replaced, loaded or copied after the optimizer was made, and these never move"
+        f"the optimizer holds other tensors than the model's in the place of {_places.list_first(names)}: "
+        "the model was replaced, loaded or copied after the optimizer was made, and these never move"
     )
     why = "make the optimizer after the model is complete"
     return _tell(
@@ -179,8 +179,8 @@ def _below_resolution(trace: Trace, taken: Floats) -> Fault | None:
     if len(known) < READ or known.min() < 1 or half or not rate[-1] > 0 or _converged.has_converged(trace):
         return None
     cause = (
-        f"no weight has moved by its last digit, though gradients reach all: a rate of {rate[-1]:.1e} is below "
-        "what the weights resolve"
+        f"no weight has moved by its last digit, though gradients reach all: a rate of {rate[-1]:.1e} is "
+        "below what the weights resolve"
     )
     why = "steps of about a thousandth of the weights are usual"
     return _tell(cause, Remedy("raise-learning-rate", (), why, safety="advice"), len(taken))
@@ -202,7 +202,7 @@ def _tell(
 
 def _lasts(count: int, steps: int) -> bool:
     """Whether so many last steps of a run are enough."""
-    return (count == steps >= LEAST) or count >= max(LONG, SHARE * steps)
+    return (count == steps >= LEAST) or count >= max(LASTING, SHARE * steps)
 
 
 def _count_last(flags: Any) -> int:

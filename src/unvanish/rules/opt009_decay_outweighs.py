@@ -69,8 +69,8 @@ def check(trace: Trace, *, limit: float = 0.9) -> Iterable[Fault]:
     return [
         Fault(
             severity="error",
-            cause=f"the weight decay of {decay:g} outweighs the loss: the steps only shrink the weights, and the "
-            "loss does not fall",
+            cause=f"the weight decay of {decay:g} outweighs the loss: the steps only shrink the weights, and "
+            "the loss does not fall",
             sites=(),
             evidence=(
                 Evidence("cosine of the steps with the negative weights", cosine, limit=f"< {limit:g}"),

@@ -119,8 +119,8 @@ def _judge_steps(trace: Trace, limit: float) -> list[Fault]:
     return [
         Fault(
             severity="error" if share > MOST else "warning",
-            cause=f"{share:.0%} of the weights did not move: the optimizer's steps of {plan['planned']:.1e} are "
-            f"smaller than half of what {plan['dtype']} resolves, {plan['resolution']:.1e}, and are rounded away",
+            cause=f"{share:.0%} of the weights did not move: the optimizer's steps of {plan['planned']:.1e} "
+            f"are below half of what {plan['dtype']} resolves, {plan['resolution']:.1e}, and rounded away",
             sites=(),
             evidence=(
                 Evidence("share of the numbers that stay as they are", share, limit=f"< {limit:g}"),

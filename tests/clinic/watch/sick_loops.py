@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from tests.clinic.watch.healthy_loops import PLANS, Open, Reader, Tokens, batches, fit, mlp
+from torch import nn
 from torch.nn import functional as F
-
-from tests.clinic.watch.healthy_loops import PLANS, Open, Reader, Tokens, batches, draw, fit, mlp
 
 Run = Callable[[Open, bool], None]
 SICK: dict[str, tuple[tuple[str, ...], Run]] = {}  # codes of which the first must be one; the loop
@@ -457,6 +456,3 @@ def infinite_loss_given_as_a_number(watching: Open, sick: bool) -> None:
             value.backward()
             model.zero_grad()
             watch.step(math.inf if sick and step == 12 else float(value.detach()))
-
-
-__all__ = ["SICK", "Open", "Tensor", "draw"]

@@ -106,7 +106,7 @@ class Chronicle:
         self._add(rows)
 
     def settle(self, due: bool) -> None:
-        """On the CPU the rows before the present one are complete: take them, a block at a time, or when `due`."""
+        """On the CPU the rows before the present one are complete: take a block of them, or what is `due`."""
         if (
             not due
             and self.row is not None

@@ -42,7 +42,6 @@ from unvanish.probes.live.readable import find_obstacle, is_number
 from unvanish.store import Store
 from unvanish.store.records import Records
 
-
 HEARD = 4  # first steps at which the gradient of the loss is heard; then at looks
 
 
@@ -320,7 +319,7 @@ class Observer:
 
 
 def _is_broken(number: Any) -> bool:
-    """Whether a norm or a loss is known, and not finite; `math.nan` itself stands for one that is not known."""
+    """Whether a norm or a loss is known, and not finite; `math.nan` itself stands for one that is not."""
     if isinstance(number, Tensor):
         return number.device.type == "cpu" and not bool(number.isfinite())
     return number is not math.nan and not math.isfinite(number)

@@ -131,7 +131,7 @@ class Gauge:
         return float(norm)
 
     def _all_plain(self) -> float | None:
-        """The norm of ordinary gradients on the CPU, the light ones in one row; None if they are something else."""
+        """The norm of ordinary gradients on the CPU, the light ones in one row; None of others."""
         light = [g for p in self._light if (g := p.grad) is not None]
         heavy = [g for p in self._heavy if (g := p.grad) is not None]
         try:
@@ -250,7 +250,7 @@ def _flat(x: Tensor) -> Tensor:
     return x.permute(order).reshape(-1)
 
 
-def _read_row(tensors: Sequence[Tensor]) -> float:
+def _read_row(tensors: list[Tensor]) -> float:
     """The norm of small tensors, which are copied into one row."""
     row = torch._C._nn.flatten_dense_tensors(tensors).detach()
     return float(torch.linalg.vector_norm(row, dtype=torch.float32 if row.dtype in LOW else None))

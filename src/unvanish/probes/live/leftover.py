@@ -34,7 +34,7 @@ class Leftover:
         self._answers: list[bool] = []  # of each backward of this step
 
     def begin(self) -> float:
-        """Before a step: 1 if the gradient of the last one was there at each backward, 0 if not; NaN: unknown."""
+        """Before a step: 1 if the last one's gradient was there at each backward, 0 if not; NaN: unknown."""
         if self._handle is not None:
             self.remove()
             answers, self._answers = self._answers, []

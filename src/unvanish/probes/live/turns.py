@@ -53,11 +53,12 @@ class Turns:
 
     @torch.no_grad()
     def begin(self, optimizer: int, held: Collection[int], everything: bool) -> None:
-        """Before a step of an optimizer (its id, ids of what it holds): read its next weight, or `everything`."""
+        """Before a step of an optimizer (its id, ids of what it holds): read one weight, or `everything`."""
         self._open = None
         chosen = self._choose(optimizer, held, everything)
         if chosen:
-            weights, grads = [self.weights[i] for i in chosen], [self.weights[i].grad for i in chosen]
+            weights = [self.weights[i] for i in chosen]
+            grads = [w.grad for w in weights]
             self._open = Turn(
                 chosen, [self._some(w) for w in weights], [self._some(g) for g in grads if g is not None]
             )
@@ -118,8 +119,8 @@ class Turns:
 
     def find_usual(self) -> float:
         """The median size of a gradient's element; NaN without any."""
-        grads = [g for w in self.weights[:FEW] if _is_dense(g := w.grad)]
-        sizes = [self._some(g).abs().double().mean().cpu() for g in grads]
+        grads = [w.grad for w in self.weights[:FEW] if _is_dense(w.grad)]
+        sizes = [self._some(g).abs().double().mean().cpu() for g in grads if g is not None]
         return float(torch.stack(sizes).median()) if sizes else math.nan
 
     @torch.no_grad()
