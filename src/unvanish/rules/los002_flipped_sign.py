@@ -15,11 +15,11 @@ An example
 
 How it is measured
 
-If the loss is below zero, its gradient at the results of the losses and logarithms that it is made
-of. A cross-entropy or an error against the batch's targets that is to be raised, or a logarithm
-that the targets pick, with equal weights, and that is to be lowered, is a fault. In a watched training,
-with one of torch's own loss modules: the gradient that arrives at it is negative at each step that was
-heard, or the steps follow the gradient upwards.
+If the loss is below zero, its gradient at the results of the losses and logarithms that it is
+made of. A cross-entropy or an error against the batch's targets that is to be raised, or a
+logarithm that the targets pick, with equal weights, and that is to be lowered, is a fault. In a
+watched training, with one of torch's own loss modules: the gradient that arrives at it is
+negative at each step that was heard, or the steps follow the gradient upwards.
 
 Limits
 

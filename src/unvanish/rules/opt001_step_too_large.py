@@ -24,9 +24,9 @@ learning rate it never had. A schedule's restart to an earlier rate is none, nor
 HARMLESS while the loss does not rise. Or it is a level: above `limit` at the last looks, while the
 loss is above that of the looks before. If the loss rose clearly, it is an error.
 
-Between looks the rates and losses of all steps tell the same: the rate went at once `jump` times
-above all before, and the loss rose clearly with it. A single step is a fault if it changed more than
-ALL of the weights and the loss stayed RUINED times higher.
+Between looks the rates and losses of all steps tell the same: the rate went at once `jump`
+times above all before, and the loss rose clearly with it. A single step is a fault if it
+changed more than ALL of the weights and the loss stayed RUINED times higher.
 
 Limits
 
@@ -105,7 +105,7 @@ def check(trace: Trace, *, limit: float = 0.1, jump: float = 3.0) -> Iterable[Fa
     known = np.flatnonzero(np.isfinite(ratio))
     found = _judge_looks(trace, places, known, ratio[known], limit, jump) if len(known) >= AFTER else None
     found = found or _judge_rates(trace, taken, jump) or _judge_ruin(trace, taken)
-    if found is None and len(known) < AFTER and len(taken) < SETTLED:
+    if found is None and len(known) < AFTER:
         raise NotApplicable("fewer than three looks at a step")
     return [] if found is None else [_tell(trace, places, known, found, limit)]
 
@@ -135,7 +135,7 @@ def _judge_looks(
     if jumped and now < HARMLESS and not rise > ROSE:
         return None
     before = float(np.median(ratio[max(0, start - NEAR) : start])) if start else math.nan
-    cause = f"each step changes the weights by {now:.2g} of them"
+    cause = f"each step changes the weights by {now:.1%}"
     if jumped:
         cause += f", {now / before:.1f} times as much as just before step {at[start]}"
     return _Steps(int(at[start]), now, before, rise, cause)

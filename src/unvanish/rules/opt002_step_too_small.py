@@ -15,11 +15,11 @@ An example
 
 How it is measured
 
-The ratio of what a step changed to what was there, of weights that are read in turn at the steps of
-a watched training. Two kinds of short: nothing moves, and the loss does not fall; or the ratio is
-small, the loss has hardly fallen in LONG steps, and the gradient of the same weights still points
-the same way (cosine `agree`), so that longer steps would go on downhill. A run that has converged is
-no fault, nor is a gradient of exactly zero, which no rate would mend.
+The ratio of what a step changed to what was there, of weights that are read in turn at the
+steps of a watched training. Two kinds of short: nothing moves, and the loss does not fall; or
+the ratio is small, the loss has hardly fallen in LONG steps, and the gradient of the same
+weights still points the same way (cosine `agree`), so that longer steps would go on downhill. A
+run that has converged is no fault, nor is a gradient of exactly zero, which no rate would mend.
 
 Limits
 
@@ -152,8 +152,8 @@ def _has_ended(trace: Trace, loss: _history.Floats) -> bool:
 
 
 def sick() -> Case:
-    """SGD with a rate of 1e-9."""
-    return _case(1e-9)
+    """SGD with a rate of 1e-4."""
+    return _case(1e-4)
 
 
 def healthy() -> Case:
@@ -170,5 +170,5 @@ def _case(rate: float) -> Case:
         net: Any = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4))
         x = torch.randn(256, 16)
         batch = x, (x @ torch.randn(16, 4)).argmax(1)
-    training = _history.rehearse_with(optimizer=lambda m: torch.optim.SGD(m.parameters(), rate), steps=40)
+    training = _history.rehearse_with(optimizer=lambda m: torch.optim.SGD(m.parameters(), rate), steps=120)
     return Case(net, batch, nn.CrossEntropyLoss(), training, story=f"SGD with a rate of {rate:g}")

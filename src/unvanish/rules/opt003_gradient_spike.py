@@ -15,10 +15,10 @@ An example
 
 How it is measured
 
-The norm of every step's gradient, as the optimizer sees it, among the last `window` steps. A spike
-is above the median by `deviations` robust standard deviations of the log, and by the factor TIMES, and
-as far above the median of the steps just before it: in a run that converges the first steps are large.
-LEAST of them are a warning.
+The norm of every step's gradient, as the optimizer sees it, among the last `window` steps. A
+spike is above the median by `deviations` robust standard deviations of the log, and by the
+factor TIMES, and as far above the median of the steps just before it: in a run that converges
+the first steps are large. LEAST of them are a warning.
 
 Limits
 

@@ -15,8 +15,8 @@ How it is measured
 By identity: each trainable parameter against the optimizer's param_groups. Without an optimizer
 there is nothing to judge. If the optimizer holds tensors that are no parameters of this model
 and have the shapes of those it lacks, these were made anew after it: by a copy, a replaced
-layer, or `load_state_dict(assign=True)`. In a watched training: the parameters that get a gradient at
-a look, that no optimizer holds, and that nothing has moved in the last steps.
+layer, or `load_state_dict(assign=True)`. In a watched training: the parameters that get a
+gradient at a look, that no optimizer holds, and that nothing has moved in the last steps.
 
 Limits
 

@@ -1,5 +1,5 @@
-"""Gradients are there and the weights do not move: the step is skipped, thrown away, has a rate of zero, or
-goes to other tensors.
+"""Gradients are there and the weights do not move: the step is skipped, thrown away, has a rate of
+zero, or goes to other tensors.
 
 Why it harms
 
@@ -14,12 +14,13 @@ An example
 
 How it is measured
 
-At every step of a watched training: the rates of all groups, the norm of the gradient, whether the
-loss scaler left the step out, and of a few weights whether they moved. At looks also the gradient
-when its backward has ended, and which parameters the optimizers hold. Judged in this order: steps
-skipped in a row; a rate of zero, or one that died early while the loss had not fallen; a gradient
-that is gone at the step; a parameter of the model in whose place the optimizer holds another tensor;
-parameters that stop to require a gradient in the middle; steps below the last digit.
+At every step of a watched training: the rates of all groups, the norm of the gradient, whether
+the loss scaler left the step out, and of a few weights whether they moved. At looks also the
+gradient when its backward has ended, and which parameters the optimizers hold. Judged in this
+order: steps skipped in a row; a rate of zero, or one that died early while the loss had not
+fallen; a gradient that is gone at the step; a parameter of the model in whose place the
+optimizer holds another tensor; parameters that stop to require a gradient in the middle; steps
+below the last digit.
 
 Limits
 
@@ -41,8 +42,8 @@ Limits
 
 Remedies
 
-It depends on the reason: the order zero_grad, backward, step; the schedule stepped once an epoch, or
-its length in batches; an optimizer made after the model is complete (advice).
+It depends on the reason: the order zero_grad, backward, step; the schedule stepped once an
+epoch, or its length in batches; an optimizer made after the model is complete (advice).
 
 When it is wrong
 

@@ -16,11 +16,11 @@ An example
 
 How it is measured
 
-At every step of a watched training: whether the gradient that the last step used still exists. If
-it does, a hook on one parameter compares it with what lies there when the next backward arrives: the
-same, bit for bit, at each backward of a step. Of an accumulation: the loss module takes a mean, is
-passed by `most` backwards or more in a step, and the gradient that arrives at it is 1 each time, and
-nothing divides the sum before the step.
+At every step of a watched training: whether the gradient that the last step used still exists.
+If it does, a hook on one parameter compares it with what lies there when the next backward
+arrives: the same, bit for bit, at each backward of a step. Of an accumulation: the loss module
+takes a mean, is passed by `most` backwards or more in a step, and the gradient that arrives at
+it is 1 each time, and nothing divides the sum before the step.
 
 Limits
 
@@ -59,7 +59,7 @@ from unvanish.rules._tiers import NO_STEP, STEPS
 NEEDS = ("history",)
 AT_ONCE = True
 EXPLAINS = (
-    "OPT001", "OPT002", "OPT003", "OPT005", "OPT008", "ACT001", "ACT003", "ATT001", "DEP001", "OUT001",
+    "OPT001", "OPT002", "OPT003", "OPT005", "ACT001", "ACT003", "ATT001", "DEP001", "OUT001",
     "OUT003",
 )  # fmt: skip
 LEAST = 3

@@ -21,13 +21,14 @@ Limits
 
     limit = 0.9       cosine, median of the last readings: the change is shrinking but for a fifth.
                       Healthy runs with usual decays lie between -0.3 and 0.3 while they learn
-    LEAST = 32        readings of weights
+    LEAST = 32        readings of weights, of which the median is taken
     FELL = 0.9        of the first loss: below it the run learns, whatever the decay does
     EDGE = 10         steps at each end whose median is the loss there
 
 Remedies
 
-A decay ten to a hundred times smaller (advice); 0.01 to 0.1 is usual for AdamW, 1e-4 to 5e-4 for SGD.
+A decay ten to a hundred times smaller (advice); 0.01 to 0.1 is usual for AdamW, 1e-4 to 5e-4
+for SGD.
 
 When it is wrong
 

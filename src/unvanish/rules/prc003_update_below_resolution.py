@@ -17,11 +17,12 @@ An example
 How it is measured
 
 With an optimizer of torch's own (`check(optimizer=...)`): the step that it will take with each
-parameter, the rate for Adam and its like, the rate times the gradient for SGD (in half precision
-alone, as it follows the scale of the loss), against half of the last place of each weight. A fault
-if more than `limit` of all trained numbers are left as they are. In a watched training with half
-weights: the share of a few weights that a gradient reached and no step moved. In float16 also: Adam's epsilon
-and average of squares are both zero, so that its first step divides by zero.
+parameter, the rate for Adam and its like, the rate times the gradient for SGD (in half
+precision alone, as it follows the scale of the loss), against half of the last place of each
+weight. A fault if more than `limit` of all trained numbers are left as they are. In a watched
+training with half weights: the share of a few weights that a gradient reached and no step
+moved. In float16 also: Adam's epsilon and average of squares are both zero, so that its first
+step divides by zero.
 
 Limits
 
