@@ -154,8 +154,8 @@ def _harms(trace: Trace, site: int) -> bool:
         return True
     seen = trace.values[:, site, trace.statistics.index("dead")]
     first = seen[np.isfinite(seen)][:LOOKS]
-    steps = trace.facts.get("steps")
-    from_the_start = bool(steps) and steps[0] <= LOOKS and share < float(np.median(first)) + GREW
+    steps = trace.facts.get("steps") or [LOOKS + 1]
+    from_the_start = steps[0] <= LOOKS and share < float(np.median(first)) + GREW
     return not from_the_start and not _learning.thrives(trace)
 
 

@@ -19,9 +19,10 @@ Judged if a decay is set and the loss has not fallen.
 
 Limits
 
-    limit = 0.9       cosine, median of the last readings: the change is shrinking but for a fifth.
+    limit = 0.8       cosine, median of LEAST readings in a row: the change is shrinking but for a part.
                       Healthy runs with usual decays lie between -0.3 and 0.3 while they learn
-    LEAST = 32        readings of weights, of which the median is taken
+    LEAST = 16        readings in a row, of which the median is taken; when little is left to
+                      shrink, the cosine falls again
     FELL = 0.9        of the first loss: below it the run learns, whatever the decay does
     EDGE = 10         steps at each end whose median is the loss there
 
@@ -53,17 +54,17 @@ from unvanish.rules._tiers import STEPS
 NEEDS = ("history",)
 AT_ONCE = True
 EXPLAINS = ("DEP001", "ACT003", "OPT002")
-LEAST, FELL, EDGE = 32, 0.9, 10
+LEAST, FELL, EDGE = 16, 0.9, 10
 
 
-def check(trace: Trace, *, limit: float = 0.9) -> Iterable[Fault]:
+def check(trace: Trace, *, limit: float = 0.8) -> Iterable[Fault]:
     """One fault with the cosine and the decay."""
     shrink, loss = _history.read_steps(trace, "shrink"), _history.read_steps(trace, "loss")
-    known, seen = shrink[np.isfinite(shrink)][-LEAST:], loss[np.isfinite(loss)]
+    known, seen = shrink[np.isfinite(shrink)], loss[np.isfinite(loss)]
     if len(known) < LEAST or not len(seen) or "plan" not in trace.facts:
         raise NotApplicable(f"fewer than {LEAST} readings of weights, or no loss")
     start = np.asarray(trace.facts.get("start", seen), np.float64)
-    decay, cosine = trace.facts["plan"]["decay"], float(np.median(known))
+    decay, cosine = trace.facts["plan"]["decay"], _find_highest(known)
     first = float(np.median(start[:EDGE]))
     if not (decay > 0 and cosine > limit) or np.median(seen[-EDGE:]) < first - (1 - FELL) * abs(first):
         return []
@@ -85,6 +86,12 @@ def check(trace: Trace, *, limit: float = 0.9) -> Iterable[Fault]:
             size=cosine,
         )
     ]
+
+
+def _find_highest(cosines: Any) -> float:
+    """The highest median of LEAST readings in a row."""
+    windows = np.lib.stride_tricks.sliding_window_view(cosines, LEAST)
+    return float(np.median(windows, axis=1).max())
 
 
 def sick() -> Case:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-import unvanish
 from tests.clinic.watch.healthy_loops import LOOPS
 from tests.clinic.watch.sick_loops import SICK
+
+import unvanish
 from unvanish.clinic.watch import Watch
 from unvanish.core.diagnosis import at_least
 
