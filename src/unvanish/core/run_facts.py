@@ -73,7 +73,6 @@ class HoldingFacts(TypedDict):
 class PlanFacts(TypedDict):
     """How the optimizers of a watched training move weights, at the last look."""
 
-    kind: str  # class of the first one
     decay: float  # the largest weight decay of all groups
     dtype: str  # of most of the weights
     resolution: float  # median half unit in the last place of the weights looked at

@@ -79,7 +79,16 @@ def check(trace: Trace) -> Iterable[Fault]:
     taken = _history.read_steps(trace, "step")
     if len(taken) < LEAST // 2:
         raise NotApplicable(f"fewer than {LEAST // 2} steps")
-    for reason in (_skipped, _zero_rate, _dead_rate, _thrown_away, _stale, _frozen, _below_resolution):
+    for reason in (
+        _skipped,
+        _zero_rate,
+        _dead_rate,
+        _thrown_away,
+        _stale,
+        _frozen,
+        _below_resolution,
+        _zero_group,
+    ):
         fault = reason(trace, taken)
         if fault is not None:
             return [fault]
@@ -185,6 +194,19 @@ def _below_resolution(trace: Trace, taken: Floats) -> Fault | None:
     )
     why = "steps of about a thousandth of the weights are usual"
     return _tell(cause, Remedy("raise-learning-rate", (), why, safety="advice"), len(taken))
+
+
+def _zero_group(trace: Trace, taken: Floats) -> Fault | None:
+    """One group of several has a rate of zero, as one does on purpose."""
+    low, rate = _history.read_steps(trace, "low"), _history.read_steps(trace, "lr")
+    count = _count_last((low == 0) & (rate > 0))
+    if not _lasts(count, len(taken)):
+        return None
+    cause = (
+        f"a group of the optimizer has a rate of 0 since step {int(taken[-count])}: its weights do not move"
+    )
+    why = "if they shall learn"
+    return _tell(cause, Remedy("set-learning-rate", (), why, safety="advice"), count, (), "note")
 
 
 def _tell(

@@ -19,7 +19,7 @@ Judged if a decay is set and the loss has not fallen.
 
 Limits
 
-    limit = 0.8       cosine, median of LEAST readings in a row: the change is shrinking but for a part.
+    limit = 0.8       cosine, median of LEAST readings in a row: most of the change is shrinking.
                       Healthy runs with usual decays lie between -0.3 and 0.3 while they learn
     LEAST = 16        readings in a row, of which the median is taken; when little is left to
                       shrink, the cosine falls again

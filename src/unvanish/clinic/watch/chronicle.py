@@ -106,7 +106,7 @@ class Chronicle:
         self._add(rows)
 
     def settle(self, due: bool) -> None:
-        """On the CPU the rows before the present one are complete: take a block of them, or what is `due`."""
+        """Take the rows before the present one whose numbers are here: a block of them, or what is `due`."""
         if (
             not due
             and self.row is not None
@@ -115,7 +115,11 @@ class Chronicle:
         ):
             return
         self.wrote = self.row.wall if self.row is not None else self.wrote
-        rows, self.waiting = self.waiting, []
+        waits = (
+            k for k, row in enumerate(self.waiting) if _is_on_device(row.norm) or _is_on_device(row.loss)
+        )
+        known = next(waits, len(self.waiting))
+        rows, self.waiting = self.waiting[:known], self.waiting[known:]
         self._add(rows)
         self.take_joined()
 
@@ -163,3 +167,7 @@ class Chronicle:
             found = self.measure([turn for _, turn in pairs])
             for (into, _), values in zip(pairs, found.tolist(), strict=True):
                 into.update(zip(COLUMNS, values, strict=True))
+
+
+def _is_on_device(number: Any) -> bool:
+    return isinstance(number, Tensor) and number.device.type != "cpu"

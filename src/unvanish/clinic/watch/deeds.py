@@ -154,7 +154,6 @@ class Deeds:
         decays = [g.get("weight_decay", 0.0) or 0.0 for o in self.watched.optimizers for g in o.param_groups]
         loss = self.watched.loss
         self.plan = {
-            "kind": kind.__name__,
             "decay": max((float(d) for d in decays if not isinstance(d, Tensor)), default=0.0),
             "dtype": str(weights[0].dtype).removeprefix("torch.") if weights else "",
             "resolution": self.turns.find_resolution(),

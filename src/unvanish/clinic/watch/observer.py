@@ -37,6 +37,7 @@ from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Diagnosis, Finding
 from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Trace
+from unvanish.probes.live.arrivals import Arrivals
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.readable import find_obstacle, is_number
 from unvanish.store import Store
@@ -74,6 +75,7 @@ class Observer:
         self._finiteness = Finiteness()
         self._step = CurrentStep(first, first)
         self._deeds = Deeds(watched, guard)
+        self._arrivals = Arrivals()
         self.chronicle.measure = self._deeds.turns.measure
         guard.hold_weakly(self._look)
         self._look.prepare(first, pace.looks)
@@ -87,6 +89,7 @@ class Observer:
             self.chronicle.bring_rest()
             if self.steps:
                 self._judge_rows()
+                self._note_sight()
             self.fresh += self.concert.close(self._verdicts, self.chronicle.writer)
             self.chronicle.take_joined()
             if self.chronicle.writer is not None:
@@ -180,12 +183,12 @@ class Observer:
         if not (isinstance(norm, float) and math.isfinite(norm)):
             self._judge_finite(norm)
 
-    def _judge_finite(self, *numbers: Any) -> None:
+    def _judge_finite(self, *numbers: Any, step: CurrentStep | None = None) -> None:
         """Name what is not finite while it is there; numbers on a device are judged when they have come."""
         if any(_is_broken(n) for n in numbers) and self._finiteness.record_break(
-            self._step, self.watched.parameters
+            step or self._step, self.watched.parameters
         ):
-            number, store = self._step.number, self.chronicle.writer
+            number, store = (step or self._step).number, self.chronicle.writer
             self.chronicle.settle(due=True)
             self._judge_rows()  # what led to it
             self._respond(self._verdicts.judge_at_once("NUM001", self._trace(), number, store), lead=0)
@@ -202,11 +205,14 @@ class Observer:
         self.chronicle.begin(step.close(self.watched.rates(), skipped))
         if looked:
             self._judge_look()
-        elif isinstance(step.norm, float):
+        else:
+            if not isinstance(step.norm, float):
+                self._arrivals.send(self.chronicle.row, ("norm", "loss"))
             self.chronicle.settle(due := self._verdicts.is_due(step.made, self.pace.elapsed))
             if due:
                 self._judge_rows()
         self._finiteness.note(step)
+        self._judge_late()
         self.fresh += self.concert.hear(self._verdicts, self.chronicle.writer)
         self._time_step(looked)
         step.advance()
@@ -234,11 +240,25 @@ class Observer:
         fixed = self.pace.every is not None
         self._look.next = plan_look(number, interval, self.watched.ranks, fixed)
 
+    def _judge_late(self) -> None:
+        """Judge the numbers that have arrived from the device since the last step."""
+        for row in self._arrivals.take():
+            if math.isfinite(row.norm):
+                self._finiteness.last = max(self._finiteness.last, row.step)
+            else:
+                late = CurrentStep(self._step.first, row.step, norm=row.norm, loss=row.loss)
+                self._judge_finite(row.norm, step=late)
+
     def _judge_rows(self) -> None:
         """Judge what the steps alone tell."""
         lead = self.concert.choose_lead(self.pace.usual)
         found = self._verdicts.judge_steps(self._trace(), self._step.number, self.chronicle.writer)
         self._respond(found, lead)
+
+    def _note_sight(self) -> None:
+        """Say how little was seen, if that is too little to take silence for health."""
+        if not self.findings and (text := self.pace.describe_sight()):
+            self.guard.note(text)
 
     def _chart(self) -> None:
         """The network has been mapped."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 LONGEST = 10_000  # steps between two looks, at most
 EARLY = (1, 2, 3)  # steps with a look at any cost: most faults are there from the start
 CREDIT = 1.0  # seconds: so long as looks took less, they come at steps 4, 8, 16, ... as well
+ENOUGH, MANY = 8, 500  # looks that judge a run; steps of which fewer looks are worth a word
 DOUBLE = 2  # times the steps so far, to the next of these
 SAFETY = 1.2  # of all estimates
 
@@ -69,6 +70,15 @@ class Pace:
         """The share of the run's time that was ours; NaN before the second step."""
         rest = self.elapsed - self.spent
         return self.spent / rest if rest > 0 else math.nan
+
+    def describe_sight(self) -> str:
+        """How little of a run was looked at, if too little to judge activations and depth; else nothing."""
+        if self.looks >= ENOUGH or self.steps < MANY:
+            return ""
+        return (
+            f"{self.looks} looks in {self.steps:,} steps: short of judging activations and depth; every step's "
+            "gradient, rate and loss was judged. A larger budget= or every= looks more often"
+        )
 
     def interval(self, step: int) -> int:
         """The number of steps from `step` to the next look."""
