@@ -72,7 +72,7 @@ class Pace:
         return self.spent / rest if rest > 0 else math.nan
 
     def describe_sight(self) -> str:
-        """How little of a run was looked at, if too little to judge activations and depth; else nothing."""
+        """How little of a run was looked at, if too little to judge activations and depth, or nothing."""
         if self.looks >= ENOUGH or self.steps < MANY:
             return ""
         return (
