@@ -76,8 +76,8 @@ class Pace:
         if self.looks >= ENOUGH or self.steps < MANY:
             return ""
         return (
-            f"{self.looks} looks in {self.steps:,} steps: short of judging activations and depth; every step's "
-            "gradient, rate and loss was judged. A larger budget= or every= looks more often"
+            f"{self.looks} looks in {self.steps:,} steps: short of judging activations and depth; of every "
+            "step gradient, rate and loss were judged. A larger budget= or every= looks more often"
         )
 
     def interval(self, step: int) -> int:

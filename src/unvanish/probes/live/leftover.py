@@ -3,7 +3,8 @@
 Notable:
 - `zero_grad` sets gradients to None, which costs nothing to see: the tensor is gone. Only where it lives on
   does a hook on one parameter, for one step, compare what lies there when a backward arrives.
-- It is the same, bit for bit, at each backward of the step, or it was taken away or scaled on purpose.
+- If the first backward of a step finds another gradient, or a later one finds none, it was taken away or
+  scaled on purpose.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Leftover:
         self._left: Tensor | None = None  # a few of its elements
         self._handle: Any = None
         self._asked = 0  # times that a hook was due
-        self._answers: list[bool] = []  # of each backward of this step
+        self._answers: list[bool] = []  # the first backward of a step: the same is there; others: something
 
     def begin(self) -> float:
         """Before a step: 1 if the last one's gradient was there at each backward, 0 if not; NaN: unknown."""
@@ -66,8 +67,12 @@ class Leftover:
         if witness is None or self._left is None or find_obstacle():
             return
         there = witness.grad
-        same = _is_plain(there) and bool(torch.equal(_some(there), self._left)) and bool(self._left.any())  # type: ignore[arg-type]
-        self._answers.append(same)
+        if there is None or not _is_plain(there):
+            self._answers.append(False)
+            return
+        some = _some(there)
+        same = bool(self._answers) or torch.equal(some, self._left)
+        self._answers.append(same and bool(some.any()))
 
     def remove(self) -> None:
         """Take the hook off."""
