@@ -36,7 +36,7 @@ def _judge(trace: Trace, **settings: float) -> Finding | None:
 @pytest.mark.parametrize(("ratio", "fires"), [(1.1e-6, False), (0.9e-6, True)])
 def test_a_millionth_is_too_short(ratio: float, fires: bool) -> None:
     assert (_judge(_build([ratio] * 16)) is not None) == fires
-    assert (_judge(_build([ratio * 1e3] * 16), limit=1e-3) is not None) == fires
+    assert (_judge(_build([ratio * 1e3] * 16), least=1e-3) is not None) == fires
 
 
 def test_the_finding_holds_the_usual_ratio_the_direction_the_rate_and_the_norm() -> None:

@@ -23,14 +23,14 @@ run that has converged is no fault, nor is a gradient of exactly zero, which no 
 
 Limits
 
-    limit = 1e-06    of the weights a step; about 0.001 is usual (Karpathy 2019), so it is a
+    least = 1e-06    of the weights a step; about 0.001 is usual (Karpathy 2019), so it is a
                      thousandth of that: a million steps to move by a weight
-    short = 0.0001   of the weights a step: a tenth of the usual, ten thousand steps to move by
+    limit = 0.0001   of the weights a step: a tenth of the usual, ten thousand steps to move by
                      a weight
     agree = 0.3      cosine of gradients of the same weights, median of the last ones; at the floor
                      of a loss, noise makes it 0, in a run that bounces it is negative
     READ = 16        readings of weights, of which the median is taken
-    LONG = 100       steps in which the loss has hardly fallen, for `short`
+    LONG = 100       steps in which the loss has hardly fallen, for `limit`
     FALL = 0.1       of the first loss: a larger fall is progress
     EDGE = 10        steps at each end whose median is the loss there
     SPAN = 20        steps watched, before which it is too early to say
@@ -75,7 +75,7 @@ BELOW, GROWN = 1e-3, 2
 USUAL = 1e-3
 
 
-def check(trace: Trace, *, limit: float = 1e-6, short: float = 1e-4, agree: float = 0.3) -> Iterable[Fault]:
+def check(trace: Trace, *, limit: float = 1e-4, least: float = 1e-6, agree: float = 0.3) -> Iterable[Fault]:
     """One fault with the usual ratio of a step to the weights."""
     taken = _history.read_steps(trace, "step")
     change, gradient = _history.read_steps(trace, "update_log"), _history.read_steps(trace, "norm_log")
@@ -87,8 +87,8 @@ def check(trace: Trace, *, limit: float = 1e-6, short: float = 1e-4, agree: floa
         return []
     turns = _history.read_steps(trace, "agree")
     steady = float(np.median(turns[np.isfinite(turns)][-READ:])) if np.isfinite(turns).any() else math.nan
-    nothing = math.exp(float(np.max(known))) < limit and not _learning.falls(loss)
-    slow = ratio < short and steady > agree and len(taken) >= LONG and not _progresses(trace, loss)
+    nothing = math.exp(float(np.max(known))) < least and not _learning.falls(loss)
+    slow = ratio < limit and steady > agree and len(taken) >= LONG and not _progresses(trace, loss)
     if not (nothing or slow):
         return []
     rate = float(_history.read_steps(trace, "lr")[-1])
@@ -106,7 +106,7 @@ def check(trace: Trace, *, limit: float = 1e-6, short: float = 1e-4, agree: floa
             cause=cause,
             sites=_places.label(trace, _history.find_weights(trace)[: _places.WORST]),
             evidence=(
-                Evidence("update / weight, median of the last readings", ratio, limit=f"> {short:g}"),
+                Evidence("update / weight, median of the last readings", ratio, limit=f"> {limit:g}"),
                 Evidence("cosine of gradients of the same weights", steady, limit=f"< {agree:g}"),
                 Evidence("learning rate", rate),
                 Evidence("gradient norm", float(gradient[-1]), unit="ln"),
