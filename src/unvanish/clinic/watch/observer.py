@@ -37,8 +37,8 @@ from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Diagnosis, Finding
 from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Trace
-from unvanish.probes.live.arrivals import Arrivals
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
+from unvanish.probes.live.latecomers import Latecomers
 from unvanish.probes.live.readable import find_obstacle, is_number
 from unvanish.store import Store
 from unvanish.store.records import Records
@@ -75,7 +75,7 @@ class Observer:
         self._finiteness = Finiteness()
         self._step = CurrentStep(first, first)
         self._deeds = Deeds(watched, guard)
-        self._arrivals = Arrivals()
+        self._arrivals = Latecomers()
         self.chronicle.measure = self._deeds.turns.measure
         guard.hold_weakly(self._look)
         self._look.prepare(first, pace.looks)

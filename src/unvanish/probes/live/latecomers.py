@@ -12,7 +12,7 @@ from torch import Tensor
 Sent = tuple[Any, Sequence[str], Tensor, Any]  # whose numbers, their names, where they arrive, their event
 
 
-class Arrivals:
+class Latecomers:
     """Brings tensors of one element that are attributes of an object, and puts floats in their place."""
 
     def __init__(self) -> None:

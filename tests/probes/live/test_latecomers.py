@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from unvanish.probes.live.arrivals import Arrivals
+from unvanish.probes.live.latecomers import Latecomers
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Event:
 
 def test_numbers_are_taken_in_order_when_they_have_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    arrivals, events = Arrivals(), [Event(), Event(), Event()]
+    arrivals, events = Latecomers(), [Event(), Event(), Event()]
     rows = [
         Row(torch.tensor(0.0), torch.tensor(0.0)),
         Row(7.0, torch.tensor(0.0)),
@@ -47,6 +47,6 @@ def test_numbers_are_taken_in_order_when_they_have_arrived(monkeypatch: pytest.M
 
 
 def test_what_is_here_already_is_not_sent() -> None:
-    arrivals = Arrivals()
+    arrivals = Latecomers()
     arrivals.send(Row(1.0, torch.tensor(2.0)), ("norm", "loss"))
     assert arrivals.take() == []
