@@ -58,6 +58,8 @@ NESTED = (
     facts.PrecisionFacts,
     run_facts.BrokenFacts,
     run_facts.HistoryFacts,
+    run_facts.HoldingFacts,
+    run_facts.PlanFacts,
 )
 VOCABULARY = {
     *facts.SiteFacts.__annotations__,

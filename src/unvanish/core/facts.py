@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.core.run_facts import BrokenFacts, HistoryFacts, RunFacts
+from unvanish.core.run_facts import BrokenFacts, HistoryFacts, HoldingFacts, PlanFacts, RunFacts
 
 Shape = tuple[int, ...]
 StopReason = Literal["zero parameter", "locked", "series", "dead", "operation", "loss"]
@@ -414,3 +414,5 @@ class TraceFacts(RunFacts, total=False):
     start: list[float]  # losses of the run's first steps
     past: NDArray[np.float64] | None  # largest values of the looks that left the window, (sites, statistics)
     broken: BrokenFacts
+    holding: HoldingFacts
+    plan: PlanFacts

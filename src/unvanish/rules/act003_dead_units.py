@@ -32,6 +32,9 @@ Limits
     NEARLY_ALL = 0.9   of the units are dead: no likeness short of equality does that, and it is
                        an error
     EQUAL = 0.999      mean cosine: such samples count as equal, and silence all units or none
+    GREW = 0.2         more dead units than at the first looks of a watched training: what was so
+                       from the start is for its first examination, and does not kill
+    LOOKS = 3          first looks, of which the median is taken
     LEAST = 8          samples, times positions: a unit that is silent on fewer need not be dead.
                        Half of the units are off for one sample, 0.4 % for eight independent ones
 
@@ -44,7 +47,8 @@ warm-up (advice).
 When it is wrong
 
 A sparse code is meant to be mostly silent for one sample, but rarely for all. In a small batch a
-rare feature may look dead. A watched run that has converged is not judged.
+rare feature may look dead. A watched run that has converged, or whose loss is at its lowest, is not
+judged unless nearly all units of a layer are dead.
 
 References: Maas et al. 2013; Lu et al. 2019.
 """
@@ -55,9 +59,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _converged, _places
+from unvanish.rules import _converged, _learning, _places
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import DEAD_LAYER, PART
 
@@ -67,12 +73,15 @@ EXPLAINS = ("INI001", "GRF004", "DEP001", "ACT002")
 NEARLY_ALL = 0.9
 EQUAL = 0.999
 LEAST = 8
+GREW, LOOKS = 0.2, 3
 
 
 def check(trace: Trace, *, limit: float = 0.5, diverse: float = 0.95) -> Iterable[Fault]:
     """One fault naming the rectifiers most of whose units never fire."""
     places = _observed_rectifiers(trace)
     dead = [i for i in places if _is_dead(trace, i, limit, diverse)]
+    if trace.facts.get("live"):
+        dead = [i for i in dead if _harms(trace, i)]
     if not dead or _converged.has_converged(trace):
         return []
     dead.sort(key=lambda i: -trace.value(i, "dead"))
@@ -136,6 +145,18 @@ def _is_dead(trace: Trace, site: int, limit: float, diverse: float) -> bool:
     if share <= limit or (share == 1 and _gets_zeros(trace, site)):
         return False
     return cosine < diverse or (share > NEARLY_ALL and not cosine > EQUAL)
+
+
+def _harms(trace: Trace, site: int) -> bool:
+    """Whether a watched training suffers: nearly all units died, or many did while the loss did not fall."""
+    share = trace.value(site, "dead")
+    if share > NEARLY_ALL or trace.sites[site].facts.get("kills"):
+        return True
+    seen = trace.values[:, site, trace.statistics.index("dead")]
+    first = seen[np.isfinite(seen)][:LOOKS]
+    steps = trace.facts.get("steps") or [LOOKS + 1]
+    from_the_start = steps[0] <= LOOKS and share < float(np.median(first)) + GREW
+    return not from_the_start and not _learning.thrives(trace)
 
 
 def _gets_zeros(trace: Trace, site: int) -> bool:

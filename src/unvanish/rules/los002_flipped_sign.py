@@ -21,10 +21,18 @@ targets pick, with equal weights, or a cosine, that is to be lowered, is a fault
 hand that drives every output away from the targets' yes and no, unless a distance made the output.
 Weights of a cross-entropy that are below zero for labels of the batch, and labels smoothed until
 the right class has less than another, turn the sign too.
+In a watched training, with one of torch's own loss modules: the gradient that arrives at it is negative
+at each step that was heard, or the steps follow the gradient upwards.
 
 Limits
 
-None: a sign is right or wrong.
+A sign is right or wrong. In a watched training:
+
+    HEARD = 3        steps at which the gradient of the loss was heard
+    READ = 16        readings of weights, of whose cosines the median is taken
+    UP = -0.1        cosine of the change with the negative gradient: with Adam it is 0.5 or more on
+                     the way down
+    SHRUNK = 0.5     cosine of the change with the negative weights: above it a decay moves them
 
 Remedies
 
@@ -45,14 +53,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import AscentFacts, WishFacts
 from unvanish.core.trace import Trace
+from unvanish.rules import _history, _learning
 from unvanish.rules._fault import Fault, blame_loss
 from unvanish.rules._tiers import NO_STEP
 
 NEEDS = ("static",)
-EXPLAINS = ("OUT006", "OUT003", "INI001")
+LIVE = True
+AT_ONCE = True
+HEARD = 3
+UP, SHRUNK, READ = -0.1, 0.5, 16
+EXPLAINS = ("OUT006", "OUT003", "INI001", "OPT001", "OPT002", "ACT003", "DEP001")
 LIKELIHOODS = (
     "log",
     "log1p",
@@ -69,6 +84,8 @@ SIMILARITIES = ("cosine_similarity", "overlap")
 
 def check(trace: Trace) -> Iterable[Fault]:
     """One fault if a loss about the batch's targets has the wrong sign, or asks for the reverse of them."""
+    if trace.facts.get("live"):
+        return _judge_steps(trace)
     if not trace.where("output"):
         raise NotApplicable("no loss was seen")
     wrong = [facts for facts in trace.facts.get("ascents", []) if facts["given"]]
@@ -117,6 +134,51 @@ def _report_wish(wish: WishFacts) -> Fault:
         Remedy("less-smoothing", ("loss",), "a smoothing of 0.1 leaves the right class 0.9", "advice"),
         NO_STEP,
     )
+
+
+def _judge_steps(trace: Trace) -> list[Fault]:
+    """One fault if a loss of torch's own is raised at each step of a watched training."""
+    pull, along = _history.read_steps(trace, "pull"), _history.read_steps(trace, "along")
+    pull, along = pull[np.isfinite(pull)], along[np.isfinite(along)][-READ:]
+    if "plan" not in trace.facts or not trace.facts["plan"]["error"] or len(pull) < HEARD:
+        raise NotApplicable("no loss module of torch's own was heard at three steps")
+    if pull.max() < 0:
+        cause = f"the loss is raised: the gradient that arrives at it is {np.median(pull):.3g}, not 1"
+        remedy = Remedy("flip-sign", (), "backward from the loss, not from its negative", safety="advice")
+    elif pull.min() > 0 and _climbs(trace, along):
+        cause = (
+            "the steps follow the gradient upwards, so the loss is raised: maximize=True, or a flipped sign"
+        )
+        remedy = Remedy("flip-sign", (), "an optimizer that goes down: maximize=False", safety="advice")
+    else:
+        return []
+    return [
+        Fault(
+            severity="error",
+            cause=cause,
+            sites=("loss",),
+            evidence=(
+                Evidence("gradient at the loss", float(np.median(pull)), limit="> 0", site="loss"),
+                *(
+                    [Evidence("cosine of the steps with the way down", float(np.median(along)), limit="> 0")]
+                    if len(along)
+                    else []
+                ),
+            ),
+            remedies=(remedy,),
+            direction="none",
+            tier=NO_STEP,
+        )
+    ]
+
+
+def _climbs(trace: Trace, along: _history.Floats) -> bool:
+    """Whether the steps follow the gradient upwards, and no decay shrinks the weights so."""
+    shrink = _history.read_steps(trace, "shrink")
+    shrink = shrink[np.isfinite(shrink)][-READ:]
+    if len(along) < READ or not np.median(along) < UP or np.median(shrink) > SHRUNK:
+        return False
+    return not _learning.falls(_history.read_steps(trace, "loss"))
 
 
 def sick() -> Case:

@@ -24,6 +24,7 @@ from unvanish.clinic.rounds import RuleChoice
 from unvanish.clinic.watch.chronicle import Chronicle
 from unvanish.clinic.watch.clock import StepClock
 from unvanish.clinic.watch.concert import Concert, News
+from unvanish.clinic.watch.deeds import Deeds
 from unvanish.clinic.watch.finiteness import Finiteness
 from unvanish.clinic.watch.history import History
 from unvanish.clinic.watch.looks import Look
@@ -37,9 +38,12 @@ from unvanish.core.diagnosis import Diagnosis, Finding
 from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Trace
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
-from unvanish.probes.live.readable import is_number
+from unvanish.probes.live.latecomers import Latecomers
+from unvanish.probes.live.readable import find_obstacle, is_number
 from unvanish.store import Store
 from unvanish.store.records import Records
+
+HEARD = 4  # first steps at which the gradient of the loss is heard; then at looks
 
 
 class Observer:
@@ -70,6 +74,9 @@ class Observer:
         self._verdicts = Verdicts(choice, first)
         self._finiteness = Finiteness()
         self._step = CurrentStep(first, first)
+        self._deeds = Deeds(watched, guard)
+        self._arrivals = Latecomers()
+        self.chronicle.measure = self._deeds.turns.measure
         guard.hold_weakly(self._look)
         self._look.prepare(first, pace.looks)
 
@@ -92,6 +99,9 @@ class Observer:
 
     def _write_rest(self) -> None:
         self.chronicle.bring_rest()
+        if self.steps:
+            self._judge_rows()
+            self._note_sight()
         self.fresh += self.concert.close(self._verdicts, self.chronicle.writer)
         self.chronicle.take_joined()
         if self.chronicle.writer is not None:
@@ -110,6 +120,9 @@ class Observer:
         self.clock.start()
         if not self.watched.references:
             self._step.set_norm(*self._norms.read(None, self._look.open))
+            if is_number(loss):
+                self._step.loss = loss.detach() if isinstance(loss, Tensor) else float(loss)
+            self._judge_finite(self._step.norm, self._step.loss)
             self._close_step()
         if self.chronicle.row is not None and loss is not None:
             if is_number(loss):
@@ -122,6 +135,13 @@ class Observer:
         """The loss module has returned."""
         if torch.is_grad_enabled() and is_number(output):
             self._step.loss = output.detach()
+            if (self._look.open or self._step.made < HEARD) and output.requires_grad and not find_obstacle():
+                output.register_hook(WatchEntry(self.guard, self._hear_loss))
+
+    def _hear_loss(self, gradient: Tensor) -> None:
+        """A backward passes the loss."""
+        scale = self.watched.loss_scale()
+        self._step.hear_backward(gradient.detach() / scale if scale != 1.0 else gradient.detach())
 
     def _after_backward(self) -> None:
         """The backward has ended, and nothing has been clipped yet."""
@@ -141,6 +161,7 @@ class Observer:
             if self._look.open:
                 self._look.measure_before_step()
                 self._follow_time()
+            self._deeds.begin(optimizer, self._step, self._look.open)
         self.response.guard(optimizer)
         self.clock.stop()
 
@@ -150,6 +171,8 @@ class Observer:
         self.clock.start()
         if self._step.by_closure:
             self._note_norm(optimizer)
+        else:
+            self._deeds.end(optimizer, self._step)
         self._step.stepped.add(id(optimizer))
         if len(self._step.stepped) >= len(self.watched.references):
             self._close_step()
@@ -167,12 +190,17 @@ class Observer:
         norm, exact = self._norms.read_own(optimizer, self._look.open)
         self._step.add_norm(norm, exact)
         norm = self._step.norm
-        if (
-            isinstance(norm, float)
-            and not math.isfinite(norm)
-            and self._finiteness.record_break(self._step, self.watched.parameters)
+        if not (isinstance(norm, float) and math.isfinite(norm)):
+            self._judge_finite(norm)
+
+    def _judge_finite(self, *numbers: Any, step: CurrentStep | None = None) -> None:
+        """Name what is not finite while it is there; numbers on a device are judged when they have come."""
+        if any(_is_broken(n) for n in numbers) and self._finiteness.record_break(
+            step or self._step, self.watched.parameters
         ):
-            number, store = self._step.number, self.chronicle.writer
+            number, store = (step or self._step).number, self.chronicle.writer
+            self.chronicle.settle(due=True)
+            self._judge_rows()  # what led to it
             self._respond(self._verdicts.judge_at_once("NUM001", self._trace(), number, store), lead=0)
 
     def _follow_time(self) -> None:
@@ -184,12 +212,17 @@ class Observer:
 
     def _close_step(self, skipped: bool = False) -> None:
         step, looked = self._step, self._look.open
-        self.chronicle.begin(step.close(self.watched.rate(), skipped))
+        self.chronicle.begin(step.close(self.watched.rates(), skipped))
         if looked:
             self._judge_look()
-        elif isinstance(step.norm, float):
-            self.chronicle.settle()
+        else:
+            if not isinstance(step.norm, float):
+                self._arrivals.send(self.chronicle.row, ("norm", "loss"))
+            self.chronicle.settle(due := self._verdicts.is_due(step.made, self.pace.elapsed))
+            if due:
+                self._judge_rows()
         self._finiteness.note(step)
+        self._judge_late()
         self.fresh += self.concert.hear(self._verdicts, self.chronicle.writer)
         self._time_step(looked)
         step.advance()
@@ -217,6 +250,26 @@ class Observer:
         fixed = self.pace.every is not None
         self._look.next = plan_look(number, interval, self.watched.ranks, fixed)
 
+    def _judge_late(self) -> None:
+        """Judge the numbers that have arrived from the device since the last step."""
+        for row in self._arrivals.take():
+            if math.isfinite(row.norm):
+                self._finiteness.last = max(self._finiteness.last, row.step)
+            else:
+                late = CurrentStep(self._step.first, row.step, norm=row.norm, loss=row.loss)
+                self._judge_finite(row.norm, step=late)
+
+    def _judge_rows(self) -> None:
+        """Judge what the steps alone tell."""
+        lead = self.concert.choose_lead(self.pace.usual)
+        found = self._verdicts.judge_steps(self._trace(), self._step.number, self.chronicle.writer)
+        self._respond(found, lead)
+
+    def _note_sight(self) -> None:
+        """Say how little was seen, if that is too little to take silence for health."""
+        if not self.findings and (text := self.pace.describe_sight()):
+            self.guard.note(text)
+
     def _chart(self) -> None:
         """The network has been mapped."""
         self.chronicle.chart(self._look.sites, self._look.axes)
@@ -228,6 +281,10 @@ class Observer:
         facts: TraceFacts = {"precision_live": self._look.low}
         if self._finiteness.broken is not None:
             facts["broken"] = self._finiteness.broken
+        if self._deeds.holding is not None:
+            facts["holding"] = self._deeds.holding
+        if self._deeds.plan is not None:
+            facts["plan"] = self._deeds.plan
         return self.chronicle.history.trace(facts)
 
     def _respond(self, fresh: Sequence[Finding], lead: int) -> None:
@@ -291,3 +348,10 @@ class Observer:
         )
         if exchange is not None:
             writer.describe(relayed=sorted(exchange.relayed))
+
+
+def _is_broken(number: Any) -> bool:
+    """Whether a norm or a loss is known, and not finite; `math.nan` itself stands for one that is not."""
+    if isinstance(number, Tensor):
+        return number.device.type == "cpu" and not bool(number.isfinite())
+    return number is not math.nan and not math.isfinite(number)
