@@ -54,6 +54,7 @@ NESTED = (
     facts.HookFacts,
     facts.PrecisionFacts,
     run_facts.BrokenFacts,
+    run_facts.CriticalFacts,
     run_facts.HistoryFacts,
 )
 VOCABULARY = {

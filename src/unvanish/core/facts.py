@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.core.run_facts import BrokenFacts, HistoryFacts, RunFacts
+from unvanish.core.run_facts import BrokenFacts, CriticalFacts, HistoryFacts, RunFacts
 
 Shape = tuple[int, ...]
 StopReason = Literal["zero parameter", "locked", "series", "dead", "operation", "loss"]
@@ -336,6 +336,8 @@ class TraceFacts(RunFacts, total=False):
     not_put_back: list[str]  # what the model reaches that the examination may have changed: where, and what
     severed: dict[str, tuple[int, int, str]]  # cells whose state leaves the graph: calls, reached, by whom
     theory: Mapping[TheoryKey, Any]  # the predicted and the measured total; empty beyond theory's reach
+    critical: list[CriticalFacts]  # what steps of the optimizer do to the loss
+    asked: bool  # the critical step was asked for
     # watched trainings
     live: bool
     precision_live: bool  # a site is in float16
