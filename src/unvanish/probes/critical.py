@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from unvanish.core.run_facts import CriticalFacts
-from unvanish.probes.backward import pull
 from unvanish.probes.intact import intact
 
 FORWARDS = 7  # at most, that of the weights before the step among them
@@ -141,7 +140,12 @@ class StepTaken:
         """The derivative of a loss along the step, where the parameters are now; NaN without a gradient."""
         if not loss.requires_grad:
             return math.nan
-        grads = pull(loss, self.parameters)
+        held = [p for p in self.parameters if p.requires_grad]
+        try:  # no hook that waits for gradients to be written hears of it
+            found = iter(torch.autograd.grad(loss, held, allow_unused=True))
+        except RuntimeError:
+            return math.nan
+        grads = [next(found) if p.requires_grad else None for p in self.parameters]
         pairs = zip(grads, self.change, strict=True)
         return math.fsum(float((g.to(c.dtype) * c).sum()) for g, c in pairs if g is not None)
 
