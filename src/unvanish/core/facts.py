@@ -70,6 +70,10 @@ class NodeFacts(RowFacts, total=False):
     query_tokens: int
     heads: int
     causal: bool
+    # a router under watch
+    experts: int
+    choices: int  # experts that a token goes to
+    rows: int  # tokens
     # place on the main depth axis
     cut: bool  # every gradient path crosses it
     segment: int | None  # number of the cut at or above it; None outside the axis
@@ -111,6 +115,7 @@ class ParameterFacts(TypedDict, total=False):
     # in a watched training
     order: int  # place among the modules
     dimensions: int  # of the largest parameter
+    epsilon: float  # in the denominator of its optimizer; 0 if it has none
     dtype: str  # of the largest parameter
 
 

@@ -17,7 +17,9 @@ How it is measured
 
 The ratio of what a step changed to what was there, for each weight matrix, at the looks of a
 watched training: all layers are below `limit` at the last looks, while the loss does not fall. A
-run that has converged is no fault.
+run that has converged is no fault. Of Adam and its like the size of each layer's gradient is followed
+against the epsilon in the denominator: below it the steps shrink with the gradient, so a gradient on
+its way there is a fault with the steps that are left.
 
 Limits
 
@@ -50,7 +52,7 @@ import numpy as np
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _history, _learning, _places
+from unvanish.rules import _converged, _history, _learning, _places, _trend
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import SLOW
 
@@ -71,7 +73,7 @@ def check(trace: Trace, *, limit: float = 1e-6) -> Iterable[Fault]:
     largest = math.exp(float(np.nanmax(logs[rows])))
     loss = _history.read_steps(trace, "loss")
     if not largest < limit or _learning.falls(loss) or _has_ended(trace, loss):
-        return []
+        return _foresee(trace, places)
     rate = float(_history.read_steps(trace, "lr")[-1])
     cause = f"no step changes any weight by more than {largest:.1e} of it, and the loss does not fall"
     if largest == 0:
@@ -100,6 +102,39 @@ def check(trace: Trace, *, limit: float = 1e-6) -> Iterable[Fault]:
             tier=SLOW,
         )
     ]
+
+
+def _foresee(trace: Trace, places: list[int]) -> list[Fault]:
+    """A gradient that will be smaller than the optimizer's epsilon if it goes on as it does."""
+    known = [i for i in places if trace.sites[i].facts.get("epsilon", 0.0) > 0]
+    found = {i: c for i in known if (c := _follow_epsilon(trace, i)) is not None}
+    if not found or _converged.has_converged(trace):
+        return []
+    worst = min(found, key=lambda i: found[i].steps)
+    crossing, where = found[worst], trace.sites[worst].label
+    return [
+        Fault(
+            severity="warning",
+            cause=f"the gradient of {where} shrinks, to {math.exp(crossing.now):.2g} times the optimizer's "
+            f"epsilon so far: it reaches it {crossing.describe()}, and the steps shrink with it from then on",
+            sites=_places.label(trace, list(found)),
+            evidence=(
+                Evidence("gradient / epsilon", math.exp(crossing.now), limit="> 1", site=where),
+                Evidence("steps until it is at the limit", crossing.steps, site=where),
+            ),
+            remedies=(Remedy("lower-epsilon", (where,), "an epsilon far below the gradients", "advice"),),
+            direction="vanishing",
+            tier=SLOW,
+        )
+    ]
+
+
+def _follow_epsilon(trace: Trace, site: int) -> _trend.Crossing | None:
+    """The crossing of ln(root mean square of the gradient / epsilon) and zero."""
+    facts = trace.sites[site].facts
+    logs = _history.read_looks(trace, [site], "gradient_log")[:, 0]
+    size = logs - 0.5 * math.log(facts["numel"]) - math.log(facts["epsilon"])
+    return _trend.find_crossing(np.asarray(trace.facts["steps"], np.float64), size, 0.0)
 
 
 def _has_ended(trace: Trace, loss: _history.Floats) -> bool:

@@ -126,10 +126,9 @@ def _describe(tried: CriticalFacts, times: float) -> str:
     """The rate beside the critical one, in words."""
     if math.isinf(times):
         return f"no part of the step at the rate {tried['rate']:.3g} lowers the loss"
-    critical = tried["rate"] / times
     if times == 0:
         return f"the rate {tried['rate']:.3g} is far below the critical one"
-    return f"the rate {tried['rate']:.3g} is {times:.2g} times the critical one, {critical:.2g}"
+    return f"the rate {tried['rate']:.3g} is {times:.2g} times the critical one, {tried['rate'] / times:.2g}"
 
 
 def _list_evidence(tried: CriticalFacts, times: float, limit: float) -> tuple[Evidence, ...]:

@@ -29,6 +29,7 @@ from unvanish.probes.modes import is_overridden, lies_on_stack, push_mode, remov
 
 MOST_CALLS = 4  # of the model in one step: an accumulation of more is replayed by its last one
 MOST_NOTED = 2000  # operations between a forward and its backward
+MARKS = ("requires_grad_", "retain_grad")  # they change no number
 RANDOM = ("dropout", "bernoulli", "rand", "randn", "normal", "multinomial", "rrelu", "gumbel_softmax")
 
 
@@ -127,15 +128,14 @@ class Recipe:
         wanted, chosen, calls = [id(r) for r in self.roots], dict[int, NotedOperation](), set[int]()
         while wanted:
             key = wanted.pop()
+            if key in makers and (reason := _find_reason(makers[key][1])):
+                raise ValueError(reason)
             if key in outputs:
                 calls.add(id(outputs[key]))
             elif key in makers and makers[key][0] not in chosen:
                 place, operation = makers[key]
                 chosen[place] = operation
                 wanted += [id(t) for t in tensors_in((operation.args, dict(operation.kwargs)))]
-        for operation in chosen.values():
-            if reason := _find_reason(operation):
-                raise ValueError(reason)
         kept = [call for call in self.calls if id(call) in calls]
         if len(kept) > MOST_CALLS:
             raise ValueError(f"the step is made of more than {MOST_CALLS} forwards")
@@ -214,15 +214,17 @@ class StepReplay(TorchFunctionMode):
         ready = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         self._state = torch.get_rng_state(), torch.cuda.get_rng_state_all() if ready else []
 
-    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _leave(self, module: nn.Module, args: Any, *rest: Any) -> None:
+        """The keywords and the output follow; after an exception torch gives no keywords."""
         if module is not self._model or self._thread != threading.get_ident() or not self._depth:
             return
         self._depth -= 1
         if self._depth or self._state is None:
             return
         (cpu, cuda), self._state = self._state, None
-        if output is None or not module.training or not torch.is_grad_enabled():
+        if len(rest) < 2 or rest[1] is None or not module.training or not torch.is_grad_enabled():
             return
+        kwargs, output = rest
         obstacle = find_obstacle() or ("a function mode is on around them" if is_overridden() else "")
         if obstacle:
             self.recipe.obstacle = f"operations cannot be seen: {obstacle}"
@@ -251,7 +253,12 @@ class StepReplay(TorchFunctionMode):
 
     def _note(self, func: Callable[..., Any], args: Any, kwargs: Any, result: Any) -> None:
         made = tuple(tensors_in(result, 2))
-        if not made or not any(t.requires_grad for t in made) or self.recipe.obstacle:
+        if (
+            getattr(func, "__name__", "") in MARKS
+            or not made
+            or not any(t.requires_grad for t in made)
+            or self.recipe.obstacle
+        ):
             return
         if len(self.recipe.noted) >= MOST_NOTED:
             self.recipe.obstacle = f"more than {MOST_NOTED} operations compute the loss"
