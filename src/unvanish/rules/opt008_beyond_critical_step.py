@@ -138,6 +138,7 @@ def _list_evidence(tried: CriticalFacts, times: float, limit: float) -> tuple[Ev
         Evidence("loss before the step", tried["loss_before"]),
         Evidence("loss after it, on the same batch", tried["loss_after"]),
         Evidence("sharpness along the step", sharpness),
+        Evidence("forwards that this took", tried["forwards"]),
     )
 
 
