@@ -90,4 +90,9 @@ def follow(trace: Trace, site: int, statistic: str, limit: float, *, log: bool =
     if log:
         with np.errstate(divide="ignore", invalid="ignore"):
             values, limit = np.log(values), math.log(limit)
-    return find_crossing(np.asarray(trace.facts["steps"], np.float64), values, limit)
+    return find_crossing(read_looked(trace), values, limit)
+
+
+def read_looked(trace: Trace) -> Floats:
+    """The steps of the looks; their numbers, if the steps are unknown."""
+    return np.asarray(trace.facts.get("steps", range(len(trace.values))), np.float64)

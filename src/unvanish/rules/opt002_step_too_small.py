@@ -19,7 +19,7 @@ The ratio of what a step changed to what was there, for each weight matrix, at t
 watched training: all layers are below `limit` at the last looks, while the loss does not fall. A
 run that has converged is no fault. Of Adam and its like the size of each layer's gradient is followed
 against the epsilon in the denominator: below it the steps shrink with the gradient, so a gradient on
-its way there is a fault with the steps that are left.
+its way there is a note with the steps that are left; why it shrinks is for other rules to say.
 
 Limits
 
@@ -114,7 +114,7 @@ def _foresee(trace: Trace, places: list[int]) -> list[Fault]:
     crossing, where = found[worst], trace.sites[worst].label
     return [
         Fault(
-            severity="warning",
+            severity="note",
             cause=f"the gradient of {where} shrinks, to {math.exp(crossing.now):.2g} times the optimizer's "
             f"epsilon so far: it reaches it {crossing.describe()}, and the steps shrink with it from then on",
             sites=_places.label(trace, list(found)),
@@ -134,7 +134,7 @@ def _follow_epsilon(trace: Trace, site: int) -> _trend.Crossing | None:
     facts = trace.sites[site].facts
     logs = _history.read_looks(trace, [site], "gradient_log")[:, 0]
     size = logs - 0.5 * math.log(facts["numel"]) - math.log(facts["epsilon"])
-    return _trend.find_crossing(np.asarray(trace.facts["steps"], np.float64), size, 0.0)
+    return _trend.find_crossing(_trend.read_looked(trace), size, 0.0)
 
 
 def _has_ended(trace: Trace, loss: _history.Floats) -> bool:

@@ -135,7 +135,7 @@ def _watch(trace: Trace, limit: float) -> list[Fault]:
         raise NotApplicable("no output was seen that is logits for sure")
     site, usual = places[-1], math.log(trace.sites[places[-1]].facts["shape"][-1])
     drift = np.abs(_history.read_looks(trace, [site], "log_z")[:, 0] - usual)
-    crossing = _trend.find_crossing(np.asarray(trace.facts["steps"], np.float64), drift, limit)
+    crossing = _trend.find_crossing(_trend.read_looked(trace), drift, limit)
     if (crossing is None and not drift[-1] > limit) or _converged.has_converged(trace):
         return []
     where, now = trace.sites[site].label, trace.value(site, "log_z")

@@ -77,14 +77,25 @@ class StepTrials:
         self._replay = StepReplay(watched.inner, guard)
         self._recipe: Recipe | None = None
         self._before: list[Tensor] = []
-        self._barred = self._first = False
+        self._barred = False
         self._told = 0.0  # of `seconds`
         guard.hold_weakly(self._replay)
 
     def begin(self) -> None:
-        """The first step: whether it is tried is seen when its gradients are there."""
-        self.prepare(True)
-        self._first = self.open and not self.asked
+        """The first step: it is tried if Adam or its like would change much of the weights by it."""
+        self.prepare(self.asked or self._starts_long())
+
+    @torch.no_grad()
+    def _starts_long(self) -> bool:
+        """Whether the rate is a large part of the weights; for SGD that is known after the first step alone."""
+        plans = read_plans(self.watched.optimizers[0]) if len(self.watched.references) == 1 else {}
+        matrices = [p for p in self.watched.parameters.parameters if p.ndim > 1 and id(p) in plans]
+        if not matrices or plans[id(matrices[0])].kind not in ADAPTIVE or not self.watched.alone:
+            return False
+        sizes = torch.stack(torch._foreach_norm([p.detach().float() for p in matrices])).tolist()
+        rate = self.watched.rate()
+        shares = [rate * p.numel() ** 0.5 / n for p, n in zip(matrices, sizes, strict=True) if n > 0]
+        return bool(shares) and median(shares) > LONG
 
     def prepare(self, wanted: bool) -> None:
         """A step begins, which is to be tried if so."""
@@ -107,35 +118,11 @@ class StepTrials:
         """The optimizer is about to step."""
         if not self.open or self._recipe is not None:
             return
-        self._recipe, first, self._first = self._replay.close(), self._first, False
-        if first and not self._is_long():
-            self.open = False
-            return
+        self._recipe = self._replay.close()
         if by_closure:
             self._recipe.obstacle = "the optimizer makes its own forwards"
         if not self._recipe.obstacle:
             self._before = [p.detach().clone() for p in self.watched.parameters.parameters]
-
-    @torch.no_grad()
-    def _is_long(self) -> bool:
-        """Whether the step that is due would change much of the weights, by the rate and the gradients."""
-        plans = read_plans(self.watched.optimizers[0])
-        matrices = [
-            p
-            for p in self.watched.parameters.parameters
-            if p.ndim > 1 and id(p) in plans and p.grad is not None and p.grad.layout == torch.strided
-        ]
-        if not matrices:
-            return False
-        sizes = torch.stack(torch._foreach_norm([p.detach().float() for p in matrices])).tolist()
-        pulls = torch.stack(
-            torch._foreach_norm([p.grad.detach().float() for p in matrices if p.grad is not None])
-        ).tolist()
-        rate, shares = self.watched.rate(), []
-        for p, size, pull in zip(matrices, sizes, pulls, strict=True):
-            moved = p.numel() ** 0.5 if plans[id(p)].kind in ADAPTIVE else pull
-            shares.append(rate * moved / size if size > 0 else 0.0)
-        return median(shares) > LONG
 
     def run(self, number: int) -> bool:
         """Try the step just made, if it was to be; whether there is a result."""

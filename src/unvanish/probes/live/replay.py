@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from unvanish.probes.calls import tensors_in
@@ -184,11 +183,10 @@ class StepReplay(TorchFunctionMode):
         """Attach; the next step is noted."""
         self.remove()
         self.recipe, self._thread, self._depth = Recipe(), threading.get_ident(), 0
-        enter = WatchEntry(self._guard, self._enter)
-        leave = WatchEntry(self._guard, self._leave)
+        enter, leave = WatchEntry(self._guard, self._enter), WatchEntry(self._guard, self._leave)
         self._handles = [
-            register_module_forward_pre_hook(enter),
-            register_module_forward_hook(leave, with_kwargs=True, always_call=True),
+            self._model.register_forward_pre_hook(enter),
+            self._model.register_forward_hook(leave, with_kwargs=True),
         ]
 
     def close(self) -> Recipe:
@@ -205,7 +203,7 @@ class StepReplay(TorchFunctionMode):
             remove_mode(self)
 
     def _enter(self, module: nn.Module, args: Any) -> None:
-        if module is not self._model or self._thread != threading.get_ident():
+        if self._thread != threading.get_ident():
             return
         self._depth += 1
         if self._depth > 1:
@@ -214,17 +212,15 @@ class StepReplay(TorchFunctionMode):
         ready = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         self._state = torch.get_rng_state(), torch.cuda.get_rng_state_all() if ready else []
 
-    def _leave(self, module: nn.Module, args: Any, *rest: Any) -> None:
-        """The keywords and the output follow; after an exception torch gives no keywords."""
-        if module is not self._model or self._thread != threading.get_ident() or not self._depth:
+    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self._thread != threading.get_ident() or not self._depth:
             return
         self._depth -= 1
         if self._depth or self._state is None:
             return
         (cpu, cuda), self._state = self._state, None
-        if len(rest) < 2 or rest[1] is None or not module.training or not torch.is_grad_enabled():
+        if output is None or not module.training or not torch.is_grad_enabled():
             return
-        kwargs, output = rest
         obstacle = find_obstacle() or ("a function mode is on around them" if is_overridden() else "")
         if obstacle:
             self.recipe.obstacle = f"operations cannot be seen: {obstacle}"
