@@ -17,9 +17,10 @@ How it is measured
 
 The ratio of what a step changed to what was there, for each weight matrix, at the looks of a
 watched training: all layers are below `limit` at the last looks, while the loss does not fall. A
-run that has converged is no fault. Of Adam and its like the size of each layer's gradient is followed
-against the epsilon in the denominator: below it the steps shrink with the gradient, so a gradient on
-its way there is a note with the steps that are left; why it shrinks is for other rules to say.
+run that has converged is no fault. Of Adam and its like the size of each layer's gradient is
+followed against the epsilon in the denominator: below it the steps shrink with the gradient, so a
+gradient on its way there is a note with the steps that are left; why it shrinks is for other rules
+to say.
 
 Limits
 

@@ -37,8 +37,7 @@ Limits
     ROSE = 0.1      of the loss is what a later step must add to it: near a minimum many steps end
                     a little above
     DOUBLED = 2     times what the loss was before: it is running away
-    BEFORE = 20     steps whose median that is
-    LEAST = 5       of these must be known; else it is the first loss that was measured
+    BEFORE = 20     steps at most whose median that is; without one the first loss that was tried
     FARTHEST = 5    nats that count in the order, no limit
 
 Remedies
@@ -77,7 +76,7 @@ AT_ONCE = True
 EXPLAINS = ("OPT001", "OPT003", "ACT003", "ATT001", "OUT003", "NUM001")
 FAR = 10.0
 ROSE, DOUBLED = 0.1, 2.0
-BEFORE, LEAST = 20, 5
+BEFORE = 20
 FARTHEST = 5.0  # nats that count in the order
 
 
@@ -119,7 +118,7 @@ def _read_loss_before(trace: Trace, tried: CriticalFacts) -> float:
     step, loss = _history.read_steps(trace, "step"), _history.read_steps(trace, "loss")
     known = loss[step < tried["step"]][-BEFORE:]
     known = known[np.isfinite(known)]
-    return float(np.median(known)) if len(known) >= LEAST else trace.facts["critical"][0]["loss_before"]
+    return float(np.median(known)) if len(known) else trace.facts["critical"][0]["loss_before"]
 
 
 def _describe(tried: CriticalFacts, times: float) -> str:

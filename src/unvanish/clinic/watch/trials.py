@@ -87,7 +87,7 @@ class StepTrials:
 
     @torch.no_grad()
     def _starts_long(self) -> bool:
-        """Whether the rate is a large part of the weights; for SGD that is known after the first step alone."""
+        """Whether the rate is a large part of the weights; of SGD only the step itself shows it."""
         plans = read_plans(self.watched.optimizers[0]) if len(self.watched.references) == 1 else {}
         matrices = [p for p in self.watched.parameters.parameters if p.ndim > 1 and id(p) in plans]
         if not matrices or plans[id(matrices[0])].kind not in ADAPTIVE or not self.watched.alone:
