@@ -8,8 +8,8 @@ Of what is followed over the looks:
     RECENT = 24      that say where it goes: the last third of them against the one before
     WAY = 0.667      of the way from its start to the limit lies behind it
     STEADY = 0.8     of the pairs of late looks agree in the direction
-    KEEPS = 0.6      of its earlier slope is left: what flattens arrives nowhere. What grows by equal
-                     amounts loses about so much, seen as a logarithm
+    KEEPS = 0.6      of its earlier slope is left: what flattens arrives nowhere. What grows by
+                     equal amounts loses about so much, seen as a logarithm
     LEFT = 0.2       of its mean slope since the start is left, too
     FIRST = 3        looks whose median is the start
     AHEAD = 1        times as far as was looked back: a forecast reaches no farther

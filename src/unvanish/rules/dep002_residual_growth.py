@@ -19,14 +19,15 @@ How it is measured
 
 Theil-Sen slope of ln ||d|| over the layers and blocks, times their number: beyond `limit` it is a
 warning, beyond twice that an error. The rule fires if rows with an identity path bear most of the
-growth, and nothing normalises them. In a watched run the size of the stream is followed, by depth: if
-it grows towards LARGE, that is a fault with the steps that are left.
+growth, and nothing normalises them. In a watched run the size of the stream is followed, by depth:
+if it grows towards LARGE, that is a fault with the steps that are left.
 
 Limits
 
     limit = 3   nats over the depth: up to 3 a net trains, from 5.4 to 6.6 in part, beyond 10 not
                 (measured, SGD and Adam)
-    LARGE = 10_000    root mean square: float16 ends at 65504, and some elements are several times it
+    LARGE = 10_000    root mean square: float16 ends at 65504, and some elements are several times
+                      it
 
 Remedies
 

@@ -47,9 +47,11 @@ bound on the norm of the gradient (advice).
 
 When it is wrong
 
-On a batch that is not like the others. The rate of SGD follows the scale of the loss: a sum over
-the batch in place of a mean is a rate so many times larger, here as in the training. Momentum goes
-on growing the steps for some ten steps, so a first step that passes says nothing of them.
+A watched run does not try the first step of SGD unasked, as its length is known too late: give
+`critical=True`. On a batch that is not like the others. The rate of SGD follows the scale of the
+loss: a sum over the batch in place of a mean is a rate so many times larger, here as in the
+training. Momentum goes on growing the steps for some ten steps, so a first step that passes says
+nothing of them.
 
 References: Kalra et al. 2026 (critical sharpness, arXiv 2601.16979); Lewkowycz et al. 2020 (the
 catapult phase); Cohen et al. 2021 (the edge of stability).
