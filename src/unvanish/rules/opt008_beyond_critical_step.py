@@ -47,11 +47,10 @@ bound on the norm of the gradient (advice).
 
 When it is wrong
 
-A watched run does not try the first step of SGD unasked, as its length is known too late: give
-`critical=True`. On a batch that is not like the others. The rate of SGD follows the scale of the
-loss: a sum over the batch in place of a mean is a rate so many times larger, here as in the
-training. Momentum goes on growing the steps for some ten steps, so a first step that passes says
-nothing of them.
+On a batch that is not like the others. A watched run tries the first step of SGD, whose length is
+known late, on the batch after it. The rate of SGD follows the scale of the loss: a sum over the
+batch in place of a mean is a rate so many times larger, here as in the training. Momentum goes on
+growing the steps for some ten steps, so a first step that passes says nothing of them.
 
 References: Kalra et al. 2026 (critical sharpness, arXiv 2601.16979); Lewkowycz et al. 2020 (the
 catapult phase); Cohen et al. 2021 (the edge of stability).
@@ -150,7 +149,7 @@ def _report(tried: CriticalFacts, limit: float) -> Fault:
     below = f"below {tried['rate'] / times:.2g}" if 0 < times < math.inf else "a tenth, or less"
     return Fault(
         severity="error" if times > FAR or wild else "warning",
-        cause=f"{where}{_describe(tried, times)}: one step takes the loss of its own batch from "
+        cause=f"{where}{_describe(tried, times)}: one step takes the loss of one batch from "
         f"{tried['loss_before']:.3g} to {tried['loss_after']:.3g}",
         sites=(),
         evidence=_list_evidence(tried, times, limit),

@@ -116,3 +116,20 @@ def test_a_loss_rises_if_it_is_twice_its_mean_for_some_steps() -> None:
     assert not rising.note(1.0) and not rising.note(float("nan"))
     below = RisingLoss()  # a negative loss that falls
     assert not any(below.note(-1.0 - k) for k in range(20))
+
+
+def test_the_first_step_of_sgd_is_tried_on_the_next_batch() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 3))
+    optimizer = torch.optim.SGD(net.parameters(), 60.0)
+    with unvanish.watch(net, optimizer, on_finding="silent") as watch:
+        for _ in range(3):
+            x = torch.randn(64, 6)
+            value = plain(net, x, x[:, :3].argmax(1))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            watch.step(value)
+    first = watch.diagnosis().trace.facts["critical"][0]
+    assert first["step"] == 0 and first["rate"] == 60 and first["multiple"] < 0.5
+    assert any(f.code == "OPT008" for f in watch.findings) and not watch.failure

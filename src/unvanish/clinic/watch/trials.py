@@ -3,6 +3,7 @@
 Notable:
 - A trial is made if the rate is suspect (the first steps are long, the loss rises, OPT001 spoke), or, if
   that is asked for, at the looks; never beyond its share of the run's time.
+- The first step of SGD, whose length is known when its batch has gone by, is tried on the next batch.
 - The weights, buffers and random numbers are put back bit for bit after each forward (`probes.critical`).
 
 Limits
@@ -78,6 +79,10 @@ class StepTrials:
         self._recipe: Recipe | None = None
         self._before: list[Tensor] = []
         self._barred = False
+        self._early = True  # no optimizer has stepped yet
+        self._first: StepTaken | None = (
+            None  # the first step, if it was long and is to be tried on the next batch
+        )
         self._told = 0.0  # of `seconds`
         guard.hold_weakly(self._replay)
 
@@ -111,11 +116,16 @@ class StepTrials:
             return True
         if len(self.found) >= MOST:
             return False
+        if self._first is not None:
+            return True
         again = bool(self.found) and self.open and self.found[-1]["multiple"] < 1
         return rises or long or again
 
     def hold(self, by_closure: bool) -> None:
         """The optimizer is about to step."""
+        early, self._early = self._early, False
+        if early and not self.open and not by_closure and self._is_long():
+            self._before = [p.detach().clone() for p in self.watched.parameters.parameters]
         if not self.open or self._recipe is not None:
             return
         self._recipe = self._replay.close()
@@ -124,10 +134,30 @@ class StepTrials:
         if not self._recipe.obstacle:
             self._before = [p.detach().clone() for p in self.watched.parameters.parameters]
 
+    @torch.no_grad()
+    def _is_long(self) -> bool:
+        """Whether the first step of SGD is about to change much of the weights, by its rate and gradients."""
+        watched = self.watched
+        plans = read_plans(watched.optimizers[0]) if len(watched.references) == 1 and watched.alone else {}
+        pairs = [
+            (p.detach().float(), p.grad.detach().float())
+            for p in watched.parameters.parameters
+            if p.ndim > 1 and id(p) in plans and p.grad is not None and p.grad.layout == torch.strided
+        ]
+        if not pairs or next(iter(plans.values())).kind != "SGD" or self._find_bar():
+            return False
+        sizes, pulls = (torch.stack(torch._foreach_norm(x)).tolist() for x in zip(*pairs, strict=True))
+        rate = watched.rate()
+        shares = [rate * pull / size for size, pull in zip(sizes, pulls, strict=True) if size > 0]
+        return bool(shares) and median(shares) > LONG
+
     def run(self, number: int) -> bool:
         """Try the step just made, if it was to be; whether there is a result."""
         recipe, self._recipe = self._recipe, None
         before, self._before = self._before, []
+        if before and recipe is None:
+            self._first = self._read_step(before)
+            return False
         if not self.open or recipe is None or not before:
             self._say(recipe.obstacle if recipe is not None else "")
             return False
@@ -146,20 +176,30 @@ class StepTrials:
 
     def _try(self, number: int, recipe: Recipe, before: list[Tensor]) -> CriticalFacts:
         watched = self.watched
-        parameters: Sequence[Tensor] = watched.parameters.parameters
-        change = [_subtract(p.detach(), was) for p, was in zip(parameters, before, strict=True)]
-        step = StepTaken(parameters, before, change, watched.rate())
+        first, self._first = self._first, None
+        step = first if first is not None else self._read_step(before)
         was, scale = recipe.value(), watched.loss_scale()
         roots: tuple[Any, ...] = (watched.inner, [(c.args, dict(c.kwargs)) for c in recipe.calls])
         with torch._C._EnableTorchFunction():
             found = measure_critical_step(number, step, lambda: recipe.run(watched.inner), roots)
-        if not abs(found["loss_before"] - was) <= ALIKE * abs(was):
-            raise ValueError(f"the loss, computed again, is {found['loss_before']:.4g} and not {was:.4g}")
+        again = (
+            found["loss_before"] if first is None else found["loss_after"]
+        )  # at the weights of its forward
+        if not abs(again - was) <= ALIKE * abs(was):
+            raise ValueError(f"the loss, computed again, is {again:.4g} and not {was:.4g}")
+        if first is not None:
+            found["step"] = number - 1
         return {
             **found,
             "loss_before": found["loss_before"] / scale,
             "loss_after": found["loss_after"] / scale,
         }
+
+    def _read_step(self, before: list[Tensor]) -> StepTaken:
+        """The step that led from these weights to those of now."""
+        parameters: Sequence[Tensor] = self.watched.parameters.parameters
+        change = [_subtract(p.detach(), was) for p, was in zip(parameters, before, strict=True)]
+        return StepTaken(parameters, before, change, self.watched.rate())
 
     def take_seconds(self) -> float:
         """Seconds of trials since the last call."""
