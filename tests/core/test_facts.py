@@ -57,6 +57,7 @@ NESTED = (
     facts.HookFacts,
     facts.PrecisionFacts,
     run_facts.BrokenFacts,
+    run_facts.CriticalFacts,
     run_facts.HistoryFacts,
     run_facts.HoldingFacts,
     run_facts.PlanFacts,
@@ -322,6 +323,9 @@ def others(folder: Path) -> Iterator[Trace]:
             eyes.step(value)
     yield eyes.diagnosis().trace
     yield open_run(folder / "run").trace()
+    mixture = rules()["MOE001"].case("healthy")
+    plan = {"optimizer": lambda m: torch.optim.Adam(m.parameters()), "steps": 3}
+    yield rehearse(Case(mixture.model, mixture.batch, mixture.loss, {"training": plan})).trace
     for rank in (0, 1):
         store = Store(folder / "ranks", name=name_file(rank))
         store.describe(rank=rank, sessions=[[0, 2]], layout="", shards=1, relayed=[])

@@ -13,7 +13,14 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.core.run_facts import BrokenFacts, HistoryFacts, HoldingFacts, PlanFacts, RunFacts
+from unvanish.core.run_facts import (
+    BrokenFacts,
+    CriticalFacts,
+    HistoryFacts,
+    HoldingFacts,
+    PlanFacts,
+    RunFacts,
+)
 
 Shape = tuple[int, ...]
 StopReason = Literal["zero parameter", "locked", "series", "dead", "operation", "loss"]
@@ -82,6 +89,10 @@ class NodeFacts(RowFacts, total=False):
     query_tokens: int
     heads: int
     causal: bool
+    # a router under watch
+    experts: int
+    choices: int  # experts that a token goes to
+    rows: int  # tokens
     # place on the main depth axis
     cut: bool  # every gradient path crosses it
     segment: int | None  # number of the cut at or above it; None outside the axis
@@ -128,6 +139,7 @@ class ParameterFacts(TypedDict, total=False):
     # in a watched training
     order: int  # place among the modules
     dimensions: int  # of the largest parameter
+    epsilon: float  # in the denominator of its optimizer; 0 if it has none
     dtype: str  # of the largest parameter
 
 
@@ -406,6 +418,8 @@ class TraceFacts(RunFacts, total=False):
     not_put_back: list[str]  # what the model reaches that the examination may have changed: where, and what
     severed: dict[str, tuple[int, int, str]]  # cells whose state leaves the graph: calls, reached, by whom
     theory: Mapping[TheoryKey, Any]  # the predicted and the measured total; empty beyond theory's reach
+    critical: list[CriticalFacts]  # what steps of the optimizer do to the loss
+    asked: bool  # the critical step was asked for
     # watched trainings
     live: bool
     precision_live: bool  # a site is in float16

@@ -92,6 +92,17 @@ class BrokenFacts(TypedDict):
     loss: float
 
 
+class CriticalFacts(TypedDict):
+    """The loss along a step of the optimizer, on the batch of that step."""
+
+    step: int  # its number; -1 if it is planned and not made
+    rate: float  # learning rate of the first group
+    multiple: float  # of the step, the largest that still lowers the loss; 0: none, NaN: it leads up
+    loss_before: float
+    loss_after: float
+    forwards: int  # that this took
+
+
 StepColumn = Literal[
     "step",
     "wall",

@@ -21,7 +21,9 @@ The share of units (channels of an image) whose slope is zero for every sample a
 batch, for each rectifier. Units also look dead if all samples look alike, as in deep nets whose
 samples become correlated. So a share above `limit` counts only if the samples differ before the
 rectifier: their mean cosine is below `diverse`, or nearly all units are dead. A rectifier whose
-whole input is zero is not to blame, and one that blocks all layers before it is an error.
+whole input is zero is not to blame, and one that blocks all layers before it is an error. In a
+watched run a unit is dead if it was silent at twelve looks in a row, and a share that grows towards
+`limit` is a fault with the steps that are left.
 
 Limits
 
@@ -63,7 +65,7 @@ import numpy as np
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _converged, _learning, _places
+from unvanish.rules import _converged, _learning, _places, _trend
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import DEAD_LAYER, PART
 
@@ -82,8 +84,10 @@ def check(trace: Trace, *, limit: float = 0.5, diverse: float = 0.95) -> Iterabl
     dead = [i for i in places if _is_dead(trace, i, limit, diverse)]
     if trace.facts.get("live"):
         dead = [i for i in dead if _harms(trace, i)]
-    if not dead or _converged.has_converged(trace):
+    if _converged.has_converged(trace):
         return []
+    if not dead:
+        return _foresee(trace, places, limit, diverse) if trace.facts.get("live") else []
     dead.sort(key=lambda i: -trace.value(i, "dead"))
     share, where = trace.value(dead[0], "dead"), trace.sites[dead[0]].label
     blocked = any(trace.sites[i].facts.get("kills") for i in dead)
@@ -122,6 +126,36 @@ def check(trace: Trace, *, limit: float = 0.5, diverse: float = 0.95) -> Iterabl
             direction="blocked" if blocked else "vanishing",
             tier=DEAD_LAYER if blocked else PART,
             size=share,
+        )
+    ]
+
+
+def _foresee(trace: Trace, places: list[int], limit: float, diverse: float) -> list[Fault]:
+    """A share of dead units that will pass the limit if it goes on as it does."""
+    found = {i: _trend.follow(trace, i, "dead", limit) for i in places if _cosine_before(trace, i) < diverse}
+    soon = sorted((c.steps, i) for i, c in found.items() if c is not None)
+    if not soon:
+        return []
+    worst = soon[0][1]
+    crossing, where = found[worst], trace.sites[worst].label
+    assert crossing is not None
+    return [
+        Fault(
+            severity="warning",
+            cause=f"units of {where} die one after the other, {crossing.now:.0%} so far: half are dead "
+            f"{crossing.describe()}",
+            sites=_places.label(trace, [i for _, i in soon]),
+            evidence=(
+                Evidence("dead units", crossing.now, limit=f"< {limit:g}", site=where),
+                Evidence("steps until it is at the limit", crossing.steps, site=where),
+            ),
+            remedies=(
+                Remedy("zero-bias", (where,), "biases far below zero keep the units off"),
+                Remedy("lower-learning-rate", (), "long steps push units over the edge", safety="advice"),
+            ),
+            direction="vanishing",
+            tier=PART,
+            size=crossing.now,
         )
     ]
 

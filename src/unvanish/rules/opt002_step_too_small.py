@@ -20,6 +20,9 @@ steps of a watched training. Two kinds of short: nothing moves, and the loss doe
 the ratio is small, the loss has hardly fallen in LONG steps, and the gradient of the same
 weights still points the same way (cosine `agree`), so that longer steps would go on downhill. A
 run that has converged is no fault, nor is a gradient of exactly zero, which no rate would mend.
+Of Adam and its like the size of each layer's gradient is followed against the epsilon in the
+denominator: below it the steps shrink with the gradient, so a gradient on its way there is a note with
+the steps that are left; why it shrinks is for other rules to say.
 
 Limits
 
@@ -62,7 +65,7 @@ import numpy as np
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _history, _learning, _places
+from unvanish.rules import _converged, _history, _learning, _places, _trend
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import SLOW
 
@@ -90,7 +93,7 @@ def check(trace: Trace, *, limit: float = 1e-4, least: float = 1e-6, agree: floa
     nothing = math.exp(float(np.max(known))) < least and not _learning.falls(loss)
     slow = ratio < limit and steady > agree and len(taken) >= LONG and not _progresses(trace, loss)
     if not (nothing or slow):
-        return []
+        return _foresee(trace, _history.find_weights(trace))
     rate = float(_history.read_steps(trace, "lr")[-1])
     cause = f"a step changes the weights by {ratio:.1e} of them, and the loss hardly falls"
     if slow and not nothing:
@@ -141,6 +144,39 @@ def _is_alive(trace: Trace) -> bool:
     if not len(known):
         return True
     return bool(BELOW * known.max() <= known[-1] <= GROWN * np.median(known) and known[-1] > 0)
+
+
+def _foresee(trace: Trace, places: list[int]) -> list[Fault]:
+    """A gradient that will be smaller than the optimizer's epsilon if it goes on as it does."""
+    known = [i for i in places if trace.sites[i].facts.get("epsilon", 0.0) > 0]
+    found = {i: c for i in known if (c := _follow_epsilon(trace, i)) is not None}
+    if not found or _converged.has_converged(trace):
+        return []
+    worst = min(found, key=lambda i: found[i].steps)
+    crossing, where = found[worst], trace.sites[worst].label
+    return [
+        Fault(
+            severity="note",
+            cause=f"the gradient of {where} shrinks, to {math.exp(crossing.now):.2g} times the optimizer's "
+            f"epsilon so far: it reaches it {crossing.describe()}, and the steps shrink with it from then on",
+            sites=_places.label(trace, list(found)),
+            evidence=(
+                Evidence("gradient / epsilon", math.exp(crossing.now), limit="> 1", site=where),
+                Evidence("steps until it is at the limit", crossing.steps, site=where),
+            ),
+            remedies=(Remedy("lower-epsilon", (where,), "an epsilon far below the gradients", "advice"),),
+            direction="vanishing",
+            tier=SLOW,
+        )
+    ]
+
+
+def _follow_epsilon(trace: Trace, site: int) -> _trend.Crossing | None:
+    """The crossing of ln(root mean square of the gradient / epsilon) and zero."""
+    facts = trace.sites[site].facts
+    logs = _history.read_looks(trace, [site], "gradient_log")[:, 0]
+    size = logs - 0.5 * math.log(facts["numel"]) - math.log(facts["epsilon"])
+    return _trend.find_crossing(_trend.read_looked(trace), size, 0.0)
 
 
 def _has_ended(trace: Trace, loss: _history.Floats) -> bool:

@@ -22,7 +22,9 @@ The largest |logit| that cross-entropy or binary cross-entropy reads is above `l
 range across classes above a part of it, and the error remains: mean |p - y| is above `residual`. An
 error if the logits are far above the limit. Logits that are cosines times a factor are judged by
 that alone: a fault above COSINE. A fill value, one negative number that is the least of all and
-there more than once, takes classes out on purpose and does not count.
+there more than once, takes classes out on purpose and does not count. In a watched run whose first
+losses are near ln(classes), so that the output is logits, ln Z = ln sum exp(logits) is followed: beyond
+`limit` it is a fault, on its way there one with the steps that are left, unless the run has converged.
 
 Limits
 
@@ -34,6 +36,9 @@ Limits
     TYPICAL = 3       times smaller is the range that most samples have: one outlier is no
                       saturation
     FAR = 3           times the limit is an error, about where exp overflows in float32 (88)
+    NEAR = 2          times ln(classes), or a part of it, is a first loss that says that these
+                      are logits
+    FEW = 5           first losses, whose median that is
 
 Remedies
 
@@ -54,22 +59,29 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import SiteFacts
 from unvanish.core.trace import Trace
-from unvanish.rules import _places
+from unvanish.rules import _converged, _history, _places, _trend
 from unvanish.rules._fault import Fault, blame_loss
 from unvanish.rules._tiers import START
 
 NEEDS = ("static", "step")
+LIVE = True
 EXPLAINS = ("NUM001", "PRC002")
 COSINE = 150.0
+NEAR = 2
+FEW = 5  # first losses
 TYPICAL = 3
 FAR = 3
 
 
 def check(trace: Trace, *, limit: float = 30.0, residual: float = 0.05) -> Iterable[Fault]:
-    """One fault if the logits are huge and the answers wrong."""
+    """One fault if the logits are huge and the answers wrong, or, in a watched run, drift off."""
+    if trace.facts.get("live"):
+        return _watch(trace, limit)
     losses = _places.find_logit_losses(trace)
     outputs = [trace.sites[i].facts for i in trace.where("output")]
     if cold := [f for f in outputs if f.get("cosine_scale", 0.0) > COSINE]:
@@ -135,6 +147,57 @@ def _report_cold(facts: SiteFacts) -> Fault:
         START,
         size=math.log(scale),
     )
+
+
+def _watch(trace: Trace, limit: float) -> list[Fault]:
+    """Logits that have drifted off together, or will."""
+    places = [i for i in trace.where("node") if math.isfinite(trace.value(i, "log_z"))]
+    if not places or not _are_logits(trace, places[-1]):
+        raise NotApplicable("no output was seen that is logits for sure")
+    site, usual = places[-1], math.log(trace.sites[places[-1]].facts["shape"][-1])
+    drift = np.abs(_history.read_looks(trace, [site], "log_z")[:, 0] - usual)
+    crossing = _trend.find_crossing(_trend.read_looked(trace), drift, limit)
+    if (crossing is None and not drift[-1] > limit) or _converged.has_converged(trace):
+        return []
+    where, now = trace.sites[site].label, trace.value(site, "log_z")
+    outlook = f"; it is {limit:g} away {crossing.describe()}" if crossing is not None else ""
+    return [
+        Fault(
+            severity="warning",
+            cause=f"all logits of {where} drift off together: ln Z is {now:.3g} instead of about {usual:.2g}"
+            + outlook,
+            sites=(where,),
+            evidence=(
+                Evidence("ln sum exp(logits)", now, limit=f"within {limit:g} of {usual:.2g}", site=where),
+                Evidence(
+                    "steps until it is at the limit",
+                    crossing.steps if crossing is not None else 0,
+                    site=where,
+                ),
+            ),
+            remedies=(
+                Remedy(
+                    "z-loss",
+                    (where,),
+                    "a penalty on log Z keeps the logits small",
+                    safety="advice",
+                    parameters={"weight": 1e-4},
+                ),
+                Remedy("lower-learning-rate", (), "logits drift fastest under long steps", safety="advice"),
+            ),
+            direction="none",
+            tier=START,
+            size=math.log(max(1.0, abs(now))),
+        )
+    ]
+
+
+def _are_logits(trace: Trace, site: int) -> bool:
+    """Whether the first losses are those of a guess among as many classes as the output has."""
+    classes = trace.sites[site].facts["shape"][-1]
+    start = [v for v in trace.facts.get("start", []) if math.isfinite(v)]
+    usual = math.log(classes)
+    return bool(start) and usual / NEAR < float(np.median(start[:FEW])) < NEAR * usual
 
 
 def _is_saturated(facts: SiteFacts, limit: float, residual: float) -> bool:

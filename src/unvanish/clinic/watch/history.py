@@ -132,6 +132,17 @@ class History:
             self.past = old if self.past is None else np.fmax(self.past, old)
         del self.looks[:-WINDOW], self.look_steps[:-WINDOW]
 
+    def is_long(self, limit: float) -> bool:
+        """Whether the last look's step changed more than this share of the weights, in the middle of them."""
+        places = [
+            i for i, s in enumerate(self.sites) if s.role == "parameter" and s.facts.get("dimensions", 0) > 1
+        ]
+        if not self.looks or not places or len(self.looks[-1]) != len(self.sites):
+            return False
+        known = self.looks[-1][places, LIVE.index("update_log")]
+        known = known[np.isfinite(known)]
+        return bool(len(known)) and float(np.median(known)) > math.log(limit)
+
     def replace_look(self, step: int, values: NDArray[np.float64]) -> None:
         """More is known of a look; nothing happens if it is no longer kept, or was of other sites."""
         if step in self.look_steps and len(values) == len(self.sites):

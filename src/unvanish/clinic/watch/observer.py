@@ -32,6 +32,7 @@ from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.ranks import Company, plan_look
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.steps import CurrentStep, NormReader
+from unvanish.clinic.watch.trials import LONG, StepTrials
 from unvanish.clinic.watch.verdicts import Verdicts
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Diagnosis, Finding
@@ -60,6 +61,7 @@ class Observer:
         response: Response,
         company: Company,
         choice: RuleChoice,
+        critical: bool = False,
     ) -> None:
         first = company.first
         self.guard, self.watched, self.pace, self.response = guard, watched, pace, response
@@ -73,12 +75,14 @@ class Observer:
         self._look = Look(watched, first, guard, WatchEntry(guard, self._after_backward))
         self._verdicts = Verdicts(choice, first)
         self._finiteness = Finiteness()
+        self._trials = StepTrials(watched, pace, guard, critical)
         self._step = CurrentStep(first, first)
         self._deeds = Deeds(watched, guard)
         self._arrivals = Latecomers()
         self.chronicle.measure = self._deeds.turns.measure
         guard.hold_weakly(self._look)
         self._look.prepare(first, pace.looks)
+        self._trials.begin()
 
     def finish(self) -> None:
         """Write what is left and close the record; harmless when repeated."""
@@ -133,7 +137,7 @@ class Observer:
 
     def note_loss(self, output: Any) -> None:
         """The loss module has returned."""
-        if torch.is_grad_enabled() and is_number(output):
+        if torch.is_grad_enabled() and is_number(output) and not self._trials.running:
             self._step.loss = output.detach()
             if (self._look.open or self._step.made < HEARD) and output.requires_grad and not find_obstacle():
                 output.register_hook(WatchEntry(self.guard, self._hear_loss))
@@ -163,6 +167,7 @@ class Observer:
                 self._follow_time()
             self._deeds.begin(optimizer, self._step, self._look.open)
         self.response.guard(optimizer)
+        self._trials.hold(self._step.by_closure)
         self.clock.stop()
 
     def after_step(self, optimizer: Any) -> None:
@@ -223,13 +228,28 @@ class Observer:
                 self._judge_rows()
         self._finiteness.note(step)
         self._judge_late()
+        self._try_step(skipped, looked)
         self.fresh += self.concert.hear(self._verdicts, self.chronicle.writer)
         self._time_step(looked)
         step.advance()
         self._look.prepare(step.number, self.pace.looks)
 
+    def _try_step(self, skipped: bool, looked: bool) -> None:
+        """Try the step just made, if it was chosen, and choose whether the next one is tried."""
+        trials, number, history = self._trials, self._step.number, self.history
+        if not skipped and trials.run(number):
+            self._respond(
+                self._verdicts.judge_at_once("OPT008", self._trace(), number, self.chronicle.writer), lead=0
+            )
+        loss = history.steps.rows[-1]["loss"] if history.steps.rows else math.nan
+        long = looked and (history.is_long(LONG) or "OPT001" in self._verdicts.reported)
+        trials.prepare(trials.suspects(loss, long, looked))
+
     def _time_step(self, looked: bool) -> None:
         ours, seconds = self.clock.end_step()
+        tried = self._trials.take_seconds()
+        ours, seconds = ours - tried, seconds - tried
+        self.pace.spend(tried)
         eyes = self._look.eyes
         if looked:
             ours += eyes.seconds
@@ -285,6 +305,8 @@ class Observer:
             facts["holding"] = self._deeds.holding
         if self._deeds.plan is not None:
             facts["plan"] = self._deeds.plan
+        if self._trials.found:
+            facts["critical"], facts["asked"] = list(self._trials.found), self._trials.asked
         return self.chronicle.history.trace(facts)
 
     def _respond(self, fresh: Sequence[Finding], lead: int) -> None:

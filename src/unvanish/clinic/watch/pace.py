@@ -48,6 +48,11 @@ class Pace:
         else:
             self.each += (ours - self.each) / min(self.steps - self.looks, 50)
 
+    def spend(self, seconds: float) -> None:
+        """An experiment took `seconds` of ours, beside the step's own time."""
+        self.own += seconds
+        self.elapsed += seconds
+
     @property
     def usual(self) -> float:
         """Seconds of a step without a look, without what is ours in each; NaN before the first."""

@@ -35,9 +35,10 @@ from unvanish.probes.live.compiled import CompilerListener, HookSilence
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.place import ForwardPlace
 from unvanish.probes.live.readable import find_obstacle, is_readable
+from unvanish.probes.live.routing import CHOICES, read_load
 from unvanish.probes.live.samples import Samples
 from unvanish.probes.live.sequences import Sequences
-from unvanish.probes.live.sharpness import pick_logits, sharpness
+from unvanish.probes.live.sharpness import measure_log_z, pick_logits, sharpness
 from unvanish.probes.modes import is_overridden, lies_on_stack, push_mode, remove_mode
 from unvanish.probes.recurrent.profile import Profile
 
@@ -250,6 +251,9 @@ class Eyes(TorchFunctionMode):
         if crossings is not None and ends:
             self.chart = draw_chart(crossings, ends[0].grad_fn)
             self._samples = Samples(self.chart.slots)
+            self._samples.last = self.chart.axis.sites[0] if self.chart.axis is not None else None
+        elif ends:
+            self._samples.log_z = measure_log_z(ends[0])
         self._await_backward(ends)
         if self.after_backward is not None:  # an accumulated step has more forwards
             self._handles = [register_module_forward_hook(WatchEntry(self._guard, self._leave_again))]
@@ -289,9 +293,13 @@ class Eyes(TorchFunctionMode):
         if kind is None:
             name = operations.plain_name(getattr(func, "__name__", ""))
             wanted = name in operations.ACTIVATIONS or name in operations.ATTENTION or name == "add"
+            wanted = wanted or name in CHOICES
             if len(NAMES) >= MOST_NAMES:
                 NAMES.clear()
             kind = NAMES[func] = name if wanted else ""
+        if kind in CHOICES:
+            self._choose(kind, args, result)
+            return
         if not kind or not isinstance(result, Tensor) or not is_readable(result) or result.ndim < 2:
             return
         if find_obstacle():
@@ -331,9 +339,23 @@ class Eyes(TorchFunctionMode):
             self._crossings.append(Crossing(key, "attention", None, tuple(result.shape)))
         elif self.chart is not None and (slot := self.chart.slots.get(key)) is not None:
             with torch.no_grad():
-                logits = pick_logits(kind, args, kwargs)
-                if logits is not None:
-                    self._samples.attention[slot.row] = sharpness(logits)
+                picked = pick_logits(kind, args, kwargs)
+                if picked is not None:
+                    self._samples.attention[slot.row] = sharpness(*picked)
+        self.seconds += perf_counter() - started
+
+    def _choose(self, kind: str, args: Any, result: Any) -> None:
+        """Values were chosen: by a router, if there are as many experts."""
+        if find_obstacle() or not args:
+            return
+        started = perf_counter()
+        choice = read_load(self.model, self._place.path, args[0], result)
+        if choice is not None:
+            key = self._place.count(self._place.path, kind)
+            if self._crossings is not None:
+                self._crossings.append(Crossing(key, "router", None, choice.shape))
+            elif self.chart is not None and (slot := self.chart.slots.get(key)) is not None:
+                self._samples.loads[slot.row] = choice.load
         self.seconds += perf_counter() - started
 
     # -- what was seen
