@@ -33,7 +33,7 @@ def _read(node: Any, kind: str) -> float:
         kept = getattr(node, name, None)
     except RuntimeError:  # the graph was freed, or what it kept was overwritten
         return 0.0
-    if not isinstance(kept, Tensor) or kept.is_complex() or not 1 < kept.numel() <= LARGE:
+    if not isinstance(kept, Tensor) or kept.is_meta or kept.is_complex() or not 1 < kept.numel() <= LARGE:
         return 0.0
     divisors = kept.abs().double()
     if name == "_saved_result":  # 1 / x, or its root: both are the slope's size
