@@ -278,6 +278,16 @@ class Noisy(nn.Module):
         return dropped
 
 
+class Cast(nn.Linear):
+    """Reads whole numbers as floats."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
 def small_loss(output: Tensor, y: Tensor) -> Tensor:
     return 0.01 * nn.functional.cross_entropy(output.float(), y)
 
@@ -293,6 +303,11 @@ def others(folder: Path) -> Iterator[Trace]:
     yield unvanish.check(Counts(), x[:, 0], confirm=False).trace
     yield unvanish.check(Mapped(), x[:, 0], confirm=False).trace
     yield unvanish.check(Noisy().eval(), x[:, 0], confirm=False).trace
+    table = torch.arange(96.0).reshape(32, 3).remainder(7)
+    columns = torch.cat([table, torch.ones(32, 1)], 1)
+    yield unvanish.check(nn.Linear(4, 4), columns, confirm=False).trace
+    yield unvanish.check(nn.Linear(4, 4), torch.ones(32, 4), confirm=False).trace
+    yield unvanish.check(Cast(), (100 * table).long(), confirm=False).trace
     hooked = nn.Linear(4, 4)
     hooked.weight.register_hook(torch.zeros_like)
     yield unvanish.check(hooked, x[:, 0], confirm=False).trace
