@@ -42,6 +42,14 @@ def test_the_project_decides_where_the_call_does_not(call, folder):
     assert call(*SICK, "--select", "ACT").code == 1
 
 
+def test_a_rate_is_tried(call):
+    well = call(*WELL, "--lr", "1e-4")
+    assert well.code == 0 and "note[OPT008] beyond-critical-step" in well.out
+    assert call(*WELL, "--lr", "1e6").code == 1
+    wrong = call(*WELL, "--lr", "0")
+    assert wrong.code == 2 and "lr is 0.0; it is a learning rate" in wrong.err
+
+
 def test_select_and_ignore(call):
     assert call(*SICK, "--select", "GRF,num").code == 0
     assert call(*SICK, "--select", "ACT", "--ignore", "ACT").code == 0

@@ -153,6 +153,30 @@ def test_a_browser_draws_every_part(run: Path, tmp_path: Path, scheme: str) -> N
     assert ink in shown
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_the_live_page_is_drawn_under_its_policy(run: Path, tmp_path: Path) -> None:
+    from unvanish.cli.live import make_server, write_policy
+
+    assert "unsafe-eval" not in write_policy("x")
+    server = make_server(open_run(run), 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        done = subprocess.run(
+            [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+             f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=10000", "--dump-dom",
+             f"http://127.0.0.1:{server.server_address[1]}/"],
+            capture_output=True, text=True, timeout=90,
+        )  # fmt: skip
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert 'data-drawn="yes"' in done.stdout
+    for part in ("curves", "flow", "ledger", "history", "moves"):
+        assert "<svg" in done.stdout.split(f'id="{part}" class="chart')[1].split("</section>")[0], part
+    told = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert not [line for line in told if "rror" in line or "Security" in line], told
+
+
 def test_the_live_page_serves_fresh_rows_on_loopback_only(run: Path) -> None:
     from unvanish.cli.live import make_server
 

@@ -76,7 +76,8 @@ def test_what_holds_no_run_is_one_line(call, name):
         "task=nope", "task=detect", "freeze=-3", "batch=1e20", "milestones=[0.1,nan]", "name=../x", "lr0=nan",
         "device=cuda:x", "imgsz=1e9", "cos_lr=true schedule=step", "data=", "model=", "data=3", "model=3",
         "=3", "epochs=" + "9" * 5000, "lr0=2001-99-99", "lr0=[[1]]", "epohcs=3", "norm=nope", "depth=-1",
-        "resume=x",
+        "resume=x", "depth=99999999", "width=99999999", "imgsz=16384", "imgsz=3000", "batch=99999999",
+        "nbs=0",
     ],
 )  # fmt: skip
 def test_a_training_that_cannot_be_meant_is_one_line(call, folder, words):

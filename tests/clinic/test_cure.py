@@ -20,8 +20,8 @@ from unvanish.rules import rules
 from unvanish.surgery.receipt import SurgeryError
 
 ADVISED = {"GRF003"}  # a note
-ADVISED |= {"ACT004", "GRF002", "GRF005", "GRF006", "GRF007", "GRF008"}  # faults that only a person can mend
-ADVISED |= {"LEA001", "LOS001", "MOE001", "NUM002", "OUT006"}
+ADVISED |= {"GRF002", "GRF005", "GRF006", "GRF007", "GRF008"}  # faults that only a person can mend
+ADVISED |= {"INP003", "LEA001", "LOS001", "MOE001", "NRM003", "NUM002", "OUT006"}
 CODES = [c for c, rule in rules().items() if c not in ADVISED and "history" not in rule.needs]
 CE = nn.CrossEntropyLoss()
 
@@ -246,3 +246,73 @@ def test_a_loss_that_holds_the_size_of_the_batch_is_judged_on_the_whole() -> Non
 
     cured = unvanish.cure(sigmoid_net(), (x, y), loss, steps=20)
     assert cured.success and cured.proof.unseen == 0
+
+
+def test_an_optimizer_that_holds_none_of_the_parameters_is_cured_too() -> None:
+    x, _ = batch(64)
+    net, other = (nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 2)) for _ in range(2))
+    optimizer = torch.optim.SGD(other.parameters(), 0.3)
+    cured = unvanish.cure(net, (x, (x[:, 0] > 0).long()), CE, optimizer=optimizer)
+    assert cured.success, cured.reason
+    assert [r.cure for r in cured.prescription.remedies] == ["add-to-optimizer"]
+    sick = unvanish.cure(sigmoid_net(), batch(), CE, optimizer=optimizer)
+    assert "OPT004" in sick.before.codes()
+
+
+def test_what_ends_finite_but_learns_nothing_is_no_cure() -> None:
+    """Logarithms of zeros: an epsilon makes them finite, and so large that nothing is learned."""
+
+    class Logs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(16, 16), nn.Linear(16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 1e4 * self.head(torch.log(torch.relu(self.body(x))))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    x, _ = batch(64)
+    cured = unvanish.cure(Logs(), (x, torch.tanh(x[:, :1])), nn.MSELoss())
+    assert cured.before.codes()[0] == "NUM001"
+    assert not cured.success
+    assert any("nothing shows that it trains better" in a.result for a in cured.attempts)
+
+
+def test_one_outlier_is_bounded_robustly() -> None:
+    x, _ = batch(64)
+    y = (x[:, 0] > 0).long()
+    x[3, 5] = 1e6
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 2))
+    cured = unvanish.cure(net, (x, y), CE)
+    assert cured.before.codes()[0] == "INP002" and cured.success
+    remedy = cured.prescription.remedies[0]
+    assert remedy.cure == "standardise-input" and max(remedy.parameters["stds"]) < 3
+    assert remedy.parameters["bound"] == 10.0
+
+
+def test_a_dropout_that_leaves_nothing_is_lowered() -> None:
+    x, _ = batch(64)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Dropout(0.98), nn.Linear(32, 2))
+    cured = unvanish.cure(net, (x, (x[:, 0] > 0).long()), CE)
+    assert cured.success and cured.model[2].p == 0.1
+    assert net[2].p == 0.98
+
+
+@pytest.mark.parametrize("root", [torch.sqrt, lambda d: torch.pow(d, 0.5), lambda d: d**0.5])
+def test_a_pole_in_the_loss_is_bounded_there(root: Any) -> None:
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        apart = (out - out.detach()).mean(1).square()  # zero, where a root has no slope
+        return CE(out, y) + 0.1 * root(apart).mean()
+
+    x, _ = batch(64)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 2))
+    cured = unvanish.cure(net, (x, (x[:, 0] > 0).long()), loss)
+    assert cured.success, cured.reason
+    assert [r.cure for r in cured.prescription.remedies] == ["bound-operation"]
+    assert (
+        cured.loss is not loss
+        and not unvanish.check(cured.model, (x, (x[:, 0] > 0).long()), cured.loss).codes()
+    )

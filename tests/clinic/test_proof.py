@@ -20,6 +20,12 @@ def test_a_proof_is_better_only_where_all_agree() -> None:
     assert outcome(("ACT002",), ("INI002",), -10.0, -0.2, training="better") == "worse"
     assert outcome(("ACT002",), (), -2.0, 5.0, training="better") == "worse"
     assert outcome(("ACT002",), ("ACT002",), -10.0, -10.0) == "no effect"
+    assert outcome(("ACT002",), (), -10.0, -0.2) == "better"
+
+
+def test_fewer_findings_are_no_proof_if_training_shows_that_nothing_became_better() -> None:
+    proof = Proof(("ACT002",), (), -10.0, -0.2, training="better")
+    assert conclude(proof, idle=True).outcome == "no effect"
 
 
 @pytest.mark.parametrize(

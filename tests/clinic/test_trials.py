@@ -17,6 +17,7 @@ from unvanish.clinic.trials import (
     judge_trials,
     measure_lag,
     needs_more_trials,
+    read_blind_loss,
     train_copy,
 )
 
@@ -136,3 +137,57 @@ def test_the_optimizer_of_the_user_trains_too() -> None:
     with_stalled, with_fast = (train_copy(net, whole(), CE, o, steps=30).seen for o in (stalled, fast))
     assert with_stalled[-1] < 0.98 * with_stalled[0]  # Adam's, the better one
     assert with_fast[-1] < with_stalled[-1]
+
+
+def test_beside_a_side_that_breaks_only_an_own_fall_counts() -> None:
+    broken = Training((2.0, math.nan))
+    assert not PairedTrial(broken, Training((2.0,) * 9), True).has_rival
+    assert judge_trials([PairedTrial(broken, Training((2.0,) * 9), True).lag]) == "no effect"
+    assert judge_trials([PairedTrial(broken, Training((2.0, 1.0, *[0.1] * 7)), True).lag]) == "better"
+    assert judge_trials([PairedTrial(broken, Training((2.0, 3.0, *[5.0] * 7)), True).lag]) == "worse"
+
+
+def test_trainings_that_are_alike_at_every_step_are_equal() -> None:
+    one, other = Training((2.0, 1.5, 1.0)), Training((2.0, 1.5005, 0.9995))
+    assert PairedTrial(one, other, True).is_equal
+    assert not PairedTrial(one, other, False).is_equal, "losses of different functions"
+    assert not PairedTrial(one, Training((2.0, 1.5, 0.9)), True).is_equal
+    assert not PairedTrial(one, Training((2.0, 1.5)), True).is_equal
+
+
+def test_if_both_learned_the_pattern_a_few_unseen_samples_make_no_side_worse() -> None:
+    before = Training((2.0, *[0.1] * 9), (2.0, *[0.2] * 9))
+    ahead, behind = (
+        Training((2.0, *[0.01] * 9), (2.0, *[0.6] * 9)),
+        Training((2.0, *[0.7] * 9), (2.0, *[0.6] * 9)),
+    )
+    assert judge_trials([PairedTrial(before, ahead, True).lag]) == "no effect"
+    assert judge_trials([PairedTrial(before, behind, True).lag]) == "worse", "behind on its own batch too"
+    memory = Training((2.0, *[0.01] * 9), (2.0, *[1.9] * 9))
+    assert judge_trials([PairedTrial(before, memory, True).lag]) == "worse", "it learned by heart alone"
+
+
+@pytest.mark.parametrize(("scale", "centre"), [(1.0, 0.0), (1e4, 3e4)])
+def test_the_best_answer_without_the_input_is_found(scale: float, centre: float) -> None:
+    x, y = torch.randn(32, 4), scale * torch.randn(32, 2) + centre
+    found = read_blind_loss(nn.Linear(4, 2), (x, y), nn.MSELoss())
+    assert found == pytest.approx(float(y.var(0, correction=0).mean()), rel=1e-3)
+
+
+def test_the_best_answer_of_classes_is_their_entropy() -> None:
+    y = torch.tensor([0] * 24 + [1] * 8)
+    found = read_blind_loss(nn.Linear(4, 2), (torch.randn(32, 4), y), CE)
+    assert found == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)), rel=1e-3)
+    assert read_blind_loss(nn.Linear(4, 2), (torch.randn(4, 4), y[:4]), CE) == math.inf, "too few samples"
+    assert read_blind_loss(nn.Linear(4, 2), (torch.randn(32, 4), y), lambda o, y: -o.sum()) == math.inf
+
+
+def test_what_breaks_under_the_user_s_optimizer_does_not_train() -> None:
+    net = nn.Linear(16, 3)
+    wild, tame = (torch.optim.SGD(net.parameters(), rate) for rate in (1e6, 1e-2))
+
+    def squares(out: Tensor, y: Tensor) -> Tensor:
+        return out.square().mean()
+
+    assert not math.isfinite(train_copy(net, whole(), squares, wild).seen[-1])
+    assert math.isfinite(train_copy(net, whole(), squares, tame).seen[-1])

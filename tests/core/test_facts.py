@@ -44,17 +44,23 @@ NESTED = (
     facts.GraphCut,
     facts.AscentFacts,
     facts.PairFacts,
+    facts.WishFacts,
     facts.TermFacts,
     facts.BroadcastFacts,
     facts.DeadTermFacts,
     facts.ForeignFacts,
     facts.WrongGradientFacts,
     facts.LeakFacts,
+    facts.CurvatureFacts,
+    facts.ForcedFacts,
     facts.RouterFacts,
     facts.HookFacts,
     facts.PrecisionFacts,
     run_facts.BrokenFacts,
+    run_facts.CriticalFacts,
     run_facts.HistoryFacts,
+    run_facts.HoldingFacts,
+    run_facts.PlanFacts,
 )
 VOCABULARY = {
     *facts.SiteFacts.__annotations__,
@@ -254,6 +260,34 @@ class Double(torch.autograd.Function):
         return 2 * gradient
 
 
+class Noisy(nn.Module):
+    """Drops, and takes the statistics of the batch, whatever the mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.drop, self.mean, self.var = (
+            nn.Linear(4, 4),
+            nn.Dropout(),
+            torch.zeros(4),
+            torch.ones(4),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = nn.functional.batch_norm(self.first(x), self.mean, self.var, training=True)
+        dropped: Tensor = self.drop(nn.functional.dropout(h))
+        return dropped
+
+
+class Cast(nn.Linear):
+    """Reads whole numbers as floats."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
 def small_loss(output: Tensor, y: Tensor) -> Tensor:
     return 0.01 * nn.functional.cross_entropy(output.float(), y)
 
@@ -268,6 +302,12 @@ def others(folder: Path) -> Iterator[Trace]:
     yield unvanish.check(Forgetful(), x[:, 0], confirm=False).trace
     yield unvanish.check(Counts(), x[:, 0], confirm=False).trace
     yield unvanish.check(Mapped(), x[:, 0], confirm=False).trace
+    yield unvanish.check(Noisy().eval(), x[:, 0], confirm=False).trace
+    table = torch.arange(96.0).reshape(32, 3).remainder(7)
+    columns = torch.cat([table, torch.ones(32, 1)], 1)
+    yield unvanish.check(nn.Linear(4, 4), columns, confirm=False).trace
+    yield unvanish.check(nn.Linear(4, 4), torch.ones(32, 4), confirm=False).trace
+    yield unvanish.check(Cast(), (100 * table).long(), confirm=False).trace
     hooked = nn.Linear(4, 4)
     hooked.weight.register_hook(torch.zeros_like)
     yield unvanish.check(hooked, x[:, 0], confirm=False).trace
@@ -280,6 +320,7 @@ def others(folder: Path) -> Iterator[Trace]:
     ):
         soft = nn.Sequential(nn.Linear(4, 4), nn.Softmax(axis))
         yield unvanish.check(soft, (x[:, 0], answers), loss, confirm=False).trace
+    yield from compared(x, y)
     half = nn.Linear(4, 4).half()
     adam = torch.optim.Adam(half.parameters())
     answers = x[:, 0].half(), y
@@ -297,11 +338,43 @@ def others(folder: Path) -> Iterator[Trace]:
             eyes.step(value)
     yield eyes.diagnosis().trace
     yield open_run(folder / "run").trace()
+    mixture = rules()["MOE001"].case("healthy")
+    plan = {"optimizer": lambda m: torch.optim.Adam(m.parameters()), "steps": 3}
+    yield rehearse(Case(mixture.model, mixture.batch, mixture.loss, {"training": plan})).trace
     for rank in (0, 1):
         store = Store(folder / "ranks", name=name_file(rank))
         store.describe(rank=rank, sessions=[[0, 2]], layout="", shards=1, relayed=[])
         store.close()
     yield open_run(folder / "ranks").trace()
+
+
+def compared(x: Tensor, y: Tensor) -> Iterator[Trace]:
+    """Traces of what is read of axes, divisors, temperatures, swapped arguments and short inputs."""
+    probabilities, yes = nn.functional.one_hot(y, 4).float(), (y > 1).float()
+    labels = torch.randint(1, 4, (4, 6), generator=torch.Generator().manual_seed(0))
+    turned = torch.randint(0, 4, (6, 4), generator=torch.Generator().manual_seed(0))
+    cases: tuple[tuple[Any, Any, Any], ...] = (
+        (nn.Linear(4, 4), (x, turned), lambda o, t: nn.functional.cross_entropy(o.view(6, 4, 4), t)),
+        (nn.Linear(4, 1), (x[:, 0], yes[:, None]), lambda o, t: nn.BCELoss()(o.clamp(0, 1), t)),
+        (nn.Linear(4, 4), (x[:, 0], y), lambda o, t: nn.CrossEntropyLoss()(find_cosines(o), t)),
+        (nn.Linear(4, 4), (x[:, 0], probabilities), lambda o, t: nn.KLDivLoss()(t, o.softmax(1))),
+        (
+            nn.Sequential(nn.Linear(4, 4), nn.LogSoftmax(-1)),
+            (x, labels),
+            lambda o, t: nn.CTCLoss(zero_infinity=True)(o, t, (3, 3, 6, 6), (6, 6, 2, 2)),
+        ),
+    )
+    for net, batch, loss in cases:
+        yield unvanish.check(net, batch, loss, confirm=False).trace
+    net = nn.Linear(4, 4)
+    decaying = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=10.0)
+    loss = nn.CrossEntropyLoss()
+    yield unvanish.check(net, (x[:, 0], y), loss, optimizer=decaying, confirm=False).trace
+
+
+def find_cosines(o: Tensor) -> Tensor:
+    o = nn.functional.normalize(o)
+    return o @ o.T / 0.1
 
 
 def test_every_known_key_is_written(tmp_path: Path):

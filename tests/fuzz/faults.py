@@ -1,8 +1,10 @@
 """A fault at every line of a watch, in turn: the training must go on bit for bit, and nothing may stay.
 
 Run it by hand: `python -m tests.fuzz.faults` (all sites of all loops), `--loop recurrent --every 7`. A site
-is a line of unvanish that runs while a training is watched; each is made to raise once, at its first and at
-its last run. Left out are the doors: the lines of the guard itself, and those that do nothing but call it.
+is a line of unvanish that runs while a training is watched, in its own thread or in one of ours; each is made
+to raise once, at its first and at its last run. Left out are the doors: the lines of the guard itself, and
+those that do nothing but call it. `--file store/` only tries sites of such files, `--count` draws some by
+`--seed`.
 A reading of an examined step that fails is left out and noted; the watch goes on.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import random
 import sys
 import tempfile
 import threading
@@ -25,9 +28,13 @@ import torch
 from torch import Tensor, nn
 
 import unvanish
+from unvanish.clinic.watch import opening, ranks
+from unvanish.clinic.watch.line import Line
+from unvanish.store import Run, Store, StoreError, open_run
 
 PACKAGE = str(Path(unvanish.__file__).parent)
-WATCH = ("clinic/watch/", "probes/", "surgery/clipping", "rules/", "core/", "clinic/rounds")
+WATCH = ("clinic/watch/", "probes/", "surgery/clipping", "rules/", "core/", "clinic/rounds", "store/")
+LONGEST = 8.0  # seconds of a run
 DOORS = {
     ("probes/live/guard.py", None),
     ("core/caution.py", None),
@@ -245,6 +252,25 @@ def handmade(look: Look) -> list[Any]:
     return _state(model, losses)
 
 
+def together(look: Look) -> list[Any]:
+    """Two ranks in one process, each with a folder of its own; the second one's record goes to the first."""
+    found, models = [], [_mlp(), _mlp()]
+    watches, optimizers = [], [torch.optim.SGD(m.parameters(), 1e-2) for m in models]
+    for rank in (0, 1):
+        watches.append(look(models[rank], optimizers[rank], rank=rank))
+    for x, y in _batches(6, 8, 6):
+        time.sleep(0.06)  # the threads talk
+        for model, optimizer in zip(models, optimizers, strict=True):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            found.append(loss.item())
+    for watch in reversed(watches):
+        watch.close()
+    return _state(models[0], _state(models[1], found))
+
+
 LOOPS: dict[str, tuple[Callable[[Look], list[Any]], dict[str, Any]]] = {
     "plain": (plain, {"every": 1, "run": True}),
     "scaled": (scaled, {"every": 2}),
@@ -256,6 +282,8 @@ LOOPS: dict[str, tuple[Callable[[Look], list[Any]], dict[str, Any]]] = {
     "guarded": (plain, {"every": 2, "on_finding": ["silent", "guard"]}),
     "handmade": (handmade, {"every": 1}),
     "by budget": (plain, {"budget": 0.01}),
+    "recorded": (recurrent, {"every": 2, "run": True}),
+    "together": (together, {"every": 1, "run": True}),
 }
 
 
@@ -341,14 +369,76 @@ def _is_finalizing(frame: Any) -> bool:
     return frame is not None
 
 
-def run_watched(name: str) -> list[Any]:
-    """One of the loops, watched."""
+Seen = list[tuple[Any, Path]]  # watches and their folders
+
+
+def run_watched(name: str, folder: str, seen: Seen) -> list[Any]:
+    """One of the loops, watched; its watches that write into a folder go into `seen`."""
     loop, options = LOOPS[name]
+    with company() as sit_down:
+
+        def look(*args: Any, rank: int | None = None, **more: Any) -> Any:
+            chosen = {"on_finding": "silent", **options, **more}
+            place = Path(folder) / str(rank or 0)
+            if chosen.get("run"):
+                chosen["run"] = place
+            with sit_down(rank):
+                watch = unvanish.watch(*args, **chosen)
+            if chosen.get("run"):
+                seen.append((watch, place))
+            return watch
+
+        return loop(look)
+
+
+def run_in_folder(work: Callable[[Callable[[], list[Any]]], Any], name: str) -> tuple[Any, list[str]]:
+    """What `work` makes of a watched loop, and what is wrong with its records."""
+    seen: Seen = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        chosen = {"on_finding": "silent", **options}
-        if chosen.get("run"):
-            chosen["run"] = folder
-        return loop(lambda *args, **more: unvanish.watch(*args, **chosen, **more))
+        found = work(lambda: run_watched(name, folder, seen))
+        return found, [text for watch, place in seen for text in judge_record(watch, place)]
+
+
+@contextlib.contextmanager
+def company() -> Iterator[Callable[[int | None], Any]]:
+    """What seats a watch as one rank of two; None: it stays alone."""
+    store = torch.distributed.HashStore()
+    true = ranks.own_rank, ranks.count_processes, ranks.open_line
+
+    @contextlib.contextmanager
+    def sit_down(rank: int | None) -> Iterator[None]:
+        if rank is not None:
+            ranks.own_rank = opening.own_rank = lambda: rank
+            ranks.count_processes = lambda: 2
+            ranks.open_line = lambda _: Line(store, "watch/")
+        try:
+            yield
+        finally:
+            ranks.own_rank, ranks.count_processes, ranks.open_line = true
+            opening.own_rank = ranks.own_rank
+
+    yield sit_down
+
+
+def judge_record(watch: Any, place: Path) -> list[str]:
+    """What is wrong with the record of a watch that was closed."""
+    store = watch.store
+    if store is None:
+        return []
+    lost, troubles = store.losses.steps, [*watch.notes, watch.failure]
+    try:
+        run = open_run(place)
+        kept = len(Run(place, store.file.name).steps()["step"])
+    except StoreError as error:
+        return [f"the record cannot be read: {error}"]
+    found = [] if kept + lost >= watch.steps else [f"{kept} steps kept and {lost} lost of {watch.steps}"]
+    found += [] if run.standing().closed else ["the record is not closed"]
+    found += ["no note tells of the fault"] if store.fault and not any(map(str, troubles)) else []
+    try:
+        Store(place, name=store.file.name).close()
+    except StoreError as error:
+        found.append(f"the folder is held: {error}")
+    return found
 
 
 def run_alone(name: str) -> list[Any]:
@@ -407,12 +497,18 @@ def try_site(name: str, site: Site, at: int, wanted: list[Any]) -> str:
     try:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            found, reached = plant(site, at, lambda: run_watched(name))
+            began = time.perf_counter()
+            (found, reached), wrong = run_in_folder(lambda run: plant(site, at, run), name)
+            took = time.perf_counter() - began
     except BaseException as error:
         torch.set_grad_enabled(True)  # so that the next fault is judged alone
         return f"the run ended: {type(error).__name__}: {error}"
     if not same(found, wanted):
         return "the run is another one"
+    if wrong:
+        return "; ".join(wrong)
+    if took > LONGEST:
+        return f"it took {took:.1f} s"
     if left := find_leftovers():
         clear_leftovers()
         return f"left behind: {', '.join(left)}"
@@ -425,13 +521,28 @@ def try_site(name: str, site: Site, at: int, wanted: list[Any]) -> str:
     return ""
 
 
-def try_loop(name: str, every: int = 1, say: Callable[[str], None] = print) -> tuple[int, int]:
-    """Faults at every `every`-th site of a loop, at its first and last run: how many, and how many harmed."""
+def try_loop(
+    name: str,
+    every: int = 1,
+    file: str = "",
+    count: int = 0,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> tuple[int, int]:
+    """Faults at every `every`-th site of a loop, at its first and last run: how many, and how many harmed.
+
+    `file`: how the names of the files begin. `count`: so many of them only, drawn by `seed`.
+    """
     wanted = run_alone(name)
-    run_watched(name)  # what is imported on the way is imported now
-    sites = find_sites(lambda: run_watched(name))
-    tried = harmed = 0
-    for site in sorted(sites)[::every]:
+    run_in_folder(lambda run: run(), name)  # what is imported on the way is imported now
+    sites, wrong = run_in_folder(find_sites, name)
+    if wrong:
+        say(f"{name}, without a fault: {'; '.join(wrong)}")
+    chosen = [site for site in sorted(sites) if site[0].startswith(file)][::every]
+    if count:
+        chosen = random.Random(seed).sample(chosen, min(count, len(chosen)))
+    tried, harmed = 0, len(wrong)
+    for site in chosen:
         for at in sorted({1, sites[site]}):
             tried += 1
             if harm := try_site(name, site, at, wanted):
@@ -446,12 +557,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loop", choices=LOOPS, action="append")
     parser.add_argument("--every", type=int, default=1, help="only each n-th site")
+    parser.add_argument("--file", default="", help="only sites of files whose names begin so")
+    parser.add_argument("--count", type=int, default=0, help="so many sites of a loop only, drawn")
+    parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     total = bad = 0
     for name in asked.loop or LOOPS:
         began = time.perf_counter()
-        tried, harmed = try_loop(name, asked.every)
+        tried, harmed = try_loop(name, asked.every, asked.file, asked.count, asked.seed)
         total, bad = total + tried, bad + harmed
         print(f"{name}: {tried} faults, {harmed} did harm, {time.perf_counter() - began:.0f} s", flush=True)
     print(f"all: {total} faults, {bad} did harm")

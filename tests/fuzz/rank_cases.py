@@ -303,6 +303,36 @@ case("pipeline")(lambda seat: train_stage(seat, same=False))
 case("pipeline_same")(lambda seat: train_stage(seat, same=True))
 
 
+@case("pipelining")
+def train_schedule(seat: Seat) -> dict[str, Any]:
+    """Torch's own pipeline: two stages of different modules, micro-batches one forward, one backward."""
+    from torch.distributed.pipelining import PipelineStage, Schedule1F1B
+
+    torch.manual_seed(seat.rank)
+    first = nn.Sequential(nn.Linear(16, 16), nn.Tanh())
+    stage = first if seat.rank == 0 else nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    optimizer = torch.optim.SGD(stage.parameters(), 0.05)
+    seat.open(stage, optimizer)
+    part = PipelineStage(stage, seat.rank, 2, torch.device("cpu"))
+    schedule = Schedule1F1B(part, 2, loss_fn=nn.functional.cross_entropy)
+    losses, norms = [], []
+    for x, y in batches(0, 20):
+        optimizer.zero_grad()
+        parts: list[Tensor] = []
+        if seat.rank == 0:
+            schedule.step(x)
+        else:
+            schedule.step(target=y, losses=parts)
+        norms.append(
+            float(nn.utils.get_total_norm([p.grad for p in stage.parameters() if p.grad is not None]))
+        )
+        optimizer.step()
+        losses += [loss.item() for loss in parts]
+        if parts:
+            seat.step(torch.stack(parts).mean().detach())
+    return {"losses": losses, "norms": norms, **seat.close()}
+
+
 class Block(nn.Module):
     """A layer of two projections, for tensor parallelism, and a norm that stays whole."""
 

@@ -28,6 +28,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.fsdp
 import torch.distributed.tensor.parallel
+from tests.fuzz import elastic  # its case
 from tests.fuzz.rank_cases import CASES, Seat, net
 from tests.fuzz.rank_checks import CHECKS, check_all
 from torch import nn
@@ -35,8 +36,8 @@ from torch import nn
 import unvanish.clinic.watch  # so that it is there before the fork
 from unvanish.store import open_run
 
-__all__ = ["main", "open_run", "run_case", "run_together"]
-LIMIT = 60.0  # seconds of a case
+__all__ = ["elastic", "main", "open_run", "run_case", "run_together"]
+LIMIT, LONG = 60.0, {"elastic": 180.0}  # seconds of a case
 ENDS_OTHERWISE = {"raise", "raise_one", "alone_together", "fsdp2_raise", "guard", "fsdp2_guard"}
 
 
@@ -72,7 +73,7 @@ def run_case(name: str, watched: bool, base: Path) -> Ended:
         dist.destroy_process_group()
 
     started = time.monotonic()
-    codes = _fork(ranks, work, base, LIMIT)
+    codes = _fork(ranks, work, base, LONG.get(name, LIMIT))
     outcomes = [_read(base / f"{r}.json") or _read(base / f"{r}.raised.json") for r in range(ranks)]
     logs = [(base / f"{r}.log").read_text(errors="replace") for r in range(ranks)]
     return Ended(codes, time.monotonic() - started, outcomes, logs)

@@ -138,7 +138,7 @@ FAULTS = [
     *[
         "forward.undrop",
         "forward.signatures.bind",
-        "forward.Forward._note_dropout",
+        "forward.Dropouts.see",
         "forward.Forward._read_input",
         "forward.activation_stats",
     ],

@@ -126,3 +126,70 @@ def test_a_target_that_holds_one_is_named() -> None:
 def test_infinities_that_a_mask_means_are_no_fault(function: Callable[[Tensor], Tensor]) -> None:
     torch.manual_seed(0)
     assert "NUM001" not in unvanish.check(Net(function), _batch(), entropy).codes("note")
+
+
+MORE: dict[str, tuple[Callable[[Tensor], Tensor], Any, str]] = {
+    "erfinv": (lambda z: torch.erfinv(torch.tanh(1000 * z)), entropy, "infinite at -1 and 1"),
+    "log1p": (lambda z: torch.log1p(-torch.sigmoid(1000 * z)), entropy, "reaches -1"),
+    "logit": (lambda z: torch.logit(torch.sigmoid(1000 * z)), entropy, "infinite at 0 and 1"),
+    "mse_loss": (lambda z: z, lambda out, y: F.mse_loss(out[y > 9], out[y > 9] * 0), "mean over nothing"),
+    "linalg_slogdet": (
+        lambda z: z,
+        lambda out, y: entropy(out, y) - torch.linalg.slogdet((out.T @ out) * 0)[1],
+        "diagonal",
+    ),
+    "mul": (lambda z: z * 0 * torch.full_like(z, math.inf), entropy, "zero times infinity"),
+}
+
+
+@pytest.mark.parametrize("kind", MORE)
+def test_the_producer_is_named_with_its_line_and_what_helps_there(kind: str) -> None:
+    torch.manual_seed(0)
+    function, loss, words = MORE[kind]
+    found = unvanish.check(Net(function), _batch(), loss, confirm=False).findings[0]
+    assert found.code == "NUM001" and found.cause.startswith(f"{kind} makes the first")
+    assert "test_nonfinite.py:" in found.cause and words in found.remedies[0].why
+    assert len(found.remedies) == 1 + (kind in ("log1p", "logit"))
+
+
+def test_an_operation_of_the_loss_is_said_to_be_in_the_loss() -> None:
+    torch.manual_seed(0)
+    found = unvanish.check(Net(lambda z: z), _batch(), MORE["mse_loss"][1], confirm=False).findings[0]
+    assert " in the loss (" in found.cause
+
+
+def test_a_flat_operation_is_named_with_its_line() -> None:
+    torch.manual_seed(0)
+    found = unvanish.check(Net(torch.round), _batch(), entropy, confirm=False).findings[0]
+    assert found.code == "GRF004" and "test_nonfinite.py:" in found.cause
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_targets_that_are_masked_too_late_are_the_cause(late: bool) -> None:
+    torch.manual_seed(0)
+    y = torch.randn(32, 4)
+    y[3] = math.nan
+
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        there = ~torch.isnan(y)
+        return (
+            F.mse_loss(out, y, reduction="none")[there].mean() if late else F.mse_loss(out[there], y[there])
+        )
+
+    found = unvanish.check(Net(lambda z: z), (torch.randn(32, 16), y), loss, confirm=False).findings
+    assert [f.code for f in found] == ["NUM001"] * late
+    assert not late or ("is in target (" in found[0].cause and found[0].remedies[0].cure == "mask-before")
+
+
+def test_good_masks_leave_the_blame_where_it_belongs() -> None:
+    torch.manual_seed(0)
+    y = torch.randn(32, 4)
+    y[3] = math.nan
+
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        there = ~torch.isnan(y)
+        return F.mse_loss(out[there], y[there])
+
+    rooted = Net(lambda z: z + (z - z.detach()).square().sum(1, keepdim=True).sqrt())
+    found = unvanish.check(rooted, (torch.randn(32, 16), y), loss, confirm=False).findings[0]
+    assert found.cause.startswith("sqrt makes")

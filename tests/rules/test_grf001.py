@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
+import unvanish
 from unvanish.core.diagnosis import Finding, NotApplicable
 from unvanish.core.trace import STATISTICS, Site, Trace
 from unvanish.rules import rule
@@ -125,3 +128,33 @@ def test_at_most_twelve_places_are_listed() -> None:
     assert found.sites == ("here", *(f"p{k}.weight" for k in range(11)))
     assert len(found.remedies[1].targets) == 12
     assert found.evidence[0].value == 20
+
+
+class Pooled(nn.Module):
+    """An encoder that gives its states and what is made of them, or of the input beside them."""
+
+    def __init__(self, of_states: bool) -> None:
+        super().__init__()
+        self.encode, self.pool, self.of_states = nn.Linear(8, 8), nn.Linear(8, 8), of_states
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(self.encode(x))
+        return h, torch.tanh(self.pool(h if self.of_states else x))
+
+
+@pytest.mark.parametrize("of_states", [True, False])
+def test_a_further_result_is_spare_if_it_is_made_of_the_one_that_is_read(of_states: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = Pooled(of_states), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(self.body(x)[0])
+            return out
+
+    torch.manual_seed(0)
+    batch = torch.randn(32, 8), torch.randint(0, 3, (32,))
+    (found,) = unvanish.check(Net(), batch, nn.CrossEntropyLoss(), select=["GRF001"]).findings
+    assert found.severity == ("note" if of_states else "error")
+    assert "body.pool" in found.cause

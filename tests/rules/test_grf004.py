@@ -108,8 +108,8 @@ def test_two_zero_parameters_lock_each_other() -> None:
     assert found.sites == ("net.mul", "net.other") and found.severity == "error"
     assert [(e.value, e.limit) for e in found.evidence] == [(4, "0"), (5, "0")]
     assert [(r.cure, r.targets) for r in found.remedies] == [
-        ("reinitialise", ("a", "b", "c", "d")),
-        ("add-noise", ("a", "b", "c", "d")),
+        ("reinitialise", ("a", "b")),  # of each product one factor stays at zero
+        ("add-noise", ("a", "b")),
     ]
     assert dict(found.remedies[1].parameters) == {"std": 0.01}
     assert (found.direction, found.weight) == ("blocked", FLAT.weigh(0.0))
@@ -219,3 +219,43 @@ def test_a_normalisation_over_one_value_is_named(groups: int, flat: bool) -> Non
     batch = torch.randn(8, 3, 8, 8), torch.randint(0, 4, (8,))
     found = unvanish.check(net, batch, nn.CrossEntropyLoss(), confirm=False).findings
     assert any("over a single value" in f.cause for f in found if f.code == "GRF004") == flat
+
+
+def _squeeze(kind: str, values: int, side: bool = False) -> list[Finding]:
+    """A normalisation over some values, on the only path or on one of two."""
+    torch.manual_seed(0)
+    norm: dict[str, Any] = {
+        "layer": lambda: nn.LayerNorm(values),
+        "group": lambda: nn.GroupNorm(24 // values, 24),
+        "batch": lambda: nn.BatchNorm1d(24),
+    }
+    width, batch = (values if kind == "layer" else 24), (values if kind == "batch" else 16)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm, self.last = nn.Linear(8, width), norm[kind](), nn.Linear(width, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.first(x)
+            out: torch.Tensor = self.last(torch.relu(self.norm(h) + h if side else self.norm(h)))
+            return out
+
+    data = torch.randn(batch, 8), torch.randint(0, 4, (batch,))
+    found = unvanish.check(Net(), data, nn.CrossEntropyLoss(), confirm=False).walk()
+    return [f for f in found if f.code == "GRF004"]
+
+
+@pytest.mark.parametrize("side", [False, True])
+@pytest.mark.parametrize("kind", ["layer", "group", "batch"])
+def test_a_normalisation_over_two_values_leaves_a_sign(kind: str, side: bool) -> None:
+    (found,) = _squeeze(kind, 2, side)
+    assert found.severity == ("note" if side and kind == "batch" else "warning")
+    assert "normalises over two values, so its output is +1 and -1" in found.cause
+    assert ("drop_last" in found.remedies[0].why) == (kind == "batch")
+
+
+@pytest.mark.parametrize("kind", ["layer", "group", "batch"])
+@pytest.mark.parametrize("values", [3, 8])
+def test_a_normalisation_over_more_values_is_silent(kind: str, values: int) -> None:
+    assert _squeeze(kind, values) == []

@@ -6,7 +6,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import unvanish
 from unvanish.core.diagnosis import Finding, NotApplicable
 from unvanish.core.facts import ParameterFacts
 from unvanish.core.trace import Site, Trace
@@ -49,3 +52,38 @@ def test_without_a_trainable_matrix_there_is_nothing_to_judge(
 ) -> None:
     with pytest.raises(NotApplicable, match="no trainable weight matrix"):
         _judge(*weights)
+
+
+@pytest.mark.parametrize(("copies", "fires"), [(3, True), (2, False), (0, False)])
+def test_a_packed_projection_of_equal_thirds_is_named(copies: int, fires: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True)
+    weight = model.self_attn.in_proj_weight
+    if copies == 0:
+        nn.init.zeros_(weight[:16])
+    with torch.no_grad():
+        for k in range(1, copies):
+            weight[16 * k : 16 * (k + 1)] = weight[:16]
+    found = [*unvanish.check(model, torch.randn(8, 5, 16), confirm=False).walk()]
+    assert [f.severity for f in found if f.code == "INI003"] == ["warning"] * fires
+
+
+def test_gates_that_begin_alike_are_no_attention() -> None:
+    torch.manual_seed(0)
+    model = nn.GRUCell(16, 16)
+    with torch.no_grad():
+        model.weight_hh.copy_(model.weight_hh[:16].repeat(3, 1))
+    found = [*unvanish.check(model, torch.randn(8, 16), confirm=False).walk()]
+    assert not [f for f in found if f.code == "INI003"]
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_equal_weights_through_which_the_gradient_cancels_are_named(constant: bool) -> None:
+    """The biases differ, so no units are twins; what the classes send back adds up to zero."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.Sigmoid(), nn.Linear(32, 4))
+    if constant:
+        for layer in (net[0], net[2]):
+            nn.init.constant_(layer.weight, 0.5)
+    batch = torch.randn(64, 16), torch.randint(0, 4, (64,))
+    assert unvanish.check(net, batch, nn.CrossEntropyLoss()).codes()[:1] == (("INI003",) if constant else ())

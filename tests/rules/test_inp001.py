@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
+import unvanish
 from unvanish.core.diagnosis import Finding, NotApplicable
 from unvanish.core.trace import Site, Trace
 from unvanish.rules import rule
@@ -179,3 +182,42 @@ def test_whole_numbers_and_unknown_sizes_are_not_judged() -> None:
     for part in (_build_input(30.0, floating=False), _build_input(math.inf), _build_input(math.nan)):
         with pytest.raises(NotApplicable, match="no input is a float tensor"):
             _judge(part, LAYER, FLAT)
+
+
+class Sized(nn.Module):
+    """Turns whole numbers into floats, scaled or not, and reads them."""
+
+    def __init__(self, scale: float, recurrent: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.read: Any = nn.LSTM(1, 16, batch_first=True) if recurrent else nn.Linear(12, 16)
+        self.head, self.scale, self.recurrent = nn.Linear(16, 3), scale, recurrent
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.float() / self.scale
+        h = self.read(x[..., None])[0][:, -1] if self.recurrent else torch.relu(self.read(x))
+        out: Tensor = self.head(h)
+        return out
+
+
+@pytest.mark.parametrize("recurrent", [True, False])
+@pytest.mark.parametrize(("scale", "fires"), [(1.0, True), (3000.0, False)])
+def test_ids_that_are_turned_into_floats_are_named(recurrent: bool, scale: float, fires: bool) -> None:
+    model = Sized(scale, recurrent)
+    torch.manual_seed(0)
+    batch = torch.randint(0, 3000, (32, 12)), torch.randint(0, 3, (32,))
+    found = [*unvanish.check(model, batch, nn.CrossEntropyLoss(), confirm=False).walk()]
+    texts = [f.cause for f in found if f.code == "INP001"]
+    assert bool(texts) == fires and all("were they ids?" in text for text in texts)
+
+
+@pytest.mark.parametrize(("divided", "bias", "drowned"), [(2, True, "0"), (2, False, "2"), (1, False, "")])
+def test_an_input_that_was_divided_twice_is_drowned_by_the_first_bias_that_it_meets(
+    divided: int, bias: bool, drowned: str
+) -> None:
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (32, 400)).float()
+    net = nn.Sequential(nn.Linear(400, 32, bias=bias), nn.ReLU(), nn.Linear(32, 5))
+    batch = pixels / 255**divided, torch.arange(32) % 5
+    found = unvanish.check(net, batch, nn.CrossEntropyLoss(), confirm=False, select=["INP001"]).findings
+    assert [f.sites[-1] for f in found] == ([drowned] if drowned else [])

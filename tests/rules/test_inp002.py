@@ -72,6 +72,10 @@ DIGITS[4, 50] = 0.01
 SEEN = build()
 SEEN[0].weight.data /= UNITS
 
+SQUEEZED = X.clone()
+SQUEEZED[:2] *= 1e5
+CAUCHY = X / torch.randn(N, 6, generator=torch.Generator().manual_seed(2))
+
 SICK: dict[str, tuple[nn.Module, Tensor]] = {
     "a table": (build(), X * UNITS),
     "a table with offsets": (build(), X * UNITS + UNITS),
@@ -80,6 +84,16 @@ SICK: dict[str, tuple[nn.Module, Tensor]] = {
     "depth beside colours": (build_images(4), DEPTH),
     "normalised too late": (build(6, nn.Linear(6, 6), nn.BatchNorm1d(6)), X * UNITS),
     "an outlier": (build(), SPIKED),
+    "behind a layer normalisation": (build(6, nn.LayerNorm(6)), X * UNITS),
+    "years behind a layer normalisation": (
+        build(6, nn.LayerNorm(6)),
+        torch.cat([2000 + 10 * X[:, :1], X[:, 1:]], 1),
+    ),
+    "standardised by outliers": (build(), (SQUEEZED - SQUEEZED.mean(0)) / SQUEEZED.std(0)),
+    "brought to 0 and 1 by an outlier": (
+        build(),
+        (SPIKED - SPIKED.amin(0)) / (SPIKED.amax(0) - SPIKED.amin(0)),
+    ),
 }
 EVEN: dict[str, tuple[nn.Module, Tensor]] = {
     "standardised": (build(), X),
@@ -89,6 +103,11 @@ EVEN: dict[str, tuple[nn.Module, Tensor]] = {
     "counts": (build(200), (rand(N, 200) * 5 * rand(200)).round()),
     "log-normal": (build(), X.exp()),
     "heavy tails": (build(), X / rand(N, 6).clamp_min(0.02)),
+    "Cauchy's": (build(), CAUCHY),
+    "behind a layer normalisation": (
+        build(6, nn.LayerNorm(6)),
+        X * torch.tensor([1.0, 5.0, 0.5, 10.0, 1.0, 3.0]),
+    ),
     "answers of yes and no": (build(), torch.cat([X[:, :3], (X[:, 3:] > 0).float()], 1)),
     "normalised by the model": (build(6, nn.BatchNorm1d(6)), X * UNITS),
     "channels normalised by the model": (build_images(4, nn.BatchNorm2d(4)), DEPTH),

@@ -168,3 +168,29 @@ def test_groups_of_samples_whose_spread_is_read_are_statistics() -> None:
             return out
 
     assert leak(check(Spread(), torch.randn(16, 3, 8, 8))) is None
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda m, h: F.layer_norm(h.t(), (16,)).t(),
+        lambda m, h: h * h.t().softmax(-1).t(),
+        lambda m, h: F.normalize(h.t(), dim=1).t(),
+    ],
+)
+def test_an_operation_over_the_samples_of_a_transposed_batch_is_a_leak(step: Step) -> None:
+    found = leak(check(Net(step), rows()))
+    assert found is not None and found.severity in ("warning", "error")
+    assert "runs along the axis of the samples" in found.cause
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda m, h: F.layer_norm(h.t().contiguous().t(), (8,)),
+        lambda m, h: h * h.t().softmax(0).t(),
+        lambda m, h: F.normalize(h, dim=1),
+    ],
+)
+def test_an_operation_over_the_features_of_a_transposed_batch_is_none(step: Step) -> None:
+    assert leak(check(Net(step), rows())) is None

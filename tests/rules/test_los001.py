@@ -183,3 +183,32 @@ def test_summands_are_read_below_their_factors() -> None:
     assert len(find_summands(2 * (a.sum() - 3 * b.mean()) / 5)) == 2
     assert len(find_summands(torch.stack([a.sum(), b.sum(), a.mean()]).mean())) == 3
     assert len(find_summands((a + b).sum())) == 1
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "decay", "codes"),
+    [
+        (torch.optim.SGD, 10.0, ("LOS001",)),
+        (torch.optim.Adam, 10.0, ("LOS001",)),
+        (torch.optim.SGD, 5e-4, ()),
+        (torch.optim.AdamW, 0.1, ()),
+    ],
+)
+def test_a_weight_decay_is_held_against_the_loss(
+    optimizer: Any, decay: float, codes: tuple[str, ...]
+) -> None:
+    net = build()
+    held = optimizer(net.parameters(), lr=1e-3, weight_decay=decay)
+    found = unvanish.check(
+        net, (X, CLASSES), nn.CrossEntropyLoss(), optimizer=held, confirm=False, select=["LOS001"]
+    )
+    assert found.codes() == codes
+
+
+def test_a_term_without_targets_that_outweighs_the_data_is_a_fault_whatever_its_factor() -> None:
+    def loss(o: Tensor, y: Tensor) -> Tensor:
+        return functional.cross_entropy(o, y) + 1e3 * o.square().sum()
+
+    assert unvanish.check(build(), (X, CLASSES), loss, confirm=False, select=["LOS001"]).codes() == (
+        "LOS001",
+    )

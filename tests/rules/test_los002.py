@@ -56,6 +56,39 @@ FLIPPED: dict[str, tuple[nn.Module, Tensor, Loss]] = {
     "weighed": (build(4), ONE_HOT, lambda o, y: (y * o.log_softmax(1)).sum(1).mean()),
     "likelihood": (build(4), CLASSES, lambda o, y: Categorical(logits=o).log_prob(y).mean()),
 }
+MASKS = (torch.rand(N, 4, generator=GENERATOR) > 0.7).float()
+
+
+def overlap(p: Tensor, y: Tensor) -> Tensor:
+    return (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
+
+
+def weigh_sure(z: Tensor) -> Tensor:
+    return z.sigmoid() * functional.logsigmoid(z)
+
+
+def tversky(z: Tensor, y: Tensor) -> Tensor:
+    p = z.sigmoid()
+    right, extra, missed = (p * y).sum(), (p * (1 - y)).sum(), ((1 - p) * y).sum()
+    return (right + 1) / (right + 0.3 * extra + 0.7 * missed + 1)
+
+
+POSITIVE: dict[str, tuple[nn.Module, Tensor, Loss]] = {
+    "ten less a cross-entropy": (build(4), CLASSES, lambda o, y: 10 - functional.cross_entropy(o, y)),
+    "a hundred less an error": (build(1), NUMBERS, lambda o, y: 100 - functional.mse_loss(o, y)),
+    "fifty less an error by hand": (build(1), NUMBERS, lambda o, y: 50 - (o - y).abs().mean()),
+    "exponential": (build(4), CLASSES, lambda o, y: torch.exp(-functional.cross_entropy(o, y))),
+    "inverse": (build(1), NUMBERS, lambda o, y: 1 / (functional.mse_loss(o, y) + 1e-6)),
+    "probability": (build(4, nn.Softmax(1)), CLASSES, lambda o, y: o.gather(1, y[:, None]).mean()),
+    "overlap": (build(4, nn.Sigmoid()), MASKS, overlap),
+    "overlap of logits": (build(4), MASKS, lambda o, y: overlap(o.sigmoid(), y)),
+    "weighed overlap": (build(4), MASKS, tversky),
+    "cosine": (build(4), X[:, :4], lambda o, y: 1 + functional.cosine_similarity(o, y).mean()),
+    "density": (build(1), NUMBERS, lambda o, y: 10 + Normal(o, 5.0).log_prob(y).mean()),
+    "beside a penalty": (
+        build(4), CLASSES, lambda o, y: o.square().mean() * 10 - 0.1 * functional.cross_entropy(o, y),
+    ),
+}  # fmt: skip
 FLAT: dict[str, Loss] = {
     "log": lambda o: torch.log(1 - SURE(o).sigmoid()).mean(),
     "log, summed": lambda o: torch.log(1 - SURE(o).sigmoid() + 1e-8).sum(),
@@ -64,6 +97,10 @@ FLAT: dict[str, Loss] = {
     "softplus": lambda o: -functional.softplus(SURE(o)).mean(),
     "binary": lambda o: -functional.binary_cross_entropy(SURE(o).sigmoid(), ZEROS),
     "binary logits": lambda o: -functional.binary_cross_entropy_with_logits(SURE(o), ZEROS),
+    "above zero": lambda o: 1 + torch.log(1 - SURE(o).sigmoid() + 1e-8).mean(),
+    "above zero, binary": lambda o: 2 - functional.binary_cross_entropy_with_logits(SURE(o), ZEROS),
+    "without a logarithm": lambda o: (1 - SURE(o).sigmoid()).mean(),
+    "squared": lambda o: ((SURE(o).sigmoid() - 1) ** 2).mean(),
 }
 MEANT: dict[str, tuple[int, Tensor | None, Loss]] = {
     "not saturating": (4, None, lambda o: -SURE(o).sigmoid().log().mean()),
@@ -76,6 +113,23 @@ MEANT: dict[str, tuple[int, Tensor | None, Loss]] = {
     "policy with costs": (4, CLASSES, lambda o, y: (Categorical(logits=o).log_prob(y) * SIZES).mean()),
     "cosine": (1, NUMBERS, lambda o, y: -functional.cosine_similarity(o, y, 0).mean()),
     "density above one": (1, 0.01 * NUMBERS, lambda o, y: -Normal(o * 0.01, 0.03).log_prob(y).mean()),
+    "flooding": (1, NUMBERS, lambda o, y: (functional.mse_loss(o, y) - 100).abs() + 100),
+    "one less an overlap": (4, MASKS, lambda o, y: 1 - overlap(o.sigmoid(), y)),
+    "one less a weighed overlap": (4, MASKS, lambda o, y: 1 - tversky(o, y)),
+    "costs of yes and no": (4, MASKS, lambda o, y: (o.sigmoid() * (1 - y) + (1 - o.sigmoid()) * y).mean()),
+    "correntropy": (1, NUMBERS, lambda o, y: 1 - torch.exp(-((o - y) ** 2)).mean()),
+    "explained": (1, NUMBERS, lambda o, y: ((y - o) ** 2).sum() / ((y - y.mean()) ** 2).sum() - 1),
+    "uncertain": (5, CLASSES, lambda o, y: o[:, 4].mean().exp() * nn.CrossEntropyLoss()(o[:, :4], y)),
+    "yes without an answer": (
+        4, MASKS, lambda o, y: -(y * o.sigmoid().log() + (1 - y) * (1 - o.sigmoid()).log()).mean(),
+    ),
+    "a sure policy's entropy": (
+        1, YES_NO,
+        lambda o, y: nn.BCEWithLogitsLoss()(o, y) + 0.1 * weigh_sure(o + 6).mean(),
+    ),
+    "gates that shall close": (
+        4, CLASSES, lambda o, y: nn.CrossEntropyLoss()(o, y) + 0.01 * (o.mean() + 6).sigmoid().sum(),
+    ),
     "overlap": (4, ONE_HOT, lambda o, y: -(o.sigmoid() * y).sum() / (o.sigmoid().sum() + y.sum())),
     "shared variance": (1, NUMBERS, lambda o, y: ((y - o) ** 2).sum() / y.square().sum() - 50),
     "two errors, one of them raised": (
@@ -96,6 +150,12 @@ def judge(net: nn.Module, batch: Any, loss: Loss) -> tuple[str, ...]:
 @pytest.mark.parametrize("name", FLIPPED)
 def test_a_wrong_sign_is_found(name: str) -> None:
     net, y, loss = FLIPPED[name]
+    assert judge(net, (X, y), loss) == ("LOS002",)
+
+
+@pytest.mark.parametrize("name", POSITIVE)
+def test_a_wrong_sign_is_found_in_a_loss_above_zero(name: str) -> None:
+    net, y, loss = POSITIVE[name]
     assert judge(net, (X, y), loss) == ("LOS002",)
 
 

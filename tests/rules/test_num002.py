@@ -100,3 +100,50 @@ def test_the_examination_puts_apply_back() -> None:
     before: Any = torch.autograd.Function.__dict__["apply"]
     judge(lambda x: x.exp(), lambda g, x: g * x.exp())
     assert torch.autograd.Function.__dict__["apply"] is before
+
+
+class Stored(nn.Module):
+    """Keeps `apply` itself, as in `swish = Swish.apply`."""
+
+    def __init__(self, own: Any) -> None:
+        super().__init__()
+        self.first, self.last, self.activate = nn.Linear(16, 12), nn.Linear(12, 4), own.apply
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.activate(self.first(x)))
+        return out
+
+
+class SplitSine(torch.autograd.Function):
+    """A sine in the newer style, whose context is set up apart; the sign of its gradient is wrong."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.sin()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return -g * x.cos()
+
+
+@pytest.mark.parametrize("style", ["one", "split"])
+def test_a_function_whose_apply_was_stored_is_judged_and_put_back(style: str) -> None:
+    own = SplitSine if style == "split" else function(lambda x: x.sin(), lambda g, x: -g * x.cos())
+    before = vars(own)["forward"]
+    torch.manual_seed(0)
+    batch = torch.randn(32, 16), torch.randint(0, 4, (32,))
+    found = [*unvanish.check(Stored(own), batch, F.cross_entropy, confirm=False).walk()]
+    assert [f.code for f in found] == ["NUM002"] and "the negative of the gradient" in found[0].cause
+    assert vars(own)["forward"] is before
+
+
+def test_a_stored_function_with_its_own_gradient_is_silent() -> None:
+    torch.manual_seed(0)
+    batch = torch.randn(32, 16), torch.randint(0, 4, (32,))
+    model = Stored(function(lambda x: x.sin(), lambda g, x: g * x.cos()))
+    assert not [*unvanish.check(model, batch, F.cross_entropy, confirm=False).walk()]

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import unvanish
 from unvanish.core.diagnosis import NotApplicable
 from unvanish.core.trace import STATISTICS, Site, Trace
 from unvanish.rules import prc002_gradient_overflow as prc002
@@ -53,3 +56,18 @@ def test_it_needs_float16_and_a_run_in_float32() -> None:
         prc002.check(build_trace({}))
     with pytest.raises(NotApplicable, match="could not be run in float32"):
         prc002.check(build_trace({"nonfinite_native": True}))
+
+
+@pytest.mark.parametrize("weight", [1.0, 1e7])
+def test_a_loss_that_is_too_large_for_float16_is_named(weight: float) -> None:
+    """A smaller loss would do, but nobody makes it smaller: a GradScaler refuses gradients in float16."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4)).half()
+    batch = torch.randn(32, 16).half(), torch.randn(32, 4)
+
+    def loss(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return weight * (out.float() - y).square().mean()
+
+    found = unvanish.check(net, batch, loss).findings
+    assert [f.code for f in found][:1] == (["PRC002"] if weight > 1 else [])
+    assert all("too large for float16" in f.cause for f in found)

@@ -88,3 +88,18 @@ def test_other_optimizers_are_not_judged() -> None:
         """Somebody's optimizer that keeps the rounding error."""
 
     assert judge(torch.bfloat16, lambda p: Kahan(p, lr=3e-5)) == ()
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e3, 1e-6])
+def test_one_element_that_is_divided_by_zero_is_enough(factor: float) -> None:
+    """A unit that is off has a gradient of 0 at any scale of the loss; the first step then makes NaN."""
+    net = build(torch.float16)
+    with torch.no_grad():
+        net[0].bias[3] = -30.0
+    optimizer = Adam(net.parameters(), lr=1e-2)
+    loss = lambda out, y: factor * nn.functional.cross_entropy(out.float(), y)  # noqa: E731
+    found = unvanish.check(net, (X.half(), Y), loss, optimizer=optimizer, select=["PRC003"]).findings
+    assert "divides by zero" in found[0].cause
+    loss(net(X.half()), Y).backward()
+    optimizer.step()
+    assert not all(bool(torch.isfinite(p).all()) for p in net.parameters())

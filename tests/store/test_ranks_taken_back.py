@@ -8,12 +8,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from unvanish.clinic.watch import watch
-from unvanish.store import Store, StoreError, open_run
+from unvanish.clinic.watch.looks import Look
+from unvanish.core.diagnosis import Finding
+from unvanish.core.trace import Site
+from unvanish.reports.run.text import render
+from unvanish.store import Store, StoreError, find_last_step, open_run
+from unvanish.store.backlog import Losses
 from unvanish.store.schema import FILES, LOCK, name_file
 
 
@@ -114,10 +120,63 @@ def test_many_ranks_without_files_are_read_at_once(tmp_path: Path) -> None:
 def test_the_record_is_closed_if_a_watch_does_not_come_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: Any) -> None:
+    remove = Look.remove
+
+    def fail(look: Look) -> None:
+        remove(look)  # nothing may stay for other tests
         raise RuntimeError("it stays")
 
-    monkeypatch.setattr("unvanish.clinic.watch.looks.Look.remove", fail)
+    monkeypatch.setattr(Look, "remove", fail)
     with pytest.warns(RuntimeWarning, match="it stays"):
         train(tmp_path, 3)
     assert open_run(tmp_path).standing().closed and len(open_run(tmp_path).steps()["step"]) == 3
+
+
+def write_part(folder: Path, name: str, first: int, last: int, loss: float, **facts: Any) -> None:
+    store = Store(folder, name=name, pause=0.005)
+    store.describe(rank=1, layout="a", shards=1, statistics=["norm_log"], **facts)
+    store.sites([Site("0", "Linear", "module")], ["norm_log"])
+    store.steps({"step": s, "finite": 1, "loss": loss} for s in range(first, last))
+    for step in range(first, last, 2):
+        store.sample(step, np.full((1, 1), loss))
+        store.profile(step, "rnn", np.full(3, loss))
+    finding = Finding("OPT001", "spike", "warning", f"of {name}", ("0",))
+    store.finding(0, first, last - 1, finding)
+    store.close()
+
+
+def find_loss(run: Any, step: int) -> float:
+    """The loss of the second rank at a step that the first has not."""
+    steps = run.steps()
+    return float(steps["loss"][steps["step"].tolist().index(step)])
+
+
+@pytest.mark.parametrize("own_first", [True, False])
+def test_what_a_rank_wrote_and_what_came_from_it_are_one_record(tmp_path: Path, own_first: bool) -> None:
+    write(tmp_path, 1, 2)
+    names = ["run.1.sqlite", "relay.1.sqlite"]
+    early, late = names if own_first else reversed(names)
+    write_part(tmp_path, early, 2, 10, 1.0, sessions=[[2, 2]])
+    write_part(tmp_path, late, 6, 12, 2.0, sessions=[[6, 2]])
+    run = open_run(tmp_path)
+    assert run.steps()["step"].tolist() == list(range(12))  # each once
+    assert [find_loss(run, s) for s in (2, 5, 6, 9, 11)] == [1.0, 1.0, 2.0, 2.0, 2.0]
+    assert run.lacking() == {0: list(range(2, 12))}
+    assert run.sample_steps().tolist() == [2, 4, 6, 8, 10]
+    np.testing.assert_array_equal(run.trace().values[:, 0, 0], [1, 1, 2, 2, 2])
+    assert [float(s[0]) for s in run.profiles()["rnn"][1]] == [1, 1, 2, 2, 2]
+    assert [(e.first, e.last) for e in run.findings()] == [(2, 11)]
+    assert run.standing().closed and find_last_step(tmp_path) == 11
+
+
+def test_the_same_rows_in_both_files_are_one_and_losses_of_both_count(tmp_path: Path) -> None:
+    write(tmp_path, 1, 4)
+    for name in ("run.1.sqlite", "relay.1.sqlite"):
+        write_part(tmp_path, name, 0, 4, 3.0, sessions=[[0, 2]])
+    relayed = Store(tmp_path, name="relay.1.sqlite")
+    relayed.lose(Losses(3, 2))
+    relayed.close()
+    run = open_run(tmp_path)
+    assert run.steps()["loss"].tolist() == [2.0] * 4
+    assert len(run.findings()) == 1 and run.standing().losses.steps == 2
+    assert "2 steps and 1 other record could not be written" in render(run)

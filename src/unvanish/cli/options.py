@@ -73,6 +73,15 @@ FailOn = Annotated[
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, max=65536, help="Samples of a random batch.")]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--lr",
+        metavar="RATE",
+        callback=lambda value: None if value is None else refuse_nan(value),
+        help="Try a step at this rate: how far is it from the largest that lowers the loss?",
+    ),
+]
 NoConfirm = Annotated[bool, typer.Option("--no-confirm", help="Skip the experiments on copies.")]
 Seed = Annotated[
     int,

@@ -32,6 +32,7 @@ class Limits:
 NUMBERS: Mapping[str, Limits] = {
     "batch_size": Limits(1, 2**20, "samples of the batch", whole=True),
     "power": Limits(1e-30, 1e30, "the mean square of the inputs"),
+    "rate": Limits(1e-30, 1e30, "a learning rate"),
     "share": Limits(1e-9, 1, "a share of the run's time (0.01: 1 %)"),
     "seconds": Limits(0, 1e9, "seconds for the search"),
     "steps": Limits(1, 10**6, "steps of the training that proves the cure", whole=True),

@@ -1,7 +1,7 @@
 """Candidates of a cure: what the findings ask for, then what helps such faults in general.
 
 Notable: the tables name textbook treatments, the smaller ones first: numbers are set before layers are added,
-and layers are added before the architecture changes.
+and layers are added before the architecture changes (LAST, for what the rules themselves offer too).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from unvanish.clinic.patient import Patient
-from unvanish.core.diagnosis import SEVERITIES, Finding, Remedy, at_least
+from unvanish.core.diagnosis import SEVERITIES, Diagnosis, Finding, Remedy, at_least
 from unvanish.cures import cures
 
 # Faults of the flow along the depth. They share their cures, as each of them shrinks or grows the gradient
@@ -32,6 +32,10 @@ GENERAL: dict[str, tuple[tuple[str, ...], ...]] = {
             ("insert-normalisation", "add-skips"),
         ),
     ),
+    # no slope where the model stands: another start has one
+    "GRF007": (("shrink-output-layer",), ("reinitialise",)),
+    # one zero hides another: the whole model, if its first ones were not all
+    "GRF004": (("reinitialise",),),
     # only new random weights make equal units differ
     "INI003": (("reinitialise",),),
     # the input comes first; weights that were drawn for its old scale follow
@@ -60,6 +64,13 @@ GENERAL: dict[str, tuple[tuple[str, ...], ...]] = {
 }  # fmt: skip
 
 
+WHOLE = ("GRF004",)  # faults against which the general treatments take the whole model
+# What changes the architecture: the way the gradient takes, or what a layer is. It comes after numbers,
+# activations and normalisations. What few textbooks name comes behind it.
+LAST = ("add-skips", "replace-cell")
+RARE = ("tat", "dks")
+
+
 @dataclass(frozen=True)
 class Candidate:
     """Remedies to be planned and applied one after the other."""
@@ -73,18 +84,31 @@ class Candidate:
 
 
 def propose(patient: Patient, allowed: frozenset[str]) -> Iterator[Candidate]:
-    """From the findings, worst first: each rule's own remedies, then what helps such faults in general.
+    """From the findings, worst first and a cause before what it explains: each rule's own remedies, then what
+    helps such faults in general, and a change of the architecture last.
 
     `allowed`: the kinds of remedies that may be used; none whose cure was applied already comes again.
     """
-    proposed: set[tuple[str, ...]] = set()
-    found = at_least(patient.diagnosis.walk(), "warning")
-    for finding in sorted(found, key=lambda f: -SEVERITIES.index(f.severity)):
-        for candidate in _answer(finding):
-            fresh = candidate.names not in proposed and not patient.cures & {*candidate.names}
+    proposed: set[tuple[tuple[str, ...], bool]] = set()
+    for finding in _sort_findings(patient.diagnosis):
+        for candidate in sorted(_answer(finding), key=_rank):
+            key = candidate.names, bool(candidate.remedies[0].targets) or finding.code not in WHOLE
+            fresh = key not in proposed and not patient.cures & {*candidate.names}
             if fresh and all(r.safety in allowed for r in candidate.remedies):
-                proposed.add(candidate.names)
+                proposed.add(key)
                 yield candidate
+
+
+def _rank(candidate: Candidate) -> int:
+    """0 for numbers, activations and normalisations, 1 for the architecture, 2 for what is rare."""
+    return 2 if {*RARE} & {*candidate.names} else int(bool({*LAST} & {*candidate.names}))
+
+
+def _sort_findings(diagnosis: Diagnosis) -> list[Finding]:
+    """The findings from a warning upwards: by the worst of what each explains, its consequences behind it."""
+    whole = [at_least(replace(diagnosis, findings=(top,)).walk(), "warning") for top in diagnosis.findings]
+    worst = [max((SEVERITIES.index(f.severity) for f in part), default=0) for part in whole]
+    return [f for _, part in sorted(zip(worst, whole, strict=True), key=lambda pair: -pair[0]) for f in part]
 
 
 def _answer(finding: Finding) -> Iterator[Candidate]:
@@ -99,5 +123,5 @@ def _answer(finding: Finding) -> Iterator[Candidate]:
             ]
             yield Candidate((first, *rest))
     for names in GENERAL.get(finding.code, ()):
-        why = f"against {finding.name}"
-        yield Candidate(tuple(Remedy(n, finding.sites, why, table[n].safety) for n in names))
+        why, where = f"against {finding.name}", () if finding.code in WHOLE else finding.sites
+        yield Candidate(tuple(Remedy(n, where, why, table[n].safety) for n in names))

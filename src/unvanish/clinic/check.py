@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from unvanish.clinic.arguments import require_flag, require_text
+from unvanish.clinic.arguments import require_flag, require_number, require_text
+from unvanish.clinic.planned_step import try_step
 from unvanish.clinic.rounds import choose_rules, fold, rank, visit
 from unvanish.core.diagnosis import SEVERITIES, Diagnosis
 from unvanish.core.omissions import Omissions
@@ -26,6 +27,7 @@ def check(
     loss: Callable[..., Any] | None = None,
     *,
     optimizer: Any = None,
+    lr: float | None = None,
     select: Iterable[str] | None = None,
     ignore: Iterable[str] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -37,6 +39,8 @@ def check(
 
     `batch`: what a loader yields, a tensor, an (x, y) pair, or a dict passed as keywords. `loss`: called as
     loss(output, y) or loss(output); without one the output's own `.loss` serves, else a random cotangent.
+    `optimizer`: what holds the parameters. `lr`: try its step at this rate (without it, the gradient's own)
+    and say how far that is from the largest rate that lowers the loss.
     `select`, `ignore`: rule codes or prefixes ("ACT", "INI001"); `settings`: {"ACT001": {"limit": 0.6}}.
     `confirm`: try on a copy whether removing the cause restores the flow. `theory`: show what was
     measured with what theory expects. CheckError if the arguments do not fit together, `probes.ModelCrash` if
@@ -48,9 +52,13 @@ def check(
     choice = choose_rules(select, ignore, settings)
     if optimizer is not None:
         require_optimizer(optimizer)
+    if lr is not None:
+        require_number("lr", lr, "rate")
     specimen = read_specimen(model, batch, loss, optimizer=optimizer, theory=theory)
     with intact(specimen.model, batch, loss) as kept, kept:
         trace = measure(specimen, kept)
+        if optimizer is not None or lr is not None:
+            trace = try_step(trace, specimen, None if lr is None else float(lr))
         rounds = visit(trace, choice)
         findings = fold(rank(rounds.findings))
         if confirm and findings:

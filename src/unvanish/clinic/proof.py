@@ -13,7 +13,15 @@ from dataclasses import dataclass, field, replace
 
 from unvanish.clinic.patient import Patient, read_total
 from unvanish.clinic.samples import ProofSamples
-from unvanish.clinic.trials import CLOSE, PairedTrial, Training, judge_trials, needs_more_trials, train_copy
+from unvanish.clinic.trials import (
+    CLOSE,
+    PairedTrial,
+    Training,
+    judge_trials,
+    needs_more_trials,
+    read_blind_loss,
+    train_copy,
+)
 from unvanish.core.cured import Outcome, Proof
 
 FLAT = 1.31  # decades: 3 nats, the rules' limit for a depth, rounded up; a total within it always trains
@@ -48,6 +56,7 @@ class Prover:
         trials = [] if unchanged or aimless else self._run_trials(patient)
         lags = [trial.lag for trial in trials]
         unseen = any(trial.on_unseen for trial in trials)
+        idle = bool(trials) and (all(t.is_equal for t in trials) or self._is_blind(patient, trials))
         return conclude(
             Proof(
                 before.codes(),
@@ -60,7 +69,8 @@ class Prover:
                 judge_trials(lags) if lags else "no effect",
                 statistics.median(lags) if lags else 0.0,
                 unseen=self.samples.unseen if unseen else 0,
-            )
+            ),
+            idle,
         )
 
     def _run_trials(self, patient: Patient) -> list[PairedTrial]:
@@ -77,6 +87,16 @@ class Prover:
             trials.append(PairedTrial(old, self._train(patient, number), comparable, self._is_endless(old)))
             took = time.perf_counter() - started
         return trials
+
+    def _is_blind(self, patient: Patient, trials: list[PairedTrial]) -> bool:
+        """Whether a treated side without a rival ends above the best answer that is the same for all samples.
+
+        Beside a side that breaks, any fall looks like progress, from a bad start too.
+        """
+        if any(trial.has_rival for trial in trials):
+            return False
+        least = read_blind_loss(patient.model, self.samples.training[0], patient.loss)
+        return all(trial.treated.reached > least for trial in trials)
 
     def _is_endless(self, training: Training) -> bool:
         """Whether the untreated loss is at fault itself, and falls below zero, which its like cannot."""
@@ -104,15 +124,19 @@ def _show(training: Training, unseen: bool) -> tuple[float, ...]:
     return training.unseen if unseen else training.seen
 
 
-def conclude(proof: Proof) -> Proof:
-    """The proof with its verdict: better only if rules, total and training agree."""
+def conclude(proof: Proof, idle: bool = False) -> Proof:
+    """The proof with its verdict: better only if rules, total and training agree.
+
+    `idle`: training shows that nothing became better, whatever the rules say.
+    """
     towards_zero = _moves_towards_zero(proof)
     fewer = len(proof.codes_after) < len(proof.codes_before)
     outcome: Outcome
     if proof.training == "worse" or proof.new or not towards_zero:
         outcome = "worse"
     else:
-        outcome = "better" if fewer or proof.training == "better" else "no effect"
+        better = (proof.training == "better" or fewer) and not idle
+        outcome = "better" if better else "no effect"
     return replace(proof, towards_zero=towards_zero, outcome=outcome)
 
 

@@ -19,16 +19,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from unvanish.clinic.samples import ProofSamples
+from unvanish.clinic.samples import LEAST, ProofSamples
 from unvanish.core.cured import Outcome
 from unvanish.probes import calls
 
 RATES = (1e-3, 1e-2)  # of Adam: each model is trained at both, and its better one counts
 NUDGE = 1e-3  # of each weight, between two trials of a proof: it decides what chance decides
 PATTERN = 0.5  # of the first loss on unseen samples: without a pattern it falls to that of a constant answer
+SAME = 1e-3  # of the first loss: two trainings that differ by less at every step are one
 CLOSE = 0.1  # of the first loss: smaller differences are chance
+CHANCE = 0.3  # of the first loss, on unseen samples, if both sides learned the pattern: which few they are
 BARELY = 0.02  # of the first loss: a treatment that falls behind by more is tried again
 FEW, MANY = 2, 5  # trials of a proof: at least, and at most if chance may decide
+BLIND_STEPS = 50  # of the search for the best answer that is the same for all samples
 FEW_LOSSES = 5  # in a row, whose median counts
 FUSED = ("cpu", "cuda")  # where Adam's step is one kernel, about five times as fast for many small tensors
 
@@ -39,6 +42,11 @@ class Training:
 
     seen: tuple[float, ...]
     unseen: tuple[float, ...] = ()
+
+    @property
+    def reached(self) -> float:
+        """The loss of its own batches at the end."""
+        return _reach(self.seen, False) if self.seen else math.nan
 
     @property
     def learns(self) -> bool:
@@ -64,21 +72,40 @@ class PairedTrial:
         return self.treated.learns or (self.untreated.learns and not self.endless)
 
     @property
-    def lag(self) -> float:
-        """How far the treated side is behind, by `measure_lag`; what falls without end stands still.
+    def has_rival(self) -> bool:
+        """Whether the untreated side trained at all: its loss ends finite, and has a least value."""
+        return not self.endless and _finite(self.untreated.seen)
 
-        If neither side learned what holds for unseen samples, a batch that was learned by heart shows no side
-        to be better, but one to be worse.
+    @property
+    def is_equal(self) -> bool:
+        """Whether both sides trained alike at every step, so that the treatment changed nothing."""
+        before, after = self.untreated.seen, self.treated.seen
+        if not self.comparable or len(before) != len(after) or len(before) < 2:
+            return False
+        near = SAME * max(abs(before[0]), 1e-300)
+        return all(abs(a - b) <= near for a, b in zip(before, after, strict=True))
+
+    @property
+    def lag(self) -> float:
+        """How far the treated side is behind, by `measure_lag`.
+
+        What falls without end, or ends in a number that is not finite, is compared as if it stood still: to
+        be better than nothing is no proof. If neither side learned what holds for unseen samples, a batch
+        that was learned by heart shows no side to be better, but one to be worse. If both did, the few
+        samples that are unseen decide by chance who is a little behind on them: a side is behind if it is so
+        on its own batch too.
         """
         before, comparable = self.untreated, self.comparable
-        if self.endless:
+        if not self.has_rival:
             before, comparable = _stand_still(self.treated), False
         seen = measure_lag(before.seen, self.treated.seen, comparable)
         if not self.treated.unseen or not math.isfinite(seen):
             return seen
-        if self.on_unseen:
-            return measure_lag(before.unseen, self.treated.unseen, comparable, unseen=True)
-        return max(seen, -CLOSE)
+        if not self.on_unseen:
+            return max(seen, -CLOSE)
+        unseen = measure_lag(before.unseen, self.treated.unseen, comparable, unseen=True)
+        both = before.learns and self.treated.learns
+        return min(unseen, max(seen, 0.0)) if both and 0 < unseen < CHANCE else unseen
 
 
 def _stand_still(training: Training) -> Training:
@@ -98,7 +125,8 @@ def train_copy(
     """The loss before each of `steps` steps, and after the last, of the best of a few trainings.
 
     Copies are trained by Adam, whose steps do not depend on the scale of the loss, at two rates, over the
-    parameters that `optimizer` holds (all without one), and by that optimizer itself. After `seconds` (on a
+    parameters that `optimizer` holds (all without one), and by that optimizer itself, under which it must not
+    break. After `seconds` (on a
     CPU: of this thread's own time) a training stops early, but not before 5 steps. The losses end with the
     first that is not finite. With a seed other than 0 every weight starts a thousandth away, so that what
     chance alone decides comes out differently.
@@ -111,6 +139,8 @@ def train_copy(
             _nudge(net, seed)
         stepper = held if rate is None else _adam(net, held, rate)
         runs.append(_run(net, samples, loss, stepper, steps, seed, seconds / len(ways)))
+    if optimizer is not None and not _finite(runs[-1].seen):
+        return runs[-1]  # what breaks under the optimizer it is meant for does not train
     return min(runs, key=_rate_training)
 
 
@@ -188,6 +218,36 @@ def _judge(model: nn.Module, batch: Any, loss: Any) -> float:
     return value
 
 
+def read_blind_loss(model: nn.Module, batch: Any, loss: Any) -> float:
+    """The least loss of an answer that is the same for all samples; inf if that is unknown.
+
+    The answer has one number for each feature of the output, which is the last axis; of an image,
+    the second.
+    """
+    try:
+        call = calls.prepare(batch, loss, gradients=False)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            shown = copy.deepcopy(model)(*call.args, **call.kwargs)
+        if loss is None or not isinstance(shown, torch.Tensor) or not shown.ndim or len(shown) < LEAST:
+            return math.inf
+        axis = 1 if shown.ndim > 3 else shown.ndim - 1
+        shape = [n if k == axis and k else 1 for k, n in enumerate(shown.shape)]
+        answer = torch.zeros(shape, dtype=shown.dtype, device=shown.device, requires_grad=True)
+        search = torch.optim.LBFGS([answer], max_iter=BLIND_STEPS, line_search_fn="strong_wolfe")
+
+        def evaluate() -> torch.Tensor:
+            search.zero_grad()
+            value = call.objective(answer.expand_as(shown))
+            value.backward()  # type: ignore[no-untyped-call]
+            return value
+
+        search.step(evaluate)  # type: ignore[no-untyped-call]
+        least = float(evaluate().detach())
+    except Exception:  # a loss that takes no such answer
+        return math.inf
+    return least if 0 < least < math.inf else math.inf
+
+
 def can_run(model: nn.Module, batch: Any, loss: Any) -> bool:
     """Whether a copy of a model and its loss take a batch, such as a part of one."""
     try:
@@ -202,7 +262,7 @@ def measure_lag(
 ) -> float:
     """How far the treated side is behind in the loss reached at the same step, in units of the first loss.
 
-    Negative if it is ahead; inf if it breaks, whatever the other does, -inf if only the other does. `unseen`:
+    Negative if it is ahead; inf if it breaks, whatever the other does. `unseen`:
     the losses are of samples that the training does not see. The unit is the smaller first loss. If the
     losses are different functions (`comparable` False), each is divided by its own first loss.
     """

@@ -15,7 +15,7 @@ import numpy as np
 
 from unvanish.core.facts import SiteFacts
 from unvanish.core.ledger import difference
-from unvanish.core.limits import SATURATED
+from unvanish.core.limits import POLE, SATURATED
 from unvanish.core.trace import Axis, Trace
 
 ACCOUNTS = ("weights", "slope", "saturated", "normalisation", "residual", "resampling", "rest")
@@ -42,11 +42,70 @@ def enter(trace: Trace, axis: Axis, k: int, log: Sequence[float]) -> Entry:
     entry = _enter_operation(trace, site, gain) if facts.get("simple") else None
     if entry is not None:
         return entry
-    account = _account_of(facts)
+    account = "resampling" if _is_mean_by_hand(trace, axis, k) else _account_of(facts)
     entry = (
         _enter_parallel_layers(trace, site, gain) if account == "rest" and facts.get("row_layers") else None
     )
-    return entry or Entry(site, gain, {account: gain})
+    entry = entry or Entry(site, gain, {account: gain})
+    if _is_weighted_sum(trace, axis, k):
+        return _set_apart(entry)
+    return _leave_pole(entry, facts.get("row_pole", 0.0))
+
+
+def _leave_pole(entry: Entry, pole: float) -> Entry:
+    """The entry of a row that divides rows of zeros: what they gain by it is no growth over the depth."""
+    if pole <= POLE or entry.gain <= 0:
+        return entry
+    apart = min(entry.gain, pole)
+    account = max(entry.shares, key=lambda name: entry.shares[name])
+    shares = {**entry.shares, account: entry.shares[account] - apart, "resampling": apart}
+    return Entry(entry.site, entry.gain, shares, entry.bearers)
+
+
+def has_pole(trace: Trace, site: int) -> bool:
+    """Whether the row below a site divides by numbers of which some are far smaller than the others."""
+    return trace.sites[site].facts.get("row_pole", 0.0) > POLE
+
+
+def return_poles(trace: Trace, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The entries, where activations that are off stop what rows of zeros had gained above them."""
+    owed, found = 0.0, []
+    for entry in entries:
+        if has_pole(trace, entry.site):
+            owed += max(0.0, entry.shares.get("resampling", 0.0))
+        elif owed > 0 and (lost := -entry.shares.get("rest", 0.0)) > 0 and "weights" not in entry.shares:
+            back = min(owed, lost)
+            owed -= back
+            shares = {**entry.shares, "rest": back - lost, "resampling": -back}
+            entry = Entry(entry.site, entry.gain, shares, entry.bearers)
+        found.append(entry)
+    return tuple(found)
+
+
+def _is_weighted_sum(trace: Trace, axis: Axis, k: int) -> bool:
+    """Whether the row above sums what this one multiplies: an average, or colours along a ray."""
+    if k == 0:
+        return False
+    above, own = (_list_kinds(trace, axis, place) for place in (k - 1, k))
+    return above == {"sum"} and own >= {"mul"}
+
+
+def _set_apart(entry: Entry) -> Entry:
+    """The entry of a row whose weighing is an average: what is lost beyond its layers and slopes."""
+    if not (lost := entry.shares.get("rest", 0.0)) < 0:
+        return entry
+    shares = {**entry.shares, "rest": 0.0, "resampling": lost}
+    return Entry(entry.site, entry.gain, shares, entry.bearers)
+
+
+def _is_mean_by_hand(trace: Trace, axis: Axis, k: int) -> bool:
+    """Whether a row divides what the row below it has summed up."""
+    return _list_kinds(trace, axis, k) == {"div"} and _list_kinds(trace, axis, k + 1) >= {"sum"}
+
+
+def _list_kinds(trace: Trace, axis: Axis, k: int) -> set[str]:
+    """The kinds of operations in the row below a place of the axis."""
+    return set(trace.sites[axis.sites[k]].facts.get("row_kinds", ()))
 
 
 def _enter_operation(trace: Trace, site: int, gain: float) -> Entry | None:
@@ -83,7 +142,17 @@ def _enter_parallel_layers(trace: Trace, site: int, gain: float) -> Entry | None
         return None
     flat = float(np.median([trace.value(i, "saturated") for i in units])) > SATURATED
     account = "saturated" if flat else "slope"
-    return Entry(site, gain, {"weights": part, account: gain - part}, {"weights": layers, account: units})
+    lost = max(gain - part, _sum_slopes(trace, units))
+    shares = {"weights": part, account: lost}
+    if lost > gain - part:
+        shares["rest"] = gain - part - lost
+    return Entry(site, gain, shares, {"weights": layers, account: units})
+
+
+def _sum_slopes(trace: Trace, units: Sequence[int]) -> float:
+    """All that activations can lose, one after the other; no bound if a slope is unknown or zero."""
+    slopes = [trace.value(i, "slope_sq") for i in units]
+    return sum(0.5 * math.log(s) for s in slopes) if all(s > 0 for s in slopes) else -math.inf
 
 
 def _inside(trace: Trace) -> dict[int | None, list[int]]:

@@ -18,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.core.accounts import ACCOUNTS, Entry, enter
+from unvanish.core.accounts import ACCOUNTS, Entry, enter, has_pole, return_poles
 from unvanish.core.causes import DepthProfile, blame
 from unvanish.core.diagnosis import Direction
 from unvanish.core.limits import ERROR, KAPPA, NOISE, POSITIONS, RATIO
@@ -74,7 +74,9 @@ def _profile(trace: Trace, axis: Axis, limit: float) -> DepthProfile | None:
     if len(places) < 2:
         return None
     layers = tuple(axis.sites[k] for k in places)
-    entries = tuple([enter(trace, axis, k, log) for k in range(places[0], places[-1])])
+    first = next((k for k in range(places[0]) if has_pole(trace, axis.sites[k])), places[0])
+    every = return_poles(trace, [enter(trace, axis, k, log) for k in range(first, places[-1])])
+    entries = every[places[0] - first :]
     log_d = np.array([log[i] for i in layers]) - _resampling(places, entries)
     noise = NOISE * math.sqrt(KAPPA * sum(1 / _width(trace, i) for i in layers))
     totals = dict.fromkeys(ACCOUNTS, 0.0)

@@ -13,7 +13,14 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.core.run_facts import BrokenFacts, HistoryFacts, RunFacts
+from unvanish.core.run_facts import (
+    BrokenFacts,
+    CriticalFacts,
+    HistoryFacts,
+    HoldingFacts,
+    PlanFacts,
+    RunFacts,
+)
 
 Shape = tuple[int, ...]
 StopReason = Literal["zero parameter", "locked", "series", "dead", "operation", "loss"]
@@ -35,6 +42,7 @@ class RowFacts(TypedDict, total=False):
     row_recurrent: bool
     row_attention: bool
     row_kinds: tuple[str, ...]  # kinds of its operations, sorted
+    row_pole: float  # ln of the usual over the least number that it divides by
 
 
 class NodeFacts(RowFacts, total=False):
@@ -43,11 +51,13 @@ class NodeFacts(RowFacts, total=False):
     order: int  # when it ran, counted from 0; -1 for a call of a module; see `Site.order`
     family: str  # "layer", "activation", "norm", "add", "attention" ...; see `Site.family`
     module: str  # path of the module whose forward made it
+    line: str  # of the user's code, "net.py:12", of what stops or spoils a gradient
     parameters: tuple[str, ...]  # names of the parameters among its arguments
     shape: Shape  # of its result
     dtype: str  # of its result, "float32"
     function: str  # name of a `torch.autograd.Function` that somebody wrote
     output: bool  # a loss function reads its result
+    in_loss: bool  # it is an operation of the loss
     # layers
     weight: str | None  # the weight's name; None if it is made in the forward
     fan_in: int  # inputs that a unit sums over
@@ -58,6 +68,11 @@ class NodeFacts(RowFacts, total=False):
     rectifier: bool  # zero or flat on one side: relu ...
     normalised: int  # values that share a mean and a spread
     batch_statistics: bool  # normalises by the statistics of the batch
+    fresh: bool  # its running statistics are 0 and 1, as at the start
+    momentum: float  # with which they are updated
+    forced: str  # the line that makes it use the batch's in evaluation too
+    off_mean: float  # of running statistics that are used: distance of the batch's mean, in deviations
+    off_scale: float  # ln of the ratio of the batch's variance to theirs
     # what the first layer reads, if its features are uneven
     feature_axis: int
     feature_ratio: float  # the largest feature over the least, as the weights pass them on
@@ -65,11 +80,19 @@ class NodeFacts(RowFacts, total=False):
     feature_small: float
     outlier: float  # the largest value of a feature over its usual one
     outlier_top: float  # that value
+    outlier_usual: float  # the usual one of that feature
+    fed_rms: float  # the size of what it reads, if it was made of whole numbers that entered the model
+    fed_whole: bool  # and it is whole numbers still
+    padding: float  # share of the positions that a mean is taken of
     # attention
     tokens: int  # keys
     query_tokens: int
     heads: int
     causal: bool
+    # a router under watch
+    experts: int
+    choices: int  # experts that a token goes to
+    rows: int  # tokens
     # place on the main depth axis
     cut: bool  # every gradient path crosses it
     segment: int | None  # number of the cut at or above it; None outside the axis
@@ -98,19 +121,25 @@ class ParameterFacts(TypedDict, total=False):
     used_at: int  # `order` of the operation after the last one that read it; -1 if none did
     reachable: bool  # the loss reaches it
     asleep: bool  # trainable before the forward, and not while it ran or at the backward
-    apart: Literal["", "copy", "written", "target"]  # why the loss is kept from it on purpose
+    # why the loss is kept from it on purpose
+    apart: Literal["", "copy", "written", "target", "spare", "derivative"]
     optimised: bool | None  # the optimizer holds it; None without an optimizer
     tied: bool  # several modules share it
+    twin_thirds: bool  # a packed (q, k, v) weight holds the same numbers three times
+    uniform: bool  # all its rows are equal and not zero; read if a gradient is mere rounding
     twins_stay: bool  # units with equal weights have equal gradients too
     rounding: bool  # its gradient cancels, exactly or to rounding, of which float64 leaves a thousandth
     zero_by_structure: bool  # a bias whose gradient cancels for all data
     planned: float  # the step that the optimizer will take with an element
     step_lost: float  # share of the elements that it leaves as they are, for its dtype
+    decay: float  # how hard an unusual weight decay pulls at it, and the loss, in one unit
+    push: float
     epsilon_lost: bool  # the optimizer's epsilon and squared gradient are zero in its dtype
     zero_third: bool  # the gradient of a bias cancels in its middle third: packed (q, k, v)
     # in a watched training
     order: int  # place among the modules
     dimensions: int  # of the largest parameter
+    epsilon: float  # in the denominator of its optimizer; 0 if it has none
     dtype: str  # of the largest parameter
 
 
@@ -134,6 +163,9 @@ class InputFacts(TypedDict, total=False):
     std: float
     features: tuple[tuple[float, float], ...]  # centre and scale of each feature, if they are uneven
     axis: int  # of the features
+    alike: bool  # all samples are equal
+    constant_columns: float  # share of the columns of a table that are constant and not zero
+    repeated_columns: float  # share of those that repeat another one
 
 
 class OutputFacts(TypedDict, total=False):
@@ -167,6 +199,11 @@ class OutputFacts(TypedDict, total=False):
     logit_zero: float  # share of logits that are exactly zero
     labels: int  # kinds of labels
     answers: int  # how many labels there are
+    cut_off: float  # share of scores that a clamp puts at 0 or 1
+    crossed: bool  # the axis of the classes is not that on which the last layer made them
+    cosine_scale: float  # the factor of logits that are cosines
+    swapped: bool  # the targets stand where the output should
+    short: float  # share of the samples with fewer steps than targets
 
 
 class SiteFacts(NodeFacts, ParameterFacts, StepFacts, InputFacts, OutputFacts, total=False):
@@ -201,6 +238,24 @@ class DeadTermFacts(TypedDict):
     path: str  # of the module that did it, or "the loss"
     line: str  # of the user's code; "" if unknown
     adds: float  # to the value of the loss; NaN if unknown
+
+
+class CurvatureFacts(TypedDict):
+    """A second derivative that is exactly zero."""
+
+    path: str  # of the module that asks for it
+    line: str  # of the user's code; "" if unknown
+    activations: tuple[tuple[str, str], ...]  # those of straight pieces that ran: module and kind
+
+
+class ForcedFacts(TypedDict):
+    """A dropout that drops in evaluation, too."""
+
+    what: str  # "dropout", "attention"
+    path: str  # of the module that runs it
+    line: str  # of the user's code; "" if unknown
+    meant: bool  # training=True is written out
+    evaluating: bool  # the module was in evaluation mode
 
 
 class RouterFacts(TypedDict):
@@ -257,11 +312,32 @@ class BroadcastFacts(TypedDict):
 
 
 class AscentFacts(TypedDict):
-    """A likelihood or an error that a negative loss makes worse as it falls."""
+    """A likelihood, an error or a similarity that a loss makes worse as it falls."""
 
-    kind: str  # of the loss function or the logarithm
+    kind: str  # of the loss function or the logarithm; "overlap" of a loss written by hand
     slope: float  # mean slope of what it reads, of 1
     given: bool  # it is about the batch's targets
+    source: str  # the line of code, "file.py:12"; "" if unknown
+
+
+class WishFacts(TypedDict):
+    """What a loss makes of its targets: by weights, smoothed labels, a power, a divisor, expected signs."""
+
+    how: Literal[
+        "negative",
+        "zero",
+        "left out",
+        "frequency",
+        "smoothed",
+        "inverted",
+        "unsigned",
+        "scaled",
+        "collapsed",
+        "power",
+        "floor",
+    ]
+    share: float  # of the labels; what rare classes weigh; what is left of a label, or by a power; at a floor
+    classes: tuple[int, ...]
     source: str  # the line of code, "file.py:12"; "" if unknown
 
 
@@ -273,6 +349,7 @@ class TermFacts(TypedDict):
     weight: float  # the factor with which it enters the loss
     value: float  # without the factor; NaN if unknown
     data: bool  # it depends on what the model made, not on parameters alone
+    answers: bool  # the batch's targets enter it
 
 
 class PairFacts(TypedDict):
@@ -295,6 +372,7 @@ class PrecisionFacts(TypedDict, total=False):
     range: tuple[float, float] | None  # log2 of the loss scales that hold the gradients
     nonfinite_native: bool  # no loss scale gives finite gradients in this dtype
     zero_unscaled: bool  # without a loss scale all gradients are exactly zero
+    overflow_unscaled: bool  # without a loss scale some are not finite
 
 
 TheoryKey = Literal["predicted", "measured", "apart"]  # decades, decades, tuple of `Apart`
@@ -321,12 +399,16 @@ class TraceFacts(RunFacts, total=False):
     graph_cuts: list[GraphCut]
     broadcasts: list[BroadcastFacts]
     ascents: list[AscentFacts]
+    wishes: list[WishFacts]
     terms: list[TermFacts]
     pairs: list[PairFacts]
     normalised_again: list[tuple[str, str, str]]  # path, kind of what made probabilities; kind of the second
     dead_terms: list[DeadTermFacts]
+    flat_curvatures: list[CurvatureFacts]
     leak: LeakFacts
     wrong_gradients: list[WrongGradientFacts]
+    forced_dropouts: list[ForcedFacts]
+    idle_dropouts: int  # how many calls drop nothing because of the mode
     dropouts: dict[str, float]  # share of the values that is dropped, by module, of what is active
     routers: list[RouterFacts]
     foreign: list[ForeignFacts]
@@ -336,6 +418,8 @@ class TraceFacts(RunFacts, total=False):
     not_put_back: list[str]  # what the model reaches that the examination may have changed: where, and what
     severed: dict[str, tuple[int, int, str]]  # cells whose state leaves the graph: calls, reached, by whom
     theory: Mapping[TheoryKey, Any]  # the predicted and the measured total; empty beyond theory's reach
+    critical: list[CriticalFacts]  # what steps of the optimizer do to the loss
+    asked: bool  # the critical step was asked for
     # watched trainings
     live: bool
     precision_live: bool  # a site is in float16
@@ -344,3 +428,5 @@ class TraceFacts(RunFacts, total=False):
     start: list[float]  # losses of the run's first steps
     past: NDArray[np.float64] | None  # largest values of the looks that left the window, (sites, statistics)
     broken: BrokenFacts
+    holding: HoldingFacts
+    plan: PlanFacts

@@ -18,6 +18,7 @@ RELU = 0.5 * math.log(2.0)  # what a ReLU costs, which weights are drawn to make
 CONTRACTING = -1.0  # a row's slope account: a root mean square slope under 0.37
 STEEP = 0.7  # times CONTRACTING: a row that may be one of those whose mean contracts
 PINCHED = 2.0  # a layer's weights lie this far from the median of all: sevenfold
+POLE = 3.0  # nats of a divisor below the usual one: norms of 8 features and more lie within 2 of it
 SATURATED = 0.5  # share of flat units from which a row's loss is that of saturation
 SHARE = 0.1  # of the loss, that weights and slopes must bear to be its cause
 BEARS = 0.5  # of the loss, that residual sums or activations must bear to be its cause

@@ -40,7 +40,8 @@ class HistoryFacts(TypedDict, total=False):
 
     step: NDArray[np.float64]
     wall: NDArray[np.float64]  # seconds
-    lr: NDArray[np.float64]
+    lr: NDArray[np.float64]  # the largest of all groups
+    low: NDArray[np.float64]  # the smallest of all groups
     loss: NDArray[np.float64]
     norm_log: NDArray[np.float64]  # ln of the norm of all gradients, as the optimizer sees it
     before_log: NDArray[np.float64]  # the same before clipping
@@ -48,6 +49,36 @@ class HistoryFacts(TypedDict, total=False):
     skipped: NDArray[np.float64]  # 1 if the loss scaler left the step out
     clipped: NDArray[np.float64]  # 1 if the norm was clipped
     exact: NDArray[np.float64]  # 1 if the norm was measured whole
+    kept: NDArray[np.float64]  # 1 if the last step's gradient was still there at each backward, else 0
+    still: NDArray[np.float64]  # share of the weights looked at that a gradient reached and nothing moved
+    update_log: NDArray[np.float64]  # ln of what the step changed over what was there
+    along: NDArray[np.float64]  # cosine of the change with the negative gradient
+    shrink: NDArray[np.float64]  # cosine of the change with the negative weights
+    agree: NDArray[np.float64]  # cosine of the gradient with that of the same weights before
+    pull: NDArray[np.float64]  # the gradient that arrives at the loss, without the loss scale
+    backwards: NDArray[np.float64]  # backward passes through the loss in this step
+
+
+class HoldingFacts(TypedDict):
+    """What the optimizers of a watched training hold, at the last look."""
+
+    left: list[str]  # parameters that get a gradient, that none of them holds and nothing moves
+    trainable: int  # parameters of the model that require a gradient
+    share: float  # of their numbers that `left` holds
+    stale: list[str]  # parameters of the model whose place in an optimizer another tensor takes
+    frozen: list[str]  # parameters that were trained and no longer require a gradient
+    frozen_share: float  # of the numbers that were trained
+
+
+class PlanFacts(TypedDict):
+    """How the optimizers of a watched training move weights, at the last look."""
+
+    decay: float  # the largest weight decay of all groups
+    dtype: str  # of most of the weights
+    resolution: float  # median half unit in the last place of the weights looked at
+    planned: float  # median step of one of their elements; NaN if the optimizer is none of torch's
+    error: bool  # the loss module is one of torch's own, which no training raises
+    averaged: bool  # the loss module takes the mean of its batch
 
 
 class BrokenFacts(TypedDict):
@@ -61,6 +92,35 @@ class BrokenFacts(TypedDict):
     loss: float
 
 
+class CriticalFacts(TypedDict):
+    """The loss along a step of the optimizer, on the batch of that step."""
+
+    step: int  # its number; -1 if it is planned and not made
+    rate: float  # learning rate of the first group
+    multiple: float  # of the step, the largest that still lowers the loss; 0: none, NaN: it leads up
+    loss_before: float
+    loss_after: float
+    forwards: int  # that this took
+
+
 StepColumn = Literal[
-    "step", "wall", "lr", "loss", "norm_log", "before_log", "finite", "skipped", "clipped", "exact"
+    "step",
+    "wall",
+    "lr",
+    "low",
+    "loss",
+    "norm_log",
+    "before_log",
+    "finite",
+    "skipped",
+    "clipped",
+    "exact",
+    "kept",
+    "still",
+    "update_log",
+    "along",
+    "shrink",
+    "agree",
+    "pull",
+    "backwards",
 ]

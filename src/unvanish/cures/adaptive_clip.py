@@ -36,8 +36,13 @@ def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     ratio = remedy.parameters.get("ratio", 0.01)
     return [
-        "for p in model.parameters():  # before optimizer.step(); rows of a weight are units",
-        f"    limit = {ratio:g} * p.detach().flatten(1).norm(dim=1).clamp_min(1e-3)",
+        "def clip(optimizer, args, kwargs):",
+        "    parameters = (p for group in optimizer.param_groups for p in group['params'])",
+        "    for p in (p for p in parameters if p.grad is not None and p.ndim):  # rows are units",
+        "        size, slope = (t.detach().reshape(len(t), -1).norm(dim=1) for t in (p, p.grad))",
+        f"        factor = ({ratio:g} * size.clamp_min(1e-3) / slope.clamp_min(1e-12)).clamp_max(1)",
+        "        p.grad *= factor.view(-1, *(1,) * (p.ndim - 1))",
+        "optimizer.register_step_pre_hook(clip)",
     ]
 
 

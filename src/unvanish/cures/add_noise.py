@@ -20,6 +20,7 @@ from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
+from unvanish.surgery.names import list_names
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -44,7 +45,12 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, std: float = 0.01) -> N
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     std = remedy.parameters.get("std", 0.01)
-    return [f"w.data += {std:g} * w.data.square().mean().sqrt() * torch.randn_like(w)"]
+    return [
+        f"for name in {list_names(remedy.targets)}:",
+        "    w = model.get_parameter(name).data",
+        "    size = w.square().mean().sqrt().item() or w[0].numel() ** -0.5",
+        f"    w += {std:g} * size * torch.randn_like(w)",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

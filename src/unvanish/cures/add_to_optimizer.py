@@ -39,7 +39,9 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     return [
-        "optimizer = torch.optim.AdamW(model.parameters(), lr)  # all of them, after the model is complete"
+        "held = {id(p) for group in optimizer.param_groups for p in group['params']}",
+        "missing = [p for p in model.parameters() if p.requires_grad and id(p) not in held]",
+        "optimizer.add_param_group({'params': missing})  # or make it when the model is complete",
     ]
 
 

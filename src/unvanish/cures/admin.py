@@ -24,6 +24,7 @@ from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.probes.record import record
 from unvanish.surgery.branches import branches, example, scale_parameters
+from unvanish.surgery.names import list_names
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
 
@@ -61,7 +62,19 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return ["x = norm(omega[i] * x + branch[i](x))  # omega[i] ** 2 = 1 + sum of branch[j](x).var(), j < i"]
+    return [
+        f"layers = [model.get_submodule(n.rpartition('.')[0]) for n in {list_names(remedy.targets)}]",
+        "power = {}  # of what the branches add",
+        "look = lambda m, _, out: power.__setitem__(m, out.detach().square().mean())",
+        "hooks = [layer.register_forward_hook(look) for layer in layers]",
+        "model(x)",
+        "total = 1.0",
+        "for layer, hook in zip(layers, hooks):",
+        "    hook.remove()",
+        "    for p in layer.parameters(recurse=False):",
+        "        p.data /= max(1.0, float(total) ** 0.5)",
+        "    total += power[layer]",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -82,9 +82,20 @@ def layer_gains(trace: Trace) -> Mapping[str, float]:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
+    rounds = remedy.parameters.get("rounds", 8)
     return [
-        "for layer in reversed(layers):  # until the norms are equal",
-        "    layer.weight.data /= gradient_norm_below(layer) / gradient_norm_at_output(layer)",
+        "layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d))]",
+        "norms = {}  # of the gradient at each layer's output",
+        "def look(layer, args, out):",
+        "    out.register_hook(lambda grad: norms.__setitem__(layer, grad.norm()))",
+        f"for _ in range({rounds}):",
+        "    hooks = [layer.register_forward_hook(look) for layer in layers]",
+        "    loss_fn(model(x), y).backward()",
+        "    model.zero_grad()",
+        "    for hook in hooks:",
+        "        hook.remove()",
+        "    for below, above in zip(layers, layers[1:]):",
+        "        above.weight.data *= norms[above] / norms[below].clamp_min(1e-30)",
     ]
 
 

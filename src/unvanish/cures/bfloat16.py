@@ -42,8 +42,9 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     return [
-        "with torch.autocast(device_type, dtype=torch.bfloat16):  # or model.to(torch.bfloat16)",
-        "    loss = loss_fn(model(x), y)",
+        "model.float()  # and the optimizer after it",
+        "with torch.autocast(x.device.type, torch.bfloat16):  # or model.to(torch.bfloat16)",
+        "    loss = loss_fn(model(x.float()), y)",
     ]
 
 

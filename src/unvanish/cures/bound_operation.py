@@ -2,10 +2,10 @@
 
 What it does
 
-In the module that produces the first NaN or infinity, the operation's input is moved into its domain: sqrt
-and log see at least `epsilon`, a divisor is at least `epsilon` away from zero, above the root of the format's
-largest number exp grows linearly, acos and asin stay `epsilon` inside, the softmax of a fully masked row is
-uniform, std is sqrt(var + epsilon).
+In the module or the loss that produces the first NaN or infinity, the operation's input is moved into
+its domain: sqrt and log see at least `epsilon`, a divisor is at least `epsilon` away from zero, above
+the root of the format's largest number exp grows linearly, acos and asin stay `epsilon` inside, the
+softmax of a fully masked row is uniform, std is sqrt(var + epsilon).
 
 Safety
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
+from unvanish.surgery.losses import Rewired, calls_itself
 from unvanish.surgery.names import split_label
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.rewire import Calls, Rewire
@@ -118,7 +119,10 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, epsilon: float = 1e-6) 
         if kind not in BOUNDED:
             raise SurgeryError(f"bound-operation: {target} is none of {', '.join(BOUNDED)}")
         handlers = {name: Bounded(name, epsilon) for name in (kind, *(("exp",) if kind == "div" else ()))}
-        surgery.graft(parent, Rewire(handlers, own=True), f"{kind} bounded")
+        if surgery.loss is not None and surgery.has(parent) and not calls_itself(surgery, parent, kind):
+            surgery.replace_loss(Rewired(surgery.loss, handlers), f"its {kind} bounded")
+        else:
+            surgery.graft(parent, Rewire(handlers, own=True), f"{kind} bounded")
 
 
 def code(remedy: Remedy) -> list[str]:
@@ -128,10 +132,11 @@ def code(remedy: Remedy) -> list[str]:
     eps = remedy.parameters.get("epsilon", 1e-6)
     return [
         {
-            "div": f"a / b.clamp_min({eps:g})",
-            "exp": "torch.exp(x.clamp_max(44))",
-            "softmax": "mask only rows that keep at least one entry",
-        }.get(kind, f"torch.{kind}(x.clamp_min({eps:g}))")
+            "div": f"# in place of a / b: a / b.clamp_min({eps:g})",
+            "exp": "h = torch.exp(x.clamp_max(44))  # in place of torch.exp(x)",
+            "softmax": "# mask only rows that keep at least one entry",
+            "pow": f"# in place of x ** p, for p below 1: x.clamp_min({eps:g}) ** p",
+        }.get(kind, f"h = torch.{kind}(x.clamp_min({eps:g}))  # in place of torch.{kind}(x)")
     ]
 
 

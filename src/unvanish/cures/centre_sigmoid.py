@@ -25,6 +25,7 @@ from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.cures.reinitialise import bias_of, can_be_drawn, draw_weights
 from unvanish.surgery.anatomy import Anatomy
+from unvanish.surgery.names import list_names
 from unvanish.surgery.surgery import Surgery
 from unvanish.theory.initialisers import start
 
@@ -80,10 +81,22 @@ def apply(
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
+    p = remedy.parameters
+    point = start("tanh", max(1, p.get("depth", 10)))
+    enter = math.sqrt(max(point.q - point.sb**2, 0.1 * point.q)) / p.get("reads", 1.0)
+    first, last = (list_names(tuple(map(str, p.get(key, ())))) for key in ("first", "last"))
     return [
-        "# V, c: critical tanh weights and biases (sw 1.18, sb 0.09); for every sigmoid layer:",
-        "layer.weight.data = 4 * V  # the first layer 2 * V, the last one 2 * V",
-        "layer.bias.data = 2 * c - layer.weight.data.sum(1) / 2  # the first layer 2 * c",
+        f"first, last = {first}, {last}",
+        f"for name in {list_names(remedy.targets)}:  # critical for tanh, rescaled for the sigmoid",
+        "    layer = model.get_submodule(name.rpartition('.')[0])",
+        "    w, b = layer.weight.data, layer.bias.data",
+        f"    gain = {enter:.4g} if name in first else {1 / math.sqrt(point.power):.4g} if name in last "
+        f"else {point.sw:.4g}",
+        "    gain *= (2 if name in first else 4) / (2 if name in last else 1)",
+        "    nn.init.normal_(w, std=gain / w[0].numel() ** 0.5)",
+        f"    nn.init.normal_(b, std=0.0 if name in last else {2 * point.sb:.4g})",
+        "    if name not in first:",
+        "        b -= w.flatten(1).sum(1) / 2  # takes the sigmoid's mean away",
     ]
 
 

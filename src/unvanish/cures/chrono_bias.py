@@ -24,7 +24,7 @@ from torch import nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.surgery.receipt import SurgeryError
-from unvanish.surgery.recurrent import GRU, LSTM, recurrent_modules, set_gate_biases
+from unvanish.surgery.recurrent import GRU, LSTM, recurrent_modules, set_gate_biases, write_gates
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -64,11 +64,13 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, steps: int = 100) -> No
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     steps = remedy.parameters.get("steps", 100)
-    return [
-        f"b = torch.log(1 + torch.rand(H) * {steps - 2})  # for sequences of {steps} steps",
-        "lstm.bias_ih_l0.data[H:2*H], lstm.bias_ih_l0.data[:H] = b, -b; lstm.bias_hh_l0.data[:2*H] = 0",
-        "# a GRU: gru.bias_ih_l0.data[H:2*H] = b; gru.bias_hh_l0.data[H:2*H] = 0",
-    ]
+    return write_gates(
+        remedy.targets,
+        f"b = torch.log(1 + torch.rand(size) * {steps - 2})  # for sequences of {steps} steps",
+        "p.data[size : 2 * size] = 0 if '_hh' in name else b",
+        "if isinstance(cell, (nn.LSTM, nn.LSTMCell)):",
+        "    p.data[:size] = 0 if '_hh' in name else -b",
+    )
 
 
 class Last(nn.Module):

@@ -38,9 +38,11 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, limit: float = 1.0, by:
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     limit = remedy.parameters.get("limit", 1.0)
+    if remedy.parameters.get("by", "norm") == "value":
+        return [f"nn.utils.clip_grad_value_(model.parameters(), {limit:g})  # before optimizer.step()"]
     return [
         "# before optimizer.step()",
-        f"torch.nn.utils.clip_grad_norm_(model.parameters(), {limit:g}, error_if_nonfinite=True)",
+        f"nn.utils.clip_grad_norm_(model.parameters(), {limit:g}, error_if_nonfinite=True)",
     ]
 
 

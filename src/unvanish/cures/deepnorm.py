@@ -24,6 +24,7 @@ from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.surgery.anatomy import round_digits
 from unvanish.surgery.branches import branches, example, scale_parameters
+from unvanish.surgery.names import each_parameter
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -71,9 +72,13 @@ def apply(
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     alpha, beta = remedy.parameters.get("alpha", 1.0), remedy.parameters.get("beta", 1.0)
+    packed = tuple(n for n in remedy.targets if n.endswith("in_proj_weight"))  # queries, keys, values
+    plain = tuple(n for n in remedy.targets if n not in packed)
+    ends = tuple(map(str, remedy.parameters.get("ends", ())))
     return [
-        f"x = norm({alpha:.4g} * x + branch(x))",
-        f"# weights of values, outputs and feed-forward parts: w.data *= {beta:.4g}",
+        *each_parameter(plain, f"{{}}.data *= {beta:.4g}"),
+        *each_parameter(packed, f"{{}}.data.chunk(3)[2].mul_({beta:.4g})"),
+        *each_parameter(ends, f"{{}}.data /= {alpha:.4g}  # as norm(alpha * x + branch(x))"),
     ]
 
 

@@ -27,7 +27,7 @@ from unvanish.core.trace import Trace
 from unvanish.cures import reinitialise
 from unvanish.surgery.activations import function
 from unvanish.surgery.anatomy import Anatomy, round_digits
-from unvanish.surgery.names import split_label
+from unvanish.surgery.names import list_names, split_calls, split_label
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.rewire import Calls, Rewire
 from unvanish.surgery.surgery import Surgery
@@ -109,12 +109,24 @@ def apply(
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     p = remedy.parameters
-    gamma, alpha, beta, delta = (f"{p.get(k, 0.0):.4g}" for k in ("gamma", "alpha", "beta", "delta"))
-    activation = p.get("activation", "tanh")
-    return [
-        f"x = {gamma} * (torch.{activation}({alpha} * layer(x) + {beta}) + {delta})",
-        "nn.init.orthogonal_(layer.weight); nn.init.zeros_(layer.bias)",
+    gamma, alpha, beta, delta = (
+        f"{p.get(k, d):.4g}" for k, d in (("gamma", 1.0), ("alpha", 1.0), ("beta", 0.0), ("delta", 0.0))
+    )
+    kind = p.get("activation", "tanh")
+    if kind not in KINDS:
+        raise ValueError(f"there is no shape for {kind!r}")
+    modules, calls = split_calls(remedy.targets, KINDS)
+    shaped = f"lambda m, args, out: {gamma} * (act({alpha} * args[0] + {beta}) + {delta})"
+    lines = [
+        f"act = torch.{kind}" if kind in ("tanh", "sigmoid") else f"act = nn.functional.{kind}",
+        f"for name in {list_names(modules)}:",
+        f"    model.get_submodule(name).register_forward_hook({shaped})",
     ]
+    told = [f"# in the forward: {gamma} * ({kind}({alpha} * x + {beta}) + {delta})"]
+    weights = tuple(map(str, p.get("weights", ())))
+    drawn = {"gain": 1.0, "method": "orthogonal"}
+    redraw = reinitialise.code(replace(remedy, targets=weights, parameters=drawn)) if weights else []
+    return [*(lines if modules else []), *(told if calls else []), *redraw]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -22,6 +22,7 @@ from torch import nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.surgery.branches import branches, example, scale_parameters
+from unvanish.surgery.names import each_parameter
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -55,10 +56,11 @@ def apply(
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     blocks, layers = remedy.parameters.get("blocks", 1), remedy.parameters.get("layers", 2)
+    factor = blocks ** (-1 / (2 * layers - 2)) if layers > 1 else 1.0
+    ends = tuple(map(str, remedy.parameters.get("ends", ())))
     return [
-        f"# in each of the {blocks} branches: all layers except the last, then the last",
-        f"layer.weight.data *= {blocks} ** (-1 / {2 * layers - 2})",
-        "nn.init.zeros_(last.weight)",
+        *each_parameter(remedy.targets, f"{{}}.data *= {factor:.4g}  # all of a branch but its end"),
+        *each_parameter(ends, "nn.init.zeros_({})"),
     ]
 
 

@@ -47,7 +47,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return ["loss = -loss_fn(output, y)"]
+    return ["loss = -loss_fn(model(x), y)"]
 
 
 def case() -> tuple[Case, Remedy]:

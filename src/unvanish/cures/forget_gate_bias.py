@@ -17,7 +17,7 @@ from __future__ import annotations
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.cures.chrono_bias import example
 from unvanish.surgery.receipt import SurgeryError
-from unvanish.surgery.recurrent import GRU, LSTM, recurrent_modules, set_gate_biases
+from unvanish.surgery.recurrent import GRU, LSTM, recurrent_modules, set_gate_biases, write_gates
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -35,7 +35,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, bias: float = 1.0) -> N
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     bias = remedy.parameters.get("bias", 1.0)
-    return [f"lstm.bias_ih_l0.data[H:2*H] = {bias:g}; lstm.bias_hh_l0.data[H:2*H] = 0"]
+    return write_gates(remedy.targets, "", f"p.data[size : 2 * size] = 0 if '_hh' in name else {bias:g}")
 
 
 def case() -> tuple[Case, Remedy]:

@@ -53,7 +53,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     return [
-        "loss = loss_fn(torch.log_softmax(output, dim=1), y)  # or nn.functional.cross_entropy(output, y)"
+        "loss = loss_fn(torch.log_softmax(model(x), dim=1), y)  # or nn.functional.cross_entropy(model(x), y)"
     ]
 
 

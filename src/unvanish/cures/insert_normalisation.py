@@ -31,7 +31,7 @@ from unvanish.probes import calls
 from unvanish.surgery import norms
 from unvanish.surgery.anatomy import Anatomy
 from unvanish.surgery.grafts import First, Then
-from unvanish.surgery.names import shorten
+from unvanish.surgery.names import list_names
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
 
@@ -118,10 +118,27 @@ def record_outputs(surgery: Surgery, paths: Iterable[str]) -> dict[str, Tensor]:
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     kind, place = remedy.parameters.get("kind", "layer"), remedy.parameters.get("place", "after")
-    name = {"batch": "BatchNorm", "layer": "LayerNorm", "rms": "RMSNorm", "group": "GroupNorm"}[kind]
+    made = {
+        "batch": "getattr(nn, f'BatchNorm{max(1, layer.weight.ndim - 2)}d')(size)",
+        "layer": "nn.LayerNorm(size) if layer.weight.ndim == 2 else nn.GroupNorm(1, size)",
+        "rms": "nn.RMSNorm(size) if layer.weight.ndim == 2 else nn.GroupNorm(1, size)",
+        "group": "nn.GroupNorm(next(g for g in range(8, 0, -1) if size % g == 0), size)",
+    }[kind]
+    if place == "before":
+        lines = [
+            "layer.norm = nn.LayerNorm(layer.in_features)",
+            "layer.register_forward_pre_hook(lambda layer, args: (layer.norm(args[0]), *args[1:]))",
+        ]
+    else:
+        lines = [
+            "size = layer.weight.shape[0]",
+            f"layer.norm = {made}",
+            "layer.register_forward_hook(lambda layer, args, out: layer.norm(out))",
+        ]
     return [
-        f"# nn.{name} {place} {shorten(remedy.targets)}:",
-        "#   x = norm(layer(x))" if place == "after" else "#   x = layer(norm(x))",
+        f"for name in {list_names(remedy.targets)}:  # before the optimizer is made",
+        "    layer = model.get_submodule(name)",
+        *[f"    {line}" for line in lines],
     ]
 
 

@@ -23,6 +23,7 @@ from torch import nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.surgery.grafts import Cast
+from unvanish.surgery.names import list_names
 from unvanish.surgery.precision import Float32MSE, convert, convert_tensor
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
@@ -56,7 +57,17 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return ["with torch.autocast(device_type, enabled=False):", "    y = module(x.float())"]
+    if not remedy.targets:
+        return [
+            "model.float()  # half precision by torch.autocast alone",
+            "loss = loss_fn(model(x.float()), y)",
+        ]
+    cast = "lambda m, args: tuple(a.float() if torch.is_floating_point(a) else a for a in args)"
+    return [
+        f"for name in {list_names(remedy.targets)}:",
+        f"    model.get_submodule(name).float().register_forward_pre_hook({cast})",
+        "    model.get_submodule(name).register_forward_hook(lambda m, args, out: out.to(x.dtype))",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

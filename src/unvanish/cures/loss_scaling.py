@@ -73,9 +73,14 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, log2: int = 10) -> None
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
+    scale = f"2.0**{remedy.parameters.get('log2', 10)}"
     return [
-        f"scaler = torch.amp.GradScaler(init_scale=2.0**{remedy.parameters.get('log2', 10)})",
-        "scaler.scale(loss).backward(); scaler.step(optimizer); scaler.update()",
+        f"scaler = torch.amp.GradScaler(x.device.type, init_scale={scale})  # for weights in float32",
+        "with torch.autocast(x.device.type, torch.float16):",
+        "    loss = loss_fn(model.float()(x.float()), y)",
+        "scaler.scale(loss).backward()",
+        "scaler.step(optimizer)",
+        "scaler.update()",
     ]
 
 

@@ -50,7 +50,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return ["y = y.view_as(output)  # or output.squeeze(-1)", "loss = loss_fn(output, y)"]
+    return ["output = model(x)", "loss = loss_fn(output, y.view_as(output))  # or output.squeeze(-1)"]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -25,6 +25,7 @@ from torch import nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.surgery.branches import branches, example, scale_parameters
+from unvanish.surgery.names import list_names
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -70,9 +71,20 @@ def standardise_rows(weight: torch.Tensor, gain: float) -> torch.Tensor:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    alpha = remedy.parameters.get("alpha", 0.2)
+    p = remedy.parameters
+    alpha, gain = p.get("alpha", 0.2), p.get("gain", math.sqrt(2))
+    firsts, lasts = list_names(remedy.targets), list_names(tuple(map(str, p.get("ends", ()))))
+    standardise = [
+        "    for name in {first, last}:",
+        "        w = model.get_parameter(name).data.flatten(1)",
+        "        w -= w.mean(1, keepdim=True)",
+        f"        w *= {gain:.4g} / (w.square().sum(1, keepdim=True) + 1e-12).sqrt()",
+    ]
     return [
-        f"x = x + {alpha:g} * f(x / (1 + l * {alpha:g} ** 2) ** 0.5)  # in block l, with standardised weights"
+        f"for block, (first, last) in enumerate(zip({firsts}, {lasts})):",
+        *(standardise if p.get("standardise", True) else []),
+        f"    model.get_parameter(first).data /= (1 + block * {alpha:g} ** 2) ** 0.5",
+        f"    model.get_parameter(last).data *= {alpha:g}",
     ]
 
 

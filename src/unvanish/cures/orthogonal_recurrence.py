@@ -28,7 +28,7 @@ from unvanish.cures.chrono_bias import example
 from unvanish.cures.reinitialise import bias_of, orthogonal_matrix
 from unvanish.surgery.names import full_name, split_label
 from unvanish.surgery.receipt import SurgeryError
-from unvanish.surgery.recurrent import CELLS, FUSED, recurrent_modules
+from unvanish.surgery.recurrent import CELLS, FUSED, recurrent_modules, write_cells
 from unvanish.surgery.surgery import Surgery, descendants
 
 SAFETY = "retrain"
@@ -105,10 +105,19 @@ def recurrent_matrix(surgery: Surgery, like: Tensor, gain: float, identity: bool
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return [
-        "for w in rnn.weight_hh_l0.data.split(rnn.hidden_size):",
-        "    nn.init.orthogonal_(w)  # nn.init.eye_ for a ReLU",
-    ]
+    gain = remedy.parameters.get("gain", 1.0)
+    lines = write_cells(
+        remedy.targets,
+        "for name, p in cell.named_parameters(recurse=False):",
+        "    square = name == 'weight' and p.ndim == 2 and p.shape[0] == p.shape[1]  # a cell of your own",
+        "    for w in p.data.split(p.shape[-1]) if name.startswith('weight_hh') or square else ():",
+        f"        nn.init.orthogonal_(w, {gain:g})",
+        "    if name.startswith('bias_hh') and isinstance(cell, (nn.RNN, nn.RNNCell)):",
+        "        nn.init.zeros_(p)",
+    )
+    if remedy.parameters.get("identity"):
+        lines = [line.replace(f"orthogonal_(w, {gain:g})", "eye_(w)") for line in lines]
+    return lines
 
 
 def case() -> tuple[Case, Remedy]:

@@ -27,6 +27,7 @@ from unvanish.core.trace import Trace
 from unvanish.surgery.anatomy import Anatomy
 from unvanish.surgery.branches import example
 from unvanish.surgery.grafts import Then
+from unvanish.surgery.names import list_names
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.rewire import Calls, Rewire
 from unvanish.surgery.surgery import Surgery
@@ -104,9 +105,12 @@ class Turned:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
+    parents = tuple(dict.fromkeys(t.rpartition(".")[0] for t in remedy.targets))
     return [
-        "nn.TransformerEncoderLayer(..., norm_first=True)  # and a last norm after the last layer",
-        "x = x + branch(norm(x))  # in your own class",
+        f"layers = [model.get_submodule(name) for name in {list_names(parents)}]",
+        "for layer in (layer for layer in layers if hasattr(layer, 'norm_first')):",
+        "    layer.norm_first = True  # and an nn.LayerNorm after the last one",
+        "# in a class of your own: x = x + branch(norm(x)) in place of norm(x + branch(x))",
     ]
 
 

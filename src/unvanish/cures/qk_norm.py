@@ -28,7 +28,7 @@ from unvanish.core.trace import Trace
 from unvanish.surgery import norms
 from unvanish.surgery.anatomy import Anatomy
 from unvanish.surgery.grafts import Then
-from unvanish.surgery.names import split_label
+from unvanish.surgery.names import list_names, shorten, split_calls, split_label
 from unvanish.surgery.rewire import Calls, Rewire
 from unvanish.surgery.surgery import Surgery
 
@@ -86,7 +86,15 @@ def _unit(x: Tensor) -> Tensor:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return ["q, k = nn.RMSNorm(width)(q), nn.RMSNorm(width)(k)  # after their projections"]
+    modules, calls = split_calls(remedy.targets, {"scaled_dot_product_attention"})
+    lines = [
+        f"for name in {list_names(modules)}:  # before the optimizer is made",
+        "    layer = model.get_submodule(name)",
+        "    layer.norm = nn.RMSNorm(layer.out_features)",
+        "    layer.register_forward_hook(lambda layer, args, out: layer.norm(out))",
+    ]
+    told = [f"# before {shorten(tuple(calls))}: q, k = rms_norm(q, q.shape[-1:]), rms_norm(k, k.shape[-1:])"]
+    return [*(lines if modules else []), *(told if calls else [])]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -50,6 +50,10 @@ def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
     )
     depth = len(anatomy.on_axis())
     groups: dict[tuple[float, float, str, bool], list[str]] = {}
+    known = {name for layer in anatomy.layers for name in (layer.label, layer.module, *layer.parameters)}
+    loose = [trace.sites[i] for i in trace.where("parameter", trainable=True)]
+    if named := [s.path for s in loose if s.path in {*remedy.targets} - known and len(s.facts["shape"]) > 1]:
+        groups[1.0, 0.0, "gaussian", False] = named  # factors of a product, as of a low-rank part
     for layer in chosen:
         if layer.trainable:
             key = (*choose_gain(layer, depth, anatomy.layers), layer.computed)
@@ -160,27 +164,29 @@ def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     gain, bias = remedy.parameters.get("gain", 1.0), remedy.parameters.get("bias", 0.0)
     method = remedy.parameters.get("method", "gaussian")
-    line = f"nn.init.normal_(w, std={gain:.4g} / w[0].numel() ** 0.5)"
-    if method != "gaussian":
-        line = f"nn.init.orthogonal_(w, gain={gain:.4g})" + (
-            "  # of the centre tap, zeros around it" if "delta" in method else ""
-        )
-    drawn = ["w = model.get_parameter(name)", line]
+    lines = [f"nn.init.normal_(w, std={gain:.4g} / w[0].numel() ** 0.5)"]
+    if method == "orthogonal":
+        lines = [f"nn.init.orthogonal_(w, {gain:.4g} * max(1, w.shape[0] / w.shape[1]) ** 0.5)"]
+    elif method == "delta-orthogonal":  # the centre of the kernel, zeros around it
+        lines = [
+            "w.data.zero_()",
+            "centre = w.data[(slice(None), slice(None), *(k // 2 for k in w.shape[2:]))]",
+            f"centre.copy_(nn.init.orthogonal_(torch.empty_like(centre), {gain:.4g}))",
+        ]
+    draw = ["w = model.get_parameter(name)", *lines]
     if remedy.parameters.get("parametrized"):
-        drawn = [
-            "layer = model.get_submodule(name.removesuffix('.weight'))",
+        draw = [
             "w = torch.empty_like(layer.weight)",
-            line,
+            *lines,
             "layer.weight = w  # its parametrization decomposes it",
         ]
-    biases = f"nn.init.normal_(b, std={bias:.4g})" if bias else "nn.init.zeros_(b)"
+    biases = f"nn.init.normal_(layer.bias, std={bias:.4g})" if bias else "nn.init.zeros_(layer.bias)"
     return [
-        f"for name in {list_names(remedy.targets)}:"
-        if len(remedy.targets) <= 4
-        else f"names = {list_names(remedy.targets)}",
-        *([] if len(remedy.targets) <= 4 else ["for name in names:"]),
-        *[f"    {text}" for text in drawn],
-        f"    # and each bias b: {biases}",
+        f"for name in {list_names(remedy.targets)}:",
+        "    layer = model.get_submodule(name.rpartition('.')[0])",
+        *[f"    {line}" for line in draw],
+        "    if name.endswith('weight') and getattr(layer, 'bias', None) is not None:",
+        f"        {biases}",
     ]
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
-from unvanish.core.names import show
+from unvanish.cures.swap_output_function import OUTPUT_KINDS, write_output
 from unvanish.surgery.losses import remove_output_function
 from unvanish.surgery.surgery import Surgery
 
@@ -32,11 +32,11 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, kind: str = "softmax") 
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    kind = remedy.parameters.get("kind", "softmax")
-    return [
-        f"# return the logits: no {kind} at {', '.join(map(show, remedy.targets))}",
-        f"# for prediction: torch.{kind}(model(x))",
-    ]
+    kind = str(remedy.parameters.get("kind", "softmax"))
+    dim = ", dim=1" if kind in ("softmax", "log_softmax") else ""
+    if kind not in OUTPUT_KINDS:
+        raise ValueError(f"{kind!r} is no output function")
+    return [*write_output(remedy.targets, kind, "identity"), f"# for prediction: torch.{kind}(model(x){dim})"]
 
 
 def case() -> tuple[Case, Remedy]:

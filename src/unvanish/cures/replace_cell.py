@@ -28,9 +28,9 @@ from unvanish.core.trace import Trace
 from unvanish.cures import chrono_bias
 from unvanish.cures.chrono_bias import example
 from unvanish.cures.orthogonal_recurrence import recurrent_matrix
-from unvanish.surgery.names import is_word, quote
+from unvanish.surgery.names import list_names
 from unvanish.surgery.receipt import SurgeryError
-from unvanish.surgery.recurrent import recurrent_modules
+from unvanish.surgery.recurrent import name_module, recurrent_modules
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -112,17 +112,19 @@ def _draw(surgery: Surgery, new: nn.Module) -> None:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    to = remedy.parameters.get("to", "gru").upper()
+    to = str(remedy.parameters.get("to", "gru")).upper()
     to = to if to in ("GRU", "LSTM") else "GRU"
-    path = remedy.targets[0] if remedy.targets else ""
-    line = f"nn.{to}(...)"
-    if path:
-        known = all(map(is_word, path.split(".")))
-        line = f"self.{path} = {line}" if known else f"model.set_submodule({quote(path)}, {line})"
-        line += "  # the arguments of nn.RNN"
+    names = [name for target in remedy.targets if (name := name_module(target))]
+    keys = "('input_size', 'hidden_size', 'num_layers', 'bias', 'batch_first', 'dropout', 'bidirectional')"
     steps = remedy.parameters.get("steps", 0)
-    more = chrono_bias.code(Remedy("chrono-bias", (), "", "retrain", {"steps": steps})) if steps else []
-    return [line, *more]
+    gates = chrono_bias.code(replace(remedy, parameters={"steps": steps})) if steps > 2 else []
+    return [
+        f"for name in {list_names(names)}:  # an LSTM gives (h, c) in place of h",
+        "    old = model.get_submodule(name)",
+        f"    new = nn.{to}(**{{key: getattr(old, key) for key in {keys}}})",
+        "    model.set_submodule(name, new)",
+        *gates,
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -24,6 +24,7 @@ from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.surgery.anatomy import round_digits
 from unvanish.surgery.branches import branches, example, scale_parameters
+from unvanish.surgery.names import each_parameter
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -46,11 +47,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, scale: float = 0.1) -> 
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    factor = remedy.parameters.get("scale", 0.1)
-    return [
-        f"for p in (the {len(remedy.targets)} parameters that end the branches):",
-        f"    p.data *= {factor:.4g}",
-    ]
+    return each_parameter(remedy.targets, f"{{}}.data *= {remedy.parameters.get('scale', 0.1):.4g}")
 
 
 def case() -> tuple[Case, Remedy]:

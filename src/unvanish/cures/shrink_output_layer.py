@@ -24,7 +24,7 @@ from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.cures.reinitialise import bias_of
 from unvanish.surgery.anatomy import Anatomy, round_digits
-from unvanish.surgery.names import list_names, parameter_expression
+from unvanish.surgery.names import list_names
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -59,14 +59,12 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, factor: float = 0.1) ->
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     names, factor = remedy.targets or ("head.weight",), remedy.parameters.get("factor", 0.1)
-    if len(names) == 1:
-        bias = parameter_expression(names[0].replace("weight", "bias"))
-        return [f"{parameter_expression(names[0])}.data *= {factor:.4g}", f"nn.init.zeros_({bias})"]
     return [
-        f"names = {list_names(names)}",
-        "for name in names:",
+        f"for name in {list_names(names)}:",
         f"    model.get_parameter(name).data *= {factor:.4g}",
-        "    # and each bias b: nn.init.zeros_(b)",
+        "    layer = model.get_submodule(name.rpartition('.')[0])",
+        "    if getattr(layer, 'bias', None) is not None:",
+        "        nn.init.zeros_(layer.bias)",
     ]
 
 

@@ -23,8 +23,10 @@ from torch import nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.cures.reinitialise import bias_of
+from unvanish.cures.swap_activation import write_swap
 from unvanish.surgery.activations import replace_calls
 from unvanish.surgery.anatomy import Anatomy
+from unvanish.surgery.names import list_names
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
 
@@ -93,11 +95,19 @@ def scale_layer(surgery: Surgery, weight: str, factor: float) -> None:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
+    before, behind = (tuple(map(str, remedy.parameters.get(key, ()))) for key in ("before", "behind"))
+    layer = "layer = model.get_submodule(name.rpartition('.')[0])"
     return [
-        "# for each sigmoid between layers a and b: sigma(x) = (1 + tanh(x/2))/2",
-        "a.weight.data /= 2; a.bias.data /= 2",
-        "b.bias.data += b.weight.data.sum(1) / 2; b.weight.data /= 2",
-        "# and torch.tanh in place of torch.sigmoid",
+        "# sigmoid(z) = (1 + tanh(z / 2)) / 2",
+        f"for name in {list_names(before)}:",
+        f"    {layer}",
+        "    for p in layer.parameters(recurse=False):",
+        "        p.data /= 2",
+        f"for name in {list_names(behind)}:",
+        f"    {layer}",
+        "    layer.bias.data += layer.weight.data.flatten(1).sum(1) / 2",
+        "    layer.weight.data /= 2",
+        *write_swap(remedy.targets, "tanh", {}),
     ]
 
 

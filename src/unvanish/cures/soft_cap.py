@@ -25,7 +25,7 @@ from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.surgery.anatomy import Anatomy
 from unvanish.surgery.grafts import Then
-from unvanish.surgery.names import split_label
+from unvanish.surgery.names import list_names, shorten, split_calls, split_label
 from unvanish.surgery.rewire import Calls, Rewire
 from unvanish.surgery.surgery import Surgery
 
@@ -85,7 +85,14 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, cap: float = 30.0) -> N
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     cap = remedy.parameters.get("cap", 30.0)
-    return [f"logits = {cap:g} * torch.tanh(logits / {cap:g})"]
+    modules, calls = split_calls(remedy.targets, {"softmax"})
+    lines = [
+        f"for name in {list_names(modules)}:",
+        "    model.get_submodule(name).register_forward_hook("
+        f"lambda m, args, out: {cap:g} * torch.tanh(out / {cap:g}))",
+    ]
+    told = [f"# before {shorten(tuple(calls))}: logits = {cap:g} * torch.tanh(logits / {cap:g})"]
+    return [*(lines if modules else []), *(told if calls else [])]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
+from unvanish.cures._scale import choose_scale, read_scale
 from unvanish.surgery.anatomy import round_digits
 from unvanish.surgery.grafts import First
-from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -86,9 +86,7 @@ def apply(
 ) -> None:
     """Standardise the input of the model, or of a module; `means`, `stds`: by feature."""
     path = targets[0] if targets and surgery.has(targets[0]) else ""
-    centre, scale = (mean, std) if means is None or stds is None else (means, stds)
-    if not bool((torch.as_tensor(scale) > 0).all()):
-        raise SurgeryError(f"standardise-input: std is {scale}; it must be positive")
+    centre, scale = choose_scale("standardise-input", mean, std, means, stds)
     new = Standardise(centre, scale, axis, bound)
     surgery.register(path, "input", new)
     surgery.graft(path, First(new), "input standardised")
@@ -96,17 +94,17 @@ def apply(
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    mean, std = remedy.parameters.get("mean", 0.0), remedy.parameters.get("std", 1.0)
-    if remedy.parameters.get("means"):
-        mean, std = remedy.parameters["means"], remedy.parameters.get("stds", ())
-        axis, bound = remedy.parameters.get("axis", 1), remedy.parameters.get("bound", 0.0)
-        ones = f"[(..., *[None] * (x.ndim - {axis + 1}))]"  # so that they stand along the axis
-        return [
-            f"mean = torch.tensor({list(mean)}){ones}  # of the training set",
-            f"std = torch.tensor({list(std)}){ones}",
-            f"x = ((x - mean) / std){f'.clamp(-{bound:g}, {bound:g})' if bound else ''}  # before the model",
-        ]
-    return ["# before the model, or in the dataset", f"x = (x - {mean}) / {std}"]
+    mean, std = read_scale(remedy.parameters)
+    bound = remedy.parameters.get("bound", 0.0)
+    if not isinstance(mean, list):
+        return ["# before the model, or in the dataset", f"x = (x - {mean}) / {std}"]
+    axis = remedy.parameters.get("axis", 1)
+    ones = f"[(..., *[None] * (x.ndim - {axis + 1}))]"  # so that they stand along the axis
+    return [
+        f"mean = torch.tensor({mean}){ones}  # of the training set",
+        f"std = torch.tensor({std}){ones}",
+        f"x = ((x - mean) / std){f'.clamp(-{bound:g}, {bound:g})' if bound else ''}  # before the model",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

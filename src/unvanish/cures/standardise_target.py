@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
+from unvanish.cures._scale import choose_scale, read_scale
 from unvanish.surgery.anatomy import round_digits
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
@@ -66,9 +67,7 @@ def apply(
     stds: Any = None,
 ) -> None:
     """Train with the user's loss on standardised targets; `means`, `stds`: by column."""
-    centre, scale = (mean, std) if means is None or stds is None else (means, stds)
-    if not bool((torch.as_tensor(scale) > 0).all()):
-        raise SurgeryError(f"standardise-target: std is {scale}; it must be positive")
+    centre, scale = choose_scale("standardise-target", mean, std, means, stds)
     if surgery.loss is None:
         raise SurgeryError("standardise-target: there is no loss function to give the targets to")
     surgery.replace_loss(OnStandardised(surgery.loss, centre, scale), "on standardised targets")
@@ -76,9 +75,9 @@ def apply(
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    mean, std = remedy.parameters.get("mean", 0.0), remedy.parameters.get("std", 1.0)
-    if remedy.parameters.get("means"):
-        mean, std = (f"torch.tensor({list(remedy.parameters.get(name, ()))})" for name in ("means", "stds"))
+    mean, std = read_scale(remedy.parameters)
+    many = isinstance(mean, list)
+    mean, std = (f"torch.tensor({v})" for v in (mean, std)) if many else (mean, std)
     return [
         f"mean, std = {mean}, {std}  # of the training set",
         "loss = loss_fn(model(x), (y - mean) / std)",

@@ -3,7 +3,9 @@
 What it does
 
 round, sign, floor, ceil and clamp keep their outputs; their gradient becomes that of the identity: y = x +
-(f(x) - x).detach().
+(f(x) - x).detach(). The discrete choices of a module (comparisons, indices of a largest value, samples,
+casts to integers) keep their outputs too; their gradient becomes that of a soft choice, of x itself where
+it is a probability, else of its sigmoid or softmax.
 
 Safety
 
@@ -24,13 +26,24 @@ from torch import Tensor, nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
+from unvanish.surgery.choices import list_handlers
 from unvanish.surgery.names import split_label
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.rewire import Calls, Rewire
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
-KINDS = ("round", "sign", "floor", "ceil", "trunc", "clamp", "hardtanh", "clip", "heaviside")
+KINDS = ("round", "sign", "floor", "ceil", "trunc", "clamp", "hardtanh", "clip", "heaviside", "bernoulli")
+WHOLE = "(model)"
+CHOICES = ("argmax", "comparison", "sampling", "integers")  # how a graph is left by a choice
+
+
+CODE = {
+    "argmax": "y = soft + (one_hot(soft.argmax(-1), soft.shape[-1]) - soft).detach()  # soft = x.softmax(-1)",
+    "comparison": "y = soft + ((x > 0).float() - soft).detach()  # soft = torch.sigmoid(x)",
+    "sampling": "y = torch.nn.functional.gumbel_softmax(logits, hard=True)",
+    "integers": "y = x + (x.int().float() - x).detach()",
+}
 
 
 class Through:
@@ -46,14 +59,23 @@ class Through:
 
 
 def plan(trace: Trace, remedy: Remedy) -> Iterable[Remedy]:
-    """The operations of the finding that can be passed through."""
+    """The operations of the finding that can be passed through, or the modules that choose."""
+    if remedy.parameters.get("choice") in CHOICES:
+        yield replace(remedy, safety="retrain")
+        return
     wanted = tuple(t for t in remedy.targets if split_label(t)[0].rpartition(".")[2] in KINDS)
     if wanted:
         yield replace(remedy, targets=wanted, parameters={}, safety="retrain")
 
 
-def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
-    """Pass the gradient through the functions at `targets`, "module.round"."""
+def apply(surgery: Surgery, targets: tuple[str, ...], *, choice: str = "") -> None:
+    """Pass the gradient through the functions at `targets`, "module.round"; or through a module's choices."""
+    if choice:
+        for target in dict.fromkeys(targets):
+            surgery.graft(
+                "" if target == WHOLE else target, Rewire(list_handlers()), "discrete choices passed through"
+            )
+        return
     for target in dict.fromkeys(split_label(t)[0] for t in targets):
         parent, _, kind = target.rpartition(".")
         if kind not in KINDS:
@@ -63,9 +85,11 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
+    if choice := remedy.parameters.get("choice"):
+        return [CODE.get(str(choice), CODE["argmax"])]
     named = split_label(remedy.targets[0])[0].rpartition(".")[2] if remedy.targets else ""
     kind = named if named in KINDS else "round"
-    return [f"y = x + (torch.{kind}(x) - x).detach()"]
+    return [f"h = x + (torch.{kind}(x) - x).detach()  # in place of torch.{kind}(x)"]
 
 
 class Rounded(nn.Module):

@@ -15,7 +15,7 @@ References: Nair and Hinton 2010 (ReLU); Maas et al. 2013 (leaky); Hendrycks and
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.cures.reinitialise import EVERYWHERE
-from unvanish.surgery.activations import replace_calls
+from unvanish.surgery.activations import MODULES, replace_calls
 from unvanish.surgery.anatomy import Anatomy
-from unvanish.surgery.names import shorten
+from unvanish.surgery.names import list_names, shorten, split_calls
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -63,11 +63,25 @@ def apply(
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    to = remedy.parameters.get("to", "relu")
-    return [
-        f"# {len(remedy.targets)} activations ({shorten(remedy.targets)}):",
-        f"#   torch.nn.functional.{to}(x)",
+    to, settings = str(remedy.parameters.get("to", "relu")), remedy.parameters.get("settings") or {}
+    return write_swap(remedy.targets, to, {str(k): v for k, v in settings.items()})
+
+
+def write_swap(targets: Sequence[str], to: str, settings: Mapping[str, Any]) -> list[str]:
+    """Modules swapped by name, and where a forward calls another function; ValueError if it is unknown."""
+    if to not in MODULES:
+        raise ValueError(f"there is no activation {to!r}")
+    given = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    modules, calls = split_calls(targets, {*MODULES, *STEPS})
+    lines = [
+        f"for name in {list_names(modules)}:",
+        f"    model.set_submodule(name, nn.{MODULES[to].__name__}({given}))",
     ]
+    told = [
+        f"# in the forward, in place of {shorten(tuple(calls))}:",
+        f"#   {to}(x{', ' * bool(given)}{given})",
+    ]
+    return [*(lines if modules else []), *(told if calls else [])]
 
 
 def case() -> tuple[Case, Remedy]:

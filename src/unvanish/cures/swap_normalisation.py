@@ -25,6 +25,7 @@ from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.surgery import norms
 from unvanish.surgery.anatomy import Anatomy
+from unvanish.surgery.names import list_names
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
 
@@ -59,8 +60,17 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, to: str = "layer", grou
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
+    made = {
+        "layer": "nn.LayerNorm(size) if flat else nn.GroupNorm(1, size)",
+        "rms": "nn.RMSNorm(size) if flat else nn.GroupNorm(1, size)",
+        "group": "nn.GroupNorm(next(g for g in range(8, 0, -1) if size % g == 0), size)",
+        "batch": "nn.BatchNorm1d(size) if flat else nn.BatchNorm2d(size)",
+    }[str(remedy.parameters.get("to", "layer"))]
     return [
-        f"# {len(remedy.targets)} BatchNorms become nn.LayerNorm(features), for images GroupNorm(1, channels)"
+        f"for name in {list_names(remedy.targets)}:",
+        "    old = model.get_submodule(name)",
+        "    size, flat = old.weight.numel(), isinstance(old, (nn.BatchNorm1d, nn.LayerNorm))",
+        f"    model.set_submodule(name, {made})",
     ]
 
 

@@ -15,16 +15,24 @@ Reference: Goodfellow et al. 2016, section 6.2.2.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
-from unvanish.core.names import show
 from unvanish.surgery.losses import OUTPUT_FUNCTIONS, swap_output_function
+from unvanish.surgery.names import quote, shorten, split_calls
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
+OUTPUT_KINDS = ("softmax", "log_softmax", "sigmoid", "tanh", "relu")  # that are removed by name
+OUTPUT_CODE = {  # as a module, and as a call
+    "identity": ("nn.Identity()", "z"),
+    "sigmoid": ("nn.Sigmoid()", "torch.sigmoid(z)"),
+    "log_softmax": ("nn.LogSoftmax(dim=1)", "torch.log_softmax(z, dim=1)"),
+}
 
 
 def apply(surgery: Surgery, targets: tuple[str, ...], *, kind: str = "sigmoid", to: str = "identity") -> None:
@@ -39,12 +47,18 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, kind: str = "sigmoid", 
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    kind, to = remedy.parameters.get("kind", "sigmoid"), remedy.parameters.get("to", "identity")
-    after = {"identity": "y = z", "sigmoid": "y = torch.sigmoid(z)"}
-    return [
-        f"# z: what the {kind} at {', '.join(map(show, remedy.targets))} reads",
-        after.get(to, f"y = torch.{to}(z, dim=1)"),
-    ]
+    kind, to = str(remedy.parameters.get("kind", "sigmoid")), str(remedy.parameters.get("to", "identity"))
+    return write_output(remedy.targets, kind, to)
+
+
+def write_output(targets: Sequence[str], kind: str, to: str) -> list[str]:
+    """The modules swapped by name, and the calls that a person changes; ValueError for unknown functions."""
+    if to not in OUTPUT_CODE:
+        raise ValueError(f"{to!r} is no output function")
+    modules, calls = split_calls(targets, {kind, "loss", ""})
+    lines = [f"model.set_submodule({quote(name)}, {OUTPUT_CODE[to][0]})" for name in modules]
+    told = f"# in place of {kind}(z) at {shorten(tuple(calls))}: {OUTPUT_CODE[to][1]}"
+    return [*lines, *([told] if calls else [])]
 
 
 def case() -> tuple[Case, Remedy]:

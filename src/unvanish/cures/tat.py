@@ -24,6 +24,7 @@ from torch import nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.cures import reinitialise
+from unvanish.cures.swap_activation import write_swap
 from unvanish.surgery.activations import replace_calls
 from unvanish.surgery.anatomy import Anatomy, round_digits
 from unvanish.surgery.surgery import Surgery
@@ -61,11 +62,11 @@ def apply(
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    slope = remedy.parameters.get("slope", 0.4305)
-    return [
-        f"x = F.leaky_relu(layer(x), {slope:.4g})",
-        f"nn.init.orthogonal_(layer.weight, {leaky_gain(slope):.4g}); nn.init.zeros_(layer.bias)",
-    ]
+    slope, method = remedy.parameters.get("slope", 0.4305), remedy.parameters.get("method", "orthogonal")
+    drawn = {"gain": leaky_gain(slope), "method": method}
+    weights = tuple(map(str, remedy.parameters.get("weights", ())))
+    redraw = reinitialise.code(replace(remedy, targets=weights, parameters=drawn)) if weights else []
+    return [*write_swap(remedy.targets, "leaky_relu", {"negative_slope": float(f"{slope:.4g}")}), *redraw]
 
 
 def case() -> tuple[Case, Remedy]:

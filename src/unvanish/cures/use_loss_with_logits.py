@@ -24,6 +24,7 @@ from torch import nn
 
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
+from unvanish.cures.swap_output_function import write_output
 from unvanish.surgery.losses import WithLogits, remove_output_function
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
@@ -55,11 +56,13 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, kind: str = "sigmoid") 
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    kind = remedy.parameters.get("kind", "sigmoid")
-    loss = {"sigmoid": "nn.BCEWithLogitsLoss()", "softmax": "nn.CrossEntropyLoss()"}.get(
-        kind, "nn.BCEWithLogitsLoss()  # of (2 * logits, (1 + y) / 2)"
-    )
-    return [f"loss_fn = {loss}  # and no {kind} in the model"]
+    kind = str(remedy.parameters.get("kind", "sigmoid"))
+    loss = {
+        "sigmoid": "nn.BCEWithLogitsLoss()",
+        "softmax": "nn.CrossEntropyLoss()",
+        "tanh": "lambda z, y: nn.functional.binary_cross_entropy_with_logits(2 * z, (1 + y) / 2)",
+    }[kind]
+    return [*write_output(remedy.targets, kind, "identity"), f"loss_fn = {loss}"]
 
 
 def case() -> tuple[Case, Remedy]:

@@ -56,7 +56,8 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, steps: int = 1000) -> N
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
     steps = remedy.parameters.get("steps", 1000)
-    return [f"torch.optim.lr_scheduler.LinearLR(optimizer, 1 / {steps}, total_iters={steps})"]
+    rise = f"torch.optim.lr_scheduler.LinearLR(optimizer, 1 / {steps}, total_iters={steps})"
+    return [f"warm_up = {rise}", "# after each optimizer.step(): warm_up.step()"]
 
 
 def case() -> tuple[Case, Remedy]:

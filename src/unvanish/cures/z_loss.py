@@ -30,7 +30,11 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, weight: float = 1e-4) -
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return [f"loss = loss + {remedy.parameters.get('weight', 1e-4):g} * logits.logsumexp(-1).square().mean()"]
+    weight = remedy.parameters.get("weight", 1e-4)
+    return [
+        "logits = model(x)",
+        f"loss = loss_fn(logits, y) + {weight:g} * logits.logsumexp(-1).square().mean()",
+    ]
 
 
 def case() -> tuple[Case, Remedy]:

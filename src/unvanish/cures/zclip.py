@@ -39,9 +39,21 @@ def apply(
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
+    p = remedy.parameters
+    z, decay, warm_up = p.get("z", 2.5), p.get("decay", 0.97), p.get("warm_up", 25)
+    span = max(2, round(1 / (1 - min(decay, 0.999))))
     return [
-        "# before optimizer.step(), with running mean m and deviation s of the gradient norm g:",
-        "#   if (g - m) / s > 2.5: scale all gradients to m + 2.5**2 / ((g - m) / s) * s",
+        "norms = []",
+        "def clip(optimizer, args, kwargs):",
+        "    parameters = [p for g in optimizer.param_groups for p in g['params'] if p.grad is not None]",
+        "    norm = float(nn.utils.get_total_norm([p.grad for p in parameters]))",
+        f"    if len(norms) >= {warm_up}:",
+        f"        std, mean = torch.std_mean(torch.tensor(norms[-{span}:]))",
+        f"        if norm > mean + {z:g} * std:",
+        f"            norm = float(mean + {z:g} ** 2 * std ** 2 / (norm - mean))",
+        "            nn.utils.clip_grad_norm_(parameters, norm, error_if_nonfinite=True)",
+        "    norms.append(norm)",
+        "optimizer.register_step_pre_hook(clip)",
     ]
 
 

@@ -23,6 +23,7 @@ from torch import nn
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
 from unvanish.surgery.branches import branches, example, scale_parameters
+from unvanish.surgery.names import each_parameter
 from unvanish.surgery.surgery import Surgery
 
 SAFETY = "retrain"
@@ -43,10 +44,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...]) -> None:
 
 def code(remedy: Remedy) -> list[str]:
     """The lines of PyTorch."""
-    return [
-        f"for p in (the {len(remedy.targets)} parameters that end the branches):",
-        "    nn.init.zeros_(p)",
-    ]
+    return each_parameter(remedy.targets, "nn.init.zeros_({})")
 
 
 def case() -> tuple[Case, Remedy]:

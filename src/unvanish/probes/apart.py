@@ -1,24 +1,29 @@
-"""Parameters that the loss is kept from on purpose: teachers, target networks, what the forward writes to.
+"""Parameters that the loss is kept from on purpose: teachers, target networks, what the forward writes to,
+and what makes a further result of a module whose main one is read.
 
 Notable:
 - A copy lies near the values of a trained part, name by name, and its value comes back above all of that
   part: so a teacher is told from a layer that began as a copy of the next one.
 - A part is a target if it ran whole under no_grad and only the loss reads what it made.
+- A parameter of whose value the loss reads a derivative alone (the last bias of an energy) is no fault.
+- A result is spare if it is made of another result of the same module, which the loss reads: an encoder's
+  pooler. A second head beside the first is not: the loss may have forgotten it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from unvanish.core.facts import GraphCut
+from unvanish.probes.graph import Graph
 from unvanish.probes.measures import norms
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 
-Apart = Literal["", "copy", "written", "target"]
+Apart = Literal["", "copy", "written", "target", "spare", "derivative"]
 NEAR = (
     0.5  # relative distance of a copy: an average over hundreds of steps lags by less, two draws are at 1.4
 )
@@ -28,19 +33,52 @@ CHANGED = 1e-12  # relative change of the norm: the forward wrote to it
 def find_apart(
     specimen: Specimen, forward: ForwardPass, backward: BackwardPass, cuts: Sequence[GraphCut]
 ) -> dict[str, Apart]:
-    """The reason by the parameter's name, of those that a cut keeps from the loss on purpose."""
+    """The reason by the parameter's name, of those that are kept from the loss on purpose."""
+    if backward.flow is None or backward.graph is None:
+        return {}
     known = cuts[: len(forward.watched.departures.cuts)]  # those after them are no operations
     kept = {name: k for k, cut in enumerate(known) for name in cut["frees"]}
-    if not kept or backward.flow is None or backward.graph is None:
-        return {}
-    named = specimen.parameters
-    found: dict[str, Apart] = {}
-    places = backward.flow.places
+    named, places = specimen.parameters, backward.flow.places
+    unread = {n: p for n, p in named.items() if n in places and places[n] is None and n not in kept}
+    found: dict[str, Apart] = dict.fromkeys(_find_spare(unread, forward, backward.graph), "spare")
+    lost = {id(p): n for n, p in named.items() if places.get(n) is None and n not in kept}
+    found |= dict.fromkeys(forward.watched.derivatives.find_unread(lost), "derivative")
+    if not kept:
+        return found
     living = {n: p for n, p in named.items() if places.get(n) is not None}
     found |= dict.fromkeys(_find_targets(forward, kept), "target")
     found |= dict.fromkeys(_find_copies({n: named[n] for n in kept}, living, kept, forward, backward), "copy")
     found |= dict.fromkeys(_find_written(specimen, kept), "written")
     return found
+
+
+def _find_spare(unread: Mapping[str, Tensor], forward: ForwardPass, graph: Graph) -> list[str]:
+    """The parameters that make a result of a module out of another of its results, which the loss reads."""
+    if not unread:
+        return []
+    edge = torch.autograd.graph.get_gradient_edge
+    leaves = {edge(p).node: n for n, p in unread.items() if p.requires_grad}
+    found: set[str] = set()
+    for call in forward.watched.module_calls:
+        results = {node for node, _ in call.outputs}
+        main = {node for node in results if node in graph.index}
+        for spare in results - main if main else ():
+            seen = _list_above(spare, graph)
+            if seen & main:
+                found |= {leaves[node] for node in seen if node in leaves}
+    return sorted(found)
+
+
+def _list_above(start: Any, graph: Graph) -> set[Any]:
+    """The nodes that one is made of, down to the first that the loss reads."""
+    seen, todo = {start}, [start]
+    while todo:
+        for node, _ in todo.pop().next_functions:
+            if node is not None and node not in seen:
+                seen.add(node)
+                if node not in graph.index:
+                    todo.append(node)
+    return seen
 
 
 def _find_written(specimen: Specimen, names: Iterable[str]) -> list[str]:

@@ -1,13 +1,16 @@
-"""Whether a loss that is below zero raises what it should lower: the sign with which it takes likelihoods.
+"""Whether a loss raises what it should lower: the sign with which it takes errors, likelihoods, similarities.
 
-Notable: the gradient of the whole loss is taken at the results of its own losses and logarithms, which costs
-a backward through the loss alone, and only if the loss is negative: a cross-entropy or a squared error is
-not.
+Notable:
+- The gradient of the whole loss is taken at the results of its own losses and logarithms, which costs a
+  backward through the loss alone, and nothing if the loss is one of torch's own, as it is.
+- An absolute value of the whole loss turns its sign on purpose (flooding, a capacity), and is left alone.
+- Of a loss written by hand, as an overlap, the gradient at the output says which way yes and no are driven.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,52 +24,129 @@ from unvanish.probes.loss_calls import LossCalls
 
 LOGARITHMS = ("log", "log1p", "log_sigmoid", "logsigmoid", "log_softmax")
 PICKING = ("gather", "getitem", "index")  # by the targets, of log-probabilities that the model makes
+OTHERS = ("ctc_loss", "poisson_nll_loss", "multi_margin_loss", "margin_ranking_loss", "hinge_embedding_loss")
+LOSSES = {*operations.LOSSES, *OTHERS}
+SIMILARITY = "cosine_similarity"
+PROBABILITIES = ("SigmoidBackward0", "SoftmaxBackward0")
+AFFINE = {
+    f"{name}Backward0"
+    for name in ("Sub", "Add", "Neg", "Clamp", "ClampMin", "Select", "Index", "Gather", "View")
+} | {"RsubBackward1", "ClampBackward1"}
+SCORES = ("AddmmBackward0", "ConvolutionBackward0", "ViewBackward0", "SqueezeBackward1")
+LOGGED = ("log", "log1p", "binary_cross_entropy")
+MEETING = ("mean", "sum", "sub", "rsub", "mul", "pow", "mse_loss", "l1_loss")
+SURE = 0.9  # how far from where a sigmoid is driven it stands
+STEPS = 8  # of AFFINE, at most
+NEAR = 64  # nodes from the loss on, in which its absolute value is looked for
+FEWEST = 4  # answers of yes or no
+MAJORITY = 0.5
 NORMALISED = 0.05  # nats that the probabilities of a sample may lack or exceed
 MOST = 16  # results that are looked at
 EVEN = 1e-3  # relative: gradients that differ less are those of a mean or a sum
 Candidate = tuple[OperationCall, Operation]
 
 
-def find_ascents(root: Tensor, calls: LossCalls, graph: Graph | None) -> list[AscentFacts]:
-    """The losses and logarithms of likelihoods that a negative loss makes worse as it falls."""
-    if graph is None or not float(root.detach()) < 0:
+def find_ascents(
+    root: Tensor, calls: LossCalls, graph: Graph | None, output: Any = None
+) -> list[AscentFacts]:
+    """The losses, and the logarithms of likelihoods, that a loss makes worse as it falls.
+
+    `output`: what the model returned.
+    """
+    if graph is None or (len(calls.made) == 1 and calls.made[0][0].result is root):
         return []
     some = [(c, o) for c, o in calls.made if _speaks(c, calls) and o.nodes[0] in graph.index][:MOST]
+    if _is_turned(graph):
+        return []
+    return (
+        _judge_all(root, some, calls)
+        or find_overlap(root, calls, graph, output)
+        or _find_saturated(root, calls, graph)
+    )
+
+
+def _find_saturated(root: Tensor, calls: LossCalls, graph: Graph) -> list[AscentFacts]:
+    """Sigmoids of the loss that it drives from one end to the other, without a logarithm that helps them."""
+    if calls.originals:  # what a gate or a penalty does beside them is slow on purpose
+        return []
+    logged = {id(c.args[0]) for c, _ in calls.made if c.kind in LOGGED and c.args}
+    met = {
+        id(t) for c, _ in calls.made if c.kind in MEETING for t in tensors_in(c.args, 1) if t is not c.result
+    }
+    some = [
+        (c, o)
+        for c, o in calls.made
+        if c.kind == "sigmoid" and o.nodes[0] in graph.index and id(c.result) in met - logged
+    ]
+    results = [c.result for c, _ in some]
+    if len(results) != 1:
+        return []
+    gradient: Tensor | None = torch.autograd.grad(root, results, retain_graph=True, allow_unused=True)[0]
+    if gradient is None or not bool(gradient.abs().sum() > 0):
+        return []
+    p = results[0].detach().double()
+    off, slope = (p - (gradient < 0).double()).abs().mean(), (4 * p * (1 - p)).mean()
+    source = calls.lines.get(some[0][1].order, "")
+    return (
+        [{"kind": "sigmoid", "slope": float(slope), "given": False, "source": source}] if off > SURE else []
+    )
+
+
+def _is_turned(graph: Graph) -> bool:
+    """Whether the absolute value of a single number leads to the loss."""
+    nodes: Any = graph.nodes
+    return any(type(n).__name__ == "AbsBackward0" and not n._input_metadata[0].shape for n in nodes[:NEAR])
+
+
+def _judge_all(root: Tensor, some: list[Candidate], calls: LossCalls) -> list[AscentFacts]:
+    """What the results of losses, logarithms and similarities say."""
     results = [c.result for c, _ in some if isinstance(c.result, Tensor)]
     if not results or len(results) < len(some):
         return []
     gradients = torch.autograd.grad(root, results, retain_graph=True, allow_unused=True)
     found = [
-        _judge(pair, result.detach(), gradient, calls)
+        _judge(pair, result.detach(), gradient, calls, bool(root.detach() < 0))
         for pair, result, gradient in zip(some, results, gradients, strict=True)
         if gradient is not None
     ]
     falls = any(
-        _is_lowered(o, g) for (_, o), g in zip(some, gradients, strict=True) if g is not None
+        _is_lowered(c, o, g, calls) for (c, o), g in zip(some, gradients, strict=True) if g is not None
     )  # a loss about the targets beside which others may be raised on purpose
     return [facts for facts in found if facts is not None and not (falls and facts["given"])]
 
 
-def _is_lowered(operation: Operation, gradient: Tensor) -> bool:
+def _is_given(call: OperationCall, operation: Operation, calls: LossCalls) -> bool:
+    """Whether a loss is about the batch's targets."""
+    other = operation.kind in OTHERS and any(calls.is_target(t) for t in tensors_in(call.given, 1))
+    return other or operation.handles.get("given", False)
+
+
+def _is_lowered(call: OperationCall, operation: Operation, gradient: Tensor, calls: LossCalls) -> bool:
     """Whether a loss against the batch's targets falls with the whole."""
-    about = operation.kind in operations.LOSSES and operation.handles.get("given", False)
+    about = operation.kind in LOSSES and _is_given(call, operation, calls)
     return about and bool((gradient >= 0).all()) and bool((gradient > 0).any())
 
 
 def _speaks(call: OperationCall, calls: LossCalls) -> bool:
-    """Whether a call makes a loss, a difference, or a logarithm of a likelihood."""
+    """Whether a call makes a loss, a difference, a similarity, or a logarithm of a likelihood."""
+    if call.kind == SIMILARITY:
+        return any(calls.is_target(t) for t in tensors_in(call.given, 1))
     if call.kind not in PICKING:
-        return call.kind in (*operations.LOSSES, *LOGARITHMS, "softplus", "sub")
+        return call.kind in (*LOSSES, *LOGARITHMS, "softplus", "sub")
     source = call.args[0] if call.args else None
     if not isinstance(source, Tensor) or source.ndim < 2 or not source.is_floating_point():
         return False
     if not any(calls.is_target(t) for t in tensors_in(call.given, 2)):
         return False
     with torch.no_grad():
+        if float(source.min()) >= 0:
+            return any(float((source.sum(axis) - 1).abs().max()) < NORMALISED for axis in (1, -1))
         return any(float(source.logsumexp(axis).abs().max()) < NORMALISED for axis in (1, -1))
 
 
-def _judge(pair: Candidate, result: Tensor, gradient: Tensor, calls: LossCalls) -> AscentFacts | None:
+def _judge(
+    pair: Candidate, result: Tensor, gradient: Tensor, calls: LossCalls, negative: bool
+) -> AscentFacts | None:
     """What one result says: it is raised though it is a loss, or lowered though it is a likelihood."""
     call, operation = pair
     kind, source = operations.LOSSES.get(operation.kind, operation.kind), calls.lines.get(operation.order, "")
@@ -75,22 +155,97 @@ def _judge(pair: Candidate, result: Tensor, gradient: Tensor, calls: LossCalls) 
         off = result * gradient
         wrong = given and bool((off <= 0).all()) and bool((off < 0).any())
         return {"kind": "difference", "slope": 1.0, "given": True, "source": source} if wrong else None
-    if operation.kind in operations.LOSSES:
+    if operation.kind in LOSSES:
         slope = operation.handles["reading"].get("residual", 1.0) if "reading" in operation.handles else 1.0
-        given = operation.handles.get("given", False)
+        given = _is_given(call, operation, calls)
         wrong = bool((gradient <= 0).all()) and bool((gradient < 0).any())
         return {"kind": kind, "slope": slope, "given": given, "source": source} if wrong else None
     raised = -gradient if kind == "softplus" else gradient
     if not bool((raised >= 0).all()) or not bool((raised > 0).any()):
         return None
+    if kind == SIMILARITY:
+        return {"kind": kind, "slope": 1.0, "given": True, "source": source}
+    return _judge_logarithm(pair, result, raised, calls, negative)
+
+
+def _judge_logarithm(
+    pair: Candidate, result: Tensor, raised: Tensor, calls: LossCalls, negative: bool
+) -> AscentFacts | None:
+    """What a likelihood says that the loss lowers."""
+    call, kind = pair[0], pair[1].kind
     taken = raised > 0
     log = -result[taken] if kind == "softplus" else result[taken]
+    if kind in PICKING and bool((log > 0).all()):
+        log = log.log()
     if bool((log > 1e-6).any()):  # no logarithm of a probability
         return None
     slope = float((1 - log.double().exp()).mean())
     met = kind in PICKING or _meets_targets(call.result, calls)
     given = met and _is_even(raised[taken])
-    return {"kind": kind, "slope": slope, "given": given, "source": source}
+    sure = (
+        given or negative or (_is_of_probability(call.result, kind) and not _is_weighed(call.result, calls))
+    )
+    source = calls.lines.get(pair[1].order, "")
+    return {"kind": kind, "slope": slope, "given": given, "source": source} if sure else None
+
+
+def _is_of_probability(log: Any, kind: str) -> bool:
+    """Whether a logarithm was taken of what a sigmoid or a softmax made, or of one less it."""
+    if kind not in ("log", "log1p"):
+        return True
+    node: Any = log.grad_fn.next_functions[0][0]
+    for _ in range(STEPS):
+        name = type(node).__name__
+        if name in PROBABILITIES:
+            return True
+        edges = [n for n, _ in node.next_functions if n is not None] if name in AFFINE else []
+        if len(edges) != 1:
+            return False
+        node = edges[0]
+    return False
+
+
+def _is_weighed(log: Any, calls: LossCalls) -> bool:
+    """Whether something that learns is multiplied with a logarithm, as in an entropy."""
+    for call, _ in calls.made:
+        given = list(tensors_in(call.args, 1)) if call.kind == "mul" else []
+        if any(t is log for t in given) and sum(t.requires_grad for t in given) > 1:
+            return True
+    return False
+
+
+def find_overlap(root: Tensor, calls: LossCalls, graph: Graph, output: Any) -> list[AscentFacts]:
+    """A loss written by hand that drives the output to no where the targets say yes, and the reverse."""
+    if any(c.kind in LOSSES or _is_picked(c, calls) for c, _ in calls.made):
+        return []
+    answers = [t for t in calls.originals if _is_yes_or_no(t)]
+    made = [c.result for c, _ in calls.made if c.kind in ("sigmoid", "softmax")]
+    places = [t for t in (*tensors_in(output), *made) if isinstance(t, Tensor) and _can_be_yes(t, graph)]
+    pairs = [(t, y) for t in places for y in answers if t.shape == y.shape][:2]
+    if not pairs:
+        return []
+    gradients = torch.autograd.grad(root, [t for t, _ in pairs], retain_graph=True, allow_unused=True)
+    for (_, y), gradient in zip(pairs, gradients, strict=True):
+        if gradient is not None:
+            right = gradient * (1 - 2 * y.to(gradient.dtype))
+            if bool((right <= 0).all()) and bool(((right < 0).double().mean()) > MAJORITY):
+                return [{"kind": "overlap", "slope": 1.0, "given": True, "source": ""}]
+    return []
+
+
+def _is_picked(call: OperationCall, calls: LossCalls) -> bool:
+    """Whether targets meet a logarithm, whose sign was read already."""
+    return call.kind in LOGARITHMS and _meets_targets(call.result, calls)
+
+
+def _is_yes_or_no(y: Tensor) -> bool:
+    low, high = (float(v) for v in torch.aminmax(y)) if y.numel() >= FEWEST and not y.is_complex() else (0, 0)
+    return (low, high) == (0, 1) and bool(((y == 0) | (y == 1)).all())
+
+
+def _can_be_yes(t: Tensor, graph: Graph) -> bool:
+    """Whether a sigmoid, a softmax or a layer made a tensor: a distance says yes the other way round."""
+    return t.grad_fn in graph.index and type(t.grad_fn).__name__ in (*PROBABILITIES, *SCORES)
 
 
 def _is_even(values: Tensor) -> bool:

@@ -1,7 +1,8 @@
 """A depth axis: the cuts of the graph above one tensor, one for each operation, and what lies between them.
 
 Notable: cuts inside the loss, and those of operations that only change the view, are left out; what they do
-to the norm belongs to the row above them. No module is known by its class.
+to the norm belongs to the row above them. No module is known by its class. What the loss reaches through a
+gradient that the forward took itself has no axis: its path crosses each layer forth and back.
 """
 
 from __future__ import annotations
@@ -57,11 +58,15 @@ def find_chains(graph: Graph, call: Call, watched: Forward) -> list[Chain]:
     found = [
         find_chain(graph, graph.index[node], watched, name)
         for name, node in targets.items()
-        if node in graph.index
+        if node in graph.index and not watched.derivatives.bears(graph, node)
     ]
     if not any(len(c.sites) > 2 for c in found):
         layers = [
-            o for o in watched.operations if o.family in ("layer", "recurrent") and o.nodes[0] in graph.index
+            o
+            for o in watched.operations
+            if o.family in ("layer", "recurrent")
+            and o.nodes[0] in graph.index
+            and not watched.derivatives.bears(graph, o.nodes[0])
         ]
         found += [find_chain(graph, graph.index[o.nodes[0]], watched, o.caller.path) for o in layers[:LAYERS]]
     return sorted((c for c in found if c.sites), key=lambda c: -len(c.sites))[:MOST]

@@ -7,8 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from unvanish.probes.events import ModuleCall
-
 FEWEST, MOST = 2, 1024  # values to choose from
 
 
@@ -16,14 +14,14 @@ FEWEST, MOST = 2, 1024  # values to choose from
 class Choice:
     """The indices that were chosen of so many values, for so many rows; `scores`: the values, detached."""
 
-    caller: ModuleCall
+    caller: Any  # the call of a module, or its path
     values: int
     rows: int
     indices: Tensor
     scores: Tensor
 
 
-def read_choice(source: Any, result: Any, caller: ModuleCall) -> Choice | None:
+def read_choice(source: Any, result: Any, caller: Any) -> Choice | None:
     """The choice that an operation made along the last axis; None if it made none."""
     indices = result if isinstance(result, Tensor) else result[1] if len(result) > 1 else None
     if not (isinstance(source, Tensor) and isinstance(indices, Tensor)) or source.ndim < 2:

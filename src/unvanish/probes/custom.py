@@ -7,18 +7,23 @@ Notable:
   all its inputs, which quantisers define together. One that returns its input changes the gradient on
   purpose.
 - A function that does not run in float64, or draws numbers, is not judged.
+- A function whose `apply` was stored before the examination is known by its node in the graph alone; the
+  model runs once more to see what it is given.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import _is_setup_context_defined
 
 from unvanish.core.facts import WrongGradientFacts
 from unvanish.core.omissions import Omissions
@@ -61,6 +66,43 @@ def keep_calls(path: Any, omissions: Omissions) -> Iterator[list[CustomCall]]:
 
     with ask(FUNCTIONS, keep):
         yield kept
+
+
+def find_stored(nodes: Iterable[Any], kept: Sequence[CustomCall]) -> list[Any]:
+    """The functions among the nodes of a graph that `keep_calls` did not see, none of them torch's own."""
+    made = (type(node) for node in nodes if isinstance(node, torch.autograd.function.BackwardCFunction))
+    classes = dict.fromkeys(kind._forward_cls for kind in made)  # type: ignore[attr-defined]
+    known = {call.function for call in kept}
+    return [c for c in classes if c not in known and not c.__module__.startswith("torch.")][:CALLS]
+
+
+def keep_stored(functions: Sequence[Any], run: Callable[[], Any]) -> list[CustomCall]:
+    """The first call of each function while `run` runs, seen where torch asks the class for its forward."""
+    kept: dict[Any, CustomCall] = {}
+    me = threading.get_ident()
+
+    def see(cls: Any, own: Any, *args: Any) -> Any:
+        given = args if _is_setup_context_defined(cls.setup_context) else args[1:]  # type: ignore[no-untyped-call]
+        small = sum(t.numel() for t in tensors_in(given, 1)) <= LARGE
+        if threading.get_ident() == me and cls not in kept and small:
+            kept[cls] = CustomCall(cls, "", _copy_all(given) or ())
+        return own(*args)
+
+    before = {cls: vars(cls).get("forward") for cls in functions}
+    try:
+        for cls in functions:
+            cls.forward = staticmethod(partial(see, cls, cls.forward))
+        with torch.enable_grad():
+            run()
+    except Exception:  # the model does not run twice: what was seen is judged
+        return list(kept.values())
+    finally:
+        for cls, own in before.items():
+            if own is not None:
+                cls.forward = own
+            elif "forward" in vars(cls):
+                del cls.forward
+    return list(kept.values())
 
 
 def _copy_all(args: tuple[Any, ...]) -> tuple[Any, ...] | None:

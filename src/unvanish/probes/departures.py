@@ -189,7 +189,7 @@ def _name(kind: str, tensor: bool, grad: bool) -> str | None:
     return number or ("tensor" if kind in MADE else "integers")
 
 
-def find_differentiated(args: Sequence[Any], kwargs: Mapping[str, Any]) -> set[int]:
-    """The ids of the tensors that `torch.autograd.grad` is asked for."""
-    wanted = args[1] if len(args) > 1 else kwargs.get("inputs", ())
-    return {id(t) for t in ((wanted,) if isinstance(wanted, Tensor) else wanted) if torch.is_tensor(t)}
+def turns_off(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call sets requires_grad to False."""
+    own = name == "requires_grad_" or getattr(func.__self__, "__name__", "") == "requires_grad"
+    return own and (args[1] if len(args) > 1 else kwargs.get("requires_grad", True)) is False

@@ -120,6 +120,8 @@ def _because(
             return "dead"
         if owner.kind in ("softmax", "log_softmax") and 1 not in owner.facts["shape"][1:]:
             return "dead"  # saturated beyond the dtype; over one element it is flat by definition
+        if owner.kind == "grad":
+            return "dead"  # a derivative is not moved by the biases of straight pieces
         if owner.family == "attention" and owner.facts.get("tokens", 0) >= 2:
             return "dead"  # equal tokens or a saturated softmax leave nothing to its queries and keys
         weight = owner.handles.get("weight_tensor")
@@ -132,10 +134,26 @@ def _because(
 
 
 def _find_locked(graph: Graph, node: int, watched: Forward, starving: dict[int, str]) -> tuple[str, ...]:
-    """Zero parameters without a gradient behind two or more factors of a node: none of them can move."""
-    held = {_zero_parameter(graph, other, watched) for other in _factors(graph, node, watched)}
-    names = sorted(held & {*starving.values()})
-    return tuple(names) if len(names) > 1 else ()
+    """Zero parameters without a gradient behind two or more factors of a node: none of them can move.
+
+    First comes the one that the data meet first, of a product of parameters alone the right one.
+    """
+    held: dict[str, tuple[int, int]] = {}
+    for place, other in enumerate(_factors(graph, node, watched)):
+        name = _zero_parameter(graph, other, watched)
+        if name in starving.values():
+            held.setdefault(name, (-_count_below(graph, other), -place))
+    return tuple(sorted(held, key=lambda name: held[name])) if len(held) > 1 else ()
+
+
+def _count_below(graph: Graph, start: int) -> int:
+    """How many nodes lie below one."""
+    seen, stack = {start}, [start]
+    while stack:
+        fresh = [j for j in graph.below[stack.pop()] if j not in seen]
+        seen.update(fresh)
+        stack += fresh
+    return len(seen)
 
 
 def _factors(graph: Graph, node: int, watched: Forward) -> list[int]:

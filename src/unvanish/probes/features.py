@@ -20,12 +20,15 @@ MOST = 1024  # features at most: more are no table
 ROWS = 1 << 16  # numbers that are looked at
 SIGN = 30.0  # times between the mean sizes of two features, from which their medians are taken
 SPIKE = 300.0  # times a feature's mean size, from which its largest value may be an outlier
+LONELY = 0.3  # of a feature's variance in one value: then its middle is looked at
+TIED = 0.1  # of a feature's values equal to its median: it is rare rather than squeezed
+FEWEST = 32  # rows for that
 QUARTILES = 1.349  # of a Gaussian: the distance of its quartiles, in deviations
 
 
 def find_axis(kind: str, ndim: int) -> int | None:
     """The axis of the features of what a layer reads; None if it is unknown."""
-    if kind in ("linear", "matmul", "mm", *operations.RECURRENT):
+    if kind in ("linear", "matmul", "mm", *operations.RECURRENT, *operations.BY_SAMPLE):
         return ndim - 1 if ndim > 1 else None
     return 1 if kind.startswith("conv") and ndim > 2 else None
 
@@ -41,6 +44,14 @@ def as_rows(x: Tensor, axis: int, most: int = ROWS) -> Tensor | None:
 
 
 @torch.no_grad()
+def read_scale(x: Tensor) -> NodeFacts:
+    """The size of what the first layer reads, of numbers that were no floats when they entered the model."""
+    rows = x.detach()[: max(1, ROWS * len(x) // max(1, x.numel()))].double()
+    size = float(rows.square().mean().sqrt())
+    return {"fed_rms": size, "fed_whole": bool((rows == rows.round()).all())} if math.isfinite(size) else {}
+
+
+@torch.no_grad()
 def read_unevenness(x: Tensor, axis: int, weight: Tensor | None) -> NodeFacts:
     """How many times the largest feature exceeds the least, and a feature's largest value its usual one."""
     rows = as_rows(x, axis)
@@ -51,9 +62,35 @@ def read_unevenness(x: Tensor, axis: int, weight: Tensor | None) -> NodeFacts:
     mean, top = sizes.sum(0) / present.clamp_min(1), sizes.amax(0)
     low, high = (float(v) for v in torch.aminmax(mean[present > 0])) if bool(present.any()) else (1.0, 1.0)
     spike = float((top * sizes.shape[0] / sizes.sum(0).clamp_min(1e-300)).max()) if len(rows) > 2 else 0.0
-    if not math.isfinite(high) or (high < SIGN * low and spike < min(SPIKE, len(rows) / 2)):
+    lonely = _find_lonely(rows, top)
+    sign = high >= SIGN * low or spike >= min(SPIKE, len(rows) / 2) or lonely
+    if not math.isfinite(high) or not sign:
         return {}
-    return _measure(sizes, top, present > 0, weight, axis)
+    facts = _measure(sizes, top, present > 0, weight, axis)
+    return {**facts, **_find_squeezed(rows[:, lonely], facts)} if facts and lonely else facts
+
+
+def _find_lonely(rows: Tensor, top: Tensor) -> list[int]:
+    """The features of whose variance one value has a good part."""
+    if len(rows) < FEWEST:
+        return []
+    squares = (rows - rows.mean(0)).square().sum(0)
+    return torch.nonzero(top.square() > LONELY * squares).flatten().tolist()
+
+
+def _find_squeezed(rows: Tensor, known: NodeFacts) -> NodeFacts:
+    """The largest distance of a value from the median, in widths of the middle half, of a feature."""
+    parts = torch.tensor([0.25, 0.5, 0.75], dtype=rows.dtype, device=rows.device)
+    low, middle, high = torch.quantile(rows, parts, 0)
+    width = (high - low) / QUARTILES
+    far = (rows - middle).abs().amax(0) / width
+    tied = (rows == middle).double().mean(0) > TIED
+    far[(width <= 0) | tied] = 0.0
+    worst = int(far.argmax())
+    if float(far[worst]) <= known["outlier"]:
+        return {}
+    usual, top = float(width[worst]), float(rows[:, worst].abs().max())
+    return {"outlier": float(far[worst]), "outlier_top": top, "outlier_usual": usual}
 
 
 def _measure(sizes: Tensor, top: Tensor, kept: Tensor, weight: Tensor | None, axis: int) -> NodeFacts:
@@ -72,6 +109,7 @@ def _measure(sizes: Tensor, top: Tensor, kept: Tensor, weight: Tensor | None, ax
         "feature_small": float(usual[varies].min()),
         "outlier": float(share.max()),
         "outlier_top": float(top[varies][place]),
+        "outlier_usual": float(usual[varies][place]),
     }
 
 

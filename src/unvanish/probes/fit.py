@@ -16,7 +16,6 @@ from torch import Tensor
 
 from unvanish.core.facts import OutputFacts
 from unvanish.probes.events import Operation
-from unvanish.probes.residual import SQUARED
 
 INF = math.inf
 RANGES = {
@@ -26,23 +25,35 @@ RANGES = {
     "elu": (-1.0, INF), "celu": (-1.0, INF), "selu": (-1.76, INF), "gelu": (-0.17, INF), "silu": (-0.28, INF),
     "hardtanh": (-1.0, 1.0),
 }  # fmt: skip
+IGNORED = -100  # torch's label of what is left out
 MARGIN = 0.05  # of the range, or of the targets' deviation, beyond an end that still counts as reached
 SUMS = 0.05  # how far from one a row of probabilities may add up
 COLUMNS = 256  # of a table, at most: more are no table
-CATEGORIES = ("cross_entropy", "nll_loss")
-ELEMENTWISE = (*SQUARED, "difference", "binary_cross_entropy")
+CUTTING = ("clamp", "hardtanh", "relu", "relu6")
+NORMALISING = ("softmax", "log_softmax", "sigmoid", "log_sigmoid", "logsigmoid")
+CATEGORIES = ("cross_entropy", "nll_loss", "likelihood")
 
 
-def read_fit(kind: str, x: Tensor, y: Tensor, last: Operation | None, unreduced: bool = False) -> OutputFacts:
+def read_fit(
+    kind: str,
+    x: Tensor,
+    y: Tensor,
+    last: Operation | None,
+    unreduced: bool = False,
+    ignored: int = IGNORED,
+) -> OutputFacts:
     """What a loss function `kind` reads against its targets; `last`: the function that made it."""
     found: OutputFacts = {}
-    axis, classes = (None, 0) if last is None else _axis(last)
+    axis, classes = (None, 0) if last is None else read_axis(last)
     if classes:
         found["classes"] = classes
     if kind in CATEGORIES and x.ndim:
-        found |= _read_categories(kind, x, y, last)
-    elif kind == "kl_div":
+        found |= _read_categories(kind, x, y, last, ignored)
+    elif kind in ("kl_div", "ctc_loss"):
         found["raw"] = _name_raw(x, last)
+        if last is not None and last.kind in NORMALISING and not found["raw"] and x.ndim:
+            axes = (-1,) if kind == "ctc_loss" else (-1, min(1, x.ndim - 1))
+            found["unnormalised"] = min(_count_unnormalised(x, axis) for axis in axes)
     elif y.shape == x.shape and y.numel() and bool(torch.isfinite(y).all()):
         found |= _read_numbers(kind, x, y, last, unreduced)
         if axis is not None and last is not None and x.shape == last.facts.get("shape"):
@@ -50,7 +61,7 @@ def read_fit(kind: str, x: Tensor, y: Tensor, last: Operation | None, unreduced:
     return found
 
 
-def _axis(last: Operation) -> tuple[int | None, int]:
+def read_axis(last: Operation) -> tuple[int | None, int]:
     """The axis of a softmax, and its length; None and 0 for other functions."""
     node: Any = last.nodes[0]
     shape = last.facts.get("shape", ())
@@ -88,8 +99,10 @@ def _read_numbers(kind: str, x: Tensor, y: Tensor, last: Operation | None, unred
         spread = torch.std_mean(answers, dim=0, correction=0)
         found["target_columns"] = tuple(zip(spread[1].tolist(), spread[0].tolist(), strict=True))
     bounds = _bounds(last) if last is not None else None
-    if kind == "binary_cross_entropy_with_logits":
+    if kind.startswith("binary"):
         bounds = (0.0, 1.0)
+    if kind == "binary_cross_entropy" and last is not None and last.kind in CUTTING:
+        found["cut_off"] = float(((read <= 0) | (read >= 1)).double().mean())
     if bounds is None:
         return found
     wide = bounds[1] - bounds[0]
@@ -113,7 +126,7 @@ def _read_rows(x: Tensor, y: Tensor, axis: int) -> OutputFacts:
     return found
 
 
-def _read_categories(kind: str, x: Tensor, y: Tensor, last: Operation | None) -> OutputFacts:
+def _read_categories(kind: str, x: Tensor, y: Tensor, last: Operation | None, ignored: int) -> OutputFacts:
     """Whether log-probabilities are what they are called, and how many kinds of labels there are."""
     axis = 1 if x.ndim > 1 else 0
     found: OutputFacts = {"logit_zero": float((x == 0).double().mean())}
@@ -121,12 +134,42 @@ def _read_categories(kind: str, x: Tensor, y: Tensor, last: Operation | None) ->
         found["classes"] = x.shape[axis]
     if kind == "nll_loss":
         found["raw"] = _name_raw(x, last)
-        if last is not None and last.kind == "log_softmax":
-            off = x.double().logsumexp(axis).abs() > SUMS
-            found["unnormalised"] = float(off.double().mean())
-    if not y.is_floating_point() and y.ndim <= 1:
-        found["labels"], found["answers"] = _count_kinds(y), y.numel()
+    if kind != "cross_entropy" and last is not None and last.kind in NORMALISING and not found.get("raw"):
+        found["unnormalised"] = _count_unnormalised(x, axis)
+    if not y.is_floating_point() and y.ndim <= 1 and not _is_compared(last):
+        found["labels"], found["answers"] = _count_kinds(y[y != ignored]), y.numel()
+    elif y.is_floating_point() and y.shape == x.shape and y.numel():
+        found |= _read_shares(y.double(), axis)
     return found
+
+
+def _count_unnormalised(log: Tensor, axis: int) -> float:
+    """The share of rows of logarithms of probabilities that do not add up to one."""
+    return float((log.double().logsumexp(axis).abs() > SUMS).double().mean())
+
+
+def _read_shares(y: Tensor, axis: int) -> OutputFacts:
+    """What targets that are probabilities of classes ask for."""
+    low, high = (float(v) for v in torch.aminmax(y))
+    found: OutputFacts = {
+        "target_low": low,
+        "target_high": high,
+        "beyond": float(((y < -MARGIN) | (y > 1 + MARGIN)).double().mean()),
+        "unlike_rows": float((y.sum(axis) > 1 + SUMS).double().mean()),
+    }
+    whole = bool(((y == 0) | (y == 1)).all()) and bool((y.sum(axis) == 1).all())
+    if whole and y.ndim == 2:
+        found["labels"], found["answers"] = _count_kinds(y.argmax(axis)), len(y)
+    return found
+
+
+def _is_compared(last: Operation | None) -> bool:
+    """Whether the scores compare samples with each other, so that a label is a place and no class.
+
+    Scores of classes come from a layer, which can learn a constant answer.
+    """
+    own = ("layer", "norm", "activation")
+    return last is not None and last.family not in own and last.kind not in ("softmax", "log_softmax")
 
 
 def _name_raw(x: Tensor, last: Operation | None) -> str:

@@ -34,7 +34,7 @@ def find_foreign(specimen: Specimen, forward: ForwardPass, backward: BackwardPas
         return []
     known = {id(p) for p in specimen.parameters.values()}
     known |= {id(x) for x in (*forward.call.inputs.values(), *forward.call.given)}
-    known |= forward.watched.differentiated
+    known |= forward.watched.derivatives.wanted
     nodes: Any = backward.graph.nodes
     places = {i: place for i, place in backward.graph.leaves.items() if i not in known}
     strange = {i: nodes[place].variable for i, place in places.items()}

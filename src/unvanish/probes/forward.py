@@ -14,7 +14,7 @@ Notable:
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -30,16 +30,20 @@ from unvanish.probes.altered import ALTERED, alter, undrop
 from unvanish.probes.calls import floats, tensors_in
 from unvanish.probes.choices import Choice, read_choice
 from unvanish.probes.compositions import Unfolded
-from unvanish.probes.departures import Departures, find_differentiated
+from unvanish.probes.departures import Departures, turns_off
+from unvanish.probes.derivatives import InnerGradients
+from unvanish.probes.dropouts import Dropouts
+from unvanish.probes.emptiness import measure_padding
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
-from unvanish.probes.features import find_axis, read_unevenness
+from unvanish.probes.features import find_axis, read_scale, read_unevenness
 from unvanish.probes.handles import Node
 from unvanish.probes.lines import find_line
 from unvanish.probes.loss_calls import LossCalls
 from unvanish.probes.measures import activation_stats, find_shape, weight_stats
 from unvanish.probes.mixing import MixingSigns
 from unvanish.probes.named import NamedParameters
-from unvanish.probes.readings import count_normalised, read_attention, read_finiteness, read_loss, read_weight
+from unvanish.probes.normalised import read_norm
+from unvanish.probes.readings import read_attention, read_finiteness, read_loss, read_weight
 from unvanish.probes.together import Together
 
 Modules = Sequence[tuple[str, nn.Module]]  # with their paths
@@ -82,13 +86,14 @@ class Forward(TorchFunctionMode):
         self.numbers_of_changes: list[int] = []
         self.used: dict[str, int] = {}
         self.departures = Departures()
-        self.differentiated: set[int] = set()  # ids of what an inner gradient is taken of
+        self.derivatives = InnerGradients()
         self.sums: list[tuple[OperationCall, Node]] = []  # of single numbers, one of which has no gradient
         self.mixing = MixingSigns(batch)
-        self.dropouts: dict[str, float] = {}
+        self.dropouts = Dropouts()
         self.choices: list[Choice] = []
         self.hooks: dict[Node, str] = {}  # the line that put a hook on a tensor, by the tensor's node
         self.check_finite = False
+        self.asked: Collection[int] = ()  # the operations, by order, whose line is wanted
         self.alters = True  # dropout is off
         self.in_loss = self.has_read = self.gaps = False  # the loss runs; a layer ran; something was not read
         self.loss_calls = LossCalls(batch)
@@ -178,9 +183,10 @@ class Forward(TorchFunctionMode):
         kind = operations.plain_name(name)
         if kind in ALTERED and self.alters:
             try:
+                bound = signatures.bind(kind, args, kwargs)
+                if not self.in_loss:
+                    self.dropouts.see(kind, bound, self.running)
                 if kind in operations.DROPOUTS:
-                    bound = signatures.bind(kind, args, kwargs)
-                    self._note_dropout(bound)
                     return undrop(name, bound["input"])
                 kind, args, kwargs = alter(kind, args, kwargs)
             except Exception as error:
@@ -226,19 +232,14 @@ class Forward(TorchFunctionMode):
 
     def _switch(self, func: Any, name: str, args: Any, kwargs: Any) -> None:
         """Gradients are turned on or off, hooked, or taken within the forward."""
-        if name in ("__set__", "requires_grad_") and _turns_off(func, name, args, kwargs):
+        if name in ("__set__", "requires_grad_") and turns_off(func, name, args, kwargs):
             self.parameters.turn_off(args[0])
         elif name == "register_hook" and (node := args[0].grad_fn) is not None:
             self.hooks[node] = find_line()
         elif name == "_set_grad_enabled":
             self.departures.turn(bool(args[0]), self._place()[0])
         elif func is torch.autograd.grad:
-            self.differentiated |= find_differentiated(args, kwargs)
-
-    def _note_dropout(self, bound: Mapping[str, Any]) -> None:
-        if bound.get("train") and not self.in_loss:
-            path = self.running.path
-            self.dropouts[path] = max(self.dropouts.get(path, 0.0), float(bound.get("p", 0.0)))
+            self.derivatives.ask(args, kwargs)
 
     def _take_value(self, name: str, args: Any, result: Tensor) -> None:
         """An attribute that holds a tensor's values is read."""
@@ -256,6 +257,8 @@ class Forward(TorchFunctionMode):
             choice = read_choice(call.args[0], call.result, self.running)
             self.choices += [choice] if choice is not None else []
         result = call.result
+        if kind == "grad":
+            self.derivatives.see(call, self._place()[0], self.operations)
         if kind == "setitem":
             self._see_overwritten(call, used)
             return None
@@ -319,6 +322,8 @@ class Forward(TorchFunctionMode):
         facts, kind = operation.facts, operation.kind
         facts["shape"] = tuple(result.shape) if not result.is_nested else find_shape(result)
         facts["dtype"] = operations.dtype(result.dtype)
+        if self.asked and operation.order in self.asked:
+            facts["line"] = find_line()
         if self.check_finite:
             read_finiteness(operation, call, result)
         if kind in operations.LOSSES:
@@ -328,14 +333,12 @@ class Forward(TorchFunctionMode):
             return
         if kind in operations.LAYERS:
             read_weight(operation, call, self.parameters.name, self._weight_stats)
-        if not self.has_read and operation.family in ("layer", "recurrent"):
+        if not self.has_read and (operation.family in ("layer", "recurrent") or kind in operations.BY_SAMPLE):
             self._read_features(operation, call)
-        if kind == "batch_norm":
-            facts["batch_statistics"] = bool(call["training"])
-        if kind == "instance_norm":
-            facts["batch_statistics"] = False
+        if kind == "mean":
+            facts.update(measure_padding(call))
         if operation.family == "norm":
-            facts["normalised"] = count_normalised(call)
+            read_norm(operation, call)
         if kind in operations.ATTENTION and not result.is_nested:
             self._read_attention(operation, call, result)
         if kind in operations.PRODUCTS:
@@ -352,6 +355,8 @@ class Forward(TorchFunctionMode):
             weight = call.arguments.get("weight")
             operation.facts.update(read_unevenness(x, axis, weight if isinstance(weight, Tensor) else None))
             self.uneven_axis = operation.facts.get("feature_axis")
+            if not x.requires_grad:
+                operation.facts.update(read_scale(x))
 
     def _weight_stats(self, weight: Tensor, outputs: int) -> dict[str, float]:
         return weight_stats(weight, outputs, self.parameters.norm(weight))
@@ -392,9 +397,3 @@ class Forward(TorchFunctionMode):
         made = (o for o in self.operations if o.handles.get("made_nonfinite"))
         nan = (o for o in self.operations if o.handles.get("made_nan"))
         return next(made, next(nan, None))
-
-
-def _turns_off(func: Any, name: str, args: Any, kwargs: Any) -> bool:
-    """Whether a call sets requires_grad to False."""
-    own = name == "requires_grad_" or getattr(func.__self__, "__name__", "") == "requires_grad"
-    return own and (args[1] if len(args) > 1 else kwargs.get("requires_grad", True)) is False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -11,6 +11,16 @@ from unvanish.core.facts import OutputFacts
 
 Node = torch.autograd.graph.Node
 End = tuple[Node | None, int]  # a node, and which of its outputs
+
+
+class Weighing(NamedTuple):
+    """How a cross-entropy weighs its samples: by class or number, by yes, and how far labels are smoothed."""
+
+    weight: Tensor | None
+    positive: Tensor | None
+    smoothing: float
+    ignored: int
+    reduction: int
 
 
 class Handles(TypedDict, total=False):
@@ -25,6 +35,9 @@ class Handles(TypedDict, total=False):
     given: bool  # the targets come from the batch
     unreduced: bool  # the loss function gives a number for each of them, or weighs each
     reading: OutputFacts  # how wrong that is
+    weighing: Weighing  # of a cross-entropy that weighs or smooths, or may read targets made anew
+    swapped: bool  # the targets stand where the output should
+    short: float  # share of the samples with fewer steps than targets
     made_nonfinite: bool  # made a NaN or an infinity of finite numbers
     made_nan: bool  # made a NaN of numbers that held none
     fed_nonfinite: bool  # read a NaN or an infinity

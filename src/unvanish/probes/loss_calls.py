@@ -27,7 +27,16 @@ from unvanish.probes.handles import Node
 MOST = 512  # calls that are kept: a loss that makes more is a network of its own
 ELEMENTWISE = {"sub", "add", "mul", "div", "pow", "where", "maximum", "minimum", "xlogy", "logaddexp"}
 WHOLE = {"broadcast_tensors", "poisson_nll_loss", "kl_div", "hinge_embedding_loss"}  # torch's own losses
-NAMED = {*operations.LOSSES, "log", "log1p", "log_sigmoid", "log_softmax", "softplus", "sub", "gather"}
+OTHERS = {
+    "ctc_loss",
+    "poisson_nll_loss",
+    "hinge_embedding_loss",
+    "cosine_embedding_loss",
+    "margin_ranking_loss",
+}
+LOGARITHMS = {"log", "log1p", "log_sigmoid", "log_softmax", "softplus"}
+STEPS = {"sub", "gather", "cosine_similarity", "pow", "div", "relu", "clamp", "clamp_min", "exp", "sigmoid"}
+NAMED = {*operations.LOSSES, *OTHERS, *LOGARITHMS, *STEPS}  # whose line of code is kept
 RESHAPING = {"unsqueeze", "getitem", "view", "reshape", "expand", "repeat", "expand_as", "view_as"}
 TORCH, OWN = str(Path(torch.__file__).parent), str(Path(operations.__file__).parents[1])
 
@@ -38,13 +47,19 @@ class LossCalls:
     def __init__(self, batch: int | None) -> None:
         self.batch = batch
         self.targets: dict[int, Tensor] = {}
+        self.originals: tuple[Tensor, ...] = ()  # of them, what the batch holds
         self.shaped: dict[int, Tensor] = {}  # an axis of theirs was inserted within the loss
         self.made: list[tuple[OperationCall, Operation]] = []  # calls whose result has a gradient
         self.lines: dict[int, str] = {}  # of code, of losses and logarithms, by the operation's order
         self.broadcasts: list[tuple[BroadcastFacts, Node]] = []
 
+    def start(self, targets: tuple[Tensor, ...]) -> None:
+        """These tensors of the batch are the answers."""
+        self.originals = targets
+        self.add_targets(targets)
+
     def add_targets(self, targets: Iterable[Tensor]) -> None:
-        """These tensors are what the batch says the answers are."""
+        """These tensors are answers, or are made of them."""
         self.targets.update({id(t): t for t in targets})
 
     def is_target(self, value: object) -> bool:

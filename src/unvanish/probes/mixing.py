@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unvanish.core.facts import MixingKind
@@ -28,12 +29,13 @@ ALONG = {
     "norm",
     "cummax",
 }
+TURNED = {"softmax", "log_softmax", "layer_norm", "linalg_vector_norm", "norm"}  # also of a transposed one
 STATISTICS = {"mean", "var", "std", "var_mean", "std_mean"}
 GROUPED = 5  # axes of images in groups, at least
 RESHAPES = {"view", "reshape", "flatten", "unflatten", "ravel"}
 PRODUCTS = {"matmul", "bmm", "mm", "einsum", "baddbmm"}
 
-KINDS = ALONG | STATISTICS | RESHAPES | PRODUCTS
+KINDS = ALONG | TURNED | STATISTICS | RESHAPES | PRODUCTS
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,24 @@ def is_statistic(call: OperationCall, batch: int) -> bool:
 def find_sign(call: OperationCall, result: Tensor, batch: int) -> MixingKind | None:
     """How a call may mix the samples along the first axis; None without a sign of it."""
     x = call.args[0] if call.args else None
-    if call.kind in ALONG and isinstance(x, Tensor) and x.ndim > 1 and x.shape[0] == batch:
-        return "along" if 0 in _dimensions(call, x.ndim) else None
+    if isinstance(x, Tensor) and x.ndim > 1 and _runs_over_samples(call, x, batch):
+        return "along"
     if call.kind in RESHAPES and isinstance(x, Tensor) and x.ndim and result.ndim:
         return "reshape" if _crosses(x.shape, result.shape, batch) else None
     if call.kind in PRODUCTS and result.ndim >= 2 and tuple(result.shape[-2:]) == (batch, batch):
         factors = [t for t in tensors_in(call.args, 2) if t.requires_grad]
         return "product" if len(factors) > 1 else None
     return None
+
+
+def _runs_over_samples(call: OperationCall, x: Tensor, batch: int) -> bool:
+    """Whether a call runs over the first axis, or over one that was the first before a transpose."""
+    if call.kind in ALONG and x.shape[0] == batch and 0 in _dimensions(call, x.ndim):
+        return True
+    if call.kind not in TURNED or x.layout is not torch.strided:
+        return False
+    axes = {x.ndim - 1} if call.kind == "layer_norm" else _dimensions(call, x.ndim)
+    return any(d and x.shape[d] == batch and x.stride(d) == max(x.stride()) > 1 for d in axes)
 
 
 def _dimensions(call: OperationCall, axes: int) -> set[int]:

@@ -15,6 +15,7 @@ from unvanish.probes import attention, operations, outputs
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.calls import Call
 from unvanish.probes.chain import Chain, ChainRow
+from unvanish.probes.divisors import read_pole
 from unvanish.probes.events import ModuleCall, Operation
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
@@ -58,6 +59,8 @@ def nodes(
         facts |= _faults(owner, node, watched, backward)
         if isinstance(owner, Operation) and owner.order in read:
             facts["output"] = True
+        if isinstance(owner, Operation) and owner.order >= watched.loss_order:
+            facts["in_loss"] = True
         if node is not None:
             places[node] = len(leaves) + len(rows)
         rows.append((Site.node(path, kind, again, facts), stats))
@@ -177,6 +180,7 @@ def _row(row: ChainRow) -> NodeFacts:
         "row_recurrent": "recurrent" in families,
         "row_attention": "attention" in families,
         "row_kinds": tuple(sorted({o.kind for o in row.operations})),
+        "row_pole": read_pole(row.operations),
     }
 
 

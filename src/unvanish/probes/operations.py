@@ -41,6 +41,7 @@ WEIGHT = {  # which argument of a layer its weights are, if not "weight"
 TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 COLUMNS = {"matmul", "addmm", "mm", *GROUPED}  # weights stored (in, out)
 NORMS = {"batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"}
+BY_SAMPLE = {"layer_norm", "rms_norm"}  # each sample, or token, by itself
 RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
 FUSED = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 PRODUCTS = {"matmul", "bmm", "baddbmm", "einsum", "mm"}
@@ -93,6 +94,7 @@ GRAPH_CUTS = {
     "numpy": "numpy",
     "item": "item",
     "tolist": "tolist",
+    "grad": "create_graph",
 }
 INTEGERS = {
     "argmax": "argmax",

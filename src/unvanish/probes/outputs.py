@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -10,25 +11,35 @@ from torch import Tensor
 from unvanish.core.facts import OutputFacts
 from unvanish.core.trace import Site
 from unvanish.probes import operations, slopes
+from unvanish.probes.by_hand import find_by_hand, find_others
 from unvanish.probes.events import ModuleCall, Operation
-from unvanish.probes.fit import read_fit
+from unvanish.probes.fit import CATEGORIES, IGNORED, read_axis, read_fit
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
 from unvanish.probes.handles import Handles
+from unvanish.probes.layout import is_crossed
 from unvanish.probes.passes import Measured
-from unvanish.probes.residual import reading
+from unvanish.probes.temperature import find_cosine_scale
 
 OWN = {  # output functions that a loss applies itself
     "cross_entropy": ("softmax", "sigmoid"),
     "binary_cross_entropy_with_logits": ("sigmoid", "softmax"),
+    "poisson_nll_loss": ("exp", "softplus", "relu", "sigmoid", "softmax"),
 }
 AGAIN = {  # what normalises scores, and the functions whose result is no score
     "log_softmax": ("softmax", "sigmoid"),
     "softmax": ("softmax", "sigmoid"),
     "logsumexp": ("softmax",),
     "exp": ("softmax",),
+    "softplus": ("sigmoid", "softmax"),
+    "log_sigmoid": ("sigmoid", "softmax"),
+    "sigmoid": ("sigmoid", "softmax"),
 }
 PASSED = ("clamp", "getitem", "index", "log", "broadcast_tensors")  # between the activation and the loss
+CHOSEN = ("max", "amax", "gather")  # and these, within the loss
+DIVERGENCES = ("ctc_loss", "kl_div")  # they read logarithms as a whole
+SCALED = 5.0  # the largest of probabilities that a number scales, and that are still no logits
+LOGARITHMS = ("log", "log1p", "log2", "log10", "xlogy")  # in a loss by hand
 REACH = 8  # views and casts between the activation and the loss, at most
 
 
@@ -41,36 +52,81 @@ def outputs(watched: Forward, value: Tensor, graph: Graph | None = None) -> list
         if "reading" in o.handles:
             kind = operations.LOSSES[o.kind]
             found.append(_describe(kind, len(found), value, o.handles, watched))
-    if found:
-        return found
-    by_hand = watched.loss_calls.find_difference(graph)
-    sites = (
-        [] if by_hand is None else [_describe("difference", 1, value, _compare_by_hand(*by_hand), watched)]
-    )
-    return [(Site.output("loss", 0, {"value": float(value.detach())}), {}), *sites]
+    more = find_others(watched.loss_calls, graph)
+    if not found and not more:
+        more = find_by_hand(watched.loss_calls, graph)
+        whole: OutputFacts = {"value": float(value.detach()), **_read_unit(watched, graph)}
+        whole |= _read_cosines(watched, graph)
+        found.append((Site.output("loss", 0, whole), {}))
+    return found + [
+        _describe(k, i, value, handles, watched) for i, (k, handles) in enumerate(more, len(found))
+    ]
 
 
-def _compare_by_hand(output: Tensor, target: Tensor) -> Handles:
-    x, y = output.detach(), target.detach()
-    return {"reads": output.grad_fn, "compared": (x, y), "reading": reading("mse_loss", x, y)}
+def _read_unit(watched: Forward, graph: Graph | None) -> OutputFacts:
+    """A softmax over an axis of one that ends the model; nothing if there is none."""
+    made = [o for o in watched.operations if o.order < watched.loss_order and o.kind not in operations.VIEWS]
+    last = made[-1] if made else None
+    if last is None or last.kind not in ("softmax", "log_softmax") or not _leads(graph, last):
+        return {}
+    if read_axis(last)[1] != 1:
+        return {}
+    return {"activation": last.kind, "site": identify(last)[0], "classes": 1}
+
+
+def _read_cosines(watched: Forward, graph: Graph | None) -> OutputFacts:
+    """The factor of cosines that a loss written by hand normalises."""
+    for o in watched.operations:
+        if o.order >= watched.loss_order and o.kind in ("log_softmax", "logsumexp") and _leads(graph, o):
+            scale, shape = find_cosine_scale(_input(o)), o.facts.get("shape", ())
+            if scale is not None:
+                return {"cosine_scale": abs(scale), "classes": max(shape, default=0), "site": o.kind}
+    return {}
 
 
 def _describe(kind: str, call: int, value: Tensor, handles: Handles, watched: Forward) -> Measured:
     """The site of one call of a loss: what it reads, what made that, and how both fit the targets."""
     facts: OutputFacts = {"value": float(value.detach()), **handles["reading"]}
     made, passed = find_maker(handles.get("reads"), watched)
-    last = made if made is not None and _is_output_function(made) else None
+    last = made if made is not None and _is_output_function(made, kind) else None
+    if "mul" in passed or "div" in passed:  # what is scaled has another range
+        own = last is not None and last.kind in OWN.get(kind, ())
+        last, made = (last if own and facts.get("logit_max", math.inf) <= SCALED else None), None
     facts["given"] = handles.get("given", kind == "difference")
     facts["activation"] = "" if last is None else last.kind
     if last is not None:
         facts["site"] = identify(last)[0]
         facts["output_slope"] = _output_slope(last)
     facts["double"] = last is not None and last.kind in OWN.get(kind, ())
-    fitted = None if "log" in passed else last or passed.get("clamp") or made
-    facts |= read_fit(kind, *handles["compared"], fitted, handles.get("unreduced", False))
+    logged = "log" in passed and kind not in (*CATEGORIES, *DIVERGENCES, "binary_likelihood")
+    fitted = None if logged else last or passed.get("clamp") or made
+    ignored = handles["weighing"].ignored if "weighing" in handles else IGNORED
+    facts |= read_fit(kind, *handles["compared"], fitted, handles.get("unreduced", False), ignored)
+    if kind == "kl_div" and sum(o.kind == kind for o in watched.operations) > 1:
+        facts.pop("unnormalised", None)  # that of yes and that of no together
+    facts |= _read_layout(kind, handles, made, watched)
+    if "swapped" in handles:
+        facts["swapped"] = handles["swapped"]
+    if "short" in handles:
+        facts["short"] = handles["short"]
     if fitted is not None and "site" not in facts:
         facts["site"] = identify(fitted)[0]
     return Site.output(kind, call, facts), {}
+
+
+def _read_layout(kind: str, handles: Handles, made: Operation | None, watched: Forward) -> OutputFacts:
+    """Whether the classes lie along the layer's own axis, and the factor of logits that are cosines."""
+    x, reads = handles["compared"][0], handles.get("reads")
+    if kind not in ("cross_entropy", "nll_loss") or x.ndim < 2 or reads is None:
+        return {}
+    found: OutputFacts = {}
+    if made is not None and made.kind in ("softmax", "log_softmax", "relu"):
+        made = find_maker(_input(made), watched)[0]
+    if made is not None and is_crossed(reads, x, made, 1):
+        found["crossed"] = True
+    if kind == "cross_entropy" and (scale := find_cosine_scale(reads)) is not None:
+        found["cosine_scale"] = abs(scale)
+    return found
 
 
 def find_repeated(watched: Forward, graph: Graph | None) -> list[tuple[str, str, str]]:
@@ -79,8 +135,12 @@ def find_repeated(watched: Forward, graph: Graph | None) -> list[tuple[str, str,
     The path of the function that made them, its kind, and that of the second one.
     """
     found: list[tuple[str, str, str]] = []
+    own = [o for o in watched.operations if o.order < watched.loss_order and o.kind not in operations.VIEWS]
+    last = own[-1] if own and own[-1].kind == "softmax" else None  # what the model itself ends in
     for o in watched.operations if graph is not None else ():
-        if o.kind not in AGAIN or (o.kind != "log_softmax" and o.order < watched.loss_order):
+        if o.kind not in AGAIN or (
+            o.kind != "log_softmax" and o.order < watched.loss_order and o is not last
+        ):
             continue
         maker, passed = find_maker(_input(o), watched)
         if maker is not None and maker.kind in AGAIN[o.kind] and "log" not in passed and _leads(graph, o):
@@ -98,13 +158,38 @@ def _leads(graph: Graph | None, operation: Operation) -> bool:
 
 
 def read_by_loss(watched: Forward) -> set[int]:
-    """The orders of the activations that a loss function reads."""
+    """The orders of the activations that a loss function reads, or a logarithm in a loss by hand.
+
+    The logarithm's slope makes up for theirs: d log sigmoid(z) / dz is 1 where the sigmoid is flat below.
+    """
     makers = [find_maker(o.handles["reads"], watched)[0] for o in watched.operations if "reads" in o.handles]
-    return {maker.order for maker in makers if maker is not None and _is_output_function(maker)}
+    found = {maker.order for maker in makers if maker is not None and _is_output_function(maker)}
+    for o in watched.operations[watched.loss_order :]:
+        if o.kind in LOGARITHMS:
+            found |= _find_output_functions(o, watched)
+    return found
 
 
-def _is_output_function(operation: Operation) -> bool:
-    return operation.family == "activation" or operation.kind in ("softmax", "log_softmax")
+def _find_output_functions(logarithm: Operation, watched: Forward) -> set[int]:
+    """The orders of the activations from which a logarithm in the loss is a few operations away."""
+    found: set[int] = set()
+    todo, seen = [(_input(logarithm), REACH)], set()
+    while todo:
+        node, left = todo.pop()
+        if node is None or node in seen or not left or type(node).__name__ == "AccumulateGrad":
+            continue
+        seen.add(node)
+        owner = watched.owner(node._sequence_nr())
+        if isinstance(owner, Operation) and _is_output_function(owner):
+            found.add(owner.order)
+        elif not isinstance(owner, Operation) or owner.family not in ("layer", "norm", "attention"):
+            todo += [(before, left - 1) for before, _ in node.next_functions]
+    return found
+
+
+def _is_output_function(operation: Operation, loss: str = "") -> bool:
+    rate = operation.kind == "exp" and loss == "poisson_nll_loss"
+    return rate or operation.family == "activation" or operation.kind in ("softmax", "log_softmax")
 
 
 def find_maker(node: Any, watched: Forward) -> tuple[Operation | None, dict[str, Operation]]:
@@ -115,13 +200,20 @@ def find_maker(node: Any, watched: Forward) -> tuple[Operation | None, dict[str,
             return None, passed
         owner = watched.owner(node._sequence_nr())
         if isinstance(owner, Operation):
-            if owner.kind in PASSED:
+            late = owner.order >= watched.loss_order
+            if owner.kind in PASSED or (late and owner.kind in CHOSEN) or _is_number(owner, node, passed):
                 passed[owner.kind] = owner
             elif owner.kind not in operations.VIEWS:
                 return owner, passed
         edges = [b for b, _ in node.next_functions if b is not None]
         node = edges[0] if len(edges) == 1 else None
     return None, passed
+
+
+def _is_number(owner: Operation, node: Any, passed: Mapping[str, Operation]) -> bool:
+    """Whether a small number is added below a logarithm, or a number scales what a loss reads."""
+    single = sum(n is not None for n, _ in node.next_functions) == 1
+    return single and (owner.kind in ("mul", "div") or (owner.kind == "add" and "log" in passed))
 
 
 def _output_slope(last: Operation) -> float:

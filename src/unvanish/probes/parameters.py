@@ -23,7 +23,7 @@ from unvanish.probes.graph import Graph
 from unvanish.probes.measures import dense, see, share
 from unvanish.probes.measures import norms as norms_of
 from unvanish.probes.passes import BackwardPass, Measured, Specimen
-from unvanish.probes.planned import Plan, read_plans, read_step
+from unvanish.probes.planned import Plan, read_decay, read_plans, read_step
 
 Weight = tuple[Tensor, Tensor | None, Tensor | None]  # itself, its bias, its gradient
 STRUCTURAL = math.log(1e-4)  # of the gradient that arrives: below it is rounding
@@ -68,10 +68,11 @@ def read(
         stats: dict[str, float] = {}
         try:
             facts["zero_third"] = _zero_third(p, gradient)
-            facts |= read_step(p, log, plans.get(id(p)))
+            facts |= read_step(p, gradient, log, plans.get(id(p))) | read_decay(p, log, plans.get(id(p)))
             stats = _stats(p, gradient, log, specimen.norms.get(name))
             if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
                 weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)
+                facts["twin_thirds"] = _are_thirds_equal(p, module)
         except Exception as error:
             specimen.omissions.note("the parameter", name, error)
         rows.append((name, type(module).__name__, facts, stats))
@@ -79,6 +80,7 @@ def read(
     for name, (equal, stay) in twins.items():
         facts, stats = places[name]
         stats["weight_twins"], facts["twins_stay"] = equal, stay
+        facts["uniform"] = bool(backward.rounding) and _is_uniform(weights[name][0])
     return [(Site.parameter(name, kind, facts), stats) for name, kind, facts, stats in rows]
 
 
@@ -171,6 +173,17 @@ def _zero_third(p: Tensor, gradient: Tensor | None) -> bool:
     return bool(k.norm() < 1e-4 * v.norm() and k.norm() < 1e-4 * q.norm())
 
 
+def _are_thirds_equal(p: Tensor, module: nn.Module) -> bool:
+    """Whether a packed projection (3 width, width) holds the same weights three times; gates are none."""
+    gates = isinstance(module, (nn.RNNBase, nn.RNNCellBase))
+    if gates or p.ndim != 2 or p.shape[0] != 3 * p.shape[1] or p.is_meta or p.shape[1] < 2:
+        return False
+    width, rows = p.shape[1], p.detach()
+    if not torch.equal(rows[0], rows[width]) or not bool(rows[0].any()):
+        return False
+    return torch.equal(rows[:width], rows[width:-width]) and torch.equal(rows[:width], rows[-width:])
+
+
 def _is_reached(name: str, p: Tensor, graph: Graph | None, flow: GradientFlow | None) -> bool:
     if flow is not None and name in flow.places:
         return flow.places[name] is not None or flow.gradients[name] is not None
@@ -218,6 +231,12 @@ def _twins(weights: Mapping[str, Weight]) -> dict[str, tuple[float, bool]]:
             equal = len(partner) / weights[name][0].shape[0]
             found[name] = equal, equal >= 0.05 and _stay(weights[name], partner)
     return found
+
+
+def _is_uniform(weight: Tensor) -> bool:
+    """Whether all rows of a weight are equal, and not zero."""
+    first = weight.detach()[:1]
+    return len(weight) > 1 and bool(first.any()) and bool((weight.detach() == first).all())
 
 
 def _partners(weights: Sequence[Weight]) -> list[NDArray[np.intp]]:

@@ -21,6 +21,7 @@ ELEMENTS = 4096  # of a parameter that are looked at
 ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta")
 SIGNED = ("Adam", "AdamW", "NAdam")  # they divide by a root of squares, and epsilon
 FULL = 4  # bytes of a number: a step that follows the gradient's size follows the loss's scale too
+UNUSUAL = 0.5  # a weight decay: healthy ones reach 0.3
 FORGOTTEN = 0.001  # of a squared gradient enters Adam's average at the first step
 
 
@@ -32,6 +33,7 @@ class Plan:
     rate: float
     eps: float
     momentum: float
+    decay: float  # weight decay
 
 
 def read_plans(optimizer: Any) -> Mapping[int, Plan]:
@@ -43,18 +45,31 @@ def read_plans(optimizer: Any) -> Mapping[int, Plan]:
     for group in optimizer.param_groups:
         rate = max(float(group.get("lr", 0.0)), float(group.get("initial_lr", 0.0)))
         momentum = float(group.get("momentum", 0.0) or 0.0)
-        plan = Plan(kind.__name__, rate, float(group.get("eps", 0.0)), momentum)
+        decay = float(group.get("weight_decay", 0.0) or 0.0)
+        plan = Plan(kind.__name__, rate, float(group.get("eps", 0.0)), momentum, decay)
         found.update({id(p): plan for p in group["params"]})
     return found
 
 
 @torch.no_grad()
-def read_step(p: Tensor, gradient_log: float, plan: Plan | None) -> ParameterFacts:
+def read_decay(p: Tensor, gradient_log: float, plan: Plan | None) -> ParameterFacts:
+    """How hard weight decay pulls at a parameter, and the loss, in one unit; nothing for a usual decay."""
+    if plan is None or plan.decay < UNUSUAL or not math.isfinite(gradient_log) or not p.requires_grad:
+        return {}
+    push = (
+        math.sqrt(p.numel()) if plan.kind == "AdamW" else math.exp(gradient_log)
+    )  # its steps are of size one
+    return {"decay": plan.decay * float(p.double().norm()), "push": push}
+
+
+@torch.no_grad()
+def read_step(p: Tensor, gradient: Tensor | None, gradient_log: float, plan: Plan | None) -> ParameterFacts:
     """The share of a parameter that the planned step leaves as it is, and whether Adam's epsilon is lost.
 
-    `gradient_log`: ln of the gradient's norm.
+    `gradient`: at any scale; `gradient_log`: ln of its norm as the optimizer will get it.
     """
-    if plan is None or plan.rate <= 0 or not math.isfinite(gradient_log) or not p.is_floating_point():
+    unknown = not gradient_log < math.inf or (gradient is None and gradient_log == -math.inf)
+    if plan is None or plan.rate <= 0 or unknown or not p.is_floating_point():
         return {}
     size = math.exp(gradient_log) / math.sqrt(max(1, p.numel()))  # of one element
     if plan.kind in ADAPTIVE:  # whatever the gradient is: one that vanishes has another cause
@@ -72,6 +87,15 @@ def read_step(p: Tensor, gradient_log: float, plan: Plan | None) -> ParameterFac
         "step_lost": float(((step < half) & (some != 0)).double().mean()),
     }
     least = torch.finfo(p.dtype).smallest_normal * torch.finfo(p.dtype).eps / 2
-    if plan.kind in SIGNED and plan.eps < least and FORGOTTEN * size * size < least:
+    if plan.kind in SIGNED and plan.eps < least and FORGOTTEN * _find_least(gradient, size) ** 2 < least:
         facts["epsilon_lost"] = True
     return facts
+
+
+def _find_least(gradient: Tensor | None, size: float) -> float:
+    """The smallest element of a gradient whose usual element has this size."""
+    if gradient is None or gradient.is_sparse or not gradient.numel():
+        return size
+    elements = gradient.detach().abs().double()
+    usual = float(elements.square().mean().sqrt())
+    return size * float(elements.min()) / usual if usual > 0 else 0.0

@@ -12,9 +12,11 @@ from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.entropy import find_ends, read_fused, read_softmax
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
+from unvanish.probes.handles import Weighing
 from unvanish.probes.residual import reading
 
 Statistics = dict[str, float]
+CROSS_ENTROPIES = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits")
 
 
 def read_finiteness(operation: Operation, call: OperationCall, result: Tensor) -> None:
@@ -24,6 +26,8 @@ def read_finiteness(operation: Operation, call: OperationCall, result: Tensor) -
     """
     inputs = [t for t in tensors_in(call.args, 2) if t.is_floating_point()]
     operation.handles["fed_nonfinite"] = not all(bool(torch.isfinite(t).all()) for t in inputs)
+    made = [t for t in tensors_in(call.result, 2) if t.is_floating_point()] or [result]
+    result = next((t for t in made if not bool(torch.isfinite(t).all())), result)
     if bool(torch.isfinite(result).all()):
         return
     fed, nan = operation.handles["fed_nonfinite"], bool(torch.isnan(result).any())
@@ -60,20 +64,6 @@ def read_weight(
     facts["frozen"] = not weight.requires_grad
     operation.handles["weight_tensor"] = weight.detach()
     operation.stats.update(stats(weight, outputs))
-
-
-def count_normalised(call: OperationCall) -> int:
-    """How many values share a mean and a spread; 0 if unknown, or if running statistics are used."""
-    x, kind = call["input"], call.kind
-    spatial: int = math.prod(x.shape[2:])
-    if kind in ("layer_norm", "rms_norm"):
-        shape = call["normalized_shape"]
-        return math.prod(shape) if isinstance(shape, (tuple, list)) else int(shape)
-    if kind == "group_norm":
-        return int(x.shape[1] // call["num_groups"] * spatial)
-    if kind == "instance_norm":
-        return spatial
-    return int(x.shape[0] * spatial) if call["training"] else 0
 
 
 def _fans(call: OperationCall, weight: Tensor) -> tuple[int, int, int]:
@@ -128,4 +118,12 @@ def read_loss(operation: Operation, call: OperationCall) -> None:
         weighed = call.arguments.get("weight") is not None
         operation.handles["unreduced"] = weighed or call.arguments.get("reduction") == 0
         kind = operations.LOSSES[operation.kind]
+        if kind in CROSS_ENTROPIES:
+            operation.handles["weighing"] = Weighing(
+                call.arguments.get("weight"),
+                call.arguments.get("pos_weight"),
+                float(call.arguments.get("label_smoothing", 0.0)),
+                int(call.arguments.get("ignore_index", -100)),
+                int(call.arguments.get("reduction", 1)),
+            )
         operation.handles["reading"] = reading(kind, x.detach(), y.detach())

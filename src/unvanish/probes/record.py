@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unvanish.core.facts import AscentFacts, BroadcastFacts, GraphCut, TraceFacts
+from unvanish.core.facts import AscentFacts, BroadcastFacts, GraphCut, TraceFacts, WishFacts
 from unvanish.core.omissions import Omissions
 from unvanish.core.trace import Trace
 from unvanish.probes import node_sites, outputs, parameters, sites, warned
@@ -33,10 +33,11 @@ from unvanish.probes.measures import norms
 from unvanish.probes.passes import BackwardPass, ForwardPass, Manner, Specimen
 from unvanish.probes.program.tape import Taped
 from unvanish.probes.run_backward import run_backward
-from unvanish.probes.run_forward import run_forward
+from unvanish.probes.run_forward import find_lines, run_forward
 from unvanish.probes.shared_changes import EAGER, QUIET
 from unvanish.probes.signs import read_signs
 from unvanish.probes.terms import measure_terms
+from unvanish.probes.wishes import find_wishes
 from unvanish.theory.program.comparison import Comparison, Sketch
 
 AGAIN = {  # how a model is looked at if all at once fails, and what is left out then
@@ -90,6 +91,9 @@ def examine(specimen: Specimen) -> Trace:
     specimen = measure_sizes(specimen)
     with warned.listen() as heard:
         forward, backward = _run_both(specimen)
+        specimen.omissions.attempt(
+            "lines of code", "", lambda: _name_lines(specimen, forward, backward), lambda: None
+        )
     return assemble(specimen, forward, backward, heard)
 
 
@@ -115,6 +119,16 @@ def measure_sizes(specimen: Specimen) -> Specimen:
         "the norms of the parameters", "", lambda: _measure_norms(named), dict
     )
     return replace(specimen, norms=sizes)
+
+
+def _name_lines(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> None:
+    """The line of each operation that stops or spoils a gradient; one more forward if there is any."""
+    owners: list[Any] = [stop.owner for stop in backward.stops if stop.because in ("operation", "loss")]
+    owners += [*backward.broken, *([forward.watched.first_broken] if forward.watched.check_finite else [])]
+    odd = {o.order: o for o in owners if isinstance(o, Operation)}
+    for order, (kind, line) in (find_lines(specimen, odd.keys()) if odd else {}).items():
+        if kind == odd[order].kind:
+            odd[order].facts["line"] = line
 
 
 def _measure_norms(named: Mapping[str, Tensor]) -> dict[str, float]:
@@ -176,6 +190,7 @@ def assemble(
 ) -> Trace:
     """The Trace of two passes; `heard`: warnings, and their lines."""
     watched, call, attempt = forward.watched, forward.call, specimen.omissions.attempt
+    signs = read_signs(specimen, forward, backward)
     rows = sites.inputs(call, backward.flow, specimen.omissions, forward.entering, watched.uneven_axis)
     nodes, axes, places = attempt(
         "the operations", "", lambda: node_sites.nodes(call, watched, backward), lambda: ([], [], {})
@@ -189,7 +204,7 @@ def assemble(
         if forward.read is None
         else forward.read
     )
-    facts = _facts(specimen, forward, backward) | read_signs(specimen, forward, backward)
+    facts = _facts(specimen, forward, backward) | signs
     if heard:
         facts["warned"] = dict(heard)
     apart: dict[str, Apart] = attempt(
@@ -252,12 +267,28 @@ def _read_loss(specimen: Specimen, forward: ForwardPass, backward: BackwardPass)
     rising: list[AscentFacts] = attempt(
         "the sign of the loss",
         "",
-        lambda: find_ascents(forward.root, watched.loss_calls, graph if specimen.manner.again else None),
+        lambda: find_ascents(
+            forward.root, watched.loss_calls, graph if specimen.manner.again else None, forward.output
+        ),
         list,
     )
     again: list[tuple[str, str, str]] = attempt(
         "what is normalised again", "", lambda: outputs.find_repeated(watched, graph), list
     )
+    wishes: list[WishFacts] = attempt(
+        "what the loss weighs",
+        "",
+        lambda: find_wishes(
+            forward.root if specimen.manner.again else None,
+            watched.operations,
+            watched.loss_calls,
+            graph,
+            forward.output,
+        ),
+        list,
+    )
+    if wishes:
+        facts["wishes"] = wishes
     if met:
         facts["broadcasts"] = met
     if rising:
@@ -298,7 +329,7 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
         "loss_overflow": forward.overflow is not None,
     }
     facts |= _read_loss(specimen, forward, backward)
-    if not math.isfinite(facts["loss"]):
+    if not math.isfinite(facts["loss"]) or backward.broken:
         facts["target_nonfinite"] = _is_target_broken(specimen.batch, forward)
     if backward.precision:
         facts["precision"] = backward.precision

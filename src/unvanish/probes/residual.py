@@ -16,7 +16,7 @@ SQUARED = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 def reading(kind: str, x: Tensor, y: Tensor) -> OutputFacts:
     """`logit_max`, `logit_top`, `residual` in [0, 1] and `wrong` of what a loss function reads."""
     x = x.double()
-    found: OutputFacts = {"logit_max": float(x.abs().max()) if x.numel() else math.nan}
+    found: OutputFacts = {"logit_max": float(_lift_masked(x).abs().max()) if x.numel() else math.nan}
     if not math.isfinite(found["logit_max"]):
         return {"logit_max": _largest(x)}
     known: dict[str, Callable[[str, Tensor, Tensor], OutputFacts]] = {
@@ -36,6 +36,18 @@ def reading(kind: str, x: Tensor, y: Tensor) -> OutputFacts:
     return found
 
 
+def _lift_masked(x: Tensor) -> Tensor:
+    """The scores, those that a fill value takes out raised to the least of the others.
+
+    A fill value is below zero, the least of all, and there more than once, which computed scores are not.
+    """
+    least = x.min()
+    masked = x == least
+    if not least < 0 or not 1 < int(masked.sum()) < x.numel():
+        return x
+    return x.masked_fill(masked, float(x[~masked].min()))
+
+
 def _largest(x: Tensor) -> float:
     finite = x[torch.isfinite(x)]
     return float(finite.abs().max()) if finite.numel() else math.nan
@@ -47,7 +59,7 @@ def _classes(kind: str, x: Tensor, y: Tensor) -> OutputFacts:
     log_p = x.log_softmax(axis) if kind == "cross_entropy" else x
     if x.ndim != 2:
         log_p = log_p.movedim(axis, -1).reshape(-1, x.shape[axis])
-    low, high = torch.aminmax(x, dim=axis)
+    low, high = torch.aminmax(_lift_masked(x), dim=axis)
     top = (high - low).flatten().median()
     if y.is_floating_point() and y.shape == x.shape:
         target = y.double().movedim(axis, -1).reshape(-1, x.shape[axis])

@@ -24,7 +24,7 @@ def find_routers(watched: Forward) -> list[RouterFacts]:
     """The load of every router of the forward, in the order they ran."""
     found: list[RouterFacts] = []
     for choice in watched.choices:
-        if choice.values not in {n for module in _around(choice.caller) for n in _count_experts(module)}:
+        if choice.values not in {n for module in _around(choice.caller) for n in count_experts(module)}:
             continue
         counts = torch.bincount(choice.indices.flatten().cpu(), minlength=choice.values).double()
         if len(counts) == choice.values:
@@ -58,7 +58,8 @@ def _around(call: ModuleCall) -> Iterator[nn.Module]:
         place = place.parent
 
 
-def _count_experts(module: nn.Module) -> Iterator[int]:
+def count_experts(module: nn.Module) -> Iterator[int]:
+    """How many experts a module may hold: lists of modules, weights (experts, in, out)."""
     for child in (module, *module.children()):
         if isinstance(child, nn.ModuleList):
             yield len(child)

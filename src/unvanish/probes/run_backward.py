@@ -246,6 +246,7 @@ def _compare_precision(specimen: Specimen, forward: ForwardPass) -> PrecisionFac
         return {"dtype": HALF}
     trainable = [p for p in specimen.parameters.values() if p.requires_grad]
     some_left: dict[float, bool] = {}
+    finite: dict[float, bool] = {}
 
     def holds(scale: float) -> bool:
         """Whether the gradients at a loss scale are finite and not all zero."""
@@ -253,10 +254,12 @@ def _compare_precision(specimen: Specimen, forward: ForwardPass) -> PrecisionFac
         every = torch.autograd.grad(scaled, trainable, retain_graph=True, allow_unused=True)
         some = [g for g in every if g is not None]
         some_left[scale] = any(bool(g.any()) for g in some)
-        return all(bool(torch.isfinite(g).all()) for g in some) and some_left[scale]
+        finite[scale] = all(bool(torch.isfinite(g).all()) for g in some)
+        return finite[scale] and some_left[scale]
 
     facts = precision.compare(HALF, exact, holds)
     facts["zero_unscaled"] = some_left.get(0.0) is False
+    facts["overflow_unscaled"] = finite.get(0.0) is False
     return facts
 
 

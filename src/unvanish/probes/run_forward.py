@@ -8,12 +8,14 @@ Notable:
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
+from unvanish.core.omissions import Omissions
 from unvanish.probes import calls, sites
 from unvanish.probes.checkpoints import run_reentrant_blocks
 from unvanish.probes.custom import keep_calls
@@ -22,6 +24,13 @@ from unvanish.probes.forward import Forward
 from unvanish.probes.measures import finite
 from unvanish.probes.passes import ForwardPass, Specimen
 from unvanish.probes.program.tape import Taped
+
+
+def find_lines(specimen: Specimen, orders: Collection[int]) -> dict[int, tuple[str, str]]:
+    """Kind and line of the user's code of some operations, by their order, in one more forward."""
+    again = _run(replace(specimen, omissions=Omissions()), orders=orders)
+    made = (again.watched.operations[i] for i in orders if i < len(again.watched.operations))
+    return {o.order: (o.kind, o.facts.get("line", "")) for o in made}
 
 
 def run_forward(specimen: Specimen, check_finite: bool = False) -> ForwardPass:
@@ -41,25 +50,25 @@ def _before_the_overflow(found: ForwardPass) -> Tensor | None:
     return calls.random_cotangent(found.output)
 
 
-def _run(specimen: Specimen, check_finite: bool = False) -> ForwardPass:
+def _run(specimen: Specimen, check_finite: bool = False, orders: Collection[int] = ()) -> ForwardPass:
     """With inputs that require a gradient, unless the model refuses them."""
     if not specimen.manner.inputs:
-        return _attempt(specimen, check_finite, gradients=False)
+        return _attempt(specimen, check_finite, orders, gradients=False)
     try:
-        return _attempt(specimen, check_finite, gradients=True)
+        return _attempt(specimen, check_finite, orders, gradients=True)
     except ModelCrash as crash:
         text = str(crash.__cause__)
         refused = any(words in text for words in ("requires grad", "require grad", "requires_grad"))
         if not isinstance(crash.__cause__, RuntimeError) or not refused:
             raise
-    return _attempt(specimen, check_finite, gradients=False)
+    return _attempt(specimen, check_finite, orders, gradients=False)
 
 
-def _attempt(specimen: Specimen, check_finite: bool, gradients: bool) -> ForwardPass:
+def _attempt(specimen: Specimen, check_finite: bool, orders: Collection[int], gradients: bool) -> ForwardPass:
     call = calls.prepare(specimen.batch, specimen.loss, gradients=gradients)
     watched = _watch(specimen, call)
-    watched.check_finite = check_finite
-    watched.loss_calls.add_targets(call.targets)
+    watched.check_finite, watched.asked = check_finite, orders
+    watched.loss_calls.start(call.targets)
     entering = {name: watched.entering(name, x) for name, x in call.originals.items()}
     with (
         watched.watching() if specimen.manner.watched else nullcontext(),

@@ -5,17 +5,25 @@ Notable: passes of their own are left out if the model is not run openly, for it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
 from unvanish.core.facts import (
     DeadTermFacts,
+    ForcedFacts,
     ForeignFacts,
     LeakFacts,
     RouterFacts,
     TraceFacts,
     WrongGradientFacts,
 )
-from unvanish.probes.custom import find_wrong_gradients
+from unvanish.probes.custom import find_stored, find_wrong_gradients, keep_stored
 from unvanish.probes.dead_terms import find_dead_terms
+from unvanish.probes.dropouts import find_noise
+from unvanish.probes.events import Operation
 from unvanish.probes.foreign import find_foreign
+from unvanish.probes.forward import Forward
 from unvanish.probes.leaks import find_leak
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.routers import find_routers
@@ -38,11 +46,19 @@ def read_signs(specimen: Specimen, forward: ForwardPass, backward: BackwardPass)
         facts["foreign"] = foreign
     if dead:
         facts["dead_terms"] = dead
+    if watched.derivatives.flat:
+        facts["flat_curvatures"] = watched.derivatives.flat
     if routers:
         facts["routers"] = routers
-    if watched.dropouts:
-        facts["dropouts"] = watched.dropouts
-    return facts | _read_passes(specimen, forward, backward) if specimen.manner.open else facts
+    if watched.dropouts.shares:
+        facts["dropouts"] = watched.dropouts.shares
+    if watched.dropouts.idle:
+        facts["idle_dropouts"] = watched.dropouts.idle
+    if specimen.manner.open:
+        return facts | _read_passes(specimen, forward, backward)
+    for operation in watched.operations:
+        operation.facts.pop("forced", None)  # a sign that only a forward in evaluation mode would prove
+    return facts
 
 
 def _read_passes(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> TraceFacts:
@@ -53,10 +69,55 @@ def _read_passes(specimen: Specimen, forward: ForwardPass, backward: BackwardPas
         "whether samples are mixed", "", lambda: find_leak(specimen, forward, backward), lambda: None
     )
     wrong: list[WrongGradientFacts] = attempt(
-        "gradients written by hand", "", lambda: find_wrong_gradients(forward.custom), list
+        "gradients written by hand", "", lambda: _judge_functions(specimen, forward, backward), list
     )
+    noisy: list[ForcedFacts] = attempt(
+        "what is noisy in evaluation", "", lambda: _confirm_noise(specimen, forward), list
+    )
+    if noisy:
+        facts["forced_dropouts"] = noisy
     if leak:
         facts["leak"] = leak
     if wrong:
         facts["wrong_gradients"] = wrong
     return facts
+
+
+def _confirm_noise(specimen: Specimen, forward: ForwardPass) -> list[ForcedFacts]:
+    """Of the dropouts that seem to ignore the mode those that do, by a forward in evaluation mode.
+
+    The normalisations that do not are no longer said to.
+    """
+    watched, call = forward.watched, forward.call
+    norms = [o for o in watched.operations if "forced" in o.facts]
+    forced = watched.dropouts.forced
+    if not norms and not forced:
+        return []
+    known = [o.facts.pop("forced") for o in norms]
+    lines = find_noise(specimen.model, lambda: specimen.model(*call.args, **call.kwargs))
+    for operation, line in zip(norms, known, strict=True):
+        if line in lines:
+            operation.facts["forced"] = line
+    return [facts for facts in forced if facts["line"] in lines]
+
+
+def _judge_functions(
+    specimen: Specimen, forward: ForwardPass, backward: BackwardPass
+) -> list[WrongGradientFacts]:
+    """Those that were seen in the forward, and those whose `apply` was stored before it."""
+    kept, graph = list(forward.custom), backward.graph
+    stored = find_stored(graph.nodes, kept) if graph else []
+    if stored and graph:
+        call = forward.call
+        paths = {c: _locate(c, graph.nodes, forward.watched) for c in stored}
+        seen = keep_stored(stored, lambda: call.objective(specimen.model(*call.args, **call.kwargs)))
+        kept += [replace(one, path=paths[one.function]) for one in seen]
+    return find_wrong_gradients(kept)
+
+
+def _locate(function: Any, nodes: Iterable[Any], watched: Forward) -> str:
+    """The module that ran when the first node of a function was made."""
+    own = [node for node in nodes if getattr(type(node), "_forward_cls", None) is function]
+    numbers = [node._sequence_nr() for node in own]
+    owner = watched.owner(min(numbers))
+    return owner.caller.path if isinstance(owner, Operation) else owner.path

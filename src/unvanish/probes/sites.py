@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from unvanish.core.trace import STATISTICS, Axis, Site, Trace
 from unvanish.probes import node_sites
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.calls import Call
+from unvanish.probes.emptiness import read_emptiness
 from unvanish.probes.features import describe_features
 from unvanish.probes.forward import Forward
 from unvanish.probes.measures import activation_stats, dense, find_shape
@@ -69,6 +71,9 @@ def inputs(
                     facts["features"], facts["axis"] = each, axis
             except Exception as error:
                 omissions.note("the input", name, error)
+        look = partial(read_emptiness, tensor)
+        held: InputFacts = omissions.attempt("what an input holds", name, look, InputFacts)
+        facts |= held
         if flow is not None and f"\0{name}" in flow.logs:
             stats["backward_log"] = flow.logs[f"\0{name}"]
         found.append((Site.input(name, facts), stats))

@@ -18,6 +18,7 @@ from torch.autograd.graph import GradientEdge
 
 from unvanish.core.facts import PairFacts, TermFacts
 from unvanish.probes import operations
+from unvanish.probes.calls import tensors_in
 from unvanish.probes.events import Operation
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import walk
@@ -142,7 +143,15 @@ def _describe(group: Sequence[Edge], factors: Sequence[Tensor], watched: Forward
         "weight": max((float(f) for f in factors), key=abs),
         "value": sum(values) if len(values) == len(group) else float("nan"),
         "data": reads_data(group[0], watched),
+        "answers": _meets_targets(group[0], watched),
     }
+
+
+def _meets_targets(edge: Edge, watched: Forward) -> bool:
+    """Whether the batch's targets enter a summand."""
+    calls = watched.loss_calls
+    met = {o.nodes[0] for c, o in calls.made if any(calls.is_target(t) for t in tensors_in(c.given, 2))}
+    return any(node in met for node in walk(edge[0]).nodes) if met else False
 
 
 def _find_value(edge: Edge, watched: Forward) -> float | None:

@@ -51,8 +51,8 @@ def has_converged(trace: Trace) -> bool:
 
 def _lowest(loss: Floats) -> float:
     """The lowest loss at any moment of the run."""
-    starts = range(0, len(loss) - WINDOW + 1, STRIDE)
-    return min(float(np.median(loss[k : k + WINDOW])) for k in starts)
+    windows = np.lib.stride_tricks.sliding_window_view(loss, WINDOW)[::STRIDE]
+    return float(np.median(windows, axis=1).min())
 
 
 def _is_quiet(trace: Trace) -> bool:

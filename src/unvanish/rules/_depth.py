@@ -25,6 +25,9 @@ Of the reading along the depth:
     SATURATED = 0.5      of the units: a row with more flat ones has lost its gradient to
                          saturation, not to its slope (the limit of ACT001)
     SATURATION = -1      nats that all saturated rows cost together: less is no cause
+    POLE = 3             nats of a divisor below the usual one: a row of zeros under a normalisation
+                         by hand, whose huge gradient changes no weight, is left out. Norms of 8
+                         random features and more lie within 2
     SHARE = 0.1          of the loss must lie with weights and slopes for the weights to be its
                          cause: weights that lose nothing are not
     BEARS = 0.5          of the loss must lie with activations or residual sums for these to be

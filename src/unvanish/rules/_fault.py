@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from unvanish.core.diagnosis import Direction, Evidence, Finding, Remedy, Severity
-from unvanish.rules._tiers import Tier
+from unvanish.rules._tiers import REMARK, Tier
 
 RULE_FILE = re.compile(r"([a-z]{3}\d{3})_([a-z0-9_]+)")
 
@@ -40,6 +40,29 @@ class Fault:
             direction=self.direction,
             weight=self.tier.weigh(self.size),
         )
+
+
+def blame_loss(
+    cause: str,
+    evidence: Evidence,
+    remedy: Remedy,
+    tier: Tier,
+    *,
+    size: float = 0.0,
+    note: bool = False,
+    direction: Direction = "none",
+) -> Fault:
+    """The fault of a loss as a whole: a warning, or a note of little harm."""
+    return Fault(
+        severity="note" if note else "warning",
+        cause=cause,
+        sites=("loss",),
+        evidence=(evidence,),
+        remedies=(remedy,),
+        direction=direction,
+        tier=REMARK if note else tier,
+        size=size,
+    )
 
 
 def identify(module: str) -> tuple[str, str] | None:

@@ -9,6 +9,8 @@ Limits
     LARGE = 10         the usual size of the largest feature: smaller ones saturate nothing, and
                        must differ by UNEVEN squared. The size of an outlier is LARGE squared at
                        least
+    SMALL = 0.01       the usual size of a feature whose outlier is small: it set the deviation that
+                       the feature was divided by
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ FIRST = 3
 UNEVEN = 100.0
 OUTLIER = 1000.0
 LARGE = 10
+SMALL = 0.01
 PER_BATCH = ("batch_norm", "instance_norm")
 
 
@@ -51,4 +54,5 @@ def find_uneven(trace: Trace, limit: float = UNEVEN, outlier: float = OUTLIER) -
     ratio, large = facts["feature_ratio"], facts["feature_large"]
     if ratio > limit**2 or (ratio > limit and large > LARGE):
         return read, True
-    return (read, False) if facts["outlier"] > outlier and facts["outlier_top"] > LARGE * LARGE else None
+    felt = facts["outlier_top"] > LARGE * LARGE or facts["outlier_usual"] < SMALL
+    return (read, False) if facts["outlier"] > outlier and felt else None

@@ -9,6 +9,8 @@ Of a loss that falls:
                      first
     MARGIN = 0.001   of the first third's: a smaller fall is none
     NOISE = 0.5      of the first third's scatter: nor is this
+    LAST = 10        last steps whose median is the loss now
+    HIGH = 1.1       times the lowest loss of any LAST steps: above it the loss has risen again
     OPENING = 7      first steps of a run that is longer than its window, to compare the last
                      twice as many with
 """
@@ -24,6 +26,7 @@ from unvanish.rules._scatter import measure_scatter
 
 FEWEST, THIRD, MARGIN, NOISE = 20, 3, 1e-3, 0.5
 OPENING = 7
+LAST, HIGH = 10, 1.1
 
 
 def falls(loss: Floats) -> bool:
@@ -45,3 +48,14 @@ def learns(trace: Trace) -> bool:
     if falls(loss):
         return True
     return len(start) >= OPENING and falls(np.concatenate([start, loss[-2 * len(start) :]]))
+
+
+def thrives(trace: Trace) -> bool:
+    """Whether the loss has fallen since the run began, and is about as low as it ever was."""
+    loss = _history.read_steps(trace, "loss")
+    known = loss[np.isfinite(loss)]
+    if len(known) < FEWEST or not learns(trace):
+        return False
+    windows = np.lib.stride_tricks.sliding_window_view(known, LAST)
+    lowest = float(np.median(windows, axis=1).min())
+    return bool(np.median(known[-LAST:]) <= lowest + (HIGH - 1) * abs(lowest))

@@ -26,16 +26,23 @@ REWRITTEN = {  # no bound on the input helps: it has to be written in another wa
 }
 BOUNDED = {
     "its slope is infinite at -1 and 1: clamp to just inside, or use atan2(sin, cos)": (
-        *("acos", "asin", "arccos", "arcsin", "atanh"),
+        *("acos", "asin", "arccos", "arcsin"),
+    ),
+    "it is infinite at -1 and 1: clamp to just inside": ("atanh", "arctanh", "erfinv"),
+    "it is infinite at 0 and 1: clamp to just inside, or stay with logits": ("logit",),
+    "its argument reaches -1: log1p(x) of x above -1, or logsigmoid for log(1 - sigmoid(x))": ("log1p",),
+    "a mean over nothing: leave out an empty selection, or divide the sum by at least one": (
+        *("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "mean", "nanmean"),
+    ),
+    "zero times infinity, or a difference of infinities: choose with where before the pole, on its input": (
+        *("mul", "matmul", "bmm", "mm", "einsum", "sub", "add", "cumsum", "sum"),
     ),
     "its slope at 0 is no number: sqrt(sum of squares + epsilon)": ("norm", "vector_norm"),
     "its slope is infinite at 0: sqrt(x + epsilon), with the epsilon inside the root": ("sqrt", "rsqrt"),
     "a power below 1 has an infinite slope at 0: (x + epsilon) ** p": ("pow", "float_power"),
-    "log(x + epsilon), or log_softmax and logsigmoid on the logits": (
-        *("log", "log2", "log10", "log1p", "logit", "xlogy"),
-    ),
+    "log(x + epsilon), or log_softmax and logsigmoid on the logits": (*("log", "log2", "log10", "xlogy"),),
     "it divides by zero: a count or a sum of at least one, clamp(min=1), or an epsilon": (
-        *("div", "true_divide", "reciprocal", "mean", "nanmean"),
+        *("div", "true_divide", "reciprocal"),
     ),
     "it overflows: bound its input, as a log-variance to between -10 and 10, or stay with logs (logsumexp)": (
         *("exp", "exp2", "expm1", "softplus", "sinh", "cosh"),
@@ -45,6 +52,7 @@ BOUNDED = {
         *("std", "var"),
     ),
 }
+BY_LOGS = ("log", "log2", "log10", "log1p", "logit", "exp", "softmax", "binary_cross_entropy", "loss", "")
 CARE = {kind: why for table in (REWRITTEN, BOUNDED) for why, kinds in table.items() for kind in kinds}
 
 
@@ -56,6 +64,11 @@ def describe_care(kind: str) -> str:
 def needs_rewriting(kind: str) -> bool:
     """Whether no bound on its input helps an operation of this kind."""
     return any(_bare(kind) in kinds for kinds in REWRITTEN.values())
+
+
+def has_stable_form(kind: str) -> bool:
+    """Whether torch has a function that computes with logarithms what is made of this one."""
+    return _bare(kind) in BY_LOGS
 
 
 def _bare(kind: str) -> str:

@@ -42,7 +42,7 @@ class Misfit:
 def find_misfit(site: Site) -> Misfit | None:
     """Why the output that a loss reads cannot reach its targets; None if it can."""
     facts = site.facts
-    for judge in (_find_unit, _find_other_axis, _find_beyond, _find_several, _find_bounded_logits):
+    for judge in JUDGES:
         if found := judge(site.kind, facts, str(facts.get("site", "loss"))):
             return found
     return None
@@ -51,7 +51,11 @@ def find_misfit(site: Site) -> Misfit | None:
 def _find_unit(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
     """A softmax over an axis of one."""
     own = facts.get("activation") in ("softmax", "log_softmax")
-    if facts.get("classes") != 1 or not (own or kind in ("cross_entropy", "nll_loss")):
+    if (
+        facts.get("classes") != 1
+        or kind == "poisson_nll_loss"
+        or not (own or kind in ("cross_entropy", "nll_loss"))
+    ):
         return None
     name = facts.get("activation") or kind
     whole = facts.get("target_low", 0.0) >= 0.0 and facts.get("target_high", 1.0) <= 1.0
@@ -74,12 +78,58 @@ def _find_other_axis(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
     share = facts.get("unnormalised", 0.0)
     if share <= UNEVEN:
         return None
+    name = str(facts.get("activation", ""))
+    if name.endswith("sigmoid"):
+        return _report_sigmoid(kind, name, share, where)
     return Misfit(
         "error",
         f"{_name(str(facts.get('activation')), where)} runs over another axis than that of the classes: for "
         f"{share:.0%} of the samples the probabilities do not add up to one",
         Evidence("share of rows that do not add up to one", share, limit=f"< {UNEVEN:g}", site=where),
         (Remedy("set-softmax-axis", (where,), "set its dim to the axis of the classes", "advice"),),
+    )
+
+
+def _report_sigmoid(kind: str, name: str, share: float, where: str) -> Misfit:
+    """A sigmoid for each class, where the classes exclude each other."""
+    swap = Remedy(
+        "swap-output-function", (where,), "a softmax, under which the classes share one",
+        parameters={"kind": name, "to": "softmax"}, safety="advice",
+    )  # fmt: skip
+    harm = "yes for every class is the best answer" if kind == "likelihood" else "they do not add up to one"
+    return Misfit(
+        "error",
+        f"{_name(name, where)} gives each class a probability of its own, and {kind} shares one "
+        f"among the classes: {harm}",
+        Evidence("share of rows that do not add up to one", share, limit=f"< {UNEVEN:g}", site=where),
+        (swap, Remedy("use-binary-cross-entropy", ("loss",), "or a yes or no for each class", "advice")),
+    )
+
+
+def _find_crossed(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
+    """A view that cuts across the axis of the classes."""
+    if not facts.get("crossed"):
+        return None
+    return Misfit(
+        "error",
+        f"{kind} reads classes along an axis on which the last layer did not make them: a view between them "
+        "mixes the scores of several positions",
+        Evidence("axis of the classes", "another one", limit="the layer's own", site="loss"),
+        (Remedy("permute-classes", ("loss",), "permute or transpose the axes instead of view", "advice"),),
+    )
+
+
+def _find_cut(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
+    """Scores that a clamp makes probabilities."""
+    share = facts.get("cut_off", 0.0)
+    if kind != "binary_cross_entropy" or share <= ZERO:
+        return None
+    return Misfit(
+        "error",
+        f"{kind} expects probabilities, but reads scores that a clamp cuts off: {share:.0%} of them stand at "
+        "an end and learn nothing",
+        Evidence("share of the scores at an end", share, limit=f"< {ZERO:g}", site=where),
+        (Remedy("use-loss-with-logits", ("loss",), "the loss with logits, without the clamp", "advice"),),
     )
 
 
@@ -107,8 +157,16 @@ def _find_beyond(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
 def _find_several(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
     """Several labels a sample under a softmax."""
     share = facts.get("unlike_rows", 0.0)
-    if facts.get("activation") != "softmax" or share <= SEVERAL:
+    own = kind == "cross_entropy" and facts.get("beyond", 0.0) <= BEYOND
+    if not (own or facts.get("activation") == "softmax") or share <= SEVERAL:
         return None
+    if facts.get("activation") != "softmax":
+        return Misfit(
+            "warning",
+            f"{kind} shares 1 among all classes, but {share:.0%} of the samples have several",
+            Evidence("share of the samples with several labels", share, limit=f"< {SEVERAL:g}", site="loss"),
+            (Remedy("use-binary-cross-entropy", ("loss",), "binary cross-entropy with logits", "advice"),),
+        )
     swap = Remedy(
         "swap-output-function", (where,), "a sigmoid for each label, best under binary cross-entropy",
         parameters={"kind": "softmax", "to": "sigmoid"},
@@ -126,7 +184,8 @@ def _find_bounded_logits(kind: str, facts: SiteFacts, where: str) -> Misfit | No
     name = str(facts.get("activation", ""))
     zero = facts.get("logit_zero", 0.0)
     upward = name in UPWARD and (kind != "cross_entropy" or zero > ZERO)
-    if kind not in LOGITS or not (upward or name in BOUNDED):
+    negative = name == "log_softmax" and kind != "cross_entropy"
+    if kind not in LOGITS or not (upward or negative or name in BOUNDED):
         return None
     harm = "every sample is at least half sure of yes" if kind != "cross_entropy" else "no answer can be sure"
     if name == "relu" and kind == "cross_entropy":
@@ -144,6 +203,11 @@ def _find_bounded_logits(kind: str, facts: SiteFacts, where: str) -> Misfit | No
             ),
         ),
     )  # fmt: skip
+
+
+JUDGES = (
+    _find_unit, _find_crossed, _find_other_axis, _find_cut, _find_beyond, _find_several, _find_bounded_logits,
+)  # fmt: skip
 
 
 def _name(kind: str, where: str) -> str:

@@ -40,7 +40,7 @@ normalisation (retrain). Swap the activation for one that does not saturate (ret
 When it is wrong
 
 Gates and attention are not on the depth axis and may be saturated for good reason: they are not
-judged, nor is the activation that makes the output.
+judged, nor is the activation that makes the output, also under a logarithm in a loss by hand.
 
 References: Glorot and Bengio 2010; Gulcehre et al. 2016.
 """

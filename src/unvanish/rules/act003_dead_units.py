@@ -21,7 +21,9 @@ The share of units (channels of an image) whose slope is zero for every sample a
 batch, for each rectifier. Units also look dead if all samples look alike, as in deep nets whose
 samples become correlated. So a share above `limit` counts only if the samples differ before the
 rectifier: their mean cosine is below `diverse`, or nearly all units are dead. A rectifier whose
-whole input is zero is not to blame, and one that blocks all layers before it is an error.
+whole input is zero is not to blame, and one that blocks all layers before it is an error. In a
+watched run a unit is dead if it was silent at twelve looks in a row, and a share that grows towards
+`limit` is a fault with the steps that are left.
 
 Limits
 
@@ -32,6 +34,9 @@ Limits
     NEARLY_ALL = 0.9   of the units are dead: no likeness short of equality does that, and it is
                        an error
     EQUAL = 0.999      mean cosine: such samples count as equal, and silence all units or none
+    GREW = 0.2         more dead units than at the first looks of a watched training: what was so
+                       from the start is for its first examination, and does not kill
+    LOOKS = 3          first looks, of which the median is taken
     LEAST = 8          samples, times positions: a unit that is silent on fewer need not be dead.
                        Half of the units are off for one sample, 0.4 % for eight independent ones
 
@@ -44,7 +49,8 @@ warm-up (advice).
 When it is wrong
 
 A sparse code is meant to be mostly silent for one sample, but rarely for all. In a small batch a
-rare feature may look dead. A watched run that has converged is not judged.
+rare feature may look dead. A watched run that has converged, or whose loss is at its lowest, is not
+judged unless nearly all units of a layer are dead.
 
 References: Maas et al. 2013; Lu et al. 2019.
 """
@@ -55,9 +61,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _converged, _places
+from unvanish.rules import _converged, _learning, _places, _trend
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import DEAD_LAYER, PART
 
@@ -67,14 +75,19 @@ EXPLAINS = ("INI001", "GRF004", "DEP001", "ACT002")
 NEARLY_ALL = 0.9
 EQUAL = 0.999
 LEAST = 8
+GREW, LOOKS = 0.2, 3
 
 
 def check(trace: Trace, *, limit: float = 0.5, diverse: float = 0.95) -> Iterable[Fault]:
     """One fault naming the rectifiers most of whose units never fire."""
     places = _observed_rectifiers(trace)
     dead = [i for i in places if _is_dead(trace, i, limit, diverse)]
-    if not dead or _converged.has_converged(trace):
+    if trace.facts.get("live"):
+        dead = [i for i in dead if _harms(trace, i)]
+    if _converged.has_converged(trace):
         return []
+    if not dead:
+        return _foresee(trace, places, limit, diverse) if trace.facts.get("live") else []
     dead.sort(key=lambda i: -trace.value(i, "dead"))
     share, where = trace.value(dead[0], "dead"), trace.sites[dead[0]].label
     blocked = any(trace.sites[i].facts.get("kills") for i in dead)
@@ -117,6 +130,36 @@ def check(trace: Trace, *, limit: float = 0.5, diverse: float = 0.95) -> Iterabl
     ]
 
 
+def _foresee(trace: Trace, places: list[int], limit: float, diverse: float) -> list[Fault]:
+    """A share of dead units that will pass the limit if it goes on as it does."""
+    found = {i: _trend.follow(trace, i, "dead", limit) for i in places if _cosine_before(trace, i) < diverse}
+    soon = sorted((c.steps, i) for i, c in found.items() if c is not None)
+    if not soon:
+        return []
+    worst = soon[0][1]
+    crossing, where = found[worst], trace.sites[worst].label
+    assert crossing is not None
+    return [
+        Fault(
+            severity="warning",
+            cause=f"units of {where} die one after the other, {crossing.now:.0%} so far: half are dead "
+            f"{crossing.describe()}",
+            sites=_places.label(trace, [i for _, i in soon]),
+            evidence=(
+                Evidence("dead units", crossing.now, limit=f"< {limit:g}", site=where),
+                Evidence("steps until it is at the limit", crossing.steps, site=where),
+            ),
+            remedies=(
+                Remedy("zero-bias", (where,), "biases far below zero keep the units off"),
+                Remedy("lower-learning-rate", (), "long steps push units over the edge", safety="advice"),
+            ),
+            direction="vanishing",
+            tier=PART,
+            size=crossing.now,
+        )
+    ]
+
+
 def _observed_rectifiers(trace: Trace) -> list[int]:
     """The rectifiers that saw enough samples and positions; NotApplicable if there is none."""
     places = [i for i in trace.where("node", rectifier=True) if math.isfinite(trace.value(i, "dead"))]
@@ -136,6 +179,18 @@ def _is_dead(trace: Trace, site: int, limit: float, diverse: float) -> bool:
     if share <= limit or (share == 1 and _gets_zeros(trace, site)):
         return False
     return cosine < diverse or (share > NEARLY_ALL and not cosine > EQUAL)
+
+
+def _harms(trace: Trace, site: int) -> bool:
+    """Whether a watched training suffers: nearly all units died, or many did while the loss did not fall."""
+    share = trace.value(site, "dead")
+    if share > NEARLY_ALL or trace.sites[site].facts.get("kills"):
+        return True
+    seen = trace.values[:, site, trace.statistics.index("dead")]
+    first = seen[np.isfinite(seen)][:LOOKS]
+    steps = trace.facts.get("steps") or [LOOKS + 1]
+    from_the_start = steps[0] <= LOOKS and share < float(np.median(first)) + GREW
+    return not from_the_start and not _learning.thrives(trace)
 
 
 def _gets_zeros(trace: Trace, site: int) -> bool:

@@ -22,7 +22,7 @@ Limits
 
 Remedies
 
-Set p to 1 - p, or to 0.1 to 0.5 (advice).
+Set p to 1 - p, or to 0.1 to 0.5 (retrain).
 
 When it is wrong
 
@@ -69,7 +69,6 @@ def check(trace: Trace, *, limit: float = 0.9) -> Iterable[Fault]:
                     "drop-less",
                     names[: _places.MOST],
                     "p is the share that is dropped: set 1 - p if it should be kept; 0.1 to 0.5 are usual",
-                    safety="advice",
                 ),
             ),
             direction="blocked" if worst == 1 else "none",

@@ -17,8 +17,9 @@ How it is measured
 
 The mean entropy of the attention weights over ln(number of visible tokens): below `limit` it is a
 warning, below half of it an error, and only if the largest logit is above `logits` as well. Sharp
-attention at modest logits, as in trained models, is no fault. In a watched run, logits that have
-grown past `logits` are a warning before the entropy falls.
+attention at modest logits, as in trained models, is no fault. In a watched run one head below
+half of `limit` is enough; logits that have grown past `logits` are a warning before the entropy
+falls, and logits that grow towards it are one with the number of steps that are left.
 
 Limits
 
@@ -54,7 +55,7 @@ import numpy as np
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _places
+from unvanish.rules import _places, _trend
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import BLIND, LOGITS
 
@@ -72,10 +73,16 @@ def check(trace: Trace, *, limit: float = 0.3, logits: float = 50.0) -> Iterable
     places = [i for i in places if math.isfinite(trace.value(i, "entropy"))]
     if not places:
         raise NotApplicable("the model has no attention over four tokens or more")
-    sharp = [i for i in places if trace.value(i, "entropy") < limit and trace.value(i, "logit_max") > logits]
+    live = bool(trace.facts.get("live"))
+    sharp = [i for i in places if _is_sharp(trace, i, limit, live) and trace.value(i, "logit_max") > logits]
     if sharp:
         return [_report_saturation(trace, sharp, len(places), limit, logits)]
-    return _find_growth(trace, places, logits) if trace.facts.get("live") else []
+    return (_find_growth(trace, places, logits) or _foresee(trace, places, logits)) if live else []
+
+
+def _is_sharp(trace: Trace, site: int, limit: float, live: bool) -> bool:
+    """Whether an attention sees one token only; under watch, one of its heads."""
+    return trace.value(site, "entropy") < limit or (live and trace.value(site, "head_entropy") < limit / 2)
 
 
 def _report_saturation(trace: Trace, sharp: list[int], known: int, limit: float, logits: float) -> Fault:
@@ -132,6 +139,39 @@ def _find_growth(trace: Trace, places: list[int], logits: float) -> list[Fault]:
             ),
             remedies=(
                 Remedy("qk-norm", targets, "normalised queries and keys bound the logits"),
+                Remedy("lower-learning-rate", (), "logits grow fastest under long steps", safety="advice"),
+            ),
+            direction="vanishing",
+            tier=LOGITS,
+        )
+    ]
+
+
+def _foresee(trace: Trace, places: list[int], logits: float) -> list[Fault]:
+    """Logits that will pass the limit if they go on as they do."""
+    found = {i: _trend.follow(trace, i, "logit_max", logits, log=True) for i in places}
+    soon = sorted((c.steps, i) for i, c in found.items() if c is not None)
+    if not soon:
+        return []
+    worst = soon[0][1]
+    crossing, where = found[worst], trace.sites[worst].label
+    assert crossing is not None
+    now, start = math.exp(crossing.now), math.exp(crossing.start)
+    return [
+        Fault(
+            severity="warning",
+            cause=f"the attention logits of {where} grow, from {start:.2g} to {now:.2g} so far, and reach "
+            f"{logits:g} {crossing.describe()}",
+            sites=_places.label(trace, [i for _, i in soon]),
+            evidence=(
+                Evidence("largest attention logit", now, limit=f"< {logits:g}", site=where),
+                Evidence("steps until it is at the limit", crossing.steps, site=where),
+                Evidence(
+                    "entropy / ln T of the sharpest head", trace.value(worst, "head_entropy"), site=where
+                ),
+            ),
+            remedies=(
+                Remedy("qk-norm", (where,), "normalised queries and keys bound the logits"),
                 Remedy("lower-learning-rate", (), "logits grow fastest under long steps", safety="advice"),
             ),
             direction="vanishing",

@@ -19,12 +19,15 @@ How it is measured
 
 Theil-Sen slope of ln ||d|| over the layers and blocks, times their number: beyond `limit` it is a
 warning, beyond twice that an error. The rule fires if rows with an identity path bear most of the
-growth, and nothing normalises them.
+growth, and nothing normalises them. In a watched run the size of the stream is followed, by depth:
+if it grows towards LARGE, that is a fault with the steps that are left.
 
 Limits
 
     limit = 3   nats over the depth: up to 3 a net trains, from 5.4 to 6.6 in part, beyond 10 not
                 (measured, SGD and Adam)
+    LARGE = 10_000    root mean square: float16 ends at 65504, and some elements are several times
+                      it
 
 Remedies
 
@@ -45,18 +48,23 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from unvanish.core.diagnosis import Case, Evidence, Remedy
+from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.ledger import DECADE
 from unvanish.core.trace import Trace
-from unvanish.rules import _depth, _places
+from unvanish.rules import _depth, _places, _trend
 from unvanish.rules._fault import Fault
+from unvanish.rules._tiers import REMARK
 
 NEEDS = ("static", "step")
+LIVE = True
+LARGE = 10_000
 EXPLAINS = ("NUM001", "INI002", "OUT003", "PRC002", "DEP001")
 
 
 def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Fault]:
-    """One fault if residual rows bear an exploding gradient."""
+    """One fault if residual rows bear an exploding gradient, or, in a watched run, the stream grows."""
+    if trace.facts.get("live"):
+        return _foresee(trace)
     found = _depth.blame(__name__, trace, limit)
     if found is None:
         return []
@@ -87,6 +95,39 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Fault]:
             ),
         ),
     )
+
+
+def _foresee(trace: Trace) -> list[Fault]:
+    """A stream that will be too large if it goes on as it does."""
+    axis = trace.depth()
+    if axis is None:
+        raise NotApplicable("the watched model has no depth axis")
+    found = {i: _trend.follow(trace, i, "forward_rms", LARGE, log=True) for i in axis.sites}
+    soon = sorted((c.steps, i) for i, c in found.items() if c is not None)
+    if not soon:
+        return []
+    worst = soon[0][1]
+    crossing, where = found[worst], trace.sites[worst].label
+    assert crossing is not None
+    now, start = math.exp(crossing.now), math.exp(crossing.start)
+    return [
+        Fault(
+            severity="warning",
+            cause=f"the activations of {where} grow, from {start:.2g} to {now:.2g} so far, and reach "
+            f"{LARGE:g} {crossing.describe()}",
+            sites=_places.label(trace, [i for _, i in soon]),
+            evidence=(
+                Evidence("root mean square", now, limit=f"< {LARGE:g}", site=where),
+                Evidence("steps until it is at the limit", crossing.steps, site=where),
+            ),
+            remedies=(
+                Remedy("weight-decay", (where,), "it holds the weights that write the stream", "advice"),
+                Remedy("lower-learning-rate", (), "what grows grows fastest under long steps", "advice"),
+            ),
+            direction="exploding",
+            tier=REMARK,
+        )
+    ]
 
 
 def sick() -> Case:

@@ -23,8 +23,8 @@ gradient gives none to what it runs; its blocks are run as it would run them.
 
 Only a note: what is kept apart on purpose, such as a copy that lies near a trained part and
 whose value comes back above it (teachers, target networks), parameters that the forward itself
-writes to (averages), and a part that runs under no_grad of which only the loss reads anything
-(targets).
+writes to (averages), a part that runs under no_grad of which only the loss reads anything
+(targets), and what only derivatives are read of (the last bias of an energy).
 
 Limits
 
@@ -62,6 +62,7 @@ from unvanish.rules._tiers import CUT, REMARK
 NEEDS = ("static", "step")
 EXPLAINS = ("GRF002", "GRF006", "INI001", "DEP001", "ATT002", "GRF004", "ACT003")
 DISCRETE = ("argmax", "comparison", "argsort", "sampling", "indices", "integers")
+CHOICES = ("argmax", "comparison", "sampling", "integers")  # that a straight-through estimator can be put on
 WEAK = ("comparison", "item", "indices", "integers")  # they leave the graph in sound code, too
 SPELLED = {
     "data": ".data",
@@ -74,11 +75,14 @@ SPELLED = {
     "checkpoint": "re-entrant checkpointing",
     "leaf": "requires_grad_() on a loss that has no gradient",
     "asleep": "requires_grad=False while it ran",
+    "create_graph": "autograd.grad without create_graph=True",
 }
 KEPT = {
     "copy": "a copy of a part that learns",
     "written": "written to by the forward itself",
     "target": "read by the loss alone, as a target",
+    "derivative": "the loss reads a derivative that does not depend on it",
+    "spare": "a further result, made of the one that is read",
 }
 PART = 0.5  # of what the named cut frees: another one that frees as much is named too
 
@@ -189,10 +193,15 @@ def _find_cuts(trace: Trace, lost: list[int]) -> list[GraphCut]:
 def _mend(cut: GraphCut, where: str) -> Remedy:
     if cut["how"] in DISCRETE:
         why = "a discrete choice needs an estimator or a relaxation: y = soft + (hard - soft).detach()"
-        return Remedy("straight-through", (where,), why)
+        if cut["how"] not in CHOICES:
+            return Remedy("straight-through", (where,), why, safety="advice")
+        return Remedy("straight-through", (where,), why, parameters={"choice": cut["how"]})
     if cut["how"] == "checkpoint":
         why = "checkpoint(..., use_reentrant=False), or let its input require a gradient"
         return Remedy("checkpoint-without-reentry", (where,), why, safety="advice")
+    if cut["how"] == "create_graph":
+        why = "torch.autograd.grad(..., create_graph=True): only then has the gradient a gradient itself"
+        return Remedy("keep-the-graph", (where,), why, safety="advice")
     if cut["how"] == "leaf":
         why = "find where the loss lost its graph; requires_grad on it only silences the error"
         return Remedy("keep-the-graph", (where,), why, safety="advice")

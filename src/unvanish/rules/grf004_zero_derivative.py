@@ -5,7 +5,7 @@ Why it harms
 Some functions are flat almost everywhere, or have become so:
 
     d round(x)/dx = d sign(x)/dx = 0
-    clamp outside its range,   softmax or LayerNorm over one element,   a gate that is 0
+    clamp outside its range,   softmax over one value,   LayerNorm over two,   a gate that is 0
 
 Unlike a cut graph nothing is None: the gradients are there, and all of them are zero, which no
 framework complains about.
@@ -22,10 +22,11 @@ operation that gets a gradient and passes exactly none is named. Zero-initialise
 branches are no fault, unless two factors of a product are zero parameters, as when all weights
 are set to 0, or a zero gain follows zero weights: the gradient of each is zero because of the
 other, for ever. So is a series of them, if every parameter that blocks gets no gradient itself,
-as when all normalisation gains are 0. A hook that returns zeros is found by what was sent to a
-node and what arrived there. Dead units are another rule's. An operation of the loss is named if
-no parameter at all gets a gradient; a loss of exactly 0 is only noted, since it may be at its
-minimum on this batch.
+as when all normalisation gains are 0. A normalisation over two values leaves their order alone,
++1 and -1, up to its epsilon: a warning, and for a batch of two beside other paths a note. A hook
+that returns zeros is found by what was sent to a node and what arrived there. Dead units are
+another rule's. An operation of the loss is named if no parameter at all gets a gradient; a loss
+of exactly 0 is only noted, since it may be at its minimum on this batch.
 
 Limits
 
@@ -57,7 +58,7 @@ from unvanish.rules._tiers import FLAT
 
 NEEDS = ("step",)
 EXPLAINS = ("INI001", "DEP001", "ACT001", "ACT002", "ATT002", "REC001", "NRM002")
-ROUNDING = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "clamp", "clip", "hardtanh")
+ROUNDING = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "clamp", "clip", "hardtanh", "bernoulli")
 STEPS = ("sign", "sgn", "heaviside")
 NOISE = {"std": 0.01}
 
@@ -66,7 +67,7 @@ def check(trace: Trace) -> Iterable[Fault]:
     """One fault naming the operations that stop the gradient."""
     if not trace.where("parameter", reachable=True):
         raise NotApplicable("the loss reaches no parameter")
-    flat = _find_hooked(trace) or _find_flat(trace) or _find_single(trace)
+    flat = _find_hooked(trace) or _find_alone(trace) or _find_flat(trace) or _find_single(trace)
     return flat or _find_locked(trace) or _find_flat_loss(trace)
 
 
@@ -109,24 +110,42 @@ def _name_hook(hook: HookFacts, where: str) -> str:
     return f"a tensor in {where}" if hook["on"] == "tensor" else where
 
 
+def _find_alone(trace: Trace) -> list[Fault]:
+    """A normalisation over a single value, if it is what stops most."""
+    stops = _stops(trace, "operation")
+    return _find_single(trace) if stops and trace.sites[stops[0]].facts.get("normalised") == 1 else []
+
+
 def _find_single(trace: Trace) -> list[Fault]:
-    """Normalisations over one value, which give their shift whatever comes in."""
-    single = [i for i in trace.where("node", normalised=1) if trace.sites[i].family == "norm"]
-    if not single:
+    """Normalisations over one value, or over two, which give their shift or a sign whatever comes in."""
+    norms = [i for i in trace.where("node") if trace.sites[i].family == "norm"]
+    single = [i for i in norms if trace.sites[i].facts.get("normalised") == 1]
+    pairs = [
+        i for i in norms if trace.sites[i].facts.get("normalised") == 2 and trace.sites[i].kind != "rms_norm"
+    ]
+    if not single and not pairs:
         return []
-    site, targets = trace.sites[single[0]], _places.label(trace, single)
+    few = single or pairs
+    site, targets = trace.sites[few[0]], _places.label(trace, few)
+    count, gives = ("a single value", "its bias, or a sign,") if single else ("two values", "+1 and -1")
+    lost = "no gradient" if single else "hardly any gradient"
+    by_batch = site.kind == "batch_norm"
     return [
         Fault(
-            severity="error",
-            cause=f"{site.kind}{_places.locate(site)} normalises over a single value, so its output is its "
-            "bias, or a sign, whatever comes in: no gradient passes",
+            severity="error" if single else "warning" if not by_batch or _is_crossed(site) else "note",
+            cause=f"{site.kind}{_places.locate(site)}{_cite(site)} normalises over {count}, so its output "
+            f"is {gives} whatever comes in: {lost} passes",
             sites=targets,
-            evidence=(Evidence("values normalised together", 1, limit="> 1", site=site.label),),
+            evidence=(
+                Evidence("values normalised together", 1 if single else 2, limit="> 2", site=site.label),
+            ),
             remedies=(
                 Remedy(
                     "normalise-over-more",
                     targets,
-                    "over more values: all features, fewer groups, or a map larger than 1 x 1",
+                    "over more values: a larger batch, drop_last=True, or LayerNorm"
+                    if by_batch
+                    else "over more values: all features, fewer groups, or a map larger than 1 x 1",
                     safety="advice",
                 ),
             ),
@@ -134,6 +153,11 @@ def _find_single(trace: Trace) -> list[Fault]:
             tier=FLAT,
         )
     ]
+
+
+def _is_crossed(site: Site) -> bool:
+    """Whether every gradient path crosses a site."""
+    return bool(site.facts.get("cut"))
 
 
 def _find_flat(trace: Trace) -> list[Fault]:
@@ -146,8 +170,8 @@ def _find_flat(trace: Trace) -> list[Fault]:
     return [
         Fault(
             severity="error",
-            cause=f"{site.kind}{_places.locate(site)} passes exactly no gradient: {starved} of {total} "
-            "parameters before it never learn",
+            cause=f"{site.kind}{_places.locate(site)}{_cite(site)} passes exactly no gradient: {starved} "
+            f"of {total} parameters before it never learn",
             sites=targets,
             evidence=(
                 Evidence(
@@ -165,6 +189,11 @@ def _find_flat(trace: Trace) -> list[Fault]:
             size=starved / max(1, total),
         )
     ]
+
+
+def _cite(site: Site) -> str:
+    line = site.facts.get("line", "")
+    return f" ({line})" if line else ""
 
 
 def _stops(trace: Trace, reason: StopReason) -> list[int]:
@@ -200,7 +229,11 @@ def _find_locked(trace: Trace) -> list[Fault]:
         return []
     names = tuple(dict.fromkeys(n for i in stops for n in trace.sites[i].facts["locked"]))
     site = trace.sites[stops[0]]
-    targets, why = names[: _places.MOST], "of two factors that are multiplied only one may start at zero"
+    series = site.facts["kills_because"] == "series"  # else the last factor of each product stays at zero
+    redrawn = tuple(
+        dict.fromkeys(n for i in stops for n in trace.sites[i].facts["locked"][: None if series else -1])
+    )
+    targets, why = redrawn[: _places.MOST], "of two factors that are multiplied only one may start at zero"
     return [
         Fault(
             severity="error",
@@ -244,8 +277,10 @@ def _find_flat_loss(trace: Trace) -> list[Fault]:
     learning = trace.where("parameter", trainable=True, reachable=True)
     if not stops or any(trace.value(i, "gradient_log") != -math.inf for i in learning):
         return []
-    kind, value = trace.sites[stops[0]].kind, float(trace.facts.get("loss", math.nan))
-    cause = f"{kind} in the loss passes exactly no gradient: no parameter learns from this batch"
+    site, value = trace.sites[stops[0]], float(trace.facts.get("loss", math.nan))
+    kind = site.kind
+    where = f"{kind} in the loss{_cite(site)}"
+    cause = f"{where} passes exactly no gradient: no parameter learns from this batch"
     why = "a loss with a slope: no rounding, comparison or clamp between it and the output"
     if value == 0:
         cause += ", since its loss is 0"

@@ -53,6 +53,7 @@ from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import STEPS
 
 NEEDS = ("static", "step")
+SPELLED = {"create_graph": "autograd.grad without create_graph=True"}
 
 
 def check(trace: Trace) -> Iterable[Fault]:
@@ -81,8 +82,7 @@ def check(trace: Trace) -> Iterable[Fault]:
                 Remedy(
                     "keep-the-graph",
                     where[: _places.MOST],
-                    "leave the term on the graph, or use a form of it with a slope; if it is only for "
-                    "the log, do not add it",
+                    _advise(terms),
                     safety="advice",
                 ),
             ),
@@ -92,9 +92,15 @@ def check(trace: Trace) -> Iterable[Fault]:
     ]
 
 
+def _advise(terms: list[DeadTermFacts]) -> str:
+    if any(term["how"] == "create_graph" for term in terms):
+        return "torch.autograd.grad(..., create_graph=True): only then has the gradient a gradient itself"
+    return "leave it on the graph, or use a form of it with a slope; if it is only for the log, do not add it"
+
+
 def _spell(term: DeadTermFacts) -> str:
     line = f" ({term['line']})" if term["line"] else ""
-    return f"{term['how']} in {term['path'] or '(model)'}{line}"
+    return f"{SPELLED.get(term['how'], term['how'])} in {term['path'] or '(model)'}{line}"
 
 
 def sick() -> Case:

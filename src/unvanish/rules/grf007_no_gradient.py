@@ -138,7 +138,8 @@ def _find_rounded(trace: Trace, learning: Sequence[int]) -> list[Fault]:
     """The modules all of whose gradients are rounding, or zero beside it."""
     groups: dict[str, list[int]] = {}
     for i in (i for i in learning if not trace.sites[i].facts.get("zero_by_structure")):
-        groups.setdefault(trace.sites[i].facts.get("module", ""), []).append(i)
+        owner = trace.sites[i].facts.get("module", "").partition(".parametrizations")[0]
+        groups.setdefault(owner, []).append(i)
     size = {name: max(trace.value(i, "gradient_log") for i in sites) for name, sites in groups.items()}
     rounded = [
         name

@@ -18,7 +18,11 @@ How it is measured
 
 The share of a weight's rows (with their biases) that equal another row exactly, and whether their
 gradients are equal too, to 1e-4: a share above `limit` is an error. Equal rows whose gradients
-differ will part by themselves and are no fault: zero-initialised layers, upsampling kernels.
+differ will part by themselves and are no fault: zero-initialised layers, upsampling kernels. They
+are one if every row is equal and a layer below gets rounding alone: the gradients of the classes
+add up to zero, and equal rows pass on nothing but their sum. Where one packed weight (3 width, width)
+holds the same numbers for queries, keys and values, each token begins by attending to itself and to
+its likes: a warning.
 
 Limits
 
@@ -49,7 +53,7 @@ from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import START
 
 NEEDS = ("static", "step")
-EXPLAINS = ("INI001", "INI002", "DEP001", "ACT003")
+EXPLAINS = ("INI001", "INI002", "DEP001", "ACT003", "GRF007")
 
 
 def check(trace: Trace, *, limit: float = 0.2) -> Iterable[Fault]:
@@ -59,15 +63,19 @@ def check(trace: Trace, *, limit: float = 0.2) -> Iterable[Fault]:
     if not shares:
         raise NotApplicable("the model has no trainable weight matrix")
     twins = [i for i, share in shares.items() if share > limit and trace.sites[i].facts.get("twins_stay")]
+    harm = "in their weights and in their gradients"
+    if not twins and trace.where("parameter", trainable=True, rounding=True):
+        twins = [i for i in shares if trace.sites[i].facts.get("uniform")]
+        shares |= dict.fromkeys(twins, 1.0)
+        harm = "in their weights, and what comes back through them cancels"
     if not twins:
-        return []
+        return _find_packed(trace)
     twins.sort(key=lambda i: -shares[i])
     share, targets = shares[twins[0]], _places.label(trace, twins)
     return [
         Fault(
             severity="error",
-            cause=f"{share:.0%} of the units of {targets[0]} equal another unit in their weights and in "
-            "their gradients",
+            cause=f"{share:.0%} of the units of {targets[0]} equal another unit {harm}",
             sites=targets,
             evidence=(
                 Evidence("units with a twin", share, limit=f"< {limit:g}", site=targets[0]),
@@ -80,6 +88,27 @@ def check(trace: Trace, *, limit: float = 0.2) -> Iterable[Fault]:
             direction="none",
             tier=START,
             size=share,
+        )
+    ]
+
+
+def _find_packed(trace: Trace) -> list[Fault]:
+    """Packed projections whose queries, keys and values are copies of each other."""
+    packed = trace.where("parameter", trainable=True, twin_thirds=True)
+    if not packed:
+        return []
+    targets = _places.label(trace, packed)
+    return [
+        Fault(
+            severity="warning",
+            cause=f"queries, keys and values in {targets[0]} begin as copies of each other: each token "
+            "attends to itself and to its likes",
+            sites=targets,
+            evidence=(Evidence("packed projections of equal thirds", len(packed), limit="0"),),
+            remedies=(Remedy("reinitialise", targets, "draw the three parts one by one"),),
+            direction="none",
+            tier=START,
+            size=1.0,
         )
     ]
 

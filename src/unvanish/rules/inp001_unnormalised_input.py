@@ -21,9 +21,10 @@ How it is measured
 The root mean square of each float input is above `limit`, or its |mean| over its standard deviation
 above `offset`, and no normalisation comes before the first activation. The harm must show as well:
 the first layer's units are saturated, its output is large, the samples are alike in it, or it is
-recurrent. An input far above the limit, or saturated units, make it an error. An input below
-`small` is a fault if the samples are alike in the first layer. Features of uneven scale belong to
-INP002.
+recurrent and reads the input as it is. An input far above the limit, or saturated units, make it an
+error. An input below `small` is a fault if the samples are alike in the first layer, or in the second.
+Whole numbers that the model turns into floats are judged where the first layer reads them. Features
+of uneven scale belong to INP002.
 
 Limits
 
@@ -87,9 +88,11 @@ def check(trace: Trace, *, limit: float = 20.0, offset: float = 5.0, small: floa
     """One fault naming the inputs whose scale harms the first layer."""
     sizes = {i: trace.value(i, "forward_rms") for i in trace.where("input", floating=True)}
     sizes = {i: size for i, size in sizes.items() if math.isfinite(size)}
+    first = _input.find_first_layer(trace)
+    if first is not None and "fed_rms" in trace.sites[first].facts:
+        return [] if _input.is_normalised(trace, first) else _find_whole(trace, first, limit)
     if not sizes:
         raise NotApplicable("no input is a float tensor")
-    first = _input.find_first_layer(trace)
     wrong = [i for i, size in sizes.items() if size > limit or _offset(trace, i) > offset]
     if first is None or _input.is_normalised(trace, first) or _input.find_uneven(trace):
         return []
@@ -143,13 +146,43 @@ def check(trace: Trace, *, limit: float = 20.0, offset: float = 5.0, small: floa
     ]
 
 
+def _find_whole(trace: Trace, first: int, limit: float) -> list[Fault]:
+    """One fault if whole numbers that were turned into floats enter the first layer as they are."""
+    site = trace.sites[first]
+    size = site.facts["fed_rms"]
+    harm = _describe_harm(trace, first, limit) if size > limit and site.facts.get("fed_whole") else ""
+    if not harm:
+        return []
+    inputs = _places.label(trace, trace.where("input"))
+    return [
+        Fault(
+            severity="warning",
+            cause=f"whole numbers of size {size:.3g} enter {site.label} as they are: {harm}; were they ids?",
+            sites=(*inputs, site.label),
+            evidence=(Evidence("size of what enters (rms)", size, limit=f"< {limit:g}", site=site.label),),
+            remedies=(
+                Remedy(
+                    "embed-or-scale",
+                    inputs,
+                    "ids are names: nn.Embedding gives each a vector; divide or standardise what is a size",
+                    safety="advice",
+                ),
+            ),
+            direction="none",
+            tier=DATA,
+            size=math.log(size),
+        )
+    ]
+
+
 def _find_tiny(trace: Trace, sizes: dict[int, float], first: int, small: float) -> list[Fault]:
     """One fault if the inputs are so small that the first layer's bias is all that counts."""
     tiny = [i for i, s in sizes.items() if 0 < s < small and trace.value(i, "forward_max") < LARGEST * s]
-    if len(tiny) < len(sizes) or not trace.value(first, "spread") < ALIKE:
+    drowned = next((i for i in _list_layers(trace, first) if trace.value(i, "spread") < ALIKE), None)
+    if len(tiny) < len(sizes) or drowned is None:
         return []
-    worst, where = min(tiny, key=lambda i: sizes[i]), trace.sites[first].label
-    site, spread = trace.sites[worst], trace.value(first, "spread")
+    worst, where = min(tiny, key=lambda i: sizes[i]), trace.sites[drowned].label
+    site, spread = trace.sites[worst], trace.value(drowned, "spread")
     return [
         Fault(
             severity="warning",
@@ -175,6 +208,15 @@ def _find_tiny(trace: Trace, sizes: dict[int, float], first: int, small: float) 
     ]
 
 
+def _list_layers(trace: Trace, first: int) -> list[int]:
+    """The first layer and the one after it."""
+    own = trace.sites[first].order
+    later = [
+        i for i in trace.where("node") if trace.sites[i].family == "layer" and trace.sites[i].order > own
+    ]
+    return [first, *sorted(later, key=lambda i: trace.sites[i].order)[:1]]
+
+
 def _offset(trace: Trace, site: int) -> float:
     """|mean| over the standard deviation; 0 for an input that is centred."""
     facts = trace.sites[site].facts
@@ -191,9 +233,21 @@ def _describe_harm(trace: Trace, first: int, limit: float) -> str:
         return f"activations reach {trace.value(first, 'forward_max'):.3g}"
     if trace.value(first, "spread") < ALIKE:
         return "the samples differ too little"
-    if trace.sites[first].family == "recurrent":
+    if trace.sites[first].family == "recurrent" and not _is_scaled_before(trace, first, limit):
         return "the gates and states are driven to their ends"
     return ""
+
+
+def _is_scaled_before(trace: Trace, first: int, limit: float) -> bool:
+    """Whether an operation of the model's own brings the input to a size within the limit, and centres it."""
+    order = trace.sites[first].order
+    before = [i for i in trace.where("node") if -1 < trace.sites[i].order < order]
+    last = max(before, key=lambda i: trace.sites[i].order, default=None)
+    return (
+        last is not None
+        and trace.value(last, "forward_rms") <= limit
+        and trace.value(last, "cosine") < 1 - ALIKE
+    )
 
 
 def _saturated_share(trace: Trace, first: int) -> float:

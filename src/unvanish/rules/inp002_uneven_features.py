@@ -21,8 +21,10 @@ How it is measured
 What the first layer reads: the median size of each feature (a column of a table, a channel of an
 image) where it is not zero, times the size of its weights. The largest over the least is above
 `limit` and the largest is above LARGE, or it is above `limit` squared; constants are left out. Or a
-feature's largest value is above `outlier` times its usual one, and above LARGE times LARGE. No
-batch normalisation before it or right behind it makes up for that.
+feature's largest value is above `outlier` times its usual one, and above LARGE times LARGE, or the
+usual one is below SMALL. No batch normalisation before it or right behind it makes up for that. A
+layer normalisation in front reads the features in the first layer's place: it divides all of a
+sample by the largest.
 
 Limits
 
@@ -37,8 +39,7 @@ features that span decades (advice).
 
 When it is wrong
 
-Features whose small part is noise, as the last principal components, may rightly be drowned. A
-layer normalisation in front does not help, but hides what was uneven from this rule.
+Features whose small part is noise, as the last principal components, may rightly be drowned.
 
 References: LeCun et al. 1998, section 4.3; Bishop 1995, section 8.2.
 """
@@ -82,6 +83,8 @@ def _report(trace: Trace, read: Site, inputs: list[int], uneven: bool, limit: fl
     else:
         top, value = facts["outlier_top"], facts["outlier"]
         text = f"one value of {top:.2g} enters {where}, {value:.0f} times the usual one of its feature"
+        if top < _input.LARGE**2:
+            text += ", which it has set the scale of"
         number = Evidence("largest value over the usual", value, limit=f"< {outlier:g}", site=where)
     return Fault(
         severity="warning",

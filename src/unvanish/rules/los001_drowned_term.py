@@ -20,8 +20,14 @@ If the loss is a sum of up to eight terms: the norm of the gradient that each gi
 which it shares with another. A penalty on the weights alone is a fault if it is above `penalty`
 times the terms of the data. Of two terms of the data, one is a fault if it is above `limit` times
 the other, their factors are alike, and the smaller is not satisfied already. Factors that differ
-are meant; if the term of the larger factor drowns the other it is a note. So are two of torch's
-losses of equal size that point in opposite directions.
+are meant; if the term of the larger factor drowns the other it is a note, and a fault if no target
+enters it and it is above UNASKED times. Two of torch's losses of equal size that point in
+opposite directions are a note.
+
+The optimizer's weight decay, if it is 0.5 or more, against the loss in all weights: a fault above
+`penalty`. And the weights of a cross-entropy's classes against the labels of the batch: a class
+that weighs nothing (a note if it is the first or the last alone, as of background), or the most
+frequent class with four times the weight of the rarest, of which it has four times the labels.
 
 Limits
 
@@ -31,6 +37,9 @@ Limits
     MEANT = 10         times between the factors: somebody chose them, and the smaller term is left
                        alone unless it is below `limit` without them too
     SATISFIED = 0.1    of a term's value, without its factor: less is near the least of most losses
+    UNASKED = 1000     times between a term that no target enters and one of the targets: a fault
+                       even if its factor was chosen
+    LEAST = 1e-6       is the least weight that counts: an order, no limit
     OPPOSED = -0.9     the cosine of two gradients that undo each other
     ALIKE = 3          times between two gradients of equal size
 
@@ -54,22 +63,28 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
-from unvanish.core.facts import PairFacts, TermFacts
+from unvanish.core.facts import PairFacts, TermFacts, WishFacts
 from unvanish.core.trace import Trace
-from unvanish.rules._fault import Fault
-from unvanish.rules._tiers import REMARK, STEPS
+from unvanish.rules._fault import Fault, blame_loss
+from unvanish.rules._tiers import STEPS
 
 NEEDS = ("static", "step")
 EXPLAINS = ("OUT005",)
 ERRORS = ("_loss", "cross_entropy", "cross_entropy_with_logits", "kl_div")
 MEANT = 10
 SATISFIED = 0.1
+UNASKED = 1000
 OPPOSED = -0.9
 ALIKE = 3
+LEAST = 1e-6  # a weight, where one is divided by it: an order, no limit
 
 
 def check(trace: Trace, *, limit: float = 100.0, penalty: float = 10.0) -> Iterable[Fault]:
     """One fault for the two terms of the loss that differ most."""
+    if silent := [w for w in trace.facts.get("wishes", []) if w["how"] in ("zero", "left out", "frequency")]:
+        return [_report_class(silent[0])]
+    if decayed := _find_decay(trace, penalty):
+        return [decayed]
     terms = trace.facts.get("terms", [])
     if not terms:
         raise NotApplicable("the loss is no sum of terms that share parameters")
@@ -78,6 +93,19 @@ def check(trace: Trace, *, limit: float = 100.0, penalty: float = 10.0) -> Itera
         if found := judge(pairs, terms, penalty, limit):
             return [found]
     return []
+
+
+def _find_decay(trace: Trace, penalty: float) -> Fault | None:
+    """A weight decay of the optimizer that outweighs the loss."""
+    held = [trace.sites[i].facts for i in trace.where("parameter") if "decay" in trace.sites[i].facts]
+    pull = math.sqrt(sum(f["decay"] ** 2 for f in held))
+    push = math.sqrt(sum(f["push"] ** 2 for f in held))
+    if not 0 < penalty * push < pull:
+        return None
+    ratio = pull / push
+    text = f"the optimizer's weight decay pulls {ratio:.3g} times as hard as the loss: all weights shrink"
+    remedy = Remedy("lower-decay", ("optimizer",), "a weight decay of 0.0001 to 0.1", "advice")
+    return _report(text, Evidence("decay over the loss", ratio, limit=f"< {penalty:g}"), remedy, ratio)
 
 
 class Ordered(NamedTuple):
@@ -115,7 +143,9 @@ def _find_drowned(pairs: list[Ordered], terms: list[TermFacts], penalty: float, 
         return None
     i, j, ratio, _ = max(drowned, key=lambda pair: pair.ratio)
     factors = abs(terms[i]["weight"] / terms[j]["weight"])
-    if factors < 1 / MEANT or (factors > MEANT and ratio < limit * factors):
+    if terms[j]["answers"] and not terms[i]["answers"] and ratio > UNASKED:
+        factors = 1.0  # whatever its factor: the data are not learned
+    elif factors < 1 / MEANT or (factors > MEANT and ratio < limit * factors):
         return None  # the smaller is made as large as it can be, or is as small as it was made
     text = f"{_name(i, terms)} pulls {ratio:.3g} times as hard as {_name(j, terms)} in what they share"
     chosen = f", with a factor {factors:.3g} times as large" if factors > MEANT else ": the second is drowned"
@@ -158,17 +188,24 @@ def _name(place: int, terms: list[TermFacts]) -> str:
     return f"term {place + 1} ({term['kind']}{' at ' + term['source'] if term['source'] else ''})"
 
 
+def _report_class(wish: WishFacts) -> Fault:
+    """The fault of weights that silence classes, or drown the rare ones."""
+    place = f" at {wish['source']}" if wish["source"] else ""
+    which = f"class {', '.join(str(c) for c in wish['classes'])}"
+    share, remedy = wish["share"], Remedy("class-weights", ("loss",), "weights of 1 / count", "advice")
+    if wish["how"] == "frequency":
+        text = (
+            f"the weights are the wrong way round{place}: {which}, the rarest, weighs {share:.2g} times the "
+        )
+        number = Evidence("weight of the rarest over the most frequent", share, limit="> 1")
+        return _report(text + "most frequent one, and is drowned", number, remedy, 1 / max(share, LEAST))
+    text = f"{which} is {share:.0%} of the labels and weighs nothing{place}: it is never learned"
+    number = Evidence("share of labels of weight zero", share, limit="0")
+    return _report(text, number, remedy, 1.0, note=wish["how"] == "left out")
+
+
 def _report(text: str, evidence: Evidence, remedy: Remedy, ratio: float, note: bool = False) -> Fault:
-    return Fault(
-        severity="note" if note else "warning",
-        cause=text,
-        sites=("loss",),
-        evidence=(evidence,),
-        remedies=(remedy,),
-        direction="none",
-        tier=REMARK if note else STEPS,
-        size=math.log(ratio) if ratio > 1 else 0.0,
-    )
+    return blame_loss(text, evidence, remedy, STEPS, size=math.log(max(1.0, ratio)), note=note)
 
 
 def sick() -> Case:

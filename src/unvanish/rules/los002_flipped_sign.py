@@ -15,13 +15,24 @@ An example
 
 How it is measured
 
-If the loss is below zero, its gradient at the results of the losses and logarithms that it is made
-of. A cross-entropy or an error against the batch's targets that is to be raised, or a logarithm
-that the targets pick, with equal weights, and that is to be lowered, is a fault.
+The loss's gradient at the results of the losses, logarithms and similarities that it is made of. A
+cross-entropy or an error against the batch's targets that is to be raised, or a likelihood that the
+targets pick, with equal weights, or a cosine, that is to be lowered, is a fault; so is a loss by
+hand that drives every output away from the targets' yes and no, unless a distance made the output.
+Weights of a cross-entropy that are below zero for labels of the batch, and labels smoothed until
+the right class has less than another, turn the sign too.
+In a watched training, with one of torch's own loss modules: the gradient that arrives at it is negative
+at each step that was heard, or the steps follow the gradient upwards.
 
 Limits
 
-None: a sign is right or wrong.
+A sign is right or wrong. In a watched training:
+
+    HEARD = 3        steps at which the gradient of the loss was heard
+    READ = 16        readings of weights, of whose cosines the median is taken
+    UP = -0.1        cosine of the change with the negative gradient: with Adam it is 0.5 or more on
+                     the way down
+    SHRUNK = 0.5     cosine of the change with the negative weights: above it a decay moves them
 
 Remedies
 
@@ -30,8 +41,9 @@ Change the sign (retrain).
 When it is wrong
 
 Some raise an error on purpose: an adversary that shall confuse another net, or a model that shall
-forget. Targets that the loss makes itself, as of a generator, and logarithms with a weight for each
-sample, as of a policy's gradient, are left alone.
+forget. The absolute value of a loss less a constant (flooding, capacity) turns the sign on purpose
+below it, and is left alone. So are targets that the loss makes itself, as of a generator, and
+logarithms with a weight for each sample, as of a policy's gradient.
 
 References: Goodfellow et al. 2016, section 5.5.
 """
@@ -41,13 +53,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
+from unvanish.core.facts import AscentFacts, WishFacts
 from unvanish.core.trace import Trace
-from unvanish.rules._fault import Fault
+from unvanish.rules import _history, _learning
+from unvanish.rules._fault import Fault, blame_loss
 from unvanish.rules._tiers import NO_STEP
 
 NEEDS = ("static",)
-EXPLAINS = ("OUT006", "OUT003", "INI001")
+LIVE = True
+AT_ONCE = True
+HEARD = 3
+UP, SHRUNK, READ = -0.1, 0.5, 16
+EXPLAINS = ("OUT006", "OUT003", "INI001", "OPT001", "OPT002", "ACT003", "DEP001")
 LIKELIHOODS = (
     "log",
     "log1p",
@@ -59,33 +79,106 @@ LIKELIHOODS = (
     "getitem",
     "index",
 )
+SIMILARITIES = ("cosine_similarity", "overlap")
 
 
 def check(trace: Trace) -> Iterable[Fault]:
-    """One fault if a loss about the batch's targets has the wrong sign."""
+    """One fault if a loss about the batch's targets has the wrong sign, or asks for the reverse of them."""
+    if trace.facts.get("live"):
+        return _judge_steps(trace)
     if not trace.where("output"):
         raise NotApplicable("no loss was seen")
     wrong = [facts for facts in trace.facts.get("ascents", []) if facts["given"]]
     if not wrong:
-        return []
-    kind, source = wrong[0]["kind"], wrong[0]["source"]
-    place = f" at {source}" if source else ""
-    what = f"the {kind} against the targets is raised"
+        turned = [w for w in trace.facts.get("wishes", []) if w["how"] in ("negative", "inverted")]
+        return [_report_wish(turned[0])] if turned else []
+    loss = float(trace.facts.get("loss", -1.0))
+    return [
+        blame_loss(
+            f"the loss has the wrong sign: as it falls, {_describe(wrong[0])}, and the answers become worse",
+            Evidence("loss", loss, limit="> 0" if loss < 0 else "", site="loss"),
+            Remedy("flip-sign", (), "the negative of it falls as the answers become right"),
+            NO_STEP,
+        )
+    ]
+
+
+def _describe(facts: AscentFacts) -> str:
+    """What happens to the answers as the loss falls."""
+    kind, place = facts["kind"], f" at {facts['source']}" if facts["source"] else ""
+    if kind in SIMILARITIES:
+        return f"the {kind}{place} with the targets is lowered"
     if kind in LIKELIHOODS:
-        what = f"the likelihood of the targets ({kind}{place}) is lowered"
-    elif place:
-        what = f"the {kind}{place} against the targets is raised"
+        return f"the likelihood of the targets ({kind}{place}) is lowered"
+    return f"the {kind}{place} against the targets is raised"
+
+
+def _report_wish(wish: WishFacts) -> Fault:
+    """The fault of weights below zero, or of labels smoothed until another class has more."""
+    place = f" at {wish['source']}" if wish["source"] else ""
+    share = wish["share"]
+    if wish["how"] == "negative":
+        classes = ", ".join(str(c) for c in wish["classes"])
+        whose = f"class {classes} have" if classes else "samples have"
+        return blame_loss(
+            f"the weights of {whose} the wrong sign{place}: for {share:.0%} of the labels the loss falls as "
+            "the right answer becomes less likely",
+            Evidence("share of labels with a negative weight", share, limit="0", site="loss"),
+            Remedy("positive-weights", ("loss",), "weights above zero, say 1 / count of the class", "advice"),
+            NO_STEP,
+        )
+    return blame_loss(
+        f"the labels are smoothed until the right class is asked for less than the others{place}: its share "
+        f"less that of another is {share:.2g}",
+        Evidence("share of the right class less another's", share, limit="> 0", site="loss"),
+        Remedy("less-smoothing", ("loss",), "a smoothing of 0.1 leaves the right class 0.9", "advice"),
+        NO_STEP,
+    )
+
+
+def _judge_steps(trace: Trace) -> list[Fault]:
+    """One fault if a loss of torch's own is raised at each step of a watched training."""
+    pull, along = _history.read_steps(trace, "pull"), _history.read_steps(trace, "along")
+    pull, along = pull[np.isfinite(pull)], along[np.isfinite(along)][-READ:]
+    if "plan" not in trace.facts or not trace.facts["plan"]["error"] or len(pull) < HEARD:
+        raise NotApplicable("no loss module of torch's own was heard at three steps")
+    if pull.max() < 0:
+        cause = f"the loss is raised: the gradient that arrives at it is {np.median(pull):.3g}, not 1"
+        remedy = Remedy("flip-sign", (), "backward from the loss, not from its negative", safety="advice")
+    elif pull.min() > 0 and _climbs(trace, along):
+        cause = (
+            "the steps follow the gradient upwards, so the loss is raised: maximize=True, or a flipped sign"
+        )
+        remedy = Remedy("flip-sign", (), "an optimizer that goes down: maximize=False", safety="advice")
+    else:
+        return []
     return [
         Fault(
-            severity="warning",
-            cause=f"the loss has the wrong sign: as it falls, {what}, and the answers become worse",
+            severity="error",
+            cause=cause,
             sites=("loss",),
-            evidence=(Evidence("loss", float(trace.facts.get("loss", -1.0)), limit="> 0", site="loss"),),
-            remedies=(Remedy("flip-sign", (), "the negative of it falls as the answers become right"),),
+            evidence=(
+                Evidence("gradient at the loss", float(np.median(pull)), limit="> 0", site="loss"),
+                *(
+                    [Evidence("cosine of the steps with the way down", float(np.median(along)), limit="> 0")]
+                    if len(along)
+                    else []
+                ),
+            ),
+            remedies=(remedy,),
             direction="none",
             tier=NO_STEP,
         )
     ]
+
+
+def _climbs(trace: Trace, along: _history.Floats) -> bool:
+    """Whether the steps follow the gradient upwards, and no decay shrinks the weights so."""
+    shrink = _history.read_steps(trace, "shrink")
+    shrink = shrink[np.isfinite(shrink)][-READ:]
+    if len(along) < READ or not np.median(along) < UP or np.median(shrink) > SHRUNK:
+        return False
+    return not _learning.falls(_history.read_steps(trace, "loss"))
 
 
 def sick() -> Case:

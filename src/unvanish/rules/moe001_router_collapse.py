@@ -19,6 +19,10 @@ to.
 That the router's own weights get no gradient is said by GRF001 (the choice alone is used) and
 GRF007 (a single gate divided by itself, which is always 1).
 
+In a watched run the load is followed: (largest - mean) / mean of the tokens that the experts get,
+as a share of what it is if all go to as few as possible. Beyond RUN, and if half of the experts got
+no token for many looks, it is a fault; on its way there it is one with the steps that are left.
+
 Limits
 
     limit = 0.95     of the choices go to the most loaded experts: half of all routers at their
@@ -26,6 +30,8 @@ Limits
                      (measured: 2 to 64 experts, cosines of tokens up to 0.9)
     CERTAIN = 0.9    of the probability lies with the chosen: routers at their start are undecided,
                      and leave such a state by themselves
+    RUN = 0.9        of the largest possible excess, in a watched run
+    IDLE = 0.5       of the experts without a token for twelve looks
     TOKENS = 8       choices for each expert, at least: fewer say nothing of a balance
 
 Remedies
@@ -49,17 +55,21 @@ from collections.abc import Iterable
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import RouterFacts
 from unvanish.core.trace import Trace
-from unvanish.rules import _places
+from unvanish.rules import _places, _trend
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import PART
 
 NEEDS = ("step",)
+LIVE = True
+RUN, IDLE = 0.9, 0.5
 TOKENS = 8
 CERTAIN = 0.9
 
 
 def check(trace: Trace, *, limit: float = 0.95) -> Iterable[Fault]:
-    """One fault naming the routers that have collapsed."""
+    """One fault naming the routers that have collapsed, or, in a watched run, that will."""
+    if trace.facts.get("live"):
+        return _watch(trace)
     routers = [
         router
         for router in trace.facts.get("routers", [])
@@ -103,6 +113,77 @@ def check(trace: Trace, *, limit: float = 0.95) -> Iterable[Fault]:
             size=_measure(worst),
         )
     ]
+
+
+def _watch(trace: Trace) -> list[Fault]:
+    """The router of a watched run that has collapsed, or is the first that will."""
+    places = [
+        i
+        for i in trace.where("node", family="router")
+        if trace.sites[i].facts["rows"] * trace.sites[i].facts["choices"]
+        >= TOKENS * trace.sites[i].facts["experts"]
+    ]
+    if not places:
+        raise NotApplicable("no router of experts saw tokens enough to judge its balance")
+    fallen = [
+        i
+        for i in places
+        if trace.value(i, "load_excess") > RUN * _largest(trace, i) and trace.value(i, "idle_experts") >= IDLE
+    ]
+    if fallen:
+        idle = round(trace.value(fallen[0], "idle_experts") * trace.sites[fallen[0]].facts["experts"])
+        return [_report_run(trace, fallen, f"{idle} of its experts got no token for many looks")]
+    coming = {i: _trend.follow(trace, i, "load_excess", RUN * _largest(trace, i)) for i in places}
+    soon = sorted((c.steps, i) for i, c in coming.items() if c is not None)
+    if not soon:
+        return []
+    crossing = coming[soon[0][1]]
+    assert crossing is not None
+    return [_report_run(trace, [i for _, i in soon], f"it will be alone {crossing.describe()}")]
+
+
+def _largest(trace: Trace, site: int) -> float:
+    """The excess if all tokens go to as few experts as may be."""
+    facts = trace.sites[site].facts
+    return facts["experts"] / facts["choices"] - 1
+
+
+def _report_run(trace: Trace, places: list[int], outlook: str) -> Fault:
+    worst = places[0]
+    where, facts = trace.sites[worst].label, trace.sites[worst].facts
+    excess = trace.value(worst, "load_excess")
+    return Fault(
+        severity="warning",
+        cause=f"the router in {where} sends {(excess + 1) / facts['experts']:.0%} of its choices to one of "
+        f"{facts['experts']} experts; {outlook}",
+        sites=_places.label(trace, places),
+        evidence=(
+            Evidence(
+                "(largest - mean) / mean of the load",
+                excess,
+                limit=f"< {RUN * _largest(trace, worst):.3g}",
+                site=where,
+            ),
+            Evidence("entropy of the load / ln(experts)", trace.value(worst, "load_entropy"), site=where),
+            Evidence(
+                "experts without a token for many looks",
+                trace.value(worst, "idle_experts"),
+                limit=f"< {IDLE:g}",
+                site=where,
+            ),
+        ),
+        remedies=(
+            Remedy(
+                "balance-router",
+                (where,),
+                "a balancing loss, or a bias on its logits that follows the load",
+                safety="advice",
+            ),
+        ),
+        direction="blocked",
+        tier=PART,
+        size=excess / _largest(trace, worst),
+    )
 
 
 def _measure(router: RouterFacts) -> float:

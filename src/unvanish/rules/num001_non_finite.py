@@ -20,7 +20,8 @@ backward pass is looked at: the first whose inputs are finite and whose result i
 producer; all others only pass it on. A mask that writes -inf has made none, and the softmax of a
 row that is all -inf has. If only the backward breaks, at what the forward had made and the loss
 discards, its producer is named. Parameters, inputs and targets that hold one themselves are named
-first. If only the loss overflows, because the gradient explodes over the depth, it is a note.
+first, targets also if the loss is finite because it is masked too late. If only the loss overflows,
+because the gradient explodes over the depth, it is a note.
 
 Limits
 
@@ -51,7 +52,7 @@ from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, Remedy
 from unvanish.core.run_facts import BrokenFacts
-from unvanish.core.trace import Trace
+from unvanish.core.trace import Site, Trace
 from unvanish.rules import _depth, _places, _poles
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import NOT_FINITE, REMARK
@@ -111,10 +112,14 @@ class _Origin:
     when: str
     stored: bool = False
     remedies: tuple[Remedy, ...] = ()
+    line: str = ""  # of the user's code
+    place: str = ""  # if it is not the site's name
 
     def describe(self) -> str:
         """The cause in one sentence; a function that the model itself calls has the name of its place."""
-        place = "" if self.what.startswith(f"{self.where} ") else f" in {self.where}"
+        own = self.what.startswith(f"{self.where} ")
+        place = f" in {self.place or self.where}" if self.place or not own else ""
+        place += f" ({self.line})" if self.line else ""
         return f"{self.what}{place}" + (f", {self.when}" if self.when else "")
 
 
@@ -132,19 +137,41 @@ def _find_origin(trace: Trace, loss: float) -> _Origin | None:
         why = "find the samples that hold it, and drop or fill them"
         remedy = Remedy("clean-input", (where,), why, safety="advice")
         return _Origin(where, "a NaN or an infinity is fed", BEFORE, True, (remedy,))
-    if trace.facts.get("target_nonfinite"):
+    first = trace.where("node", nonfinite_first=True)
+    site = trace.sites[first[0]] if first else None
+    hidden = math.isfinite(loss)
+    if trace.facts.get("target_nonfinite") and (not hidden or (site and site.facts.get("in_loss"))):
+        return _blame_target(site if hidden else None)
+    if site is None:
+        return None
+    kind = site.facts.get("nonfinite_kind", "NaN or infinity")
+    when = "forward" if site.facts.get("produces") == "forward" else "only in the backward pass"
+    remedies = _remedy(site.kind, site.label)
+    return _Origin(
+        site.label,
+        f"{site.kind} makes the first {kind}",
+        when,
+        remedies=remedies,
+        line=site.facts.get("line", ""),
+        place="the loss" if site.facts.get("in_loss") else "",
+    )
+
+
+def _blame_target(reader: Site | None) -> _Origin:
+    """Targets that hold a NaN; `reader`: what reads it in a loss that is finite, since a mask comes after."""
+    if reader is None:
         why = "find the samples whose target holds it, and drop or fill them"
         return _Origin(
             "target", "a NaN or an infinity is fed", BEFORE, True, (_advise("clean-input", "target", why),)
         )
-    first = trace.where("node", nonfinite_first=True)
-    if not first:
-        return None
-    site = trace.sites[first[0]]
-    kind = site.facts.get("nonfinite_kind", "NaN or infinity")
-    when = "forward" if site.facts.get("produces") == "forward" else "only in the backward pass"
-    remedies = _remedy(site.kind, site.label)
-    return _Origin(site.label, f"{site.kind} makes the first {kind}", when, remedies=remedies)
+    why = "choose before the loss function, loss(out[mask], y[mask]): 0 times NaN is NaN in the backward"
+    return _Origin(
+        "target",
+        f"a NaN or an infinity, which {reader.kind} in the loss reads and a mask hides too late, is",
+        "",
+        remedies=(_advise("mask-before", "target", why),),
+        line=reader.facts.get("line", ""),
+    )
 
 
 def _explodes(trace: Trace) -> bool:
@@ -163,7 +190,8 @@ def _remedy(kind: str, where: str) -> tuple[Remedy, ...]:
     if _poles.needs_rewriting(kind):
         return (_advise("stable-function", where, why),)
     stable = _advise("stable-function", where, "log_softmax, logsumexp, log1p, losses with logits")
-    return (Remedy("bound-operation", (where,), why), stable)
+    bound = Remedy("bound-operation", (where,), why)
+    return (bound, stable) if _poles.has_stable_form(kind) else (bound,)
 
 
 def _report_step(trace: Trace) -> Iterable[Fault]:

@@ -35,8 +35,8 @@ Mend the backward, and test it with `torch.autograd.gradcheck` (advice).
 
 When it is wrong
 
-A backward that is meant to differ, such as guided backpropagation. A function whose `apply` was
-stored under another name before the examination, or that does not run in float64, is not judged.
+A backward that is meant to differ, such as guided backpropagation. A function that does not run in
+float64 is not judged.
 
 References: The PyTorch documentation, torch.autograd.gradcheck; Ganin and Lempitsky 2015
 (reversal).

@@ -20,9 +20,13 @@ How it is measured
 The ratio of what a step changed to what was there, for each weight matrix, at the looks of a
 watched training. A fault is a jump: at AFTER looks in a row the median over the layers is `jump`
 times above the looks before, and it is new: FRESH times above all that the run ever had, or at a
-learning rate it never had. A schedule's restart to an earlier rate is none. Or it is a level: above
-`limit` at the last looks, while the loss is above that of the looks before. If the loss rose
-clearly, it is an error.
+learning rate it never had. A schedule's restart to an earlier rate is none, nor are steps below
+HARMLESS while the loss does not rise. Or it is a level: above `limit` at the last looks, while the
+loss is above that of the looks before. If the loss rose clearly, it is an error.
+
+Between looks the rates and losses of all steps tell the same: the rate went at once `jump`
+times above all before, and the loss rose clearly with it. A single step is a fault if it
+changed more than ALL of the weights and the loss stayed RUINED times higher.
 
 Limits
 
@@ -30,6 +34,11 @@ Limits
                    steps replace the weights
     jump = 3       times the largest of the looks before: a warm-up or a restart climbs more
                    slowly
+    HARMLESS = 0.002  of the weights a step: twice the usual; a jump below it harms only if the
+                   loss rises
+    STAYED = 5     steps after which the loss is compared
+    ALL = 1        of what was there: such a step leaves nothing of the weights
+    RUINED = 1.5   times the loss before, for the steps after it
     FRESH = 1.5    times the largest ratio or rate so far: new, and not noise about the old
     BEFORE = 5     looks that a jump needs before it
     NEAR = 8       looks that it is compared with
@@ -62,6 +71,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -76,7 +86,7 @@ from unvanish.rules._tiers import STEPS
 
 NEEDS = ("history",)
 AT_ONCE = True
-EXPLAINS = ("OPT003", "ACT003")
+EXPLAINS = ("OPT003", "ACT003", "NUM001")
 FRESH = 1.5
 BEFORE, NEAR, AFTER, RECENT = 5, 8, 3, 30  # looks
 SETTLED, RATES = 20, 20  # steps
@@ -84,55 +94,121 @@ WORSE, ROSE = 1, 3  # deviations of the loss
 WINDOW, LEAST, LEVEL = 10, 5, 0.02
 TINY = 1e-12  # no division by zero
 MOST = 5.0  # nats
+HARMLESS, STAYED, ALL, RUINED = 0.002, 5, 1, 1.5
 
 
 def check(trace: Trace, *, limit: float = 0.1, jump: float = 3.0) -> Iterable[Fault]:
     """One fault with the ratio, and since when."""
-    _history.read_steps(trace, "step")
+    taken = _history.read_steps(trace, "step")
     places = _history.find_weights(trace)
     ratio = np.exp(_history.take_medians(_history.read_looks(trace, places, "update_log")))
     known = np.flatnonzero(np.isfinite(ratio))
-    if len(known) < AFTER:
+    found = _judge_looks(trace, places, known, ratio[known], limit, jump) if len(known) >= AFTER else None
+    found = found or _judge_rates(trace, taken, jump) or _judge_ruin(trace, taken)
+    if found is None and len(known) < AFTER:
         raise NotApplicable("fewer than three looks at a step")
-    ratio, at = ratio[known], np.asarray(trace.facts["steps"])[known]
+    return [] if found is None else [_tell(trace, places, known, found, limit)]
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Steps that are too long: since when, how long (of the weights), before that, and the loss's rise."""
+
+    since: int
+    now: float
+    before: float
+    rise: float
+    cause: str
+
+
+def _judge_looks(
+    trace: Trace, places: list[int], known: Any, ratio: Floats, limit: float, jump: float
+) -> _Steps | None:
+    """What the looks tell: a jump, or a level."""
+    at = np.asarray(trace.facts["steps"])[known]
     start = _find_jump(ratio, at, _highest_rates(trace, at), jump, _past_ratio(trace, places))
     jumped = start is not None
-    if start is None:
-        start = len(ratio) - AFTER
-        if not (np.min(ratio[start:]) > limit and _loss_rise(trace, int(at[start])) > WORSE):
-            return []
-    rise = _loss_rise(trace, int(at[start]))
-    now = float(np.median(ratio[start : start + AFTER]))
+    start = len(ratio) - AFTER if start is None else start
+    rise, now = _loss_rise(trace, int(at[start])), float(np.median(ratio[start : start + AFTER]))
+    if not jumped and not (np.min(ratio[start:]) > limit and rise > WORSE):
+        return None
+    if jumped and now < HARMLESS and not rise > ROSE:
+        return None
     before = float(np.median(ratio[max(0, start - NEAR) : start])) if start else math.nan
     cause = f"each step changes the weights by {now:.1%}"
     if jumped:
         cause += f", {now / before:.1f} times as much as just before step {at[start]}"
-    latest = _history.read_looks(trace, places, "update_log")[known[-1]]
+    return _Steps(int(at[start]), now, before, rise, cause)
+
+
+def _judge_rates(trace: Trace, taken: Floats, jump: float) -> _Steps | None:
+    """A rate that jumped above all before it, with the loss."""
+    rate = _history.read_steps(trace, "lr")
+    if len(taken) <= SETTLED or taken[0] > SETTLED or not np.isfinite(rate).all():
+        return None
+    highest = np.maximum.accumulate(rate)
+    jumps = np.flatnonzero((rate[1:] > jump * highest[:-1]) & (np.arange(1, len(rate)) >= SETTLED)) + 1
+    for place in jumps[::-1]:
+        if place + STAYED > len(rate) or highest[place - 1] <= 0:
+            continue
+        rise = _loss_rise(trace, int(taken[place]))
+        if rise > ROSE:
+            factor = rate[place] / highest[place - 1]
+            cause = f"the steps grew {factor:.0f} times at step {int(taken[place])}"
+            return _Steps(int(taken[place]), _usual(trace, place, None), _usual(trace, 0, place), rise, cause)
+    return None
+
+
+def _judge_ruin(trace: Trace, taken: Floats) -> _Steps | None:
+    """One step that replaced the weights, after which the loss stays higher."""
+    change, loss = _history.read_steps(trace, "update_log"), _history.read_steps(trace, "loss")
+    for place in np.flatnonzero(change > math.log(ALL)):
+        later, before = loss[place + 1 :], loss[: place + 1]
+        later, before = later[np.isfinite(later)], before[np.isfinite(before)]
+        if len(later) < STAYED or not len(before):
+            continue
+        lowest, level = float(np.min(before)), float(np.median(later[:STAYED]))
+        if lowest > 0 and level > RUINED * lowest and float(np.median(later[-STAYED:])) > RUINED * lowest:
+            now = math.exp(float(change[place]))
+            cause = (
+                f"step {int(taken[place])} changed the weights by {now:.2g} of them, and the loss went from "
+                f"{lowest:.3g} to {level:.3g}"
+            )
+            return _Steps(int(taken[place]), now, math.nan, math.inf, cause)
+    return None
+
+
+def _usual(trace: Trace, start: int | None, end: int | None) -> float:
+    """The median ratio of the readings between two places."""
+    change = _history.read_steps(trace, "update_log")[start:end]
+    change = change[np.isfinite(change)]
+    return math.exp(float(np.median(change))) if len(change) else math.nan
+
+
+def _tell(trace: Trace, places: list[int], known: Any, found: _Steps, limit: float) -> Fault:
+    latest = _history.read_looks(trace, places, "update_log")[known[-1]] if len(known) else np.zeros(0)
     order = np.argsort(-np.where(np.isfinite(latest), latest, -math.inf))[: _places.WORST]
     worst = [(trace.sites[places[i]].label, math.exp(latest[i])) for i in order]
-    return [
-        Fault(
-            severity="error" if rise > ROSE else "warning",
-            cause=cause
-            + _describe_rates(trace, int(at[start]))
-            + (", and the loss rose" if rise > ROSE else ""),
-            sites=tuple(label for label, _ in worst),
-            evidence=(
-                Evidence("update / weight, median over layers", now, limit=f"< {limit:g}"),
-                Evidence("the same before", before),
-                Evidence("loss against before", rise, unit="deviations"),
-                *(Evidence("update / weight", size, site=label) for label, size in worst[: _places.SHOWN]),
-            ),
-            remedies=(
-                Remedy("lower-learning-rate", (), "back to the rate that worked", safety="advice"),
-                Remedy("warm-up", (), "let a larger rate come slowly", safety="advice"),
-                Remedy("zclip", (), "bounds a step by the run's own history", safety="exact"),
-            ),
-            direction="exploding",
-            tier=STEPS,
-            size=min(MOST, math.log(max(now / limit, 1.0))),
-        )
-    ]
+    rose = found.rise > ROSE
+    return Fault(
+        severity="error" if rose else "warning",
+        cause=found.cause + _describe_rates(trace, found.since) + (", and the loss rose" if rose else ""),
+        sites=tuple(label for label, _ in worst),
+        evidence=(
+            Evidence("update / weight, median over layers", found.now, limit=f"< {limit:g}"),
+            Evidence("the same before", found.before),
+            Evidence("loss against before", found.rise, unit="deviations"),
+            *(Evidence("update / weight", size, site=label) for label, size in worst[: _places.SHOWN]),
+        ),
+        remedies=(
+            Remedy("lower-learning-rate", (), "back to the rate that worked", safety="advice"),
+            Remedy("warm-up", (), "let a larger rate come slowly", safety="advice"),
+            Remedy("zclip", (), "bounds a step by the run's own history", safety="exact"),
+        ),
+        direction="exploding",
+        tier=STEPS,
+        size=min(MOST, math.log(max(found.now / limit, 1.0))) if found.now > 0 else 0.0,
+    )
 
 
 def _find_jump(ratio: Floats, at: Floats, rate: Floats, jump: float, past: float) -> int | None:

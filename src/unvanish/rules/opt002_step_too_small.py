@@ -15,19 +15,34 @@ An example
 
 How it is measured
 
-The ratio of what a step changed to what was there, for each weight matrix, at the looks of a
-watched training: all layers are below `limit` at the last looks, while the loss does not fall. A
-run that has converged is no fault.
+The ratio of what a step changed to what was there, of weights that are read in turn at the
+steps of a watched training. Two kinds of short: nothing moves, and the loss does not fall; or
+the ratio is small, the loss has hardly fallen in LONG steps, and the gradient of the same
+weights still points the same way (cosine `agree`), so that longer steps would go on downhill. A
+run that has converged is no fault, nor is a gradient of exactly zero, which no rate would mend.
+Of Adam and its like the size of each layer's gradient is followed against the epsilon in the
+denominator: below it the steps shrink with the gradient, so a gradient on its way there is a note with
+the steps that are left; why it shrinks is for other rules to say.
 
 Limits
 
-    limit = 1e-06    of the weights a step; about 0.001 is usual (Karpathy 2019), so it is a
+    least = 1e-06    of the weights a step; about 0.001 is usual (Karpathy 2019), so it is a
                      thousandth of that: a million steps to move by a weight
-    LEAST = 5        looks at which no layer moves
+    limit = 0.0001   of the weights a step: a tenth of the usual, ten thousand steps to move by
+                     a weight
+    agree = 0.3      cosine of gradients of the same weights, median of the last ones; at the floor
+                     of a loss, noise makes it 0, in a run that bounces it is negative
+    READ = 16        readings of weights, of which the median is taken
+    LONG = 100       steps in which the loss has hardly fallen, for `limit`
+    FALL = 0.1       of the first loss: a larger fall is progress
+    EDGE = 10        steps at each end whose median is the loss there
     SPAN = 20        steps watched, before which it is too early to say
     FELL = 100       times smaller gradients than at the first steps: the run has converged
     START = 5        first steps, of which the largest gradient is taken
     SOLVED = 0.001   of the first loss: so has such a run
+    USUAL = 0.001    of the weights a step, which the estimate of the right rate aims at
+    GROWN = 2        times the usual rate of the run: above it the rate is on its way up
+    BELOW = 0.001    of the highest rate: a rate that has died early is another fault (OPT006)
 
 Remedies
 
@@ -50,43 +65,54 @@ import numpy as np
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _history, _learning, _places
+from unvanish.rules import _converged, _history, _learning, _places, _trend
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import SLOW
 
 NEEDS = ("history",)
-LEAST = 5  # looks
+AT_ONCE = True
+READ, LONG, FALL, EDGE = 16, 100, 0.1, 10
 SPAN = 20  # steps
 FELL, START, SOLVED = 100, 5, 1e-3
+BELOW, GROWN = 1e-3, 2
+USUAL = 1e-3
 
 
-def check(trace: Trace, *, limit: float = 1e-6) -> Iterable[Fault]:
-    """One fault with the largest ratio of all layers."""
+def check(trace: Trace, *, limit: float = 1e-4, least: float = 1e-6, agree: float = 0.3) -> Iterable[Fault]:
+    """One fault with the usual ratio of a step to the weights."""
     taken = _history.read_steps(trace, "step")
-    places = _history.find_weights(trace)
-    logs = _history.read_looks(trace, places, "update_log")
-    rows = np.flatnonzero(~np.isnan(logs).all(axis=1))[-LEAST:]
-    if len(rows) < LEAST or len(taken) < SPAN:
-        raise NotApplicable(f"fewer than {LEAST} looks at a step, or {SPAN} steps")
-    largest = math.exp(float(np.nanmax(logs[rows])))
-    loss = _history.read_steps(trace, "loss")
-    if not largest < limit or _learning.falls(loss) or _has_ended(trace, loss):
+    change, gradient = _history.read_steps(trace, "update_log"), _history.read_steps(trace, "norm_log")
+    known = change[~np.isnan(change)][-READ:]
+    if len(known) < READ or len(taken) < SPAN:
+        raise NotApplicable(f"fewer than {READ} readings of weights, or {SPAN} steps")
+    ratio, loss = math.exp(float(np.median(known))), _history.read_steps(trace, "loss")
+    if gradient[-1] == -math.inf or _has_ended(trace, loss) or not _is_alive(trace):
         return []
+    turns = _history.read_steps(trace, "agree")
+    steady = float(np.median(turns[np.isfinite(turns)][-READ:])) if np.isfinite(turns).any() else math.nan
+    nothing = math.exp(float(np.max(known))) < least and not _learning.falls(loss)
+    slow = ratio < limit and steady > agree and len(taken) >= LONG and not _progresses(trace, loss)
+    if not (nothing or slow):
+        return _foresee(trace, _history.find_weights(trace))
     rate = float(_history.read_steps(trace, "lr")[-1])
-    cause = f"no step changes any weight by more than {largest:.1e} of it, and the loss does not fall"
-    if largest == 0:
+    cause = f"a step changes the weights by {ratio:.1e} of them, and the loss hardly falls"
+    if slow and not nothing:
+        cause += (
+            f" in {len(taken)} steps, though the gradient keeps its direction: a rate of {rate:.2g} is about "
+            f"{USUAL / max(ratio, USUAL * SOLVED**2):.0f} times too small"
+        )
+    if ratio == 0:
         cause = "no weight changes at all: the steps are below the last digit of the weights"
-    if rate == 0:
-        cause = "the learning rate is 0: no weight moves"
     return [
         Fault(
             severity="warning",
             cause=cause,
-            sites=tuple(trace.sites[i].label for i in places[: _places.WORST]),
+            sites=_places.label(trace, _history.find_weights(trace)[: _places.WORST]),
             evidence=(
-                Evidence("update / weight, largest over layers", largest, limit=f"> {limit:g}"),
+                Evidence("update / weight, median of the last readings", ratio, limit=f"> {limit:g}"),
+                Evidence("cosine of gradients of the same weights", steady, limit=f"< {agree:g}"),
                 Evidence("learning rate", rate),
-                Evidence("gradient norm", float(_history.read_steps(trace, "norm_log")[-1]), unit="ln"),
+                Evidence("gradient norm", float(gradient[-1]), unit="ln"),
             ),
             remedies=(
                 Remedy(
@@ -102,6 +128,57 @@ def check(trace: Trace, *, limit: float = 1e-6) -> Iterable[Fault]:
     ]
 
 
+def _progresses(trace: Trace, loss: _history.Floats) -> bool:
+    """Whether the loss fell by more than a little; True if it is not known."""
+    known, start = loss[np.isfinite(loss)], np.asarray(trace.facts.get("start", ()), np.float64)
+    if len(known) < LONG // 2:
+        return True
+    first = float(np.median(start[:EDGE])) if len(start) else float(np.median(known[:EDGE]))
+    return bool(np.median(known[-EDGE:]) < first - FALL * abs(first))
+
+
+def _is_alive(trace: Trace) -> bool:
+    """Whether the rate is neither a small part of what it was, which OPT006 judges, nor still growing."""
+    rate = _history.read_steps(trace, "lr")
+    known = rate[np.isfinite(rate)]
+    if not len(known):
+        return True
+    return bool(BELOW * known.max() <= known[-1] <= GROWN * np.median(known) and known[-1] > 0)
+
+
+def _foresee(trace: Trace, places: list[int]) -> list[Fault]:
+    """A gradient that will be smaller than the optimizer's epsilon if it goes on as it does."""
+    known = [i for i in places if trace.sites[i].facts.get("epsilon", 0.0) > 0]
+    found = {i: c for i in known if (c := _follow_epsilon(trace, i)) is not None}
+    if not found or _converged.has_converged(trace):
+        return []
+    worst = min(found, key=lambda i: found[i].steps)
+    crossing, where = found[worst], trace.sites[worst].label
+    return [
+        Fault(
+            severity="note",
+            cause=f"the gradient of {where} shrinks, to {math.exp(crossing.now):.2g} times the optimizer's "
+            f"epsilon so far: it reaches it {crossing.describe()}, and the steps shrink with it from then on",
+            sites=_places.label(trace, list(found)),
+            evidence=(
+                Evidence("gradient / epsilon", math.exp(crossing.now), limit="> 1", site=where),
+                Evidence("steps until it is at the limit", crossing.steps, site=where),
+            ),
+            remedies=(Remedy("lower-epsilon", (where,), "an epsilon far below the gradients", "advice"),),
+            direction="vanishing",
+            tier=SLOW,
+        )
+    ]
+
+
+def _follow_epsilon(trace: Trace, site: int) -> _trend.Crossing | None:
+    """The crossing of ln(root mean square of the gradient / epsilon) and zero."""
+    facts = trace.sites[site].facts
+    logs = _history.read_looks(trace, [site], "gradient_log")[:, 0]
+    size = logs - 0.5 * math.log(facts["numel"]) - math.log(facts["epsilon"])
+    return _trend.find_crossing(_trend.read_looked(trace), size, 0.0)
+
+
 def _has_ended(trace: Trace, loss: _history.Floats) -> bool:
     """Whether the gradient or the loss is a small part of what it was at the start."""
     norms = _history.read_steps(trace, "norm_log")
@@ -111,8 +188,8 @@ def _has_ended(trace: Trace, loss: _history.Floats) -> bool:
 
 
 def sick() -> Case:
-    """SGD with a rate of 1e-9."""
-    return _case(1e-9)
+    """SGD with a rate of 1e-4."""
+    return _case(1e-4)
 
 
 def healthy() -> Case:
@@ -129,5 +206,5 @@ def _case(rate: float) -> Case:
         net: Any = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4))
         x = torch.randn(256, 16)
         batch = x, (x @ torch.randn(16, 4)).argmax(1)
-    training = _history.rehearse_with(optimizer=lambda m: torch.optim.SGD(m.parameters(), rate), steps=40)
+    training = _history.rehearse_with(optimizer=lambda m: torch.optim.SGD(m.parameters(), rate), steps=120)
     return Case(net, batch, nn.CrossEntropyLoss(), training, story=f"SGD with a rate of {rate:g}")

@@ -15,9 +15,10 @@ An example
 
 How it is measured
 
-The norm of every step's gradient, as the optimizer sees it, among the last `window` steps. A spike
-is above the median by `deviations` robust standard deviations of the log, and by the factor TIMES.
-LEAST of them are a warning.
+The norm of every step's gradient, as the optimizer sees it, among the last `window` steps. A
+spike is above the median by `deviations` robust standard deviations of the log, and by the
+factor TIMES, and as far above the median of the steps just before it: in a run that converges
+the first steps are large. LEAST of them are a warning.
 
 Limits
 
@@ -27,6 +28,7 @@ Limits
     window = 200     steps: long enough for a median, short enough to follow the run
     TIMES = 10       times the median at least: a smaller spike does no harm, however quiet the
                      run
+    NEAR = 25        steps just before one, above whose median it must stand out as well
     LEAST = 3        spikes in the window: single ones pass
     SKIPPED = 25     first steps that do not count, as in ZClip; twice as many must follow
     QUIET = 0.1      nats of scatter at least: a run without noise has no outliers
@@ -64,6 +66,7 @@ SKIPPED = 25
 LEAST = 3
 TIMES = 10
 QUIET = 0.1
+NEAR = 25
 
 
 def check(trace: Trace, *, deviations: float = 8.0, window: int = 200) -> Iterable[Fault]:
@@ -75,6 +78,10 @@ def check(trace: Trace, *, deviations: float = 8.0, window: int = 200) -> Iterab
     centre = float(np.median(norms))
     scatter = max(measure_scatter(norms, centre), QUIET)
     high = norms > centre + max(deviations * scatter, math.log(TIMES))
+    high &= [
+        n - np.median(norms[max(0, k - NEAR) : k] if k else norms) > math.log(TIMES)
+        for k, n in enumerate(norms)
+    ]
     count = int(high.sum())
     if count < LEAST:
         return []

@@ -15,7 +15,8 @@ How it is measured
 By identity: each trainable parameter against the optimizer's param_groups. Without an optimizer
 there is nothing to judge. If the optimizer holds tensors that are no parameters of this model
 and have the shapes of those it lacks, these were made anew after it: by a copy, a replaced
-layer, or `load_state_dict(assign=True)`.
+layer, or `load_state_dict(assign=True)`. In a watched training: the parameters that get a
+gradient at a look, that no optimizer holds, and that nothing has moved in the last steps.
 
 Limits
 
@@ -46,10 +47,14 @@ from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import STEPS
 
 NEEDS = ("static",)
+LIVE = True
+AT_ONCE = True
 
 
 def check(trace: Trace) -> Iterable[Fault]:
     """One fault naming what no optimizer holds."""
+    if trace.facts.get("live"):
+        return _judge_holding(trace)
     trainable = trace.where("parameter", trainable=True)
     if not trainable or all(trace.sites[i].facts.get("optimised") is None for i in trainable):
         raise NotApplicable("no optimizer was given; pass optimizer=")
@@ -57,34 +62,46 @@ def check(trace: Trace) -> Iterable[Fault]:
     if not left:
         return []
     share = _places.count_numbers(trace, left) / max(1, _places.count_numbers(trace, trainable))
-    sites = tuple(trace.sites[i].label for i in left)[: _places.MOST]
-    return [
-        Fault(
-            severity="error",
-            cause=_tell(len(left), len(trainable), share, int(trace.facts.get("stale", 0))),
-            sites=sites,
-            evidence=(
-                Evidence("parameters not held", len(left), unit=f"of {len(trainable)}", limit="0"),
-                Evidence("share of the numbers", share),
+    names = [trace.sites[i].label for i in left]
+    return [_report(names, len(trainable), share, int(trace.facts.get("stale", 0)))]
+
+
+def _report(left: list[str], trainable: int, share: float, stale: int) -> Fault:
+    sites = tuple(left)[: _places.MOST]
+    return Fault(
+        severity="error",
+        cause=_tell(len(left), trainable, share, stale),
+        sites=sites,
+        evidence=(
+            Evidence("parameters not held", len(left), unit=f"of {trainable}", limit="0"),
+            Evidence("share of the numbers", share),
+        ),
+        remedies=(
+            Remedy(
+                "add-to-optimizer",
+                sites,
+                "give the optimizer all trainable parameters, after the model is complete",
             ),
-            remedies=(
-                Remedy(
-                    "add-to-optimizer",
-                    sites,
-                    "give the optimizer all trainable parameters, after the model is complete",
-                ),
-                Remedy(
-                    "freeze",
-                    sites,
-                    "if they shall not learn, say so and save their gradients",
-                    safety="advice",
-                ),
+            Remedy(
+                "freeze",
+                sites,
+                "if they shall not learn, say so and save their gradients",
+                safety="advice",
             ),
-            direction="blocked",
-            tier=STEPS,
-            size=share,
-        )
-    ]
+        ),
+        direction="blocked",
+        tier=STEPS,
+        size=share,
+    )
+
+
+def _judge_holding(trace: Trace) -> list[Fault]:
+    """One fault naming what gets a gradient and no watched optimizer holds; OPT006 names stale tensors."""
+    if "holding" not in trace.facts:
+        raise NotApplicable("no optimizer is watched")
+    holding = trace.facts["holding"]
+    left = [name for name in holding["left"] if name not in holding["stale"]]
+    return [_report(left, holding["trainable"], holding["share"], 0)] if left else []
 
 
 def _tell(left: int, trainable: int, share: float, stale: int) -> str:

@@ -56,6 +56,7 @@ from unvanish.rules._tiers import REMARK
 
 NEEDS = ("history",)
 AT_ONCE = True
+EXPLAINS = ("OPT002",)
 STEPS = 100
 
 

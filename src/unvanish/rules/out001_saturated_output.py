@@ -25,8 +25,10 @@ classes), and mean |p - y| over the output's range, under a squared or absolute 
 
 The range of the last function against the targets that torch's losses, or a difference written by
 hand, compare it with; the axis of a softmax against the rows of the targets; and which function
-made what cross-entropy reads as logits. Marks for missing answers, one constant that the loss masks
-away later, are no targets.
+made what cross-entropy reads as logits; whether the classes lie along the axis on which the last
+layer made them, views followed; a loss written by hand as torch's own. A variance, or another
+divisor of the loss, that is next to zero where what it divides is not. Marks for missing answers,
+one constant that the loss masks away later, are no targets.
 
 Limits
 
@@ -34,6 +36,8 @@ Limits
     residual = 0.2   mean |p - y| over the range: a sigmoid that knows nothing is off by 0.5, one
                      that has converged by less than 0.05
     FLATTER = 5      times flatter than the limit is an error
+    FLOORED = 0.01   of a loss's divisors next to zero, where what they divide is not: healthy ones
+                     have none, and one in a hundred makes the loss
     LEAST = 1e-12    is the least slope that counts: an order, no limit
 
 Remedies
@@ -58,16 +62,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
-from unvanish.core.facts import SiteFacts
+from unvanish.core.facts import SiteFacts, WishFacts
 from unvanish.core.trace import Trace
 from unvanish.rules import _reach
-from unvanish.rules._fault import Fault
+from unvanish.rules._fault import Fault, blame_loss
 from unvanish.rules._tiers import OUTPUT
 
 NEEDS = ("static", "step")
 EXPLAINS = ("INI002", "ACT001", "OUT003", "GRF004", "INI001", "PRC001")
 ERRORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "difference")
 FLATTER = 5
+FLOORED = 0.01
 LEAST = 1e-12
 
 
@@ -75,6 +80,8 @@ def check(trace: Trace, *, limit: float = 0.1, residual: float = 0.2) -> Iterabl
     """One fault if an output cannot reach its targets, or is flat and wrong under a squared error."""
     if misfits := [m for i in trace.where("output") if (m := _reach.find_misfit(trace.sites[i]))]:
         return [_report(misfits[0])]
+    if floors := [w for w in trace.facts.get("wishes", []) if w["how"] == "floor" and w["share"] > FLOORED]:
+        return [_report_floor(floors[0])]
     outputs = _squashed_outputs(trace)
     if not outputs:
         raise NotApplicable("no squared or absolute error reads a squashed output")
@@ -128,6 +135,19 @@ def _report(misfit: _reach.Misfit) -> Fault:
         remedies=misfit.remedies,
         direction="none",
         tier=OUTPUT,
+    )
+
+
+def _report_floor(wish: WishFacts) -> Fault:
+    """The fault of a variance, or another divisor, that stands at its floor."""
+    place, share = f" at {wish['source']}" if wish["source"] else "", wish["share"]
+    return blame_loss(
+        f"the loss divides by what the model gives{place}, and {share:.0%} of that is next to zero: a few "
+        "numbers make the whole gradient",
+        Evidence("share of the divisors next to zero", share, limit=f"< {FLOORED:g}", site="loss"),
+        Remedy("positive-variance", ("loss",), "exp of a log-variance, or softplus + 0.001", "advice"),
+        OUTPUT,
+        direction="exploding",
     )
 
 

@@ -21,8 +21,9 @@ How it is measured
 On the graph: the tensor that `cross_entropy` or `binary_cross_entropy_with_logits` reads was made
 by a softmax or a sigmoid; or a softmax, a log-softmax, or an exp or logsumexp in the loss reads the
 result of a softmax. What `nll_loss` or `kl_div` reads was made by a softmax or a sigmoid without a
-logarithm, or by a layer and is above zero, as no logarithm of a probability is. (A log-softmax
-before cross-entropy changes nothing and is no fault.)
+logarithm, or by a layer and is above zero, as no logarithm of a probability is; what `ctc_loss`
+reads likewise. Rates where `poisson_nll_loss` takes exp itself, and a `kl_div` whose arguments are
+swapped. (A log-softmax before cross-entropy changes nothing and is no fault.)
 
 Limits
 
@@ -54,7 +55,8 @@ from unvanish.rules._tiers import LOGITS
 
 NEEDS = ("static",)
 EXPLAINS = ("OUT001",)
-LOGARITHMS = ("nll_loss", "kl_div")
+RATES = "poisson_nll_loss"
+LOGARITHMS = ("nll_loss", "kl_div", "ctc_loss")
 
 
 def check(trace: Trace) -> Iterable[Fault]:
@@ -62,8 +64,9 @@ def check(trace: Trace) -> Iterable[Fault]:
     losses = _places.find_logit_losses(trace)
     raw = [i for i in trace.where("output") if trace.sites[i].facts.get("raw")]
     again = trace.facts.get("normalised_again", [])
-    double = [i for i in losses if trace.sites[i].facts.get("double")]
-    if not losses and not raw and not again and not _asks_for_logarithms(trace):
+    rates = [i for i in trace.where("output") if trace.sites[i].kind == RATES]
+    double = [i for i in (*losses, *rates) if trace.sites[i].facts.get("double")]
+    if not losses and not raw and not again and not double and not _asks_for_logarithms(trace):
         raise NotApplicable("no loss that expects logits or log-probabilities was seen")
     if double:
         return [_report_double(trace.sites[double[0]])]
@@ -74,6 +77,11 @@ def _asks_for_logarithms(trace: Trace) -> bool:
     return any(trace.sites[i].kind in LOGARITHMS for i in trace.where("output"))
 
 
+def _name(kind: str, where: str) -> str:
+    """A function and its place, if they differ."""
+    return f"the {kind}" if where == kind else f"the {kind} of {where}"
+
+
 def _report_raw(site: Site) -> Fault:
     """The fault of probabilities or scores that are read as logarithms of probabilities."""
     raw, where, kind = (
@@ -81,13 +89,15 @@ def _report_raw(site: Site) -> Fault:
         str(site.facts.get("site", "loss")),
         site.facts.get("activation", ""),
     )
-    made = f"the {kind} of {where} makes {raw}" if kind else f"{where} makes {raw}"
+    made = f"{_name(kind, where) if kind else where} makes {raw}"
     remedy = Remedy("insert-log-softmax", (), "a log-softmax makes them what the loss asks for")
     if kind:
         remedy = Remedy(
             "swap-output-function", (where,), "the logarithm is what the loss asks for",
             parameters={"kind": kind, "to": "log_softmax"},
         )  # fmt: skip
+    if site.facts.get("swapped"):
+        made = "the arguments are swapped: the targets stand where the output should, as probabilities"
     return Fault(
         severity="error",
         cause=f"{made}, but {site.kind} expects logarithms of probabilities and takes no logarithm itself",
@@ -122,6 +132,8 @@ def _report_again(where: str, kind: str, second: str) -> Fault:
 def _report_double(site: Site) -> Fault:
     """The fault of probabilities that a loss normalises itself."""
     kind, where = site.facts["activation"], str(site.facts.get("site", "loss"))
+    if site.kind == RATES:
+        return _report_rate(kind, where)
     other = "nll_loss of the logarithm" if site.kind == "cross_entropy" else "binary_cross_entropy"
     return Fault(
         severity="error",
@@ -147,6 +159,24 @@ def _report_double(site: Site) -> Fault:
             ),
         ),
         direction="vanishing",
+        tier=LOGITS,
+    )
+
+
+def _report_rate(kind: str, where: str) -> Fault:
+    """The fault of a rate that is read as the logarithm of one."""
+    linear = Remedy(
+        "swap-output-function", (where,), "a linear output is the logarithm of a rate",
+        parameters={"kind": kind, "to": "identity"},
+    )  # fmt: skip
+    return Fault(
+        severity="warning",
+        cause=f"{_name(kind, where)} makes rates, but poisson_nll_loss (log_input=True) reads logarithms "
+        "and takes exp itself: rates below 1 cannot be given",
+        sites=(where,),
+        evidence=(Evidence("what the loss reads was made by", kind, limit="log-rates", site=where),),
+        remedies=(Remedy("read-rates", ("loss",), "log_input=False", "advice"), linear),
+        direction="none",
         tier=LOGITS,
     )
 

@@ -26,6 +26,10 @@ times the output, or all of it below `small` of the output. Columns whose deviat
 one class only, where the batch gives them and there are ENOUGH; for two classes that is a note.
 Targets that are one constant ask for no scale.
 
+Kinds: targets of 0 and 1 where a loss expects -1 and 1 (hinge, soft margin, ranking, by hand too),
+of 0 and 255 that multiply probabilities, numbers beyond 0 and 1 for probabilities of classes, and a
+CTC loss with fewer steps than labels.
+
 Limits
 
     limit = 100      times the output's size, and one: targets as they are usually prepared have up
@@ -36,6 +40,8 @@ Limits
     NEAR = 10        times the output's size: what is nearer is soon learned by the bias. An output
                      that is itself larger is at fault, not small targets
     BEYOND = 0.01    of the targets of a binary cross-entropy: fewer are marks
+    SHORT = 0.05     of the samples of a CTC loss with fewer steps than labels: a few are dropped on
+                     purpose
     ENOUGH = 32      labels: with fewer, a batch may hold one class by chance
 
 Remedies
@@ -58,10 +64,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
-from unvanish.core.facts import SiteFacts
+from unvanish.core.facts import SiteFacts, WishFacts
 from unvanish.core.trace import Site, Trace
-from unvanish.rules._fault import Fault
-from unvanish.rules._tiers import DATA, REMARK
+from unvanish.rules._fault import Fault, blame_loss
+from unvanish.rules._tiers import DATA
 
 NEEDS = ("static", "step")
 EXPLAINS = ("INI001", "INI002", "ACT001", "ACT003", "PRC002", "DEP001")
@@ -69,6 +75,7 @@ ERRORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "difference")
 NEAR = 10
 BEYOND = 0.01
 ENOUGH = 32
+SHORT = 0.05
 Column = tuple[float, float]  # mean and deviation
 
 
@@ -77,7 +84,9 @@ def check(
 ) -> Iterable[Fault]:
     """One fault if the targets are far from what the output gives."""
     sites = [trace.sites[i] for i in trace.where("output")]
-    known = [s for s in sites if "target_std" in s.facts or "labels" in s.facts]
+    known = [s for s in sites if any(name in s.facts for name in ("target_std", "labels", "beyond", "short"))]
+    if unsigned := [w for w in trace.facts.get("wishes", []) if w["how"] in ("unsigned", "scaled")]:
+        return [_report_unsigned(unsigned[0])]
     if not known:
         raise NotApplicable("no loss compares an output with targets")
     for site in known:
@@ -96,6 +105,23 @@ def _judge_kind(site: Site) -> Fault | None:
         advice = Remedy("scale-targets", ("loss",), "bring them into 0 to 1", "advice")
         number = Evidence("share of targets beyond 0 and 1", share, limit=f"< {BEYOND:g}")
         return _report(text + " least value, and the logits grow without end", number, advice)
+    if site.kind == "cross_entropy" and share > BEYOND:
+        low, high = facts["target_low"], facts["target_high"]
+        text = (
+            f"the targets go from {low:.3g} to {high:.3g}, but cross_entropy takes numbers of this shape for "
+        )
+        number = Evidence("share of targets beyond 0 and 1", share, limit=f"< {BEYOND:g}")
+        advice = Remedy("give-labels", ("loss",), "give the classes as integers, or probabilities", "advice")
+        return _report(text + "probabilities of the classes", number, advice)
+    if (short := facts.get("short", 0.0)) > SHORT:
+        text = f"{short:.0%} of the samples have fewer steps than labels: ctc_loss has no path for them, and "
+        number = Evidence("share of samples that are too short", short, limit=f"< {SHORT:g}")
+        advice = Remedy("longer-inputs", ("loss",), "less pooling, or leave these samples out", "advice")
+        return _report(text + "zero_infinity gives them no gradient", number, advice)
+    if facts.get("labels") == 0 and facts.get("answers", 0) > 0:
+        text = f"all {facts['answers']} labels are ignored: the loss has no sample to learn from"
+        advice = Remedy("look-for-labels", ("loss",), "look for the lost labels", "advice")
+        return _report(text, Evidence("kinds of labels", 0.0, limit="> 1"), advice)
     many = facts.get("answers", 0) >= ENOUGH and facts.get("given", False)
     if not many or facts.get("labels") != 1 or facts.get("classes", 0) < 2:
         return None
@@ -103,6 +129,20 @@ def _judge_kind(site: Site) -> Fault | None:
     text = f"all {facts['answers']} labels are of one class: a constant answer is right, and is learned"
     two = facts.get("classes") == 2
     return _report(text, Evidence("kinds of labels", 1.0, limit="> 1"), advice, note=two)
+
+
+def _report_unsigned(wish: WishFacts) -> Fault:
+    """The fault of targets 0 and 1 under a loss of signs."""
+    place = f" at {wish['source']}" if wish["source"] else ""
+    if wish["how"] == "scaled":
+        text = (
+            f"the targets are 0 and {wish['share']:g}, but the loss{place} multiplies them with probabilities"
+        )
+        advice = Remedy("scale-targets", ("loss",), f"divide them by {wish['share']:g}", "advice")
+        return _report(text, Evidence("largest target", wish["share"], limit="1"), advice)
+    text = f"the targets are 0 and 1, but the loss{place} expects -1 and 1 and multiplies by them: 0"
+    advice = Remedy("sign-targets", ("loss",), "2 * y - 1", "advice")
+    return _report(text + " asks for nothing", Evidence("least target", 0.0, limit="-1"), advice)
 
 
 def _judge_size(site: Site, limit: float, offset: float, small: float, uneven: float) -> Fault | None:
@@ -150,16 +190,7 @@ def _standardise(facts: SiteFacts) -> Remedy:
 
 
 def _report(text: str, evidence: Evidence, remedy: Remedy, size: float = 1.0, note: bool = False) -> Fault:
-    return Fault(
-        severity="note" if note else "warning",
-        cause=text,
-        sites=("loss",),
-        evidence=(evidence,),
-        remedies=(remedy,),
-        direction="none",
-        tier=REMARK if note else DATA,
-        size=math.log(max(1.0, size)),
-    )
+    return blame_loss(text, evidence, remedy, DATA, size=math.log(max(1.0, size)), note=note)
 
 
 def sick() -> Case:

@@ -17,14 +17,20 @@ An example
 
 How it is measured
 
-If the loss is below zero: logarithms of probabilities, and cross-entropies against targets that the
-loss makes itself, which are to be made worse. Their mean slope, 1 - p for a logarithm of p, is
-below `limit`; an error far below it.
+Logarithms of probabilities, and cross-entropies against targets that the loss makes itself, which
+are to be made worse. Their mean slope, 1 - p for a logarithm of p, is below `limit`; an error far
+below it. And labels that are smoothed until the right answer has less than `smoothed` more than
+another; a power that leaves almost nothing of every sample; distances of embeddings that are alike
+for all samples; a sigmoid without a logarithm that stands at the wrong end; and logits that are
+cosines times so small a factor that less than `limit` of the loss can ever be learned.
 
 Limits
 
     limit = 0.05     of the largest slope: a discriminator that gives fakes 5 %. At the start it
-                     gives a half
+                     gives a half. Cosines at a temperature of 1 can learn 24 % of the loss of 64
+                     classes
+    smoothed = 0.25  of the whole that the right answer has more than another: smoothing is 0.1 as a
+                     rule, and 0.6 at most against noisy labels
     FLATTER = 5      times flatter than the limit is an error
     LEAST = 1e-12    is the least slope that counts: an order, no limit
 
@@ -48,29 +54,47 @@ from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules._fault import Fault
+from unvanish.rules._fault import Fault, blame_loss
 from unvanish.rules._tiers import OUTPUT
 
 NEEDS = ("static", "step")
 EXPLAINS = ("GRF004", "INI001", "OUT001", "PRC001", "ACT001")
 FLATTER = 5
 LEAST = 1e-12
+LEFT = {  # what is left of the loss: the cause, the name of the number, and what to do
+    "smoothed": (
+        "its labels are smoothed{place} until the right answer is asked {share:.2g} of 1 more than another",
+        "right answer less another",
+        Remedy("less-smoothing", ("loss",), "0.1 is usual, and leaves 0.9", "advice"),
+    ),
+    "power": (
+        "a power{place} leaves {share:.1e} of the largest sample, and less of all others",
+        "what the power leaves",
+        Remedy("lower-exponent", ("loss",), "a focal loss has an exponent of 1 to 5", "advice"),
+    ),
+    "collapsed": (
+        "it compares embeddings{place} that are alike for all samples: no distance exceeds {share:.0e}",
+        "most that embeddings differ, of their size",
+        Remedy("redraw-embedding", ("loss",), "draw the last layer anew, and train it slower", "advice"),
+    ),
+}
 
 
-def check(trace: Trace, *, limit: float = 0.05) -> Iterable[Fault]:
-    """One fault if a likelihood that is to be lowered is already as good as one."""
+def check(trace: Trace, *, limit: float = 0.05, smoothed: float = 0.25) -> Iterable[Fault]:
+    """One fault if a likelihood that is to be lowered is as good as one, or labels leave no answer much."""
     if not trace.where("output"):
         raise NotApplicable("no loss was seen")
     flat = [f for f in trace.facts.get("ascents", []) if not f["given"] and f["slope"] < limit]
     if not flat:
-        return []
+        return _find_left(trace, smoothed) or _find_hot(trace, limit)
     worst = min(flat, key=lambda f: f["slope"])
     slope, what = worst["slope"], worst["kind"]
     what += f" at {worst['source']}" if worst["source"] else ""
+    how = "it drives an output" if worst["kind"] == "sigmoid" else "it lowers a likelihood"
     return [
         Fault(
             severity="error" if slope < limit / FLATTER else "warning",
-            cause=f"the loss is flat where the model stands: it lowers a likelihood ({what}), "
+            cause=f"the loss is flat where the model stands: {how} ({what}), "
             f"whose slope is {slope:.1e} of its largest, and least where the model is worst",
             sites=("loss",),
             evidence=(Evidence("slope of the loss, relative", slope, limit=f"> {limit:g}", site="loss"),),
@@ -85,6 +109,45 @@ def check(trace: Trace, *, limit: float = 0.05) -> Iterable[Fault]:
             size=-math.log(max(slope, LEAST)),
         )
     ]
+
+
+def _find_left(trace: Trace, limit: float) -> list[Fault]:
+    """One fault if smoothed labels or a power leave hardly anything of the loss, or nothing differs in it."""
+    for wish in trace.facts.get("wishes", []):
+        how, share, place = wish["how"], wish["share"], f" at {wish['source']}" if wish["source"] else ""
+        if how not in LEFT or (how == "smoothed" and share >= limit):
+            continue
+        text, what, remedy = LEFT[how]
+        text = text.format(place=place, share=share)
+        return [
+            _report(text, Evidence(what, share, limit=f"> {limit:g}" if how == "smoothed" else ""), remedy)
+        ]
+    return []
+
+
+def _find_hot(trace: Trace, limit: float) -> list[Fault]:
+    """One fault if logits are cosines that a temperature makes so small that no answer can be sure."""
+    for i in trace.where("output"):
+        facts = trace.sites[i].facts
+        scale, classes = facts.get("cosine_scale", math.inf), facts.get("classes", 0)
+        if classes < 2 or not math.isfinite(scale):
+            continue
+        whole = math.log(classes)
+        best = math.log1p((classes - 1) * math.exp(-scale * classes / (classes - 1)))
+        if (share := 1 - best / whole) < limit:
+            text = (
+                f"its logits are cosines times {scale:.2g}: at chance it is {whole:.4g}, at best {best:.4g}"
+            )
+            advice = Remedy("set-temperature", ("loss",), "divide by a temperature of 0.05 to 0.5", "advice")
+            number = Evidence(
+                "share of the loss that can be learned", share, limit=f"> {limit:g}", site="loss"
+            )
+            return [_report(text, number, advice)]
+    return []
+
+
+def _report(text: str, evidence: Evidence, remedy: Remedy) -> Fault:
+    return blame_loss(f"the loss is flat: {text}", evidence, remedy, OUTPUT, direction="vanishing")
 
 
 def sick() -> Case:

@@ -1,4 +1,4 @@
-"""The backward pass overflows in float16 at every loss scale, though it is finite in float32.
+"""The backward pass overflows in float16, at every loss scale or at the model's own, and not in float32.
 
 Why it harms
 
@@ -16,7 +16,9 @@ How it is measured
 
 The model is run in float32, where the gradients are finite, and in its own precision at TRIED loss
 scales from the largest that would fit down to 2^-24 of it. Without a scale at which all gradients
-are finite and not all zero, the rule fires.
+are finite and not all zero, the rule fires. It also fires if the gradients of a model in float16
+overflow as they are, and a smaller loss would hold them: a GradScaler does not take such models.
+Under autocast, where one is usual and finds its scale, that is a note.
 
 Limits
 
@@ -26,7 +28,7 @@ Limits
 Remedies
 
 Run the operation in float32 (exact). Use bfloat16 (retrain). Bound the operation's input away from
-the pole (retrain).
+the pole (retrain). Divide a loss that is too large as it is (advice).
 
 When it is wrong
 
@@ -58,8 +60,10 @@ def check(trace: Trace) -> Iterable[Fault]:
         raise NotApplicable("nothing runs in float16 (bfloat16 and float32 have the range)")
     if "finite_in_float32" not in facts:
         raise NotApplicable("the model could not be run in float32 to compare")
-    if not facts["finite_in_float32"] or not facts.get("nonfinite_native"):
+    if not facts["finite_in_float32"]:
         return []
+    if not facts.get("nonfinite_native"):
+        return [_report_unscaled(trace)] if facts.get("overflow_unscaled") else []
     first = [trace.sites[i].label for i in trace.where("node") if trace.sites[i].facts.get("nonfinite_first")]
     where, targets = (first[0] if first else ""), tuple(first[:1])
     cause = "in float16 no loss scale gives finite gradients, in float32 they are finite"
@@ -86,6 +90,24 @@ def check(trace: Trace) -> Iterable[Fault]:
             tier=NO_STEP,
         )
     ]
+
+
+def _report_unscaled(trace: Trace) -> Fault:
+    """The fault of a model in float16 whose loss is too large for it."""
+    scale = float(trace.facts.get("precision", {}).get("best_scale_log2", math.nan))
+    return Fault(
+        severity="error" if trace.facts.get("dtype") == "float16" else "note",
+        cause=f"the loss is too large for float16: as it is its gradients overflow, times 2^{scale:.0f} "
+        "they are finite",
+        sites=("loss",),
+        evidence=(Evidence("best loss scale by the gradients' size", scale, unit="log2", limit="> 0"),),
+        remedies=(
+            Remedy("divide-loss", ("loss",), "a mean instead of a sum, or a smaller weight", "advice"),
+            Remedy("bfloat16", (), "the range of float32 in half the memory"),
+        ),
+        direction="exploding",
+        tier=NO_STEP,
+    )
 
 
 def sick() -> Case:

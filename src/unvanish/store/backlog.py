@@ -77,23 +77,22 @@ class Backlog:
     def take(self) -> list[Record]:
         """All that waits; it is followed by `settle` or `give_back`."""
         with self._lock:
-            fresh, self._fresh = self._fresh, set()
-            self._taken = [*self._taken, *(self._replaced[key] for key in fresh), *self._rows]
-            self._rows.clear()
+            waiting = [*self._taken, *(self._replaced[key] for key in self._fresh), *self._rows]
+            self._taken, self._fresh, self._rows = waiting, set(), deque()
             return self._taken
 
     def settle(self) -> None:
         """What was taken has been written."""
         with self._lock:
-            self._bytes -= sum(_weigh(row) for table, row in self._taken if table not in REPLACED)
-            self._taken = []
+            weight = sum(_weigh(row) for table, row in self._taken if table not in REPLACED)
+            self._taken, self._bytes = [], self._bytes - weight
 
     def give_back(self) -> None:
         """What was taken could not be written and waits again."""
         with self._lock:
-            self._fresh |= {(table, row[0]) for table, row in self._taken if table in REPLACED}
-            self._rows.extendleft(r for r in reversed(self._taken) if r[0] not in REPLACED)
-            self._taken = []
+            fresh = {(table, row[0]) for table, row in self._taken if table in REPLACED}
+            rows = [record for record in self._taken if record[0] not in REPLACED]
+            self._taken, self._fresh, self._rows = [], self._fresh | fresh, deque([*rows, *self._rows])
 
     def repeat(self) -> None:
         """The file is new: facts, sites and findings are written again."""
@@ -103,10 +102,10 @@ class Backlog:
     def give_up(self) -> None:
         """Count all that still waits as lost."""
         with self._lock:
-            for table, _ in [*self._taken, *self._rows, *(self._replaced[key] for key in self._fresh)]:
-                self.losses.count(table)
-            self._taken, self._fresh = [], set()
-            self._rows.clear()
+            lost = [*self._taken, *self._rows, *(self._replaced[key] for key in self._fresh)]
+            self._taken, self._fresh, self._rows, self._bytes = [], set(), deque(), 0
+        for table, _ in lost:
+            self.losses.count(table)
 
 
 def _weigh(row: tuple[Any, ...]) -> int:

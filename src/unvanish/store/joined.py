@@ -25,6 +25,7 @@ from unvanish.core.run_facts import HistoryFacts, RunFacts
 from unvanish.core.trace import Axis, Site, Trace
 from unvanish.store.backlog import Losses
 from unvanish.store.joining import Floats, Holding, join_cells, join_columns
+from unvanish.store.pair import PairedRun
 from unvanish.store.parts import read_axis
 from unvanish.store.reader import (
     Event,
@@ -38,6 +39,7 @@ from unvanish.store.reader import (
 )
 from unvanish.store.schema import FILE, OWN, PARTS, RELAYED, STEP_COLUMNS, VERSION
 
+UNKNOWN = "give the folder that a training has named at its end, or a watch was given as `run`"
 NAME = re.compile(r"(run|relay)\.([1-9][0-9]{0,5})\.sqlite")
 
 
@@ -146,7 +148,7 @@ class JoinedRun(Run):
 
     def _require_room(self, numbers: int) -> None:
         with refuse_damage(self.folder):
-            require_room(numbers, sum(f.run.file.stat().st_size for f in self.files))
+            require_room(numbers, sum(f.run.size for f in self.files))
 
     def _tables(self) -> tuple[Floats, NDArray[np.bool_], Floats]:
         """The steps of all ranks, which rank has which, and their columns (ranks, steps, columns)."""
@@ -236,8 +238,9 @@ def open_run(folder: str | Path) -> Run:
     files = _find_files(place)
     if not files:
         near = sorted(p.parent for p in place.glob(f"*/{FILE}"))[:3]
-        hint = f"; there are runs in {', '.join(map(show, near))}" if near else ""
-        raise StoreError(f"{folder} holds no run (no {FILE} in it){hint}")
+        what = f"holds no run (no {FILE} in it)" if place.is_dir() or not place.exists() else "is no folder"
+        hint = f"there are runs in {', '.join(map(show, near))}" if near else UNKNOWN
+        raise StoreError(f"{folder} {what}; {hint}")
     for file in files:
         version = file.run.version()
         if version > VERSION:
@@ -271,7 +274,7 @@ def find_others(folder: Path, ranks: int) -> list[str]:
 
 
 def _find_files(folder: Path) -> tuple[RankFile, ...]:
-    """The files of all ranks; what a rank wrote itself goes before what was relayed."""
+    """The files of all ranks; of one rank what it wrote itself and what was relayed, as one."""
     ranks = {0} if (folder / FILE).is_file() else set()
     for path in folder.glob("*.sqlite"):
         if (match := NAME.fullmatch(path.name)) and path.is_file():
@@ -279,15 +282,15 @@ def _find_files(folder: Path) -> tuple[RankFile, ...]:
     found = []
     for rank in sorted(ranks):
         names = [FILE] if rank == 0 else [OWN.format(rank), RELAYED.format(rank)]
-        name = next(n for n in names if (folder / n).is_file())
-        found.append(RankFile(rank, Run(folder, name)))
+        there = [name for name in names if (folder / name).is_file()]
+        found.append(RankFile(rank, Run(folder, *there) if len(there) == 1 else PairedRun(folder, *there)))
     return tuple(found)
 
 
 def _join_samples(seen: Seen, steps: NDArray[np.int64], statistics: Sequence[str]) -> Floats:
     """The samples of ranks that see the same sites, (steps, sites, statistics)."""
     count, columns = len(seen.sites), len(seen.statistics)
-    size = sum(f.run.file.stat().st_size for f in seen.ranks)
+    size = sum(f.run.size for f in seen.ranks)
     require_room(len(seen.ranks) * len(steps) * count * columns, size)
     cells = np.array([f.run.cells(steps, count, columns) for f in seen.ranks])
     there = np.array([np.isin(steps, f.run.sample_steps()) for f in seen.ranks])

@@ -66,6 +66,11 @@ class Run:
         return self.folder / self.part
 
     @property
+    def size(self) -> int:
+        """The bytes of the file."""
+        return self.file.stat().st_size
+
+    @property
     def name(self) -> str:
         """The folder's own name."""
         return self.folder.resolve().name

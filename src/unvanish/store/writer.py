@@ -5,6 +5,8 @@ Notable:
   the thread keeps trying, and what cannot be written in the end is counted and said (`backlog`).
 - Write-ahead logging: every commit survives a killed process, and readers see it at once. A closed run is one
   file, which a read-only volume can hold.
+- A fault of ours in the thread is said once, with its place (`fault`); the thread begins again, and if it
+  ends for good, all that waits or comes is counted as lost.
 - A file has one writer (`lock`), of several ranks each its own; in a forked child the writer is dead.
 - When the samples exceed `limit` bytes, every second one of the older half is deleted; samples at findings
   stay, and so does the row of every step.
@@ -18,21 +20,21 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from unvanish.core.caution import caution
+from unvanish.core.caution import caution, locate
 from unvanish.store.backlog import Backlog, Losses
 from unvanish.store.lock import FolderLock, read_note
 from unvanish.store.reader import StoreError
 from unvanish.store.records import Record, Records
-from unvanish.store.schema import FILE, LOCK, TABLES, VERSION
+from unvanish.store.run_file import connect, find_file, read_losses, rewind, shrink_to_one_file
+from unvanish.store.schema import FILE, LOCK
 
 PAUSE = 0.5  # seconds between two commits
 BYTES = 1_200_000_000  # of samples, before the older half is thinned out
-LOG_PAGES = 200  # of 4 kB, before the log is brought into the file
 LAST_TRIES = 3  # of writing, when the run ends on a disk that fails
 CLOSING = 15.0  # seconds that the end of a run waits for the disk
 BROKEN = ("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_READONLY")
@@ -61,13 +63,16 @@ class Store(Records):
         self.file = self.folder.absolute() / name  # the program may change its working folder
         self._claim = self.file.with_name(LOCK.format(name))
         self.limit, self.pause = limit, pause
+        self.fault = ""  # where and how our own thread failed, in a line
         self._backlog = Backlog()
         self._stop, self._wake = threading.Event(), threading.Event()
-        self._closed = False
+        self._closed = self._ended = False  # takes no rows; has let go of all
+        self._served = False  # the thread has done its work to the end
         self._bytes = 0  # of samples
         self._written = Losses()  # by this process into the present file, which somebody may delete
         self._told: set[str] = set()
         self._connection: sqlite3.Connection | None = None
+        self._thread = threading.Thread(target=self._work, name="unvanish-store", daemon=True)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             note = read_note(self._claim)[0]
@@ -75,35 +80,40 @@ class Store(Records):
         except (OSError, ValueError) as error:
             raise _refuse(self.folder, error) from error
         try:
-            self._connection = _connect(self.file)
+            self._connection = connect(self.file)
             self._place = os.stat(self.file)
-            self._before = _read_losses(self._connection, note)
-            self.first = _rewind(self._connection, start)
-        except (OSError, ValueError, sqlite3.Error) as error:
+            self._before = read_losses(self._connection, note)
+            self.first = rewind(self._connection, start)
+            self.describe(closed=False)
+            _stores.add(self)
+            self._thread.start()
+        except BaseException as error:
             self._disconnect()
             self._lock.release()
-            raise _refuse(self.folder, error) from error
-        self.describe(closed=False)
-        _stores.add(self)
-        self._thread = threading.Thread(target=self._work, name="unvanish-store", daemon=True)
-        self._thread.start()
+            if isinstance(error, (OSError, ValueError, sqlite3.Error)):
+                raise _refuse(self.folder, error) from error
+            raise
 
     @property
     def losses(self) -> Losses:
         """What could not be written so far, and why the last write failed."""
         return self._backlog.losses
 
+    def lose(self, losses: Losses) -> None:
+        """Count what was lost on its way to this writer."""
+        self.losses.add(losses)
+
     def flush(self, seconds: float = 10.0) -> bool:
         """Wait until all records so far are written; False if that takes longer than `seconds`."""
         deadline = time.monotonic() + seconds
         self._wake.set()
-        while len(self._backlog) and not self._closed and time.monotonic() < deadline:
+        while len(self._backlog) and self._thread.is_alive() and time.monotonic() < deadline:
             time.sleep(0.002)
         return not len(self._backlog)
 
     def close(self) -> None:
         """Write what waits and end the thread; what is lost is said once. Harmless when repeated."""
-        if self._closed:
+        if self._ended:
             return
         self._closed = True
         self._stop.set()
@@ -111,43 +121,72 @@ class Store(Records):
         self._thread.join(CLOSING)
         if self._thread.is_alive():
             self.losses.failure = f"the disk has not answered for {CLOSING:g} s"
+        elif not self._served:
+            self._break(RuntimeError("its thread has ended"))
+            self._disconnect()
         self._backlog.give_up()
         self._report()
+        self._ended = True
 
     def abandon(self) -> None:
         """In a forked child: write nothing and close nothing, which is the parent's to do."""
-        self._closed = True
+        self._closed = self._ended = True
         if self._connection is not None:
             _abandoned.append(self._connection)
 
     def _report(self) -> None:
         """Say what was lost, and leave a note if the file itself cannot hold the number."""
         losses = self.losses
-        if losses.dropped:
+        if losses.dropped and not self.fault:
             why = f" ({losses.failure})" if losses.failure else ""
-            caution(f"unvanish: {losses.describe()} of the run in {self.folder} could not be written{why}")
+            self._say(f"{losses.describe()} of the run in {self.folder} could not be written{why}")
         total = self._before.plus(losses)
         with suppress(OSError):  # without it nothing can be written there, and the warning has said it
             self._lock.note(dropped=total.dropped, lost_steps=total.steps, failure=losses.failure[:200])
         self._lock.release(keep=bool(losses.failure))
 
+    def _say(self, text: str) -> None:
+        """Warn, once."""
+        if text not in self._told:
+            self._told.add(text)
+            caution(f"unvanish: {text}")
+
     def put(self, table: str, row: tuple[Any, ...]) -> None:
         """Take one row; too many that wait are counted as lost."""
-        if not self._closed:
-            self._backlog.put(table, row)
+        if self._closed:
+            return
+        self._backlog.put(table, row)
+        if self._thread.ident is not None and not self._thread.is_alive():
+            self._break(RuntimeError("its thread has ended"))
+            self._backlog.give_up()
 
     # -- the thread
 
     def _work(self) -> None:
+        """Serve; what fails outside of a write is said, and the thread begins again."""
+        tries = 0
+        while tries < LAST_TRIES:
+            try:
+                self._serve()
+                self._served = True
+                return
+            except BaseException as error:  # nobody else hears it
+                self._break(error)
+                self._stop.wait(self.pause)
+            tries += self._stop.is_set()
+
+    def _serve(self) -> None:
+        """Write until the run ends, then its end."""
         while not self._stop.is_set():
             self._wake.wait(self.pause)
             self._wake.clear()
             self._try(self._write)
         for attempt in range(LAST_TRIES):
-            if self._try(self._write):
+            if self._try(self._write) and self._try(self._finish):
                 break
             time.sleep(0.1 * attempt)
-        self._try(self._finish)
+        else:
+            self._try(self._finish)
         self._disconnect()
 
     def _try(self, work: Callable[[], bool]) -> bool:
@@ -184,7 +223,7 @@ class Store(Records):
 
     def _reach_file(self) -> sqlite3.Connection:
         """The connection, made again if it broke or if the file is gone; OSError if there is no folder."""
-        there = _find(self.file)
+        there = find_file(self.file)
         if self._connection is not None and there is not None and os.path.samestat(there, self._place):
             return self._connection
         self._disconnect()
@@ -193,7 +232,7 @@ class Store(Records):
         if not self._lock.holds():
             self._lock.release()
             self._lock = FolderLock(self._claim)
-        self._connection = _connect(self.file)
+        self._connection = connect(self.file)
         if there is None or there.st_ino != self._place.st_ino:
             self._forget_written()
             self._backlog.repeat()
@@ -215,17 +254,29 @@ class Store(Records):
         why = str(error)[:200] or type(error).__name__
         if str(getattr(error, "sqlite_errorname", "")).startswith(BROKEN):
             self._disconnect()  # the next try opens the file again
-        if why not in self._told:
-            self._told.add(why)
-            caution(
-                f"unvanish: the run in {self.folder} cannot be written at the moment ({why}); the training"
-                " goes on, and unvanish keeps trying"
-            )
         self.losses.failure = why
+        if isinstance(error, (OSError, sqlite3.Error)):
+            self._say(
+                f"the run in {self.folder} cannot be written at the moment ({why}); the training goes on,"
+                " and unvanish keeps trying"
+            )
+        else:
+            self._break(error)
+
+    def _break(self, error: BaseException) -> None:
+        """A fault of ours: said once, and noted."""
+        found = locate(error)
+        self.losses.failure = found
+        if not self.fault:
+            self.fault = found
+            self._say(
+                f"the record of the run in {self.folder} failed inside itself ({found}); the training goes"
+                " on, and what cannot be written is counted. Please report this"
+            )
 
     def _finish(self) -> bool:
         """Write down how the run ended, and leave one file without a log beside it."""
-        there = _find(self.file)
+        there = find_file(self.file)
         if there is None or there.st_ino != self._place.st_ino:
             self._forget_written()
         if not self.losses.failure:
@@ -234,7 +285,7 @@ class Store(Records):
             for key, value in ended.items():
                 self._backlog.put("meta", (key, json.dumps(value)))
             if self._write() and self._connection is not None:
-                _shrink_to_one_file(self._connection)
+                shrink_to_one_file(self._connection)
         return not self.losses.failure
 
     def _thin(self, connection: sqlite3.Connection, fresh: int) -> None:
@@ -254,86 +305,9 @@ class Store(Records):
         self._bytes = int(size)
 
 
-def _connect(file: Path) -> sqlite3.Connection:
-    """A connection to a run's file, which is made if there is none; sqlite3.Error if it is something else."""
-    if not file.exists():
-        _make_file(file)
-    connection = sqlite3.connect(file, check_same_thread=False, timeout=10)
-    try:
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if version > VERSION:
-            text = f"it was written by a newer unvanish (version {version} of the tables)"
-            raise sqlite3.DatabaseError(text)
-        if not version:
-            raise sqlite3.DatabaseError(f"its {file.name} is not a run of unvanish")
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _make_file(file: Path) -> None:
-    """A file with its tables, which appears whole, so a copy or a kill at any time leaves a readable one."""
-    partial = file.with_name(f"{file.name}.partial")
-    for left in (partial, file.with_name(f"{partial.name}-journal")):
-        left.unlink(missing_ok=True)
-    with closing(sqlite3.connect(partial)) as connection:
-        connection.executescript(f"BEGIN;{TABLES}PRAGMA user_version={VERSION};COMMIT;")
-    partial.replace(file)
-
-
 def _refuse(folder: Path, error: Exception) -> StoreError:
     why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return StoreError(f"cannot write a run into {str(folder)[:200]}: {why[:300]}; give another folder")
-
-
-def _find(file: Path) -> os.stat_result | None:
-    """What is at a path now; None without it."""
-    try:
-        return os.stat(file)
-    except OSError:
-        return None
-
-
-def _rewind(connection: sqlite3.Connection, start: int | None) -> int:
-    """The number of the next step; rows of steps from `start` on are removed."""
-    last = connection.execute("SELECT max(step) FROM steps").fetchone()[0]
-    if start is None:
-        return 0 if last is None else int(last) + 1
-    with connection:
-        for table in ("steps", "samples", "profiles", "findings"):
-            connection.execute(f"DELETE FROM {table} WHERE step >= ?", (start,))
-        connection.execute("UPDATE findings SET last = ? WHERE last >= ?", (start - 1, start))
-        connection.execute(
-            "UPDATE meta SET value = (SELECT json_group_array(json(s.value)) FROM json_each(meta.value) AS s"
-            " WHERE json_extract(s.value, '$[0]') < ?) WHERE key = 'sessions'",
-            (start,),
-        )
-    return start
-
-
-def _read_losses(connection: sqlite3.Connection, note: Mapping[str, Any]) -> Losses:
-    """What earlier processes lost of this run, by the file or by the note that they left beside it."""
-    rows = connection.execute("SELECT key, value FROM meta WHERE key IN ('dropped', 'lost_steps')")
-    known = dict(rows.fetchall())
-    dropped, steps = (max(_count(known.get(k)), _count(note.get(k))) for k in ("dropped", "lost_steps"))
-    return Losses(dropped, steps)
-
-
-def _count(value: Any) -> int:
-    text = str(value)
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
-
-
-def _shrink_to_one_file(connection: sqlite3.Connection) -> None:
-    """Bring the log into the file and do without it; a reader that has it open prevents that, harmlessly."""
-    with suppress(sqlite3.Error):
-        connection.execute("PRAGMA busy_timeout=200")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        connection.execute("PRAGMA journal_mode=DELETE").fetchall()
 
 
 def _abandon_all() -> None:

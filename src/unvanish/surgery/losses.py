@@ -111,7 +111,7 @@ def swap_output_function(surgery: Surgery, target: str, kind: str, to: str) -> N
         surgery.swap(path, new, f"{type(old).__name__} {what}")
         return
     parent, _, name = path.rpartition(".")
-    if name == kind and surgery.has(parent) and _calls_itself(surgery, parent, kind):
+    if name == kind and surgery.has(parent) and calls_itself(surgery, parent, kind):
         surgery.graft(parent, Rewire({kind: InPlaceOf(to, index)}, own=True), f"its {kind} {what}")
         return
     if surgery.loss is None or not (name == kind or path in ("", "loss")):
@@ -136,7 +136,7 @@ class Heard:
         return func(*args, **kwargs)
 
 
-def _calls_itself(surgery: Surgery, path: str, kind: str) -> bool:
+def calls_itself(surgery: Surgery, path: str, kind: str) -> bool:
     """Whether a module's forward calls a function itself; True if there is no batch to test."""
     if surgery.batch is None:
         return True

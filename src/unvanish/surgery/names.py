@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import json
 import keyword
+import re
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 
 from unvanish.core.names import show
+
+COUNTED = re.compile(r"([A-Za-z_][A-Za-z_.]*\.|)(\d{1,9})(\.[\w.]*|)", re.ASCII)
+LEAST = 3  # names that count up, to be shortened
 
 
 def quote(name: str) -> str:
@@ -29,10 +35,27 @@ def parameter_expression(name: str) -> str:
     return f"model.get_parameter({quote(name)})"
 
 
-def list_names(names: tuple[str, ...], most: int = 4) -> str:
-    """The first names and their number: `["a", "b", ...]  # 30 of them`."""
-    shown = ", ".join(map(quote, names[:most]))
-    return f"[{shown}, ...]  # {len(names)} of them" if len(names) > most else f"[{shown}]"
+def list_names(names: Sequence[str]) -> str:
+    """All names as one Python expression; those that count up are counted: `[f"{k}.weight" for k in ...]`."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for name in names:
+        if found := COUNTED.fullmatch(name):
+            groups.setdefault((found[1], found[3]), []).append(int(found[2]))
+    parts, done = [], set()
+    for name in names:
+        found = COUNTED.fullmatch(name)
+        key = (found[1], found[3]) if found else ("", "")
+        numbers = groups.get(key, []) if found else []
+        steps = {b - a for a, b in pairwise(numbers)}
+        if len(numbers) < LEAST or len(steps) > 1 or min(steps) < 1:
+            parts.append(quote(name))
+        elif key not in done:
+            done.add(key)
+            span = f"range({numbers[0]}, {numbers[-1] + 1}, {steps.pop()})"
+            parts.append(f'f"{key[0]}{{k}}{key[1]}" for k in {span}')
+    if len(parts) == 1:
+        return f"[{parts[0]}]"
+    return f"[{', '.join(f'*({part})' if part.startswith('f') else part for part in parts)}]"
 
 
 def each_parameter(names: tuple[str, ...], line: str, most: int = 6) -> list[str]:
@@ -40,7 +63,20 @@ def each_parameter(names: tuple[str, ...], line: str, most: int = 6) -> list[str
     if len(names) <= most:
         return [line.replace("{}", parameter_expression(name)) for name in names]
     loop = line.replace("{}", "model.get_parameter(name)")
-    return [f"names = {list_names(names)}", "for name in names:", f"    {loop}"]
+    return [f"for name in {list_names(names)}:", f"    {loop}"]
+
+
+def module_expression(path: str) -> str:
+    """`model`, `model.head`, or `model.get_submodule("0")` if a part is not an identifier."""
+    if path in ("", "(model)"):
+        return "model"
+    return f"model.{path}" if all(map(is_word, path.split("."))) else f"model.get_submodule({quote(path)})"
+
+
+def split_calls(targets: Sequence[str], kinds: Collection[str]) -> tuple[list[str], list[str]]:
+    """(paths of modules, labels of calls in a forward): a call's label ends with the name of a function."""
+    calls = [t for t in targets if split_label(t)[0].rpartition(".")[2] in kinds]
+    return [t for t in dict.fromkeys(split_label(t)[0] for t in targets if t not in calls)], calls
 
 
 def shorten(names: tuple[str, ...], most: int = 4) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
-from unvanish.surgery.names import full_name, split_label
+from unvanish.surgery.names import full_name, quote, split_label
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery, descendants
 
@@ -55,3 +55,33 @@ def set_gate_biases(
         for gate, value in values.items():
             bias[gate * size : (gate + 1) * size] = 0.0 if "_hh" in name else value
         surgery.fill(full_name(path, name), bias, what)
+
+
+def name_module(target: str) -> str:
+    """The path of the module that a recurrence belongs to: "core.l0_reverse" is of "core"."""
+    path = LAYER.sub("", split_label(target)[0])
+    return "" if path == "(model)" else path
+
+
+def write_cells(targets: Sequence[str], *lines: str) -> list[str]:
+    """Lines of PyTorch that run for each recurrent `cell` at or below the targets."""
+    paths = [quote(p) for p in dict.fromkeys(map(name_module, targets))]
+    return [
+        f"for path in [{', '.join(paths)}]:",
+        "    for cell in model.get_submodule(path).modules():",
+        *[f"        {line}" for line in lines],
+    ]
+
+
+def write_gates(targets: Sequence[str], draw: str, *lines: str) -> list[str]:
+    """Lines of PyTorch that run for each bias `p` of each gated `cell`, whose gates have `size` units."""
+    return write_cells(
+        targets,
+        "if not isinstance(cell, (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)):",
+        "    continue",
+        "size = cell.hidden_size",
+        *([draw] if draw else []),
+        "for name, p in cell.named_parameters():",
+        "    if name.startswith('bias_'):",
+        *[f"        {line}" for line in lines],
+    )

@@ -491,3 +491,32 @@ def test_a_default_device_and_dtype_of_the_program() -> None:
 def _fill(module: nn.Module) -> None:
     for p in module.parameters(recurse=False):
         nn.init.constant_(p, 0.1)
+
+
+def test_a_model_compiled_after_the_watch_began_trains_where_warnings_are_errors() -> None:
+    def train(watched: bool) -> tuple[list[float], list[str]]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        watch = unvanish.watch(model, optimizer, every=1, on_finding="silent") if watched else None
+        fast, losses = torch.compile(model, backend="eager"), []
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(fast(torch.randn(4, 8)), torch.tensor([0, 1, 1, 0]))
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        if watch is None:
+            return losses, []
+        watch.close()
+        assert not watch.failure
+        return losses, watch.notes
+
+    filters = list(warnings.filters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.compile(nn.Linear(1, 1), backend="eager")(torch.ones(1, 1))  # what is imported warns on its own
+        warnings.filterwarnings("error", message="Using `torch.compile")
+        alone, (seen, notes) = train(False), train(True)
+    assert seen == alone[0] and any("compiled" in note for note in notes)
+    assert warnings.filters == filters

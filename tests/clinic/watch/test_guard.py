@@ -271,3 +271,22 @@ def test_a_watch_that_nothing_holds_is_closed_when_the_next_one_comes() -> None:
         attach()
         assert second() is None
         assert len(optimizer._optimizer_step_pre_hooks) == 3 and not held.failure and not kept[0].failure
+
+
+def test_a_watch_that_is_replaced_under_its_name_is_closed_at_the_first_step_of_the_next(hooks: Any) -> None:
+    model, optimizer = small()
+    heard: list[str] = []
+    for _ in range(
+        4
+    ):  # a cell that runs again: the name still holds the watch before, until it has the new one
+        watch = unvanish.watch(model, optimizer, every=1, on_finding="silent")
+        optimizer.register_step_pre_hook(lambda *_: heard.append("before"))
+        run(model, optimizer, 2)
+    assert len(optimizer._optimizer_step_pre_hooks) == 1 + 4 and heard == ["before"] * 2 * (1 + 2 + 3 + 4)
+    assert watch.steps == 2 and any("earlier watch" in note for note in watch.notes)
+    other = unvanish.watch(model, optimizer, every=1, on_finding="silent")
+    run(model, optimizer, 2)
+    assert watch.steps == 4 and other.steps == 2  # two that are held both go on
+    watch.close()
+    other.close()
+    assert hooks(model) == 0 and len(optimizer._optimizer_step_pre_hooks) == 4

@@ -16,7 +16,7 @@ def test_the_norms_of_several_optimizers_make_one() -> None:
     step.add_norm(3.0, exact=True)
     step.stepped.add(1)
     step.add_norm(4.0, exact=False)
-    row = step.close(rate=0.1, skipped=False)
+    row = step.close((0.1, 0.1), skipped=False)
     assert (row.step, row.norm, row.exact) == (5, 5.0, False)
     step.advance()
     assert step.number == 6 and step.first == 5
@@ -25,8 +25,8 @@ def test_the_norms_of_several_optimizers_make_one() -> None:
 
 def test_a_loss_belongs_to_one_step_only() -> None:
     step = CurrentStep(0, 0, loss=2.5)
-    assert step.close(0.1, skipped=False).loss == 2.5
-    assert math.isnan(step.close(0.1, skipped=False).loss)
+    assert step.close((0.1, 0.1), skipped=False).loss == 2.5
+    assert math.isnan(step.close((0.1, 0.1), skipped=False).loss)
 
 
 def test_the_clock_counts_our_own_seconds_and_the_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_the_clock_counts_our_own_seconds_and_the_whole_step(monkeypatch: pytest
 def rows(*norms: tuple[float, float], exact: bool = True) -> list[dict[str, float]]:
     """Rows with these norms after and before clipping."""
     return [
-        StepRow(k, 0.0, 0.1, norm, before, 1.0, exact=exact).numbers()
+        StepRow(k, 0.0, 0.1, 0.1, norm, before, 1.0, exact=exact).numbers()
         for k, (norm, before) in enumerate(norms)
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -34,6 +34,7 @@ def check(
     ignore: options.Ignore = None,
     fail_on: options.FailOn = None,
     no_confirm: options.NoConfirm = False,
+    lr: options.Rate = None,
     snapshot: options.Snapshot = None,
     seed: options.Seed = 0,
     allow_code: options.AllowCode = False,
@@ -45,6 +46,7 @@ def check(
     unvanish check resnet20.yaml --data digits.yaml
     unvanish check package.models:Net --input 3,224,224 --html report.html
     unvanish check hf:gpt2,n_layer=4 --fail-on error
+    unvanish check net.py:build --data data.py:loader --loss cross_entropy --lr 0.1
     unvanish check net.py:build --snapshot runs/mine/snapshots/step-812-NUM001.pt
     """  # noqa: D301 (the backspace keeps the lines apart)
     settings = read_settings(select, ignore, fail_on)
@@ -56,16 +58,24 @@ def check(
 
             subject = restore(subject, snapshot)
         batch = choose_batch(subject, data, inputs or [], dtype or [], batch_size, seed)
-        diagnosis = _diagnose(subject, batch, loss, settings, not no_confirm, seed)
+        diagnosis = _diagnose(subject, batch, loss, settings, not no_confirm, seed, lr)
     write_reports(diagnosis, html, json)
     raise typer.Exit(exit_code(diagnosis, settings))
 
 
 def _diagnose(
-    subject: Subject, batch: Batch, loss: str | None, settings: Config, confirm: bool, seed: int
+    subject: Subject,
+    batch: Batch,
+    loss: str | None,
+    settings: Config,
+    confirm: bool,
+    seed: int,
+    rate: float | None,
 ) -> Diagnosis:
     from unvanish.cli.examine import examine
 
     function, assumed = choose_loss(subject, batch, loss, seed)
-    unless = {} if confirm else {"confirm": False}
-    return examine(subject, batch.value, function, settings, assumed, **unless)
+    more: dict[str, Any] = {} if confirm else {"confirm": False}
+    if rate is not None:
+        more["lr"] = rate
+    return examine(subject, batch.value, function, settings, assumed, **more)

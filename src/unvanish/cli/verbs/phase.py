@@ -45,6 +45,7 @@ def phase(
     dtype: options.Dtype = None,
     html: options.Html = None,
     seed: options.Seed = 0,
+    allow_code: options.AllowCode = False,
 ) -> None:
     """Draw which weights and biases let a deep net train.
 
@@ -55,7 +56,10 @@ def phase(
     if model is None and activation is None:
         raise CallError("give --activation, as in --activation tanh, or a MODEL")
     refuse_path("--html", html, ".html")
-    own, main = _measure(model, data, inputs or [], dtype or [], seed) if model is not None else ([], "")
+    own: list[OwnNet] = []
+    main = ""
+    if model is not None:
+        own, main = _measure(model, data, inputs or [], dtype or [], seed, allow_code)
     chosen = activation or main
     try:
         _print(chosen, own, depth)
@@ -100,7 +104,7 @@ def _widest(own: Sequence[OwnNet]) -> float:
 
 
 def _measure(
-    model: str, data: str | None, inputs: list[str], dtype: list[str], seed: int
+    model: str, data: str | None, inputs: list[str], dtype: list[str], seed: int, allow_code: bool
 ) -> tuple[list[OwnNet], str]:
     """The net's median weights and biases, and its most common activation."""
     import numpy as np
@@ -109,7 +113,7 @@ def _measure(
     from unvanish.probes.program.outline import outline
     from unvanish.reports.phase.bands import OwnNet
 
-    subject = load_subject(model, seed, data, inputs, 2)
+    subject = load_subject(model, seed, data, inputs, 2, allow_code)
     batch = choose_batch(subject, data, inputs, dtype, 2, seed)
     try:
         steps = outline(subject.model, batch.value).program.steps

@@ -8,7 +8,7 @@ with it in one transfer. Every rank keeps its own record; of shards, which say n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,12 +20,14 @@ from torch import Tensor
 from unvanish.clinic.watch.history import LIVE, History, StepRow
 from unvanish.clinic.watch.ranks import Company
 from unvanish.core.trace import Axis, Site
+from unvanish.probes.live.turns import COLUMNS, Turn
 from unvanish.probes.live.updates import MOVED
 from unvanish.probes.recurrent.profile import Profile
 from unvanish.store.records import Records, Tee
 from unvanish.store.schema import PARTS
 
-NUMBERS = ("norm", "before", "loss")  # of a row, which may wait on the device
+NUMBERS = ("norm", "before", "loss", "pull")  # of a row, which may wait on the device
+BLOCK, OFTEN = 64, 1.0  # rows wait for so many, or so many seconds
 
 
 @dataclass
@@ -37,6 +39,8 @@ class Chronicle:
     history: History = field(default_factory=History)
     row: StepRow | None = None  # of the step just made; its loss may still come
     waiting: list[StepRow] = field(default_factory=list)
+    measure: Callable[[Sequence[Turn]], NDArray[np.float64]] | None = None  # what steps did to some weights
+    wrote: float = 0.0  # when rows were last taken
 
     @property
     def writer(self) -> Records | None:
@@ -89,23 +93,44 @@ class Chronicle:
         present = [self.row] if self.row is not None else []
         for row in present:
             row.before = before
-        rows, self.waiting = self.waiting, []
-        rest = self._bring([*rows, *present], block)
-        self._add(rows)
+        rest = self._bring([*self.waiting, *present], block)
+        self.settle(due=True)
         return rest.reshape(block.shape)
 
     def bring_rest(self) -> None:
         """Bring over all rows that wait, the present one too, which is complete now."""
         rows = [*self.waiting, *([self.row] if self.row is not None else [])]
-        self.waiting, self.row = [], None
         self._bring(rows, None)
         self._add(rows)
+        self.waiting, self.row = [], None
 
-    def settle(self) -> None:
-        """On the CPU the rows before the present one are complete."""
-        rows, self.waiting = self.waiting, []
-        self._add(rows)
+    def settle(self, due: bool) -> None:
+        """Take the rows before the present one whose numbers are here: a block of them, or what is `due`.
+
+        They wait until they are on their way.
+        """
+        if (
+            not due
+            and self.row is not None
+            and len(self.waiting) < BLOCK
+            and self.row.wall - self.wrote < OFTEN
+        ):
+            return
+        self.wrote = self.row.wall if self.row is not None else self.wrote
+        waits = (
+            k for k, row in enumerate(self.waiting) if _is_on_device(row.norm) or _is_on_device(row.loss)
+        )
+        known = next(waits, len(self.waiting))
+        self._add(self.waiting[:known])
+        self.waiting = self.waiting[known:]
         self.take_joined()
+
+    def give_up(self) -> None:
+        """Count the rows that still wait as lost."""
+        rows, self.waiting, self.row = [*self.waiting, self.row], [], None
+        if self.company.store is not None:
+            for _ in filter(None, rows):
+                self.company.store.losses.count("steps")
 
     def take_joined(self) -> None:
         """Take what was joined from shards since the last time."""
@@ -135,6 +160,7 @@ class Chronicle:
 
     def _add(self, rows: Sequence[StepRow]) -> None:
         numbers: list[dict[str, Any]] = [row.numbers() for row in rows]
+        self._tell_deeds(rows, numbers)
         if self.writer is not None:
             self.writer.steps(numbers)
         if not self.sharded:
@@ -142,3 +168,15 @@ class Chronicle:
         elif not self._joins:
             unknown = {"norm_log": math.nan, "before_log": math.nan, "exact": 0}
             self.history.steps.add([{**row, **unknown} for row in numbers])
+
+    def _tell_deeds(self, rows: Sequence[StepRow], numbers: Sequence[dict[str, Any]]) -> None:
+        """Write what the steps did to some weights into their rows."""
+        pairs = [(n, row.turn) for n, row in zip(numbers, rows, strict=True) if row.turn is not None]
+        if pairs and self.measure is not None:
+            found = self.measure([turn for _, turn in pairs])
+            for (into, _), values in zip(pairs, found.tolist(), strict=True):
+                into.update(zip(COLUMNS, values, strict=True))
+
+
+def _is_on_device(number: Any) -> bool:
+    return isinstance(number, Tensor) and number.device.type != "cpu"

@@ -5,8 +5,8 @@ Notable:
   else knows it weakly, so a watch that nobody closed ends with its optimizers, or with the interpreter.
 - What fails inside is one warning, and the watch takes itself off (`probes.live.guard`); only
   `on_finding="raise"` raises, when all else is done.
-- A watch that only its optimizer's hooks hold is closed when the next one comes, as when a cell of a notebook
-  runs again after Ctrl-C.
+- A watch that only its optimizer's hooks hold is closed when the next one comes, or makes its first step, as
+  when a cell of a notebook runs again after Ctrl-C.
 - A process that is forked from this one is not watched.
 """
 
@@ -19,7 +19,7 @@ import math
 import os
 import sys
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,7 @@ class Watch:
         self.name = name
         self.guard = WatchGuard(f"the watch of {name}", passing=(WatchError,))
         self._observer: Observer | None = None
+        self._among = False  # other watches of its optimizers, which may be forgotten by the first step
         self._finder: OptimizerFinder | None = None
         self._adopts = False  # optimizers that turn up
         _open.add(self)
@@ -70,8 +71,7 @@ class Watch:
         observer = self._observer = build(self.guard)
         guard, watched, snapshots = self.guard, observer.watched, observer.response.snapshots
         self.name = watched.name
-        if _close_forgotten(self, watched.optimizers, watched.inner):
-            guard.note("an earlier watch of this optimizer, which nothing held any more, was closed")
+        self._among = self._close_forgotten(observer)
         for optimizer in watched.optimizers:
             self._hang_on(optimizer)
         known = watched.optimizers
@@ -97,6 +97,21 @@ class Watch:
         self.guard.hold(StepHook(optimizer.register_step_pre_hook(before)))
         self.guard.hold(StepHook(optimizer.register_step_post_hook(after)))
 
+    def _close_forgotten(self, observer: Observer) -> bool:
+        """Close the watches of its optimizers that nothing else holds; whether others are left."""
+        wanted = {id(optimizer) for optimizer in observer.watched.optimizers}
+        left = False
+        for watch in tuple(_open):
+            if watch is self or not watch.watches(wanted, observer.watched.inner):
+                continue
+            if not _is_forgotten(watch):
+                left = True
+                continue
+            with watch.guard.stepped() if self.guard.stepping else contextlib.nullcontext():
+                watch.close()
+            self.guard.note("an earlier watch of this optimizer, which nothing held any more, was closed")
+        return left
+
     def watches(self, optimizers: Collection[int], model: nn.Module) -> bool:
         """Whether it hangs on one of the optimizers with these ids, or waits for those of a model."""
         if self._observer is None:
@@ -109,8 +124,12 @@ class Watch:
     def close(self) -> None:
         """Detach everything and write what is left; harmless when repeated."""
         self.guard.run_anyway(self._end)
-        if self._observer is not None:
-            self.guard.run_anyway(self._tell, self._observer, sys.exc_info()[0] is None)
+        observer = self._observer
+        if observer is not None:
+            for once_more in (observer.finish, observer.give_up):  # what failed once may work
+                if not observer.ended:
+                    self.guard.run_anyway(once_more)
+            self.guard.run_anyway(self._tell, observer, sys.exc_info()[0] is None)
 
     def _end(self) -> None:
         _open.discard(self)
@@ -165,13 +184,16 @@ class Watch:
             self._observer.meet(optimizer)
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if self._observer is not None:
+        if self._observer is not None and not self._observer.ended:
+            if self._among:
+                self._among = False
+                self._close_forgotten(self._observer)
             self._observer.before_step(optimizer, args, kwargs)
             if self._observer.fresh:
                 self._tell(self._observer)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if self._observer is not None:
+        if self._observer is not None and not self._observer.ended:
             if self._finder is not None:
                 self._finder.loosen()
             self._observer.after_step(optimizer)
@@ -292,8 +314,7 @@ class Watch:
     def __repr__(self) -> str:
         found = ", ".join(f.code for f in self.findings) or "nothing found"
         looks = 0 if self._observer is None else self._observer.pace.looks
-        lost = "" if self.store is None else self.store.losses.describe()
-        lost = f", not in the record: {lost}" if lost else ""
+        lost = "" if self._observer is None else self._observer.chronicle.company.describe_losses()
         failed = f"; failed: {self.failure}" if self.failure else ""
         return f"<watch of {self.name}: {self.steps} steps, {looks} looks, {found}{lost}{failed}>"
 
@@ -317,17 +338,6 @@ def _abandon_all() -> None:
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)
-
-
-def _close_forgotten(fresh: Watch, optimizers: Sequence[Any], model: nn.Module) -> bool:
-    """Close the watches of these optimizers, or of the model, that nothing else holds; whether one was."""
-    wanted = {id(optimizer) for optimizer in optimizers}
-    closed = False
-    for watch in tuple(_open):
-        if watch is not fresh and watch.watches(wanted, model) and _is_forgotten(watch):
-            watch.close()
-            closed = True
-    return closed
 
 
 def _is_forgotten(watch: Watch) -> bool:

@@ -18,6 +18,7 @@ from unvanish.core.facts import TraceFacts
 from unvanish.core.run_facts import HistoryFacts
 from unvanish.core.trace import Axis, Site, Trace
 from unvanish.probes.live.summaries import SEEN
+from unvanish.probes.live.turns import COLUMNS, Turn
 from unvanish.probes.live.updates import MOVED
 from unvanish.probes.recurrent.profile import Profile
 
@@ -27,21 +28,27 @@ WINDOW = 64  # looks that rules see
 STEPS = 2048  # steps that rules see
 UNCLIPPED = math.log(0.999)  # a norm that is smaller than before by more was clipped
 SAME = 2e-3  # apart in logs at most: a norm that clipping left
+UNREAD = dict.fromkeys(COLUMNS, math.nan)
 FIRST = 20  # steps whose losses are kept for good
 
 
-@dataclass
+@dataclass(slots=True)
 class StepRow:
     """One step: numbers, or tensors of one number that are still on the device."""
 
     step: int
     wall: float
-    lr: float
+    lr: float  # the largest of all groups
+    low: float  # the smallest
     norm: Any = math.nan  # as the optimizer sees it
     before: Any = math.nan  # before clipping, if it was looked at
     loss: Any = math.nan
     skipped: bool = False
     exact: bool = True  # whether the norm is measured whole, or an estimate (`probes.live.gauge`)
+    kept: float = math.nan  # whether the last step's gradients were still there (`probes.live.leftover`)
+    turn: Turn | None = None  # what it did to some weights
+    pull: Any = math.nan  # the gradient that arrived at the loss
+    backwards: int = 0  # passes through the loss
 
     def numbers(self) -> dict[str, Any]:
         """The row as the store and the rules read it."""
@@ -50,6 +57,7 @@ class StepRow:
             "step": self.step,
             "wall": self.wall,
             "lr": self.lr,
+            "low": self.low,
             "loss": float(self.loss),
             "norm_log": _log(norm),
             "before_log": _log(before),
@@ -57,6 +65,10 @@ class StepRow:
             "skipped": int(self.skipped),
             "clipped": math.nan,
             "exact": int(self.exact),
+            "kept": self.kept,
+            "pull": float(self.pull),
+            "backwards": self.backwards,
+            **UNREAD,
         }
 
 
@@ -67,7 +79,7 @@ class StepTable:
     rows: list[dict[str, Any]] = field(default_factory=list)
     start: list[float] = field(default_factory=list)  # the losses of the run's first steps
     ceiling: float = math.nan  # the norm that clipping leaves
-    _table: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 10)), init=False)  # of the rows
+    _table: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)), init=False)  # of the rows
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Append steps, and note in each whether it was clipped."""
@@ -85,7 +97,7 @@ class StepTable:
         names = list((self.rows or [{}])[0])
         fresh = self.rows[len(self._table) :]
         if fresh:
-            rows = np.array([[float(r[k]) for k in names] for r in fresh])
+            rows = np.array([[r.get(k, math.nan) for k in names] for r in fresh], np.float64)
             self._table = np.concatenate([self._table, rows]) if len(self._table) else rows
         return cast(HistoryFacts, {k: self._table[-STEPS:, i] for i, k in enumerate(names)})
 
@@ -119,6 +131,17 @@ class History:
         for old in self.looks[:-WINDOW]:
             self.past = old if self.past is None else np.fmax(self.past, old)
         del self.looks[:-WINDOW], self.look_steps[:-WINDOW]
+
+    def is_long(self, limit: float) -> bool:
+        """Whether the last look's step changed more than this share of the weights, in the middle of them."""
+        places = [
+            i for i, s in enumerate(self.sites) if s.role == "parameter" and s.facts.get("dimensions", 0) > 1
+        ]
+        if not self.looks or not places or len(self.looks[-1]) != len(self.sites):
+            return False
+        known = self.looks[-1][places, LIVE.index("update_log")]
+        known = known[np.isfinite(known)]
+        return bool(len(known)) and float(np.median(known)) > math.log(limit)
 
     def replace_look(self, step: int, values: NDArray[np.float64]) -> None:
         """More is known of a look; nothing happens if it is no longer kept, or was of other sites."""

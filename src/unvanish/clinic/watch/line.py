@@ -1,7 +1,8 @@
 """A connection of our own to the key-value store of the process group.
 
 Notable: nothing here waits for another rank. A key is read only if it is there, and what a training does
-on its own connection is not held up. It is a talk with the store's server, never a collective.
+on its own connection is not held up. It is a talk with the store's server, never a collective; what fails
+in it is `LineBroken`, as when the process of the server has ended.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from typing import Any
 
 import torch
 
+from unvanish.core.caution import summarize
+
 PATIENCE = timedelta(seconds=10)  # for an answer of the server, in the thread that asks
+
+
+class LineBroken(Exception):
+    """The store does not answer; the text says what it said."""
 
 
 @dataclass
@@ -37,29 +44,29 @@ class Line:
 
     def has(self, name: str) -> bool:
         """Whether something is written under a name."""
-        return bool(self._store.check([self._prefix + name]))
+        return bool(self._ask("check", [self._prefix + name]))
 
     def write(self, name: str, message: Any) -> None:
         """Write plain data under a name."""
-        self._store.set(self._prefix + name, json.dumps(message))
+        self._ask("set", self._prefix + name, json.dumps(message))
 
     def read(self, name: str) -> Any:
         """What is written under a name; None without."""
-        return json.loads(self._store.get(self._prefix + name)) if self.has(name) else None
+        return json.loads(self._ask("get", self._prefix + name)) if self.has(name) else None
 
     def settle(self, name: str, wanted: int) -> int:
         """The number that the first rank to ask has chosen."""
-        return int(self._store.compare_set(self._prefix + name, "", str(wanted)))
+        return int(self._ask("compare_set", self._prefix + name, "", str(wanted)))
 
     def post(self, channel: str, message: Any) -> str:
         """Add a message to a channel; its own name."""
-        name = f"{channel}/{self._store.add(self._prefix + channel, 1)}"
+        name = f"{channel}/{self._ask('add', self._prefix + channel, 1)}"
         self.write(name, message)
         return name
 
     def collect(self, channel: Channel, *, keep: bool) -> Iterator[Any]:
         """The messages of a channel that were not read before; `keep`: others read them too."""
-        total = int(self._store.add(self._prefix + channel.name, 0))
+        total = int(self._ask("add", self._prefix + channel.name, 0))
         channel.holes.update(dict.fromkeys(range(channel.read + 1, total + 1), 0))
         channel.read = max(channel.read, total)
         for number in list(channel.holes):
@@ -69,8 +76,15 @@ class Line:
                 del channel.holes[number]
             if message is not None:
                 if not keep:
-                    self._store.delete_key(self._prefix + name)
+                    self._ask("delete_key", self._prefix + name)
                 yield message
+
+    def _ask(self, what: str, *args: Any) -> Any:
+        """What the store answers; LineBroken if it does not."""
+        try:
+            return getattr(self._store, what)(*args)
+        except Exception as error:
+            raise LineBroken(summarize(error)) from error
 
 
 def open_line(rank: int) -> Line | None:

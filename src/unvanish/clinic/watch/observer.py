@@ -25,6 +25,7 @@ from unvanish.clinic.rounds import RuleChoice
 from unvanish.clinic.watch.chronicle import Chronicle
 from unvanish.clinic.watch.clock import StepClock
 from unvanish.clinic.watch.concert import Concert, News
+from unvanish.clinic.watch.deeds import Deeds
 from unvanish.clinic.watch.finiteness import Finiteness
 from unvanish.clinic.watch.first_look import FirstLook
 from unvanish.clinic.watch.history import History
@@ -34,15 +35,19 @@ from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.ranks import Company, plan_look
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.steps import CurrentStep, NormReader
+from unvanish.clinic.watch.trials import LONG, StepTrials
 from unvanish.clinic.watch.verdicts import Verdicts
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Diagnosis, Finding
 from unvanish.core.facts import TraceFacts
 from unvanish.core.trace import Trace
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
-from unvanish.probes.live.readable import is_number
+from unvanish.probes.live.latecomers import Latecomers
+from unvanish.probes.live.readable import find_obstacle, is_number
 from unvanish.store import Store
 from unvanish.store.records import Records
+
+HEARD = 4  # first steps at which the gradient of the loss is heard; then at looks
 
 
 class Observer:
@@ -59,6 +64,7 @@ class Observer:
         response: Response,
         company: Company,
         choice: RuleChoice,
+        critical: bool = False,
     ) -> None:
         first = company.first
         self.guard, self.watched, self.pace, self.response = guard, watched, pace, response
@@ -74,12 +80,17 @@ class Observer:
         self._look = Look(watched, first, guard, WatchEntry(guard, self._after_backward))
         self._verdicts = Verdicts(choice, first)
         self._finiteness = Finiteness()
+        self._trials = StepTrials(watched, pace, guard, critical)
         self._step = CurrentStep(first, first)
         self._losses = StepLosses(watched.parameters.parameters)
         self._first = FirstLook(watched, guard, choice, _find_company(watched, company))
+        self._deeds = Deeds(watched, guard)
+        self._arrivals = Latecomers()
+        self.chronicle.measure = self._deeds.turns.measure
         guard.hold_weakly(self._look)
         guard.hold_weakly(self._first)
         self._prepare()
+        self._trials.begin()
 
     def _prepare(self) -> None:
         """The next step begins."""
@@ -90,16 +101,29 @@ class Observer:
         """Write what is left and close the record; harmless when repeated."""
         if self.ended:
             return
+        self._write_rest()
+        self.chronicle.company.close()
+        for text in self.chronicle.company.list_troubles():
+            self.guard.note(text)
         self.ended = True
-        try:
-            self.chronicle.bring_rest()
-            self.fresh += self.concert.close(self._verdicts, self.chronicle.writer)
-            self.chronicle.take_joined()
-            self._say_unseen()
-            if self.chronicle.writer is not None:
-                self._describe(self.chronicle.writer)
-        finally:
+
+    def give_up(self) -> None:
+        """Close the record without what could not be written, which is counted as lost."""
+        if not self.ended:
+            self.chronicle.give_up()
             self.chronicle.company.close()
+            self.ended = True
+
+    def _write_rest(self) -> None:
+        self.chronicle.bring_rest()
+        if self.steps:
+            self._judge_rows()
+            self._note_sight()
+        self._say_unseen()
+        self.fresh += self.concert.close(self._verdicts, self.chronicle.writer)
+        self.chronicle.take_joined()
+        if self.chronicle.writer is not None:
+            self._describe(self.chronicle.writer)
 
     def _say_unseen(self) -> None:
         """Say aloud that nothing, or no forward, was seen."""
@@ -132,6 +156,9 @@ class Observer:
         self.clock.start()
         if not self.watched.references:
             self._step.set_norm(*self._norms.read(None, self._look.open))
+            if is_number(loss):
+                self._step.loss = loss.detach() if isinstance(loss, Tensor) else float(loss)
+            self._judge_finite(self._step.norm, self._step.loss)
             self._close_step()
         if self.chronicle.row is not None and loss is not None:
             if is_number(loss):
@@ -142,9 +169,16 @@ class Observer:
 
     def note_loss(self, output: Any) -> None:
         """The loss module has returned."""
-        if torch.is_grad_enabled() and is_number(output):
+        if torch.is_grad_enabled() and is_number(output) and not self._trials.running:
             self._step.loss = output.detach()
             self._losses.told = True
+            if (self._look.open or self._step.made < HEARD) and output.requires_grad and not find_obstacle():
+                output.register_hook(WatchEntry(self.guard, self._hear_loss))
+
+    def _hear_loss(self, gradient: Tensor) -> None:
+        """A backward passes the loss."""
+        scale = self.watched.loss_scale()
+        self._step.hear_backward(gradient.detach() / scale if scale != 1.0 else gradient.detach())
 
     def hear_backward(self, roots: Any, chosen: bool) -> None:
         """A backward of the process begins; `chosen`: for some tensors only."""
@@ -201,7 +235,9 @@ class Observer:
             if self._look.open:
                 self._look.measure_before_step()
                 self._follow_time()
+            self._deeds.begin(optimizer, self._step, self._look.open)
             self.response.guard(optimizer)
+        self._trials.hold(self._step.by_closure)
         self.clock.stop()
 
     def after_step(self, optimizer: Any) -> None:
@@ -211,6 +247,8 @@ class Observer:
         self.clock.start()
         if self._step.by_closure:
             self._note_norm(optimizer)
+        else:
+            self._deeds.end(optimizer, self._step)
         self._step.stepped.add(id(optimizer))
         if len(self._step.stepped) >= len(self.watched.references):
             self._close_step()
@@ -228,12 +266,17 @@ class Observer:
         norm, exact = self._norms.read_own(optimizer, self._look.open)
         self._step.add_norm(norm, exact)
         norm = self._step.norm
-        if (
-            isinstance(norm, float)
-            and not math.isfinite(norm)
-            and self._finiteness.record_break(self._step, self.watched.parameters)
+        if not (isinstance(norm, float) and math.isfinite(norm)):
+            self._judge_finite(norm)
+
+    def _judge_finite(self, *numbers: Any, step: CurrentStep | None = None) -> None:
+        """Name what is not finite while it is there; numbers on a device are judged when they have come."""
+        if any(_is_broken(n) for n in numbers) and self._finiteness.record_break(
+            step or self._step, self.watched.parameters
         ):
-            number, store = self._step.number, self.chronicle.writer
+            number, store = (step or self._step).number, self.chronicle.writer
+            self.chronicle.settle(due=True)
+            self._judge_rows()  # what led to it
             self._respond(self._verdicts.judge_at_once("NUM001", self._trace(), number, store), lead=0)
 
     def _follow_time(self) -> None:
@@ -247,20 +290,40 @@ class Observer:
         step, looked = self._step, self._look.open
         stepped = {*step.stepped}
         self._losses.forget()
-        self.chronicle.begin(step.close(self.watched.rate(), skipped))
+        self.chronicle.begin(step.close(self.watched.rates(), skipped))
         self._judge_first(skipped, stepped)
         if looked:
             self._judge_look()
-        elif isinstance(step.norm, float):
-            self.chronicle.settle()
+        else:
+            if not isinstance(step.norm, float):
+                self._arrivals.send(self.chronicle.row, ("norm", "loss"))
+            self.chronicle.settle(due := self._verdicts.is_due(step.made, self.pace.elapsed))
+            if due:
+                self._judge_rows()
         self._finiteness.note(step)
+        self._judge_late()
+        self._try_step(skipped, looked)
         self.fresh += self.concert.hear(self._verdicts, self.chronicle.writer)
         self._time_step(looked)
         step.advance()
         self._prepare()
 
+    def _try_step(self, skipped: bool, looked: bool) -> None:
+        """Try the step just made, if it was chosen, and choose whether the next one is tried."""
+        trials, number, history = self._trials, self._step.number, self.history
+        if not skipped and trials.run(number):
+            self._respond(
+                self._verdicts.judge_at_once("OPT008", self._trace(), number, self.chronicle.writer), lead=0
+            )
+        loss = history.steps.rows[-1]["loss"] if history.steps.rows else math.nan
+        long = looked and (history.is_long(LONG) or "OPT001" in self._verdicts.reported)
+        trials.prepare(trials.suspects(loss, long, looked))
+
     def _time_step(self, looked: bool) -> None:
         ours, seconds = self.clock.end_step()
+        tried = self._trials.take_seconds()
+        ours, seconds = ours - tried, seconds - tried
+        self.pace.spend(tried)
         eyes = self._look.eyes
         if looked:
             ours += eyes.seconds
@@ -295,6 +358,26 @@ class Observer:
         fixed = self.pace.every is not None
         self._look.next = plan_look(number, interval, self.watched.ranks, fixed)
 
+    def _judge_late(self) -> None:
+        """Judge the numbers that have arrived from the device since the last step."""
+        for row in self._arrivals.take():
+            if math.isfinite(row.norm):
+                self._finiteness.last = max(self._finiteness.last, row.step)
+            else:
+                late = CurrentStep(self._step.first, row.step, norm=row.norm, loss=row.loss)
+                self._judge_finite(row.norm, step=late)
+
+    def _judge_rows(self) -> None:
+        """Judge what the steps alone tell."""
+        lead = self.concert.choose_lead(self.pace.usual)
+        found = self._verdicts.judge_steps(self._trace(), self._step.number, self.chronicle.writer)
+        self._respond(found, lead)
+
+    def _note_sight(self) -> None:
+        """Say how little was seen, if that is too little to take silence for health."""
+        if not self.findings and (text := self.pace.describe_sight()):
+            self.guard.note(text)
+
     def _chart(self) -> None:
         """The network has been mapped."""
         self.chronicle.chart(self._look.sites, self._look.axes)
@@ -306,6 +389,12 @@ class Observer:
         facts: TraceFacts = {"precision_live": self._look.low}
         if self._finiteness.broken is not None:
             facts["broken"] = self._finiteness.broken
+        if self._deeds.holding is not None:
+            facts["holding"] = self._deeds.holding
+        if self._deeds.plan is not None:
+            facts["plan"] = self._deeds.plan
+        if self._trials.found:
+            facts["critical"], facts["asked"] = list(self._trials.found), self._trials.asked
         return self.chronicle.history.trace(facts)
 
     def _respond(self, fresh: Sequence[Finding], lead: int) -> None:
@@ -351,6 +440,8 @@ class Observer:
 
     def _describe(self, writer: Records) -> None:
         exchange = self.chronicle.company.exchange
+        for text in self.chronicle.company.list_troubles():
+            self.guard.note(text)
         writer.describe(
             name=self.watched.name,
             model=type(self.watched.inner).__name__,
@@ -374,3 +465,10 @@ def _find_company(watched: Watched, company: Company) -> str:
     if company.exchange is not None or not watched.alone or watched.ranks > 1:
         return "several processes train together"
     return ""
+
+
+def _is_broken(number: Any) -> bool:
+    """Whether a norm or a loss is known, and not finite; `math.nan` itself stands for one that is not."""
+    if isinstance(number, Tensor):
+        return number.device.type == "cpu" and not bool(number.isfinite())
+    return number is not math.nan and not math.isfinite(number)

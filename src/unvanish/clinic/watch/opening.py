@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unvanish.clinic.arguments import require_number, require_path, require_text
+from unvanish.clinic.arguments import require_flag, require_number, require_path, require_text
 from unvanish.clinic.check import require_optimizer
 from unvanish.clinic.rounds import choose_rules
 from unvanish.clinic.watch.front import Watch
@@ -38,6 +38,7 @@ def watch(
     every: int | None = None,
     on_finding: Any = "log",
     scaler: Any = None,
+    critical: bool = False,
     select: Iterable[str] | None = None,
     ignore: Iterable[str] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -53,8 +54,10 @@ def watch(
     `every`-th step instead of by budget.
     `on_finding`: "log", "warn", "raise", "snapshot" (of the bad step), "guard" (leaves non-finite steps out,
     clips by ZClip; "guard-agc": by AGC), a function of the finding, or several of these.
-    `scaler`: the GradScaler in use. A watch ends no run: what fails inside it is a warning, and it takes
-    itself off. CheckError if the arguments do not fit together; StoreError if the folder cannot be used.
+    `scaler`: the GradScaler in use. `critical`: at looks, try how much longer the step just made might be
+    until it no longer lowers the loss of its batch (else only if the rate is suspect).
+    A watch ends no run: what fails inside it is a warning, and it takes itself off. CheckError if the
+    arguments do not fit together; StoreError if the folder cannot be used.
     """
 
     def build(guard: WatchGuard) -> Observer:
@@ -66,6 +69,7 @@ def watch(
             if value is not None:
                 require_number(word, value)
         require_text(name=name)
+        require_flag(critical=critical)
         require_path(run=run)
         _require_scaler(scaler)
         pace = Pace(float(budget), None if every is None else int(every))
@@ -81,7 +85,7 @@ def watch(
             response = replace(response, snapshots=None)
         company = join_company(watched.parameters, run, None if start is None else int(start), guard)
         try:
-            return Observer(guard, watched, pace, response, company, choice)
+            return Observer(guard, watched, pace, response, company, choice, bool(critical))
         except BaseException:
             company.close()
             raise

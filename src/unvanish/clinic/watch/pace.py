@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 
 LONGEST = 10_000  # steps between two looks, at most
 EARLY = (1, 2, 3)  # steps with a look at any cost: most faults are there from the start
+CREDIT = 1.0  # seconds: so long as looks took less, they come at steps 4, 8, 16, ... as well
+ENOUGH, MANY = 8, 500  # looks that judge a run; steps of which fewer looks are worth a word
+DOUBLE = 2  # times the steps so far, to the next of these
 SAFETY = 1.2  # of all estimates
 
 
@@ -45,6 +48,11 @@ class Pace:
         else:
             self.each += (ours - self.each) / min(self.steps - self.looks, 50)
 
+    def spend(self, seconds: float) -> None:
+        """An experiment took `seconds` of ours, beside the step's own time."""
+        self.own += seconds
+        self.elapsed += seconds
+
     @property
     def usual(self) -> float:
         """Seconds of a step without a look, without what is ours in each; NaN before the first."""
@@ -68,6 +76,15 @@ class Pace:
         rest = self.elapsed - self.spent
         return self.spent / rest if rest > 0 else math.nan
 
+    def describe_sight(self) -> str:
+        """How little of a run was looked at, if too little to judge activations and depth, or nothing."""
+        if self.looks >= ENOUGH or self.steps < MANY:
+            return ""
+        return (
+            f"{self.looks} looks in {self.steps:,} steps: short of judging activations and depth; of every "
+            "step gradient, rate and loss were judged. A larger budget= or every= looks more often"
+        )
+
     def interval(self, step: int) -> int:
         """The number of steps from `step` to the next look."""
         if self.every is not None:
@@ -75,6 +92,13 @@ class Pace:
         early = [s - step for s in EARLY if s > step]
         if early:
             return early[0]
+        planned = self._plan()
+        if self.own + self.cost < CREDIT and step < LONGEST:
+            return min(planned, max(1, (DOUBLE - 1) * step))
+        return planned
+
+    def _plan(self) -> int:
+        """The number of steps to the next look that the budget allows."""
         rest = max(self.elapsed - self.spent, 0.0)
         room = self.budget * rest / max(1, self.steps) - SAFETY * self.each  # what a step leaves for looks
         if room <= 0:

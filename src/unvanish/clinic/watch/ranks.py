@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from unvanish.clinic.watch.exchange import Exchange
-from unvanish.clinic.watch.line import open_line
+from unvanish.clinic.watch.line import LineBroken, open_line
+from unvanish.core.caution import caution, locate
 from unvanish.core.diagnosis import Finding
 from unvanish.probes.intact import WRAPPERS
 from unvanish.probes.live.guard import WatchGuard
@@ -28,6 +29,28 @@ class Company:
     store: Store | None = None
     exchange: Exchange | None = None
     first: int = 0
+
+    def list_troubles(self) -> list[str]:
+        """What the record lacks or did not get because something of it failed, a sentence each."""
+        found = []
+        if self.store is not None and self.store.fault:
+            found.append(f"the record failed inside itself: {self.store.fault}")
+        if self.exchange is not None:
+            found += self.exchange.notes
+            if self.exchange.failure:
+                found.append(
+                    f"rank {self.rank} has not talked to the others to the end: {self.exchange.failure}"
+                )
+            if lost := self.exchange.losses.describe():
+                found.append(f"rank {self.rank}: {lost} did not come to the first rank's folder")
+        return found
+
+    def describe_losses(self) -> str:
+        """What is not in the record of this rank, or did not come to the first one's, in words."""
+        lost = "" if self.store is None else self.store.losses.describe()
+        missed = "" if self.exchange is None else self.exchange.losses.describe()
+        parts = [f", not in the record: {lost}" if lost else ""]
+        return "".join([*parts, f", not at the first rank: {missed}" if missed else ""])
 
     def close(self) -> None:
         """Write what is left; harmless when repeated."""
@@ -87,6 +110,10 @@ def _open_store(
             raise
         guard.note(str(error))
         return None, None
+    except BaseException:
+        if store is not None:
+            store.close()
+        raise
     return store, sessions
 
 
@@ -127,9 +154,13 @@ def _connect(
         settled = line.settle("first", first)
         if start is None:
             first = max(first, settled) if holding.rank == 0 else settled
-        exchange = Exchange(line, holding, folder, shards=sharded)
+        exchange = Exchange(line, holding, folder, shards=sharded, first=first)
+    except LineBroken as error:
+        guard.note(f"the ranks do not hear of each other: {error}")
+        return company
     except Exception as error:
-        guard.note(f"the ranks do not hear of each other: {type(error).__name__}: {error}")
+        guard.note(text := f"the ranks do not hear of each other: {locate(error)}")
+        caution(f"unvanish: {text}; the training goes on, each rank is watched alone. Please report this")
         return company
     return replace(company, exchange=exchange, first=first)
 

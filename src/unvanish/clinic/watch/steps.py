@@ -13,8 +13,10 @@ from unvanish.clinic.watch.history import StepRow
 from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.watched import Watched
 from unvanish.probes.live.gauge import Gauge
+from unvanish.probes.live.turns import Turn
 
 READING = 0.6  # of the budget, for the norm of every step; the rest is left for looks
+FREE = 8e-6  # seconds that it may take at any budget
 REFIT = 16  # steps from one adjustment of a gauge to the next: the median of step times is not free
 
 
@@ -25,6 +27,10 @@ class CurrentStep:
     first: int  # number of the first step under this watch; a continued run does not begin at 0
     number: int
     norm: Any = math.nan  # of the gradients, as the optimizers see them
+    kept: float = math.nan  # whether the last step's gradients were still there
+    turn: Turn | None = None  # what the step did to some weights
+    backwards: int = 0  # passes through the loss
+    pull: Any = math.nan  # the gradient that arrived at it, if it was heard
     exact: bool = True  # whether every gradient was read for it
     loss: Any = math.nan  # as the loss module returned it
     by_closure: bool = False  # whether the optimizer makes its gradients itself
@@ -40,12 +46,26 @@ class CurrentStep:
         """Note the norm of all gradients at once."""
         self.norm, self.exact = norm, self.exact and exact
 
-    def close(self, rate: float, skipped: bool) -> StepRow:
-        """The row of this step, whose norm stays readable until `advance`."""
-        row = StepRow(self.number, time.time(), rate, self.norm, math.nan, self.loss, skipped, self.exact)
-        self.loss, self.exact = math.nan, True
+    def close(self, rate: tuple[float, float], skipped: bool) -> StepRow:
+        """The row of this step, whose norm stays readable until `advance`; `rate`: largest and smallest."""
+        row = StepRow(
+            self.number, time.time(), rate[0], rate[1], self.norm, math.nan, self.loss, skipped, self.exact,
+            kept=self.kept, turn=self.turn, pull=self.pull, backwards=self.backwards,
+        )  # fmt: skip
+        self.loss = self.kept = self.pull = math.nan
+        self.exact, self.turn, self.backwards = True, None, 0
         self.stepped.clear()
         return row
+
+    @property
+    def made(self) -> int:
+        """Steps under this watch before this one."""
+        return self.number - self.first
+
+    def hear_backward(self, gradient: Any) -> None:
+        """A backward has passed the loss with this gradient."""
+        self.backwards += 1
+        self.pull = gradient if self.backwards == 1 or float(gradient) > float(self.pull) else self.pull
 
     def advance(self) -> None:
         """The next step begins."""
@@ -73,7 +93,7 @@ class NormReader:
             gauge = self._add_gauge(optimizer)
         if self.pace.quiet and self.pace.steps % REFIT == 0:
             share = READING * self.pace.budget * self.pace.usual
-            gauge.fit(share / max(1, len(self.watched.references)))
+            gauge.fit(max(share / max(1, len(self.watched.references)), FREE))
         norm = gauge.read(full)
         return (0.0 if norm is None else norm), gauge.exact
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from time import perf_counter
 
 from unvanish.clinic.rounds import RuleChoice, fold, rank, visit
 from unvanish.core.diagnosis import Finding
@@ -11,6 +12,8 @@ from unvanish.rules import rules
 from unvanish.store.records import Records
 
 PATIENCE = 3  # looks in a row before a finding is reported
+FIRST, OFTEN = 4, 32  # steps: rows are judged after 4, 8, 16, 32, then each 32,
+CREDIT, SHARE = 0.3, 0.001  # while it took less than so many seconds, and this share of the run
 LATER_RUN = 1000  # times the first step: offset of the keys of a continued run, which keeps the earlier ones
 
 
@@ -31,6 +34,8 @@ class Verdicts:
     first_step: int
     findings: list[Finding] = field(default_factory=list)  # consequences under their causes
     reported: dict[str, Reported] = field(default_factory=dict)  # by code
+    seconds: float = 0.0  # that judging rows took
+    next: int = FIRST  # steps made when their rows are judged next
     streaks: dict[tuple[str, bool], int] = field(default_factory=dict)  # looks in a row, see `_keys`
 
     def judge(self, trace: Trace, step: int, store: Records | None) -> list[Finding]:
@@ -44,6 +49,22 @@ class Verdicts:
             lasting = self.streaks[_keys(finding)[-1]] >= patience
             if lasting and self.report(finding, step, store):
                 fresh.append(finding)
+        return fresh
+
+    def is_due(self, made: int, elapsed: float) -> bool:
+        """Whether the rows of the steps are to be judged after so many steps, and seconds."""
+        if made < self.next:
+            return False
+        self.next = 2 * made if made < OFTEN else made + OFTEN
+        return self.seconds < CREDIT + SHARE * elapsed
+
+    def judge_steps(self, trace: Trace, step: int, store: Records | None) -> list[Finding]:
+        """What the rules find that need no look and no patience."""
+        began = perf_counter()
+        codes = {c for c, r in rules().items() if r.live and r.at_once}
+        found = visit(trace, self.choice.only(codes), live=True).findings
+        fresh = [f for f in rank(found) if self.report(f, step, store)]
+        self.seconds += perf_counter() - began
         return fresh
 
     def judge_at_once(self, code: str, trace: Trace, step: int, store: Records | None) -> list[Finding]:

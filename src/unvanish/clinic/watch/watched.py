@@ -38,11 +38,10 @@ class Watched:
         """Read what a watch needs to know; CheckError if no parameter is trained."""
         inner = unwrap(model)
         parameters = Parameters(inner, optimizers)
+        if not parameters.parameters:  # the optimizers hold others: that is for OPT006 to say
+            parameters = Parameters(inner, [])
         if not parameters.parameters:
-            raise CheckError(
-                "there is nothing to watch: no parameter of the model requires a gradient"
-                + (" and is held by the optimizer" if optimizers else "")
-            )
+            raise CheckError("there is nothing to watch: no parameter of the model requires a gradient")
         kept = tuple(map(weakref.ref, optimizers))
         return cls(
             model, kept, loss, scaler, name or type(inner).__name__, inner, parameters, count_processes()
@@ -68,11 +67,20 @@ class Watched:
         """Where the first parameter is."""
         return self.parameters.parameters[0].device
 
-    def rate(self) -> float:
-        """The learning rate of the first optimizer; NaN if there is none, or it is on a device."""
-        first = self.references[0]() if self.references else None
-        rate = first.param_groups[0].get("lr", math.nan) if first is not None else math.nan
-        return float(rate) if not isinstance(rate, Tensor) or rate.device.type == "cpu" else math.nan
+    def rates(self) -> tuple[float, float]:
+        """The largest and the smallest learning rate of all groups; NaN if there is none, or on a device."""
+        high, low = -math.inf, math.inf
+        for reference in self.references:
+            optimizer = reference()
+            for group in () if optimizer is None else optimizer.param_groups:
+                rate = group.get("lr", math.nan)
+                if isinstance(rate, Tensor):
+                    rate = float(rate) if rate.device.type == "cpu" else math.nan
+                if rate > high:
+                    high = rate
+                if rate < low:
+                    low = rate
+        return (float(high), float(low)) if high >= low else (math.nan, math.nan)
 
     def loss_scale(self) -> float:
         """What the loss is multiplied by at present."""

@@ -13,11 +13,13 @@ from torch import Tensor
 from unvanish.core.names import show
 from unvanish.lab.data import download, places
 from unvanish.lab.data.augment import Pixels, resize, statistics
+from unvanish.lab.data.limits import refuse_large
 from unvanish.lab.data.part import Batch, Part, Tensors
 from unvanish.lab.data.problems import DataError, Problems
 from unvanish.lab.data.spec import DataSpec
 from unvanish.lab.data.vocabulary import Vocabulary
 
+SCALED = 5.0  # bytes of a value while an image is scaled: as float32 and as uint8
 View = Callable[[Batch, torch.Generator], Batch]
 
 
@@ -110,6 +112,8 @@ def tensor_content(
         where = source.spec.file or source.spec.name
         raise DataError(f"{where}: nc is {len(names)}, but there are labels up to {highest}; correct nc")
     size = source.imgsz or train[0].shape[-1]
+    for x, _ in filter(None, (train, val)) if source.imgsz else ():
+        refuse_large(SCALED * len(x) * x.shape[1] * size * size, f"imgsz={size} and {len(x):,} images")
     parts = [Tensors(resize(p[0], size), p[1].long()) if p else None for p in (train, val)]
     assert parts[0] is not None
     return image_content(parts[0], parts[1], parts[0].x, names, crop, flip)

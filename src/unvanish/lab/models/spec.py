@@ -88,6 +88,7 @@ def read(source: str | Path | Mapping[str, Any], *, allow_code: bool = False, **
     _refuse_unknown(found, file)
     changed = {ALIASES.get(key, key): from_plain(value) for key, value in overrides.items()}
     _refuse_unknown(YamlTable(changed, {}, 0), "overrides")
+    _refuse_unused(changed, found, file)
     document = _apply_scale({ALIASES.get(k, k): v for k, v in found.items()}, scale, changed, file, found)
     lines = {ALIASES.get(k, k): n for k, n in found.lines.items()}
     try:
@@ -181,6 +182,26 @@ def _refuse_unknown(found: YamlTable, file: str) -> None:
         if key not in KEYS and key not in ALIASES:
             near = suggest(key, [*KEYS, *ALIASES])
             raise SpecError(file, found.at(key), f"no key {key!r}{near}; the keys are {', '.join(KEYS)}")
+
+
+def _refuse_unused(changed: Mapping[str, Any], found: Mapping[str, Any], file: str) -> None:
+    """SpecError for a number that no row reads, so that it would change nothing."""
+    for key in (key for key in NUMBERS if key in changed):
+        if not any(_mentions(found.get(part), key) for part in ("layers", "backbone", "head")):
+            sizes = ", ".join(map(str, found.get("scales") or {}))
+            next_step = f"choose one of its scales ({sizes})" if sizes else "change it in a copy of the file"
+            text = (
+                f"{key}={show(changed[key])} changes nothing: no row of {file} reads it, as `repeats: depth`"
+            )
+            text += f" or `out: width` would; {next_step}"
+            raise SpecError("overrides", 0, text)
+
+
+def _mentions(value: Any, word: str) -> bool:
+    """Whether a word stands somewhere in plain values."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return any(_mentions(one, word) for one in value) if isinstance(value, list) else value == word
 
 
 def _scale(found: YamlTable, file: str) -> ScaleFactors:

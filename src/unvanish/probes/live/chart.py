@@ -73,7 +73,7 @@ def draw_chart(crossings: Sequence[Crossing], end: Any) -> Chart:
     chain = [nodes[above.nodes[i]] for i in cuts if above.nodes[i] in nodes]
     axis = [chain[i] for i in _spread(len(chain), MOST)]
     firing = [c for c in crossings if c.family == "activation"]
-    attending = [c for c in crossings if c.family == "attention"]
+    attending = [c for c in crossings if c.family in ("attention", "router")]
     chosen = {c.key for c in axis} | {firing[i].key for i in _spread(len(firing), MOST)}
     chosen |= {attending[i].key for i in _spread(len(attending), MOST)}
     kept = [c for c in crossings if c.key in chosen]
@@ -94,6 +94,9 @@ def _site(crossing: Crossing, row: int) -> Site:
     facts: NodeFacts = {"shape": crossing.shape, "order": row, "family": crossing.family}
     if crossing.family == "activation":
         facts["rectifier"] = kind in operations.RECTIFIERS
+    if crossing.family == "router":
+        facts["experts"], facts["choices"] = crossing.shape[-2], crossing.shape[-1]
+        facts["rows"] = crossing.shape[0]
     if crossing.family == "attention":
         facts["tokens"] = crossing.shape[-2] if kind != "softmax" else crossing.shape[-1]
     return Site.node(path, kind, call, facts)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+
+HOOKED = r"Using `torch\.compile\(module\)` when there are global hooks on modules"
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -29,6 +33,27 @@ def is_compiler_strict() -> bool:
         return False
     stance = getattr(getattr(dynamo.eval_frame, "_stance", None), "stance", "default")
     return bool(dynamo.config.error_on_recompile) or stance not in ("default", "force_eager")
+
+
+class HookSilence:
+    """While it hangs, torch does not warn that a module compiled meanwhile meets global hooks, ours.
+
+    The filter is for this text alone; the list is changed in place, so that no warning comes twice. `remove`
+    ends it.
+    """
+
+    def __init__(self) -> None:
+        self._entry: Any = ("ignore", re.compile(HOOKED), UserWarning, None, 0)
+        present: Any = warnings.filters
+        self._filters = present
+        self._filters.insert(0, self._entry)
+
+    def remove(self) -> None:
+        """The warning is shown again."""
+        present: Any = warnings.filters
+        for filters in (self._filters, present):
+            with contextlib.suppress(ValueError):
+                filters.remove(self._entry)
 
 
 class CompilerListener:

@@ -31,13 +31,14 @@ from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.compositions import Unfolded
 from unvanish.probes.live.chart import Chart, Crossing, Slot, draw_chart
-from unvanish.probes.live.compiled import CompilerListener
+from unvanish.probes.live.compiled import CompilerListener, HookSilence
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.place import ForwardPlace, find_call, find_size
 from unvanish.probes.live.readable import find_obstacle, is_readable
+from unvanish.probes.live.routing import CHOICES, read_load
 from unvanish.probes.live.samples import Samples
 from unvanish.probes.live.sequences import Sequences
-from unvanish.probes.live.sharpness import pick_logits, sharpness
+from unvanish.probes.live.sharpness import measure_log_z, pick_logits, sharpness
 from unvanish.probes.modes import is_overridden, lies_on_stack, push_mode, remove_mode
 from unvanish.probes.recurrent.profile import Profile
 
@@ -101,6 +102,7 @@ class Eyes(TorchFunctionMode):
                 WatchEntry(self._guard, self._enter),
                 WatchEntry(self._guard, self._leave, always=True),
             )
+            self._handles.append(HookSilence())
             self._handles.append(register_module_forward_pre_hook(enter))
             self._handles.append(register_module_forward_hook(leave, always_call=True))
         self.seconds = perf_counter() - started
@@ -149,6 +151,8 @@ class Eyes(TorchFunctionMode):
     def _enter(self, module: nn.Module, args: Any) -> None:
         path = self.paths.get(id(module))
         if path is None:
+            if type(module).__name__ == "OptimizedModule" and id(module._orig_mod) in self.paths:
+                self._leave_out()
             return
         if module is self.entry and self._inside and not self._is_running():
             self._end()  # interrupted, so that nobody told us that it ended
@@ -214,8 +218,11 @@ class Eyes(TorchFunctionMode):
         """A part of the model is compiled: it must not meet us, neither now nor later."""
         if not self._inside or self._thread != threading.get_ident():
             return
+        self._leave_out()
+
+    def _leave_out(self) -> None:
         self.compiled = self._done = True
-        self._guard.note("activations are not looked at: parts of the model are compiled")
+        self._guard.note("activations are not looked at: the model, or a part of it, is compiled")
         self.close()
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -262,6 +269,9 @@ class Eyes(TorchFunctionMode):
         if crossings is not None and ends:
             self.chart = draw_chart(crossings, ends[0].grad_fn)
             self._samples = Samples(self.chart.slots)
+            self._samples.last = self.chart.axis.sites[0] if self.chart.axis is not None else None
+        elif ends:
+            self._samples.log_z = measure_log_z(ends[0])
         self._await_backward(ends)
         if self.after_backward is not None:  # an accumulated step has more forwards
             self._handles = [register_module_forward_hook(WatchEntry(self._guard, self._leave_again))]
@@ -301,9 +311,13 @@ class Eyes(TorchFunctionMode):
         if kind is None:
             name = operations.plain_name(getattr(func, "__name__", ""))
             wanted = name in operations.ACTIVATIONS or name in operations.ATTENTION or name == "add"
+            wanted = wanted or name in CHOICES
             if len(NAMES) >= MOST_NAMES:
                 NAMES.clear()
             kind = NAMES[func] = name if wanted else ""
+        if kind in CHOICES:
+            self._choose(kind, args, result)
+            return
         if not kind or not isinstance(result, Tensor) or not is_readable(result) or result.ndim < 2:
             return
         if find_obstacle():
@@ -343,9 +357,23 @@ class Eyes(TorchFunctionMode):
             self._crossings.append(Crossing(key, "attention", None, tuple(result.shape)))
         elif self.chart is not None and (slot := self.chart.slots.get(key)) is not None:
             with torch.no_grad():
-                logits = pick_logits(kind, args, kwargs)
-                if logits is not None:
-                    self._samples.attention[slot.row] = sharpness(logits)
+                picked = pick_logits(kind, args, kwargs)
+                if picked is not None:
+                    self._samples.attention[slot.row] = sharpness(*picked)
+        self.seconds += perf_counter() - started
+
+    def _choose(self, kind: str, args: Any, result: Any) -> None:
+        """Values were chosen: by a router, if there are as many experts."""
+        if find_obstacle() or not args:
+            return
+        started = perf_counter()
+        choice = read_load(self.model, self._place.path, args[0], result)
+        if choice is not None:
+            key = self._place.count(self._place.path, kind)
+            if self._crossings is not None:
+                self._crossings.append(Crossing(key, "router", None, choice.shape))
+            elif self.chart is not None and (slot := self.chart.slots.get(key)) is not None:
+                self._samples.loads[slot.row] = choice.load
         self.seconds += perf_counter() - started
 
     # -- what was seen

@@ -3,9 +3,10 @@
 Notable:
 - Everything is read in the gradients' own precision, and again in float64 only if that over- or underflows,
   so no verdict is lost to it.
-- If reading every gradient costs more than its share, the large ones are read in turns, a part of them at
-  each step. The small ones (biases, norms) are read at every step: a NaN made in a backward flows to all
-  that lies below it, so they show it at once.
+- Small gradients are copied into one row and read by one call, large ones each by its own.
+- If reading every gradient costs more than its share, they are read in turns, a part of them at each step.
+  A few small ones (biases, norms), the first among them, are read at every step: a NaN made in a backward
+  flows to all that lies below it, so they show it at once.
 - What is not read at a step is taken to have moved like what is; if that has moved more than twofold, or is
   not finite, everything is read. So spikes and faults are exact, and the rest is an estimate that is
   refreshed within `parts` steps.
@@ -19,15 +20,22 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unvanish.probes.live.shards import is_partial
 
-SMALL = 4096  # elements of a tensor that is read at every step
+SMALL = 4096  # elements of a tensor that may be read at every step
+ALWAYS = 12  # such tensors, at most
+CALL = 2048  # elements whose reading takes as long as what a tensor costs at least
+WORTH = 16384  # elements, calls among them, below which a part is not worth dividing
+LIGHT = 8192  # elements up to which a copy into one row is quicker than a call of its own
 MOST = 64  # parts, at most
 TRIAL = 12  # readings of which the cost is known before the number of parts changes
 LOW = (torch.float16, torch.bfloat16)
 MOVED = 4.0  # times the squares that were read, up or down, that make a reading a full one
+
+
+Piece = tuple[Tensor, int, int]  # a parameter, and which of its elements
 
 
 @dataclass
@@ -43,9 +51,26 @@ class Gauge:
     cost: float = 0.0  # seconds of a reading, a running mean
     _readings: int = field(default=0, init=False)  # since the number of parts changed
     _turn: int = field(default=0, init=False)  # the next part
-    _known: list[float] = field(default_factory=list, init=False)  # estimated squares: small ones, each part
+    _known: list[float] = field(default_factory=list, init=False)  # estimated squares: the steady ones, parts
+    _plain: bool = field(default=True, init=False)  # whether all gradients were ordinary tensors so far
+    _light: list[Tensor] = field(default_factory=list, init=False)  # parameters that are read in one row
+    _heavy: list[Tensor] = field(default_factory=list, init=False)  # the others
+    _steady: frozenset[int] = field(default=frozenset(), init=False)  # ids of those read at every step
+    _work: int = field(default=0, init=False)  # elements, and calls counted as elements
+    _rows: list[list[Tensor]] = field(default_factory=list, init=False)  # light ones: the steady, each part
+    _pieces: list[list[Piece]] = field(default_factory=list, init=False)  # the same of the heavy ones
 
-    @torch.no_grad()
+    def __post_init__(self) -> None:
+        self._light = [p for p in self.parameters if p.numel() <= LIGHT]
+        self._heavy = [p for p in self.parameters if p.numel() > LIGHT]
+        small = [p for p in self.parameters if p.numel() <= SMALL]
+        vectors = [p for p in small if p.ndim < 2] or small
+        self._steady = frozenset(map(id, vectors[:: -(-len(vectors) // ALWAYS) or 1]))
+        self._work = sum(p.numel() + CALL for p in self.parameters)
+        self._plain = not self.weights and all(
+            type(p) in (Tensor, nn.Parameter) and p.device.type == "cpu" for p in self.parameters
+        )
+
     def read(self, full: bool = False) -> Tensor | float | None:
         """The L2 norm: a float on the CPU, a tensor elsewhere; None without any gradient.
 
@@ -54,7 +79,15 @@ class Gauge:
         if full and self.parts > 1:
             return self._refresh()
         started = perf_counter()
-        found = self._all() if self.parts == 1 or self.whole else self._some()
+        if self._plain and self.parts == 1:  # no graph is made here, and `no_grad` costs as much as the rest
+            quick = self._all_plain()
+            if quick is not None and 1e-18 < quick < 1e18:
+                self.exact = True
+                return self._count(started, quick)
+        return self._count(started, self._all() if self.parts == 1 or self.whole else self._some())
+
+    def _count(self, started: float, found: Tensor | float | None) -> Tensor | float | None:
+        """Note what a reading took; what was found."""
         self._readings += 1
         self.cost += (perf_counter() - started - self.cost) / min(self._readings, TRIAL)
         return found
@@ -65,7 +98,7 @@ class Gauge:
             return
         parts = self.parts
         if self.cost > share:
-            parts = min(MOST, 2 * parts)
+            parts = max(1, min(MOST, 2 * parts, self._work // WORTH))
         elif self.cost < share / 3:
             parts = max(1, parts // 2)
         if parts != self.parts:
@@ -84,6 +117,7 @@ class Gauge:
         kept = [w for w, p in pairs if p.grad is not None and not is_partial(p.grad)]
         return [n * w if w != 1.0 else n for n, w in zip(found, kept, strict=True)]
 
+    @torch.no_grad()
     def _all(self) -> Tensor | float | None:
         self.exact = True
         grads = self._gradients()
@@ -96,13 +130,28 @@ class Gauge:
             norm = combine(self._weigh(norms(grads, torch.float64)))
         return float(norm)
 
+    def _all_plain(self) -> float | None:
+        """The norm of ordinary gradients on the CPU, the light ones in one row; None of others."""
+        light = [g for p in self._light if (g := p.grad) is not None]
+        heavy = [g for p in self._heavy if (g := p.grad) is not None]
+        try:
+            row = _read_row(light) if light else 0.0
+            return math.hypot(row, float(combine(norms(heavy)).detach())) if heavy else row
+        except (RuntimeError, TypeError, NotImplementedError):
+            self._plain = False  # sparse ones, or of several devices
+            return None
+
     def _some(self) -> Tensor | float | None:
-        """The small gradients and the next part of the large ones; all if these moved far."""
+        """The steady gradients and the next part of the others; all if these moved far."""
         if len(self._known) != self.parts + 1:
             return self._refresh()
-        groups = self._groups((0, 1 + self._turn))
         before = self._known[0] + self._known[1 + self._turn]
-        small, part = (_squares(g) for g in groups)
+        try:
+            small, part = self._square(0), self._square(1 + self._turn)
+        except (RuntimeError, TypeError, NotImplementedError):  # a gradient is sparse now
+            if not self._plain:
+                raise
+            return self._refresh()
         ratio = (small + part) / before if before > 0 else math.nan
         if not 1 / MOVED < ratio < MOVED:
             return self._refresh()
@@ -116,30 +165,47 @@ class Gauge:
         norm = self._all()
         self._known = []
         if isinstance(norm, float) and math.isfinite(norm):
-            self._known = [_squares(g) for g in self._groups(range(self.parts + 1))]
+            self._known = [self._square(k) for k in range(self.parts + 1)]
         return norm
 
-    def _groups(self, wanted: Sequence[int]) -> list[list[Tensor]]:
-        """Gradients of the small ones (0) and of parts of the large ones (from 1), as flat pieces."""
-        groups: list[list[Tensor]] = [[] for _ in range(self.parts + 1)]
-        places = {p for p in wanted if p > 0}
+    def _square(self, k: int) -> float:
+        """The sum of squares of the steady gradients (0), or of a part of the others (from 1)."""
+        if len(self._pieces) != self.parts + 1:
+            self._divide()
+        found = 0.0
+        light = [g for p in self._rows[k] if (g := p.grad) is not None]
+        if light:
+            found = _read_row(light if self._plain else [self.values(g) for g in light]) ** 2
+        if self._pieces[k]:
+            heavy = [g for piece in self._pieces[k] if (g := self._cut(*piece)) is not None]
+            found += float(combine(norms(heavy))) ** 2 if heavy else 0.0
+        return found
+
+    def _cut(self, p: Tensor, low: int, high: int) -> Tensor | None:
+        """A piece of a parameter's gradient; None if there is none."""
+        grad = p.grad
+        if grad is None:
+            return None
+        if not self._plain:
+            grad = self.values(grad)
+        return _flat(grad.detach())[low:high] if low < grad.numel() else None
+
+    def _divide(self) -> None:
+        """Divide the gradients into the steady ones and parts whose readings take equally long."""
+        others = [p for p in self.parameters if id(p) not in self._steady]
+        size = max(1, -(-sum(p.numel() + CALL for p in others) // self.parts))
+        self._rows = [[p for p in self.parameters if id(p) in self._steady], *([] for _ in range(self.parts))]
+        self._pieces = [[] for _ in range(self.parts + 1)]
         begin = 0
-        large = sum(p.numel() for p in self.parameters if p.numel() > SMALL)
-        size = max(1, -(-large // self.parts))
-        for p in self.parameters:
-            if p.numel() <= SMALL:
-                if 0 in wanted and p.grad is not None:
-                    groups[0].append(self.values(p.grad))
-                continue
-            first, last = begin // size, (begin + p.numel() - 1) // size
-            if p.grad is not None and any(first <= k - 1 <= last for k in places):
-                flat = _flat(self.values(p.grad))
-                for k in places:
-                    low, high = max((k - 1) * size - begin, 0), min(k * size - begin, flat.numel())
-                    if low < high:
-                        groups[k].append(flat[low:high])
-            begin += p.numel()
-        return [groups[k] for k in wanted]
+        for p in others:
+            count = p.numel()
+            if count <= LIGHT:
+                self._rows[1 + begin // size].append(p)
+            else:
+                for k in range(begin // size, (begin + count - 1) // size + 1):
+                    low, high = max(k * size - begin, 0), min((k + 1) * size - begin, count)
+                    self._pieces[1 + k].append((p, low, high))
+            begin += count + CALL
 
 
 def norms(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> list[Tensor]:
@@ -184,10 +250,7 @@ def _flat(x: Tensor) -> Tensor:
     return x.permute(order).reshape(-1)
 
 
-def _squares(tensors: Sequence[Tensor]) -> float:
-    """The sum of squares; small tensors are joined first, which is quicker than reading each."""
-    if not tensors:
-        return 0.0
-    if len(tensors) > 2 and all(t.numel() <= SMALL for t in tensors) and len({t.dtype for t in tensors}) == 1:
-        tensors = [torch.cat([_flat(t) for t in tensors])]
-    return float(combine(norms(tensors))) ** 2
+def _read_row(tensors: list[Tensor]) -> float:
+    """The norm of small tensors, which are copied into one row."""
+    row = torch._C._nn.flatten_dense_tensors(tensors).detach()
+    return float(torch.linalg.vector_norm(row, dtype=torch.float32 if row.dtype in LOW else None))

@@ -14,16 +14,13 @@ from __future__ import annotations
 import contextlib
 import traceback
 import weakref
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from unvanish.core.caution import caution
-
-PACKAGE = Path(__file__).parents[2]
+from unvanish.core.caution import caution, locate
 
 
 class WatchGuard:
@@ -73,6 +70,7 @@ class WatchGuard:
             return
         with contextlib.suppress(Exception):
             self.failure = locate(error)
+            self.note(f"the watch failed inside itself and took itself off: {self.failure}")
             self.traceback = "".join(traceback.format_exception(error))
         caution(
             f"unvanish: {self.subject} failed inside itself ({self.failure}) and took itself off; the "
@@ -116,6 +114,15 @@ class WatchGuard:
         if failed is not None:
             raise failed
         self._held = later
+
+    @contextlib.contextmanager
+    def stepped(self) -> Iterator[None]:
+        """Within the block an optimizer may go through its hooks."""
+        self.stepping += 1
+        try:
+            yield
+        finally:
+            self.stepping -= 1
 
     def _sweep(self, *_: Any) -> None:
         """An optimizer has called all of its own hooks."""
@@ -195,15 +202,3 @@ class StepEntry(WatchEntry):
             guard.stepping -= 1
             if torch.is_grad_enabled() is not learning:
                 torch._C._set_grad_enabled(learning)
-
-
-def locate(error: BaseException) -> str:
-    """The exception and the innermost line of ours that it came through."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(str(PACKAGE))]
-    text = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-    if not frames:
-        return text
-    last = frames[-1]
-    return (
-        f"{text[:300]}, at unvanish/{Path(last.filename).relative_to(PACKAGE)}:{last.lineno} in {last.name}"
-    )

@@ -27,13 +27,17 @@ class Samples:
     batch: int | None = None  # samples of the model's first input
     ahead: Tensor | None = None  # (sites, SAMPLES, POSITIONS, UNITS), of activations
     back: Tensor | None = None  # of their gradients
-    attention: dict[int, Tensor] = field(default_factory=dict)  # entropy and largest logit, by row
+    attention: dict[int, Tensor] = field(default_factory=dict)  # what `sharpness` gives, by row
+    loads: dict[int, Tensor] = field(default_factory=dict)  # tokens of each expert, by row of the router
+    idle: dict[int, Tensor] = field(default_factory=dict)  # looks in a row without a token, of each expert
+    log_z: Tensor | None = None  # of the model's output
+    last: int | None = None  # row of the site that stands for the output
     silence: Tensor | None = None  # (sites, UNITS): looks in a row in which a unit was silent
 
     def clear(self) -> None:
         """Forget the last look; the silence of units is counted over looks."""
-        self.ahead = self.back = None
-        self.attention = {}
+        self.ahead = self.back = self.log_z = None
+        self.attention, self.loads = {}, {}
 
     def take(self, slot: Slot, made: Tensor) -> bool:
         """Copy a part of an activation; False if it has none to copy."""
@@ -81,8 +85,23 @@ class Samples:
         found[:, 7] = self._count_dead(self.ahead, slots)
         found[:, 8] = measure_saturation(ahead.flatten(1), sizes, slots)
         for row, pair in self.attention.items():
-            found[row, 9:] = pair.to(device)
+            found[row, 9:12] = pair.to(device)
+        if self.log_z is not None and self.last is not None:
+            found[self.last, 12] = self.log_z.to(device)
+        for row, load in self.loads.items():
+            found[row, 13:] = self._summarise_load(row, load).to(device)
         return found
+
+    def _summarise_load(self, row: int, load: Tensor) -> Tensor:
+        """load_excess, load_entropy, idle_experts of a router, shape (3,)."""
+        before = self.idle.get(row)
+        waited = torch.zeros_like(load) if before is None or before.shape != load.shape else before
+        self.idle[row] = torch.where(load > 0, 0.0, waited + 1)
+        share = load / load.sum().clamp_min(1)
+        nats = -torch.where(share > 0, share * share.clamp_min(1e-300).log(), 0.0).sum()
+        excess = share.max() * len(load) - 1
+        silent = (self.idle[row] >= SILENT).double().mean()
+        return torch.stack([excess, nats / math.log(len(load)), silent])
 
     def _count_dead(self, ahead: Tensor, slots: Sequence[Slot]) -> Tensor:
         """Share of a rectifier's units that were silent in the last `SILENT` looks."""

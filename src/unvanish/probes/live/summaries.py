@@ -16,7 +16,8 @@ from unvanish.probes.live.chart import Slot
 
 SEEN = (
     *("forward_rms", "spread", "cosine", "forward_nonfinite", "backward_log", "backward_zero"),
-    *("flushed", "dead", "saturated", "entropy", "logit_max"),
+    *("flushed", "dead", "saturated", "entropy", "logit_max", "head_entropy"),
+    *("log_z", "load_excess", "load_entropy", "idle_experts"),
 )
 FLAT = {"tanh": 0.9747, "sigmoid": 0.4873, "hardtanh": 1.0, "hardsigmoid": 0.5, "softsign": 0.7764}
 CENTRE = {"sigmoid": 0.5, "hardsigmoid": 0.5}

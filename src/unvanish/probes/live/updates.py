@@ -11,7 +11,7 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,12 @@ class Parameters:
 
     def __init__(self, model: nn.Module, optimizers: Sequence[Any]) -> None:
         held = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+        epsilons = {
+            id(p): float(group.get("eps") or 0)
+            for o in optimizers
+            for group in o.param_groups
+            for p in group["params"]
+        }
         groups: dict[str, list[tuple[str, Tensor]]] = {}
         for name, p in model.named_parameters():
             if p.requires_grad and (not optimizers or id(p) in held):
@@ -48,7 +54,7 @@ class Parameters:
         self.owner = [i for i, group in enumerate(groups.values()) for _ in group]
         kinds = {name: type(m).__name__ for name, m in model.named_modules()}
         self.sites = tuple(
-            Site.parameter(path, kinds.get(path, ""), _facts(group, order))
+            Site.parameter(path, kinds.get(path, ""), _facts(group, order, epsilons))
             for order, (path, group) in enumerate(groups.items())
         )
         self.sharded = any(map(is_shard, self.parameters))
@@ -164,7 +170,7 @@ def part_logs(squares: Tensor, changes: Tensor | None) -> Tensor:
     return found
 
 
-def _facts(group: list[tuple[str, Tensor]], order: int) -> ParameterFacts:
+def _facts(group: list[tuple[str, Tensor]], order: int, epsilons: Mapping[int, float]) -> ParameterFacts:
     largest = max((p for _, p in group), key=lambda p: p.numel())
     return {
         "numel": sum(p.numel() for _, p in group),
@@ -172,6 +178,7 @@ def _facts(group: list[tuple[str, Tensor]], order: int) -> ParameterFacts:
         "dtype": str(largest.dtype).removeprefix("torch."),
         "trainable": True,
         "order": order,
+        "epsilon": epsilons.get(id(largest), 0.0),
     }
 
 

@@ -19,7 +19,7 @@ import torch.utils.checkpoint as checkpoint
 from torch import Tensor
 
 from unvanish.probes import operations, signatures
-from unvanish.probes.altered import alter
+from unvanish.probes.altered import ALTERED, alter
 from unvanish.probes.calls import Call, tensors_in
 from unvanish.probes.departures import Departures
 from unvanish.probes.events import OperationCall
@@ -97,9 +97,9 @@ class Witness(Forward):
             if name == "_set_grad_enabled" and not args[0] and is_checkpointing():
                 self.departures.off = ("checkpoint", self.running.path, find_line())
         kind = operations.plain_name(name)
-        if kind in operations.DROPOUTS:
-            self._note_dropout(signatures.bind(kind, args, kwargs))
-        elif kind == "hardtanh":
+        if kind in ALTERED and not self.in_loss:
+            self.dropouts.see(kind, signatures.bind(kind, args, kwargs), self.running)
+        if kind == "hardtanh":
             kind, _, _ = alter(kind, args, kwargs)
         call = OperationCall(kind, args, kwargs, start)
         call.result = result

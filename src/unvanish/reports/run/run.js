@@ -43,7 +43,7 @@ async function draw(part) {
   const chart = structuredClone(charts[part]);
   chart.datasets = Object.fromEntries(needs[part].map((key) => [key, rows[key]]));
   chart.config = config();
-  const { view } = await window.draw(`#${part}`, chart, { actions: false, renderer: "svg" });
+  const { view } = await window.draw(`#${part}`, chart, { actions: false, renderer: "svg", ast: true });
   views[part] = view;
   if (part === "flow")
     view.addEventListener("click", (event, item) => {
