@@ -31,7 +31,7 @@ WAY, STEADY, KEEPS, LEFT, AHEAD = 0.667, 0.8, 0.6, 0.2, 1
 
 
 @dataclass(frozen=True)
-class Crossing:
+class LimitCrossing:
     """A number on its way to a limit: what it was, what it is, its slope a step, the steps that are left."""
 
     start: float
@@ -52,7 +52,7 @@ def round_steps(steps: float) -> str:
     return f"{round(steps / unit) * unit:,}".replace(",", " ")
 
 
-def find_crossing(steps: Floats, values: Floats, limit: float) -> Crossing | None:
+def find_crossing(steps: Floats, values: Floats, limit: float) -> LimitCrossing | None:
     """Whether a number moves to a limit that it has not reached, steadily and without flattening.
 
     `steps`, `values`: of the looks, NaN where nothing was measured.
@@ -74,7 +74,7 @@ def find_crossing(steps: Floats, values: Floats, limit: float) -> Crossing | Non
     if agreed * toward < 2 * STEADY - 1 or late * toward < max(KEEPS * middle * toward, mean):
         return None
     left = (limit - now) / late if late else math.inf
-    return Crossing(start, now, late, left) if 0 < left <= AHEAD * (at[-1] - begun) else None
+    return LimitCrossing(start, now, late, left) if 0 < left <= AHEAD * (at[-1] - begun) else None
 
 
 def _slope(at: Floats, values: Floats) -> tuple[float, float]:
@@ -84,7 +84,9 @@ def _slope(at: Floats, values: Floats) -> tuple[float, float]:
     return float(np.median(slopes)), float(np.mean(np.sign(slopes)))
 
 
-def follow(trace: Trace, site: int, statistic: str, limit: float, *, log: bool = False) -> Crossing | None:
+def follow(
+    trace: Trace, site: int, statistic: str, limit: float, *, log: bool = False
+) -> LimitCrossing | None:
     """The crossing of a statistic of a site; `log`: its logarithm is followed, and the limit's."""
     values = _history.read_looks(trace, [site], statistic)[:, 0]
     if log:

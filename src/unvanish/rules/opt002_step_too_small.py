@@ -171,7 +171,7 @@ def _foresee(trace: Trace, places: list[int]) -> list[Fault]:
     ]
 
 
-def _follow_epsilon(trace: Trace, site: int) -> _trend.Crossing | None:
+def _follow_epsilon(trace: Trace, site: int) -> _trend.LimitCrossing | None:
     """The crossing of ln(root mean square of the gradient / epsilon) and zero."""
     facts = trace.sites[site].facts
     logs = _history.read_looks(trace, [site], "gradient_log")[:, 0]

@@ -54,8 +54,7 @@ def watch(
     `every`-th step instead of by budget.
     `on_finding`: "log", "warn", "raise", "snapshot" (of the bad step), "guard" (leaves non-finite steps out,
     clips by ZClip; "guard-agc": by AGC), a function of the finding, or several of these.
-    `scaler`: the GradScaler in use. `critical`: at looks, try how much longer the step just made might be
-    until it no longer lowers the loss of its batch (else only if the rate is suspect).
+    `scaler`: the GradScaler in use. `critical`: at looks, try how far the step is from the critical one.
     A watch ends no run: what fails inside it is a warning, and it takes itself off. CheckError if the
     arguments do not fit together; StoreError if the folder cannot be used.
     """

@@ -33,7 +33,7 @@ RANDOM = ("dropout", "bernoulli", "rand", "randn", "normal", "multinomial", "rre
 
 
 @dataclass(frozen=True)
-class Mixing:
+class MixedPrecision:
     """The automatic mixed precision at one moment."""
 
     device: str = "cpu"
@@ -41,7 +41,7 @@ class Mixing:
     enabled: bool = False
 
     @classmethod
-    def now(cls, device: str) -> Mixing:
+    def now(cls, device: str) -> MixedPrecision:
         """As it is for a type of device."""
         enabled = torch.is_autocast_enabled(device)
         return cls(device, torch.get_autocast_dtype(device) if enabled else None, enabled)
@@ -59,7 +59,7 @@ class ModelCall:
     kwargs: Mapping[str, Any]
     cpu: Tensor
     cuda: list[Tensor]
-    mixing: Mixing
+    mixing: MixedPrecision
     output: Any
 
     def run(self, model: nn.Module) -> Any:
@@ -79,7 +79,7 @@ class NotedOperation:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     made: tuple[Tensor, ...]  # the tensors in its result
-    mixing: Mixing
+    mixing: MixedPrecision
 
     def run(self, known: Mapping[int, Any]) -> Any:
         """Its result again, of tensors that are known anew."""
@@ -225,7 +225,7 @@ class StepReplay(TorchFunctionMode):
         if obstacle:
             self.recipe.obstacle = f"operations cannot be seen: {obstacle}"
             return
-        self.recipe.calls.append(ModelCall(args, kwargs, cpu, cuda, Mixing.now(self._device), output))
+        self.recipe.calls.append(ModelCall(args, kwargs, cpu, cuda, MixedPrecision.now(self._device), output))
         push_mode(self)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -259,5 +259,5 @@ class StepReplay(TorchFunctionMode):
         if len(self.recipe.noted) >= MOST_NOTED:
             self.recipe.obstacle = f"more than {MOST_NOTED} operations compute the loss"
             return
-        mixing = Mixing.now(self._device)
+        mixing = MixedPrecision.now(self._device)
         self.recipe.noted.append(NotedOperation(func, args, kwargs, made, mixing))
