@@ -87,7 +87,7 @@ def code(remedy: Remedy) -> list[str]:
     first, last = (list_names(tuple(map(str, p.get(key, ())))) for key in ("first", "last"))
     return [
         f"first, last = {first}, {last}",
-        f"for name in {list_names(remedy.targets)}:  # critical for tanh, rescaled for the sigmoid",
+        f"for name in {list_names(remedy.targets)}:",
         "    layer = model.get_submodule(name.rpartition('.')[0])",
         "    w, b = layer.weight.data, layer.bias.data",
         f"    gain = {enter:.4g} if name in first else {point.sw:.4g}",
