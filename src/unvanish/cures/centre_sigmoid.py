@@ -87,11 +87,11 @@ def code(remedy: Remedy) -> list[str]:
     first, last = (list_names(tuple(map(str, p.get(key, ())))) for key in ("first", "last"))
     return [
         f"first, last = {first}, {last}",
-        f"for name in {list_names(remedy.targets)}:  # critical for tanh, rescaled for the sigmoid",
+        f"for name in {list_names(remedy.targets)}:",
         "    layer = model.get_submodule(name.rpartition('.')[0])",
         "    w, b = layer.weight.data, layer.bias.data",
-        f"    gain = {enter:.4g} if name in first else {1 / math.sqrt(point.power):.4g} if name in last "
-        f"else {point.sw:.4g}",
+        f"    gain = {enter:.4g} if name in first else {point.sw:.4g}",
+        f"    gain = {1 / math.sqrt(point.power):.4g} if name in last and name not in first else gain",
         "    gain *= (2 if name in first else 4) / (2 if name in last else 1)",
         "    nn.init.normal_(w, std=gain / w[0].numel() ** 0.5)",
         f"    nn.init.normal_(b, std=0.0 if name in last else {2 * point.sb:.4g})",
