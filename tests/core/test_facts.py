@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import unvanish
 from unvanish.clinic.watch import rehearse
-from unvanish.core import facts, run_facts
+from unvanish.core import facts, loss_facts, run_facts
 from unvanish.core.diagnosis import Case
 from unvanish.core.plain import plain
 from unvanish.core.trace import Site, Trace
@@ -42,11 +42,11 @@ ROLES = {
 }
 NESTED = (
     facts.GraphCut,
-    facts.AscentFacts,
-    facts.PairFacts,
-    facts.WishFacts,
-    facts.TermFacts,
-    facts.BroadcastFacts,
+    loss_facts.AscentFacts,
+    loss_facts.PairFacts,
+    loss_facts.WishFacts,
+    loss_facts.TermFacts,
+    loss_facts.BroadcastFacts,
     facts.DeadTermFacts,
     facts.ForeignFacts,
     facts.WrongGradientFacts,

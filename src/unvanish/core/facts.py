@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from unvanish.core.loss_facts import AscentFacts, BroadcastFacts, PairFacts, TermFacts, WishFacts
 from unvanish.core.run_facts import (
     BrokenFacts,
     CriticalFacts,
@@ -24,7 +25,6 @@ from unvanish.core.run_facts import (
 
 Shape = tuple[int, ...]
 StopReason = Literal["zero parameter", "locked", "series", "dead", "operation", "loss"]
-BroadcastKind = Literal["samples x samples", "output repeated", "target repeated"]
 MixingKind = Literal["along", "reshape", "product", "attention", "recurrent"]  # of the samples
 Apart = tuple[str, float, float]  # a row of the ledger, its predicted and its measured decades
 
@@ -299,66 +299,6 @@ class ForeignFacts(TypedDict):
     line: str  # that made it; "" if unknown
     numel: int
     optimised: bool | None  # the optimizer holds it; None without an optimizer
-
-
-class BroadcastFacts(TypedDict):
-    """Where the loss repeats the output, or what it meets, to make their shapes fit."""
-
-    how: BroadcastKind
-    kind: str  # of the operation
-    shapes: tuple[Shape, Shape]  # of the output's side, and of the other
-    table: Shape  # of the result
-    source: str  # the line of code, "file.py:12"; "" if unknown
-
-
-class AscentFacts(TypedDict):
-    """A likelihood, an error or a similarity that a loss makes worse as it falls."""
-
-    kind: str  # of the loss function or the logarithm; "overlap" of a loss written by hand
-    slope: float  # mean slope of what it reads, of 1
-    given: bool  # it is about the batch's targets
-    source: str  # the line of code, "file.py:12"; "" if unknown
-
-
-class WishFacts(TypedDict):
-    """What a loss makes of its targets: by weights, smoothed labels, a power, a divisor, expected signs."""
-
-    how: Literal[
-        "negative",
-        "zero",
-        "left out",
-        "frequency",
-        "smoothed",
-        "inverted",
-        "unsigned",
-        "scaled",
-        "collapsed",
-        "power",
-        "floor",
-    ]
-    share: float  # of the labels; what rare classes weigh; what is left of a label, or by a power; at a floor
-    classes: tuple[int, ...]
-    source: str  # the line of code, "file.py:12"; "" if unknown
-
-
-class TermFacts(TypedDict):
-    """A summand of the loss."""
-
-    kind: str  # of the operation that made it
-    source: str  # its line of code, "file.py:12"; "" if unknown
-    weight: float  # the factor with which it enters the loss
-    value: float  # without the factor; NaN if unknown
-    data: bool  # it depends on what the model made, not on parameters alone
-    answers: bool  # the batch's targets enter it
-
-
-class PairFacts(TypedDict):
-    """The gradients of two summands in the parameters that both reach, factors included."""
-
-    first: int
-    second: int
-    norms: tuple[float, float]
-    cosine: float
 
 
 class PrecisionFacts(TypedDict, total=False):

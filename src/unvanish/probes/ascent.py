@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unvanish.core.facts import AscentFacts
+from unvanish.core.loss_facts import AscentFacts
 from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.events import Operation, OperationCall

@@ -17,7 +17,8 @@ from types import FrameType
 import torch
 from torch import Tensor
 
-from unvanish.core.facts import BroadcastFacts, BroadcastKind, Shape
+from unvanish.core.facts import Shape
+from unvanish.core.loss_facts import BroadcastFacts, BroadcastKind
 from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.events import Operation, OperationCall

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unvanish.core.facts import AscentFacts, BroadcastFacts, GraphCut, TraceFacts, WishFacts
+from unvanish.core.facts import GraphCut, TraceFacts
+from unvanish.core.loss_facts import AscentFacts, BroadcastFacts, WishFacts
 from unvanish.core.omissions import Omissions
 from unvanish.core.trace import Trace
 from unvanish.probes import node_sites, outputs, parameters, sites, warned

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unvanish.core.facts import WishFacts
+from unvanish.core.loss_facts import WishFacts
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.events import OperationCall
 from unvanish.probes.graph import Graph

@@ -53,7 +53,7 @@ def _number(node: Any, name: str) -> float | None:
     if name not in dir(node):
         return None
     value = getattr(node, name)
-    return float(value) if isinstance(value, Tensor) and value.numel() == 1 else None
+    return float(value.detach()) if isinstance(value, Tensor) and value.numel() == 1 else None
 
 
 @torch.no_grad()

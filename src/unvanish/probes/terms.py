@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from unvanish.core.facts import PairFacts, TermFacts
+from unvanish.core.loss_facts import PairFacts, TermFacts
 from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.events import Operation

@@ -63,7 +63,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
-from unvanish.core.facts import PairFacts, TermFacts, WishFacts
+from unvanish.core.loss_facts import PairFacts, TermFacts, WishFacts
 from unvanish.core.trace import Trace
 from unvanish.rules._fault import Fault, blame_loss
 from unvanish.rules._tiers import STEPS

@@ -56,7 +56,7 @@ from typing import Any
 import numpy as np
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
-from unvanish.core.facts import AscentFacts, WishFacts
+from unvanish.core.loss_facts import AscentFacts, WishFacts
 from unvanish.core.trace import Trace
 from unvanish.rules import _history, _learning
 from unvanish.rules._fault import Fault, blame_loss

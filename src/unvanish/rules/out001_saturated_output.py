@@ -62,7 +62,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
-from unvanish.core.facts import SiteFacts, WishFacts
+from unvanish.core.facts import SiteFacts
+from unvanish.core.loss_facts import WishFacts
 from unvanish.core.trace import Trace
 from unvanish.rules import _reach
 from unvanish.rules._fault import Fault, blame_loss

@@ -49,7 +49,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy, Severity
-from unvanish.core.facts import BroadcastFacts, Shape
+from unvanish.core.facts import Shape
+from unvanish.core.loss_facts import BroadcastFacts
 from unvanish.core.trace import Trace
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import NO_STEP, REMARK, Tier

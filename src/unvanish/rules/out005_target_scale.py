@@ -64,7 +64,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
-from unvanish.core.facts import SiteFacts, WishFacts
+from unvanish.core.facts import SiteFacts
+from unvanish.core.loss_facts import WishFacts
 from unvanish.core.trace import Site, Trace
 from unvanish.rules._fault import Fault, blame_loss
 from unvanish.rules._tiers import DATA

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
 
 from unvanish.clinic.watch.steps import CurrentStep
 from unvanish.core.run_facts import BrokenFacts
@@ -35,3 +38,10 @@ class Finiteness:
             "loss": float(step.loss),
         }
         return True
+
+
+def is_broken(number: Any) -> bool:
+    """Whether a norm or a loss is known, and not finite; `math.nan` itself stands for one that is not."""
+    if isinstance(number, Tensor):
+        return number.device.type == "cpu" and not bool(number.isfinite())
+    return number is not math.nan and not math.isfinite(number)

@@ -10,8 +10,8 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from unvanish.clinic.rounds import MEASURED, RuleChoice, fold, rank, visit
@@ -69,7 +69,7 @@ class FirstLook:
             self._leave_out("a part of the model is scripted")
         else:
             self._shape = self._read_shape()
-            self.examination.open(_join(self.watched.optimizers), self.watched.loss)
+            self.examination.open(self.watched.references, self.watched.loss)
 
     def ask_again(self, size: int) -> None:
         """Examine again if the graph has changed; `size`: numbers of a sample of the last look, or 0."""
@@ -127,16 +127,3 @@ class FirstLook:
         """Detach everything for good."""
         self._wanted = 0
         self.examination.remove()
-
-
-@dataclass(frozen=True)
-class ManyOptimizers:
-    """Several optimizers as one, for what asks which parameters are held."""
-
-    param_groups: list[Any] = field(default_factory=list)
-
-
-def _join(optimizers: Sequence[Any]) -> Any:
-    if len(optimizers) < 2:
-        return optimizers[0] if optimizers else None
-    return ManyOptimizers([group for o in optimizers for group in o.param_groups])

@@ -13,7 +13,6 @@ Notable:
 from __future__ import annotations
 
 import math
-import platform
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -22,11 +21,12 @@ import torch
 from torch import Tensor
 
 from unvanish.clinic.rounds import RuleChoice
+from unvanish.clinic.watch.about import describe_run, describe_unseen, find_company
 from unvanish.clinic.watch.chronicle import Chronicle
 from unvanish.clinic.watch.clock import StepClock
 from unvanish.clinic.watch.concert import Concert, News
 from unvanish.clinic.watch.deeds import Deeds
-from unvanish.clinic.watch.finiteness import Finiteness
+from unvanish.clinic.watch.finiteness import Finiteness, is_broken
 from unvanish.clinic.watch.first_look import FirstLook
 from unvanish.clinic.watch.history import History
 from unvanish.clinic.watch.looks import Look
@@ -83,7 +83,7 @@ class Observer:
         self._trials = StepTrials(watched, pace, guard, critical)
         self._step = CurrentStep(first, first)
         self._losses = StepLosses(watched.parameters.parameters)
-        self._first = FirstLook(watched, guard, choice, _find_company(watched, company))
+        self._first = FirstLook(watched, guard, choice, find_company(watched, company))
         self._deeds = Deeds(watched, guard)
         self._arrivals = Latecomers()
         self.chronicle.measure = self._deeds.turns.measure
@@ -116,10 +116,10 @@ class Observer:
 
     def _write_rest(self) -> None:
         self.chronicle.bring_rest()
+        self._say_unseen()
         if self.steps:
             self._judge_rows()
             self._note_sight()
-        self._say_unseen()
         self.fresh += self.concert.close(self._verdicts, self.chronicle.writer)
         self.chronicle.take_joined()
         if self.chronicle.writer is not None:
@@ -127,21 +127,11 @@ class Observer:
 
     def _say_unseen(self) -> None:
         """Say aloud that nothing, or no forward, was seen."""
-        name = self.watched.name
-        if not self.steps and not self.watched.references and self._heard:
-            text = (
-                f"no step of {name} was seen: no optimizer that holds its parameters made one; give `watch` "
-                "the optimizer that does, or call `.step(loss)` after every step"
-            )
-        elif self.steps and self._look.eyes.chart is None and not self._first.seen and not self.guard.notes:
-            text = (
-                f"in {self.steps} steps no forward of {name} in training mode was seen, so only its "
-                "parameters were watched; give `watch` the module that the loop calls, as in model(x)"
-            )
-        else:
-            return
-        self.guard.note(text)
-        self.response.say(f"unvanish: {text}")
+        said = any(note.startswith(("activations", "the first step")) for note in self.guard.notes)
+        charted = self._look.eyes.chart is not None or self._first.seen > 0 or said
+        if text := describe_unseen(self.watched, self.steps, self._heard, charted):
+            self.guard.note(text)
+            self.response.say(f"unvanish: {text}")
 
     def flush(self) -> bool:
         """Write the rows of all steps so far into the run's folder; whether that worked."""
@@ -271,7 +261,7 @@ class Observer:
 
     def _judge_finite(self, *numbers: Any, step: CurrentStep | None = None) -> None:
         """Name what is not finite while it is there; numbers on a device are judged when they have come."""
-        if any(_is_broken(n) for n in numbers) and self._finiteness.record_break(
+        if any(is_broken(n) for n in numbers) and self._finiteness.record_break(
             step or self._step, self.watched.parameters
         ):
             number, store = (step or self._step).number, self.chronicle.writer
@@ -439,36 +429,9 @@ class Observer:
         return Diagnosis(findings, self._trace(), subject=self.watched.name, seconds=self.pace.elapsed)
 
     def _describe(self, writer: Records) -> None:
-        exchange = self.chronicle.company.exchange
-        for text in self.chronicle.company.list_troubles():
+        company = self.chronicle.company
+        for text in company.list_troubles():
             self.guard.note(text)
-        writer.describe(
-            name=self.watched.name,
-            model=type(self.watched.inner).__name__,
-            parameters=sum(p.numel() for p in self.watched.parameters.parameters),
-            optimizers=[type(o).__name__ for o in self.watched.optimizers],
-            budget=self.pace.budget,
-            every=self.pace.every,
-            overhead=self.overhead,
-            looks=self.pace.looks,
-            python=platform.python_version(),
-            torch=torch.__version__,
-            axes=[{"name": a.name, "kind": a.kind, "sites": list(a.sites)} for a in self.history.axes],
-            notes=list(self.guard.notes),
-        )
-        if exchange is not None:
-            writer.describe(relayed=sorted(exchange.relayed))
-
-
-def _find_company(watched: Watched, company: Company) -> str:
-    """Why a process is not examined by itself; empty if it is alone."""
-    if company.exchange is not None or not watched.alone or watched.ranks > 1:
-        return "several processes train together"
-    return ""
-
-
-def _is_broken(number: Any) -> bool:
-    """Whether a norm or a loss is known, and not finite; `math.nan` itself stands for one that is not."""
-    if isinstance(number, Tensor):
-        return number.device.type == "cpu" and not bool(number.isfinite())
-    return number is not math.nan and not math.isfinite(number)
+        describe_run(writer, self.watched, self.pace, self.history.axes, self.guard.notes)
+        if company.exchange is not None:
+            writer.describe(relayed=sorted(company.exchange.relayed))

@@ -14,8 +14,9 @@ import contextlib
 import math
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from types import FrameType
 from typing import Any
@@ -29,7 +30,7 @@ from unvanish.probes import calls
 from unvanish.probes.compositions import Unfolded
 from unvanish.probes.errors import CheckError
 from unvanish.probes.live.backwards import Unhandled
-from unvanish.probes.live.compiled import CompilerListener, has_compiled_parts
+from unvanish.probes.live.compiled import CompilerListener, HookSilence, has_compiled_parts
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.place import find_call, find_size
 from unvanish.probes.live.readable import find_obstacle, is_number
@@ -59,7 +60,7 @@ class Examination:
         self.seconds = 0.0  # our own
         self.size = 0  # numbers of a sample of the batch, 0 if unknown
         self._unreached: Trace | None = None  # of a backward that gave the model nothing
-        self._optimizer: Any = None
+        self._optimizers: tuple[weakref.ref[Any], ...] = ()
         self._loss: Any = None
         self._paths: set[int] = set()
         self._witness: Witness | None = None
@@ -81,12 +82,12 @@ class Examination:
 
     # -- opening and closing
 
-    def open(self, optimizer: Any, loss: Any) -> None:
-        """Wait for the forward of the step that begins."""
+    def open(self, optimizers: tuple[weakref.ref[Any], ...], loss: Any) -> None:
+        """Wait for the forward of the step that begins; it keeps no optimizer alive."""
         self.close()
         self.trace = self._unreached = None
         self.trouble, self.broken = "", False
-        self._optimizer, self._loss = optimizer, loss
+        self._optimizers, self._loss = optimizers, loss
         self._paths = {id(m) for m in self.model.modules()}
         self._attach()
 
@@ -96,7 +97,8 @@ class Examination:
         self._drop()
         if self.trace is None:
             self.trace = self._unreached
-        self._unreached = self._optimizer = self._loss = None
+        self._unreached = self._loss = None
+        self._optimizers = ()
 
     def remove(self) -> None:
         """Detach everything for good."""
@@ -119,6 +121,7 @@ class Examination:
             WatchEntry(self.guard, self._enter),
             WatchEntry(self.guard, self._leave, always=True),
         )
+        self._handles.append(HookSilence())
         self._handles.append(register_module_forward_pre_hook(enter))
         self._handles.append(register_module_forward_hook(leave, always_call=True))
 
@@ -209,10 +212,9 @@ class Examination:
         frame = find_call()
         kwargs = {} if frame is None else frame.f_locals.get("kwargs")
         call = calls.describe(args, kwargs if isinstance(kwargs, dict) else {})
+        optimizer = join_optimizers([o for ref in self._optimizers if (o := ref()) is not None])
         try:
-            specimen = read_specimen(
-                self.model, (call.args, call.kwargs), self._loss, optimizer=self._optimizer
-            )
+            specimen = read_specimen(self.model, (call.args, call.kwargs), self._loss, optimizer=optimizer)
         except CheckError as error:
             self._give_up(str(error))
             return
@@ -332,3 +334,17 @@ def find_root(roots: Any) -> Tensor | None:
     if len(some) != 1 or not isinstance(some[0], Tensor) or not is_number(some[0]):
         return None
     return some[0] if some[0].grad_fn is not None else None
+
+
+@dataclass(frozen=True)
+class ManyOptimizers:
+    """Several optimizers as one, for what asks which parameters are held."""
+
+    param_groups: list[Any] = field(default_factory=list)
+
+
+def join_optimizers(optimizers: Sequence[Any]) -> Any:
+    """One that holds what several hold; None without any."""
+    if len(optimizers) < 2:
+        return optimizers[0] if optimizers else None
+    return ManyOptimizers([group for o in optimizers for group in o.param_groups])

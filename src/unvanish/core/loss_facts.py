@@ -1,0 +1,67 @@
+"""The facts of a loss: where it meets the targets, what it adds up, what it asks for."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+BroadcastKind = Literal["samples x samples", "output repeated", "target repeated"]
+
+
+class BroadcastFacts(TypedDict):
+    """Where the loss repeats the output, or what it meets, to make their shapes fit."""
+
+    how: BroadcastKind
+    kind: str  # of the operation
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]  # of the output's side, and of the other
+    table: tuple[int, ...]  # of the result
+    source: str  # the line of code, "file.py:12"; "" if unknown
+
+
+class AscentFacts(TypedDict):
+    """A likelihood, an error or a similarity that a loss makes worse as it falls."""
+
+    kind: str  # of the loss function or the logarithm; "overlap" of a loss written by hand
+    slope: float  # mean slope of what it reads, of 1
+    given: bool  # it is about the batch's targets
+    source: str  # the line of code, "file.py:12"; "" if unknown
+
+
+class WishFacts(TypedDict):
+    """What a loss makes of its targets: by weights, smoothed labels, a power, a divisor, expected signs."""
+
+    how: Literal[
+        "negative",
+        "zero",
+        "left out",
+        "frequency",
+        "smoothed",
+        "inverted",
+        "unsigned",
+        "scaled",
+        "collapsed",
+        "power",
+        "floor",
+    ]
+    share: float  # of the labels; what rare classes weigh; what is left of a label, or by a power; at a floor
+    classes: tuple[int, ...]
+    source: str  # the line of code, "file.py:12"; "" if unknown
+
+
+class TermFacts(TypedDict):
+    """A summand of the loss."""
+
+    kind: str  # of the operation that made it
+    source: str  # its line of code, "file.py:12"; "" if unknown
+    weight: float  # the factor with which it enters the loss
+    value: float  # without the factor; NaN if unknown
+    data: bool  # it depends on what the model made, not on parameters alone
+    answers: bool  # the batch's targets enter it
+
+
+class PairFacts(TypedDict):
+    """The gradients of two summands in the parameters that both reach, factors included."""
+
+    first: int
+    second: int
+    norms: tuple[float, float]
+    cosine: float
