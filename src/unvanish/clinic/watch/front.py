@@ -168,7 +168,7 @@ class Watch:
     def _step(self, loss: Any) -> None:
         if self._observer is not None:
             self._observer.step(loss)
-            if self._observer.fresh:
+            if self._observer.judge.fresh:
                 self._tell(self._observer)
 
     def _hear_step(self, optimizer: Any, *_: Any) -> None:
@@ -189,7 +189,7 @@ class Watch:
                 self._among = False
                 self._close_forgotten(self._observer)
             self._observer.before_step(optimizer, args, kwargs)
-            if self._observer.fresh:
+            if self._observer.judge.fresh:
                 self._tell(self._observer)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -197,7 +197,7 @@ class Watch:
             if self._finder is not None:
                 self._finder.loosen()
             self._observer.after_step(optimizer)
-            if self._observer.fresh:
+            if self._observer.judge.fresh:
                 self._tell(self._observer)
 
     def _note_loss(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -224,7 +224,7 @@ class Watch:
 
     def _tell(self, observer: Observer, last: bool = False) -> None:
         """Do what was asked for with new findings, when everything else is done; `last`: what is due, too."""
-        fresh, observer.fresh = observer.fresh, []
+        fresh, observer.judge.fresh = observer.judge.fresh, []
         response, watched = observer.response, observer.watched
         for news in fresh:
             response.respond(

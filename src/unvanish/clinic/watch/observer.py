@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,23 +23,20 @@ from unvanish.clinic.rounds import RuleChoice
 from unvanish.clinic.watch.about import describe_run, describe_unseen, find_company
 from unvanish.clinic.watch.chronicle import Chronicle
 from unvanish.clinic.watch.clock import StepClock
-from unvanish.clinic.watch.concert import Concert, News
+from unvanish.clinic.watch.concert import Concert
 from unvanish.clinic.watch.deeds import Deeds
-from unvanish.clinic.watch.finiteness import Finiteness, is_broken
 from unvanish.clinic.watch.first_look import FirstLook
 from unvanish.clinic.watch.history import History
+from unvanish.clinic.watch.judge import Judge
 from unvanish.clinic.watch.looks import Look
 from unvanish.clinic.watch.losses import StepLosses
 from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.ranks import Company, plan_look
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.steps import CurrentStep, NormReader
-from unvanish.clinic.watch.trials import LONG, StepTrials
-from unvanish.clinic.watch.verdicts import Verdicts
+from unvanish.clinic.watch.trials import StepTrials
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Diagnosis, Finding
-from unvanish.core.facts import TraceFacts
-from unvanish.core.trace import Trace
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.latecomers import Latecomers
 from unvanish.probes.live.readable import find_obstacle, is_number
@@ -53,7 +49,7 @@ HEARD = 4  # first steps at which the gradient of the loss is heard; then at loo
 class Observer:
     """What a watch does; nothing here is called by the program itself, all of it through the watch's guard.
 
-    `fresh`: findings that nobody has been told of yet.
+    `judge`: judges what was seen; `judge.fresh`: findings that nobody has been told of yet.
     """
 
     def __init__(
@@ -69,8 +65,7 @@ class Observer:
         first = company.first
         self.guard, self.watched, self.pace, self.response = guard, watched, pace, response
         self.chronicle = Chronicle(company, watched.parameters.sharded)
-        self.concert = Concert(company, "raise" in response.ways)
-        self.fresh: list[News] = []
+        concert = Concert(company, "raise" in response.ways)
         self.clock = StepClock()
         self.ended = False
         self.made = 0  # steps of all optimizers
@@ -78,14 +73,16 @@ class Observer:
         self._stepping: weakref.ref[Any] | None = None  # the optimizer whose closure runs
         self._norms = NormReader(watched, pace, whole=response.clipper is not None or watched.ranks > 1)
         self._look = Look(watched, first, guard, WatchEntry(guard, self._after_backward))
-        self._verdicts = Verdicts(choice, first)
-        self._finiteness = Finiteness()
         self._trials = StepTrials(watched, pace, guard, critical)
         self._step = CurrentStep(first, first)
         self._losses = StepLosses(watched.parameters.parameters)
         self._first = FirstLook(watched, guard, choice, find_company(watched, company))
         self._deeds = Deeds(watched, guard)
         self._arrivals = Latecomers()
+        self.judge = Judge(
+            self.chronicle, concert, pace, choice,
+            self._look, self._first, self._deeds, self._trials, self._step,
+        )  # fmt: skip
         self.chronicle.measure = self._deeds.turns.measure
         guard.hold_weakly(self._look)
         guard.hold_weakly(self._first)
@@ -118,9 +115,9 @@ class Observer:
         self.chronicle.bring_rest()
         self._say_unseen()
         if self.steps:
-            self._judge_rows()
+            self.judge.judge_rows()
             self._note_sight()
-        self.fresh += self.concert.close(self._verdicts, self.chronicle.writer)
+        self.judge.close()
         self.chronicle.take_joined()
         if self.chronicle.writer is not None:
             self._describe(self.chronicle.writer)
@@ -148,7 +145,7 @@ class Observer:
             self._step.set_norm(*self._norms.read(None, self._look.open))
             if is_number(loss):
                 self._step.loss = loss.detach() if isinstance(loss, Tensor) else float(loss)
-            self._judge_finite(self._step.norm, self._step.loss)
+            self.judge.judge_finite(self._step.norm, self._step.loss)
             self._close_step()
         if self.chronicle.row is not None and loss is not None:
             if is_number(loss):
@@ -257,17 +254,7 @@ class Observer:
         self._step.add_norm(norm, exact)
         norm = self._step.norm
         if not (isinstance(norm, float) and math.isfinite(norm)):
-            self._judge_finite(norm)
-
-    def _judge_finite(self, *numbers: Any, step: CurrentStep | None = None) -> None:
-        """Name what is not finite while it is there; numbers on a device are judged when they have come."""
-        if any(is_broken(n) for n in numbers) and self._finiteness.record_break(
-            step or self._step, self.watched.parameters
-        ):
-            number, store = (step or self._step).number, self.chronicle.writer
-            self.chronicle.settle(due=True)
-            self._judge_rows()  # what led to it
-            self._respond(self._verdicts.judge_at_once("NUM001", self._trace(), number, store), lead=0)
+            self.judge.judge_finite(norm)
 
     def _follow_time(self) -> None:
         """Follow the gradient through the recurrent layers, while the weights are those it came through."""
@@ -281,33 +268,22 @@ class Observer:
         stepped = {*step.stepped}
         self._losses.forget()
         self.chronicle.begin(step.close(self.watched.rates(), skipped))
-        self._judge_first(skipped, stepped)
+        self.judge.judge_first(skipped, stepped)
         if looked:
             self._judge_look()
         else:
             if not isinstance(step.norm, float):
                 self._arrivals.send(self.chronicle.row, ("norm", "loss"))
-            self.chronicle.settle(due := self._verdicts.is_due(step.made, self.pace.elapsed))
+            self.chronicle.settle(due := self.judge.verdicts.is_due(step.made, self.pace.elapsed))
             if due:
-                self._judge_rows()
-        self._finiteness.note(step)
+                self.judge.judge_rows()
+        self.judge.finiteness.note(step)
         self._judge_late()
-        self._try_step(skipped, looked)
-        self.fresh += self.concert.hear(self._verdicts, self.chronicle.writer)
+        self.judge.try_step(skipped, looked)
+        self.judge.hear_others()
         self._time_step(looked)
         step.advance()
         self._prepare()
-
-    def _try_step(self, skipped: bool, looked: bool) -> None:
-        """Try the step just made, if it was chosen, and choose whether the next one is tried."""
-        trials, number, history = self._trials, self._step.number, self.history
-        if not skipped and trials.run(number):
-            self._respond(
-                self._verdicts.judge_at_once("OPT008", self._trace(), number, self.chronicle.writer), lead=0
-            )
-        loss = history.steps.rows[-1]["loss"] if history.steps.rows else math.nan
-        long = looked and (history.is_long(LONG) or "OPT001" in self._verdicts.reported)
-        trials.prepare(trials.suspects(loss, long, looked))
 
     def _time_step(self, looked: bool) -> None:
         ours, seconds = self.clock.end_step()
@@ -322,14 +298,6 @@ class Observer:
         if self._step.number > self._step.first:  # the first one pays for imports, allocation, compilation
             self.pace.step(ours, seconds, looked)
 
-    def _judge_first(self, skipped: bool, stepped: set[int]) -> None:
-        """Report what the examinations of the first steps agree on."""
-        verdict = self._first.judge(skipped, stepped)
-        store = self.chronicle.writer
-        number = self._step.number
-        fresh = [f for f in verdict.findings if self._verdicts.report(f, number, store)]
-        self._respond([f for f in fresh if f.code in verdict.told], self.concert.choose_lead(self.pace.usual))
-
     def _judge_look(self) -> None:
         """Bring in what the look has seen, judge it, and plan the next one."""
         number, chronicle = self._step.number, self.chronicle
@@ -337,12 +305,7 @@ class Observer:
         if len(chronicle.history.sites) != len(self._look.sites):
             self._chart()
         chronicle.look(number, values)
-        lead = self.concert.choose_lead(self.pace.usual)
-        fresh = self._verdicts.judge(self._trace(), number, chronicle.writer)
-        if self._first.spoke:  # consequences of what was said are not said again
-            leading = {f.code for f in self._verdicts.findings}
-            fresh = [f for f in fresh if f.code in leading]
-        self._respond(fresh, lead)
+        self.judge.judge_look()
         self._first.ask_again(self._look.eyes.size)
         interval = self.pace.interval(number - self._step.first)
         fixed = self.pace.every is not None
@@ -352,16 +315,10 @@ class Observer:
         """Judge the numbers that have arrived from the device since the last step."""
         for row in self._arrivals.take():
             if math.isfinite(row.norm):
-                self._finiteness.last = max(self._finiteness.last, row.step)
+                self.judge.finiteness.last = max(self.judge.finiteness.last, row.step)
             else:
                 late = CurrentStep(self._step.first, row.step, norm=row.norm, loss=row.loss)
-                self._judge_finite(row.norm, step=late)
-
-    def _judge_rows(self) -> None:
-        """Judge what the steps alone tell."""
-        lead = self.concert.choose_lead(self.pace.usual)
-        found = self._verdicts.judge_steps(self._trace(), self._step.number, self.chronicle.writer)
-        self._respond(found, lead)
+                self.judge.judge_finite(row.norm, step=late)
 
     def _note_sight(self) -> None:
         """Say how little was seen, if that is too little to take silence for health."""
@@ -374,34 +331,16 @@ class Observer:
         if self.chronicle.writer is not None:
             self._describe(self.chronicle.writer)
 
-    def _trace(self) -> Trace:
-        """What was seen so far, as rules read it."""
-        facts: TraceFacts = {"precision_live": self._look.low}
-        if self._finiteness.broken is not None:
-            facts["broken"] = self._finiteness.broken
-        if self._deeds.holding is not None:
-            facts["holding"] = self._deeds.holding
-        if self._deeds.plan is not None:
-            facts["plan"] = self._deeds.plan
-        if self._trials.found:
-            facts["critical"], facts["asked"] = list(self._trials.found), self._trials.asked
-        return self.chronicle.history.trace(facts)
-
-    def _respond(self, fresh: Sequence[Finding], lead: int) -> None:
-        """Hand new findings on, those that raise last; `lead`: steps until all ranks act."""
-        ordered = sorted(fresh, key=lambda f: f.severity != "note")
-        self.fresh += [self.concert.tell(finding, self._step.number, lead) for finding in ordered]
-
     def raise_due(self, last: bool) -> None:
         """WatchError if the ranks had to act together and this is the step, or the `last` chance."""
-        self.concert.raise_due(math.inf if last else self._step.number)
+        self.judge.concert.raise_due(math.inf if last else self._step.number)
 
     # -- what it reports
 
     @property
     def findings(self) -> list[Finding]:
         """What was found so far, consequences under their causes."""
-        return self._verdicts.findings
+        return self.judge.verdicts.findings
 
     @property
     def history(self) -> History:
@@ -426,7 +365,7 @@ class Observer:
     def diagnosis(self) -> Diagnosis:
         """What was found so far, with the last looks as its trace."""
         findings = tuple(self.findings)
-        return Diagnosis(findings, self._trace(), subject=self.watched.name, seconds=self.pace.elapsed)
+        return Diagnosis(findings, self.judge.trace(), subject=self.watched.name, seconds=self.pace.elapsed)
 
     def _describe(self, writer: Records) -> None:
         company = self.chronicle.company

@@ -64,13 +64,7 @@ def watch(
             raise CheckError(f"model is a {type(model).__name__}, not a torch.nn.Module")
         optimizers = _read_optimizers(optimizer)
         require_number("budget", budget, "share")
-        for word, value in (("every", every), ("start", start)):
-            if value is not None:
-                require_number(word, value)
-        require_text(name=name)
-        require_flag(critical=critical)
-        require_path(run=run)
-        _require_scaler(scaler)
+        _require_kinds(every=every, start=start, name=name, critical=critical, run=run, scaler=scaler)
         pace = Pace(float(budget), None if every is None else int(every))
         choice = choose_rules(select, ignore, settings)
         response = Response.of(on_finding, run, own_rank(), sharded=any(map(is_shard, model.parameters())))
@@ -101,8 +95,14 @@ def _refuse_guard(optimizers: Iterable[Any]) -> None:
         )
 
 
-def _require_scaler(scaler: Any) -> None:
-    """CheckError if it is no gradient scaler."""
+def _require_kinds(*, every: Any, start: Any, name: Any, critical: Any, run: Any, scaler: Any) -> None:
+    """CheckError if an argument is of another kind."""
+    for word, value in (("every", every), ("start", start)):
+        if value is not None:
+            require_number(word, value)
+    require_text(name=name)
+    require_flag(critical=critical)
+    require_path(run=run)
     if scaler is not None and not callable(getattr(scaler, "get_scale", None)):
         raise CheckError(
             f"scaler is {name_value(scaler)}, not a torch.amp.GradScaler; leave it out without one"
