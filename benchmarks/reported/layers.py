@@ -175,7 +175,7 @@ def thirty_plain(sick):
     return m, cls(), CE()
 
 
-@case(["LEA001"], "softmax of the policy over the batch")
+@case(["LEA001", "OUT001"], "softmax of the policy over the batch")
 def policy_over_batch(sick):
     m = mlp(8, 32, 4)
     m.append(nn.Softmax(0 if sick else 1))

@@ -144,7 +144,7 @@ def test_the_cure_makes_it_learn() -> None:
 
 def test_its_code_is_shown() -> None:
     cure = cures()["match-target-shape"]
-    assert "view_as" in cure.code(cure.case()[1])[0]
+    assert any("view_as" in line for line in cure.code(cure.case()[1]))
 
 
 @pytest.mark.parametrize(

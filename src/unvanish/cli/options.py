@@ -78,6 +78,8 @@ Rate = Annotated[
     typer.Option(
         "--lr",
         metavar="RATE",
+        min=1e-30,
+        max=1e30,
         callback=lambda value: None if value is None else refuse_nan(value),
         help="Try a step at this rate: how far is it from the largest that lowers the loss?",
     ),

@@ -136,7 +136,7 @@ def _read_categories(kind: str, x: Tensor, y: Tensor, last: Operation | None, ig
         found["raw"] = _name_raw(x, last)
     if kind != "cross_entropy" and last is not None and last.kind in NORMALISING and not found.get("raw"):
         found["unnormalised"] = _count_unnormalised(x, axis)
-    if not y.is_floating_point() and y.ndim <= 1 and not _is_compared(last):
+    if not y.is_floating_point() and y.ndim <= 1:
         found["labels"], found["answers"] = _count_kinds(y[y != ignored]), y.numel()
     elif y.is_floating_point() and y.shape == x.shape and y.numel():
         found |= _read_shares(y.double(), axis)
@@ -163,7 +163,7 @@ def _read_shares(y: Tensor, axis: int) -> OutputFacts:
     return found
 
 
-def _is_compared(last: Operation | None) -> bool:
+def is_compared(last: Operation | None) -> bool:
     """Whether the scores compare samples with each other, so that a label is a place and no class.
 
     Scores of classes come from a layer, which can learn a constant answer.

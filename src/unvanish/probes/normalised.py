@@ -44,7 +44,7 @@ def count_normalised(call: OperationCall) -> int:
 @torch.no_grad()
 def _read_running(call: OperationCall, module: nn.Module) -> NodeFacts:
     """Of a batch normalisation with running statistics: what becomes of them, or how far they are off."""
-    mean, var = call["running_mean"], call["running_var"]
+    mean, var = (call.arguments.get(name) for name in ("running_mean", "running_var"))
     if not isinstance(mean, Tensor) or not isinstance(var, Tensor) or mean.is_meta:
         return {}
     if not call["training"]:

@@ -13,7 +13,7 @@ from unvanish.core.trace import Site
 from unvanish.probes import operations, slopes
 from unvanish.probes.by_hand import find_by_hand, find_others
 from unvanish.probes.events import ModuleCall, Operation
-from unvanish.probes.fit import CATEGORIES, IGNORED, read_axis, read_fit
+from unvanish.probes.fit import CATEGORIES, IGNORED, is_compared, read_axis, read_fit
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
 from unvanish.probes.handles import Handles
@@ -88,7 +88,7 @@ def _describe(kind: str, call: int, value: Tensor, handles: Handles, watched: Fo
     """The site of one call of a loss: what it reads, what made that, and how both fit the targets."""
     facts: OutputFacts = {"value": float(value.detach()), **handles["reading"]}
     made, passed = find_maker(handles.get("reads"), watched)
-    last = made if made is not None and _is_output_function(made, kind) else None
+    origin, last = made, made if made is not None and _is_output_function(made, kind) else None
     if "mul" in passed or "div" in passed:  # what is scaled has another range
         own = last is not None and last.kind in OWN.get(kind, ())
         last, made = (last if own and facts.get("logit_max", math.inf) <= SCALED else None), None
@@ -102,6 +102,8 @@ def _describe(kind: str, call: int, value: Tensor, handles: Handles, watched: Fo
     fitted = None if logged else last or passed.get("clamp") or made
     ignored = handles["weighing"].ignored if "weighing" in handles else IGNORED
     facts |= read_fit(kind, *handles["compared"], fitted, handles.get("unreduced", False), ignored)
+    if is_compared(origin):
+        facts.pop("labels", None)
     if kind == "kl_div" and sum(o.kind == kind for o in watched.operations) > 1:
         facts.pop("unnormalised", None)  # that of yes and that of no together
     facts |= _read_layout(kind, handles, made, watched)

@@ -21,7 +21,7 @@ def read_steps(trace: Trace, name: StepColumn) -> Floats:
     if not history:
         raise NotApplicable("needs a training under watch")
     found: Floats = np.asarray(history.get(name, ()), np.float64)
-    return found
+    return found if len(found) else np.full(len(history.get("step", ())), math.nan)  # not measured
 
 
 def find_weights(trace: Trace) -> list[int]:

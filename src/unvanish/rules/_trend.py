@@ -4,15 +4,16 @@ Limits
 
 Of what is followed over the looks:
 
-    LOOKS = 12       known at least: fewer show no direction
+    FOLLOWED = 12    known at least: fewer show no direction
     RECENT = 24      that say where it goes: the last third of them against the one before
     WAY = 0.667      of the way from its start to the limit lies behind it
     STEADY = 0.8     of the pairs of late looks agree in the direction
     KEEPS = 0.6      of its earlier slope is left: what flattens arrives nowhere. What grows by
                      equal amounts loses about so much, seen as a logarithm
     LEFT = 0.2       of its mean slope since the start is left, too
-    FIRST = 3        looks whose median is the start
+    BEGINNING = 3    looks whose median is the start
     AHEAD = 1        times as far as was looked back: a forecast reaches no farther
+    PARTS = 3        of the recent looks: the last one against the one before
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from unvanish.core.trace import Trace
 from unvanish.rules import _history
 from unvanish.rules._history import Floats
 
-LOOKS, RECENT, FIRST = 12, 24, 3
-WAY, STEADY, KEEPS, LEFT, AHEAD = 0.667, 0.8, 0.6, 0.2, 1
+FOLLOWED, RECENT, BEGINNING = 12, 24, 3
+WAY, STEADY, KEEPS, LEFT, AHEAD, PARTS = 0.667, 0.8, 0.6, 0.2, 1, 3
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,9 @@ class LimitCrossing:
 
 def round_steps(steps: float) -> str:
     """A number of steps with one digit, or two."""
-    if steps < 10:
-        return f"{max(1, math.ceil(steps))}"
-    unit = 10 ** (math.floor(math.log10(steps)))
-    return f"{round(steps / unit) * unit:,}".replace(",", " ")
+    digits = len(str(int(steps))) - 1
+    rounded = round(steps, -digits) if digits else max(1, math.ceil(steps))
+    return f"{rounded:,.0f}".replace(",", " ")
 
 
 def find_crossing(steps: Floats, values: Floats, limit: float) -> LimitCrossing | None:
@@ -59,14 +59,14 @@ def find_crossing(steps: Floats, values: Floats, limit: float) -> LimitCrossing 
     """
     known = np.isfinite(values)
     at, seen = np.asarray(steps, np.float64)[known], values[known]
-    if len(seen) < LOOKS:
+    if len(seen) < FOLLOWED:
         return None
-    begun, start, now = at[0], float(np.median(seen[:FIRST])), float(np.median(seen[-FIRST:]))
+    begun, start, now = at[0], float(np.median(seen[:BEGINNING])), float(np.median(seen[-BEGINNING:]))
     whole = limit - start
     if not whole or not WAY <= (now - start) / whole < 1:
         return None
     at, seen = at[-RECENT:], seen[-RECENT:]
-    third = len(seen) // 3
+    third = len(seen) // PARTS
     late, agreed = _slope(at[-third:], seen[-third:])
     middle, _ = _slope(at[third : 2 * third], seen[third : 2 * third])
     toward = math.copysign(1.0, whole)

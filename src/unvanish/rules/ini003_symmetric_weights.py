@@ -20,9 +20,9 @@ The share of a weight's rows (with their biases) that equal another row exactly,
 gradients are equal too, to 1e-4: a share above `limit` is an error. Equal rows whose gradients
 differ will part by themselves and are no fault: zero-initialised layers, upsampling kernels. They
 are one if every row is equal and a layer below gets rounding alone: the gradients of the classes
-add up to zero, and equal rows pass on nothing but their sum. Where one packed weight (3 width, width)
-holds the same numbers for queries, keys and values, each token begins by attending to itself and to
-its likes: a warning.
+add up to zero, and equal rows pass on nothing but their sum. Where one packed weight
+(3 width, width) holds the same numbers for queries, keys and values, each token begins by
+attending to itself and to its likes: a warning.
 
 Limits
 

@@ -22,9 +22,9 @@ The root mean square of each float input is above `limit`, or its |mean| over it
 above `offset`, and no normalisation comes before the first activation. The harm must show as well:
 the first layer's units are saturated, its output is large, the samples are alike in it, or it is
 recurrent and reads the input as it is. An input far above the limit, or saturated units, make it an
-error. An input below `small` is a fault if the samples are alike in the first layer, or in the second.
-Whole numbers that the model turns into floats are judged where the first layer reads them. Features
-of uneven scale belong to INP002.
+error. An input below `small` is a fault if the samples are alike in the first layer, or in the
+second. Whole numbers that the model turns into floats are judged where the first layer reads them.
+Features of uneven scale belong to INP002.
 
 Limits
 

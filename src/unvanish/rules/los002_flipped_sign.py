@@ -21,8 +21,8 @@ targets pick, with equal weights, or a cosine, that is to be lowered, is a fault
 hand that drives every output away from the targets' yes and no, unless a distance made the output.
 Weights of a cross-entropy that are below zero for labels of the batch, and labels smoothed until
 the right class has less than another, turn the sign too.
-In a watched training, with one of torch's own loss modules: the gradient that arrives at it is negative
-at each step that was heard, or the steps follow the gradient upwards.
+In a watched training, with one of torch's own loss modules: the gradient that arrives at it is
+negative at each step that was heard, or the steps follow the gradient upwards.
 
 Limits
 

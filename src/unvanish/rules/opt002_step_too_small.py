@@ -17,12 +17,12 @@ How it is measured
 
 The ratio of what a step changed to what was there, of weights that are read in turn at the
 steps of a watched training. Two kinds of short: nothing moves, and the loss does not fall; or
-the ratio is small, the loss has hardly fallen in LONG steps, and the gradient of the same
+the ratio is small, the loss has hardly fallen in MANY steps, and the gradient of the same
 weights still points the same way (cosine `agree`), so that longer steps would go on downhill. A
 run that has converged is no fault, nor is a gradient of exactly zero, which no rate would mend.
 Of Adam and its like the size of each layer's gradient is followed against the epsilon in the
-denominator: below it the steps shrink with the gradient, so a gradient on its way there is a note with
-the steps that are left; why it shrinks is for other rules to say.
+denominator: below it the steps shrink with the gradient, so a gradient on its way there is a note
+with the steps that are left; why it shrinks is for other rules to say.
 
 Limits
 
@@ -33,7 +33,7 @@ Limits
     agree = 0.3      cosine of gradients of the same weights, median of the last ones; at the floor
                      of a loss, noise makes it 0, in a run that bounces it is negative
     READ = 16        readings of weights, of which the median is taken
-    LONG = 100       steps in which the loss has hardly fallen, for `limit`
+    MANY = 100       steps in which the loss has hardly fallen, for `limit`
     FALL = 0.1       of the first loss: a larger fall is progress
     EDGE = 10        steps at each end whose median is the loss there
     SPAN = 20        steps watched, before which it is too early to say
@@ -71,7 +71,7 @@ from unvanish.rules._tiers import SLOW
 
 NEEDS = ("history",)
 AT_ONCE = True
-READ, LONG, FALL, EDGE = 16, 100, 0.1, 10
+READ, MANY, FALL, EDGE = 16, 100, 0.1, 10
 SPAN = 20  # steps
 FELL, START, SOLVED = 100, 5, 1e-3
 BELOW, GROWN = 1e-3, 2
@@ -83,7 +83,10 @@ def check(trace: Trace, *, limit: float = 1e-4, least: float = 1e-6, agree: floa
     taken = _history.read_steps(trace, "step")
     change, gradient = _history.read_steps(trace, "update_log"), _history.read_steps(trace, "norm_log")
     known = change[~np.isnan(change)][-READ:]
+    weights = _history.find_weights(trace)
     if len(known) < READ or len(taken) < SPAN:
+        if any(trace.sites[i].facts.get("epsilon") for i in weights):
+            return _foresee(trace, weights)
         raise NotApplicable(f"fewer than {READ} readings of weights, or {SPAN} steps")
     ratio, loss = math.exp(float(np.median(known))), _history.read_steps(trace, "loss")
     if gradient[-1] == -math.inf or _has_ended(trace, loss) or not _is_alive(trace):
@@ -91,9 +94,9 @@ def check(trace: Trace, *, limit: float = 1e-4, least: float = 1e-6, agree: floa
     turns = _history.read_steps(trace, "agree")
     steady = float(np.median(turns[np.isfinite(turns)][-READ:])) if np.isfinite(turns).any() else math.nan
     nothing = math.exp(float(np.max(known))) < least and not _learning.falls(loss)
-    slow = ratio < limit and steady > agree and len(taken) >= LONG and not _progresses(trace, loss)
+    slow = ratio < limit and steady > agree and len(taken) >= MANY and not _progresses(trace, loss)
     if not (nothing or slow):
-        return _foresee(trace, _history.find_weights(trace))
+        return _foresee(trace, weights)
     rate = float(_history.read_steps(trace, "lr")[-1])
     cause = f"a step changes the weights by {ratio:.1e} of them, and the loss hardly falls"
     if slow and not nothing:
@@ -107,7 +110,7 @@ def check(trace: Trace, *, limit: float = 1e-4, least: float = 1e-6, agree: floa
         Fault(
             severity="warning",
             cause=cause,
-            sites=_places.label(trace, _history.find_weights(trace)[: _places.WORST]),
+            sites=_places.label(trace, weights[: _places.WORST]),
             evidence=(
                 Evidence("update / weight, median of the last readings", ratio, limit=f"> {limit:g}"),
                 Evidence("cosine of gradients of the same weights", steady, limit=f"< {agree:g}"),
@@ -131,7 +134,7 @@ def check(trace: Trace, *, limit: float = 1e-4, least: float = 1e-6, agree: floa
 def _progresses(trace: Trace, loss: _history.Floats) -> bool:
     """Whether the loss fell by more than a little; True if it is not known."""
     known, start = loss[np.isfinite(loss)], np.asarray(trace.facts.get("start", ()), np.float64)
-    if len(known) < LONG // 2:
+    if len(known) < MANY // 2:
         return True
     first = float(np.median(start[:EDGE])) if len(start) else float(np.median(known[:EDGE]))
     return bool(np.median(known[-EDGE:]) < first - FALL * abs(first))

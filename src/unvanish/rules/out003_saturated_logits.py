@@ -23,8 +23,9 @@ range across classes above a part of it, and the error remains: mean |p - y| is 
 error if the logits are far above the limit. Logits that are cosines times a factor are judged by
 that alone: a fault above COSINE. A fill value, one negative number that is the least of all and
 there more than once, takes classes out on purpose and does not count. In a watched run whose first
-losses are near ln(classes), so that the output is logits, ln Z = ln sum exp(logits) is followed: beyond
-`limit` it is a fault, on its way there one with the steps that are left, unless the run has converged.
+losses are near ln(classes), so that the output is logits, ln Z = ln sum exp(logits) is followed:
+beyond `limit` it is a fault, on its way there one with the steps that are left, unless the run has
+converged.
 
 Limits
 

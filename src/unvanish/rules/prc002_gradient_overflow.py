@@ -1,4 +1,4 @@
-"""The backward pass overflows in float16, at every loss scale or at the model's own, and not in float32.
+"""The backward pass overflows in float16, at every loss scale or the model's own, not in float32.
 
 Why it harms
 
@@ -49,7 +49,7 @@ from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import NO_STEP
 
 NEEDS = ("precision", "step")
-EXPLAINS = ("NUM001", "INI002", "GRF004", "PRC001")
+EXPLAINS = ("NUM001", "INI002", "GRF004", "OPT008", "PRC001")
 TRIED = 6
 
 

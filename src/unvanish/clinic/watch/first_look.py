@@ -26,6 +26,7 @@ from unvanish.rules import rules
 
 PATIENCE = 3  # examinations that must agree
 TRIES = 8  # steps in which an examination may not succeed
+SURE = frozenset({"NUM001"})  # what is not finite needs no second examination
 FACTOR = 2  # by which a batch is of another size
 
 
@@ -113,7 +114,7 @@ class FirstLook:
         codes = {f.code for f in found if f.severity != "note"}
         self._agreed = codes if self._agreed is None else self._agreed & codes
         self.seen += 1
-        at_once = {code for code in codes if rules()[code].at_once}
+        at_once = codes & SURE
         if self._agreed and self.seen < PATIENCE and not at_once:
             self._wanted = max(self._wanted, 1)
             return FirstVerdict()

@@ -175,6 +175,7 @@ class Observer:
         self._heard = True
         scale = self._losses.begin(roots, self.watched.loss_scale())
         self._first.examination.hear(roots, chosen, scale)
+        self._trials.hear(roots)
         self.clock.stop()
 
     def end_backward(self, failed: bool) -> None:

@@ -121,6 +121,10 @@ class StepTrials:
         again = bool(self.found) and self.open and self.found[-1]["multiple"] < 1
         return rises or long or again
 
+    def hear(self, roots: Any) -> None:
+        """A backward begins at these tensors."""
+        self._replay.hear(roots)
+
     def hold(self, by_closure: bool) -> None:
         """The optimizer is about to step."""
         early, self._early = self._early, False

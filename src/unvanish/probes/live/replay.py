@@ -2,7 +2,7 @@
 
 Notable:
 - During the one step that is to be replayed, a torch function mode notes the operations between the end
-  of the model's forward and `Tensor.backward`; between such steps nothing is attached anywhere. It is off
+  of the model's forward and the backward; between such steps nothing is attached anywhere. It is off
   inside the model, and is not laid over a mode of the program.
 - What is replayed is the smallest part: the operations through which the loss depends on the model's outputs.
   All else that they read is as it was. A part that writes in place, or draws random numbers, is not replayed.
@@ -231,8 +231,6 @@ class StepReplay(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self._working += 1
         try:
-            if func is Tensor.backward:
-                self._guard.run(self._note_root, args)
             result = func(*args, **(kwargs or {}))
             if self._handles and not self._depth:
                 self._guard.run(self._note, func, args, kwargs or {}, result)
@@ -240,10 +238,13 @@ class StepReplay(TorchFunctionMode):
         finally:
             self._working -= 1
 
-    def _note_root(self, args: Any) -> None:
-        """A backward begins."""
-        if args and isinstance(args[0], Tensor) and args[0].numel() == 1:
-            self.recipe.roots.append(args[0])
+    def hear(self, roots: Any) -> None:
+        """A backward begins at these tensors."""
+        if not self._handles:
+            return
+        some = (roots,) if isinstance(roots, Tensor) else tuple(roots)
+        if len(some) == 1 and isinstance(some[0], Tensor) and some[0].numel() == 1:
+            self.recipe.roots.append(some[0])
         else:
             self.recipe.obstacle = "a backward began at more than one number"
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unvanish.probes.live.readable import is_readable
+from unvanish.probes.measures import see
 
 ELEMENTS = 32  # of a weight
 MOST = 64  # weights that are read at a look
@@ -85,7 +86,7 @@ class Turns:
         ):  # a weight was replaced by a smaller one
             return np.full((len(turns), len(COLUMNS)), math.nan)
         device = kinds[0][0].device
-        table = torch.stack([t.to(device, torch.float64) for kind in kinds for t in kind]).cpu().numpy()
+        table = see(torch.stack([t.to(device, torch.float64) for kind in kinds for t in kind]).cpu())
         before, gradients, after = table.reshape(3, -1, self.elements)
         places = [p for turn in turns for p in turn.places]
         last = np.zeros_like(gradients)
