@@ -105,8 +105,9 @@ def test_padding_that_dominates_a_mean_is_named(how: str, left: bool) -> None:
         (build(40), F.one_hot(torch.arange(N) % 40, 40).float()),
         (build(60), (rand(N, 60) > 2).float()),
         (build(20), torch.cat([X, torch.zeros(N, 12)], 1)),
+        (build(300), (rand(6, 300) > 0.9).float()[torch.arange(N) % 6] * rand(N, 1).abs()),
     ],
-    ids=["mask", "a third", "full", "table", "ones", "twice", "one-hot", "words", "zeros"],
+    ids=["mask", "a third", "full", "table", "ones", "twice", "one-hot", "words", "zeros", "few pictures"],
 )
 def test_what_says_something_is_silent(model: nn.Module, x: Tensor) -> None:
     assert judge(model, x) == []

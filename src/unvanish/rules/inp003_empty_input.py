@@ -18,7 +18,8 @@ An example
 How it is measured
 
 On the batch: whether all samples of every input equal each other; of a table (samples, columns) the
-share of columns that are constant and not zero, and of those that repeat another column exactly.
+share of columns that are constant and not zero, and of those that repeat another column exactly
+and are not zero for most samples (pixels, words and one-hot places often agree by being off).
 Of a mean over the positions of (samples, positions, features): the share of the positions whose
 vector is not zero and that of half of the samples at the same place. Equal samples are a note if
 nothing is known of the targets, or if they are equal too.
