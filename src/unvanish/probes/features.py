@@ -20,7 +20,7 @@ MOST = 1024  # features at most: more are no table
 ROWS = 1 << 16  # numbers that are looked at
 SIGN = 30.0  # times between the mean sizes of two features, from which their medians are taken
 SPIKE = 300.0  # times a feature's mean size, from which its largest value may be an outlier
-LONELY = 0.3  # of a feature's variance in one value: then its middle is looked at
+LONELY = 0.45  # of a feature's variance in one value: then its middle is looked at
 TIED = 0.1  # of a feature's values equal to its median: it is rare rather than squeezed
 FEWEST = 32  # rows for that
 QUARTILES = 1.349  # of a Gaussian: the distance of its quartiles, in deviations
@@ -62,7 +62,7 @@ def read_unevenness(x: Tensor, axis: int, weight: Tensor | None) -> NodeFacts:
     mean, top = sizes.sum(0) / present.clamp_min(1), sizes.amax(0)
     low, high = (float(v) for v in torch.aminmax(mean[present > 0])) if bool(present.any()) else (1.0, 1.0)
     spike = float((top * sizes.shape[0] / sizes.sum(0).clamp_min(1e-300)).max()) if len(rows) > 2 else 0.0
-    lonely = _find_lonely(rows, top)
+    lonely = _find_lonely(rows)
     sign = high >= SIGN * low or spike >= min(SPIKE, len(rows) / 2) or lonely
     if not math.isfinite(high) or not sign:
         return {}
@@ -70,12 +70,12 @@ def read_unevenness(x: Tensor, axis: int, weight: Tensor | None) -> NodeFacts:
     return {**facts, **_find_squeezed(rows[:, lonely], facts)} if facts and lonely else facts
 
 
-def _find_lonely(rows: Tensor, top: Tensor) -> list[int]:
+def _find_lonely(rows: Tensor) -> list[int]:
     """The features of whose variance one value has a good part."""
     if len(rows) < FEWEST:
         return []
-    squares = (rows - rows.mean(0)).square().sum(0)
-    return torch.nonzero(top.square() > LONELY * squares).flatten().tolist()
+    squares = (rows - rows.mean(0)).square_()
+    return torch.nonzero(squares.amax(0) > LONELY * squares.sum(0)).flatten().tolist()
 
 
 def _find_squeezed(rows: Tensor, known: NodeFacts) -> NodeFacts:
