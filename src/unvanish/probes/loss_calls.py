@@ -130,7 +130,7 @@ class LossCalls:
             self.broadcasts.append((facts, node))
 
     def follow(self, call: OperationCall) -> None:
-        """Note a table that two values of one standing make, where it goes, and that all of it is summed up."""
+        """Note a table that two values of one standing make, where it goes, and that it is summed up."""
         given, result = list(tensors_in(call.given, 2)), call.result
         if not isinstance(result, Tensor):
             return
