@@ -20,11 +20,11 @@ This is the rule for what no other rule explains. The gradients of all parameter
 be exactly zero; parameters in float16 not without a loss scale either, and under autocast, where a
 GradScaler is usual, that is a note. A module all of whose gradients are far below the largest one
 is examined again in float64, and so are all if even the largest is that far below what arrives at
-some operation, as after the sum of a normalisation: what is rounding falls there to a thousandth or less, what is meant to
-be small, as behind a scale of 1e-6, does not. Exact zeros of single modules count if no
-operation stops them, so that they cancel; others are left to other rules, since a zero-initialised
-branch is no fault. A loss of exactly 0 is noted: it may be at its minimum on this batch. Any other
-finding is taken for the cause.
+some operation, as after the sum of a normalisation: what is rounding falls there to a thousandth or
+less, what is meant to be small, as behind a scale of 1e-6, does not. Exact zeros of single modules
+count if no operation stops them, so that they cancel; others are left to other rules, since a
+zero-initialised branch is no fault. A loss of exactly 0 is noted: it may be at its minimum on this
+batch. Any other finding is taken for the cause.
 
 Limits
 
