@@ -1,4 +1,4 @@
-"""GRF007: losses that do not depend on what they read, so that the gradients of all parameters are rounding."""
+"""GRF007: losses that depend on nothing, so that the gradients of all parameters are rounding."""
 
 from __future__ import annotations
 
