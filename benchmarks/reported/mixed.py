@@ -378,6 +378,6 @@ def squash_log(sick):
 
     return (
         M(),
-        (torch.randn(64, 8), torch.randn(64, 2)),
+        (torch.randn(64, 8), 1.6 * torch.rand(64, 2) - 0.8),
         lambda o, y: (0.1 * o[1]).mean() + F.mse_loss(o[0], y),
     )

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import unvanish
 from unvanish.core.diagnosis import Finding, NotApplicable
 from unvanish.core.trace import STATISTICS, Axis, Site, Trace
 from unvanish.rules import rule
@@ -104,4 +107,4 @@ def test_a_small_factor_is_no_activation(factor: float) -> None:
     batch = torch.randn(64, 16), torch.randint(0, 4, (64,))
     found = unvanish.check(Scaled(), batch, nn.CrossEntropyLoss(), confirm=False).findings[0]
     assert found.code == "ACT002" and "mul scales it by" in found.cause and "mul" in found.sites[0]
-    assert [r.cure for r in found.remedies][0] == "drop-factor"
+    assert found.remedies[0].cure == "drop-factor"
