@@ -204,8 +204,8 @@ def _find_unread_half(trace: Trace, place: int) -> str:
         return ""
     learning = trace.where("parameter", trainable=True, reachable=True)
     log = {trace.sites[i].label: trace.value(i, "gradient_log") for i in learning}
-    recurrent = [n for n in log if "weight_hh_l" in n and log.get(n.replace("_hh_", "_ih_")) != -math.inf]
-    silent = {n.endswith("_reverse") for n in recurrent if log[n] == -math.inf}
+    hidden = [n for n in log if n.count("weight_hh_l") and log.get(n.replace("_hh_", "_ih_")) != -math.inf]
+    silent = {n.endswith("_reverse") for n in hidden if log[n] == -math.inf}
     if len(silent) == 1 and any(n.endswith("_reverse") for n in log):
         return "reverse" if silent.pop() else "forward"
     return "all" if silent else ""
