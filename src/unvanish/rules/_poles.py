@@ -2,8 +2,8 @@
 
 Limits
 
-None of its own: a number is finite or not. The smallest number of float16 is 2^-24, 6e-8, so half of
-it is rounded to zero; its normal numbers begin at 2^-14, 6e-5.
+None of its own: a number is finite or not. The smallest number of float16 is 2^-24, 6e-8, so
+half of it is rounded to zero; its normal numbers begin at 2^-14, 6e-5.
 """
 
 from __future__ import annotations

@@ -186,7 +186,8 @@ def _advise(cure: str, where: str, why: str) -> Remedy:
 
 def _runs_in_half(trace: Trace) -> bool:
     """Whether anything ran in float16."""
-    return "float16" in (trace.facts.get("dtype"), *trace.facts.get("dtypes", ()))
+    seen = [trace.facts.get("dtype", ""), *trace.facts.get("dtypes", ())]
+    return seen.count("float16") > 0
 
 
 def _remedy(kind: str, where: str, half: bool = False) -> tuple[Remedy, ...]:
