@@ -8,17 +8,7 @@ from benchmarks.reported import CASES
 
 from unvanish.rules import rules
 
-MISSED = {
-    "a2c_square",
-    "black",
-    "cosine_logits",
-    "ctc_scores",
-    "pinn_relu",
-    "relu_on_logits",
-    "smoothing",
-    "tiny_scale",
-    "wrong_backward",
-}
+MISSED = {"cosine_logits", "relu_on_logits"}
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -76,7 +76,7 @@ SHOWN = {
         *("executed", "tied", "zero_third"),
     },
     "what the JSON report says of a loss, a recurrence, a cut": {"wrong", "reverse", "call"},
-    "what the JSON report says of the precision": {"dtypes", "overflowed", "precision_live", "range"},
+    "what the JSON report says of the precision": {"overflowed", "precision_live", "range"},
     "how a run was watched: its page and its export show it": {
         *("budget", "every", "exact", "looks", "name", "optimizers", "python", "site_count"),
     },

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import unvanish
 from unvanish.core.diagnosis import Finding, NotApplicable
 from unvanish.core.trace import STATISTICS, Axis, Site, Trace
 from unvanish.rules import rule
@@ -87,3 +90,21 @@ def test_saturated_activations_are_not_its_business() -> None:
 def test_two_hidden_layers_are_needed() -> None:
     with pytest.raises(NotApplicable, match="fewer than two hidden layers"):
         _judge(_build_chain([0.2, 0.2]))
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e-3])
+def test_a_small_factor_is_no_activation(factor: float) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(16, 32), nn.Linear(32, 32), nn.Linear(32, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.c(torch.tanh(self.b(torch.tanh(self.a(x)) * factor)))
+            return out
+
+    torch.manual_seed(0)
+    batch = torch.randn(64, 16), torch.randint(0, 4, (64,))
+    found = unvanish.check(Scaled(), batch, nn.CrossEntropyLoss(), confirm=False).findings[0]
+    assert found.code == "ACT002" and "mul scales it by" in found.cause and "mul" in found.sites[0]
+    assert found.remedies[0].cure == "drop-factor"

@@ -66,6 +66,30 @@ SICK: dict[str, tuple[int, Tensor | None, Loss]] = {
 }
 
 
+def advantage(o: Tensor, y: Tensor) -> Tensor:
+    return y - o[:, :1].detach()
+
+
+SICK |= {
+    "an advantage": (2, Y, lambda o, y: -(advantage(o, y) * o[:, 1].tanh()).mean()),
+    "an advantage, turned": (2, Y, lambda o, y: ((o[:, :1].detach() - y) * o[:, 1]).sum() / N**2),
+    "a standard advantage": (
+        2,
+        Y,
+        lambda o, y: (
+            (o[:, 1] * (advantage(o, y) - advantage(o, y).mean()) / advantage(o, y).std()).clamp(-3, 3).mean()
+        ),
+    ),
+    "two outputs": (2, None, lambda o: (0.2 * o[:, :1] - o[:, 1]).mean()),
+    "two outputs, squared": (2, None, lambda o: ((o[:, 0] * o[:, 1:]) ** 2).mean()),
+    "the lesser of two": (
+        2,
+        Y,
+        lambda o, y: torch.min(o[:, 0] * advantage(o, y), o[:, 0].clamp(0, 1) * advantage(o, y)).mean(),
+    ),
+}
+
+
 @pytest.mark.parametrize("name", SICK)
 def test_pairs_of_all_samples_are_found(name: str) -> None:
     assert judge(*SICK[name]) == ["error"]
@@ -111,6 +135,16 @@ MEANT: dict[str, tuple[int, Tensor | None, Loss]] = {
     "weights of samples": (3, torch.randn(N, 3), lambda o, y: ((o - y) ** 2 * ONES).mean()),
     "weights of classes": (3, torch.randn(N, 3), lambda o, y: ((o - y) ** 2 * torch.rand(3)).mean()),
     "shown only": (1, Y, lambda o, y: (functional.mse_loss(o[:, 0], y), (o - y).abs().mean())[0]),
+    "squared lengths": (
+        4,
+        None,
+        lambda o: ((o**2).sum(1, keepdim=True) + ((o + 1) ** 2).sum(1) - 2 * o @ (o + 1).T).mean(),
+    ),
+    "the same output twice": (1, None, lambda o: (o - o.squeeze(1)).abs().mean()),
+    "the same answers twice": (1, Y[:, None], lambda o, y: ((y - y[:, 0]) * (o - o.T)).mean()),
+    "sums of scores": (2, None, lambda o: ((o[:, :1] * 2) + o[:, 1] * 3).logsumexp(1).mean()),
+    "scores with a table": (2, BANK @ BANK.T, lambda o, y: ((o[:, :1] * 2 + o[:, 1] * 3 - y) ** 2).mean()),
+    "an advantage of one shape": (2, Y, lambda o, y: ((y - o[:, 0].detach()) * o[:, 1]).mean()),
     "a ratio": (0, Y, lambda o, y: torch.min(o.exp() * y, o.exp().clamp(0.8, 1.2) * y).mean()),
 }
 

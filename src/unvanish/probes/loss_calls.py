@@ -5,6 +5,8 @@ Notable:
   requires a gradient depends on the output or on parameters.
 - A table of all samples against all samples is a slip if one side was padded by the rules of broadcasting
   alone. If the loss itself inserted the axis, it is meant: pairwise losses, kernels, distances.
+- Where both sides have a gradient, or neither, the table is a slip only if nothing of its own size meets it
+  before all of it is summed up: a distance |a|^2 + |b|^2 - 2 a b begins in the same way, and goes on.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ OTHERS = {
 LOGARITHMS = {"log", "log1p", "log_sigmoid", "log_softmax", "softplus"}
 STEPS = {"sub", "gather", "cosine_similarity", "pow", "div", "relu", "clamp", "clamp_min", "exp", "sigmoid"}
 NAMED = {*operations.LOSSES, *OTHERS, *LOGARITHMS, *STEPS}  # whose line of code is kept
+REDUCING = {"mean", "sum", "nanmean", "nansum"}
 RESHAPING = {"unsqueeze", "getitem", "view", "reshape", "expand", "repeat", "expand_as", "view_as"}
 TORCH, OWN = str(Path(torch.__file__).parent), str(Path(operations.__file__).parents[1])
 
@@ -53,6 +56,7 @@ class LossCalls:
         self.made: list[tuple[OperationCall, Operation]] = []  # calls whose result has a gradient
         self.lines: dict[int, str] = {}  # of code, of losses and logarithms, by the operation's order
         self.broadcasts: list[tuple[BroadcastFacts, Node]] = []
+        self.tables: dict[int, tuple[Tensor, BroadcastFacts]] = {}  # of samples by samples, not yet summed up
 
     def start(self, targets: tuple[Tensor, ...]) -> None:
         """These tensors of the batch are the answers."""
@@ -83,6 +87,7 @@ class LossCalls:
             if call.kind in NAMED or (isinstance(call.result, Tensor) and call.result.numel() == 1):
                 self.lines[operation.order] = find_line()
         self.compare(call)
+        self.follow(call)
         if call.kind in RESHAPING and isinstance(call.result, Tensor) and _gains_an_axis(call, call.result):
             self.shaped[id(call.result)] = call.result
 
@@ -124,6 +129,38 @@ class LossCalls:
             }
             self.broadcasts.append((facts, node))
 
+    def follow(self, call: OperationCall) -> None:
+        """Note a table that two values of one standing make, where it goes, and that it is summed up."""
+        given, result = list(tensors_in(call.given, 2)), call.result
+        if not isinstance(result, Tensor):
+            return
+        known = [self.tables[id(t)][1] for t in given if id(t) in self.tables]
+        if known and result.numel() == 1:
+            if call.kind in REDUCING and result.grad_fn is not None:
+                self.broadcasts.append((known[0], result.grad_fn))
+        elif known and all(id(t) in self.tables or t.numel() < result.numel() for t in given):
+            if tuple(result.shape) == known[0]["table"]:
+                self.tables[id(result)] = result, known[0]
+        elif call.kind in ELEMENTWISE and len(given) == 2 and self._is_slip(*given):
+            first, second = sorted(given, key=lambda t: (id(t) in self.targets, not t.requires_grad))
+            self.tables[id(result)] = (
+                result,
+                {
+                    "how": "samples x samples",
+                    "kind": call.kind,
+                    "shapes": (tuple(first.shape), tuple(second.shape)),
+                    "table": tuple(result.shape),
+                    "source": find_line(),
+                },
+            )
+
+    def _is_slip(self, a: Tensor, b: Tensor) -> bool:
+        """Whether two values, both with a gradient or both without, pair all samples by padding alone."""
+        if a.ndim == b.ndim or a.requires_grad != b.requires_grad or self._is_by_hand(a, b):
+            return False
+        grown, growing = find_stretches(tuple(a.shape), tuple(b.shape))
+        return self.batch in set(grown.values()) & set(growing.values()) and not _are_same(a, b)
+
     def _judge(self, ours: Tensor, other: Tensor, whole: bool) -> BroadcastKind | None:
         """The slip, by its name in `BroadcastFacts`; None for what is meant."""
         grown, growing = find_stretches(tuple(ours.shape), tuple(other.shape))
@@ -148,6 +185,14 @@ def find_stretches(a: Shape, b: Shape) -> tuple[dict[int, int], dict[int, int]]:
     left, right = (1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b
     pairs = [(i - rank, m, n) for i, (m, n) in enumerate(zip(left, right, strict=True))]
     return {i: n for i, m, n in pairs if m == 1 < n}, {i: m for i, m, n in pairs if n == 1 < m}
+
+
+def _are_same(a: Tensor, b: Tensor) -> bool:
+    """Whether two values are the same numbers; True too for those that do not tell, as within transforms."""
+    try:
+        return a.data_ptr() == b.data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return True
 
 
 def _join(shapes: Sequence[Shape]) -> Shape:

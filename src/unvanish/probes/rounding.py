@@ -2,7 +2,8 @@
 
 Notable: a small gradient may be meant, as behind a scale of 1e-6. What is rounding falls when the same
 gradient is computed in float64, and what is small does not. The copy in float64 runs only if the gradients
-of some modules are far below all others: a gradient that vanishes over the depth leaves no such gap.
+of some modules are far below all others, or all of them far below what arrives at an operation: a gradient
+that vanishes over the depth leaves no such gap.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ DEEPEST = -300.0  # nats: below, float64 itself nears its end
 AGREES = 1.0  # nats between the largest gradients of both
 
 
-def find_rounding(specimen: Specimen, logs: Mapping[str, float]) -> frozenset[str]:
+def find_rounding(specimen: Specimen, logs: Mapping[str, float], arriving: float) -> frozenset[str]:
     """The parameters whose gradient is rounding; `logs`: ln of the norms of the gradients, by name.
 
-    Empty without a module whose gradients are all far below the largest, or if no copy runs in float64.
+    `arriving`: of the largest gradient that arrives at an operation. Empty without a module whose gradients
+    are all far below the largest, or if no copy runs in float64.
     """
     own = {name: logs[name] for name in specimen.parameters if math.isfinite(logs.get(name, math.nan))}
     top = max(own.values(), default=-math.inf)
-    low = _find_low(own, top)
+    whole = DEEPEST < top < arriving - FAR
+    low = set(own) if whole else _find_low(own, top)
     if not low:
         return frozenset()
     if any(p.dtype != torch.float32 for p in specimen.parameters.values() if p.is_floating_point()):
@@ -42,7 +45,7 @@ def find_rounding(specimen: Specimen, logs: Mapping[str, float]) -> frozenset[st
     dense = {n: g.coalesce().values() if g.is_sparse else g for n, g in exact.items()}
     sizes = dict(zip(dense, norms(list(dense.values())), strict=True))
     found = {n: math.log(size) if size > 0 else -math.inf for n, size in sizes.items()}
-    if not abs(max(found.values(), default=math.inf) - top) < AGREES:
+    if not whole and not abs(max(found.values(), default=math.inf) - top) < AGREES:
         return frozenset()
     return frozenset(n for n in low if found.get(n, math.inf) < own[n] - FALLS)
 

@@ -73,8 +73,9 @@ def run_backward(specimen: Specimen, forward: ForwardPass) -> BackwardPass:
         lambda: _look_again(specimen, before.plan, forward, flow),
         lambda: ([], [], frozenset[str](), []),
     )
+    arriving = max((log for log in flow.log.values() if math.isfinite(log)), default=-math.inf)
     noise = attempt(
-        "what is rounding", "", lambda: rounding.find_rounding(specimen, flow.logs), frozenset[str]
+        "what is rounding", "", lambda: rounding.find_rounding(specimen, flow.logs, arriving), frozenset[str]
     )
     return conclude(specimen, forward, before, flow, seen, noise)
 

@@ -2,7 +2,8 @@
 
 Limits
 
-None of its own: a number is finite or not.
+None of its own: a number is finite or not. The smallest number of float16 is 2^-24, 6e-8, so
+half of it is rounded to zero; its normal numbers begin at 2^-14, 6e-5.
 """
 
 from __future__ import annotations
@@ -53,12 +54,14 @@ BOUNDED = {
     ),
 }
 BY_LOGS = ("log", "log2", "log10", "log1p", "logit", "exp", "softmax", "binary_cross_entropy", "loss", "")
+HELD = "float16 rounds a constant below 3e-8 to zero: add 1e-4, which it holds"
 CARE = {kind: why for table in (REWRITTEN, BOUNDED) for why, kinds in table.items() for kind in kinds}
 
 
-def describe_care(kind: str) -> str:
-    """What keeps an operation of this kind finite, in a sentence."""
-    return CARE.get(_bare(kind), KEEP_AWAY)
+def describe_care(kind: str, half: bool = False) -> str:
+    """What keeps an operation of this kind finite, in a sentence; `half`: it runs in float16."""
+    care = CARE.get(_bare(kind), KEEP_AWAY)
+    return f"{care}; {HELD}" if half and "epsilon" in care else care
 
 
 def needs_rewriting(kind: str) -> bool:

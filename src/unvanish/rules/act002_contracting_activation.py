@@ -34,7 +34,8 @@ Remedies
 
 Swap the activation for ReLU, GELU or tanh with a matching initialisation (retrain). A sigmoid can
 become a tanh exactly, with the weights before and after halved (exact). Insert a normalisation
-(retrain). Add skip connections (retrain).
+(retrain). Add skip connections (retrain). Where a product scales the signal by a small constant,
+take a factor near one (advice).
 
 When it is wrong
 
@@ -59,6 +60,7 @@ from unvanish.rules._fault import Fault
 
 NEEDS = ("static", "step")
 EXPLAINS = ("DEP001", "INI001")
+SCALING = {"mul", "div"}
 
 
 def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Fault]:
@@ -71,11 +73,12 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Fault]:
     kept = math.exp(sum(slopes) / len(slopes))
     where = "a layer" if len(slopes) == found.steps else f"at each of {len(slopes)} places"
     targets = _places.label(trace, found.culprits)
+    scaled, who = set(kinds) <= SCALING, " and ".join(kinds)
+    how = f"{who} scales it by {kept:.2g} {where}" if scaled else f"{who} keeps {kept:.3f} of it {where}"
     return _depth.report(
         trace,
         found,
-        cause=f"{_depth.describe(found)} because {' and '.join(kinds)} keeps {kept:.3f} of it {where}, "
-        "unsaturated",
+        cause=f"{_depth.describe(found)} because {how}{'' if scaled else ', unsaturated'}",
         evidence=(
             Evidence("rms slope", kept, limit=f"> {math.exp(CONTRACTING):.2f}"),
             Evidence(
@@ -85,18 +88,26 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Fault]:
             ),
         ),
         remedies=(
-            Remedy(
-                "swap-activation",
-                targets,
-                "ReLU, GELU or tanh have a slope near one",
-                parameters={"to": "relu"},
-            ),
-            Remedy(
-                "centre-sigmoid", targets, "the sigmoids stay, and start exactly as a critical tanh net does"
-            ),
+            *(_drop_factor(targets) if scaled else _swap(targets)),
             Remedy("insert-normalisation", targets, "a normalisation restores the scale after each layer"),
             Remedy("add-skips", targets, "an identity path carries the gradient past the layers"),
         ),
+    )
+
+
+def _drop_factor(targets: tuple[str, ...]) -> tuple[Remedy, ...]:
+    """What helps where a product scales the signal."""
+    why = "a factor near one, or none: small outputs come from small weights in the last layer"
+    return (Remedy("drop-factor", targets, why, safety="advice"),)
+
+
+def _swap(targets: tuple[str, ...]) -> tuple[Remedy, ...]:
+    """What helps where an activation has a small slope."""
+    return (
+        Remedy(
+            "swap-activation", targets, "ReLU, GELU or tanh have a slope near one", parameters={"to": "relu"}
+        ),
+        Remedy("centre-sigmoid", targets, "the sigmoids stay, and start exactly as a critical tanh net does"),
     )
 
 

@@ -25,8 +25,10 @@ other, for ever. So is a series of them, if every parameter that blocks gets no 
 as when all normalisation gains are 0. A normalisation over two values leaves their order alone,
 +1 and -1, up to its epsilon: a warning, and for a batch of two beside other paths a note. A hook
 that returns zeros is found by what was sent to a node and what arrived there. Dead units are
-another rule's. An operation of the loss is named if no parameter at all gets a gradient; a loss
-of exactly 0 is only noted, since it may be at its minimum on this batch.
+another rule's. A half of a recurrent layer whose recurrent weights alone starve is read after its
+first step, as the reverse half is at `[:, -1]`. An operation of the loss is named if no parameter
+at all gets a gradient; a loss of exactly 0 is only noted, since it may be at its minimum on this
+batch.
 
 Limits
 
@@ -59,6 +61,7 @@ from unvanish.rules._tiers import FLAT
 NEEDS = ("step",)
 EXPLAINS = ("INI001", "DEP001", "ACT001", "ACT002", "ATT002", "REC001", "NRM002")
 ROUNDING = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "clamp", "clip", "hardtanh", "bernoulli")
+RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 STEPS = ("sign", "sgn", "heaviside")
 NOISE = {"std": 0.01}
 
@@ -167,11 +170,15 @@ def _find_flat(trace: Trace) -> list[Fault]:
         return []
     site, targets = trace.sites[stops[0]], _places.label(trace, stops)
     starved, total = int(site.facts.get("starved", 0)), len(trace.where("parameter", trainable=True))
+    half = _find_unread_half(trace, stops[0])
+    cause = (
+        f"{site.kind}{_places.locate(site)}{_cite(site)} passes exactly no gradient: {starved} "
+        f"of {total} parameters before it never learn"
+    )
     return [
         Fault(
             severity="error",
-            cause=f"{site.kind}{_places.locate(site)}{_cite(site)} passes exactly no gradient: {starved} "
-            f"of {total} parameters before it never learn",
+            cause=_tell_half(site, half) if half else cause,
             sites=targets,
             evidence=(
                 Evidence(
@@ -183,12 +190,39 @@ def _find_flat(trace: Trace) -> list[Fault]:
                 ),
                 Evidence("the operation", site.kind, site=site.label),
             ),
-            remedies=_replace(site, targets),
+            remedies=_read_end(targets, half) if half else _replace(site, targets),
             direction="blocked",
             tier=FLAT,
             size=starved / max(1, total),
         )
     ]
+
+
+def _find_unread_half(trace: Trace, place: int) -> str:
+    """What of a recurrent layer is read after one step: its "forward" or "reverse" half, "all", or ""."""
+    if trace.sites[place].kind not in RECURRENT or trace.value(place, "forward_rms") == 0:
+        return ""
+    learning = trace.where("parameter", trainable=True, reachable=True)
+    log = {trace.sites[i].label: trace.value(i, "gradient_log") for i in learning}
+    hidden = [n for n in log if n.count("weight_hh_l") and log.get(n.replace("_hh_", "_ih_")) != -math.inf]
+    silent = {n.endswith("_reverse") for n in hidden if log[n] == -math.inf}
+    if len(silent) == 1 and any(n.endswith("_reverse") for n in log):
+        return "reverse" if silent.pop() else "forward"
+    return "all" if silent else ""
+
+
+def _tell_half(site: Site, half: str) -> str:
+    who = site.kind if half == "all" else f"the {half} half of {site.kind}"
+    return (
+        f"{who}{_places.locate(site)}{_cite(site)} is read where it has seen one step only: its recurrent "
+        "weights never learn"
+    )
+
+
+def _read_end(targets: tuple[str, ...], half: str) -> tuple[Remedy, ...]:
+    why = f"the {half} half ends at the {'first' if half == 'reverse' else 'last'} step: read it there, or "
+    why = "read its last step, of a sequence of several" if half == "all" else why + "the final states, h_n"
+    return (Remedy("read-own-end", targets, why, safety="advice"),)
 
 
 def _cite(site: Site) -> str:

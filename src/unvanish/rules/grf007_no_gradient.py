@@ -19,11 +19,12 @@ How it is measured
 This is the rule for what no other rule explains. The gradients of all parameters together must not
 be exactly zero; parameters in float16 not without a loss scale either, and under autocast, where a
 GradScaler is usual, that is a note. A module all of whose gradients are far below the largest one
-is examined again in float64: what is rounding falls there to a thousandth or less, what is meant to
-be small, as behind a scale of 1e-6, does not. Exact zeros of single modules count if no
-operation stops them, so that they cancel; others are left to other rules, since a zero-initialised
-branch is no fault. A loss of exactly 0 is noted: it may be at its minimum on this batch. Any other
-finding is taken for the cause.
+is examined again in float64, and so are all if even the largest is that far below what arrives at
+some operation, as after the sum of a normalisation: what is rounding falls there to a thousandth or
+less, what is meant to be small, as behind a scale of 1e-6, does not. Exact zeros of single modules
+count if no operation stops them, so that they cancel; others are left to other rules, since a
+zero-initialised branch is no fault. A loss of exactly 0 is noted: it may be at its minimum on this
+batch. Any other finding is taken for the cause.
 
 Limits
 
@@ -67,6 +68,8 @@ def check(trace: Trace) -> Iterable[Fault]:
         raise NotApplicable("the loss reaches no parameter")
     if all(trace.value(i, "gradient_log") == -math.inf for i in learning):
         return [_report_nothing(trace, learning)]
+    if all(trace.sites[i].facts.get("rounding") or _is_nothing(trace, i) for i in learning):
+        return [_report_rounding(learning)]
     if trace.facts.get("precision", {}).get("zero_unscaled"):
         return [_report_unscaled(trace, learning)]
     return _find_rounded(trace, learning)
@@ -98,6 +101,29 @@ def _report_nothing(trace: Trace, learning: Sequence[int]) -> Fault:
                 "replace-operation",
                 targets,
                 "an operation with a slope where the model stands, or a start at which this one has a slope",
+                safety="advice",
+            ),
+        ),
+        direction="blocked",
+        tier=FLAT,
+        size=1.0,
+    )
+
+
+def _report_rounding(learning: Sequence[int]) -> Fault:
+    """The fault of a loss whose gradient cancels in every parameter."""
+    return Fault(
+        severity="error",
+        cause=f"the gradients of all {len(learning)} parameters are mere rounding: what the loss reads does "
+        "not depend on them, or cancels",
+        sites=LOSS,
+        evidence=(Evidence("parameters at rounding", len(learning), unit=f"of {len(learning)}", limit="0"),),
+        remedies=(
+            Remedy(
+                "replace-operation",
+                LOSS,
+                "let the loss depend on the output: the sum of a normalisation is always its shift, that of "
+                "a softmax always 1",
                 safety="advice",
             ),
         ),

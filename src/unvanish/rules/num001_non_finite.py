@@ -146,7 +146,7 @@ def _find_origin(trace: Trace, loss: float) -> _Origin | None:
         return None
     kind = site.facts.get("nonfinite_kind", "NaN or infinity")
     when = "forward" if site.facts.get("produces") == "forward" else "only in the backward pass"
-    remedies = _remedy(site.kind, site.label)
+    remedies = _remedy(site.kind, site.label, half=_runs_in_half(trace))
     return _Origin(
         site.label,
         f"{site.kind} makes the first {kind}",
@@ -184,9 +184,15 @@ def _advise(cure: str, where: str, why: str) -> Remedy:
     return Remedy(cure, (where,), why, safety="advice")
 
 
-def _remedy(kind: str, where: str) -> tuple[Remedy, ...]:
+def _runs_in_half(trace: Trace) -> bool:
+    """Whether anything ran in float16."""
+    seen = [trace.facts.get("dtype", ""), *trace.facts.get("dtypes", ())]
+    return seen.count("float16") > 0
+
+
+def _remedy(kind: str, where: str, half: bool = False) -> tuple[Remedy, ...]:
     """What helps against the pole of this operation, the smallest change first."""
-    why = _poles.describe_care(kind)
+    why = _poles.describe_care(kind, half)
     if _poles.needs_rewriting(kind):
         return (_advise("stable-function", where, why),)
     stable = _advise("stable-function", where, "log_softmax, logsumexp, log1p, losses with logits")

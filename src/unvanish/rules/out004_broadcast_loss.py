@@ -24,6 +24,10 @@ made of the batch's targets, every sample meets every other. In torch's own loss
 too if the output alone is repeated for several targets a sample, and a note if the target is. Only
 what the loss reaches counts.
 
+Two values of one standing, both with a gradient or both without (returns less detached values, an
+entropy less a value), are judged by what comes next: it is a slip if the table is summed up whole
+before anything else of its size meets it.
+
 Limits
 
 None: shapes are equal or not.
@@ -37,7 +41,7 @@ When it is wrong
 
 A table of all pairs can be meant: distances, kernels, contrastive losses. They are left alone if
 the loss inserts the axis itself (`x[:, None] - y`), if both sides have as many axes, or if both
-depend on the output. A single sample (N = 1) hides the fault.
+are views of one tensor. A single sample (N = 1) hides the fault.
 
 References: the documentation of torch.broadcast_tensors, and torch's own warning, "Using a target
 size that is different to the input size".
@@ -62,7 +66,7 @@ FOUND: dict[str, tuple[Severity, Tier, str]] = {
     "samples x samples": (
         "error",
         NO_STEP,
-        "every sample meets the targets of all {n} samples, and the best answer is the same for all",
+        "every sample meets the values of all {n} samples, and the best answer is the same for all",
     ),
     "output repeated": ("warning", NO_STEP, "one output is compared with {n} targets of its sample"),
     "target repeated": ("note", REMARK, "one target is repeated {n} times to fit the output"),

@@ -45,6 +45,7 @@ from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
+from unvanish.rules import _poles
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import NO_STEP
 
@@ -64,8 +65,9 @@ def check(trace: Trace) -> Iterable[Fault]:
         return []
     if not facts.get("nonfinite_native"):
         return [_report_unscaled(trace)] if facts.get("overflow_unscaled") else []
-    first = [trace.sites[i].label for i in trace.where("node") if trace.sites[i].facts.get("nonfinite_first")]
-    where, targets = (first[0] if first else ""), tuple(first[:1])
+    first = [trace.sites[i] for i in trace.where("node") if trace.sites[i].facts.get("nonfinite_first")]
+    where, kind = (first[0].label, first[0].kind) if first else ("", "")
+    targets = (where,) if where else ()
     cause = "in float16 no loss scale gives finite gradients, in float32 they are finite"
     scale = float(facts.get("best_scale_log2", math.nan))
     return [
@@ -83,6 +85,11 @@ def check(trace: Trace) -> Iterable[Fault]:
                     targets,
                     "this operation in full precision, the rest in half",
                     safety="exact",
+                ),
+                *(
+                    Remedy("larger-epsilon", targets, care, safety="advice")
+                    for care in [_poles.describe_care(kind, half=True)]
+                    if "epsilon" in care and kind
                 ),
                 Remedy("bfloat16", (), "the range of float32 in half the memory"),
             ),
