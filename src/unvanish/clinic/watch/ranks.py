@@ -166,10 +166,10 @@ def _connect(
 
 
 def _describe(store: Store, holding: Holding, first: int, before: list[list[int]] | None) -> None:
-    """Note that this rank begins or continues; a process that trains alone notes it only after others."""
-    if holding.ranks > 1 or before is not None:
+    """Note that this rank begins or continues; a process that trains alone is a rank only after others."""
+    if holding.ranks > 1 or any(ranks > 1 for _, ranks in before or []):
         store.describe(rank=holding.rank, layout=holding.layout, shards=holding.shards)
-        store.describe(sessions=[*(before or []), [first, holding.ranks]])
+    store.describe(sessions=[*(before or []), [first, holding.ranks]])
 
 
 def is_replicated(model: nn.Module) -> bool:
