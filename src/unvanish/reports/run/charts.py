@@ -92,7 +92,8 @@ def _chart_curve(
     import altair as alt
 
     base = alt.Chart(alt.Data(name=data)).encode(x=_step_axis())
-    y = alt.Y(f"{field}:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=height // 22))
+    axis = alt.Axis(tickCount=height // 22, format="~g")
+    y = alt.Y(f"{field}:Q", title=title, scale=alt.Scale(zero=step), axis=axis)
     dots = alt.OverlayMarkDef(size=14) if data == "looks" else False
     line = base.mark_line(
         strokeWidth=1.6, color=BLUE, point=dots, interpolate="step-after" if step else "linear"
@@ -107,7 +108,9 @@ def _chart_curve(
 
 def keep_known(curves: dict[str, Any], rows: dict[str, Any]) -> dict[str, Any]:
     """The curves without those of which nothing is known."""
-    known = {key for name in ("steps", "looks") for row in rows[name] for key, v in row.items() if v is not None}
+    known = {
+        key for name in ("steps", "looks") for row in rows[name] for key, v in row.items() if v is not None
+    }
     return {**curves, "vconcat": [c for c in curves["vconcat"] if c["name"] in known]}
 
 

@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 def draw_curves(history: HistoryFacts, trace: Trace) -> list[str]:
     """A line for each of loss, gradient, learning rate, clipping, update, log Z and depth that is known."""
-    loss, norms = _column(history, "loss"), _column(history, "norm_log") / DECADE
+    loss, norms = _column(history, "loss"), _read_norms(history)
     moved, log_z, gains = (
         spread_looks(values, trace, history)
         for values in (measure_moves(trace), measure_log_z(trace), measure_flow(trace))
@@ -72,7 +72,7 @@ def measure_moves(trace: Trace) -> Floats:
 
 
 def measure_log_z(trace: Trace) -> Floats:
-    """ln Z of the logits, the largest of all sites that have some, shape (looks,)."""
+    """Ln Z of the logits, the largest of all sites that have some, shape (looks,)."""
     return _summarize_looks(trace, "log_z", range(len(trace.sites)), largest=True)
 
 
@@ -88,8 +88,16 @@ def spread_looks(values: Floats, trace: Trace, history: HistoryFacts) -> Floats:
 def write_power(decades: float) -> str:
     """A number by its logarithm: 1e-2.5, or 0."""
     if math.isinf(decades):
-        return "0" if decades < 0 else "inf"
+        return "0" if decades < 0 else "not finite"
     return f"1e{round(decades, 1) + 0.0:.1f}"
+
+
+def _read_norms(history: HistoryFacts) -> Floats:
+    """log10 of the gradient's norm at each step; +inf where it is not finite."""
+    norms, finite = _column(history, "norm_log") / DECADE, _column(history, "finite")
+    if len(finite) == len(norms):
+        norms = np.where((finite == 0) & (norms != -math.inf), math.inf, norms)
+    return norms
 
 
 def _number(value: float) -> str:

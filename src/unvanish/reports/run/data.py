@@ -41,7 +41,8 @@ def read_rows(run: Run) -> dict[str, Any]:
     """Everything on a page, as lists of plain rows; numbers that are not finite are null."""
     trace, steps, facts = run.trace(most=LOOKS), run.steps(), run.facts()
     spotted = list_spotted(run)
-    verdict = write_verdict(spotted, len(steps["step"]), len(run.sample_steps()))
+    looks = len(run.sample_steps())
+    verdict = write_verdict(spotted, len(steps["step"]), looks)
     return {
         "name": show(run.name),
         "facts": plain(facts),
@@ -50,6 +51,7 @@ def read_rows(run: Run) -> dict[str, Any]:
         "ranks": describe_ranks(run),
         "steps": list_steps(steps),
         "looks": list_looks(trace),
+        "seen": looks,
         "flow": list_flow(trace),
         "sites": list_sites(trace),
         "moves": list_moves(trace),
@@ -85,6 +87,7 @@ def list_steps(steps: HistoryFacts) -> list[dict[str, Any]]:
     """
     count = len(steps["step"])
     rows = []
+    ever_clipped = bool((steps["clipped"] > 0).any())
     norms, floor = put_zeros_on_floor(steps["norm_log"] / DECADE)
     for piece in np.array_split(np.arange(count), min(count, STEPS)) if count else []:
         zero = bool((steps["norm_log"][piece] == -math.inf).any())
@@ -95,7 +98,7 @@ def list_steps(steps: HistoryFacts) -> list[dict[str, Any]]:
                 "loss": round_number(_median(steps["loss"][piece])),
                 "norm": round_number(floor if zero else _median(norms[piece])),
                 "before": round_number(_median(steps["before_log"][piece]) / DECADE),
-                "clipped": round_number(_mean(steps["clipped"][piece]), 3),
+                "clipped": round_number(_mean(steps["clipped"][piece]), 3) if ever_clipped else None,
                 "lr": round_number(_median(steps["lr"][piece])),
                 "bad": bad,
                 "zero": zero,

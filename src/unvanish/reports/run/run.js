@@ -81,7 +81,7 @@ function describe() {
   const first = steps.find((row) => row.loss !== null), end = steps.findLast((row) => row.loss !== null);
   const text = [steps.length ? `steps ${steps[0].step} to ${steps[steps.length - 1].step}` : "no step yet"];
   if (first) text.push(`loss ${first.loss.toPrecision(4)} to ${end.loss.toPrecision(4)}`);
-  if (run.looks.length) text.push(`${run.facts.looks ?? run.looks.length} looks in the last session`);
+  if (run.seen) text.push(`${run.seen} looks`);
   const share = Number(run.facts.overhead);
   if (share > 0) text.push(`watch overhead ${(100 * share).toFixed(2)} %`);
   text.push(...run.ranks);

@@ -112,7 +112,11 @@ def _broken(steps: Floats, history: HistoryFacts) -> Iterator[Moment]:
 
 def _zero_gradients(steps: Floats, norms: Floats) -> Iterator[Moment]:
     for first, last in _find_spans(norms == -math.inf):
-        until = "to the end" if last == len(norms) - 1 and last > first else f"in {plural(last - first + 1, 'step')}"
+        until = (
+            "to the end"
+            if last == len(norms) - 1 and last > first
+            else f"in {plural(last - first + 1, 'step')}"
+        )
         yield Moment(int(steps[first]), f"the gradient is exactly zero, {until}")
 
 
@@ -137,7 +141,9 @@ def _frozen(trace: Trace, starts: Sequence[int]) -> Iterator[Moment]:
             names = [trace.sites[i].label for i, yes in zip(places, lasting, strict=True) if yes]
             if names:
                 count = f"{len(names)} of {plural(len(places), 'tensor')} {verb} a gradient"
-                yield Moment(int(looks[look]), f"{count}, unlike at step {looks[look - 1]}: {list_names(names)}")
+                yield Moment(
+                    int(looks[look]), f"{count}, unlike at step {looks[look - 1]}: {list_names(names)}"
+                )
 
 
 def _find_spans(marks: NDArray[np.bool_]) -> list[tuple[int, int]]:
