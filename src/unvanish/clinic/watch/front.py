@@ -34,6 +34,7 @@ from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.scaling import ScalerStep
 from unvanish.clinic.watch.watched import Watched
+from unvanish.core.caution import locate
 from unvanish.core.diagnosis import Diagnosis, Finding, at_least
 from unvanish.core.sight import Sight
 from unvanish.core.trace import STATISTICS, Trace
@@ -328,12 +329,18 @@ class Watch:
         return self._observer
 
     def __str__(self) -> str:
-        shown = self.guard.run_anyway(lambda: str(self.sight()))
-        return shown if isinstance(shown, str) else repr(self)
+        return self._show(str) or repr(self)
 
     def _repr_html_(self) -> str | None:
-        shown = self.guard.run_anyway(lambda: self.sight()._repr_html_())
-        return shown if isinstance(shown, str) else None
+        return self._show(Sight._repr_html_)
+
+    def _show(self, render: Callable[[Sight], str]) -> str | None:
+        """What was seen so far, rendered; None if that fails, which ends no watch."""
+        try:
+            return render(self.sight())
+        except Exception as error:
+            self.guard.note(f"it could not be shown: {locate(error)}")
+            return None
 
     def __repr__(self) -> str:
         found = ", ".join(f.code for f in self.findings) or "nothing found"

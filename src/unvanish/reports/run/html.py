@@ -91,7 +91,7 @@ def _main(run: Run) -> Html:
             top,
             tag("h1", run.name),
             tag("p", id="verdict"),
-            tag("p", id="summary", class_="quiet"),
+            tag("p", id="summary"),
             *_list_gaps(run),
         ),
         tag("section", tag("h2", "What was found"), tag("ul", id="findings")),

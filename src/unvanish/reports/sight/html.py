@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 from unvanish.core.sight import Sight
 from unvanish.reports.diagnosis import cards
 from unvanish.reports.parts.markup import Html, tag
@@ -62,8 +64,8 @@ def _article(sight: Sight, level: int) -> Html:
 
 def _draw_curves(lines: list[str]) -> Html | None:
     """The sparklines, with their columns."""
-    escaped = [str(tag("span", line)).replace("  ", "&nbsp; ") for line in lines]
-    return tag("pre", Html("\n".join(escaped)), style=LINE) if lines else None
+    text = html.escape("\n".join(line.removeprefix("  ") for line in lines))
+    return tag("pre", Html(text), style=LINE) if lines else None
 
 
 def _timeline(moments: list[Moment], level: int) -> Html | None:
