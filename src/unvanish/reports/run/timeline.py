@@ -89,14 +89,15 @@ def _first_look(history: HistoryFacts, trace: Trace) -> Iterator[Moment]:
 
 
 def _rate_changes(steps: Floats, rates: Floats) -> Iterator[Moment]:
-    for i in range(1, len(rates)):
-        before, now = rates[i - 1], rates[i]
-        if before == now or not (math.isfinite(before) and math.isfinite(now)):
-            continue
-        times = max(before, now) / min(before, now) if min(before, now) > 0 else math.inf
-        still = i >= STILL and np.ptp(rates[i - STILL : i]) == 0
-        if times >= (JUMP if still else LEAP) and (before > 0 or still):
-            yield Moment(int(steps[i]), f"the learning rate went from {before:.4g} to {now:.4g}")
+    if len(rates) < 2:
+        return
+    before, now = rates[:-1], rates[1:]
+    with np.errstate(all="ignore"):
+        times = np.maximum(before, now) / np.minimum(before, now)  # inf from or to 0, NaN if unknown
+    same = np.concatenate([np.zeros(STILL - 1, bool), before == now])
+    still = np.all([same[k : k + len(now)] for k in range(STILL - 1)], axis=0)
+    for i in np.flatnonzero((times >= np.where(still, JUMP, LEAP)) & ((before > 0) | still)):
+        yield Moment(int(steps[i + 1]), f"the learning rate went from {before[i]:.4g} to {now[i]:.4g}")
 
 
 def _broken(steps: Floats, history: HistoryFacts) -> Iterator[Moment]:
