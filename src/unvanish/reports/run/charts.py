@@ -92,7 +92,7 @@ def _chart_curve(
     import altair as alt
 
     base = alt.Chart(alt.Data(name=data)).encode(x=_step_axis())
-    axis = alt.Axis(tickCount=height // 22, format="~g")
+    axis = alt.Axis(tickCount=height // 22)
     y = alt.Y(f"{field}:Q", title=title, scale=alt.Scale(zero=step), axis=axis)
     dots = alt.OverlayMarkDef(size=14) if data == "looks" else False
     line = base.mark_line(
