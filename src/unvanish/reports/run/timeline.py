@@ -44,7 +44,7 @@ def list_moments(
     steps = np.asarray(history.get("step", ()), np.float64)
     kinds = (
         _first_look(history, trace),
-        (Moment(int(s[0]), "the run was continued") for s in sessions[1:]),
+        (Moment(int(s[0]), "the run was continued") for s in sessions if len(steps) and s[0] > steps[0]),
         _rate_changes(steps, np.asarray(history.get("lr", ()), np.float64)),
         _broken(steps, history),
         _zero_gradients(steps, np.asarray(history.get("norm_log", ()), np.float64)),
