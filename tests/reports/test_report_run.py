@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from unvanish.core.diagnosis import Diagnosis, Finding, Remedy
-from unvanish.core.trace import STATISTICS, Trace
-from unvanish.reports.run import text
+from unvanish.core.trace import STATISTICS, Site, Trace
+from unvanish.reports.run import curves, data, text
+from unvanish.reports.run.timeline import Moment, list_moments
+from unvanish.reports.run.verdict import Spotted, write_verdict
 
 NOTE = Finding("GRF003", "frozen", "note", "frozen on purpose")
 FAULT = Finding(
@@ -23,11 +26,11 @@ def test_the_last_line_counts_warnings_and_errors_alone() -> None:
 
 
 def test_a_sparkline_shows_infinities_and_gaps() -> None:
-    assert text.draw_spark(np.array([0.0, math.nan, math.inf, 7.0])) == "▁ x█"
-    assert text.draw_spark(np.zeros(0)) == ""
+    assert curves.draw_spark(np.array([0.0, math.nan, math.inf, 7.0])) == "▁ x█"
+    assert curves.draw_spark(np.zeros(0)) == ""
     long = np.zeros(600)
     long[305] = math.inf
-    assert text.draw_spark(long, 60).index("x") == 30
+    assert curves.draw_spark(long, 60).index("x") == 30
 
 
 def test_a_finding_names_four_sites_and_its_remedy() -> None:
@@ -55,3 +58,113 @@ def test_a_watch_in_memory_is_reported_from_its_history() -> None:
     assert lines[1].startswith("  loss") and lines[1].endswith("2 to 1")
     assert lines[2].endswith("1e0.0 to 1e1.0, norm of all parameters")
     assert lines[-1] == "found 1: NUM001"
+
+
+def history(**columns: list[float]) -> dict[str, np.ndarray]:
+    steps = len(next(iter(columns.values())))
+    usual = {"step": range(steps), "finite": [1] * steps, "norm_log": [0.0] * steps, "loss": [1.0] * steps}
+    return {k: np.array(list(v), float) for k, v in {**usual, **columns}.items()}
+
+
+COLUMNS = ("gradient_log", "update_log")
+FC, HEAD = (Site(name, "Linear", role="parameter", facts={"dimensions": 2}) for name in ("fc", "head"))
+
+
+def trace_of(logs: list[float], statistic: str, steps: list[int]) -> Trace:
+    values = np.full((len(logs), 1, len(COLUMNS)), math.nan)
+    values[:, 0, COLUMNS.index(statistic)] = logs
+    return Trace((FC,), values, facts={"steps": steps}, statistics=COLUMNS)
+
+
+NOTHING = Trace((), np.zeros((0, 0, len(STATISTICS))))
+
+
+def test_a_zero_gradient_is_drawn_and_written_as_zero() -> None:
+    assert curves.draw_spark(np.array([0.0, -math.inf, 7.0])) == "▁_█"
+    line = curves.draw_curves(history(norm_log=[0.0, 1.0, -math.inf]), NOTHING)[1]
+    assert line.split()[1].endswith("_") and "1e0.0 to 0," in line
+    long = np.zeros(440)
+    long[11] = -math.inf
+    assert curves.draw_spark(long)[1] == "_"
+
+
+def test_a_zero_gradient_stands_on_the_floor_of_the_page() -> None:
+    steps = history(
+        norm_log=[0.0, -math.inf], finite=[1, 1], before_log=[math.nan] * 2, clipped=[0, 0], lr=[1, 1]
+    )
+    one, zero = data.list_steps(steps)
+    assert (one["norm"], one["zero"], zero["norm"], zero["zero"], zero["bad"]) == (
+        0.0,
+        False,
+        -1.0,
+        True,
+        False,
+    )
+    assert data.put_zeros_on_floor(np.array([-math.inf]))[0] == [data.FLOOR] != [0.0]
+    assert one["clipped"] is None  # no step ever was
+
+
+def test_looks_lie_on_the_time_axis_of_the_steps() -> None:
+    trace = trace_of([math.log(0.1), -math.inf], "update_log", [0, 3])
+    held = curves.spread_looks(curves.measure_moves(trace), trace, history(loss=[1.0] * 5))
+    assert held.tolist() == pytest.approx([-1, -1, -1, -math.inf, -math.inf])
+
+
+@pytest.mark.parametrize(
+    ("rates", "told"),
+    [
+        ([1e-3] * 5 + [5e-2] * 5, [(5, "the learning rate went from 0.001 to 0.05")]),
+        ([1e-3] * 5 + [5e-4] * 5, [(5, "the learning rate went from 0.001 to 0.0005")]),
+        ([1e-3] * 5 + [0.0] * 5, [(5, "the learning rate went from 0.001 to 0")]),
+        ([1e-3 * k / 9 for k in range(10)], []),  # a warmup
+        ([1e-3 * (1 + math.cos(math.pi * k / 10)) for k in range(10)], []),
+        ([0.97**k for k in range(30)], []),
+    ],
+)
+def test_a_rate_that_jumps_is_told_and_one_that_glides_is_not(rates: list[float], told: list[Any]) -> None:
+    found = list_moments(history(lr=rates), NOTHING, ())
+    assert [(m.step, m.text) for m in found] == told
+
+
+def test_what_freezes_and_thaws_is_told_and_what_flickers_is_not() -> None:
+    steps = list(range(6))
+    none = math.nan
+    frozen = list_moments(history(loss=[1.0] * 6), _two([0, 0, none, none, none, none], steps), ())
+    assert [m.step for m in frozen if "no longer get a gradient" in m.text] == [2]
+    thawed = list_moments(history(loss=[1.0] * 6), _two([none, none, 0, 0, 0, 0], steps), ())
+    assert [m.step for m in thawed if "1 of 2 tensors get a gradient" in m.text] == [2]
+    flicker = list_moments(history(loss=[1.0] * 6), _two([0, none, 0, none, 0, none], steps), ())
+    assert len(flicker) == 1 and "first look" in flicker[0].text
+
+
+def _two(logs: list[float], steps: list[int]) -> Trace:
+    """Two parameters, of which the other one always has a gradient."""
+    one = trace_of(logs, "gradient_log", steps)
+    values = np.concatenate([one.values, np.zeros_like(one.values)], axis=1)
+    return Trace((FC, HEAD), values, facts={"steps": steps}, statistics=COLUMNS)
+
+
+def test_the_timeline_is_in_order_and_does_not_run_away() -> None:
+    spotted = [Spotted(FAULT, 4, 9)]
+    norms = [0.0, 1.0, -math.inf, -math.inf]
+    found = list_moments(history(norm_log=norms), NOTHING, spotted, [[0, 1], [3, 1]])
+    assert found == [
+        Moment(2, "the gradient is exactly zero, to the end"),
+        Moment(3, "the run was continued"),
+        Moment(4, "error[NUM001] non-finite, until step 9", "error"),
+    ]
+    many = list_moments(history(norm_log=[0.0, -math.inf] * 40), NOTHING, ())
+    assert len(many) == 12 and many[-1].text.endswith("and 28 more of the kind")
+
+
+def test_the_verdict_names_the_worst_or_how_much_was_seen() -> None:
+    assert write_verdict([], 0, 0).word == "unseen"
+    assert (
+        write_verdict([Spotted(NOTE, 0, 0)], 40, 3).sentence
+        == "nothing wrong was seen in 40 steps and 3 looks"
+    )
+    assert "no look at activations" in write_verdict([], 40, 0).sentence
+    warning = Finding("OPT001", "step-too-large", "warning", "large")
+    verdict = write_verdict([Spotted(warning, 1, 1), Spotted(FAULT, 3, 5)], 40, 3)
+    assert verdict.word == "error"
+    assert verdict.sentence == "1 error, 1 warning: NUM001 non-finite at step 3: NaN in fc"

@@ -17,17 +17,21 @@ from typing import TYPE_CHECKING
 
 from unvanish.core.cured import Cured
 from unvanish.core.diagnosis import Diagnosis
+from unvanish.core.sight import Sight
 from unvanish.store.files import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Noun = Diagnosis | Cured
+Noun = Diagnosis | Cured | Sight
 
 REPORTS = {
     "diagnosis": {".txt": "text", ".json": "json", ".html": "html"},
     "cure": {".txt": "text", ".html": "html"},
+    "sight": {".txt": "text", ".html": "html"},
 }
+
+KINDS = {"cure": Cured, "sight": Sight}
 
 
 def print_report(noun: Noun, console: Console | None = None) -> None:
@@ -51,7 +55,7 @@ def save(noun: Noun, path: Path) -> Path:
 
 
 def _module(noun: Noun, suffix: str) -> ModuleType:
-    kind = "cure" if isinstance(noun, Cured) else "diagnosis"
+    kind = next((k for k, noun_type in KINDS.items() if isinstance(noun, noun_type)), "diagnosis")
     table = REPORTS[kind]
     if suffix not in table:
         raise ValueError(f"no {kind} report for files ending in {suffix!r}; use one of {', '.join(table)}")

@@ -95,10 +95,11 @@ class Run:
         return None if last is None else int(last)
 
     def sites(self) -> tuple[Site, ...]:
-        """The rows of the samples."""
+        """The rows of the samples; of a run continued with other sites, those of its last session."""
         with self._reading() as reader:
             rows = reader.execute("SELECT path, kind, role, facts FROM sites ORDER BY id").fetchall()
-            return tuple(read_site(*row) for row in rows)
+            told = read_facts(reader.execute("SELECT key, value FROM meta").fetchall()).get("site_count")
+            return tuple(read_site(*row) for row in rows[:told])
 
     def sample_steps(self) -> NDArray[np.int64]:
         """The steps at which the watch looked at the sites."""

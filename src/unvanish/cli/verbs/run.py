@@ -47,15 +47,11 @@ def run(script: Script, arguments: Arguments = None, folder: Folder = None, budg
 
 def _report(watches: list[Any], failure: str) -> None:
     """What was seen of each model."""
-    from unvanish.reports.run.text import render, render_watch
+    from unvanish.reports.run.text import render
     from unvanish.store import open_run
 
     for watch in watches:
-        print(
-            render(open_run(watch.store.folder))
-            if watch.store is not None
-            else render_watch(watch.diagnosis())
-        )
+        print(render(open_run(watch.store.folder)) if watch.store is not None else watch)
     if failure:
         print(f"unvanish: the search for models failed: {failure}")
     elif not watches:

@@ -161,11 +161,13 @@ class Chronicle:
     def _add(self, rows: Sequence[StepRow]) -> None:
         numbers: list[dict[str, Any]] = [row.numbers() for row in rows]
         self._tell_deeds(rows, numbers)
+        if not self.sharded:
+            self.history.steps.add(numbers)  # notes which were clipped
         if self.writer is not None:
             self.writer.steps(numbers)
         if not self.sharded:
-            self.history.steps.add(numbers)
-        elif not self._joins:
+            return
+        if not self._joins:
             unknown = {"norm_log": math.nan, "before_log": math.nan, "exact": 0}
             self.history.steps.add([{**row, **unknown} for row in numbers])
 

@@ -34,7 +34,9 @@ from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.scaling import ScalerStep
 from unvanish.clinic.watch.watched import Watched
+from unvanish.core.caution import locate
 from unvanish.core.diagnosis import Diagnosis, Finding, at_least
+from unvanish.core.sight import Sight
 from unvanish.core.trace import STATISTICS, Trace
 from unvanish.probes.errors import CheckError
 from unvanish.probes.live.backwards import BackwardListener
@@ -306,10 +308,39 @@ class Watch:
             subject=self.name,
         )
 
+    def sight(self) -> Sight:
+        """What was seen so far, in a screen: `print(watch)`, and what a notebook displays."""
+        observer = self._observer
+        looks = 0 if observer is None else len(observer.history.look_steps)
+        reported = {} if observer is None else observer.judge.verdicts.reported
+        return Sight(
+            self.diagnosis(),
+            self.steps,
+            looks if observer is None else max(looks, observer.pace.looks),
+            self.overhead,
+            {code: (seen.first, seen.last) for code, seen in reported.items()},
+            tuple(self.notes),
+            self.failure,
+        )
+
     def _observing(self) -> Observer:
         if self._observer is None:
             raise CheckError(f"this watch failed when it was opened ({self.failure}), so it has seen nothing")
         return self._observer
+
+    def __str__(self) -> str:
+        return self._show(str) or repr(self)
+
+    def _repr_html_(self) -> str | None:
+        return self._show(Sight._repr_html_)
+
+    def _show(self, render: Callable[[Sight], str]) -> str | None:
+        """What was seen so far, rendered; None if that fails, which ends no watch."""
+        try:
+            return render(self.sight())
+        except Exception as error:
+            self.guard.note(f"it could not be shown: {locate(error)}")
+            return None
 
     def __repr__(self) -> str:
         found = ", ".join(f.code for f in self.findings) or "nothing found"

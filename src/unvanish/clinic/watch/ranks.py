@@ -166,9 +166,13 @@ def _connect(
 
 
 def _describe(store: Store, holding: Holding, first: int, before: list[list[int]] | None) -> None:
-    """Note that this rank begins or continues; a process that trains alone notes it only after others."""
-    if holding.ranks > 1 or before is not None:
+    """Note that this rank begins or continues; a process that trains alone is a rank only after others.
+
+    Alone it notes only that it continues.
+    """
+    if holding.ranks > 1 or any(ranks > 1 for _, ranks in before or []):
         store.describe(rank=holding.rank, layout=holding.layout, shards=holding.shards)
+    if holding.ranks > 1 or before is not None or first > 0:
         store.describe(sessions=[*(before or []), [first, holding.ranks]])
 
 

@@ -66,6 +66,8 @@ def write_headline(diagnosis: Diagnosis, book: Ledger | None) -> Headline:
     if worst.code.startswith("REC"):
         time = max(read_times(diagnosis.trace), key=lambda t: abs(np.nan_to_num(t.total)), default=None)
         return Headline(word, _through_time(worst, time, total), total, severity, time)
+    if diagnosis.trace.facts.get("live") and not _is_in_depth(worst, total):
+        return Headline("faulty", f"the training goes wrong: {worst.code} {worst.name}", None, severity)
     return Headline(word, _through_depth(worst, total), total, severity)
 
 
@@ -99,6 +101,9 @@ def count_findings(diagnosis: Diagnosis) -> list[str]:
 
 
 def _without_faults(diagnosis: Diagnosis, total: float | None) -> Headline:
+    steps = len(diagnosis.trace.facts.get("history", {}).get("step", ()))
+    if steps and not diagnosis.trace.values.size:
+        return Headline("healthy", f"nothing wrong was seen in {steps} steps; no look was taken", total)
     if not diagnosis.trace.sites:
         return Headline("unmeasured", "nothing was measured, so nothing was judged", total)
     trace = diagnosis.trace
@@ -122,12 +127,19 @@ def _through_depth(worst: Finding, total: float | None) -> str:
     phrase = PHRASES.get(worst.direction, PHRASES["none"])
     if total is None:
         return phrase
-    agrees = (total < 0) == (worst.direction in ("vanishing", "blocked"))
-    if worst.direction != "none" and agrees and abs(total) >= CLEARLY:
+    if _is_in_depth(worst, total):
         if not math.isfinite(total):
             return f"{phrase}: {describe_total(total)}"
         return f"{phrase}: it {_describe_change(total)} between the loss and the input"
     return f"{phrase}; {describe_total(total)}"
+
+
+def _is_in_depth(worst: Finding, total: float | None) -> bool:
+    """Whether the total through the depth clearly shows what the finding says."""
+    if total is None or worst.direction == "none":
+        return False
+    agrees = (total < 0) == (worst.direction in ("vanishing", "blocked"))
+    return agrees and abs(total) >= CLEARLY
 
 
 def _through_time(worst: Finding, time: TimeSeries | None, total: float | None) -> str:

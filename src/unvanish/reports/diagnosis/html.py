@@ -67,7 +67,8 @@ def _article(diagnosis: Diagnosis, level: int) -> Html:
 
 def _header(diagnosis: Diagnosis, top: Headline, level: int) -> Html:
     crash = diagnosis.trace.facts.get("crash")
-    verb = "forecast" if diagnosis.trace.facts.get("predicted") else "check"
+    facts = diagnosis.trace.facts
+    verb = "forecast" if facts.get("predicted") else "watch" if facts.get("live") else "check"
     return tag(
         "header",
         tag("p", tag("b", "unvanish"), f" {verb}", class_="uv-brand"),
@@ -204,11 +205,11 @@ def _footer(diagnosis: Diagnosis) -> Html:
     trace = diagnosis.trace
     torch = f" with torch {clean(trace.facts['torch'])}" if trace.facts.get("torch") else ""
     places = sum(site.role == "node" for site in trace.sites)
-    how = (
-        "Predicted from theory"
-        if trace.facts.get("predicted")
-        else "Measured in one batch, forward and backward"
-    )
+    how = "Measured in one batch, forward and backward"
+    if trace.facts.get("predicted"):
+        how = "Predicted from theory"
+    elif trace.facts.get("live"):
+        how = "Measured while it trained"
     text = (
         f"unvanish {__version__}{torch}. {how}, at {places:,} places: norms of gradients and activations."
         " The rules judge ratios: the scale of the loss does not matter."

@@ -111,6 +111,9 @@ def describe_measurement(diagnosis: Diagnosis) -> list[str]:
     """The measurement in short phrases: parameters, loss, batch, dtype and device, mode, time."""
     facts = diagnosis.trace.facts
     phrases = ["predicted, nothing was run"] if facts.get("predicted") else []
+    if facts.get("live"):
+        steps, looks = len(facts.get("history", {}).get("step", ())), len(facts.get("steps", ()))
+        phrases.append(f"a training: the last {plural(steps, 'step')}, {plural(looks, 'look')}")
     if isinstance(facts.get("parameters"), int):
         phrases.append(f"{amount(facts['parameters'])} parameters")
     if not facts.get("predicted"):

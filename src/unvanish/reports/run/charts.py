@@ -29,13 +29,13 @@ def specify_charts(rows: dict[str, Any]) -> dict[str, Any]:
 def specify_picture(rows: dict[str, Any]) -> dict[str, Any]:
     """One chart of the curves above the flow, with its data."""
     parts = specify_charts(rows)
-    curves = parts["curves"]
+    curves = keep_known(parts["curves"], rows)
     flow = {k: v for k, v in parts["flow"].items() if k not in ("params", "$schema")}
     return {
         "$schema": curves["$schema"],
         "title": rows["name"],
         "background": "white",
-        "datasets": {k: rows[k] for k in ("steps", "flow", "findings")},
+        "datasets": {k: rows[k] for k in ("steps", "looks", "flow", "findings")},
         "vconcat": [*curves["vconcat"], *([flow] if rows["flow"] else [])],
         "config": {"view": {"stroke": None}, "font": "sans-serif"},
         "resolve": {"scale": {"color": "independent"}},
@@ -69,20 +69,49 @@ def _deepest_first() -> Any:
 
 
 def _chart_curves() -> Any:
-    """The loss above the gradient's norm."""
-    return _chart_curve("loss", "loss") & _chart_curve("norm", "log10 gradient norm")
-
-
-def _chart_curve(field: str, title: str) -> Any:
-    """A line over the steps; crosses are steps that are not finite, dashed lines are findings."""
+    """Loss, gradient, learning rate, clipping, update and log Z, one above the other over the same steps."""
     import altair as alt
 
-    base = alt.Chart(alt.Data(name="steps")).encode(x=_step_axis())
-    y = alt.Y(f"{field}:Q", title=title, scale=alt.Scale(zero=False))
-    line = base.mark_line(strokeWidth=1.6, color=BLUE).encode(y=y, tooltip=["step:Q", f"{field}:Q", "lr:Q"])
-    crosses = base.mark_point(shape="cross", color=RED, size=60, filled=True).encode(y=alt.value(8))
-    chart = line + crosses.transform_filter("datum.bad") + _chart_findings()
-    return chart.properties(width=WIDTH, height=150)
+    return alt.vconcat(
+        _chart_curve("loss", "loss", height=150),
+        _chart_curve("norm", "log10 gradient", height=150, marks=True),
+        _chart_curve("lr", "learning rate", step=True),
+        _chart_curve("clipped", "share clipped", step=True),
+        _chart_curve("moved", "log10 update / weight", data="looks"),
+        _chart_curve("log_z", "log Z", data="looks"),
+    ).resolve_scale(x="shared")
+
+
+def _chart_curve(
+    field: str, title: str, *, data: str = "steps", height: int = 90, step: bool = False, marks: bool = False
+) -> Any:
+    """A line over the steps, under the name of its field; dashed lines are findings.
+
+    `marks`: crosses where a step is not finite, triangles where a gradient is zero.
+    """
+    import altair as alt
+
+    base = alt.Chart(alt.Data(name=data)).encode(x=_step_axis())
+    axis = alt.Axis(tickCount=height // 22)
+    y = alt.Y(f"{field}:Q", title=title, scale=alt.Scale(zero=step), axis=axis)
+    dots = alt.OverlayMarkDef(size=14) if data == "looks" else False
+    line = base.mark_line(
+        strokeWidth=1.6, color=BLUE, point=dots, interpolate="step-after" if step else "linear"
+    )
+    chart = line.encode(y=y, tooltip=["step:Q", f"{field}:Q"]) + _chart_findings()
+    if marks:
+        crosses = base.mark_point(shape="cross", color=RED, size=60, filled=True).encode(y=alt.value(8))
+        zeros = base.mark_point(shape="triangle-down", color=RED, size=30).encode(y=y)
+        chart = chart + crosses.transform_filter("datum.bad") + zeros.transform_filter("datum.zero")
+    return chart.properties(width=WIDTH, height=height, name=field)
+
+
+def keep_known(curves: dict[str, Any], rows: dict[str, Any]) -> dict[str, Any]:
+    """The curves without those of which nothing is known."""
+    known = {
+        key for name in ("steps", "looks") for row in rows[name] for key, v in row.items() if v is not None
+    }
+    return {**curves, "vconcat": [c for c in curves["vconcat"] if c["name"] in known]}
 
 
 def _chart_findings() -> Any:

@@ -11,8 +11,9 @@ import numpy as np
 from unvanish.core.run_facts import HistoryFacts
 from unvanish.core.trace import Trace
 from unvanish.reports.parts.words import clean
+from unvanish.reports.run.curves import draw_spark, measure_flow
 from unvanish.reports.run.gaps import list_gaps
-from unvanish.reports.run.text import LOOKS, draw_spark, format_duration, measure_flow
+from unvanish.reports.run.text import LOOKS, format_duration
 from unvanish.store import Run
 
 TITLE, WIDTH = 26, 30  # cells

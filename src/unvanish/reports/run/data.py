@@ -11,12 +11,16 @@ from unvanish.core.names import show
 from unvanish.core.plain import plain
 from unvanish.core.run_facts import HistoryFacts
 from unvanish.core.trace import Site, Trace
-from unvanish.reports.run.text import describe_ranks
+from unvanish.reports.run.curves import measure_log_z, measure_moves
+from unvanish.reports.run.text import describe_ranks, list_spotted
+from unvanish.reports.run.timeline import list_moments
+from unvanish.reports.run.verdict import write_verdict
 from unvanish.store import Run
 from unvanish.store.reader import Event
 
 DECADE = math.log(10)
 STEPS, LOOKS, SITES = 1500, 120, 4  # at most: rows of a page, looks, sites of a finding
+FLOOR = -10.0  # decades where zeros stand if there is nothing else
 STATISTICS = {  # (name on the page, factor to the unit of that name)
     "backward_log": ("gradient, decades", 1 / DECADE),
     "gradient_log": ("parameter gradient, decades", 1 / DECADE),
@@ -28,18 +32,26 @@ STATISTICS = {  # (name on the page, factor to the unit of that name)
     "saturated": ("saturated units", 1.0),
     "entropy": ("attention entropy / ln T", 1.0),
     "logit_max": ("largest attention logit", 1.0),
+    "log_z": ("log Z of the logits", 1.0),
     "flushed": ("below float16's normal numbers", 1.0),
 }
 
 
 def read_rows(run: Run) -> dict[str, Any]:
     """Everything on a page, as lists of plain rows; numbers that are not finite are null."""
-    trace = run.trace(most=LOOKS)
+    trace, steps, facts = run.trace(most=LOOKS), run.steps(), run.facts()
+    spotted = list_spotted(run)
+    looks = len(run.sample_steps())
+    verdict = write_verdict(spotted, len(steps["step"]), looks)
     return {
         "name": show(run.name),
-        "facts": plain(run.facts()),
+        "facts": plain(facts),
+        "verdict": {"word": verdict.word, "sentence": verdict.sentence},
+        "timeline": [vars(m) for m in list_moments(steps, trace, spotted, facts.get("sessions", ()))],
         "ranks": describe_ranks(run),
-        "steps": list_steps(run.steps()),
+        "steps": list_steps(steps),
+        "looks": list_looks(trace),
+        "seen": looks,
         "flow": list_flow(trace),
         "sites": list_sites(trace),
         "moves": list_moves(trace),
@@ -69,27 +81,56 @@ def round_number(value: float, digits: int = 5) -> float | None:
 
 
 def list_steps(steps: HistoryFacts) -> list[dict[str, Any]]:
-    """One row for each step, or for a few: their median, and whether any step was not finite."""
+    """One row for each step, or for a few: their median, and whether any step was not finite.
+
+    A gradient of zero is marked, and stands on the floor.
+    """
     count = len(steps["step"])
     rows = []
+    ever_clipped = bool((steps["clipped"] > 0).any())
+    norms, floor = put_zeros_on_floor(steps["norm_log"] / DECADE)
     for piece in np.array_split(np.arange(count), min(count, STEPS)) if count else []:
-        bad = bool((steps["finite"][piece] == 0).any())
+        zero = bool((steps["norm_log"][piece] == -math.inf).any())
+        bad = bool(((steps["finite"][piece] == 0) & (steps["norm_log"][piece] != -math.inf)).any())
         rows.append(
             {
                 "step": int(steps["step"][piece[-1]]),
                 "loss": round_number(_median(steps["loss"][piece])),
-                "norm": round_number(_median(steps["norm_log"][piece]) / DECADE),
+                "norm": round_number(floor if zero else _median(norms[piece])),
                 "before": round_number(_median(steps["before_log"][piece]) / DECADE),
+                "clipped": round_number(_mean(steps["clipped"][piece]), 3) if ever_clipped else None,
                 "lr": round_number(_median(steps["lr"][piece])),
                 "bad": bad,
+                "zero": zero,
             }
         )
     return rows
 
 
+def list_looks(trace: Trace) -> list[dict[str, Any]]:
+    """What looks tell of the whole net: log10 of update over weight, and ln Z of the logits."""
+    moved, _ = put_zeros_on_floor(measure_moves(trace))
+    return [
+        {"step": step, "moved": round_number(a, 4), "log_z": round_number(b, 4)}
+        for step, a, b in zip(trace.facts.get("steps", []), moved, measure_log_z(trace), strict=True)
+    ]
+
+
+def put_zeros_on_floor(logs: Any) -> tuple[Any, float]:
+    """Logs, in decades, whose -inf are one decade below the lowest of the others; and that floor."""
+    known = logs[np.isfinite(logs)]
+    floor = math.floor(float(known.min())) - 1.0 if len(known) else FLOOR
+    return np.where(logs == -math.inf, floor, logs), floor
+
+
 def _median(values: Any) -> float:
     known = values[np.isfinite(values)]
     return float(np.median(known)) if len(known) else math.nan
+
+
+def _mean(values: Any) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.mean(known)) if len(known) else math.nan
 
 
 def name_site(site: Site) -> str:
@@ -107,19 +148,22 @@ def list_flow(trace: Trace) -> list[dict[str, Any]]:
         return []
     logs = trace.values[:, list(axis.sites), trace.statistics.index("backward_log")] / DECADE
     steps = _edges(trace)
+    starts = [next((v for v in row if math.isfinite(v)), 0.0) for row in logs]
+    relative, _ = put_zeros_on_floor(logs - np.array(starts)[:, None])
     rows = []
     for look in range(len(logs)):
-        start = next((v for v in logs[look] if math.isfinite(v)), math.nan)
         for place, index in enumerate(axis.sites):
-            here = logs[look, place]
+            here, above = logs[look, place], logs[look, place - 1]
+            both = place and math.isfinite(here) and math.isfinite(above)
             rows.append(
                 {
                     "step": steps[look][0],
                     "until": steps[look][1],
                     "place": place,
                     "site": name_site(trace.sites[index]),
-                    "decades": round_number(here - start, 4),
-                    "change": round_number(here - logs[look, place - 1], 4) if place else 0.0,
+                    "decades": round_number(relative[look, place], 4),
+                    "zero": bool(here == -math.inf),
+                    "change": round_number(here - above, 4) if both else None if place else 0.0,
                 }
             )
     return rows
@@ -132,13 +176,14 @@ def list_moves(trace: Trace) -> list[dict[str, Any]]:
     if column < 0 or not trace.values.size:
         return []
     steps = _edges(trace)
+    moved, _ = put_zeros_on_floor(trace.values[:, places, column] / DECADE)
     return [
         {
             "step": steps[look][0],
             "until": steps[look][1],
             "place": k,
             "site": show(trace.sites[i].label),
-            "moved": round_number(trace.values[look, i, column] / DECADE, 4),
+            "moved": round_number(moved[look, k], 4),
         }
         for look in range(trace.values.shape[0])
         for k, i in enumerate(places)
@@ -148,7 +193,11 @@ def list_moves(trace: Trace) -> list[dict[str, Any]]:
 def list_sites(trace: Trace) -> list[dict[str, Any]]:
     """The statistics of every site at every look, under the page's names; only those that were measured."""
     steps = trace.facts.get("steps", [])
-    columns = [(i, *STATISTICS[s]) for i, s in enumerate(trace.statistics) if s in STATISTICS]
+    columns = [
+        (put_zeros_on_floor(trace.values[:, :, i] * STATISTICS[s][1])[0], STATISTICS[s][0])
+        for i, s in enumerate(trace.statistics)
+        if s in STATISTICS and trace.values.size
+    ]
     rows = []
     for look in range(trace.values.shape[0]):
         for i, site in enumerate(trace.sites):
@@ -156,8 +205,8 @@ def list_sites(trace: Trace) -> list[dict[str, Any]]:
                 "step": steps[look],
                 "site": name_site(site) if site.role == "node" else show(site.label),
             }
-            for column, title, factor in columns:
-                value = round_number(trace.values[look, i, column] * factor, 4)
+            for values, title in columns:
+                value = round_number(values[look, i], 4)
                 if value is not None:
                     row[title] = value
             if len(row) > 2:

@@ -25,9 +25,9 @@ STYLE = Path(__file__).with_name("run.css")
 MISSING = "the pages of a run need Altair and vl-convert-python: pip install 'unvanish[report]'"
 PARTS = {
     "curves": (
-        "Loss and gradient",
+        "Loss, gradient, rate",
         "The gradient is the norm over all parameters, as the optimizer sees it. Crosses are steps that are"
-        " not finite, dashed lines are findings.",
+        " not finite, triangles on the floor are gradients of exactly zero, dashed lines are findings.",
     ),
     "flow": (
         "Where the gradient is",
@@ -86,8 +86,16 @@ def _main(run: Run) -> Html:
     top = tag("p", tag("b", "unvanish"), " watched a training", class_="quiet")
     return tag(
         "main",
-        tag("header", top, tag("h1", run.name), tag("p", id="summary"), *_list_gaps(run)),
+        tag(
+            "header",
+            top,
+            tag("h1", run.name),
+            tag("p", id="verdict"),
+            tag("p", id="summary"),
+            *_list_gaps(run),
+        ),
         tag("section", tag("h2", "What was found"), tag("ul", id="findings")),
+        tag("section", tag("h2", "What happened when"), tag("ol", id="timeline"), id="timeline-part"),
         *(_part(key, title, text) for key, (title, text) in PARTS.items()),
     )
 

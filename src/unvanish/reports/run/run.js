@@ -11,7 +11,7 @@ const config = () => ({
   legend: { labelColor: ink(), titleColor: ink() }, header: { labelColor: ink() }, title: { color: ink() },
 });
 
-const last = () => run.flow.reduce((most, row) => (row.decades === null ? most : Math.max(most, row.step)), -1);
+const last = () => run.flow.reduce((most, row) => (row.decades === null || row.zero ? most : Math.max(most, row.step)), -1);
 const ledger = () => {
   const step = picked.step ?? last();
   return run.flow.filter((row) => row.step === step && row.place > 0);
@@ -27,13 +27,32 @@ const history = () => {
   return rows;
 };
 const tables = () => ({
-  steps: run.steps, findings: run.findings, flow: run.flow, moves: run.moves, profiles: run.profiles,
+  steps: run.steps, looks: run.looks, findings: run.findings, flow: run.flow, moves: run.moves, profiles: run.profiles,
   ledger: ledger(), history: history(),
 });
 const needs = {
-  curves: ["steps", "findings"], flow: ["flow"], ledger: ["ledger"], history: ["history"], moves: ["moves"],
+  curves: ["steps", "looks", "findings"], flow: ["flow"], ledger: ["ledger"], history: ["history"], moves: ["moves"],
   horizon: ["profiles"],
 };
+
+const known = (field) => [...run.steps, ...run.looks].some((row) => (row[field] ?? null) !== null);
+
+// A chart as wide as there is room: on a narrow screen names of sites are cut.
+function fit(chart, room) {
+  const narrow = room < 700, margin = narrow ? 70 : 80;
+  for (const one of chart.vconcat ?? [chart])
+    if (one.width && !one.facet) one.width = Math.max(160, Math.min(one.width, room - margin));
+  const y = chart.encoding?.y;
+  if (narrow && y?.axis?.labelLimit) {
+    y.axis.labelLimit = 90;
+    chart.width = Math.max(140, room - 90 - margin);
+  }
+  const facet = chart.encoding?.facet;
+  if (narrow && facet) {
+    facet.columns = 1;
+    chart.width = Math.max(160, room - margin);
+  }
+}
 
 async function draw(part) {
   const rows = tables();
@@ -41,6 +60,8 @@ async function draw(part) {
   document.getElementById(`${part}-part`).hidden = empty;
   if (empty) return;
   const chart = structuredClone(charts[part]);
+  if (chart.vconcat) chart.vconcat = chart.vconcat.filter((one) => known(one.name));
+  fit(chart, document.getElementById(part).clientWidth);
   chart.datasets = Object.fromEntries(needs[part].map((key) => [key, rows[key]]));
   chart.config = config();
   const { view } = await window.draw(`#${part}`, chart, { actions: false, renderer: "svg", ast: true });
@@ -58,12 +79,17 @@ async function draw(part) {
 function describe() {
   const steps = run.steps;
   const first = steps.find((row) => row.loss !== null), end = steps.findLast((row) => row.loss !== null);
-  const text = [steps.length ? `${steps[steps.length - 1].step + 1} steps` : "no step yet"];
+  const text = [steps.length ? `steps ${steps[0].step} to ${steps[steps.length - 1].step}` : "no step yet"];
   if (first) text.push(`loss ${first.loss.toPrecision(4)} to ${end.loss.toPrecision(4)}`);
+  if (run.seen) text.push(`${run.seen} looks`);
   const share = Number(run.facts.overhead);
   if (share > 0) text.push(`watch overhead ${(100 * share).toFixed(2)} %`);
   text.push(...run.ranks);
   if (picked.site) text.push(`${picked.site} at step ${picked.step}`);
+  const verdict = document.getElementById("verdict");
+  verdict.textContent = run.verdict.sentence;
+  verdict.className = run.verdict.word;
+  describeTimeline();
   document.getElementById("summary").textContent = text.join(" · ");
   document.querySelector("#history-part h2").textContent = `One site: ${site()}`;
   const list = document.getElementById("findings");
@@ -79,6 +105,19 @@ function describe() {
       help.textContent = found.remedy;
       item.append(document.createElement("br"), help);
     }
+    return item;
+  }));
+}
+
+function describeTimeline() {
+  document.getElementById("timeline-part").hidden = !run.timeline.length;
+  document.getElementById("timeline").replaceChildren(...run.timeline.map((moment) => {
+    const item = document.createElement("li");
+    const [step, text] = ["span", "span"].map((name) => document.createElement(name));
+    step.textContent = `step ${moment.step}`;
+    text.textContent = moment.text;
+    text.className = moment.severity;
+    item.append(step, text);
     return item;
   }));
 }

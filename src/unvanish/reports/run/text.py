@@ -1,4 +1,4 @@
-"""The report of a watched training as text: loss and gradient over the steps, and what was found when."""
+"""The report of a watched training as text: verdict, evidence, what happened when, what was found."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unvanish.core.diagnosis import Diagnosis, Finding, at_least
 from unvanish.core.run_facts import HistoryFacts
-from unvanish.core.trace import Trace
 from unvanish.reports.parts.words import clean, plural
+from unvanish.reports.run.curves import draw_curves
 from unvanish.reports.run.gaps import list_gaps
+from unvanish.reports.run.timeline import Moment, list_moments
+from unvanish.reports.run.verdict import Spotted, write_verdict
 from unvanish.store import Run
 
-BLOCKS = " ▁▂▃▄▅▆▇█"
-WIDTH, LOOKS = 60, 256  # cells of a sparkline, looks that are read at most
+LOOKS = 256  # that are read, at most
 SITES, REMEDIES = 4, 3  # of a finding, at most
 SPANS, RANKS = 4, 16  # of steps in a row, and ranks that lack some, that are named, at most
-DECADE = math.log(10)
 
 
 def render(run: Run) -> str:
@@ -30,24 +29,37 @@ def render(run: Run) -> str:
     if not len(steps["step"]):
         gaps = [f"note: {line}" for line in list_gaps(run)]
         return "\n".join([*lines, "no step has been written yet", *gaps])
-    lines.append(_describe_length(steps, trace, facts.get("overhead")))
+    spotted = list_spotted(run)
+    verdict = write_verdict(spotted, len(steps["step"]), len(run.sample_steps()))
+    lines += [f"verdict: {verdict.sentence}", _describe_length(steps, run, facts.get("overhead"))]
     lines += describe_ranks(run)
-    lines += [*draw_curves(steps), *draw_flow(trace), *_count_broken(steps), ""]
-    events = run.findings()
-    for e in events:
-        lines += describe_finding(
-            e.finding, f"step {e.first}" + (f" to {e.last}" if e.last != e.first else "")
-        )
+    lines += [*draw_curves(steps, trace), *_count_broken(steps), ""]
+    lines += write_timeline(list_moments(steps, trace, spotted, facts.get("sessions", ())))
+    for s in spotted:
+        lines += describe_finding(s.finding, s.when)
     lines += [f"note: {clean(text)}" for text in facts.get("notes", ())]
     lines += [f"note: {line}" for line in list_gaps(run)]
-    return "\n".join([*lines, conclude([e.finding for e in events])])
+    return "\n".join([*lines, conclude([s.finding for s in spotted])])
+
+
+def list_spotted(run: Run) -> list[Spotted]:
+    """The findings of a run with their steps."""
+    return [Spotted(e.finding, e.first, e.last) for e in run.findings()]
+
+
+def write_timeline(moments: Sequence[Moment]) -> list[str]:
+    """What happened, a line each, and a blank one; nothing without a moment."""
+    if not moments:
+        return []
+    width = len(str(max(m.step for m in moments)))
+    return ["timeline:", *(f"  step {m.step:>{width}}  {m.text}" for m in moments), ""]
 
 
 def render_watch(diagnosis: Diagnosis) -> str:
     """The report of a watch that was not written to a folder."""
     history = diagnosis.trace.facts.get("history", {})
     lines = [f"unvanish watch: {clean(diagnosis.subject)}"]
-    lines += [*draw_curves(history), *draw_flow(diagnosis.trace), ""]
+    lines += [*draw_curves(history, diagnosis.trace), ""]
     for finding in diagnosis.findings:
         lines += describe_finding(finding)
     return "\n".join([*lines, conclude(diagnosis.findings)])
@@ -60,55 +72,6 @@ def conclude(findings: Sequence[Finding]) -> str:
         f"found {len(faults)}: {' '.join(clean(f.code) for f in faults)}"
         if faults
         else "nothing wrong was seen"
-    )
-
-
-def draw_curves(history: HistoryFacts) -> list[str]:
-    """The loss and the gradient's norm as sparklines, with their first and last values."""
-    lines = []
-    loss = np.asarray(history.get("loss", ()), np.float64)
-    known = loss[np.isfinite(loss)]
-    if len(known):
-        lines.append(f"  loss      {draw_spark(loss)}  {known[0]:.4g} to {known[-1]:.4g}")
-    norms = np.asarray(history.get("norm_log", ()), np.float64) / DECADE
-    known = norms[np.isfinite(norms)]
-    if len(known):
-        ends = f"1e{known[0]:.1f} to 1e{known[-1]:.1f}, norm of all parameters"
-        lines.append(f"  gradient  {draw_spark(norms)}  {ends}")
-    return lines
-
-
-def draw_flow(trace: Trace) -> list[str]:
-    """The gain of the gradient from the loss to the input, at each look, decades."""
-    gains = measure_flow(trace)
-    known = gains[np.isfinite(gains)]
-    if not len(known):
-        return []
-    ends = f"{known[0]:+.1f} to {known[-1]:+.1f} decades from the loss to the input"
-    return [f"  depth     {draw_spark(gains)}  {ends}"]
-
-
-def measure_flow(trace: Trace) -> NDArray[np.float64]:
-    """log10 of the gradient's gain from the first to the last site of the depth axis, shape (looks,)."""
-    axis = trace.depth()
-    if axis is None or not trace.values.size:
-        return np.full(trace.values.shape[0], math.nan)
-    logs = trace.values[:, list(axis.sites), trace.statistics.index("backward_log")]
-    with np.errstate(invalid="ignore"):
-        gains: NDArray[np.float64] = (logs[:, -1] - logs[:, 0]) / DECADE
-    return gains
-
-
-def draw_spark(values: NDArray[np.float64], width: int = WIDTH) -> str:
-    """A sparkline; an infinite value is an x, a value that is not a number is a blank."""
-    if len(values) > width:
-        values = np.array([_median(piece) for piece in np.array_split(values, width)])
-    known = values[np.isfinite(values)]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-    span = high - low or 1.0
-    return "".join(
-        BLOCKS[1 + round((v - low) / span * 7)] if math.isfinite(v) else " " if math.isnan(v) else "x"
-        for v in values
     )
 
 
@@ -164,12 +127,12 @@ def _name_spans(steps: Sequence[int]) -> list[str]:
     return named if len(named) <= SPANS else [*named[:SPANS], "..."]
 
 
-def _describe_length(steps: HistoryFacts, trace: Trace, overhead: Any) -> str:
+def _describe_length(steps: HistoryFacts, run: Run, overhead: Any) -> str:
     """Steps, time, looks, and the overhead of the watch if it is known."""
     numbers, wall = steps["step"], steps["wall"]
     time = format_duration(float(wall[-1] - wall[0]))
     cost = f", watch overhead {float(overhead):.1%}" if overhead not in (None, "nan") else ""
-    looks = plural(trace.values.shape[0], "look")
+    looks = plural(len(run.sample_steps()), "look")
     return f"{len(numbers):,} steps ({int(numbers[0])} to {int(numbers[-1])}) in {time}, {looks}{cost}"
 
 
@@ -180,10 +143,3 @@ def _count_broken(steps: HistoryFacts) -> list[str]:
     return [
         f"{plural(broken, 'step')} with a gradient that is not finite, {skipped} skipped by the loss scaler"
     ]
-
-
-def _median(piece: NDArray[np.float64]) -> float:
-    if np.isinf(piece).any():
-        return math.inf
-    known = piece[np.isfinite(piece)]
-    return float(np.median(known)) if len(known) else math.nan

@@ -1,0 +1,162 @@
+"""The curves of a watched training as sparklines, all over the same steps.
+
+Notable:
+- What only looks tell is held from one look to the next, so every line has the time axis of the loss.
+- A value of zero, whose logarithm is none, is drawn on the floor as `_` and written as 0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unvanish.core.run_facts import HistoryFacts
+from unvanish.core.trace import Trace
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+ZERO = "_"
+WIDTH, TITLE = 44, 10  # cells of a sparkline, and of its name
+DECADE = math.log(10)
+Floats = NDArray[np.float64]
+
+
+def draw_curves(history: HistoryFacts, trace: Trace) -> list[str]:
+    """A line for each of loss, gradient, learning rate, clipping, update, log Z and depth that is known."""
+    loss, norms = _column(history, "loss"), _read_norms(history)
+    moved, log_z, gains = (
+        spread_looks(values, trace, history)
+        for values in (measure_moves(trace), measure_log_z(trace), measure_flow(trace))
+    )
+    lines = [
+        *_draw("loss", loss, _number),
+        *_draw("gradient", norms, write_power, ", norm of all parameters"),
+        *_draw_rate(_column(history, "lr")),
+        *_draw_clipped(_column(history, "clipped")),
+        *_draw("update", moved, write_power, " of the weights"),
+        *_draw("log Z", log_z, _number, " of the logits"),
+    ]
+    known = gains[~np.isnan(gains)]
+    if len(known):
+        ends = f"{known[0] + 0.0:+.1f} to {known[-1] + 0.0:+.1f} decades from the loss to the input"
+        lines.append(f"  {'depth':{TITLE}}{draw_spark(gains)}  {ends}")
+    return lines
+
+
+def draw_spark(values: Floats, width: int = WIDTH) -> str:
+    """A sparkline; a zero's log is `_`, an infinite value is an x, one that is not a number is a blank."""
+    if len(values) > width:
+        values = np.array([_summarize(piece) for piece in np.array_split(values, width)])
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    return "".join(_draw_cell(v, low, high - low or 1.0) for v in values)
+
+
+def measure_flow(trace: Trace) -> Floats:
+    """log10 of the gradient's gain from the first to the last site of the depth axis, shape (looks,)."""
+    axis = trace.depth()
+    if axis is None or not trace.values.size:
+        return np.full(trace.values.shape[0], math.nan)
+    logs = trace.values[:, list(axis.sites), trace.statistics.index("backward_log")]
+    with np.errstate(invalid="ignore"):
+        gains: Floats = (logs[:, -1] - logs[:, 0]) / DECADE
+    return gains
+
+
+def measure_moves(trace: Trace) -> Floats:
+    """log10 of update over weight, the median of all layers, shape (looks,); -inf if nothing moved."""
+    places = [i for i in trace.where("parameter") if trace.sites[i].facts.get("dimensions", 0) >= 2]
+    return _summarize_looks(trace, "update_log", places) / DECADE
+
+
+def measure_log_z(trace: Trace) -> Floats:
+    """Ln Z of the logits, the largest of all sites that have some, shape (looks,)."""
+    return _summarize_looks(trace, "log_z", range(len(trace.sites)), largest=True)
+
+
+def spread_looks(values: Floats, trace: Trace, history: HistoryFacts) -> Floats:
+    """What looks told, held until the next one, for each of the steps."""
+    looks, steps = np.asarray(trace.facts.get("steps", ()), np.float64), _column(history, "step")
+    if not len(looks) or len(looks) != len(values):
+        return np.full(len(steps), math.nan)
+    held = np.searchsorted(looks, steps, "right") - 1
+    return np.where(held < 0, math.nan, values[np.maximum(held, 0)])
+
+
+def write_power(decades: float) -> str:
+    """A number by its logarithm: 1e-2.5, or 0."""
+    if math.isinf(decades):
+        return "0" if decades < 0 else "not finite"
+    return f"1e{round(decades, 1) + 0.0:.1f}"
+
+
+def _read_norms(history: HistoryFacts) -> Floats:
+    """log10 of the gradient's norm at each step; +inf where it is not finite."""
+    norms, finite = _column(history, "norm_log") / DECADE, _column(history, "finite")
+    if len(finite) == len(norms):
+        norms = np.where((finite == 0) & (norms != -math.inf), math.inf, norms)
+    return norms
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _summarize_looks(trace: Trace, statistic: str, places: Any, *, largest: bool = False) -> Floats:
+    found = np.full(trace.values.shape[0], math.nan)
+    if statistic not in trace.statistics or not trace.values.size:
+        return found
+    block = trace.values[:, list(places), trace.statistics.index(statistic)]
+    for look, row in enumerate(block):
+        known = row[~np.isnan(row)]
+        if len(known):
+            found[look] = known.max() if largest else np.sort(known)[len(known) // 2]
+    return found
+
+
+def _draw(name: str, values: Floats, write: Any, after: str = "") -> list[str]:
+    """A sparkline with its first and last value; nothing if none is known."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return []
+    return [f"  {name:{TITLE}}{draw_spark(values)}  {write(known[0])} to {write(known[-1])}{after}"]
+
+
+def _draw_rate(rates: Floats) -> list[str]:
+    """The learning rate: one number if it never changed."""
+    known = rates[~np.isnan(rates)]
+    if not len(known):
+        return []
+    if known.min() == known.max():
+        return [f"  {'lr':{TITLE}}{known[0]:.4g} at every step"]
+    return _draw("lr", rates, _number)
+
+
+def _draw_clipped(clipped: Floats) -> list[str]:
+    """Which steps were clipped, if any was."""
+    known = clipped[~np.isnan(clipped)]
+    if not known.any():
+        return []
+    share = f"{known.mean():.0%} of {len(known):,} steps known"
+    return [f"  {'clipped':{TITLE}}{draw_spark(clipped)}  {share}"]
+
+
+def _draw_cell(value: float, low: float, span: float) -> str:
+    if math.isfinite(value):
+        return BLOCKS[1 + round((value - low) / span * 7)]
+    return " " if math.isnan(value) else ZERO if value < 0 else "x"
+
+
+def _summarize(piece: Floats) -> float:
+    """The median of a cell, unless something in it is infinite or zero, which a median would hide."""
+    for extreme in (math.inf, -math.inf):
+        if (piece == extreme).any():
+            return extreme
+    known = piece[np.isfinite(piece)]
+    return float(np.median(known)) if len(known) else math.nan
+
+
+def _column(history: HistoryFacts, name: str) -> Floats:
+    return np.asarray(history.get(name, ()), np.float64)

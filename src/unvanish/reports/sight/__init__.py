@@ -1,0 +1,1 @@
+"""Reports of a watch while it watches."""
