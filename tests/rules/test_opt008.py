@@ -33,11 +33,17 @@ def judge(*trials: dict[str, Any], losses: list[float] | None = None, asked: boo
     ("times", "severity"), [(1.9, None), (2.1, "warning"), (9, "warning"), (11, "error")]
 )
 def test_a_first_step_may_be_twice_the_critical_one(step: int, times: float, severity: str | None) -> None:
-    found = judge(tried(step, times))
-    assert (found and found.severity) == severity
-    if found is not None:
+    found = judge(tried(step, times), asked=step < 0)
+    assert (found and found.severity) == (severity or ("note" if step < 0 else None))
+    if found is not None and severity:
         assert f"the rate 0.1 is {times:.2g} times the critical one, {0.1 / times:.2g}" in found.cause
         assert found.evidence[3].value == pytest.approx(2 / (0.1 / times))
+
+
+def test_what_check_was_not_asked_about_comes_last() -> None:
+    found, asked = judge(tried(-1, 50.0)), judge(tried(-1, 50.0), asked=True)
+    assert found is not None and asked is not None
+    assert (found.severity, asked.severity) == ("warning", "error") and found.weight < 2 < asked.weight
 
 
 def test_a_loss_that_is_not_finite_after_the_step_is_an_error() -> None:

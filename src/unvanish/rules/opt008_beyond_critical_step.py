@@ -24,7 +24,8 @@ the optimizer would take from its state, if it would change a large part of the 
 it tries it in any case, and says what it found in a note. A watched training tries a step if
 OPT001 or a rising loss asks for it, or, with `critical=True`, at its looks.
 
-A first step is a fault if its rate is `limit` times the critical one. Later ones, which momentum
+A first step is a fault if its rate is `limit` times the critical one; what `check` was not asked
+about is a warning at most, and comes after what else is wrong from the start. Later ones, which momentum
 makes overshoot now and then, are a fault if two in a row overshoot and the loss has doubled.
 
 Limits
@@ -89,7 +90,7 @@ def check(trace: Trace, *, limit: float = 2.0) -> Iterable[Fault]:
     last = tried[-1]
     first_steps = [t for t in tried if t["step"] <= 0 and _find_times(t) > limit]
     if first_steps and first_steps[-1] is last:
-        return [_report(last, limit)]
+        return [_report(last, limit, bool(trace.facts.get("asked")))]
     if _runs_away(trace, tried[-2:]):
         return [_report(max(tried[-2:], key=_find_times), limit)]
     return [_remark(last, limit)] if trace.facts.get("asked") else []
@@ -142,13 +143,13 @@ def _list_evidence(tried: CriticalFacts, times: float, limit: float) -> tuple[Ev
     )
 
 
-def _report(tried: CriticalFacts, limit: float) -> Fault:
+def _report(tried: CriticalFacts, limit: float, asked: bool = False) -> Fault:
     times = _find_times(tried)
-    wild = not math.isfinite(tried["loss_after"])
+    wild, sure = not math.isfinite(tried["loss_after"]), tried["step"] >= 0 or asked
     where = f"at step {tried['step']} " if tried["step"] >= 0 else ""
     below = f"below {tried['rate'] / times:.2g}" if 0 < times < math.inf else "a tenth, or less"
     return Fault(
-        severity="error" if times > FAR or wild else "warning",
+        severity="error" if sure and (times > FAR or wild) else "warning",
         cause=f"{where}{_describe(tried, times)}: one step takes the loss of one batch from "
         f"{tried['loss_before']:.3g} to {tried['loss_after']:.3g}",
         sites=(),
@@ -164,8 +165,8 @@ def _report(tried: CriticalFacts, limit: float) -> Fault:
             Remedy("warm-up", (), "if the first steps alone are too long", safety="advice"),
         ),
         direction="exploding",
-        tier=STEPS,
-        size=min(FARTHEST, math.log(max(times, 1.0))),
+        tier=STEPS if sure else REMARK,
+        size=min(FARTHEST, math.log(max(times, 1.0))) / (1 if sure else FAR),
     )
 
 

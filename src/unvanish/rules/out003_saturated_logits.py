@@ -71,7 +71,7 @@ from unvanish.rules._tiers import START
 
 NEEDS = ("static", "step")
 LIVE = True
-EXPLAINS = ("NUM001", "PRC002")
+EXPLAINS = ("NUM001", "OPT008", "PRC002")
 COSINE = 150.0
 NEAR = 2
 FEW = 5  # first losses
