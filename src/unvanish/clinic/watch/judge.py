@@ -80,12 +80,11 @@ class Judge:
 
     def try_step(self, skipped: bool, looked: bool) -> None:
         """Try the step just made, if it was chosen, and choose whether the next one is tried."""
-        history = self.chronicle.history
-        if not skipped and self.trials.run(self.step.number):
+        trials = self.trials
+        if not skipped and trials.run(self.step.number):
             self._judge_at_once("OPT008", self.step.number)
-        loss = history.steps.rows[-1]["loss"] if history.steps.rows else math.nan
-        long = looked and (history.is_long(LONG) or "OPT001" in self.verdicts.reported)
-        self.trials.prepare(self.trials.suspects(loss, long, looked))
+        long = looked and (self.chronicle.history.is_long(LONG) or "OPT001" in self.verdicts.reported)
+        trials.prepare(trials.suspects(self.chronicle.last_loss, long, looked))
 
     def hear_others(self) -> None:
         """Take in what other ranks have found."""
