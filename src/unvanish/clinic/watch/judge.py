@@ -5,7 +5,6 @@ Notable: what is new waits in `fresh` until the program is told, which happens o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
