@@ -5,7 +5,7 @@ Notable: what is new waits in `fresh` until the program is told, which happens o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from unvanish.clinic.rounds import RuleChoice
@@ -56,7 +56,7 @@ class Judge:
             self.judge_rows()  # what led to it
             self._judge_at_once("NUM001", about.number)
 
-    def judge_first(self, skipped: bool, stepped: set[int]) -> None:
+    def judge_first(self, skipped: bool, stepped: Collection[int]) -> None:
         """Report what the examinations of the first steps agree on."""
         verdict = self.first.judge(skipped, stepped)
         number, store = self.step.number, self.chronicle.writer

@@ -278,7 +278,7 @@ class Observer:
 
     def _close_step(self, skipped: bool = False) -> None:
         step, looked, judge, examined = self._step, self._look.open, self.judge, self._first.busy
-        stepped = {*step.stepped} if examined else ()
+        stepped = tuple(step.stepped) if examined else ()
         self._losses.forget()
         self.chronicle.begin(step.close(self.watched.rates(), skipped))
         if examined:

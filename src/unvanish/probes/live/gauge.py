@@ -256,5 +256,5 @@ def _read_row(tensors: list[Tensor]) -> float:
     """The norm of small tensors, which are copied into one row."""
     row = torch._C._nn.flatten_dense_tensors(tensors)
     if row.dtype in LOW:
-        return torch.linalg.vector_norm(row, dtype=torch.float32).item()
-    return torch.linalg.vector_norm(row).item()
+        return float(torch.linalg.vector_norm(row, dtype=torch.float32).item())
+    return float(torch.linalg.vector_norm(row).item())
