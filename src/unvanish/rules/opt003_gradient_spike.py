@@ -78,10 +78,9 @@ def check(trace: Trace, *, deviations: float = 8.0, window: int = 200) -> Iterab
     centre = float(np.median(norms))
     scatter = max(measure_scatter(norms, centre), QUIET)
     high = norms > centre + max(deviations * scatter, math.log(TIMES))
-    high &= [
-        n - np.median(norms[max(0, k - NEAR) : k] if k else norms) > math.log(TIMES)
-        for k, n in enumerate(norms)
-    ]
+    for k in np.flatnonzero(high):
+        near = norms[max(0, k - NEAR) : k] if k else norms
+        high[k] = norms[k] - np.median(near) > math.log(TIMES)
     count = int(high.sum())
     if count < LEAST:
         return []

@@ -35,7 +35,7 @@ def test_numbers_are_taken_in_order_when_they_have_arrived(monkeypatch: pytest.M
     ]
     for k, (row, event) in enumerate(zip(rows, events, strict=True)):
         sent = torch.tensor([k + 0.5, k + 0.25], dtype=torch.float64)
-        arrivals._waiting.append((row, ("norm", "loss"), sent, event))
+        arrivals.waiting.append((row, ("norm", "loss"), sent, event))
     assert arrivals.take() == []
     events[0].here = events[1].here = True
     assert arrivals.take() == rows[:2]

@@ -38,6 +38,7 @@ class Chronicle:
     sharded: bool
     history: History = field(default_factory=History)
     row: StepRow | None = None  # of the step just made; its loss may still come
+    before: StepRow | None = None  # of the step before, which is complete
     waiting: list[StepRow] = field(default_factory=list)
     measure: Callable[[Sequence[Turn]], NDArray[np.float64]] | None = None  # what steps did to some weights
     wrote: float = 0.0  # when rows were last taken
@@ -60,7 +61,15 @@ class Chronicle:
         """A step has been made; the one before is complete."""
         if self.row is not None:
             self.waiting.append(self.row)
-        self.row = row
+        self.before, self.row = self.row, row
+
+    @property
+    def last_loss(self) -> float:
+        """The loss of the step before, or the last one that has come over from a device; NaN if unknown."""
+        if self.before is not None and type(self.before.loss) is float:
+            return self.before.loss
+        rows = self.history.steps.rows
+        return float(rows[-1]["loss"]) if rows else math.nan
 
     def chart(self, sites: tuple[Site, ...], axes: tuple[Axis, ...]) -> None:
         """The network has been mapped: its sites have rows from now on."""
@@ -109,12 +118,8 @@ class Chronicle:
 
         They wait until they are on their way.
         """
-        if (
-            not due
-            and self.row is not None
-            and len(self.waiting) < BLOCK
-            and self.row.wall - self.wrote < OFTEN
-        ):
+        row = self.row
+        if not due and row is not None and len(self.waiting) < BLOCK and row.wall - self.wrote < OFTEN:
             return
         self.wrote = self.row.wall if self.row is not None else self.wrote
         waits = (

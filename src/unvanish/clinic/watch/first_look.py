@@ -48,6 +48,7 @@ class FirstLook:
         self.examination = Examination(watched.inner, guard)
         self.seen = 0  # examinations that were judged
         self.spoke = False  # whether anything was reported
+        self.busy = False  # whether the present step is, or was to be, examined
         self.gradients = SeenGradients(watched, adopts=not watched.references)
         self._wanted = TRIES
         self._agreed: set[str] | None = None  # codes, of all examinations so far
@@ -70,6 +71,7 @@ class FirstLook:
             self._leave_out("a part of the model is scripted")
         else:
             self._shape = self._read_shape()
+            self.busy = True
             self.examination.open(self.watched.references, self.watched.loss)
 
     def ask_again(self, size: int) -> None:
@@ -93,7 +95,7 @@ class FirstLook:
 
     def judge(self, skipped: bool, stepped: Collection[int]) -> FirstVerdict:
         """What is to be reported after this step; `stepped`: ids of the optimizers that made it."""
-        examination = self.examination
+        examination, self.busy = self.examination, False
         examination.close()
         trace, examination.trace = examination.trace, None
         if trace is None:

@@ -79,7 +79,7 @@ class Watch:
         known = watched.optimizers
         self._adopts = not known
         self._finder = OptimizerFinder(guard, watched.inner, known, self._hear_step, self._meet_optimizer)
-        listener = BackwardListener(guard, self._hear_backward, self._end_backward)
+        listener = BackwardListener(guard, observer.hear_backward, observer.end_backward)
         guard.hold(listener)
         if not listener.listen():
             guard.note("this torch does not say where a backward begins: give the loss to `step`")
@@ -205,14 +205,6 @@ class Watch:
     def _note_loss(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._observer is not None:
             self._observer.note_loss(output)
-
-    def _hear_backward(self, roots: Any, chosen: bool) -> None:
-        if self._observer is not None:
-            self._observer.hear_backward(roots, chosen)
-
-    def _end_backward(self, failed: bool) -> None:
-        if self._observer is not None:
-            self._observer.end_backward(failed)
 
     def _after_scaler(self, optimizer: Any, made: int) -> None:
         """A scaler's step has ended, before which `made` steps were made: it may have left this one out."""

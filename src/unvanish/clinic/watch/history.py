@@ -7,8 +7,9 @@ is a plain dict.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, cast
 
 import numpy as np
@@ -97,7 +98,7 @@ class StepTable:
         names = list((self.rows or [{}])[0])
         fresh = self.rows[len(self._table) :]
         if fresh:
-            rows = np.array([[r.get(k, math.nan) for k in names] for r in fresh], np.float64)
+            rows = np.array(_read_columns(fresh, names), np.float64)
             self._table = np.concatenate([self._table, rows]) if len(self._table) else rows
         return cast(HistoryFacts, {k: self._table[-STEPS:, i] for i, k in enumerate(names)})
 
@@ -181,6 +182,13 @@ class History:
         for row, (_, _, profile, t) in enumerate(steps, values.shape[1]):
             whole[:, row, len(LIVE) :] = profile.state_log[t], profile.carry_log[t]
         return self.sites + more, whole
+
+
+def _read_columns(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[Any]:
+    """These columns of each row; NaN where one is missing."""
+    if all(len(row) == len(names) for row in rows):
+        return list(map(itemgetter(*names), rows))
+    return [[row.get(name, math.nan) for name in names] for row in rows]
 
 
 def _log(value: float) -> float:

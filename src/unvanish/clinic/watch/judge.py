@@ -5,8 +5,7 @@ Notable: what is new waits in `fresh` until the program is told, which happens o
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from unvanish.clinic.rounds import RuleChoice
@@ -57,7 +56,7 @@ class Judge:
             self.judge_rows()  # what led to it
             self._judge_at_once("NUM001", about.number)
 
-    def judge_first(self, skipped: bool, stepped: set[int]) -> None:
+    def judge_first(self, skipped: bool, stepped: Collection[int]) -> None:
         """Report what the examinations of the first steps agree on."""
         verdict = self.first.judge(skipped, stepped)
         number, store = self.step.number, self.chronicle.writer
@@ -80,12 +79,11 @@ class Judge:
 
     def try_step(self, skipped: bool, looked: bool) -> None:
         """Try the step just made, if it was chosen, and choose whether the next one is tried."""
-        history = self.chronicle.history
-        if not skipped and self.trials.run(self.step.number):
+        trials = self.trials
+        if not skipped and trials.run(self.step.number):
             self._judge_at_once("OPT008", self.step.number)
-        loss = history.steps.rows[-1]["loss"] if history.steps.rows else math.nan
-        long = looked and (history.is_long(LONG) or "OPT001" in self.verdicts.reported)
-        self.trials.prepare(self.trials.suspects(loss, long, looked))
+        long = looked and (self.chronicle.history.is_long(LONG) or "OPT001" in self.verdicts.reported)
+        trials.prepare(trials.suspects(self.chronicle.last_loss, long, looked))
 
     def hear_others(self) -> None:
         """Take in what other ranks have found."""

@@ -27,32 +27,46 @@ class StepLosses:
         step = max(1, len(parameters) // ASKED)
         self._asked = [*parameters[::step], *parameters[-1:]]
         self._root: LossRoot | None = None  # of the backward that runs
-        self._before: list[tuple[Tensor | None, int]] = []
+        self._before: list[Tensor | None] = []  # gradients when it began
+        self._versions: list[int] = []  # theirs
         self._made: list[LossRoot] = []
         self.told = False
 
     def begin(self, roots: Any, scale: float) -> int:
         """A backward begins; log2 of its loss scale."""
         root = None if find_obstacle() else find_root(roots)
-        self._root = None if root is None else read_root(root, scale)
-        self._before = [(p.grad, -1 if p.grad is None else p.grad._version) for p in self._asked]
-        return 0 if self._root is None else self._root.scale_log2
+        if root is None:
+            self._root = None
+            return 0
+        self._root = read_root(root, scale)
+        self._before = before = [p.grad for p in self._asked]
+        self._versions = [-1 if g is None else g._version for g in before]
+        return self._root.scale_log2
+
+    @property
+    def open(self) -> bool:
+        """Whether a backward runs whose loss was read."""
+        return self._root is not None
 
     def end(self, failed: bool) -> bool:
         """The backward has ended; whether its loss is one of this training's."""
         root, self._root = self._root, None
         before, self._before = self._before, []
-        if root is None or failed or not any(map(_is_changed, self._asked, before)):
+        if root is None or failed:
             return False
-        self._made.append(root)
-        return True
+        for p, gradient, version in zip(self._asked, before, self._versions, strict=True):
+            now = p.grad
+            if now is not gradient or (now is not None and now._version != version):
+                self._made.append(root)
+                return True
+        return False
 
     @property
     def value(self) -> Any:
         """The loss of the step so far: a number, a tensor of one on a device, or NaN."""
+        if len(self._made) < 2:
+            return self._made[0].value if self._made else math.nan
         values = [root.value for root in self._made]
-        if len(values) < 2:
-            return values[0] if values else math.nan
         shared = all(root.parts == len(values) for root in self._made)
         return sum(values[1:], values[0]) / (1 if shared else len(values))
 
@@ -60,8 +74,3 @@ class StepLosses:
         """The step has ended."""
         self._made.clear()
         self.told = False
-
-
-def _is_changed(p: Tensor, before: tuple[Tensor | None, int]) -> bool:
-    gradient, version = before
-    return p.grad is not gradient or (gradient is not None and gradient._version != version)

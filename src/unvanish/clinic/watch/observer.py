@@ -171,21 +171,28 @@ class Observer:
         """A backward of the process begins; `chosen`: for some tensors only."""
         if self.ended:
             return
-        self.clock.start()
         self._heard = True
+        examined, tried = self._first.busy, self._trials.open
+        if self._losses.told and not examined and not tried:
+            return
+        self.clock.start()
         scale = self._losses.begin(roots, self.watched.loss_scale())
-        self._first.examination.hear(roots, chosen, scale)
-        self._trials.hear(roots)
+        if examined:
+            self._first.examination.hear(roots, chosen, scale)
+        if tried:
+            self._trials.hear(roots)
         self.clock.stop()
 
     def end_backward(self, failed: bool) -> None:
         """The backward has ended."""
-        if self.ended:
+        losses = self._losses
+        if self.ended or not (losses.open or self._first.busy or self._stepping is not None):
             return
         self.clock.start()
-        self._first.examination.end(failed)
-        if self._losses.end(failed) and not self._losses.told:
-            self._step.loss = self._losses.value
+        if self._first.busy:
+            self._first.examination.end(failed)
+        if losses.end(failed) and not losses.told:
+            self._step.loss = losses.value
         stepping = self._stepping() if self._stepping is not None else None
         if stepping is not None and not failed:
             self.response.guard(stepping)
@@ -213,19 +220,24 @@ class Observer:
     def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """An optimizer is about to step, or to call its closure."""
         self.clock.start()
+        step, looked = self._step, self._look.open
         self._first.examination.settle()
-        if id(optimizer) in self._step.stepped:  # not every optimizer steps every time
+        if id(optimizer) in step.stepped:  # not every optimizer steps every time
             self._close_step()
-        self._step.by_closure = any(map(callable, args[1:])) or kwargs.get("closure") is not None
-        self._stepping = weakref.ref(optimizer) if self._step.by_closure else None
-        if not self._step.by_closure:
+            looked = self._look.open
+        step.by_closure = bool(kwargs and kwargs.get("closure") is not None)
+        if len(args) > 1:
+            step.by_closure |= any(map(callable, args[1:]))
+        self._stepping = weakref.ref(optimizer) if step.by_closure else None
+        if not step.by_closure:
             self._note_norm(optimizer)
-            if self._look.open:
+            if looked:
                 self._look.measure_before_step()
                 self._follow_time()
-            self._deeds.begin(optimizer, self._step, self._look.open)
+            self._deeds.begin(optimizer, step, looked)
             self.response.guard(optimizer)
-        self._trials.hold(self._step.by_closure)
+        if self._trials.attentive:
+            self._trials.hold(step.by_closure)
         self.clock.stop()
 
     def after_step(self, optimizer: Any) -> None:
@@ -254,7 +266,7 @@ class Observer:
         norm, exact = self._norms.read_own(optimizer, self._look.open)
         self._step.add_norm(norm, exact)
         norm = self._step.norm
-        if not (isinstance(norm, float) and math.isfinite(norm)):
+        if not (type(norm) is float and norm - norm == 0.0):  # it is on a device, or not finite
             self.judge.judge_finite(norm)
 
     def _follow_time(self) -> None:
@@ -265,37 +277,41 @@ class Observer:
     # -- a step's end
 
     def _close_step(self, skipped: bool = False) -> None:
-        step, looked = self._step, self._look.open
-        stepped = {*step.stepped}
+        step, looked, judge, examined = self._step, self._look.open, self.judge, self._first.busy
+        stepped = tuple(step.stepped) if examined else ()
         self._losses.forget()
         self.chronicle.begin(step.close(self.watched.rates(), skipped))
-        self.judge.judge_first(skipped, stepped)
+        if examined:
+            judge.judge_first(skipped, stepped)
         if looked:
             self._judge_look()
         else:
             if not isinstance(step.norm, float):
                 self._arrivals.send(self.chronicle.row, ("norm", "loss"))
-            self.chronicle.settle(due := self.judge.verdicts.is_due(step.made, self.pace.elapsed))
+            due = step.made >= judge.verdicts.next and judge.verdicts.is_due(step.made, self.pace.elapsed)
+            self.chronicle.settle(due)
             if due:
-                self.judge.judge_rows()
-        self.judge.finiteness.note(step)
-        self._judge_late()
-        self.judge.try_step(skipped, looked)
-        self.judge.hear_others()
+                judge.judge_rows()
+        judge.finiteness.note(step)
+        if self._arrivals.waiting:
+            self._judge_late()
+        judge.try_step(skipped, looked)
+        if self.chronicle.company.exchange is not None:
+            judge.hear_others()
         self._time_step(looked)
         step.advance()
         self._prepare()
 
     def _time_step(self, looked: bool) -> None:
         ours, seconds = self.clock.end_step()
-        tried = self._trials.take_seconds()
-        ours, seconds = ours - tried, seconds - tried
-        self.pace.spend(tried)
-        eyes = self._look.eyes
+        if tried := self._trials.take_seconds():
+            ours, seconds = ours - tried, seconds - tried
+            self.pace.spend(tried)
+        eyes, examination = self._look.eyes, self._first.examination
         if looked:
             ours += eyes.seconds
-        ours += self._first.examination.seconds
-        eyes.seconds = self._first.examination.seconds = 0.0
+        ours += examination.seconds
+        eyes.seconds = examination.seconds = 0.0
         if self._step.number > self._step.first:  # the first one pays for imports, allocation, compilation
             self.pace.step(ours, seconds, looked)
 

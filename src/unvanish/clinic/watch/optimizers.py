@@ -18,6 +18,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from unvanish.probes.live.guard import StepEntry, StepHook, WatchEntry, WatchGuard
 
+Known = dict[int, weakref.ref[Any]]  # optimizers by their ids
+
 INNER = ("optimizer", "opt")  # attributes by which wrappers hold the optimizer that steps
 
 
@@ -36,8 +38,9 @@ class OptimizerFinder:
         meet: Callable[[Any], None],
     ) -> None:
         self.guard, self.model = guard, model
-        self._hear, self._meet = WatchEntry(guard, hear), weakref.WeakMethod(meet)
-        self._known = {id(o): weakref.ref(o) for o in known}
+        self._meet = weakref.WeakMethod(meet)
+        self._known: Known = {id(o): weakref.ref(o) for o in known}
+        self._hear = StrangerEntry(guard, hear, self._known)
         self._strong = not known
         entry = StepEntry(guard, hear) if self._strong else self._hear
         guard.hold(hook := StepHook(register_optimizer_step_pre_hook(entry)))
@@ -58,6 +61,21 @@ class OptimizerFinder:
         if self._strong:
             self._strong = False
             self._hook.replace(register_optimizer_step_pre_hook(self._hear))
+
+
+class StrangerEntry(WatchEntry):
+    """An entry in the step hooks of all optimizers, for those that are not known."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self, guard: WatchGuard, method: Callable[..., Any], known: Known) -> None:
+        super().__init__(guard, method)
+        self._known = known
+
+    def __call__(self, optimizer: Any, *args: Any) -> None:
+        ref = self._known.get(id(optimizer))
+        if ref is None or ref() is not optimizer:
+            super().__call__(optimizer, *args)
 
 
 def holds_some(optimizer: Any, model: nn.Module) -> bool:

@@ -91,7 +91,7 @@ class NormReader:
         gauge = self.gauges.get(0 if optimizer is None else id(optimizer))
         if gauge is None:
             gauge = self._add_gauge(optimizer)
-        if self.pace.quiet and self.pace.steps % REFIT == 0:
+        if self.pace.steps % REFIT == 0 and self.pace.quiet:
             share = READING * self.pace.budget * self.pace.usual
             gauge.fit(max(share / max(1, len(self.watched.references)), FREE))
         norm = gauge.read(full)

@@ -104,6 +104,8 @@ class StepTrials:
 
     def prepare(self, wanted: bool) -> None:
         """A step begins, which is to be tried if so."""
+        if not (wanted or self.open or self._before):
+            return
         self._recipe, self._before = None, []
         self.open = wanted and not self._barred and self._affords() and not self._find_bar()
         if self.open:
@@ -124,6 +126,11 @@ class StepTrials:
     def hear(self, roots: Any) -> None:
         """A backward begins at these tensors."""
         self._replay.hear(roots)
+
+    @property
+    def attentive(self) -> bool:
+        """Whether `hold` has something to do."""
+        return self.open or self._early
 
     def hold(self, by_closure: bool) -> None:
         """The optimizer is about to step."""
@@ -157,6 +164,8 @@ class StepTrials:
 
     def run(self, number: int) -> bool:
         """Try the step just made, if it was to be; whether there is a result."""
+        if not (self.open or self._before):
+            return False
         recipe, self._recipe = self._recipe, None
         before, self._before = self._before, []
         if before and recipe is None:

@@ -12,7 +12,7 @@ from unvanish.rules import rules
 from unvanish.store.records import Records
 
 PATIENCE = 3  # looks in a row before a finding is reported
-FIRST, OFTEN = 4, 32  # steps: rows are judged after 4, 8, 16, 32, then each 32,
+FIRST, OFTEN, SELDOM = 4, 32, 128  # steps: rows are judged after 4, 8, 16, 32, then each 32, later each 128,
 CREDIT, SHARE = 0.3, 0.001  # while it took less than so many seconds, and this share of the run
 LATER_RUN = 1000  # times the first step: offset of the keys of a continued run, which keeps the earlier ones
 
@@ -55,7 +55,7 @@ class Verdicts:
         """Whether the rows of the steps are to be judged after so many steps, and seconds."""
         if made < self.next:
             return False
-        self.next = 2 * made if made < OFTEN else made + OFTEN
+        self.next = 2 * made if made < OFTEN else made + min(SELDOM, max(OFTEN, made // 16))
         return self.seconds < CREDIT + SHARE * elapsed
 
     def judge_steps(self, trace: Trace, step: int, store: Records | None) -> list[Finding]:

@@ -83,7 +83,9 @@ class Gauge:
             quick = self._all_plain()
             if quick is not None and 1e-18 < quick < 1e18:
                 self.exact = True
-                return self._count(started, quick)
+                self._readings = count = self._readings + 1
+                self.cost += (perf_counter() - started - self.cost) / (count if count < TRIAL else TRIAL)
+                return quick
         return self._count(started, self._all() if self.parts == 1 or self.whole else self._some())
 
     def _count(self, started: float, found: Tensor | float | None) -> Tensor | float | None:
@@ -133,7 +135,7 @@ class Gauge:
     def _all_plain(self) -> float | None:
         """The norm of ordinary gradients on the CPU, the light ones in one row; None of others."""
         light = [g for p in self._light if (g := p.grad) is not None]
-        heavy = [g for p in self._heavy if (g := p.grad) is not None]
+        heavy = [g for p in self._heavy if (g := p.grad) is not None] if self._heavy else ()
         try:
             row = _read_row(light) if light else 0.0
             return math.hypot(row, float(combine(norms(heavy)).detach())) if heavy else row
@@ -252,5 +254,7 @@ def _flat(x: Tensor) -> Tensor:
 
 def _read_row(tensors: list[Tensor]) -> float:
     """The norm of small tensors, which are copied into one row."""
-    row = torch._C._nn.flatten_dense_tensors(tensors).detach()
-    return float(torch.linalg.vector_norm(row, dtype=torch.float32 if row.dtype in LOW else None))
+    row = torch._C._nn.flatten_dense_tensors(tensors)
+    if row.dtype in LOW:
+        return float(torch.linalg.vector_norm(row, dtype=torch.float32).item())
+    return float(torch.linalg.vector_norm(row).item())

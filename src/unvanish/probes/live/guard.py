@@ -155,20 +155,20 @@ class WatchEntry:
     `first`: arguments that come before the program's own. `always`: after a failure too, to clear away.
     """
 
-    __slots__ = ("__weakref__", "_first", "_function", "_owner", "_run")
+    __slots__ = ("__weakref__", "_always", "_first", "_function", "_guard", "_owner")
     __torch_unserializable__ = True  # torch.save does not warn that a tensor's hook is lost
 
     def __init__(
         self, guard: WatchGuard, method: Callable[..., Any], *first: Any, always: bool = False
     ) -> None:
         bound: Any = method
-        self._run, self._first = guard.run_anyway if always else guard.run, first
+        self._guard, self._always, self._first = guard, always, first
         self._owner, self._function = weakref.ref(bound.__self__), bound.__func__
 
     def __call__(self, *args: Any) -> None:
-        owner = self._owner()
-        if owner is not None:
-            self._run(self._function, owner, *self._first, *args)
+        owner, guard = self._owner(), self._guard
+        if owner is not None and (self._always or not guard.failure):
+            guard.run_anyway(self._function, owner, *self._first, *args)
 
     def __reduce__(self) -> Any:
         """A bound method of the standard library that takes anything and gives None."""
@@ -181,11 +181,11 @@ class StepEntry(WatchEntry):
     While an optimizer goes through its hooks, none of them is taken off.
     """
 
-    __slots__ = ("_guard", "_work")
+    __slots__ = ("_work",)
 
     def __init__(self, guard: WatchGuard, method: Callable[..., Any]) -> None:
         super().__init__(guard, method)
-        self._guard, self._work = guard, method
+        self._work = method
 
     def __call__(self, *args: Any) -> None:
         guard, learning = self._guard, torch.is_grad_enabled()

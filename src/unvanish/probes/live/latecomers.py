@@ -13,10 +13,13 @@ Sent = tuple[Any, Sequence[str], Tensor, Any]  # whose numbers, their names, whe
 
 
 class Latecomers:
-    """Brings tensors of one element that are attributes of an object, and puts floats in their place."""
+    """Brings tensors of one element that are attributes of an object, and puts floats in their place.
+
+    `waiting`: what is on its way.
+    """
 
     def __init__(self) -> None:
-        self._waiting: deque[Sent] = deque()
+        self.waiting: deque[Sent] = deque()
 
     @torch.no_grad()
     def send(self, owner: Any, names: Sequence[str]) -> None:
@@ -31,15 +34,15 @@ class Latecomers:
             target.copy_(torch.stack(numbers), non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
-        self._waiting.append((owner, [n for n, _ in found], target, event))
+        self.waiting.append((owner, [n for n, _ in found], target, event))
 
     def take(self) -> list[Any]:
         """The owners whose numbers have arrived since the last time, in order; never waits."""
         arrived = []
-        if self._waiting and torch.cuda.is_current_stream_capturing():
+        if self.waiting and torch.cuda.is_current_stream_capturing():
             return []
-        while self._waiting and self._waiting[0][3].query():
-            owner, names, target, _ = self._waiting.popleft()
+        while self.waiting and self.waiting[0][3].query():
+            owner, names, target, _ = self.waiting.popleft()
             for name, value in zip(names, target.tolist(), strict=True):
                 if isinstance(getattr(owner, name), Tensor):  # a look may have brought it
                     setattr(owner, name, value)

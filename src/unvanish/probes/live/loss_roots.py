@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 FACTORS = ("MulBackward0", "DivBackward0")
@@ -28,20 +27,19 @@ class LossRoot:
     parts: int = 1
 
 
-@torch.no_grad()
 def read_root(root: Tensor, known_scale: float) -> LossRoot:
     """The loss at the root of a backward; `known_scale`: of the scaler in use, 1 without one."""
-    factors = find_factors(root)
-    scale, parts = _read_scale(known_scale), 1
-    for factor in factors:
+    scale, parts = _read_scale(known_scale) if known_scale != 1.0 else 0, 1
+    on_device, plain = root.device.type != "cpu", type(root.grad_fn).__name__ not in FACTORS
+    if plain and not scale and not on_device:
+        return LossRoot(root.item())
+    for factor in () if plain else find_factors(root):
         if not scale and factor >= LEAST and math.frexp(factor)[0] == 0.5:
             scale = _read_scale(factor)
         elif parts == 1 and factor < 1 and abs(round(1 / factor) * factor - 1) < 1e-6 and 1 / factor < SHARES:
             parts = round(1 / factor)
-    value: Any = root.detach().reshape(())
-    value = value.float() if value.dtype.itemsize < 4 else value
-    if root.device.type == "cpu":
-        value = float(value)
+    value: Any = root.detach().reshape(()) if on_device else root.item()
+    value = value.float() if on_device and value.dtype.itemsize < 4 else value
     return LossRoot(value / 2.0**scale if scale else value, scale, parts)
 
 
