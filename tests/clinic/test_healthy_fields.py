@@ -207,7 +207,7 @@ def hypernetwork() -> Design:
 
         def forward(self, x: Tensor, task: Tensor) -> Tensor:
             w1, b1, w2, b2 = self.make(self.code(task)).split([160, 16, 16, 1], -1)
-            h = F.relu(torch.einsum("nd,nhd->nh", x, w1.view(-1, 16, 10)) + b1)
+            h = F.relu(torch.einsum("bi,bhi->bh", x, w1.view(-1, 16, 10)) + b1)
             return (h * w2).sum(-1, keepdim=True) + b2
 
     return Design(
