@@ -16,6 +16,13 @@ def refuse_nan(value: float) -> float:
     return value
 
 
+def refuse_infinite(value: float) -> float:
+    """The number; BadParameter if it is none, or has no end."""
+    if math.isinf(value):
+        raise typer.BadParameter(f"{value} is not finite")
+    return refuse_nan(value)
+
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -78,9 +85,7 @@ Rate = Annotated[
     typer.Option(
         "--lr",
         metavar="RATE",
-        min=1e-30,
-        max=1e30,
-        callback=lambda value: None if value is None else refuse_nan(value),
+        callback=lambda value: None if value is None else refuse_infinite(value),
         help="Try a step at this rate: how far is it from the largest that lowers the loss?",
     ),
 ]

@@ -25,8 +25,9 @@ it tries it in any case, and says what it found in a note. A watched training tr
 OPT001 or a rising loss asks for it, or, with `critical=True`, at its looks.
 
 A first step is a fault if its rate is `limit` times the critical one; what `check` was not asked
-about is a warning at most, and comes after what else is wrong from the start. Later ones, which momentum
-makes overshoot now and then, are a fault if two in a row overshoot and the loss has doubled.
+about is a warning at most, and comes after what else is wrong from the start. Later ones, which
+momentum makes overshoot now and then, are a fault if two in a row overshoot and the loss has
+doubled.
 
 Limits
 
