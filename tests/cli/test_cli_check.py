@@ -47,7 +47,7 @@ def test_a_rate_is_tried(call):
     assert well.code == 0 and "note[OPT008] beyond-critical-step" in well.out
     assert call(*WELL, "--lr", "1e6").code == 1
     wrong = call(*WELL, "--lr", "0")
-    assert wrong.code == 2 and "lr is 0.0; it is a learning rate" in wrong.err
+    assert wrong.code == 2 and "'--lr': 0.0 is no learning rate" in wrong.err
 
 
 def test_select_and_ignore(call):

@@ -16,11 +16,11 @@ def refuse_nan(value: float) -> float:
     return value
 
 
-def refuse_infinite(value: float) -> float:
-    """The number; BadParameter if it is none, or has no end."""
-    if math.isinf(value):
-        raise typer.BadParameter(f"{value} is not finite")
-    return refuse_nan(value)
+def require_rate(value: float | None) -> float | None:
+    """A learning rate, or None; BadParameter if it is something else."""
+    if value is not None and not 1e-30 <= value <= 1e30:
+        raise typer.BadParameter(f"{value} is no learning rate, a number from 1e-30 to 1e30")
+    return value
 
 
 Model = Annotated[
@@ -85,7 +85,7 @@ Rate = Annotated[
     typer.Option(
         "--lr",
         metavar="RATE",
-        callback=lambda value: None if value is None else refuse_infinite(value),
+        callback=require_rate,
         help="Try a step at this rate: how far is it from the largest that lowers the loss?",
     ),
 ]
