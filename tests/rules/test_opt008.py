@@ -43,7 +43,7 @@ def test_a_first_step_may_be_twice_the_critical_one(step: int, times: float, sev
 def test_what_check_was_not_asked_about_comes_last() -> None:
     found, asked = judge(tried(-1, 50.0)), judge(tried(-1, 50.0), asked=True)
     assert found is not None and asked is not None
-    assert (found.severity, asked.severity) == ("warning", "error") and found.weight < 2 < asked.weight
+    assert (found.severity, asked.severity) == ("note", "error") and found.weight < 2 < asked.weight
 
 
 def test_a_loss_that_is_not_finite_after_the_step_is_an_error() -> None:

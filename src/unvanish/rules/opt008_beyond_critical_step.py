@@ -25,9 +25,9 @@ it tries it in any case, and says what it found in a note. A watched training tr
 OPT001 or a rising loss asks for it, or, with `critical=True`, at its looks.
 
 A first step is a fault if its rate is `limit` times the critical one; what `check` was not asked
-about is a warning at most, and comes after what else is wrong from the start. Later ones, which
-momentum makes overshoot now and then, are a fault if two in a row overshoot and the loss has
-doubled.
+about is a note, or a warning if the loss is not finite after it. It comes after what else is wrong.
+Later ones, which momentum makes overshoot now and then, are a fault if two in a row overshoot and
+the loss has doubled.
 
 Limits
 
@@ -61,7 +61,8 @@ catapult phase); Cohen et al. 2021 (the edge of stability).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,7 @@ def _report(tried: CriticalFacts, limit: float, asked: bool = False) -> Fault:
     where = f"at step {tried['step']} " if tried["step"] >= 0 else ""
     below = f"below {tried['rate'] / times:.2g}" if 0 < times < math.inf else "a tenth, or less"
     return Fault(
-        severity="error" if sure and (times > FAR or wild) else "warning",
+        severity="error" if sure and (times > FAR or wild) else "warning" if sure or wild else "note",
         cause=f"{where}{_describe(tried, times)}: one step takes the loss of one batch from "
         f"{tried['loss_before']:.3g} to {tried['loss_after']:.3g}",
         sites=(),
@@ -187,8 +188,8 @@ def _remark(tried: CriticalFacts, limit: float) -> Fault:
 
 
 def sick() -> Case:
-    """Adam at a rate of 0.3."""
-    return _case(0.3)
+    """Adam at a rate of 0.3, which is asked about."""
+    return _case(0.3, {"lr": 0.3})
 
 
 def healthy() -> Case:
@@ -196,7 +197,7 @@ def healthy() -> Case:
     return _case(0.03)
 
 
-def _case(rate: float) -> Case:
+def _case(rate: float, asked: Mapping[str, float] = MappingProxyType({})) -> Case:
     import torch
     from torch import nn
 
@@ -208,4 +209,6 @@ def _case(rate: float) -> Case:
         x = torch.randn(64, 16)
         batch = x, (x @ torch.randn(16, 4)).argmax(1)
         optimizer = torch.optim.Adam(net.parameters(), rate)
-    return Case(net, batch, nn.CrossEntropyLoss(), {"optimizer": optimizer}, story=f"Adam at {rate:g}")
+    return Case(
+        net, batch, nn.CrossEntropyLoss(), {"optimizer": optimizer, **asked}, story=f"Adam at {rate:g}"
+    )
