@@ -21,6 +21,7 @@ from unvanish.core.omissions import Omissions, describe_error
 from unvanish.core.trace import Trace
 from unvanish.probes import removals
 from unvanish.probes.errors import CheckError, ModelCrash
+from unvanish.probes.passes import FLOW_ALONE
 from unvanish.probes.record import examine, read_specimen
 
 Change = Callable[[nn.Module, Any, Trace, Finding], removals.Trial | None]
@@ -63,7 +64,8 @@ def confirm_cause(
         if trial is None:
             return findings
         with trial.mode:
-            after = examine(read_specimen(trial.model, trial.batch, loss))
+            specimen = read_specimen(trial.model, trial.batch, loss)
+            after = examine(replace(specimen, manner=FLOW_ALONE))
         verdict = judge(trace, after, head)
     except (CheckError, ModelCrash) as error:  # the changed copy does not run
         omissions.note(what, "", describe_error(error))

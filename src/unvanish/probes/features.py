@@ -20,7 +20,7 @@ MOST = 1024  # features at most: more are no table
 ROWS = 1 << 16  # numbers that are looked at
 SIGN = 30.0  # times between the mean sizes of two features, from which their medians are taken
 SPIKE = 300.0  # times a feature's mean size, from which its largest value may be an outlier
-LONELY = 0.45  # of a feature's variance in one value: then its middle is looked at
+FEW = 3  # values that far from a feature's mean, of which one may be an outlier: then its middle is looked at
 TIED = 0.1  # of a feature's values equal to its median: it is rare rather than squeezed
 FEWEST = 32  # rows for that
 QUARTILES = 1.349  # of a Gaussian: the distance of its quartiles, in deviations
@@ -71,11 +71,12 @@ def read_unevenness(x: Tensor, axis: int, weight: Tensor | None) -> NodeFacts:
 
 
 def _find_lonely(rows: Tensor) -> list[int]:
-    """The features of whose variance one value has a good part."""
+    """The features of which one value, or a few, lie far from the mean and nearly all others do not."""
     if len(rows) < FEWEST:
         return []
-    squares = (rows - rows.mean(0)).square_()
-    return torch.nonzero(squares.amax(0) > LONELY * squares.sum(0)).flatten().tolist()
+    distances = (rows - rows.mean(0)).abs_()
+    far = min(SPIKE, len(rows) / FEW) * distances.mean(0)
+    return torch.nonzero(distances.amax(0) > far).flatten().tolist()
 
 
 def _find_squeezed(rows: Tensor, known: NodeFacts) -> NodeFacts:

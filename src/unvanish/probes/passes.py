@@ -30,7 +30,8 @@ class Manner:
 
     `inputs`: float inputs require a gradient; `watched`: a function mode and hooks of modules see the
     forward; `open`: dropout, recomputation and fast paths are off; `nodes`: gradients are read at the nodes
-    of the graph; `again`: passes of our own may run beside the first two.
+    of the graph; `again`: passes of our own may run beside the first two; `signs`: what data, loss and code
+    give away is read, which an experiment on the flow does without.
     """
 
     inputs: bool = True
@@ -38,9 +39,11 @@ class Manner:
     open: bool = True
     nodes: bool = True
     again: bool = True
+    signs: bool = True
 
 
 CLOSELY = Manner()
+FLOW_ALONE = Manner(signs=False)
 AS_IT_RUNS = Manner(inputs=False, open=False, again=False)  # somebody else's forward and backward
 
 

@@ -92,9 +92,10 @@ def examine(specimen: Specimen) -> Trace:
     specimen = measure_sizes(specimen)
     with warned.listen() as heard:
         forward, backward = _run_both(specimen)
-        specimen.omissions.attempt(
-            "lines of code", "", lambda: _name_lines(specimen, forward, backward), lambda: None
-        )
+        if specimen.manner.signs:
+            specimen.omissions.attempt(
+                "lines of code", "", lambda: _name_lines(specimen, forward, backward), lambda: None
+            )
     return assemble(specimen, forward, backward, heard)
 
 
@@ -191,8 +192,11 @@ def assemble(
 ) -> Trace:
     """The Trace of two passes; `heard`: warnings, and their lines."""
     watched, call, attempt = forward.watched, forward.call, specimen.omissions.attempt
-    signs = read_signs(specimen, forward, backward)
-    rows = sites.inputs(call, backward.flow, specimen.omissions, forward.entering, watched.uneven_axis)
+    wanted = specimen.manner.signs
+    signs = read_signs(specimen, forward, backward) if wanted else {}
+    rows = sites.inputs(
+        call, backward.flow, specimen.omissions, forward.entering, watched.uneven_axis, wanted
+    )
     nodes, axes, places = attempt(
         "the operations", "", lambda: node_sites.nodes(call, watched, backward), lambda: ([], [], {})
     )
@@ -329,7 +333,8 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
         "assumptions": outputs.assumptions(forward.objective, forward.overflow is not None),
         "loss_overflow": forward.overflow is not None,
     }
-    facts |= _read_loss(specimen, forward, backward)
+    if specimen.manner.signs:
+        facts |= _read_loss(specimen, forward, backward)
     if not math.isfinite(facts["loss"]) or backward.broken:
         facts["target_nonfinite"] = _is_target_broken(specimen.batch, forward)
     if backward.precision:

@@ -99,6 +99,7 @@ def _watch(specimen: Specimen, call: calls.Call) -> Forward:
         return Taped(model, model, call, *known)
     watched = Forward(model, call.batch_size, *known)
     watched.alters = specimen.manner.open
+    watched.has_read = not specimen.manner.signs
     return watched
 
 

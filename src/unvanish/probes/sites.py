@@ -49,10 +49,11 @@ def inputs(
     omissions: Omissions,
     read: Mapping[str, dict[str, float]] | None = None,
     axis: int | None = None,
+    held: bool = True,
 ) -> list[Measured]:
     """One site for each tensor of the batch that the model was given; `read`: their statistics, if known.
 
-    `axis`: of the features, if the first layer found them uneven.
+    `axis`: of the features, if the first layer found them uneven; `held`: say what they hold, too.
     """
     found = []
     for name, tensor in call.originals.items():
@@ -71,9 +72,10 @@ def inputs(
                     facts["features"], facts["axis"] = each, axis
             except Exception as error:
                 omissions.note("the input", name, error)
-        look = partial(read_emptiness, tensor)
-        held: InputFacts = omissions.attempt("what an input holds", name, look, InputFacts)
-        facts |= held
+        if held:
+            look = partial(read_emptiness, tensor)
+            emptiness: InputFacts = omissions.attempt("what an input holds", name, look, InputFacts)
+            facts |= emptiness
         if flow is not None and f"\0{name}" in flow.logs:
             stats["backward_log"] = flow.logs[f"\0{name}"]
         found.append((Site.input(name, facts), stats))
