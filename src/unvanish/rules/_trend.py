@@ -19,6 +19,7 @@ Of what is followed over the looks:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +76,22 @@ def find_crossing(steps: Floats, values: Floats, limit: float) -> LimitCrossing 
         return None
     left = (limit - now) / late if late else math.inf
     return LimitCrossing(start, now, late, left) if 0 < left <= AHEAD * (at[-1] - begun) else None
+
+
+@dataclass(frozen=True)
+class FirstCrossing:
+    """Of several sites on their way to a limit the one that is there first, and all of them in this order."""
+
+    site: int
+    crossing: LimitCrossing
+    sites: list[int]
+
+
+def find_first(found: Mapping[int, LimitCrossing | None]) -> FirstCrossing | None:
+    """The first of these sites to cross its limit; None if none is on its way."""
+    known = {i: crossing for i, crossing in found.items() if crossing is not None}
+    sites = sorted(known, key=lambda i: (known[i].steps, i))
+    return FirstCrossing(sites[0], known[sites[0]], sites) if sites else None
 
 
 def _slope(at: Floats, values: Floats) -> tuple[float, float]:

@@ -133,18 +133,16 @@ def check(trace: Trace, *, limit: float = 0.5, diverse: float = 0.95) -> Iterabl
 def _foresee(trace: Trace, places: list[int], limit: float, diverse: float) -> list[Fault]:
     """A share of dead units that will pass the limit if it goes on as it does."""
     found = {i: _trend.follow(trace, i, "dead", limit) for i in places if _cosine_before(trace, i) < diverse}
-    soon = sorted((c.steps, i) for i, c in found.items() if c is not None)
-    if not soon:
+    first = _trend.find_first(found)
+    if first is None:
         return []
-    worst = soon[0][1]
-    crossing, where = found[worst], trace.sites[worst].label
-    assert crossing is not None
+    crossing, where = first.crossing, trace.sites[first.site].label
     return [
         Fault(
             severity="warning",
             cause=f"units of {where} die one after the other, {crossing.now:.0%} so far: half are dead "
             f"{crossing.describe()}",
-            sites=_places.label(trace, [i for _, i in soon]),
+            sites=_places.label(trace, first.sites),
             evidence=(
                 Evidence("dead units", crossing.now, limit=f"< {limit:g}", site=where),
                 Evidence("steps until it is at the limit", crossing.steps, site=where),

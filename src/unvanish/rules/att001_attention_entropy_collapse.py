@@ -150,24 +150,22 @@ def _find_growth(trace: Trace, places: list[int], logits: float) -> list[Fault]:
 def _foresee(trace: Trace, places: list[int], logits: float) -> list[Fault]:
     """Logits that will pass the limit if they go on as they do."""
     found = {i: _trend.follow(trace, i, "logit_max", logits, log=True) for i in places}
-    soon = sorted((c.steps, i) for i, c in found.items() if c is not None)
-    if not soon:
+    first = _trend.find_first(found)
+    if first is None:
         return []
-    worst = soon[0][1]
-    crossing, where = found[worst], trace.sites[worst].label
-    assert crossing is not None
+    crossing, where = first.crossing, trace.sites[first.site].label
     now, start = math.exp(crossing.now), math.exp(crossing.start)
     return [
         Fault(
             severity="warning",
             cause=f"the attention logits of {where} grow, from {start:.2g} to {now:.2g} so far, and reach "
             f"{logits:g} {crossing.describe()}",
-            sites=_places.label(trace, [i for _, i in soon]),
+            sites=_places.label(trace, first.sites),
             evidence=(
                 Evidence("largest attention logit", now, limit=f"< {logits:g}", site=where),
                 Evidence("steps until it is at the limit", crossing.steps, site=where),
                 Evidence(
-                    "entropy / ln T of the sharpest head", trace.value(worst, "head_entropy"), site=where
+                    "entropy / ln T of the sharpest head", trace.value(first.site, "head_entropy"), site=where
                 ),
             ),
             remedies=(

@@ -103,19 +103,17 @@ def _foresee(trace: Trace) -> list[Fault]:
     if axis is None:
         raise NotApplicable("the watched model has no depth axis")
     found = {i: _trend.follow(trace, i, "forward_rms", LARGE, log=True) for i in axis.sites}
-    soon = sorted((c.steps, i) for i, c in found.items() if c is not None)
-    if not soon:
+    first = _trend.find_first(found)
+    if first is None:
         return []
-    worst = soon[0][1]
-    crossing, where = found[worst], trace.sites[worst].label
-    assert crossing is not None
+    crossing, where = first.crossing, trace.sites[first.site].label
     now, start = math.exp(crossing.now), math.exp(crossing.start)
     return [
         Fault(
             severity="warning",
             cause=f"the activations of {where} grow, from {start:.2g} to {now:.2g} so far, and reach "
             f"{LARGE:g} {crossing.describe()}",
-            sites=_places.label(trace, [i for _, i in soon]),
+            sites=_places.label(trace, first.sites),
             evidence=(
                 Evidence("root mean square", now, limit=f"< {LARGE:g}", site=where),
                 Evidence("steps until it is at the limit", crossing.steps, site=where),

@@ -134,12 +134,10 @@ def _watch(trace: Trace) -> list[Fault]:
         idle = round(trace.value(fallen[0], "idle_experts") * trace.sites[fallen[0]].facts["experts"])
         return [_report_run(trace, fallen, f"{idle} of its experts got no token for many looks")]
     coming = {i: _trend.follow(trace, i, "load_excess", RUN * _largest(trace, i)) for i in places}
-    soon = sorted((c.steps, i) for i, c in coming.items() if c is not None)
-    if not soon:
+    first = _trend.find_first(coming)
+    if first is None:
         return []
-    crossing = coming[soon[0][1]]
-    assert crossing is not None
-    return [_report_run(trace, [i for _, i in soon], f"it will be alone {crossing.describe()}")]
+    return [_report_run(trace, first.sites, f"it will be alone {first.crossing.describe()}")]
 
 
 def _largest(trace: Trace, site: int) -> float:

@@ -152,17 +152,16 @@ def _is_alive(trace: Trace) -> bool:
 def _foresee(trace: Trace, places: list[int]) -> list[Fault]:
     """A gradient that will be smaller than the optimizer's epsilon if it goes on as it does."""
     known = [i for i in places if trace.sites[i].facts.get("epsilon", 0.0) > 0]
-    found = {i: c for i in known if (c := _follow_epsilon(trace, i)) is not None}
-    if not found or _converged.has_converged(trace):
+    first = _trend.find_first({i: _follow_epsilon(trace, i) for i in known})
+    if first is None or _converged.has_converged(trace):
         return []
-    worst = min(found, key=lambda i: found[i].steps)
-    crossing, where = found[worst], trace.sites[worst].label
+    crossing, where = first.crossing, trace.sites[first.site].label
     return [
         Fault(
             severity="note",
             cause=f"the gradient of {where} shrinks, to {math.exp(crossing.now):.2g} times the optimizer's "
             f"epsilon so far: it reaches it {crossing.describe()}, and the steps shrink with it from then on",
-            sites=_places.label(trace, list(found)),
+            sites=_places.label(trace, first.sites),
             evidence=(
                 Evidence("gradient / epsilon", math.exp(crossing.now), limit="> 1", site=where),
                 Evidence("steps until it is at the limit", crossing.steps, site=where),
