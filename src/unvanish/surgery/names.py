@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from unvanish.core.names import show
 
-COUNTED = re.compile(r"([A-Za-z_][A-Za-z_.]*\.|)(\d{1,9})(\.[\w.]*|)", re.ASCII)
+COUNTED = re.compile(r"([A-Za-z_][A-Za-z_.]*|)(0|[1-9]\d{0,8})(\.[\w.]*|)", re.ASCII)
 LEAST = 3  # names that count up, to be shortened
 
 
