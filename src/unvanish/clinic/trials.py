@@ -22,6 +22,7 @@ from torch import nn
 from unvanish.clinic.samples import LEAST, ProofSamples
 from unvanish.core.cured import Outcome
 from unvanish.probes import calls
+from unvanish.probes.copies import copy_model
 
 RATES = (1e-3, 1e-2)  # of Adam: each model is trained at both, and its better one counts
 NUDGE = 1e-3  # of each weight, between two trials of a proof: it decides what chance decides
@@ -227,7 +228,7 @@ def read_blind_loss(model: nn.Module, batch: Any, loss: Any) -> float:
     try:
         call = calls.prepare(batch, loss, gradients=False)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            shown = copy.deepcopy(model)(*call.args, **call.kwargs)
+            shown = copy_model(model)(*call.args, **call.kwargs)
         if loss is None or not isinstance(shown, torch.Tensor) or not shown.ndim or len(shown) < LEAST:
             return math.inf
         axis = 1 if shown.ndim > 3 else shown.ndim - 1
@@ -251,7 +252,7 @@ def read_blind_loss(model: nn.Module, batch: Any, loss: Any) -> float:
 def can_run(model: nn.Module, batch: Any, loss: Any) -> bool:
     """Whether a copy of a model and its loss take a batch, such as a part of one."""
     try:
-        _judge(copy.deepcopy(model), batch, loss)
+        _judge(copy_model(model), batch, loss)
     except Exception:  # a loss may hold the size of the whole batch
         return False
     return True

@@ -10,6 +10,7 @@ Notable:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Unpack, cast
@@ -182,12 +183,19 @@ class Trace:
         """Indices of the sites with this role whose facts equal the given ones; KeyError names an unknown
         fact.
         """
-        for name in facts.keys() - KEYS:
-            raise KeyError(f"no site has a fact {name!r}{suggest(name, KEYS)}")
-        found = self._by_role.get(role, ()) if role is not None else range(len(self.sites))
-        for name, wanted in facts.items():
-            found = [i for i in found if self.sites[i].facts.get(name) == wanted]
-        return list(found)
+        question = (role, *facts.items())
+        if question not in self._found:
+            for name in facts.keys() - KEYS:
+                raise KeyError(f"no site has a fact {name!r}{suggest(name, KEYS)}")
+            found = self._by_role.get(role, ()) if role is not None else range(len(self.sites))
+            for name, wanted in facts.items():
+                found = [i for i in found if self.sites[i].facts.get(name) == wanted]
+            self._found[question] = found
+        return list(self._found[question])
+
+    @cached_property
+    def _found(self) -> dict[Any, Sequence[int]]:
+        return {}  # what was asked before
 
     @cached_property
     def _by_role(self) -> dict[str, list[int]]:

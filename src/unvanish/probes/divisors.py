@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from unvanish.probes.events import Operation
@@ -19,7 +18,6 @@ LARGE = 1 << 18  # elements that are read, at most
 DIVIDING = ("div", "true_divide", "rsqrt", "reciprocal")
 
 
-@torch.no_grad()
 def read_pole(operations: Iterable[Operation]) -> float:
     """Ln of the usual divisor over the least one, of the most uneven of some divisions; 0 without any."""
     poles = [_read(o.nodes[0], o.kind) for o in operations if o.kind in DIVIDING and o.nodes]
@@ -35,7 +33,7 @@ def _read(node: Any, kind: str) -> float:
         return 0.0
     if not isinstance(kept, Tensor) or kept.is_meta or kept.is_complex() or not 1 < kept.numel() <= LARGE:
         return 0.0
-    divisors = kept.abs().double()
+    divisors = kept.detach().abs().double()
     if name == "_saved_result":  # 1 / x, or its root: both are the slope's size
         divisors = divisors.reciprocal()
     usual, least = float(divisors.square().mean().sqrt()), float(divisors.min())

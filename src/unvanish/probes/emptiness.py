@@ -6,6 +6,7 @@ its vector is that of half of the samples at the same place, so embeddings of po
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -79,5 +80,11 @@ def _read_dims(call: OperationCall) -> int | None:
 
 def _tag(x: Tensor) -> Tensor:
     """A number for each vector along the last axis; equal vectors have equal ones."""
-    probe = torch.randn(x.shape[-1], generator=torch.Generator().manual_seed(0), dtype=x.dtype).to(x.device)
-    return (x * probe).sum(-1)
+    return (x * _draw(x.shape[-1]).to(x)).sum(-1)
+
+
+@lru_cache(maxsize=8)
+def _draw(size: int) -> Tensor:
+    """Normal numbers, the same for every vector as long."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(size, generator=generator, dtype=torch.float64, device="cpu")

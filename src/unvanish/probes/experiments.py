@@ -6,7 +6,6 @@ touched; what its copy shares with it, `intact` of the examination puts back.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,8 +19,9 @@ from unvanish.core.limits import RATIO
 from unvanish.core.omissions import Omissions, describe_error
 from unvanish.core.trace import Trace
 from unvanish.probes import removals
+from unvanish.probes.copies import copy_model
 from unvanish.probes.errors import CheckError, ModelCrash
-from unvanish.probes.passes import FLOW_ALONE
+from unvanish.probes.passes import FLOW_ALONE, NUMBERS_ALONE, Manner
 from unvanish.probes.record import examine, read_specimen
 
 Change = Callable[[nn.Module, Any, Trace, Finding], removals.Trial | None]
@@ -52,10 +52,10 @@ def confirm_cause(
         return (replace(head, confirmed=True, experiment=why), *findings[1:])
     if head.code not in EXPERIMENTS:
         return findings
-    change, judge = EXPERIMENTS[head.code]
+    change, judge, manner = EXPERIMENTS[head.code]
     what = f"the experiment that would confirm {head.code}"
     try:
-        copied = copy.deepcopy(model)
+        copied = copy_model(model)
     except Exception as error:
         omissions.note(what, "", f"the model cannot be copied ({describe_error(error)})")
         return findings
@@ -65,7 +65,7 @@ def confirm_cause(
             return findings
         with trial.mode:
             specimen = read_specimen(trial.model, trial.batch, loss)
-            after = examine(replace(specimen, manner=FLOW_ALONE))
+            after = examine(replace(specimen, manner=manner))
         verdict = judge(trace, after, head)
     except (CheckError, ModelCrash) as error:  # the changed copy does not run
         omissions.note(what, "", describe_error(error))
@@ -162,15 +162,15 @@ def _judge_reach(before: Trace, after: Trace, finding: Finding) -> tuple[bool, s
     return (True, change) if new < old else None
 
 
-EXPERIMENTS: dict[str, tuple[Change, Judge]] = {
-    "GRF001": (removals.leave_uncut, _judge_reach),
-    "INI001": (removals.set_unit_gain, _judge_flow),
-    "INI002": (removals.set_unit_gain, _judge_flow),
-    "ACT002": (removals.set_unit_slope, _judge_flow),
-    "NRM001": (removals.leave_out_centring, _judge_flow),
-    "ACT001": (removals.calm_layers, _judge_saturation),
-    "ACT003": (removals.calm_layers, _judge_dead_units),
-    "INP001": (removals.standardise_batch, _judge_calm),
-    "REC001": (removals.steady_recurrence, _judge_memory),
-    "REC002": (removals.steady_recurrence, _judge_memory),
+EXPERIMENTS: dict[str, tuple[Change, Judge, Manner]] = {
+    "GRF001": (removals.leave_uncut, _judge_reach, FLOW_ALONE),
+    "INI001": (removals.set_unit_gain, _judge_flow, FLOW_ALONE),
+    "INI002": (removals.set_unit_gain, _judge_flow, FLOW_ALONE),
+    "ACT002": (removals.set_unit_slope, _judge_flow, FLOW_ALONE),
+    "NRM001": (removals.leave_out_centring, _judge_flow, FLOW_ALONE),
+    "ACT001": (removals.calm_layers, _judge_saturation, NUMBERS_ALONE),
+    "ACT003": (removals.calm_layers, _judge_dead_units, NUMBERS_ALONE),
+    "INP001": (removals.standardise_batch, _judge_calm, NUMBERS_ALONE),
+    "REC001": (removals.steady_recurrence, _judge_memory, FLOW_ALONE),
+    "REC002": (removals.steady_recurrence, _judge_memory, FLOW_ALONE),
 }

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from unvanish.core.facts import NodeFacts
 from unvanish.probes import operations
+from unvanish.probes.events import OperationCall
+from unvanish.probes.signatures import SIGNATURES
 
 MOST = 1024  # features at most: more are no table
 ROWS = 1 << 16  # numbers that are looked at
@@ -34,13 +36,24 @@ def find_axis(kind: str, ndim: int) -> int | None:
 
 
 def as_rows(x: Tensor, axis: int, most: int = ROWS) -> Tensor | None:
-    """The observations of each feature, (rows, features), in float64; None if there is no table."""
+    """The observations of each feature, (rows, features), in float32 at least; None if there is no table."""
     features = x.shape[axis]
     if not 1 < features <= MOST or x.ndim < 2 or not x.numel():
         return None
     rows = x.detach().movedim(axis, -1).reshape(-1, features)
-    rows = rows[:: max(1, len(rows) * features // most)].double()
-    return rows if len(rows) > 1 else None
+    rows = rows[:: max(1, len(rows) * features // most)]
+    return rows.to(torch.promote_types(rows.dtype, torch.float32)) if len(rows) > 1 else None
+
+
+def read_features(call: OperationCall) -> NodeFacts:
+    """What the first layer reads: how uneven its features are, and their size."""
+    x = call.arguments.get("input") if call.kind in SIGNATURES else None
+    axis = find_axis(call.kind, x.ndim) if isinstance(x, Tensor) and x.is_floating_point() else None
+    if axis is None or not isinstance(x, Tensor):
+        return {}
+    weight = call.arguments.get("weight")
+    facts = read_unevenness(x, axis, weight if isinstance(weight, Tensor) else None)
+    return facts if x.requires_grad else {**facts, **read_scale(x)}
 
 
 @torch.no_grad()
@@ -55,19 +68,27 @@ def read_scale(x: Tensor) -> NodeFacts:
 def read_unevenness(x: Tensor, axis: int, weight: Tensor | None) -> NodeFacts:
     """How many times the largest feature exceeds the least, and a feature's largest value its usual one."""
     rows = as_rows(x, axis)
-    if rows is None:
+    lonely = None if rows is None else _find_sign(rows)
+    if rows is None or lonely is None:
         return {}
+    rows = rows.double()
     sizes = rows.abs()
-    present = (sizes > 0).sum(0)
-    mean, top = sizes.sum(0) / present.clamp_min(1), sizes.amax(0)
-    low, high = (float(v) for v in torch.aminmax(mean[present > 0])) if bool(present.any()) else (1.0, 1.0)
-    spike = float((top * sizes.shape[0] / sizes.sum(0).clamp_min(1e-300)).max()) if len(rows) > 2 else 0.0
-    lonely = _find_lonely(rows)
-    sign = high >= SIGN * low or spike >= min(SPIKE, len(rows) / 2) or lonely
-    if not math.isfinite(high) or not sign:
-        return {}
-    facts = _measure(sizes, top, present > 0, weight, axis)
+    facts = _measure(sizes, sizes.amax(0), (sizes > 0).any(0), weight, axis)
     return {**facts, **_find_squeezed(rows[:, lonely], facts)} if facts and lonely else facts
+
+
+def _find_sign(rows: Tensor) -> list[int] | None:
+    """The features of which a few values are far off; None without them and if no sizes are far apart."""
+    sizes = rows.abs()
+    present, total, top = (sizes > 0).sum(0), sizes.sum(0), sizes.amax(0)
+    mean = total / present.clamp_min(1)
+    low, high = (float(v) for v in torch.aminmax(mean[present > 0])) if bool(present.any()) else (1.0, 1.0)
+    if not math.isfinite(high):  # their sum may still be a number
+        return None if rows.dtype is torch.float64 else _find_sign(rows.double())
+    least = torch.finfo(rows.dtype).tiny
+    spike = float((top * len(rows) / total.clamp_min(least)).max()) if len(rows) > 2 else 0.0
+    uneven, lonely = high >= SIGN * low or spike >= min(SPIKE, len(rows) / 2), _find_lonely(rows)
+    return lonely if uneven or lonely else None
 
 
 def _find_lonely(rows: Tensor) -> list[int]:
@@ -131,6 +152,7 @@ def describe_features(x: Tensor, axis: int) -> tuple[tuple[float, float], ...]:
     rows = as_rows(x, axis)
     if rows is None or not bool(torch.isfinite(rows).all()):
         return ()
+    rows = rows.double()
     low, middle, high = torch.quantile(
         rows, torch.tensor([0.25, 0.5, 0.75], dtype=rows.dtype, device=rows.device), 0
     )

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unvanish.core.facts import OutputFacts
 from unvanish.probes.events import Operation
+from unvanish.probes.measures import see, share
 
 INF = math.inf
 RANGES = {
@@ -29,6 +31,7 @@ IGNORED = -100  # torch's label of what is left out
 MARGIN = 0.05  # of the range, or of the targets' deviation, beyond an end that still counts as reached
 SUMS = 0.05  # how far from one a row of probabilities may add up
 COLUMNS = 256  # of a table, at most: more are no table
+FEW = 1 << 14
 CUTTING = ("clamp", "hardtanh", "relu", "relu6")
 NORMALISING = ("softmax", "log_softmax", "sigmoid", "log_sigmoid", "logsigmoid")
 CATEGORIES = ("cross_entropy", "nll_loss", "likelihood")
@@ -129,7 +132,7 @@ def _read_rows(x: Tensor, y: Tensor, axis: int) -> OutputFacts:
 def _read_categories(kind: str, x: Tensor, y: Tensor, last: Operation | None, ignored: int) -> OutputFacts:
     """Whether log-probabilities are what they are called, and how many kinds of labels there are."""
     axis = 1 if x.ndim > 1 else 0
-    found: OutputFacts = {"logit_zero": float((x == 0).double().mean())}
+    found: OutputFacts = {"logit_zero": 1.0 - share(x) if x.numel() else math.nan}
     if kind == "cross_entropy" or not found.get("classes"):
         found["classes"] = x.shape[axis]
     if kind == "nll_loss":
@@ -182,4 +185,5 @@ def _name_raw(x: Tensor, last: Operation | None) -> str:
 
 
 def _count_kinds(values: Tensor) -> int:
-    return int(torch.unique(values).numel())
+    few = values.is_cpu and values.numel() <= FEW  # NumPy is done before torch begins
+    return len(np.unique(see(values))) if few else int(torch.unique(values).numel())

@@ -35,7 +35,7 @@ from unvanish.probes.derivatives import InnerGradients
 from unvanish.probes.dropouts import Dropouts
 from unvanish.probes.emptiness import measure_padding
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
-from unvanish.probes.features import find_axis, read_scale, read_unevenness
+from unvanish.probes.features import read_features
 from unvanish.probes.handles import Node
 from unvanish.probes.lines import find_line
 from unvanish.probes.loss_calls import LossCalls
@@ -94,7 +94,7 @@ class Forward(TorchFunctionMode):
         self.hooks: dict[Node, str] = {}  # the line that put a hook on a tensor, by the tensor's node
         self.check_finite = False
         self.asked: Collection[int] = ()  # the operations, by order, whose line is wanted
-        self.alters = True  # dropout is off
+        self.alters = self.sizes = True  # dropout is off; activations are measured
         self.in_loss = self.has_read = self.gaps = False  # the loss runs; a layer ran; something was not read
         self.loss_calls = LossCalls(batch)
         self.is_grad_on = torch.is_grad_enabled  # in the program
@@ -334,7 +334,9 @@ class Forward(TorchFunctionMode):
         if kind in operations.LAYERS:
             read_weight(operation, call, self.parameters.name, self._weight_stats)
         if not self.has_read and (operation.family in ("layer", "recurrent") or kind in operations.BY_SAMPLE):
-            self._read_features(operation, call)
+            self.has_read = True
+            facts.update(read_features(call))
+            self.uneven_axis = facts.get("feature_axis")
         if kind == "mean":
             facts.update(measure_padding(call))
         if operation.family == "norm":
@@ -346,18 +348,6 @@ class Forward(TorchFunctionMode):
             operation.handles["factors"] = tuple((t.grad_fn, t.output_nr) for t in factors)
         self._read_sizes(operation, result)
 
-    def _read_features(self, operation: Operation, call: OperationCall) -> None:
-        """Of the first layer: how uneven the features are that it reads."""
-        self.has_read = True
-        x = call.arguments.get("input") if call.kind in signatures.SIGNATURES else None
-        axis = find_axis(call.kind, x.ndim) if isinstance(x, Tensor) and x.is_floating_point() else None
-        if axis is not None and isinstance(x, Tensor):
-            weight = call.arguments.get("weight")
-            operation.facts.update(read_unevenness(x, axis, weight if isinstance(weight, Tensor) else None))
-            self.uneven_axis = operation.facts.get("feature_axis")
-            if not x.requires_grad:
-                operation.facts.update(read_scale(x))
-
     def _weight_stats(self, weight: Tensor, outputs: int) -> dict[str, float]:
         return weight_stats(weight, outputs, self.parameters.norm(weight))
 
@@ -365,6 +355,8 @@ class Forward(TorchFunctionMode):
         read_attention(operation, call, result)
 
     def _read_sizes(self, operation: Operation, result: Tensor) -> None:
+        if not self.sizes:
+            return
         if result.layout is not torch.strided or result.is_nested:
             operation.stats.update(activation_stats(result, None))
             return
@@ -372,7 +364,7 @@ class Forward(TorchFunctionMode):
         if family == "other" and result.numel() > SMALL:
             return
         tokens = result.ndim == 3 and family in ("norm", "add", "layer")
-        if tokens or not self.small.take(result, operation.stats):
+        if not self.small.take(result, operation.stats, tokens):
             operation.stats.update(activation_stats(result, self.batch, tokens=tokens))
 
     def entering(self, name: str, x: Tensor) -> dict[str, float]:

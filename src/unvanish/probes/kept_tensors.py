@@ -22,6 +22,7 @@ from torch.nn.parameter import is_lazy
 Undo = Callable[[], str | None]  # may be called again; says what it could not put back, in a word or two
 
 SMALL = 1 << 16  # bytes of a tensor that is copied with others
+FEW = 1 << 12  # numbers that differ, up to which it is looked up whose they are
 LARGE = 1 << 28  # bytes of a tensor or an array that is copied though it is no parameter or buffer
 USUAL = (Tensor, nn.Parameter, nn.Buffer)
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -190,11 +191,17 @@ def _pile(pile: list[Tensor]) -> Undo:
         for storage, size in storages:
             if storage.nbytes() != size:
                 storage.resize_(size)
-        if torch.equal(flatten(pile).view(bits), kept.view(bits)):
+        now = flatten(pile).view(bits)
+        if torch.equal(now, kept.view(bits)):
             return
-        for x, old in zip(pile, torch.split(kept, sizes), strict=True):
-            if not torch.equal(x.view(-1).view(bits), old.view(bits)):
-                x.view(-1).copy_(old)
+        wrong = torch.nonzero(now != kept.view(bits)).view(-1)
+        ends = torch.tensor(sizes, device=kept.device).cumsum(0)
+        few = wrong.numel() <= FEW
+        places = {*torch.searchsorted(ends, wrong, right=True).tolist()} if few else range(len(pile))
+        old, new = torch.split(kept, sizes), torch.split(now, sizes)
+        for i in places:
+            if few or not torch.equal(new[i], old[i].view(bits)):
+                pile[i].view(-1).copy_(old[i])
 
     return undo
 

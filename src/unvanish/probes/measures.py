@@ -1,7 +1,7 @@
 """Numbers read off tensors: sizes, likeness of samples and tokens, weights, in float64.
 
 Notable: likeness is measured on at most 64 samples and 4096 evenly spaced features, sizes on every element.
-NumPy's BLAS (dot, matmul) is not used: its threads would compete with torch's for the cores.
+Products by NumPy's BLAS are small: from some size on its threads would compete with torch's.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ ALIKE = 1e-4  # ||h - mean||^2 / ||h||^2, under which the difference of squares 
 ORDINARY = (Tensor, nn.Parameter)
 COMPRESSED = {torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc}
 CPU = (1, 0)  # of DLPack
+ONE_THREAD = 1 << 18  # multiplications in a matrix product, up to which BLAS takes one
 LITTLE = 1 << 16  # elements that NumPy counts faster than torch begins to
 
 
 def log_norm(x: Tensor) -> float:
     """Ln of the L2 norm, accumulated in float64; -inf for an exact zero, NaN or inf if x is not finite."""
     x = dense(x.detach() if x.requires_grad else x)
-    return log_of(_norm(x) if x.is_floating_point() else math.nan)
+    if not x.is_floating_point():
+        return math.nan
+    return log_of(float(torch.linalg.vector_norm(x, dtype=torch.float64)))
 
 
 def log_of(norm: float) -> float:
@@ -41,7 +44,7 @@ def log_of(norm: float) -> float:
 
 def finite(x: Tensor) -> bool:
     """Whether every element is finite."""
-    if _quick(x):
+    if is_quick(x):
         return bool(np.isfinite(see(x)).all())
     return bool(torch.isfinite(x.detach().sum())) or bool(torch.isfinite(x.detach()).all())
 
@@ -144,7 +147,7 @@ def activation_stats(x: Tensor, batch: int | None, tokens: bool = False) -> dict
     rows = samples(x, batch)
     some = None if rows is None else thin(rows)
     whole = some if some is not None and some.size == x.numel() else None
-    squares = None if some is None else np.einsum("rf,rf->r", some, some)
+    squares = None if some is None else square_rows(some)
     norm = _norm(x) if whole is None or squares is None else math.sqrt(squares.sum())
     if not math.isfinite(norm):
         return size_stats(norm, x.numel(), float((~torch.isfinite(x)).double().mean()))
@@ -152,7 +155,7 @@ def activation_stats(x: Tensor, batch: int | None, tokens: bool = False) -> dict
     found["forward_max"] = _largest(x) if whole is None else max(-float(whole.min()), float(whole.max()))
     if some is not None and squares is not None and squares.any():
         found.update({name: value for name, (value,) in likeness(some[None], squares[None]).items()})
-    if tokens and x.ndim == 3 and x.shape[1] > 1 and x.shape[2] >= 4 and norm > 0:
+    if tokens and norm > 0 and has_tokens(x):
         found["token_cosine"] = token_cosine(x)
     return found
 
@@ -171,6 +174,20 @@ def _largest(x: Tensor) -> float:
     return max(abs(float(low)), abs(float(high)))
 
 
+def square_rows(x: Numbers) -> Numbers:
+    """The sum of the squares of each row, x (..., F): dot products, each by one thread."""
+    found: Numbers = np.matmul(x[..., None, :], x[..., :, None])[..., 0, 0]
+    return found
+
+
+def _add(factors: Numbers, x: Numbers) -> Numbers:
+    """Sums of rows, factors (N, K, R) @ x (N, R, F), in parts that take one thread."""
+    width = max(1, ONE_THREAD // math.prod(factors.shape[1:]))
+    if x.shape[2] <= width:
+        return factors @ x
+    return np.concatenate([factors @ x[..., i : i + width] for i in range(0, x.shape[2], width)], axis=2)
+
+
 def likeness(x: Numbers, squares: Numbers) -> dict[str, list[float]]:
     """`spread` ||h - mean|| / ||h|| and the mean `cosine` between rows of each of N activations, x (N, B, F).
 
@@ -180,9 +197,9 @@ def likeness(x: Numbers, squares: Numbers) -> dict[str, list[float]]:
     lengths, total = np.sqrt(squares), squares.sum(1)
     alive = lengths > 0
     count = alive.sum(1)
-    unit = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=alive)
-    summed = np.einsum("nr,nrf->nf", unit, x)
-    mean = x.sum(1) / x.shape[1]
+    factors = np.full((len(x), 2, x.shape[1]), 1 / x.shape[1])
+    factors[:, 0] = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=alive)
+    summed, mean = np.moveaxis(_add(factors, x), 1, 0)  # of the unit rows, and of all
     spread = 1 - x.shape[1] * np.einsum("nf,nf->n", mean, mean) / total  # ||h - mean||^2 / ||h||^2
     for i in np.flatnonzero(spread < ALIKE):
         apart = x[i] - mean[i]
@@ -193,24 +210,30 @@ def likeness(x: Numbers, squares: Numbers) -> dict[str, list[float]]:
     return {"spread": np.sqrt(spread).tolist(), "cosine": cosine.tolist()}
 
 
+def has_tokens(x: Tensor) -> bool:
+    """Whether an activation may hold sequences of tokens, (B, T, D)."""
+    return x.ndim == 3 and x.shape[1] > 1 and x.shape[2] >= 4
+
+
 def token_cosine(x: Tensor) -> float:
-    """Mean cosine between the tokens of a sample, x (B, T, D); at most 8 samples and 64 tokens."""
-    step = -(-x.shape[1] // 64)
-    return _mean_cosine(_numbers(x.detach()[:8, ::step]))
+    """Mean cosine between the tokens of a sample, x (B, T, D)."""
+    return token_cosines(_numbers(x.detach()[None, :8]))[0]
 
 
-def _mean_cosine(x: Numbers) -> float:
-    """Mean over pairs of rows and over the leading dimension, x (N, R, F)."""
-    norms = np.sqrt(np.einsum("nrf,nrf->nr", x, x))
+def token_cosines(x: Numbers) -> list[float]:
+    """The same of each of N activations, x (N, B, T, D); of at most 8 samples and 64 tokens."""
+    x = x[:, :8, :: -(-x.shape[2] // 64)]
+    norms = np.sqrt(square_rows(x))
     alive = norms > 0
     count = alive.sum(-1)
     unit = np.divide(1.0, norms, out=np.zeros_like(norms), where=alive)
-    summed = np.einsum("nr,nrf->nf", unit, x)  # the sum of the unit rows
+    summed = np.einsum("nbt,nbtd->nbd", unit, x)  # the sum of the unit vectors
     pairs = count * (count - 1.0)
     keep = pairs > 0
-    if not keep.any():
-        return math.nan
-    return float(((np.einsum("nf,nf->n", summed, summed) - count)[keep] / pairs[keep]).mean())
+    cosines = np.divide(square_rows(summed) - count, pairs, out=np.zeros_like(pairs), where=keep)
+    samples = keep.sum(-1)
+    found: list[float] = np.where(samples > 0, cosines.sum(-1) / np.maximum(samples, 1), math.nan).tolist()
+    return found
 
 
 def norms(tensors: Sequence[Tensor]) -> list[float]:
@@ -240,7 +263,7 @@ def _plain(x: Tensor) -> bool:
     return type(x) in ORDINARY and x.layout is torch.strided and not (x.is_neg() or x.is_nested)
 
 
-def _quick(x: Tensor) -> bool:
+def is_quick(x: Tensor) -> bool:
     """Whether NumPy sees what torch sees, and finishes before torch has woken its threads."""
     return x.is_cpu and x.numel() <= LITTLE and x.dtype in (torch.float32, torch.float64) and _plain(x)
 
@@ -316,9 +339,18 @@ def slope_stats(slopes: Tensor, peak: float | None) -> list[dict[str, float]]:
     return [stats | {"dead": share} for stats, share in zip(found, dead, strict=True)]
 
 
+def rectifier_stats(off: Tensor) -> list[dict[str, float]]:
+    """The same of N rectifiers whose slope is one, but for where they are `off` (N, *shape)."""
+    if off.numel() == 0:
+        return [{} for _ in off]
+    off = off[:, None] if off.ndim == 1 else off
+    shares = zip(_shares(off), _shares(_never(off)), strict=True)
+    return [{"slope_sq": 1 - share, "dead": dead} for share, dead in shares]
+
+
 def _row_squares(rows: Tensor) -> list[float]:
     """The sum of the squares of each row; by NumPy if they are few, which wakes no other thread."""
-    if _quick(rows):
+    if is_quick(rows):
         x = see(rows).astype(np.float64)
         found: list[float] = np.einsum("nf,nf->n", x, x).tolist()
         return found
@@ -327,7 +359,7 @@ def _row_squares(rows: Tensor) -> list[float]:
 
 def share(x: Tensor) -> float:
     """The share of elements that are not zero."""
-    return int(np.count_nonzero(see(x)) if _quick(x) else torch.count_nonzero(x)) / x.numel()
+    return int(np.count_nonzero(see(x)) if is_quick(x) else torch.count_nonzero(x)) / x.numel()
 
 
 def _shares(flags: Tensor) -> list[float]:

@@ -41,14 +41,15 @@ def count_normalised(call: OperationCall) -> int:
     return int(x.shape[0] * spatial) if call["training"] else 0
 
 
-@torch.no_grad()
 def _read_running(call: OperationCall, module: nn.Module) -> NodeFacts:
     """Of a batch normalisation with running statistics: what becomes of them, or how far they are off."""
     mean, var = (call.arguments.get(name) for name in ("running_mean", "running_var"))
     if not isinstance(mean, Tensor) or not isinstance(var, Tensor) or mean.is_meta:
         return {}
     if not call["training"]:
-        return {"fresh": _is_fresh(mean, var), **_measure_distance(call["input"], mean, var + call["eps"])}
+        with torch.no_grad():
+            distance = _measure_distance(call["input"], mean, var + call["eps"])
+        return {"fresh": _is_fresh(mean, var), **distance}
     facts = _read_written(call, module)
     if facts.get("momentum") == 0:
         facts["fresh"] = _is_fresh(mean, var)

@@ -67,12 +67,13 @@ def read(
         log = math.nan if flow is None else flow.logs.get(name, math.nan)
         stats: dict[str, float] = {}
         try:
-            facts["zero_third"] = _zero_third(p, gradient)
-            facts |= read_step(p, gradient, log, plans.get(id(p))) | read_decay(p, log, plans.get(id(p)))
-            stats = _stats(p, gradient, log, specimen.norms.get(name))
-            if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-                weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)
-                facts["twin_thirds"] = _are_thirds_equal(p, module)
+            if specimen.manner.signs:
+                facts["zero_third"] = _zero_third(p, gradient)
+                facts |= read_step(p, gradient, log, plans.get(id(p))) | read_decay(p, log, plans.get(id(p)))
+                stats = _stats(p, gradient, log, specimen.norms.get(name))
+                if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+                    weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)
+                    facts["twin_thirds"] = _are_thirds_equal(p, module)
         except Exception as error:
             specimen.omissions.note("the parameter", name, error)
         rows.append((name, type(module).__name__, facts, stats))

@@ -30,8 +30,9 @@ class Manner:
 
     `inputs`: float inputs require a gradient; `watched`: a function mode and hooks of modules see the
     forward; `open`: dropout, recomputation and fast paths are off; `nodes`: gradients are read at the nodes
-    of the graph; `again`: passes of our own may run beside the first two; `signs`: what data, loss and code
-    give away is read, which an experiment on the flow does without.
+    of the graph; `again`: passes of our own may run beside the first two; `signs`: what data, loss, weights
+    and code give away is read; `sizes`: how large and how alike activations are. An experiment on the flow
+    does without both.
     """
 
     inputs: bool = True
@@ -40,10 +41,12 @@ class Manner:
     nodes: bool = True
     again: bool = True
     signs: bool = True
+    sizes: bool = True
 
 
 CLOSELY = Manner()
-FLOW_ALONE = Manner(signs=False)
+NUMBERS_ALONE = Manner(signs=False)
+FLOW_ALONE = Manner(signs=False, sizes=False)
 AS_IT_RUNS = Manner(inputs=False, open=False, again=False)  # somebody else's forward and backward
 
 

@@ -51,7 +51,6 @@ def read_plans(optimizer: Any) -> Mapping[int, Plan]:
     return found
 
 
-@torch.no_grad()
 def read_decay(p: Tensor, gradient_log: float, plan: Plan | None) -> ParameterFacts:
     """How hard weight decay pulls at a parameter, and the loss, in one unit; nothing for a usual decay."""
     if plan is None or plan.decay < UNUSUAL or not math.isfinite(gradient_log) or not p.requires_grad:
@@ -59,10 +58,9 @@ def read_decay(p: Tensor, gradient_log: float, plan: Plan | None) -> ParameterFa
     push = (
         math.sqrt(p.numel()) if plan.kind == "AdamW" else math.exp(gradient_log)
     )  # its steps are of size one
-    return {"decay": plan.decay * float(p.double().norm()), "push": push}
+    return {"decay": plan.decay * float(p.detach().double().norm()), "push": push}
 
 
-@torch.no_grad()
 def read_step(p: Tensor, gradient: Tensor | None, gradient_log: float, plan: Plan | None) -> ParameterFacts:
     """The share of a parameter that the planned step leaves as it is, and whether Adam's epsilon is lost.
 

@@ -6,7 +6,6 @@ scale can save counts as flushed or overflowed.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from unvanish.core.facts import PrecisionFacts
 from unvanish.probes import calls
+from unvanish.probes.copies import copy_model
 
 HALF = {"float16": torch.float16}  # bfloat16 has the range of float32
 
@@ -23,7 +23,7 @@ HALF = {"float16": torch.float16}  # bfloat16 has the range of float32
 def twin(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module | None:
     """A deep copy in another dtype; None if the model cannot be copied."""
     try:
-        return copy.deepcopy(model).to(dtype)
+        return copy_model(model).to(dtype)
     except Exception:
         return None
 

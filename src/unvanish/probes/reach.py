@@ -137,7 +137,8 @@ class Reach:
 
     def meet(self, value: Any, holder: Any, name: str) -> None:
         """Put an object on the list of what has to be kept."""
-        if type(value) in PLAIN or id(value) in self.seen:
+        kind = type(value)
+        if kind in PLAIN or id(value) in self.seen or (kind is tuple and PLAIN.issuperset(map(type, value))):
             return
         self.seen[id(value)] = value
         self.origins[id(value)] = (id(holder), name)

@@ -206,8 +206,8 @@ def assemble(
         attempt(
             "what the loss reads", "", lambda: outputs.outputs(watched, forward.loss, backward.graph), list
         )
-        if forward.read is None
-        else forward.read
+        if forward.read is None and wanted
+        else forward.read or ()
     )
     facts = _facts(specimen, forward, backward) | signs
     if heard:

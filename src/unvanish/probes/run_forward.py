@@ -100,6 +100,7 @@ def _watch(specimen: Specimen, call: calls.Call) -> Forward:
     watched = Forward(model, call.batch_size, *known)
     watched.alters = specimen.manner.open
     watched.has_read = not specimen.manner.signs
+    watched.sizes = specimen.manner.sizes
     return watched
 
 
@@ -122,4 +123,4 @@ def check_scalar(value: Any) -> Tensor:
         )
     if value.is_complex() or not value.is_floating_point():
         raise CheckError(f"the loss is {value.dtype}, but a gradient needs a real floating-point scalar")
-    return value.reshape(())
+    return value.reshape(()) if value.ndim or value.grad_fn is None else value

@@ -1,4 +1,7 @@
-"""phi'(z) of every activation, from its node of the graph: called with ones, the node returns the slope."""
+"""phi'(z) of every activation, from its node of the graph: called with ones, the node returns the slope.
+
+Notable: that of a ReLU is read off its result.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch import Tensor
 from unvanish.core.omissions import Omissions
 from unvanish.probes import operations
 from unvanish.probes.events import Operation
-from unvanish.probes.measures import slope_stats
+from unvanish.probes.measures import rectifier_stats, slope_stats
 
 LARGE = 1 << 18  # elements that are read together
 
@@ -27,11 +30,13 @@ def read(activations: Iterable[Operation], omissions: Omissions) -> None:
     ones: dict[Any, Tensor] = {}
 
     def settle(pile: list[tuple[Operation, Tensor]], peak: float | None) -> None:
-        omissions.attempt("slopes", pile[0][0].caller.path, lambda: _read(pile, peak), lambda: None)
+        place = pile[0][0].caller.path
+        omissions.attempt("slopes", place, lambda: _read(pile, peak), lambda: None)
 
     for operation in activations:
         try:
-            slope = _slope(operation, ones)
+            slope = _find_off(operation)
+            slope = _slope(operation, ones) if slope is None else slope
         except Exception as error:
             omissions.note("the slope", operation.caller.path, error)
             continue
@@ -48,7 +53,8 @@ def read(activations: Iterable[Operation], omissions: Omissions) -> None:
 
 def _read(pile: list[tuple[Operation, Tensor]], peak: float | None) -> None:
     slopes = torch.stack([slope for _, slope in pile]) if len(pile) > 1 else pile[0][1][None]
-    for (operation, _), stats in zip(pile, slope_stats(slopes, peak), strict=True):
+    found = rectifier_stats(slopes) if slopes.dtype is torch.bool else slope_stats(slopes, peak)
+    for (operation, _), stats in zip(pile, found, strict=True):
         operation.stats.update(stats)
 
 
@@ -57,6 +63,17 @@ def mean(operation: Operation) -> float:
     """The mean |phi'(z)| of an activation; NaN if it cannot be read."""
     slope = _slope(operation)
     return math.nan if slope is None else float(slope.abs().mean(dtype=torch.float64))
+
+
+def _find_off(operation: Operation) -> Tensor | None:
+    """Where a ReLU is off; None if it is none, or if its result was overwritten."""
+    node: Any = operation.nodes[0]
+    if type(node).__name__ != "ReluBackward0" or node._input_metadata[0].is_nested_tensor:
+        return None
+    try:
+        return torch.le(node._saved_result, 0)
+    except RuntimeError:
+        return None
 
 
 def _slope(operation: Operation, made: dict[Any, Tensor] | None = None) -> Tensor | None:

@@ -16,10 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unvanish.core.omissions import Omissions
-from unvanish.probes.measures import FEATURES, SAMPLES, Numbers, likeness, samples, size_stats
+from unvanish.probes.measures import (
+    FEATURES,
+    SAMPLES,
+    Numbers,
+    has_tokens,
+    likeness,
+    samples,
+    size_stats,
+    square_rows,
+    token_cosines,
+)
 
 LARGE = 1 << 16  # elements of an activation that is read by itself
 PILE = 1 << 20
+Waiting = tuple[dict[str, float], NDArray[Any]]  # the statistics to be written, and the copy
+Key = tuple[torch.Size, int]  # of the copy; tokens in a sequence, or 0
 
 
 @dataclass
@@ -28,30 +40,38 @@ class Together:
 
     batch: int | None
     omissions: Omissions = field(default_factory=Omissions)
-    waiting: dict[torch.Size, list[tuple[dict[str, float], NDArray[Any]]]] = field(default_factory=dict)
+    waiting: dict[Key, list[Waiting]] = field(default_factory=dict)
 
-    def take(self, x: Tensor, stats: dict[str, float]) -> bool:
-        """Keep a copy, whose statistics will be written into `stats`; False if it is not small enough."""
+    def take(self, x: Tensor, stats: dict[str, float], tokens: bool = False) -> bool:
+        """Keep a copy, whose statistics will be written into `stats`; False if it is not small enough.
+
+        `tokens`: it holds a sequence of tokens for each sample, if the samples come first.
+        """
         if x.numel() > LARGE or not x.is_cpu or not x.is_floating_point() or x.layout is not torch.strided:
             return False
         rows = samples(x, self.batch)
         if rows is None or rows.shape[0] > SAMPLES or rows.shape[1] > FEATURES:
             return False
+        tokens = tokens and has_tokens(x)
+        if tokens and x.shape[0] != self.batch:
+            return False
         copied = _copy(rows)
-        pile = self.waiting.setdefault(rows.shape, [])
+        key = rows.shape, x.shape[1] if tokens else 0
+        pile = self.waiting.setdefault(key, [])
         pile.append((stats, copied))
         if len(pile) * x.numel() > PILE:
-            self._settle(self.waiting.pop(rows.shape))
+            self._settle(self.waiting.pop(key), key[1])
         return True
 
     def settle(self) -> None:
         """Read all that waits."""
         while self.waiting:
-            self._settle(self.waiting.popitem()[1])
+            (_, length), pile = self.waiting.popitem()
+            self._settle(pile, length)
 
-    def _settle(self, pile: list[tuple[dict[str, float], NDArray[Any]]]) -> None:
+    def _settle(self, pile: list[Waiting], length: int) -> None:
         try:
-            _read(pile)
+            _read(pile, length)
         except Exception as error:
             self.omissions.note("the statistics of small activations", "", error)
 
@@ -62,10 +82,11 @@ def _copy(rows: Tensor) -> NDArray[Any]:
     return rows.to(torch.float64, copy=True).numpy()
 
 
-def _read(pile: list[tuple[dict[str, float], NDArray[Any]]]) -> None:
+def _read(pile: list[Waiting], length: int) -> None:
+    """Write the statistics of activations of one shape; `length`: of their sequences of tokens, or 0."""
     x: Numbers = np.concatenate([rows for _, rows in pile], dtype=np.float64)
     x = x.reshape(len(pile), *pile[0][1].shape)
-    squares = np.einsum("nrf,nrf->nr", x, x)
+    squares = square_rows(x)
     norms = np.sqrt(squares.sum(1))
     whole = np.isfinite(norms) & (norms > 0)
     if not whole.all():
@@ -73,6 +94,8 @@ def _read(pile: list[tuple[dict[str, float], NDArray[Any]]]) -> None:
     flat = x.reshape(len(x), -1)
     largest = np.maximum(flat.max(1), -flat.min(1))
     alike = likeness(x, squares)
+    if length:
+        alike["token_cosine"] = token_cosines(x.reshape(*x.shape[:2], length, -1))
     for i, ((stats, rows), norm, most) in enumerate(zip(pile, norms.tolist(), largest.tolist(), strict=True)):
         if not math.isfinite(norm):
             bad = float((~np.isfinite(rows)).mean())

@@ -173,9 +173,10 @@ def _observed_rectifiers(trace: Trace) -> list[int]:
 
 def _is_dead(trace: Trace, site: int, limit: float, diverse: float) -> bool:
     """Whether the rectifier's units are dead, and not only its samples alike or its input zero."""
-    share, cosine = trace.value(site, "dead"), _cosine_before(trace, site)
+    share = trace.value(site, "dead")
     if share <= limit or (share == 1 and _gets_zeros(trace, site)):
         return False
+    cosine = _cosine_before(trace, site)
     return cosine < diverse or (share > NEARLY_ALL and not cosine > EQUAL)
 
 
