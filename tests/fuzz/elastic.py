@@ -1,15 +1,18 @@
 """A training that torchrun starts again when a rank dies (`python -m torch.distributed.run`).
 
 The first rank saves after every step; the second one dies once. `FOLDER`: where checkpoints, the record and
-what the ranks end with go; `WATCHED`: whether there is a watch.
+what the ranks end with go; `WATCHED`: whether there is a watch; `PORTS`: where the ranks meet, one for each
+start, since a store that outlives them still holds the addresses of the dead.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 import unvanish
 
 STEPS, DEATH = 14, 6
+STARTS = 4
 
 
 @case("elastic", 1)
@@ -29,8 +33,13 @@ def launch(seat: Seat) -> dict[str, Any]:
     """Two ranks under torchrun, restarted once; what they ended with."""
     call = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*call, "--max-restarts", "4", "-m", "tests.fuzz.elastic"],
-        env={**os.environ, "FOLDER": str(seat.folder), "WATCHED": str(int(seat.watched))},
+        [*call, "--max-restarts", str(STARTS - 1), "-m", "tests.fuzz.elastic"],
+        env={
+            **os.environ,
+            "FOLDER": str(seat.folder),
+            "WATCHED": str(int(seat.watched)),
+            "PORTS": " ".join(map(str, _find_ports(STARTS))),
+        },
         capture_output=True,
         text=True,
         timeout=170,
@@ -47,10 +56,23 @@ def launch(seat: Seat) -> dict[str, Any]:
     }
 
 
+def _find_ports(count: int) -> list[int]:
+    """Free ports of this machine."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in held:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in held]
+
+
 def train() -> None:
     """One rank: go on from the checkpoint, if there is one."""
-    dist.init_process_group("gloo")
-    rank, folder = dist.get_rank(), Path(os.environ["FOLDER"])
+    port = os.environ["PORTS"].split()[int(os.environ["TORCHELASTIC_RESTART_COUNT"])]
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"  # torchrun sets it itself
+    meeting = f"tcp://127.0.0.1:{port}"
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=ranks)
+    folder = Path(os.environ["FOLDER"])
     folder.mkdir(parents=True, exist_ok=True)
     model = DistributedDataParallel(net())
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
