@@ -8,7 +8,7 @@ from benchmarks.reported import CASES
 
 from unvanish.rules import rules
 
-MISSED = {"cosine_logits", "relu_on_logits"}
+MISSED = {"relu_on_logits"}
 
 
 @pytest.mark.filterwarnings("ignore")

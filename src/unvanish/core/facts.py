@@ -202,6 +202,7 @@ class OutputFacts(TypedDict, total=False):
     cut_off: float  # share of scores that a clamp puts at 0 or 1
     crossed: bool  # the axis of the classes is not that on which the last layer made them
     cosine_scale: float  # the factor of logits that are cosines
+    cosine_learned: bool  # it is learned
     swapped: bool  # the targets stand where the output should
     short: float  # share of the samples with fewer steps than targets
 

@@ -19,7 +19,7 @@ from unvanish.probes.graph import Graph
 from unvanish.probes.handles import Handles
 from unvanish.probes.layout import is_crossed
 from unvanish.probes.passes import Measured
-from unvanish.probes.temperature import find_cosine_scale
+from unvanish.probes.temperature import Cosines, find_cosines
 
 OWN = {  # output functions that a loss applies itself
     "cross_entropy": ("softmax", "sigmoid"),
@@ -37,6 +37,7 @@ AGAIN = {  # what normalises scores, and the functions whose result is no score
 }
 PASSED = ("clamp", "getitem", "index", "log", "broadcast_tensors")  # between the activation and the loss
 CHOSEN = ("max", "amax", "gather")  # and these, within the loss
+SCORED = ("cross_entropy", "binary_cross_entropy_with_logits")  # they read logits
 DIVERGENCES = ("ctc_loss", "kl_div")  # they read logarithms as a whole
 SCALED = 5.0  # the largest of probabilities that a number scales, and that are still no logits
 LOGARITHMS = ("log", "log1p", "log2", "log10", "xlogy")  # in a loss by hand
@@ -76,12 +77,18 @@ def _read_unit(watched: Forward, graph: Graph | None) -> OutputFacts:
 
 def _read_cosines(watched: Forward, graph: Graph | None) -> OutputFacts:
     """The factor of cosines that a loss written by hand normalises."""
-    for o in watched.operations:
-        if o.order >= watched.loss_order and o.kind in ("log_softmax", "logsumexp") and _leads(graph, o):
-            scale, shape = find_cosine_scale(_input(o)), o.facts.get("shape", ())
-            if scale is not None:
-                return {"cosine_scale": abs(scale), "classes": max(shape, default=0), "site": o.kind}
+    own = [o for o in watched.operations if o.order >= watched.loss_order and _leads(graph, o)]
+    logged = any(o.kind == "log" for o in own)
+    for o in own:
+        if o.kind in ("log_softmax", "logsumexp") or (o.kind == "exp" and logged):
+            cosines, shape = find_cosines(_input(o)), o.facts.get("shape", ())
+            if cosines is not None and len(shape) > 1:
+                return {**_describe_cosines(cosines), "classes": max(shape), "site": o.kind}
     return {}
+
+
+def _describe_cosines(cosines: Cosines) -> OutputFacts:
+    return {"cosine_scale": abs(cosines.factor), "cosine_learned": cosines.learned}
 
 
 def _describe(kind: str, call: int, value: Tensor, handles: Handles, watched: Forward) -> Measured:
@@ -119,15 +126,15 @@ def _describe(kind: str, call: int, value: Tensor, handles: Handles, watched: Fo
 def _read_layout(kind: str, handles: Handles, made: Operation | None, watched: Forward) -> OutputFacts:
     """Whether the classes lie along the layer's own axis, and the factor of logits that are cosines."""
     x, reads = handles["compared"][0], handles.get("reads")
-    if kind not in ("cross_entropy", "nll_loss") or x.ndim < 2 or reads is None:
-        return {}
     found: OutputFacts = {}
+    if kind in SCORED and (cosines := find_cosines(reads)) is not None:
+        found = _describe_cosines(cosines)
+    if kind not in ("cross_entropy", "nll_loss") or x.ndim < 2 or reads is None:
+        return found
     if made is not None and made.kind in ("softmax", "log_softmax", "relu"):
         made = find_maker(_input(made), watched)[0]
     if made is not None and is_crossed(reads, x, made, 1):
         found["crossed"] = True
-    if kind == "cross_entropy" and (scale := find_cosine_scale(reads)) is not None:
-        found["cosine_scale"] = abs(scale)
     return found
 
 

@@ -1,72 +1,198 @@
-"""The factor before logits that are cosines: logits bounded by it, however long a net trains."""
+"""The factor before logits that are cosines: logits bounded by it, however long a net trains.
+
+Notable:
+- A product is one of cosines if the rows that it joins have one length each, whatever made them so: read from
+  what the graph saves for the backward, not from names of functions.
+- What only moves a logit by a constant, as a margin or a mask, leaves the factor as it is.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 UNIT = 1e-3  # relative: how far from each other the squared lengths of rows may be
 ROWS = 64  # that are looked at
-STEPS = 6  # scalings, views and masks between a product and the loss
+STEPS = 24  # scalings, views and masks between a product and the loss
+PASSED = {
+    f"{name}Backward0"
+    for name in (
+        *("Transpose", "Permute", "T", "View", "UnsafeView", "ReshapeAlias", "Alias", "Clone", "MaskedFill"),
+        *(
+            "ToCopy",
+            "Expand",
+            "Unsqueeze",
+            "Squeeze",
+            "Select",
+            "Slice",
+            "Index",
+            "AsStrided",
+            "Neg",
+            "Where",
+        ),
+        *("Diagonal", "Gather", "Clamp", "ClampMin", "IndexPut"),
+    )
+} | {"SqueezeBackward1", "SqueezeBackward2", "ClampBackward1", "ScatterBackward1"}
+SHIFTED = ("AddBackward0", "SubBackward0", "RsubBackward1", "AddBackward1")
+BOUNDED = ("CosBackward0", "SinBackward0")
 
 
-def find_cosine_scale(node: Any) -> float | None:
-    """The factor of cosines whose graph ends in `node`; None if it is no product of rows of length one."""
-    factor = 1.0
-    for _ in range(STEPS):
-        name = type(node).__name__
-        if name in ("MmBackward0", "BmmBackward0"):
-            length = _read_lengths(node)
-            return None if length is None else factor * length
-        scale, below = _read_scale(node, name)
-        if scale is None or below is None:
+class Cosines(NamedTuple):
+    """The factor of logits that are cosines, and whether it is learned."""
+
+    factor: float
+    learned: bool = False
+
+    def times(self, number: float, learned: bool = False) -> Cosines:
+        """The same with one more factor."""
+        return Cosines(self.factor * number, self.learned or learned)
+
+
+def find_cosines(node: Any) -> Cosines | None:
+    """What scales the cosines whose graph ends in `node`; None if it is no product of rows of length one."""
+    return _follow(node, None, STEPS)
+
+
+def _follow(node: Any, divisor: Tensor | None, left: int) -> Cosines | None:
+    """`divisor`: the tensor by which the result was divided on the way."""
+    while node is not None and left > 0:
+        name, left = type(node).__name__, left - 1
+        edges = [n for n, _ in node.next_functions if n is not None]
+        if name in BOUNDED:
+            return None if divisor is not None else Cosines(1.0)
+        if name in PRODUCTS:
+            length = PRODUCTS[name](node, divisor)
+            return None if length is None else Cosines(length)
+        if name == "CatBackward0":
+            return _join([_follow(n, divisor, left) for n in edges])
+        if name in ("MulBackward0", "DivBackward0"):
+            return _scale(node, name, divisor, left)
+        if len(edges) != 1 or (name not in PASSED and name not in SHIFTED):
             return None
-        factor, node = factor * scale, below
+        node = edges[0]
     return None
 
 
-def _read_scale(node: Any, name: str) -> tuple[float | None, Any]:
-    """The number that a node multiplies with, and the node below it."""
+def _join(parts: list[Cosines | None]) -> Cosines | None:
+    """Logits that were put together."""
+    known = [p for p in parts if p is not None]
+    if not known or len(known) < len(parts):
+        return None
+    return max(known, key=lambda p: abs(p.factor))
+
+
+def _scale(node: Any, name: str, divisor: Tensor | None, left: int) -> Cosines | None:
+    """What a product with a number, or a quotient, makes of cosines below it."""
     edges = [n for n, _ in node.next_functions]
-    if name in (
-        "TransposeBackward0",
-        "PermuteBackward0",
-        "TBackward0",
-        "ViewBackward0",
-        "MaskedFillBackward0",
-        "ToCopyBackward0",
-    ):
-        return 1.0, edges[0]
-    if name not in ("MulBackward0", "DivBackward0"):
-        return None, None
-    one, other = _number(node, "_saved_self"), _number(node, "_saved_other")
+    one, other = _saved(node, "_saved_self"), _saved(node, "_saved_other")
     if name == "DivBackward0":
-        return (None, None) if not other else (1 / other, edges[0])
-    if other is not None:
-        return other, edges[0]
-    return (one, edges[1]) if one is not None and len(edges) > 1 else (None, None)
+        if other is None or other.numel() > 1:
+            below = divisor is None and other is not None
+            return _follow(edges[0], other, left) if below else None
+        found, number = _follow(edges[0], divisor, left), float(other.detach())
+        return None if found is None or not number else found.times(1 / number, _is_learned(edges))
+    for value, edge in ((other, edges[0]), (one, edges[-1])):
+        if value is not None and value.numel() == 1 and edge is not None:
+            found = _follow(edge, divisor, left)
+            return None if found is None else found.times(float(value.detach()), _is_learned(edges))
+    return None
 
 
-def _number(node: Any, name: str) -> float | None:
+def _is_learned(edges: list[Any]) -> bool:
+    """Whether the number of a product or a quotient has a gradient itself."""
+    return sum(edge is not None for edge in edges) > 1
+
+
+def _saved(node: Any, name: str) -> Tensor | None:
     if name not in dir(node):
         return None
     value = getattr(node, name)
-    return float(value.detach()) if isinstance(value, Tensor) and value.numel() == 1 else None
+    return torch.as_tensor(value) if isinstance(value, (Tensor, int, float)) else None
 
 
 @torch.no_grad()
-def _read_lengths(node: Any) -> float | None:
+def _read_product(node: Any, divisor: Tensor | None) -> float | None:
     """The lengths of the rows and the columns that a matrix product joins, multiplied, if they are equal."""
-    left, right = (getattr(node, name, None) for name in ("_saved_self", "_saved_mat2"))
-    if not isinstance(left, Tensor) or not isinstance(right, Tensor):
-        return None
-    rows, columns = left[..., :ROWS, :].double(), right[..., :ROWS].double()
-    length = 1.0
-    for x, axis in ((rows, -1), (columns, -2)):
-        least, most = (float(v) for v in torch.aminmax(x.square().sum(axis)))
-        if not 0 < most <= least * (1 + UNIT):
+    left, right = _saved(node, "_saved_self"), _saved(node, "_saved_mat2")
+    if divisor is not None:
+        return None if left is None or right is None else _read_normed(left, right, divisor)
+    rows = _length_below(node, 0) if left is None else _length(left[..., :ROWS, :], -1)
+    return _multiply(rows, _length_below(node, 1) if right is None else _length(right[..., :ROWS], -2))
+
+
+def _length_below(node: Any, side: int) -> float | None:
+    """The same of a side that the graph did not save, if it was divided by its own lengths."""
+    below = node.next_functions[side][0]
+    for _ in range(STEPS):
+        name = type(below).__name__
+        if name == "DivBackward0":
+            one, other = _saved(below, "_saved_self"), _saved(below, "_saved_other")
+            if one is None or other is None:
+                return None
+            lengths = (_length(one / other, axis) for axis in range(one.ndim))
+            return next((v for v in lengths if v is not None and abs(v - 1) < UNIT), None)
+        if name not in PASSED:
             return None
-        length *= most**0.5
-    return length
+        below = below.next_functions[0][0]
+    return None
+
+
+def _read_normed(left: Tensor, right: Tensor, divisor: Tensor) -> float | None:
+    """One, if a product was divided by the lengths of its rows and columns."""
+    if left.ndim != 2 or right.ndim != 2 or divisor.ndim != 2:
+        return None
+    lengths = left.norm(dim=1)[:, None] * right.norm(dim=0)[None]
+    return 1.0 if divisor.shape == lengths.shape and torch.allclose(lengths, divisor, rtol=UNIT) else None
+
+
+@torch.no_grad()
+def _read_sum(node: Any, divisor: Tensor | None) -> float | None:
+    """The same of a product summed by hand."""
+    below = node.next_functions[0][0]
+    if divisor is not None or type(below).__name__ != "MulBackward0":
+        return None
+    one, other = _saved(below, "_saved_self"), _saved(below, "_saved_other")
+    if one is None or other is None or len(node._saved_dim) != 1:
+        return None
+    axis = node._saved_dim[0]
+    axis -= 1 << 64 if axis >= 1 << 63 else 0  # torch keeps it unsigned
+    rank = max(one.ndim, other.ndim)
+    axis = axis % rank - rank
+    if one.ndim < -axis or other.ndim < -axis or one.shape[axis] != other.shape[axis]:
+        return None
+    return _multiply(_length(one, axis), _length(other, axis))
+
+
+@torch.no_grad()
+def _read_convolution(node: Any, divisor: Tensor | None) -> float | None:
+    """The same of a convolution whose filters see one place."""
+    image, weight = _saved(node, "_saved_input"), _saved(node, "_saved_weight")
+    if image is None or weight is None or divisor is not None or node.next_functions[-1][0] is not None:
+        return None
+    if math.prod(weight.shape[2:]) != 1 or image.ndim != weight.ndim or image.shape[1] != weight.shape[1]:
+        return None
+    return _multiply(_length(image, 1), _length(weight, 1))
+
+
+def _length(rows: Tensor, axis: int) -> float | None:
+    """The length that all rows along an axis share."""
+    if not rows.numel() or rows.shape[axis] < 2:
+        return None
+    least, most = (float(v) for v in torch.aminmax(rows.double().square().sum(axis)))
+    return most**0.5 if 0 < most <= least * (1 + UNIT) else None
+
+
+def _multiply(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one * other
+
+
+PRODUCTS: dict[str, Callable[[Any, Tensor | None], float | None]] = {
+    "MmBackward0": _read_product,
+    "BmmBackward0": _read_product,
+    "SumBackward1": _read_sum,
+    "ConvolutionBackward0": _read_convolution,
+}
