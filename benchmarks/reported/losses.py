@@ -270,7 +270,7 @@ def kl_probs(sick):
 
 
 @case(
-    ["OUT001", "OUT002", "OUT003", "OUT007", "OUT008"],
+    ["OUT001", "OUT002", "OUT003", "OUT006"],
     "cosines as logits without a temperature, 100 classes: stuck near ln 100",
 )
 def cosine_logits(sick):

@@ -91,7 +91,7 @@ def _scale(node: Any, name: str, divisor: Tensor | None, left: int) -> Cosines |
     one, other = _saved(node, "_saved_self"), _saved(node, "_saved_other")
     if name == "DivBackward0":
         if other is None or other.numel() > 1:
-            below = divisor is None and other is not None
+            below = divisor is None and other is not None and _is_bounded(one, other)
             return _follow(edges[0], other, left) if below else None
         found, number = _follow(edges[0], divisor, left), float(other.detach())
         return None if found is None or not number else found.times(1 / number, _is_learned(edges))
@@ -100,6 +100,12 @@ def _scale(node: Any, name: str, divisor: Tensor | None, left: int) -> Cosines |
             found = _follow(edge, divisor, left)
             return None if found is None else found.times(float(value.detach()), _is_learned(edges))
     return None
+
+
+@torch.no_grad()
+def _is_bounded(one: Tensor | None, other: Tensor) -> bool:
+    """Whether no quotient exceeds one, as far as it is known."""
+    return one is None or bool(((one / other).abs() < 1 + UNIT).all())
 
 
 def _is_learned(edges: list[Any]) -> bool:
@@ -119,7 +125,7 @@ def _read_product(node: Any, divisor: Tensor | None) -> float | None:
     """The lengths of the rows and the columns that a matrix product joins, multiplied, if they are equal."""
     left, right = _saved(node, "_saved_self"), _saved(node, "_saved_mat2")
     if divisor is not None:
-        return None if left is None or right is None else _read_normed(left, right, divisor)
+        return _read_normed(left, right, divisor)
     rows = _length_below(node, 0) if left is None else _length(left[..., :ROWS, :], -1)
     return _multiply(rows, _length_below(node, 1) if right is None else _length(right[..., :ROWS], -2))
 
@@ -141,12 +147,24 @@ def _length_below(node: Any, side: int) -> float | None:
     return None
 
 
-def _read_normed(left: Tensor, right: Tensor, divisor: Tensor) -> float | None:
-    """One, if a product was divided by the lengths of its rows and columns."""
-    if left.ndim != 2 or right.ndim != 2 or divisor.ndim != 2:
+def _read_normed(left: Tensor | None, right: Tensor | None, divisor: Tensor) -> float | None:
+    """One, if a product was divided by the lengths of its rows and columns, as far as both are known."""
+    if divisor.ndim != 2 or (left is None and right is None):
         return None
-    lengths = left.norm(dim=1)[:, None] * right.norm(dim=0)[None]
-    return 1.0 if divisor.shape == lengths.shape and torch.allclose(lengths, divisor, rtol=UNIT) else None
+    rest = divisor
+    for side, axis in ((left, 1), (right, 0)):
+        if side is not None:
+            if side.ndim != 2 or side.shape[1 - axis] != divisor.shape[1 - axis]:
+                return None
+            rest = rest / side.norm(dim=axis, keepdim=True)
+    for side, axis in ((left, 1), (right, 0)):  # of a side that is not known, one length a row
+        if side is None:
+            return (
+                1.0
+                if torch.allclose(rest, rest.mean(axis, keepdim=True).expand_as(rest), rtol=UNIT)
+                else None
+            )
+    return 1.0 if torch.allclose(rest, torch.ones_like(rest), rtol=UNIT) else None
 
 
 @torch.no_grad()
@@ -156,15 +174,16 @@ def _read_sum(node: Any, divisor: Tensor | None) -> float | None:
     if divisor is not None or type(below).__name__ != "MulBackward0":
         return None
     one, other = _saved(below, "_saved_self"), _saved(below, "_saved_other")
-    if one is None or other is None or len(node._saved_dim) != 1:
+    known = next((t for t in (one, other) if t is not None), None)
+    if known is None or len(node._saved_dim) != 1:
         return None
     axis = node._saved_dim[0]
     axis -= 1 << 64 if axis >= 1 << 63 else 0  # torch keeps it unsigned
-    rank = max(one.ndim, other.ndim)
-    axis = axis % rank - rank
-    if one.ndim < -axis or other.ndim < -axis or one.shape[axis] != other.shape[axis]:
-        return None
-    return _multiply(_length(one, axis), _length(other, axis))
+    axis = axis % len(node._saved_self_sym_sizes) - len(node._saved_self_sym_sizes)
+    return _multiply(
+        _length_below(below, 0) if one is None else _length(one, axis),
+        _length_below(below, 1) if other is None else _length(other, axis),
+    )
 
 
 @torch.no_grad()
@@ -180,7 +199,7 @@ def _read_convolution(node: Any, divisor: Tensor | None) -> float | None:
 
 def _length(rows: Tensor, axis: int) -> float | None:
     """The length that all rows along an axis share."""
-    if not rows.numel() or rows.shape[axis] < 2:
+    if not rows.numel() or rows.ndim < -axis or rows.shape[axis] < 2:
         return None
     least, most = (float(v) for v in torch.aminmax(rows.double().square().sum(axis)))
     return most**0.5 if 0 < most <= least * (1 + UNIT) else None
