@@ -357,6 +357,7 @@ def compared(x: Tensor, y: Tensor) -> Iterator[Trace]:
         (nn.Linear(4, 4), (x, turned), lambda o, t: nn.functional.cross_entropy(o.view(6, 4, 4), t)),
         (nn.Linear(4, 1), (x[:, 0], yes[:, None]), lambda o, t: nn.BCELoss()(o.clamp(0, 1), t)),
         (nn.Linear(4, 4), (x[:, 0], y), lambda o, t: nn.CrossEntropyLoss()(find_cosines(o), t)),
+        (nn.Linear(4, 4), (x[:, 0], y), lambda o, t: nn.CrossEntropyLoss()(o.abs(), t)),
         (nn.Linear(4, 4), (x[:, 0], probabilities), lambda o, t: nn.KLDivLoss()(t, o.softmax(1))),
         (
             nn.Sequential(nn.Linear(4, 4), nn.LogSoftmax(-1)),

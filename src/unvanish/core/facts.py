@@ -196,7 +196,8 @@ class OutputFacts(TypedDict, total=False):
     unlike_rows: float  # share of the rows of targets that add up to more than one, where a softmax gives one
     unnormalised: float  # share of the rows that do not add up to one where the targets do
     raw: str  # "probabilities" or "scores" where logarithms of probabilities are asked for; else ""
-    logit_zero: float  # share of logits that are exactly zero
+    floor: str  # kind of the function that keeps the logits above a value
+    floor_share: float  # share of the logits that are exactly there
     labels: int  # kinds of labels
     answers: int  # how many labels there are
     cut_off: float  # share of scores that a clamp puts at 0 or 1

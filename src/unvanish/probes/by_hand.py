@@ -2,7 +2,7 @@
 
 Notable:
 - A cross-entropy written by hand is a logarithm that labels pick from, or targets multiply; of yes and no it
-  is one if a second logarithm meets the targets too.
+  is one if a second logarithm meets the targets too. Or labels pick from scores whose logsumexp is taken.
 - A kl_div whose first argument has no gradient while its second has is a reverse divergence if the first is a
   logarithm of probabilities, and swapped if it is none.
 """
@@ -80,6 +80,7 @@ def _find_picked(made: list[tuple[OperationCall, Operation]], calls: LossCalls) 
     """Logarithms of probabilities that labels pick from, or of what labels picked."""
     results = {id(c.result): c for c, _ in made}
     logged = {id(c.args[0]) for c, _ in made if c.kind == "log" and c.args}
+    summed = {id(c.args[0]) for c, _ in made if c.kind == "logsumexp" and c.args}
     for call, _ in made:
         source = call.args[0] if call.kind in PICKS and call.args else None
         if not isinstance(source, Tensor) or source.ndim < 2:
@@ -95,6 +96,9 @@ def _find_picked(made: list[tuple[OperationCall, Operation]], calls: LossCalls) 
             log = source.detach().flatten(0, -2)
         elif id(call.result) in logged or _is_logged_soon(call.result, made):
             log = source.detach().flatten(0, -2).clamp_min(0).log()
+        elif id(source) in summed:
+            x, y = source.detach().flatten(0, -2), labels.detach().flatten().long()
+            return [("cross_entropy", _compare(source, x, y, reading("cross_entropy", x, y)))]
         else:
             continue
         return [("likelihood", _compare(source, log, labels.detach().flatten().long(), _judge(log, labels)))]

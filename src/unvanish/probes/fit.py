@@ -132,7 +132,7 @@ def _read_rows(x: Tensor, y: Tensor, axis: int) -> OutputFacts:
 def _read_categories(kind: str, x: Tensor, y: Tensor, last: Operation | None, ignored: int) -> OutputFacts:
     """Whether log-probabilities are what they are called, and how many kinds of labels there are."""
     axis = 1 if x.ndim > 1 else 0
-    found: OutputFacts = {"logit_zero": 1.0 - share(x) if x.numel() else math.nan}
+    found: OutputFacts = {}
     if kind == "cross_entropy" or not found.get("classes"):
         found["classes"] = x.shape[axis]
     if kind == "nll_loss":

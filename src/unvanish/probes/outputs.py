@@ -14,6 +14,7 @@ from unvanish.probes import operations, slopes
 from unvanish.probes.by_hand import find_by_hand, find_others
 from unvanish.probes.events import ModuleCall, Operation
 from unvanish.probes.fit import CATEGORIES, IGNORED, is_compared, read_axis, read_fit
+from unvanish.probes.floors import read_floor
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph
 from unvanish.probes.handles import Handles
@@ -109,6 +110,8 @@ def _describe(kind: str, call: int, value: Tensor, handles: Handles, watched: Fo
     fitted = None if logged else last or passed.get("clamp") or made
     ignored = handles["weighing"].ignored if "weighing" in handles else IGNORED
     facts |= read_fit(kind, *handles["compared"], fitted, handles.get("unreduced", False), ignored)
+    if kind in (*SCORED, *CATEGORIES):
+        facts |= read_floor(handles.get("reads"), watched, handles["compared"][0], kind not in SCORED)
     if is_compared(origin):
         facts.pop("labels", None)
     if kind == "kl_div" and sum(o.kind == kind for o in watched.operations) > 1:

@@ -7,7 +7,7 @@ Limits
     MOST = 0.25       of them outside are an error
     SEVERAL = 0.05    of the rows with several labels at once: one-hot and soft targets have none
     UNEVEN = 0.5      of the rows that add up to one as targets and not as outputs
-    ZERO = 0.3        of the logits exactly zero: a ReLU that reads logits of any sign has half
+    ZERO = 0.3        of scores that a clamp puts at 0 or 1: probabilities have none there
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ UNEVEN = 0.5
 ZERO = 0.3
 LOGITS = ("cross_entropy", "binary_cross_entropy_with_logits")
 BOUNDED = ("tanh", "softsign", "hardtanh", "erf", "hardsigmoid", "relu6", "log_sigmoid", "logsigmoid")
-UPWARD = ("relu", "relu6", "softplus", "hardsigmoid")  # logits of one sign
 
 
 @dataclass(frozen=True)
@@ -182,27 +181,36 @@ def _find_several(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
 def _find_bounded_logits(kind: str, facts: SiteFacts, where: str) -> Misfit | None:
     """An activation where the loss expects logits of any size and sign."""
     name = str(facts.get("activation", ""))
-    zero = facts.get("logit_zero", 0.0)
-    upward = name in UPWARD and (kind != "cross_entropy" or zero > ZERO)
     negative = name == "log_softmax" and kind != "cross_entropy"
-    if kind not in LOGITS or not (upward or negative or name in BOUNDED):
+    if kind in (*LOGITS, "nll_loss", "likelihood") and facts.get("floor") and name not in BOUNDED:
+        return _report_floor(kind, facts, where if name else "loss")
+    if kind not in LOGITS or not (negative or name in BOUNDED):
         return None
-    harm = "every sample is at least half sure of yes" if kind != "cross_entropy" else "no answer can be sure"
-    if name == "relu" and kind == "cross_entropy":
-        harm = f"{zero:.0%} of the logits are cut off at zero and learn nothing"
-    elif name not in UPWARD:
-        harm = "no answer can be sure"
-    return Misfit(
-        "warning",
-        f"{kind} expects logits, but reads {_name(name, where)}: {harm}",
-        Evidence("what the loss reads was made by", name, limit="logits", site=where),
-        (
-            Remedy(
-                "swap-output-function", (where,), "logits of any size and sign",
-                parameters={"kind": name, "to": "identity"},
-            ),
-        ),
+    return _report_logits(kind, name, where, "no answer can be sure", True)
+
+
+def _report_floor(kind: str, facts: SiteFacts, where: str) -> Misfit:
+    """A function that keeps logits above a value."""
+    name, share = facts["floor"], facts["floor_share"]
+    if kind.startswith("binary"):
+        harm = "every sample is at least half sure of yes"
+    elif share > 0:
+        harm = f"{share:.0%} of the logits are cut off there and learn nothing"
+    else:
+        harm = "no class is ruled out by a low score of its own"
+    return _report_logits(kind, name, where, harm, facts.get("activation") == name)
+
+
+def _report_logits(kind: str, name: str, where: str, harm: str, module: bool) -> Misfit:
+    """`module`: the activation can be replaced where it stands."""
+    swap = Remedy(
+        "swap-output-function", (where,), "logits of any size and sign: leave the function out",
+        parameters={"kind": name, "to": "identity"}, safety="retrain" if module else "advice",
     )  # fmt: skip
+    number = Evidence("what the loss reads was made by", name, limit="logits", site=where)
+    return Misfit(
+        "warning", f"{kind} expects logits, but reads {_name(name, where)}: {harm}", number, (swap,)
+    )
 
 
 JUDGES = (

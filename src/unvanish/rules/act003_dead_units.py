@@ -21,8 +21,9 @@ The share of units (channels of an image) whose slope is zero for every sample a
 batch, for each rectifier. Units also look dead if all samples look alike, as in deep nets whose
 samples become correlated. So a share above `limit` counts only if the samples differ before the
 rectifier: their mean cosine is below `diverse`, or nearly all units are dead. A rectifier whose
-whole input is zero is not to blame, and one that blocks all layers before it is an error. In a
-watched run a unit is dead if it was silent at twelve looks in a row, and a share that grows towards
+whole input is zero is not to blame, one that a loss reads in place of logits is OUT001's, and one
+that blocks all layers before it is an error. In a watched run a unit is dead if it was silent at
+twelve looks in a row, and a share that grows towards
 `limit` is a fault with the steps that are left.
 
 Limits
@@ -159,8 +160,17 @@ def _foresee(trace: Trace, places: list[int], limit: float, diverse: float) -> l
 
 
 def _observed_rectifiers(trace: Trace) -> list[int]:
-    """The rectifiers that saw enough samples and positions; NotApplicable if there is none."""
-    places = [i for i in trace.where("node", rectifier=True) if math.isfinite(trace.value(i, "dead"))]
+    """The rectifiers that saw enough samples and positions; NotApplicable if there is none.
+
+    One that a loss reads in place of logits is wrong there, dead or not (OUT001).
+    """
+    outputs = (trace.sites[i].facts for i in trace.where("output"))
+    read = {f.get("site") for f in outputs if f.get("floor")}
+    places = [
+        i
+        for i in trace.where("node", rectifier=True)
+        if math.isfinite(trace.value(i, "dead")) and trace.sites[i].label not in read
+    ]
     if not places:
         raise NotApplicable("the model has no rectifier (ReLU and its like)")
     places = [i for i in places if _places.count_observations(trace.sites[i]) >= LEAST]

@@ -25,7 +25,8 @@ classes), and mean |p - y| over the output's range, under a squared or absolute 
 
 The range of the last function against the targets that torch's losses, or a difference written by
 hand, compare it with; the axis of a softmax against the rows of the targets; and which function
-made what cross-entropy reads as logits; whether the classes lie along the axis on which the last
+made what cross-entropy reads as logits, in the model or in the loss, by its name or by what it cuts
+off (a clamp, a maximum, a mask); whether the classes lie along the axis on which the last
 layer made them, views followed; a loss written by hand as torch's own. A variance, or another
 divisor of the loss, that is next to zero where what it divides is not. Marks for missing answers,
 one constant that the loss masks away later, are no targets.
