@@ -93,7 +93,7 @@ def test_twelve_recurrences_are_named_at_most() -> None:
 
 
 def test_a_detached_cell_is_noted_with_and_without_a_reading() -> None:
-    severed = {"cell": (9, 9, "net"), "other": (4, 4, "")}
+    severed = {"cell": (9, 9, "net", "net.py:3"), "other": (4, 4, "", "")}
     for trace in (build_trace({}, severed=severed), build_trace({"a": 0.0}, severed=severed)):
         first, second = rec001.check(trace)
         assert (first.severity, first.direction, first.sites) == ("note", "blocked", ("cell",))
@@ -107,7 +107,7 @@ def test_a_detached_cell_is_noted_with_and_without_a_reading() -> None:
 
 
 def test_a_detached_cell_whose_last_step_alone_is_read_is_a_warning() -> None:
-    (found,) = rec001.check(build_trace({}, severed={"cell": (9, 1, "net")}))
+    (found,) = rec001.check(build_trace({}, severed={"cell": (9, 1, "net", "")}))
     assert found.severity == "warning"
 
 
@@ -140,7 +140,7 @@ def test_in_a_watched_run_it_is_a_note_while_the_loss_falls() -> None:
 def test_once_the_run_has_converged_only_detached_cells_are_noted() -> None:
     facts = build_history(np.geomspace(1.0, 1e-3, 60))
     assert list(rec001.check(build_trace({"a": -7.0}, **facts))) == []
-    (note,) = rec001.check(build_trace({"a": -7.0}, severed={"cell": (9, 9, "")}, **facts))
+    (note,) = rec001.check(build_trace({"a": -7.0}, severed={"cell": (9, 9, "", "")}, **facts))
     assert note.severity == "note" and note.sites == ("cell",)
 
 

@@ -358,7 +358,7 @@ class TraceFacts(RunFacts, total=False):
     warned: dict[str, str]  # of gradients, by torch: the text; the line of the user's code, "" if unknown
     precision: PrecisionFacts
     not_put_back: list[str]  # what the model reaches that the examination may have changed: where, and what
-    severed: dict[str, tuple[int, int, str]]  # cells whose state leaves the graph: calls, reached, by whom
+    severed: dict[str, tuple[int, int, str, str]]  # states cut at each step: calls, reached, by whom, line
     theory: Mapping[TheoryKey, Any]  # the predicted and the measured total; empty beyond theory's reach
     critical: list[CriticalFacts]  # what steps of the optimizer do to the loss
     asked: bool  # the critical step was asked for

@@ -33,6 +33,7 @@ EMPTY = {  # what these return has the shape or the type of their argument, and 
 }
 MADE = {"tensor", "as_tensor", "new_tensor", "full", "asarray"}  # of numbers, or of arrays
 OFF = ("no_grad", "inference_mode", "checkpoint")  # calls together, until the next operation of the graph
+SHARING = ("detach", "data", "numpy")  # what these return holds the memory of what they were asked of
 NUMBERS = {"float": "item", "int": "item", "item": "item", "tolist": "tolist", "numpy": "numpy"}
 
 
@@ -54,6 +55,7 @@ class Departures:
         self.cuts: list[Departure] = []
         self.carried: dict[int, tuple[weakref.ref[Tensor], frozenset[int]]] = {}
         self.born: dict[int, str] = {}  # the line that made a value of nothing that learns, by its storage
+        self.aliases: dict[int, tuple[weakref.ref[Tensor], int]] = {}  # by their memory: what was taken off
         self.numbers: frozenset[int] = NOTHING  # cuts that gave numbers or arrays
         self.values: list[tuple[float, int]] = []  # single numbers and the cuts that gave them
         self.off: tuple[str, str, str] | None = None  # where gradients were turned off
@@ -82,7 +84,7 @@ class Departures:
 
     def come_back(self, given: Iterable[Any], node: Node) -> None:
         """An operation of the graph reads its arguments."""
-        if self.carried:
+        if self.carried or self.aliases:
             for number in self._union(tensors_in(tuple(given), 3)):
                 self.cuts[number].back.append(node)
 
@@ -155,7 +157,11 @@ class Departures:
             self.cuts.append(last)
         last.sources += [t.grad_fn for t in live if t.grad_fn is not None]
         last.names |= {*used}
-        return len(self.cuts) - 1
+        number = len(self.cuts) - 1
+        if how in SHARING:
+            made = [t for t in live if t.grad_fn is not None and t.layout is torch.strided]
+            self.aliases |= {t.data_ptr(): (weakref.ref(t), number) for t in made}
+        return number
 
     def _carry(self, kind: str, result: Any, own: frozenset[int]) -> None:
         if isinstance(result, (int, float)) and not isinstance(result, bool):
@@ -171,9 +177,17 @@ class Departures:
     def _union(self, tensors: Iterable[Tensor]) -> frozenset[int]:
         found = NOTHING
         for tensor in tensors:
-            own = self.carries(tensor)
+            own = self.carries(tensor) or (self._find_alias(tensor) if self.aliases else NOTHING)
             found = own if not found else found | own if own else found
         return found
+
+    def _find_alias(self, tensor: Tensor) -> frozenset[int]:
+        """The cut of a value whose memory a leaf holds, as `Variable(h.data)` and `from_numpy` make them."""
+        if tensor.grad_fn is not None or tensor.layout is not torch.strided or not tensor.numel():
+            return NOTHING
+        source, number = self.aliases.get(tensor.data_ptr(), (None, 0))
+        alive = source() if source is not None else None
+        return frozenset({number}) if alive is not None and alive.shape == tensor.shape else NOTHING
 
 
 def _name(kind: str, tensor: bool, grad: bool) -> str | None:

@@ -108,7 +108,7 @@ class BackwardPass:
     stops: Sequence[Stop] = ()
     broken: Sequence[Operation | ModuleCall] = ()
     recurrences: Sequence[Recurrence] = ()
-    severed: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
+    severed: Mapping[str, tuple[int, int, str, str]] = field(default_factory=dict)
     precision: PrecisionFacts = field(default_factory=PrecisionFacts)
     rounding: frozenset[str] = frozenset()
     hooks: Sequence[HookFacts] = ()

@@ -24,6 +24,7 @@ from unvanish.probes.graph import Graph, Node, walk
 from unvanish.probes.hooked import find_hooks
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.recurrent import loops
+from unvanish.probes.recurrent.states import Severed
 
 HALF = "float16"
 SEED = {torch.float16: 14}  # log2 of the largest loss scale that the loss's own dtype holds; else 100
@@ -50,7 +51,7 @@ class Prospect:
     watches: set[int]
     bodies: loops.Bodies
     carried: loops.Carries
-    severed: Mapping[str, tuple[int, int, str]]
+    severed: Mapping[str, Severed]
     compared: PrecisionFacts
 
 
@@ -103,8 +104,8 @@ def foresee(specimen: Specimen, forward: ForwardPass) -> Prospect:
     carried: loops.Carries = attempt(
         "gradients carried through a loop", "", lambda: loops.measure_carries(bodies) if again else {}, dict
     )
-    severed: dict[str, tuple[int, int, str]] = attempt(
-        "cells that are detached", "", lambda: loops.find_severed(watched, bodies, graph), dict
+    severed: dict[str, Severed] = attempt(
+        "states that are detached", "", lambda: loops.find_severed(watched, bodies, graph), dict
     )
     plan = BackwardPlan(graph, chains[0].cuts if chains else [0], root, leaves, _scale(compared, root))
     watches: set[int] = attempt(

@@ -21,9 +21,11 @@ ln of the norm of the whole gradient at the state of every step: fused layers ar
 step in float64, loops are read from their calls. Theil-Sen slope times the number of steps: a loss
 beyond `limit` is a warning, beyond twice that an error. Gates open while they learn, so an LSTM or
 a GRU at its usual start is a note over short sequences, and never more than a warning. A loss at
-every step feeds every state, and then the profile is flat and nothing is reported. A cell whose
-state is detached after every step, so that no gradient goes further back than one, is noted; if the
-loss reads the last step alone, it is a warning.
+every step feeds every state, and then the profile is flat and nothing is reported.
+
+A state that leaves the graph after every step (detach, .data, numbers made anew), whatever the step
+is made of, so that no gradient goes further back than one, is noted; if the loss reads the last
+step alone, it is a warning. A window of several steps that is cut on purpose is left alone.
 
 Limits
 
@@ -126,16 +128,17 @@ def _is_gated(reading: _time.TimeReading) -> bool:
     return "lstm" in reading.kind or "gru" in reading.kind
 
 
-def _note_detached(path: str, found: tuple[int, int, str]) -> Fault:
+def _note_detached(path: str, found: tuple[int, int, str, str]) -> Fault:
     """A note, since it may be meant; a warning if the loss reaches the last step alone."""
-    steps, reached, where = found
+    steps, reached, where, line = found
+    place, name = f" at {line}" if line else "", path or "(model)"
     why = "the gradient then reaches the steps before; detach after a number of steps, not after each"
     return Fault(
         severity="warning" if reached == 1 else "note",
-        cause=f"the state of {path} leaves the graph at each step: its gradient goes back one step of "
+        cause=f"the state of {name} leaves the graph at each step{place}: its gradient goes back one step of "
         f"{steps}",
-        sites=(path,),
-        evidence=(Evidence("steps the gradient goes back", 1, unit=f"of {steps}", site=path),),
+        sites=(name,),
+        evidence=(Evidence("steps the gradient goes back", 1, unit=f"of {steps}", site=name),),
         remedies=(Remedy("remove-detach", (where or "(model)",), why),),
         direction="blocked",
         tier=MEASURED,

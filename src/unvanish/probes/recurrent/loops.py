@@ -26,10 +26,10 @@ from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph, Node
 from unvanish.probes.measures import log_norm
 from unvanish.probes.recurrent.replay import replay
+from unvanish.probes.recurrent.states import LEAST, Severed, find_states
 
 Bodies = dict[str, list[ModuleCall]]  # the calls of each loop's body, by its path
 Carries = dict[str, NDArray[np.float64]]  # ln of the gain back to each call, by the body's path
-LEAST = 5  # calls
 PROBES = 32  # random cotangents a replay carries back, over all sequences
 
 
@@ -112,26 +112,28 @@ def _steps(module: nn.Module) -> bool:
     return not isinstance(module, nn.RNNBase) and next(module.parameters(), None) is not None
 
 
-def find_severed(
-    watched: Forward, bodies: Mapping[str, Any], graph: Graph
-) -> dict[str, tuple[int, int, str]]:
-    """Cells whose state is detached after every step: their calls, how many of them the loss reaches, and the
-    module that detaches it.
-    """
+def find_severed(watched: Forward, bodies: Mapping[str, Any], graph: Graph) -> dict[str, Severed]:
+    """States that are detached after every step: of torch's cells by their calls, else by the graph."""
+    found = _find_detached(watched, bodies, graph)
+    return found or find_states(watched, graph)
+
+
+def _find_detached(watched: Forward, bodies: Mapping[str, Any], graph: Graph) -> dict[str, Severed]:
+    """Cells whose state is detached after every step."""
     made = {call.outputs[0][0]: call for call in watched.module_calls if call.outputs}
     steps: dict[str, set[int]] = defaultdict(set)
-    where: dict[str, str] = {}
+    where: dict[str, tuple[str, str]] = {}
     for cut in watched.departures:
         call = None if cut.node is None else made.get(cut.node)
         if call is not None and isinstance(call.module, nn.RNNCellBase):
             steps[call.path].add(call.index)
-            where[call.path] = cut.facts["path"]
+            where[call.path] = cut.facts["path"], cut.facts["line"]
     counts = Counter(call.path for call in watched.module_calls)
     reached = Counter(
         call.path for call in watched.module_calls if any(node in graph.index for node, _ in call.outputs)
     )
     return {
-        path: (counts[path], reached[path], where[path])
+        path: (counts[path], reached[path], *where[path])
         for path, own in steps.items()
         if counts[path] >= LEAST and path not in bodies and len(own) >= counts[path] - 1
     }
