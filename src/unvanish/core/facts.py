@@ -361,6 +361,7 @@ class TraceFacts(RunFacts, total=False):
     severed: dict[str, tuple[int, int, str, str]]  # states cut at each step: calls, reached, by whom, line
     theory: Mapping[TheoryKey, Any]  # the predicted and the measured total; empty beyond theory's reach
     critical: list[CriticalFacts]  # what steps of the optimizer do to the loss
+    maximizes: bool  # the optimizer goes up
     asked: bool  # the critical step was asked for
     # watched trainings
     live: bool

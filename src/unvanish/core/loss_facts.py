@@ -20,7 +20,9 @@ class BroadcastFacts(TypedDict):
 class AscentFacts(TypedDict):
     """A likelihood, an error or a similarity that a loss makes worse as it falls."""
 
-    kind: str  # of the loss function or the logarithm; "overlap" of a loss written by hand
+    kind: (
+        str  # of the loss function or the logarithm; "overlap", "correlation", "embedding", "reward" by hand
+    )
     slope: float  # mean slope of what it reads, of 1
     given: bool  # it is about the batch's targets
     source: str  # the line of code, "file.py:12"; "" if unknown

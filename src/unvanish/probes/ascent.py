@@ -21,6 +21,7 @@ from unvanish.probes.calls import tensors_in
 from unvanish.probes.events import Operation, OperationCall
 from unvanish.probes.graph import Graph
 from unvanish.probes.loss_calls import LossCalls
+from unvanish.probes.policies import find_reversed
 
 LOGARITHMS = ("log", "log1p", "log_sigmoid", "logsigmoid", "log_softmax")
 PICKING = ("gather", "getitem", "index")  # by the targets, of log-probabilities that the model makes
@@ -58,9 +59,13 @@ def find_ascents(
     some = [(c, o) for c, o in calls.made if _speaks(c, calls) and o.nodes[0] in graph.index][:MOST]
     if _is_turned(graph):
         return []
+    found = _judge_all(root, some, calls)
+    if any(facts["given"] for facts in found):
+        return found
     return (
-        _judge_all(root, some, calls)
-        or find_overlap(root, calls, graph, output)
+        find_overlap(root, calls, graph, output)
+        or find_reversed(root, calls, graph, output)
+        or found
         or _find_saturated(root, calls, graph)
     )
 
@@ -122,7 +127,9 @@ def _is_given(call: OperationCall, operation: Operation, calls: LossCalls) -> bo
 
 
 def _is_lowered(call: OperationCall, operation: Operation, gradient: Tensor, calls: LossCalls) -> bool:
-    """Whether a loss against the batch's targets falls with the whole."""
+    """Whether a loss against the targets falls with the whole, or a likelihood that they pick rises."""
+    if operation.kind in PICKING:
+        return bool((gradient <= 0).all()) and bool((gradient < 0).any())
     about = operation.kind in LOSSES and _is_given(call, operation, calls)
     return about and bool((gradient >= 0).all()) and bool((gradient > 0).any())
 
@@ -181,7 +188,7 @@ def _judge_logarithm(
         return None
     slope = float((1 - log.double().exp()).mean())
     met = kind in PICKING or _meets_targets(call.result, calls)
-    given = met and _is_even(raised[taken])
+    given = (met and _is_even(raised[taken])) or (kind == "log_softmax" and _is_diagonal(raised))
     sure = (
         given or negative or (_is_of_probability(call.result, kind) and not _is_weighed(call.result, calls))
     )
@@ -250,6 +257,12 @@ def _can_be_yes(t: Tensor, graph: Graph) -> bool:
 
 def _is_even(values: Tensor) -> bool:
     return bool((values.max() - values.min()) <= EVEN * values.max())
+
+
+def _is_diagonal(raised: Tensor) -> bool:
+    """Whether a table of samples by samples is asked for at its diagonal alone: each sample's own partner."""
+    square = raised.ndim == 2 and raised.shape[0] == raised.shape[1] >= FEWEST
+    return square and _is_even(raised.diagonal()) and not bool((raised - raised.diagonal().diag()).any())
 
 
 def _meets_targets(log: Tensor, calls: LossCalls) -> bool:

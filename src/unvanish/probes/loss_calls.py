@@ -52,6 +52,8 @@ class LossCalls:
         self.batch = batch
         self.targets: dict[int, Tensor] = {}
         self.originals: tuple[Tensor, ...] = ()  # of them, what the batch holds
+        self.mixed: dict[int, Tensor] = {}  # made of answers and of the output
+        self.numbers: dict[int, Tensor] = {}  # made of these, without a gradient, as an advantage is
         self.shaped: dict[int, Tensor] = {}  # an axis of theirs was inserted within the loss
         self.made: list[tuple[OperationCall, Operation]] = []  # calls whose result has a gradient
         self.lines: dict[int, str] = {}  # of code, of losses and logarithms, by the operation's order
@@ -71,6 +73,10 @@ class LossCalls:
         """Whether a tensor is, or is made of, the batch's targets."""
         return id(value) in self.targets
 
+    def is_mixed(self, value: object) -> bool:
+        """Whether answers went into a tensor, alone or with the output."""
+        return any(id(value) in known for known in (self.targets, self.mixed, self.numbers))
+
     def see(self, call: OperationCall, operation: Operation | None) -> None:
         """Note one call of the loss; `operation`: None if its result has no gradient."""
         if len(self.made) + len(self.targets) > MOST or not isinstance(call.result, (Tensor, tuple, list)):
@@ -82,7 +88,11 @@ class LossCalls:
             given = list(tensors_in(call.given, 2))
             if any([id(t) in self.targets for t in given]) and not any([t.requires_grad for t in given]):
                 self.add_targets(tensors_in(call.result, 1))
+            elif any([self.is_mixed(t) for t in given]):
+                self.numbers |= {id(t): t for t in tensors_in(call.result, 1)}
         else:
+            if any([self.is_mixed(t) for t in tensors_in(call.args, 1)]):
+                self.mixed |= {id(t): t for t in tensors_in(call.result, 1)}
             self.made.append((call, operation))
             if call.kind in NAMED or (isinstance(call.result, Tensor) and call.result.numel() == 1):
                 self.lines[operation.order] = find_line()

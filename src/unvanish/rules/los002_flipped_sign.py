@@ -18,7 +18,11 @@ How it is measured
 The loss's gradient at the results of the losses, logarithms and similarities that it is made of. A
 cross-entropy or an error against the batch's targets that is to be raised, or a likelihood that the
 targets pick, with equal weights, or a cosine, that is to be lowered, is a fault; so is a loss by
-hand that drives every output away from the targets' yes and no, unless a distance made the output.
+hand that drives every output away from the targets' yes and no, unless a distance made the output,
+the whole output against targets that are numbers, or embeddings away from their own label. So is a
+policy's loss that makes what was done less likely wherever its number in the batch (a reward, or an
+advantage made of it) is above zero, and more likely wherever it is below; and an optimizer with
+maximize=True under an error.
 Weights of a cross-entropy that are below zero for labels of the batch, and labels smoothed until
 the right class has less than another, turn the sign too.
 In a watched training, with one of torch's own loss modules: the gradient that arrives at it is
@@ -43,7 +47,8 @@ When it is wrong
 Some raise an error on purpose: an adversary that shall confuse another net, or a model that shall
 forget. The absolute value of a loss less a constant (flooding, capacity) turns the sign on purpose
 below it, and is left alone. So are targets that the loss makes itself, as of a generator, and
-logarithms with a weight for each sample, as of a policy's gradient.
+likelihoods that are lowered beside others that are raised (preferences, unlikelihood). Of a cost
+for each sample in place of a reward the sign is right, and the finding says so.
 
 References: Goodfellow et al. 2016, section 5.5.
 """
@@ -79,7 +84,7 @@ LIKELIHOODS = (
     "getitem",
     "index",
 )
-SIMILARITIES = ("cosine_similarity", "overlap")
+SIMILARITIES = ("cosine_similarity", "overlap", "correlation")
 
 
 def check(trace: Trace) -> Iterable[Fault]:
@@ -89,6 +94,10 @@ def check(trace: Trace) -> Iterable[Fault]:
     if not trace.where("output"):
         raise NotApplicable("no loss was seen")
     wrong = [facts for facts in trace.facts.get("ascents", []) if facts["given"]]
+    if trace.facts.get("maximizes"):
+        return [] if wrong or not _reads_targets(trace) else [_report_climb()]
+    if wrong and wrong[0]["kind"] == "reward":
+        return [_report_reward(wrong[0])]
     if not wrong:
         turned = [w for w in trace.facts.get("wishes", []) if w["how"] in ("negative", "inverted")]
         return [_report_wish(turned[0])] if turned else []
@@ -103,9 +112,39 @@ def check(trace: Trace) -> Iterable[Fault]:
     ]
 
 
+def _reads_targets(trace: Trace) -> bool:
+    """Whether one of torch's losses compares the output with the batch's targets."""
+    return any(trace.sites[i].facts.get("given") for i in trace.where("output"))
+
+
+def _report_climb() -> Fault:
+    """The fault of an optimizer that goes up a loss that is to fall."""
+    return blame_loss(
+        "the optimizer goes up (maximize=True), and the loss is an error that is to fall: the answers become "
+        "worse at each step",
+        Evidence("maximize", "True", limit="False", site="loss"),
+        Remedy("flip-sign", (), "maximize=False", safety="advice"),
+        NO_STEP,
+    )
+
+
+def _report_reward(facts: AscentFacts) -> Fault:
+    """The fault of a policy that is led away from its rewards."""
+    place = f" at {facts['source']}" if facts["source"] else ""
+    return blame_loss(
+        f"the loss{place} makes what was done less likely the larger its number in the batch is: right for a "
+        "cost, but of a reward or an advantage the sign is wrong",
+        Evidence("likelihood of what was rewarded", "lowered", limit="raised", site="loss"),
+        Remedy("flip-sign", (), "minus the mean of log-probability times advantage (reward less value)"),
+        NO_STEP,
+    )
+
+
 def _describe(facts: AscentFacts) -> str:
     """What happens to the answers as the loss falls."""
     kind, place = facts["kind"], f" at {facts['source']}" if facts["source"] else ""
+    if kind == "embedding":
+        return "embeddings leave those of their own label for those of others"
     if kind in SIMILARITIES:
         return f"the {kind}{place} with the targets is lowered"
     if kind in LIKELIHOODS:
