@@ -353,11 +353,13 @@ def compared(x: Tensor, y: Tensor) -> Iterator[Trace]:
     probabilities, yes = nn.functional.one_hot(y, 4).float(), (y > 1).float()
     labels = torch.randint(1, 4, (4, 6), generator=torch.Generator().manual_seed(0))
     turned = torch.randint(0, 4, (6, 4), generator=torch.Generator().manual_seed(0))
+    filled = (torch.arange(6)[None] < torch.arange(6)[:, None]).float()[..., None]
     cases: tuple[tuple[Any, Any, Any], ...] = (
         (nn.Linear(4, 4), (x, turned), lambda o, t: nn.functional.cross_entropy(o.view(6, 4, 4), t)),
         (nn.Linear(4, 1), (x[:, 0], yes[:, None]), lambda o, t: nn.BCELoss()(o.clamp(0, 1), t)),
         (nn.Linear(4, 4), (x[:, 0], y), lambda o, t: nn.CrossEntropyLoss()(find_cosines(o), t)),
         (nn.Linear(4, 4), (x[:, 0], y), lambda o, t: nn.CrossEntropyLoss()(o.abs(), t)),
+        (nn.Linear(1, 1), (filled, filled), nn.MSELoss()),
         (nn.Linear(4, 4), (x[:, 0], probabilities), lambda o, t: nn.KLDivLoss()(t, o.softmax(1))),
         (
             nn.Sequential(nn.Linear(4, 4), nn.LogSoftmax(-1)),

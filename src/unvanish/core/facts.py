@@ -13,7 +13,15 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.core.loss_facts import AscentFacts, BroadcastFacts, PairFacts, TermFacts, WishFacts
+from unvanish.core.loss_facts import (
+    AnswerFacts,
+    AscentFacts,
+    BroadcastFacts,
+    FilledFacts,
+    PairFacts,
+    TermFacts,
+    WishFacts,
+)
 from unvanish.core.run_facts import (
     BrokenFacts,
     CriticalFacts,
@@ -199,6 +207,8 @@ class OutputFacts(TypedDict, total=False):
     floor: str  # kind of the function that keeps the logits above a value
     floor_share: float  # share of the logits that are exactly there
     labels: int  # kinds of labels
+    maps: int  # of labels, where each sample has several; 0 if it has one
+    left_out: float  # share of the labels that ignore_index leaves out although it is a class
     answers: int  # how many labels there are
     cut_off: float  # share of scores that a clamp puts at 0 or 1
     crossed: bool  # the axis of the classes is not that on which the last layer made them
@@ -348,6 +358,8 @@ class TraceFacts(RunFacts, total=False):
     dead_terms: list[DeadTermFacts]
     flat_curvatures: list[CurvatureFacts]
     leak: LeakFacts
+    answer: AnswerFacts
+    filled: FilledFacts
     wrong_gradients: list[WrongGradientFacts]
     forced_dropouts: list[ForcedFacts]
     idle_dropouts: int  # how many calls drop nothing because of the mode

@@ -36,6 +36,7 @@ class WishFacts(TypedDict):
         "zero",
         "left out",
         "frequency",
+        "drowned",
         "smoothed",
         "inverted",
         "unsigned",
@@ -47,6 +48,23 @@ class WishFacts(TypedDict):
     share: float  # of the labels; what rare classes weigh; what is left of a label, or by a power; at a floor
     classes: tuple[int, ...]
     source: str  # the line of code, "file.py:12"; "" if unknown
+
+
+class AnswerFacts(TypedDict):
+    """Targets that are the model's own input, moved along its steps."""
+
+    shift: int  # steps from an output to its target in the input
+    sees: bool  # the output depends on it
+    ahead: bool  # the output depends on later steps than its own
+    whole: bool  # the input is whole numbers
+
+
+class FilledFacts(TypedDict):
+    """Targets that are padding, and count."""
+
+    share: float
+    label: int | None  # that fills them; None for zeros among numbers
+    source: str  # the line of the loss, "file.py:12"; "" if unknown
 
 
 class TermFacts(TypedDict):

@@ -104,6 +104,8 @@ def _read_numbers(kind: str, x: Tensor, y: Tensor, last: Operation | None, unred
     bounds = _bounds(last) if last is not None else None
     if kind.startswith("binary"):
         bounds = (0.0, 1.0)
+        if low == high and low in bounds:
+            found |= {"labels": 1, "answers": y.numel(), "classes": 2}
     if kind == "binary_cross_entropy" and last is not None and last.kind in CUTTING:
         found["cut_off"] = float(((read <= 0) | (read >= 1)).double().mean())
     if bounds is None:
@@ -139,8 +141,9 @@ def _read_categories(kind: str, x: Tensor, y: Tensor, last: Operation | None, ig
         found["raw"] = _name_raw(x, last)
     if kind != "cross_entropy" and last is not None and last.kind in NORMALISING and not found.get("raw"):
         found["unnormalised"] = _count_unnormalised(x, axis)
-    if not y.is_floating_point() and y.ndim <= 1:
+    if not y.is_floating_point():
         found["labels"], found["answers"] = _count_kinds(y[y != ignored]), y.numel()
+        found["maps"] = len(y) if y.ndim > 1 else 0
     elif y.is_floating_point() and y.shape == x.shape and y.numel():
         found |= _read_shares(y.double(), axis)
     return found

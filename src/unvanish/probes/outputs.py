@@ -112,6 +112,8 @@ def _describe(kind: str, call: int, value: Tensor, handles: Handles, watched: Fo
     facts |= read_fit(kind, *handles["compared"], fitted, handles.get("unreduced", False), ignored)
     if kind in (*SCORED, *CATEGORIES):
         facts |= read_floor(handles.get("reads"), watched, handles["compared"][0], kind not in SCORED)
+    if "weighing" in handles and not handles["compared"][1].is_floating_point():
+        facts["left_out"] = _count_left_out(*handles["compared"], ignored, watched.batch)
     if is_compared(origin):
         facts.pop("labels", None)
     if kind == "kl_div" and sum(o.kind == kind for o in watched.operations) > 1:
@@ -124,6 +126,12 @@ def _describe(kind: str, call: int, value: Tensor, handles: Handles, watched: Fo
     if fitted is not None and "site" not in facts:
         facts["site"] = identify(fitted)[0]
     return Site.output(kind, call, facts), {}
+
+
+def _count_left_out(x: Tensor, y: Tensor, ignored: int, batch: int | None) -> float:
+    """The share of labels, one a sample, that are left out although they are of a class."""
+    own = y.ndim == 1 and y.numel() == batch and 0 <= ignored < x.shape[min(1, x.ndim - 1)]
+    return float((y == ignored).double().mean()) if own else 0.0
 
 
 def _read_layout(kind: str, handles: Handles, made: Operation | None, watched: Forward) -> OutputFacts:

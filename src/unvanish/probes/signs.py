@@ -18,10 +18,13 @@ from unvanish.core.facts import (
     TraceFacts,
     WrongGradientFacts,
 )
+from unvanish.core.loss_facts import AnswerFacts, FilledFacts
+from unvanish.probes.answers import find_answer
 from unvanish.probes.custom import find_stored, find_wrong_gradients, keep_stored
 from unvanish.probes.dead_terms import find_dead_terms
 from unvanish.probes.dropouts import find_noise
 from unvanish.probes.events import Operation
+from unvanish.probes.filled import find_filled
 from unvanish.probes.foreign import find_foreign
 from unvanish.probes.forward import Forward
 from unvanish.probes.leaks import find_leak
@@ -42,6 +45,11 @@ def read_signs(specimen: Specimen, forward: ForwardPass, backward: BackwardPass)
         "terms of the loss without a gradient", "", lambda: find_dead_terms(forward, backward), list
     )
     routers: list[RouterFacts] = attempt("routers of experts", "", lambda: find_routers(watched), list)
+    filled: FilledFacts | None = attempt(
+        "padding among targets", "", lambda: find_filled(forward), lambda: None
+    )
+    if filled:
+        facts["filled"] = filled
     if foreign:
         facts["foreign"] = foreign
     if dead:
@@ -71,6 +79,11 @@ def _read_passes(specimen: Specimen, forward: ForwardPass, backward: BackwardPas
     wrong: list[WrongGradientFacts] = attempt(
         "gradients written by hand", "", lambda: _judge_functions(specimen, forward, backward), list
     )
+    answer: AnswerFacts | None = attempt(
+        "whether targets are the input", "", lambda: find_answer(forward), lambda: None
+    )
+    if answer:
+        facts["answer"] = answer
     noisy: list[ForcedFacts] = attempt(
         "what is noisy in evaluation", "", lambda: _confirm_noise(specimen, forward), list
     )

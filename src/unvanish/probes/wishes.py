@@ -19,6 +19,7 @@ from unvanish.probes.events import Operation
 from unvanish.probes.graph import Graph
 from unvanish.probes.handles import Weighing
 from unvanish.probes.loss_calls import LossCalls
+from unvanish.probes.shares import find_drowning, read_turned
 from unvanish.probes.slips import find_slips
 
 MEAN = 1  # torch's number for this reduction
@@ -41,7 +42,8 @@ def find_wishes(
         if "weighing" in o.handles and graph is not None and o.nodes[0] in graph.index:
             x, y = o.handles["compared"]
             source = calls.lines.get(o.order, "")
-            found += [{**facts, "source": source} for facts in _judge_call(o, x, y, calls)]
+            wishes = _judge_call(o, x, y, calls) or find_drowning(root, o, x, y, calls, graph)
+            found += [{**facts, "source": source} for facts in wishes]
     found += [] if graph is None else find_slips(calls, graph)
     if found or graph is None or root is None or any("weighing" in o.handles for o in operations):
         return found
@@ -61,9 +63,10 @@ def _smoothed(share: float) -> WishFacts:
 def _judge_call(o: Operation, x: Tensor, y: Tensor, calls: LossCalls) -> list[WishFacts]:
     """What one call of a cross-entropy asks for."""
     weighing = o.handles["weighing"]
+    turned = read_turned(y, calls) if y.is_floating_point() else None
+    found: list[WishFacts] = [] if turned is None or turned >= 1 else [_smoothed(turned)]
     if o.kind.startswith("binary"):
-        return _judge_binary(weighing, y) + _find_squeezed(y, calls)
-    found: list[WishFacts] = []
+        return _judge_binary(weighing, y) + found
     if weighing.smoothing > 0:
         found.append(_smoothed(1 - weighing.smoothing))
     if weighing.weight is not None and not y.is_floating_point():
@@ -119,21 +122,6 @@ def _judge_binary(weighing: Weighing, y: Tensor) -> list[WishFacts]:
     if share >= 1 - FREQUENT and weight >= TIMES:
         return [_describe("frequency", 1 / weight, torch.tensor([1, 0]))]
     return []
-
-
-def _find_squeezed(y: Tensor, calls: LossCalls) -> list[WishFacts]:
-    """Answers of yes and no that the loss brought near to each other."""
-    originals = [t for t in calls.originals if t.shape == y.shape and set(_kinds(t)) == {0.0, 1.0}]
-    made = _kinds(y)
-    if not originals or len(made) != 2 or made == [0.0, 1.0] or not 0 <= made[0] < made[1] <= 1:
-        return []
-    return [_smoothed(made[1] - made[0])]
-
-
-def _kinds(y: Tensor) -> list[float]:
-    """The values of a tensor, if they are few."""
-    kinds = torch.unique(y)
-    return [float(v) for v in kinds] if kinds.numel() <= 2 else []
 
 
 def _read_by_hand(root: Tensor, calls: LossCalls, graph: Graph, output: Any) -> float | None:

@@ -21,12 +21,16 @@ On the batch: whether all samples of every input equal each other; of a table (s
 share of columns that are constant and not zero, and of those that repeat another column exactly
 and are not zero for most samples (pixels, words and one-hot places often agree by being off).
 Of a mean over the positions of (samples, positions, features): the share of the positions whose
-vector is not zero and that of half of the samples at the same place. Equal samples are a note if
+vector is not zero and that of half of the samples at the same place. Of the targets of torch's
+losses, where each sample ends or begins with one value as long as its input is filled there too:
+the share of them, unless the loss leaves them out. Equal samples are a note if
 nothing is known of the targets, or if they are equal too.
 
 Limits
 
     limit = 0.9       of the positions are padding: texts cut to a batch's longest have up to 0.7
+    FILLED = 0.6      of the targets are padding and count: more than one and a half times as many as
+                      the others
     MOST = 0.5        of the columns are constant, or repeat another: a pair of equal halves has 0.5
 
 Remedies
@@ -53,7 +57,7 @@ from unvanish.rules._tiers import DATA, REMARK
 
 NEEDS = ("static", "step")
 EXPLAINS = ("DEP001", "ACT003", "GRF004", "NRM003", "ATT001", "ATT002")
-MOST = 0.5
+MOST, FILLED = 0.5, 0.6
 
 
 def check(trace: Trace, *, limit: float = 0.9) -> Iterable[Fault]:
@@ -62,7 +66,7 @@ def check(trace: Trace, *, limit: float = 0.9) -> Iterable[Fault]:
     if not inputs:
         raise NotApplicable("the batch holds no tensor")
     found = _find_alike(trace, inputs) or _find_columns(trace, inputs)
-    return [*found, *_find_padding(trace, limit)]
+    return [*found, *_find_padding(trace, limit), *_find_filled(trace)]
 
 
 def _find_alike(trace: Trace, inputs: list[int]) -> list[Fault]:
@@ -126,6 +130,30 @@ def _find_padding(trace: Trace, limit: float) -> list[Fault]:
                 "(h * mask).sum(1) / mask.sum(1).clamp(min=1), with a mask of what is there",
                 safety="advice",
             ),
+        )
+    ]
+
+
+def _find_filled(trace: Trace) -> list[Fault]:
+    """Targets that are mostly padding, and count."""
+    filled = trace.facts.get("filled")
+    if filled is None or filled["share"] <= FILLED:
+        return []
+    share, label, line = (
+        filled["share"],
+        filled["label"],
+        f" at {filled['source']}" if filled["source"] else "",
+    )
+    what = "zeros" if label is None else f"label {label}"
+    how = "a mask: (loss * mask).sum() / mask.sum()" if label is None else f"ignore_index={label}"
+    return [
+        _report(
+            "warning",
+            f"{share:.0%} of the targets are padding ({what} where the input is filled up), and the loss"
+            f"{line} counts them: they drown the rest",
+            ("loss",),
+            Evidence("targets that are padding", share, limit=f"< {FILLED:g}", site="loss"),
+            Remedy("mask-loss", ("loss",), f"leave them out by {how}", "advice"),
         )
     ]
 

@@ -71,6 +71,7 @@ from unvanish.rules._tiers import STEPS
 NEEDS = ("static", "step")
 EXPLAINS = ("OUT005",)
 ERRORS = ("_loss", "cross_entropy", "cross_entropy_with_logits", "kl_div")
+SILENT = ("zero", "left out", "frequency", "drowned")
 MEANT = 10
 SATISFIED = 0.1
 UNASKED = 1000
@@ -81,7 +82,7 @@ LEAST = 1e-6  # a weight, where one is divided by it: an order, no limit
 
 def check(trace: Trace, *, limit: float = 100.0, penalty: float = 10.0) -> Iterable[Fault]:
     """One fault for the two terms of the loss that differ most."""
-    if silent := [w for w in trace.facts.get("wishes", []) if w["how"] in ("zero", "left out", "frequency")]:
+    if silent := [w for w in trace.facts.get("wishes", []) if w["how"] in SILENT]:
         return [_report_class(silent[0])]
     if decayed := _find_decay(trace, penalty):
         return [decayed]
@@ -199,6 +200,10 @@ def _report_class(wish: WishFacts) -> Fault:
         )
         number = Evidence("weight of the rarest over the most frequent", share, limit="> 1")
         return _report(text + "most frequent one, and is drowned", number, remedy, 1 / max(share, LEAST))
+    if wish["how"] == "drowned":
+        text = f"the weights give {which}, a rare one, {share:.1%} of the loss{place}: all others are drowned"
+        number = Evidence("share of the loss that a rare class has", share, limit="< 0.95")
+        return _report(text, number, remedy, 1 / max(1 - share, LEAST))
     text = f"{which} is {share:.0%} of the labels and weighs nothing{place}: it is never learned"
     number = Evidence("share of labels of weight zero", share, limit="0")
     return _report(text, number, remedy, 1.0, note=wish["how"] == "left out")

@@ -24,6 +24,7 @@ above `limit` times that of the output and of one, or its offset above `offset` 
 times the output, or all of it below `small` of the output. Columns whose deviations differ by
 `uneven` are named too. Under binary cross-entropy, the share of targets beyond 0 and 1. Labels of
 one class only, where the batch gives them and there are ENOUGH; for two classes that is a note.
+Labels of a class that the loss is told to ignore.
 Targets that are one constant ask for no scale.
 
 Kinds: targets of 0 and 1 where a loss expects -1 and 1 (hinge, soft margin, ranking, by hand too),
@@ -42,7 +43,10 @@ Limits
     BEYOND = 0.01    of the targets of a binary cross-entropy: fewer are marks
     SHORT = 0.05     of the samples of a CTC loss with fewer steps than labels: a few are dropped on
                      purpose
-    ENOUGH = 32      labels: with fewer, a batch may hold one class by chance
+    ENOUGH = 32      labels: with fewer, a batch may hold one class by chance; so may fewer maps of
+                     labels (a note)
+    LEFT_OUT = 0.5   of the labels, one a sample, of a class that ignore_index names: padding and marks
+                     are no classes of a sample
 
 Remedies
 
@@ -77,6 +81,7 @@ NEAR = 10
 BEYOND = 0.01
 ENOUGH = 32
 SHORT = 0.05
+LEFT_OUT = 0.5
 Column = tuple[float, float]  # mean and deviation
 
 
@@ -123,13 +128,19 @@ def _judge_kind(site: Site) -> Fault | None:
         text = f"all {facts['answers']} labels are ignored: the loss has no sample to learn from"
         advice = Remedy("look-for-labels", ("loss",), "look for the lost labels", "advice")
         return _report(text, Evidence("kinds of labels", 0.0, limit="> 1"), advice)
+    if (left := facts.get("left_out", 0.0)) > LEFT_OUT:
+        text = f"{left:.0%} of the labels are of a class that {site.kind} ignores (ignore_index): it is "
+        advice = Remedy("look-for-labels", ("loss",), "an ignore_index that is no class, say -100", "advice")
+        return _report(
+            text + "never learned", Evidence("labels left out", left, limit=f"< {LEFT_OUT:g}"), advice
+        )
     many = facts.get("answers", 0) >= ENOUGH and facts.get("given", False)
     if not many or facts.get("labels") != 1 or facts.get("classes", 0) < 2:
         return None
     advice = Remedy("shuffle-data", ("loss",), "shuffle the data, or look for the lost labels", "advice")
     text = f"all {facts['answers']} labels are of one class: a constant answer is right, and is learned"
-    two = facts.get("classes") == 2
-    return _report(text, Evidence("kinds of labels", 1.0, limit="> 1"), advice, note=two)
+    few = facts.get("classes") == 2 or 0 < facts.get("maps", 0) < ENOUGH
+    return _report(text, Evidence("kinds of labels", 1.0, limit="> 1"), advice, note=few)
 
 
 def _report_unsigned(wish: WishFacts) -> Fault:

@@ -1,0 +1,160 @@
+"""Whether a sequence model sees the answers that it is asked for: targets that are its own input, moved.
+
+Notable:
+- Which output of which position meets which target is read from the gradient of the loss at the output, so a
+  loss that cuts off the first or the last positions, or flattens them, is followed.
+- Only if the targets are the input, moved by a step or not at all, is one more backward made, from the output
+  of one position: it tells which positions of the input that output depends on.
+- A model that shifts its input itself does not see the answer though the targets are the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from unvanish.core.loss_facts import AnswerFacts
+from unvanish.probes import calls
+from unvanish.probes.fit import IGNORED
+from unvanish.probes.passes import ForwardPass
+
+SHIFTS = (-1, 0, 1, 2)  # steps between an output and its target in the input
+ENOUGH = 32  # targets that are compared
+KINDS = 3  # of values, at least: a constant sequence is the same however it is moved
+LEAST = 1e-6  # of the largest gradient: less would be no dependence worth a word
+SHORT = 4  # steps
+
+
+def find_answer(forward: ForwardPass) -> AnswerFacts | None:
+    """How far the targets are moved against the input, and what the output sees; None if they are others."""
+    given = [x for x in forward.call.originals.values() if x.ndim >= 2 and x.shape[1] >= SHORT]
+    outputs = [t for t in calls.predictions(forward.output) if t.requires_grad and t.is_floating_point()]
+    if not given or not outputs or not any(_may_match(x, forward) for x in given):
+        return None
+    found: list[AnswerFacts] = []
+    for y, ignored in _list_targets(forward):
+        for output in outputs:
+            for x in given:
+                if (facts := _judge(x, y, ignored, output, forward)) is not None:
+                    found.append(facts)
+    usual = [f for f in found if f["shift"] == 1]
+    return next(iter(usual or found), None)
+
+
+def _may_match(x: Tensor, forward: ForwardPass) -> bool:
+    """Whether targets are of the kind and about the size of an input."""
+    return any(
+        y.is_floating_point() == x.is_floating_point() and 2 * y.numel() > x.numel()
+        for y, _ in _list_targets(forward)
+    )
+
+
+def _list_targets(forward: ForwardPass) -> Iterator[tuple[Tensor, int]]:
+    """What the calls of losses compare with, and the label that is left out."""
+    for o in forward.watched.operations:
+        if "compared" in o.handles:
+            weighing = o.handles.get("weighing")
+            yield o.handles["compared"][1], IGNORED if weighing is None else weighing.ignored
+
+
+def _judge(x: Tensor, y: Tensor, ignored: int, output: Tensor, forward: ForwardPass) -> AnswerFacts | None:
+    n, steps = x.shape[:2]
+    spread = _lay_out(output, n, steps)
+    if spread is None:
+        return None
+    gradient: Tensor | None = torch.autograd.grad(
+        forward.root, [output], retain_graph=True, allow_unused=True
+    )[0]
+    if gradient is None:
+        return None
+    used = _lay_out_gradient(gradient, spread).amax(0).nonzero().flatten()
+    rest = x.shape[2:].numel()
+    if len(used) < SHORT or y.numel() != n * len(used) * rest:
+        return None
+    shift = _find_shift(x.detach(), y.detach().reshape(n, len(used), *x.shape[2:]), used, ignored)
+    if shift is None:
+        return None
+    at = int(used[len(used) // 2])
+    seen = _find_seen(output, spread, at, x, forward)
+    if seen is None or not 0 <= at + shift < steps:
+        return None
+    return {
+        "shift": shift,
+        "sees": bool(seen[at + shift]),
+        "ahead": bool(seen[at + 1 :].any()),
+        "whole": not x.is_floating_point(),
+    }
+
+
+def _lay_out(output: Tensor, n: int, steps: int) -> tuple[int, ...] | None:
+    """The shape (samples, before, steps, after) that an output is read in; None if it has no steps."""
+    shape = tuple(output.shape)
+    if not shape or (shape[0] != n and shape[0] != n * steps):
+        return None
+    if shape[0] == n * steps:
+        return (n, 1, steps, output[0].numel())
+    places = [i for i in range(1, len(shape)) if shape[i] == steps]
+    if not places:
+        return None
+    axis = places[0]
+    before, after = 1, 1
+    for i in range(1, len(shape)):
+        before, after = (
+            (before * shape[i], after) if i < axis else (before, after * (shape[i] if i > axis else 1))
+        )
+    return (n, before, steps, after)
+
+
+def _lay_out_gradient(gradient: Tensor, spread: tuple[int, ...]) -> Tensor:
+    """The size of the gradient at each sample and step, (N, T)."""
+    return gradient.detach().reshape(spread).abs().amax((1, 3))
+
+
+def _find_shift(x: Tensor, y: Tensor, used: Tensor, ignored: int) -> int | None:
+    """By how many steps the targets are the input, moved; None if they are not, or by several."""
+    found = []
+    for shift in SHIFTS:
+        places = used + shift
+        keep = (places >= 0) & (places < x.shape[1])
+        mine, theirs = x[:, places[keep]], y[:, keep.to(y.device)]
+        valid = theirs != ignored
+        if int(valid.sum()) >= ENOUGH and bool((mine == theirs)[valid].all()):
+            found.append(shift)
+            if int(torch.unique(theirs[valid]).numel()) < KINDS:
+                return None
+    return found[0] if len(found) == 1 else None
+
+
+def _looks_up(node: Any, x: Tensor) -> bool:
+    """Whether an embedding read an input as it is."""
+    indices = node._saved_indices if "_saved_indices" in dir(node) else None
+    return isinstance(indices, Tensor) and indices.shape == x.shape and bool((indices == x).all())
+
+
+def _find_seen(
+    output: Tensor, spread: tuple[int, ...], at: int, x: Tensor, forward: ForwardPass
+) -> Tensor | None:
+    """Which steps of the input the output of one step depends on, (T,)."""
+    edges: list[Any] = [leaf for leaf in forward.call.inputs.values() if leaf.shape == x.shape]
+    if not x.is_floating_point():
+        edges = [
+            GradientEdge(o.nodes[0], 0)
+            for o in forward.watched.operations
+            if o.kind == "embedding" and _looks_up(o.nodes[0], x)
+        ]
+    if not edges:
+        return None
+    root = calls.random_cotangent(output.reshape(spread)[:, :, at])
+    try:
+        ways = torch.autograd.grad(root, edges, retain_graph=True, allow_unused=True)
+    except RuntimeError:  # a backward of somebody's own that wants all outputs
+        return None
+    sizes = [w.detach().double().reshape(*x.shape[:2], -1).abs().amax((0, 2)) for w in ways if w is not None]
+    if not sizes:
+        return None
+    size = torch.stack(sizes).amax(0)
+    return size > LEAST * size.max()
