@@ -29,8 +29,8 @@ nothing is known of the targets, or if they are equal too.
 Limits
 
     limit = 0.9       of the positions are padding: texts cut to a batch's longest have up to 0.7
-    FILLED = 0.6      of the targets are padding and count: more than one and a half times as many as
-                      the others
+    FILLED = 0.6      of the targets are padding and count: more than one and a half times as many
+                      as the others
     MOST = 0.5        of the columns are constant, or repeat another: a pair of equal halves has 0.5
 
 Remedies

@@ -7,7 +7,7 @@ model has learned nothing that helps where the answer is not there, as in genera
 
 An example
 
-    logits = model(tokens)                                  # no causal mask, or a bidirectional layer
+    logits = model(tokens)                          # no causal mask, or a bidirectional layer
     loss = cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 
     loss = cross_entropy(logits.flatten(0, 1), tokens.flatten())      # the shift is missing

@@ -45,8 +45,8 @@ Limits
                      purpose
     ENOUGH = 32      labels: with fewer, a batch may hold one class by chance; so may fewer maps of
                      labels (a note)
-    LEFT_OUT = 0.5   of the labels, one a sample, of a class that ignore_index names: padding and marks
-                     are no classes of a sample
+    LEFT_OUT = 0.5   of the labels, one a sample, of a class that ignore_index names: padding and
+                     marks are no classes of a sample
 
 Remedies
 
