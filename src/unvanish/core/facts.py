@@ -17,6 +17,7 @@ from unvanish.core.loss_facts import (
     AnswerFacts,
     AscentFacts,
     BroadcastFacts,
+    ClassNumberFacts,
     FilledFacts,
     PairFacts,
     TermFacts,
@@ -360,6 +361,7 @@ class TraceFacts(RunFacts, total=False):
     leak: LeakFacts
     answer: AnswerFacts
     filled: FilledFacts
+    class_numbers: ClassNumberFacts
     wrong_gradients: list[WrongGradientFacts]
     forced_dropouts: list[ForcedFacts]
     idle_dropouts: int  # how many calls drop nothing because of the mode

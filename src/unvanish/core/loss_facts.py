@@ -67,6 +67,18 @@ class FilledFacts(TypedDict):
     source: str  # the line of the loss, "file.py:12"; "" if unknown
 
 
+Sureness = Literal["each", "tokens", "even", "uneven"]
+
+
+class ClassNumberFacts(TypedDict):
+    """Labels that a loss takes for quantities."""
+
+    kinds: int  # of labels
+    # how sure that is: one label against several scores; tokens; labels that are equally frequent, or not
+    how: Sureness
+    source: str  # the line of code, "file.py:12"; "" if unknown
+
+
 class TermFacts(TypedDict):
     """A summand of the loss."""
 

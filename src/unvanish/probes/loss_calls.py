@@ -42,6 +42,7 @@ STEPS = {"sub", "gather", "cosine_similarity", "pow", "div", "relu", "clamp", "c
 NAMED = {*operations.LOSSES, *OTHERS, *LOGARITHMS, *STEPS}  # whose line of code is kept
 REDUCING = {"mean", "sum", "nanmean", "nansum"}
 RESHAPING = {"unsqueeze", "getitem", "view", "reshape", "expand", "repeat", "expand_as", "view_as"}
+LIKE = {"expand_as", "view_as", "reshape_as", "type_as", "to"}  # of a second tensor the shape or type alone
 TORCH, OWN = str(Path(torch.__file__).parent), str(Path(operations.__file__).parents[1])
 
 
@@ -85,7 +86,7 @@ class LossCalls:
             pairs = zip(call.args, call.result, strict=True)
             self.add_targets(made for before, made in pairs if id(before) in self.targets)
         elif operation is None:
-            given = list(tensors_in(call.given, 2))
+            given = list(tensors_in(call.args[:1] if call.kind in LIKE else call.given, 2))
             if any([id(t) in self.targets for t in given]) and not any([t.requires_grad for t in given]):
                 self.add_targets(tensors_in(call.result, 1))
             elif any([self.is_mixed(t) for t in given]):

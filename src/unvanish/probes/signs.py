@@ -18,8 +18,9 @@ from unvanish.core.facts import (
     TraceFacts,
     WrongGradientFacts,
 )
-from unvanish.core.loss_facts import AnswerFacts, FilledFacts
+from unvanish.core.loss_facts import AnswerFacts, ClassNumberFacts, FilledFacts
 from unvanish.probes.answers import find_answer
+from unvanish.probes.class_numbers import find_class_numbers
 from unvanish.probes.custom import find_stored, find_wrong_gradients, keep_stored
 from unvanish.probes.dead_terms import find_dead_terms
 from unvanish.probes.dropouts import find_noise
@@ -50,6 +51,11 @@ def read_signs(specimen: Specimen, forward: ForwardPass, backward: BackwardPass)
     )
     if filled:
         facts["filled"] = filled
+    numbers: ClassNumberFacts | None = attempt(
+        "numbers of classes", "", lambda: find_class_numbers(forward, backward), lambda: None
+    )
+    if numbers:
+        facts["class_numbers"] = numbers
     if foreign:
         facts["foreign"] = foreign
     if dead:

@@ -27,6 +27,11 @@ one class only, where the batch gives them and there are ENOUGH; for two classes
 Labels of a class that the loss is told to ignore.
 Targets that are one constant ask for no scale.
 
+Numbers of classes under a squared or absolute error: labels that are whole numbers in the batch,
+from 0 on without a gap. A fault if they are equally frequent as far as chance goes (chi-square up
+to 4 deviations above its mean), tokens of a table, or stand against a score for each class; else a
+note, for grades and counts are whole numbers too.
+
 Kinds: targets of 0 and 1 where a loss expects -1 and 1 (hinge, soft margin, ranking, by hand too),
 of 0 and 255 that multiply probabilities, numbers beyond 0 and 1 for probabilities of classes, and a
 CTC loss with fewer steps than labels.
@@ -69,7 +74,7 @@ from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import SiteFacts
-from unvanish.core.loss_facts import WishFacts
+from unvanish.core.loss_facts import ClassNumberFacts, WishFacts
 from unvanish.core.trace import Site, Trace
 from unvanish.rules._fault import Fault, blame_loss
 from unvanish.rules._tiers import DATA
@@ -93,6 +98,8 @@ def check(
     known = [s for s in sites if any(name in s.facts for name in ("target_std", "labels", "beyond", "short"))]
     if unsigned := [w for w in trace.facts.get("wishes", []) if w["how"] in ("unsigned", "scaled")]:
         return [_report_unsigned(unsigned[0])]
+    if numbers := trace.facts.get("class_numbers"):
+        return [_report_numbers(numbers)]
     if not known:
         raise NotApplicable("no loss compares an output with targets")
     for site in known:
@@ -141,6 +148,26 @@ def _judge_kind(site: Site) -> Fault | None:
     text = f"all {facts['answers']} labels are of one class: a constant answer is right, and is learned"
     few = facts.get("classes") == 2 or 0 < facts.get("maps", 0) < ENOUGH
     return _report(text, Evidence("kinds of labels", 1.0, limit="> 1"), advice, note=few)
+
+
+def _report_numbers(numbers: ClassNumberFacts) -> Fault:
+    """The fault of labels that are taken for quantities."""
+    place, kinds, how = (
+        f" at {numbers['source']}" if numbers["source"] else "",
+        numbers["kinds"],
+        numbers["how"],
+    )
+    text = (
+        f"the targets are the whole numbers 0 to {kinds - 1}, and the loss{place} takes them for quantities: "
+    )
+    harm = {
+        "each": "every one of the scores is to become the number of the class",
+        "tokens": "they are tokens, whose order means nothing",
+    }
+    doubt = "if they name classes, their order means nothing, and between two of them lies a third"
+    advice = Remedy("use-cross-entropy", ("loss",), "a score for each class, under cross-entropy", "advice")
+    number = Evidence("kinds of labels", kinds, site="loss")
+    return _report(text + harm.get(how, doubt), number, advice, note=how == "uneven")
 
 
 def _report_unsigned(wish: WishFacts) -> Fault:
