@@ -19,7 +19,7 @@ from unvanish.probes import CheckError
 from unvanish.rules import rules
 from unvanish.surgery.receipt import SurgeryError
 
-ADVISED = {"GRF003", "OPT008"}  # a note, and a rate
+ADVISED = {"GRF003", "LOS003", "OPT008"}  # notes, and a rate
 ADVISED |= {"GRF002", "GRF005", "GRF006", "GRF007", "GRF008"}  # faults that only a person can mend
 ADVISED |= {"INP003", "LEA001", "LEA002", "LOS001", "MOE001", "NRM003", "NUM002", "OUT006"}
 CODES = [c for c, rule in rules().items() if c not in ADVISED and "history" not in rule.needs]

@@ -360,6 +360,7 @@ def compared(x: Tensor, y: Tensor) -> Iterator[Trace]:
         (nn.Linear(4, 4), (x[:, 0], y), lambda o, t: nn.CrossEntropyLoss()(find_cosines(o), t)),
         (nn.Linear(4, 4), (x[:, 0], y), lambda o, t: nn.CrossEntropyLoss()(o.abs(), t)),
         (nn.Linear(1, 1), (filled, filled), nn.MSELoss()),
+        (nn.Linear(4, 1), (x[:, 0], y), lambda o, t: (o[:, 0] - t).square().mean()),
         (nn.Linear(4, 4), (x[:, 0], probabilities), lambda o, t: nn.KLDivLoss()(t, o.softmax(1))),
         (
             nn.Sequential(nn.Linear(4, 4), nn.LogSoftmax(-1)),

@@ -20,6 +20,7 @@ from unvanish.core.loss_facts import (
     ClassNumberFacts,
     FilledFacts,
     PairFacts,
+    SummedFacts,
     TermFacts,
     WishFacts,
 )
@@ -361,6 +362,7 @@ class TraceFacts(RunFacts, total=False):
     leak: LeakFacts
     answer: AnswerFacts
     filled: FilledFacts
+    summed: SummedFacts
     class_numbers: ClassNumberFacts
     wrong_gradients: list[WrongGradientFacts]
     forced_dropouts: list[ForcedFacts]

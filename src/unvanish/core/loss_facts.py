@@ -79,6 +79,14 @@ class ClassNumberFacts(TypedDict):
     source: str  # the line of code, "file.py:12"; "" if unknown
 
 
+class SummedFacts(TypedDict):
+    """A loss that is a plain sum."""
+
+    samples: int
+    count: int  # of the numbers that are added up
+    source: str  # the line of code, "file.py:12"; "" if unknown
+
+
 class TermFacts(TypedDict):
     """A summand of the loss."""
 

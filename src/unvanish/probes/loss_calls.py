@@ -92,7 +92,7 @@ class LossCalls:
             elif any([self.is_mixed(t) for t in given]):
                 self.numbers |= {id(t): t for t in tensors_in(call.result, 1)}
         else:
-            if any([self.is_mixed(t) for t in tensors_in(call.args, 1)]):
+            if any([self.is_mixed(t) for t in tensors_in(call.args, 2)]):
                 self.mixed |= {id(t): t for t in tensors_in(call.result, 1)}
             self.made.append((call, operation))
             if call.kind in NAMED or (isinstance(call.result, Tensor) and call.result.numel() == 1):
