@@ -278,6 +278,18 @@ class Noisy(nn.Module):
         return dropped
 
 
+class Blended(nn.Module):
+    """Two experts, mixed by a router that reads a constant."""
+
+    def __init__(self):
+        super().__init__()
+        self.router, self.experts = nn.Linear(4, 2), nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.router(torch.ones_like(x)).softmax(-1)
+        return sum(weights[:, i, None] * expert(x) for i, expert in enumerate(self.experts))
+
+
 class Cast(nn.Linear):
     """Reads whole numbers as floats."""
 
@@ -339,6 +351,7 @@ def others(folder: Path) -> Iterator[Trace]:
     yield eyes.diagnosis().trace
     yield open_run(folder / "run").trace()
     mixture = rules()["MOE001"].case("healthy")
+    yield unvanish.check(Blended(), x[:, 0].repeat(2, 1), confirm=False).trace
     plan = {"optimizer": lambda m: torch.optim.Adam(m.parameters()), "steps": 3}
     yield rehearse(Case(mixture.model, mixture.batch, mixture.loss, {"training": plan})).trace
     for rank in (0, 1):

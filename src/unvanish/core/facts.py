@@ -20,6 +20,7 @@ from unvanish.core.loss_facts import (
     ClassNumberFacts,
     FilledFacts,
     PairFacts,
+    SoftRouterFacts,
     SummedFacts,
     TermFacts,
     WishFacts,
@@ -363,6 +364,7 @@ class TraceFacts(RunFacts, total=False):
     answer: AnswerFacts
     filled: FilledFacts
     summed: SummedFacts
+    soft_routers: list[SoftRouterFacts]
     class_numbers: ClassNumberFacts
     wrong_gradients: list[WrongGradientFacts]
     forced_dropouts: list[ForcedFacts]

@@ -79,6 +79,18 @@ class ClassNumberFacts(TypedDict):
     source: str  # the line of code, "file.py:12"; "" if unknown
 
 
+RouterFault = Literal["one for all", "constant", "twice", "factor", "faint", "copies", "alone"]
+
+
+class SoftRouterFacts(TypedDict):
+    """A router that mixes all experts, and what keeps it from telling them, or the tokens, apart."""
+
+    path: str  # of the module that mixes
+    experts: int
+    why: RouterFault
+    number: float  # the factor, the size of what it reads, the share of the rows ...
+
+
 class SummedFacts(TypedDict):
     """A loss that is a plain sum."""
 

@@ -24,7 +24,7 @@ def find_routers(watched: Forward) -> list[RouterFacts]:
     """The load of every router of the forward, in the order they ran."""
     found: list[RouterFacts] = []
     for choice in watched.choices:
-        if choice.values not in {n for module in _around(choice.caller) for n in count_experts(module)}:
+        if choice.values not in {n for module in around(choice.caller) for n in count_experts(module)}:
             continue
         counts = torch.bincount(choice.indices.flatten().cpu(), minlength=choice.values).double()
         if len(counts) == choice.values:
@@ -49,7 +49,8 @@ def _measure_certainty(choice: Choice) -> float:
     return float(share.gather(-1, choice.indices.reshape(choice.rows, -1)).sum(-1).mean())
 
 
-def _around(call: ModuleCall) -> Iterator[nn.Module]:
+def around(call: ModuleCall) -> Iterator[nn.Module]:
+    """The module of a call and those around it, in which experts are looked for."""
     place: ModuleCall | None = call
     for _ in range(AROUND + 1):
         if place is None:

@@ -18,7 +18,7 @@ from unvanish.core.facts import (
     TraceFacts,
     WrongGradientFacts,
 )
-from unvanish.core.loss_facts import AnswerFacts, ClassNumberFacts, FilledFacts, SummedFacts
+from unvanish.core.loss_facts import AnswerFacts, ClassNumberFacts, FilledFacts, SoftRouterFacts, SummedFacts
 from unvanish.probes.answers import find_answer
 from unvanish.probes.class_numbers import find_class_numbers
 from unvanish.probes.custom import find_stored, find_wrong_gradients, keep_stored
@@ -31,6 +31,7 @@ from unvanish.probes.forward import Forward
 from unvanish.probes.leaks import find_leak
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.routers import find_routers
+from unvanish.probes.soft_routers import find_soft_routers
 from unvanish.probes.summed import find_sum
 
 
@@ -60,6 +61,11 @@ def read_signs(specimen: Specimen, forward: ForwardPass, backward: BackwardPass)
     summed: SummedFacts | None = attempt(
         "whether the loss is a sum", "", lambda: find_sum(specimen, forward), lambda: None
     )
+    soft: list[SoftRouterFacts] = attempt(
+        "soft routers", "", lambda: find_soft_routers(forward, backward), list
+    )
+    if soft:
+        facts["soft_routers"] = soft
     if summed:
         facts["summed"] = summed
     if foreign:

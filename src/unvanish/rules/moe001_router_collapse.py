@@ -16,6 +16,12 @@ module, or one around it, has experts: a list of that many modules, or weights (
 out). Counted are the choices that fall to the most loaded experts, as many as a token is sent
 to.
 
+A soft router mixes all experts by a softmax or a sigmoid. It is named if nothing can change that all
+tokens, or all experts, look alike to it: it reads a constant, or the mean of the batch; its scores
+have a factor below FACTOR, are made of numbers below FAINT, or are normalised twice; the experts
+are copies of each other; or if one expert has nearly all the weight, by the limits below. A router
+that only begins at zero, and one weight an expert that is learned, are left alone.
+
 That the router's own weights get no gradient is said by GRF001 (the choice alone is used) and
 GRF007 (a single gate divided by itself, which is always 1).
 
@@ -30,6 +36,9 @@ Limits
                      (measured: 2 to 64 experts, cosines of tokens up to 0.9)
     CERTAIN = 0.9    of the probability lies with the chosen: routers at their start are undecided,
                      and leave such a state by themselves
+    FACTOR = 0.02    before a soft router's softmax, a temperature of 50: scores of size one make
+                     weights alike to 1 % then
+    FAINT = 0.001    the size of what a router reads: of layers and norms it is about one
     RUN = 0.9        of the largest possible excess, in a watched run
     IDLE = 0.5       of the experts without a token for twelve looks
     TOKENS = 8       choices for each expert, at least: fewer say nothing of a balance
@@ -54,6 +63,7 @@ from collections.abc import Iterable
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import RouterFacts
+from unvanish.core.loss_facts import SoftRouterFacts
 from unvanish.core.trace import Trace
 from unvanish.rules import _places, _trend
 from unvanish.rules._fault import Fault
@@ -64,12 +74,44 @@ LIVE = True
 RUN, IDLE = 0.9, 0.5
 TOKENS = 8
 CERTAIN = 0.9
+SOFT = {  # what is wrong with a router that mixes all experts, and what to change
+    "one for all": (
+        "it gives all {number:.0f} samples the same weights: it reads their mean, or one of them",
+        "let it read each sample, or each token, by itself",
+    ),
+    "constant": (
+        "it reads a constant ({number:.3g}), so all tokens get the same weights",
+        "let it read the tokens",
+    ),
+    "twice": (
+        "its scores are normalised twice: no expert gets more than {number:.2g} of the weight",
+        "one softmax, over the scores of the layer",
+    ),
+    "factor": (
+        "a factor of {number:.1g} before the softmax keeps all weights alike, and its gradient small",
+        "a temperature of 0.5 to 5",
+    ),
+    "faint": (
+        "it reads numbers of size {number:.1g}: all tokens get the same weights",
+        "leave the factor before it out, or normalise what it reads",
+    ),
+    "copies": (
+        "they are copies of each other and get equal weights: they, and the router, stay alike for good",
+        "draw each expert anew, or start the router with small random weights",
+    ),
+    "alone": (
+        "one of them gets nearly all the weight of {number:.0%} of the tokens: the others get no gradient",
+        "start it with small weights and no bias; add a balancing loss",
+    ),
+}
 
 
 def check(trace: Trace, *, limit: float = 0.95) -> Iterable[Fault]:
     """One fault naming the routers that have collapsed, or, in a watched run, that will."""
     if trace.facts.get("live"):
         return _watch(trace)
+    if soft := trace.facts.get("soft_routers"):
+        return [_report_soft(soft[0])]
     routers = [
         router
         for router in trace.facts.get("routers", [])
@@ -113,6 +155,22 @@ def check(trace: Trace, *, limit: float = 0.95) -> Iterable[Fault]:
             size=_measure(worst),
         )
     ]
+
+
+def _report_soft(router: SoftRouterFacts) -> Fault:
+    """The fault of a router that mixes all experts and does not tell them, or the tokens, apart."""
+    where, number = router["path"] or "(model)", router["number"]
+    text, change = SOFT[router["why"]]
+    return Fault(
+        severity="warning",
+        cause=f"the router in {where} mixes {router['experts']} experts, but {text.format(number=number)}",
+        sites=(where,),
+        evidence=(Evidence(f"what keeps it so ({router['why']})", number, site=where),),
+        remedies=(Remedy("mend-router", (where,), change, safety="advice"),),
+        direction="blocked",
+        tier=PART,
+        size=1.0,
+    )
 
 
 def _watch(trace: Trace) -> list[Fault]:
