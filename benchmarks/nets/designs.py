@@ -66,7 +66,10 @@ class Language(nn.Module):
         self.head.weight = self.embed.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        states: Any = self.body(self.embed(x))
+        embedded, ahead = self.embed(x), {}
+        if isinstance(self.body, nn.TransformerEncoder):  # else each position sees its answer
+            ahead["mask"] = nn.Transformer.generate_square_subsequent_mask(x.shape[1]).to(embedded.dtype)
+        states: Any = self.body(embedded, **ahead)
         return self.head(self.norm(states[0] if isinstance(states, tuple) else states))  # type: ignore[no-any-return]
 
 
