@@ -40,6 +40,9 @@ def read_floor(node: Any, watched: Forward, x: Tensor, logarithms: bool) -> Outp
     if made.kind in SMOOTH:
         own = not logarithms and float(x.min()) < SMOOTH[made.kind] - 0.01  # an odd power
         return {} if own else {"floor": made.kind, "floor_share": 0.0}
+    saved = getattr(made.nodes[0], "_saved_result", None)
+    if isinstance(saved, Tensor) and saved.numel() == x.numel():  # what it gave, whatever normalised that
+        x, logarithms = saved.detach(), False
     axis = min(1, x.ndim - 1)
     least = x.min(axis, keepdim=True)[0] if logarithms else x.min()
     at = x == least

@@ -12,7 +12,7 @@ Notable:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +33,14 @@ PICKS = ("gather", "getitem", "index")
 HINGES = ("relu", "clamp", "clamp_min", "softplus", "log1p", "margin_ranking_loss")
 DISTANCES = ("cdist", "pairwise_distance", "norm", "sub", "matmul", "mm", "__matmul__", "cosine_similarity")
 EVEN = 1e-3  # relative: ratios that differ less are one factor
+
+
+class Asked(NamedTuple):
+    """How much more likely what was done becomes, for each sample; the line; what was done, if numbers."""
+
+    step: Tensor
+    source: str
+    done: Tensor | None
 
 
 def find_reversed(root: Tensor, calls: LossCalls, graph: Graph, output: Any) -> list[AscentFacts]:
@@ -63,26 +71,26 @@ def _find_reward(root: Tensor, calls: LossCalls, graph: Graph, made: Sequence[Te
         return None
     places = [t for t, _, _ in picked] + [t for t, _ in done]
     gradients = torch.autograd.grad(root, places, retain_graph=True, allow_unused=True)
-    asked: list[tuple[Tensor, str]] = []  # for each sample, how much more likely what was done becomes
+    asked: list[Asked] = []
     for (t, c, o), g in zip(picked, gradients, strict=False):
         sign = 1 if c.kind in ERRORS else -1
-        asked += [] if g is None else [(sign * g.reshape(len(t), -1).sum(1), calls.lines.get(o.order, ""))]
+        line = calls.lines.get(o.order, "")
+        asked += [] if g is None else [Asked(sign * g.reshape(len(t), -1).sum(1), line, None)]
     for (t, y), g in zip(done, gradients[len(picked) :], strict=True):
-        asked += [] if g is None else [((-g * (y - t)).sum(1), "")]
+        asked += [] if g is None else [Asked((-g * (y - t)).sum(1), "", y)]
     return _compare(asked, numbers, calls)
 
 
-def _compare(
-    asked: Iterable[tuple[Tensor, str]], numbers: Sequence[Tensor], calls: LossCalls
-) -> AscentFacts | None:
+def _compare(asked: Iterable[Asked], numbers: Sequence[Tensor], calls: LossCalls) -> AscentFacts | None:
     """A fact if what is asked for goes against every number that it goes with at all."""
     found = None
-    for step, source in asked:
+    for step, source, done in asked:
+        given = [t for t in calls.originals if t is not done]
         for number in numbers:
             if number.numel() != step.numel():
                 continue
             sign = _agree(step.detach().double(), number.detach().double().flatten())
-            sign *= _follow(number, calls)
+            sign *= _follow(number, given)
             if sign > 0:
                 return None
             if sign < 0:
@@ -105,12 +113,12 @@ def _agree(step: Tensor, number: Tensor) -> int:
     return -1 if bool((product <= 0).all()) else 0
 
 
-def _follow(number: Tensor, calls: LossCalls) -> int:
+def _follow(number: Tensor, given: Sequence[Tensor]) -> int:
     """The sign with which a number goes with the one of the batch that it was made of."""
-    if any(number is t for t in calls.originals):
+    if any(number is t for t in given):
         return 1
     x, best = number.detach().double().flatten(), 0.0
-    for t in calls.originals:
+    for t in given:
         if t.is_floating_point() and t.numel() == x.numel():
             pair = torch.stack([x, t.detach().double().flatten()])
             value = float(torch.corrcoef(pair)[0, 1])

@@ -67,7 +67,18 @@ def _read_gradient(
     if result.numel() < 2:
         return None
     gradient: Tensor | None = torch.autograd.grad(root, [result], retain_graph=True, allow_unused=True)[0]
-    return None if gradient is None else gradient.detach().flatten()
+    if gradient is None:
+        return None
+    weights = gradient.detach().flatten()
+    return weights if _is_by_class(weights, labels) else None
+
+
+def _is_by_class(weights: Tensor, labels: Tensor) -> bool:
+    """Whether all samples of a class weigh the same, and none less than nothing."""
+    if not bool((weights >= 0).all()):
+        return False
+    own = (weights[labels == kind] for kind in torch.unique(labels))
+    return all(float(w.max() - w.min()) <= EVEN * float(w.max()) for w in own)
 
 
 def read_turned(y: Tensor, calls: LossCalls) -> float | None:
