@@ -21,6 +21,7 @@ from unvanish.core.loss_facts import AnswerFacts
 from unvanish.probes import calls
 from unvanish.probes.fit import IGNORED
 from unvanish.probes.passes import ForwardPass
+from unvanish.probes.saved import find_saved
 
 SHIFTS = (-1, 0, 1, 2)  # steps between an output and its target in the input
 ENOUGH = 32  # targets that are compared
@@ -31,7 +32,7 @@ SHORT = 4  # steps
 
 def find_answer(forward: ForwardPass) -> AnswerFacts | None:
     """How far the targets are moved against the input, and what the output sees; None if they are others."""
-    given = [x for x in forward.call.originals.values() if x.ndim >= 2 and x.shape[1] >= SHORT]
+    given = [x for x in forward.call.originals.values() if x.ndim >= 2 and max(x.shape[:2]) >= SHORT]
     outputs = [t for t in calls.predictions(forward.output) if t.requires_grad and t.is_floating_point()]
     if not given or not outputs or not any(_may_match(x, forward) for x in given):
         return None
@@ -39,8 +40,10 @@ def find_answer(forward: ForwardPass) -> AnswerFacts | None:
     for y, ignored in _list_targets(forward):
         for output in outputs:
             for x in given:
-                if (facts := _judge(x, y, ignored, output, forward)) is not None:
-                    found.append(facts)
+                facts = _judge(x, y, ignored, output, forward)
+                if facts is None and x.shape[0] >= SHORT and x.shape[0] != x.shape[1]:
+                    facts = _judge(x, y, ignored, output, forward, turned=True)
+                found += [] if facts is None else [facts]
     usual = [f for f in found if f["shift"] == 1]
     return next(iter(usual or found), None)
 
@@ -61,9 +64,12 @@ def _list_targets(forward: ForwardPass) -> Iterator[tuple[Tensor, int]]:
             yield o.handles["compared"][1], IGNORED if weighing is None else weighing.ignored
 
 
-def _judge(x: Tensor, y: Tensor, ignored: int, output: Tensor, forward: ForwardPass) -> AnswerFacts | None:
-    n, steps = x.shape[:2]
-    spread = _lay_out(output, n, steps)
+def _judge(
+    x: Tensor, y: Tensor, ignored: int, output: Tensor, forward: ForwardPass, turned: bool = False
+) -> AnswerFacts | None:
+    """`turned`: the first axis is that of the steps."""
+    n, steps = (x.shape[1], x.shape[0]) if turned else x.shape[:2]
+    spread = _lay_out(output, n, steps, turned)
     if spread is None:
         return None
     gradient: Tensor | None = torch.autograd.grad(
@@ -71,15 +77,18 @@ def _judge(x: Tensor, y: Tensor, ignored: int, output: Tensor, forward: ForwardP
     )[0]
     if gradient is None:
         return None
-    used = _lay_out_gradient(gradient, spread).amax(0).nonzero().flatten()
-    rest = x.shape[2:].numel()
-    if len(used) < SHORT or y.numel() != n * len(used) * rest:
+    used = _turn(gradient.detach(), spread, turned).abs().amax((0, 1, 3)).nonzero().flatten()
+    rest = x.shape[2:]
+    if len(used) < SHORT or y.numel() != n * len(used) * rest.numel():
         return None
-    shift = _find_shift(x.detach(), y.detach().reshape(n, len(used), *x.shape[2:]), used, ignored)
+    own = (
+        y.detach().reshape(len(used), n, *rest).transpose(0, 1) if turned else y.reshape(n, len(used), *rest)
+    )
+    shift = _find_shift(x.detach().transpose(0, 1) if turned else x.detach(), own, used, ignored)
     if shift is None:
         return None
     at = int(used[len(used) // 2])
-    seen = _find_seen(output, spread, at, x, forward)
+    seen = _find_seen(_turn(output, spread, turned)[:, :, at], x, forward, turned)
     if seen is None or not 0 <= at + shift < steps:
         return None
     return {
@@ -90,9 +99,20 @@ def _judge(x: Tensor, y: Tensor, ignored: int, output: Tensor, forward: ForwardP
     }
 
 
-def _lay_out(output: Tensor, n: int, steps: int) -> tuple[int, ...] | None:
+def _turn(output: Tensor, spread: tuple[int, ...], turned: bool) -> Tensor:
+    """An output as (samples, before, steps, after)."""
+    if not turned:
+        return output.reshape(spread)
+    n, _, steps, after = spread
+    return output.reshape(steps, n, 1, after).permute(1, 2, 0, 3)
+
+
+def _lay_out(output: Tensor, n: int, steps: int, turned: bool) -> tuple[int, ...] | None:
     """The shape (samples, before, steps, after) that an output is read in; None if it has no steps."""
     shape = tuple(output.shape)
+    if turned:
+        own = shape[:2] == (steps, n) or shape[:1] == (steps * n,)
+        return (n, 1, steps, output.numel() // (n * steps)) if own and len(shape) > 1 else None
     if not shape or (shape[0] != n and shape[0] != n * steps):
         return None
     if shape[0] == n * steps:
@@ -107,11 +127,6 @@ def _lay_out(output: Tensor, n: int, steps: int) -> tuple[int, ...] | None:
             (before * shape[i], after) if i < axis else (before, after * (shape[i] if i > axis else 1))
         )
     return (n, before, steps, after)
-
-
-def _lay_out_gradient(gradient: Tensor, spread: tuple[int, ...]) -> Tensor:
-    """The size of the gradient at each sample and step, (N, T)."""
-    return gradient.detach().reshape(spread).abs().amax((1, 3))
 
 
 def _find_shift(x: Tensor, y: Tensor, used: Tensor, ignored: int) -> int | None:
@@ -131,13 +146,11 @@ def _find_shift(x: Tensor, y: Tensor, used: Tensor, ignored: int) -> int | None:
 
 def _looks_up(node: Any, x: Tensor) -> bool:
     """Whether an embedding read an input as it is."""
-    indices = node._saved_indices if "_saved_indices" in dir(node) else None
-    return isinstance(indices, Tensor) and indices.shape == x.shape and bool((indices == x).all())
+    indices = find_saved(node, "_saved_indices")
+    return indices is not None and indices.shape == x.shape and bool((indices == x).all())
 
 
-def _find_seen(
-    output: Tensor, spread: tuple[int, ...], at: int, x: Tensor, forward: ForwardPass
-) -> Tensor | None:
+def _find_seen(own: Tensor, x: Tensor, forward: ForwardPass, turned: bool) -> Tensor | None:
     """Which steps of the input the output of one step depends on, (T,)."""
     edges: list[Any] = [leaf for leaf in forward.call.inputs.values() if leaf.shape == x.shape]
     if not x.is_floating_point():
@@ -148,12 +161,16 @@ def _find_seen(
         ]
     if not edges:
         return None
-    root = calls.random_cotangent(output.reshape(spread)[:, :, at])
+    root = calls.random_cotangent(own)
     try:
         ways = torch.autograd.grad(root, edges, retain_graph=True, allow_unused=True)
     except RuntimeError:  # a backward of somebody's own that wants all outputs
         return None
-    sizes = [w.detach().double().reshape(*x.shape[:2], -1).abs().amax((0, 2)) for w in ways if w is not None]
+    sizes = [
+        w.detach().double().reshape(*x.shape[:2], -1).abs().amax((1 if turned else 0, 2))
+        for w in ways
+        if w is not None
+    ]
     if not sizes:
         return None
     size = torch.stack(sizes).amax(0)

@@ -226,6 +226,8 @@ def find_overlap(root: Tensor, calls: LossCalls, graph: Graph, output: Any) -> l
     if any(c.kind in LOSSES or _is_picked(c, calls) for c, _ in calls.made):
         return []
     answers = [t for t in calls.originals if _is_yes_or_no(t)]
+    labels = [t for t in calls.originals if not t.is_floating_point()]
+    answers += [t for t in calls.targets.values() if any(_is_one_hot(t, y) for y in labels)]
     made = [c.result for c, _ in calls.made if c.kind in ("sigmoid", "softmax")]
     places = [t for t in (*tensors_in(output), *made) if isinstance(t, Tensor) and _can_be_yes(t, graph)]
     pairs = [(t, y) for t in places for y in answers if t.shape == y.shape][:2]
@@ -248,6 +250,13 @@ def _is_picked(call: OperationCall, calls: LossCalls) -> bool:
 def _is_yes_or_no(y: Tensor) -> bool:
     low, high = (float(v) for v in torch.aminmax(y)) if y.numel() >= FEWEST and not y.is_complex() else (0, 0)
     return (low, high) == (0, 1) and bool(((y == 0) | (y == 1)).all())
+
+
+def _is_one_hot(t: Tensor, y: Tensor) -> bool:
+    """Whether a target says yes at the class of a label and no at all others."""
+    if t.ndim != y.ndim + 1 or t.ndim < 2 or (len(t), *t.shape[2:]) != tuple(y.shape) or not _is_yes_or_no(t):
+        return False
+    return bool((t.sum(1) == 1).all()) and bool((t.long().argmax(1) == y).all())
 
 
 def _can_be_yes(t: Tensor, graph: Graph) -> bool:

@@ -15,6 +15,7 @@ from unvanish.core.loss_facts import ClassNumberFacts, Sureness
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.events import OperationCall
 from unvanish.probes.passes import BackwardPass, ForwardPass
+from unvanish.probes.saved import find_saved
 
 ERRORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 SQUARES = ("pow", "square", "abs", "mul", "norm", "linalg_vector_norm", "sqrt", "dot")
@@ -94,9 +95,11 @@ def _are_tokens(t: Tensor, forward: ForwardPass) -> bool:
     """Whether labels have the shape of tokens that the model looks up in a table, which is long enough."""
     for o in forward.watched.operations:
         if o.kind == "embedding" and o.order < forward.watched.loss_order:
-            indices = getattr(o.nodes[0], "_saved_indices", None)
-            rows = getattr(o.nodes[0], "_saved_weight_sym_argsize_0", 0)
-            if isinstance(indices, Tensor) and indices.shape == t.shape and int(t.max()) < int(rows):
+            indices = find_saved(o.nodes[0], "_saved_indices")
+            rows = find_saved(o.nodes[0], "_saved_weight_sym_argsize_0")
+            if indices is None or rows is None or indices.shape != t.shape:
+                continue
+            if int(t.max()) < int(rows):
                 return t.ndim > 1
     return False
 

@@ -17,8 +17,21 @@ from unvanish.core.facts import OutputFacts
 from unvanish.probes import operations
 from unvanish.probes.events import Operation
 from unvanish.probes.forward import Forward
+from unvanish.probes.saved import find_saved
 
-CUTTING = ("relu", "relu6", "clamp", "clamp_min", "maximum", "where", "mul", "threshold", "hardtanh", "max")
+CUTTING = (
+    "relu",
+    "relu6",
+    "clamp",
+    "clamp_min",
+    "clip",
+    "maximum",
+    "where",
+    "mul",
+    "threshold",
+    "hardtanh",
+    "max",
+)
 SMOOTH = {  # the least that they give
     **{"softplus": 0.0, "exp": 0.0, "abs": 0.0, "square": 0.0, "pow": 0.0},
     **{"gelu": -0.17, "silu": -0.28, "mish": -0.31, "elu": -1.0, "celu": -1.0, "selu": -1.76},
@@ -40,8 +53,8 @@ def read_floor(node: Any, watched: Forward, x: Tensor, logarithms: bool) -> Outp
     if made.kind in SMOOTH:
         own = not logarithms and float(x.min()) < SMOOTH[made.kind] - 0.01  # an odd power
         return {} if own else {"floor": made.kind, "floor_share": 0.0}
-    saved = getattr(made.nodes[0], "_saved_result", None)
-    if isinstance(saved, Tensor) and saved.numel() == x.numel():  # what it gave, whatever normalised that
+    saved = find_saved(made.nodes[0], "_saved_result")
+    if saved is not None and saved.numel() == x.numel():  # what it gave, whatever normalised that
         x, logarithms = saved.detach(), False
     axis = min(1, x.ndim - 1)
     least = x.min(axis, keepdim=True)[0] if logarithms else x.min()

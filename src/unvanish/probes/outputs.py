@@ -82,7 +82,8 @@ def _read_cosines(watched: Forward, graph: Graph | None) -> OutputFacts:
     logged = any(o.kind == "log" for o in own)
     for o in own:
         if o.kind in ("log_softmax", "logsumexp") or (o.kind == "exp" and logged):
-            cosines, shape = find_cosines(_input(o)), o.facts.get("shape", ())
+            cosines = find_cosines(_input(o))
+            shape = () if cosines is None else tuple(_input(o)._input_metadata[0].shape)
             if cosines is not None and len(shape) > 1:
                 return {**_describe_cosines(cosines), "classes": max(shape), "site": o.kind}
     return {}

@@ -20,6 +20,7 @@ from unvanish.core.loss_facts import RouterFault, SoftRouterFacts
 from unvanish.probes.events import Operation
 from unvanish.probes.passes import BackwardPass, ForwardPass
 from unvanish.probes.routers import around, count_experts
+from unvanish.probes.saved import find_saved
 
 KINDS = ("softmax", "sigmoid")
 VIEWS = {
@@ -104,13 +105,13 @@ def _follow(o: Operation, experts: int) -> tuple[Tensor, float, bool, Any] | Non
     for _ in range(STEPS):
         name = type(node).__name__
         if name in LAYERS:
-            read = getattr(node, LAYERS[name], None)
+            read = find_saved(node, LAYERS[name])
             wide = node._input_metadata[0].shape[-1] == experts
-            return (read.detach(), factor, twice, node) if wide and isinstance(read, Tensor) else None
+            return (read.detach(), factor, twice, node) if wide and read is not None else None
         if name in ("MulBackward0", "DivBackward0"):
-            number = getattr(node, "_saved_other", None)
+            number = find_saved(node, "_saved_other")
             learned = sum(n is not None for n, _ in node.next_functions) > 1
-            if learned or not isinstance(number, Tensor) or number.numel() > 1 or not float(number):
+            if learned or number is None or number.numel() > 1 or not float(number):
                 return None
             factor *= float(number) if name == "MulBackward0" else 1 / float(number)
         elif name == "SoftmaxBackward0":
@@ -131,8 +132,10 @@ def _judge(
     o: Operation, router: tuple[Tensor, float, bool, Any], modules: list[nn.Module], forward: ForwardPass
 ) -> tuple[RouterFault, float] | None:
     read, factor, twice, layer = router
-    node: Any = o.nodes[0]
-    weights = node._saved_result.detach().double().flatten(0, -2)
+    result = find_saved(o.nodes[0], "_saved_result")
+    if result is None:
+        return None
+    weights = result.detach().double().flatten(0, -2)
     batch = forward.call.batch_size or 0
     if len(weights) == 1 and batch >= FEWEST and _reaches_input(layer, forward):
         return "one for all", float(batch)

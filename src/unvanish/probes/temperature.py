@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from unvanish.probes.saved import find_saved
+
 UNIT = 1e-3  # relative: how far from each other the squared lengths of rows may be
 ROWS = 64  # that are looked at
 STEPS = 24  # scalings, views and masks between a product and the loss
@@ -38,6 +40,7 @@ PASSED = {
     )
 } | {"SqueezeBackward1", "SqueezeBackward2", "ClampBackward1", "ScatterBackward1"}
 SHIFTED = ("AddBackward0", "SubBackward0", "RsubBackward1", "AddBackward1")
+WRITTEN = ("IndexPutBackward0", "CopySlices", "ScatterBackward0")  # a part of the logits was overwritten
 BOUNDED = ("CosBackward0", "SinBackward0")
 
 
@@ -71,6 +74,9 @@ def _follow(node: Any, divisor: Tensor | None, left: int) -> Cosines | None:
             return _join([_follow(n, divisor, left) for n in edges])
         if name in ("MulBackward0", "DivBackward0"):
             return _scale(node, name, divisor, left)
+        if name in WRITTEN:
+            node = edges[0] if edges else None
+            continue
         if len(edges) != 1 or (name not in PASSED and name not in SHIFTED):
             return None
         node = edges[0]
@@ -88,7 +94,7 @@ def _join(parts: list[Cosines | None]) -> Cosines | None:
 def _scale(node: Any, name: str, divisor: Tensor | None, left: int) -> Cosines | None:
     """What a product with a number, or a quotient, makes of cosines below it."""
     edges = [n for n, _ in node.next_functions]
-    one, other = _saved(node, "_saved_self"), _saved(node, "_saved_other")
+    one, other = find_saved(node, "_saved_self"), find_saved(node, "_saved_other")
     if name == "DivBackward0":
         if other is None or other.numel() > 1:
             below = divisor is None and other is not None and _is_bounded(one, other)
@@ -113,17 +119,10 @@ def _is_learned(edges: list[Any]) -> bool:
     return sum(edge is not None for edge in edges) > 1
 
 
-def _saved(node: Any, name: str) -> Tensor | None:
-    if name not in dir(node):
-        return None
-    value = getattr(node, name)
-    return torch.as_tensor(value) if isinstance(value, (Tensor, int, float)) else None
-
-
 @torch.no_grad()
 def _read_product(node: Any, divisor: Tensor | None) -> float | None:
     """The lengths of the rows and the columns that a matrix product joins, multiplied, if they are equal."""
-    left, right = _saved(node, "_saved_self"), _saved(node, "_saved_mat2")
+    left, right = find_saved(node, "_saved_self"), find_saved(node, "_saved_mat2")
     if divisor is not None:
         return _read_normed(left, right, divisor)
     rows = _length_below(node, 0) if left is None else _length(left[..., :ROWS, :], -1)
@@ -136,7 +135,7 @@ def _length_below(node: Any, side: int) -> float | None:
     for _ in range(STEPS):
         name = type(below).__name__
         if name == "DivBackward0":
-            one, other = _saved(below, "_saved_self"), _saved(below, "_saved_other")
+            one, other = find_saved(below, "_saved_self"), find_saved(below, "_saved_other")
             if one is None or other is None:
                 return None
             lengths = (_length(one / other, axis) for axis in range(one.ndim))
@@ -173,7 +172,7 @@ def _read_sum(node: Any, divisor: Tensor | None) -> float | None:
     below = node.next_functions[0][0]
     if divisor is not None or type(below).__name__ != "MulBackward0":
         return None
-    one, other = _saved(below, "_saved_self"), _saved(below, "_saved_other")
+    one, other = find_saved(below, "_saved_self"), find_saved(below, "_saved_other")
     known = next((t for t in (one, other) if t is not None), None)
     if known is None or len(node._saved_dim) != 1:
         return None
@@ -189,7 +188,7 @@ def _read_sum(node: Any, divisor: Tensor | None) -> float | None:
 @torch.no_grad()
 def _read_convolution(node: Any, divisor: Tensor | None) -> float | None:
     """The same of a convolution whose filters see one place."""
-    image, weight = _saved(node, "_saved_input"), _saved(node, "_saved_weight")
+    image, weight = find_saved(node, "_saved_input"), find_saved(node, "_saved_weight")
     if image is None or weight is None or divisor is not None or node.next_functions[-1][0] is not None:
         return None
     if math.prod(weight.shape[2:]) != 1 or image.ndim != weight.ndim or image.shape[1] != weight.shape[1]:

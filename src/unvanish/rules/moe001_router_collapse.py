@@ -108,10 +108,10 @@ SOFT = {  # what is wrong with a router that mixes all experts, and what to chan
 
 def check(trace: Trace, *, limit: float = 0.95) -> Iterable[Fault]:
     """One fault naming the routers that have collapsed, or, in a watched run, that will."""
-    if trace.facts.get("live"):
-        return _watch(trace)
     if soft := trace.facts.get("soft_routers"):
         return [_report_soft(soft[0])]
+    if trace.facts.get("live"):
+        return _watch(trace)
     routers = [
         router
         for router in trace.facts.get("routers", [])

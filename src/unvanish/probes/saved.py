@@ -1,0 +1,20 @@
+"""What a node of the autograd graph keeps for its backward, if it still has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def find_saved(node: Any, name: str) -> Tensor | None:
+    """A tensor, or a number as one, that a node keeps under a name.
+
+    None if it keeps none, if its backward has run, or if what it kept was overwritten.
+    """
+    try:
+        value = getattr(node, name)
+    except (AttributeError, RuntimeError):
+        return None
+    return torch.as_tensor(value) if isinstance(value, (Tensor, int, float)) else None
