@@ -85,7 +85,7 @@ def _judge(
         y.detach().reshape(len(used), n, *rest).transpose(0, 1) if turned else y.reshape(n, len(used), *rest)
     )
     shift = _find_shift(x.detach().transpose(0, 1) if turned else x.detach(), own, used, ignored)
-    if shift is None:
+    if shift is None or (shift != 1 and x.is_floating_point()):
         return None
     at = int(used[len(used) // 2])
     seen = _find_seen(_turn(output, spread, turned)[:, :, at], x, forward, turned)

@@ -26,7 +26,8 @@ CHANCE = 4.0  # deviations of chi-square up to which labels are equally frequent
 def find_class_numbers(forward: ForwardPass, backward: BackwardPass) -> ClassNumberFacts | None:
     """Labels that a squared or absolute error compares with what the model made; None if there are none."""
     calls, graph = forward.watched.loss_calls, backward.graph
-    labels = [t for t in calls.originals if _are_labels(t)]
+    errors = [c for c, _ in calls.made if c.kind in (*ERRORS, "sub", "rsub")]
+    labels = [t for t in calls.originals if errors and _are_labels(t)]
     if not labels or graph is None:
         return None
     squared = {id(t) for c, _ in calls.made if c.kind in SQUARES for t in tensors_in(c.args, 1)}

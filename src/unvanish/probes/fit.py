@@ -142,7 +142,8 @@ def _read_categories(kind: str, x: Tensor, y: Tensor, last: Operation | None, ig
     if kind != "cross_entropy" and last is not None and last.kind in NORMALISING and not found.get("raw"):
         found["unnormalised"] = _count_unnormalised(x, axis)
     if not y.is_floating_point():
-        found["labels"], found["answers"] = _count_kinds(y[y != ignored]), y.numel()
+        count = _count_kinds if y.ndim <= 1 else _count_few
+        found["labels"], found["answers"] = count(y[y != ignored]), y.numel()
         found["maps"] = len(y) if y.ndim > 1 else 0
     elif y.is_floating_point() and y.shape == x.shape and y.numel():
         found |= _read_shares(y.double(), axis)
@@ -185,6 +186,14 @@ def _name_raw(x: Tensor, last: Operation | None) -> str:
     if last.kind in ("softmax", "sigmoid"):
         return "probabilities"
     return "scores" if last.family in ("layer", "norm", "activation") else ""
+
+
+def _count_few(values: Tensor) -> int:
+    """How many kinds of values there are, up to two."""
+    if not values.numel():
+        return 0
+    low, high = torch.aminmax(values)
+    return 1 if bool(low == high) else 2
 
 
 def _count_kinds(values: Tensor) -> int:

@@ -32,9 +32,11 @@ def find_drowning(
     weights = _read_weights(weighing, labels, y)
     if weights is None and root is not None:
         weights = _read_gradient(root, o, labels, calls, graph)
+    if weights is None:
+        return []
     classes = 2 if y.is_floating_point() else classes
     keep = (labels != weighing.ignored) & (labels >= 0) & (labels < classes)
-    if weights is None or not int(keep.sum()):
+    if not int(keep.sum()):
         return []
     counts = torch.bincount(labels[keep], minlength=classes).double()
     held = torch.zeros(classes, dtype=torch.float64).scatter_add_(
@@ -87,8 +89,8 @@ def read_turned(y: Tensor, calls: LossCalls) -> float | None:
     `y`: numbers between 0 and 1, for labels or for yes and no; None if they were not made so.
     """
     for t in calls.originals:
-        own = _mark(t, y)
-        if own is None or y is t or not bool(own.any()) or bool(own.all()):
+        own = None if y is t else _mark(t, y)
+        if own is None or not bool(own.any()) or bool(own.all()):
             continue
         right, other = y[own].double(), y[~own].double()
         if max(float(right.max() - right.min()), float(other.max() - other.min())) < EVEN:

@@ -126,6 +126,8 @@ def _read_product(node: Any, divisor: Tensor | None) -> float | None:
     if divisor is not None:
         return _read_normed(left, right, divisor)
     rows = _length_below(node, 0) if left is None else _length(left[..., :ROWS, :], -1)
+    if rows is None:
+        return None
     return _multiply(rows, _length_below(node, 1) if right is None else _length(right[..., :ROWS], -2))
 
 
@@ -193,7 +195,8 @@ def _read_convolution(node: Any, divisor: Tensor | None) -> float | None:
         return None
     if math.prod(weight.shape[2:]) != 1 or image.ndim != weight.ndim or image.shape[1] != weight.shape[1]:
         return None
-    return _multiply(_length(image, 1), _length(weight, 1))
+    own = _length(weight, 1)
+    return None if own is None else _multiply(own, _length(image, 1))
 
 
 def _length(rows: Tensor, axis: int) -> float | None:
