@@ -137,6 +137,18 @@ def test_an_output_against_its_numbers_is_named(sign: int) -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
+def test_a_signal_ratio_that_is_to_fall_is_named(sign: int) -> None:
+    torch.manual_seed(0)
+
+    def ratio(o: Tensor, y: Tensor) -> Tensor:
+        heard = (o * y).sum(1, keepdim=True) / y.square().sum(1, keepdim=True) * y
+        return -sign * 10 * torch.log10(heard.square().sum(1) / (o - heard).square().sum(1)).mean()
+
+    y = torch.randn(N, 16, generator=torch.Generator().manual_seed(1))
+    assert judge(nn.Linear(8, 16), y, ratio) == (() if sign == 1 else ("LOS002",))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
 def test_embeddings_that_leave_their_own_label_are_named(sign: int) -> None:
     torch.manual_seed(0)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unvanish.core.facts import OutputFacts
 from unvanish.probes.events import Operation
-from unvanish.probes.measures import see, share
+from unvanish.probes.measures import see
 
 INF = math.inf
 RANGES = {

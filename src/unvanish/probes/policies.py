@@ -171,9 +171,24 @@ def _judge_numbers(step: Tensor, own: Tensor, y: Tensor) -> AscentFacts | None:
     """Whether the whole output goes against the targets, and away from them."""
     if step.numel() != y.numel() or int(torch.unique(y).numel()) <= 2:
         return None
+    if (
+        step.shape == y.shape
+        and y.ndim > 1
+        and _is_turned_away(step.flatten(1), own.flatten(1), y.flatten(1))
+    ):
+        return _say("correlation")
     step, own, y = step.flatten(), own.flatten(), y.flatten()
     against = [float(torch.cosine_similarity(step, v, dim=0)) for v in (y - y.mean(), y - own)]
     return _say("correlation") if against[0] < AGAINST and against[1] < AGAINST / 2 else None
+
+
+def _is_turned_away(step: Tensor, own: Tensor, y: Tensor) -> bool:
+    """Whether a loss blind to the output's size makes each sample less like its target, or its minus."""
+    across = torch.cosine_similarity(step, own, dim=1).abs()
+    if own.shape[1] < 2 or not bool((across < EVEN).all()):
+        return False
+    less = (step * y).sum(1) * (own * y).sum(1)
+    return float((less < 0).double().mean()) > LEAVING
 
 
 def _judge_labels(step: Tensor, own: Tensor, y: Tensor) -> AscentFacts | None:
