@@ -160,6 +160,26 @@ def test_embeddings_that_leave_their_own_label_are_named(sign: int) -> None:
     assert judge(nn.Linear(8, 6), DONE, triplets) == (() if sign == 1 else ("LOS002",))
 
 
+def test_a_hinge_on_scores_is_no_distance() -> None:
+    def hinge(o: Tensor, y: Tensor) -> Tensor:
+        return functional.relu(1 - (2 * y - 1)[:, None] * o).mean()
+
+    for outputs in (1, 3):
+        for seed in range(4):
+            torch.manual_seed(seed)
+            assert judge(nn.Linear(8, outputs), DONE % 2, hinge) == ()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_probabilities_over_those_of_the_past_are_judged_too(sign: int) -> None:
+    torch.manual_seed(0)
+
+    def propensity(o: Any, y: Any) -> Tensor:
+        return -sign * (y[1] * o[0].softmax(1).gather(1, y[0][:, None]).squeeze(1) / 0.4).mean()
+
+    assert judge(Agent(), (DONE, RETURN), propensity) == (() if sign == 1 else ("LOS002",))
+
+
 def test_domains_that_are_to_be_alike_are_meant() -> None:
     torch.manual_seed(0)
 

@@ -89,6 +89,13 @@ def test_answers_in_sight_are_named(
     assert found is not None and words in found.cause
 
 
+def test_labels_that_were_shifted_before_are_shifted_twice() -> None:
+    torch.manual_seed(0)
+    before = torch.cat([TEXT[:, 1:], torch.full((16, 1), -100)], 1)
+    found = find(Attending(True), (TEXT, before), sliced)
+    assert found is not None and "shifted twice" in found.cause
+
+
 class Shifting(Recurrent):
     """It moves its input itself."""
 

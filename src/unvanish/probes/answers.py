@@ -79,11 +79,14 @@ def _judge(
         return None
     used = _turn(gradient.detach(), spread, turned).abs().amax((0, 1, 3)).nonzero().flatten()
     rest = x.shape[2:]
-    if len(used) < SHORT or y.numel() != n * len(used) * rest.numel():
+    per = n * rest.numel()
+    if len(used) < SHORT or not y.numel() or y.numel() % per:
         return None
-    own = (
-        y.detach().reshape(len(used), n, *rest).transpose(0, 1) if turned else y.reshape(n, len(used), *rest)
-    )
+    asked = y.numel() // per
+    own = y.reshape(asked, n, *rest).transpose(0, 1) if turned else y.reshape(n, asked, *rest)
+    own = own.detach()[:, (own != ignored).reshape(n, asked, -1).any(2).any(0)]
+    if own.shape[1] != len(used):
+        return None
     shift = _find_shift(x.detach().transpose(0, 1) if turned else x.detach(), own, used, ignored)
     if shift is None or (shift != 1 and x.is_floating_point()):
         return None

@@ -31,7 +31,7 @@ LEAVING = 0.9  # of the samples whose embedding leaves its own label
 ERRORS = ("cross_entropy_loss", "nll_loss", "nll_loss_nd")
 PICKS = ("gather", "getitem", "index")
 HINGES = ("relu", "clamp", "clamp_min", "softplus", "log1p", "margin_ranking_loss")
-DISTANCES = ("cdist", "pairwise_distance", "norm", "sub", "matmul", "mm", "__matmul__", "cosine_similarity")
+DISTANCES = ("cdist", "pairwise_distance", "norm", "matmul", "mm", "__matmul__", "cosine_similarity")
 EVEN = 1e-3  # relative: ratios that differ less are one factor
 
 
@@ -134,7 +134,7 @@ def _is_a_number_each(t: Tensor, calls: LossCalls) -> bool:
 
 
 def _is_picked(call: OperationCall, calls: LossCalls) -> bool:
-    """Whether labels pick a log-probability of each sample, or its cross-entropy."""
+    """Whether labels pick a probability of each sample, its logarithm, or its cross-entropy."""
     result, batch = call.result, calls.batch or 0
     if not isinstance(result, Tensor) or len(result.shape) < 1 or result.shape[0] != batch:
         return False
@@ -143,6 +143,8 @@ def _is_picked(call: OperationCall, calls: LossCalls) -> bool:
     labels = [t for t in tensors_in(call.given, 2) if calls.is_target(t) and not t.is_floating_point()]
     if not labels or result.numel() != batch:
         return False
+    if call.kind in PICKS and type(call.args[0].grad_fn).__name__ == "SoftmaxBackward0":
+        return True
     return call.kind in ERRORS or (call.kind in PICKS and bool(result.detach().max() <= 0))
 
 
@@ -193,7 +195,7 @@ def _is_turned_away(step: Tensor, own: Tensor, y: Tensor) -> bool:
 
 def _judge_labels(step: Tensor, own: Tensor, y: Tensor) -> AscentFacts | None:
     """Whether embeddings leave their own label for the others."""
-    if own.ndim != 2 or y.ndim != 1 or int(torch.unique(y).numel()) < 2:
+    if own.ndim != 2 or own.shape[1] < 2 or y.ndim != 1 or int(torch.unique(y).numel()) < 2:
         return None
     same = (y[:, None] == y[None]).double()
     other, same = 1 - same, same - torch.eye(len(y), dtype=same.dtype)

@@ -25,8 +25,8 @@ and its like). Whether a given optimizer's step really is too long is OPT008's.
 
 Limits
 
-    FEWEST = 32      samples: of fewer a sum is seldom too long
-    NEAR = 4         times: a constant factor between 1 / (4 * numbers) and 4 / samples averages
+None: a loss is a sum or not. Of fewer than 32 samples a sum is seldom too long, and a constant
+factor between 1 / (4 * numbers) and 4 / samples averages: both are left alone.
 
 Remedies
 

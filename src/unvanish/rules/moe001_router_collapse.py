@@ -16,11 +16,12 @@ module, or one around it, has experts: a list of that many modules, or weights (
 out). Counted are the choices that fall to the most loaded experts, as many as a token is sent
 to.
 
-A soft router mixes all experts by a softmax or a sigmoid. It is named if nothing can change that all
+A soft router mixes all experts by a softmax or a sigmoid. It is named if nothing changes that all
 tokens, or all experts, look alike to it: it reads a constant, or the mean of the batch; its scores
-have a factor below FACTOR, are made of numbers below FAINT, or are normalised twice; the experts
-are copies of each other; or if one expert has nearly all the weight, by the limits below. A router
-that only begins at zero, and one weight an expert that is learned, are left alone.
+have a factor of 0.02 or less (a temperature of 50: scores of size one make weights alike to 1 %
+then), are made of numbers below 0.001, or are normalised twice; the experts are copies of each
+other; or if one expert has nearly all the weight, by the limits below. A router that only begins at
+zero, and one learned weight for each expert, are left alone.
 
 That the router's own weights get no gradient is said by GRF001 (the choice alone is used) and
 GRF007 (a single gate divided by itself, which is always 1).
@@ -36,9 +37,6 @@ Limits
                      (measured: 2 to 64 experts, cosines of tokens up to 0.9)
     CERTAIN = 0.9    of the probability lies with the chosen: routers at their start are undecided,
                      and leave such a state by themselves
-    FACTOR = 0.02    before a soft router's softmax, a temperature of 50: scores of size one make
-                     weights alike to 1 % then
-    FAINT = 0.001    the size of what a router reads: of layers and norms it is about one
     RUN = 0.9        of the largest possible excess, in a watched run
     IDLE = 0.5       of the experts without a token for twelve looks
     TOKENS = 8       choices for each expert, at least: fewer say nothing of a balance
