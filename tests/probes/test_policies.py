@@ -209,3 +209,7 @@ def test_an_optimizer_that_goes_up_an_error_is_named(up: bool, raised: bool) -> 
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, maximize=up)
     loss = (lambda o, y: -functional.cross_entropy(o, y)) if raised else nn.CrossEntropyLoss()
     assert judge(net, DONE, loss, optimizer=optimizer) == (("LOS002",) if up and not raised else ())
+    reward = lambda o, y: (1 - 2 * raised) * (o - y).square().mean()  # noqa: E731
+    assert judge(net, RETURN[:, None] * torch.ones(4), reward, optimizer=optimizer) == (
+        ("LOS002",) if up and not raised else ()
+    )

@@ -343,7 +343,8 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
         facts["stale"] = specimen.omissions.attempt(
             "the optimizer", "", lambda: parameters.count_stale(specimen), int
         )
-        facts["maximizes"] = any(group.get("maximize") for group in specimen.optimizer.param_groups)
+        if specimen.manner.again:  # else the loss's own sign is not known
+            facts["maximizes"] = any(group.get("maximize") for group in specimen.optimizer.param_groups)
     if backward.hooks:
         facts["hooks"] = list(backward.hooks)
     if backward.severed:
