@@ -90,6 +90,7 @@ class BrokenFacts(TypedDict):
     weights: list[str]  # parameters that are not finite
     parameters: int  # how many there are
     loss: float
+    heard: bool  # whether the loss is known
 
 
 class CriticalFacts(TypedDict):

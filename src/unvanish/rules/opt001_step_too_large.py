@@ -107,7 +107,7 @@ def check(trace: Trace, *, limit: float = 0.1, jump: float = 3.0) -> Iterable[Fa
     found = found or _judge_rates(trace, taken, jump) or _judge_ruin(trace, taken)
     if found is None and len(known) < AFTER:
         raise NotApplicable("fewer than three looks at a step")
-    return [] if found is None else [_tell(trace, places, known, found, limit)]
+    return [] if found is None else [_tell(trace, places, known, found, limit, jump)]
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ class _Steps:
     before: float
     rise: float
     cause: str
+    factor: float = math.nan  # by which the learning rate grew at once
 
 
 def _judge_looks(
@@ -155,7 +156,8 @@ def _judge_rates(trace: Trace, taken: Floats, jump: float) -> _Steps | None:
         if rise > ROSE:
             factor = rate[place] / highest[place - 1]
             cause = f"the steps grew {factor:.0f} times at step {int(taken[place])}"
-            return _Steps(int(taken[place]), _usual(trace, place, None), _usual(trace, 0, place), rise, cause)
+            now, before = _usual(trace, place, None), _usual(trace, 0, place)
+            return _Steps(int(taken[place]), now, before, rise, cause, factor)
     return None
 
 
@@ -185,7 +187,7 @@ def _usual(trace: Trace, start: int | None, end: int | None) -> float:
     return math.exp(float(np.median(change))) if len(change) else math.nan
 
 
-def _tell(trace: Trace, places: list[int], known: Any, found: _Steps, limit: float) -> Fault:
+def _tell(trace: Trace, places: list[int], known: Any, found: _Steps, limit: float, jump: float) -> Fault:
     latest = _history.read_looks(trace, places, "update_log")[known[-1]] if len(known) else np.zeros(0)
     order = np.argsort(-np.where(np.isfinite(latest), latest, -math.inf))[: _places.WORST]
     worst = [(trace.sites[places[i]].label, math.exp(latest[i])) for i in order]
@@ -194,12 +196,7 @@ def _tell(trace: Trace, places: list[int], known: Any, found: _Steps, limit: flo
         severity="error" if rose else "warning",
         cause=found.cause + _describe_rates(trace, found.since) + (", and the loss rose" if rose else ""),
         sites=tuple(label for label, _ in worst),
-        evidence=(
-            Evidence("update / weight, median over layers", found.now, limit=f"< {limit:g}"),
-            Evidence("the same before", found.before),
-            Evidence("loss against before", found.rise, unit="deviations"),
-            *(Evidence("update / weight", size, site=label) for label, size in worst[: _places.SHOWN]),
-        ),
+        evidence=tuple(_list_evidence(found, worst, limit, jump)),
         remedies=(
             Remedy("lower-learning-rate", (), "back to the rate that worked", safety="advice"),
             Remedy("warm-up", (), "let a larger rate come slowly", safety="advice"),
@@ -209,6 +206,20 @@ def _tell(trace: Trace, places: list[int], known: Any, found: _Steps, limit: flo
         tier=STEPS,
         size=min(MOST, math.log(max(found.now / limit, 1.0))) if found.now > 0 else 0.0,
     )
+
+
+def _list_evidence(
+    found: _Steps, worst: list[tuple[str, float]], limit: float, jump: float
+) -> Iterable[Evidence]:
+    """What was measured: steps between looks may have no ratio, first steps nothing before them."""
+    numbers = (
+        Evidence("learning rate / highest before", found.factor, limit=f"< {jump:g}"),
+        Evidence("update / weight, median over layers", found.now, limit=f"< {limit:g}"),
+        Evidence("the same before", found.before),
+        Evidence("loss against before", found.rise, unit="deviations"),
+        *(Evidence("update / weight", size, site=label) for label, size in worst[: _places.SHOWN]),
+    )
+    return (e for e in numbers if math.isfinite(float(e.value)))
 
 
 def _find_jump(ratio: Floats, at: Floats, rate: Floats, jump: float, past: float) -> int | None:
