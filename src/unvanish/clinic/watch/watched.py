@@ -49,7 +49,8 @@ class Watched:
 
     def adopt(self, optimizer: Any) -> None:
         """An optimizer of the model has turned up: the parameters that it holds are watched."""
-        self.references = (*self.references, weakref.ref(optimizer))
+        alive = (ref for ref in self.references if ref() is not None)
+        self.references = (*alive, weakref.ref(optimizer))
         self.parameters = Parameters(self.inner, self.optimizers)
 
     @property
