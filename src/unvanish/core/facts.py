@@ -19,6 +19,7 @@ from unvanish.core.run_facts import (
     CriticalFacts,
     HistoryFacts,
     HoldingFacts,
+    LabelFacts,
     PlanFacts,
     RunFacts,
 )
@@ -370,3 +371,4 @@ class TraceFacts(RunFacts, total=False):
     broken: BrokenFacts
     holding: HoldingFacts
     plan: PlanFacts
+    labels: LabelFacts

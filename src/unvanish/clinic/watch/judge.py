@@ -110,6 +110,8 @@ class Judge:
             facts["holding"] = self.deeds.holding
         if self.deeds.plan is not None:
             facts["plan"] = self.deeds.plan
+        if (labels := self.look.labels.facts) is not None:
+            facts["labels"] = labels
         if self.trials.found:
             facts["critical"], facts["asked"] = list(self.trials.found), self.trials.asked
         return self.chronicle.history.trace(facts)
