@@ -77,6 +77,8 @@ class Watched:
                 rate = group.get("lr", math.nan)
                 if isinstance(rate, Tensor):
                     rate = float(rate) if rate.device.type == "cpu" else math.nan
+                if rate is None:  # the optimizer finds its own
+                    rate = math.nan
                 if rate > high:
                     high = rate
                 if rate < low:
