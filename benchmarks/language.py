@@ -90,12 +90,17 @@ class Language(nn.Module):
             for module in self.modules():
                 if isinstance(module, (nn.Linear, nn.Embedding)):
                     nn.init.normal_(module.weight, std=0.02)
-        if design.tied:
+        self.scale = 1.0
+        if design.behind and (design.tied or design.small):  # Vaswani et al. 2017
+            self.scale = width**0.5
+            nn.init.normal_(self.words.weight, std=1 / self.scale)
+        elif design.tied:
             nn.init.normal_(self.words.weight, std=0.02)
+        if design.tied:
             self.head.weight = self.words.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.words(tokens) + self.places
+        x = self.scale * self.words(tokens) + self.places
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))

@@ -56,6 +56,11 @@ def _read(found: Finding, name: str) -> float:
     return next((float(e.value) for e in found.evidence if e.name == name), math.nan)
 
 
+def _rise(step: int, by: float = 0.03) -> list[float]:
+    """A loss that rises at a step by more than chance, and not clearly."""
+    return [1.0] * step + [1.0 + by] * 15
+
+
 def _level(losses: Sequence[float], ratio: float = 0.2) -> Finding | None:
     """Three looks, at steps 20, 25 and 30, with one ratio."""
     return _judge(_build([ratio] * 3, looks=[20, 25, 30], loss=losses))
@@ -107,7 +112,7 @@ def test_a_jump_is_reported_for_thirty_looks(looks: int, fires: bool) -> None:
 
 @pytest.mark.parametrize(("between", "fires"), [(7, False), (8, True)])
 def test_a_jump_is_compared_with_eight_looks(between: int, fires: bool) -> None:
-    found = _judge(_build([0.005] + [USUAL] * between + [LONG] * 3))
+    found = _judge(_build([0.005] + [USUAL] * between + [LONG] * 3, loss=_rise(5 * between + 5)))
     assert (found is not None) == fires
     if found:
         assert _read(found, EARLIER) == pytest.approx(USUAL)
@@ -115,8 +120,19 @@ def test_a_jump_is_compared_with_eight_looks(between: int, fires: bool) -> None:
 
 @pytest.mark.parametrize(("earlier", "fires"), [(0.0064, True), (0.0069, False)])
 def test_a_ratio_that_the_run_had_before_is_no_jump(earlier: float, fires: bool) -> None:
+    assert (_judge(_build([earlier] + [USUAL] * 8 + [LONG] * 3, loss=_rise(45))) is not None) == fires
+    assert (_judge(_build([USUAL] * 9 + [LONG] * 3, loss=_rise(45), past=[earlier])) is not None) == fires
+
+
+@pytest.mark.parametrize(("earlier", "fires"), [(0.0032, True), (0.0035, False)])
+def test_while_the_loss_does_not_rise_a_jump_is_threefold_over_the_whole_run(
+    earlier: float, fires: bool
+) -> None:
     assert (_judge(_build([earlier] + [USUAL] * 8 + [LONG] * 3)) is not None) == fires
     assert (_judge(_build([USUAL] * 9 + [LONG] * 3, past=[earlier])) is not None) == fires
+    ratios = [0.02] + [USUAL] * 8 + [LONG] * 3
+    rate = [0.1] * 42 + [0.1 * (LONG / earlier)] * 18
+    assert (_judge(_build(ratios, rate=rate)) is not None) == fires
 
 
 def test_the_past_is_the_median_of_its_known_layers() -> None:
@@ -131,7 +147,7 @@ def test_the_past_is_the_median_of_its_known_layers() -> None:
 def test_a_known_ratio_at_a_rate_the_run_never_had_is_a_jump(factor: float, fires: bool) -> None:
     ratios, steps = [0.02] + [USUAL] * 8 + [LONG] * 3, 60  # the jump is at step 45
     rate = [0.1] * 42 + [0.1 * factor] * (steps - 42)
-    assert (_judge(_build(ratios, rate=rate)) is not None) == fires
+    assert (_judge(_build(ratios, rate=rate, loss=_rise(45))) is not None) == fires
 
 
 def test_a_restart_of_the_schedule_is_no_jump() -> None:
@@ -288,7 +304,7 @@ def test_a_run_of_few_steps_is_compared_with_all_before() -> None:
 
 
 def test_a_look_after_the_last_step_has_its_rate() -> None:
-    trace = _build([0.02] + [USUAL] * 8 + [LONG] * 3, loss=[1.0] * 50, rate=[0.1] * 42 + [0.2] * 8)
+    trace = _build([0.02] + [USUAL] * 8 + [LONG] * 3, loss=_rise(45)[:50], rate=[0.1] * 42 + [0.2] * 8)
     assert _judge(trace) is not None
 
 

@@ -20,9 +20,10 @@ How it is measured
 The ratio of what a step changed to what was there, for each weight matrix, at the looks of a
 watched training. A fault is a jump: at AFTER looks in a row the median over the layers is `jump`
 times above the looks before, and it is new: FRESH times above all that the run ever had, or at a
-learning rate it never had. A schedule's restart to an earlier rate is none, nor are steps below
-HARMLESS while the loss does not rise. Or it is a level: above `limit` at the last looks, while the
-loss is above that of the looks before. If the loss rose clearly, it is an error.
+learning rate it never had; `jump` times, as long as the loss does not rise. A schedule's restart to
+an earlier rate is none, nor are steps below HARMLESS while the loss does not rise. Or it is a
+level: above `limit` at the last looks, while the loss is above that of the looks before. If the
+loss rose clearly, it is an error.
 
 Between looks the rates and losses of all steps tell the same: the rate went at once `jump`
 times above all before, and the loss rose clearly with it. A single step is a fault if it
@@ -39,7 +40,9 @@ Limits
     STAYED = 5     steps after which the loss is compared
     ALL = 1        of what was there: such a step leaves nothing of the weights
     RUINED = 1.5   times the loss before, for the steps after it
-    FRESH = 1.5    times the largest ratio or rate so far: new, and not noise about the old
+    FRESH = 1.5    times the largest ratio or rate so far: new, and not noise about the old. While
+                   the loss does not rise, `jump` times: a restart after a warm-up that was cut
+                   short by its schedule goes beyond all before, and does no harm
     BEFORE = 5     looks that a jump needs before it
     NEAR = 8       looks that it is compared with
     AFTER = 3      looks that must agree
@@ -127,13 +130,16 @@ def _judge_looks(
 ) -> _Steps | None:
     """What the looks tell: a jump, or a level."""
     at = np.asarray(trace.facts["steps"])[known]
-    start = _find_jump(ratio, at, _highest_rates(trace, at), jump, _past_ratio(trace, places))
+    rates, past = _highest_rates(trace, at), _past_ratio(trace, places)
+    start = _find_jump(ratio, at, rates, jump, past)
     jumped = start is not None
     start = len(ratio) - AFTER if start is None else start
     rise, now = _loss_rise(trace, int(at[start])), float(np.median(ratio[start : start + AFTER]))
     if not jumped and not (np.min(ratio[start:]) > limit and rise > WORSE):
         return None
     if jumped and now < HARMLESS and not rise > ROSE:
+        return None
+    if jumped and not rise > WORSE and not _is_fresh(ratio, rates, start, jump, past):
         return None
     before = float(np.median(ratio[max(0, start - NEAR) : start])) if start else math.nan
     cause = f"each step changes the weights by {now:.1%}"
@@ -228,10 +234,16 @@ def _find_jump(ratio: Floats, at: Floats, rate: Floats, jump: float, past: float
     """
     for j in range(len(ratio) - AFTER, max(BEFORE, len(ratio) - RECENT) - 1, -1):
         low = ratio[j : j + AFTER].min()
-        fresh = low > FRESH * max(past, ratio[:j].max()) or rate[j] > FRESH * rate[j - 1]
-        if at[j] >= SETTLED and low > jump * ratio[max(0, j - NEAR) : j].max() and fresh:
+        near = low > jump * ratio[max(0, j - NEAR) : j].max()
+        if at[j] >= SETTLED and near and _is_fresh(ratio, rate, j, FRESH, past):
             return j
     return None
+
+
+def _is_fresh(ratio: Floats, rate: Floats, place: int, times: float, past: float) -> bool:
+    """Whether the ratio or the rate from a look on is so many times above all that the run ever had."""
+    low, highest = ratio[place : place + AFTER].min(), max(past, ratio[:place].max())
+    return bool(low > times * highest or rate[place] > times * rate[place - 1])
 
 
 def _past_ratio(trace: Trace, places: list[int]) -> float:
