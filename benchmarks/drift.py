@@ -180,6 +180,8 @@ def run_steady(job: tuple[int, int]) -> Plan:
                 group["lr"] = rate * schedule(step)
             words = text.draw(size)
             loss = nn.functional.cross_entropy(net(words[:, :-1]).flatten(0, 1), words[:, 1:].flatten())
+            if design.mixture:
+                loss = loss + 0.02 * sum(b.wide.balance for b in net.blocks)  # type: ignore[union-attr]
             optimizer.zero_grad()
             loss.backward()
             if clip is not None:

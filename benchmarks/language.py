@@ -21,9 +21,13 @@ class Experts(nn.Module):
         super().__init__()
         self.gate = nn.Linear(width, 4)
         self.experts = nn.ModuleList([nn.Linear(width, width) for _ in range(4)])
+        self.balance = torch.zeros(())  # Fedus et al. 2022; for who adds it to the loss
 
     def forward(self, x: Tensor) -> Tensor:
-        weights, chosen = self.gate(x).softmax(-1).max(-1)
+        share = self.gate(x).softmax(-1)
+        weights, chosen = share.max(-1)
+        load = nn.functional.one_hot(chosen, 4).flatten(0, 1).float().mean(0)
+        self.balance = 4 * (load * share.flatten(0, 1).mean(0)).sum()
         every = torch.stack([torch.relu(expert(x)) for expert in self.experts], -2)  # (B, T, 4, D)
         index = chosen[..., None, None].expand(*chosen.shape, 1, x.shape[-1])
         return every.gather(-2, index).squeeze(-2) * weights[..., None]
