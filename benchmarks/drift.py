@@ -46,7 +46,7 @@ PASSED = {  # the number that is followed, and where its rule draws the line
 }
 SMOOTH = 0.9  # of the running mean of the loss is kept
 START = 100  # step from which a number is driven
-LATER = 150  # steps that are made when the number is beyond its limit and named, and the loss has not turned
+LATER = 300  # steps that are made when the number is beyond its limit and named, and the loss has not turned
 EVERY = 5  # steps from look to look of a run that is driven
 
 

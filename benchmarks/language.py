@@ -94,6 +94,8 @@ class Language(nn.Module):
             for module in self.modules():
                 if isinstance(module, (nn.Linear, nn.Embedding)):
                     nn.init.normal_(module.weight, std=0.02)
+                if isinstance(module, nn.Linear):
+                    nn.init.zeros_(module.bias)
         self.scale = 1.0
         if design.behind and (design.tied or design.small):  # Vaswani et al. 2017
             self.scale = width**0.5

@@ -150,7 +150,7 @@ def spread(make: nn.Module) -> Learned:
     """How far made points lie from the circle in the mean."""
     with torch.no_grad():
         made = make(torch.randn(512, 4))
-    return Learned("distance from the circle", float((made.norm(dim=1) - 1).abs().mean()), 0.4, False)
+    return Learned("distance from the circle", float((made.norm(dim=1) - 1).abs().mean()), 0.5, False)
 
 
 @training
@@ -206,9 +206,9 @@ def critic_with_gradient_penalty(watching: Open) -> Learned:
             (slope,) = torch.autograd.grad(pair.judge(between).sum(), between, create_graph=True)
             off = (slope.norm(dim=1) - 1).square().mean()
             judge.zero_grad()
-            (pair.judge(made.detach()).mean() - pair.judge(real).mean() + 10 * off).backward()
+            (pair.judge(made.detach()).mean() - pair.judge(real).mean() + off).backward()
             judge.step()
-            if step % 3 == 2:
+            if step % 2:
                 maker.zero_grad()
                 (-pair.judge(made).mean()).backward()
                 maker.step()

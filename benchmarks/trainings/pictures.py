@@ -53,7 +53,7 @@ def deep_rectifiers(watching: Open) -> Learned:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
     fit(watching, net, torch.optim.Adam(net.parameters(), 1e-3), pick_digits(1400))
-    return score(net)
+    return score(net, 0.8)
 
 
 @training
@@ -222,7 +222,7 @@ def vision_transformer(watching: Open) -> Learned:
     net = Patches()
     optimizer = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=0.05)
     fit(watching, net, optimizer, pick_digits(600), plan=warm_up(optimizer, 40, 600), clip=1.0)
-    return score(net)
+    return score(net, 0.65)
 
 
 @training
@@ -249,4 +249,4 @@ def mixer(watching: Open) -> Learned:
 
     net = Mixer()
     fit(watching, net, torch.optim.AdamW(net.parameters(), 2e-3), pick_digits(700))
-    return score(net)
+    return score(net, 0.8)
