@@ -64,10 +64,27 @@ def test_what_still_falls_is_a_slow_start() -> None:
     assert _judge(_flat(1010, noise=0.02) + np.linspace(0.5, 0, 1010)) is None
 
 
+def test_a_fall_to_the_guess_is_no_start() -> None:
+    settling = 0.05 * np.exp(-np.arange(1010) / 200)
+    assert _judge(_flat(1010, noise=0.002) + settling) is not None
+
+
 def test_a_rate_that_still_grows_is_a_warm_up() -> None:
-    assert _judge(_flat(1010), rate=np.linspace(0, 0.1, 1010)) is not None  # 1.3 times the median of its half
+    assert _judge(_flat(1010), rate=np.linspace(0, 0.1, 1010)) is None
     assert _judge(_flat(1010), rate=np.logspace(-5, -1, 1010)) is None
     assert _judge(_flat(1010), rate=np.full(1010, math.nan)) is not None
+
+
+def test_only_steps_at_the_full_rate_count() -> None:
+    def severity(*rates: tuple[int, float]) -> str:
+        found = _judge(
+            _flat(sum(n for n, _ in rates)), rate=np.concatenate([np.full(n, r) for n, r in rates])
+        )
+        return found.severity if found else ""
+
+    assert severity((800, 0.01), (250, 0.1)) == ""
+    assert severity((400, 0.01), (620, 0.1)) == "note"
+    assert severity((10, 0.01), (1040, 0.1)) == severity((1010, 0.1), (300, 0.001)) == "warning"
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ How it is measured
 
 At the looks of a watched training the labels that a cross-entropy or a binary one is about are
 counted, and the entropy of all of them is taken. A fault: in no stretch of the run was the loss
-below it by more than chance, and in the last half it no longer falls, at a rate that no longer
-grows. It says what is, not why: any other finding is taken for its cause.
+below it by more than chance, and in the last half it does not fall so that it will be, at a rate
+that no longer grows. It says what is, not why: any other finding is taken for its cause.
 
 Limits
 
@@ -33,7 +33,9 @@ Limits
                      classes it is 0.023 nats a sample
     SURE = 3         standard errors of the mean of a stretch: nor is a loss that was lower by
                      less
-    FALLS = 2        standard errors of the difference between two halves: the loss still falls
+    FALLS = 2        standard errors of the difference between the last two quarters: the loss falls
+    AHEAD = 4        times that difference, so another run as long as this one: if the loss is below
+                     the entropy then, it is on its way
     OFF = 0.02       of the entropy: if it may be too small by more, the labels seen are too
                      few. Large vocabularies need a hundred thousand words
     FEW = 5          losses whose labels were counted, at least
@@ -42,7 +44,8 @@ Limits
     MOST_AGREE = 0.9 of the losses read must be
     VARIED = 0.9     of the losses read have labels that differ: those of a discriminator that
                      sees real ones and made ones in turn do not
-    GROWS = 1.5      times the median rate of the last half: above it the rate is warming up
+    GROWS = 1.1      times the rate in the middle of the run: above it the rate is warming up
+    FULL = 0.5       of the highest rate: steps at a lower one do not count for `least` and `most`
     SMALL = 0.01     nats: an entropy below it leaves nothing to learn
 
 Remedies
@@ -78,9 +81,9 @@ from unvanish.rules._tiers import REMARK, SLOW
 NEEDS = ("history",)
 AT_ONCE = True
 YIELDS = True
-WINDOW, NEAR, SURE, FALLS = 50, 0.01, 3, 2
+WINDOW, NEAR, SURE, FALLS, AHEAD = 50, 0.01, 3, 2, 4
 OFF, FEW, AGREE, MOST_AGREE, VARIED = 0.02, 5, 0.02, 0.9, 0.9
-GROWS, SMALL = 1.5, 0.01
+GROWS, FULL, SMALL = 1.1, 0.5, 0.01
 
 
 def check(trace: Trace, *, least: float = 300, most: float = 1000) -> Iterable[Fault]:
@@ -92,11 +95,12 @@ def check(trace: Trace, *, least: float = 300, most: float = 1000) -> Iterable[F
     if reason := _find_obstacle(labels, taken, loss):
         raise NotApplicable(reason)
     known, guess = loss[np.isfinite(loss)], labels["guess"]
-    if len(known) < least or _is_better(known, guess) or _falls(known) or _warms_up(trace):
+    count = _count_full(_history.read_steps(trace, "lr"), len(known))
+    if count < least or _is_better(known, guess) or _falls(known, guess) or _warms_up(trace):
         return []
     steps, now = int(taken[-1]) + 1, float(np.mean(known[-WINDOW:]))
     game = labels["same"] and labels["answers"] == 2
-    loud = len(known) >= most and not game
+    loud = count >= most and not game
     why = "a sample must reach the loss with its own label; one batch alone should be learned to nearly zero"
     return [
         Fault(
@@ -138,19 +142,25 @@ def _is_better(loss: Floats, guess: float) -> bool:
     return bool(parts.mean(axis=1).min() < guess - margin)
 
 
-def _falls(loss: Floats) -> bool:
-    """Whether the loss still falls in the last half of the run."""
+def _falls(loss: Floats, guess: float) -> bool:
+    """Whether the loss still falls in the last half of the run, and will be below the guess."""
     late = loss[len(loss) // 2 :]
     before, after = late[: len(late) // 2], late[len(late) // 2 :]
-    error = (before.var() / len(before) + after.var() / len(after)) ** 0.5
-    return bool(after.mean() < before.mean() - FALLS * error)
+    error, fall = (before.var() / len(before) + after.var() / len(after)) ** 0.5, before.mean() - after.mean()
+    return bool(fall > FALLS * error and after.mean() - AHEAD * fall < (1 - NEAR) * guess)
 
 
 def _warms_up(trace: Trace) -> bool:
     """Whether the rate still grows."""
     rate = _history.read_steps(trace, "lr")
     known = rate[np.isfinite(rate)]
-    return len(known) > 0 and bool(known[-1] > GROWS * np.median(known[len(known) // 2 :]))
+    return len(known) > 0 and bool(known[-1] > GROWS * known[len(known) // 2])
+
+
+def _count_full(rate: Floats, steps: int) -> int:
+    """How many steps were made at about the full rate; all of them if it is not known."""
+    known = rate[np.isfinite(rate)]
+    return int((known >= FULL * known.max()).sum()) if len(known) else steps
 
 
 def sick() -> Case:
