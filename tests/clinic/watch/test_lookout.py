@@ -104,7 +104,16 @@ def test_two_networks_that_are_trained_in_turn_are_both_seen_from_the_start() ->
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(model(x), y).backward()
                 optimizer.step()
-    assert [w.steps for w in lookout.watches] == [STEPS, STEPS - 1]  # the second is found by its step
+    assert [w.steps for w in lookout.watches] == [STEPS, STEPS]
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+
+
+def test_a_network_that_comes_later_is_found_by_its_first_step() -> None:
+    with Lookout(on_finding="silent") as lookout:
+        for _ in range(2):
+            model = _net()
+            _train(model, torch.optim.Adam(model.parameters(), 1e-2))
+    assert [w.steps for w in lookout.watches] == [STEPS, STEPS - 1]
 
 
 def test_several_optimizers_of_one_network_are_taken_in_as_they_step() -> None:

@@ -3,8 +3,8 @@
 Notable:
 - Before the first forward of a network the optimizers that hold its parameters are looked for among all
   objects, and with them the modules that lie in no other one; those are watched from this forward on.
-- What was not found so, as its optimizer was made later or its forward is compiled, is found after its
-  optimizer's first step, and watched from the next one on.
+- That search ends with the first optimizer that steps again. What was not found so, as its optimizer was made
+  later or its forward is compiled, is found after its optimizer's first step, and watched from the next one.
 - Watches hang themselves up before a forward or after a step, when torch goes through no hooks that they
   would change.
 """
@@ -74,9 +74,9 @@ class Lookout:
 
     def _after_step(self, optimizer: Any, *_: Any) -> None:
         """An optimizer of the process has stepped."""
-        self._forwards.remove()
         ref = self._known.get(id(optimizer))
         if ref is not None and ref() is optimizer:
+            self._forwards.remove()  # a round of the loop is over: every network of it has run
             return
         self._known[id(optimizer)] = weakref.ref(optimizer)
         for model in find_models(optimizer):
