@@ -18,14 +18,14 @@ STEPS = 330
 
 
 def _train(loss: Loss, *, shuffled: bool = True, module: Any = None, yes_no: bool = False) -> list[Finding]:
-    """Findings of LOS003 in a training of a small network, whose labels may be those of other samples."""
+    """Findings of LOS004 in a training of a small network, whose labels may be those of other samples."""
     torch.manual_seed(0)
     model: Any = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
     optimizer = torch.optim.SGD(model.parameters(), 0.05)
     x = torch.randn(4096, 8)
     y: Tensor = (x[:, :3] > 0).float() if yes_no else x[:, :3].argmax(1)
     y = y[torch.randperm(len(y))] if shuffled else y
-    with unvanish.watch(model, optimizer, module, every=12, on_finding="silent", select=["LOS003"]) as watch:
+    with unvanish.watch(model, optimizer, module, every=12, on_finding="silent", select=["LOS004"]) as watch:
         for _ in range(STEPS):
             chosen = torch.randint(0, len(x), (128,))
             optimizer.zero_grad()

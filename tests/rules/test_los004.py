@@ -1,4 +1,4 @@
-"""LOS003 on trainings written by hand: when a loss is no better than a guess, and when nobody can say."""
+"""LOS004 on trainings written by hand: when a loss is no better than a guess, and when nobody can say."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _judge(loss: Any, *, rate: Any = None, value: float | None = None, **labels:
             "guess": GUESS, "off": 0.001, "read": read, "varied": 1.0, "same": False, "answers": 10, **labels,
         },
     }  # fmt: skip
-    found = rule("LOS003").check(Trace((), np.zeros((1, 0, 1)), facts=facts, statistics=("update_log",)))
+    found = rule("LOS004").check(Trace((), np.zeros((1, 0, 1)), facts=facts, statistics=("update_log",)))
     return found[0] if found else None
 
 
