@@ -6,6 +6,7 @@ more than one cross-entropy says so by its value, which the rule compares.
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +26,7 @@ class LabelCount:
     """Counts the labels of the losses at looks; `open` before a step that is looked at, `close` after it."""
 
     def __init__(self, watched: Watched, guard: WatchGuard) -> None:
+        self.seconds = 0.0  # our own, of the present look
         self.readings = 0  # losses of this training that were read
         self._losses = StepLosses(watched.parameters.parameters)  # which backwards are this training's
         self._listener = BackwardListener(guard, self._hear, self._end)
@@ -39,7 +41,7 @@ class LabelCount:
 
     def open(self, step: int) -> None:
         """A step begins that is looked at."""
-        self._step = step
+        self._step, self.seconds = step, 0.0
         if not self._barred and self.readings < MOST:
             self._listener.listen()
 
@@ -49,13 +51,20 @@ class LabelCount:
         self._losses.forget()
 
     def _hear(self, roots: Any, chosen: bool) -> None:
+        began = perf_counter()
         self._losses.begin(roots, 1.0)
         root = find_root(roots) if self._losses.open else None
         self._read = None if root is None else read_labels(root)
+        self.seconds += perf_counter() - began
 
     def _end(self, failed: bool) -> None:
-        if not self._losses.end(failed):
-            return
+        began = perf_counter()
+        if self._losses.end(failed):
+            self._count()
+        self.seconds += perf_counter() - began
+
+    def _count(self) -> None:
+        """The loss that was read is one of this training's."""
         read, self._read = self._read, None
         fits = read is not None and (self._sums is None or self._fits(read, self._sums))
         if read is None or not fits:

@@ -76,6 +76,7 @@ class Look:
         """
         self.eyes.close()
         self.labels.close()
+        self.eyes.seconds += self.labels.seconds
         squares = self._squares if self._squares is not None else self.watched.parameters.squares()
         scale, self._scale, self._squares = self._scale, 1.0, None
         return self._measure(squares, scale)
