@@ -133,10 +133,11 @@ def route(excess: Any) -> Finding | None:
 
 
 def test_a_router_that_was_balanced_and_stays_alone_is_named_before_its_experts_are_dead() -> None:
-    found = route([0.3] * 54 + [2.9] * 6)
+    found = route([0.3] * 55 + [2.9] * 5)
     assert found is not None and "it was balanced at first" in found.cause
-    assert route([0.3] * 55 + [2.9] * 5) is None
-    assert route([0.3] * 50 + [2.9] * 4 + [0.5] + [2.9] * 5) is None  # batches of one domain
+    assert route([0.3] * 56 + [2.9] * 4) is None
+    assert route([0.3] * 50 + [2.9, 0.5] * 5) is None  # batches of one domain in turn
+    assert route([0.3] * 50 + [2.9] * 4 + [0.5] + [2.9] * 5) is not None
 
 
 def test_a_router_that_was_alone_from_the_start_may_leave_that_state() -> None:

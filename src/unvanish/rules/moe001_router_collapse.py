@@ -21,9 +21,9 @@ GRF007 (a single gate divided by itself, which is always 1).
 
 In a watched run the load is followed: (largest - mean) / mean of the tokens that the experts get,
 as a share of what it is if all go to as few as possible. Beyond RUN it is a fault if half of the
-experts got no token for many looks, or if the load was balanced at first and has been beyond RUN
-for LASTING looks; on its way there it is one with the steps that are left. What is followed is the
-log-odds of that share: a router's logits drift, and its share flattens while they do.
+experts got no token for many looks, or if the load was balanced at first and the median of LASTING
+looks is beyond RUN; on its way there it is one with the steps that are left. What is followed is
+the share, and its log-odds: a router's logits drift, and its share flattens while they do.
 
 Limits
 
@@ -37,7 +37,8 @@ Limits
                      leave the state by themselves
     BALANCED = 0.5   of the largest excess, median of the FIRST looks: such a router did not start so
     FIRST = 3        looks that are the start
-    LASTING = 6      looks: batches that each stem from one domain do not come in such rows
+    LASTING = 8      looks whose median it is: batches that each stem from one domain do not come
+                     in such rows
     CLEAR = 0.001    is the least share that is followed: an order, no limit
     TOKENS = 8       choices for each expert, at least: fewer say nothing of a balance
 
@@ -72,7 +73,7 @@ from unvanish.rules._tiers import PART
 NEEDS = ("step",)
 LIVE = True
 RUN, IDLE = 0.9, 0.5
-BALANCED, FIRST, LASTING, CLEAR = 0.5, 3, 6, 1e-3
+BALANCED, FIRST, LASTING, CLEAR = 0.5, 3, 8, 1e-3
 TOKENS = 8
 CERTAIN = 0.9
 
@@ -148,11 +149,17 @@ def _watch(trace: Trace) -> list[Fault]:
         said = f"{idle} of its experts got no token for many looks" if idle else "it was balanced at first"
         return [_report_run(trace, fallen, said)]
     looked = _trend.read_looked(trace)
-    coming = {i: _trend.find_crossing(looked, _take_odds(trace, i, shares[i]), _odds(RUN)) for i in places}
+    coming = {i: _foresee(trace, i, looked, shares[i]) for i in places}
     first = _trend.find_first(coming)
     if first is None:
         return []
     return [_report_run(trace, first.sites, f"it will be alone {first.crossing.describe()}")]
+
+
+def _foresee(trace: Trace, site: int, looked: Floats, shares: Floats) -> _trend.LimitCrossing | None:
+    """When a share will be at its limit, by its log-odds or by itself: one is steadier than the other."""
+    odds = _trend.find_crossing(looked, _take_odds(trace, site, shares), _odds(RUN))
+    return odds or _trend.find_crossing(looked, shares, RUN)
 
 
 def _fell(shares: Floats) -> bool:
@@ -160,7 +167,7 @@ def _fell(shares: Floats) -> bool:
     known = shares[np.isfinite(shares)]
     if len(known) < FIRST + LASTING:
         return False
-    return bool(np.median(known[:FIRST]) < BALANCED and known[-LASTING:].min() > RUN)
+    return bool(np.median(known[:FIRST]) < BALANCED and np.median(known[-LASTING:]) > RUN)
 
 
 def _take_odds(trace: Trace, site: int, shares: Floats) -> Floats:
