@@ -21,9 +21,9 @@ GRF007 (a single gate divided by itself, which is always 1).
 
 In a watched run the load is followed: (largest - mean) / mean of the tokens that the experts get,
 as a share of what it is if all go to as few as possible. Beyond RUN it is a fault if half of the
-experts got no token for many looks, or if the load was balanced at first and the median of LASTING
-looks is beyond RUN; on its way there it is one with the steps that are left. What is followed is
-the share, and its log-odds: a router's logits drift, and its share flattens while they do.
+experts got no token for many looks, or if the load was balanced at first and the median of
+LASTING looks is beyond RUN; on its way there it is one with the steps that are left. What is
+followed is the share, and its log-odds: a router's logits drift, and its share flattens then.
 
 Limits
 
@@ -35,7 +35,8 @@ Limits
     RUN = 0.9        of the largest possible excess, in a watched run
     IDLE = 0.5       of the experts without a token for twelve looks: some routers start so, and
                      leave the state by themselves
-    BALANCED = 0.5   of the largest excess, median of the FIRST looks: such a router did not start so
+    BALANCED = 0.5   of the largest excess, median of the FIRST looks: such a router did not begin
+                     in that state
     FIRST = 3        looks that are the start
     LASTING = 8      looks whose median it is: batches that each stem from one domain do not come
                      in such rows
