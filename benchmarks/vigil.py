@@ -1,9 +1,10 @@
-"""Whether a watched training names a fault that is planted in its middle, and leaves healthy ones alone.
+"""Whether a watched training names a fault, sudden or slow, and leaves healthy ones alone.
 
 Run it with `python -m benchmarks.vigil`. Random networks (MLP, CNN, ResNet, transformer, LSTM),
 optimizers, schedules and precisions train on a random teacher; in the sick runs something happens half-way.
 "Named": the fault's code is among what the watch says within 20 looks of it. A false alarm is any warning in
-a healthy run.
+a healthy run. Small language models follow (`drift`): some with a number that is driven off by a little at
+each step, for the lead before the loss turns, and healthy ones of many designs, for false alarms.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks import record
+from benchmarks import drift, record
 
 FAULTS = {"dies": "ACT003", "rate": "OPT001", "nan": "NUM001", "underflow": "PRC001", "logits": "ATT001"}
 SPLITS = {"dev": 0, "test": 1_000_000, "fresh": 2_000_000}
@@ -214,59 +215,89 @@ def named(plan: Plan) -> bool:
     return any(code == FAULTS[plan.fault or ""] and 0 <= since <= LOOKS for since, code, _ in plan.told)
 
 
-def main() -> int:
-    """Run and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--split", choices=SPLITS, default="dev")
-    parser.add_argument("--sick", type=int, default=100)
-    parser.add_argument("--healthy", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=240)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--seed", type=int, action="append")
-    parser.add_argument("--show-failures", action="store_true")
-    record.add_option(parser)
-    options = parser.parse_args()
-    os.environ.update(OMP_NUM_THREADS="1")
-    base = SPLITS[options.split]
-    kinds = list(FAULTS)
-    jobs: list[tuple[int, str | None, int]] = [
-        (base + i, kinds[i % len(kinds)], options.steps) for i in range(options.sick)
-    ]
-    jobs += [(base + 500_000 + i, None, options.steps) for i in range(options.healthy)]
-    if options.seed:
-        jobs = [j for j in jobs if j[0] in options.seed]
-    with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
-        show = Console(stderr=True)
-        plans = list(track(pool.imap(run, jobs), "training", total=len(jobs), console=show))
+def show_sudden(plans: list[Plan], show_failures: bool, console: Console) -> dict[str, float]:
+    """Print what was named in time, and the false alarms; the figures for the record."""
     sick, healthy = [p for p in plans if p.fault], [p for p in plans if not p.fault]
     table = Table(
         "fault", "rule", "runs", "named in 20 looks", "median looks", title=f"{len(sick)} sick runs"
     )
-    for kind in kinds:
+    for kind in FAULTS:
         own = [p for p in sick if p.fault == kind]
         hits = [p for p in own if named(p)]
         after = sorted(s for p in hits for s, c, _ in p.told[:99] if c == FAULTS[kind])
         middle = str(after[len(after) // 2]) if after else "-"
         table.add_row(kind, FAULTS[kind], str(len(own)), f"{len(hits)}", middle)
-    console = Console()
-    console.print(table)
     good = sum(map(named, sick))
     early = sum(any(c != "note" and s < 0 for s, c, _ in p.told) for p in sick)
     alarms = [p for p in healthy if any(c != "note" for _, c, _ in p.told)]
     if sick:
+        console.print(table)
         console.print(
             f"named: {good} of {len(sick)} ({100 * good / len(sick):.1f} %); before the fault: {early}"
         )
     codes = Counter(c for p in alarms for _, c, _ in p.told if c != "note")
     console.print(f"healthy runs with a false alarm: {len(alarms)} of {len(healthy)} {dict(codes)}")
-    for p in plans if options.show_failures else ():
+    for p in plans if show_failures else ():
         if (p.fault and (not named(p) or any(s < 0 for s, _, _ in p.told))) or p in alarms:
             console.print(p.seed, p.fault or "healthy", p.family, p.told, markup=False, highlight=False)
     figures = {"named": good / max(1, len(sick)), "false alarms": len(alarms) / max(1, len(healthy))}
-    record.append("vigil", options, {**figures, "sick runs": len(sick), "healthy runs": len(healthy)})
+    return {**figures, "sick runs": len(sick), "healthy runs": len(healthy)}
+
+
+def read_options() -> argparse.Namespace:
+    """What is asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--split", choices=SPLITS, default="dev")
+    parser.add_argument("--sick", type=int, default=100, help="Runs with a sudden fault.")
+    parser.add_argument("--healthy", type=int, default=100, help="Their healthy twins.")
+    parser.add_argument("--slow", type=int, default=25, help="Language models with a fault that grows.")
+    parser.add_argument("--steady", type=int, default=50, help="Healthy language models.")
+    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--slow-steps", type=int, default=900, help="At most.")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seed", type=int, action="append")
+    parser.add_argument("--show-failures", action="store_true")
+    record.add_option(parser)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run and print."""
+    options = read_options()
+    os.environ.update(OMP_NUM_THREADS="1")
+    base, kinds, slow = SPLITS[options.split], list(FAULTS), list(drift.FAULTS)
+    jobs: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+        (run, (base + i, kinds[i % len(kinds)], options.steps)) for i in range(options.sick)
+    ]
+    jobs += [(run, (base + 500_000 + i, None, options.steps)) for i in range(options.healthy)]
+    jobs += [
+        (drift.run_slow, (base + i, slow[i % len(slow)], options.slow_steps)) for i in range(options.slow)
+    ]
+    jobs += [(drift.run_steady, (base + 700_000 + i, options.steps)) for i in range(options.steady)]
+    jobs = [j for j in jobs if not options.seed or j[1][0] in options.seed]
+    with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+        show = Console(stderr=True)
+        plans = list(track(pool.imap(call, jobs), "training", total=len(jobs), console=show))
+    console, figures = Console(width=150), dict[str, float]()
+    parts = {work: [p for p, (made_by, _) in zip(plans, jobs, strict=True) if made_by is work]
+             for work in (run, drift.run_slow, drift.run_steady)}  # fmt: skip
+    if parts[run]:
+        figures |= show_sudden(parts[run], options.show_failures, console)
+    if parts[drift.run_slow]:
+        figures |= drift.show_slow(parts[drift.run_slow], console)
+        for p in parts[drift.run_slow] if options.show_failures else ():
+            console.print(p.seed, p.fault, p.steps, p.passed, p.turned, p.told, markup=False, highlight=False)
+    if parts[drift.run_steady]:
+        figures |= drift.show_steady(parts[drift.run_steady], console)
+    record.append("vigil", options, figures)
     return 0
+
+
+def call(job: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:
+    """One run."""
+    return job[0](job[1])
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def test_a_script_runs_as_it_would_and_is_watched(tmp_path: Path) -> None:
     assert code == 3 and "['--run', 'x', '--epochs', '2']" in out
     assert "OPT004" in out and "found 1: OPT004" in out and "error[OPT004]" in err
     assert "found 0" in out or "nothing wrong was seen" in out  # of the other model
-    assert len(open_run(kept).steps()["step"]) == 5
+    assert len(open_run(kept).steps()["step"]) == 6
 
 
 def test_an_exception_of_the_script_is_its_own(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ NESTED = (
     run_facts.CriticalFacts,
     run_facts.HistoryFacts,
     run_facts.HoldingFacts,
+    run_facts.LabelFacts,
     run_facts.PlanFacts,
 )
 VOCABULARY = {

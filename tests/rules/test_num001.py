@@ -127,7 +127,8 @@ def test_an_overflow_of_the_loss_alone_is_a_note_if_the_gradient_explodes() -> N
 
 def _judge_step(**changes: Any) -> Finding | None:
     names = [f"p{i}" for i in range(20)]
-    broken = {"step": 7, "last_healthy": 6, "gradients": names, "weights": [], "parameters": 40, "loss": 1.0}
+    broken = {"step": 7, "last_healthy": 6, "gradients": names, "weights": [], "parameters": 40}
+    broken |= {"loss": 1.0, "heard": True}
     return _judge(live=True, broken={**broken, **changes})
 
 
@@ -161,3 +162,17 @@ def test_a_step_without_known_gradients_names_none() -> None:
     assert found is not None and "0 of 40 gradients are not finite, first ?" in found.cause
     found = _judge_step()
     assert found is not None and "not finite, first p0;" in found.cause
+
+
+@pytest.mark.parametrize(
+    ("loss", "heard", "said"),
+    [
+        (2.0, True, [2.0]),
+        (math.nan, True, ["not finite"]),
+        (math.inf, True, ["not finite"]),
+        (math.nan, False, []),
+    ],
+)
+def test_a_loss_that_nobody_knows_is_no_evidence(loss: float, heard: bool, said: list[Any]) -> None:
+    found = _judge_step(loss=loss, heard=heard)
+    assert found is not None and [e.value for e in found.evidence if e.name.startswith("loss")] == said

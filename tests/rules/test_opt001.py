@@ -14,6 +14,7 @@ from unvanish.core.trace import Site, Trace
 from unvanish.rules import rule
 
 USUAL, LONG = 0.001, 0.01
+RISE, EARLIER = "loss against before", "the same before"
 STEPS_BASE = 5.0  # weight of a fault of the steps, of size 0
 
 
@@ -48,6 +49,16 @@ def _judge(trace: Trace, **settings: float) -> Finding | None:
     found = rule("OPT001").check(trace, **settings)
     assert len(found) <= 1
     return found[0] if found else None
+
+
+def _read(found: Finding, name: str) -> float:
+    """A number of the evidence; NaN if it is not among it."""
+    return next((float(e.value) for e in found.evidence if e.name == name), math.nan)
+
+
+def _rise(step: int, by: float = 0.03) -> list[float]:
+    """A loss that rises at a step by more than chance, and not clearly."""
+    return [1.0] * step + [1.0 + by] * 15
 
 
 def _level(losses: Sequence[float], ratio: float = 0.2) -> Finding | None:
@@ -101,16 +112,27 @@ def test_a_jump_is_reported_for_thirty_looks(looks: int, fires: bool) -> None:
 
 @pytest.mark.parametrize(("between", "fires"), [(7, False), (8, True)])
 def test_a_jump_is_compared_with_eight_looks(between: int, fires: bool) -> None:
-    found = _judge(_build([0.005] + [USUAL] * between + [LONG] * 3))
+    found = _judge(_build([0.005] + [USUAL] * between + [LONG] * 3, loss=_rise(5 * between + 5)))
     assert (found is not None) == fires
     if found:
-        assert found.evidence[1].value == pytest.approx(USUAL)
+        assert _read(found, EARLIER) == pytest.approx(USUAL)
 
 
 @pytest.mark.parametrize(("earlier", "fires"), [(0.0064, True), (0.0069, False)])
 def test_a_ratio_that_the_run_had_before_is_no_jump(earlier: float, fires: bool) -> None:
+    assert (_judge(_build([earlier] + [USUAL] * 8 + [LONG] * 3, loss=_rise(45))) is not None) == fires
+    assert (_judge(_build([USUAL] * 9 + [LONG] * 3, loss=_rise(45), past=[earlier])) is not None) == fires
+
+
+@pytest.mark.parametrize(("earlier", "fires"), [(0.0032, True), (0.0035, False)])
+def test_while_the_loss_does_not_rise_a_jump_is_threefold_over_the_whole_run(
+    earlier: float, fires: bool
+) -> None:
     assert (_judge(_build([earlier] + [USUAL] * 8 + [LONG] * 3)) is not None) == fires
     assert (_judge(_build([USUAL] * 9 + [LONG] * 3, past=[earlier])) is not None) == fires
+    ratios = [0.02] + [USUAL] * 8 + [LONG] * 3
+    rate = [0.1] * 42 + [0.1 * (LONG / earlier)] * 18
+    assert (_judge(_build(ratios, rate=rate)) is not None) == fires
 
 
 def test_the_past_is_the_median_of_its_known_layers() -> None:
@@ -125,7 +147,7 @@ def test_the_past_is_the_median_of_its_known_layers() -> None:
 def test_a_known_ratio_at_a_rate_the_run_never_had_is_a_jump(factor: float, fires: bool) -> None:
     ratios, steps = [0.02] + [USUAL] * 8 + [LONG] * 3, 60  # the jump is at step 45
     rate = [0.1] * 42 + [0.1 * factor] * (steps - 42)
-    assert (_judge(_build(ratios, rate=rate)) is not None) == fires
+    assert (_judge(_build(ratios, rate=rate, loss=_rise(45))) is not None) == fires
 
 
 def test_a_restart_of_the_schedule_is_no_jump() -> None:
@@ -143,7 +165,7 @@ def test_unknown_rates_count_as_none() -> None:
 def test_the_last_of_two_jumps_is_reported() -> None:
     found = _judge(_build([USUAL] * 6 + [LONG] * 6 + [0.08] * 3))
     assert found is not None and "just before step 60" in found.cause
-    assert found.evidence[1].value == pytest.approx(LONG)  # the median of eight looks, six of them long
+    assert _read(found, EARLIER) == pytest.approx(LONG)  # the median of eight looks, six of them long
 
 
 def test_a_growing_rate_is_told_with_both_values() -> None:
@@ -170,8 +192,8 @@ def test_a_level_is_a_fault_if_the_loss_is_higher(rise: float, severity: str | N
     found = _level([1.0] * 20 + [1.0 + 0.02 * rise] * 15)  # the least deviation is 0.02 of the loss
     assert (found and found.severity) == severity
     if found:
-        assert found.evidence[2].value == pytest.approx(rise)
-        assert math.isnan(float(found.evidence[1].value))
+        assert _read(found, RISE) == pytest.approx(rise)
+        assert math.isnan(_read(found, EARLIER))
         assert found.cause.startswith("each step changes the weights by 20.0%")
         assert "times as much" not in found.cause
         assert found.cause.endswith(", and the loss rose") == (severity == "error")
@@ -195,8 +217,8 @@ def test_a_level_is_judged_at_the_last_three_looks() -> None:
     ratios = [0.05] * 4 + [0.11] * 3  # looks at steps 0 to 30, the last three from 20 on
     found = _judge(_build(ratios, loss=[1.0] * 20 + [2.0] * 15))
     assert found is not None and found.evidence[0].value == pytest.approx(0.11)
-    assert found.evidence[1].value == pytest.approx(0.05)
-    assert found.evidence[2].value == pytest.approx(50.0)
+    assert _read(found, EARLIER) == pytest.approx(0.05)
+    assert _read(found, RISE) == pytest.approx(50.0)
 
 
 @pytest.mark.parametrize(("known", "fires"), [(4, False), (5, True)])
@@ -212,21 +234,21 @@ def test_two_losses_must_be_known_after(known: int, fires: bool) -> None:
 
 def test_the_loss_is_compared_with_as_many_steps_before_and_at_least_ten() -> None:
     short = _judge(_build([0.2] * 3, looks=[40, 42, 44], loss=[3.0] * 31 + [1.0] * 9 + [1.1] * 5))
-    assert short is not None and short.evidence[2].value == pytest.approx(5.0)  # ten before, nine of them 1
+    assert short is not None and _read(short, RISE) == pytest.approx(5.0)  # ten before, nine of them 1
     long = _judge(_build([0.2] * 3, looks=[40, 50, 59], loss=[1.0] * 25 + [3.0] * 15 + [3.3] * 20))
-    assert long is not None and float(long.evidence[2].value) == pytest.approx(5.0)
+    assert long is not None and _read(long, RISE) == pytest.approx(5.0)
     assert _judge(_build([0.2] * 3, looks=[40, 50, 59], loss=[1.0] * 20 + [5.0] * 20 + [3.3] * 20)) is None
 
 
 def test_the_deviation_is_that_of_the_losses_before() -> None:
     before = [1.0, 1.0, *[0.9, 1.0, 1.1] * 6]  # 0.1 about the median, times 1.4826
     found = _level([*before, *[1.0 + 2 * 0.14826] * 15])
-    assert found is not None and found.evidence[2].value == pytest.approx(2.0)
+    assert found is not None and _read(found, RISE) == pytest.approx(2.0)
 
 
 def test_a_loss_of_zero_divides_nothing_by_zero() -> None:
     found = _level([0.0] * 20 + [1.0] * 15)
-    assert found is not None and found.severity == "error" and found.evidence[2].value == pytest.approx(1e12)
+    assert found is not None and found.severity == "error" and _read(found, RISE) == pytest.approx(1e12)
 
 
 def test_a_jump_while_the_loss_rose_is_an_error() -> None:
@@ -239,7 +261,7 @@ def test_the_five_layers_that_moved_most_are_named_and_two_have_numbers() -> Non
     found = _judge(_build([[USUAL] * 7] * 10 + [sizes] * 3))
     assert found is not None
     assert found.sites == ("layer4", "layer5", "layer6", "layer1", "layer3")
-    assert [(e.site, e.value) for e in found.evidence[3:]] == [
+    assert [(e.site, e.value) for e in found.evidence if e.site] == [
         ("layer4", pytest.approx(0.06)), ("layer5", pytest.approx(0.05)),
     ]  # fmt: skip
 
@@ -273,14 +295,24 @@ def test_the_layers_are_ordered_by_the_latest_look() -> None:
     first, last = [0.02, 0.04], [0.05, 0.03]
     found = _judge(_build([[USUAL] * 2] * 10 + [first, first, last]))
     assert found is not None and found.sites == ("layer0", "layer1")
-    assert found.evidence[3].value == pytest.approx(0.05)
+    assert _read(found, "update / weight") == pytest.approx(0.05)
 
 
 def test_a_run_of_few_steps_is_compared_with_all_before() -> None:
     found = _judge(_build([0.2] * 3, looks=[5, 7, 9], loss=[1.0] * 5 + [2.0] * 5))
-    assert found is not None and found.evidence[2].value == pytest.approx(50.0)
+    assert found is not None and _read(found, RISE) == pytest.approx(50.0)
 
 
 def test_a_look_after_the_last_step_has_its_rate() -> None:
-    trace = _build([0.02] + [USUAL] * 8 + [LONG] * 3, loss=[1.0] * 50, rate=[0.1] * 42 + [0.2] * 8)
+    trace = _build([0.02] + [USUAL] * 8 + [LONG] * 3, loss=_rise(45)[:50], rate=[0.1] * 42 + [0.2] * 8)
     assert _judge(trace) is not None
+
+
+def test_a_rate_that_jumped_between_readings_is_shown_against_the_highest_before() -> None:
+    columns = {"loss": [1.0] * 40 + [9.0] * 20, "rate": [0.01] * 40 + [0.5] * 20}
+    found = _judge(_build([], looks=[0], **columns))
+    assert found is not None and "the steps grew 50 times at step 40" in found.cause
+    first = found.evidence[0]
+    assert (first.name, first.limit) == ("learning rate / highest before", "< 3")
+    assert first.value == pytest.approx(50)
+    assert all(math.isfinite(float(e.value)) for e in found.evidence)

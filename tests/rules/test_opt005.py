@@ -75,3 +75,11 @@ def test_the_norms_are_medians_of_the_last_hundred_that_are_known_on_both_sides(
 def test_a_hundred_steps_must_be_known() -> None:
     with pytest.raises(NotApplicable, match="fewer than 100 steps"):
         _judge([1] * 99 + [math.nan] * 5)
+
+
+def test_the_norms_are_those_of_steps_that_were_clipped() -> None:
+    before = np.array([0.3] * 60 + [6.0] * 96 + [0.3] * 4)  # few norms are known of the rest
+    found = _judge([0] * 60 + [1] * 96 + [0] * 4, before, np.minimum(before, 2.0))
+    assert found is not None and found.cause.endswith("are clipped to 2; the norm before is 6")
+    known = np.where(np.arange(160) < 60, before, math.nan)  # of the clipped ones none
+    assert _judge([0] * 60 + [1] * 100, known, np.minimum(known, 2.0)) is None

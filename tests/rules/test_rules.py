@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from unvanish.core.diagnosis import Case
+from unvanish.core.diagnosis import Case, Evidence
 from unvanish.core.trace import STATISTICS, Trace
 from unvanish.rules import Rule, _tiers, rule, rules
 from unvanish.rules._fault import Fault
@@ -67,6 +68,30 @@ def test_its_findings_bear_its_code_and_its_weight() -> None:
         tier=Tier(7.0, 2.0, ""),
     )
     assert unsized.as_finding("A", "b").weight == 7.0
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "said"),
+    [
+        (2.0, "< 1", [2.0]),
+        ("high", "< 1", ["high"]),
+        (math.nan, "< 1", []),
+        (math.inf, "< 1", ["not finite"]),
+        (-math.inf, "> 1", ["not finite"]),
+        (math.inf, "", [math.inf]),
+    ],
+)
+def test_beside_a_limit_stands_what_was_measured(value: Any, limit: str, said: list[Any]) -> None:
+    fault = Fault(
+        severity="note",
+        cause="",
+        sites=(),
+        evidence=(Evidence("a number", value, limit=limit),),
+        remedies=(),
+        direction="none",
+        tier=_tiers.REMARK,
+    )
+    assert [e.value for e in fault.as_finding("A", "b").evidence] == said
 
 
 def test_its_cases_are_built_by_name() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unvanish.core.diagnosis import Finding
+from unvanish.core.diagnosis import Finding, NotApplicable
 from unvanish.core.trace import Axis, Site, Trace
 from unvanish.rules import rule
 from unvanish.rules._trend import find_crossing, round_steps
@@ -124,6 +124,37 @@ def test_a_router_that_has_collapsed_in_a_run_is_named() -> None:
     facts = {"experts": 4, "choices": 1, "rows": 256}
     found = judge("MOE001", build(statistics, "router", facts))
     assert found is not None and "3 of its experts got no token" in found.cause
+
+
+def route(excess: Any) -> Finding | None:
+    """MOE001 on the load of one of four experts at each look."""
+    facts = {"experts": 4, "choices": 1, "rows": 256}
+    return judge("MOE001", build({"load_excess": np.asarray(excess), "idle_experts": 0.0}, "router", facts))
+
+
+def test_a_router_that_was_balanced_and_stays_alone_is_named_before_its_experts_are_dead() -> None:
+    found = route([0.3] * 55 + [2.9] * 5)
+    assert found is not None and "it was balanced at first" in found.cause
+    assert route([0.3] * 56 + [2.9] * 4) is None
+    assert route([0.3] * 50 + [2.9, 0.5] * 5) is None  # batches of one domain in turn
+    assert route([0.3] * 50 + [2.9] * 4 + [0.5] + [2.9] * 5) is not None
+
+
+def test_a_router_that_was_alone_from_the_start_may_leave_that_state() -> None:
+    assert route([2.9] * 60) is None
+
+
+def test_a_load_is_foretold_by_the_drift_of_its_logits() -> None:
+    share = 1 / (1 + np.exp(-np.linspace(-1, 2, 60)))
+    found = route(3 * share)
+    assert found is not None and "it will be alone at this rate in about 20 steps" in found.cause
+    assert route(3 * share[::-1]) is None
+
+
+def test_a_router_that_chooses_all_its_experts_has_no_load() -> None:
+    facts = {"experts": 2, "choices": 2, "rows": 256}
+    with pytest.raises(NotApplicable, match="balance"):
+        judge("MOE001", build({"load_excess": 0.0, "idle_experts": 0.0}, "router", facts))
 
 
 def test_outputs_that_are_no_logits_are_not_judged() -> None:

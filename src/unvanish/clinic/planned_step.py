@@ -30,6 +30,7 @@ from unvanish.probes.planned_change import plan_step
 from unvanish.probes.run_forward import check_scalar
 
 LONG = 0.1
+SEARCHING = ("LBFGS",)  # its step is as long as its own forwards say
 
 
 def try_step(trace: Trace, specimen: Specimen, rate: float | None) -> Trace:
@@ -60,7 +61,7 @@ def try_step(trace: Trace, specimen: Specimen, rate: float | None) -> Trace:
 
 def _looks_long(trace: Trace, specimen: Specimen) -> bool:
     """Whether the step would change a large part of the weights, by what is known already."""
-    plans = read_plans(specimen.optimizer)
+    plans = {key: plan for key, plan in read_plans(specimen.optimizer).items() if plan.kind not in SEARCHING}
     if not plans or not math.isfinite(trace.facts.get("loss", math.nan)) or _is_random(trace):
         return False
     shares = [

@@ -30,6 +30,7 @@ from unvanish.core.run_facts import (
     CriticalFacts,
     HistoryFacts,
     HoldingFacts,
+    LabelFacts,
     PlanFacts,
     RunFacts,
 )
@@ -391,3 +392,4 @@ class TraceFacts(RunFacts, total=False):
     broken: BrokenFacts
     holding: HoldingFacts
     plan: PlanFacts
+    labels: LabelFacts

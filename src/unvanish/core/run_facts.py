@@ -81,6 +81,17 @@ class PlanFacts(TypedDict):
     averaged: bool  # the loss module takes the mean of its batch
 
 
+class LabelFacts(TypedDict):
+    """The labels of a watched training, of its losses at looks, each a cross-entropy or a binary one."""
+
+    guess: float  # loss in nats of the best answer that is the same for every sample
+    off: float  # by which that is too small at most, as there are few labels
+    read: list[tuple[int, float]]  # step and value of each loss
+    varied: float  # share of the losses whose labels differ among the samples
+    same: bool  # each loss has the same labels as the first
+    answers: int  # classes; 2 for yes and no
+
+
 class BrokenFacts(TypedDict):
     """The first step of a watched training whose gradient was not finite."""
 
@@ -90,6 +101,7 @@ class BrokenFacts(TypedDict):
     weights: list[str]  # parameters that are not finite
     parameters: int  # how many there are
     loss: float
+    heard: bool  # whether the loss is known
 
 
 class CriticalFacts(TypedDict):

@@ -43,12 +43,22 @@ def read_plans(optimizer: Any) -> Mapping[int, Plan]:
         return {}
     found: dict[int, Plan] = {}
     for group in optimizer.param_groups:
-        rate = max(float(group.get("lr", 0.0)), float(group.get("initial_lr", 0.0)))
-        momentum = float(group.get("momentum", 0.0) or 0.0)
-        decay = float(group.get("weight_decay", 0.0) or 0.0)
-        plan = Plan(kind.__name__, rate, float(group.get("eps", 0.0)), momentum, decay)
+        rate = max(read_number(group, "lr"), read_number(group, "initial_lr"))
+        momentum, decay = read_number(group, "momentum"), read_number(group, "weight_decay")
+        plan = Plan(kind.__name__, rate, read_number(group, "eps"), momentum, decay)
         found.update({id(p): plan for p in group["params"]})
     return found
+
+
+def read_number(group: Mapping[str, Any], key: str) -> float:
+    """A setting of an optimizer's group; 0 if it has none, or one that is no single number.
+
+    Adafactor's epsilon is a pair, and its rate may be None.
+    """
+    value = group.get(key)
+    if isinstance(value, Tensor) and value.numel() != 1:
+        return 0.0
+    return float(value) if isinstance(value, (int, float, Tensor)) else 0.0
 
 
 def read_decay(p: Tensor, gradient_log: float, plan: Plan | None) -> ParameterFacts:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unvanish.probes.critical import StepTaken
 from unvanish.probes.errors import CheckError
+from unvanish.probes.planned import read_number
 
 FULL = 4  # bytes of a number: a change is kept in float32 at least
 
@@ -76,11 +77,11 @@ def _copy_optimizer(optimizer: Any, twins: Mapping[int, Tensor]) -> Any:
 
 
 def _set_rate(optimizer: Any, rate: float | None) -> float:
-    first = float(optimizer.param_groups[0]["lr"])
+    first = read_number(optimizer.param_groups[0], "lr")
     if rate is None:
         return first
     for group in optimizer.param_groups:
-        wanted = rate * float(group["lr"]) / first if first else rate
+        wanted = rate * read_number(group, "lr") / first if first else rate
         group["lr"] = torch.full_like(group["lr"], wanted) if isinstance(group["lr"], Tensor) else wanted
     return rate
 

@@ -46,7 +46,7 @@ def has_converged(trace: Trace) -> bool:
     level, usual = float(np.median(known[-WINDOW:])), float(np.median(first))
     if level > RISEN * _lowest(known) + SLACK * usual:
         return False
-    return level < DONE * usual or (level < LOWER * usual and _is_quiet(trace))
+    return level < DONE * usual or (level < LOWER * usual and is_quiet(trace))
 
 
 def _lowest(loss: Floats) -> float:
@@ -55,8 +55,8 @@ def _lowest(loss: Floats) -> float:
     return float(np.median(windows, axis=1).min())
 
 
-def _is_quiet(trace: Trace) -> bool:
-    """Whether the gradient is a hundredth of what it was."""
+def is_quiet(trace: Trace) -> bool:
+    """Whether the gradient is a hundredth of what it was, wherever the loss has come to rest."""
     norms = _history.read_steps(trace, "norm_log")
     known = norms[np.isfinite(norms)]
     return len(known) >= LONG and bool(

@@ -1,13 +1,20 @@
-"""What a rule finds; the code and the name of the finding are those of the rule's file."""
+"""What a rule finds; the code and the name of the finding are those of the rule's file.
+
+Notable: beside a limit stands what was measured. A number that was not (NaN) is left out there, and one that
+is not finite is said in words.
+"""
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from unvanish.core.diagnosis import Direction, Evidence, Finding, Remedy, Severity
 from unvanish.rules._tiers import REMARK, Tier
 
+UNBOUNDED = "not finite"
 RULE_FILE = re.compile(r"([a-z]{3}\d{3})_([a-z0-9_]+)")
 
 
@@ -35,11 +42,20 @@ class Fault:
             severity=self.severity,
             cause=self.cause,
             sites=self.sites,
-            evidence=self.evidence,
+            evidence=tuple(_keep_measured(self.evidence)),
             remedies=self.remedies,
             direction=self.direction,
             weight=self.tier.weigh(self.size),
         )
+
+
+def _keep_measured(evidence: Iterable[Evidence]) -> Iterable[Evidence]:
+    """The evidence that can be held against its limit."""
+    for item in evidence:
+        if not item.limit or isinstance(item.value, str) or math.isfinite(item.value):
+            yield item
+        elif math.isinf(item.value):
+            yield replace(item, value=UNBOUNDED)
 
 
 def blame_loss(

@@ -5,7 +5,9 @@ Limits
 Of what is followed over the looks:
 
     FOLLOWED = 12    known at least: fewer show no direction
-    RECENT = 24      that say where it goes: the last third of them against the one before
+    RECENT = 36      that say where it goes: the last third of them against the one before. Slopes
+                     over thirds of eight looks waver so much by noise that steady drifts of
+                     attention logits were taken to flatten
     WAY = 0.667      of the way from its start to the limit lies behind it
     STEADY = 0.8     of the pairs of late looks agree in the direction
     KEEPS = 0.6      of its earlier slope is left: what flattens arrives nowhere. What grows by
@@ -28,7 +30,7 @@ from unvanish.core.trace import Trace
 from unvanish.rules import _history
 from unvanish.rules._history import Floats
 
-FOLLOWED, RECENT, BEGINNING = 12, 24, 3
+FOLLOWED, RECENT, BEGINNING = 12, 36, 3
 WAY, STEADY, KEEPS, LEFT, AHEAD, PARTS = 0.667, 0.8, 0.6, 0.2, 1, 3
 
 

@@ -27,8 +27,10 @@ That the router's own weights get no gradient is said by GRF001 (the choice alon
 GRF007 (a single gate divided by itself, which is always 1).
 
 In a watched run the load is followed: (largest - mean) / mean of the tokens that the experts get,
-as a share of what it is if all go to as few as possible. Beyond RUN, and if half of the experts got
-no token for many looks, it is a fault; on its way there it is one with the steps that are left.
+as a share of what it is if all go to as few as possible. Beyond RUN it is a fault if half of the
+experts got no token for many looks, or if the load was balanced at first and the median of
+LASTING looks is beyond RUN; on its way there it is one with the steps that are left. What is
+followed is the share, and its log-odds: a router's logits drift, and its share flattens then.
 
 Limits
 
@@ -38,7 +40,14 @@ Limits
     CERTAIN = 0.9    of the probability lies with the chosen: routers at their start are undecided,
                      and leave such a state by themselves
     RUN = 0.9        of the largest possible excess, in a watched run
-    IDLE = 0.5       of the experts without a token for twelve looks
+    IDLE = 0.5       of the experts without a token for twelve looks: some routers start so, and
+                     leave the state by themselves
+    BALANCED = 0.5   of the largest excess, median of the FIRST looks: such a router did not begin
+                     in that state
+    FIRST = 3        looks that are the start
+    LASTING = 8      looks whose median it is: batches that each stem from one domain do not come
+                     in such rows
+    CLEAR = 0.001    is the least share that is followed: an order, no limit
     TOKENS = 8       choices for each expert, at least: fewer say nothing of a balance
 
 Remedies
@@ -59,17 +68,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import RouterFacts
 from unvanish.core.loss_facts import SoftRouterFacts
 from unvanish.core.trace import Trace
-from unvanish.rules import _places, _trend
+from unvanish.rules import _history, _places, _trend
 from unvanish.rules._fault import Fault
+from unvanish.rules._history import Floats
 from unvanish.rules._tiers import PART
 
 NEEDS = ("step",)
 LIVE = True
 RUN, IDLE = 0.9, 0.5
+BALANCED, FIRST, LASTING, CLEAR = 0.5, 3, 8, 1e-3
 TOKENS = 8
 CERTAIN = 0.9
 SOFT = {  # what is wrong with a router that mixes all experts, and what to change
@@ -178,22 +191,53 @@ def _watch(trace: Trace) -> list[Fault]:
         for i in trace.where("node", family="router")
         if trace.sites[i].facts["rows"] * trace.sites[i].facts["choices"]
         >= TOKENS * trace.sites[i].facts["experts"]
+        and _largest(trace, i) > 0
     ]
     if not places:
         raise NotApplicable("no router of experts saw tokens enough to judge its balance")
+    shares = {i: _history.read_looks(trace, [i], "load_excess")[:, 0] / _largest(trace, i) for i in places}
     fallen = [
         i
         for i in places
-        if trace.value(i, "load_excess") > RUN * _largest(trace, i) and trace.value(i, "idle_experts") >= IDLE
+        if shares[i][-1] > RUN and (trace.value(i, "idle_experts") >= IDLE or _fell(shares[i]))
     ]
     if fallen:
         idle = round(trace.value(fallen[0], "idle_experts") * trace.sites[fallen[0]].facts["experts"])
-        return [_report_run(trace, fallen, f"{idle} of its experts got no token for many looks")]
-    coming = {i: _trend.follow(trace, i, "load_excess", RUN * _largest(trace, i)) for i in places}
+        said = f"{idle} of its experts got no token for many looks" if idle else "it was balanced at first"
+        return [_report_run(trace, fallen, said)]
+    looked = _trend.read_looked(trace)
+    coming = {i: _foresee(trace, i, looked, shares[i]) for i in places}
     first = _trend.find_first(coming)
     if first is None:
         return []
     return [_report_run(trace, first.sites, f"it will be alone {first.crossing.describe()}")]
+
+
+def _foresee(trace: Trace, site: int, looked: Floats, shares: Floats) -> _trend.LimitCrossing | None:
+    """When a share will be at its limit, by its log-odds or by itself: one is steadier than the other."""
+    odds = _trend.find_crossing(looked, _take_odds(trace, site, shares), _odds(RUN))
+    return odds or _trend.find_crossing(looked, shares, RUN)
+
+
+def _fell(shares: Floats) -> bool:
+    """Whether a load that was balanced at first has been at its limit for some looks."""
+    known = shares[np.isfinite(shares)]
+    if len(known) < FIRST + LASTING:
+        return False
+    return bool(np.median(known[:FIRST]) < BALANCED and np.median(known[-LASTING:]) > RUN)
+
+
+def _take_odds(trace: Trace, site: int, shares: Floats) -> Floats:
+    """The log-odds of a share of the largest excess, as far as so many tokens can tell it from 1."""
+    facts = trace.sites[site].facts
+    least = 0.5 / (facts["rows"] * facts["choices"])
+    known = np.clip(shares, CLEAR, 1 - least)
+    odds: Floats = np.log(known) - np.log1p(-known)
+    return odds
+
+
+def _odds(share: float) -> float:
+    return math.log(share / (1 - share))
 
 
 def _largest(trace: Trace, site: int) -> float:

@@ -54,7 +54,7 @@ from unvanish.core.diagnosis import Case, Evidence, Remedy
 from unvanish.core.run_facts import BrokenFacts
 from unvanish.core.trace import Site, Trace
 from unvanish.rules import _depth, _places, _poles
-from unvanish.rules._fault import Fault
+from unvanish.rules._fault import UNBOUNDED, Fault
 from unvanish.rules._tiers import NOT_FINITE, REMARK
 
 NEEDS = ("static", "step")
@@ -84,7 +84,7 @@ def check(trace: Trace) -> Iterable[Fault]:
             sites=(origin.where,),
             evidence=(
                 Evidence("first non-finite number", origin.what, site=origin.where),
-                Evidence("loss", loss, limit="finite"),
+                Evidence("loss", loss if math.isfinite(loss) else UNBOUNDED, limit="finite"),
                 Evidence(
                     "parameters with a non-finite gradient",
                     len(bad),
@@ -215,7 +215,7 @@ def _report_step(trace: Trace) -> Iterable[Fault]:
                 Evidence("first step", broken["step"]),
                 Evidence("gradients that are not finite", len(names), unit=total, limit="0"),
                 Evidence("weights that are not finite", len(held), unit=total, limit="0"),
-                Evidence("loss at that step", broken["loss"], limit="finite"),
+                *_give_loss(broken),
             ),
             remedies=(
                 Remedy("skip-step", (), "on_finding='guard' leaves such steps out", safety="advice"),
@@ -231,6 +231,13 @@ def _report_step(trace: Trace) -> Iterable[Fault]:
             tier=NOT_FINITE,
         )
     ]
+
+
+def _give_loss(broken: BrokenFacts) -> tuple[Evidence, ...]:
+    """The loss of the step, if it is known."""
+    loss = broken["loss"]
+    said = loss if math.isfinite(loss) else UNBOUNDED
+    return (Evidence("loss at that step", said, limit="finite"),) if broken["heard"] else ()
 
 
 def _describe_step(broken: BrokenFacts) -> str:

@@ -20,9 +20,10 @@ How it is measured
 The ratio of what a step changed to what was there, for each weight matrix, at the looks of a
 watched training. A fault is a jump: at AFTER looks in a row the median over the layers is `jump`
 times above the looks before, and it is new: FRESH times above all that the run ever had, or at a
-learning rate it never had. A schedule's restart to an earlier rate is none, nor are steps below
-HARMLESS while the loss does not rise. Or it is a level: above `limit` at the last looks, while the
-loss is above that of the looks before. If the loss rose clearly, it is an error.
+learning rate it never had; `jump` times, as long as the loss does not rise. A schedule's restart to
+an earlier rate is none, nor are steps below HARMLESS while the loss does not rise. Or it is a
+level: above `limit` at the last looks, while the loss is above that of the looks before. If the
+loss rose clearly, it is an error.
 
 Between looks the rates and losses of all steps tell the same: the rate went at once `jump`
 times above all before, and the loss rose clearly with it. A single step is a fault if it
@@ -39,7 +40,9 @@ Limits
     STAYED = 5     steps after which the loss is compared
     ALL = 1        of what was there: such a step leaves nothing of the weights
     RUINED = 1.5   times the loss before, for the steps after it
-    FRESH = 1.5    times the largest ratio or rate so far: new, and not noise about the old
+    FRESH = 1.5    times the largest ratio or rate so far: new, and not noise about the old. While
+                   the loss does not rise, `jump` times: a restart after a warm-up that was cut
+                   short by its schedule goes beyond all before, and does no harm
     BEFORE = 5     looks that a jump needs before it
     NEAR = 8       looks that it is compared with
     AFTER = 3      looks that must agree
@@ -107,7 +110,7 @@ def check(trace: Trace, *, limit: float = 0.1, jump: float = 3.0) -> Iterable[Fa
     found = found or _judge_rates(trace, taken, jump) or _judge_ruin(trace, taken)
     if found is None and len(known) < AFTER:
         raise NotApplicable("fewer than three looks at a step")
-    return [] if found is None else [_tell(trace, places, known, found, limit)]
+    return [] if found is None else [_tell(trace, places, known, found, limit, jump)]
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class _Steps:
     before: float
     rise: float
     cause: str
+    factor: float = math.nan  # by which the learning rate grew at once
 
 
 def _judge_looks(
@@ -126,13 +130,16 @@ def _judge_looks(
 ) -> _Steps | None:
     """What the looks tell: a jump, or a level."""
     at = np.asarray(trace.facts["steps"])[known]
-    start = _find_jump(ratio, at, _highest_rates(trace, at), jump, _past_ratio(trace, places))
+    rates, past = _highest_rates(trace, at), _past_ratio(trace, places)
+    start = _find_jump(ratio, at, rates, jump, past)
     jumped = start is not None
     start = len(ratio) - AFTER if start is None else start
     rise, now = _loss_rise(trace, int(at[start])), float(np.median(ratio[start : start + AFTER]))
     if not jumped and not (np.min(ratio[start:]) > limit and rise > WORSE):
         return None
     if jumped and now < HARMLESS and not rise > ROSE:
+        return None
+    if jumped and not rise > WORSE and not _is_fresh(ratio, rates, start, jump, past):
         return None
     before = float(np.median(ratio[max(0, start - NEAR) : start])) if start else math.nan
     cause = f"each step changes the weights by {now:.1%}"
@@ -155,7 +162,8 @@ def _judge_rates(trace: Trace, taken: Floats, jump: float) -> _Steps | None:
         if rise > ROSE:
             factor = rate[place] / highest[place - 1]
             cause = f"the steps grew {factor:.0f} times at step {int(taken[place])}"
-            return _Steps(int(taken[place]), _usual(trace, place, None), _usual(trace, 0, place), rise, cause)
+            now, before = _usual(trace, place, None), _usual(trace, 0, place)
+            return _Steps(int(taken[place]), now, before, rise, cause, factor)
     return None
 
 
@@ -185,7 +193,7 @@ def _usual(trace: Trace, start: int | None, end: int | None) -> float:
     return math.exp(float(np.median(change))) if len(change) else math.nan
 
 
-def _tell(trace: Trace, places: list[int], known: Any, found: _Steps, limit: float) -> Fault:
+def _tell(trace: Trace, places: list[int], known: Any, found: _Steps, limit: float, jump: float) -> Fault:
     latest = _history.read_looks(trace, places, "update_log")[known[-1]] if len(known) else np.zeros(0)
     order = np.argsort(-np.where(np.isfinite(latest), latest, -math.inf))[: _places.WORST]
     worst = [(trace.sites[places[i]].label, math.exp(latest[i])) for i in order]
@@ -194,12 +202,7 @@ def _tell(trace: Trace, places: list[int], known: Any, found: _Steps, limit: flo
         severity="error" if rose else "warning",
         cause=found.cause + _describe_rates(trace, found.since) + (", and the loss rose" if rose else ""),
         sites=tuple(label for label, _ in worst),
-        evidence=(
-            Evidence("update / weight, median over layers", found.now, limit=f"< {limit:g}"),
-            Evidence("the same before", found.before),
-            Evidence("loss against before", found.rise, unit="deviations"),
-            *(Evidence("update / weight", size, site=label) for label, size in worst[: _places.SHOWN]),
-        ),
+        evidence=tuple(_list_evidence(found, worst, limit, jump)),
         remedies=(
             Remedy("lower-learning-rate", (), "back to the rate that worked", safety="advice"),
             Remedy("warm-up", (), "let a larger rate come slowly", safety="advice"),
@@ -211,16 +214,36 @@ def _tell(trace: Trace, places: list[int], known: Any, found: _Steps, limit: flo
     )
 
 
+def _list_evidence(
+    found: _Steps, worst: list[tuple[str, float]], limit: float, jump: float
+) -> Iterable[Evidence]:
+    """What was measured: steps between looks may have no ratio, first steps nothing before them."""
+    numbers = (
+        Evidence("learning rate / highest before", found.factor, limit=f"< {jump:g}"),
+        Evidence("update / weight, median over layers", found.now, limit=f"< {limit:g}"),
+        Evidence("the same before", found.before),
+        Evidence("loss against before", found.rise, unit="deviations"),
+        *(Evidence("update / weight", size, site=label) for label, size in worst[: _places.SHOWN]),
+    )
+    return (e for e in numbers if math.isfinite(float(e.value)))
+
+
 def _find_jump(ratio: Floats, at: Floats, rate: Floats, jump: float, past: float) -> int | None:
     """The last look that, with those after it, is far above those before, with a rate or a ratio the run
     never had.
     """
     for j in range(len(ratio) - AFTER, max(BEFORE, len(ratio) - RECENT) - 1, -1):
         low = ratio[j : j + AFTER].min()
-        fresh = low > FRESH * max(past, ratio[:j].max()) or rate[j] > FRESH * rate[j - 1]
-        if at[j] >= SETTLED and low > jump * ratio[max(0, j - NEAR) : j].max() and fresh:
+        near = low > jump * ratio[max(0, j - NEAR) : j].max()
+        if at[j] >= SETTLED and near and _is_fresh(ratio, rate, j, FRESH, past):
             return j
     return None
+
+
+def _is_fresh(ratio: Floats, rate: Floats, place: int, times: float, past: float) -> bool:
+    """Whether the ratio or the rate from a look on is so many times above all that the run ever had."""
+    low, highest = ratio[place : place + AFTER].min(), max(past, ratio[:place].max())
+    return bool(low > times * highest or rate[place] > times * rate[place - 1])
 
 
 def _past_ratio(trace: Trace, places: list[int]) -> float:

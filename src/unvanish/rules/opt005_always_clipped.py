@@ -70,7 +70,9 @@ def check(trace: Trace, *, limit: float = 0.9, far: float = 10.0) -> Iterable[Fa
     if not share > limit:
         return []
     before, after = _history.read_steps(trace, "before_log"), _history.read_steps(trace, "norm_log")
-    both = np.flatnonzero(np.isfinite(before) & np.isfinite(after))[-STEPS:]
+    both = np.flatnonzero((clipped == 1) & np.isfinite(before) & np.isfinite(after))[-STEPS:]
+    if not len(both):
+        return []
     excess = math.exp(float(np.median(before[both] - after[both])))
     norm, ceiling = math.exp(float(np.median(before[both]))), math.exp(float(np.median(after[both])))
     return [

@@ -186,7 +186,9 @@ def _below_resolution(trace: Trace, taken: Floats) -> Fault | None:
     still, rate = _history.read_steps(trace, "still"), _history.read_steps(trace, "lr")
     known = still[np.isfinite(still)][-READ:]
     half = "plan" in trace.facts and trace.facts["plan"]["dtype"] in ("bfloat16", "float16")
-    if len(known) < READ or known.min() < 1 or half or not rate[-1] > 0 or _converged.has_converged(trace):
+    if len(known) < READ or known.min() < 1 or half or not rate[-1] > 0:
+        return None
+    if _converged.has_converged(trace) or _converged.is_quiet(trace):
         return None
     cause = (
         f"no weight has moved by its last digit, though gradients reach all: a rate of {rate[-1]:.1e} is "

@@ -136,11 +136,12 @@ def _describe(tried: CriticalFacts, times: float) -> str:
 
 def _list_evidence(tried: CriticalFacts, times: float, limit: float) -> tuple[Evidence, ...]:
     sharpness = 2 * times / tried["rate"] if tried["rate"] > 0 else math.nan
+    said = "no rate lowers the loss" if math.isinf(times) else times
     return (
-        Evidence("rate / critical rate", times, limit=f"< {limit:g}"),
+        Evidence("rate / critical rate", said, limit=f"< {limit:g}"),
         Evidence("loss before the step", tried["loss_before"]),
         Evidence("loss after it, on the same batch", tried["loss_after"]),
-        Evidence("sharpness along the step", sharpness),
+        *([Evidence("sharpness along the step", sharpness)] if math.isfinite(sharpness) else []),
         Evidence("forwards that this took", tried["forwards"]),
     )
 

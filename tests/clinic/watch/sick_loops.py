@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tests.clinic.watch.healthy_loops import PLANS, Open, Reader, Tokens, batches, fit, mlp
+from tests.clinic.watch.healthy_nets import Reader, Tokens
+from tests.clinic.watch.loops import PLANS, Open, batches, fit, mlp
 from torch import nn
 from torch.nn import functional as F
 

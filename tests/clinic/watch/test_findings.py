@@ -172,3 +172,11 @@ def test_samples_that_look_alike_are_found(act: Any, found: set[str]) -> None:
             watch.step(loss)
     loud = [f for f in watch.findings if f.severity != "note"]
     assert {f.code for f in loud} | {c.code for f in loud for c in f.consequences} == found
+
+
+def test_the_last_step_of_a_finding_is_a_step_of_the_run(tmp_path: Path, net: Any, fit: Any) -> None:
+    model = net()
+    frozen = torch.optim.SGD(model.parameters(), 0.0)
+    fit(model, 21, look={"every": 8, "run": tmp_path, "on_finding": "silent"}, optimizer=frozen)
+    (found,) = [f for f in open_run(tmp_path).findings() if f.finding.code == "OPT006"]
+    assert (found.first, found.last) == (8, 20)

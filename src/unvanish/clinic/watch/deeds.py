@@ -20,7 +20,7 @@ from unvanish.probes.live.compiled import has_compiled_parts
 from unvanish.probes.live.guard import WatchGuard
 from unvanish.probes.live.leftover import Leftover
 from unvanish.probes.live.turns import Turns
-from unvanish.probes.planned import ADAPTIVE
+from unvanish.probes.planned import ADAPTIVE, read_number
 
 DENSE, EACH = 64, 16  # steps of which every one reads a weight; then one in so many
 NAMED = 12  # parameters that are named
@@ -146,15 +146,18 @@ class Deeds:
         weights, kind = self.turns.weights, type(optimizer)
         group = optimizer.param_groups[0]
         planned, rate = math.nan, group.get("lr", math.nan)
-        if kind.__module__.startswith("torch.optim") and not isinstance(rate, Tensor):
+        if kind.__module__.startswith("torch.optim") and isinstance(rate, (int, float)):
             if kind.__name__ in ADAPTIVE:
                 planned = float(rate)
             elif kind.__name__ == "SGD":
                 planned = float(rate) * self.turns.find_usual()
-        decays = [g.get("weight_decay", 0.0) or 0.0 for o in self.watched.optimizers for g in o.param_groups]
+        groups = [group for o in self.watched.optimizers for group in o.param_groups]
+        decays = [
+            read_number(g, "weight_decay") for g in groups if not isinstance(g.get("weight_decay"), Tensor)
+        ]
         loss = self.watched.loss
         self.plan = {
-            "decay": max((float(d) for d in decays if not isinstance(d, Tensor)), default=0.0),
+            "decay": max(decays, default=0.0),
             "dtype": str(weights[0].dtype).removeprefix("torch.") if weights else "",
             "resolution": self.turns.find_resolution(),
             "planned": planned,

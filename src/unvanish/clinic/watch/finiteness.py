@@ -36,6 +36,7 @@ class Finiteness:
             "weights": parameters.find_broken_weights(),
             "parameters": len(parameters.parameters),
             "loss": float(step.loss),
+            "heard": step.loss is not math.nan,
         }
         return True
 

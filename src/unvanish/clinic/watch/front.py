@@ -114,6 +114,10 @@ class Watch:
             self.guard.note("an earlier watch of this optimizer, which nothing held any more, was closed")
         return left
 
+    def adopt_later(self) -> None:
+        """Take in optimizers of the model that turn up later, too, though some were named."""
+        self._adopts = True
+
     def watches(self, optimizers: Collection[int], model: nn.Module) -> bool:
         """Whether it hangs on one of the optimizers with these ids, or waits for those of a model."""
         if self._observer is None:

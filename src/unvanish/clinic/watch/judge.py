@@ -74,8 +74,16 @@ class Judge:
 
     def judge_rows(self) -> None:
         """Judge what the steps alone tell."""
+        self._judge_rows(self.step.number)
+
+    def judge_end(self) -> None:
+        """Judge what the steps of the whole run tell; none is being made any more."""
+        self._judge_rows(max(self.step.first, self.step.number - 1))
+
+    def _judge_rows(self, number: int) -> None:
         lead = self._lead()
-        self._respond(self.verdicts.judge_steps(self.trace(), self.step.number, self.chronicle.writer), lead)
+        fresh = self.verdicts.judge_steps(self.trace(), number, self.chronicle.writer)
+        self._respond(fresh, lead, number)
 
     def try_step(self, skipped: bool, looked: bool) -> None:
         """Try the step just made, if it was chosen, and choose whether the next one is tried."""
@@ -102,6 +110,8 @@ class Judge:
             facts["holding"] = self.deeds.holding
         if self.deeds.plan is not None:
             facts["plan"] = self.deeds.plan
+        if (labels := self.look.labels.facts) is not None:
+            facts["labels"] = labels
         if self.trials.found:
             facts["critical"], facts["asked"] = list(self.trials.found), self.trials.asked
         return self.chronicle.history.trace(facts)
@@ -113,7 +123,8 @@ class Judge:
     def _lead(self) -> int:
         return self.concert.choose_lead(self.pace.usual)
 
-    def _respond(self, fresh: Sequence[Finding], lead: int) -> None:
-        """Hand new findings on, those that raise last; `lead`: steps until all ranks act."""
+    def _respond(self, fresh: Sequence[Finding], lead: int, number: int | None = None) -> None:
+        """Hand new findings on, raising ones last; `lead`: steps until all ranks act; `number`: the step."""
         ordered = sorted(fresh, key=lambda f: f.severity != "note")
-        self.fresh += [self.concert.tell(finding, self.step.number, lead) for finding in ordered]
+        step = self.step.number if number is None else number
+        self.fresh += [self.concert.tell(finding, step, lead) for finding in ordered]

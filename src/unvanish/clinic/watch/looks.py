@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from unvanish.clinic.watch.labels import LabelCount
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.trace import Axis, Site
 from unvanish.probes.live.compiled import has_compiled_parts, is_compiler_strict
@@ -30,6 +31,7 @@ class Look:
     ) -> None:
         self.watched, self.guard = watched, guard
         self.eyes = Eyes(watched.inner, guard, after_backward if watched.alone else None)
+        self.labels = LabelCount(watched, guard)
         self.next = first  # the step of the next look
         self.open = False  # whether the present step is looked at
         self.ended = False  # whether the watch was closed
@@ -42,6 +44,7 @@ class Look:
         if not self.open:
             return
         self._squares = None
+        self.labels.open(step)
         self.watched.parameters.hold()
         if self.eyes.compiled or has_compiled_parts(self.watched.model):
             self.guard.note("activations are not looked at: the model, or a part of it, is compiled")
@@ -72,6 +75,8 @@ class Look:
         Of shards also their `store.schema.PARTS`.
         """
         self.eyes.close()
+        self.labels.close()
+        self.eyes.seconds += self.labels.seconds
         squares = self._squares if self._squares is not None else self.watched.parameters.squares()
         scale, self._scale, self._squares = self._scale, 1.0, None
         return self._measure(squares, scale)
@@ -79,6 +84,7 @@ class Look:
     def remove(self) -> None:
         """Detach everything for good."""
         self.ended, self.open = True, False
+        self.labels.close()
         self.eyes.remove()
 
     @property

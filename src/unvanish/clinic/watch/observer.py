@@ -115,7 +115,7 @@ class Observer:
         self.chronicle.bring_rest()
         self._say_unseen()
         if self.steps:
-            self.judge.judge_rows()
+            self.judge.judge_end()
             self._note_sight()
         self.judge.close()
         self.chronicle.take_joined()

@@ -129,15 +129,17 @@ def rehearse(case: Case, *, every: int = 1, seed: int = 0, **options: Any) -> Di
     """Train a case on its one batch, under watch, as its `options["training"]` describe; what was found.
 
     Its settings: `optimizer`, a function of the model; `steps`; `clip`, a norm; `event(step, model,
-    optimizer)` before a step; `scale(step, model, optimizer)`, a factor on the batch. The case's model is
-    trained.
+    optimizer)` before a step; `scale(step, model, optimizer)`, a factor on the batch; `every`, steps from one
+    look to the next. The case's model is trained.
     """
     plan = dict(case.options["training"])
     optimizer = plan["optimizer"](case.model)
     x, y = case.batch
     with (
         torch.random.fork_rng(devices=[]),
-        watch(case.model, optimizer, every=every, on_finding="silent", **options) as watching,
+        watch(
+            case.model, optimizer, every=plan.get("every", every), on_finding="silent", **options
+        ) as watching,
     ):
         torch.manual_seed(seed)
         for step in range(plan["steps"]):

@@ -49,7 +49,8 @@ class Watched:
 
     def adopt(self, optimizer: Any) -> None:
         """An optimizer of the model has turned up: the parameters that it holds are watched."""
-        self.references = (*self.references, weakref.ref(optimizer))
+        alive = (ref for ref in self.references if ref() is not None)
+        self.references = (*alive, weakref.ref(optimizer))
         self.parameters = Parameters(self.inner, self.optimizers)
 
     @property
@@ -76,6 +77,8 @@ class Watched:
                 rate = group.get("lr", math.nan)
                 if isinstance(rate, Tensor):
                     rate = float(rate) if rate.device.type == "cpu" else math.nan
+                if rate is None:  # the optimizer finds its own
+                    rate = math.nan
                 if rate > high:
                     high = rate
                 if rate < low:

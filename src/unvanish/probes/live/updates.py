@@ -29,6 +29,7 @@ from unvanish.probes.live.shards import (
     is_shard,
     local,
 )
+from unvanish.probes.planned import read_number
 
 ELEMENTS = 256  # of each parameter, for what a step changed
 MOVED = ("gradient_log", "gradient_zero", "norm_log", "update_log")
@@ -40,7 +41,7 @@ class Parameters:
     def __init__(self, model: nn.Module, optimizers: Sequence[Any]) -> None:
         held = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
         epsilons = {
-            id(p): float(group.get("eps") or 0)
+            id(p): read_number(group, "eps")
             for o in optimizers
             for group in o.param_groups
             for p in group["params"]
