@@ -16,9 +16,12 @@ from unvanish.core.trace import Axis, Site
 from unvanish.probes.live.compiled import has_compiled_parts, is_compiler_strict
 from unvanish.probes.live.eyes import Eyes
 from unvanish.probes.live.guard import WatchGuard
+from unvanish.probes.live.inner_eyes import InnerEyes
 from unvanish.probes.live.summaries import SEEN
+from unvanish.probes.live.tapped import COPYING, find_backends, find_places, find_refusal, is_whole
 from unvanish.probes.live.updates import part_logs, statistics
 
+COMPILED = "activations are not looked at: the model, or a part of it, is compiled"
 PROFILES = 16  # looks from one time profile of the recurrent layers to the next
 
 
@@ -29,7 +32,9 @@ class Look:
         self, watched: Watched, first: int, guard: WatchGuard, after_backward: Callable[..., None]
     ) -> None:
         self.watched, self.guard = watched, guard
-        self.eyes = Eyes(watched.inner, guard, after_backward if watched.alone else None)
+        self.eyes: Eyes | InnerEyes = _look_inside(watched, guard) or Eyes(
+            watched.inner, guard, after_backward if watched.alone else None
+        )
         self.next = first  # the step of the next look
         self.open = False  # whether the present step is looked at
         self.ended = False  # whether the watch was closed
@@ -43,8 +48,10 @@ class Look:
             return
         self._squares = None
         self.watched.parameters.hold()
-        if self.eyes.compiled or has_compiled_parts(self.watched.model):
-            self.guard.note("activations are not looked at: the model, or a part of it, is compiled")
+        if isinstance(self.eyes, InnerEyes):
+            self.eyes.open()
+        elif self.eyes.compiled or has_compiled_parts(self.watched.model):
+            self.guard.note(COMPILED)
         elif is_compiler_strict():
             self.guard.note("activations are not looked at: the compiler was told not to compile again")
         else:
@@ -122,3 +129,21 @@ class Look:
         names = self.watched.parameters.find_unreadable()
         if names:
             self.guard.note(f"gradients of partial sums are not read: {', '.join(names)}")
+
+
+def _look_inside(watched: Watched, guard: WatchGuard) -> InnerEyes | None:
+    """Eyes within the compiled graphs of a model, if it is compiled and its compiler bears them."""
+    backends, wanted = find_backends(watched.model), watched.compiled
+    on_cpu = all(p.device.type == "cpu" for p in watched.inner.parameters())
+    if not (wanted or (wanted is None and backends and on_cpu)):
+        return None
+    later = not backends  # it will be compiled: by whom is not known
+    refusal = find_refusal(backends)
+    if watched.parameters.sharded:
+        refusal = "its weights are sharded"
+    if refusal:
+        guard.note(f"{COMPILED}, and {refusal}")
+        return None
+    whole = later or is_whole(watched.model)
+    places = find_places(watched.inner, whole)
+    return InnerEyes(places, guard, whole, later or bool(backends & {*COPYING})) if places else None

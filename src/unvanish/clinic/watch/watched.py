@@ -30,10 +30,17 @@ class Watched:
     inner: nn.Module
     parameters: Parameters  # those that are trained
     ranks: int  # processes that train together
+    compiled: bool | None = None  # whether to look into compiled graphs; None: where nothing else changes
 
     @classmethod
     def of(
-        cls, model: nn.Module, optimizers: Sequence[Any], loss: Any, scaler: Any, name: str | None
+        cls,
+        model: nn.Module,
+        optimizers: Sequence[Any],
+        loss: Any,
+        scaler: Any,
+        name: str | None,
+        compiled: bool | None = None,
     ) -> Watched:
         """Read what a watch needs to know; CheckError if no parameter is trained."""
         inner = unwrap(model)
@@ -43,9 +50,8 @@ class Watched:
         if not parameters.parameters:
             raise CheckError("there is nothing to watch: no parameter of the model requires a gradient")
         kept = tuple(map(weakref.ref, optimizers))
-        return cls(
-            model, kept, loss, scaler, name or type(inner).__name__, inner, parameters, count_processes()
-        )
+        called, ranks = name or type(inner).__name__, count_processes()
+        return cls(model, kept, loss, scaler, called, inner, parameters, ranks, compiled)
 
     def adopt(self, optimizer: Any) -> None:
         """An optimizer of the model has turned up: the parameters that it holds are watched."""
