@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,10 +17,12 @@ from unvanish.core.trace import Axis, Site
 from unvanish.probes.live.compiled import has_compiled_parts, is_compiler_strict
 from unvanish.probes.live.eyes import Eyes
 from unvanish.probes.live.guard import WatchGuard
-from unvanish.probes.live.inner_eyes import InnerEyes
 from unvanish.probes.live.summaries import SEEN
-from unvanish.probes.live.tapped import COPYING, find_backends, find_places, find_refusal, is_whole
+from unvanish.probes.live.tapped import FUSING, find_backends, find_places, find_refusal, is_whole
 from unvanish.probes.live.updates import part_logs, statistics
+
+if TYPE_CHECKING:  # it loads torch's compiler
+    from unvanish.probes.live.inner_eyes import InnerEyes
 
 COMPILED = "activations are not looked at: the model, or a part of it, is compiled"
 PROFILES = 16  # looks from one time profile of the recurrent layers to the next
@@ -32,7 +35,10 @@ class Look:
         self, watched: Watched, first: int, guard: WatchGuard, after_backward: Callable[..., None]
     ) -> None:
         self.watched, self.guard = watched, guard
-        self.eyes: Eyes | InnerEyes = _look_inside(watched, guard) or Eyes(
+        inside = _look_inside(watched, guard)
+        self._unseen = inside if isinstance(inside, str) else ""
+        self._inside = None if isinstance(inside, str) else inside
+        self.eyes: Eyes | InnerEyes = self._inside or Eyes(
             watched.inner, guard, after_backward if watched.alone else None
         )
         self.next = first  # the step of the next look
@@ -48,13 +54,13 @@ class Look:
             return
         self._squares = None
         self.watched.parameters.hold()
-        if isinstance(self.eyes, InnerEyes):
-            self.eyes.open()
+        if self._inside is not None:
+            self._inside.open()
         elif self.eyes.compiled or has_compiled_parts(self.watched.model):
-            self.guard.note(COMPILED)
+            self.guard.note(self._unseen or COMPILED)
         elif is_compiler_strict():
             self.guard.note("activations are not looked at: the compiler was told not to compile again")
-        else:
+        elif isinstance(self.eyes, Eyes):
             self.eyes.open(profiling=looks % PROFILES == 2)
 
     def read_again(self) -> None:
@@ -131,19 +137,27 @@ class Look:
             self.guard.note(f"gradients of partial sums are not read: {', '.join(names)}")
 
 
-def _look_inside(watched: Watched, guard: WatchGuard) -> InnerEyes | None:
-    """Eyes within the compiled graphs of a model, if it is compiled and its compiler bears them."""
+def _look_inside(watched: Watched, guard: WatchGuard) -> InnerEyes | str:
+    """Eyes within the compiled graphs of a model; why there are none, empty if nothing is compiled."""
     backends, wanted = find_backends(watched.model), watched.compiled
-    on_cpu = all(p.device.type == "cpu" for p in watched.inner.parameters())
-    if not (wanted or (wanted is None and backends and on_cpu)):
-        return None
-    later = not backends  # it will be compiled: by whom is not known
-    refusal = find_refusal(backends)
-    if watched.parameters.sharded:
-        refusal = "its weights are sharded"
+    if not (backends or wanted):
+        return ""
+    refusal = "its weights are sharded" if watched.parameters.sharded else ""
+    if wanted is None and any(p.device.type != "cpu" for p in watched.inner.parameters()):
+        refusal = "on a device they are looked at only if it is asked for: `watch(..., compiled=True)`"
+    elif wanted is False:
+        return COMPILED
+    refusal = refusal or find_refusal(watched.inner, backends)
     if refusal:
-        guard.note(f"{COMPILED}, and {refusal}")
-        return None
-    whole = later or is_whole(watched.model)
-    places = find_places(watched.inner, whole)
-    return InnerEyes(places, guard, whole, later or bool(backends & {*COPYING})) if places else None
+        return f"{COMPILED}, and {refusal}"
+    from unvanish.probes.live import inner_eyes, inner_map
+
+    left = inner_map.find_map(watched.inner)
+    if left is None:
+        whole = not backends or is_whole(watched.model)  # it may be compiled later: by whom is not known
+        places = find_places(watched.inner, whole)
+        if not places:
+            return f"{COMPILED}, and none of its modules can be looked at"
+        free = bool(wanted) or not backends & {*FUSING}
+        left = inner_map.InnerMap(places, whole, free)
+    return inner_eyes.InnerEyes(left, guard)

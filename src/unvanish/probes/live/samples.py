@@ -81,8 +81,8 @@ class Samples:
     def reduce(self, ahead_parts: Tensor, back_parts: Tensor, sizes: Tensor) -> Tensor:
         """As `summarise`, of copied parts.
 
-        `sizes`: for each site the samples, positions, units that were copied, numbers in all, whether they are
-        float16, whether a gradient came.
+        `sizes`: for each site the samples, positions, units that were copied, numbers in all, whether they
+        are float16, whether a gradient came.
         """
         slots, device = list(self.slots.values()), ahead_parts.device
         sizes = sizes.to(device)

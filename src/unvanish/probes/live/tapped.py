@@ -18,7 +18,8 @@ from unvanish.probes.live.compiled import is_compiled
 
 MOST = 48  # taps; each is a call in every forward and every backward
 TRIED = (2, 13)  # the first torch that this was tried with
-FREE, COPYING = ("eager", "inductor"), ("aot_eager",)  # backends; the latter copy changed inputs back
+KNOWN = ("eager", "aot_eager", "inductor")  # backends
+FUSING = ("inductor",)  # that keep more digits between operations than memory would
 LAYERS = (nn.Linear, nn.Bilinear, _ConvNd)
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 # in evaluation these choose a fused path, unless a hook hangs on a module of theirs
@@ -28,12 +29,11 @@ _FUNCTIONS = {name.replace("_", ""): name for name in operations.ACTIVATIONS}
 
 @dataclass(frozen=True)
 class Tapped:
-    """A module with a tap; `exact`: its output is a layer's, which lies in memory anyway."""
+    """A module with a tap."""
 
     module: nn.Module
     key: Key
     family: str
-    exact: bool
     device: torch.device
 
 
@@ -61,14 +61,20 @@ def _name_backend(module: Any) -> str:
             call = module._compiled_call_impl
             cells = dict(zip(call.__code__.co_freevars, call.__closure__, strict=True))
             context = cells["self"].cell_contents
-        return str(context.callback._torchdynamo_orig_backend._torchdynamo_orig_backend.compiler_name)
+        backend = context.callback
+        while hasattr(backend, "_torchdynamo_orig_backend"):
+            backend = backend._torchdynamo_orig_backend
+        work = getattr(backend, "compiler_fn", backend)
+        return str(backend.compiler_name) if work.__module__.split(".")[0] == "torch" else ""
     except Exception:
         return ""
 
 
-def find_refusal(backends: set[str]) -> str:
-    """Why nothing may be put into graphs of these backends; empty if it may."""
-    if not backends <= {*FREE, *COPYING}:
+def find_refusal(model: nn.Module, backends: set[str]) -> str:
+    """Why nothing may be put into a model's graphs, made by these backends; empty if it may."""
+    if any(isinstance(m, nn.RNNBase) for m in model.modules()):
+        return "recurrent layers are not compiled"
+    if not backends <= {*KNOWN}:
         return "its backend is not known to bear it"
     if tuple(map(int, torch.__version__.split(".")[:2])) < TRIED:
         return f"this torch is older than {TRIED[0]}.{TRIED[1]}"
@@ -108,9 +114,9 @@ def _judge(module: nn.Module, path: str, listed: bool) -> Tapped | None:
     parameter = next(module.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     if isinstance(module, LAYERS):
-        return Tapped(module, (path, kind, 0), "module", True, device)
+        return Tapped(module, (path, kind, 0), "module", device)
     if function and type(module).__module__.startswith("torch.nn"):
-        return Tapped(module, (path, function, 0), "activation", False, device)
+        return Tapped(module, (path, function, 0), "activation", device)
     if isinstance(module, NORMS) or (listed and parameter is not None and next(module.children(), None)):
-        return Tapped(module, (path, kind, 0), "module", False, device)
+        return Tapped(module, (path, kind, 0), "module", device)
     return None
