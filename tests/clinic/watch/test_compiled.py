@@ -20,20 +20,10 @@ from torch.utils.checkpoint import checkpoint
 import unvanish
 from unvanish.core.trace import STATISTICS, Trace
 from unvanish.probes.live import taps
-from unvanish.probes.live.tapped import find_backends, find_places
+from unvanish.probes.live.tapped import Compiler, find_compilers, find_places
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what torch's compiler imports warns by itself
-BACKENDS = [
-    "eager",
-    "aot_eager",
-    pytest.param(
-        "inductor",
-        marks=[
-            pytest.mark.slow,
-            pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler"),
-        ],
-    ),
-]
+BACKENDS = ["eager", "aot_eager"]
 
 
 class Block(nn.Module):
@@ -95,7 +85,7 @@ def convolutional() -> nn.Module:
 
 
 class Run:
-    """A training of eight steps: its losses, its weights, what torch compiled, its watch."""
+    """A training of five steps: its losses, its weights, what torch compiled, its watch."""
 
     def __init__(
         self,
@@ -116,7 +106,7 @@ class Run:
         self.watch: Any = unvanish.watch(called, optimizer, **options) if watched else None
         self.losses = []
         torch.manual_seed(1)
-        for step in range(8):
+        for step in range(5):
             x, y = torch.randn(6, 8), torch.randint(3, (6,))
             optimizer.zero_grad()
             parts = losses(called, x, y) if losses else [nn.functional.cross_entropy(called(x), y)]
@@ -152,6 +142,19 @@ def assert_same(run: Run, alone: Run) -> None:
     assert (run.graphs, run.breaks) == (alone.graphs, alone.breaks)
 
 
+def assert_equal(seen: dict[Any, dict[str, float]], known: dict[Any, dict[str, float]]) -> None:
+    for key in seen.keys() & known.keys():
+        for name, value in known[key].items():
+            if name != "log_z":  # of the whole output, which no tap sees
+                assert seen[key][name] == pytest.approx(value, rel=1e-3, abs=1e-5, nan_ok=True), (key, name)
+        assert math.isfinite(seen[key]["backward_log"])
+
+
+def on_axis(run: Run) -> set[str]:
+    depth = run.trace.depth()
+    return set() if depth is None else {run.trace.sites[i].path for i in depth.sites}
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("make", [Stream, convolutional])
 def test_it_sees_what_an_eager_look_sees_in_one_graph_without_a_break(
@@ -162,16 +165,49 @@ def test_it_sees_what_an_eager_look_sees_in_one_graph_without_a_break(
     assert_same(run, alone)
     assert run.graphs == 1 and run.breaks == 0
     seen, known = run.seen(), eager.seen()
-    shared = seen.keys() & known.keys()
-    assert len(shared) >= 3 and any(kind == "relu" for _, kind, _ in shared)
-    for key in shared:
-        for name, value in known[key].items():
-            if name != "log_z":  # of the whole output, which no tap sees
-                assert seen[key][name] == pytest.approx(value, rel=1e-3, abs=1e-5, nan_ok=True), (key, name)
-        assert math.isfinite(seen[key]["backward_log"])
-    depth, eager_depth = run.trace.depth(), eager.trace.depth()
-    assert depth is not None and eager_depth is not None
-    assert {run.trace.sites[i].path for i in depth.sites} == {eager.trace.sites[i].path for i in eager_depth.sites}
+    assert len(seen.keys() & known.keys()) >= 3
+    assert any(kind == "relu" for _, kind, _ in seen.keys() & known.keys())
+    assert_equal(seen, known)
+    assert on_axis(run) == on_axis(eager) != set()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_inductor_shows_its_layers_and_computes_the_same() -> None:
+    alone = Run(Stream, compiles("inductor", fullgraph=True), twice, watched=False)
+    run, eager = Run(Stream, compiles("inductor", fullgraph=True), twice), Run(Stream, losses=twice)
+    assert_same(run, alone)
+    assert run.graphs == 1 and run.breaks == 0
+    seen = run.seen()
+    assert {path for path, _, _ in seen} >= {"first", "head"} and {kind for _, kind, _ in seen} == {"Linear"}
+    last = {key: {"backward_zero": values["backward_zero"]} for key, values in eager.seen().items()}
+    assert_equal(seen, last)
+    asked = Run(Stream, compiles("inductor"), compiled=True)
+    assert_equal(asked.seen(), Run(Stream).seen())
+    assert on_axis(asked) == on_axis(eager)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_inductor_in_half_precision_is_left_alone() -> None:
+    def half(model: Any, x: Tensor, y: Tensor) -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            return [nn.functional.cross_entropy(model(x), y)]
+
+    run = Run(Stream, compiles("inductor", fullgraph=True), half)
+    assert_same(run, Run(Stream, compiles("inductor", fullgraph=True), half, watched=False))
+    assert not run.seen() and any("half precision" in note for note in run.watch.notes)
+
+
+def test_inductor_is_looked_into_only_if_it_must_make_one_graph() -> None:
+    for options, refused in (({"fullgraph": True}, False), ({}, True)):
+        model = torch.compile(Stream(), **options)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        with unvanish.watch(model, optimizer, on_finding="silent") as watch:
+            hooks = any(m._forward_hooks for m in model.modules())
+            assert hooks is not refused
+            assert any("compiled=True" in note for note in watch.notes) is refused
+        assert not any(m._forward_hooks for m in model.modules())
 
 
 def test_saturation_and_silence_are_seen() -> None:
@@ -201,7 +237,6 @@ def grown(model: Any, x: Tensor, y: Tensor) -> list[Tensor]:
     return [nn.functional.cross_entropy(model(x[:size]), y[:size])]
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize(
     ("make", "losses"),
     [
@@ -214,9 +249,9 @@ def grown(model: Any, x: Tensor, y: Tensor) -> list[Tensor]:
         (Repeated, None),
     ],
 )
-def test_the_run_is_the_one_without_a_watch(backend: str, make: Any, losses: Any) -> None:
-    alone = Run(make, compiles(backend, fullgraph=True), losses, watched=False)
-    run = Run(make, compiles(backend, fullgraph=True), losses)
+def test_the_run_is_the_one_without_a_watch(make: Any, losses: Any) -> None:
+    alone = Run(make, compiles("aot_eager", fullgraph=True), losses, watched=False)
+    run = Run(make, compiles("aot_eager", fullgraph=True), losses)
     assert_same(run, alone)
     assert any(math.isfinite(s["backward_log"]) for s in run.seen().values())
 
@@ -286,9 +321,9 @@ def test_closing_compiles_nothing_and_the_next_watch_sees_again() -> None:
     later: list[Any] = []
 
     def between(run: Run, called: Any, step: int) -> None:
-        if step == 3:
+        if step == 2:
             run.watch.close()
-        if step == 5 and run.watch is not None:
+        if step == 4 and run.watch is not None:
             optimizer = torch.optim.SGD(run.model.parameters(), 0.0)
             with unvanish.watch(called, optimizer, every=1, on_finding="silent") as again:
                 for _ in range(2):
@@ -326,12 +361,12 @@ def test_layers_with_a_fused_path_in_evaluation_get_no_hook() -> None:
 
 def test_backends_are_named() -> None:
     model = nn.Sequential(nn.Linear(2, 2))
-    assert find_backends(model) == set()
-    assert find_backends(torch.compile(model, backend="aot_eager")) == {"aot_eager"}
-    assert find_backends(torch.compile(model)) == {"inductor"}
-    assert find_backends(torch.compile(model, backend=lambda graph, example: graph)) == {""}
-    model[0].compile(backend="eager")
-    assert find_backends(model) == {"eager"}
+    assert find_compilers(model) == set()
+    assert find_compilers(torch.compile(model, backend="aot_eager")) == {Compiler("aot_eager", False)}
+    assert find_compilers(torch.compile(model, fullgraph=True)) == {Compiler("inductor", True)}
+    assert find_compilers(torch.compile(model, backend=lambda graph, example: graph)) == {Compiler("", False)}
+    model[0].compile(backend="eager", fullgraph=True)
+    assert find_compilers(model) == {Compiler("eager", True)}
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 4), (9, 3, 70), (2, 5, 7, 9), (2, 2, 2, 2, 2)])

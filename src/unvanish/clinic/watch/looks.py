@@ -18,7 +18,7 @@ from unvanish.probes.live.compiled import has_compiled_parts, is_compiler_strict
 from unvanish.probes.live.eyes import Eyes
 from unvanish.probes.live.guard import WatchGuard
 from unvanish.probes.live.summaries import SEEN
-from unvanish.probes.live.tapped import FUSING, find_backends, find_places, find_refusal, is_whole
+from unvanish.probes.live.tapped import FUSING, find_compilers, find_places, find_refusal, is_whole
 from unvanish.probes.live.updates import part_logs, statistics
 
 if TYPE_CHECKING:  # it loads torch's compiler
@@ -139,25 +139,24 @@ class Look:
 
 def _look_inside(watched: Watched, guard: WatchGuard) -> InnerEyes | str:
     """Eyes within the compiled graphs of a model; why there are none, empty if nothing is compiled."""
-    backends, wanted = find_backends(watched.model), watched.compiled
-    if not (backends or wanted):
+    compilers, asked = find_compilers(watched.model), bool(watched.compiled)
+    if not (compilers or asked):
         return ""
-    refusal = "its weights are sharded" if watched.parameters.sharded else ""
-    if wanted is None and any(p.device.type != "cpu" for p in watched.inner.parameters()):
-        refusal = "on a device they are looked at only if it is asked for: `watch(..., compiled=True)`"
-    elif wanted is False:
+    if watched.compiled is False:
         return COMPILED
-    refusal = refusal or find_refusal(watched.inner, backends)
+    refusal = find_refusal(watched.inner, compilers, asked)
+    if watched.parameters.sharded:
+        refusal = "its weights are sharded"
     if refusal:
         return f"{COMPILED}, and {refusal}"
     from unvanish.probes.live import inner_eyes, inner_map
 
     left = inner_map.find_map(watched.inner)
     if left is None:
-        whole = not backends or is_whole(watched.model)  # it may be compiled later: by whom is not known
-        places = find_places(watched.inner, whole)
+        whole = not compilers or is_whole(watched.model)  # it may be compiled later
+        free = asked or not any(c.backend in FUSING for c in compilers)
+        places = find_places(watched.inner, whole, free)
         if not places:
             return f"{COMPILED}, and none of its modules can be looked at"
-        free = bool(wanted) or not backends & {*FUSING}
         left = inner_map.InnerMap(places, whole, free)
     return inner_eyes.InnerEyes(left, guard)

@@ -77,11 +77,13 @@ class InnerMap:
         if self.chart is not None:
             return
         met, self._met = self._met, []
-        places = [place for place, _ in met]
-        once = [c for place, c in met if places.count(place) == 1]
-        above = graph.walk(once[-1].node) if once and set(places) == set(self._known) else None
-        if above is not None and all(c.node in above.index for c in once):
-            self.chart = draw_chart(once, once[-1].node)
+        above = (
+            graph.walk(met[-1][1].node).index if met else {}
+        )  # of the last trial run, if there were several
+        places = [place for place, c in met if c.node in above]
+        once = [c for place, c in met if c.node in above and places.count(place) == 1]
+        if once and set(places) == set(self._known):
+            self.chart = draw_chart(once, met[-1][1].node)
         else:
             known = self._known or {
                 i: Crossing(p.key, p.family, None, ()) for i, p in enumerate(self._places)
