@@ -339,6 +339,29 @@ def test_closing_compiles_nothing_and_the_next_watch_sees_again() -> None:
     )
 
 
+def test_what_fails_inside_a_graph_ends_the_watch_and_not_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("planted")
+
+    alone = Run(Stream, compiles("aot_eager"), watched=False)
+    monkeypatch.setattr(taps, "copy_part", fail)
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model = Stream()
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    fast, losses = torch.compile(model, backend="aot_eager"), []
+    watch = unvanish.watch(fast, optimizer, every=1, on_finding="silent")
+    torch.manual_seed(1)
+    for _ in alone.losses:
+        x, y = torch.randn(6, 8), torch.randint(3, (6,))
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(fast(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses == alone.losses and "planted" in watch.failure
+
+
 def test_copies_pickles_and_exports_hold_nothing_of_it() -> None:
     run = Run(Stream, compiles("eager"))
     written = io.BytesIO()
