@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unvanish.clinic.watch.ranks import is_replicated
 from unvanish.probes.errors import CheckError
 from unvanish.probes.intact import unwrap
+from unvanish.probes.live.compiled import has_compiled_parts
 from unvanish.probes.live.shards import count_processes
 from unvanish.probes.live.updates import Parameters
 
@@ -72,6 +73,10 @@ class Watched:
     def device(self) -> torch.device:
         """Where the first parameter is."""
         return self.parameters.parameters[0].device
+
+    def is_compiled(self) -> bool:
+        """Whether the model, or a part of it, is compiled, or will be as we were told."""
+        return bool(self.compiled) or has_compiled_parts(self.model)
 
     def rates(self) -> tuple[float, float]:
         """The largest and the smallest learning rate of all groups; NaN if there is none, or on a device."""
