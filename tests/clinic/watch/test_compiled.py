@@ -310,15 +310,27 @@ def test_a_model_compiled_before_its_watch_is_not_compiled_again() -> None:
     assert not any(m._forward_hooks for m in run.model.modules())
 
 
-def test_it_can_be_refused_and_asked_for_before_compiling() -> None:
-    assert not Run(Stream, compiles("eager"), compiled=False).seen()
+def compiled_late() -> Callable[..., list[Tensor]]:
+    """A loop that compiles its model in the first step, when it is watched."""
     late: list[Any] = []
 
     def called(model: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
         late[:] = late or [torch.compile(model, backend="eager")]
         return [nn.functional.cross_entropy(late[0](x), y)]
 
-    assert len(Run(small, losses=called, compiled=True).seen()) == 3
+    return called
+
+
+def test_a_model_compiled_after_its_watch_began_gets_no_graph_more() -> None:
+    run = Run(small, losses=compiled_late())
+    assert_same(run, Run(small, losses=compiled_late(), watched=False))
+    assert run.graphs == 1 and any("compiled" in note for note in run.watch.notes)
+
+
+def test_it_can_be_refused_and_asked_for_before_compiling() -> None:
+    assert not Run(Stream, compiles("eager"), compiled=False).seen()
+    run = Run(small, losses=compiled_late(), compiled=True)
+    assert len(run.seen()) == 3 and run.graphs == 1
 
 
 def test_closing_compiles_nothing_and_the_next_watch_sees_again() -> None:
