@@ -420,3 +420,7 @@ def test_copying_asks_no_value_and_says_its_shape(shape: tuple[int, ...]) -> Non
     samples, positions, units, count = taps.read_sizes(room[None])[0].tolist()
     assert count == x.numel() and room[: taps.CELLS].count_nonzero() == samples * positions * units
     assert room._version == 0  # a backward that saved it does not mind
+    halves = [torch.zeros(taps.ROOM) for _ in range(2)]
+    taps.copy_part(x.bfloat16(), halves[0], torch.tensor(True))
+    taps.copy_part(x.bfloat16().double(), halves[1], torch.tensor(True))
+    assert torch.equal(*halves)

@@ -56,7 +56,7 @@ def watch(
     `on_finding`: "log", "warn", "raise", "snapshot" (of the bad step), "guard" (leaves non-finite steps out,
     clips by ZClip; "guard-agc": by AGC), a function of the finding, or several of these.
     `scaler`: the GradScaler in use. `critical`: at looks, try how far the step is from the critical one.
-    `compiled`: whether to look into the graphs of a compiled model; unasked, on the CPU only.
+    `compiled`: whether to look into the graphs of a compiled model; unasked, where no bit changes by it.
     A watch ends no run: what fails inside it is a warning, and it takes itself off. CheckError if the
     arguments do not fit together; StoreError if the folder cannot be used.
     """
@@ -67,8 +67,7 @@ def watch(
         optimizers = _read_optimizers(optimizer)
         require_number("budget", budget, "share")
         _require_kinds(every=every, start=start, name=name, critical=critical, run=run, scaler=scaler)
-        if compiled is not None:
-            require_flag(compiled=compiled)
+        require_flag(compiled=False if compiled is None else compiled)
         pace = Pace(float(budget), None if every is None else int(every))
         choice = choose_rules(select, ignore, settings)
         response = Response.of(on_finding, run, own_rank(), sharded=any(map(is_shard, model.parameters())))

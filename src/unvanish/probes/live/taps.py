@@ -115,7 +115,7 @@ def copy_part(x: Tensor, room: Tensor, flag: Tensor) -> None:
     if part.dtype == torch.float64:
         part = part.float()
     own = fit(cells[:CELLS].view(SAMPLES, POSITIONS, UNITS), part.shape)
-    torch.where(flag, part, own, out=own)
+    torch.ops.aten.where.self_out(flag, part, own, out=own)
     shape = part.shape[0] + LENGTH * math.prod(part.shape[1:-1]) + WIDTH * part.shape[-1]
     cells[CELLS].masked_fill_(flag, shape)
     cells[CELLS + 1].masked_fill_(flag, x.numel())
