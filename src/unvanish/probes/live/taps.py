@@ -78,6 +78,7 @@ class Tap:
             and module.training
             and torch.is_grad_enabled()
             and isinstance(output, Tensor)
+            and output.device == self.flag.device
             and (self.free or _is_precise(output))
             and _is_plain()
         ):
