@@ -50,3 +50,14 @@ def test_a_gradient_that_was_scaled_down_was_kept_on_purpose() -> None:
 
 def test_without_leave_no_hook_is_set_and_nothing_is_known() -> None:
     assert all(math.isnan(t) for t in follow(lambda net: None, may=False))
+
+
+def test_a_parameter_that_was_frozen_with_its_gradient_is_left_alone() -> None:
+    frozen: list[int] = []
+
+    def freeze(net: nn.Linear) -> None:
+        frozen.append(1)
+        if len(frozen) == 2:
+            net.weight.requires_grad_(False)
+
+    assert follow(freeze)[-2:] == [1.0, 1.0]  # the other one still gathers

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from unvanish.clinic.watch.steps import CurrentStep
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.run_facts import HoldingFacts, PlanFacts
-from unvanish.probes.live.compiled import has_compiled_parts
 from unvanish.probes.live.guard import WatchGuard
 from unvanish.probes.live.leftover import Leftover
 from unvanish.probes.live.turns import Turns
@@ -80,7 +79,7 @@ class Deeds:
 
     def may_ask(self) -> bool:
         """Whether a hook may hang on a parameter for a step."""
-        return self.watched.alone and not has_compiled_parts(self.watched.model)
+        return self.watched.alone and not self.watched.is_compiled()
 
     def _add(self, optimizer: Any) -> Leftover:
         leftover = self._leftovers[id(optimizer)] = Leftover(self.guard, self.may_ask)

@@ -19,7 +19,7 @@ from unvanish.clinic.watch.seen_gradients import SeenGradients
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Finding
 from unvanish.core.trace import Trace
-from unvanish.probes.live.compiled import has_compiled_parts, is_compiler_strict
+from unvanish.probes.live.compiled import is_compiler_strict
 from unvanish.probes.live.examination import Examination
 from unvanish.probes.live.guard import WatchGuard
 from unvanish.rules import rules
@@ -65,7 +65,7 @@ class FirstLook:
             return
         self._wanted -= 1
         inner = self.watched.inner
-        if has_compiled_parts(self.watched.model) or is_compiler_strict():
+        if self.watched.is_compiled() or is_compiler_strict():
             self._wanted = 0  # the look says so
         elif any(type(m).__module__.startswith("torch.jit") for m in inner.modules()):
             self._leave_out("a part of the model is scripted")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,8 +19,13 @@ from unvanish.probes.live.compiled import has_compiled_parts, is_compiler_strict
 from unvanish.probes.live.eyes import Eyes
 from unvanish.probes.live.guard import WatchGuard
 from unvanish.probes.live.summaries import SEEN
+from unvanish.probes.live.tapped import FUSING, find_compilers, find_places, find_refusal, is_whole
 from unvanish.probes.live.updates import part_logs, statistics
 
+if TYPE_CHECKING:  # it loads torch's compiler
+    from unvanish.probes.live.inner_eyes import InnerEyes
+
+COMPILED = "activations are not looked at: the model, or a part of it, is compiled"
 PROFILES = 16  # looks from one time profile of the recurrent layers to the next
 
 
@@ -30,8 +36,13 @@ class Look:
         self, watched: Watched, first: int, guard: WatchGuard, after_backward: Callable[..., None]
     ) -> None:
         self.watched, self.guard = watched, guard
-        self.eyes = Eyes(watched.inner, guard, after_backward if watched.alone else None)
         self.labels = LabelCount(watched, guard)
+        inside = _look_inside(watched, guard)
+        self._unseen = inside if isinstance(inside, str) else ""
+        self._inside = None if isinstance(inside, str) else inside
+        self.eyes: Eyes | InnerEyes = self._inside or Eyes(
+            watched.inner, guard, after_backward if watched.alone else None
+        )
         self.next = first  # the step of the next look
         self.open = False  # whether the present step is looked at
         self.ended = False  # whether the watch was closed
@@ -46,11 +57,13 @@ class Look:
         self._squares = None
         self.labels.open(step)
         self.watched.parameters.hold()
-        if self.eyes.compiled or has_compiled_parts(self.watched.model):
-            self.guard.note("activations are not looked at: the model, or a part of it, is compiled")
+        if self._inside is not None:
+            self._inside.open()
+        elif self.eyes.compiled or has_compiled_parts(self.watched.model):
+            self.guard.note(self._unseen or COMPILED)
         elif is_compiler_strict():
             self.guard.note("activations are not looked at: the compiler was told not to compile again")
-        else:
+        elif isinstance(self.eyes, Eyes):
             self.eyes.open(profiling=looks % PROFILES == 2)
 
     def read_again(self) -> None:
@@ -128,3 +141,28 @@ class Look:
         names = self.watched.parameters.find_unreadable()
         if names:
             self.guard.note(f"gradients of partial sums are not read: {', '.join(names)}")
+
+
+def _look_inside(watched: Watched, guard: WatchGuard) -> InnerEyes | str:
+    """Eyes within the compiled graphs of a model; why there are none, empty if nothing is compiled."""
+    compilers, asked = find_compilers(watched.model), bool(watched.compiled)
+    if not (compilers or asked):
+        return ""
+    if watched.compiled is False:
+        return COMPILED
+    refusal = find_refusal(watched.inner, compilers, asked)
+    if watched.parameters.sharded:
+        refusal = "its weights are sharded"
+    if refusal:
+        return f"{COMPILED}, and {refusal}"
+    from unvanish.probes.live import inner_eyes, inner_map
+
+    left = inner_map.find_map(watched.inner)
+    if left is None:
+        whole = not compilers or is_whole(watched.model)  # it may be compiled later
+        free = asked or not any(c.backend in FUSING for c in compilers)
+        places = find_places(watched.inner, whole, free)
+        if not places:
+            return f"{COMPILED}, and none of its modules can be looked at"
+        left = inner_map.InnerMap(places, whole, free)
+    return inner_eyes.InnerEyes(left, guard)

@@ -39,6 +39,7 @@ def watch(
     on_finding: Any = "log",
     scaler: Any = None,
     critical: bool = False,
+    compiled: bool | None = None,
     select: Iterable[str] | None = None,
     ignore: Iterable[str] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -55,6 +56,7 @@ def watch(
     `on_finding`: "log", "warn", "raise", "snapshot" (of the bad step), "guard" (leaves non-finite steps out,
     clips by ZClip; "guard-agc": by AGC), a function of the finding, or several of these.
     `scaler`: the GradScaler in use. `critical`: at looks, try how far the step is from the critical one.
+    `compiled`: whether to look into the graphs of a compiled model; unasked, where no bit changes by it.
     A watch ends no run: what fails inside it is a warning, and it takes itself off. CheckError if the
     arguments do not fit together; StoreError if the folder cannot be used.
     """
@@ -65,12 +67,13 @@ def watch(
         optimizers = _read_optimizers(optimizer)
         require_number("budget", budget, "share")
         _require_kinds(every=every, start=start, name=name, critical=critical, run=run, scaler=scaler)
+        require_flag(compiled=False if compiled is None else compiled)
         pace = Pace(float(budget), None if every is None else int(every))
         choice = choose_rules(select, ignore, settings)
         response = Response.of(on_finding, run, own_rank(), sharded=any(map(is_shard, model.parameters())))
         if response.clipper is not None:
             _refuse_guard(optimizers)
-        watched = Watched.of(model, optimizers, loss, scaler, name)
+        watched = Watched.of(model, optimizers, loss, scaler, name, compiled)
         if any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
             guard.note(
                 "FSDP1 keeps flat shards: their norms are averaged over the ranks, no snapshots are kept"

@@ -34,7 +34,7 @@ from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.run_facts import CriticalFacts
 from unvanish.probes.critical import StepTaken, measure_critical_step
-from unvanish.probes.live.compiled import has_compiled_parts, is_compiler_strict
+from unvanish.probes.live.compiled import is_compiler_strict
 from unvanish.probes.live.guard import WatchGuard
 from unvanish.probes.live.replay import Recipe, StepReplay
 from unvanish.probes.planned import ADAPTIVE, read_plans
@@ -231,7 +231,7 @@ class StepTrials:
             reason = "several processes train together"
         elif len(watched.references) != 1:
             reason = "it takes exactly one optimizer"
-        elif has_compiled_parts(watched.model) or is_compiler_strict():
+        elif watched.is_compiled() or is_compiler_strict():
             reason = "the model, or a part of it, is compiled"
         elif sum(p.numel() * p.element_size() for p in watched.parameters.parameters) > LARGEST:
             reason = "the model is larger than 1 GiB"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unvanish.clinic.watch.ranks import is_replicated
 from unvanish.probes.errors import CheckError
 from unvanish.probes.intact import unwrap
+from unvanish.probes.live.compiled import has_compiled_parts
 from unvanish.probes.live.shards import count_processes
 from unvanish.probes.live.updates import Parameters
 
@@ -30,10 +31,17 @@ class Watched:
     inner: nn.Module
     parameters: Parameters  # those that are trained
     ranks: int  # processes that train together
+    compiled: bool | None = None  # whether to look into compiled graphs; None: where nothing else changes
 
     @classmethod
     def of(
-        cls, model: nn.Module, optimizers: Sequence[Any], loss: Any, scaler: Any, name: str | None
+        cls,
+        model: nn.Module,
+        optimizers: Sequence[Any],
+        loss: Any,
+        scaler: Any,
+        name: str | None,
+        compiled: bool | None = None,
     ) -> Watched:
         """Read what a watch needs to know; CheckError if no parameter is trained."""
         inner = unwrap(model)
@@ -43,9 +51,8 @@ class Watched:
         if not parameters.parameters:
             raise CheckError("there is nothing to watch: no parameter of the model requires a gradient")
         kept = tuple(map(weakref.ref, optimizers))
-        return cls(
-            model, kept, loss, scaler, name or type(inner).__name__, inner, parameters, count_processes()
-        )
+        called, ranks = name or type(inner).__name__, count_processes()
+        return cls(model, kept, loss, scaler, called, inner, parameters, ranks, compiled)
 
     def adopt(self, optimizer: Any) -> None:
         """An optimizer of the model has turned up: the parameters that it holds are watched."""
@@ -67,6 +74,10 @@ class Watched:
     def device(self) -> torch.device:
         """Where the first parameter is."""
         return self.parameters.parameters[0].device
+
+    def is_compiled(self) -> bool:
+        """Whether the model, or a part of it, is compiled, or will be as we were told."""
+        return bool(self.compiled) or has_compiled_parts(self.model)
 
     def rates(self) -> tuple[float, float]:
         """The largest and the smallest learning rate of all groups; NaN if there is none, or on a device."""

@@ -34,10 +34,7 @@ class Slot:
 
     def part(self, buffer: Tensor) -> Tensor:
         """The part of a buffer (sites, SAMPLES, POSITIONS, UNITS) that this site fills, in its own shape."""
-        own = buffer[self.row]
-        if len(self.shape) == 4:
-            own = own.view(own.shape[0], 2, -1, own.shape[-1])
-        return own[tuple(slice(n) for n in self.shape)]
+        return fit(buffer[self.row], self.shape)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -53,6 +50,7 @@ class Crossing:
     family: str
     node: Any
     shape: tuple[int, ...]
+    low: bool = False  # float16
 
 
 @dataclass(frozen=True)
@@ -71,19 +69,24 @@ def draw_chart(crossings: Sequence[Crossing], end: Any) -> Chart:
     first = next((c.node for c in crossings if c.node in above.index), None)
     cuts = above.cuts(above.index[first]) if first is not None else []
     chain = [nodes[above.nodes[i]] for i in cuts if above.nodes[i] in nodes]
-    axis = [chain[i] for i in _spread(len(chain), MOST)]
+    axis = [chain[i] for i in spread(len(chain), MOST)]
     firing = [c for c in crossings if c.family == "activation"]
     attending = [c for c in crossings if c.family in ("attention", "router")]
-    chosen = {c.key for c in axis} | {firing[i].key for i in _spread(len(firing), MOST)}
-    chosen |= {attending[i].key for i in _spread(len(attending), MOST)}
-    kept = [c for c in crossings if c.key in chosen]
-    slots = {c.key: Slot(row, c.key, c.family) for row, c in enumerate(kept)}
+    chosen = {c.key for c in axis} | {firing[i].key for i in spread(len(firing), MOST)}
+    chosen |= {attending[i].key for i in spread(len(attending), MOST)}
+    return list_sites([c for c in crossings if c.key in chosen], axis)
+
+
+def list_sites(kept: Sequence[Crossing], axis: Sequence[Crossing] = ()) -> Chart:
+    """A chart of these sites, in this order; `axis`: those that lie on the depth axis."""
+    slots = {c.key: Slot(row, c.key, c.family, low=c.low) for row, c in enumerate(kept)}
     sites = tuple(_site(c, row) for row, c in enumerate(kept))
     rows = tuple(slots[c.key].row for c in axis)
     return Chart(slots, sites, Axis("depth", "depth", rows) if len(rows) > 1 else None)
 
 
-def _spread(count: int, most: int) -> list[int]:
+def spread(count: int, most: int) -> list[int]:
+    """At most so many of the first `count` numbers, evenly, both ends included."""
     if count <= most:
         return list(range(count))
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
@@ -105,6 +108,13 @@ def _site(crossing: Crossing, row: int) -> Site:
 def rectifies(kind: str) -> bool:
     """Whether an operation of this name is a rectifier."""
     return kind in operations.RECTIFIERS
+
+
+def fit(own: Tensor, shape: Sequence[int]) -> Tensor:
+    """The part of a site's own buffer (SAMPLES, POSITIONS, UNITS) that a copied part of this shape fills."""
+    if len(shape) == 4:
+        own = own.view(own.shape[0], 2, -1, own.shape[-1])
+    return own[tuple(slice(n) for n in shape)]
 
 
 def thin(x: Tensor, batch: int | None) -> Tensor | None:

@@ -180,6 +180,8 @@ class Examination:
     # -- the forward
 
     def _enter(self, module: nn.Module, args: Any) -> None:
+        if type(module).__name__ == "OptimizedModule" and id(module._orig_mod) in self._paths:
+            self._hear_compiler()  # before it begins to compile
         if id(module) not in self._paths or is_in_backward():
             return
         self.settle()

@@ -47,8 +47,8 @@ class Leftover:
     def end(self, parameters: list[Tensor]) -> None:
         """After a step: note whose gradient is there."""
         witness = self._witness
-        if witness is None or witness.grad is None:
-            witness = next((p for p in parameters if _is_plain(p.grad)), None)
+        if witness is None or witness.grad is None or not witness.requires_grad:  # it may be frozen meanwhile
+            witness = next((p for p in parameters if p.requires_grad and _is_plain(p.grad)), None)
             self._witness, self._alive = witness, None
         if witness is None or witness.grad is None:
             return

@@ -74,15 +74,23 @@ class Samples:
         """
         if self.ahead is None or self.back is None:
             return None
-        slots = list(self.slots.values())
-        device = self.ahead.device
-        facts = [(*s.sizes, s.numel, s.low, s.came) for s in slots]
-        sizes = torch.tensor(facts, dtype=torch.float64).to(device)
+        facts = [(*s.sizes, s.numel, s.low, s.came) for s in self.slots.values()]
+        return self.reduce(self.ahead, self.back, torch.tensor(facts, dtype=torch.float64))
+
+    @torch.no_grad()
+    def reduce(self, ahead_parts: Tensor, back_parts: Tensor, sizes: Tensor) -> Tensor:
+        """As `summarise`, of copied parts.
+
+        `sizes`: for each site the samples, positions, units that were copied, numbers in all, whether they
+        are float16, whether a gradient came.
+        """
+        slots, device = list(self.slots.values()), ahead_parts.device
+        sizes = sizes.to(device)
         found = torch.full((len(slots), len(SEEN)), math.nan, dtype=torch.float64, device=device)
-        ahead, back = self.ahead.flatten(2), self.back.flatten(1)
+        ahead, back = ahead_parts.flatten(2), back_parts.flatten(1)
         found[:, :4] = summarise_forward(ahead, sizes)
         found[:, 4:7] = summarise_backward(back, sizes, any(s.low for s in slots))
-        found[:, 7] = self._count_dead(self.ahead, slots)
+        found[:, 7] = self._count_dead(ahead_parts, slots, sizes[:, 2])
         found[:, 8] = measure_saturation(ahead.flatten(1), sizes, slots)
         for row, pair in self.attention.items():
             found[row, 9:12] = pair.to(device)
@@ -103,13 +111,12 @@ class Samples:
         silent = (self.idle[row] >= SILENT).double().mean()
         return torch.stack([excess, nats / math.log(len(load)), silent])
 
-    def _count_dead(self, ahead: Tensor, slots: Sequence[Slot]) -> Tensor:
+    def _count_dead(self, ahead: Tensor, slots: Sequence[Slot], units: Tensor) -> Tensor:
         """Share of a rectifier's units that were silent in the last `SILENT` looks."""
         if self.silence is None or self.silence.device != ahead.device:
             self.silence = torch.zeros(len(slots), UNITS, device=ahead.device)
         silent = ~ahead.any(2).any(1)
         self.silence = torch.where(silent, self.silence + 1, 0)
-        units = torch.tensor([s.sizes[2] for s in slots], device=ahead.device)
         inside = torch.arange(UNITS, device=ahead.device)[None] < units[:, None]
         share = ((self.silence >= SILENT) & inside).sum(1).double() / units
         able = torch.tensor([rectifies(s.key[1]) for s in slots], device=ahead.device)
