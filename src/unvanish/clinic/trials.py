@@ -249,6 +249,23 @@ def read_blind_loss(model: nn.Module, batch: Any, loss: Any) -> float:
     return least if 0 < least < math.inf else math.inf
 
 
+def draw_afresh(model: nn.Module, optimizer: Any, seed: int) -> tuple[nn.Module, Any] | None:
+    """A copy, with its optimizer, whose layers start as torch starts them; what was done around them stays.
+
+    None if a weight belongs to none of torch's layers.
+    """
+    twin, held = copy.deepcopy((model, optimizer))
+    drawn = set[int]()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in twin.modules():
+            start = getattr(module, "reset_parameters", None)
+            if type(module).__module__.startswith("torch.nn") and callable(start):
+                start()
+                drawn |= {id(p) for p in module.parameters(recurse=False)}
+    return (twin, held) if all(id(p) in drawn for p in twin.parameters()) else None
+
+
 def can_run(model: nn.Module, batch: Any, loss: Any) -> bool:
     """Whether a copy of a model and its loss take a batch, such as a part of one."""
     try:
