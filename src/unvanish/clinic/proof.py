@@ -59,9 +59,9 @@ class Prover:
         unseen = any(trial.on_unseen for trial in trials)
         alone = bool(trials) and not any(trial.has_rival for trial in trials)
         idle = bool(trials) and (
-            all(t.is_equal for t in trials)
-            or (alone and (self._is_blind(patient, trials) or self._is_behind_a_fresh_start(patient, trials)))
+            all(t.is_equal for t in trials) or (alone and self._is_blind(patient, trials))
         )
+        outstripped = alone and not idle and self._is_behind_a_fresh_start(patient, trials)
         return conclude(
             Proof(
                 before.codes(),
@@ -74,8 +74,9 @@ class Prover:
                 judge_trials(lags) if lags else "no effect",
                 statistics.median(lags) if lags else 0.0,
                 unseen=self.samples.unseen if unseen else 0,
+                outstripped=outstripped,
             ),
-            idle,
+            idle or outstripped,
         )
 
     def _run_trials(self, patient: Patient) -> list[PairedTrial]:
