@@ -40,7 +40,7 @@ def _follow(node: Any, left: int) -> float | None:
         return None if None in parts else max((p for p in parts if p is not None), default=None)
     scale, below = _read_scale(node, name, edges)
     found = None if scale is None or below is None else _follow(below, left - 1)
-    if found is None:
+    if scale is None or found is None:
         return None
     return 1.0 if name in WITHIN_ONE else scale * found
 
