@@ -21,7 +21,8 @@ from torch.autograd.graph import GradientEdge
 from torch.nn.utils.rnn import PackedSequence
 
 from unvanish.probes.backward import LN2, GradientFlow
-from unvanish.probes.events import ModuleCall
+from unvanish.probes.departures import Departure
+from unvanish.probes.events import ModuleCall, Operation
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph, Node
 from unvanish.probes.measures import log_norm
@@ -30,6 +31,7 @@ from unvanish.probes.recurrent.replay import replay
 Bodies = dict[str, list[ModuleCall]]  # the calls of each loop's body, by its path
 Carries = dict[str, NDArray[np.float64]]  # ln of the gain back to each call, by the body's path
 LEAST = 5  # calls
+FEW = 32  # operations between the calls of a cell and its state
 PROBES = 32  # random cotangents a replay carries back, over all sequences
 
 
@@ -117,15 +119,18 @@ def find_severed(
 ) -> dict[str, tuple[int, int, str]]:
     """Cells whose state is detached after every step: their calls, how many of them the loss reaches, and the
     module that detaches it.
+
+    A cell is a module of whose call the detached value is made, and whose next call reads it: one of torch's
+    cells, or any module with weights in a loop.
     """
     made = {call.outputs[0][0]: call for call in watched.module_calls if call.outputs}
     steps: dict[str, set[int]] = defaultdict(set)
     where: dict[str, str] = {}
     for cut in watched.departures:
-        call = None if cut.node is None else made.get(cut.node)
-        if call is not None and isinstance(call.module, nn.RNNCellBase):
-            steps[call.path].add(call.index)
-            where[call.path] = cut.facts["path"]
+        for call in _list_makers(cut.node, made):
+            if isinstance(call.module, nn.RNNCellBase) or _comes_back(cut, call, watched):
+                steps[call.path].add(call.index)
+                where[call.path] = cut.facts["path"]
     counts = Counter(call.path for call in watched.module_calls)
     reached = Counter(
         call.path for call in watched.module_calls if any(node in graph.index for node, _ in call.outputs)
@@ -135,6 +140,36 @@ def find_severed(
         for path, own in steps.items()
         if counts[path] >= LEAST and path not in bodies and len(own) >= counts[path] - 1
     }
+
+
+def _list_makers(start: Node | None, made: Mapping[Node, ModuleCall]) -> list[ModuleCall]:
+    """The calls whose outputs a value is made of, by operations of the loop itself."""
+    todo, seen, found = [start], {start}, []
+    while todo and len(seen) < FEW:
+        node = todo.pop()
+        if node is None:
+            continue
+        if node in made:
+            found.append(made[node])
+        else:
+            below = {n for n, _ in node.next_functions} - seen
+            seen |= below
+            todo += below
+    return found
+
+
+def _comes_back(cut: Departure, call: ModuleCall, watched: Forward) -> bool:
+    """Whether the next call of a module with weights reads what was detached."""
+    if not _steps(call.module):
+        return False
+    for node in cut.back:
+        owner = watched.owner(node._sequence_nr())
+        reader: ModuleCall | None = owner.caller if isinstance(owner, Operation) else owner
+        while reader is not None:
+            if reader.path == call.path and reader.index == call.index + 1:
+                return True
+            reader = reader.parent
+    return False
 
 
 def find_loops(watched: Forward, graph: Graph) -> dict[str, list[ModuleCall]]:
