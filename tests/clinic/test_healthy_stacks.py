@@ -249,7 +249,27 @@ def noisy_experts() -> Design:
     )
 
 
+def bag_of_parts() -> Design:
+    """A gated attention that averages the parts of a bag (Ilse et al. 2018)."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read, self.head = mlp(16, 32, 32), nn.Linear(32, 1)
+            self.value, self.gate, self.weigh = nn.Linear(32, 16), nn.Linear(32, 16), nn.Linear(16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.relu(self.read(x))
+            share = self.weigh(torch.tanh(self.value(h)) * torch.sigmoid(self.gate(h))).softmax(1)
+            out: Tensor = self.head((share * h).sum(1))
+            return out
+
+    labels = (torch.rand(16, 1) < 0.5).float()
+    return Design(Net(), (torch.randn(16, 20, 16), labels), nn.BCEWithLogitsLoss())
+
+
 BUILDS = (
+    bag_of_parts,
     equivariant_graph,
     forecast_and_backcast,
     empty_level,
