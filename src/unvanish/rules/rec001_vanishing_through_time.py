@@ -18,12 +18,12 @@ An example
 How it is measured
 
 ln of the norm of the whole gradient at the state of every step: fused layers are replayed step by
-step in float64, loops are read from their calls. Theil-Sen slope times the number of steps: a loss
-beyond `limit` is a warning, beyond CLEAR times it an error. Gates open while they learn, so an LSTM or
-a GRU at its usual start is a note over short sequences, and never more than a warning. A loss at
-every step feeds every state, and then the profile is flat and nothing is reported. A cell whose
-state is detached after every step, so that no gradient goes further back than one, is noted; if the
-loss reads the last step alone, it is a warning.
+step in float64, loops are read from their calls. Theil-Sen slope times the number of steps: a
+loss beyond `limit` is a warning, beyond CLEAR times it an error. Gates open while they learn, so
+an LSTM or a GRU at its usual start is a note over short sequences, and never more than a warning.
+A loss at every step feeds every state, and then the profile is flat and nothing is reported. A
+cell whose state is detached after every step, so that no gradient goes further back than one, is
+noted; if the loss reads the last step alone, it is a warning.
 
 Limits
 
@@ -45,9 +45,9 @@ matrix (retrain). LSTM or GRU in place of a plain RNN (retrain). Attention over 
 
 When it is wrong
 
-If only the last few steps matter for the task, forgetting is right; and if nothing comes between the
-early step and the end, Adam finds it through 8 nats too. In a watched run it is a note
-while the loss falls, and nothing once the run has converged.
+If only the last few steps matter for the task, forgetting is right; and if nothing comes between
+the early step and the end, Adam finds it through 8 nats too. In a watched run it is a note while
+the loss falls, and nothing once the run has converged.
 
 References: Hochreiter 1991; Bengio et al. 1994; Pascanu et al. 2013; Tallec and Ollivier
 2018; Arjovsky et al. 2016.
