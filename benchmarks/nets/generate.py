@@ -5,7 +5,8 @@ Notable:
   half million are sick (their code follows from the seed) and the rest healthy.
 - A sick net counts only where the fault's symptom is measured in float64 (in the model's own dtype for faults
   of the number format) and the same net without the plant is free of it and of every other ailment; a healthy
-  net only where `health.ailments` finds nothing. Else it is drawn again from a derived seed.
+  net only where `health.ailments` finds nothing, and the optimizer that comes with it makes its first step
+  (`first_step`). Else it is drawn again from a derived seed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import nn
 from benchmarks.nets import healthy, hosts
 from benchmarks.nets.draw import Draw, seeded
 from benchmarks.nets.faults import PLANTS
+from benchmarks.nets.first_step import find_stumble
 from benchmarks.nets.health import ailments
 from benchmarks.nets.losses import Task
 from benchmarks.nets.measure import read
@@ -55,7 +57,10 @@ def sample(seed: int) -> Sample:
         try:
             with seeded(f"{seed}/{attempt}") as draw:
                 net = sick(draw, fault) if fault else well(draw, seed)
-                return finish(draw, seed, fault, net, reasons)
+                found = finish(draw, seed, fault, net, reasons)
+                if not fault and (stumble := find_stumble(found)):
+                    raise Redraw(stumble)
+                return found
         except Redraw as reason:
             reasons[str(reason)] += 1
     raise RuntimeError(f"seed {seed}: no {fault or 'healthy'} net in {ATTEMPTS} draws: {dict(reasons)}")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 import unvanish
 from unvanish.core.diagnosis import Finding
@@ -20,6 +23,7 @@ from benchmarks.nets import generate, healthy  # noqa: E402
 from benchmarks.nets.activations import critical, moments  # noqa: E402
 from benchmarks.nets.draw import seeded  # noqa: E402
 from benchmarks.nets.faults import PLANTS  # noqa: E402
+from benchmarks.nets.first_step import find_stumble  # noqa: E402
 from benchmarks.nets.health import ailments  # noqa: E402
 from benchmarks.nets.measure import read  # noqa: E402
 from benchmarks.nets.net import Redraw  # noqa: E402
@@ -198,3 +202,34 @@ def test_a_crash_of_check_is_a_wrong_answer(monkeypatch, seed):
 def test_the_generator_does_not_import_unvanish():
     code = "import sys, benchmarks.nets, benchmarks.peers; sys.exit('unvanish' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def hand_over(
+    rate: float, dtype: torch.dtype = torch.float32, factor: float = 1.0, kind: Any = torch.optim.SGD
+):
+    """A small healthy net as a sample, with an optimizer."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).to(dtype)
+    batch = torch.randn(16, 8).to(dtype), torch.randint(0, 4, (16,))
+
+    def loss(output, y):
+        return factor * functional.mse_loss(output.float(), 8.0 * functional.one_hot(y, 4))
+
+    return nets.Sample(0, "mlp", None, net, batch, loss, kind(net.parameters(), lr=rate), {})
+
+
+@pytest.mark.parametrize(
+    ("example", "stumble"),
+    [
+        (hand_over(1e-2), ""),
+        (hand_over(1e-2, torch.bfloat16), ""),
+        (hand_over(1e-3, kind=torch.optim.Adam), ""),
+        (hand_over(1e-3, torch.bfloat16, 1e-2), "step rounded away"),
+        (hand_over(1e-3, torch.float16, 1e-3, torch.optim.Adam), "step not finite"),
+        (hand_over(1e-2, factor=1e38), "step not finite"),
+    ],
+)
+def test_a_healthy_net_comes_with_an_optimizer_that_moves_it(example, stumble):
+    before = {n: p.clone() for n, p in example.model.named_parameters()}
+    assert find_stumble(example) == stumble
+    assert all(torch.equal(before[n], p) for n, p in example.model.named_parameters())

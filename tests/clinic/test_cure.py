@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import unvanish
+from unvanish.clinic.candidates import GENERAL
 from unvanish.clinic.cure import Search
 from unvanish.clinic.patient import Admission
 from unvanish.clinic.prescription import Prescription
@@ -316,3 +317,42 @@ def test_a_pole_in_the_loss_is_bounded_there(root: Any) -> None:
         cured.loss is not loss
         and not unvanish.check(cured.model, (x, (x[:, 0] > 0).long()), cured.loss).codes()
     )
+
+
+class Rates(nn.Module):
+    """exp overflows behind weights that are far too large; `squash`: what is made of it."""
+
+    def __init__(self, squash: Any) -> None:
+        super().__init__()
+        self.body, self.head, self.squash = nn.Linear(8, 16), nn.Linear(16, 1), squash
+        with torch.no_grad():
+            self.body.weight.mul_(150.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.squash(torch.exp(self.body(x))))
+        return out
+
+
+SQUASHED = {"share": lambda h: h / (1 + h), "root": lambda h: torch.log(1 + h).tanh()}
+
+
+def overflow(squash: str) -> tuple[nn.Module, Any]:
+    torch.manual_seed(0)
+    x = torch.randn(64, 8)
+    y = torch.tanh(1.5 * x @ torch.randn(8, 3) / 8**0.5) @ torch.randn(3, 1)
+    return Rates(SQUASHED[squash]), (x, y)
+
+
+@pytest.mark.parametrize("squash", SQUASHED)
+def test_what_is_finite_and_stays_saturated_is_drawn_again(squash: str) -> None:
+    found = unvanish.cure(*overflow(squash), nn.MSELoss())
+    assert found.success and [r.cure for r in found.prescription.remedies] == ["reinitialise"]
+    assert any("fresh start" in a.result for a in found.attempts)
+
+
+def test_what_a_fresh_start_outstrips_is_better_and_not_cured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(GENERAL, "NUM001")
+    found = unvanish.cure(*overflow("share"), nn.MSELoss())
+    assert not found.success and [r.cure for r in found.prescription.remedies] == ["bound-operation"]
+    assert found.proof is not None and found.proof.outstripped and "drawn afresh" in found.reason
+    assert "better" in str(found)

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from unvanish.clinic.samples import ProofSamples, divide
 from unvanish.clinic.trials import (
+    CLOSE,
     PairedTrial,
     Training,
+    draw_afresh,
     judge_trials,
     measure_lag,
     needs_more_trials,
@@ -191,3 +193,36 @@ def test_what_breaks_under_the_user_s_optimizer_does_not_train() -> None:
 
     assert not math.isfinite(train_copy(net, whole(), squares, wild).seen[-1])
     assert math.isfinite(train_copy(net, whole(), squares, tame).seen[-1])
+
+
+def test_what_is_behind_under_the_user_s_own_optimizer_is_behind() -> None:
+    best, slow, fast = (2.0, 1.0, 0.2), Training((2.0, 2.0, 1.9)), Training((2.0, 1.0, 0.3))
+    assert PairedTrial(Training(best, own=fast), Training(best, own=slow), True).lag == pytest.approx(
+        0.5
+    )  # of medians
+    assert PairedTrial(Training(best, own=slow), Training(best, own=fast), True).lag == 0.0
+    assert PairedTrial(Training(best), Training(best, own=slow), True).lag == 0.0
+    broken = Training((2.0, math.nan))
+    assert PairedTrial(broken, Training(best, own=slow), True).lag < -CLOSE
+
+
+def test_both_sides_are_trained_by_the_user_s_own_optimizer_too() -> None:
+    net = sigmoid_net(1)
+    found = train_copy(net, whole(), CE, torch.optim.SGD(net.parameters(), 0.01), steps=5)
+    assert found.own is not None and len(found.own.seen) == 6 and found.own.own is None
+    assert found.seen[-1] <= found.own.seen[-1]
+    assert train_copy(net, whole(), CE, steps=5).own is None
+
+
+def test_a_copy_is_drawn_afresh_where_torch_can_draw_all_its_weights() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.GRU(8, 8))
+    before = copy.deepcopy(net.state_dict())
+    optimizer = torch.optim.Adam(net.parameters())
+    random = torch.get_rng_state()
+    drawn = draw_afresh(net, optimizer, 3)
+    assert drawn is not None and torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert not torch.equal(drawn[0][0].weight, net[0].weight)
+    assert drawn[1].param_groups[0]["params"][0] is drawn[0][0].weight
+    net.scale = nn.Parameter(torch.ones(1))
+    assert draw_afresh(net, optimizer, 3) is None

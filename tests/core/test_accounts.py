@@ -142,3 +142,42 @@ def test_a_gradient_that_never_arrives_is_not_lost_here() -> None:
     axis = Axis("input", "depth", (0, 1))
     assert enter(trace, axis, 0, [-math.inf, -math.inf]).gain == 0.0
     assert enter(trace, axis, 0, [-2.0, -math.inf]).gain == -math.inf
+
+
+def build_weighed(spread: float, gain: float, kinds: tuple[str, ...] = ("mul", "linear", "tanh")) -> Entry:
+    """A row that weighs, with a gate's layers inside, below a row that sums up; gains in nats."""
+    rows: list[tuple[dict[str, Any], dict[str, float]]] = [
+        ({"cut": True, "segment": 0, "row_kinds": ("sum",)}, {}),
+        ({"cut": True, "segment": 1, "row_kinds": kinds, "row_layers": 2}, {}),
+        ({"cut": True, "segment": 2}, {}),
+        ({"cut": False, "segment": 1}, {"weight_log": -0.5}),
+        ({"cut": False, "segment": 1, "squashing": True}, {"slope_sq": SLOPE}),
+    ]
+    sites = tuple(Site.node(f"s{i}", "op", 0, f) for i, (f, _) in enumerate(rows))  # type: ignore[arg-type]
+    values = np.full((1, len(sites), len(STATISTICS)), math.nan)
+    for i, (_, numbers) in enumerate(rows):
+        for name, number in numbers.items():
+            values[0, i, NAMES.index(name)] = number
+    log = [1.0, 1.0 + spread, 1.0 + spread + gain, math.nan, math.nan]
+    return enter(Trace(sites, values), Axis("input", "depth", (0, 1, 2)), 1, log)
+
+
+@pytest.mark.parametrize(
+    ("spread", "gain", "averaged", "weights", "slope"),
+    [
+        (1.5, -3.0, -3.0, 0.0, 0.0),  # weights of 1 / 20 over 20 places: nothing else is lost
+        (1.5, -3.8, -3.0, -0.5, -0.3),  # and the gate's layers
+        (1.5, -6.0, -4.9, -0.5, -0.6),  # what is lost beyond weights and slopes
+        (1.5, 1.0, 0.0, 0.0, 0.0),
+        (0.0, -2.0, -0.9, -0.5, -0.6),
+    ],
+)
+def test_the_weights_of_an_average_are_set_apart_before_a_gate_is_blamed(
+    spread: float, gain: float, averaged: float, weights: float, slope: float
+) -> None:
+    found = build_weighed(spread, gain)
+    assert found.gain == pytest.approx(gain)
+    assert found.shares.get("resampling", 0.0) == pytest.approx(averaged)
+    assert found.shares.get("weights", 0.0) == pytest.approx(weights)
+    assert found.shares.get("slope", 0.0) == pytest.approx(slope)
+    assert sum(found.shares.values()) == pytest.approx(gain)

@@ -17,7 +17,7 @@ IN_FORWARD = {  # where a person edits a forward, a comment says how
     "add-skips", "remove-detach", "swap-activation", "qk-norm",
 }  # fmt: skip
 NUMBERS = {  # the same weights, whatever is drawn
-    "deepnorm", "fixup", "nfnet", "scale-branches", "shrink-output-layer", "zero-bias", "admin",
+    "deepnorm", "fixup", "nfnet", "shrink-output-layer", "zero-bias", "admin",
     "zero-init-branches",
 }  # fmt: skip
 DRAWN = {

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
+import unvanish
 from unvanish.core.diagnosis import Finding, NotApplicable
 from unvanish.core.trace import STATISTICS, Site, Trace
 from unvanish.rules import rule
@@ -153,3 +156,69 @@ def test_a_training_that_has_converged_is_not_judged(level: float) -> None:
     loss = np.r_[np.ones(10), np.full(30, level)]
     trace = _build_trace(_relu("a", 0.8), live=True, history={"loss": loss})
     assert bool(rule("ACT003").check(trace)) == (level == 1.0)
+
+
+class Shares(nn.Module):
+    """What each of a few parts has of the whole."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = nn.functional.softplus(x)
+        return h / h.sum(-1, keepdim=True)
+
+
+class Far(nn.Module):
+    """Places far from the origin."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 5 + 0.3 * x
+
+
+def behind(read: nn.Module, width: int, units: int = 32) -> nn.Module:
+    """Layers at torch's own start; what the second one reads hardly differs between samples."""
+    return nn.Sequential(
+        nn.Linear(16, 8),
+        nn.Tanh(),
+        nn.Linear(8, width),
+        read,
+        nn.Linear(width, units),
+        nn.ReLU(),
+        nn.Linear(units, 4),
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [
+        (lambda: behind(nn.Softmax(-1), 6), (64, 16)),
+        (lambda: behind(nn.Softmax(-1), 6, 16), (64, 16)),
+        (lambda: behind(Shares(), 6), (64, 16)),
+        (lambda: behind(Far(), 8), (64, 16)),
+    ],
+)
+def test_units_behind_what_hardly_differs_are_off_or_on_by_their_sign(
+    net: Any, shape: Any, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    batch = torch.randn(shape), torch.randint(0, 4, (64,))
+    found = unvanish.check(net(), batch, nn.CrossEntropyLoss(), select=["ACT003"], confirm=False)
+    assert found.codes("note") == ()
+
+
+@pytest.mark.parametrize("places", [slice(0, 20), slice(0, 26)])
+def test_units_that_were_pushed_down_are_found_behind_it_too(places: slice) -> None:
+    torch.manual_seed(0)
+    net: Any = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    net[0].bias.data[places] -= 8
+    batch = torch.randn(64, 16), torch.randint(0, 4, (64,))
+    found = unvanish.check(net, batch, nn.CrossEntropyLoss(), select=["ACT003"], confirm=False)
+    assert found.codes() == ("ACT003",)
+
+
+@pytest.mark.parametrize(("dead", "fires", "fault"), [(0.6, 0.39, False), (0.6, 0.2, True), (0.8, 0.2, True)])
+def test_half_of_the_units_may_be_off_if_the_others_are_always_on(
+    dead: float, fires: float, fault: bool
+) -> None:
+    row, numbers = _relu("r", dead, cosine=math.nan)
+    numbers["slope_sq"] = fires
+    assert _is_silent((row, numbers), _batch(0.2)) != fault

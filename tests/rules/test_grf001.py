@@ -158,3 +158,77 @@ def test_a_further_result_is_spare_if_it_is_made_of_the_one_that_is_read(of_stat
     (found,) = unvanish.check(Net(), batch, nn.CrossEntropyLoss(), select=["GRF001"]).findings
     assert found.severity == ("note" if of_states else "error")
     assert "body.pool" in found.cause
+
+
+class Step(nn.Module):
+    """A block that moves two streams, of which the second is read by the next block alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(self.first(x) + z)
+        return x + h, z + self.second(h)
+
+
+class Stack(nn.Module):
+    """Such blocks; `forget`: the part that is left out of all but the first block."""
+
+    def __init__(self, names: str, forget: bool = False) -> None:
+        super().__init__()
+        blocks = [Step() for _ in range(3)]
+        if names == "list":
+            self.blocks: Any = nn.ModuleList(blocks)
+        else:
+            self.blocks = nn.ModuleList([nn.ModuleDict({"inside": b}) for b in blocks])
+        self.head, self.forget = nn.Linear(8, 3), forget
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = torch.zeros_like(x)
+        for k, block in enumerate(self.blocks):
+            h, after = (block if isinstance(block, Step) else block["inside"])(x, z)
+            x, z = h, z if self.forget and k else after
+        out: Tensor = self.head(x)
+        return out
+
+
+class Heads(nn.Module):
+    """A head for each depth; the loss reads those it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+        self.heads = nn.ModuleList(nn.Linear(8, 3) for _ in range(3))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        found = []
+        for layer, head in zip(self.body, self.heads, strict=True):
+            x = torch.tanh(layer(x))
+            found.append(head(x))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("net", "severity"),
+    [
+        (lambda: Stack("list"), "note"),
+        (lambda: Stack("nested"), "note"),
+        (lambda: Stack("list", forget=True), "error"),  # the middle block's too: the stream was lost
+    ],
+)
+def test_what_the_last_block_makes_for_a_next_one_is_no_fault(net: Any, severity: str) -> None:
+    torch.manual_seed(0)
+    batch = torch.randn(32, 8), torch.randint(0, 3, (32,))
+    (found,) = unvanish.check(net(), batch, nn.CrossEntropyLoss(), select=["GRF001"]).findings
+    assert found.severity == severity and "blocks.2" in found.cause + "".join(found.sites)
+
+
+def test_a_last_head_that_the_loss_forgot_is_a_fault() -> None:
+    def loss(out: list[Tensor], y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(out[0], y) + nn.functional.cross_entropy(out[1], y)
+
+    torch.manual_seed(0)
+    batch = torch.randn(32, 8), torch.randint(0, 3, (32,))
+    (found,) = unvanish.check(Heads(), batch, loss, select=["GRF001"]).findings
+    assert found.severity == "error" and any("heads.2" in site for site in found.sites)

@@ -90,6 +90,11 @@ def act(out: Any, y: Tensor) -> Tensor:
     return -(chosen.log_prob(y[:, 1].long()) * gain).mean() + value - 0.01 * chosen.entropy().mean()
 
 
+def weigh_one_class(out: Any, y: Tensor) -> Tensor:
+    background = torch.zeros(N, dtype=torch.long)
+    return functional.mse_loss(out[0], 1e4 * y[:, 0]) + functional.cross_entropy(out[1], background)
+
+
 def stack(out: Any, y: Tensor) -> Tensor:
     return torch.stack([weigh(1, 0, 3e3)(out, y), weigh(0, 1)(out, y)]).sum()
 
@@ -106,7 +111,43 @@ def penalise_angles(out: Tensor, y: Tensor) -> Tensor:
     return functional.cross_entropy(out, y) + 1e-3 * (weight.T @ weight - torch.eye(8)).square().sum()
 
 
+class Heads(nn.Module):
+    """A number, and two yes-or-no answers, from one body; `split`: each answer has a head of its own."""
+
+    def __init__(self, split: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(8, 32), nn.ReLU())
+        self.number = nn.Linear(32, 1)
+        self.answers = nn.ModuleList(
+            [nn.Linear(32, 1)] * 2 if not split else [nn.Linear(32, 1), nn.Linear(32, 1)]
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        h = self.body(x)
+        return self.number(h)[:, 0], *(answer(h)[:, 0] for answer in self.answers)
+
+
+YES, NO, BOTH_WAYS = torch.ones(N), torch.zeros(N), (X[:, 0] > 0).float()
+
+
+def ask(*wanted: Tensor, kind: Loss = functional.binary_cross_entropy_with_logits) -> Loss:
+    """A number that drowns all beside it, and what is wanted of the answers."""
+
+    def loss(out: tuple[Tensor, ...], y: Tensor) -> Tensor:
+        total = functional.mse_loss(out[0], 1e3 * y[:, 0])
+        for answer, target in zip(out[1:], wanted, strict=False):
+            total = total + kind(answer, target)
+        return total
+
+    return loss
+
+
 SICK: dict[str, tuple[nn.Module, Any, Loss]] = {
+    "real and fake": (Heads(), (X, BOTH), ask(YES, NO)),
+    "two answers of one head": (Heads(False), (X, BOTH), ask(NO, NO)),
+    "an answer that differs": (Heads(), (X, BOTH), ask(BOTH_WAYS)),
+    "an answer that differs beside an empty one": (Heads(), (X, BOTH), ask(NO, BOTH_WAYS)),
     "a price": (Two(), (X, BOTH), weigh(unit=1e4)),
     "stacked": (
         Two(),
@@ -132,6 +173,10 @@ BALANCED: dict[str, tuple[nn.Module, Any, Loss]] = {
     "a penalty on the slope": (NET, (X, CLASSES), penalise_slope),
     "a penalty on angles": (NET, (X, CLASSES), penalise_angles),
     "one term": (NET, (X, CLASSES), nn.CrossEntropyLoss()),
+    "an empty level": (Heads(), (X, BOTH), ask(NO)),
+    "two empty levels": (Heads(), (X, BOTH), ask(NO, NO)),
+    "a head that is always at one": (Heads(), (X, BOTH), ask(YES, kind=functional.mse_loss)),
+    "an empty level of classes": (Two(), (X, BOTH), weigh_one_class),
 }
 
 

@@ -38,6 +38,8 @@ GENERAL: dict[str, tuple[tuple[str, ...], ...]] = {
     "GRF004": (("reinitialise",),),
     # only new random weights make equal units differ
     "INI003": (("reinitialise",),),
+    # exp and its like overflow behind weights that are too large: bounded they are finite, and saturated
+    "NUM001": (("reinitialise",),),
     # the input comes first; weights that were drawn for its old scale follow
     "INP001": (("standardise-input",), ("standardise-input", "reinitialise")),
     # normalisation after the sum: move it into the branch, or scale the branches by the depth

@@ -108,6 +108,9 @@ class Search:
     rejected: set[frozenset[str]] = field(
         default_factory=set
     )  # cures that healed, but did not prove themselves
+    improved: tuple[Patient, Proof] | None = (
+        None  # the first that trains now, though not as a fresh start does
+    )
 
     @property
     def late(self) -> bool:
@@ -153,6 +156,7 @@ class Search:
             self._note(candidate, patient, _describe_proof(proof))
             if proof.outcome != "better":
                 self.rejected.add(treated.cures)
+                self.improved = self.improved or ((treated, proof) if proof.outstripped else None)
             elif proof.behind <= BARELY:
                 return treated, proof
             else:
@@ -197,6 +201,9 @@ class Search:
             if proof.outcome == "better" and proof.behind <= BARELY:
                 left = ", ".join(best.diagnosis.codes())
                 return self._report(best, proof, f"better, but {left} is still found; nothing tried heals it")
+        if self.improved is not None:
+            why = "it trains now, but its layers drawn afresh would train clearly better"
+            return self._report(*self.improved, why)
         return self._report(start, None, self._explain_failure())
 
     def _explain_failure(self) -> str:
@@ -244,6 +251,8 @@ def _describe_proof(proof: Proof) -> str:
         return "healed and proven" if well else "healed, but trains barely as well as before"
     if proof.training == "worse":
         return "healed, but trains worse than before"
+    if proof.outstripped and proof.towards_zero:
+        return "healed, but a fresh start of its layers trains better"
     if not proof.towards_zero:
         return "healed, but the total moved away from 0 decades"
     return "healed, but nothing shows that it trains better"

@@ -17,6 +17,7 @@ from unvanish.clinic.trials import (
     CLOSE,
     PairedTrial,
     Training,
+    draw_afresh,
     judge_trials,
     needs_more_trials,
     read_blind_loss,
@@ -56,7 +57,11 @@ class Prover:
         trials = [] if unchanged or aimless else self._run_trials(patient)
         lags = [trial.lag for trial in trials]
         unseen = any(trial.on_unseen for trial in trials)
-        idle = bool(trials) and (all(t.is_equal for t in trials) or self._is_blind(patient, trials))
+        alone = bool(trials) and not any(trial.has_rival for trial in trials)
+        idle = bool(trials) and (
+            all(t.is_equal for t in trials) or (alone and self._is_blind(patient, trials))
+        )
+        outstripped = alone and not idle and self._is_behind_a_fresh_start(patient, trials)
         return conclude(
             Proof(
                 before.codes(),
@@ -69,8 +74,9 @@ class Prover:
                 judge_trials(lags) if lags else "no effect",
                 statistics.median(lags) if lags else 0.0,
                 unseen=self.samples.unseen if unseen else 0,
+                outstripped=outstripped,
             ),
-            idle,
+            idle or outstripped,
         )
 
     def _run_trials(self, patient: Patient) -> list[PairedTrial]:
@@ -93,10 +99,22 @@ class Prover:
 
         Beside a side that breaks, any fall looks like progress, from a bad start too.
         """
-        if any(trial.has_rival for trial in trials):
-            return False
         least = read_blind_loss(patient.model, self.samples.training[0], patient.loss)
         return all(trial.treated.reached > least for trial in trials)
+
+    def _is_behind_a_fresh_start(self, patient: Patient, trials: list[PairedTrial]) -> bool:
+        """Whether the treated side, without a rival, falls behind itself with its layers drawn by torch.
+
+        What broke has left the bad start behind it, such as weights by which all units are saturated.
+        """
+        lags = []
+        for number, trial in enumerate(trials):
+            drawn = draw_afresh(patient.model, patient.optimizer, self.seed + number)
+            if drawn is None:
+                return False
+            fresh = self._train(replace(patient, model=drawn[0], optimizer=drawn[1]), number)
+            lags.append(PairedTrial(fresh, trial.treated, comparable=True).lag)
+        return min(lags) > CLOSE
 
     def _is_endless(self, training: Training) -> bool:
         """Whether the untreated loss is at fault itself, and falls below zero, which its like cannot."""

@@ -13,7 +13,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,10 +39,14 @@ FUSED = ("cpu", "cuda")  # where Adam's step is one kernel, about five times as 
 
 @dataclass(frozen=True)
 class Training:
-    """The losses of one training, of its own batches and of unseen samples (empty if there are none)."""
+    """The losses of one training, of its own batches and of unseen samples (empty if there are none).
+
+    `own`: of the training by the user's own optimizer, beside which this one is the best.
+    """
 
     seen: tuple[float, ...]
     unseen: tuple[float, ...] = ()
+    own: Training | None = None
 
     @property
     def reached(self) -> float:
@@ -88,7 +92,16 @@ class PairedTrial:
 
     @property
     def lag(self) -> float:
-        """How far the treated side is behind, by `measure_lag`.
+        """How far the treated side is behind: under the user's own optimizer, if clearly so there."""
+        before, after = self.untreated.own, self.treated.own
+        if before is None or after is None:
+            return self._best_lag
+        own = PairedTrial(before, after, self.comparable, self.endless)._best_lag
+        return max(own, self._best_lag) if own > CLOSE else self._best_lag
+
+    @property
+    def _best_lag(self) -> float:
+        """How far the treated side is behind, by `measure_lag`, each side in its best training.
 
         What falls without end, or ends in a number that is not finite, is compared as if it stood still: to
         be better than nothing is no proof. If neither side learned what holds for unseen samples, a batch
@@ -140,9 +153,10 @@ def train_copy(
             _nudge(net, seed)
         stepper = held if rate is None else _adam(net, held, rate)
         runs.append(_run(net, samples, loss, stepper, steps, seed, seconds / len(ways)))
-    if optimizer is not None and not _finite(runs[-1].seen):
-        return runs[-1]  # what breaks under the optimizer it is meant for does not train
-    return min(runs, key=_rate_training)
+    own = None if optimizer is None else runs[-1]
+    if own is not None and not _finite(own.seen):
+        return own  # what breaks under the optimizer it is meant for does not train
+    return replace(min(runs, key=_rate_training), own=own)
 
 
 def _rate_training(run: Training) -> tuple[bool, bool, float]:
@@ -247,6 +261,23 @@ def read_blind_loss(model: nn.Module, batch: Any, loss: Any) -> float:
     except Exception:  # a loss that takes no such answer
         return math.inf
     return least if 0 < least < math.inf else math.inf
+
+
+def draw_afresh(model: nn.Module, optimizer: Any, seed: int) -> tuple[nn.Module, Any] | None:
+    """A copy, with its optimizer, whose layers start as torch starts them; what was done around them stays.
+
+    None if a weight belongs to none of torch's layers.
+    """
+    twin, held = copy.deepcopy((model, optimizer))
+    drawn = set[int]()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in twin.modules():
+            start = getattr(module, "reset_parameters", None)
+            if type(module).__module__.startswith("torch.nn") and callable(start):
+                start()
+                drawn |= {id(p) for p in module.parameters(recurse=False)}
+    return (twin, held) if all(id(p) in drawn for p in twin.parameters()) else None
 
 
 def can_run(model: nn.Module, batch: Any, loss: Any) -> bool:

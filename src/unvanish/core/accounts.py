@@ -43,12 +43,15 @@ def enter(trace: Trace, axis: Axis, k: int, log: Sequence[float]) -> Entry:
     if entry is not None:
         return entry
     account = "resampling" if _is_mean_by_hand(trace, axis, k) else _account_of(facts)
-    entry = (
-        _enter_parallel_layers(trace, site, gain) if account == "rest" and facts.get("row_layers") else None
-    )
-    entry = entry or Entry(site, gain, {account: gain})
-    if _is_weighted_sum(trace, axis, k):
-        return _set_apart(entry)
+    averaged = 0.0
+    if weighs := _is_weighted_sum(trace, axis, k):
+        averaged = _find_averaged(gain, difference(log[axis.sites[k - 1]], log[site]))
+    entry = None
+    if account == "rest" and facts.get("row_layers"):
+        entry = _enter_parallel_layers(trace, site, gain - averaged)
+    entry = entry or Entry(site, gain - averaged, {account: gain - averaged})
+    if weighs:
+        return _set_apart(entry, gain, averaged)
     return _leave_pole(entry, facts.get("row_pole", 0.0))
 
 
@@ -90,12 +93,21 @@ def _is_weighted_sum(trace: Trace, axis: Axis, k: int) -> bool:
     return above == {"sum"} and own >= {"mul"}
 
 
-def _set_apart(entry: Entry) -> Entry:
-    """The entry of a row whose weighing is an average: what is lost beyond its layers and slopes."""
-    if not (lost := entry.shares.get("rest", 0.0)) < 0:
-        return entry
-    shares = {**entry.shares, "rest": 0.0, "resampling": lost}
-    return Entry(entry.site, entry.gain, shares, entry.bearers)
+def _find_averaged(gain: float, spread: float) -> float:
+    """What a row loses by weights that average: a sum over n gives the norm sqrt(n), weights of 1 / n take n.
+
+    `spread`: what the sum above gave, in nats.
+    """
+    return -min(max(0.0, 2 * spread), max(0.0, -gain))
+
+
+def _set_apart(entry: Entry, gain: float, averaged: float) -> Entry:
+    """The entry of a row that weighs: the average apart, and what is lost beyond its layers and slopes."""
+    lost = min(0.0, entry.shares.get("rest", 0.0))
+    shares = {**entry.shares, "resampling": entry.shares.get("resampling", 0.0) + averaged + lost}
+    if lost:
+        shares["rest"] = 0.0
+    return Entry(entry.site, gain, shares, entry.bearers)
 
 
 def _is_mean_by_hand(trace: Trace, axis: Axis, k: int) -> bool:

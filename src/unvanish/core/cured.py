@@ -37,6 +37,7 @@ class Proof:
     towards_zero: bool = True
     outcome: Outcome = "no effect"
     unseen: int = 0
+    outstripped: bool = False
 
     @property
     def new(self) -> tuple[str, ...]:

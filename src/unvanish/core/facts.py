@@ -134,7 +134,7 @@ class ParameterFacts(TypedDict, total=False):
     reachable: bool  # the loss reaches it
     asleep: bool  # trainable before the forward, and not while it ran or at the backward
     # why the loss is kept from it on purpose
-    apart: Literal["", "copy", "written", "target", "spare", "derivative"]
+    apart: Literal["", "copy", "written", "target", "spare", "last", "derivative"]
     optimised: bool | None  # the optimizer holds it; None without an optimizer
     tied: bool  # several modules share it
     twin_thirds: bool  # a packed (q, k, v) weight holds the same numbers three times

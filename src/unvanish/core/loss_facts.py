@@ -108,6 +108,8 @@ class TermFacts(TypedDict):
     value: float  # without the factor; NaN if unknown
     data: bool  # it depends on what the model made, not on parameters alone
     answers: bool  # the batch's targets enter it
+    constant: float  # the one number that it asks of all outputs; NaN if there are several, or none is known
+    own: bool  # it trains parameters that no other term reaches
 
 
 class PairFacts(TypedDict):

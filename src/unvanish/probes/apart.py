@@ -8,11 +8,13 @@ Notable:
 - A parameter of whose value the loss reads a derivative alone (the last bias of an energy) is no fault.
 - A result is spare if it is made of another result of the same module, which the loss reads: an encoder's
   pooler. A second head beside the first is not: the loss may have forgotten it.
+- The last block of a stack makes what the next one would read. Such a part of it is no fault if the loss
+  reads its like in all blocks before, and the rest of the block; a whole last block may be a forgotten head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Literal
 
 import torch
@@ -23,7 +25,7 @@ from unvanish.probes.graph import Graph
 from unvanish.probes.measures import norms
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 
-Apart = Literal["", "copy", "written", "target", "spare", "derivative"]
+Apart = Literal["", "copy", "written", "target", "spare", "last", "derivative"]
 NEAR = (
     0.5  # relative distance of a copy: an average over hundreds of steps lags by less, two draws are at 1.4
 )
@@ -40,12 +42,14 @@ def find_apart(
     kept = {name: k for k, cut in enumerate(known) for name in cut["frees"]}
     named, places = specimen.parameters, backward.flow.places
     unread = {n: p for n, p in named.items() if n in places and places[n] is None and n not in kept}
-    found: dict[str, Apart] = dict.fromkeys(_find_spare(unread, forward, backward.graph), "spare")
+    read = {n for n in named if places.get(n) is not None}
+    found: dict[str, Apart] = dict.fromkeys((n for n in unread if _ends_a_stack(n, read, {*named})), "last")
+    found |= dict.fromkeys(_find_spare(unread, forward, backward.graph), "spare")
     lost = {id(p): n for n, p in named.items() if places.get(n) is None and n not in kept}
     found |= dict.fromkeys(forward.watched.derivatives.find_unread(lost), "derivative")
     if not kept:
         return found
-    living = {n: p for n, p in named.items() if places.get(n) is not None}
+    living = {n: named[n] for n in read}
     found |= dict.fromkeys(_find_targets(forward, kept), "target")
     found |= dict.fromkeys(_find_copies({n: named[n] for n in kept}, living, kept, forward, backward), "copy")
     found |= dict.fromkeys(_find_written(specimen, kept), "written")
@@ -67,6 +71,22 @@ def _find_spare(unread: Mapping[str, Tensor], forward: ForwardPass, graph: Graph
             if seen & main:
                 found |= {leaves[node] for node in seen if node in leaves}
     return sorted(found)
+
+
+def _ends_a_stack(name: str, read: Set[str], every: Set[str]) -> bool:
+    """Whether a parameter is a part of the last block of several whose like is read in all of the others."""
+    parts = name.split(".")
+    for k, part in enumerate(parts[:-1]):
+        if not part.isdigit():
+            continue
+        stem, behind = "".join(f"{p}." for p in parts[:k]), ".".join(parts[k + 1 :])
+        blocks = {n[len(stem) :].partition(".")[0] for n in every if n.startswith(stem)}
+        numbers = sorted(int(b) for b in blocks if b.isdigit())
+        like = [f"{stem}{j}.{behind}" for j in numbers if j != int(part)]
+        rest = any(n.startswith(f"{stem}{part}.") for n in read)
+        if like and rest and int(part) == numbers[-1] and all(n in read for n in like):
+            return True
+    return False
 
 
 def _list_above(start: Any, graph: Graph) -> set[Any]:

@@ -19,7 +19,7 @@ from torch.autograd.graph import GradientEdge
 from unvanish.core.loss_facts import PairFacts, TermFacts
 from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
-from unvanish.probes.events import Operation
+from unvanish.probes.events import Operation, OperationCall
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import walk
 
@@ -52,8 +52,9 @@ def measure_terms(
         gradients = [_pull(group, f, trainable) for group, f in zip(groups, factors, strict=True)]
     except RuntimeError:  # a graph that cannot be gone through twice
         return [], []
-    terms = [_describe(group, f, watched) for group, f in zip(groups, factors, strict=True)]
     places = range(len(groups))
+    owners = [{i for i in places if gradients[i][k] is not None} for k in range(len(trainable))]
+    terms = [_describe(groups[i], factors[i], watched, {i} in owners) for i in places]
     pairs = [_compare(i, j, gradients[i], gradients[j]) for i in places for j in places if i < j]
     return terms, [pair for pair in pairs if pair is not None]
 
@@ -131,7 +132,7 @@ def _is_single(edge: Edge) -> bool:
     return len(known) > number and all(n == 1 for n in known[number].shape)
 
 
-def _describe(group: Sequence[Edge], factors: Sequence[Tensor], watched: Forward) -> TermFacts:
+def _describe(group: Sequence[Edge], factors: Sequence[Tensor], watched: Forward, own: bool) -> TermFacts:
     values = [value for edge in group if (value := _find_value(edge, watched)) is not None]
     owner = watched.owner(group[0][0]._sequence_nr())
     kind, line = "term", ""
@@ -144,6 +145,8 @@ def _describe(group: Sequence[Edge], factors: Sequence[Tensor], watched: Forward
         "value": sum(values) if len(values) == len(group) else float("nan"),
         "data": reads_data(group[0], watched),
         "answers": _meets_targets(group[0], watched),
+        "constant": _find_constant(group, watched),
+        "own": own,
     }
 
 
@@ -155,11 +158,29 @@ def _meets_targets(edge: Edge, watched: Forward) -> bool:
 
 
 def _find_value(edge: Edge, watched: Forward) -> float | None:
+    call = _find_call(edge, watched)
+    return None if call is None else float(call.result.detach())
+
+
+def _find_call(edge: Edge, watched: Forward) -> OperationCall | None:
+    """The call of the loss that made a summand, which is one number."""
     for call, _ in watched.loss_calls.made:
         made = call.result
         if isinstance(made, Tensor) and made.numel() == 1 and made.grad_fn is edge[0]:
-            return float(made.detach())
+            return call
     return None
+
+
+def _find_constant(group: Sequence[Edge], watched: Forward) -> float:
+    """The one number that one of torch's losses asks of all outputs; NaN if there is none."""
+    call = _find_call(group[0], watched) if len(group) == 1 else None
+    if call is None or call.kind not in operations.LOSSES:
+        return float("nan")
+    asked = [t for t in tensors_in(call.given[1:2], 1) if not t.requires_grad and t.numel() > 1]
+    if not asked or asked[0].is_complex():
+        return float("nan")
+    least, most = torch.aminmax(asked[0].detach())
+    return float(least) if bool(least == most) else float("nan")
 
 
 def _compare(i: int, j: int, first: Gradients, second: Gradients) -> PairFacts | None:

@@ -20,11 +20,12 @@ How it is measured
 The share of units (channels of an image) whose slope is zero for every sample and position of the
 batch, for each rectifier. Units also look dead if all samples look alike, as in deep nets whose
 samples become correlated. So a share above `limit` counts only if the samples differ before the
-rectifier: their mean cosine is below `diverse`, or nearly all units are dead. A rectifier whose
-whole input is zero is not to blame, one that a loss reads in place of logits is OUT001's, and one
-that blocks all layers before it is an error. In a watched run a unit is dead if it was silent at
-twelve looks in a row, and a share that grows towards
-`limit` is a fault with the steps that are left.
+rectifier: their mean cosine is below `diverse`, or nearly all units are dead. Nor does it count if
+about half of the units are off and the others always on, as behind a layer that reads a softmax or
+a mean. A rectifier whose whole input is zero is not to blame, one that a loss reads in place of
+logits is OUT001's, and one that blocks all layers before it is an error. In a watched run a unit is
+dead if it was silent at twelve looks in a row, and a share that grows towards `limit` is a fault
+with the steps that are left.
 
 Limits
 
@@ -35,6 +36,12 @@ Limits
     NEARLY_ALL = 0.9   of the units are dead: no likeness short of equality does that, and it is
                        an error
     EQUAL = 0.999      mean cosine: such samples count as equal, and silence all units or none
+    ALWAYS = 0.75      of the samples is how often the living units fire if the samples look alike
+                       to this layer: then as many units are always on as are off. Where units died,
+                       the others fire for half of the samples
+    EVEN = 0.5         of the units are then off by chance
+    DEVIATIONS = 3     of a fair coin a unit, above a half: more dead units are no chance
+    TOKENS = 3         axes of an activation whose units come last
     GREW = 0.2         more dead units than at the first looks of a watched training: what was so
                        from the start is for its first examination, and does not kill
     LOOKS = 3          first looks, of which the median is taken
@@ -75,6 +82,8 @@ LIVE = True
 EXPLAINS = ("INI001", "GRF004", "DEP001", "ACT002")
 NEARLY_ALL = 0.9
 EQUAL = 0.999
+ALWAYS, EVEN, DEVIATIONS = 0.75, 0.5, 3
+TOKENS = 3  # axes of an activation whose units come last
 LEAST = 8
 GREW, LOOKS = 0.2, 3
 
@@ -184,10 +193,23 @@ def _observed_rectifiers(trace: Trace) -> list[int]:
 def _is_dead(trace: Trace, site: int, limit: float, diverse: float) -> bool:
     """Whether the rectifier's units are dead, and not only its samples alike or its input zero."""
     share = trace.value(site, "dead")
-    if share <= limit or (share == 1 and _gets_zeros(trace, site)):
+    if share <= limit or (share == 1 and _gets_zeros(trace, site)) or _is_even(trace, site):
         return False
     cosine = _cosine_before(trace, site)
     return cosine < diverse or (share > NEARLY_ALL and not cosine > EQUAL)
+
+
+def _is_even(trace: Trace, site: int) -> bool:
+    """Whether about half of the units never fire because the others always do: what they read hardly differs.
+
+    So it is before a layer that reads a softmax or a mean: the sign of its constant part decides, either way.
+    """
+    share, shape = trace.value(site, "dead"), trace.sites[site].facts.get("shape", ())
+    if len(shape) < 2:
+        return False
+    units = max(1, shape[-1] if len(shape) == TOKENS else shape[1])
+    chance = DEVIATIONS * EVEN / math.sqrt(units)
+    return trace.value(site, "slope_sq") >= ALWAYS * (1 - share) and share <= EVEN + chance
 
 
 def _harms(trace: Trace, site: int) -> bool:

@@ -24,7 +24,8 @@ gradient gives none to what it runs; its blocks are run as it would run them.
 Only a note: what is kept apart on purpose, such as a copy that lies near a trained part and
 whose value comes back above it (teachers, target networks), parameters that the forward itself
 writes to (averages), a part that runs under no_grad of which only the loss reads anything
-(targets), and what only derivatives are read of (the last bias of an energy).
+(targets), what only derivatives are read of (the last bias of an energy), and the part of a last
+block whose like is read in every block before it.
 
 Limits
 
@@ -83,6 +84,7 @@ KEPT = {
     "target": "read by the loss alone, as a target",
     "derivative": "the loss reads a derivative that does not depend on it",
     "spare": "a further result, made of the one that is read",
+    "last": "what the last block of a stack makes for a next one",
 }
 PART = 0.5  # of what the named cut frees: another one that frees as much is named too
 

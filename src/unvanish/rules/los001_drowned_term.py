@@ -19,10 +19,12 @@ How it is measured
 If the loss is a sum of up to eight terms: the norm of the gradient that each gives the parameters
 which it shares with another. A penalty on the weights alone is a fault if it is above `penalty`
 times the terms of the data. Of two terms of the data, one is a fault if it is above `limit` times
-the other, their factors are alike, and the smaller is not satisfied already. Factors that differ
-are meant; if the term of the larger factor drowns the other it is a note, and a fault if no target
-enters it and it is above UNASKED times. Two of torch's losses of equal size that point in
-opposite directions are a note.
+the other, their factors are alike, and the smaller is not satisfied already. Nor does it count if
+it asks the same of all samples and has a head of its own, as a detector's level without objects
+does: a bias answers that, and beside a term 124 times as strong it fell as it does alone
+(measured). Factors that differ are meant; if the term of the larger factor drowns the other it is
+a note, and a fault if no target enters it and it is above UNASKED times. Two of torch's losses of
+equal size that point in opposite directions are a note.
 
 The optimizer's weight decay, if it is 0.5 or more, against the loss in all weights: a fault above
 `penalty`. And the weights of a cross-entropy's classes against the labels of the batch: a class
@@ -139,7 +141,7 @@ def _find_penalty(pairs: list[Ordered], terms: list[TermFacts], penalty: float, 
 
 def _find_drowned(pairs: list[Ordered], terms: list[TermFacts], penalty: float, limit: float) -> Fault | None:
     """A term of the data that another one drowns."""
-    drowned = [p for p in pairs if p.ratio > limit and _is_open(terms[p.small]) and _are_data(p, terms)]
+    drowned = [p for p in pairs if p.ratio > limit and _is_open(p.small, terms) and _are_data(p, terms)]
     if not drowned:
         return None
     i, j, ratio, _ = max(drowned, key=lambda pair: pair.ratio)
@@ -164,10 +166,23 @@ def _are_errors(pair: Ordered, terms: list[TermFacts]) -> bool:
     return all(terms[k]["kind"].endswith(ERRORS) for k in (pair.large, pair.small))
 
 
-def _is_open(term: TermFacts) -> bool:
-    """Whether a term asks for anything: it has a factor, and a value that is not near its least."""
-    value = term["value"]
-    return term["weight"] != 0 and (math.isnan(value) or abs(value) > SATISFIED)
+def _is_open(place: int, terms: list[TermFacts]) -> bool:
+    """Whether a term asks for anything that the shared weights must tell.
+
+    It has a factor, a value that is not near its least, and more than one answer.
+    """
+    term = terms[place]
+    unsatisfied = math.isnan(term["value"]) or abs(term["value"]) > SATISFIED
+    return term["weight"] != 0 and unsatisfied and not _is_answered_by_a_bias(term, terms)
+
+
+def _is_answered_by_a_bias(term: TermFacts, terms: list[TermFacts]) -> bool:
+    """Whether it asks the same of all outputs of a head of its own.
+
+    Not if a term of its kind asks for something else, as those of real and fake samples do.
+    """
+    asked = {t["constant"] for t in terms if t["kind"] == term["kind"] and not math.isnan(t["constant"])}
+    return term["own"] and asked == {term["constant"]}
 
 
 def _find_opposed(pairs: list[Ordered], terms: list[TermFacts], penalty: float, limit: float) -> Fault | None:

@@ -19,7 +19,7 @@ How it is measured
 
 ln of the norm of the whole gradient at the state of every step: fused layers are replayed step by
 step in float64, loops are read from their calls. Theil-Sen slope times the number of steps: a loss
-beyond `limit` is a warning, beyond twice that an error. Gates open while they learn, so an LSTM or
+beyond `limit` is a warning, beyond CLEAR times it an error. Gates open while they learn, so an LSTM or
 a GRU at its usual start is a note over short sequences, and never more than a warning. A loss at
 every step feeds every state, and then the profile is flat and nothing is reported.
 
@@ -29,8 +29,11 @@ step alone, it is a warning. A window of several steps that is cut on purpose is
 
 Limits
 
-    limit = 3     nats over the steps: a twentieth is left. As over the depth, up to 3 a net
-                  trains, beyond 10 not (measured)
+    limit = 5     nats over the steps: 1/150 is left. Of 107 plain RNNs (torch's start, orthogonal,
+                  Gaussian; tanh and ReLU; 16 to 128 units; 5 to 60 steps) that had to tell which
+                  symbol came first, Adam taught 62 of 63 with 2 to 5 nats in 1,000 steps, 11 of 21
+                  with 5 to 7, and beyond it 7 of 21, most of them without noise in between
+    CLEAR = 1.2   times the limit is an error: beyond it 5 of 22 learned with noise in between
     SHORT = 20    steps over which a gated cell at its usual start is only noted: such ones are
                   trained every day
     USUAL = 0.5   kept a step by a gated cell at its usual start: PyTorch's keep 0.57 to 0.65, with
@@ -44,8 +47,9 @@ matrix (retrain). LSTM or GRU in place of a plain RNN (retrain). Attention over 
 
 When it is wrong
 
-If only the last few steps matter for the task, forgetting is right. In a watched run it is a note
-while the loss falls, and nothing once the run has converged.
+If only the last few steps matter for the task, forgetting is right; and if nothing comes between
+the early step and the end, Adam finds it through 8 nats too. In a watched run it is a note while
+the loss falls, and nothing once the run has converged.
 
 References: Hochreiter 1991; Bengio et al. 1994; Pascanu et al. 2013; Tallec and Ollivier
 2018; Arjovsky et al. 2016.
@@ -67,12 +71,13 @@ from unvanish.rules._tiers import MEASURED
 NEEDS = ("step", "time")
 LIVE = True
 EXPLAINS = ("DEP001", "INI001", "ACT002")
+CLEAR = 1.2
 SHORT = 20  # steps
 USUAL = 0.5  # kept a step
 GONE = 1e3  # nats
 
 
-def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Fault]:
+def check(trace: Trace, *, limit: float = 5.0) -> Iterable[Fault]:
     """One fault naming the recurrences that forget, and a note for each cell that is detached."""
     notes = [_note_detached(*cell) for cell in trace.facts.get("severed", {}).items()]
     try:
@@ -96,7 +101,7 @@ def _report_loss(trace: Trace, fading: list[_time.TimeReading], limit: float) ->
     targets = tuple(r.name for r in fading)[: _places.MOST]
     forgives = trace.facts.get("live") and _learning.learns(trace)  # it learns without the far past
     gated = _is_gated(worst) and kept >= USUAL
-    harsh: Severity = "error" if -worst.ratio > 2 * limit and not gated else "warning"
+    harsh: Severity = "error" if -worst.ratio > CLEAR * limit and not gated else "warning"
     return Fault(
         severity="note" if forgives or (gated and steps <= SHORT) else harsh,
         cause=f"{worst.name} loses {loss} over {steps} steps: it keeps {kept:.2f} a step, a horizon of "

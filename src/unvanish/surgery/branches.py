@@ -7,17 +7,21 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from unvanish.core.trace import Trace
+from unvanish.core.trace import Site, Trace
 from unvanish.surgery.anatomy import Anatomy
 from unvanish.surgery.surgery import Surgery
 
 
 @dataclass(frozen=True)
 class ResidualBranch:
-    """One branch: the weights of its layers in order, and the parameters that end it (weight and bias)."""
+    """One branch: the weights of its layers in order, and the parameters that end it (weight and bias).
+
+    `module`: whose output the branch adds; "" if what ends it is not called as a module of its own.
+    """
 
     weights: tuple[str, ...]
     end: tuple[str, ...]
+    module: str = ""
 
 
 def branches(trace: Trace) -> list[ResidualBranch]:
@@ -36,9 +40,18 @@ def branches(trace: Trace) -> list[ResidualBranch]:
         ]
         weights = tuple(str(s.facts["weight"]) for s in inside if s.facts.get("weight"))
         if inside and weights:
-            found.append(ResidualBranch(weights, tuple(inside[-1].facts["parameters"])))
+            end = tuple(inside[-1].facts["parameters"])
+            found.append(ResidualBranch(weights, end, _find_module(inside[-1], site)))
         start = order
     return found
+
+
+def _find_module(last: Site, total: Site) -> str:
+    """The module that is the last layer of a branch, and nothing else."""
+    path = str(last.facts.get("module", ""))
+    around = str(total.facts.get("module", ""))
+    stems = {name.rpartition(".")[0] for name in last.facts.get("parameters", ())}
+    return path if stems == {path} and path != around and not around.startswith(f"{path}.") else ""
 
 
 @torch.no_grad()

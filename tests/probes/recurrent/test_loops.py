@@ -184,3 +184,79 @@ def test_a_state_that_is_detached_at_every_step_is_noted(
     assert bool(told) == noted
     if noted:  # the loss reads the last step alone
         assert not found.healthy and "goes back one step of 20" in told[0].cause
+
+
+class Handmade(nn.Module):
+    """A cell written out in the forward, over the steps; `way`: what is done with its state between them."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.again, self.head = nn.Linear(6, 12), nn.Linear(12, 12), nn.Linear(12, 4)
+        self.way = way
+
+    def forward(self, x: Tensor) -> Any:
+        h, every = x.new_zeros(len(x), 12), []
+        for t in range(x.shape[1]):
+            if self.way == "chunks" and t % 4 == 0:
+                h = h.detach()
+            if self.way in ("each", "all steps"):
+                h = h.detach()
+            if self.way == "input":  # what is fed back is cut, the state is not
+                h = torch.tanh(self.enter(x[:, t] + h[:, :6].detach()) + self.again(h))
+                continue
+            if self.way == "last step" and t < x.shape[1] - 1:  # the gradient of a fixed point's last step
+                with torch.no_grad():
+                    h = torch.tanh(self.enter(x[:, t]) + self.again(h))
+                continue
+            h = torch.tanh(self.enter(x[:, t]) + self.again(h))
+            every.append(h)
+        return self.head(torch.stack(every).mean(0) if self.way == "all steps" else h)
+
+
+class OwnCell(nn.Module):
+    """A gated cell of one's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.new = nn.Linear(18, 12), nn.Linear(18, 12)
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        both = torch.cat([x, h], -1)
+        z = torch.sigmoid(self.gate(both))
+        return z * h + (1 - z) * torch.tanh(self.new(both))
+
+
+class Wrapped(nn.Module):
+    """Such a cell in a loop that detaches its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell, self.head = OwnCell(), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 12)
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h.detach())
+        out: Tensor = self.head(h)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("net", "severity", "cell"),
+    [
+        (lambda: Handmade("each"), "warning", "again"),
+        (Wrapped, "warning", "cell"),
+        (lambda: Handmade("all steps"), "note", "again"),
+        (lambda: Handmade("never"), "", ""),
+        (lambda: Handmade("chunks"), "", ""),
+        (lambda: Handmade("input"), "", ""),
+        (lambda: Handmade("last step"), "", ""),
+    ],
+)
+def test_the_state_of_a_cell_of_one_s_own_is_followed_too(net: Any, severity: str, cell: str) -> None:
+    batch = torch.randn(8, 12, 6), torch.randint(0, 4, (8,))
+    found = unvanish.check(net(), batch, nn.CrossEntropyLoss(), select=["REC001"], confirm=False)
+    told = [f for f in found.findings if "leaves the graph" in f.cause]
+    assert [(f.severity, f.sites) for f in told] == ([(severity, (cell,))] if severity else [])
