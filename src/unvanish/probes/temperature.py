@@ -42,6 +42,8 @@ PASSED = {
 SHIFTED = ("AddBackward0", "SubBackward0", "RsubBackward1", "AddBackward1")
 WRITTEN = ("IndexPutBackward0", "CopySlices", "ScatterBackward0")  # a part of the logits was overwritten
 BOUNDED = ("CosBackward0", "SinBackward0")
+WITHIN = ("SqrtBackward0", "PowBackward0")  # of a cosine: its sine
+JOINING = (*SHIFTED, "WhereBackward0")  # a margin on some of them
 
 
 class Cosines(NamedTuple):
@@ -70,8 +72,10 @@ def _follow(node: Any, divisor: Tensor | None, left: int) -> Cosines | None:
         if name in PRODUCTS:
             length = PRODUCTS[name](node, divisor)
             return None if length is None else Cosines(length)
-        if name == "CatBackward0":
+        if name == "CatBackward0" or (name in JOINING and len(edges) > 1):
             return _join([_follow(n, divisor, left) for n in edges])
+        if name in WITHIN:
+            return None if _follow(edges[0], divisor, left) is None else Cosines(1.0)
         if name in ("MulBackward0", "DivBackward0"):
             return _scale(node, name, divisor, left)
         if name in WRITTEN:
@@ -102,9 +106,12 @@ def _scale(node: Any, name: str, divisor: Tensor | None, left: int) -> Cosines |
         found, number = _follow(edges[0], divisor, left), float(other.detach())
         return None if found is None or not number else found.times(1 / number, _is_learned(edges))
     for value, edge in ((other, edges[0]), (one, edges[-1])):
-        if value is not None and value.numel() == 1 and edge is not None:
+        if value is None or edge is None or not value.numel():
+            continue
+        if value.numel() == 1 or not value.requires_grad:  # a number, or a mask
             found = _follow(edge, divisor, left)
-            return None if found is None else found.times(float(value.detach()), _is_learned(edges))
+            largest = value.detach().abs().max() if value.numel() > 1 else value.detach()
+            return None if found is None else found.times(float(largest), _is_learned(edges))
     return None
 
 
