@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,15 +65,24 @@ class Backlog:
 
     def put(self, table: str, row: tuple[Any, ...]) -> None:
         """Add a record, or count it as lost if too much waits."""
+        self.put_all(table, (row,))
+
+    def put_all(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Add records of one table, or count as lost those for which too much waits."""
         with self._lock:
-            if table in REPLACED:
-                self._replaced[table, row[0]] = table, row
-                self._fresh.add((table, row[0]))
-            elif len(self._rows) + len(self._taken) >= RECORDS or self._bytes + _weigh(row) > BYTES:
-                self.losses.count(table)
-            else:
-                self._bytes += _weigh(row)
-                self._rows.append((table, row))
+            for row in rows:
+                self._add(table, row)
+
+    def _add(self, table: str, row: tuple[Any, ...]) -> None:
+        weight = 0 if table in REPLACED else _weigh(row)
+        if table in REPLACED:
+            self._replaced[table, row[0]] = table, row
+            self._fresh.add((table, row[0]))
+        elif len(self._rows) + len(self._taken) >= RECORDS or self._bytes + weight > BYTES:
+            self.losses.count(table)
+        else:
+            self._bytes += weight
+            self._rows.append((table, row))
 
     def take(self) -> list[Record]:
         """All that waits; it is followed by `settle` or `give_back`."""

@@ -42,7 +42,7 @@ class Deeds:
     _ids: dict[int, set[int]] = field(default_factory=dict, init=False)  # of these
     _strangers: dict[str, tuple[int, Tensor, int]] = field(default_factory=dict, init=False)  # held by none
     _frozen: dict[int, dict[str, int]] = field(default_factory=dict, init=False)  # numbers by name
-    _next: int = field(default=0, init=False)  # steps made when it is read again what they hold
+    next: int = field(default=0, init=False)  # steps made when it is read again what they hold
     holding: HoldingFacts | None = field(default=None, init=False)
     plan: PlanFacts | None = field(default=None, init=False)
 
@@ -60,13 +60,20 @@ class Deeds:
         kept = leftover.begin()
         if kept == kept:
             step.kept = kept if step.kept != step.kept else max(kept, step.kept)
-        if looked or step.made >= self._next:
-            self._next = step.made + min(RARELY, max(IDLE, step.made // 4))
+        if looked or step.made >= self.next:
+            self.next = step.made + min(RARELY, max(IDLE, step.made // 4))
             self._note_frozen(optimizer)
             self._note_holding(step.made)
             self._note_plan(optimizer)
-        if looked or (self._dense and (step.made < DENSE or step.made % EACH == 0)):
+        if looked or (self._dense and is_turn(step.made)):
             self.turns.begin(id(optimizer), self._ids[id(optimizer)], looked)
+
+    def begin_plainly(self, optimizer: Any, step: CurrentStep) -> None:
+        """As `begin`, if nothing else is due."""
+        key = id(optimizer)
+        step.kept = self._leftovers[key].begin()
+        if is_turn(step.made):
+            self.turns.begin(key, self._ids[key], False)
 
     def end(self, optimizer: Any, step: CurrentStep) -> None:
         """An optimizer has stepped."""
@@ -77,6 +84,10 @@ class Deeds:
         leftover = self._leftovers.get(id(optimizer))
         if leftover is not None:
             leftover.end(self._held[id(optimizer)])
+
+    def knows(self, optimizer: Any) -> bool:
+        """Whether it was there before a step of an optimizer."""
+        return id(optimizer) in self._leftovers
 
     def may_ask(self) -> bool:
         """Whether a hook may hang on a parameter for a step."""
@@ -161,6 +172,11 @@ class Deeds:
             "error": type(loss).__module__ == "torch.nn.modules.loss",
             "averaged": isinstance(loss, nn.Module) and getattr(loss, "reduction", None) == "mean",
         }
+
+
+def is_turn(made: int) -> bool:
+    """Whether a step without a look reads a weight, after so many steps."""
+    return made < DENSE or made % EACH == 0
 
 
 def _some(p: Tensor) -> Tensor:

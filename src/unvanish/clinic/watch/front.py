@@ -41,7 +41,7 @@ from unvanish.core.trace import STATISTICS, Trace
 from unvanish.probes.errors import CheckError
 from unvanish.probes.live.backwards import BackwardListener
 from unvanish.probes.live.compiled import is_compiled
-from unvanish.probes.live.guard import StepEntry, StepHook, WatchEntry, WatchGuard
+from unvanish.probes.live.guard import StepEntry, StepHook, SwiftEntry, WatchEntry, WatchGuard
 from unvanish.store import Store, StoreError
 
 HELD = 4  # references to a watch while it is asked about: two loops' and two calls' own
@@ -79,7 +79,9 @@ class Watch:
         known = watched.optimizers
         self._adopts = not known
         self._finder = OptimizerFinder(guard, watched.inner, known, self._hear_step, self._meet_optimizer)
-        listener = BackwardListener(guard, observer.hear_backward, observer.end_backward)
+        quiet = observer.quiet
+        begins = SwiftEntry(guard, observer.hear_backward, quiet.hear)
+        listener = BackwardListener(begins, SwiftEntry(guard, observer.end_backward, quiet.end_backward))
         guard.hold(listener)
         if not listener.listen():
             guard.note("this torch does not say where a backward begins: give the loss to `step`")
@@ -95,7 +97,9 @@ class Watch:
             guard.hold(ScalerStep(guard, watched.scaler, self._count, self._after_scaler))
 
     def _hang_on(self, optimizer: Any) -> None:
-        before, after = StepEntry(self.guard, self._before_step), StepEntry(self.guard, self._after_step)
+        quiet = self._observing().quiet
+        before = StepEntry(self.guard, self._before_step, quiet.before)
+        after = StepEntry(self.guard, self._after_step, quiet.after)
         self.guard.hold(StepHook(optimizer.register_step_pre_hook(before)))
         self.guard.hold(StepHook(optimizer.register_step_post_hook(after)))
 
@@ -148,7 +152,7 @@ class Watch:
     def abandon(self) -> None:
         """Detach everything and write nothing: in a forked process the record belongs to the other one."""
         if self._observer is not None:
-            self._observer.ended = True
+            self._observer.end()
         self.guard.let_go()
 
     def __enter__(self) -> Watch:
