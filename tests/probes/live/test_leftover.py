@@ -50,3 +50,10 @@ def test_a_gradient_that_was_scaled_down_was_kept_on_purpose() -> None:
 
 def test_without_leave_no_hook_is_set_and_nothing_is_known() -> None:
     assert all(math.isnan(t) for t in follow(lambda net: None, may=False))
+
+
+def test_a_weight_that_was_frozen_meanwhile_gets_no_hook() -> None:
+    def freeze(net: nn.Linear) -> None:
+        net.weight.requires_grad_(False)
+
+    assert all(math.isnan(t) for t in follow(freeze))

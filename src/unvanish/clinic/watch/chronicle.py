@@ -73,9 +73,9 @@ class Chronicle:
 
     def chart(self, sites: tuple[Site, ...], axes: tuple[Axis, ...]) -> None:
         """The network has been mapped: its sites have rows from now on."""
-        self.history = replace(self.history, sites=sites, axes=axes, looks=[], look_steps=[], past=None)
-        if self.writer is not None:
+        if self.writer is not None:  # first: axes without sites could not be read
             self.writer.sites(sites, (*LIVE, *PARTS) if self.sharded else LIVE)
+        self.history = replace(self.history, sites=sites, axes=axes, looks=[], look_steps=[], past=None)
 
     def look(self, step: int, values: NDArray[np.float64]) -> None:
         """A look has come over."""

@@ -57,7 +57,7 @@ class Leftover:
         if kept:
             self._asked += 1
             due = self._asked <= OFTEN or self._asked % SELDOM == 0
-            if due and self._may_ask() and not find_obstacle():
+            if due and witness.requires_grad and self._may_ask() and not find_obstacle():
                 self._left = _some(witness.grad)
                 self._handle = witness.register_hook(WatchEntry(self._guard, self._meet))  # type: ignore[no-untyped-call]
 
