@@ -40,7 +40,7 @@ from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Diagnosis, Finding
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.latecomers import Latecomers
-from unvanish.probes.live.readable import find_obstacle, is_number
+from unvanish.probes.live.readable import find_obstacle, is_number, read_number
 from unvanish.store import Store
 from unvanish.store.records import Records
 
@@ -154,12 +154,12 @@ class Observer:
         if not self.watched.references:
             self._step.set_norm(*self._norms.read(None, self._look.open))
             if is_number(loss):
-                self._step.loss = loss.detach() if isinstance(loss, Tensor) else float(loss)
+                self._step.loss = read_number(loss)
             self.judge.judge_finite(self._step.norm, self._step.loss)
             self._close_step()
         if self.chronicle.row is not None and loss is not None:
             if is_number(loss):
-                self.chronicle.row.loss = loss.detach() if isinstance(loss, Tensor) else float(loss)
+                self.chronicle.row.loss = read_number(loss)
             else:
                 self.guard.note(f"the loss given to `step` is no number but a {type(loss).__name__}")
         self.clock.stop()
@@ -167,7 +167,7 @@ class Observer:
     def note_loss(self, output: Any) -> None:
         """The loss module has returned."""
         if torch.is_grad_enabled() and is_number(output) and not self._trials.running:
-            self._step.loss = output.detach()
+            self._step.loss = read_number(output)
             self._losses.told = True
             if (self._look.open or self._step.made < HEARD) and output.requires_grad and not find_obstacle():
                 output.register_hook(WatchEntry(self.guard, self._hear_loss))

@@ -56,6 +56,13 @@ def is_number(value: Any) -> bool:
     )
 
 
+def read_number(value: Any) -> Any:
+    """A loss that is one number: a float, or a tensor of one element that waits on its device."""
+    if isinstance(value, Tensor):
+        return value.item() if value.is_cpu else value.detach()
+    return float(value)
+
+
 def _is_wrapped(x: Tensor) -> bool:
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
 
