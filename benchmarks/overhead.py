@@ -1,12 +1,12 @@
 """What watching costs: paired runs of the same training, with and without; and what others cost.
 
-Run it with `python -m benchmarks.overhead`. Every variant and the plain loop train from equal seeds, each in a
-process of its own, as a watch hears of every backward of its process; a block of steps of each in turn, in an
-order that turns too, so that a machine whose speed drifts favours none. On the CPU a process's own seconds
-count (all of its threads), not those in which others had the machine. A figure is the median of the pairs and,
-with looks, the total of all blocks; two processes differ by where their memory lies, so there are several sets
-of them, and "plain, again" says what is chance. The first look (`--first`) is the first step of fresh
-trainings, beside a `check`. "wandb.watch's way" is
+Run it with `python -m benchmarks.overhead`. Every variant and the plain loop train from equal seeds, each in
+a process of its own, as a watch hears of every backward of its process; a block of steps of each in turn, in
+an order that turns too, so that a machine whose speed drifts favours none. On the CPU a process's own seconds
+count (all of its threads), not those in which others had the machine. A figure is the median of the pairs
+and, with looks, the total of all blocks; two processes differ by where their memory lies, so there are
+several sets of them, and "plain, again" says what is chance. The first look (`--first`) is the first step of
+fresh trainings, beside a `check`. "wandb.watch's way" is
 its published behaviour reimplemented: a histogram (64 bins) of every gradient by a tensor hook, every 100th
 step, offline; "norms" is `.norm().item()` of every parameter at every step; "backward hooks" are full
 backward hooks on all modules with mean, deviation and largest value at every step (they cannot stand an

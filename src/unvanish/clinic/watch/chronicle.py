@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from unvanish.store.records import Records, Tee
 from unvanish.store.schema import PARTS
 
 NUMBERS = ("norm", "before", "loss", "pull")  # of a row, which may wait on the device
-BLOCK, OFTEN = 128, 1.0  # rows wait for so many, or so many seconds
+BLOCK, OFTEN = 256, 1.0  # rows wait for so many, or so many seconds
 
 
 @dataclass
@@ -122,9 +121,7 @@ class Chronicle:
         if not due and row is not None and len(self.waiting) < BLOCK and row.wall - self.wrote < OFTEN:
             return
         self.wrote = self.row.wall if self.row is not None else self.wrote
-        waits = (
-            k for k, row in enumerate(self.waiting) if _is_on_device(row.norm) or _is_on_device(row.loss)
-        )
+        waits = (k for k, row in enumerate(self.waiting) if type(row.norm) is not float and _is_late(row))
         known = next(waits, len(self.waiting))
         self._add(self.waiting[:known])
         self.waiting = self.waiting[known:]
@@ -185,5 +182,6 @@ class Chronicle:
             table[np.ix_(places, [PLACE[name] for name in COLUMNS])] = self.measure(turns)
 
 
-def _is_on_device(number: Any) -> bool:
-    return isinstance(number, Tensor) and number.device.type != "cpu"
+def _is_late(row: StepRow) -> bool:
+    """Whether a row's norm or loss is still on its device."""
+    return any(isinstance(x, Tensor) and x.device.type != "cpu" for x in (row.norm, row.loss))

@@ -65,15 +65,12 @@ class Deeds:
             self._note_frozen(optimizer)
             self._note_holding(step.made)
             self._note_plan(optimizer)
-        if looked or (self._dense and is_turn(step.made)):
+        if looked or (self._dense and (step.made < DENSE or step.made % EACH == 0)):
             self.turns.begin(id(optimizer), self._ids[id(optimizer)], looked)
 
-    def begin_plainly(self, optimizer: Any, step: CurrentStep) -> None:
-        """As `begin`, if nothing else is due."""
-        key = id(optimizer)
-        step.kept = self._leftovers[key].begin()
-        if is_turn(step.made):
-            self.turns.begin(key, self._ids[key], False)
+    def begin_turn(self, optimizer: Any) -> None:
+        """An optimizer whose parameters are known is about to step: read one weight."""
+        self.turns.begin(id(optimizer), self._ids[id(optimizer)], False)
 
     def end(self, optimizer: Any, step: CurrentStep) -> None:
         """An optimizer has stepped."""
@@ -85,9 +82,9 @@ class Deeds:
         if leftover is not None:
             leftover.end(self._held[id(optimizer)])
 
-    def knows(self, optimizer: Any) -> bool:
-        """Whether it was there before a step of an optimizer."""
-        return id(optimizer) in self._leftovers
+    def follow(self, optimizer: Any) -> tuple[Leftover | None, list[Tensor]]:
+        """What follows an optimizer's gradients from step to step, None before its first; its parameters."""
+        return self._leftovers.get(id(optimizer)), self._held.get(id(optimizer), [])
 
     def may_ask(self) -> bool:
         """Whether a hook may hang on a parameter for a step."""
@@ -172,11 +169,6 @@ class Deeds:
             "error": type(loss).__module__ == "torch.nn.modules.loss",
             "averaged": isinstance(loss, nn.Module) and getattr(loss, "reduction", None) == "mean",
         }
-
-
-def is_turn(made: int) -> bool:
-    """Whether a step without a look reads a weight, after so many steps."""
-    return made < DENSE or made % EACH == 0
 
 
 def _some(p: Tensor) -> Tensor:

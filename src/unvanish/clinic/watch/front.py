@@ -61,6 +61,7 @@ class Watch:
         self._among = False  # other watches of its optimizers, which may be forgotten by the first step
         self._finder: OptimizerFinder | None = None
         self._adopts = False  # optimizers that turn up
+        self._entry: SwiftEntry | None = None  # of the loss that the program names
         _open.add(self)
         judging = WatchGuard(f"the watch of {name}", passing=(CheckError, ConfigError, StoreError))
         judging.run(self._begin, build)
@@ -80,6 +81,7 @@ class Watch:
         self._adopts = not known
         self._finder = OptimizerFinder(guard, watched.inner, known, self._hear_step, self._meet_optimizer)
         quiet = observer.quiet
+        self._entry = SwiftEntry(guard, self._step, quiet.tell)
         begins = SwiftEntry(guard, observer.hear_backward, quiet.hear)
         listener = BackwardListener(begins, SwiftEntry(guard, observer.end_backward, quiet.end_backward))
         guard.hold(listener)
@@ -169,7 +171,8 @@ class Watch:
 
     def step(self, loss: Any = None) -> None:
         """Note the loss of the step just made; without optimizers, this is what makes a step."""
-        self.guard.run(self._step, loss)
+        if self._entry is not None:
+            self._entry(loss)
 
     def _step(self, loss: Any) -> None:
         if self._observer is not None:

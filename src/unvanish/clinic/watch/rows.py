@@ -54,7 +54,11 @@ class StepRow:
 
 def tabulate(rows: Sequence[StepRow]) -> Floats:
     """These rows as rules and the store read them, shape (rows, NAMES); NaN: not measured."""
-    known = np.array([list(map(float, _read(row))) for row in rows])
+    for row in rows:
+        if type(row.loss) is not float or type(row.norm) is not float:
+            row.loss, row.norm = float(row.loss), float(row.norm)
+        row.before, row.pull = float(row.before), float(row.pull)
+    known = np.array(list(map(_read, rows)), np.float64)
     table = np.full((len(rows), len(NAMES)), math.nan)
     table[:, [PLACE[name] for name in AS_THEY_ARE]] = known[:, :-2]
     norm = known[:, -2]

@@ -14,7 +14,7 @@ from unvanish.store.records import Records
 
 PATIENCE = 3  # looks in a row before a finding is reported
 FIRST, NEAR, EARLY = 4, 8, 100  # rows are judged after so many steps, then each so many, up to so many;
-OFTEN, SELDOM = 32, 128  # then each 32, later each 128, and between the two what the share allows,
+OFTEN, SELDOM = 32, 256  # then each 32, later each 256, or sooner if the share allows,
 CREDIT, SHARE = 0.3, 0.001  # while it took less than so many seconds, and this share of the run
 LATER_RUN = 1000  # times the first step: offset of the keys of a continued run, which keeps the earlier ones
 
@@ -69,7 +69,7 @@ class Verdicts:
             return NEAR if made < EARLY else since
         each = self.seconds / max(1, self.times)
         afforded = each * made / (SHARE * elapsed) if elapsed > 0 else SELDOM
-        return int(max(NEAR, min(afforded, SELDOM, max(OFTEN, made // 16))))
+        return int(max(NEAR, min(afforded, SELDOM, max(OFTEN, made // 8))))
 
     def hasten(self, made: int) -> None:
         """A number of the step has jumped: judge its rows soon, as at the start of a run."""

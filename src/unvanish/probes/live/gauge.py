@@ -32,6 +32,7 @@ WORTH = 65536  # elements, calls among them, below which a part is not worth div
 MANY = 12  # small gradients alike but for their first dimension that make a row of their own
 LIGHT = 8192  # elements up to which a copy into one row is quicker than a call of its own
 MOST = 64  # parts, at most
+SAMPLED = 16  # readings from one of which the cost is asked to the next
 TRIAL = 12  # readings of which the cost is known before the number of parts changes
 LOW = (torch.float16, torch.bfloat16)
 MOVED = 4.0  # times the squares that were read, up or down, that make a reading a full one
@@ -52,14 +53,17 @@ class LightRows:
         own = {id(p) for row in self.rows for p in row}
         self.rest = [p for p in parameters if id(p) not in own]
 
-    def read(self) -> float:
-        """The norm of their gradients, which are dense; 0 without any."""
+    def read(self) -> float | None:
+        """The norm of their gradients; 0 without any, None if some are sparse, or of several devices."""
         found = 0.0
-        if self.rest and (grads := [g for p in self.rest if (g := p.grad) is not None]):
-            found = _read_row(grads)
-        for row in self.rows:
-            if grads := [g for p in row if (g := p.grad) is not None]:
-                found = math.hypot(found, _read(torch.cat(grads)))
+        try:
+            if self.rest and (grads := [g for p in self.rest if (g := p.grad) is not None]):
+                found = _read(torch._C._nn.flatten_dense_tensors(grads))
+            for row in self.rows:
+                if grads := [g for p in row if (g := p.grad) is not None]:
+                    found = math.hypot(found, _read(torch.cat(grads)))
+        except (RuntimeError, TypeError, NotImplementedError):
+            return None
         return found
 
 
@@ -105,11 +109,12 @@ class Gauge:
             return self._refresh()
         started = perf_counter()
         if self.plain and self.parts == 1:  # no graph is made here, and `no_grad` costs as much as the rest
-            quick = self._all_plain()
+            quick = self._light.read() if not self._heavy else self._all_plain()
             if quick is not None and 1e-18 < quick < 1e18:
                 self.exact = True
                 self._readings = count = self._readings + 1
-                self.cost += (perf_counter() - started - self.cost) / (count if count < TRIAL else TRIAL)
+                if count < TRIAL or count % SAMPLED == 0:
+                    self.cost += (perf_counter() - started - self.cost) / min(count, TRIAL)
                 return quick
         return self._count(started, self._all() if self.parts == 1 or self.whole else self._some())
 
@@ -159,13 +164,14 @@ class Gauge:
 
     def _all_plain(self) -> float | None:
         """The norm of ordinary gradients on the CPU, the light ones in rows; None of others."""
-        heavy = [g for p in self._heavy if (g := p.grad) is not None] if self._heavy else ()
+        heavy = [g for p in self._heavy if (g := p.grad) is not None]
+        row = self._light.read()
         try:
-            row = self._light.read()
-            return math.hypot(row, float(combine(norms(heavy)).detach())) if heavy else row
+            large = float(combine(norms(heavy)).detach()) if heavy else 0.0
         except (RuntimeError, TypeError, NotImplementedError):
-            self.plain = False  # sparse ones, or of several devices
-            return None
+            row = None
+        self.plain = row is not None
+        return None if row is None else math.hypot(row, large)
 
     def _some(self) -> Tensor | float | None:
         """The steady gradients and the next part of the others; all if these moved far."""
@@ -200,7 +206,10 @@ class Gauge:
             self._divide()
         found = 0.0
         if self.plain:
-            found = self._rows[k].read() ** 2
+            row = self._rows[k].read()
+            if row is None:
+                raise RuntimeError("a gradient is sparse now")
+            found = row**2
         elif light := [self.values(g) for p in self._rows[k].parameters if (g := p.grad) is not None]:
             found = _read_row(light) ** 2
         if self._pieces[k]:
