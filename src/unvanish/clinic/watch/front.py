@@ -30,6 +30,7 @@ from unvanish.clinic.watch.errors import WatchError
 from unvanish.clinic.watch.history import History
 from unvanish.clinic.watch.observer import Observer
 from unvanish.clinic.watch.optimizers import OptimizerFinder
+from unvanish.clinic.watch.orphans import is_held_by_watch_alone
 from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.scaling import ScalerStep
@@ -110,7 +111,12 @@ class Watch:
         wanted = {id(optimizer) for optimizer in observer.watched.optimizers}
         left = False
         for watch in tuple(_open):
-            if watch is self or not watch.watches(wanted, observer.watched.inner):
+            if watch is self:
+                continue
+            if watch.is_orphaned():
+                watch.close()
+                continue
+            if not watch.watches(wanted, observer.watched.inner):
                 continue
             if not _is_forgotten(watch):
                 left = True
@@ -181,8 +187,19 @@ class Watch:
                 self._tell(self._observer)
 
     def _hear_step(self, optimizer: Any, *_: Any) -> None:
-        if self._finder is not None:
-            self._finder.hear(optimizer)
+        if self._finder is not None and self._finder.hear(optimizer) and self.is_orphaned():
+            self._end_orphaned()
+
+    def is_orphaned(self) -> bool:
+        """Whether it waits for an optimizer of a model that nothing else holds any more."""
+        watched = None if self._observer is None else self._observer.watched
+        if watched is None or not self._adopts or watched.references or watched.model is not watched.inner:
+            return False
+        return is_held_by_watch_alone(watched.model)
+
+    def _end_orphaned(self) -> None:
+        self.guard.note("nothing held its model any more, and no optimizer of it had stepped")
+        self.close()
 
     def _meet_optimizer(self, optimizer: Any) -> None:
         """An optimizer of the model that nobody named is about to step for the first time."""
