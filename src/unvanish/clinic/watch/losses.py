@@ -34,7 +34,7 @@ class StepLosses:
         self._made: list[LossRoot] = []
         self._plain: float | None = None  # the loss of a backward that began plainly
         self._was: Tensor | None = None  # the gradient of one parameter then
-        self._version = -1  # its version
+        self._edition = -1  # its version
         self._careful = 0  # backwards that are followed by all of the parameters
         self.told = False
 
@@ -62,7 +62,7 @@ class StepLosses:
             return False
         self._plain = root.item()
         self._was = was = self._asked[self._place].grad
-        self._version = -1 if was is None else was._version
+        self._edition = -1 if was is None else was._version
         return True
 
     def end_plainly(self, failed: bool) -> bool:
@@ -71,7 +71,7 @@ class StepLosses:
         if failed or value is None:
             return False
         now = self._asked[self._place].grad
-        if now is was and (now is None or now._version == self._version):
+        if now is was and (now is None or now._version == self._edition):
             if was is not None:
                 self._careful = CAREFUL  # it may be of use at times only
                 return False
