@@ -34,7 +34,7 @@ from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.quiet import QuietSteps
 from unvanish.clinic.watch.ranks import Company, plan_look
 from unvanish.clinic.watch.response import Response
-from unvanish.clinic.watch.steps import CurrentStep, NormReader
+from unvanish.clinic.watch.steps import REFIT, CurrentStep, NormReader
 from unvanish.clinic.watch.trials import StepTrials
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Diagnosis, Finding
@@ -322,7 +322,8 @@ class Observer:
             ours += eyes.seconds
         ours += examination.seconds
         eyes.seconds = examination.seconds = 0.0
-        self._norms.fit()
+        if self.pace.steps % REFIT == 0:
+            self._norms.fit()
         if self._step.number > self._step.first:  # the first one pays for imports, allocation, compilation
             self.pace.step(ours, seconds, looked)
 

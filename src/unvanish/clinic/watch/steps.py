@@ -95,8 +95,8 @@ class NormReader:
         return (0.0 if norm is None else norm), gauge.exact
 
     def fit(self) -> None:
-        """Every now and then, read in more parts, or fewer; once a step."""
-        if self.pace.steps % REFIT == 0 and self.pace.quiet:
+        """Read in more parts, or fewer; every now and then."""
+        if self.pace.quiet:
             share = READING * self.pace.budget * self.pace.usual
             for gauge in self.gauges.values():
                 gauge.fit(max(share / len(self.gauges), FREE))
