@@ -1,7 +1,12 @@
 """What watching costs: paired runs of the same training, with and without; and what others cost.
 
-Run it with `python -m benchmarks.overhead`. Every variant and the plain loop train from equal seeds, one
-step of each in turn, so that a machine whose speed drifts favours none. "wandb.watch's way" is
+Run it with `python -m benchmarks.overhead`. Every variant and the plain loop train from equal seeds, each in
+a process of its own, as a watch hears of every backward of its process; a block of steps of each in turn, in
+an order that turns too, so that a machine whose speed drifts favours none. On the CPU a process's own seconds
+count (all of its threads), not those in which others had the machine. A figure is the median of the pairs
+and, with looks, the total of all blocks; two processes differ by where their memory lies, so there are
+several sets of them, and "plain, again" says what is chance. The first look (`--first`) is the first step of
+fresh trainings, beside a `check`. "wandb.watch's way" is
 its published behaviour reimplemented: a histogram (64 bins) of every gradient by a tensor hook, every 100th
 step, offline; "norms" is `.norm().item()` of every parameter at every step; "backward hooks" are full
 backward hooks on all modules with mean, deviation and largest value at every step (they cannot stand an
@@ -28,7 +33,10 @@ from torch import Tensor, nn
 
 from benchmarks import record
 
-WARM = 20  # rounds that do not count
+WARM = 300  # steps that do not count, or those of this many seconds
+WARM_SECONDS = 4.0
+BLOCK = 0.05  # seconds of a block of steps, about
+SETS = 3  # of processes
 
 
 class Block(nn.Module):
@@ -75,6 +83,16 @@ class Transformer(nn.Module):
         return self.head(x).flatten(0, 1)
 
 
+def mlp(layers: int, width: int, batch: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """A plain net, whose linear layers have two tensors each."""
+    parts = [part for _ in range(layers - 1) for part in (nn.Linear(width, width), nn.Tanh())]
+    return (
+        nn.Sequential(*parts, nn.Linear(width, 4)),
+        torch.randn(batch, width),
+        torch.randint(0, 4, (batch,)),
+    )
+
+
 def resnet() -> tuple[nn.Module, Tensor, Tensor]:
     """ResNet-20 in its CIFAR form, batch 64."""
     blocks = [
@@ -103,6 +121,9 @@ def lstm() -> tuple[nn.Module, Tensor, Tensor]:
 
 
 NETS: dict[str, Callable[[], tuple[nn.Module, Tensor, Tensor]]] = {
+    "MLP, 6 tensors": lambda: mlp(3, 32, 64),
+    "MLP, 50 tensors": lambda: mlp(25, 32, 64),
+    "MLP, 16 tensors, wide": lambda: mlp(8, 192, 128),
     "ResNet-20": resnet,
     "transformer, 6 layers": transformer,
     "LSTM 2 x 256": lstm,
@@ -125,9 +146,9 @@ class Loop:
     def block(self, steps: int) -> float:
         """Seconds of `steps` steps."""
         self._wait()
-        started = time.perf_counter()
+        started = self._read_clock()
         if self.watch is not None:
-            self.watch.clock.last = started  # what other variants did meanwhile is no time of this run
+            self.watch.clock.last = time.perf_counter()  # what others did meanwhile is no time of this run
         for _ in range(steps):
             self.optimizer.zero_grad()
             loss = nn.functional.cross_entropy(self.model(self.x), self.y)
@@ -138,7 +159,10 @@ class Loop:
                 self.watch.step(loss)
             self.count += 1
         self._wait()
-        return time.perf_counter() - started
+        return self._read_clock() - started
+
+    def _read_clock(self) -> float:
+        return time.process_time() if self.device == "cpu" else time.perf_counter()
 
     def _wait(self) -> None:
         if self.device != "cpu":
@@ -203,6 +227,7 @@ def backward_hooks(loop: Loop) -> None:
 
 VARIANTS: dict[str, Callable[[Loop], None]] = {
     "plain": plain,
+    "plain, again": plain,  # what chance does
     "unvanish, budget 1 %": watched(None),
     "unvanish, every 10th step": watched(10),
     "wandb.watch's way, each 100": histograms,
@@ -211,35 +236,93 @@ VARIANTS: dict[str, Callable[[Loop], None]] = {
 }
 
 
-def compare(net: str, device: str, rounds: int, variants: list[str]) -> dict[str, float]:
-    """Each variant's time over the plain one's, less one.
+class Trainee:
+    """A training in a process of its own, which makes a block of steps when it is told to."""
 
-    Every round makes one step of each, in another order. Steps that took more than twice the median (the
-    machine was elsewhere) count as twice the median; the mean is taken, because looks are few and long.
-    Beside it stands the standard error of the paired differences.
+    def __init__(self, net: str, variant: str, device: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.overhead", "--device", device, "--train", net, variant]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def block(self, steps: int) -> float:
+        """Seconds of so many steps."""
+        return float(self._ask(str(steps)))
+
+    def close(self) -> list[float]:
+        """End it; of a watch its overhead by its own clock, and its looks."""
+        told = [float(word) for word in self._ask("end").split()]
+        self.process.wait()
+        return told
+
+    def _ask(self, text: str) -> str:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline()
+
+
+def train(net: str, variant: str, device: str) -> None:
+    """Make blocks of steps as standard input asks for them."""
+    loop = Loop(net, variant, device)
+    for line in sys.stdin:
+        if line.strip() == "end":
+            break
+        print(loop.block(int(line)), flush=True)
+    if loop.watch is None:
+        print("", flush=True)
+        return
+    assert loop.watch.steps == loop.count and not loop.watch.failure, loop.watch.failure
+    print(loop.watch.overhead, loop.watch.pace.looks, flush=True)
+    loop.watch.close()
+
+
+def compare(net: str, device: str, rounds: int, variants: list[str]) -> dict[str, float]:
+    """Each variant's time over the plain one's, less one: the median of the pairs, and the total.
+
+    Beside the median stands its error, from the middle half of the pairs.
     """
-    loops = {name: Loop(net, name, device) for name in variants}
-    names = list(loops)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for k in range(rounds + WARM):
-        for name in names[k % len(names) :] + names[: k % len(names)]:
-            taken = loops[name].block(1)
-            if k >= WARM:
-                times[name].append(taken)
-    usual = statistics.median(times["plain"])
-    means = {name: statistics.fmean(min(t, 2 * usual) for t in values) for name, values in times.items()}
-    found = {name: means[name] / means["plain"] - 1 for name in names}
-    for name in names:
-        pairs = zip(times[name], times["plain"], strict=True)
-        apart = [min(a, 2 * usual) - min(b, 2 * usual) for a, b in pairs]
-        found[f"{name} (error)"] = statistics.stdev(apart) / len(apart) ** 0.5 / means["plain"]
-    found["step"] = usual
-    for name, loop in loops.items():
-        if loop.watch is not None:
-            found[f"{name} (its own clock)"] = loop.watch.overhead
-            found[f"{name} (looks)"] = loop.watch.pace.looks
-            loop.watch.close()
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    found: dict[str, float] = {}
+    for _ in range(SETS):
+        loops = {name: Trainee(net, name, device) for name in variants}
+        loops["plain"].block(3)
+        usual = loops["plain"].block(5) / 5
+        steps = max(1, round(BLOCK / usual))
+        for loop in loops.values():
+            loop.block(max(steps, min(WARM, round(WARM_SECONDS / usual))))
+        for k in range(rounds // SETS):
+            for name in variants[k % len(variants) :] + variants[: k % len(variants)]:
+                times[name].append(loops[name].block(steps) / steps)
+        for name, loop in loops.items():
+            if told := loop.close():
+                found[f"{name} (its own clock)"], found[f"{name} (looks)"] = told
+    found["step"] = statistics.median(times["plain"])
+    for name in variants:
+        pairs = list(zip(times[name], times["plain"], strict=True))
+        low, found[name], high = statistics.quantiles([a / b - 1 for a, b in pairs], n=4)
+        found[f"{name} (error)"] = 0.93 * (high - low) / len(pairs) ** 0.5  # of a median, if normal
+        found[f"{name} (total)"] = sum(times[name]) / sum(times["plain"]) - 1
+        found[f"{name} (us)"] = 1e6 * statistics.median(a - b for a, b in pairs)
     return found
+
+
+def compare_first(net: str, device: str, rounds: int) -> dict[str, float]:
+    """Seconds of a first step, of one under watch beyond it, and of a `check`; medians of fresh ones."""
+    import unvanish
+
+    found: dict[str, list[float]] = {"plain": [], "watch": [], "check": []}
+    for _ in range(rounds + 1):  # the first one pays for imports
+        loops = [Loop(net, variant, device) for variant in ("plain", "unvanish, budget 1 %")]
+        took = [loop.block(1) for loop in loops]
+        loops[1].watch.close()
+        fresh = Loop(net, "plain", device)
+        started = time.process_time() if device == "cpu" else time.perf_counter()
+        unvanish.check(fresh.model, (fresh.x, fresh.y), nn.CrossEntropyLoss(), optimizer=fresh.optimizer)
+        ended = time.process_time() if device == "cpu" else time.perf_counter()
+        for name, value in zip(found, (took[0], took[1] - took[0], ended - started), strict=True):
+            found[name].append(value)
+    return {name: statistics.median(values[1:]) for name, values in found.items()}
 
 
 def memory(net: str, variant: str) -> None:
@@ -289,11 +372,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--net", action="append", choices=list(NETS))
     parser.add_argument("--variant", action="append", choices=[v for v in VARIANTS if v != "plain"])
+    parser.add_argument("--first", action="store_true", help="only the first look, beside a check")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--only-memory", action="store_true")
     parser.add_argument("--memory", nargs=2, metavar=("NET", "VARIANT"))
+    parser.add_argument("--train", nargs=2, metavar=("NET", "VARIANT"))
     record.add_option(parser)
     options = parser.parse_args()
+    if options.train:
+        train(*options.train, options.device)
+        return 0
     if options.memory:
         memory(*options.memory)
         return 0
@@ -302,14 +390,24 @@ def main() -> int:
         for net in options.net or NETS:
             print(net, growth(peak(net, "plain"), peak(net, "unvanish, every 10th step")), flush=True)
         return 0
+    if options.first:
+        for net in options.net or NETS:
+            first = compare_first(net, options.device, min(options.rounds, 15))
+            cells = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in first.items())
+            print(f"{net}: first step {cells}", flush=True)
+        return 0
     variants = options.variant or [n for n in VARIANTS if n != "plain"]
     table = Table("network", "step", *variants, "own clock", "peak memory: process; torch")
     figures: dict[str, record.Figure] = {}
     for net in options.net or NETS:
         found = compare(net, options.device, options.rounds, ["plain", *variants])
         figures |= {f"{net}: {name}": value for name, value in found.items()}
-        cells = [f"{1000 * found['step']:.0f} ms"]
-        cells += [f"{100 * found[n]:+.2f} ± {100 * found[f'{n} (error)']:.2f} %" for n in variants]
+        cells = [f"{1000 * found['step']:.2f} ms"]
+        cells += [
+            f"{100 * found[n]:+.2f} ± {100 * found[f'{n} (error)']:.2f} %, total "
+            f"{100 * found[f'{n} (total)']:+.2f} %, {found[f'{n} (us)']:+.0f} us"
+            for n in variants
+        ]
         told = [n for n in variants if f"{n} (looks)" in found]
         clocks = [(100 * found[f"{n} (its own clock)"], found[f"{n} (looks)"]) for n in told]
         cells.append("; ".join(f"{share:.2f} %, {looks:.0f} looks" for share, looks in clocks))

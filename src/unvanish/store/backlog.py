@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from unvanish.store.records import Record
 
 RECORDS = 4096  # that may wait
 BYTES = 64_000_000  # of samples and profiles that may wait
+WEIGHED = ("samples", "profiles")  # tables whose last column is bytes
 REPLACED = ("meta", "sites", "findings")  # tables whose first column is the key
 
 
@@ -64,15 +66,21 @@ class Backlog:
 
     def put(self, table: str, row: tuple[Any, ...]) -> None:
         """Add a record, or count it as lost if too much waits."""
+        self.put_all(table, (row,))
+
+    def put_all(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Add records of one table, or count as lost those for which too much waits."""
         with self._lock:
-            if table in REPLACED:
-                self._replaced[table, row[0]] = table, row
-                self._fresh.add((table, row[0]))
-            elif len(self._rows) + len(self._taken) >= RECORDS or self._bytes + _weigh(row) > BYTES:
-                self.losses.count(table)
-            else:
-                self._bytes += _weigh(row)
-                self._rows.append((table, row))
+            for row in rows:
+                weight = len(row[-1]) if table in WEIGHED else 0
+                if table in REPLACED:
+                    self._replaced[table, row[0]] = table, row
+                    self._fresh.add((table, row[0]))
+                elif len(self._rows) + len(self._taken) >= RECORDS or self._bytes + weight > BYTES:
+                    self.losses.count(table)
+                else:
+                    self._bytes += weight
+                    self._rows.append((table, row))
 
     def take(self) -> list[Record]:
         """All that waits; it is followed by `settle` or `give_back`."""
@@ -84,7 +92,7 @@ class Backlog:
     def settle(self) -> None:
         """What was taken has been written."""
         with self._lock:
-            weight = sum(_weigh(row) for table, row in self._taken if table not in REPLACED)
+            weight = sum(len(row[-1]) for table, row in self._taken if table in WEIGHED)
             self._taken, self._bytes = [], self._bytes - weight
 
     def give_back(self) -> None:
@@ -106,8 +114,3 @@ class Backlog:
             self._taken, self._fresh, self._rows, self._bytes = [], set(), deque(), 0
         for table, _ in lost:
             self.losses.count(table)
-
-
-def _weigh(row: tuple[Any, ...]) -> int:
-    """The bytes of a sample or a profile, which are the last column; 0 for others."""
-    return len(row[-1]) if isinstance(row[-1], bytes) else 0

@@ -19,6 +19,7 @@ from unvanish.core.names import show
 from unvanish.core.run_facts import HistoryFacts, RunFacts
 from unvanish.core.trace import Site, Trace
 from unvanish.store.backlog import Losses
+from unvanish.store.columns import read_steps, read_table
 from unvanish.store.lock import name_writer, read_note
 from unvanish.store.opening import open_to_read
 from unvanish.store.parts import read_axis, read_facts, read_finding, read_site
@@ -83,9 +84,7 @@ class Run:
     def steps(self) -> HistoryFacts:
         """An array for each column of `STEP_COLUMNS`, shape (steps,); NaN where nothing was measured."""
         with self._reading() as reader:
-            rows = reader.execute(f"SELECT {', '.join(STEP_COLUMNS)} FROM steps ORDER BY step")
-            numbers = (math.nan if v is None else float(v) for row in rows for v in row)
-            table = np.fromiter(numbers, np.float64).reshape(-1, len(STEP_COLUMNS))
+            table = read_table(reader)
         return cast(HistoryFacts, {name: table[:, i] for i, name in enumerate(STEP_COLUMNS)})
 
     def last_step(self) -> int | None:
@@ -163,7 +162,7 @@ class Run:
         note, held = read_note(self.folder / LOCK.format(self.part))
         facts = self.facts()
         with self._reading() as reader:
-            steps = np.array([r[0] for r in reader.execute("SELECT step FROM steps ORDER BY step")], np.int64)
+            steps = read_steps(reader)
         ended = "failure" in note  # it came to its end, though the file could not be told
         return Standing(
             writer=name_writer(note) if held else "",

@@ -26,6 +26,11 @@ class Records(ABC):
     def put(self, table: str, row: tuple[Any, ...]) -> None:
         """Take one row; never waits."""
 
+    def put_all(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Take rows of one table; never waits."""
+        for row in rows:
+            self.put(table, row)
+
     def describe(self, **facts: Unpack[RunFacts]) -> None:
         """Facts about the run, by key; a new value replaces the old one."""
         for key, value in facts.items():
@@ -39,8 +44,9 @@ class Records(ABC):
 
     def steps(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """One row for each step; keys as in `STEP_COLUMNS`."""
-        for row in rows:
-            self.put("steps", tuple(row.get(c, 0 if c == "skipped" else None) for c in STEP_COLUMNS))
+        self.put_all(
+            "steps", (tuple(row.get(c, 0 if c == "skipped" else None) for c in STEP_COLUMNS) for row in rows)
+        )
 
     def sample(self, step: int, values: NDArray[Any]) -> None:
         """The statistics of the sites at a step, shape (sites, statistics)."""
@@ -66,3 +72,9 @@ class Tee(Records):
         """Take one row; never waits."""
         for end in self.ends:
             end.put(table, row)
+
+    def put_all(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Take rows of one table; never waits."""
+        kept = list(rows)
+        for end in self.ends:
+            end.put_all(table, kept)

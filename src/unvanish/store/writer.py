@@ -20,8 +20,10 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +155,13 @@ class Store(Records):
 
     def put(self, table: str, row: tuple[Any, ...]) -> None:
         """Take one row; too many that wait are counted as lost."""
+        self.put_all(table, (row,))
+
+    def put_all(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Take rows of one table; too many that wait are counted as lost."""
         if self._closed:
             return
-        self._backlog.put(table, row)
+        self._backlog.put_all(table, rows)
         if self._thread.ident is not None and not self._thread.is_alive():
             self._break(RuntimeError("its thread has ended"))
             self._backlog.give_up()
@@ -216,9 +222,10 @@ class Store(Records):
         return True
 
     def _append(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
-        for table, row in records:
-            marks = ",".join("?" * len(row))
-            connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", row)
+        for table, group in groupby(records, itemgetter(0)):
+            rows = [row for _, row in group]
+            marks = ",".join("?" * len(rows[0]))
+            connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)
         self._thin(connection, sum(len(row[1]) for table, row in records if table == "samples"))
 
     def _reach_file(self) -> sqlite3.Connection:

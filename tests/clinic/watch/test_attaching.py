@@ -77,6 +77,27 @@ def test_an_unheld_watch_lives_with_the_optimizer_that_it_found() -> None:
     assert not sys.modules["torch.optim.optimizer"]._global_optimizer_pre_hooks
 
 
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_watch_that_waits_in_vain_ends_with_its_model_when_another_training_begins(seen: bool) -> None:
+    model, other = net(), net()
+    watch, left = weakref.ref(unvanish.watch(model, on_finding="silent")), weakref.ref(model)
+    if seen:
+        model(torch.randn(5, 8)).sum().backward()
+    make_step(other, torch.optim.SGD(other.parameters(), 0.1))
+    gc.collect()
+    assert watch() is not None and left() is not None  # somebody holds the model
+    del model
+    make_step(other, torch.optim.SGD(other.parameters(), 0.1))
+    gc.collect()
+    assert watch() is None and left() is None
+    model = net()
+    watch, left = weakref.ref(unvanish.watch(model, on_finding="silent")), weakref.ref(model)
+    del model
+    unvanish.watch(other, torch.optim.SGD(other.parameters(), 0.1), on_finding="silent").close()
+    gc.collect()
+    assert watch() is None and left() is None
+
+
 @pytest.mark.parametrize("name", ["optimizer", "opt"])
 def test_wrapped_optimizers_are_unwrapped(name: str) -> None:
     class Wrapper:

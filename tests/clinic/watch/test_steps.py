@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
 from unvanish.clinic.watch import clock
-from unvanish.clinic.watch.history import StepRow, StepTable
+from unvanish.clinic.watch.rows import StepRow, StepTable, tabulate
 from unvanish.clinic.watch.steps import CurrentStep
 
 
@@ -48,12 +49,11 @@ def test_the_clock_counts_our_own_seconds_and_the_whole_step(monkeypatch: pytest
     assert ours.end_step() == (1.0, 10.0)
 
 
-def rows(*norms: tuple[float, float], exact: bool = True) -> list[dict[str, float]]:
+def rows(*norms: tuple[float, float], exact: bool = True) -> Any:
     """Rows with these norms after and before clipping."""
-    return [
-        StepRow(k, 0.0, 0.1, 0.1, norm, before, 1.0, exact=exact).numbers()
-        for k, (norm, before) in enumerate(norms)
-    ]
+    return tabulate(
+        [StepRow(k, 0.0, 0.1, 0.1, norm, before, 1.0, exact=exact) for k, (norm, before) in enumerate(norms)]
+    )
 
 
 def test_clipping_is_known_from_its_ceiling_once_it_was_measured() -> None:

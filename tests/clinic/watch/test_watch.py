@@ -60,7 +60,7 @@ def test_an_expensive_norm_is_read_in_parts_and_the_training_stays_bit_identical
 
     def wide() -> nn.Module:
         torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.Linear(256, 4))
+        return nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 512), nn.Linear(512, 4))
 
     def train(model: nn.Module, look: bool) -> tuple[list[float], Watch | None]:
         optimizer = torch.optim.SGD(model.parameters(), 0.05)

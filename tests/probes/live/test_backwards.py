@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from unvanish.probes.live.backwards import BackwardListener
-from unvanish.probes.live.guard import WatchGuard
+from unvanish.probes.live.guard import WatchEntry, WatchGuard
 
 
 class Diary:
@@ -26,10 +26,14 @@ class Diary:
         self.told.append(failed)
 
 
+def listen_for(diary: Diary, guard: WatchGuard) -> BackwardListener:
+    return BackwardListener(WatchEntry(guard, diary.begin), WatchEntry(guard, diary.end))
+
+
 def test_every_backward_is_heard_of_once() -> None:
     own = torch.autograd._engine_run_backward
     guard, diary = WatchGuard("the test"), Diary()
-    first, second = (BackwardListener(guard, diary.begin, diary.end) for _ in range(2))
+    first, second = (listen_for(diary, guard) for _ in range(2))
     assert first.listen() and second.listen()
     second.remove()
     layer, x = nn.Linear(3, 3), torch.ones(2, 3, requires_grad=True)
@@ -54,7 +58,7 @@ def test_every_backward_is_heard_of_once() -> None:
 
 def test_what_somebody_else_put_there_stays() -> None:
     own = torch.autograd._engine_run_backward
-    listener = BackwardListener(WatchGuard("the test"), Diary().begin, Diary().end)
+    listener = listen_for(Diary(), WatchGuard("the test"))
     listener.listen()
     ours = torch.autograd._engine_run_backward
     try:

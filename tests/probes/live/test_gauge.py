@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unvanish.probes.live.gauge import Gauge, exact_norms
+from unvanish.probes.live.gauge import Gauge, LightRows, exact_norms
 from unvanish.probes.live.updates import Parameters
 
 
@@ -114,7 +114,9 @@ def test_no_gradient_and_one_that_comes_later() -> None:
 
 
 def test_it_reads_in_more_parts_where_it_is_dear_and_in_fewer_where_not() -> None:
-    eye = gauge(parameters(), 1)
+    eye = gauge([nn.Parameter(torch.randn(k, 1000)) for k in (1, 100, 100, 90)], 1)
+    for p in eye.parameters:
+        p.grad = torch.randn_like(p)
     eye.fit(1e-9)
     assert eye.parts == 1  # too few readings to tell
     for parts in (2, 4):
@@ -139,3 +141,17 @@ def test_sparse_gradients_are_read_by_their_values() -> None:
         eye.parts = parts
         for _ in range(4):
             assert eye.read() == pytest.approx(float(net.weight.grad.to_dense().norm()), rel=1e-5)
+
+
+def test_gradients_alike_are_joined_as_they_are_and_others_in_one_row() -> None:
+    shapes = [*[(7,)] * 13, *[(k, 5) for k in range(1, 15)], (3, 3, 2), (), (2, 9)]
+    kept = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    for p in kept:
+        p.grad = torch.randn_like(p)
+    kept[5].grad = kept[20].grad = None
+    rows = LightRows(kept)
+    assert [len(row) for row in rows.rows] == [13, 14] and len(rows.rest) == 3
+    assert rows.read() == pytest.approx(whole(kept), rel=1e-6)
+    assert gauge(kept, 1).read() == pytest.approx(whole(kept), rel=1e-6)
+    kept[0].grad = torch.full((7,), math.nan)
+    assert math.isnan(rows.read())

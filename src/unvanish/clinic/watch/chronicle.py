@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unvanish.clinic.watch.history import LIVE, History, StepRow
+from unvanish.clinic.watch.history import LIVE, History
 from unvanish.clinic.watch.ranks import Company
+from unvanish.clinic.watch.rows import PLACE, StepRow, list_for_store, tabulate
 from unvanish.core.trace import Axis, Site
 from unvanish.probes.live.turns import COLUMNS, Turn
 from unvanish.probes.live.updates import MOVED
@@ -27,7 +27,7 @@ from unvanish.store.records import Records, Tee
 from unvanish.store.schema import PARTS
 
 NUMBERS = ("norm", "before", "loss", "pull")  # of a row, which may wait on the device
-BLOCK, OFTEN = 64, 1.0  # rows wait for so many, or so many seconds
+BLOCK, OFTEN = 256, 1.0  # rows wait for so many, or so many seconds
 
 
 @dataclass
@@ -68,14 +68,13 @@ class Chronicle:
         """The loss of the step before, or the last one that has come over from a device; NaN if unknown."""
         if self.before is not None and type(self.before.loss) is float:
             return self.before.loss
-        rows = self.history.steps.rows
-        return float(rows[-1]["loss"]) if rows else math.nan
+        return self.history.steps.last_loss
 
     def chart(self, sites: tuple[Site, ...], axes: tuple[Axis, ...]) -> None:
         """The network has been mapped: its sites have rows from now on."""
-        self.history = replace(self.history, sites=sites, axes=axes, looks=[], look_steps=[], past=None)
-        if self.writer is not None:
+        if self.writer is not None:  # first: axes without sites could not be read
             self.writer.sites(sites, (*LIVE, *PARTS) if self.sharded else LIVE)
+        self.history = replace(self.history, sites=sites, axes=axes, looks=[], look_steps=[], past=None)
 
     def look(self, step: int, values: NDArray[np.float64]) -> None:
         """A look has come over."""
@@ -122,9 +121,7 @@ class Chronicle:
         if not due and row is not None and len(self.waiting) < BLOCK and row.wall - self.wrote < OFTEN:
             return
         self.wrote = self.row.wall if self.row is not None else self.wrote
-        waits = (
-            k for k, row in enumerate(self.waiting) if _is_on_device(row.norm) or _is_on_device(row.loss)
-        )
+        waits = (k for k, row in enumerate(self.waiting) if type(row.norm) is not float and _is_late(row))
         known = next(waits, len(self.waiting))
         self._add(self.waiting[:known])
         self.waiting = self.waiting[known:]
@@ -144,7 +141,7 @@ class Chronicle:
             return
         while exchange.mail.joined:
             joined = exchange.mail.joined.popleft()
-            self.history.steps.add(joined.steps)
+            self.history.steps.add_rows(joined.steps)
             for step, values in joined.looks:
                 self.history.replace_look(step, values)
 
@@ -164,26 +161,27 @@ class Chronicle:
         return torch.cat(parts).cpu().numpy() if parts else np.empty(0)
 
     def _add(self, rows: Sequence[StepRow]) -> None:
-        numbers: list[dict[str, Any]] = [row.numbers() for row in rows]
-        self._tell_deeds(rows, numbers)
-        if not self.sharded:
-            self.history.steps.add(numbers)  # notes which were clipped
-        if self.writer is not None:
-            self.writer.steps(numbers)
-        if not self.sharded:
+        if not rows:
             return
-        if not self._joins:
-            unknown = {"norm_log": math.nan, "before_log": math.nan, "exact": 0}
-            self.history.steps.add([{**row, **unknown} for row in numbers])
+        table = tabulate(rows)
+        self._tell_deeds(rows, table)
+        if not self.sharded:
+            self.history.steps.add(table)  # notes which were clipped
+        if self.writer is not None:
+            self.writer.put_all("steps", list_for_store(table))
+        if self.sharded and not self._joins:
+            table[:, [PLACE["norm_log"], PLACE["before_log"]]] = math.nan
+            table[:, PLACE["exact"]] = 0
+            self.history.steps.add(table)
 
-    def _tell_deeds(self, rows: Sequence[StepRow], numbers: Sequence[dict[str, Any]]) -> None:
+    def _tell_deeds(self, rows: Sequence[StepRow], table: NDArray[np.float64]) -> None:
         """Write what the steps did to some weights into their rows."""
-        pairs = [(n, row.turn) for n, row in zip(numbers, rows, strict=True) if row.turn is not None]
-        if pairs and self.measure is not None:
-            found = self.measure([turn for _, turn in pairs])
-            for (into, _), values in zip(pairs, found.tolist(), strict=True):
-                into.update(zip(COLUMNS, values, strict=True))
+        places = [i for i, row in enumerate(rows) if row.turn is not None]
+        turns = [row.turn for row in rows if row.turn is not None]
+        if turns and self.measure is not None:
+            table[np.ix_(places, [PLACE[name] for name in COLUMNS])] = self.measure(turns)
 
 
-def _is_on_device(number: Any) -> bool:
-    return isinstance(number, Tensor) and number.device.type != "cpu"
+def _is_late(row: StepRow) -> bool:
+    """Whether a row's norm or loss is still on its device."""
+    return any(isinstance(x, Tensor) and x.device.type != "cpu" for x in (row.norm, row.loss))

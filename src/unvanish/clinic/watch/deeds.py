@@ -41,7 +41,7 @@ class Deeds:
     _ids: dict[int, set[int]] = field(default_factory=dict, init=False)  # of these
     _strangers: dict[str, tuple[int, Tensor, int]] = field(default_factory=dict, init=False)  # held by none
     _frozen: dict[int, dict[str, int]] = field(default_factory=dict, init=False)  # numbers by name
-    _next: int = field(default=0, init=False)  # steps made when it is read again what they hold
+    next: int = field(default=0, init=False)  # steps made when it is read again what they hold
     holding: HoldingFacts | None = field(default=None, init=False)
     plan: PlanFacts | None = field(default=None, init=False)
 
@@ -59,13 +59,17 @@ class Deeds:
         kept = leftover.begin()
         if kept == kept:
             step.kept = kept if step.kept != step.kept else max(kept, step.kept)
-        if looked or step.made >= self._next:
-            self._next = step.made + min(RARELY, max(IDLE, step.made // 4))
+        if looked or step.made >= self.next:
+            self.next = step.made + min(RARELY, max(IDLE, step.made // 4))
             self._note_frozen(optimizer)
             self._note_holding(step.made)
             self._note_plan(optimizer)
         if looked or (self._dense and (step.made < DENSE or step.made % EACH == 0)):
             self.turns.begin(id(optimizer), self._ids[id(optimizer)], looked)
+
+    def begin_turn(self, optimizer: Any) -> None:
+        """An optimizer whose parameters are known is about to step: read one weight."""
+        self.turns.begin(id(optimizer), self._ids[id(optimizer)], False)
 
     def end(self, optimizer: Any, step: CurrentStep) -> None:
         """An optimizer has stepped."""
@@ -76,6 +80,10 @@ class Deeds:
         leftover = self._leftovers.get(id(optimizer))
         if leftover is not None:
             leftover.end(self._held[id(optimizer)])
+
+    def follow(self, optimizer: Any) -> tuple[Leftover | None, list[Tensor]]:
+        """What follows an optimizer's gradients from step to step, None before its first; its parameters."""
+        return self._leftovers.get(id(optimizer)), self._held.get(id(optimizer), [])
 
     def may_ask(self) -> bool:
         """Whether a hook may hang on a parameter for a step."""

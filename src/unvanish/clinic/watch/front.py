@@ -30,6 +30,7 @@ from unvanish.clinic.watch.errors import WatchError
 from unvanish.clinic.watch.history import History
 from unvanish.clinic.watch.observer import Observer
 from unvanish.clinic.watch.optimizers import OptimizerFinder
+from unvanish.clinic.watch.orphans import is_held_by_watch_alone
 from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.scaling import ScalerStep
@@ -41,7 +42,7 @@ from unvanish.core.trace import STATISTICS, Trace
 from unvanish.probes.errors import CheckError
 from unvanish.probes.live.backwards import BackwardListener
 from unvanish.probes.live.compiled import is_compiled
-from unvanish.probes.live.guard import StepEntry, StepHook, WatchEntry, WatchGuard
+from unvanish.probes.live.guard import StepEntry, StepHook, SwiftEntry, WatchEntry, WatchGuard
 from unvanish.store import Store, StoreError
 
 HELD = 4  # references to a watch while it is asked about: two loops' and two calls' own
@@ -61,6 +62,7 @@ class Watch:
         self._among = False  # other watches of its optimizers, which may be forgotten by the first step
         self._finder: OptimizerFinder | None = None
         self._adopts = False  # optimizers that turn up
+        self._entry: SwiftEntry | None = None  # of the loss that the program names
         _open.add(self)
         judging = WatchGuard(f"the watch of {name}", passing=(CheckError, ConfigError, StoreError))
         judging.run(self._begin, build)
@@ -79,7 +81,10 @@ class Watch:
         known = watched.optimizers
         self._adopts = not known
         self._finder = OptimizerFinder(guard, watched.inner, known, self._hear_step, self._meet_optimizer)
-        listener = BackwardListener(guard, observer.hear_backward, observer.end_backward)
+        quiet = observer.quiet
+        self._entry = SwiftEntry(guard, self._step, quiet.tell)
+        begins = SwiftEntry(guard, observer.hear_backward, quiet.hear)
+        listener = BackwardListener(begins, SwiftEntry(guard, observer.end_backward, quiet.end_backward))
         guard.hold(listener)
         if not listener.listen():
             guard.note("this torch does not say where a backward begins: give the loss to `step`")
@@ -95,7 +100,9 @@ class Watch:
             guard.hold(ScalerStep(guard, watched.scaler, self._count, self._after_scaler))
 
     def _hang_on(self, optimizer: Any) -> None:
-        before, after = StepEntry(self.guard, self._before_step), StepEntry(self.guard, self._after_step)
+        quiet = self._observing().quiet
+        before = StepEntry(self.guard, self._before_step, quiet.before)
+        after = StepEntry(self.guard, self._after_step, quiet.after)
         self.guard.hold(StepHook(optimizer.register_step_pre_hook(before)))
         self.guard.hold(StepHook(optimizer.register_step_post_hook(after)))
 
@@ -104,7 +111,12 @@ class Watch:
         wanted = {id(optimizer) for optimizer in observer.watched.optimizers}
         left = False
         for watch in tuple(_open):
-            if watch is self or not watch.watches(wanted, observer.watched.inner):
+            if watch is self:
+                continue
+            if watch.is_orphaned():
+                watch.close()
+                continue
+            if not watch.watches(wanted, observer.watched.inner):
                 continue
             if not _is_forgotten(watch):
                 left = True
@@ -152,7 +164,7 @@ class Watch:
     def abandon(self) -> None:
         """Detach everything and write nothing: in a forked process the record belongs to the other one."""
         if self._observer is not None:
-            self._observer.ended = True
+            self._observer.end()
         self.guard.let_go()
 
     def __enter__(self) -> Watch:
@@ -169,7 +181,8 @@ class Watch:
 
     def step(self, loss: Any = None) -> None:
         """Note the loss of the step just made; without optimizers, this is what makes a step."""
-        self.guard.run(self._step, loss)
+        if self._entry is not None:
+            self._entry(loss)
 
     def _step(self, loss: Any) -> None:
         if self._observer is not None:
@@ -178,8 +191,19 @@ class Watch:
                 self._tell(self._observer)
 
     def _hear_step(self, optimizer: Any, *_: Any) -> None:
-        if self._finder is not None:
-            self._finder.hear(optimizer)
+        if self._finder is not None and self._finder.hear(optimizer) and self.is_orphaned():
+            self._end_orphaned()
+
+    def is_orphaned(self) -> bool:
+        """Whether it waits for an optimizer of a model that nothing else holds any more."""
+        watched = None if self._observer is None else self._observer.watched
+        if watched is None or not self._adopts or watched.references or watched.model is not watched.inner:
+            return False
+        return is_held_by_watch_alone(watched.model)
+
+    def _end_orphaned(self) -> None:
+        self.guard.note("nothing held its model any more, and no optimizer of it had stepped")
+        self.close()
 
     def _meet_optimizer(self, optimizer: Any) -> None:
         """An optimizer of the model that nobody named is about to step for the first time."""

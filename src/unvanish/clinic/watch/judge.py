@@ -5,10 +5,12 @@ Notable: what is new waits in `fresh` until the program is told, which happens o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from unvanish.clinic.rounds import RuleChoice
+from unvanish.clinic.watch.alertness import Alertness
 from unvanish.clinic.watch.chronicle import Chronicle
 from unvanish.clinic.watch.concert import Concert, News
 from unvanish.clinic.watch.deeds import Deeds
@@ -16,6 +18,7 @@ from unvanish.clinic.watch.finiteness import Finiteness, is_broken
 from unvanish.clinic.watch.first_look import FirstLook
 from unvanish.clinic.watch.looks import Look
 from unvanish.clinic.watch.pace import Pace
+from unvanish.clinic.watch.rows import StepRow
 from unvanish.clinic.watch.steps import CurrentStep
 from unvanish.clinic.watch.trials import LONG, StepTrials
 from unvanish.clinic.watch.verdicts import Verdicts
@@ -45,7 +48,7 @@ class Judge:
         self.chronicle, self.concert, self.pace, self.step = chronicle, concert, pace, step
         self.look, self.first, self.deeds, self.trials = look, first, deeds, trials
         self.verdicts = Verdicts(choice, step.first)
-        self.finiteness = Finiteness()
+        self.finiteness, self.alertness = Finiteness(), Alertness()
         self.fresh: list[News] = []
 
     def judge_finite(self, *numbers: Any, step: CurrentStep | None = None) -> None:
@@ -55,6 +58,25 @@ class Judge:
             self.chronicle.settle(due=True)
             self.judge_rows()  # what led to it
             self._judge_at_once("NUM001", about.number)
+
+    def judge_late(self, rows: Iterable[StepRow]) -> None:
+        """Judge the numbers of these steps, which have arrived from the device."""
+        for row in rows:
+            if math.isfinite(row.norm):
+                self.finiteness.last = max(self.finiteness.last, row.step)
+            else:
+                late = CurrentStep(self.step.first, row.step, norm=row.norm, loss=row.loss)
+                self.judge_finite(row.norm, step=late)
+
+    def note_step(self) -> None:
+        """A step has been made: if its norm, its rate or its loss has jumped, the rows are judged soon."""
+        self.finiteness.note(self.step)
+        row, usual = self.chronicle.row, self.alertness
+        if row is None or not isinstance(row.norm, float):
+            return
+        jumped = not usual.settle(row.norm, row.lr) and usual.reset(row.norm, row.lr)
+        if jumped or self.trials.rising.above:
+            self.verdicts.hasten(self.step.made)
 
     def judge_first(self, skipped: bool, stepped: Collection[int]) -> None:
         """Report what the examinations of the first steps agree on."""

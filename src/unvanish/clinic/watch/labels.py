@@ -16,7 +16,7 @@ from unvanish.clinic.watch.watched import Watched
 from unvanish.core.run_facts import LabelFacts
 from unvanish.probes.live.backwards import BackwardListener
 from unvanish.probes.live.examination import find_root
-from unvanish.probes.live.guard import WatchGuard
+from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.labels import LabelReading, measure_entropy, read_labels
 
 MOST = 256  # losses that are read
@@ -29,7 +29,7 @@ class LabelCount:
         self.seconds = 0.0  # our own, of the present look
         self.readings = 0  # losses of this training that were read
         self._losses = StepLosses(watched.parameters.parameters)  # which backwards are this training's
-        self._listener = BackwardListener(guard, self._hear, self._end)
+        self._listener = BackwardListener(WatchEntry(guard, self._hear), WatchEntry(guard, self._end))
         self._read: LabelReading | None = None  # of the backward that runs
         self._sums: Tensor | None = None
         self._first: Tensor | None = None  # the sums of the first loss

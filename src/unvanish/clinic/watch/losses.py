@@ -14,10 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from unvanish.probes.live.examination import find_root
-from unvanish.probes.live.loss_roots import LossRoot, read_root
-from unvanish.probes.live.readable import find_obstacle
+from unvanish.probes.live.loss_roots import FACTORS, LossRoot, read_root
+from unvanish.probes.live.readable import find_obstacle, is_plain_here
 
 ASKED = 8  # parameters, evenly spaced
+CAREFUL = 64  # backwards that are followed by all of them, if one alone has told nothing
 
 
 class StepLosses:
@@ -26,10 +27,15 @@ class StepLosses:
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         step = max(1, len(parameters) // ASKED)
         self._asked = [*parameters[::step], *parameters[-1:]]
+        self._place = len(self._asked) - 1  # of the one whose gradient the last backward changed
         self._root: LossRoot | None = None  # of the backward that runs
         self._before: list[Tensor | None] = []  # gradients when it began
         self._versions: list[int] = []  # theirs
         self._made: list[LossRoot] = []
+        self._plain: float | None = None  # the loss of a backward that began plainly
+        self._was: Tensor | None = None  # the gradient of one parameter then
+        self._edition = -1  # its version
+        self._careful = 0  # backwards that are followed by all of the parameters
         self.told = False
 
     def begin(self, roots: Any, scale: float) -> int:
@@ -38,28 +44,81 @@ class StepLosses:
         if root is None:
             self._root = None
             return 0
-        self._root = read_root(root, scale)
+        self._remember(read_root(root, scale))
+        return self._root.scale_log2 if self._root is not None else 0
+
+    def begin_plainly(self, roots: Any) -> bool:
+        """A backward begins; whether its loss is one that has nothing to ask for, and was read.
+
+        Only one parameter is asked: if it has no gradient when a backward begins, the others have none.
+        """
+        if self._careful or type(roots) is not tuple or len(roots) != 1 or not is_plain_here():
+            self._careful = max(0, self._careful - 1)
+            return False
+        root = roots[0]
+        if type(root) is not Tensor or root.ndim or not root.is_cpu or root.grad_fn is None:
+            return False
+        if type(root.grad_fn).__name__ in FACTORS:
+            return False
+        self._plain = root.item()
+        self._was = was = self._asked[self._place].grad
+        self._edition = -1 if was is None else was._version
+        return True
+
+    def end_plainly(self, failed: bool) -> bool:
+        """The backward that began plainly has ended; whether its loss is one of this training's."""
+        value, was, self._plain, self._was = self._plain, self._was, None, None
+        if failed or value is None:
+            return False
+        now = self._asked[self._place].grad
+        if now is was and (now is None or now._version == self._edition):
+            if was is not None:
+                self._careful = CAREFUL  # it may be of use at times only
+                return False
+            if not any(p.grad is not None for p in self._asked):
+                return False
+        self._made.append(LossRoot(value))
+        return True
+
+    def _remember(self, root: LossRoot) -> None:
+        """Note the loss, and the gradients that a backward of this training would change."""
+        self._root = root
         self._before = before = [p.grad for p in self._asked]
         self._versions = [-1 if g is None else g._version for g in before]
-        return self._root.scale_log2
 
     @property
     def open(self) -> bool:
         """Whether a backward runs whose loss was read."""
         return self._root is not None
 
+    @property
+    def plain(self) -> bool:
+        """Whether a backward runs that began plainly."""
+        return self._plain is not None
+
     def end(self, failed: bool) -> bool:
         """The backward has ended; whether its loss is one of this training's."""
         root, self._root = self._root, None
-        before, self._before = self._before, []
         if root is None or failed:
+            self._before = []
             return False
-        for p, gradient, version in zip(self._asked, before, self._versions, strict=True):
-            now = p.grad
-            if now is not gradient or (now is not None and now._version != version):
-                self._made.append(root)
+        changed = self._has_changed(self._place) or self._find_change()
+        self._before = []
+        if changed:
+            self._made.append(root)
+        return changed
+
+    def _find_change(self) -> bool:
+        """Whether any of the gradients has changed."""
+        for place in range(len(self._asked)):
+            if self._has_changed(place):
+                self._place = place
                 return True
         return False
+
+    def _has_changed(self, place: int) -> bool:
+        before, now = self._before[place], self._asked[place].grad
+        return now is not before or (now is not None and now._version != self._versions[place])
 
     @property
     def value(self) -> Any:

@@ -31,15 +31,16 @@ from unvanish.clinic.watch.judge import Judge
 from unvanish.clinic.watch.looks import Look
 from unvanish.clinic.watch.losses import StepLosses
 from unvanish.clinic.watch.pace import Pace
+from unvanish.clinic.watch.quiet import QuietSteps
 from unvanish.clinic.watch.ranks import Company, plan_look
 from unvanish.clinic.watch.response import Response
-from unvanish.clinic.watch.steps import CurrentStep, NormReader
+from unvanish.clinic.watch.steps import REFIT, CurrentStep, NormReader
 from unvanish.clinic.watch.trials import StepTrials
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Diagnosis, Finding
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.latecomers import Latecomers
-from unvanish.probes.live.readable import find_obstacle, is_number
+from unvanish.probes.live.readable import find_obstacle, is_number, read_number
 from unvanish.store import Store
 from unvanish.store.records import Records
 
@@ -83,6 +84,9 @@ class Observer:
             self.chronicle, concert, pace, choice,
             self._look, self._first, self._deeds, self._trials, self._step,
         )  # fmt: skip
+        self.quiet = QuietSteps(
+            watched, pace, self.clock, self._losses, self._norms, self.chronicle, self.judge
+        )
         self.chronicle.measure = self._deeds.turns.measure
         guard.hold_weakly(self._look)
         guard.hold_weakly(self._first)
@@ -93,11 +97,13 @@ class Observer:
         """The next step begins."""
         self._look.prepare(self._step.number, self.pace.looks)
         self._first.prepare()
+        self.quiet.plan()
 
     def finish(self) -> None:
         """Write what is left and close the record; harmless when repeated."""
         if self.ended:
             return
+        self.quiet.open = False
         self._write_rest()
         self.chronicle.company.close()
         for text in self.chronicle.company.list_troubles():
@@ -109,7 +115,11 @@ class Observer:
         if not self.ended:
             self.chronicle.give_up()
             self.chronicle.company.close()
-            self.ended = True
+            self.end()
+
+    def end(self) -> None:
+        """Take nothing any more."""
+        self.ended, self.quiet.open = True, False
 
     def _write_rest(self) -> None:
         self.chronicle.bring_rest()
@@ -144,12 +154,12 @@ class Observer:
         if not self.watched.references:
             self._step.set_norm(*self._norms.read(None, self._look.open))
             if is_number(loss):
-                self._step.loss = loss.detach() if isinstance(loss, Tensor) else float(loss)
+                self._step.loss = read_number(loss)
             self.judge.judge_finite(self._step.norm, self._step.loss)
             self._close_step()
         if self.chronicle.row is not None and loss is not None:
             if is_number(loss):
-                self.chronicle.row.loss = loss.detach() if isinstance(loss, Tensor) else float(loss)
+                self.chronicle.row.loss = read_number(loss)
             else:
                 self.guard.note(f"the loss given to `step` is no number but a {type(loss).__name__}")
         self.clock.stop()
@@ -157,7 +167,7 @@ class Observer:
     def note_loss(self, output: Any) -> None:
         """The loss module has returned."""
         if torch.is_grad_enabled() and is_number(output) and not self._trials.running:
-            self._step.loss = output.detach()
+            self._step.loss = read_number(output)
             self._losses.told = True
             if (self._look.open or self._step.made < HEARD) and output.requires_grad and not find_obstacle():
                 output.register_hook(WatchEntry(self.guard, self._hear_loss))
@@ -292,9 +302,9 @@ class Observer:
             self.chronicle.settle(due)
             if due:
                 judge.judge_rows()
-        judge.finiteness.note(step)
+        judge.note_step()
         if self._arrivals.waiting:
-            self._judge_late()
+            judge.judge_late(self._arrivals.take())
         judge.try_step(skipped, looked)
         if self.chronicle.company.exchange is not None:
             judge.hear_others()
@@ -312,6 +322,8 @@ class Observer:
             ours += eyes.seconds
         ours += examination.seconds
         eyes.seconds = examination.seconds = 0.0
+        if self.pace.steps % REFIT == 0:
+            self._norms.fit()
         if self._step.number > self._step.first:  # the first one pays for imports, allocation, compilation
             self.pace.step(ours, seconds, looked)
 
@@ -327,15 +339,6 @@ class Observer:
         interval = self.pace.interval(number - self._step.first)
         fixed = self.pace.every is not None
         self._look.next = plan_look(number, interval, self.watched.ranks, fixed)
-
-    def _judge_late(self) -> None:
-        """Judge the numbers that have arrived from the device since the last step."""
-        for row in self._arrivals.take():
-            if math.isfinite(row.norm):
-                self.judge.finiteness.last = max(self.judge.finiteness.last, row.step)
-            else:
-                late = CurrentStep(self._step.first, row.step, norm=row.norm, loss=row.loss)
-                self.judge.judge_finite(row.norm, step=late)
 
     def _note_sight(self) -> None:
         """Say how little was seen, if that is too little to take silence for health."""

@@ -46,15 +46,17 @@ class OptimizerFinder:
         guard.hold(hook := StepHook(register_optimizer_step_pre_hook(entry)))
         self._hook = hook
 
-    def hear(self, optimizer: Any) -> None:
-        """An optimizer of the process is about to step."""
+    def hear(self, optimizer: Any) -> bool:
+        """An optimizer of the process is about to step; whether it is one of others that was not known."""
         ref = self._known.get(id(optimizer))
         if ref is not None and ref() is optimizer:
-            return
+            return False
         self._known[id(optimizer)] = weakref.ref(optimizer)
         meet = self._meet()
-        if meet is not None and holds_some(optimizer, self.model):
-            meet(optimizer)
+        if meet is None or not holds_some(optimizer, self.model):
+            return True
+        meet(optimizer)
+        return False
 
     def loosen(self) -> None:
         """An optimizer holds the watch from now on; not while any goes through its hooks before a step."""

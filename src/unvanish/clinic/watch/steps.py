@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
-from unvanish.clinic.watch.history import StepRow
 from unvanish.clinic.watch.pace import Pace
+from unvanish.clinic.watch.rows import StepRow
 from unvanish.clinic.watch.watched import Watched
 from unvanish.probes.live.gauge import Gauge
 from unvanish.probes.live.turns import Turn
 
 READING = 0.6  # of the budget, for the norm of every step; the rest is left for looks
-FREE = 8e-6  # seconds that it may take at any budget
+FREE = 16e-6  # seconds that it may take at any budget
 REFIT = 16  # steps from one adjustment of a gauge to the next: the median of step times is not free
 
 
@@ -91,11 +91,15 @@ class NormReader:
         gauge = self.gauges.get(0 if optimizer is None else id(optimizer))
         if gauge is None:
             gauge = self._add_gauge(optimizer)
-        if self.pace.steps % REFIT == 0 and self.pace.quiet:
-            share = READING * self.pace.budget * self.pace.usual
-            gauge.fit(max(share / max(1, len(self.watched.references)), FREE))
         norm = gauge.read(full)
         return (0.0 if norm is None else norm), gauge.exact
+
+    def fit(self) -> None:
+        """Read in more parts, or fewer; every now and then."""
+        if self.pace.quiet:
+            share = READING * self.pace.budget * self.pace.usual
+            for gauge in self.gauges.values():
+                gauge.fit(max(share / len(self.gauges), FREE))
 
     def read_own(self, optimizer: Any, full: bool) -> tuple[Any, bool]:
         """The norm that an optimizer steps by; a fused one takes the loss scale out itself."""

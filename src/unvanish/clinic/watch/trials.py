@@ -54,6 +54,14 @@ class RisingLoss:
     mean: float = math.nan
     above: int = 0  # steps in a row
 
+    def settle(self, loss: float) -> bool:
+        """Note one more loss if it is of the usual size; whether it was."""
+        mean = self.mean
+        if self.above or not loss - mean <= (ROSE - 1) * abs(mean):  # not known either
+            return False
+        self.mean = KEPT * mean + (1 - KEPT) * loss
+        return True
+
     def note(self, loss: float) -> bool:
         """One more loss; whether it rises."""
         if not math.isfinite(loss):
@@ -74,7 +82,7 @@ class StepTrials:
         self.seconds = 0.0  # of all trials
         self.open = False  # whether the present step is to be tried
         self.running = False
-        self._rising = RisingLoss()
+        self.rising = RisingLoss()
         self._replay = StepReplay(watched.inner, guard)
         self._recipe: Recipe | None = None
         self._before: list[Tensor] = []
@@ -113,7 +121,7 @@ class StepTrials:
 
     def suspects(self, loss: float, long: bool, looked: bool) -> bool:
         """Whether the next step is to be tried; `long`: this one is, or OPT001 spoke."""
-        rises = self._rising.note(loss)
+        rises = self.rising.note(loss)
         if self.asked and looked:
             return True
         if len(self.found) >= MOST:
@@ -131,6 +139,11 @@ class StepTrials:
     def attentive(self) -> bool:
         """Whether `hold` has something to do."""
         return self.open or self._early
+
+    @property
+    def idle(self) -> bool:
+        """Whether neither the present step nor the one before it is of any interest."""
+        return not (self.open or self._early or self._before or self._first is not None)
 
     def hold(self, by_closure: bool) -> None:
         """The optimizer is about to step."""

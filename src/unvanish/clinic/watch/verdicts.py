@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from time import perf_counter
 
 from unvanish.clinic.rounds import RuleChoice, fold, rank, visit
@@ -12,7 +13,8 @@ from unvanish.rules import rules
 from unvanish.store.records import Records
 
 PATIENCE = 3  # looks in a row before a finding is reported
-FIRST, OFTEN, SELDOM = 4, 32, 128  # steps: rows are judged after 4, 8, 16, 32, then each 32, later each 128,
+FIRST, NEAR, EARLY = 4, 8, 100  # rows are judged after so many steps, then each so many, up to so many;
+OFTEN, SELDOM = 32, 256  # then each 32, later each 256, or sooner if the share allows,
 CREDIT, SHARE = 0.3, 0.001  # while it took less than so many seconds, and this share of the run
 LATER_RUN = 1000  # times the first step: offset of the keys of a continued run, which keeps the earlier ones
 
@@ -36,6 +38,8 @@ class Verdicts:
     reported: dict[str, Reported] = field(default_factory=dict)  # by code
     seconds: float = 0.0  # that judging rows took
     next: int = FIRST  # steps made when their rows are judged next
+    times: int = 0  # that rows were judged
+    jumped: int = 0  # steps made when a number jumped last
     streaks: dict[tuple[str, bool], int] = field(default_factory=dict)  # looks in a row, see `_keys`
 
     def judge(self, trace: Trace, step: int, store: Records | None) -> list[Finding]:
@@ -55,16 +59,31 @@ class Verdicts:
         """Whether the rows of the steps are to be judged after so many steps, and seconds."""
         if made < self.next:
             return False
-        self.next = 2 * made if made < OFTEN else made + min(SELDOM, max(OFTEN, made // 16))
+        self.next = made + self._choose_gap(made, elapsed)
         return self.seconds < CREDIT + SHARE * elapsed
+
+    def _choose_gap(self, made: int, elapsed: float) -> int:
+        """Steps to the next judging: few at first and after a jump, or if steps take long beside it."""
+        since = made - self.jumped
+        if made < EARLY or FIRST <= since < OFTEN:
+            return NEAR if made < EARLY else since
+        each = self.seconds / max(1, self.times)
+        afforded = each * made / (SHARE * elapsed) if elapsed > 0 else SELDOM
+        return int(max(NEAR, min(afforded, SELDOM, max(OFTEN, made // 8))))
+
+    def hasten(self, made: int) -> None:
+        """A number of the step has jumped: judge its rows soon, as at the start of a run."""
+        if made - self.jumped >= EARLY:
+            self.jumped = made
+            self.next = min(self.next, made + FIRST)
 
     def judge_steps(self, trace: Trace, step: int, store: Records | None) -> list[Finding]:
         """What the rules find that need no look and no patience."""
         began = perf_counter()
-        codes = {c for c, r in rules().items() if r.live and r.at_once}
-        found = visit(trace, self.choice.only(codes), live=True).findings
+        found = visit(trace, self.choice.only(_find_prompt()), live=True).findings
         fresh = [f for f in rank(found) if self.report(f, step, store)]
         self.seconds += perf_counter() - began
+        self.times += 1
         return fresh
 
     def judge_at_once(self, code: str, trace: Trace, step: int, store: Records | None) -> list[Finding]:
@@ -84,6 +103,12 @@ class Verdicts:
         if before is None or worse:
             self.findings = list(fold(rank(r.finding for r in self.reported.values())))
         return before is None or worse
+
+
+@cache
+def _find_prompt() -> frozenset[str]:
+    """The rules that need no look and no patience."""
+    return frozenset(code for code, rule in rules().items() if rule.live and rule.at_once)
 
 
 def _keys(finding: Finding) -> list[tuple[str, bool]]:

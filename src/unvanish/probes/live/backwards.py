@@ -13,13 +13,12 @@ Notable:
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from unvanish.probes.compositions import find_overrides
-from unvanish.probes.live.guard import WatchEntry, WatchGuard
+from unvanish.probes.live.guard import WatchEntry
 
 NAME = "_engine_run_backward"
 INPUTS = 3  # place of the tensors that alone shall get a gradient, among the other arguments
@@ -30,13 +29,13 @@ UNARY, SEVERAL = "has_torch_function_unary", "has_torch_function"
 
 
 class BackwardListener:
-    """Calls `begins(roots, chosen)` before each backward and `ends(failed)` after it, both known weakly.
+    """Calls `begins(roots, chosen)` before each backward and `ends(failed)` after it; both know us weakly.
 
     `chosen`: whether only some tensors shall get a gradient.
     """
 
-    def __init__(self, guard: WatchGuard, begins: Callable[..., None], ends: Callable[..., None]) -> None:
-        self.begins, self.ends = WatchEntry(guard, begins), WatchEntry(guard, ends)
+    def __init__(self, begins: WatchEntry, ends: WatchEntry) -> None:
+        self.begins, self.ends = begins, ends
 
     def listen(self) -> bool:
         """Begin; whether this torch can be listened to."""

@@ -3,7 +3,7 @@
 Notable:
 - Everything is read in the gradients' own precision, and again in float64 only if that over- or underflows,
   so no verdict is lost to it.
-- Small gradients are copied into one row and read by one call, large ones each by its own.
+- Small gradients are copied into few rows, each read by one call, large ones each by its own.
 - If reading every gradient costs more than its share, they are read in turns, a part of them at each step.
   A few small ones (biases, norms), the first among them, are read at every step: a NaN made in a backward
   flows to all that lies below it, so they show it at once.
@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,15 +28,43 @@ from unvanish.probes.live.shards import is_partial
 SMALL = 4096  # elements of a tensor that may be read at every step
 ALWAYS = 12  # such tensors, at most
 CALL = 2048  # elements whose reading takes as long as what a tensor costs at least
-WORTH = 16384  # elements, calls among them, below which a part is not worth dividing
+WORTH = 65536  # elements, calls among them, below which a part is not worth dividing
+MANY = 12  # small gradients alike but for their first dimension that make a row of their own
 LIGHT = 8192  # elements up to which a copy into one row is quicker than a call of its own
 MOST = 64  # parts, at most
+SAMPLED = 16  # readings from one of which the cost is asked to the next
 TRIAL = 12  # readings of which the cost is known before the number of parts changes
 LOW = (torch.float16, torch.bfloat16)
 MOVED = 4.0  # times the squares that were read, up or down, that make a reading a full one
 
 
 Piece = tuple[Tensor, int, int]  # a parameter, and which of its elements
+
+
+class LightRows:
+    """Small parameters, by rows into which their gradients are copied: those alike are joined as they are."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        alike: dict[Any, list[Tensor]] = {}
+        for p in parameters:
+            alike.setdefault((p.ndim > 0, p.shape[1:], p.dtype, p.device), []).append(p)
+        self.parameters = parameters
+        self.rows = [row for (joins, *_), row in alike.items() if joins and len(row) >= MANY]
+        own = {id(p) for row in self.rows for p in row}
+        self.rest = [p for p in parameters if id(p) not in own]
+
+    def read(self) -> float | None:
+        """The norm of their gradients; 0 without any, None if some are sparse, or of several devices."""
+        found = 0.0
+        try:
+            if self.rest and (grads := [g for p in self.rest if (g := p.grad) is not None]):
+                found = _read(torch._C._nn.flatten_dense_tensors(grads))
+            for row in self.rows:
+                if grads := [g for p in row if (g := p.grad) is not None]:
+                    found = math.hypot(found, _read(torch.cat(grads)))
+        except (RuntimeError, TypeError, NotImplementedError):
+            return None
+        return found
 
 
 @dataclass
@@ -52,22 +81,22 @@ class Gauge:
     _readings: int = field(default=0, init=False)  # since the number of parts changed
     _turn: int = field(default=0, init=False)  # the next part
     _known: list[float] = field(default_factory=list, init=False)  # estimated squares: the steady ones, parts
-    _plain: bool = field(default=True, init=False)  # whether all gradients were ordinary tensors so far
-    _light: list[Tensor] = field(default_factory=list, init=False)  # parameters that are read in one row
+    plain: bool = field(default=True, init=False)  # whether all gradients were ordinary tensors so far
+    _light: LightRows = field(default_factory=lambda: LightRows(()), init=False)  # those read in rows
     _heavy: list[Tensor] = field(default_factory=list, init=False)  # the others
     _steady: frozenset[int] = field(default=frozenset(), init=False)  # ids of those read at every step
     _work: int = field(default=0, init=False)  # elements, and calls counted as elements
-    _rows: list[list[Tensor]] = field(default_factory=list, init=False)  # light ones: the steady, each part
+    _rows: list[LightRows] = field(default_factory=list, init=False)  # light ones: the steady, each part
     _pieces: list[list[Piece]] = field(default_factory=list, init=False)  # the same of the heavy ones
 
     def __post_init__(self) -> None:
-        self._light = [p for p in self.parameters if p.numel() <= LIGHT]
+        self._light = LightRows([p for p in self.parameters if p.numel() <= LIGHT])
         self._heavy = [p for p in self.parameters if p.numel() > LIGHT]
         small = [p for p in self.parameters if p.numel() <= SMALL]
         vectors = [p for p in small if p.ndim < 2] or small
         self._steady = frozenset(map(id, vectors[:: -(-len(vectors) // ALWAYS) or 1]))
         self._work = sum(p.numel() + CALL for p in self.parameters)
-        self._plain = not self.weights and all(
+        self.plain = not self.weights and all(
             type(p) in (Tensor, nn.Parameter) and p.device.type == "cpu" for p in self.parameters
         )
 
@@ -79,12 +108,13 @@ class Gauge:
         if full and self.parts > 1:
             return self._refresh()
         started = perf_counter()
-        if self._plain and self.parts == 1:  # no graph is made here, and `no_grad` costs as much as the rest
-            quick = self._all_plain()
+        if self.plain and self.parts == 1:  # no graph is made here, and `no_grad` costs as much as the rest
+            quick = self._light.read() if not self._heavy else self._all_plain()
             if quick is not None and 1e-18 < quick < 1e18:
                 self.exact = True
                 self._readings = count = self._readings + 1
-                self.cost += (perf_counter() - started - self.cost) / (count if count < TRIAL else TRIAL)
+                if count < TRIAL or count % SAMPLED == 0:
+                    self.cost += (perf_counter() - started - self.cost) / min(count, TRIAL)
                 return quick
         return self._count(started, self._all() if self.parts == 1 or self.whole else self._some())
 
@@ -133,15 +163,15 @@ class Gauge:
         return float(norm)
 
     def _all_plain(self) -> float | None:
-        """The norm of ordinary gradients on the CPU, the light ones in one row; None of others."""
-        light = [g for p in self._light if (g := p.grad) is not None]
-        heavy = [g for p in self._heavy if (g := p.grad) is not None] if self._heavy else ()
+        """The norm of ordinary gradients on the CPU, the light ones in rows; None of others."""
+        heavy = [g for p in self._heavy if (g := p.grad) is not None]
+        row = self._light.read()
         try:
-            row = _read_row(light) if light else 0.0
-            return math.hypot(row, float(combine(norms(heavy)).detach())) if heavy else row
+            large = float(combine(norms(heavy)).detach()) if heavy else 0.0
         except (RuntimeError, TypeError, NotImplementedError):
-            self._plain = False  # sparse ones, or of several devices
-            return None
+            row = None
+        self.plain = row is not None
+        return None if row is None else math.hypot(row, large)
 
     def _some(self) -> Tensor | float | None:
         """The steady gradients and the next part of the others; all if these moved far."""
@@ -151,7 +181,7 @@ class Gauge:
         try:
             small, part = self._square(0), self._square(1 + self._turn)
         except (RuntimeError, TypeError, NotImplementedError):  # a gradient is sparse now
-            if not self._plain:
+            if not self.plain:
                 raise
             return self._refresh()
         ratio = (small + part) / before if before > 0 else math.nan
@@ -175,9 +205,13 @@ class Gauge:
         if len(self._pieces) != self.parts + 1:
             self._divide()
         found = 0.0
-        light = [g for p in self._rows[k] if (g := p.grad) is not None]
-        if light:
-            found = _read_row(light if self._plain else [self.values(g) for g in light]) ** 2
+        if self.plain:
+            row = self._rows[k].read()
+            if row is None:
+                raise RuntimeError("a gradient is sparse now")
+            found = row**2
+        elif light := [self.values(g) for p in self._rows[k].parameters if (g := p.grad) is not None]:
+            found = _read_row(light) ** 2
         if self._pieces[k]:
             heavy = [g for piece in self._pieces[k] if (g := self._cut(*piece)) is not None]
             found += float(combine(norms(heavy))) ** 2 if heavy else 0.0
@@ -188,7 +222,7 @@ class Gauge:
         grad = p.grad
         if grad is None:
             return None
-        if not self._plain:
+        if not self.plain:
             grad = self.values(grad)
         return _flat(grad.detach())[low:high] if low < grad.numel() else None
 
@@ -196,18 +230,19 @@ class Gauge:
         """Divide the gradients into the steady ones and parts whose readings take equally long."""
         others = [p for p in self.parameters if id(p) not in self._steady]
         size = max(1, -(-sum(p.numel() + CALL for p in others) // self.parts))
-        self._rows = [[p for p in self.parameters if id(p) in self._steady], *([] for _ in range(self.parts))]
+        rows = [[p for p in self.parameters if id(p) in self._steady], *([] for _ in range(self.parts))]
         self._pieces = [[] for _ in range(self.parts + 1)]
         begin = 0
         for p in others:
             count = p.numel()
             if count <= LIGHT:
-                self._rows[1 + begin // size].append(p)
+                rows[1 + begin // size].append(p)
             else:
                 for k in range(begin // size, (begin + count - 1) // size + 1):
                     low, high = max(k * size - begin, 0), min((k + 1) * size - begin, count)
                     self._pieces[1 + k].append((p, low, high))
             begin += count + CALL
+        self._rows = list(map(LightRows, rows))
 
 
 def norms(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> list[Tensor]:
@@ -254,7 +289,10 @@ def _flat(x: Tensor) -> Tensor:
 
 def _read_row(tensors: list[Tensor]) -> float:
     """The norm of small tensors, which are copied into one row."""
-    row = torch._C._nn.flatten_dense_tensors(tensors)
+    return _read(torch._C._nn.flatten_dense_tensors(tensors))
+
+
+def _read(row: Tensor) -> float:
     if row.dtype in LOW:
         return float(torch.linalg.vector_norm(row, dtype=torch.float32).item())
     return float(torch.linalg.vector_norm(row).item())

@@ -175,23 +175,47 @@ class WatchEntry:
         return getattr, (contextlib.nullcontext(), "__exit__")
 
 
+class SwiftEntry(WatchEntry):
+    """An entry that first asks `swift`, a method known weakly: whether it has done all there is to do."""
+
+    __slots__ = ("_swift", "_swift_owner")
+
+    def __init__(self, guard: WatchGuard, method: Callable[..., Any], swift: Callable[..., bool]) -> None:
+        super().__init__(guard, method)
+        bound: Any = swift
+        self._swift_owner, self._swift = weakref.ref(bound.__self__), bound.__func__
+
+    def __call__(self, *args: Any) -> None:
+        owner, guard = self._swift_owner(), self._guard
+        try:
+            if owner is None or guard.failure or self._swift(owner, *args):
+                return
+        except Exception as error:
+            guard.fail(error)
+            return
+        super().__call__(*args)
+
+
 class StepEntry(WatchEntry):
     """An entry in an optimizer's step hooks, which keep its owner alive; at every step, so it is short.
 
-    While an optimizer goes through its hooks, none of them is taken off.
+    While an optimizer goes through its hooks, none of them is taken off. `swift`: is asked first, outside of
+    everything else; whether it has done all that there is to do.
     """
 
-    __slots__ = ("_work",)
+    __slots__ = ("_swift", "_work")
 
-    def __init__(self, guard: WatchGuard, method: Callable[..., Any]) -> None:
+    def __init__(
+        self, guard: WatchGuard, method: Callable[..., Any], swift: Callable[..., bool] | None = None
+    ) -> None:
         super().__init__(guard, method)
-        self._work = method
+        self._work, self._swift = method, swift
 
     def __call__(self, *args: Any) -> None:
         guard, learning = self._guard, torch.is_grad_enabled()
         guard.stepping += 1
         try:
-            if not guard.failure:
+            if not guard.failure and (self._swift is None or not self._swift(*args)):
                 with torch._C.DisableTorchFunction():
                     self._work(*args)
         except guard.passing:

@@ -18,7 +18,7 @@ LEAST = 256.0  # of a loss scale
 SHARES = 4096  # parts of a batch, at most
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class LossRoot:
     """A loss as its backward began: its value, a tensor on a device; log2 of its scale; its share, as 1/k."""
 

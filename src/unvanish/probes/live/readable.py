@@ -27,6 +27,17 @@ def find_obstacle() -> str:
     return ""
 
 
+def is_plain_here() -> bool:
+    """Whether nothing at all stands between our operations and the tensors, function modes included."""
+    inside = torch._C
+    return not (
+        inside._functorch.maybe_current_level() is not None
+        or inside._len_torch_dispatch_stack()
+        or inside._len_torch_function_stack()
+        or inside._get_tracing_state() is not None
+    )
+
+
 def is_readable(x: Tensor) -> bool:
     """Whether a tensor's numbers lie in one strided memory and can be read by ordinary operations."""
     if type(x) not in PLAIN and _takes_over(type(x)):
@@ -43,6 +54,13 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) or (
         getattr(value, "shape", None) == () and hasattr(value, "__float__")
     )
+
+
+def read_number(value: Any) -> Any:
+    """A loss that is one number: a float, or a tensor of one element that waits on its device."""
+    if isinstance(value, Tensor):
+        return value.item() if value.is_cpu else value.detach()
+    return float(value)
 
 
 def _is_wrapped(x: Tensor) -> bool:

@@ -52,7 +52,6 @@ class Turns:
         self._open: Turn | None = None
         self._last: dict[int, Floats] = {}  # the gradient of each weight at its last reading
 
-    @torch.no_grad()
     def begin(self, optimizer: int, held: Collection[int], everything: bool) -> None:
         """Before a step of an optimizer (its id, ids of what it holds): read one weight, or `everything`."""
         self._open = None
@@ -69,7 +68,6 @@ class Turns:
         """Whether a reading waits for the end of the step."""
         return self._open is not None
 
-    @torch.no_grad()
     def end(self) -> Turn | None:
         """After the step: the whole reading; None if there is none, or the weights have another size."""
         turn, self._open = self._open, None
@@ -86,7 +84,10 @@ class Turns:
         ):  # a weight was replaced by a smaller one
             return np.full((len(turns), len(COLUMNS)), math.nan)
         device = kinds[0][0].device
-        table = see(torch.stack([t.to(device, torch.float64) for kind in kinds for t in kind]).cpu())
+        every = [t for kind in kinds for t in kind]
+        alike = len({(t.dtype, t.device) for t in every}) == 1
+        stacked = torch.stack(every if alike else [t.to(device, torch.float64) for t in every])
+        table = see(stacked.double().cpu())
         before, gradients, after = table.reshape(3, -1, self.elements)
         places = [p for turn in turns for p in turn.places]
         last = np.zeros_like(gradients)
@@ -115,6 +116,8 @@ class Turns:
 
     def _some(self, x: Tensor) -> Tensor:
         """Evenly spaced elements, a copy."""
+        if x.is_contiguous() and x.numel() >= self.elements:
+            return x.detach().as_strided((self.elements,), (x.numel() // self.elements or 1,)).clone()
         flat = x.detach().reshape(-1)
         return flat[:: flat.shape[0] // self.elements or 1][: self.elements].clone()
 

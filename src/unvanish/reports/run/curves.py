@@ -81,8 +81,8 @@ def spread_looks(values: Floats, trace: Trace, history: HistoryFacts) -> Floats:
     looks, steps = np.asarray(trace.facts.get("steps", ()), np.float64), _column(history, "step")
     if not len(looks) or len(looks) != len(values):
         return np.full(len(steps), math.nan)
-    held = np.searchsorted(looks, steps, "right") - 1
-    return np.where(held < 0, math.nan, values[np.maximum(held, 0)])
+    begins = np.searchsorted(steps, looks)
+    return np.repeat([math.nan, *values], np.diff([0, *begins, len(steps)]))
 
 
 def write_power(decades: float) -> str:

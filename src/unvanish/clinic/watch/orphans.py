@@ -1,0 +1,43 @@
+"""Whether a model is held by nothing but what watches it.
+
+Notable: a watch that waits for an optimizer is held by torch's global hook, and holds its model, so neither
+would go before the interpreter does. Python has no "as long as the model" for what itself holds the model; so
+it is asked when another training begins.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import Any
+
+OURS = ("unvanish.clinic.watch.", "unvanish.probes.")
+
+
+class Loner:
+    """Something that nothing holds."""
+
+
+def is_held_by_watch_alone(thing: Any) -> bool:
+    """Whether only objects that watch hold something; false if that is not known."""
+    lone = Loner()  # as many calls and variables hold it
+    return _count_others(thing) <= _count_others(lone)
+
+
+def _count_others(thing: Any) -> int:
+    """References that are none of ours, those of the calls among them."""
+    ours = 0
+    for holder in gc.get_referrers(thing):
+        if _is_ours(holder):
+            ours += sum(1 for held in gc.get_referents(holder) if held is thing)
+    return sys.getrefcount(thing) - ours
+
+
+def _is_ours(holder: Any) -> bool:
+    """Whether an object, or the one whose attributes a dict holds, belongs to a watch."""
+    if type(holder) is dict:
+        return any(
+            type(owner).__module__.startswith(OURS) and getattr(owner, "__dict__", None) is holder
+            for owner in gc.get_referrers(holder)
+        )
+    return type(holder).__module__.startswith(OURS)
