@@ -108,3 +108,19 @@ def test_a_dead_function_before_the_loss_is_the_loss_s_fault() -> None:
     nn.init.constant_(net[2].bias, -1.0)
     found = unvanish.check(net, (X, Y), nn.CrossEntropyLoss(), confirm=False)
     assert found.codes()[0] == "OUT001" and "ACT003" not in found.codes()
+
+
+def test_the_least_of_a_few_logits_is_no_floor() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.scale = nn.Linear(8, 3), nn.Parameter(torch.ones(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scale * self.body(x)
+
+    for seed in range(12):
+        torch.manual_seed(seed)
+        batch = torch.randn(12, 8), torch.randint(0, 3, (12,))
+        found = unvanish.check(Scaled(), batch, nn.CrossEntropyLoss(), select=["OUT001"], confirm=False)
+        assert not found.findings

@@ -38,6 +38,7 @@ SMOOTH = {  # the least that they give
 }
 FILL = -3.0  # what is cut off below takes classes out
 SHARE = 0.02  # of the logits at the least value, at the least: computed ones differ
+LEAST = 3  # logits there, at the least: of a few, one is the least by itself
 REACH = 8  # views and normalisations between the function and the loss
 
 
@@ -61,7 +62,7 @@ def read_floor(node: Any, watched: Forward, x: Tensor, logarithms: bool) -> Outp
     at = x == least
     many = at & (at.sum(axis, keepdim=True) > 1) if logarithms else at
     share = float(many.double().mean())
-    if share < SHARE or (not logarithms and not float(least) > FILL):
+    if int(many.sum()) < LEAST or share < SHARE or (not logarithms and not float(least) > FILL):
         return {}
     return {"floor": made.kind, "floor_share": share}
 

@@ -220,7 +220,7 @@ def test_saturation_and_silence_are_seen() -> None:
         nn.init.constant_(model.blocks[0].up.bias, -100.0)
         return model
 
-    seen = Run(make, compiles("eager"), every=1).seen()
+    seen = Run(make, compiles("eager", fullgraph=True), every=1).seen()
     assert seen["squash", "tanh", 0]["saturated"] > 0.5
     assert seen["blocks.0.act", "relu", 0]["forward_rms"] == 0
     assert seen["blocks.0.act", "relu", 0]["backward_zero"] < 1
@@ -261,7 +261,10 @@ def test_the_run_is_the_one_without_a_watch(make: Any, losses: Any) -> None:
 
 
 def test_a_module_called_twice_is_no_site() -> None:
-    assert {path for path, _, _ in Run(Repeated, compiles("eager")).seen()} == {"first", "head"}
+    assert {path for path, _, _ in Run(Repeated, compiles("eager", fullgraph=True)).seen()} == {
+        "first",
+        "head",
+    }
 
 
 def test_parts_compiled_by_themselves_share_a_graph_and_have_their_own_numbers() -> None:
@@ -300,7 +303,7 @@ def test_a_backend_that_is_not_known_leaves_the_parameters() -> None:
 
 def test_a_model_compiled_before_its_watch_is_not_compiled_again() -> None:
     def early(model: nn.Module) -> nn.Module:
-        compiled = torch.compile(model, backend="eager")
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
         compiled(torch.randn(6, 8))
         return compiled
 
@@ -315,7 +318,7 @@ def compiled_late() -> Callable[..., list[Tensor]]:
     late: list[Any] = []
 
     def called(model: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
-        late[:] = late or [torch.compile(model, backend="eager")]
+        late[:] = late or [torch.compile(model, backend="eager", fullgraph=True)]
         return [nn.functional.cross_entropy(late[0](x), y)]
 
     return called
@@ -365,7 +368,7 @@ def test_what_fails_inside_a_graph_ends_the_watch_and_not_the_run(monkeypatch: p
     torch.manual_seed(0)
     model = Stream()
     optimizer = torch.optim.SGD(model.parameters(), 0.05)
-    fast, losses = torch.compile(model, backend="aot_eager"), []
+    fast, losses = torch.compile(model, backend="aot_eager", fullgraph=True), []
     watch = unvanish.watch(fast, optimizer, every=1, on_finding="silent")
     torch.manual_seed(1)
     for _ in alone.losses:

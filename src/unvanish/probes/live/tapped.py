@@ -87,7 +87,7 @@ def find_refusal(model: nn.Module, compilers: set[Compiler], asked: bool) -> str
     if not {c.backend for c in compilers} <= {*KNOWN}:
         return "its backend is not known to bear it"
     in_pieces = not all(c.fullgraph for c in compilers)
-    if not asked and in_pieces and any(c.backend in FUSING for c in compilers):
+    if not asked and in_pieces:  # where a graph breaks, torch compiles hooked layers by themselves
         return f"without `fullgraph=True` {ASK}"
     if not asked and any(p.device.type != "cpu" for p in model.parameters()):
         return f"on a device {ASK}"
