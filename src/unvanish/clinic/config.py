@@ -20,7 +20,8 @@ from unvanish.core.registry import suggest
 from unvanish.rules import Rule, rules
 
 FAIL_ON = ("note", "warning", "error", "never")
-KEYS = ("select", "ignore", "fail-on", "baseline", "rules")
+KEYS = ("select", "ignore", "fail-on", "baseline", "rules", "models")
+MODEL = ("model", "data", "loss", "input", "dtype", "batch-size", "lr", "seed", "snapshot", "fail-on")
 IGNORE = ("code", "path", "reason")
 
 
@@ -32,7 +33,8 @@ class ConfigError(ValueError):
 class Config:
     """A project's settings: codes or prefixes to select and ignore, when to fail, settings by code.
 
-    `excused`: what is looked for and does not count at some places; `baseline`: the file of old findings.
+    `excused`: what is looked for and does not count at some places; `baseline`: the file of old findings;
+    `models`: those that a test run checks, by name, each with the options of `unvanish check`.
     """
 
     select: tuple[str, ...] | None = None
@@ -42,6 +44,7 @@ class Config:
     path: Path | None = None
     excused: tuple[Ignore, ...] = ()
     baseline: Path | None = None
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def find(start: Path | None = None) -> Path | None:
@@ -74,6 +77,7 @@ def read(path: Path) -> Config:
         settings=check_settings(table.get("rules", {}), f"{path}: [tool.unvanish.rules]"),
         path=path,
         excused=excused,
+        models=_models(table.get("models", {}), f"{path}: [tool.unvanish.models]"),
         baseline=_beside(path, table["baseline"], f"{where} baseline") if "baseline" in table else None,
     )
 
@@ -133,6 +137,20 @@ def _split_ignore(
         parts = (table.get("code"), table.get("path", "*"), table.get("reason"))
         excused.append(read_ignore(*parts, where))
     return _codes(codes, known, where), tuple(excused)
+
+
+def _models(tables: Any, where: str) -> dict[str, Mapping[str, Any]]:
+    """The models to check, each a table of options that are texts, numbers or lists of texts."""
+    if not isinstance(tables, Mapping):
+        raise ConfigError(f"{where} must hold a table for each model, it is {_show(tables)}")
+    for name, table in tables.items():
+        if not isinstance(table, Mapping) or not isinstance(table.get("model"), str):
+            raise ConfigError(f'{where} {name_value(name)} must name its model, as in model = "net.py:build"')
+        for key, value in table.items():
+            _refuse_unknown(key, MODEL, f"{where} {name_value(name)} has no option", "the options are")
+            if isinstance(value, bool) or not isinstance(value, str | int | float | list):
+                raise ConfigError(f"{where} {name_value(name)} {key} must be a text or a number")
+    return dict(tables)
 
 
 def _beside(path: Path, value: Any, where: str) -> Path:

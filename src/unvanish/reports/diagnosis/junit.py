@@ -2,7 +2,7 @@
 
 Notable:
 - A finding fails its case exactly if it fails the command, by `fail_on`; what is excused is skipped with the
-  reason. Names are made printable first, as XML 1.0 cannot hold control characters at all.
+  reason. Names are made printable first, as XML 1.0 cannot hold control characters at all; the text is ASCII.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def render(diagnosis: Diagnosis, fail_on: str = "warning") -> str:
     suites = Element("testsuites", {"name": "unvanish", **totals})
     ElementTree.SubElement(suites, "testsuite", {"name": name, **totals}).extend(cases)
     ElementTree.indent(suites)
-    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+    return ElementTree.tostring(suites, encoding="us-ascii", xml_declaration=True).decode() + "\n"
 
 
 def _present_finding(finding: Finding, fails: bool) -> Element:

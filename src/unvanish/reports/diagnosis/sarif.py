@@ -56,13 +56,13 @@ def build_log(diagnosis: Diagnosis) -> dict[str, Any]:
 def _describe_rule(code: str, diagnosis: Diagnosis) -> dict[str, Any]:
     """A rule with its page; what no file describes has its name alone."""
     first = next(finding for finding in diagnosis.findings if finding.code == code)
-    known = rules().get(code)
-    page = known.page if known else clean(first.name)
+    known, name = rules().get(code), clean(first.name) or clean(code)
+    page = known.page if known else name
     opening = " ".join(page.partition("\n\n")[0].split())
     return {
         "id": clean(code),
-        "name": clean(first.name),
-        "shortDescription": {"text": clean(first.name).replace("-", " ")},
+        "name": name,
+        "shortDescription": {"text": name.replace("-", " ")},
         "fullDescription": {"text": opening},
         "help": {"text": page, "markdown": page},
         "defaultConfiguration": {"level": "warning"},
@@ -112,9 +112,8 @@ def _describe_place(finding: Finding) -> dict[str, Any]:
 
 def _write_uri(file: str) -> str:
     """A file as a URI: relative to where the check ran, or whole."""
-    if Path(file).is_absolute():
-        return Path(file).as_uri()
-    return quote(file.encode("utf-8", "surrogateescape"))
+    root = "" if not Path(file).is_absolute() else "file://" if file.startswith("/") else "file:///"
+    return root + quote(file.encode("utf-8", "surrogatepass"))
 
 
 def _fingerprint(finding: Finding, subject: str) -> str:
