@@ -17,6 +17,8 @@ from unvanish.core.diagnosis import Diagnosis, Evidence, Finding
 from unvanish.core.trace import Site, Trace
 
 NET = """
+import math
+
 import torch
 from torch import nn
 
@@ -36,6 +38,12 @@ class Block(Base):
 
     def forward(self, x):
         return self.act(self.first(x))
+
+    def operate(self, x):
+        scaled = math.log(2.0) * self.first(x)
+        logs = torch.log(scaled.relu_()) @ x.T
+        later = logs.sum().tanh()
+        return later + logs.mean().tanh()
 
 
 def make(width=4):
@@ -95,6 +103,11 @@ def place(model, path, cause="cause", loss=None, origin=None, sites=()):
         ("blocks.0.inherited", "self.inherited"),
         ("blocks.0", "class Block(Base)"),
         ("blocks.1.0", "self.blocks ="),  # a layer of torch's in containers of torch's
+        ("blocks.0.log", "logs = torch.log"),  # an operation of the forward
+        ("blocks.0.relu[2]", "logs = torch.log"),
+        ("blocks.0.matmul", "logs = torch.log"),
+        ("blocks.0.mul", "scaled = "),
+        ("blocks.0.tanh", "class Block(Base)"),  # two lines may have made it
         ("head", "self.head ="),
         ("(model)", "class Inner"),
         ("no.such.place", "class Inner"),

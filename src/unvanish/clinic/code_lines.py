@@ -29,6 +29,8 @@ from unvanish.probes.lines import TORCH
 QUOTED = re.compile(r"[^\s()\[\]{},;'\"`<>]+\.py:[1-9]\d{0,8}")
 INSTALLED = {"site-packages", "dist-packages"}
 FOREIGN = (TORCH, str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"))
+OPERATORS = {"Add": "add", "Sub": "sub", "Mult": "mul", "Div": "div", "MatMult": "matmul", "Pow": "pow"}
+PLAIN = {"math", "np", "numpy"}  # their functions take no tensors
 NAMING = {"add_module", "register_module", "register_parameter", "register_buffer"}
 
 
@@ -93,7 +95,9 @@ def _locate_module(model: nn.Module, path: str) -> str:
 
 
 def _locate_class(kind: type, name: str = "") -> str:
-    """The line that gives an attribute to objects of a class, else the line of the class, if the user's."""
+    """The line that gives an attribute to objects of a class, or the only one of its methods that calls an
+    operation of this name; else the line of the class, if it is the user's.
+    """
     nearest = ""
     for base in kind.__mro__:
         file = _find_file(base)
@@ -110,7 +114,9 @@ def _locate_class(kind: type, name: str = "") -> str:
 
 @dataclass(frozen=True)
 class ClassOutline:
-    """The first line of a class, and the first line that makes each attribute of its objects."""
+    """The line of a class, the first one that makes each attribute of its objects, and the line of each
+    operation that its methods call in one line alone.
+    """
 
     line: int
     names: Mapping[str, int]
@@ -129,6 +135,7 @@ def _read_outline(file: str, stamp: int) -> Mapping[str, ClassOutline]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.ClassDef):
                 names = dict(sorted(_list_names(child), key=lambda name: -name[1]))  # the first line counts
+                names = {**_find_operations(child), **names}
                 found.setdefault(prefix + child.name, ClassOutline(child.lineno, names))
                 visit(child, f"{prefix}{child.name}.")
             elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -150,6 +157,23 @@ def _list_names(node: ast.ClassDef) -> Iterator[tuple[str, int]]:
             first = part.args[0]
             if part.func.attr in NAMING and isinstance(first, ast.Constant) and isinstance(first.value, str):
                 yield first.value, part.lineno
+
+
+def _find_operations(node: ast.ClassDef) -> dict[str, int]:
+    """The operations that the methods of a class call in one line alone, by name, with that line."""
+    lines: dict[str, set[int]] = {}
+    for method in node.body:
+        for part in ast.walk(method) if getattr(method, "name", "__init__") != "__init__" else ():
+            name = ""
+            if isinstance(part, ast.BinOp | ast.AugAssign):
+                name = OPERATORS.get(type(part.op).__name__, "")
+            elif isinstance(part, ast.Call) and isinstance(part.func, ast.Name):
+                name = part.func.id
+            elif isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute):
+                name = "" if ast.unparse(part.func.value) in PLAIN else part.func.attr.rstrip("_")
+            if name and isinstance(part, ast.expr | ast.stmt):
+                lines.setdefault(name, set()).add(part.lineno)
+    return {name: found.pop() for name, found in lines.items() if len(found) == 1}
 
 
 def _find_file(kind: type) -> str:

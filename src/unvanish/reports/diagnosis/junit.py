@@ -38,7 +38,7 @@ def render(diagnosis: Diagnosis, fail_on: str = "warning") -> str:
     suites = Element("testsuites", {"name": "unvanish", **totals})
     ElementTree.SubElement(suites, "testsuite", {"name": name, **totals}).extend(cases)
     ElementTree.indent(suites)
-    return ElementTree.tostring(suites, encoding="us-ascii", xml_declaration=True).decode() + "\n"
+    return str(ElementTree.tostring(suites, encoding="us-ascii", xml_declaration=True), "ascii") + "\n"
 
 
 def _present_finding(finding: Finding, fails: bool) -> Element:
