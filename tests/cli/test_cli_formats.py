@@ -107,7 +107,8 @@ def test_what_is_ignored_at_a_place_does_not_count_and_is_listed(call, folder):
     assert document["findings"][0]["excuse"] == {"kind": "ignored", "reason": "studied"}
     assert document["findings"][0]["line"] == f"net.py:{line(folder, 'self.body =')}"
     assert document["healthy"] is False
-    assert call(*PART, "--ignore", "ACT@body.1=one of them", "--ignore", "GRF").code == 1
+    again = call(*PART, "--ignore", "ACT@body.1=one of them", "--ignore", "ACT@bdy=x", "--ignore", "GRF")
+    assert again.code == 1 and again.line == "unvanish: --ignore ACT@bdy: there is no such finding"
 
 
 def test_the_project_ignores_with_reasons(call, folder):

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -168,6 +169,31 @@ def test_the_loss_leads_to_the_users_function(net):
 @pytest.mark.parametrize("value", [nn.Linear, nn.functional.relu, len, 3, None, functools.reduce, object()])
 def test_what_is_not_the_users_has_no_line(value):
     assert locate_object(value) == ""
+
+
+def test_objects_that_answer_everything_or_nothing_do_no_harm(net):
+    class Answering:
+        def __getattr__(self, name):
+            return Answering()
+
+        def __call__(self, *given):
+            return Answering()
+
+    class Raising(nn.Module):
+        __module__ = "no.such.module"
+
+        def children(self):
+            raise RuntimeError("not now")
+
+    here = Path(__file__).as_posix()
+    assert place(net.plain(), "loss", loss=Answering()) == f"{here}:{source_line('class Answering')}"
+    assert place(Raising(), "a.b.c", loss=MagicMock(), origin=MagicMock()) == ""
+    assert place(Raising(), "loss", loss=MagicMock()) == ""
+
+
+def source_line(text):
+    """The first line of this file that holds a text."""
+    return next(i for i, line in enumerate(Path(__file__).read_text().split("\n"), 1) if text in line)
 
 
 def test_a_file_that_changed_is_read_again(net, tmp_path):

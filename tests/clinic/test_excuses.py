@@ -14,6 +14,7 @@ from unvanish.clinic.baseline import Baseline, BaselineError, collect
 from unvanish.clinic.excuses import Ignore, excuse, list_unused
 from unvanish.core.diagnosis import Diagnosis, Finding
 from unvanish.core.trace import STATISTICS, Trace
+from unvanish.rules._places import MOST
 
 NOTHING = Trace((), np.zeros((0, 0, len(STATISTICS))))
 
@@ -89,9 +90,23 @@ def test_a_baseline_holds_what_counts():
     assert collect(find(fault("a"), fault("a", severity="error")), "note") == {"ACT001": {"a": "error"}}
 
 
+def test_of_a_list_that_is_cut_half_must_be_old():
+    places = [f"layers.{k}" for k in range(40)]
+    old = Baseline().renew("net.py:Net", collect(find(fault(*places[:MOST])), "warning"))
+    for shift, known in ((0, True), (MOST // 2, True), (MOST // 2 + 1, False), (20, False)):
+        moved = find(fault(*places[shift : shift + MOST]))
+        assert bool(excuse(moved, (), old).excused) == known
+        assert old.list_stale(moved) == ()
+    shorter = find(fault(*places[6:14]))
+    assert not excuse(shorter, (), old).excused and len(old.list_stale(shorter)) == 6
+
+
 def test_stale_entries_are_listed_and_renewing_keeps_other_models():
     old = Baseline({"m": {"ACT001": {"a": "warning", "": "error"}}, "other": {"GRF001": {"x": "error"}}})
-    assert old.list_stale("m", {"ACT001": {"a": "note"}}) == ("ACT001 at (model)",)
+    inner = replace(fault("x", code="DEP001"), consequences=(fault("a"),))
+    assert old.list_stale(find(inner, subject="m")) == ("ACT001 at (model)",)
+    assert old.list_stale(find(subject="m")) == ("ACT001 at a", "ACT001 at (model)")
+    assert old.list_stale(find(subject="new")) == ()
     assert old.renew("m", {}).models == {"other": {"GRF001": {"x": "error"}}}
     assert old.renew("m", {"INI001": {"b": "error"}}).models["other"] == {"GRF001": {"x": "error"}}
 

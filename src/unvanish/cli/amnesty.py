@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from unvanish.cli.errors import CallError
 from unvanish.cli.outcome import refuse_path
+from unvanish.core.names import show
 
 if TYPE_CHECKING:
     from unvanish.clinic.baseline import Baseline
@@ -52,11 +53,13 @@ def renew_baseline(diagnosis: Diagnosis, settings: Config, old: Baseline | None,
 
 
 def excuse_findings(diagnosis: Diagnosis, settings: Config, old: Baseline | None = None) -> Diagnosis:
-    """The diagnosis with its excuses; entries of the baseline that are not found any more go to stderr."""
-    from unvanish.clinic.baseline import collect
-    from unvanish.clinic.excuses import excuse
+    """The diagnosis with its excuses; those of call and baseline that nothing needs any more go to stderr."""
+    from unvanish.clinic.excuses import excuse, list_unused
 
-    stale = old.list_stale(diagnosis.subject, collect(diagnosis, "note")) if old is not None else ()
+    for ignored in list_unused(diagnosis, settings.excused):
+        if ignored.asked:
+            print(f"unvanish: --ignore {show(ignored)}: there is no such finding", file=sys.stderr)
+    stale = [show(entry) for entry in old.list_stale(diagnosis)] if old is not None else []
     if stale:
         shown = ", ".join(stale[:6]) + (f" and {len(stale) - 6} more" if len(stale) > 6 else "")
         print(f"unvanish: no longer found: {shown}; --write-baseline renews the baseline", file=sys.stderr)

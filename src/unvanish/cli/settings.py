@@ -48,6 +48,7 @@ def _ignore(own: Config, texts: Sequence[str]) -> Config:
         code, _, path = where.partition("@")
         if not reason.strip():
             raise config.ConfigError(f"ignore: {text} has no reason; write {where}=WHY")
-        excused.append(config.read_ignore(code, path or "*", reason, "ignore"))
+        ignored = config.read_ignore(code, path or "*", reason, "ignore")
+        excused.append(dataclasses.replace(ignored, asked=True))
     config.select_codes(rules(), None, codes)
     return dataclasses.replace(own, ignore=tuple(codes) if codes else own.ignore, excused=tuple(excused))

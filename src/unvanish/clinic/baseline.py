@@ -3,6 +3,8 @@
 Notable:
 - One file serves several models; writing it renews the entries of one and keeps those of the others.
 - An old finding that got worse (a warning that became an error) or that reached a new module counts again.
+- A finding lists its worst places, and which of many are the worst can change by chance: of a list that is
+  cut, half must be old.
 - The file is JSON, sorted and one entry a line, so that a review can read its changes.
 """
 
@@ -16,6 +18,7 @@ from typing import Any
 
 from unvanish.core.bounds import parse_json
 from unvanish.core.diagnosis import SEVERITIES, Diagnosis, Finding, Severity
+from unvanish.rules._places import MOST
 from unvanish.store.files import read_text, write_text
 
 SCHEMA = "unvanish.baseline/1"
@@ -35,19 +38,24 @@ class Baseline:
     models: Mapping[str, Entries] = field(default_factory=dict)
 
     def knows(self, subject: str, finding: Finding) -> bool:
-        """Whether a finding was there at all these places, and at least as severe."""
+        """Whether a finding was there, at least as severe, at its places; of a list that is cut, at half."""
         old = self.models.get(subject, {}).get(finding.code, {})
         rank = SEVERITIES.index
-        return all(path in old and rank(finding.severity) <= rank(old[path]) for path in finding.paths)
+        known = [path in old and rank(finding.severity) <= rank(old[path]) for path in finding.paths]
+        return all(known) or (len(finding.sites) >= MOST and 2 * sum(known) >= len(known))
 
-    def list_stale(self, subject: str, found: Entries) -> tuple[str, ...]:
-        """The entries of a model that are found no longer: "ACT002 at layers.3"."""
-        old = self.models.get(subject, {})
+    def list_stale(self, diagnosis: Diagnosis) -> tuple[str, ...]:
+        """The entries that are found no longer, "ACT002 at layers.3"; none of a code whose list is cut."""
+        old = self.models.get(diagnosis.subject, {})
+        found: dict[str, set[str]] = {}
+        for finding in diagnosis.walk():
+            cut = old.get(finding.code, ()) if len(finding.sites) >= MOST else ()
+            found.setdefault(finding.code, set()).update(finding.paths, cut)
         return tuple(
             f"{code} at {path or '(model)'}"
             for code, paths in old.items()
             for path in paths
-            if path not in found.get(code, {})
+            if path not in found.get(code, ())
         )
 
     def renew(self, subject: str, found: Entries) -> Baseline:

@@ -18,6 +18,7 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from torch import nn
@@ -49,9 +50,11 @@ def locate_object(value: Any) -> str:
         return f"{_shorten(value)}:1" if value.is_file() else ""
     while isinstance(value, functools.partial):
         value = value.func
-    code = getattr(inspect.unwrap(value) if callable(value) else value, "__code__", None)
-    if code is not None:
-        return f"{_shorten(code.co_filename)}:{code.co_firstlineno}" if _is_users(code.co_filename) else ""
+    if inspect.isfunction(value) or inspect.ismethod(value):
+        code = getattr(inspect.unwrap(value), "__code__", None)
+        if isinstance(code, CodeType) and _is_users(code.co_filename):
+            return f"{_shorten(code.co_filename)}:{code.co_firstlineno}"
+        return ""
     return _locate_class(value if isinstance(value, type) else type(value))
 
 
@@ -70,7 +73,7 @@ def _list_ways(finding: Finding, trace: Trace, model: nn.Module, loss: Any, orig
     held = {site.label: site.facts["line"] for site in trace.sites if site.facts.get("line")}
     yield from (_resolve(held[name]) for name in finding.sites if name in held)
     for path in finding.paths[:1]:
-        if path == "loss" and not hasattr(model, "loss"):
+        if path == "loss" and "loss" not in model._modules:
             yield locate_object(loss) if loss is not None else ""
         else:
             yield _locate_module(model, path)
@@ -82,7 +85,7 @@ def _locate_module(model: nn.Module, path: str) -> str:
     chain = [(model, "")]  # modules from the root, each with the name that it holds the next one under
     for name in path.split(".") if path else ():
         holder = chain[-1][0]
-        children = list(holder.children())
+        children = [child for child in holder._modules.values() if child is not None]
         if name not in holder._modules and len(children) == 1 and name in children[0]._modules:
             chain += [(children[0], "")]  # a wrapper, such as a compiled module
             holder = children[0]

@@ -17,11 +17,15 @@ from unvanish.core.diagnosis import Diagnosis, Excuse, Finding
 
 @dataclass(frozen=True)
 class Ignore:
-    """A code or prefix that is ignored at the modules that a glob names, and in what lies below them."""
+    """A code or prefix that is ignored at the modules that a glob names, and in what lies below them.
+
+    `asked`: by the call, which hears if nothing needs it; what a project ignores may serve another model.
+    """
 
     code: str
     path: str
     reason: str
+    asked: bool = False
 
     def covers(self, code: str, path: str) -> bool:
         """Whether it ignores this code at this path; `*` also matches dots."""
