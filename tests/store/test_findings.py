@@ -13,7 +13,8 @@ from unvanish.store.parts import read_finding
 
 INNER = Finding("DEP001", "information-collapse", "note", "follows", ("b",))
 FINDING = Finding(
-    "ACT002", "contracting-activation", "error", "cause", ("a", "b[2]"), (Evidence("slope", 0.2, "", "> 0.37"),),
+    "ACT002", "contracting-activation", "error", "cause", ("a", "b[2]"),
+    (Evidence("slope", 0.2, "", "> 0.37"),),
     (Remedy("add-skips", ("a",), "why"),), "vanishing", 3.0, True, "tried", (INNER,), "net.py:12",
 )  # fmt: skip
 
