@@ -9,6 +9,7 @@ import pytest
 
 from unvanish.clinic import config
 from unvanish.clinic.config import Config, ConfigError
+from unvanish.clinic.excuses import Ignore
 from unvanish.rules import Rule
 
 CODES = ("ACT001", "ACT002", "INI001")
@@ -56,6 +57,25 @@ def test_everything_is_read(tmp_path):
     )
 
 
+def test_what_does_not_count_and_what_is_checked_are_read(tmp_path):
+    write(
+        tmp_path,
+        """
+        [tool.unvanish]
+        ignore = ["INI", {code = "act001", path = "body.*", reason = "studied"}, {code = "ACT", reason = "x"}]
+        baseline = "old.json"
+        [tool.unvanish.models.net]
+        model = "net.py:build"
+        input = ["3,8,8", "4"]
+        """,
+    )
+    read = config.load(tmp_path)
+    assert read.ignore == ("INI",)
+    assert read.excused == (Ignore("ACT001", "body.*", "studied"), Ignore("ACT", "*", "x"))
+    assert read.baseline == tmp_path / "old.json"
+    assert read.models == {"net": {"model": "net.py:build", "input": ["3,8,8", "4"]}}
+
+
 def test_the_nearest_file_upwards_counts(tmp_path):
     write(tmp_path, '[tool.unvanish]\nfail-on = "note"')
     inner = tmp_path / "a" / "b"
@@ -90,6 +110,17 @@ def test_without_a_table_no_rule_is_loaded(tmp_path, monkeypatch):
         ("rules.ACT001.units = 1.5", ["ACT001 units must be a whole number"]),
         ("rules.ACT001.exact = 1", ["ACT001 exact must be true or false"]),
         ("rules.ACT001.source = 1", ["ACT001 source must be text"]),
+        ('ignore = [{code = "ATC001", reason = "x"}]', ["ignore: no rule code", "did you mean 'ACT001'"]),
+        ('ignore = [{code = "ACT001"}]', ["ignore: reason must be a text"]),
+        ('ignore = [{code = "ACT001", reason = " "}]', ["ignore: reason must be a text"]),
+        ('ignore = [{path = "a", reason = "x"}]', ["ignore: code must be a text"]),
+        ('ignore = [{cod = "ACT001"}]', ["ignore has no key 'cod'", "did you mean 'code'"]),
+        ('ignore = [{code = "ACT001", reason = "x"}, 3]', ["ignore must be a list of codes"]),
+        ("baseline = 3", ["baseline must be the name of a file"]),
+        ("models = 3", ["[tool.unvanish.models] must hold a table for each model"]),
+        ("models.a = {}", ["[tool.unvanish.models] 'a' must name its model"]),
+        ('models.a = {model = "m", los = "x"}', ["'a' has no option 'los'", "did you mean 'loss'"]),
+        ('models.a = {model = "m", seed = true}', ["'a' seed must be a text or a number"]),
         ("select = [", ["cannot be read"]),
     ],
 )

@@ -73,6 +73,40 @@ def test_the_option_and_the_project_decide(run, arguments, settings, passed):
     run(SICK, *arguments, settings=settings).assert_outcomes(passed=passed, failed=1 - passed)
 
 
+def test_what_the_project_ignores_with_a_reason_does_not_fail(run):
+    table = '[tool.unvanish]\nignore = [{code = "%s", path = "%s", reason = "studied"}]'
+    run(SICK, settings=table % ("ACT", "*")).assert_outcomes(passed=1)
+    run(SICK, settings=table % ("ACT", "3")).assert_outcomes(failed=1)
+
+
+MODELS = """
+[tool.unvanish.models.well]
+model = "nets.py:well"
+[tool.unvanish.models.sick]
+model = "nets.py:sick"
+[tool.unvanish.models.none]
+model = "nets.py:none"
+"""
+
+
+def test_the_models_of_the_project_are_tests_if_the_run_asks_for_them(run):
+    run("def test(): pass", settings=MODELS).assert_outcomes(passed=1)
+    result = run("def test(): pass", "--unvanish", "-v", settings=MODELS)
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines(
+        ["*unvanish[[]well[]] PASSED*", "*error[[]ACT002[]]*", "*nets.py has no 'none'*"]
+    )
+    run("", "--unvanish", "-k", "sick", "--unvanish-fail-on", "never", settings=MODELS).assert_outcomes(
+        passed=1
+    )
+
+
+def test_a_wrong_table_of_models_is_a_usage_error(run):
+    result = run("def test(): pass", "--unvanish", settings="[tool.unvanish.models.net]\nmodl = 'x'")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*'net' must name its model*"])
+
+
 def test_an_unknown_level_is_refused(run):
     result = run(SICK, "--unvanish-fail-on", "warn")
     assert result.ret == pytest.ExitCode.USAGE_ERROR

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 def examine(
     subject: Subject, batch: Any, loss: Any, settings: Config, assumed: tuple[str, ...] = (), **options: Any
 ) -> Diagnosis:
-    """Check a subject; the assumptions are among the facts of the diagnosis. CallError on failure."""
+    """Check a subject; findings have lines, facts the assumptions. CallError on failure."""
     import unvanish
+    from unvanish.clinic.code_lines import locate
     from unvanish.probes import CheckError, ModelCrash
 
     chosen: dict[str, Any] = {"ignore": settings.ignore or None, "settings": settings.settings or None}
@@ -32,7 +33,8 @@ def examine(
         raise CallError(f"{subject.name} crashed {place}: {reason}{_assuming(assumed)}", trace) from error
     facts = found.trace.facts.copy()
     facts["assumptions"] = [*facts.get("assumptions", ()), *assumed]
-    return dataclasses.replace(found, trace=dataclasses.replace(found.trace, facts=facts))
+    found = dataclasses.replace(found, trace=dataclasses.replace(found.trace, facts=facts))
+    return locate(found, subject.model, loss, subject.origin)
 
 
 def _assuming(assumed: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from unvanish.cli.errors import CallError
@@ -43,14 +44,14 @@ def load_subject(
         if data is not None and data.endswith(YAML):
             opened = _open(data, spec.task, size, seed)
             net = build(spec, **opened.facts)
-            return Subject(text, net, next(iter(opened.train)), loss)
+            return Subject(text, net, next(iter(opened.train)), loss, origin=Path(text))
         net = build(spec, **_facts(spec, inputs))
 
     def draw(size: int, seed: int, shape: tuple[int, ...] | None) -> Batch:
         with network_errors(text):
             return _make_random(net, size, seed, shape)
 
-    return Subject(text, net, loss=loss, random_batch=draw)
+    return Subject(text, net, loss=loss, random_batch=draw, origin=Path(text))
 
 
 @contextlib.contextmanager

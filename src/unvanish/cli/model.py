@@ -37,13 +37,17 @@ def make_subject(text: str, value: Any) -> Subject:
     """The subject of an object: a module, or what a callable returns."""
     import torch
 
+    origin = value if callable(value) else None
     if not isinstance(value, torch.nn.Module | Case | tuple) and callable(value):
         value = reference.call(value, text, "MODEL", RETURNS)
     if isinstance(value, Case):
-        return Subject(text, _module(value.model, text), value.batch, value.loss, value.options)
+        return Subject(
+            text, _module(value.model, text), value.batch, value.loss, value.options, origin=origin
+        )
     if isinstance(value, tuple) and 2 <= len(value) <= 3:
-        return Subject(text, _module(value[0], text), *value[1:])
-    return Subject(text, _module(value, text))
+        net, batch, loss = (*value, None)[:3]
+        return Subject(text, _module(net, text), batch, loss, origin=origin)
+    return Subject(text, _module(value, text), origin=origin)
 
 
 def _hint(text: str) -> str:

@@ -70,7 +70,35 @@ Json = Annotated[
 Select = Annotated[
     str | None, typer.Option("--select", metavar="CODES", help="Only these rules, as in ACT,INI001.")
 ]
-Ignore = Annotated[str | None, typer.Option("--ignore", metavar="CODES", help="Not these rules.")]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore",
+        metavar="CODES|CODE@PATH=REASON",
+        help="Not these rules; or found, and not counted at the modules of PATH (a.*), with the reason.",
+    ),
+]
+Format = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        metavar="NAME[=FILE]",
+        help="text, json, html, sarif, github, junit or markdown; to a file, else alone to stdout.",
+    ),
+]
+Output = Annotated[
+    str | None, typer.Option("--output", metavar="FILE|-", help="The file of the one --format without one.")
+]
+OldFindings = Annotated[
+    Path | None,
+    typer.Option("--baseline", metavar="FILE.json", help="Findings in this file are old and do not count."),
+]
+NewBaseline = Annotated[
+    Path | None,
+    typer.Option(
+        "--write-baseline", metavar="FILE.json", help="Take what is found now for old, from now on."
+    ),
+]
 FailOn = Annotated[
     str | None,
     typer.Option(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def exit_code(diagnosis: Diagnosis, settings: Config) -> int:
-    """1 if there is a finding at or above `fail_on` (a warning, if it is not set), else 0."""
+    """1 if a finding at or above `fail_on` (a warning, if it is not set) has no excuse, else 0."""
     level = settings.fail_on or "warning"
-    return 0 if level == "never" else int(bool(diagnosis.at_least(level)))  # type: ignore[arg-type]
+    return 0 if level == "never" else int(bool(diagnosis.counted(level)))  # type: ignore[arg-type]
 
 
 def refuse_path(option: str, path: Path | None, *suffixes: str) -> None:
@@ -29,30 +30,77 @@ def refuse_path(option: str, path: Path | None, *suffixes: str) -> None:
         raise CallError(f"{option} {path}: there is no folder {path.parent}")
 
 
-def refuse_reports(html: Path | None, json: str | None) -> None:
-    """Refuse paths of reports that could not be written."""
+@dataclass(frozen=True)
+class Outlet:
+    """A format of the report, and the file that it goes to; None: stdout, which is its alone."""
+
+    form: str
+    path: Path | None = None
+
+
+def choose_outlets(
+    html: Path | None, json: str | None, formats: Sequence[str] = (), output: str | None = None
+) -> tuple[Outlet, ...]:
+    """Where the report goes, by the options; CallError for what could not be written after the work."""
     refuse_path("--html", html, ".html")
     refuse_path("--json", Path(json) if json and json != "-" else None, ".json")
+    found = [Outlet("html", html)] if html is not None else []
+    found += [Outlet("json", None if json == "-" else Path(json))] if json else []
+    found += [_read_format(text) for text in formats]
+    if output is not None:
+        open_ended = [outlet for outlet in found if outlet.path is None]
+        if len(open_ended) != 1:
+            raise CallError("--output is the file of one --format; give one without a file of its own")
+        if output != "-":
+            path = _refuse_folder("--output", output)
+            found = [Outlet(o.form, path) if o.path is None else o for o in found]
+    printed = [outlet.form for outlet in found if outlet.path is None]
+    if len(printed) > 1:
+        raise CallError(f"{' and '.join(printed)} both go to stdout; write --format {printed[0]}=FILE")
+    return tuple(found) if printed else (Outlet("text"), *found)
+
+
+def _read_format(text: str) -> Outlet:
+    """An outlet from NAME or NAME=FILE."""
+    from unvanish.core.registry import suggest
+    from unvanish.reports import FORMATS
+
+    form, _, file = text.partition("=")
+    if form not in FORMATS:
+        near = suggest(form, FORMATS)
+        raise CallError(f"--format {form!r} is not a format{near}; the formats are {', '.join(FORMATS)}")
+    return Outlet(form, _refuse_folder("--format", file) if file not in ("", "-") else None)
+
+
+def _refuse_folder(option: str, file: str) -> Path:
+    """The path of a file; CallError if there is no folder for it."""
+    path = Path(file)
+    refuse_path(option, path, path.suffix)
+    return path
 
 
 @contextlib.contextmanager
-def keep_stdout(for_json: bool) -> Iterator[None]:
-    """Send what the user's own code prints to stderr, if stdout is for JSON alone."""
-    with contextlib.redirect_stdout(sys.stderr) if for_json else contextlib.nullcontext():
+def keep_stdout(outlets: Sequence[Outlet]) -> Iterator[None]:
+    """Send what the user's own code prints to stderr, if stdout is for programs alone."""
+    alone = any(outlet.path is None and outlet.form != "text" for outlet in outlets)
+    with contextlib.redirect_stdout(sys.stderr) if alone else contextlib.nullcontext():
         yield
 
 
-def write_reports(diagnosis: Diagnosis, html: Path | None, json: str | None) -> None:
+def write_reports(diagnosis: Diagnosis, outlets: Sequence[Outlet], fail_on: str | None = None) -> None:
     """Print the report and write the files that the call asks for."""
-    from unvanish.reports import print_report, render
+    from unvanish.reports import print_report, write
+    from unvanish.store.files import write_text
 
-    if json == "-":
-        print(render(diagnosis, ".json"))
-    else:
-        print_report(diagnosis)
-    try:
-        for path in (html, json if json != "-" else None):
-            if path is not None:
-                print(f"wrote {diagnosis.save(path)}", file=sys.stderr)
-    except OSError as error:
-        raise CallError(str(error)) from error
+    for outlet in outlets:
+        if outlet.path is None and outlet.form == "text":
+            print_report(diagnosis)
+            continue
+        text = write(diagnosis, outlet.form, fail_on or "warning")
+        if outlet.path is None:
+            print(text, end="")
+            continue
+        try:
+            print(f"wrote {write_text(outlet.path, text)}", file=sys.stderr)
+        except OSError as error:
+            raise CallError(str(error)) from error

@@ -19,6 +19,7 @@ class Batch:
 class Subject:
     """A model to check and what came with it: a batch, a loss, options of `check`.
 
+    `origin`: the function, class or file that made it, for the lines of findings.
     `random_batch(size, seed, shape)` makes a batch that fits the model; shape None is the model's own.
     """
 
@@ -28,3 +29,4 @@ class Subject:
     loss: Any = None
     options: Mapping[str, Any] = field(default_factory=dict)
     random_batch: Callable[[int, int, tuple[int, ...] | None], Batch] | None = None
+    origin: Any = None

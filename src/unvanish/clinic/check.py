@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from unvanish.clinic.arguments import require_flag, require_number, require_text
+from unvanish.clinic.code_lines import locate
 from unvanish.clinic.planned_step import try_step
 from unvanish.clinic.rounds import choose_rules, fold, rank, visit
 from unvanish.core.diagnosis import SEVERITIES, Diagnosis
@@ -95,5 +96,5 @@ def assert_healthy(
         raise ValueError(f"fail_on is {fail_on!r}; use one of {', '.join(SEVERITIES)}")
     diagnosis = check(model, batch, loss, **options)
     if diagnosis.at_least(fail_on):
-        raise AssertionError(f"\n{diagnosis}")
+        raise AssertionError(f"\n{locate(diagnosis, model, loss)}")
     return diagnosis

@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unvanish.clinic.excuses import Ignore
 from unvanish.core.plain import name_value
 from unvanish.core.registry import suggest
 from unvanish.rules import Rule, rules
 
 FAIL_ON = ("note", "warning", "error", "never")
-KEYS = ("select", "ignore", "fail-on", "rules")
+KEYS = ("select", "ignore", "fail-on", "baseline", "rules", "models")
+MODEL = ("model", "data", "loss", "input", "dtype", "batch-size", "lr", "seed", "snapshot", "fail-on")
+IGNORE = ("code", "path", "reason")
 
 
 class ConfigError(ValueError):
@@ -28,13 +31,20 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Config:
-    """A project's settings: codes or prefixes to select and ignore, when to fail, settings by code."""
+    """A project's settings: codes or prefixes to select and ignore, when to fail, settings by code.
+
+    `excused`: what is looked for and does not count at some places; `baseline`: the file of old findings;
+    `models`: those that a test run checks, by name, each with the options of `unvanish check`.
+    """
 
     select: tuple[str, ...] | None = None
     ignore: tuple[str, ...] = ()
     fail_on: str | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     path: Path | None = None
+    excused: tuple[Ignore, ...] = ()
+    baseline: Path | None = None
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def find(start: Path | None = None) -> Path | None:
@@ -59,12 +69,16 @@ def read(path: Path) -> Config:
     known = rules()
     for key in table:
         _refuse_unknown(key, KEYS, f"{where} has no key", "the keys are")
+    codes, excused = _split_ignore(table.get("ignore", []), known, f"{where} ignore")
     return Config(
         select=_codes(table["select"], known, f"{where} select") if "select" in table else None,
-        ignore=_codes(table.get("ignore", []), known, f"{where} ignore"),
+        ignore=codes,
         fail_on=_fail_on(table["fail-on"], f"{where} fail-on") if "fail-on" in table else None,
         settings=check_settings(table.get("rules", {}), f"{path}: [tool.unvanish.rules]"),
         path=path,
+        excused=excused,
+        models=_models(table.get("models", {}), f"{path}: [tool.unvanish.models]"),
+        baseline=_beside(path, table["baseline"], f"{where} baseline") if "baseline" in table else None,
     )
 
 
@@ -99,6 +113,51 @@ def check_settings(tables: Any, where: str = "settings") -> dict[str, Mapping[st
     for code in tables:
         _refuse_unknown(code, known, f"{where} has no rule", "`unvanish rules` lists")
     return {code: _rule_settings(table, known[code], f"{where} {code}") for code, table in tables.items()}
+
+
+def read_ignore(code: Any, path: Any, reason: Any, where: str) -> Ignore:
+    """An excuse from its parts; ConfigError for an unknown code, or without a path or a reason."""
+    for name, value in zip(IGNORE, (code, path, reason), strict=True):
+        if not isinstance(value, str) or not value.strip():
+            raise ConfigError(f"{where}: {name} must be a text that says something, it is {_show(value)}")
+    _matching([code], rules(), where)
+    return Ignore(code.strip().upper(), path.strip(), reason.strip())
+
+
+def _split_ignore(
+    value: Any, known: Collection[str], where: str
+) -> tuple[tuple[str, ...], tuple[Ignore, ...]]:
+    """Codes that are not looked for, and tables of what does not count at some places."""
+    tables = [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+    codes = [entry for entry in value if not isinstance(entry, dict)] if tables else value
+    excused = []
+    for table in tables:
+        for key in table:
+            _refuse_unknown(key, IGNORE, f"{where} has no key", "the keys are")
+        parts = (table.get("code"), table.get("path", "*"), table.get("reason"))
+        excused.append(read_ignore(*parts, where))
+    return _codes(codes, known, where), tuple(excused)
+
+
+def _models(tables: Any, where: str) -> dict[str, Mapping[str, Any]]:
+    """The models to check, each a table of options that are texts, numbers or lists of texts."""
+    if not isinstance(tables, Mapping):
+        raise ConfigError(f"{where} must hold a table for each model, it is {_show(tables)}")
+    for name, table in tables.items():
+        if not isinstance(table, Mapping) or not isinstance(table.get("model"), str):
+            raise ConfigError(f'{where} {name_value(name)} must name its model, as in model = "net.py:build"')
+        for key, value in table.items():
+            _refuse_unknown(key, MODEL, f"{where} {name_value(name)} has no option", "the options are")
+            if isinstance(value, bool) or not isinstance(value, str | int | float | list):
+                raise ConfigError(f"{where} {name_value(name)} {key} must be a text or a number")
+    return dict(tables)
+
+
+def _beside(path: Path, value: Any, where: str) -> Path:
+    """A file that pyproject.toml names, as seen from its folder."""
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{where} must be the name of a file, it is {_show(value)}")
+    return path.parent / value
 
 
 def _matching(wanted: Iterable[str], known: Collection[str], where: str) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -15,6 +16,7 @@ Direction = Literal["vanishing", "exploding", "blocked", "none"]
 Safety = Literal["exact", "retrain", "advice"]
 
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+CALL = re.compile(r"\[\d+\]$")  # of a site's label, "act[2]"
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,20 @@ class Remedy:
 
 
 @dataclass(frozen=True)
+class Excuse:
+    """Why a finding does not count: the project ignores it there, or it was there before ("baseline")."""
+
+    kind: Literal["ignored", "baseline"]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Finding:
     """A named fault: where, the numbers, the cause in one sentence, and the remedies.
 
     `confirmed`: True if removing the cause on a copy restored the flow, False if it did not, None without an
-    experiment. `consequences`: findings that this one explains.
+    experiment. `consequences`: findings that this one explains. `line`: of the user's code, "net.py:12"; ""
+    if unknown. `excuse`: why it does not count, None if it does.
     """
 
     code: str
@@ -59,6 +70,14 @@ class Finding:
     confirmed: bool | None = None
     experiment: str = ""
     consequences: tuple[Finding, ...] = ()
+    line: str = ""
+    excuse: Excuse | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The module paths of its sites, without the numbers of calls; ("",) if it names none."""
+        paths = (CALL.sub("", site) for site in self.sites)
+        return tuple(dict.fromkeys("" if path == "(model)" else path for path in paths)) or ("",)
 
 
 @dataclass(frozen=True)
@@ -110,6 +129,15 @@ class Diagnosis(Shown):
     def at_least(self, severity: Severity) -> tuple[Finding, ...]:
         """The findings at or above a severity."""
         return at_least(self.findings, severity)
+
+    def counted(self, severity: Severity) -> tuple[Finding, ...]:
+        """The findings at or above a severity that nothing excuses."""
+        return tuple(f for f in self.at_least(severity) if f.excuse is None)
+
+    @property
+    def excused(self) -> tuple[Finding, ...]:
+        """The findings that do not count, each with its excuse."""
+        return tuple(f for f in self.findings if f.excuse is not None)
 
     def codes(self, severity: Severity = "warning") -> tuple[str, ...]:
         """Codes of the findings and of their consequences, worst first, without repeats."""

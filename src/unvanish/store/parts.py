@@ -87,6 +87,9 @@ def parse_finding(body: Mapping[str, Any]) -> Finding:
     parts["remedies"] = tuple(_read_remedy(r) for r in _list(parts.get("remedies", []), "the remedies"))
     children = _list(parts.get("consequences", []), "the consequences")
     parts["consequences"] = tuple(parse_finding(c) for c in children)
+    _text(parts.get("line", ""), "a line")
+    if parts.get("excuse") is not None:
+        raise ValueError("a finding of a run has an excuse")
     return Finding(**parts)
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from unvanish.cli import options
+from unvanish.cli.amnesty import excuse_findings, open_baseline, renew_baseline
 from unvanish.cli.errors import stoppable
-from unvanish.cli.outcome import exit_code, keep_stdout, refuse_reports, write_reports
+from unvanish.cli.outcome import choose_outlets, exit_code, keep_stdout, write_reports
 from unvanish.cli.settings import read_settings
 from unvanish.cli.sources import choose_batch, choose_loss, load_subject
 
@@ -30,9 +31,13 @@ def check(
     loss: options.Loss = None,
     html: options.Html = None,
     json: options.Json = None,
+    formats: options.Format = None,
+    output: options.Output = None,
     select: options.Select = None,
     ignore: options.Ignore = None,
     fail_on: options.FailOn = None,
+    baseline: options.OldFindings = None,
+    write_baseline: options.NewBaseline = None,
     no_confirm: options.NoConfirm = False,
     lr: options.Rate = None,
     snapshot: options.Snapshot = None,
@@ -47,11 +52,13 @@ def check(
     unvanish check package.models:Net --input 3,224,224 --html report.html
     unvanish check hf:gpt2,n_layer=4 --fail-on error
     unvanish check net.py:build --data data.py:loader --loss cross_entropy --lr 0.1
+    unvanish check net.py:build --format github --format sarif=unvanish.sarif --baseline old.json
     unvanish check net.py:build --snapshot runs/mine/snapshots/step-812-NUM001.pt
     """  # noqa: D301 (the backspace keeps the lines apart)
     settings = read_settings(select, ignore, fail_on)
-    refuse_reports(html, json)
-    with keep_stdout(for_json=json == "-"):
+    outlets = choose_outlets(html, json, formats or (), output)
+    old = open_baseline(settings, baseline, write_baseline)
+    with keep_stdout(outlets):
         subject = load_subject(model, seed, data, inputs or [], batch_size, allow_code)
         if snapshot is not None:
             from unvanish.cli.snapshot import restore
@@ -59,7 +66,10 @@ def check(
             subject = restore(subject, snapshot)
         batch = choose_batch(subject, data, inputs or [], dtype or [], batch_size, seed)
         diagnosis = _diagnose(subject, batch, loss, settings, not no_confirm, seed, lr)
-    write_reports(diagnosis, html, json)
+    if write_baseline is not None:
+        old = renew_baseline(diagnosis, settings, old, write_baseline)
+    diagnosis = excuse_findings(diagnosis, settings, old)
+    write_reports(diagnosis, outlets, settings.fail_on)
     raise typer.Exit(exit_code(diagnosis, settings))
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from unvanish.cli import options
+from unvanish.cli.amnesty import excuse_findings
 from unvanish.cli.errors import CallError, split_crash, stoppable
-from unvanish.cli.outcome import exit_code, keep_stdout, refuse_reports, write_reports
+from unvanish.cli.outcome import choose_outlets, exit_code, keep_stdout, write_reports
 from unvanish.cli.settings import read_settings
 from unvanish.cli.sources import choose_batch, load_subject
 
@@ -41,12 +42,12 @@ def forecast(
     unvanish forecast hf:gpt2,n_layer=4
     """  # noqa: D301 (the backspace keeps the lines apart)
     settings = read_settings(select, ignore, fail_on)
-    refuse_reports(html, json)
-    with keep_stdout(for_json=json == "-"):
+    outlets = choose_outlets(html, json)
+    with keep_stdout(outlets):
         subject = load_subject(model, seed, data, inputs or [], batch_size, allow_code)
         batch = choose_batch(subject, data, inputs or [], dtype or [], batch_size, seed)
-        diagnosis = _predict(subject, batch.value, settings, power)
-    write_reports(diagnosis, html, json)
+        diagnosis = excuse_findings(_predict(subject, batch.value, settings, power), settings)
+    write_reports(diagnosis, outlets)
     raise typer.Exit(exit_code(diagnosis, settings))
 
 

@@ -26,6 +26,7 @@ def draw_card(finding: Finding, level: int) -> Html:
             tag(f"h{level}", tag("code", finding.code), " ", finding.name),
         ),
         tag("p", finding.cause, class_="uv-cause"),
+        _tell_line(finding),
         _sites(finding.sites),
         _evidence(finding.evidence),
         _proof(finding),
@@ -34,6 +35,14 @@ def draw_card(finding: Finding, level: int) -> Html:
         tag("p", tag("code", f"unvanish explain {finding.code}"), " for the whole page", class_="uv-help"),
         class_=f"uv-card uv-{finding.severity}",
     )
+
+
+def _tell_line(finding: Finding) -> Html | None:
+    """The line of the code, and the reason if the finding does not count."""
+    parts = [clean(finding.line)] if finding.line and finding.line not in finding.cause else []
+    if finding.excuse is not None:
+        parts.append(f"does not count, {finding.excuse.kind}: {clean(finding.excuse.reason)}")
+    return tag("p", "; ".join(parts), class_="uv-help") if parts else None
 
 
 def _proof(finding: Finding) -> Html | None:

@@ -63,7 +63,8 @@ def _where(finding: Finding, kinds: Mapping[str, str], width: int) -> list[Text]
     kind = clean(kinds.get(first, ""))
     named = f"{clean(first) or '(model)'}{f' ({kind})' if kind else ''}"
     tail = [clean(site) for site in others] if len(others) < 3 else [f"and {len(others)} more"]
-    return hang([("  --> ", "bright_blue")], ", ".join([named, *tail]), width, 6)
+    line = f" ({clean(finding.line)})" if finding.line and finding.line not in finding.cause else ""
+    return hang([("  --> ", "bright_blue")], ", ".join([named, *tail]) + line, width, 6)
 
 
 def _evidence(evidence: Sequence[Evidence], width: int) -> list[Text]:

@@ -95,8 +95,8 @@ def describe_ratio(total: float, ends: tuple[str, str] = ("input", "loss")) -> s
 
 
 def count_findings(diagnosis: Diagnosis) -> list[str]:
-    """`["2 errors", "1 warning"]`: top-level findings by severity, the worst first."""
-    tally = Counter(f.severity for f in diagnosis.findings)
+    """`["2 errors", "1 warning"]`: top-level findings that count, by severity, the worst first."""
+    tally = Counter(f.severity for f in diagnosis.counted("note"))
     return [plural(tally[s], s) for s in reversed(SEVERITIES) if tally[s]]
 
 

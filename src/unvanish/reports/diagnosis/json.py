@@ -67,6 +67,8 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "confirmed": finding.confirmed,
         "experiment": finding.experiment,
         "sites": list(finding.sites),
+        "line": finding.line,
+        "excuse": plain(finding.excuse),
         "evidence": plain(finding.evidence),
         "remedies": [_remedy(r) for r in finding.remedies],
         "consequences": [_finding(f) for f in finding.consequences],

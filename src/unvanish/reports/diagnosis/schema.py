@@ -45,10 +45,13 @@ DEFINITIONS: dict[str, Any] = {
         confirmed={"type": ["boolean", "null"]},
         experiment=STRING,
         sites=_list(STRING),
+        line=STRING,
+        excuse={"anyOf": [_ref("excuse"), {"type": "null"}]},
         evidence=_list(_ref("evidence")),
         remedies=_list(_ref("remedy")),
         consequences=_list(_ref("finding")),
     ),
+    "excuse": _object(kind={"enum": ["ignored", "baseline"]}, reason=STRING),
     "evidence": _object(
         name=STRING,
         value={"anyOf": [_ref("number"), STRING]},

@@ -69,14 +69,33 @@ def _header(diagnosis: Diagnosis, top: Headline, width: int) -> list[Text]:
 
 def _findings(diagnosis: Diagnosis, width: int) -> list[list[Text]]:
     """A block for each finding, at most three of a code, and a line that counts the rest."""
-    shown, rest = _choose(diagnosis.findings)
+    shown, rest = _choose(diagnosis.counted("note"))
     kinds = {site.label: site.kind for site in reversed(diagnosis.trace.sites)}
     blocks = [describe_finding(f, kinds, width) for f in shown]
     if rest:
         tally = [f"{name} ({n})" for name, n in Counter(f"{f.code} {f.name}" for f in rest).items()]
         text = f"{plural(len(rest), 'more finding')}: {list_names(tally, 12)}"
         blocks.append(hang([("and ", "bold")], text, width, 4))
-    return blocks
+    return [*blocks, _excused(diagnosis, width)]
+
+
+def _excused(diagnosis: Diagnosis, width: int) -> list[Text]:
+    """What does not count: each finding that is ignored with its reason, old ones by their codes."""
+    out: list[Text] = []
+    if diagnosis.excused:
+        out = [assemble((f"suppressed ({len(diagnosis.excused)}):", "dim"))]
+    old: Counter[str] = Counter()
+    for finding in diagnosis.excused:
+        name = f"{clean(finding.code)} {clean(finding.name)}"
+        if finding.excuse is not None and finding.excuse.kind == "ignored":
+            where = f" at {list_names(finding.sites, 1)}" if finding.sites else ""
+            out += hang(["  "], f"{name}{where}, ignored: {clean(finding.excuse.reason)}", width, 6, "dim")
+        else:
+            old[name] += 1
+    if old:
+        tally = ", ".join(f"{name}{f' ({n})' if n > 1 else ''}" for name, n in old.items())
+        out += hang(["  "], f"in the baseline: {tally}", width, 6, "dim")
+    return out
 
 
 def _choose(findings: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
@@ -140,9 +159,10 @@ def _theory(diagnosis: Diagnosis, width: int) -> list[Text]:
 
 def _closing(diagnosis: Diagnosis, width: int) -> list[Text]:
     """The last line: how many findings, and their codes."""
-    if diagnosis.healthy:
+    counted = diagnosis.counted("warning")
+    if diagnosis.healthy or (diagnosis.excused and not counted):
         return []
-    codes = [clean(code) for code in dict.fromkeys(f.code for f in diagnosis.at_least("warning"))]
+    codes = [clean(code) for code in dict.fromkeys(f.code for f in counted)]
     head = ("found ", "bold"), (" and ".join(count_findings(diagnosis)[:2]), "bold"), ": "
     return hang(head, list_names(codes, 12), width, 2)
 
