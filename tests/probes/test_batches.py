@@ -1,4 +1,4 @@
-"""Whatever a loader yields is read as what the forward and the loss take; how is said, what does not fit is refused."""
+"""Whatever a loader yields is read as what forward and loss take, which is said; else it is refused."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Graphs:
 
 
 class Slotted:
-    __slots__ = ("x", "label")
+    __slots__ = ("label", "x")
 
     def __init__(self, x: Tensor, label: Tensor) -> None:
         self.x, self.label = x, label
@@ -206,6 +206,10 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], Any, Any, Expected]] = {
 SILENT = ("tensor", "pair", "list of two", "inputs alone", "keywords", "collated", "user's dict")
 
 
+def _say(found: unvanish.Diagnosis) -> str:
+    return "; ".join(found.trace.facts["assumptions"])
+
+
 def _build(make: Callable[[], nn.Module]) -> nn.Module:
     torch.manual_seed(0)
     return make()
@@ -216,7 +220,8 @@ def test_a_batch_is_read_as_the_program_would(kind: str) -> None:
     make, batch, loss, expected = KINDS[kind]
     model = _build(make)
     found = unvanish.check(model, batch, loss, confirm=False, theory=False)
-    wanted = expected(model)
+    with torch.no_grad():
+        wanted = expected(model)
     if wanted.ndim == 0:
         assert found.trace.facts["loss"] == pytest.approx(float(wanted), rel=1e-6)
     else:
@@ -247,9 +252,10 @@ def test_the_usual_batches_are_passed_as_they_are(monkeypatch: pytest.MonkeyPatc
 def test_graph_data_is_bound_by_name() -> None:
     graphs, model = make_graphs(), _build(Convolution)
     found = unvanish.check(model, graphs, CE, confirm=False)
-    wanted = CE(model(graphs.x, graphs.edge_index, graphs.batch), graphs.y)
+    with torch.no_grad():
+        wanted = CE(model(graphs.x, graphs.edge_index, graphs.batch), graphs.y)
     assert found.trace.facts["loss"] == pytest.approx(float(wanted))
-    assert "ptr was not passed" in str(found) and "x, edge_index, batch" in str(found)
+    assert "ptr was not passed" in _say(found) and "x, edge_index, batch" in _say(found)
 
 
 def test_graph_data_is_passed_whole_to_one_argument() -> None:
@@ -257,7 +263,7 @@ def test_graph_data_is_passed_whole_to_one_argument() -> None:
     graphs._store["y"] = torch.randint(0, 3, (2 * N,))
     found = unvanish.check(model, graphs, CE, confirm=False)
     assert found.trace.facts["loss"] == pytest.approx(float(CE(model(graphs), graphs.y)))
-    assert "passed whole" in str(found)
+    assert "passed whole" in _say(found)
     assert unvanish.check(model, graphs, squared).trace.facts["objective"] == "loss"
 
 
@@ -272,7 +278,7 @@ def test_what_an_object_computes_is_found_by_name() -> None:
             return self.body(x_dict["paper"])
 
     found = unvanish.check(_build(Typed), Hetero(paper=x, y=y), CE)
-    assert found.trace.facts["loss"] == pytest.approx(float(CE(_build(Typed)(({"paper": x})), y)))
+    assert found.trace.facts["loss"] == pytest.approx(float(CE(_build(Typed)({"paper": x}), y)))
 
 
 def test_arrays_are_not_shared_and_float64_is_said() -> None:
@@ -283,9 +289,9 @@ def test_arrays_are_not_shared_and_float64_is_said() -> None:
     array = np.ones((N, 5))
     array.setflags(write=False)
     found = unvanish.check(Writing(), (array[::-1], y.numpy()), CE)
-    assert (array == 1).all() and "float64 of its arrays became float32" in str(found)
+    assert (array == 1).all() and "float64 of its arrays became float32" in _say(found)
     wide = unvanish.check(One().double(), (np.ones((N, 5)), y.numpy()), CE)
-    assert "became" not in str(wide)
+    assert "became" not in _say(wide)
     with pytest.raises(CheckError, match="not of numbers"):
         unvanish.check(One(), (np.array(["a", "b"]), y), CE)
 
@@ -314,16 +320,16 @@ def test_the_first_batch_of_anything_that_yields_is_taken(make: Callable[[], Any
     loader = make()
     found = unvanish.check(_build(One), loader, CE)
     assert found.trace.facts["loss"] == pytest.approx(float(CE(_build(One)(x), y)))
-    assert "the first batch of the" in str(found)
-    assert ("moved on" in str(found)) == isinstance(loader, Iterator)
+    assert "the first batch of the" in _say(found)
+    assert ("moved on" in _say(found)) == isinstance(loader, Iterator)
 
 
 def test_a_shuffled_loader_leaves_the_random_state_alone() -> None:
-    own = torch.Generator().manual_seed(3)
+    own, model = torch.Generator().manual_seed(3), One()
     for generator in (None, own):
         loader = DataLoader(TensorDataset(x, y), 4, shuffle=True, generator=generator)
         before, held = torch.get_rng_state(), own.get_state()
-        unvanish.check(One(), loader, CE)
+        unvanish.check(model, loader, CE)
         assert torch.equal(torch.get_rng_state(), before) and torch.equal(own.get_state(), held)
 
 
@@ -407,9 +413,10 @@ def test_a_collated_batch_of_a_real_library_is_read() -> None:
         {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": y}
     )
     assert unvanish.check(model, batch, confirm=False).trace.facts["objective"] == "output.loss"
-    named = transformers.BatchEncoding({"input_ids": ids, "label": y, "idx": torch.arange(N)})
-    found = unvanish.check(model, named, lambda out, y: F.cross_entropy(out.logits, y), confirm=False)
-    assert "label of the batch is the target" in str(found) and "idx was not passed" in str(found)
+    found = unvanish.check(
+        model, (ids, torch.ones_like(ids), y), lambda out, y: F.cross_entropy(out.logits, y)
+    )
+    assert "to the forward as input_ids, attention_mask" in _say(found)
 
 
 def test_graph_data_of_a_real_library_is_read() -> None:
@@ -419,5 +426,6 @@ def test_graph_data_of_a_real_library_is_read() -> None:
     ]
     batch = data.Batch.from_data_list(graphs)
     found = unvanish.check(_build(Convolution), batch, CE, confirm=False)
-    wanted = CE(_build(Convolution)(batch.x, batch.edge_index, batch.batch), batch.y)
+    with torch.no_grad():
+        wanted = CE(_build(Convolution)(batch.x, batch.edge_index, batch.batch), batch.y)
     assert found.trace.facts["loss"] == pytest.approx(float(wanted))

@@ -91,15 +91,12 @@ def test_a_step_may_call_the_model_twice_and_its_parts() -> None:
 
 
 def test_any_batch_reaches_a_step_as_it_is() -> None:
-    seen: list[Any] = []
-
-    def step(model: Any, batch: Any) -> Tensor:
-        seen.append(batch)
-        return classify(model, (torch.as_tensor(batch["x"]), y))
+    def step(model: Any, given: Any) -> Tensor:
+        assert given is batch
+        return classify(model, (torch.as_tensor(given["x"]), y))
 
     batch = {"x": x.numpy(), "more": [object(), "text"]}
     unvanish.check(_net(), batch, step=step)
-    assert seen[0] is batch
     assert "the first batch" in str(unvanish.check(_net(), iter([batch]), step=step))
 
 
@@ -167,6 +164,16 @@ def test_a_training_step_of_the_models_own_is_run(make: type[Lit], raising: bool
     assert "the model's own training_step" in str(found) and not found.unmeasured
     assert "log" not in vars(model)
     assert unvanish.check(model, [(x, y)] and iter([(x, y)])).trace.facts["loss"]
+
+
+def test_a_training_step_that_nobody_wrote_is_none() -> None:
+    class Base(nn.Sequential):
+        def training_step(self, *args: Any) -> None: ...
+
+    Base.training_step.__module__ = "lightning.pytorch.core.module"
+    found = unvanish.check(Base(nn.Linear(6, 3)), (x, y), F.cross_entropy)
+    assert "training_step" not in str(found)
+    assert unvanish.check(Base(nn.Linear(6, 3)), x).trace.facts["objective"] == "random cotangent"
 
 
 def test_a_given_loss_goes_before_a_training_step() -> None:

@@ -32,7 +32,7 @@ from unvanish.core.plain import name_value
 from unvanish.probes.batches import read_batch
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.intact import intact, unwrap
-from unvanish.probes.steps import Step
+from unvanish.probes.steps import TrainingStep
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
 
@@ -223,7 +223,7 @@ class Search:
 
     def _report(self, patient: Patient, proof: Proof | None, reason: str) -> Cured:
         architecture = fingerprint(self.admission.model) if patient.done else {}
-        loss = patient.loss.function if isinstance(patient.loss, Step) else patient.loss
+        loss = patient.loss.function if isinstance(patient.loss, TrainingStep) else patient.loss
         return Cured(
             patient.model,
             loss,

@@ -64,7 +64,7 @@ def read_batch(
     """
     if step is not None and loss is not None:
         raise CheckError("give either loss or step: the step returns the loss by itself")
-    if not isinstance(model, nn.Module) or isinstance(loss, calls.Program):
+    if not isinstance(model, nn.Module) or isinstance(loss, calls.Runner):
         return Reading(batch, loss)
     bare = unwrap(model)
     notes: list[str] = []
@@ -249,7 +249,9 @@ class Binding:
         if isinstance(x, Mapping):
             return self.takes.accepts(x) or self.takes.fits(1)
         several = type(x) in (tuple, list) and holds_numbers(x)
-        return self.takes.fits(1) or (several and self.takes.fits(len(x)))
+        answers = self.takes.places[1:2]  # a list of records in front of labels, as of two sentences
+        spread = several and self.takes.fits(len(x)) and not (answers and answers[0] in TARGETS)
+        return self.takes.fits(1) or spread
 
     def _bind_several(self, batch: Sequence[Any]) -> Any:
         """Three parts or more: the last are targets, as many as the loss needs and the forward leaves."""
@@ -301,8 +303,8 @@ class Binding:
         loss = "" if not needs else f", the loss {needs} argument{'s' if needs > 1 else ''}"
         return CheckError(
             f"the batch is {describe_value(batch)}, but the model's forward takes {self.takes.text}{loss}: "
-            "they do not fit together; give an (x, y) pair, with x a tuple of arguments or a dict of keywords, "
-            f"or {STEP}"
+            "they do not fit together; give an (x, y) pair, with x a tuple of arguments or a dict of "
+            f"keywords, or {STEP}"
         )
 
 

@@ -60,7 +60,7 @@ class Targets(tuple[Any, ...]):
     __slots__ = ()
 
 
-class Program(ABC):
+class Runner(ABC):
     """In place of a loss: what runs the model on a batch by itself, and returns the loss."""
 
     @abstractmethod
@@ -68,12 +68,12 @@ class Program(ABC):
         """The call; `gradients`: float inputs require one."""
 
 
-def prepare(batch: Any, loss: Callable[..., Any] | Program | None, *, gradients: bool = True) -> Call:
+def prepare(batch: Any, loss: Callable[..., Any] | Runner | None, *, gradients: bool = True) -> Call:
     """Read the batch; CheckError says what a batch may be.
 
     `gradients=False` passes float inputs as they are, for models that refuse inputs that require one.
     """
-    if isinstance(loss, Program):
+    if isinstance(loss, Runner):
         return loss.prepare(batch, gradients)
     needs = 0 if loss is None else count_needed(loss)
     x, rest, whole = _split(batch, needs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ OURSELVES = (Tensor, PackedSequence, nn.Module, np.ndarray, np.generic, type, st
 
 def read_fields(value: Any) -> dict[str, Any] | None:
     """The values of a record by name; None if it is none, or holds neither a tensor nor an array."""
-    if isinstance(value, OURSELVES) or callable(value) or is_array(value):
+    if isinstance(value, OURSELVES) or inspect.isroutine(value) or is_array(value):
         return None
     try:
         named = dict(_list_fields(value))

@@ -103,7 +103,7 @@ def _attempt(specimen: Specimen, check_finite: bool, orders: Collection[int], gr
 def _watch(specimen: Specimen, call: calls.Call) -> Forward:
     model, norms, modules = specimen.model, specimen.norms, specimen.modules
     known = specimen.parameters, norms, modules, specimen.omissions
-    whole = isinstance(specimen.loss, calls.Program)  # of which theory sees no beginning
+    whole = isinstance(specimen.loss, calls.Runner)  # of which theory sees no beginning
     if specimen.theory and specimen.manner.open and not whole:
         return Taped(model, model, call, *known)
     watched = Forward(model, call.batch_size, *known)

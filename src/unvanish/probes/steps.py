@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.probes.calls import Call, Program, map_tensors, own_loss
+from unvanish.probes.calls import Call, Runner, map_tensors, own_loss
 from unvanish.probes.errors import CheckError
 from unvanish.probes.fields import tensors_of
 from unvanish.probes.takes import read_signature
 
+LIGHTNING = ("lightning", "pytorch_lightning")  # whose own step only says that it must be written
 LOGS = ("log", "log_dict")  # of Lightning's modules, which want a trainer
 
 
@@ -34,7 +35,7 @@ class Stepped:
 
 
 @dataclass(frozen=True)
-class Step(Program):
+class TrainingStep(Runner):
     """`function(model, batch)` returns the loss; `name`: what it is called in messages."""
 
     function: Callable[[Any, Any], Any]
@@ -54,7 +55,7 @@ class StepCall(Call):
     """A step's call; `inputs` and `originals` are filled in when the model is called."""
 
     gradients: bool = True
-    step: Step = field(default_factory=lambda: Step(lambda model, batch: None))
+    step: TrainingStep = field(default_factory=lambda: TrainingStep(lambda model, batch: None))
 
     def run(self, model: Any, watched: Any = None) -> Any:
         """The step's outcome. `watched`: it is told where the loss begins, and what the targets are."""
@@ -126,31 +127,32 @@ def _read_loss(outcome: Any) -> Any:
     return outcome.loss
 
 
-def read_step(function: Any) -> Step:
+def read_step(function: Any) -> TrainingStep:
     """The step that a caller gives; CheckError if it cannot be called."""
-    if isinstance(function, Step):
+    if isinstance(function, TrainingStep):
         return function
     if not callable(function):
         raise CheckError(
             f"step is a {type(function).__name__} and cannot be called; give a function of (model, batch) "
             "that returns the loss"
         )
-    return Step(function)
+    return TrainingStep(function)
 
 
-def find_own_step(model: nn.Module) -> Step | None:
+def find_own_step(model: nn.Module) -> TrainingStep | None:
     """The step that a model brings along, `training_step(batch, batch_idx)`; None if it has none.
 
     CheckError if it optimises by itself.
     """
-    if not callable(getattr(type(model), "training_step", None)):
+    own = getattr(type(model), "training_step", None)
+    if not callable(own) or getattr(own, "__module__", "").partition(".")[0] in LIGHTNING:
         return None
     if getattr(model, "automatic_optimization", True) is False:
         raise CheckError(
             "training_step optimises by itself (automatic_optimization is False); give one loss by "
             "step=lambda model, batch: loss"
         )
-    return Step(run_training_step, "training_step")
+    return TrainingStep(run_training_step, "training_step")
 
 
 def run_training_step(model: Any, batch: Any) -> Any:
