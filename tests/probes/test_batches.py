@@ -262,7 +262,7 @@ def test_graph_data_is_passed_whole_to_one_argument() -> None:
     graphs, model = make_graphs(), _build(Whole)
     graphs._store["y"] = torch.randint(0, 3, (2 * N,))
     found = unvanish.check(model, graphs, CE, confirm=False)
-    assert found.trace.facts["loss"] == pytest.approx(float(CE(model(graphs), graphs.y)))
+    assert found.trace.facts["loss"] == pytest.approx(float(CE(model(graphs), graphs.y).detach()))
     assert "passed whole" in _say(found)
     assert unvanish.check(model, graphs, squared).trace.facts["objective"] == "loss"
 
@@ -278,7 +278,7 @@ def test_what_an_object_computes_is_found_by_name() -> None:
             return self.body(x_dict["paper"])
 
     found = unvanish.check(_build(Typed), Hetero(paper=x, y=y), CE)
-    assert found.trace.facts["loss"] == pytest.approx(float(CE(_build(Typed)({"paper": x}), y)))
+    assert found.trace.facts["loss"] == pytest.approx(float(CE(_build(Typed)({"paper": x}), y).detach()))
 
 
 def test_arrays_are_not_shared_and_float64_is_said() -> None:
@@ -319,7 +319,7 @@ class Stream(IterableDataset):  # type: ignore[type-arg]
 def test_the_first_batch_of_anything_that_yields_is_taken(make: Callable[[], Any]) -> None:
     loader = make()
     found = unvanish.check(_build(One), loader, CE)
-    assert found.trace.facts["loss"] == pytest.approx(float(CE(_build(One)(x), y)))
+    assert found.trace.facts["loss"] == pytest.approx(float(CE(_build(One)(x), y).detach()))
     assert "the first batch of the" in _say(found)
     assert ("moved on" in _say(found)) == isinstance(loader, Iterator)
 
@@ -353,6 +353,20 @@ def test_what_does_not_fit_is_refused_in_one_sentence(model: Any, batch: Any, lo
         unvanish.check(model(), batch, loss)
     fits = said not in ("single samples", "yields no batch", "None", "int")
     assert "\n" not in str(caught.value) and ("step=" in str(caught.value)) == fits
+
+
+def test_a_loaders_batch_goes_where_the_model_is() -> None:
+    reading = read_batch(One().to("meta"), iter([{"x": x, "y": [y], "name": "a"}]), CE)
+    assert reading.batch[0]["x"].is_meta and reading.batch[1][0].is_meta
+    assert "moved to meta" in reading.notes[1] and x.device.type == "cpu"
+
+
+def test_apply_takes_the_same() -> None:
+    model = _build(Two)
+    with torch.no_grad():
+        model.body[0].weight.mul_(1e-4)  # type: ignore[index, operator]
+    remedy = unvanish.Remedy("backward-lsuv", ("body.0", "body.2"), "the weights are too small")
+    assert unvanish.apply(model, [remedy], batch=(x, scale, y), loss=CE).changes
 
 
 def test_a_loader_that_raises_is_named() -> None:

@@ -84,7 +84,7 @@ def _replace(value: Any, make: Any, depth: int) -> Any:
 def move(batches: Sequence[Any], model: nn.Module) -> tuple[Sequence[Any], Sequence[str]]:
     """A loader's batches where the model is, as a training moves them, and that it was done."""
     homes = {p.device for p in model.parameters()}
-    if len(homes) != 1 or (home := homes.pop()).type in ("cpu", "meta"):
+    if len(homes) != 1 or (home := homes.pop()).type == "cpu":
         return batches, ()
     moved = [_send(batch, home) for batch in batches]
     return moved, (f"the loader's batches were moved to {home}, where the model is",)

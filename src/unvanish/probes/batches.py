@@ -38,6 +38,7 @@ WHOLE = (
     "features",
     "inputs",
 )  # a single parameter that is given a whole record
+MORE = 8  # targets of a loss that takes any number
 STEP = "give step=lambda model, batch: loss, which runs the model as your training does"
 
 
@@ -193,7 +194,7 @@ class Binding:
             if (value := _find(whole, name)) is not None
         }
         lone = self.takes.places[0] if self.takes.most == 1 and len(self.takes.names) <= 1 else ""
-        if known and self.takes.needed <= set(known) and not (lone in WHOLE and len(named) > 1):
+        if known and self.takes.needed <= set(known) and not (lone == "batch" and len(named) > 1):
             if left := [name for name, value in named.items() if name not in known and value is not None]:
                 self.notes.append(
                     f"of the batch, {', '.join(left)} was not passed: the forward takes {self.takes.text}"
@@ -274,13 +275,9 @@ class Binding:
             return (0, 1) if named else (1, 0)
         if self.needs < 2:
             return (0,)
-        own = (
-            type(self.loss).__module__.startswith("torch.")
-            or getattr(self.loss, "__module__", "") == "torch.nn.functional"
-        )
         target = self.loss.forward if isinstance(self.loss, nn.Module) else self.loss
-        most = self.needs if own else int(min(read_signature(target).most, self.needs + 8))
-        return range(self.needs - 1, max(most, self.needs))
+        most = self.needs + (MORE if read_signature(target).more else 0)
+        return range(self.needs - 1, most)
 
     def _split(self, parts: tuple[Any, ...], last: int) -> Any:
         """The first parts for the forward, the last ones for the loss; said, with what each is."""
