@@ -363,10 +363,9 @@ def test_a_loaders_batch_goes_where_the_model_is() -> None:
 
 def test_apply_takes_the_same() -> None:
     model = _build(Two)
-    with torch.no_grad():
-        model.body[0].weight.mul_(1e-4)  # type: ignore[index, operator]
-    remedy = unvanish.Remedy("backward-lsuv", ("body.0", "body.2"), "the weights are too small")
-    assert unvanish.apply(model, [remedy], batch=(x, scale, y), loss=CE).changes
+    model.body = nn.Sequential(nn.Linear(5, 8), *[nn.Linear(8, 8) for _ in range(5)], nn.Linear(8, 3))
+    remedy = unvanish.Remedy("backward-lsuv", (), "the weights are too small")
+    assert unvanish.apply(model, [remedy], batch=iter([(x, scale, y)]), loss=CE).changes
 
 
 def test_a_loader_that_raises_is_named() -> None:
