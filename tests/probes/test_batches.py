@@ -81,6 +81,25 @@ class Concat(One):
         return self.body(sum(parts))
 
 
+class Detector(One):
+    """As torchvision's: a list of images of any size, and a list of records."""
+
+    def forward(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor]:
+        assert targets is not None
+        parts = zip(images, targets, strict=True)
+        return {"loss": torch.stack([CE(self.body(i), t["labels"]) for i, t in parts]).mean()}
+
+
+class Answered(One):
+    """As small language models: targets may be given."""
+
+    def forward(self, x: Tensor, targets: Tensor | None = None) -> Any:
+        scores = self.body(x)
+        return scores if targets is None else {"loss": CE(scores, targets)}
+
+
 class Pairs(One):
     """As a sentence transformer's losses: features of both sentences, and labels."""
 
@@ -195,6 +214,11 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], Any, Any, Expected]] = {
     "list of tensors and a target": (Concat, ([x, x, x], y), CE, lambda m: CE(m([x, x, x]), y)),
     "features": (Pairs, ([{"input": x}, {"input": mask}], scale), None,
                  lambda m: m([{"input": x}, {"input": mask}], scale)["loss"]),
+    "detection": (Detector, ([x[:3], x[3:]], [{"labels": y[:3]}, {"labels": y[3:]}]), None,
+                  lambda m: m([x[:3], x[3:]], [{"labels": y[:3]}, {"labels": y[3:]}])["loss"]),
+    "an answer that is not given": (Answered, (x, y), None, lambda m: m(x)),
+    "an answer by name": (Answered, {"x": x, "targets": y}, None, lambda m: m(x, y)["loss"]),
+    "arrays of another byte order": (One, (x.numpy().astype(">f4"), y.numpy()), CE, lambda m: CE(m(x), y)),
     "texts at the end": (One, (x, y, ["a"] * N), CE, lambda m: CE(m(x), y)),
     "list of batches": (One, [(x, y), (mask, y), (mask, y)], CE, lambda m: CE(m(x), y)),
     "list of one batch": (One, [(x, y)], CE, lambda m: CE(m(x), y)),
@@ -203,7 +227,16 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], Any, Any, Expected]] = {
     "loader": (One, DataLoader(TensorDataset(x, y), N), CE, lambda m: CE(m(x), y)),
     "loader of triples": (Two, DataLoader(TensorDataset(x, scale, y), N), CE, lambda m: CE(m(x, scale), y)),
 }  # fmt: skip
-SILENT = ("tensor", "pair", "list of two", "inputs alone", "keywords", "collated", "user's dict")
+SILENT = (
+    "tensor",
+    "pair",
+    "list of two",
+    "inputs alone",
+    "keywords",
+    "collated",
+    "user's dict",
+    "an answer by name",
+)
 
 
 def _say(found: unvanish.Diagnosis) -> str:
@@ -324,6 +357,13 @@ def test_the_first_batch_of_anything_that_yields_is_taken(make: Callable[[], Any
     assert ("moved on" in _say(found)) == isinstance(loader, Iterator)
 
 
+def test_a_record_that_can_be_iterated_is_no_loader() -> None:
+    pydantic = pytest.importorskip("pydantic")
+    fields = {"x": (Tensor, ...), "y": (Tensor, ...), "__config__": {"arbitrary_types_allowed": True}}
+    made = pydantic.create_model("Sampled", **fields)(x=x, y=y)
+    assert read_batch(One(), made, CE).batch == ({"x": x}, y)
+
+
 def test_a_shuffled_loader_leaves_the_random_state_alone() -> None:
     own, model = torch.Generator().manual_seed(3), One()
     for generator in (None, own):
@@ -344,6 +384,7 @@ def test_a_shuffled_loader_leaves_the_random_state_alone() -> None:
         (Two, ({"x": x}, y), CE, "takes"),
         (One, TensorDataset(x, y), CE, "single samples"),
         (One, iter(()), CE, "yields no batch"),
+        (One, {}, CE, "holds no tensor"),
         (One, None, None, "None"),
         (One, 3, None, "int"),
     ],
@@ -351,7 +392,7 @@ def test_a_shuffled_loader_leaves_the_random_state_alone() -> None:
 def test_what_does_not_fit_is_refused_in_one_sentence(model: Any, batch: Any, loss: Any, said: str) -> None:
     with pytest.raises(CheckError, match=said) as caught:
         unvanish.check(model(), batch, loss)
-    fits = said not in ("single samples", "yields no batch", "None", "int")
+    fits = said not in ("single samples", "yields no batch", "holds no tensor", "None", "int")
     assert "\n" not in str(caught.value) and ("step=" in str(caught.value)) == fits
 
 

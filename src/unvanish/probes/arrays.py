@@ -35,7 +35,8 @@ def convert(batch: Any, model: nn.Module, notes: list[str]) -> Any:
                 f"the batch holds an array of {found.dtype}, not of numbers; give numbers, or step="
             )
         said["arrays of the batch were copied into tensors"] = None
-        made = torch.from_numpy(np.array(found, order="C"))
+        native = found.dtype.newbyteorder("=")
+        made = torch.from_numpy(np.array(found, native, order="C"))
         if made.dtype is torch.float64 and dtype is not torch.float64:
             said[f"float64 of its arrays became {str(dtype).removeprefix('torch.')}, the model's dtype"] = (
                 None

@@ -165,6 +165,8 @@ class Binding:
     def _bind_names(self, named: dict[Any, Any], whole: Any) -> Any:
         """A record, its target apart if the forward does not take it."""
         plain = isinstance(whole, Mapping)
+        if not named:
+            return whole
         if any(not isinstance(name, str) for name in named):
             return (whole,) if self.takes.fits(1) and self.takes.most == 1 else whole
         if plain and self.takes.accepts(named):
@@ -232,6 +234,10 @@ class Binding:
         if self.loss is None and not self._takes_first(x) and self.takes.fits(2):
             self.notes.append("both parts of the pair go to the forward, which takes two")
             return (tuple(pair),)
+        if self.loss is None and isinstance(x, Tensor) and (answer := self._answer):
+            self.notes.append(
+                f"the forward was given x alone, and not y as {answer}; a dict of keywords gives it both"
+            )
         if isinstance(x, Mapping) and self.takes.accepts(x):
             return pair
         if named is not None and not isinstance(x, tuple):
@@ -249,10 +255,16 @@ class Binding:
         """Whether the first part of a pair alone is a complete call."""
         if isinstance(x, Mapping):
             return self.takes.accepts(x) or self.takes.fits(1)
-        several = type(x) in (tuple, list) and holds_numbers(x)
-        answers = self.takes.places[1:2]  # a list of records in front of labels, as of two sentences
-        spread = several and self.takes.fits(len(x)) and not (answers and answers[0] in TARGETS)
-        return self.takes.fits(1) or spread
+        if type(x) not in (tuple, list) or not holds_numbers(x):
+            return self.takes.fits(1)
+        if type(x) is list and self._answer:  # images or records in front of labels, as in detection
+            return False
+        return self.takes.fits(1) or self.takes.fits(len(x))
+
+    @property
+    def _answer(self) -> str:
+        """The forward's second parameter, if it is a target."""
+        return next((name for name in self.takes.places[1:2] if name in TARGETS), "")
 
     def _bind_several(self, batch: Sequence[Any]) -> Any:
         """Three parts or more: the last are targets, as many as the loss needs and the forward leaves."""

@@ -20,6 +20,8 @@ from unvanish.probes.intact import intact
 
 BATCHES = (Tensor, PackedSequence, Mapping, tuple, list, set, frozenset, str, bytes, nn.Module)
 
+FIELDS = ("__dataclass_fields__", "__pydantic_fields__", "__attrs_attrs__")  # of classes that are records
+
 
 def is_loader(value: Any) -> bool:
     """Whether a value yields batches; CheckError for a dataset, which yields samples."""
@@ -29,7 +31,7 @@ def is_loader(value: Any) -> bool:
         return True
     if isinstance(value, Dataset) and not isinstance(value, IterableDataset):
         raise CheckError("a Dataset yields single samples; give a DataLoader over it, or one batch")
-    record = callable(getattr(value, "keys", None)) or hasattr(type(value), "__dataclass_fields__")
+    record = callable(getattr(value, "keys", None)) or any(hasattr(type(value), name) for name in FIELDS)
     return isinstance(value, Iterable) and not record and not is_array(value)
 
 
