@@ -189,7 +189,8 @@ class Binding:
 
     def _fit(self, named: Mapping[str, Any], whole: Any) -> dict[str, Any] | tuple[Any, ...]:
         """Keywords or positional arguments for a forward."""
-        known = {name: value for name, value in named.items() if self.takes.has(name) and value is not None}
+        taken = self.takes.has if isinstance(whole, Mapping) else self.takes.names.__contains__
+        known = {name: value for name, value in named.items() if taken(name) and value is not None}
         known |= {
             name: value
             for name in self.takes.needed - set(known)
@@ -236,7 +237,7 @@ class Binding:
             return (tuple(pair),)
         if self.loss is None and isinstance(x, Tensor) and (answer := self._answer):
             self.notes.append(
-                f"the forward was given x alone, and not y as {answer}; a dict of keywords gives it both"
+                f"the forward was given x alone, not y as {answer}; a dict of keywords gives both"
             )
         if isinstance(x, Mapping) and self.takes.accepts(x):
             return pair
