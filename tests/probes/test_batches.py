@@ -74,6 +74,13 @@ class Convolution(One):
         return self.body(torch.zeros(N, 5).index_add(0, batch, h))
 
 
+class Anything(One):
+    """A wrapper that takes all."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.body(args[0].x if args else kwargs["x"])
+
+
 class Concat(One):
     """A list of tensors."""
 
@@ -199,6 +206,8 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], Any, Any, Expected]] = {
     "whole dict": (Whole, {"x": x, "z": scale, "y": y}, CE, lambda m: CE(m({"x": x}), y)),
     "dataclass": (One, Record(x, y), CE, lambda m: CE(m(x), y)),
     "frozen dataclass with slots": (Two, Sample(x, scale, y), CE, lambda m: CE(m(x, scale), y)),
+    "any arguments": (Anything, Record(x, y), CE, lambda m: CE(m(Record(x, y)), y)),
+    "any keywords": (Anything, {"x": x, "z": y}, squared, lambda m: squared(m(x=x))),
     "whole dataclass": (Whole, Record(x, y), CE, lambda m: CE(m(Record(x, y)), y)),
     "named tuple": (Labelled, Triple(x, mask, y), None, lambda m: m(x, mask, y)["loss"]),
     "named tuple to a loss": (Masked, Triple(x, mask, y), CE, lambda m: CE(m(x, mask), y)),
@@ -227,16 +236,8 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], Any, Any, Expected]] = {
     "loader": (One, DataLoader(TensorDataset(x, y), N), CE, lambda m: CE(m(x), y)),
     "loader of triples": (Two, DataLoader(TensorDataset(x, scale, y), N), CE, lambda m: CE(m(x, scale), y)),
 }  # fmt: skip
-SILENT = (
-    "tensor",
-    "pair",
-    "list of two",
-    "inputs alone",
-    "keywords",
-    "collated",
-    "user's dict",
-    "an answer by name",
-)
+SILENT = ("tensor", "pair", "list of two", "inputs alone", "keywords", "collated", "user's dict")
+SILENT += ("an answer by name", "any keywords")
 
 
 def _say(found: unvanish.Diagnosis) -> str:
