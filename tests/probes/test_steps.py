@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import unvanish
 from unvanish.probes import CheckError, ModelCrash
@@ -204,6 +205,43 @@ def test_a_step_that_optimises_by_itself_is_refused() -> None:
     model.automatic_optimization = False
     with pytest.raises(CheckError, match="optimises by itself"):
         unvanish.check(model, (x, y))
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_step_with_its_own_backward_is_refused(held: bool) -> None:
+    def whole(model: Any, batch: Any) -> Tensor:
+        loss = classify(model, batch)
+        loss.backward()
+        torch.optim.SGD(model.parameters(), 0.1).step()
+        return loss.detach()
+
+    model = _net()
+    if held:
+        classify(model, (x, y)).backward()
+    weight = model[0].weight.detach().clone()
+    with pytest.raises(CheckError, match="a backward of its own; return the loss before it"):
+        unvanish.check(model, (x, y), step=whole)
+    assert torch.equal(model[0].weight, weight) and (model[0].weight.grad is not None) == held
+
+
+@pytest.mark.parametrize("given", ["checkpoint", "half", "autocast", "nothing"])
+def test_unusual_models_are_measured_through_a_step(given: str) -> None:
+    class Blocks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = _net()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(self.net, x, use_reentrant=True)
+
+    def step(model: Any, batch: Any) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=given == "autocast"):
+            scores = model(x.half() if given == "half" else x)
+        return F.cross_entropy(scores.float(), y)
+
+    model = {"checkpoint": Blocks, "half": lambda: _net().half()}.get(given, _net)()
+    found = unvanish.check(model, None if given == "nothing" else (x, y), step=step)
+    assert not found.unmeasured and not found.codes()
 
 
 def test_a_step_that_raises_is_a_crash_with_its_cause() -> None:

@@ -69,7 +69,13 @@ class StepCall(Call):
             ]
             for handle in handles:
                 stack.callback(handle.remove)
+            before = _read_versions(model)
             value = self.step.function(model, *self.args)
+        if _read_versions(model) != before:
+            raise CheckError(
+                f"{self.step.name} runs a backward of its own; return the loss before it, and leave out "
+                "the backward and the optimizer's step"
+            )
         made = border.outputs
         return Stepped(made[0] if len(made) == 1 else made, self._read(value))
 
@@ -121,6 +127,11 @@ class Border:
         given = {id(t) for t in self.call.originals.values()}
         self.watched.start_loss()
         self.watched.loss_calls.start(tuple(t for t in self.call.given if id(t) not in given))
+
+
+def _read_versions(model: nn.Module) -> list[tuple[int, int]]:
+    """Which gradients the parameters hold, and how often they were written to."""
+    return [(id(g), -1 if g is None else g._version) for g in (p.grad for p in model.parameters())]
 
 
 def _read_loss(outcome: Any) -> Any:
