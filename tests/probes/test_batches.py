@@ -358,6 +358,14 @@ def test_the_first_batch_of_anything_that_yields_is_taken(make: Callable[[], Any
     assert ("moved on" in _say(found)) == isinstance(loader, Iterator)
 
 
+def test_a_table_of_samples_is_no_loader() -> None:
+    class Table(Endless):
+        column_names = ("x", "y")
+
+    with pytest.raises(CheckError, match="a Dataset yields single samples"):
+        unvanish.check(One(), Table(), CE)
+
+
 def test_a_record_that_can_be_iterated_is_no_loader() -> None:
     pydantic = pytest.importorskip("pydantic")
     fields = {"x": (Tensor, ...), "y": (Tensor, ...), "__config__": {"arbitrary_types_allowed": True}}

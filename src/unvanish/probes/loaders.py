@@ -29,7 +29,8 @@ def is_loader(value: Any) -> bool:
         return False
     if isinstance(value, (DataLoader, Iterator)):
         return True
-    if isinstance(value, Dataset) and not isinstance(value, IterableDataset):
+    rows = isinstance(value, Dataset) and not isinstance(value, IterableDataset)
+    if rows or hasattr(type(value), "column_names"):  # as Hugging Face's
         raise CheckError("a Dataset yields single samples; give a DataLoader over it, or one batch")
     record = callable(getattr(value, "keys", None)) or any(hasattr(type(value), name) for name in FIELDS)
     return isinstance(value, Iterable) and not record and not is_array(value)
