@@ -440,7 +440,8 @@ def test_cure_and_forecast_take_the_same(kind: str) -> None:
     model = _build(make)
     with torch.no_grad():
         model.body[0].weight.mul_(1e-4)  # type: ignore[index, operator]
-    assert unvanish.cure(model, batch, loss, budget=5, steps=5).before.trace.facts["parameters"]
+    cured = unvanish.cure(model, batch, loss, budget=5, steps=5)
+    assert cured.before.trace.facts["parameters"] and ("assumed: " in str(cured)) == (kind not in SILENT)
     if kind not in ("whole dict", "two targets"):  # without a loss these two do not say what is given
         assert unvanish.forecast(model, batch=batch).trace.facts["predicted"]
     with pytest.raises(AssertionError, match="INI001"):
