@@ -25,6 +25,17 @@ def test_arrays_and_lists_become_tensors(call, folder):
     assert call("check", "net.py:made", "--data", "arrays.py:pair", *CROSS).code in (0, 1)
 
 
+@pytest.mark.parametrize("source", ["one", "many"])
+def test_records_are_read_by_name(call, folder, source):
+    (folder / "records.py").write_text(
+        "import dataclasses, torch\n\n\n@dataclasses.dataclass\nclass Record:\n    x: torch.Tensor\n"
+        "    labels: torch.Tensor\n\n\none = Record(torch.randn(32, 10), torch.randint(4, (32,)))\n"
+        "many = iter([one])\n"
+    )
+    answer = call("check", "net.py:made", "--data", f"records.py:{source}", *CROSS)
+    assert answer.code == 0 and "labels of the batch is the target" in " ".join(answer.out.split())
+
+
 def test_a_saved_batch(call, folder):
     torch.save([torch.randn(32, 10), torch.randint(4, (32,))], folder / "batch.pt")
     answer = call("check", "net.py:made", "--data", "batch.pt", *CROSS)

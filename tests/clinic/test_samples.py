@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from unvanish.clinic.samples import divide, gather_batches
+from unvanish.clinic.samples import BATCHES, divide
 from unvanish.probes import CheckError
+from unvanish.probes.loaders import take_batches
 
 
 def _rows(batch: Any) -> set[int]:
@@ -49,7 +50,7 @@ def test_what_cannot_be_divided_is_judged_as_it_is(batch: Any) -> None:
 
 def test_of_a_loader_the_last_batch_is_judged() -> None:
     loader = DataLoader(TensorDataset(torch.arange(100)[:, None].float(), torch.zeros(100)), batch_size=10)
-    batches = gather_batches(loader)
+    batches, _ = take_batches(loader, BATCHES)
     samples = divide(batches)
     assert (len(samples.training), samples.unseen) == (4, 10)
     assert _rows(samples.judging) == set(range(40, 50))
@@ -57,4 +58,4 @@ def test_of_a_loader_the_last_batch_is_judged() -> None:
 
 def test_a_loader_that_yields_nothing_is_refused() -> None:
     with pytest.raises(CheckError, match="yields no batch"):
-        gather_batches(iter(()))
+        take_batches(iter(()), 1)

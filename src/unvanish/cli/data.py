@@ -91,8 +91,12 @@ def _first(value: Any, text: str) -> Any:
     """A batch itself, or the first one of an iterable; arrays become tensors."""
     import torch
 
+    from unvanish.probes.fields import read_fields
+
     if isinstance(value, torch.Tensor | Mapping | tuple) or _is_array(value):
         return _tensors(value)
+    if (hasattr(value, "keys") or not isinstance(value, Iterable)) and read_fields(value) is not None:
+        return value  # a dataclass, graph data
     if isinstance(value, list) and all(isinstance(v, torch.Tensor) or _is_array(v) for v in value):
         return _tensors(value)
     if not isinstance(value, Iterable):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from unvanish.cli.errors import CallError
@@ -57,6 +57,21 @@ def choose_loss(subject: Subject, batch: Batch, loss: str | None, seed: int) -> 
 
     if loss is None:
         return subject.loss, batch.assumptions
-    target = isinstance(batch.value, tuple) and len(batch.value) == 2
-    function, more = source.load(loss, target, seed)
+    function, more = source.load(loss, _has_target(subject.model, batch.value), seed)
     return function, batch.assumptions + more
+
+
+def _has_target(model: Any, batch: Any) -> bool:
+    """Whether a batch holds a target; of one that fits in no way, or is drawn later, `check` says it."""
+    from torch.nn.functional import mse_loss
+
+    from unvanish.probes import CheckError
+    from unvanish.probes.batches import read_batch
+
+    if isinstance(batch, Iterator):  # reading it would use it up
+        return True
+    try:
+        found = read_batch(model, batch, mse_loss).batch
+    except CheckError:
+        return True
+    return isinstance(found, (tuple, list)) and len(found) == 2

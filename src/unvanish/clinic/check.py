@@ -7,18 +7,21 @@ from an indicated one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from unvanish.clinic.arguments import require_flag, require_number, require_text
 from unvanish.clinic.code_lines import locate
 from unvanish.clinic.planned_step import try_step
-from unvanish.clinic.rounds import choose_rules, fold, rank, visit
+from unvanish.clinic.rounds import RuleChoice, choose_rules, fold, rank, visit
 from unvanish.core.diagnosis import SEVERITIES, Diagnosis
 from unvanish.core.omissions import Omissions
-from unvanish.probes import CheckError
-from unvanish.probes.intact import intact
+from unvanish.core.trace import Trace
+from unvanish.probes import CheckError, ModelCrash
+from unvanish.probes.batches import Reading, read_batch
+from unvanish.probes.intact import Kept, intact
+from unvanish.probes.passes import Specimen
 from unvanish.probes.record import measure, read_specimen, say_lost
 
 
@@ -27,6 +30,7 @@ def check(
     batch: Any,
     loss: Callable[..., Any] | None = None,
     *,
+    step: Callable[[Any, Any], Any] | None = None,
     optimizer: Any = None,
     lr: float | None = None,
     select: Iterable[str] | None = None,
@@ -38,8 +42,10 @@ def check(
 ) -> Diagnosis:
     """Measure one batch and name where the gradient is lost; the model is bit-identical afterwards.
 
-    `batch`: what a loader yields, a tensor, an (x, y) pair, or a dict passed as keywords. `loss`: called as
-    loss(output, y) or loss(output); without one the output's own `.loss` serves, else a random cotangent.
+    `batch`: what a loader yields, or the loader, whose first batch is taken (`probes.batches` says how each
+    kind is read). `loss`: called as loss(output, y) or loss(output); without one the model's own
+    `training_step` serves, or the output's own `.loss`, else a random cotangent. `step`: in place of a loss
+    a function of (model, batch) that runs the model and returns the loss.
     `optimizer`: what holds the parameters. `lr`: try its step at this rate (without it, the gradient's own)
     and say how far that is from the largest rate that lowers the loss.
     `select`, `ignore`: rule codes or prefixes ("ACT", "INI001"); `settings`: {"ACT001": {"limit": 0.6}}.
@@ -55,9 +61,29 @@ def check(
         require_optimizer(optimizer)
     if lr is not None:
         require_number("lr", lr, "rate")
+    reading = read_batch(model, batch, loss, step=step)
+    options = {"optimizer": optimizer, "lr": lr, "confirm": confirm, "theory": theory}
+    return diagnose(model, reading, choice, **options, name=name, started=started)
+
+
+def diagnose(
+    model: Any,
+    reading: Reading,
+    choice: RuleChoice,
+    *,
+    optimizer: Any = None,
+    lr: float | None = None,
+    confirm: bool = True,
+    theory: bool = True,
+    name: str | None = None,
+    started: float | None = None,
+) -> Diagnosis:
+    """The same of a batch that was read, under the rules that were chosen."""
+    started = time.perf_counter() if started is None else started
+    batch, loss = reading.batch, reading.loss
     specimen = read_specimen(model, batch, loss, optimizer=optimizer, theory=theory)
     with intact(specimen.model, batch, loss) as kept, kept:
-        trace = measure(specimen, kept)
+        trace = _measure(specimen, kept, reading.notes)
         if optimizer is not None or lr is not None:
             trace = try_step(trace, specimen, None if lr is None else float(lr))
         rounds = visit(trace, choice)
@@ -75,6 +101,19 @@ def check(
     trace = say_lost(trace, kept)
     subject, seconds = name or type(model).__name__, time.perf_counter() - started
     return Diagnosis(findings, trace, rounds.passed, rounds.not_applicable, rounds.skipped, subject, seconds)
+
+
+def _measure(specimen: Specimen, kept: Kept, notes: Sequence[str]) -> Trace:
+    """The trace, with how the batch was read among what was assumed; a crash says it too."""
+    try:
+        trace = measure(specimen, kept)
+    except ModelCrash as crash:
+        if notes:
+            crash.args = (f"{crash} (how the batch was read: {'; '.join(notes)})",)
+        raise
+    if not notes:
+        return trace
+    return replace(trace, facts={**trace.facts, "assumptions": [*notes, *trace.facts.get("assumptions", ())]})
 
 
 def require_optimizer(optimizer: Any) -> None:

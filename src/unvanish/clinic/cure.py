@@ -19,17 +19,20 @@ from torch import nn
 
 from unvanish.clinic.arguments import require_number
 from unvanish.clinic.candidates import Candidate, propose
-from unvanish.clinic.check import check
+from unvanish.clinic.check import diagnose
 from unvanish.clinic.patient import Admission, Patient
 from unvanish.clinic.prescription import Prescription, fingerprint
 from unvanish.clinic.proof import Prover
-from unvanish.clinic.samples import ProofSamples, divide, gather_batches
+from unvanish.clinic.rounds import choose_rules
+from unvanish.clinic.samples import BATCHES, ProofSamples, divide
 from unvanish.clinic.trials import BARELY, can_run, looks_trained
 from unvanish.core.cured import Attempt, Cured, Proof
 from unvanish.core.diagnosis import Remedy, at_least
 from unvanish.core.plain import name_value
+from unvanish.probes.batches import read_batch
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.intact import intact, unwrap
+from unvanish.probes.steps import TrainingStep
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
 
@@ -49,6 +52,7 @@ def cure(
     batch: Any,
     loss: Callable[..., Any] | None = None,
     *,
+    step: Callable[[Any, Any], Any] | None = None,
     optimizer: Any = None,
     allow: Iterable[str] | None = None,
     budget: float = 60.0,
@@ -58,8 +62,8 @@ def cure(
 ) -> Cured:
     """Find the smallest set of remedies that heals the model, and prove it on a copy.
 
-    The model itself and the random state are left alone; `cured.model` is a treated copy. `batch`: as in
-    `check`, or a loader, whose first batch is examined, and whose next ones the proof trains and judges on;
+    The model itself and the random state are left alone; `cured.model` is a treated copy. `batch`, `step`:
+    as in `check`; of a loader the first batch is examined, and the proof trains and judges on the next ones;
     of a single batch of 16 samples or more a quarter is kept for judging. `allow`: the kinds of remedies to
     try, "exact" and "retrain"; by default both on an untrained model, only "exact" on a trained one.
     `budget`: seconds after which the best so far is taken. `steps`: of the equal-seed training in the proof,
@@ -73,10 +77,12 @@ def cure(
     deadline = started + budget
     Surgery(model)  # refuses what must not be changed, before any work
     allowed = _read_allowed(allow, model, optimizer)
-    batches = gather_batches(batch)
-    batch = batches[0]
+    reading = read_batch(model, batch, loss, step=step, most=BATCHES)
+    batch, loss, batches = reading.batch, reading.loss, (reading.batch, *reading.more)
     with intact(unwrap(model), batches, loss, off=()) as kept, kept:  # copies may share things with the model
-        before = check(model, batch, loss, optimizer=optimizer, theory=False, name=name)
+        before = diagnose(
+            model, reading, choose_rules(None, None, None), optimizer=optimizer, theory=False, name=name
+        )
         admission = Admission(unwrap(model), optimizer, loss, batch, before, seed)
         untreated, samples = admission.copy(), divide(batches, seed)
         if not all(can_run(untreated.model, b, loss) for b in (*samples.training, samples.judging)):
@@ -224,9 +230,10 @@ class Search:
 
     def _report(self, patient: Patient, proof: Proof | None, reason: str) -> Cured:
         architecture = fingerprint(self.admission.model) if patient.done else {}
+        loss = patient.loss.function if isinstance(patient.loss, TrainingStep) else patient.loss
         return Cured(
             patient.model,
-            patient.loss,
+            loss,
             Prescription(patient.done, architecture),
             self.admission.diagnosis,
             patient.diagnosis,

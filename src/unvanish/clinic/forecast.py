@@ -21,6 +21,7 @@ from unvanish.core.diagnosis import Diagnosis
 from unvanish.core.omissions import Omissions, describe_error
 from unvanish.core.plain import name_value
 from unvanish.core.trace import Trace
+from unvanish.probes.batches import Reading, read_batch
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.program.outline import Outline, outline
 from unvanish.theory.program.follow import predict
@@ -44,7 +45,7 @@ def forecast(
     """What `check` would say, predicted: no data, no training; the model is not touched.
 
     `input_size`: the shape of one sample, (3, 224, 224), or several of them for a model with several inputs.
-    `batch`: instead of it any batch, of which only the shapes are used (for models that read whole numbers).
+    `batch`: instead of it any batch, or a loader, as in `check`; only the shapes are used.
     `power`: mean square of the inputs. CheckError if the arguments do not fit together, ModelCrash if the
     model raises on tensors without data.
     """
@@ -57,8 +58,13 @@ def forecast(
     require_number("power", power)
     require_number("batch_size", batch_size)
     choice = choose_rules(select, ignore, settings)
-    given = batch if batch is not None else _make_batch(input_size, batch_size)
-    trace = predict_trace(model, given, power=power)
+    reading = (
+        Reading(_make_batch(input_size, batch_size)) if batch is None else read_batch(model, batch, own=False)
+    )
+    trace = predict_trace(model, reading.batch, power=power)
+    if reading.notes:
+        assumed = [*reading.notes, *trace.facts.get("assumptions", ())]
+        trace = replace(trace, facts={**trace.facts, "assumptions": assumed})
     rounds = visit(trace, choice.only(code for code in choice.codes if not code.startswith(BY_NUMBERS)))
     why = "needs a measurement, which `check` makes"
     skipped = tuple(replace(v, reason=why) if v.code in choice.codes else v for v in rounds.skipped)

@@ -93,7 +93,7 @@ def _measure(specimen: Specimen, rate: float | None) -> CriticalFacts:
     roots: tuple[Any, ...] = (specimen.model, specimen.batch, specimen.loss)
 
     def objective() -> Tensor:
-        return check_scalar(call.objective(specimen.model(*call.args, **call.kwargs)))
+        return check_scalar(call.objective(call.run(specimen.model)))
 
     parameters = [p for p in specimen.parameters.values() if p.requires_grad]
     with intact(*roots) as kept, kept:

@@ -20,6 +20,7 @@ from unvanish.core.names import show
 from unvanish.core.registry import suggest
 from unvanish.core.version import __version__
 from unvanish.cures import cure
+from unvanish.probes.batches import read_batch
 from unvanish.probes.errors import CheckError, ModelCrash
 from unvanish.probes.intact import intact, unwrap
 from unvanish.store.files import read_text, write_text
@@ -143,7 +144,7 @@ def apply(
     """Apply a prescription (or a file of one) to a model, in place; the receipt can take it all back.
 
     `optimizer` is kept up to date if parameters come or go, and carries the cures around it (clipping,
-    warm-up). `batch` is one batch of real data, needed only by cures that calibrate themselves.
+    warm-up). `batch` is one batch of real data (as in `check`), needed by cures that calibrate themselves.
     PrescriptionError if it was written for another architecture (`force` skips this check), SurgeryError if a
     cure cannot be applied; the model is then as it was.
     """
@@ -151,6 +152,8 @@ def apply(
         prescription = Prescription.load(prescription)
     elif not isinstance(prescription, Prescription):
         prescription = Prescription(tuple(prescription))
+    if batch is not None:
+        batch = read_batch(model, batch, loss, own=False).batch
     surgery = Surgery(model, batch=batch, loss=loss, optimizer=optimizer)
     if prescription.architecture and not force:
         _meets(model, prescription.architecture)

@@ -6,17 +6,14 @@ a fixed seed. A batch that cannot be divided is judged on as it is, and the proo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from unvanish.probes.calls import tensors_in
-from unvanish.probes.errors import CheckError
+from unvanish.probes.calls import Targets, tensors_in
 
 BATCHES = 5  # of a loader: four to train on, one to judge on
 LEAST = 16  # samples of one batch that is divided
@@ -32,16 +29,6 @@ class ProofSamples:
     training: tuple[Any, ...]
     judging: Any
     unseen: int
-
-
-def gather_batches(batch: Any) -> tuple[Any, ...]:
-    """The first batches of a loader, or the one batch; CheckError for a loader that yields none."""
-    if not isinstance(batch, (DataLoader, Iterator)):
-        return (batch,)
-    found = tuple(islice(iter(batch), BATCHES))
-    if not found:
-        raise CheckError("the loader yields no batch; give one with at least one batch")
-    return found
 
 
 def divide(batches: tuple[Any, ...], seed: int = 0) -> ProofSamples:
@@ -68,7 +55,7 @@ def _is_divisible(batch: Any, count: int) -> bool:
         return bool(batch.ndim) and len(batch) == count and batch.layout is torch.strided
     if isinstance(batch, Mapping):
         return type(batch) is dict and all(_is_divisible(b, count) for b in batch.values())
-    return type(batch) in (tuple, list) and all(_is_divisible(b, count) for b in batch)
+    return type(batch) in (tuple, list, Targets) and all(_is_divisible(b, count) for b in batch)
 
 
 def _pick(batch: Any, chosen: Tensor) -> Any:

@@ -220,7 +220,7 @@ def _adam(model: nn.Module, optimizer: Any, rate: float) -> torch.optim.Optimize
 
 def _loss(model: nn.Module, batch: Any, loss: Any) -> torch.Tensor:
     call = calls.prepare(batch, loss, gradients=False)
-    return call.objective(model(*call.args, **call.kwargs))
+    return call.objective(call.run(model))
 
 
 def _judge(model: nn.Module, batch: Any, loss: Any) -> float:
@@ -242,7 +242,7 @@ def read_blind_loss(model: nn.Module, batch: Any, loss: Any) -> float:
     try:
         call = calls.prepare(batch, loss, gradients=False)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            shown = copy_model(model)(*call.args, **call.kwargs)
+            shown = call.run(copy_model(model))
         if loss is None or not isinstance(shown, torch.Tensor) or not shown.ndim or len(shown) < LEAST:
             return math.inf
         axis = 1 if shown.ndim > 3 else shown.ndim - 1

@@ -108,7 +108,7 @@ def record_outputs(surgery: Surgery, paths: Iterable[str]) -> dict[str, Tensor]:
     with intact(surgery.model, surgery.batch) as kept, kept, torch.no_grad():
         handles = [surgery.module(path).register_forward_hook(keep(path)) for path in paths]
         try:
-            surgery.model(*call.args, **call.kwargs)
+            call.run(surgery.model)
         finally:
             for handle in handles:
                 handle.remove()

@@ -30,7 +30,7 @@ def _find_failure(specimen: Specimen) -> Exception | None:
     """What one forward and backward raise; None if they do not."""
     try:
         call = calls.prepare(specimen.batch, specimen.loss, gradients=False)
-        loss = check_scalar(call.objective(specimen.model(*call.args, **call.kwargs)))
+        loss = check_scalar(call.objective(call.run(specimen.model)))
         if loss.requires_grad:
             pull(loss, [p for p in specimen.parameters.values() if p.requires_grad])
     except CheckError:

@@ -2,7 +2,8 @@
 
 Notable:
 - A batch is a tensor, an (x, y) pair, or a dict passed as keywords; in a pair, x may be a tuple (positional
-  arguments) or a dict (keywords). An object of a class of its own, or a list of texts, is one argument.
+  arguments) or a dict (keywords). An object of a class of its own, or a list of texts, is one argument. What
+  else a loader yields is read as one of these by `batches`.
 - Float inputs enter as clones that require a gradient, so the depth axis reaches the input; cloned, because a
   model may write to its input.
 - Without a loss the output's own `.loss` serves, else the inner product with a seeded random cotangent.
@@ -11,6 +12,7 @@ Notable:
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from functools import cache, partial
@@ -25,6 +27,7 @@ from unvanish.probes.errors import CheckError
 from unvanish.probes.intact import PLAIN
 
 Objective = Callable[[Any], Tensor]
+NO_DATA = (bytes, type, nn.Module)  # objects in which a model finds no tensors of a batch
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,38 @@ class Call:
     batch_size: int | None = None
     targets: tuple[Tensor, ...] = ()  # what the loss is given beside the output
 
+    def run(self, model: Any, watched: Any = None) -> Any:
+        """The output of a model. `watched`: who is told, if the loss is made in here too."""
+        return model(*self.args, **self.kwargs)
+
     @property
     def needs_output(self) -> bool:
         """Whether only the output decides what the objective is."""
         return self.kind == ""
 
 
-def prepare(batch: Any, loss: Callable[..., Any] | None, *, gradients: bool = True) -> Call:
+class Targets(tuple[Any, ...]):
+    """Several targets, each an argument of the loss."""
+
+    __slots__ = ()
+
+
+class Runner(ABC):
+    """In place of a loss: what runs the model on a batch by itself, and returns the loss."""
+
+    @abstractmethod
+    def prepare(self, batch: Any, gradients: bool) -> Call:
+        """The call; `gradients`: float inputs require one."""
+
+
+def prepare(batch: Any, loss: Callable[..., Any] | Runner | None, *, gradients: bool = True) -> Call:
     """Read the batch; CheckError says what a batch may be.
 
     `gradients=False` passes float inputs as they are, for models that refuse inputs that require one.
     """
-    needs = 0 if loss is None else _arity(loss)
+    if isinstance(loss, Runner):
+        return loss.prepare(batch, gradients)
+    needs = 0 if loss is None else count_needed(loss)
     x, rest, whole = _split(batch, needs)
     listed = isinstance(x, list) and any(True for _ in tensors_in(x))
     several = listed or (isinstance(x, tuple) and not isinstance(x, PackedSequence))
@@ -76,7 +99,7 @@ def prepare(batch: Any, loss: Callable[..., Any] | None, *, gradients: bool = Tr
         leaves[name] = value.detach().clone().requires_grad_()
         return leaves[name].clone()
 
-    args, kwargs = _map_tensors(args, kwargs, enter)
+    args, kwargs = map_tensors(args, kwargs, enter)
     objective, kind = _objective(loss, needs, rest, whole)
     targets = tuple(tensors_in(rest)) if needs != 1 else ()
     given = (*tensors.values(), *tensors_in((rest, whole)))
@@ -114,7 +137,8 @@ def _split(batch: Any, needs: int) -> tuple[Any, tuple[Any, ...], Any]:
         if len(batch) == 2 and needs == 1:
             return batch, (), batch
         if len(batch) == 2:
-            return batch[0], (batch[1],), batch
+            y = batch[1]
+            return batch[0], tuple(y) if isinstance(y, Targets) else (y,), batch
         if len(batch) == 1:
             return batch[0], (), batch
         raise CheckError(
@@ -130,14 +154,14 @@ def _is_object(value: Any) -> bool:
     """Whether a model may find its tensors in a value: an object of a class, or texts in a list."""
     if isinstance(value, (tuple, list, set, Mapping)):
         return bool(value)
-    return type(value) not in PLAIN and not isinstance(value, (bytes, type)) and not callable(value)
+    return type(value) not in PLAIN and not isinstance(value, NO_DATA) and not inspect.isroutine(value)
 
 
 def _describe(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _arity(loss: Callable[..., Any]) -> int:
+def count_needed(loss: Callable[..., Any]) -> int:
     """How many positional arguments a loss needs; 2 if unknown."""
     kind: Any = type(loss)
     if kind.__module__ == "torch.nn.modules.loss" and "forward" not in vars(loss):
@@ -156,7 +180,7 @@ def _arity(loss: Callable[..., Any]) -> int:
 @cache
 def _arity_of(kind: type[nn.Module]) -> int:
     """How many one of torch's own losses needs: its signature is slow to read."""
-    return _arity(partial(kind.forward, None))
+    return count_needed(partial(kind.forward, None))
 
 
 def _objective(
@@ -252,13 +276,15 @@ def _leaves(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[
         found.append((name, value))
         return value
 
-    _map_tensors(args, kwargs, see)
+    map_tensors(args, kwargs, see)
     return iter(found)
 
 
-def _map_tensors(
+def map_tensors(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], change: Callable[[str, Tensor], Tensor]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments with their tensors changed; `change` is told a name of each."""
+
     def down(name: str, value: Any) -> Any:
         if isinstance(value, Tensor):
             return change(name, value)

@@ -136,7 +136,9 @@ def _count_axes(forward: ForwardPass) -> int:
 
 def _is_sure(output: Tensor, forward: ForwardPass, batch: int) -> bool:
     """Whether the first axis is that of the samples, and not of time."""
-    first = next(iter(forward.call.originals.values()))
+    first = next(iter(forward.call.originals.values()), None)
+    if first is None:  # a training step that calls parts of its model
+        return False
     if first.ndim >= 4:
         return True
     twins = first.ndim == 3 and first.shape[0] == first.shape[1]

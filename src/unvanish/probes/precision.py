@@ -38,7 +38,7 @@ def exact(
     try:
         call = calls.prepare(_widen(batch, dtype), loss, gradients=False)
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-            value = call.objective(wide(*call.args, **call.kwargs))
+            value = call.objective(call.run(wide))
         named = {n: p for n, p in wide.named_parameters() if p.requires_grad}
         found = torch.autograd.grad(value.sum(), list(named.values()), allow_unused=True)
     except Exception:
@@ -49,7 +49,7 @@ def exact(
 def _widen(batch: Any, dtype: torch.dtype) -> Any:
     if isinstance(batch, Tensor):
         return batch.to(dtype) if batch.is_floating_point() else batch
-    if isinstance(batch, (tuple, list)) and type(batch) in (tuple, list):
+    if type(batch) in (tuple, list, calls.Targets):
         return type(batch)(_widen(b, dtype) for b in batch)
     return {k: _widen(v, dtype) for k, v in batch.items()} if isinstance(batch, Mapping) else batch
 

@@ -24,6 +24,7 @@ from unvanish.probes.forward import Forward
 from unvanish.probes.measures import finite
 from unvanish.probes.passes import ForwardPass, Specimen
 from unvanish.probes.program.tape import Taped
+from unvanish.probes.steps import Stepped
 
 
 def find_lines(specimen: Specimen, orders: Collection[int]) -> dict[int, tuple[str, str]]:
@@ -76,17 +77,24 @@ def _attempt(specimen: Specimen, check_finite: bool, orders: Collection[int], gr
         keep_calls(lambda: watched.running.path, specimen.omissions) as custom,
     ):
         try:
-            output = specimen.model(*call.args, **call.kwargs)
+            output = call.run(specimen.model, watched)
+        except CheckError:
+            raise
         except Exception as error:
-            raise _crash(watched, call, error, watched.running.path) from error
-        watched.start_loss()
+            site = "loss" if watched.in_loss else watched.running.path
+            raise _crash(watched, call, error, site) from error
+        if not watched.in_loss:
+            watched.start_loss()
         try:
             loss = call.objective(output)
         except CheckError:
             raise
         except Exception as error:
             raise _crash(watched, call, error, "loss") from error
+    for name, x in call.originals.items() if not entering else ():  # what a training step gave its model
+        entering[name] = watched.entering(name, x)
     watched.small.settle()
+    output = output.output if isinstance(output, Stepped) else output
     own = "output.loss" if calls.own_loss(output) is not None else "random cotangent"
     scalar = check_scalar(loss)
     return ForwardPass(call, watched, entering, output, scalar, call.kind or own, custom=custom)
@@ -95,7 +103,8 @@ def _attempt(specimen: Specimen, check_finite: bool, orders: Collection[int], gr
 def _watch(specimen: Specimen, call: calls.Call) -> Forward:
     model, norms, modules = specimen.model, specimen.norms, specimen.modules
     known = specimen.parameters, norms, modules, specimen.omissions
-    if specimen.theory and specimen.manner.open:
+    whole = isinstance(specimen.loss, calls.Runner)  # of which theory sees no beginning
+    if specimen.theory and specimen.manner.open and not whole:
         return Taped(model, model, call, *known)
     watched = Forward(model, call.batch_size, *known)
     watched.alters = specimen.manner.open

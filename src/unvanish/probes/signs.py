@@ -125,7 +125,7 @@ def _confirm_noise(specimen: Specimen, forward: ForwardPass) -> list[ForcedFacts
     if not norms and not forced:
         return []
     known = [o.facts.pop("forced") for o in norms]
-    lines = find_noise(specimen.model, lambda: specimen.model(*call.args, **call.kwargs))
+    lines = find_noise(specimen.model, lambda: call.run(specimen.model))
     for operation, line in zip(norms, known, strict=True):
         if line in lines:
             operation.facts["forced"] = line
@@ -141,7 +141,7 @@ def _judge_functions(
     if stored and graph:
         call = forward.call
         paths = {c: _locate(c, graph.nodes, forward.watched) for c in stored}
-        seen = keep_stored(stored, lambda: call.objective(specimen.model(*call.args, **call.kwargs)))
+        seen = keep_stored(stored, lambda: call.objective(call.run(specimen.model)))
         kept += [replace(one, path=paths[one.function]) for one in seen]
     return find_wrong_gradients(kept)
 

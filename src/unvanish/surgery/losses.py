@@ -155,7 +155,7 @@ def calls_itself(surgery: Surgery, path: str, kind: str) -> bool:
             module.register_forward_hook(lambda *_: around.leave(), always_call=True),
         ]
         try:
-            surgery.model(*call.args, **call.kwargs)
+            call.run(surgery.model)
         finally:
             for handle in handles:
                 handle.remove()

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.probes.calls import Runner
 from unvanish.probes.readings import is_parametrized
 from unvanish.surgery.grafts import Graft, attach
 from unvanish.surgery.optimizer import update_optimizer
@@ -201,6 +202,8 @@ class Surgery:
         """Train with another loss from now on; SurgeryError if the model returns its own."""
         if self.loss is None:
             raise SurgeryError("there is no loss function to change: the model returns its own")
+        if isinstance(self.loss, Runner):
+            raise SurgeryError("the loss is made within the training step, where nothing can take its place")
         before = self.loss
         self.loss = self.receipt.loss = new
 

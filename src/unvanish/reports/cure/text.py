@@ -48,8 +48,15 @@ def write_lines(cured: Cured, width: int = 80) -> list[Text]:
         _code(cured),
         _failures(cured, width),
         _advice(cured, width),
+        _assumed(cured, width),
     )
     return list(separate(blocks))
+
+
+def _assumed(cured: Cured, width: int) -> list[Text]:
+    """What the first examination had to assume, as how the batch was read."""
+    said = cured.before.trace.facts.get("assumptions") or ()
+    return [line for sentence in said for line in hang([("assumed: ", "bold")], clean(sentence), width, 2)]
 
 
 def _prescription(cured: Cured, width: int) -> list[Text]:
