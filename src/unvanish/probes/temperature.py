@@ -110,7 +110,7 @@ def _scale(node: Any, name: str, divisor: Tensor | None, left: int) -> Cosines |
             continue
         if value.numel() == 1 or not value.requires_grad:  # a number, or a mask
             found = _follow(edge, divisor, left)
-            largest = value.detach().abs().max() if value.numel() > 1 else value.detach()
+            largest = value.detach().double().abs().max() if value.numel() > 1 else value.detach()
             return None if found is None else found.times(float(largest), _is_learned(edges))
     return None
 

@@ -14,13 +14,13 @@ from typing import Any
 OURS = ("unvanish.clinic.watch.", "unvanish.probes.")
 
 
-class Loner:
+class Alone:
     """Something that nothing holds."""
 
 
 def is_held_by_watch_alone(thing: Any) -> bool:
     """Whether only objects that watch hold something; false if that is not known."""
-    lone = Loner()  # as many calls and variables hold it
+    lone = Alone()  # as many calls and variables hold it
     return _count_others(thing) <= _count_others(lone)
 
 
