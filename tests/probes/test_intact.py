@@ -258,3 +258,15 @@ def test_the_collector_and_the_random_state_are_as_before_a_cure() -> None:
     found = unvanish.cure(deep, given, CE, steps=3, budget=3)
     assert found.attempts or found.prescription
     assert gc.isenabled() and differences(before, picture(model=deep, batch=given)) == []
+
+
+def test_a_watch_of_the_model_goes_on_while_it_is_put_back(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with (
+        unvanish.watch(model, optimizer, run=tmp_path, on_finding="snapshot") as watch,
+        intact(model) as kept,
+        kept,
+    ):
+        watch.guard.note("said while it was looked at")
+    assert "said while it was looked at" in watch.notes

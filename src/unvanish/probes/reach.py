@@ -46,6 +46,8 @@ MACHINERY = (
     "torch.cuda",
     "torch.profiler",
     "torch.utils.hooks",
+    "unvanish.clinic.watch",  # a watch of the model goes on
+    "unvanish.probes.live",
     "logging",
     "_thread",
     "re",

@@ -163,9 +163,7 @@ class Examination:
     def settle(self) -> None:
         """Take off what could not be taken off before; not while an operation runs."""
         if self._stale and self._thread == threading.get_ident():
-            for witness in self._stale:
-                remove_mode(witness)
-            self._stale = []
+            self._stale = [w for w in self._stale if not remove_mode(w)]  # one at work is off meanwhile
 
     def _give_up(self, why: str) -> None:
         self.trouble = why

@@ -111,6 +111,9 @@ class WatchGuard:
                     failed = failed or error
         if later and self._sweeper is None:
             self._sweeper = register_optimizer_step_post_hook(self._sweep)
+        elif not later and self._sweeper is not None:
+            self._sweeper.remove()
+            self._sweeper = None
         if failed is not None:
             raise failed
         self._held = later
