@@ -17,9 +17,9 @@ from typing import Any
 
 from torch import nn
 
-from unvanish.clinic.arguments import require_number
+from unvanish.clinic.arguments import require_number, require_text
 from unvanish.clinic.candidates import Candidate, propose
-from unvanish.clinic.check import diagnose
+from unvanish.clinic.check import diagnose, require_optimizer
 from unvanish.clinic.patient import Admission, Patient
 from unvanish.clinic.prescription import Prescription, fingerprint
 from unvanish.clinic.proof import Prover
@@ -74,6 +74,9 @@ def cure(
     require_number("budget", budget, "seconds")
     require_number("steps", steps)
     require_number("seed", seed)
+    require_text(name=name)
+    if optimizer is not None:
+        require_optimizer(optimizer)
     deadline = started + budget
     Surgery(model)  # refuses what must not be changed, before any work
     allowed = _read_allowed(allow, model, optimizer)

@@ -41,7 +41,7 @@ Limits
     FEW = 5          losses whose labels were counted, at least
     AGREE = 0.02     of a loss: the loss that is known of the step is this cross-entropy. Of a
                      loss with other terms nothing is known
-    MOST_AGREE = 0.9 of the losses read must be
+    MOSTLY = 0.9     of the losses read must be so: some steps have several losses
     VARIED = 0.9     of the losses read have labels that differ: those of a discriminator that
                      sees real ones and made ones in turn do not
     GROWS = 1.1      times the rate in the middle of the run: above it the rate is warming up
@@ -82,7 +82,7 @@ NEEDS = ("history",)
 AT_ONCE = True
 YIELDS = True
 WINDOW, NEAR, SURE, FALLS, AHEAD = 50, 0.01, 3, 2, 4
-OFF, FEW, AGREE, MOST_AGREE, VARIED = 0.02, 5, 0.02, 0.9, 0.9
+OFF, FEW, AGREE, MOSTLY, VARIED = 0.02, 5, 0.02, 0.9, 0.9
 GROWS, FULL, SMALL = 1.1, 0.5, 0.01
 
 
@@ -129,7 +129,7 @@ def _find_obstacle(labels: LabelFacts, taken: Floats, loss: Floats) -> str:
     at = dict(zip(taken.astype(int).tolist(), loss.tolist(), strict=True))
     pairs = [(at[step], value) for step, value in read if np.isfinite(at.get(step, np.nan))]
     agreed = [abs(noted - value) <= AGREE * abs(value) for noted, value in pairs]
-    if not agreed or np.mean(agreed) < MOST_AGREE:
+    if not agreed or np.mean(agreed) < MOSTLY:
         return "the loss is more than a cross-entropy"
     return ""
 

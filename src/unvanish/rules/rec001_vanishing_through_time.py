@@ -19,9 +19,9 @@ How it is measured
 
 ln of the norm of the whole gradient at the state of every step: fused layers are replayed step by
 step in float64, loops are read from their calls. Theil-Sen slope times the number of steps: a loss
-beyond `limit` is a warning, beyond CLEAR times it an error. Gates open while they learn, so an LSTM or
-a GRU at its usual start is a note over short sequences, and never more than a warning. A loss at
-every step feeds every state, and then the profile is flat and nothing is reported.
+beyond `limit` is a warning, beyond CLEAR times it an error. Gates open while they learn, so an LSTM
+or a GRU at its usual start is a note over short sequences, and never more than a warning. A loss
+at every step feeds every state, and then the profile is flat and nothing is reported.
 
 A state that leaves the graph after every step (detach, .data, numbers made anew), whatever the step
 is made of, so that no gradient goes further back than one, is noted; if the loss reads the last
