@@ -60,10 +60,12 @@ class FolderLock:
         handle, self._handle = self._handle, None
         if handle is None:
             return
-        if not keep and _is_same(handle, self.path):
-            with suppress(OSError):
-                self.path.unlink()
-        os.close(handle)
+        try:
+            if not keep and _is_same(handle, self.path):
+                with suppress(OSError):
+                    self.path.unlink()
+        finally:
+            os.close(handle)
 
     def abandon(self) -> None:
         """In a forked child: close the copy of the file, which leaves the parent's lock as it is."""

@@ -91,3 +91,19 @@ def test_a_game_whose_labels_are_made_is_left_alone() -> None:
     assert all(f.severity == "note" for f in _train(play))
     turn = False
     assert not _train(play)
+
+
+def test_a_watch_that_fails_at_a_look_leaves_no_ear_behind(monkeypatch: Any) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("planted")
+
+    before = vars(torch.autograd)["_engine_run_backward"]
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    monkeypatch.setattr("unvanish.probes.live.updates.Parameters.hold", fail)
+    with pytest.warns(RuntimeWarning, match="planted"):
+        watch = unvanish.watch(model, optimizer, every=1, on_finding="silent")
+        F.cross_entropy(model(torch.randn(8, 4)), torch.randint(0, 2, (8,))).backward()
+        optimizer.step()
+    assert watch.failure
+    assert vars(torch.autograd)["_engine_run_backward"] is before

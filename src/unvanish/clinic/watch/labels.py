@@ -30,6 +30,7 @@ class LabelCount:
         self.readings = 0  # losses of this training that were read
         self._losses = StepLosses(watched.parameters.parameters)  # which backwards are this training's
         self._listener = BackwardListener(WatchEntry(guard, self._hear), WatchEntry(guard, self._end))
+        guard.hold(self._listener)
         self._read: LabelReading | None = None  # of the backward that runs
         self._sums: Tensor | None = None
         self._first: Tensor | None = None  # the sums of the first loss
