@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 from unvanish.store import open_run
 
@@ -63,3 +64,12 @@ def test_an_exception_of_the_script_is_its_own(tmp_path: Path) -> None:
     missing = [sys.executable, "-m", "unvanish", "run", str(tmp_path / "none.py")]
     done = subprocess.run(missing, capture_output=True, text=True)
     assert done.returncode == 2 and "there is no script" in done.stderr
+
+
+def test_weights_are_no_script(tmp_path: Path) -> None:
+    weights = tmp_path / "state.pt"
+    with ZipFile(weights, "w") as file:
+        file.writestr("state/data.pkl", b"")
+    call = [sys.executable, "-m", "unvanish", "run", str(weights)]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "no Python script" in done.stderr and "Traceback" not in done.stderr

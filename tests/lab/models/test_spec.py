@@ -152,3 +152,9 @@ def test_an_unknown_model_suggests_one():
 def test_no_rows():
     with pytest.raises(SpecError, match="rows belong under `layers:`"):
         read({"task": "classify"})
+
+
+@pytest.mark.parametrize("name", ["/", ".", ""])
+def test_a_folder_is_no_model(name):
+    with pytest.raises(SpecError, match="folder"):
+        read(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
+from zipfile import is_zipfile
 
 import typer
 
@@ -33,6 +34,8 @@ def run(script: Script, arguments: Arguments = None, folder: Folder = None, budg
     """  # noqa: D301 (the backspace keeps the lines apart)
     if not script.is_file():
         raise CallError(f"there is no script {script}")
+    if is_zipfile(script):  # weights, mostly
+        raise CallError(f"{script} is an archive, and no Python script; name the script that trains")
     from unvanish.cli.script import run_script
     from unvanish.clinic.arguments import require_number
     from unvanish.clinic.watch.lookout import Lookout

@@ -31,6 +31,8 @@ class ZooEntry:
 def open_model(name: str | Path) -> tuple[YamlTable, Path, str]:
     """(the table, its file, the scale in the name or ""); SpecError suggests the nearest name."""
     wanted = Path(name)
+    if not wanted.name:  # "/" or "."
+        raise SpecError(str(name), 0, "this is a folder; name a file or a model, `unvanish zoo` lists them")
     if wanted.suffix not in (".yaml", ".yml"):
         wanted = wanted.with_name(wanted.name + ".yaml")
     for folder in _folders(wanted):
