@@ -270,3 +270,17 @@ def test_a_watch_of_the_model_goes_on_while_it_is_put_back(tmp_path: Path) -> No
     ):
         watch.guard.note("said while it was looked at")
     assert "said while it was looked at" in watch.notes
+
+
+@pytest.mark.parametrize("share", [0.0001, 1.0])
+def test_of_many_small_tensors_those_that_differ_are_put_back(share: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*[nn.Linear(30 + k, 7) for k in range(40)], nn.BatchNorm1d(3))
+    model.register_buffer("nothing", torch.empty(0))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with intact(model) as kept, kept, torch.no_grad():
+        for p in list(model.parameters())[:: int(80 * (1 - share)) + 1]:
+            p.add_(1.0)
+        versions = [p._version for p in model.parameters()]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert sum(v != p._version for v, p in zip(versions, model.parameters(), strict=True)) >= 1

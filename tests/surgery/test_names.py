@@ -15,6 +15,9 @@ from unvanish.surgery.names import list_names
         (["stem.weight", *(f"blocks.{k}.fc.weight" for k in range(6)), "head.weight"], True),
         ([f"layer{k:02d}.weight" for k in range(4)], False),  # numbers with zeros before them
         (["a1", "a3", "a4", "a9"], False),
+        (["a5", "a4", "a3"], False),
+        (["a0", "a2", "a4"], True),
+        (["a7", "a8", "a9"], True),
         (["a\"]; b['1", "{k}0", "{k}1", "{k}2"], False),
     ],
 )

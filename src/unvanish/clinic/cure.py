@@ -117,9 +117,7 @@ class Search:
     rejected: set[frozenset[str]] = field(
         default_factory=set
     )  # cures that healed, but did not prove themselves
-    improved: tuple[Patient, Proof] | None = (
-        None  # the first that trains now, though not as a fresh start does
-    )
+    improved: tuple[Patient, Proof] | None = None  # the first that trains now, but worse than a fresh start
 
     @property
     def late(self) -> bool:

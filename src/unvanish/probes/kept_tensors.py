@@ -194,14 +194,15 @@ def _pile(pile: list[Tensor]) -> Undo:
         now = flatten(pile).view(bits)
         if torch.equal(now, kept.view(bits)):
             return
-        wrong = torch.nonzero(now != kept.view(bits)).view(-1)
-        ends = torch.tensor(sizes, device=kept.device).cumsum(0)
-        few = wrong.numel() <= FEW
-        places = {*torch.searchsorted(ends, wrong, right=True).tolist()} if few else range(len(pile))
-        old, new = torch.split(kept, sizes), torch.split(now, sizes)
+        differs = now != kept.view(bits)
+        old = torch.split(kept, sizes)
+        if int(differs.sum()) <= FEW:
+            ends = torch.tensor(sizes, device=kept.device).cumsum(0)
+            places = {*torch.searchsorted(ends, differs.nonzero().view(-1), right=True).tolist()}
+        else:
+            places = {i for i, part in enumerate(torch.split(differs, sizes)) if bool(part.any())}
         for i in places:
-            if few or not torch.equal(new[i], old[i].view(bits)):
-                pile[i].view(-1).copy_(old[i])
+            pile[i].view(-1).copy_(old[i])
 
     return undo
 

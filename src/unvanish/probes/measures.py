@@ -25,6 +25,7 @@ ALIKE = 1e-4  # ||h - mean||^2 / ||h||^2, under which the difference of squares 
 ORDINARY = (Tensor, nn.Parameter)
 COMPRESSED = {torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc}
 CPU = (1, 0)  # of DLPack
+TOKENS = 64  # of a sequence that are compared
 ONE_THREAD = 1 << 18  # multiplications in a matrix product, up to which BLAS takes one
 LITTLE = 1 << 16  # elements that NumPy counts faster than torch begins to
 
@@ -217,12 +218,12 @@ def has_tokens(x: Tensor) -> bool:
 
 def token_cosine(x: Tensor) -> float:
     """Mean cosine between the tokens of a sample, x (B, T, D)."""
-    return token_cosines(_numbers(x.detach()[None, :8]))[0]
+    return token_cosines(_numbers(x.detach()[None, :8, :: -(-x.shape[1] // TOKENS)]))[0]  # not all in float64
 
 
 def token_cosines(x: Numbers) -> list[float]:
-    """The same of each of N activations, x (N, B, T, D); of at most 8 samples and 64 tokens."""
-    x = x[:, :8, :: -(-x.shape[2] // 64)]
+    """The same of each of N activations, x (N, B, T, D); of at most 8 samples and TOKENS tokens."""
+    x = x[:, :8, :: -(-x.shape[2] // TOKENS)]
     norms = np.sqrt(square_rows(x))
     alive = norms > 0
     count = alive.sum(-1)

@@ -51,7 +51,10 @@ def list_names(names: Sequence[str]) -> str:
             parts.append(quote(name))
         elif key not in done:
             done.add(key)
-            span = f"range({numbers[0]}, {numbers[-1] + 1}, {steps.pop()})"
+            first, step = numbers[0], steps.pop()
+            by = f", {step}" if step > 1 else ""
+            begin = f"{first}, " if first or by else ""
+            span = f"range({begin}{numbers[-1] + 1}{by})"
             parts.append(f'f"{key[0]}{{k}}{key[1]}" for k in {span}')
     if len(parts) == 1:
         return f"[{parts[0]}]"
