@@ -1,4 +1,4 @@
-"""Statistics of activations: the same one by one and together, and no more is converted than is read."""
+"""Likeness of tokens: by its definition, and no more is converted than is read."""
 
 from __future__ import annotations
 
@@ -10,25 +10,8 @@ import torch
 from torch import Tensor
 
 from unvanish.probes import measures
-from unvanish.probes.measures import activation_stats
-from unvanish.probes.together import Together
 
 G = torch.Generator().manual_seed(0)
-
-
-@pytest.mark.parametrize("shape", [(8, 32, 64), (4, 100, 16), (20, 7, 5), (3, 2, 4), (16, 9), (6, 3, 5, 5)])
-def test_activations_are_read_the_same_together_and_one_by_one(shape: tuple[int, ...]) -> None:
-    piled, tokens, read = Together(shape[0]), len(shape) == 3, []
-    for size in (0.0, 1.0, 1e-20, 1e10):
-        x = size * torch.randn(shape, generator=G)
-        x[:, 0] = 0  # of all samples alike
-        stats: dict[str, float] = {}
-        assert piled.take(x, stats, tokens)
-        read.append((stats, activation_stats(x, shape[0], tokens)))
-    piled.settle()
-    for together, alone in read:
-        assert together.keys() == alone.keys()
-        assert together == pytest.approx(alone, rel=1e-9, abs=1e-12, nan_ok=True)
 
 
 def test_tokens_by_a_plain_loop() -> None:

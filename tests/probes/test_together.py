@@ -56,3 +56,19 @@ def test_what_is_not_finite_does_not_spoil_its_neighbours(bad: float) -> None:
 
 def test_what_is_large_is_left_to_be_read_alone() -> None:
     assert not Together(2).take(torch.zeros(2, LARGE), {})
+
+
+@pytest.mark.parametrize("shape", [(8, 32, 64), (4, 100, 16), (20, 7, 5), (3, 2, 4)])
+def test_sequences_of_tokens_are_read_as_each_is_alone(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    piled, read = Together(shape[0]), []
+    for size in (0.0, 1.0, 1e-20, 1e10):
+        x = size * torch.randn(shape, generator=generator)
+        x[:, 0] = 0  # of all samples alike
+        stats: dict[str, float] = {}
+        assert piled.take(x, stats, True)
+        read.append((stats, activation_stats(x, shape[0], True)))
+    piled.settle()
+    for together, alone in read:
+        assert together.keys() == alone.keys()
+        assert together == pytest.approx(alone, rel=1e-9, abs=1e-12, nan_ok=True)
