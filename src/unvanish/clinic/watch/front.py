@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import gc
 import math
 import os
 import sys
@@ -28,9 +27,10 @@ from torch import nn
 from unvanish.clinic.config import ConfigError
 from unvanish.clinic.watch.errors import WatchError
 from unvanish.clinic.watch.history import History
+from unvanish.clinic.watch.numbers import read_numbers
 from unvanish.clinic.watch.observer import Observer
 from unvanish.clinic.watch.optimizers import OptimizerFinder
-from unvanish.clinic.watch.orphans import is_held_by_watch_alone
+from unvanish.clinic.watch.orphans import is_forgotten, is_held_by_watch_alone
 from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.scaling import ScalerStep
@@ -44,8 +44,6 @@ from unvanish.probes.live.backwards import BackwardListener
 from unvanish.probes.live.compiled import is_compiled
 from unvanish.probes.live.guard import StepEntry, StepHook, SwiftEntry, WatchEntry, WatchGuard
 from unvanish.store import Store, StoreError
-
-HELD = 4  # references to a watch while it is asked about: two loops' and two calls' own
 
 
 class Watch:
@@ -118,7 +116,7 @@ class Watch:
                 continue
             if not watch.watches(wanted, observer.watched.inner):
                 continue
-            if not _is_forgotten(watch):
+            if not is_forgotten(watch, (Watch._before_step, Watch._after_step, Watch._hear_step)):
                 left = True
                 continue
             with watch.guard.stepped() if self.guard.stepping else contextlib.nullcontext():
@@ -278,6 +276,16 @@ class Watch:
         return not at_least(self.findings, "warning")
 
     @property
+    def closed(self) -> bool:
+        """Whether it takes nothing any more."""
+        return self._observer is None or self._observer.ended
+
+    def numbers(self) -> dict[str, float]:
+        """What is known of the step just made, and of the last look, by name (`numbers.read_numbers`)."""
+        found = None if self._observer is None else self.guard.run(read_numbers, self._observer.chronicle)
+        return {} if found is None else dict(found)
+
+    @property
     def steps(self) -> int:
         """How many steps were watched."""
         return 0 if self._observer is None else self._observer.steps
@@ -389,10 +397,3 @@ def _abandon_all() -> None:
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)
-
-
-def _is_forgotten(watch: Watch) -> bool:
-    """Whether only the step hooks hold a watch."""
-    hooks = (Watch._before_step, Watch._after_step, Watch._hear_step)
-    held = sum(1 for r in gc.get_referrers(watch) if getattr(r, "__func__", None) in hooks)
-    return sys.getrefcount(watch) <= held + HELD

@@ -89,6 +89,28 @@ def watch(
     return Watch(name if isinstance(name, str) and name else type(model).__name__, build)
 
 
+def require_options(
+    *,
+    run: str | Path | None = None,
+    start: int | None = None,
+    budget: float = 0.01,
+    every: int | None = None,
+    on_finding: Any = "log",
+    critical: bool = False,
+    compiled: bool | None = None,
+    select: Iterable[str] | None = None,
+    ignore: Iterable[str] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    name: str | None = None,
+) -> None:
+    """Raise what `watch` would raise for these of its arguments, before there is a model."""
+    require_number("budget", budget, "share")
+    _require_kinds(every=every, start=start, name=name, critical=critical, run=run, scaler=None)
+    require_flag(compiled=False if compiled is None else compiled)
+    choose_rules(select, ignore, settings)
+    Response.of(on_finding, run)
+
+
 def _refuse_guard(optimizers: Iterable[Any]) -> None:
     """CheckError if a guard would do harm."""
     if any(type(o).__name__ == "LBFGS" for o in optimizers):

@@ -1,0 +1,128 @@
+"""A watch on behalf of a library's callback: opened when its training begins, closed whatever happens.
+
+Notable:
+- A callback is made long before there is a model, and may be copied, pickled and used for several trainings:
+  its arguments are judged when it is made, and the watch itself never goes with a copy.
+- Opening one ends no run: what `watch` would refuse is a warning, and the training goes on unwatched.
+- A callback that is dropped without a word closes its watch, as when a library has no event for exceptions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from unvanish.clinic.config import ConfigError
+from unvanish.clinic.rounds import choose_rules
+from unvanish.clinic.watch.front import Watch
+from unvanish.clinic.watch.opening import require_options, watch
+from unvanish.core.caution import caution
+from unvanish.core.diagnosis import Finding, at_least
+from unvanish.core.plain import name_value
+from unvanish.core.registry import settings as list_settings
+from unvanish.core.registry import suggest
+from unvanish.probes.errors import CheckError
+from unvanish.store import StoreError
+
+PREFIX = "unvanish/"  # of the names of numbers in a library's log
+OPTIONS = tuple(list_settings(require_options))
+
+
+class Attachment:
+    """Holds the watch of a callback.
+
+    `stop`: whether the callback is to end the training: True at an error, or the codes of rules that end it.
+    `options`: keyword arguments of `unvanish.watch`, without the model, its optimizer, loss and scaler. What
+    is wrong with one is raised here: TypeError, CheckError, ConfigError.
+    """
+
+    def __init__(
+        self, *, on_finding: Any = "log", stop: bool | str | Iterable[str] = False, **options: Any
+    ) -> None:
+        for name in options:
+            if name not in OPTIONS:
+                raise TypeError(
+                    f"unexpected argument {name!r}{suggest(name, OPTIONS)}; it is given to unvanish.watch"
+                )
+        require_options(on_finding=on_finding, **options)
+        self.ways = (
+            list(on_finding) if isinstance(on_finding, (list, tuple, set, frozenset)) else [on_finding]
+        )
+        self.stop = _read_stop(stop)
+        self.options: dict[str, Any] = options
+        self.watch: Watch | None = None
+        self._found: list[Finding] = []
+        self._taken = 0
+
+    def open(
+        self,
+        model: Any,
+        optimizers: Any = None,
+        loss: Any = None,
+        scaler: Any = None,
+        start: int | None = None,
+    ) -> None:
+        """Watch a training; nothing happens if this one is watched already. What is wrong is a warning."""
+        if self.is_open and self.watch is not None and self.watch.watched.model is model:
+            return
+        self.close()
+        found: list[Finding] = []
+        self._found = found
+        self._taken = 0
+        options = {**self.options, "on_finding": [*self.ways, found.append]}
+        if start is not None and options.get("run") is not None:
+            options.setdefault("start", start)
+        try:
+            self.watch = watch(model, optimizers, loss, scaler=scaler, **options)
+        except (CheckError, ConfigError, StoreError) as error:
+            caution(f"unvanish: this training is not watched: {error}")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a training is watched now."""
+        return self.watch is not None and not self.watch.closed and not self.watch.failure
+
+    def close(self) -> None:
+        """Detach everything and write what is left; harmless when repeated. The watch stays to be asked."""
+        if self.watch is not None:
+            self.watch.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def take_findings(self) -> list[Finding]:
+        """What was found since it was last asked, in order."""
+        fresh = self._found[self._taken :]
+        self._taken += len(fresh)
+        return fresh
+
+    def metrics(self) -> dict[str, float]:
+        """What is known of the step just made, by names that begin with `PREFIX`."""
+        if self.watch is None or self.watch.failure:
+            return {}
+        numbers = self.watch.numbers()
+        return {PREFIX + name: value for name, value in numbers.items() if not math.isnan(value)}
+
+    @property
+    def wants_stop(self) -> bool:
+        """Whether something was found that the user wants to end the training."""
+        if isinstance(self.stop, bool):
+            return self.stop and bool(at_least(self._found, "error"))
+        return any(finding.code in self.stop for finding in self._found)
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        """A copy watches nothing yet."""
+        return {**self.__dict__, "watch": None, "_found": [], "_taken": 0}
+
+
+def _read_stop(stop: Any) -> bool | frozenset[str]:
+    """When to end a training; CheckError if it is something else, ConfigError if no rule has such a code."""
+    if isinstance(stop, bool):
+        return stop
+    codes = [stop] if isinstance(stop, str) else stop
+    if not isinstance(codes, Iterable):
+        raise CheckError(f"stop is {name_value(stop)}; use True (at an error), False, or codes of rules")
+    return frozenset(choose_rules(list(codes), None, None).codes)
