@@ -9,8 +9,8 @@ Notable:
 
 from __future__ import annotations
 
-import contextlib
 import math
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -55,6 +55,7 @@ class Attachment:
         self.watch: Watch | None = None
         self._found: list[Finding] = []
         self._taken = 0
+        self._last: weakref.finalize[[], Attachment] | None = None  # closes the watch
 
     def open(
         self,
@@ -63,8 +64,13 @@ class Attachment:
         loss: Any = None,
         scaler: Any = None,
         start: int | None = None,
+        summed: bool = False,
     ) -> None:
-        """Watch a training; nothing happens if this one is watched already. What is wrong is a warning."""
+        """Watch a training; nothing happens if this one is watched already. What is wrong is a warning.
+
+        `start`: the number of its first step, if it was resumed. `summed`: whether the library divides the
+        losses of an accumulated step so that they add up.
+        """
         if self.is_open and self.watch is not None and self.watch.watched.model is model:
             return
         self.close()
@@ -76,6 +82,10 @@ class Attachment:
             options.setdefault("start", start)
         try:
             self.watch = watch(model, optimizers, loss, scaler=scaler, **options)
+            self._last = weakref.finalize(self, self.watch.close)
+            self._last.atexit = False  # a watch writes its record itself then
+            if not self.watch.failure:
+                self.watch.watched.summed = summed
         except (CheckError, ConfigError, StoreError) as error:
             caution(f"unvanish: this training is not watched: {error}")
 
@@ -84,14 +94,15 @@ class Attachment:
         """Whether a training is watched now."""
         return self.watch is not None and not self.watch.closed and not self.watch.failure
 
+    @property
+    def steps(self) -> int:
+        """How many steps of the present or last training were watched."""
+        return 0 if self.watch is None else self.watch.steps
+
     def close(self) -> None:
         """Detach everything and write what is left; harmless when repeated. The watch stays to be asked."""
-        if self.watch is not None:
-            self.watch.close()
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
+        if self._last is not None:
+            self._last()
 
     def take_findings(self) -> list[Finding]:
         """What was found since it was last asked, in order."""
@@ -115,7 +126,7 @@ class Attachment:
 
     def __getstate__(self) -> Mapping[str, Any]:
         """A copy watches nothing yet."""
-        return {**self.__dict__, "watch": None, "_found": [], "_taken": 0}
+        return {**self.__dict__, "watch": None, "_found": [], "_taken": 0, "_last": None}
 
 
 def _read_stop(stop: Any) -> bool | frozenset[str]:

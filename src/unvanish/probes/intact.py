@@ -31,12 +31,14 @@ TRIES = 4  # of one step of putting back, each of which an interrupt may break o
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside DataParallel, DistributedDataParallel and `torch.compile`, from outside in."""
+    """The module inside DataParallel, DistributedDataParallel, `torch.compile`, Fabric, from outside in."""
     while True:
         if isinstance(model, WRAPPERS):
             model = model.module
         elif type(model).__name__ == "OptimizedModule":  # importing torch's compiler to ask would be heavy
             model = dict(model.named_children())["_orig_mod"]
+        elif type(model).__name__ == "_FabricModule":
+            model = dict(model.named_children())["_original_module"]
         else:
             return model
 

@@ -41,6 +41,7 @@ from unvanish.core.sight import Sight
 from unvanish.core.trace import STATISTICS, Trace
 from unvanish.probes.errors import CheckError
 from unvanish.probes.live.backwards import BackwardListener
+from unvanish.probes.live.closures import ClosureEntry
 from unvanish.probes.live.compiled import is_compiled
 from unvanish.probes.live.guard import StepEntry, StepHook, SwiftEntry, WatchEntry, WatchGuard
 from unvanish.store import Store, StoreError
@@ -99,7 +100,7 @@ class Watch:
 
     def _hang_on(self, optimizer: Any) -> None:
         quiet = self._observing().quiet
-        before = StepEntry(self.guard, self._before_step, quiet.before)
+        before = ClosureEntry(self.guard, self._before_step, quiet.before)
         after = StepEntry(self.guard, self._after_step, quiet.after)
         self.guard.hold(StepHook(optimizer.register_step_pre_hook(before)))
         self.guard.hold(StepHook(optimizer.register_step_post_hook(after)))

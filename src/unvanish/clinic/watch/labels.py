@@ -28,7 +28,7 @@ class LabelCount:
     def __init__(self, watched: Watched, guard: WatchGuard) -> None:
         self.seconds = 0.0  # our own, of the present look
         self.readings = 0  # losses of this training that were read
-        self._losses = StepLosses(watched.parameters.parameters)  # which backwards are this training's
+        self._losses = StepLosses(watched)  # which backwards are this training's
         self._listener = BackwardListener(WatchEntry(guard, self._hear), WatchEntry(guard, self._end))
         guard.hold(self._listener)
         self._read: LabelReading | None = None  # of the backward that runs

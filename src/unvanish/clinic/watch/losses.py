@@ -2,17 +2,17 @@
 
 Notable: a backward is one of this training if it changed the gradient of one of a few parameters, so in a
 program of several models each watch has its own. Of several backwards in a step those of an accumulation are
-added if each was divided by their number, else their mean is taken.
+added if each was divided by their number, or if they are known to add up; else their mean is taken.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from unvanish.clinic.watch.watched import Watched
 from unvanish.probes.live.examination import find_root
 from unvanish.probes.live.loss_roots import FACTORS, LossRoot, read_root
 from unvanish.probes.live.readable import find_obstacle, is_plain_here
@@ -24,7 +24,8 @@ CAREFUL = 64  # backwards that are followed by all of them, if one alone has tol
 class StepLosses:
     """The losses of the backwards of the present step; `told`: somebody else knows the loss."""
 
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
+    def __init__(self, watched: Watched) -> None:
+        self._watched, parameters = watched, watched.parameters.parameters
         step = max(1, len(parameters) // ASKED)
         self._asked = [*parameters[::step], *parameters[-1:]]
         self._place = len(self._asked) - 1  # of the one whose gradient the last backward changed
@@ -126,7 +127,7 @@ class StepLosses:
         if len(self._made) < 2:
             return self._made[0].value if self._made else math.nan
         values = [root.value for root in self._made]
-        shared = all(root.parts == len(values) for root in self._made)
+        shared = self._watched.summed or all(root.parts == len(values) for root in self._made)
         return sum(values[1:], values[0]) / (1 if shared else len(values))
 
     def forget(self) -> None:

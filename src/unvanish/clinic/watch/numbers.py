@@ -20,17 +20,15 @@ DECADE = math.log(10)
 def read_numbers(chronicle: Chronicle) -> dict[str, float]:
     """The step just made: loss, gradient_norm (the norm the optimizer saw), learning_rate; NaN if unknown.
 
-    If it was looked at also flow_decades, log10 of the gradient's gain from the loss down to the input, and
-    update_decades, log10 of update over weight, the median of all layers.
+    Of the last look, if there was one, also flow_decades, log10 of the gradient's gain from the loss down to
+    the input, and update_decades, log10 of update over weight, the median of all layers.
     """
     row = chronicle.row or chronicle.before
     if row is None:
         return {}
     found = {"loss": _here(row.loss), "gradient_norm": _here(row.norm), "learning_rate": _here(row.lr)}
     history = chronicle.history
-    if history.look_steps and history.look_steps[-1] == row.step:
-        found |= _read_look(history)
-    return found
+    return found | _read_look(history) if history.looks else found
 
 
 def _here(value: Any) -> float:

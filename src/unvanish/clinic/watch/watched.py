@@ -31,6 +31,7 @@ class Watched:
     inner: nn.Module
     parameters: Parameters  # those that are trained
     ranks: int  # processes that train together
+    summed: bool = False  # whether the losses of an accumulated step are known to add up to the step's
     compiled: bool | None = None  # whether to look into compiled graphs; None: where nothing else changes
 
     @classmethod
@@ -52,7 +53,7 @@ class Watched:
             raise CheckError("there is nothing to watch: no parameter of the model requires a gradient")
         kept = tuple(map(weakref.ref, optimizers))
         called, ranks = name or type(inner).__name__, count_processes()
-        return cls(model, kept, loss, scaler, called, inner, parameters, ranks, compiled)
+        return cls(model, kept, loss, scaler, called, inner, parameters, ranks, compiled=compiled)
 
     def adopt(self, optimizer: Any) -> None:
         """An optimizer of the model has turned up: the parameters that it holds are watched."""

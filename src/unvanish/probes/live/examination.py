@@ -10,7 +10,6 @@ Notable:
 
 from __future__ import annotations
 
-import contextlib
 import math
 import sys
 import threading
@@ -108,8 +107,10 @@ class Examination:
             self._compiler.remove()
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):
+        try:  # noqa: SIM105 - when the interpreter ends, what was imported may be gone
             self.remove()
+        except Exception:
+            pass
 
     @property
     def waiting(self) -> bool:

@@ -15,7 +15,6 @@ Notable:
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -127,8 +126,10 @@ class Eyes(TorchFunctionMode):
         self._guard.note(f"the model itself was not called, so of its parts {path} is looked at")
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):
+        try:  # noqa: SIM105 - when the interpreter ends, what was imported may be gone
             self.remove()
+        except Exception:
+            pass
 
     def remove(self) -> None:
         """Detach everything for good."""

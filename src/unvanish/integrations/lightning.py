@@ -1,0 +1,136 @@
+"""Lightning, under both of its names: `Trainer(callbacks=[LightningWatch()])`.
+
+Notable:
+- The callback is an instance of the `Callback` of every Lightning that is loaded, `lightning.pytorch` and
+  `pytorch_lightning`, which are two packages with equal classes; neither is imported before one is made.
+- The loss is read where its backward begins, the gradients when it has ended and again before the step, so
+  precision, accumulation and clipping are Lightning's own affair.
+- Several ranks are asked together, at every 8th step, whether to stop, and only if `stop` was asked for.
+- Fabric needs no callback: `unvanish.watch` takes what `fabric.setup` returns.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from typing import Any
+
+from unvanish.integrations.attachment import Attachment
+
+LIBRARIES = ("lightning", "pytorch_lightning")
+PACKAGES = ("lightning.pytorch", "pytorch_lightning")
+VARIABLE = "UNVANISH"  # of the environment: set, it watches every Trainer unasked
+ASKED = 8  # steps from one question to all ranks to the next
+_classes: dict[tuple[type, ...], type] = {}
+
+
+class LightningWatch:
+    """Watches what a Lightning Trainer trains.
+
+    `log`: whether the step's numbers are logged by `pl_module.log`, as "unvanish/gradient_norm" and so on.
+    `stop`: True ends the training at an error by `trainer.should_stop`; or the codes of rules that end it.
+    `options`: keyword arguments of `unvanish.watch`; what is wrong with one is raised here.
+    """
+
+    def __new__(cls, *_: Any, **__: Any) -> LightningWatch:
+        """An instance of a class that is a Lightning callback, too."""
+        found: LightningWatch = object.__new__(_derive(cls))
+        return found
+
+    def __init__(self, *, log: bool = True, stop: Any = False, **options: Any) -> None:
+        self.attachment = Attachment(stop=stop, **options)
+        self.log = log
+        self._logged = 0  # steps when numbers were last logged
+
+    @property
+    def watch(self) -> Any:
+        """The watch of the present or the last training; None before one."""
+        return self.attachment.watch
+
+    @property
+    def state_key(self) -> str:
+        """Its name in checkpoints, under which nothing is kept."""
+        return LightningWatch.__name__
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Attach; not if another one of us does."""
+        if next(c for c in trainer.callbacks if isinstance(c, LightningWatch)) is not self:
+            return
+        optimizers = list(trainer.optimizers)
+        resumed = trainer.global_step if len(optimizers) == 1 and trainer.global_step else None
+        model = trainer.strategy.model  # DistributedDataParallel and the like stand around the module
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        self._logged = 0
+        self.attachment.open(pl_module if model is None else model, optimizers, scaler=scaler, start=resumed)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        """Log the step's numbers, and stop if that is wanted."""
+        steps = self.attachment.steps
+        if steps == self._logged:  # a part of an accumulated step
+            return
+        self._logged = steps
+        every = trainer.log_every_n_steps
+        if self.log and every and (trainer.global_step % every == 0 or steps == 1):
+            for name, value in self.attachment.metrics().items():
+                pl_module.log(name, value)
+        if self.attachment.stop is not False:
+            self._stop(trainer, steps)
+
+    def _stop(self, trainer: Any, steps: int) -> None:
+        wanted = self.attachment.wants_stop
+        if trainer.world_size > 1:
+            wanted = steps % ASKED == 0 and trainer.strategy.reduce_boolean_decision(wanted, all=False)
+        if wanted:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Detach."""
+        self.attachment.close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Detach; an interrupt comes here, too."""
+        self.attachment.close()
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Detach, if nothing did before."""
+        self.attachment.close()
+
+    def __reduce__(self) -> Any:
+        own = type(self)
+        return _rebuild, (own.__bases__[0] if own in _classes.values() else own, vars(self))
+
+
+def _derive(cls: type) -> type:
+    """The class of the instances: `cls`, and the callback of each Lightning that is loaded."""
+    loaded = [sys.modules[name] for name in PACKAGES if name in sys.modules]
+    if not loaded:
+        loaded = [importlib.import_module(_find_package())]
+    bases = tuple(package.Callback for package in loaded)
+    if issubclass(cls, bases):
+        return cls
+    key = (cls, *bases)
+    if key not in _classes:
+        _classes[key] = type(cls.__name__, key, {"__module__": cls.__module__, "__doc__": cls.__doc__})
+    return _classes[key]
+
+
+def _find_package() -> str:
+    """The Lightning that is installed; ImportError if none is."""
+    for name in PACKAGES:
+        if importlib.util.find_spec(name.partition(".")[0]) is not None:
+            return name
+    raise ImportError("LightningWatch needs Lightning: pip install 'unvanish[lightning]'")
+
+
+def _rebuild(cls: Any, state: dict[str, Any]) -> Any:
+    """A copy, which watches nothing yet."""
+    copied: Any = cls.__new__(cls)
+    vars(copied).update(state)
+    return copied
+
+
+def make_callbacks() -> list[LightningWatch]:
+    """What every Trainer of the process is given beside its own callbacks: a watch if UNVANISH is set."""
+    return [LightningWatch()] if os.environ.get(VARIABLE, "") not in ("", "0") else []
