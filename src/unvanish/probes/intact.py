@@ -38,7 +38,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         elif type(model).__name__ == "OptimizedModule":  # importing torch's compiler to ask would be heavy
             model = dict(model.named_children())["_orig_mod"]
         elif type(model).__name__ == "_FabricModule":
-            model = dict(model.named_children())["_original_module"]
+            model = model.module
         else:
             return model
 
