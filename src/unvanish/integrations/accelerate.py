@@ -1,10 +1,10 @@
 """Accelerate: `with AccelerateWatch(accelerator, model, optimizer):` around a loop that stays as it is.
 
 Notable:
-- `unvanish.watch(model, optimizer)` takes what `accelerator.prepare` returns, too; this adds the accelerator's
-  own means: its GradScaler, its trackers, its trigger.
-- A step that `accelerator.accumulate` leaves out is no step; the loss is that of the whole accumulated step, as
-  `accelerator.backward` divides each part.
+- `unvanish.watch(model, optimizer)` takes what `accelerator.prepare` returns, too; this adds the
+  accelerator's own means: its GradScaler, its trackers, its trigger.
+- A step that `accelerator.accumulate` leaves out is no step; the loss is that of the whole accumulated step,
+  as `accelerator.backward` divides each part.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import sys
 from typing import Any
 
@@ -21,7 +20,7 @@ from unvanish.integrations.attachment import Attachment
 
 LIBRARIES = ("lightning", "pytorch_lightning")
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
-VARIABLE = "UNVANISH"  # of the environment: set, it watches every Trainer unasked
+GIVEN = ("log", "log_dict")  # by Lightning: methods of the module
 ASKED = 8  # steps from one question to all ranks to the next
 _classes: dict[tuple[type, ...], type] = {}
 
@@ -41,7 +40,7 @@ class LightningWatch:
 
     def __init__(self, *, log: bool = True, stop: Any = False, **options: Any) -> None:
         self.attachment = Attachment(stop=stop, **options)
-        self.log = log
+        self.logs = log  # Lightning gives every callback a `log` of its own
         self._logged = 0  # steps when numbers were last logged
 
     @property
@@ -72,7 +71,7 @@ class LightningWatch:
             return
         self._logged = steps
         every = trainer.log_every_n_steps
-        if self.log and every and (trainer.global_step % every == 0 or steps == 1):
+        if self.logs and every and (trainer.global_step % every == 0 or steps == 1):
             for name, value in self.attachment.metrics().items():
                 pl_module.log(name, value)
         if self.attachment.stop is not False:
@@ -99,7 +98,8 @@ class LightningWatch:
 
     def __reduce__(self) -> Any:
         own = type(self)
-        return _rebuild, (own.__bases__[0] if own in _classes.values() else own, vars(self))
+        state = {name: value for name, value in vars(self).items() if name not in GIVEN}
+        return _rebuild, (own.__bases__[0] if own in _classes.values() else own, state)
 
 
 def _derive(cls: type) -> type:
@@ -129,8 +129,3 @@ def _rebuild(cls: Any, state: dict[str, Any]) -> Any:
     copied: Any = cls.__new__(cls)
     vars(copied).update(state)
     return copied
-
-
-def make_callbacks() -> list[LightningWatch]:
-    """What every Trainer of the process is given beside its own callbacks: a watch if UNVANISH is set."""
-    return [LightningWatch()] if os.environ.get(VARIABLE, "") not in ("", "0") else []

@@ -13,7 +13,7 @@ Notable:
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ NAMES = ("", "batch", "loss")  # of the roots, in this order
 TRIES = 4  # of one step of putting back, each of which an interrupt may break off
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: Any) -> nn.Module:
     """The module inside DataParallel, DistributedDataParallel, `torch.compile`, Fabric, from outside in."""
     while True:
         if isinstance(model, WRAPPERS):
@@ -40,7 +40,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         elif type(model).__name__ == "_FabricModule":
             model = model.module
         else:
-            return model
+            return cast(nn.Module, model)
 
 
 class Kept:
