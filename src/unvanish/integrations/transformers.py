@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from unvanish.integrations.attachment import PREFIX, Attachment
@@ -61,6 +60,8 @@ class TransformersWatch(TrainerCallback):  # type: ignore[misc]  # its library i
             return wanted
         if step % ASKED:
             return False
+        import torch
+
         votes = torch.tensor(float(wanted), device=args.device)
         torch.distributed.all_reduce(votes)
         return bool(votes)
