@@ -1,11 +1,13 @@
 """A fault at a line of unvanish: which lines run, and raising at one of them, once.
 
-Left out are the doors: the lines of the guard itself, and those that do nothing but call it.
+Left out are the doors: the lines of the guard itself, and those that do nothing but call it. So is `return`
+alone on its line, which does nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import linecache
 import sys
 import threading
 from collections import Counter
@@ -99,13 +101,16 @@ def find_sites(run: Callable[[], Any]) -> Counter[Site]:
 
     with traced(trace):
         run()
+    idle = [s for s in seen if linecache.getline(f"{PACKAGE}/{s[0]}", s[2]).strip() == "return"]
+    for site in idle:
+        del seen[site]
     return seen
 
 
-def plant(site: Site, at: int, run: Callable[[], Any]) -> tuple[Any, bool]:
-    """Run with a fault at the `at`-th time of a site; the result, and whether it was reached."""
+def plant(site: Site, at: int, run: Callable[[], Any]) -> tuple[Any, int]:
+    """Run with a fault at the `at`-th time of a site; the result, and how often the site was reached."""
     file, function, number = site
-    times, planted = [0], [False]
+    times = [0]
 
     def trace(frame: Any, event: str, value: Any) -> Any:
         code = frame.f_code
@@ -117,13 +122,12 @@ def plant(site: Site, at: int, run: Callable[[], Any]) -> tuple[Any, bool]:
         if event == "line" and frame.f_lineno == number:
             times[0] += 1
             if times[0] == at and not _is_finalizing(frame):
-                planted[0] = True
                 raise Planted("a fault")
         return line
 
     with traced(trace):
         found = run()
-    return found, planted[0]
+    return found, times[0]
 
 
 def _is_finalizing(frame: Any) -> bool:

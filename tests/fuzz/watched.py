@@ -47,7 +47,7 @@ def plain(look: Look) -> list[Any]:
     model, loss_function = _mlp(), nn.CrossEntropyLoss()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     watch, losses = look(model, optimizer, loss_function), []
-    for x, y in _batches(6, 8, 6):
+    for x, y in _batches(4, 8, 6):
         optimizer.zero_grad()
         loss = loss_function(model(x), y)
         loss.backward()
@@ -64,7 +64,7 @@ def scaled(look: Look) -> list[Any]:
     optimizer = torch.optim.SGD(model.parameters(), 1e-2)
     scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
     watch, losses = look(model, optimizer, scaler=scaler), []
-    for x, y in _batches(6, 8, 6):
+    for x, y in _batches(4, 8, 6):
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             loss = 50 * nn.functional.cross_entropy(model(x), y)
@@ -107,7 +107,7 @@ def accumulated(look: Look) -> list[Any]:
         torch.optim.Adam(model[3].parameters()),
     ]
     watch, losses = look(model, both), []
-    for step, (x, y) in enumerate(_batches(6, 8, 6)):
+    for step, (x, y) in enumerate(_batches(4, 8, 6)):
         for px, py in zip(x.chunk(2), y.chunk(2), strict=True):
             loss = nn.functional.cross_entropy(model(px), py) / 2
             loss.backward()
@@ -115,7 +115,7 @@ def accumulated(look: Look) -> list[Any]:
         with torch.no_grad():
             losses.append(float(model(x).sum()))
         for optimizer in both:
-            if step == 3:
+            if step == 2:
                 optimizer.zero_grad(set_to_none=False)
             optimizer.step()
             optimizer.zero_grad()
@@ -156,7 +156,7 @@ def diverging(look: Look) -> list[Any]:
     return _train(_mlp(), look, 8, 6, rate=1e18, steps=8)
 
 
-def _train(model: nn.Module, look: Look, *shape: int, rate: float = 1e-2, steps: int = 6) -> list[Any]:
+def _train(model: nn.Module, look: Look, *shape: int, rate: float = 1e-2, steps: int = 4) -> list[Any]:
     optimizer = torch.optim.SGD(model.parameters(), rate)
     watch, losses = look(model, optimizer), []
     for x, y in _batches(steps, *shape):
@@ -193,7 +193,7 @@ def together(look: Look) -> list[Any]:
     watches, optimizers = [], [torch.optim.SGD(m.parameters(), 1e-2) for m in models]
     for rank in (0, 1):
         watches.append(look(models[rank], optimizers[rank], rank=rank))
-    for x, y in _batches(6, 8, 6):
+    for x, y in _batches(4, 8, 6):
         time.sleep(0.06)  # the threads talk
         for model, optimizer in zip(models, optimizers, strict=True):
             optimizer.zero_grad()
