@@ -3,8 +3,9 @@
 Notable:
 - Which output of which position meets which target is read from the gradient of the loss at the output, so a
   loss that cuts off the first or the last positions, or flattens them, is followed.
-- Only if the targets are the input, moved by a step or not at all, is one more backward made, from the output
-  of one position: it tells which positions of the input that output depends on.
+- Only if the targets are the input, moved by a step or not at all, is it asked which positions of the input
+  the output of one position depends on. Where the nodes of the graph tell that a step sees none ahead of it
+  (`probes.ahead`), that is all; else one more backward is made, from that output.
 - A model that shifts its input itself does not see the answer though the targets are the input.
 """
 
@@ -15,10 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from unvanish.core.loss_facts import AnswerFacts
 from unvanish.probes import calls
+from unvanish.probes.ahead import Steps
 from unvanish.probes.fit import IGNORED
 from unvanish.probes.passes import ForwardPass
 from unvanish.probes.saved import find_saved
@@ -37,12 +39,15 @@ def find_answer(forward: ForwardPass) -> AnswerFacts | None:
     if not given or not outputs or not any(_may_match(x, forward) for x in given):
         return None
     found: list[AnswerFacts] = []
+    gradients = [
+        torch.autograd.grad(forward.root, [o], retain_graph=True, allow_unused=True)[0] for o in outputs
+    ]
     for y, ignored in _list_targets(forward):
-        for output in outputs:
-            for x in given:
-                facts = _judge(x, y, ignored, output, forward)
+        for output, gradient in zip(outputs, gradients, strict=True):
+            for x in given if gradient is not None else ():
+                facts = _judge(x, y, ignored, output, gradient, forward)
                 if facts is None and x.shape[0] >= SHORT and x.shape[0] != x.shape[1]:
-                    facts = _judge(x, y, ignored, output, forward, turned=True)
+                    facts = _judge(x, y, ignored, output, gradient, forward, turned=True)
                 found += [] if facts is None else [facts]
     usual = [f for f in found if f["shift"] == 1]
     return next(iter(usual or found), None)
@@ -65,17 +70,18 @@ def _list_targets(forward: ForwardPass) -> Iterator[tuple[Tensor, int]]:
 
 
 def _judge(
-    x: Tensor, y: Tensor, ignored: int, output: Tensor, forward: ForwardPass, turned: bool = False
+    x: Tensor,
+    y: Tensor,
+    ignored: int,
+    output: Tensor,
+    gradient: Tensor,
+    forward: ForwardPass,
+    turned: bool = False,
 ) -> AnswerFacts | None:
-    """`turned`: the first axis is that of the steps."""
+    """`gradient`: of the loss at the output; `turned`: the first axis is that of the steps."""
     n, steps = (x.shape[1], x.shape[0]) if turned else x.shape[:2]
     spread = _lay_out(output, n, steps, turned)
     if spread is None:
-        return None
-    gradient: Tensor | None = torch.autograd.grad(
-        forward.root, [output], retain_graph=True, allow_unused=True
-    )[0]
-    if gradient is None:
         return None
     used = _turn(gradient.detach(), spread, turned).abs().amax((0, 1, 3)).nonzero().flatten()
     rest = x.shape[2:]
@@ -91,7 +97,13 @@ def _judge(
     if shift is None or (shift != 1 and x.is_floating_point()):
         return None
     at = int(used[len(used) // 2])
-    seen = _find_seen(_turn(output, spread, turned)[:, :, at], x, forward, turned)
+    edges = _find_edges(x, forward)
+    apart, beside = Steps(steps, at), n if turned else 1  # samples between two steps
+    if shift > 0 and apart.are_apart(
+        output, [e.node for e in edges], beside * rest.numel(), beside * spread[3]
+    ):
+        return {"shift": shift, "sees": False, "ahead": False, "whole": not x.is_floating_point()}
+    seen = _find_seen(_turn(output, spread, turned)[:, :, at], x, edges, turned)
     if seen is None or not 0 <= at + shift < steps:
         return None
     return {
@@ -135,7 +147,11 @@ def _lay_out(output: Tensor, n: int, steps: int, turned: bool) -> tuple[int, ...
 def _find_shift(x: Tensor, y: Tensor, used: Tensor, ignored: int) -> int | None:
     """By how many steps the targets are the input, moved; None if they are not, or by several."""
     found = []
+    at, first, asked = (t.reshape(len(t), -1)[:, 0].tolist() for t in (used, x[0], y[0]))
     for shift in SHIFTS:
+        pairs = [(first[i + shift], a) for i, a in zip(at, asked, strict=True) if 0 <= i + shift < len(first)]
+        if any(own != a != ignored for own, a in pairs):  # of one sample, which is soon told
+            continue
         places = used + shift
         keep = (places >= 0) & (places < x.shape[1])
         mine, theirs = x[:, places[keep]], y[:, keep.to(y.device)]
@@ -153,15 +169,19 @@ def _looks_up(node: Any, x: Tensor) -> bool:
     return indices is not None and indices.shape == x.shape and bool((indices == x).all())
 
 
-def _find_seen(own: Tensor, x: Tensor, forward: ForwardPass, turned: bool) -> Tensor | None:
+def _find_edges(x: Tensor, forward: ForwardPass) -> list[GradientEdge]:
+    """Where an input of the model enters the graph."""
+    if x.is_floating_point():
+        return [get_gradient_edge(leaf) for leaf in forward.call.inputs.values() if leaf.shape == x.shape]
+    return [
+        GradientEdge(o.nodes[0], 0)
+        for o in forward.watched.operations
+        if o.kind == "embedding" and _looks_up(o.nodes[0], x)
+    ]
+
+
+def _find_seen(own: Tensor, x: Tensor, edges: list[GradientEdge], turned: bool) -> Tensor | None:
     """Which steps of the input the output of one step depends on, (T,)."""
-    edges: list[Any] = [leaf for leaf in forward.call.inputs.values() if leaf.shape == x.shape]
-    if not x.is_floating_point():
-        edges = [
-            GradientEdge(o.nodes[0], 0)
-            for o in forward.watched.operations
-            if o.kind == "embedding" and _looks_up(o.nodes[0], x)
-        ]
     if not edges:
         return None
     root = calls.random_cotangent(own)

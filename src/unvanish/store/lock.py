@@ -4,11 +4,13 @@ Notable:
 - The operating system lets go of the lock when a process ends, however it ends, so no lock is ever stale.
 - The file has its full size from the start: a note about what was lost is written in place, which works on a
   full disk.
+- The open file is an object of its own, so whatever fails on the way, it is closed when nothing holds it.
 - A forked child lets go of its copy, so it cannot hold a folder after its parent.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -38,40 +40,34 @@ class FolderLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._about: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname(), "began": time.time()}
-        self._handle: int | None = _acquire(path)
+        self._file = _acquire(path)
         _held.add(self)
         with suppress(OSError):  # a full disk
             self.note()
 
     def holds(self) -> bool:
         """Whether the locked file is still the one at its path."""
-        return self._handle is not None and _is_same(self._handle, self.path)
+        return not self._file.closed and _is_same(self._file.fileno(), self.path)
 
     def note(self, **facts: Any) -> None:
         """Write facts next to the holder's name, in place; OSError if even that fails."""
         self._about.update(facts)
-        if self._handle is not None:
-            text = json.dumps(self._about)[:SIZE].ljust(SIZE).encode("ascii")
-            os.lseek(self._handle, 0, os.SEEK_SET)
-            os.write(self._handle, text)
+        if not self._file.closed:
+            self._file.seek(0)
+            self._file.write(json.dumps(self._about)[:SIZE].ljust(SIZE).encode("ascii"))
 
     def release(self, *, keep: bool = False) -> None:
         """Let go, and remove the file unless its note shall be kept; harmless when repeated."""
-        handle, self._handle = self._handle, None
-        if handle is None:
-            return
         try:
-            if not keep and _is_same(handle, self.path):
+            if not keep and self.holds():
                 with suppress(OSError):
                     self.path.unlink()
         finally:
-            os.close(handle)
+            self._file.close()
 
     def abandon(self) -> None:
         """In a forked child: close the copy of the file, which leaves the parent's lock as it is."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            os.close(handle)
+        self._file.close()
 
 
 def read_note(path: Path) -> tuple[dict[str, Any], bool]:
@@ -101,18 +97,18 @@ def name_writer(note: dict[str, Any]) -> str:
     return f"process {note.get('pid')} on {str(note.get('host'))[:80]!r} writes it"
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: Path) -> io.FileIO:
     for attempt in range(TRIES):
-        handle = os.open(path, NEW | WAIT, 0o644)
+        file = io.FileIO(path, "r+", opener=lambda name, _: os.open(name, NEW | WAIT, 0o644))
         try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise OSError(f"{path} is not a file")
-            if _try_lock(handle) and _is_same(handle, path):
-                return handle
+            if _try_lock(file.fileno()) and _is_same(file.fileno(), path):
+                return file
         except BaseException:
-            os.close(handle)
+            file.close()
             raise
-        os.close(handle)
+        file.close()
         time.sleep(PAUSE * (attempt > 0))
     raise Taken(name_writer(read_note(path)[0]))
 

@@ -30,6 +30,7 @@ from typing import Any
 from unvanish.core.caution import caution, locate
 from unvanish.store.backlog import Backlog, Losses
 from unvanish.store.lock import FolderLock, read_note
+from unvanish.store.opened import note_opening
 from unvanish.store.reader import StoreError
 from unvanish.store.records import Record, Records
 from unvanish.store.run_file import connect, find_file, read_losses, rewind, shrink_to_one_file
@@ -74,7 +75,6 @@ class Store(Records):
         self._written = Losses()  # by this process into the present file, which somebody may delete
         self._told: set[str] = set()
         self._connection: sqlite3.Connection | None = None
-        self._thread = threading.Thread(target=self._work, name="unvanish-store", daemon=True)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             note = read_note(self._claim)[0]
@@ -82,12 +82,14 @@ class Store(Records):
         except (OSError, ValueError) as error:
             raise _refuse(self.folder, error) from error
         try:
+            self._thread = threading.Thread(target=self._work, name="unvanish-store", daemon=True)
             self._connection = connect(self.file)
             self._place = os.stat(self.file)
             self._before = read_losses(self._connection, note)
             self.first = rewind(self._connection, start)
             self.describe(closed=False)
             _stores.add(self)
+            note_opening(self)
             self._thread.start()
         except BaseException as error:
             self._disconnect()

@@ -30,6 +30,7 @@ from unvanish.core.plain import plain
 from unvanish.store import Run, Store, StoreError, parse_finding
 from unvanish.store.backlog import Losses
 from unvanish.store.joining import Holding
+from unvanish.store.opened import note_opening
 from unvanish.store.records import Record, Records
 from unvanish.store.schema import RELAYED
 
@@ -99,6 +100,7 @@ class Exchange(Records):
         self._closed = self._ended = False  # takes no rows; has let go of all
         self._served = False  # the thread has done its work to the end
         self._thread = threading.Thread(target=self._work, name="unvanish-ranks", daemon=True)
+        note_opening(self)
         self._thread.start()
 
     # -- the training's thread

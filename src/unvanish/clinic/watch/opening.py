@@ -25,6 +25,7 @@ from unvanish.core.plain import name_value
 from unvanish.probes.errors import CheckError
 from unvanish.probes.live.guard import WatchGuard
 from unvanish.probes.live.shards import is_shard
+from unvanish.store.opened import close_since, list_opened
 
 
 def watch(
@@ -86,7 +87,13 @@ def watch(
             company.close()
             raise
 
-    return Watch(name if isinstance(name, str) and name else type(model).__name__, build)
+    opened, watching = list_opened(), None
+    try:
+        watching = Watch(name if isinstance(name, str) and name else type(model).__name__, build)
+    finally:
+        if watching is None or watching.guard.failure:
+            close_since(opened)  # what nobody came to hold
+    return watching
 
 
 def require_options(

@@ -63,6 +63,8 @@ class LightRows:
                 if grads := [g for p in row if (g := p.grad) is not None]:
                     found = math.hypot(found, _read(torch.cat(grads)))
         except (RuntimeError, TypeError, NotImplementedError):
+            if _are_ordinary([g for p in self.parameters if (g := p.grad) is not None]):
+                raise
             return None
         return found
 
@@ -285,6 +287,12 @@ def _flat(x: Tensor) -> Tensor:
         return x.view(-1)
     order = sorted(range(x.ndim), key=lambda d: -int(x.stride()[d]))
     return x.permute(order).reshape(-1)
+
+
+def _are_ordinary(grads: Sequence[Tensor]) -> bool:
+    """Whether gradients can be copied into one row: dense, of one type and one device."""
+    kinds = {(type(g), g.layout, g.dtype, g.device) for g in grads}
+    return len(kinds) < 2 and all(layout is torch.strided for _, layout, _, _ in kinds)
 
 
 def _read_row(tensors: list[Tensor]) -> float:

@@ -1,0 +1,137 @@
+"""A fault at a line of unvanish: which lines run, and raising at one of them, once.
+
+Left out are the doors: the lines of the guard itself, and those that do nothing but call it. So is `return`
+alone on its line, which does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import unvanish
+
+PACKAGE = str(Path(unvanish.__file__).parent)
+WATCH = ("clinic/watch/", "probes/", "surgery/clipping", "rules/", "core/", "clinic/rounds", "store/")
+DOORS = {
+    ("probes/live/guard.py", None),
+    ("core/caution.py", None),
+    ("probes/live/eyes.py", "__torch_function__"),
+    ("probes/live/eyes.py", "_know"),
+    ("probes/compositions.py", "_find_override"),
+    ("probes/compositions.py", "find_overrides"),
+    ("probes/live/backwards.py", "_run_backward"),
+    ("probes/live/backwards.py", "_ask_of_one"),
+    ("probes/live/backwards.py", "_ask_of_some"),
+    ("probes/live/witness.py", "__torch_function__"),
+    ("clinic/watch/optimizers.py", "__call__"),
+    ("clinic/watch/scaling.py", "__call__"),
+    ("clinic/watch/scaling.py", "_step"),
+    ("clinic/watch/opening.py", "watch"),
+    *(
+        ("clinic/watch/front.py", name)
+        for name in (
+            "__init__",
+            "__enter__",
+            "__exit__",
+            "__del__",
+            "step",
+            "close",
+            "flush",
+            "abandon",
+            "_close_all",
+        )
+    ),
+}
+Site = tuple[str, str, int]  # file, function, line
+
+
+class Planted(RuntimeError):
+    """A fault that we made."""
+
+
+def _place(code: Any) -> tuple[str, str] | None:
+    """The file and function of a code object, if faults may be planted there."""
+    if not code.co_filename.startswith(PACKAGE):
+        return None
+    file = Path(code.co_filename).relative_to(PACKAGE).as_posix()
+    if (
+        not file.startswith(WATCH)
+        or (file, None) in DOORS
+        or (file, code.co_name) in DOORS
+        or code.co_name == "<module>"
+    ):
+        return None
+    return file, code.co_name
+
+
+@contextlib.contextmanager
+def traced(trace: Callable[..., Any]) -> Iterator[None]:
+    """Every call in this thread, and in threads that begin, is traced."""
+    threading.settrace(trace)
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
+
+
+def find_sites(run: Callable[[], Any]) -> Counter[Site]:
+    """Every line of the watch that runs, and how often."""
+    seen: Counter[Site] = Counter()
+
+    def trace(frame: Any, event: str, value: Any) -> Any:
+        place = _place(frame.f_code)
+        if place is None:
+            return None
+
+        def line(frame: Any, event: str, value: Any) -> Any:
+            if event == "line":
+                seen[(*place, frame.f_lineno)] += 1
+            return line
+
+        return line
+
+    with traced(trace):
+        run()
+    idle = [s for s in seen if linecache.getline(f"{PACKAGE}/{s[0]}", s[2]).strip() == "return"]
+    for site in idle:
+        del seen[site]
+    return seen
+
+
+def plant(site: Site, at: int, run: Callable[[], Any]) -> tuple[Any, int]:
+    """Run with a fault at the `at`-th time of a site; the result, and how often the site was reached."""
+    file, function, number = site
+    times = [0]
+
+    def trace(frame: Any, event: str, value: Any) -> Any:
+        code = frame.f_code
+        if code.co_name != function or _place(code) != (file, function):
+            return None
+        return line
+
+    def line(frame: Any, event: str, value: Any) -> Any:
+        if event == "line" and frame.f_lineno == number:
+            times[0] += 1
+            if times[0] == at and not _is_finalizing(frame):
+                raise Planted("a fault")
+        return line
+
+    with traced(trace):
+        found = run()
+    return found, times[0]
+
+
+def _is_finalizing(frame: Any) -> bool:
+    """Whether Python runs it while it deletes something: what fails there goes nowhere."""
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
