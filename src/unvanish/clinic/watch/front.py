@@ -73,9 +73,7 @@ class Watch(WatchReport):
         quiet = observer.quiet
         self._entry = SwiftEntry(guard, self._step, quiet.tell)
         begins = SwiftEntry(guard, observer.hearing.begin_backward, quiet.hear)
-        listener = BackwardListener(
-            begins, SwiftEntry(guard, observer.hearing.end_backward, quiet.end_backward)
-        )
+        listener = BackwardListener(begins, WatchEntry(guard, observer.hearing.end_backward))
         guard.hold(listener)
         if not listener.listen():
             guard.note("this torch does not say where a backward begins: give the loss to `step`")

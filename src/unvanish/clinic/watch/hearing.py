@@ -72,6 +72,8 @@ class Hearing:
     def end_backward(self, failed: bool) -> None:
         """The backward has ended."""
         losses = self.losses
+        if failed:
+            losses.drop()
         if self.ended or not (losses.open or self.first.busy or self.stepping is not None):
             return
         self.clock.start()

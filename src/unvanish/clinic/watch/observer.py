@@ -80,8 +80,9 @@ class Observer:
         )  # fmt: skip
         self.hearing = Hearing(guard, watched, self.clock, self._losses, self.judge, response)
         self.quiet = QuietSteps(
-            watched, pace, self.clock, self._losses, self._norms, self.chronicle, self.judge
-        )
+            watched, pace, self.clock, self._losses, self._norms, self.chronicle, self.judge,
+            whole=bool({"raise", "snapshot"} & set(response.ways)),
+        )  # fmt: skip
         self.chronicle.measure = self._deeds.turns.measure
         guard.hold_weakly(self._look)
         guard.hold_weakly(self._first)
@@ -99,6 +100,7 @@ class Observer:
         if self.ended:
             return
         self.quiet.open = False
+        self.quiet.settle()
         self._write_rest()
         self.chronicle.company.close()
         for text in self.chronicle.company.list_troubles():
@@ -183,6 +185,8 @@ class Observer:
         """An optimizer is about to step, or to call its closure."""
         self.clock.start()
         step, looked = self._step, self._look.open
+        if self._losses.settle():
+            step.loss = self._losses.value
         self._first.examination.settle()
         if id(optimizer) in step.stepped:  # not every optimizer steps every time
             self._close_step()
@@ -240,6 +244,7 @@ class Observer:
 
     def _close_step(self, skipped: bool = False) -> None:
         step, looked, judge, examined = self._step, self._look.open, self.judge, self._first.busy
+        self.quiet.settle()
         stepped = tuple(step.stepped) if examined else ()
         self._losses.forget()
         self.chronicle.begin(step.close(self.watched.rates(), skipped))
