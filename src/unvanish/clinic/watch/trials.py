@@ -162,8 +162,14 @@ class StepTrials:
 
     @torch.no_grad()
     def _is_long(self) -> bool:
-        """Whether the first step of SGD is about to change much of the weights, by its rate and gradients."""
+        """Whether the first step is about to change much of the weights, by its rate and gradients.
+
+        Of Adam and its like the rate alone tells; such a step is known to be long here only if nobody named
+        its optimizer.
+        """
         watched = self.watched
+        if self._starts_long():
+            return not self._find_bar()
         plans = read_plans(watched.optimizers[0]) if len(watched.references) == 1 and watched.alone else {}
         pairs = [
             (p.detach().float(), p.grad.detach().float())
