@@ -23,7 +23,7 @@ DOORS = {
     ("probes/live/guard.py", None),
     ("core/caution.py", None),
     ("probes/live/eyes.py", "__torch_function__"),
-    ("probes/live/eyes.py", "_know"),
+    ("probes/live/kinds.py", "may_matter"),
     ("probes/compositions.py", "_find_override"),
     ("probes/compositions.py", "find_overrides"),
     ("probes/live/backwards.py", "_run_backward"),

@@ -29,6 +29,32 @@ def row(step: int, **more: Any) -> dict[str, Any]:
     return {"step": step, "wall": 1.0 * step, "loss": 2.0, "norm_log": -0.5, "finite": 1, "lr": 0.1, **more}
 
 
+def continue_run(folder: Path, sites: tuple[Site, ...], step: int, start: int | None, *values: float) -> None:
+    """One more session of a run: two steps, and a look at the first."""
+    store = Store(folder, start=start, pause=0.01)
+    store.sites(sites, ("x",))
+    store.steps([row(step), row(step + 1)])
+    store.sample(step, np.array(values)[:, None])
+    store.close()
+
+
+def test_looks_of_earlier_sites_are_read_with_them(tmp_path: Path) -> None:
+    other = (Site("b", "ReLU", 0, "node", {"shape": (9,)}), Site("c", "Linear", 0, "node", {}))
+    continue_run(tmp_path, SITES, 0, None, 1.0, 2.0)
+    continue_run(tmp_path, SITES, 2, None, 3.0, 4.0)
+    continue_run(tmp_path, other, 4, None, 5.0, 6.0)
+    trace = open_run(tmp_path).trace()
+    assert [s.path for s in trace.sites] == ["b", "c", "a"] and trace.facts["steps"] == [0, 2, 4]
+    seen = trace.values[:, :, 0]
+    np.testing.assert_array_equal(seen, [[2, math.nan, 1], [4, math.nan, 3], [5, 6, math.nan]])
+    assert [layout.until for layout in open_run(tmp_path).earlier()] == [3]
+    continue_run(tmp_path, SITES[:1], 2, 2, 7.0)  # what was made from step 2 on is taken back
+    trace = open_run(tmp_path).trace()
+    assert [s.path for s in trace.sites] == ["a", "b"] and trace.facts["steps"] == [0, 2]
+    np.testing.assert_array_equal(trace.values[:, :, 0], [[1, 2], [7, math.nan]])
+    assert "earlier" not in open_run(tmp_path).facts()
+
+
 def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     finding = Finding(
         "ACT003", "dead-units", "warning", "because", ("a",), (Evidence("share", math.inf),),

@@ -18,7 +18,7 @@ def reading(*folders: Path) -> Iterator[None]:
     """Turn what cannot be read or shown of these runs into a CallError of one line."""
     from unvanish.core.names import show
     from unvanish.store import StoreError
-    from unvanish.store.reader import DAMAGED
+    from unvanish.store.parts import DAMAGED
 
     try:
         yield

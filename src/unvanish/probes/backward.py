@@ -22,7 +22,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from unvanish.core.omissions import Omissions
 from unvanish.probes.graph import Graph, Node
-from unvanish.probes.measures import dense, log_norm, log_of, norms
+from unvanish.probes.measures import dense, log_norm, log_of, norms, read_presence
 
 LN2 = math.log(2.0)
 MIDDLING = 20.0  # |ln norm| that is comfortable in every dtype except float16, for any number of elements
@@ -298,19 +298,16 @@ class Backward:
         ]
 
         def look(inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> None:
-            arrived = [dense(g) for g in outputs if g is not None]
-            if not any(bool(g.any()) for g in arrived):
+            arrived = [read_presence(dense(g)) for g in outputs if g is not None]
+            if not any(there for there, _ in arrived):
                 if i in self.flow.sent and arrived:
                     self.flow.silenced.append(i)
                 return
-            every = [None if g is None else dense(g) for g in inputs]
-            leaving = [(g, j) for g, j in zip(every, places, strict=True) if j is not None]
-            self.flow.killed += [(i, j) for g, j in leaving if g is None or not bool(g.any())]
-            some = [(g, j) for g, j in leaving if g is not None]
-            self.flow.sent.update(j for g, j in some if bool(g.any()))
-            if any(not bool(torch.isfinite(g).all()) for g, _ in some) and all(
-                bool(torch.isfinite(g).all()) for g in arrived
-            ):
+            pairs = [(g, j) for g, j in zip(inputs, places, strict=True) if j is not None]
+            leaving = [((False, True) if g is None else read_presence(dense(g)), j) for g, j in pairs]
+            self.flow.killed += [(i, j) for (there, _), j in leaving if not there]
+            self.flow.sent.update(j for (there, _), j in leaving if there)
+            if not all(whole for (_, whole), _ in leaving) and all(whole for _, whole in arrived):
                 self.flow.broken.append(i)
 
         return look

@@ -50,6 +50,13 @@ def finite(x: Tensor) -> bool:
     return bool(torch.isfinite(x.detach().sum())) or bool(torch.isfinite(x.detach()).all())
 
 
+def read_presence(x: Tensor) -> tuple[bool, bool]:
+    """Whether any element is not zero, and whether every one is finite; in one pass if both are so."""
+    if x.is_floating_point() and 0 < float(torch.linalg.vector_norm(x.detach())) < math.inf:
+        return True, True
+    return bool(x.any()), finite(x)
+
+
 def dense(x: Tensor) -> Tensor:
     """The real numbers of a tensor of any layout; zeros that a sparse one does not hold are left out."""
     if type(x) not in ORDINARY and hasattr(x, "to_local"):  # a DTensor: this process's part

@@ -13,6 +13,7 @@ from unvanish.probes.calls import tensors_in
 from unvanish.probes.entropy import find_ends, read_fused, read_softmax
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
 from unvanish.probes.handles import Weighing
+from unvanish.probes.measures import finite
 from unvanish.probes.residual import reading
 
 Statistics = dict[str, float]
@@ -25,10 +26,10 @@ def read_finiteness(operation: Operation, call: OperationCall, result: Tensor) -
     A mask that writes infinities does what it is told, and has made none.
     """
     inputs = [t for t in tensors_in(call.args, 2) if t.is_floating_point()]
-    operation.handles["fed_nonfinite"] = not all(bool(torch.isfinite(t).all()) for t in inputs)
+    operation.handles["fed_nonfinite"] = not all(map(finite, inputs))
     made = [t for t in tensors_in(call.result, 2) if t.is_floating_point()] or [result]
-    result = next((t for t in made if not bool(torch.isfinite(t).all())), result)
-    if bool(torch.isfinite(result).all()):
+    result = next((t for t in made if not finite(t)), result)
+    if finite(result):
         return
     fed, nan = operation.handles["fed_nonfinite"], bool(torch.isnan(result).any())
     masks = operation.kind in operations.MASKS and not nan

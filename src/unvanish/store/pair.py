@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from unvanish.core.run_facts import HistoryFacts, RunFacts
 from unvanish.core.trace import Site
 from unvanish.store.backlog import Losses
+from unvanish.store.layouts import SiteLayout
 from unvanish.store.reader import Event, Floats, Run, Standing, find_gaps, refuse_damage, require_room
 from unvanish.store.schema import STEP_COLUMNS
 
@@ -76,6 +77,10 @@ class PairedRun(Run):
     def sites(self) -> tuple[Site, ...]:
         """The rows of the samples, of the newer file that has some."""
         return self._newest().sites() or self._parts()[0][0].sites()
+
+    def earlier(self) -> tuple[SiteLayout, ...]:
+        """None: of two files the looks at other sites are left out."""
+        return ()
 
     def sample_steps(self) -> NDArray[np.int64]:
         """The steps at which the watch looked at the sites."""

@@ -12,6 +12,9 @@ from unvanish.core.trace import Axis, Role, Site
 
 DEEPEST = 30  # of findings within each other, and lists within lists
 TEXTS = ("model", "python", "torch", "layout")
+DAMAGED = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError)  # of a record
+EARLIER = "earlier"  # key of the sites of earlier looks, which are no fact of the run
+SITE_PARTS = 4  # path, kind, role, facts
 COUNTS = ("looks", "dropped", "lost_steps", "site_count", "parameters", "rank", "shards")
 MOST_RANKS = 2**16  # that train together
 
@@ -19,7 +22,9 @@ MOST_RANKS = 2**16  # that train together
 def read_facts(rows: list[tuple[Any, Any]]) -> RunFacts:
     """The facts of a run from the rows of `meta`."""
     facts: dict[str, Any] = {
-        _text(key, "a key"): parse_json(_text(value, "a fact"), deepest=DEEPEST) for key, value in rows
+        _text(key, "a key"): parse_json(_text(value, "a fact"), deepest=DEEPEST)
+        for key, value in rows
+        if key != EARLIER
     }
     _text(facts.get("name", ""), "name")
     for key in TEXTS:
@@ -48,6 +53,18 @@ def read_facts(rows: list[tuple[Any, Any]]) -> RunFacts:
 def _read_session(first: Any, ranks: Any) -> None:
     if _whole(first, "a step") < 0 or not 0 < _whole(ranks, "a number of ranks") <= MOST_RANKS:
         raise ValueError("a session has no ranks, or too many")
+
+
+def read_layout(text: Any) -> list[tuple[int, list[list[Any]], tuple[str, ...]]]:
+    """The last step, the rows of the sites and the statistics of each earlier layout, from its JSON text."""
+    entries = _list(parse_json(_text(text, "the earlier sites"), deepest=DEEPEST), "the earlier sites")
+    found = []
+    for until, sites, statistics in (_list(e, "a layout") for e in entries):
+        rows = [_list(s, "a site") for s in _list(sites, "the sites of a layout")]
+        if any(len(row) != SITE_PARTS for row in rows) or len(set(statistics)) != len(statistics):
+            raise ValueError("a layout's site or statistics are not as they are written")
+        found.append((_whole(until, "a step"), rows, _texts(statistics)))
+    return found
 
 
 def read_axis(axis: Any, count: int | None) -> Axis:

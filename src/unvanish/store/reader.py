@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,13 @@ from unvanish.core.run_facts import HistoryFacts, RunFacts
 from unvanish.core.trace import Site, Trace
 from unvanish.store.backlog import Losses
 from unvanish.store.columns import read_steps, read_table
+from unvanish.store.layouts import SiteLayout, join_sites, name_sites, read_layouts
 from unvanish.store.lock import name_writer, read_note
 from unvanish.store.opening import open_to_read
-from unvanish.store.parts import read_axis, read_facts, read_finding, read_site
+from unvanish.store.parts import DAMAGED, read_axis, read_facts, read_finding, read_site
 from unvanish.store.plain_tables import guard
 from unvanish.store.schema import FILE, LOCK, STEP_COLUMNS
 
-DAMAGED = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError)  # of a record
 SPARE, SPREAD = 64_000_000, 16  # bytes that a trace may have in any case, and for each byte of the file
 Floats = NDArray[np.float64]
 
@@ -111,10 +111,12 @@ class Run:
 
         `most`: take at most `most` samples, evenly spread, with the last one.
         """
-        facts, sites = self.facts(), self.sites()
+        facts, sites, earlier = self.facts(), self.sites(), self.earlier()
         statistics = tuple(facts.get("statistics", ()))
         steps = thin_out(self.sample_steps(), most)
         values = self.cells(steps, len(sites), len(statistics))
+        if earlier:
+            sites, values = self._join_looks(steps, earlier, sites, statistics, values)
         with refuse_damage(self.file):
             axes = tuple(read_axis(a, len(sites)) for a in facts.get("axes", ()))
         about = cast(TraceFacts, facts)  # a run's facts are among those of a trace
@@ -131,6 +133,39 @@ class Run:
                 if found.size == values[row].size:
                     values[row] = found.reshape(values[row].shape)
         return values
+
+    def earlier(self) -> tuple[SiteLayout, ...]:
+        """The sites of looks before the last session, if they may be others."""
+        with self._reading() as reader:
+            return read_layouts(reader)
+
+    def _join_looks(
+        self,
+        steps: NDArray[np.int64],
+        earlier: Sequence[SiteLayout],
+        present: tuple[Site, ...],
+        statistics: tuple[str, ...],
+        last: Floats,
+    ) -> tuple[tuple[Site, ...], Floats]:
+        """The sites of all looks and their samples; `last`: those of the present sites."""
+        sites = join_sites(present, earlier)
+        with refuse_damage(self.file):
+            require_room(len(steps) * len(sites) * len(statistics), self.size)
+        values = np.full((len(steps), len(sites), len(statistics)), math.nan)
+        values[:, : len(present)] = last
+        places = {name: i for i, (name, _) in enumerate(name_sites(sites))}
+        kept: dict[str, int] = {name: k for k, name in enumerate(statistics)}
+        before = -1
+        for layout in earlier:
+            chosen = np.flatnonzero((steps > before) & (steps <= layout.until))
+            before = layout.until
+            rows = np.array([places[name] for name, _ in name_sites(layout.sites)], np.int64)
+            shared = np.array([k for k, name in enumerate(layout.statistics) if name in kept], np.int64)
+            columns = np.array([kept[layout.statistics[k]] for k in shared], np.int64)
+            found = self.cells(steps[chosen], len(rows), len(layout.statistics))
+            values[chosen] = math.nan
+            values[np.ix_(chosen, rows, columns)] = found[:, :, shared]
+        return sites, values
 
     def profiles(self) -> dict[str, tuple[NDArray[np.int64], list[Floats]]]:
         """For each recurrent layer and direction: the steps, ln of the gradient at every time step."""

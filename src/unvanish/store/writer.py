@@ -29,6 +29,7 @@ from typing import Any
 
 from unvanish.core.caution import caution, locate
 from unvanish.store.backlog import Backlog, Losses
+from unvanish.store.layouts import keep_layout
 from unvanish.store.lock import FolderLock, read_note
 from unvanish.store.opened import note_opening
 from unvanish.store.reader import StoreError
@@ -87,6 +88,7 @@ class Store(Records):
             self._place = os.stat(self.file)
             self._before = read_losses(self._connection, note)
             self.first = rewind(self._connection, start)
+            keep_layout(self._connection, self.first)
             self.describe(closed=False)
             _stores.add(self)
             note_opening(self)

@@ -86,6 +86,21 @@ def test_a_loss_that_cannot_be_computed_again_is_said(loss: Loss, why: str) -> N
     assert "critical" not in watch.diagnosis().trace.facts
 
 
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD])
+def test_the_first_step_of_an_optimizer_that_nobody_named_is_tried(kind: Any) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 3))
+    optimizer = kind(net.parameters(), 3.0 if kind is torch.optim.Adam else 300.0)
+    x, y = torch.randn(16, 6), torch.randint(3, (16,))
+    with unvanish.watch(net, on_finding="silent") as watch:
+        for _ in range(4):
+            optimizer.zero_grad()
+            plain(net, x, y).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    assert [f.code for f in watch.findings if f.severity != "note"][:1] == ["OPT008"], watch.findings
+    assert watch.diagnosis().trace.facts["critical"][0]["step"] == 0
+
+
 def test_a_rate_far_beyond_the_critical_one_is_named_unasked() -> None:
     alone, _ = train(plain, None, rate=3.0)
     seen, watch = train(plain, {}, rate=3.0)

@@ -14,40 +14,30 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import math
 import os
 import sys
 import weakref
 from collections.abc import Callable, Collection
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from unvanish.clinic.config import ConfigError
+from unvanish.clinic.watch.account import WatchReport
 from unvanish.clinic.watch.errors import WatchError
-from unvanish.clinic.watch.history import History
-from unvanish.clinic.watch.numbers import read_numbers
 from unvanish.clinic.watch.observer import Observer
 from unvanish.clinic.watch.optimizers import OptimizerFinder
 from unvanish.clinic.watch.orphans import is_forgotten, is_held_by_watch_alone
-from unvanish.clinic.watch.pace import Pace
-from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.scaling import ScalerStep
-from unvanish.clinic.watch.watched import Watched
-from unvanish.core.caution import locate
-from unvanish.core.diagnosis import Diagnosis, Finding, at_least
-from unvanish.core.sight import Sight
-from unvanish.core.trace import STATISTICS, Trace
 from unvanish.probes.errors import CheckError
 from unvanish.probes.live.backwards import BackwardListener
 from unvanish.probes.live.closures import ClosureEntry
 from unvanish.probes.live.compiled import is_compiled
 from unvanish.probes.live.guard import StepEntry, StepHook, SwiftEntry, WatchEntry, WatchGuard
-from unvanish.store import Store, StoreError
+from unvanish.store import StoreError
 
 
-class Watch:
+class Watch(WatchReport):
     """A run under watch; a context manager. `close` detaches it and writes what is left.
 
     `build`: makes what observes the run, or raises what is wrong with the arguments: CheckError, ConfigError,
@@ -55,9 +45,7 @@ class Watch:
     """
 
     def __init__(self, name: str, build: Callable[[WatchGuard], Observer]) -> None:
-        self.name = name
-        self.guard = WatchGuard(f"the watch of {name}", passing=(WatchError,))
-        self._observer: Observer | None = None
+        super().__init__(name, WatchGuard(f"the watch of {name}", passing=(WatchError,)))
         self._among = False  # other watches of its optimizers, which may be forgotten by the first step
         self._finder: OptimizerFinder | None = None
         self._adopts = False  # optimizers that turn up
@@ -82,8 +70,8 @@ class Watch:
         self._finder = OptimizerFinder(guard, watched.inner, known, self._hear_step, self._meet_optimizer)
         quiet = observer.quiet
         self._entry = SwiftEntry(guard, self._step, quiet.tell)
-        begins = SwiftEntry(guard, observer.hear_backward, quiet.hear)
-        listener = BackwardListener(begins, SwiftEntry(guard, observer.end_backward, quiet.end_backward))
+        begins = SwiftEntry(guard, observer.hearing.begin_backward, quiet.hear)
+        listener = BackwardListener(begins, WatchEntry(guard, observer.hearing.end_backward))
         guard.hold(listener)
         if not listener.listen():
             guard.note("this torch does not say where a backward begins: give the loss to `step`")
@@ -231,7 +219,7 @@ class Watch:
 
     def _note_loss(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._observer is not None:
-            self._observer.note_loss(output)
+            self._observer.hearing.hear_loss(output)
 
     def _after_scaler(self, optimizer: Any, made: int) -> None:
         """A scaler's step has ended, before which `made` steps were made: it may have left this one out."""
@@ -253,130 +241,6 @@ class Watch:
                 own=news.own, told=news.told, raises=news.raises,
             )  # fmt: skip
         observer.raise_due(last)
-
-    # -- what it reports
-
-    @property
-    def failure(self) -> str:
-        """Where and how the watch itself failed, in a line; empty if it did not."""
-        return self.guard.failure
-
-    @property
-    def notes(self) -> list[str]:
-        """What was left out, and why."""
-        return list(self.guard.notes)
-
-    @property
-    def findings(self) -> list[Finding]:
-        """What was found so far, consequences under their causes."""
-        return [] if self._observer is None else self._observer.findings
-
-    @property
-    def healthy(self) -> bool:
-        """Whether nothing at or above a warning was found."""
-        return not at_least(self.findings, "warning")
-
-    @property
-    def closed(self) -> bool:
-        """Whether it takes nothing any more."""
-        return self._observer is None or self._observer.ended
-
-    def numbers(self) -> dict[str, float]:
-        """What is known of the step just made, and of the last look, by name (`numbers.read_numbers`)."""
-        found = None if self._observer is None else self.guard.run(read_numbers, self._observer.chronicle)
-        return {} if found is None else dict(found)
-
-    @property
-    def steps(self) -> int:
-        """How many steps were watched."""
-        return 0 if self._observer is None else self._observer.steps
-
-    @property
-    def overhead(self) -> float:
-        """The share of the run's time that the watch took, by its own clock."""
-        return math.nan if self._observer is None else self._observer.pace.overhead
-
-    @property
-    def store(self) -> Store | None:
-        """The run's folder, if there is one and this process writes it."""
-        return None if self._observer is None else self._observer.store
-
-    @property
-    def watched(self) -> Watched:
-        """What is watched."""
-        return self._observing().watched
-
-    @property
-    def pace(self) -> Pace:
-        """When it looks, and what that costs."""
-        return self._observing().pace
-
-    @property
-    def response(self) -> Response:
-        """What it does with findings."""
-        return self._observing().response
-
-    @property
-    def clock(self) -> Any:
-        """The clock of the present step."""
-        return self._observing().clock
-
-    @property
-    def history(self) -> History:
-        """The last looks and steps."""
-        return self._observing().history
-
-    def diagnosis(self) -> Diagnosis:
-        """What was found so far, with the last looks as its trace."""
-        found = None if self._observer is None else self.guard.run_anyway(self._observer.diagnosis)
-        if isinstance(found, Diagnosis):
-            return found
-        return Diagnosis(
-            tuple(self.findings),
-            Trace((), np.empty((0, 0, len(STATISTICS))), (), {"live": True}),
-            subject=self.name,
-        )
-
-    def sight(self) -> Sight:
-        """What was seen so far, in a screen: `print(watch)`, and what a notebook displays."""
-        observer = self._observer
-        looks = 0 if observer is None else len(observer.history.look_steps)
-        reported = {} if observer is None else observer.judge.verdicts.reported
-        return Sight(
-            self.diagnosis(),
-            self.steps,
-            looks if observer is None else max(looks, observer.pace.looks),
-            self.overhead,
-            {code: (seen.first, seen.last) for code, seen in reported.items()},
-            tuple(self.notes),
-            self.failure,
-        )
-
-    def _observing(self) -> Observer:
-        if self._observer is None:
-            raise CheckError(f"this watch failed when it was opened ({self.failure}), so it has seen nothing")
-        return self._observer
-
-    def __str__(self) -> str:
-        return self._show(str) or repr(self)
-
-    def _repr_html_(self) -> str | None:
-        return self._show(Sight._repr_html_)
-
-    def _show(self, render: Callable[[Sight], str]) -> str | None:
-        """What was seen so far, rendered; None if that fails, which ends no watch."""
-        try:
-            return render(self.sight())
-        except Exception as error:
-            self.guard.note(f"it could not be shown: {locate(error)}")
-            return None
-
-    def __repr__(self) -> str:
-        found = ", ".join(f.code for f in self.findings) or "nothing found"
-        looks = 0 if self._observer is None else self._observer.pace.looks
-        lost = "" if self._observer is None else self._observer.chronicle.company.describe_losses()
-        failed = f"; failed: {self.failure}" if self.failure else ""
-        return f"<watch of {self.name}: {self.steps} steps, {looks} looks, {found}{lost}{failed}>"
 
 
 _open: weakref.WeakSet[Watch] = weakref.WeakSet()

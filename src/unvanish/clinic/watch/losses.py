@@ -33,7 +33,7 @@ class StepLosses:
         self._before: list[Tensor | None] = []  # gradients when it began
         self._versions: list[int] = []  # theirs
         self._made: list[LossRoot] = []
-        self._plain: float | None = None  # the loss of a backward that began plainly
+        self.plain: float | None = None  # the loss of the last backward, if it is open whose it was
         self._was: Tensor | None = None  # the gradient of one parameter then
         self._edition = -1  # its version
         self._careful = 0  # backwards that are followed by all of the parameters
@@ -41,45 +41,62 @@ class StepLosses:
 
     def begin(self, roots: Any, scale: float) -> int:
         """A backward begins; log2 of its loss scale."""
+        self.settle()
         root = None if find_obstacle() else find_root(roots)
         if root is None:
             self._root = None
             return 0
+        if self._made and not self._gathers():
+            self._made.clear()
         self._remember(read_root(root, scale))
         return self._root.scale_log2 if self._root is not None else 0
 
     def begin_plainly(self, roots: Any) -> bool:
         """A backward begins; whether its loss is one that has nothing to ask for, and was read.
 
-        Only one parameter is asked: if it has no gradient when a backward begins, the others have none.
+        Whose it is, is asked when the next backward or the step comes (`settle`). Only one parameter is
+        asked: if it has no gradient when a backward begins, the others have none.
         """
+        if self.plain is not None:
+            self.settle()
         if self._careful or type(roots) is not tuple or len(roots) != 1 or not is_plain_here():
             self._careful = max(0, self._careful - 1)
             return False
         root = roots[0]
-        if type(root) is not Tensor or root.ndim or not root.is_cpu or root.grad_fn is None:
+        if type(root) is not Tensor or root.ndim or not root.is_cpu:
             return False
-        if type(root.grad_fn).__name__ in FACTORS:
+        node = root.grad_fn
+        if node is None or type(node).__name__ in FACTORS:
             return False
-        self._plain = root.item()
         self._was = was = self._asked[self._place].grad
+        if self._made and was is None and not self._gathers():
+            self._made.clear()
+        self.plain = root.item()
         self._edition = -1 if was is None else was._version
         return True
 
-    def end_plainly(self, failed: bool) -> bool:
-        """The backward that began plainly has ended; whether its loss is one of this training's."""
-        value, was, self._plain, self._was = self._plain, self._was, None, None
-        if failed or value is None:
+    def settle(self) -> bool:
+        """Whether the loss of the last backward that began plainly is one of this training's."""
+        value, was, self.plain, self._was = self.plain, self._was, None, None
+        if value is None:
             return False
         now = self._asked[self._place].grad
         if now is was and (now is None or now._version == self._edition):
             if was is not None:
                 self._careful = CAREFUL  # it may be of use at times only
                 return False
-            if not any(p.grad is not None for p in self._asked):
+            if not self._gathers():
                 return False
         self._made.append(LossRoot(value))
         return True
+
+    def _gathers(self) -> bool:
+        """Whether what earlier backwards of this step gave is still there."""
+        return any(p.grad is not None for p in self._asked)
+
+    def drop(self) -> None:
+        """The backward that began plainly has failed."""
+        self.plain = self._was = None
 
     def _remember(self, root: LossRoot) -> None:
         """Note the loss, and the gradients that a backward of this training would change."""
@@ -91,11 +108,6 @@ class StepLosses:
     def open(self) -> bool:
         """Whether a backward runs whose loss was read."""
         return self._root is not None
-
-    @property
-    def plain(self) -> bool:
-        """Whether a backward runs that began plainly."""
-        return self._plain is not None
 
     def end(self, failed: bool) -> bool:
         """The backward has ended; whether its loss is one of this training's."""

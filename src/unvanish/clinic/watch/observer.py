@@ -16,9 +16,6 @@ import math
 import weakref
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from unvanish.clinic.rounds import RuleChoice
 from unvanish.clinic.watch.about import describe_run, describe_unseen, find_company
 from unvanish.clinic.watch.chronicle import Chronicle
@@ -26,6 +23,7 @@ from unvanish.clinic.watch.clock import StepClock
 from unvanish.clinic.watch.concert import Concert
 from unvanish.clinic.watch.deeds import Deeds
 from unvanish.clinic.watch.first_look import FirstLook
+from unvanish.clinic.watch.hearing import Hearing
 from unvanish.clinic.watch.history import History
 from unvanish.clinic.watch.judge import Judge
 from unvanish.clinic.watch.looks import Look
@@ -40,11 +38,9 @@ from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Diagnosis, Finding
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.latecomers import Latecomers
-from unvanish.probes.live.readable import find_obstacle, is_number, read_number
+from unvanish.probes.live.readable import is_number, read_number
 from unvanish.store import Store
 from unvanish.store.records import Records
-
-HEARD = 4  # first steps at which the gradient of the loss is heard; then at looks
 
 
 class Observer:
@@ -70,8 +66,6 @@ class Observer:
         self.clock = StepClock()
         self.ended = False
         self.made = 0  # steps of all optimizers
-        self._heard = False  # whether the process made a backward
-        self._stepping: weakref.ref[Any] | None = None  # the optimizer whose closure runs
         self._norms = NormReader(watched, pace, whole=response.clipper is not None or watched.ranks > 1)
         self._look = Look(watched, first, guard, WatchEntry(guard, self._after_backward))
         self._trials = StepTrials(watched, pace, guard, critical)
@@ -84,9 +78,11 @@ class Observer:
             self.chronicle, concert, pace, choice,
             self._look, self._first, self._deeds, self._trials, self._step,
         )  # fmt: skip
+        self.hearing = Hearing(guard, watched, self.clock, self._losses, self._norms, self.judge, response)
         self.quiet = QuietSteps(
-            watched, pace, self.clock, self._losses, self._norms, self.chronicle, self.judge
-        )
+            watched, pace, self.clock, self._losses, self._norms, self.chronicle, self.judge,
+            whole=bool({"raise", "snapshot"} & set(response.ways)),
+        )  # fmt: skip
         self.chronicle.measure = self._deeds.turns.measure
         guard.hold_weakly(self._look)
         guard.hold_weakly(self._first)
@@ -104,11 +100,12 @@ class Observer:
         if self.ended:
             return
         self.quiet.open = False
+        self.quiet.settle()
         self._write_rest()
         self.chronicle.company.close()
         for text in self.chronicle.company.list_troubles():
             self.guard.note(text)
-        self.ended = True
+        self.end()
 
     def give_up(self) -> None:
         """Close the record without what could not be written, which is counted as lost."""
@@ -119,7 +116,8 @@ class Observer:
 
     def end(self) -> None:
         """Take nothing any more."""
-        self.ended, self.quiet.open = True, False
+        self.ended = self.hearing.ended = True
+        self.quiet.open = False
 
     def _write_rest(self) -> None:
         self.chronicle.bring_rest()
@@ -136,7 +134,7 @@ class Observer:
         """Say aloud that nothing, or no forward, was seen."""
         said = any(note.startswith(("activations", "the first step")) for note in self.guard.notes)
         charted = self._look.eyes.chart is not None or self._first.seen > 0 or said
-        if text := describe_unseen(self.watched, self.steps, self._heard, charted):
+        if text := describe_unseen(self.watched, self.steps, self.hearing.anything, charted):
             self.guard.note(text)
             self.response.say(f"unvanish: {text}")
 
@@ -164,52 +162,6 @@ class Observer:
                 self.guard.note(f"the loss given to `step` is no number but a {type(loss).__name__}")
         self.clock.stop()
 
-    def note_loss(self, output: Any) -> None:
-        """The loss module has returned."""
-        if torch.is_grad_enabled() and is_number(output) and not self._trials.running:
-            self._step.loss = read_number(output)
-            self._losses.told = True
-            if (self._look.open or self._step.made < HEARD) and output.requires_grad and not find_obstacle():
-                output.register_hook(WatchEntry(self.guard, self._hear_loss))
-
-    def _hear_loss(self, gradient: Tensor) -> None:
-        """A backward passes the loss."""
-        scale = self.watched.loss_scale()
-        self._step.hear_backward(gradient.detach() / scale if scale != 1.0 else gradient.detach())
-
-    def hear_backward(self, roots: Any, chosen: bool) -> None:
-        """A backward of the process begins; `chosen`: for some tensors only."""
-        if self.ended:
-            return
-        self._heard = True
-        examined, tried = self._first.busy, self._trials.open
-        if self._losses.told and not examined and not tried:
-            return
-        self.clock.start()
-        scale = self._losses.begin(roots, self.watched.loss_scale())
-        if examined:
-            self._first.examination.hear(roots, chosen, scale)
-        if tried:
-            self._trials.hear(roots)
-        self.clock.stop()
-
-    def end_backward(self, failed: bool) -> None:
-        """The backward has ended."""
-        losses = self._losses
-        if self.ended or not (losses.open or self._first.busy or self._stepping is not None):
-            return
-        self.clock.start()
-        if self._first.busy:
-            self._first.examination.end(failed)
-        if losses.end(failed) and not losses.told:
-            self._step.loss = losses.value
-        stepping = self._stepping() if self._stepping is not None else None
-        if stepping is not None and not failed:
-            if self.response.clipper is not None:  # which may take the gradients away
-                self._note_norm(stepping)
-            self.response.guard(stepping)
-        self.clock.stop()
-
     def adopt(self, optimizer: Any) -> None:
         """An optimizer of the model has turned up, and is about to step."""
         self.watched.adopt(optimizer)
@@ -233,6 +185,8 @@ class Observer:
         """An optimizer is about to step, or to call its closure."""
         self.clock.start()
         step, looked = self._step, self._look.open
+        if self._losses.settle():
+            step.loss = self._losses.value
         self._first.examination.settle()
         if id(optimizer) in step.stepped:  # not every optimizer steps every time
             self._close_step()
@@ -240,9 +194,9 @@ class Observer:
         step.by_closure = bool(kwargs and kwargs.get("closure") is not None)
         if len(args) > 1:
             step.by_closure |= any(map(callable, args[1:]))
-        self._stepping = weakref.ref(optimizer) if step.by_closure else None
+        self.hearing.stepping = weakref.ref(optimizer) if step.by_closure else None
         if not step.by_closure:
-            self._note_norm(optimizer)
+            self.hearing.note_norm(optimizer)
             if looked:
                 self._look.measure_before_step()
                 self._follow_time()
@@ -255,11 +209,11 @@ class Observer:
     def after_step(self, optimizer: Any) -> None:
         """An optimizer has stepped."""
         self.made += 1
-        self._stepping = None
+        self.hearing.stepping = None
         self.clock.start()
         if self._step.by_closure:
             if self.response.clipper is None:
-                self._note_norm(optimizer)
+                self.hearing.note_norm(optimizer)
         else:
             self._deeds.end(optimizer, self._step)
         self._step.stepped.add(id(optimizer))
@@ -274,14 +228,6 @@ class Observer:
         self._close_step(skipped=True)
         self.clock.stop()
 
-    def _note_norm(self, optimizer: Any) -> None:
-        """Read the norm that the optimizer steps by; what is not finite is named while it is there."""
-        norm, exact = self._norms.read_own(optimizer, self._look.open)
-        self._step.add_norm(norm, exact)
-        norm = self._step.norm
-        if not (type(norm) is float and norm - norm == 0.0):  # it is on a device, or not finite
-            self.judge.judge_finite(norm)
-
     def _follow_time(self) -> None:
         """Follow the gradient through the recurrent layers, while the weights are those it came through."""
         for name, kind, profile in self._look.eyes.take_profiles():
@@ -291,6 +237,7 @@ class Observer:
 
     def _close_step(self, skipped: bool = False) -> None:
         step, looked, judge, examined = self._step, self._look.open, self.judge, self._first.busy
+        self.quiet.settle()
         stepped = tuple(step.stepped) if examined else ()
         self._losses.forget()
         self.chronicle.begin(step.close(self.watched.rates(), skipped))

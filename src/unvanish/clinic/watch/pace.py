@@ -48,6 +48,14 @@ class Pace:
         else:
             self.each += (ours - self.each) / min(self.steps - self.looks, 50)
 
+    def pass_by(self, steps: int, ours: float, seconds: float) -> None:
+        """Some steps without a look took `seconds` together, and `ours` of them were the watch's."""
+        self.steps += steps
+        self.elapsed += seconds
+        self.own += ours
+        self.quiet.append(seconds / steps)
+        self.each += (ours / steps - self.each) * min(1.0, steps / min(self.steps - self.looks, 50))
+
     def spend(self, seconds: float) -> None:
         """An experiment took `seconds` of ours, beside the step's own time."""
         self.own += seconds

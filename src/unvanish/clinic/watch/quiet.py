@@ -8,28 +8,42 @@ Notable:
   that is not finite or a loss far above its mean, ends it at once.
 - Only where nothing else could happen in between: one optimizer on the CPU, one process, no loss scale, no
   guard.
+- Loss and rate are taken at every step. If reading the gradient's norm costs more than its share of a step,
+  it rests for some steps, which have none; a loss or a rate that leaves its range has it read at once.
+
+Limits
+
+    GAP = 16     steps from one reading of the norm to the next, at most
+    WAKE = 64    steps after a number has jumped, and at the start, that all read it
+    EIGHT = 8    steps after which the clock's numbers are handed on
+    GROWTH = 1.1  from reading to reading, of the cost that is taken for true: a busy machine adds to it
+    LOW = 0.01   of the usual norm: one as small is followed at every step
 """
 
 from __future__ import annotations
 
 import math
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unvanish.clinic.watch.chronicle import BLOCK, OFTEN, Chronicle
+from unvanish.clinic.watch.alertness import LEAP
+from unvanish.clinic.watch.chronicle import Chronicle
 from unvanish.clinic.watch.clock import StepClock
 from unvanish.clinic.watch.deeds import DENSE, EACH
 from unvanish.clinic.watch.judge import Judge
 from unvanish.clinic.watch.losses import StepLosses
 from unvanish.clinic.watch.pace import Pace
-from unvanish.clinic.watch.steps import NormReader
+from unvanish.clinic.watch.rows import StepRow
+from unvanish.clinic.watch.steps import READING, NormReader
 from unvanish.clinic.watch.watched import Watched
 from unvanish.probes.live.gauge import Gauge
 from unvanish.probes.live.leftover import Leftover
 from unvanish.probes.live.readable import is_plain_here
+
+GAP, WAKE, EIGHT, GROWTH, LOW = 16, 64, 8, 1.1, 0.01
 
 
 class QuietSteps:
@@ -44,27 +58,46 @@ class QuietSteps:
         norms: NormReader,
         chronicle: Chronicle,
         judge: Judge,
+        whole: bool,
     ) -> None:
+        """`whole`: every norm is read, as somebody acts on it before the step."""
         self.watched, self.pace, self.clock, self.losses = watched, pace, clock, losses
-        self.norms, self.chronicle, self.judge = norms, chronicle, judge
+        self.norms, self.chronicle, self.judge, self.whole = norms, chronicle, judge, whole
         self.step, self.deeds, self.trials = judge.step, judge.deeds, judge.trials
         self.finiteness, self.alertness = judge.finiteness, judge.alertness
+        self.rising = judge.trials.rising
         self.open = False
+        self.unread = 0  # steps whose norm was not read
         self._begun = False  # whether the step's own part before the optimizer was done here
+        self._rests = False  # whether it has no norm
         self._until = 0  # number of the next step that is not quiet
         self._turn = 0  # number of the next step that reads a weight
+        self._due = 0  # number of the next step that reads the norm
+        self._gap = 1  # steps from one reading of it to the next
+        self._cost = (
+            math.inf
+        )  # seconds of a step that reads it: the least, which grows until it is seen again
         self._gauge: Gauge | None = None
         self._leftover: Leftover | None = None
         self._held: list[Tensor] = []
+        self._rates: tuple[float, float] = (math.nan, math.nan)
+        self._asked: list[Any] = []  # what these were read from
+        self._epoch = 0.0  # seconds from the clock's zero to the calendar's
+        self._passed = 0  # quiet steps that the pace does not know of yet,
+        self._ours = self._seconds = 0.0  # and their seconds
 
     def plan(self) -> None:
         """A step begins, and all that is due at it or later is known."""
-        look, step = self.judge.look, self.step
+        look, step, verdicts = self.judge.look, self.step, self.judge.verdicts
         self._begun = False
-        self._until = min(look.next, step.first + min(self.judge.verdicts.next, self.deeds.next))
+        self._until = min(look.next, step.first + min(verdicts.next, self.deeds.next))
         waits = look.open or self.judge.first.busy or not self.trials.idle
         self.open = step.number < self._until and not waits and self._may_be()
-        self._find_turn(step.number)
+        if self.open:
+            self._epoch = time() - perf_counter()
+            self._find_turn(step.number)
+            self._gap = self._choose_gap(min(step.made, step.made - verdicts.jumped))
+            self._due = step.number + self._gap - 1
 
     def _may_be(self) -> bool:
         """Whether nothing else can happen in a step of this training."""
@@ -77,20 +110,16 @@ class QuietSteps:
         self._leftover, self._held = self.deeds.follow(optimizer)
         return self._gauge is not None and self._gauge.plain and self._leftover is not None
 
+    def _choose_gap(self, since: int) -> int:
+        """Steps from one reading of the norm to the next, so that it keeps to its share of the time."""
+        share = READING * self.pace.budget * self.pace.usual
+        if self.whole or since < WAKE or not share > 0:
+            return 1
+        return max(1, math.ceil(min(GAP, self._cost / share)))
+
     def hear(self, roots: Any, chosen: bool) -> bool:
         """A backward of the process begins."""
-        if not self.open:
-            return False
-        return self.losses.told or self.losses.begin_plainly(roots)
-
-    def end_backward(self, failed: bool) -> bool:
-        """The backward has ended."""
-        losses = self.losses
-        if not self.open or losses.open:
-            return False
-        if losses.plain and losses.end_plainly(failed) and not losses.told:
-            self.step.loss = losses.value
-        return True
+        return self.open and (self.losses.told or self.losses.begin_plainly(roots))
 
     def tell(self, loss: Any) -> bool:
         """The program names the loss of the step just made."""
@@ -104,8 +133,34 @@ class QuietSteps:
 
     def before(self, optimizer: Any, args: Any, kwargs: Any) -> bool:
         """The optimizer is about to step."""
+        losses, step = self.losses, self.step
+        if losses.plain is not None and losses.settle():
+            step.loss = losses.value
+        if not self.open or len(args) > 1 or kwargs:
+            return False
+        rates = [group.get("lr") for group in optimizer.param_groups]
+        if rates != self._asked:
+            self._ask_rates(rates)
+        number = step.number
+        if number < self._due and number + 1 < self._until:
+            row, loss, most = self.chronicle.row, step.loss, self.rising.most
+            usual = loss is math.nan or (type(loss) is float and loss <= most)
+            if usual and row is not None and type(row.loss) is float and row.loss <= most:
+                self._begun = self._rests = True
+                return True
+        return self._read(optimizer)
+
+    def _ask_rates(self, rates: list[Any]) -> None:
+        """Learning rates have changed; one in a tensor may change unseen."""
+        before, self._rates = self._rates[0], self.watched.rates()
+        self._asked = [] if any(isinstance(rate, Tensor) for rate in rates) else rates
+        if not self._rates[0] <= LEAP * before:
+            self._due = self.step.number
+
+    def _read(self, optimizer: Any) -> bool:
+        """Read the norm, and what is read with it."""
         gauge, leftover = self._gauge, self._leftover
-        if not self.open or len(args) > 1 or kwargs or gauge is None or leftover is None:
+        if gauge is None or leftover is None:
             return False
         began = perf_counter()
         if torch._C._len_torch_function_stack() or getattr(optimizer, "grad_scale", None) is not None:
@@ -118,39 +173,66 @@ class QuietSteps:
         step.kept = leftover.begin()
         if step.number >= self._turn:
             self.deeds.begin_turn(optimizer)
-        self._begun = True
+        self._begun, self._rests = True, False
         self.clock.ours += perf_counter() - began
         return True
 
     def after(self, optimizer: Any, args: Any, kwargs: Any) -> bool:
         """The optimizer has stepped."""
-        step, chronicle, leftover = self.step, self.chronicle, self._leftover
+        step, chronicle, number = self.step, self.chronicle, self.step.number
         before = chronicle.row
-        if not self._begun or step.number + 1 >= self._until or before is None or leftover is None:
+        if not self._begun or number + 1 >= self._until or before is None:
             return False
         self._begun = False
-        self.clock.began = perf_counter()
-        loss, rates = before.loss, self.watched.rates()
-        if type(loss) is not float or not self.trials.rising.settle(loss):
+        began = self.clock.began = perf_counter()
+        loss, rates = before.loss, self._rates
+        if type(loss) is not float or not self.rising.settle(loss):
             return False
-        if not self.alertness.settle(step.norm, rates[0]):
+        if not self._rests and not self._end_reading(number):
+            return False
+        clock = self.clock
+        self.losses.forget()
+        now = perf_counter()
+        if self._rests:
+            row = StepRow(number, now + self._epoch, rates[0], rates[1])
+            row.loss, row.exact, row.read = step.loss, False, False
+            step.loss = math.nan
+            self.unread += 1
+        else:
+            row = step.close(rates, False)
+        chronicle.begin(row)
+        step.number = number + 1
+        self._passed += 1
+        self._ours += clock.ours + now - began
+        self._seconds += now - clock.last
+        clock.ours, clock.began, clock.last = 0.0, now, now
+        if self._passed >= EIGHT:
+            self.settle()
+        return True
+
+    def _end_reading(self, number: int) -> bool:
+        """End what was begun before the step; whether its numbers are usual ones."""
+        step, leftover, usual = self.step, self._leftover, self.alertness.norm
+        if leftover is None or not self.alertness.settle(step.norm, self._rates[0]):
             return False
         leftover.end(self._held)
-        if step.number >= self._turn:
+        if number >= self._turn:
             step.turn = self.deeds.turns.end()
-            self._find_turn(step.number + 1)
+            self._find_turn(number + 1)
             self.norms.fit()
-        self.losses.forget()
-        row = step.close(rates, False)
-        chronicle.begin(row)
-        if len(chronicle.waiting) >= BLOCK or row.wall - chronicle.wrote >= OFTEN:
-            chronicle.settle(False)
-        self.finiteness.last = step.number
-        step.number += 1
-        step.norm = math.nan
-        ours, seconds = self.clock.end_step()
-        self.pace.step(ours, seconds, False)
+        self.finiteness.last = number
+        dense = leftover.asks or step.norm < LOW * usual
+        self._due = min(number + (1 if dense else self._gap), self._turn)
+        self._cost = min(GROWTH * self._cost, self.clock.ours + perf_counter() - self.clock.began)
         return True
+
+    def settle(self) -> None:
+        """Hand on what the quiet steps so far took, and their rows if they are many or have waited long."""
+        if self._passed:
+            self.pace.pass_by(self._passed, self._ours, self._seconds)
+            self._passed, self._ours, self._seconds = 0, 0.0, 0.0
+        if self.open:
+            self.chronicle.settle(False)
 
     def _find_turn(self, number: int) -> None:
         """Find the next step, from this one on, that reads a weight."""

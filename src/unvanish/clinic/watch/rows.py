@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import attrgetter
 from typing import Any, cast, get_args
 
@@ -28,7 +29,7 @@ NAMES: tuple[StepColumn, ...] = get_args(StepColumn)
 PLACE: dict[str, int] = {name: i for i, name in enumerate(NAMES)}
 WHOLE = ("step", "finite", "skipped")  # columns that the store keeps as whole numbers
 AS_THEY_ARE = ("step", "wall", "lr", "low", "loss", "skipped", "exact", "kept", "pull", "backwards")
-_read = attrgetter(*AS_THEY_ARE, "norm", "before")
+_read = attrgetter(*AS_THEY_ARE, "norm", "before", "read")
 
 Floats = NDArray[np.float64]
 
@@ -50,6 +51,7 @@ class StepRow:
     turn: Turn | None = None  # what it did to some weights
     pull: Any = math.nan  # the gradient that arrived at the loss
     backwards: int = 0  # passes through the loss
+    read: bool = True  # whether the norm was read at all
 
 
 def tabulate(rows: Sequence[StepRow]) -> Floats:
@@ -58,13 +60,13 @@ def tabulate(rows: Sequence[StepRow]) -> Floats:
         if type(row.loss) is not float or type(row.norm) is not float:
             row.loss, row.norm = float(row.loss), float(row.norm)
         row.before, row.pull = float(row.before), float(row.pull)
-    known = np.array(list(map(_read, rows)), np.float64)
+    known = np.fromiter(chain.from_iterable(map(_read, rows)), np.float64).reshape(len(rows), -1)
     table = np.full((len(rows), len(NAMES)), math.nan)
-    table[:, [PLACE[name] for name in AS_THEY_ARE]] = known[:, :-2]
-    norm = known[:, -2]
+    table[:, [PLACE[name] for name in AS_THEY_ARE]] = known[:, :-3]
+    norm, before, read = known[:, -3:].T
     with np.errstate(divide="ignore", invalid="ignore"):
-        table[:, PLACE["norm_log"]], table[:, PLACE["before_log"]] = _log(norm), _log(known[:, -1])
-    table[:, PLACE["finite"]] = np.isfinite(norm)
+        table[:, PLACE["norm_log"]], table[:, PLACE["before_log"]] = _log(norm), _log(before)
+    table[:, PLACE["finite"]] = np.isfinite(norm) | (read == 0)
     return table
 
 

@@ -53,13 +53,14 @@ class RisingLoss:
 
     mean: float = math.nan
     above: int = 0  # steps in a row
+    most: float = math.nan  # the largest of the usual size; NaN: not known, or the last one was larger
 
     def settle(self, loss: float) -> bool:
         """Note one more loss if it is of the usual size; whether it was."""
-        mean = self.mean
-        if self.above or not loss - mean <= (ROSE - 1) * abs(mean):  # not known either
+        if not loss <= self.most:
             return False
-        self.mean = KEPT * mean + (1 - KEPT) * loss
+        self.mean = mean = KEPT * self.mean + (1 - KEPT) * loss
+        self.most = mean + (ROSE - 1) * abs(mean)
         return True
 
     def note(self, loss: float) -> bool:
@@ -70,6 +71,7 @@ class RisingLoss:
             self.mean = loss
         self.above = self.above + 1 if loss - self.mean > (ROSE - 1) * abs(self.mean) else 0
         self.mean = KEPT * self.mean + (1 - KEPT) * loss
+        self.most = math.nan if self.above else self.mean + (ROSE - 1) * abs(self.mean)
         return self.above >= ROWS
 
 
@@ -160,8 +162,14 @@ class StepTrials:
 
     @torch.no_grad()
     def _is_long(self) -> bool:
-        """Whether the first step of SGD is about to change much of the weights, by its rate and gradients."""
+        """Whether the first step is about to change much of the weights, by its rate and gradients.
+
+        Of Adam and its like the rate alone tells; such a step is known to be long here only if nobody named
+        its optimizer.
+        """
         watched = self.watched
+        if self._starts_long():
+            return not self._find_bar()
         plans = read_plans(watched.optimizers[0]) if len(watched.references) == 1 and watched.alone else {}
         pairs = [
             (p.detach().float(), p.grad.detach().float())

@@ -22,6 +22,7 @@ from unvanish.probes.live.guard import WatchEntry
 
 NAME = "_engine_run_backward"
 INPUTS = 3  # place of the tensors that alone shall get a gradient, among the other arguments
+_find_task = torch._C._current_graph_task_id  # -1 outside of a backward
 _listening: list[BackwardListener] = []  # each step is one operation, so no lock could be left locked
 _found: dict[str, Any] = {}  # what stood there before
 _open: list[Unhandled] = []
@@ -31,7 +32,8 @@ UNARY, SEVERAL = "has_torch_function_unary", "has_torch_function"
 class BackwardListener:
     """Calls `begins(roots, chosen)` before each backward and `ends(failed)` after it; both know us weakly.
 
-    `chosen`: whether only some tensors shall get a gradient.
+    `chosen`: whether only some tensors shall get a gradient. If `begins` says so, it hears of the end of a
+    backward that fails alone.
     """
 
     def __init__(self, begins: WatchEntry, ends: WatchEntry) -> None:
@@ -58,17 +60,17 @@ class BackwardListener:
 
 def _run_backward(roots: Any, *args: Any, **named: Any) -> Any:
     run = _found[NAME]
-    told = named.get("accumulate_grad") and torch._C._current_graph_task_id() == -1
+    told = named.get("accumulate_grad") and _find_task() == -1
     listening = tuple(_listening) if told else ()
-    for one in listening:
-        one.begins(roots, len(args) > INPUTS and bool(args[INPUTS]))
+    chosen = bool(listening) and len(args) > INPUTS and bool(args[INPUTS])
+    waiting = [one for one in listening if not one.begins(roots, chosen)]
     try:
         result = run(roots, *args, **named)
     except BaseException:
         for one in listening:
             one.ends(True)
         raise
-    for one in listening:
+    for one in waiting:
         one.ends(False)
     return result
 

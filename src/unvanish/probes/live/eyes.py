@@ -33,6 +33,7 @@ from unvanish.probes.layers import name_modules
 from unvanish.probes.live.chart import Chart, Crossing, Slot, draw_chart
 from unvanish.probes.live.compiled import CompilerListener, HookSilence
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
+from unvanish.probes.live.kinds import find_kind, may_matter
 from unvanish.probes.live.place import ForwardPlace, find_call, find_size
 from unvanish.probes.live.readable import find_obstacle, is_readable
 from unvanish.probes.live.routing import CHOICES, read_load
@@ -42,8 +43,6 @@ from unvanish.probes.live.sharpness import measure_log_z, pick_logits, sharpness
 from unvanish.probes.modes import is_overridden, lies_on_stack, push_mode, remove_mode
 from unvanish.probes.recurrent.profile import Profile
 
-NAMES: dict[Any, str] = {}  # the kind of each torch function, "" if it does not matter
-MOST_NAMES = 4096  # functions made on the fly would fill it
 RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
 # in evaluation they choose a fused path, unless a function mode is on
 FUSED_IN_EVALUATION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
@@ -301,7 +300,7 @@ class Eyes(TorchFunctionMode):
         self._working += 1
         try:
             result = func(*args, **(kwargs or {}))
-            if self._inside and _know(func) != "":
+            if self._inside and may_matter(func):
                 self._guard.run(self._see, func, args, kwargs or {}, result)
             return result
         finally:
@@ -309,14 +308,7 @@ class Eyes(TorchFunctionMode):
 
     def _see(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         """An operation was called: it may be an activation or an attention."""
-        kind = NAMES.get(func)
-        if kind is None:
-            name = operations.plain_name(getattr(func, "__name__", ""))
-            wanted = name in operations.ACTIVATIONS or name in operations.ATTENTION or name == "add"
-            wanted = wanted or name in CHOICES
-            if len(NAMES) >= MOST_NAMES:
-                NAMES.clear()
-            kind = NAMES[func] = name if wanted else ""
+        kind = find_kind(func)
         if kind in CHOICES:
             self._choose(kind, args, result)
             return
@@ -390,11 +382,3 @@ class Eyes(TorchFunctionMode):
         None if this look saw no forward, or was the one that mapped the network.
         """
         return self._samples.summarise()
-
-
-def _know(func: Any) -> str | None:
-    """What is known of a function; it does not matter if it cannot be looked up."""
-    try:
-        return NAMES.get(func)
-    except Exception:
-        return ""

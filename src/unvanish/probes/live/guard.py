@@ -168,10 +168,11 @@ class WatchEntry:
         self._guard, self._always, self._first = guard, always, first
         self._owner, self._function = weakref.ref(bound.__self__), bound.__func__
 
-    def __call__(self, *args: Any) -> None:
+    def __call__(self, *args: Any) -> Any:
         owner, guard = self._owner(), self._guard
         if owner is not None and (self._always or not guard.failure):
             guard.run_anyway(self._function, owner, *self._first, *args)
+        return None
 
     def __reduce__(self) -> Any:
         """A bound method of the standard library that takes anything and gives None."""
@@ -179,7 +180,10 @@ class WatchEntry:
 
 
 class SwiftEntry(WatchEntry):
-    """An entry that first asks `swift`, a method known weakly: whether it has done all there is to do."""
+    """An entry that first asks `swift`, a method known weakly: whether it has done all there is to do.
+
+    Gives True if it has.
+    """
 
     __slots__ = ("_swift", "_swift_owner")
 
@@ -188,15 +192,15 @@ class SwiftEntry(WatchEntry):
         bound: Any = swift
         self._swift_owner, self._swift = weakref.ref(bound.__self__), bound.__func__
 
-    def __call__(self, *args: Any) -> None:
+    def __call__(self, *args: Any) -> Any:
         owner, guard = self._swift_owner(), self._guard
         try:
             if owner is None or guard.failure or self._swift(owner, *args):
-                return
+                return True
         except Exception as error:
             guard.fail(error)
-            return
-        super().__call__(*args)
+            return True
+        return super().__call__(*args)
 
 
 class StepEntry(WatchEntry):

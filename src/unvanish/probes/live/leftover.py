@@ -61,6 +61,11 @@ class Leftover:
                 self._left = _some(witness.grad)
                 self._handle = witness.register_hook(WatchEntry(self._guard, self._meet))  # type: ignore[no-untyped-call]
 
+    @property
+    def asks(self) -> bool:
+        """Whether the next backward tells whether the gradient was kept."""
+        return self._handle is not None
+
     def _meet(self, _: Tensor) -> None:
         """A backward has arrived at the parameter, and has added nothing yet."""
         witness = self._witness

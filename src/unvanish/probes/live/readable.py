@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 PLAIN = (Tensor, nn.Parameter)
+_count_modes, _count_functions = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
+_find_level, _find_trace = torch._C._functorch.maybe_current_level, torch._C._get_tracing_state
 _dispatching: dict[type, bool] = {}  # of tensor classes: whether they take every operation over
 
 
@@ -29,12 +31,8 @@ def find_obstacle() -> str:
 
 def is_plain_here() -> bool:
     """Whether nothing at all stands between our operations and the tensors, function modes included."""
-    inside = torch._C
     return not (
-        inside._functorch.maybe_current_level() is not None
-        or inside._len_torch_dispatch_stack()
-        or inside._len_torch_function_stack()
-        or inside._get_tracing_state() is not None
+        _count_modes() or _count_functions() or _find_level() is not None or _find_trace() is not None
     )
 
 

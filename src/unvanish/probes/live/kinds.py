@@ -1,0 +1,31 @@
+"""Which torch functions an eye looks at: their kinds, looked up once a function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unvanish.probes import operations
+from unvanish.probes.live.routing import CHOICES
+
+KINDS: dict[Any, str] = {}  # of each torch function, "" if it does not matter
+MOST = 4096  # functions made on the fly would fill it
+
+
+def may_matter(func: Any) -> bool:
+    """Whether a function is not known to be of no interest; it does not matter if it cannot be looked up."""
+    try:
+        return KINDS.get(func) != ""
+    except Exception:
+        return False
+
+
+def find_kind(func: Any) -> str:
+    """The name of an activation, an attention, a sum or a choice; empty for anything else."""
+    kind = KINDS.get(func)
+    if kind is None:
+        name = operations.plain_name(getattr(func, "__name__", ""))
+        wanted = name in operations.ACTIVATIONS or name in operations.ATTENTION or name == "add"
+        if len(KINDS) >= MOST:
+            KINDS.clear()
+        kind = KINDS[func] = name if wanted or name in CHOICES else ""
+    return kind
