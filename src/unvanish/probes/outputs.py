@@ -122,6 +122,7 @@ def _describe(kind: str, call: int, value: Tensor, handles: Handles, watched: Fo
     facts |= _read_layout(kind, handles, made, watched)
     if "swapped" in handles:
         facts["swapped"] = handles["swapped"]
+        facts["raw"] = facts.get("raw") or "probabilities"
     if "short" in handles:
         facts["short"] = handles["short"]
     if fitted is not None and "site" not in facts:
