@@ -68,7 +68,7 @@ def check(trace: Trace, *, limit: float = 0.2) -> Iterable[Fault]:
         raise NotApplicable("the model has no trainable weight matrix")
     twins = [i for i, share in shares.items() if share > limit and trace.sites[i].facts.get("twins_stay")]
     harm = "in their weights and in their gradients"
-    if not twins and trace.where("parameter", trainable=True, rounding=True):
+    if not twins and _cancels(trace):
         twins = [i for i in shares if trace.sites[i].facts.get("uniform")]
         shares |= dict.fromkeys(twins, 1.0)
         harm = "in their weights, and what comes back through them cancels"
@@ -94,6 +94,15 @@ def check(trace: Trace, *, limit: float = 0.2) -> Iterable[Fault]:
             size=share,
         )
     ]
+
+
+def _cancels(trace: Trace) -> bool:
+    """Whether some weights get rounding alone, or nothing although no operation on the way stops it."""
+    if trace.where("parameter", trainable=True, rounding=True):
+        return True
+    reached = trace.where("parameter", trainable=True, reachable=True)
+    stopped = any(trace.value(i, "gradient_log") == -math.inf for i in reached)
+    return stopped and not _places.is_stopped(trace)
 
 
 def _find_packed(trace: Trace) -> list[Fault]:
