@@ -13,7 +13,8 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -38,7 +39,6 @@ LINEAR = (
     "Alias", "Nansum",
 )  # fmt: skip
 SPLITS = ("Split", "SplitWithSizes", "Unbind")  # of several results, each moved by itself
-BOUNDED = ("Tanh", "Sigmoid", "Softmax", "LogSoftmax", "NativeLayerNorm", "Sin", "Cos")
 MEASURES = ("LinalgVectorNorm", "Norm", "Cdist")
 Maker = tuple[Operation, Any, int]  # an operation, its node, and which of its results
 MOVED = ("layer", "recurrent")  # families whose results nothing bounds
@@ -53,14 +53,22 @@ def find_bottom(specimen: Specimen, forward: ForwardPass, backward: BackwardPass
         return None
     edges: list[Any] = [GradientEdge(node, 0) for node in pieces]
     gradients = torch.autograd.grad(forward.root, edges, retain_graph=True, allow_unused=True)
-    for node, gradient in zip(pieces, gradients, strict=True):
-        if gradient is None or not _is_lowered(gradient):
-            continue
-        for maker in _find_makers(node, forward)[:TRIED]:
-            if fall := _measure(maker, specimen, forward):
+    lowered = [node for node, g in zip(pieces, gradients, strict=True) if g is not None and _is_lowered(g)]
+    for node in lowered:
+        makers = _find_makers(node, forward)
+        for some in [*([maker] for maker in makers[:TRIED]), *_list_joint(makers, lowered, forward)]:
+            if fall := _measure(some, specimen, forward):
                 kind, line = _name_piece(node, specimen, forward)
                 return {"kind": kind, "source": line, "power": fall}
     return None
+
+
+def _list_joint(makers: list[Maker], pieces: list[Any], forward: ForwardPass) -> list[list[Maker]]:
+    """All results of a layer that is called several times, as on two views, if the first piece reads one."""
+    every = [maker for piece in pieces for maker in _find_makers(piece, forward)]
+    own = makers[0][0].caller.path if makers else None
+    some = {maker[0].order: maker for maker in every if maker[0].caller.path == own}
+    return [list(some.values())] if 1 < len(some) <= TRIED else []
 
 
 def _find_pieces(root: Any) -> Iterator[Any]:
@@ -118,50 +126,64 @@ def _find_makers(piece: Any, forward: ForwardPass) -> list[Maker]:
             todo += list(node.next_functions)
         elif not isinstance(owner, Operation) or node not in owner.nodes:
             continue
-        elif _name(node) in SPLITS or owner.family in MOVED or owner.kind in operations.PRODUCTS:
+        elif _is_free(owner) or (_name(node) in SPLITS and _is_part(node, forward)):
             found[owner.order, number] = owner, node, number
     return list(found.values())
 
 
-def _measure(maker: Maker, specimen: Specimen, forward: ForwardPass) -> float | None:
+def _is_free(owner: Any) -> bool:
+    """Whether nothing bounds what an operation makes."""
+    made = isinstance(owner, Operation)
+    return made and (owner.family in MOVED or owner.kind in operations.PRODUCTS)
+
+
+def _is_part(node: Any, forward: ForwardPass) -> bool:
+    """Whether a split divides what nothing bounds."""
+    for _ in range(DEEP):
+        node = node.next_functions[0][0]
+        if node is None or _name(node) not in LINEAR:
+            break
+    return node is not None and _is_free(forward.watched.owner(node._sequence_nr()))
+
+
+def _measure(makers: list[Maker], specimen: Specimen, forward: ForwardPass) -> float | None:
     """The power of the fall as what a model made goes down the gradient; None without one.
 
     All that reads it moves too, then, if that stops it, only what the loss reads.
     """
-    node, number = maker[1:]
-    if type(node).__name__.startswith(BOUNDED):
+    edges: list[Any] = [GradientEdge(node, number) for _, node, number in makers]
+    gradients = torch.autograd.grad(forward.root, edges, retain_graph=True, allow_unused=True)
+    ways = [None if g is None else g.detach() / g.double().pow(2).mean().sqrt() for g in gradients]
+    if not all(way is not None and bool(torch.isfinite(way).all()) for way in ways):
         return None
-    edge: Any = GradientEdge(node, number)
-    gradient = torch.autograd.grad(forward.root, edge, retain_graph=True, allow_unused=True)[0]
-    if gradient is None or not bool(torch.isfinite(gradient).all()):
-        return None
-    size = float(gradient.double().pow(2).mean().sqrt())
-    if not size > 0:
-        return None
-    way = gradient.detach() / size
-    fall = _descend(maker, way, False, specimen, forward)
-    if fall is not None or not _stands_alone(maker, forward):
+    steps = {(maker[0].order, maker[2]): way for maker, way in zip(makers, ways, strict=True)}
+    fall = _descend(steps, False, specimen, forward)
+    if fall is not None or len(makers) > 1 or not _stands_alone(makers[0], forward):
         return fall
-    return _descend(maker, way, True, specimen, forward)
+    return _descend(steps, True, specimen, forward)
 
 
-def _descend(maker: Maker, way: Tensor, late: bool, specimen: Specimen, forward: ForwardPass) -> float | None:
-    """The power of the fall along a way; None if the loss does not fall, or no faster than that."""
+def _descend(
+    ways: Mapping[tuple[int, int], Any], late: bool, specimen: Specimen, forward: ForwardPass
+) -> float | None:
+    """The power of the fall along some ways; None if the loss does not fall, or no faster than that."""
     start = float(forward.loss.detach())
     fallen: list[float] = []
     for reach in REACHES:
-
-        def change(x: Tensor, reach: float = reach) -> Tensor:
-            own = max(1.0, float(x.double().pow(2).mean().sqrt())) if x.numel() else 1.0
-            moved: Tensor = x - reach * own * way.to(x.dtype)
-            return moved
-
-        fallen.append(start - run_moved(specimen, Nudge(maker[0].order, maker[2], change, late)))
+        changes = {place: partial(_go, way=way, reach=reach) for place, way in ways.items()}
+        fallen.append(start - run_moved(specimen, Nudge(changes, late)))
         if not fallen[-1] > 0:
             return None
     ratios = [b / a for a, b in pairwise(fallen) if math.isfinite(a)]
     power = min((math.log(r, REACHES[1] / REACHES[0]) for r in ratios), default=math.inf)
     return power if power > 1 else None
+
+
+def _go(x: Tensor, way: Tensor, reach: float) -> Tensor:
+    """What a tensor becomes that goes some of its sizes down a way."""
+    own = max(1.0, float(x.double().pow(2).mean().sqrt())) if x.numel() else 1.0
+    moved: Tensor = x - reach * own * way.to(x.dtype)
+    return moved
 
 
 def _stands_alone(maker: Maker, forward: ForwardPass) -> bool:

@@ -8,9 +8,9 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -30,26 +30,26 @@ from unvanish.probes.steps import Stepped
 
 @dataclass
 class Nudge:
-    """What one result of an operation becomes: by its order and number; `late`: only once the loss begins."""
+    """What results of operations become, by order and number; `late`: only once the loss begins."""
 
-    order: int
-    number: int
-    change: Callable[[Tensor], Tensor]
+    changes: Mapping[tuple[int, int], Callable[[Tensor], Tensor]]
     late: bool = False
-    moved: Tensor | None = None
+    met: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = field(default_factory=list)
 
     def take(self, operation: Operation, result: Tensor) -> None:
-        """Change a result if it is the one, in place, or keep it for later."""
-        if operation.order != self.order or result.output_nr != self.number:
+        """Change a result if it is one of them, in place, or keep it for later."""
+        change = self.changes.get((operation.order, result.output_nr))
+        if change is None:
             return
-        self.moved = result
+        self.met.append((result, change))
         if not self.late:
             self.apply()
 
     def apply(self) -> None:
         """Write over what was met."""
-        if self.moved is not None:
-            self.moved.data.copy_(self.change(self.moved.detach()))
+        while self.met:
+            result, change = self.met.pop()
+            result.data.copy_(change(result.detach()))
 
 
 def find_lines(specimen: Specimen, orders: Collection[int]) -> dict[int, tuple[str, str]]:
