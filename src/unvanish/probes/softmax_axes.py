@@ -44,9 +44,9 @@ def _judge(softmax: Operation, products: list[Operation], watched: Forward) -> S
         for number, (node, _) in enumerate(product.handles["factors"]):
             lies = None if node is None else follow_axis(node, softmax, axis)
             summed = _find_summed(product, number, softmax)
-            if lies is None or summed is None or len(lies) != 1:
+            if not lies or summed is None:
                 continue
-            if lies[0] in summed or _is_routing(softmax, scores, product, number):
+            if {*lies} & {*summed} or _is_routing(softmax, scores, product, number):
                 return None
             return {
                 "path": softmax.caller.path,
