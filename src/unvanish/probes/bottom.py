@@ -3,10 +3,10 @@
 Notable:
 - The sign: on the way from the loss through sums, means and factors stands a square or an exponential whose
   gradient is negative, and the same for all numbers; weighed by rewards it differs from sample to sample.
-- The proof: the result of the layer below it is moved down the gradient by 16, 64 and 256 of its size, in one
-  more forward each, so that all that reads it moves too; then what the loss reads alone, as of a code that a
-  decoder reads as well and may learn to scale. A loss that falls faster than in proportion, twice, falls for
-  ever; those of critics and policies fall in proportion.
+- The proof: the result of the layer below it is moved down the gradient by 1, 16, 64 and 256 of its size, in
+  one more forward each, so that all that reads it moves too; then what the loss reads alone, as of a code that
+  a decoder reads as well and may learn to scale. A loss that falls faster than in proportion throughout falls
+  for ever; those of critics and policies fall in proportion.
 - What a sigmoid, a tanh, a softmax or a norm bounds is left alone.
 """
 
@@ -28,7 +28,7 @@ from unvanish.probes.events import Operation
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.run_forward import Nudge, find_lines, run_moved
 
-REACHES = (16.0, 64.0, 256.0)  # times the size of what is moved
+REACHES = (1.0, 16.0, 64.0, 256.0)  # times the size of what is moved
 EVEN = 1e-3  # of the largest: gradients that differ by less are the same
 MOST = 64  # nodes between the loss and its squares
 TRIED = 3  # results that are moved
@@ -174,8 +174,9 @@ def _descend(
         fallen.append(start - run_moved(specimen, Nudge(changes, late)))
         if not fallen[-1] > 0:
             return None
-    ratios = [b / a for a, b in pairwise(fallen) if math.isfinite(a)]
-    power = min((math.log(r, REACHES[1] / REACHES[0]) for r in ratios), default=math.inf)
+    pairs = zip(pairwise(fallen), pairwise(REACHES), strict=True)
+    powers = [math.log(b / a, q / p) for (a, b), (p, q) in pairs if math.isfinite(a)]
+    power = min(powers, default=math.inf)
     return power if power > 1 else None
 
 

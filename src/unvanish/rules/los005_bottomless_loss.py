@@ -19,8 +19,8 @@ How it is measured
 
 From the loss through sums, means and factors alone: a square or an exponential that enters it with
 a minus, with the same weight in all samples (rewards weigh each by its own). Then what made it is
-moved down its gradient by 16, 64 and 256 of its size, one forward each. The loss fell each time,
-with a power of the way above STEEP.
+moved down its gradient by 1, 16, 64 and 256 of its size, one forward each. The loss fell each
+time, with a power of the way above STEEP throughout.
 
 Limits
 

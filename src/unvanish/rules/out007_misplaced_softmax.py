@@ -47,7 +47,7 @@ from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import LOGITS
 
 NEEDS = ("static",)
-EXPLAINS = ("ATT001", "ATT002", "LEA001", "DEP003")
+EXPLAINS = ("ATT001", "ATT002", "DEP003")
 
 
 def check(trace: Trace) -> Iterable[Fault]:
