@@ -4,8 +4,8 @@ Notable:
 - The sign: on the way from the loss through sums, means and factors stands a square or an exponential whose
   gradient is negative, and the same for all numbers; weighed by rewards it differs from sample to sample.
 - The proof: the result of the layer below it is moved down the gradient by 1, 16, 64 and 256 of its size, in
-  one more forward each, so that all that reads it moves too; then what the loss reads alone, as of a code that
-  a decoder reads as well and may learn to scale. A loss that falls faster than in proportion throughout falls
+  one more forward each, so that all that reads it moves too; then what the loss reads alone, as of a code
+  that a decoder reads as well and may scale. A loss that falls faster than in proportion throughout falls
   for ever; those of critics and policies fall in proportion.
 - What a sigmoid, a tanh, a softmax or a norm bounds is left alone.
 """
