@@ -30,6 +30,7 @@ Of the reading along the depth:
                          random features and more lie within 2
     SHARE = 0.1          of the loss must lie with weights and slopes for the weights to be its
                          cause: weights that lose nothing are not
+    DRAWN = 3            times n_in times the variance is 1 where torch itself draws the weights
     START = 0.1          of torch's own size of weights, Var W = 1 / (3 n_in): layers as they come.
                          So many of them as are no error yet are a note: radiance fields, operators
                          and encoders are published with them and train, if more slowly than drawn
@@ -52,7 +53,7 @@ from unvanish.rules import _places
 from unvanish.rules._fault import Fault, identify
 from unvanish.rules._tiers import MEASURED, REMARK
 
-START = 0.1
+START, DRAWN = 0.1, 3
 
 
 def read(trace: Trace, limit: float = RATIO) -> depth.Depth | None:
@@ -175,5 +176,5 @@ def judge_weights(
 
 def _is_usual(trace: Trace, site: int) -> bool:
     """Whether the weights of a layer are as large as torch itself draws them: Var W = 1 / (3 n_in)."""
-    size = trace.value(site, "weight_rms") * math.sqrt(3.0 * trace.sites[site].facts.get("fan_in", 0))
+    size = trace.value(site, "weight_rms") * math.sqrt(DRAWN * trace.sites[site].facts.get("fan_in", 0))
     return abs(size - 1.0) < START
