@@ -52,6 +52,8 @@ NESTED = (
     loss_facts.ClassNumberFacts,
     loss_facts.SummedFacts,
     loss_facts.SoftRouterFacts,
+    loss_facts.SoftmaxFacts,
+    loss_facts.BottomFacts,
     facts.DeadTermFacts,
     facts.ForeignFacts,
     facts.WrongGradientFacts,

@@ -20,6 +20,7 @@ from unvanish.core.trace import Axis, Trace
 
 ACCOUNTS = ("weights", "slope", "saturated", "normalisation", "residual", "resampling", "rest")
 RESAMPLING = ("pool", "interpolate", "upsample", "getitem", "index", "mean", "sum")
+SUMS, PRODUCTS = {"add", "sub"}, {"matmul", "mm", "bmm", "einsum", "mul"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ def enter(trace: Trace, axis: Axis, k: int, log: Sequence[float]) -> Entry:
     """The entry of the row below place `k` of the axis; `log`: ln of the gradient at every site."""
     site, facts = axis.sites[k], trace.sites[axis.sites[k]].facts
     gain = difference(log[site], log[axis.sites[k + 1]])
+    if _is_choice(trace, axis, k):
+        return Entry(site, gain, {"resampling": gain})
     entry = _enter_operation(trace, site, gain) if facts.get("simple") else None
     if entry is not None:
         return entry
@@ -83,6 +86,15 @@ def return_poles(trace: Trace, entries: Sequence[Entry]) -> tuple[Entry, ...]:
             entry = Entry(entry.site, entry.gain, shares, entry.bearers)
         found.append(entry)
     return tuple(found)
+
+
+def _is_choice(trace: Trace, axis: Axis, k: int) -> bool:
+    """Whether a softmax weighs rows of a table, or what experts say: it picks, as a selection does."""
+    if trace.sites[axis.sites[k]].kind != "softmax":
+        return False
+    above = (place for place in (k - 1, k - 2) if place >= 0)
+    kinds = next((found for place in above if not (found := _list_kinds(trace, axis, place)) <= SUMS), set())
+    return bool(kinds & PRODUCTS)
 
 
 def _is_weighted_sum(trace: Trace, axis: Axis, k: int) -> bool:

@@ -13,18 +13,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.core.loss_facts import (
-    AnswerFacts,
-    AscentFacts,
-    BroadcastFacts,
-    ClassNumberFacts,
-    FilledFacts,
-    PairFacts,
-    SoftRouterFacts,
-    SummedFacts,
-    TermFacts,
-    WishFacts,
-)
+from unvanish.core.loss_facts import LossFacts
 from unvanish.core.run_facts import (
     BrokenFacts,
     CriticalFacts,
@@ -334,7 +323,7 @@ class PrecisionFacts(TypedDict, total=False):
 TheoryKey = Literal["predicted", "measured", "apart"]  # decades, decades, tuple of `Apart`
 
 
-class TraceFacts(RunFacts, total=False):
+class TraceFacts(RunFacts, LossFacts, total=False):
     """Facts of a whole trace: a measured batch, a prediction, a watched training, or a run folder."""
 
     loss: float
@@ -353,20 +342,10 @@ class TraceFacts(RunFacts, total=False):
     crash: str  # what the model or the loss raised
     stale: int  # tensors that the optimizer holds and the model does not, shaped like some that it lacks
     graph_cuts: list[GraphCut]
-    broadcasts: list[BroadcastFacts]
-    ascents: list[AscentFacts]
-    wishes: list[WishFacts]
-    terms: list[TermFacts]
-    pairs: list[PairFacts]
     normalised_again: list[tuple[str, str, str]]  # path, kind of what made probabilities; kind of the second
     dead_terms: list[DeadTermFacts]
     flat_curvatures: list[CurvatureFacts]
     leak: LeakFacts
-    answer: AnswerFacts
-    filled: FilledFacts
-    summed: SummedFacts
-    soft_routers: list[SoftRouterFacts]
-    class_numbers: ClassNumberFacts
     wrong_gradients: list[WrongGradientFacts]
     forced_dropouts: list[ForcedFacts]
     idle_dropouts: int  # how many calls drop nothing because of the mode

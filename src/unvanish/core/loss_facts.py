@@ -91,6 +91,23 @@ class SoftRouterFacts(TypedDict):
     number: float  # the factor, the size of what it reads, the share of the rows ...
 
 
+class SoftmaxFacts(TypedDict):
+    """A softmax whose weights do not add up to one along the axis that is summed over."""
+
+    path: str  # of the module that runs it
+    axis: int  # that it normalises, from 0
+    axes: int  # of what it reads
+    line: str  # of the user's code; "" if unknown
+
+
+class BottomFacts(TypedDict):
+    """A loss that falls without end, and faster than the output grows."""
+
+    kind: str  # of what enters it with a minus: "exp", "pow"
+    source: str  # the line of code, "file.py:12"; "" if unknown
+    power: float  # with which it falls as what it reads grows
+
+
 class SummedFacts(TypedDict):
     """A loss that is a plain sum."""
 
@@ -119,3 +136,20 @@ class PairFacts(TypedDict):
     second: int
     norms: tuple[float, float]
     cosine: float
+
+
+class LossFacts(TypedDict, total=False):
+    """What a trace holds of its loss, and of what it asks for."""
+
+    broadcasts: list[BroadcastFacts]
+    ascents: list[AscentFacts]
+    wishes: list[WishFacts]
+    terms: list[TermFacts]
+    pairs: list[PairFacts]
+    answer: AnswerFacts
+    filled: FilledFacts
+    summed: SummedFacts
+    soft_routers: list[SoftRouterFacts]
+    class_numbers: ClassNumberFacts
+    misplaced: list[SoftmaxFacts]
+    bottom: BottomFacts

@@ -56,7 +56,7 @@ def _at(flow: GradientFlow, i: int | None, number: int) -> float:
 
 
 def _by_hand(softmax: Operation, products: Sequence[Operation], watched: Forward) -> tuple[End, End] | None:
-    scores = _product_below(softmax.handles.get("scores"), watched)
+    scores = find_product(softmax.handles.get("scores"), watched)
     weighing = next(
         (
             o
@@ -83,7 +83,7 @@ def _unscaled(end: End, watched: Forward) -> End:
     return node, number
 
 
-def _product_below(node: Any, watched: Forward) -> Operation | None:
+def find_product(node: Any, watched: Forward) -> Operation | None:
     """The matrix product that made the scores, through scaling, masks and views."""
     for _ in range(12):
         if node is None or type(node).__name__ == "AccumulateGrad":

@@ -4,6 +4,7 @@ Notable:
 - The loss is taken apart along additions, scalings and means of single numbers; only what is added there is a
   term. A stop-gradient that is a target, a weight or a baseline is multiplied or compared, and never found.
 - A term that was made of the very thing it is added to is a trick on the value: x + (y - x).detach()
+- A loss of torch's own that compares two things without a gradient, and is added, is one too.
 - A number of Python is a term if it is one that `.item()` gave, or one less it, times a round factor; or if
   the loss went through NumPy and it is no round factor of a constant.
 """
@@ -53,7 +54,8 @@ EXACT = 1e-9  # relative: arithmetic in float64
 def find_dead_terms(forward: ForwardPass, backward: BackwardPass) -> list[DeadTermFacts]:
     """The facts of every such term."""
     graph, watched = backward.graph, forward.watched
-    if graph is None or not (watched.sums or any(o.kind in ROUNDS for o in watched.operations)):
+    idle = watched.loss_calls.idle
+    if graph is None or not (watched.sums or idle or any(o.kind in ROUNDS for o in watched.operations)):
         return []
     additive = _take_apart(graph)
     inputs = {id(x) for x in forward.call.inputs.values()}
@@ -63,7 +65,20 @@ def find_dead_terms(forward: ForwardPass, backward: BackwardPass) -> list[DeadTe
         if node in graph.index and graph.index[node] in additive
         for term in _judge_sum(call, node, watched, inputs)
     ]
+    found += _find_idle(graph, additive, watched) if idle and not found else []
     return found + _find_flat(graph, additive, watched, inputs)
+
+
+def _find_idle(graph: Graph, additive: set[int], watched: Forward) -> list[DeadTermFacts]:
+    """Losses of torch's own that are added and compare what does not learn, as a teacher with itself."""
+    calls = watched.loss_calls
+    found: list[DeadTermFacts] = []
+    for call, operation in calls.made:
+        node = operation.nodes[0]
+        if call.kind in ("add", "sub") and node in graph.index and graph.index[node] in additive:
+            for result, kind, line in (calls.idle[id(t)] for t in call.args if id(t) in calls.idle):
+                found.append({"how": f"idle {kind}", "path": "the loss", "line": line, "adds": float(result)})
+    return found
 
 
 def _take_apart(graph: Graph) -> set[int]:

@@ -32,6 +32,7 @@ MARGIN = 0.05  # of the range, or of the targets' deviation, beyond an end that 
 SUMS = 0.05  # how far from one a row of probabilities may add up
 COLUMNS = 256  # of a table, at most: more are no table
 FEW = 1 << 14
+EDGE = 1e-3  # from 0 and 1, where a clamp keeps scores off the logarithm's poles
 CUTTING = ("clamp", "hardtanh", "relu", "relu6")
 NORMALISING = ("softmax", "log_softmax", "sigmoid", "log_sigmoid", "logsigmoid")
 CATEGORIES = ("cross_entropy", "nll_loss", "likelihood")
@@ -107,7 +108,7 @@ def _read_numbers(kind: str, x: Tensor, y: Tensor, last: Operation | None, unred
         if low == high and low in bounds:
             found |= {"labels": 1, "answers": y.numel(), "classes": 2}
     if kind == "binary_cross_entropy" and last is not None and last.kind in CUTTING:
-        found["cut_off"] = float(((read <= 0) | (read >= 1)).double().mean())
+        found["cut_off"] = float(((read <= EDGE) | (read >= 1 - EDGE)).double().mean())
     if bounds is None:
         return found
     wide = bounds[1] - bounds[0]

@@ -95,6 +95,7 @@ class Forward(TorchFunctionMode):
         self.hooks: dict[Node, str] = {}  # the line that put a hook on a tensor, by the tensor's node
         self.check_finite = False
         self.asked: Collection[int] = ()  # the operations, by order, whose line is wanted
+        self.move: Callable[[Operation, Tensor], None] | None = None  # what becomes of a result
         self.alters = self.sizes = True  # dropout is off; activations are measured
         self.in_loss = self.has_read = self.gaps = False  # the loss runs; a layer ran; something was not read
         self.loss_calls = LossCalls(batch)
@@ -280,6 +281,9 @@ class Forward(TorchFunctionMode):
             self.departures.take("indices", call.args[0], result[1:], self._place())
         self.changes += [(start, operation), (next_number(), self.running)]
         self._measure(operation, call, made[0])
+        if (move := self.move) is not None:
+            for t in made:
+                move(operation, t)
         if kind in self.mixing.kinds and not self.in_loss:
             self.mixing.look(operation, call, made[0])
         return operation
@@ -347,6 +351,8 @@ class Forward(TorchFunctionMode):
         if kind in operations.PRODUCTS:
             factors = [t for t in tensors_in(call.args, 2) if t.ndim > 1]
             operation.handles["factors"] = tuple((t.grad_fn, t.output_nr) for t in factors)
+            if kind == "einsum" and isinstance(call.args[0], str):
+                operation.handles["equation"] = call.args[0].replace(" ", "")
         self._read_sizes(operation, result)
 
     def _weight_stats(self, weight: Tensor, outputs: int) -> dict[str, float]:

@@ -28,6 +28,7 @@ class Handles(TypedDict, total=False):
 
     weight_tensor: Tensor  # of a layer, detached
     factors: tuple[End, ...]  # of a matrix product
+    equation: str  # of an einsum, without blanks
     scores: Node | None  # what a softmax reads
     ends: tuple[End, End]  # queries and values of an attention
     reads: Node | None  # what a loss function reads

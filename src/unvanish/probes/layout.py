@@ -62,6 +62,18 @@ def is_crossed(reads: Any, x: Tensor, maker: Operation, axis: int) -> bool:
     return bool((followed != followed.narrow(axis, 0, 1)).any())
 
 
+def follow_axis(reads: Any, maker: Operation, axis: int) -> list[int] | None:
+    """The axes of what an operation reads along which an axis of the maker's result lies; None if unknown."""
+    shape = maker.facts.get("shape", ())
+    if not 0 < math.prod(shape) <= MOST:
+        return None
+    places = torch.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    followed = _follow(reads, maker, places.expand(shape))
+    if followed is None:
+        return None
+    return [i for i in range(followed.ndim) if bool((followed != followed.narrow(i, 0, 1)).any())]
+
+
 def _turns(reads: Any, maker: Operation) -> bool:
     """Whether axes are permuted between a layer and the loss."""
     node = reads

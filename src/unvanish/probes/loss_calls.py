@@ -55,6 +55,7 @@ class LossCalls:
         self.originals: tuple[Tensor, ...] = ()  # of them, what the batch holds
         self.mixed: dict[int, Tensor] = {}  # made of answers and of the output
         self.numbers: dict[int, Tensor] = {}  # made of these, without a gradient, as an advantage is
+        self.idle: dict[int, tuple[Tensor, str, str]] = {}  # losses of what has no gradient: kind, line
         self.shaped: dict[int, Tensor] = {}  # an axis of theirs was inserted within the loss
         self.made: list[tuple[OperationCall, Operation]] = []  # calls whose result has a gradient
         self.lines: dict[int, str] = {}  # of code, of losses and logarithms, by the operation's order
@@ -86,6 +87,7 @@ class LossCalls:
             pairs = zip(call.args, call.result, strict=True)
             self.add_targets(made for before, made in pairs if id(before) in self.targets)
         elif operation is None:
+            self.rest(call)
             given = list(tensors_in(call.args[:1] if call.kind in LIKE else call.given, 2))
             if any([id(t) in self.targets for t in given]) and not any([t.requires_grad for t in given]):
                 self.add_targets(tensors_in(call.result, 1))
@@ -101,6 +103,18 @@ class LossCalls:
         self.follow(call)
         if call.kind in RESHAPING and isinstance(call.result, Tensor) and _gains_an_axis(call, call.result):
             self.shaped[id(call.result)] = call.result
+
+    def rest(self, call: OperationCall) -> None:
+        """Note a loss of torch's own that compares what has no gradient, and numbers times it."""
+        result = call.result
+        if not isinstance(result, Tensor) or result.numel() != 1:
+            return
+        if call.kind in operations.LOSSES:
+            self.idle[id(result)] = result, call.kind, find_line()
+        elif call.kind in ("mul", "div", "neg"):
+            known = [self.idle[id(t)] for t in call.args if id(t) in self.idle]
+            if known:
+                self.idle[id(result)] = result, *known[0][1:]
 
     def find_broadcasts(self, graph: Graph | None) -> list[BroadcastFacts]:
         """The broadcasts that the loss reaches."""

@@ -96,6 +96,8 @@ def _runs_over_samples(call: OperationCall, x: Tensor, batch: int) -> bool:
     if call.kind not in TURNED or x.layout is not torch.strided:
         return False
     axes = {x.ndim - 1} if call.kind == "layer_norm" else _dimensions(call, x.ndim)
+    if x.ndim > 2 and 1 in axes and x.shape[1] == batch != x.shape[0] and "softmax" in call.kind:
+        return True  # branches that were stacked before the samples
     return any(d and x.shape[d] == batch and x.stride(d) == max(x.stride()) > 1 for d in axes)
 
 

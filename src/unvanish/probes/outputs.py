@@ -122,6 +122,7 @@ def _describe(kind: str, call: int, value: Tensor, handles: Handles, watched: Fo
     facts |= _read_layout(kind, handles, made, watched)
     if "swapped" in handles:
         facts["swapped"] = handles["swapped"]
+        facts["raw"] = facts.get("raw") or "probabilities"
     if "short" in handles:
         facts["short"] = handles["short"]
     if fitted is not None and "site" not in facts:
@@ -164,9 +165,20 @@ def find_repeated(watched: Forward, graph: Graph | None) -> list[tuple[str, str,
         ):
             continue
         maker, passed = find_maker(_input(o), watched)
-        if maker is not None and maker.kind in AGAIN[o.kind] and "log" not in passed and _leads(graph, o):
+        twice = AGAIN[o.kind] if o.kind != "exp" or not _is_shared_out(o, watched) else AGAIN["softmax"]
+        if maker is not None and maker.kind in twice and "log" not in passed and _leads(graph, o):
             found.append((identify(maker)[0], maker.kind, o.kind))
     return found
+
+
+def _is_shared_out(exponential: Operation, watched: Forward) -> bool:
+    """Whether an exponential is divided by its own sum, as in a softmax by hand."""
+    node = exponential.nodes[0]
+    for o in watched.operations[exponential.order + 1 : exponential.order + REACH]:
+        below: list[Any] = [n for n, _ in o.nodes[0].next_functions] if o.kind == "div" else []
+        if len(below) == 2 and below[0] is node and type(below[1]).__name__.startswith("Sum"):
+            return any(n is node for n, _ in below[1].next_functions)
+    return False
 
 
 def _input(operation: Operation) -> Any:

@@ -74,10 +74,12 @@ def read(
             specimen.omissions.note("the parameter", name, error)
         rows.append((name, type(module).__name__, facts, stats))
     twins: dict[str, tuple[float, bool]] = attempt("equal units", "", lambda: _twins(weights), dict)
+    logs = {} if flow is None else flow.logs
+    cancels = bool(backward.rounding) or any(logs.get(n) == -math.inf for n in weights)
     for name, (equal, stay) in twins.items():
         facts, stats = places[name]
         stats["weight_twins"], facts["twins_stay"] = equal, stay
-        facts["uniform"] = bool(backward.rounding) and _is_uniform(weights[name][0])
+        facts["uniform"] = cancels and _is_uniform(weights[name][0])
     return [(Site.parameter(name, kind, facts), stats) for name, kind, facts, stats in rows]
 
 
@@ -233,7 +235,9 @@ def _twins(weights: Mapping[str, Weight]) -> dict[str, tuple[float, bool]]:
 def _is_uniform(weight: Tensor) -> bool:
     """Whether all rows of a weight are equal, and not zero."""
     first = weight.detach()[:1]
-    return len(weight) > 1 and bool(first.any()) and bool((weight.detach() == first).all())
+    return (
+        len(weight) > 1 and first.numel() > 1 and bool(first.any()) and bool((weight.detach() == first).all())
+    )
 
 
 def _partners(weights: Sequence[Weight]) -> list[NDArray[np.intp]]:

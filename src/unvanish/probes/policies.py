@@ -45,12 +45,19 @@ class Asked(NamedTuple):
 
 def find_reversed(root: Tensor, calls: LossCalls, graph: Graph, output: Any) -> list[AscentFacts]:
     """One fact if the loss asks for the reverse; nothing if it is one of torch's own, or says nothing."""
-    made = [t for t in tensors_in(output) if t.is_floating_point() and t.grad_fn in graph.index]
+    made = [t for t in _list_made(output) if t.is_floating_point() and t.grad_fn in graph.index]
     found = _find_reward(root, calls, graph, made)
     own = not any(c.kind in operations.LOSSES for c, _ in calls.made)
     if found is None and own and len(calls.originals) == 1:
         found = _find_against(root, made, calls.originals[0], calls)
     return [] if found is None else [found]
+
+
+def _list_made(output: Any) -> list[Tensor]:
+    """The tensors of an output, and the numbers of a distribution that a model gives."""
+    inner = getattr(output, "base_dist", output)
+    held = vars(inner) if isinstance(inner, torch.distributions.Distribution) else output
+    return list(tensors_in(held, 2))
 
 
 def _say(kind: str, source: str = "") -> AscentFacts:

@@ -8,9 +8,9 @@ Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +20,7 @@ from unvanish.probes import calls, sites
 from unvanish.probes.checkpoints import run_reentrant_blocks
 from unvanish.probes.custom import keep_calls
 from unvanish.probes.errors import CheckError, ModelCrash
+from unvanish.probes.events import Operation
 from unvanish.probes.forward import Forward
 from unvanish.probes.measures import finite
 from unvanish.probes.passes import ForwardPass, Specimen
@@ -27,11 +28,43 @@ from unvanish.probes.program.tape import Taped
 from unvanish.probes.steps import Stepped
 
 
+@dataclass
+class Nudge:
+    """What results of operations become, by order and number; `late`: only once the loss begins."""
+
+    changes: Mapping[tuple[int, int], Callable[[Tensor], Tensor]]
+    late: bool = False
+    met: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = field(default_factory=list)
+
+    def take(self, operation: Operation, result: Tensor) -> None:
+        """Change a result if it is one of them, in place, or keep it for later."""
+        change = self.changes.get((operation.order, result.output_nr))
+        if change is None:
+            return
+        self.met.append((result, change))
+        if not self.late:
+            self.apply()
+
+    def apply(self) -> None:
+        """Write over what was met."""
+        while self.met:
+            result, change = self.met.pop()
+            result.data.copy_(change(result.detach()))
+
+
 def find_lines(specimen: Specimen, orders: Collection[int]) -> dict[int, tuple[str, str]]:
     """Kind and line of the user's code of some operations, by their order, in one more forward."""
     again = _run(replace(specimen, omissions=Omissions()), orders=orders)
     made = (again.watched.operations[i] for i in orders if i < len(again.watched.operations))
     return {o.order: (o.kind, o.facts.get("line", "")) for o in made}
+
+
+def run_moved(specimen: Specimen, nudge: Nudge) -> float:
+    """The loss of one more forward in which a result becomes another one."""
+    quiet = replace(
+        specimen, omissions=Omissions(), theory=False, manner=replace(specimen.manner, sizes=False)
+    )
+    return float(_run(quiet, nudge=nudge).loss.detach())
 
 
 def run_forward(specimen: Specimen, check_finite: bool = False) -> ForwardPass:
@@ -51,24 +84,29 @@ def _before_the_overflow(found: ForwardPass) -> Tensor | None:
     return calls.random_cotangent(found.output)
 
 
-def _run(specimen: Specimen, check_finite: bool = False, orders: Collection[int] = ()) -> ForwardPass:
+def _run(
+    specimen: Specimen, check_finite: bool = False, orders: Collection[int] = (), nudge: Nudge | None = None
+) -> ForwardPass:
     """With inputs that require a gradient, unless the model refuses them."""
     if not specimen.manner.inputs:
-        return _attempt(specimen, check_finite, orders, gradients=False)
+        return _attempt(specimen, check_finite, orders, nudge, gradients=False)
     try:
-        return _attempt(specimen, check_finite, orders, gradients=True)
+        return _attempt(specimen, check_finite, orders, nudge, gradients=True)
     except ModelCrash as crash:
         text = str(crash.__cause__)
         refused = any(words in text for words in ("requires grad", "require grad", "requires_grad"))
         if not isinstance(crash.__cause__, RuntimeError) or not refused:
             raise
-    return _attempt(specimen, check_finite, orders, gradients=False)
+    return _attempt(specimen, check_finite, orders, nudge, gradients=False)
 
 
-def _attempt(specimen: Specimen, check_finite: bool, orders: Collection[int], gradients: bool) -> ForwardPass:
+def _attempt(
+    specimen: Specimen, check_finite: bool, orders: Collection[int], nudge: Nudge | None, gradients: bool
+) -> ForwardPass:
     call = calls.prepare(specimen.batch, specimen.loss, gradients=gradients)
     watched = _watch(specimen, call)
     watched.check_finite, watched.asked = check_finite, orders
+    watched.move = None if nudge is None else nudge.take
     watched.loss_calls.start(call.targets)
     entering = {name: watched.entering(name, x) for name, x in call.originals.items()}
     with (
@@ -85,6 +123,8 @@ def _attempt(specimen: Specimen, check_finite: bool, orders: Collection[int], gr
             raise _crash(watched, call, error, site) from error
         if not watched.in_loss:
             watched.start_loss()
+        if nudge is not None and nudge.late:
+            nudge.apply()
         try:
             loss = call.objective(output)
         except CheckError:

@@ -18,8 +18,17 @@ from unvanish.core.facts import (
     TraceFacts,
     WrongGradientFacts,
 )
-from unvanish.core.loss_facts import AnswerFacts, ClassNumberFacts, FilledFacts, SoftRouterFacts, SummedFacts
+from unvanish.core.loss_facts import (
+    AnswerFacts,
+    BottomFacts,
+    ClassNumberFacts,
+    FilledFacts,
+    SoftmaxFacts,
+    SoftRouterFacts,
+    SummedFacts,
+)
 from unvanish.probes.answers import find_answer
+from unvanish.probes.bottom import find_bottom
 from unvanish.probes.class_numbers import find_class_numbers
 from unvanish.probes.custom import find_stored, find_wrong_gradients, keep_stored
 from unvanish.probes.dead_terms import find_dead_terms
@@ -31,7 +40,9 @@ from unvanish.probes.forward import Forward
 from unvanish.probes.leaks import find_leak
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.routers import find_routers
+from unvanish.probes.run_forward import find_lines
 from unvanish.probes.soft_routers import find_soft_routers
+from unvanish.probes.softmax_axes import find_misplaced
 from unvanish.probes.summed import find_sum
 
 
@@ -102,6 +113,19 @@ def _read_passes(specimen: Specimen, forward: ForwardPass, backward: BackwardPas
     )
     if answer:
         facts["answer"] = answer
+    bottom: BottomFacts | None = attempt(
+        "whether the loss has a least value",
+        "",
+        lambda: find_bottom(specimen, forward, backward),
+        lambda: None,
+    )
+    if bottom:
+        facts["bottom"] = bottom
+    misplaced: list[SoftmaxFacts] = attempt(
+        "the axes of softmaxes", "", lambda: _name_misplaced(specimen, forward), list
+    )
+    if misplaced:
+        facts["misplaced"] = misplaced
     noisy: list[ForcedFacts] = attempt(
         "what is noisy in evaluation", "", lambda: _confirm_noise(specimen, forward), list
     )
@@ -112,6 +136,13 @@ def _read_passes(specimen: Specimen, forward: ForwardPass, backward: BackwardPas
     if wrong:
         facts["wrong_gradients"] = wrong
     return facts
+
+
+def _name_misplaced(specimen: Specimen, forward: ForwardPass) -> list[SoftmaxFacts]:
+    """Softmaxes along the wrong axis, with their lines, for which the forward runs once more."""
+    found = find_misplaced(forward.watched)
+    lines = find_lines(specimen, [order for _, order in found]) if found else {}
+    return [{**facts, "line": lines.get(order, ("", ""))[1]} for facts, order in found]
 
 
 def _confirm_noise(specimen: Specimen, forward: ForwardPass) -> list[ForcedFacts]:

@@ -30,6 +30,11 @@ Of the reading along the depth:
                          random features and more lie within 2
     SHARE = 0.1          of the loss must lie with weights and slopes for the weights to be its
                          cause: weights that lose nothing are not
+    DRAWN = 3            times n_in times the variance is 1 where torch itself draws the weights
+    START = 0.1          of torch's own size of weights, Var W = 1 / (3 n_in): layers as they come.
+                         So many of them as are no error yet are a note: radiance fields, operators
+                         and encoders are published with them and train, if more slowly than drawn
+                         again
     BEARS = 0.5          of the loss must lie with activations or residual sums for these to be
                          its cause: the larger part
 """
@@ -46,7 +51,9 @@ from unvanish.core.limits import BEARS, RATIO
 from unvanish.core.trace import Trace
 from unvanish.rules import _places
 from unvanish.rules._fault import Fault, identify
-from unvanish.rules._tiers import MEASURED
+from unvanish.rules._tiers import MEASURED, REMARK
+
+START, DRAWN = 0.1, 3
 
 
 def read(trace: Trace, limit: float = RATIO) -> depth.Depth | None:
@@ -96,17 +103,22 @@ def report(
     evidence: tuple[Evidence, ...],
     remedies: tuple[Remedy, ...],
     worst: Severity = "error",
+    usual: bool = False,
 ) -> list[Fault]:
-    """The one fault of a rule that the reading blames; `worst`: the highest severity it may have."""
+    """The one fault of a rule that the reading blames.
+
+    `worst`: the highest severity it may have; `usual`: what is no error is a note, not a warning.
+    """
+    mild: Severity = "note" if usual else "warning"
     return [
         Fault(
-            severity=worst if found.severity == "error" else "warning",
+            severity=worst if found.severity == "error" else mild,
             cause=cause,
             sites=_places.label(trace, found.culprits),
             evidence=(*give_evidence(found), *evidence),
             remedies=remedies,
             direction=found.direction,
-            tier=MEASURED,
+            tier=REMARK if usual and found.severity != "error" else MEASURED,
             size=abs(found.ratio),
         )
     ]
@@ -158,4 +170,11 @@ def judge_weights(
             ),
             replace(last, targets=targets if last.safety != "advice" else ()),
         ),
+        usual=all(_is_usual(trace, i) for i in found.culprits) and not found.pinched and bool(own),
     )
+
+
+def _is_usual(trace: Trace, site: int) -> bool:
+    """Whether the weights of a layer are as large as torch itself draws them: Var W = 1 / (3 n_in)."""
+    size = trace.value(site, "weight_rms") * math.sqrt(DRAWN * trace.sites[site].facts.get("fan_in", 0))
+    return abs(size - 1.0) < START

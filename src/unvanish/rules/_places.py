@@ -45,3 +45,9 @@ def list_first(names: Sequence[str]) -> str:
 def find_logit_losses(trace: Trace) -> list[int]:
     """The loss functions that read logits and normalise them."""
     return [i for i in trace.where("output") if trace.sites[i].kind in LOGIT_LOSSES]
+
+
+def is_stopped(trace: Trace) -> bool:
+    """Whether an operation stops a gradient; a layer whose sums cancel does not: its weights do."""
+    stops = (trace.sites[i].facts for i in trace.where("node", kills=True))
+    return any(f.get("family") != "layer" or f.get("kills_because") != "dead" for f in stops)

@@ -7,7 +7,7 @@ Limits
     MOST = 0.25       of them outside are an error
     SEVERAL = 0.05    of the rows with several labels at once: one-hot and soft targets have none
     UNEVEN = 0.5      of the rows that add up to one as targets and not as outputs
-    ZERO = 0.3        of scores that a clamp puts at 0 or 1: probabilities have none there
+    ZERO = 0.1        of scores that a clamp puts at 0 or 1: probabilities have none there
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BEYOND = 0.05
 MOST = 0.25
 SEVERAL = 0.05
 UNEVEN = 0.5
-ZERO = 0.3
+ZERO = 0.1
 LOGITS = ("cross_entropy", "binary_cross_entropy_with_logits")
 BOUNDED = ("tanh", "softsign", "hardtanh", "erf", "hardsigmoid", "relu6", "log_sigmoid", "logsigmoid")
 

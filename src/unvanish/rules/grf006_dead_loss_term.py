@@ -15,8 +15,9 @@ How it is measured
 The loss is taken apart along the additions, scalings and means of single numbers. A term is dead
 if its value was taken off the graph (`detach`, `item`, `argmax`, a comparison, no_grad) from
 something that depends on a parameter, or if every path from it to a parameter crosses a rounding
-or a sign. A number of Python counts if it is one that `.item()` gave, or one less it, times a
-factor of at most three digits.
+or a sign, or if it is one of torch's losses neither side of which has a gradient. A number of
+Python counts if it is one that `.item()` gave, or one less it, times a factor of at most three
+digits.
 
 Stop-gradients that are a target, a weight, a baseline or an advantage multiply or are compared
 with what learns; they are no terms. A term that is 0, and one that was made of what it is added
@@ -53,6 +54,7 @@ from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import STEPS
 
 NEEDS = ("static", "step")
+IDLE = "idle "  # before the kind of a loss that compares what does not learn
 SPELLED = {"create_graph": "autograd.grad without create_graph=True"}
 
 
@@ -70,8 +72,7 @@ def check(trace: Trace) -> Iterable[Fault]:
     return [
         Fault(
             severity="warning",
-            cause=f"{count} no gradient: taken off the graph by {_places.list_first(spelled)}; the weights "
-            "never learn of it",
+            cause=f"{count} no gradient: {_list_reasons(terms, spelled)}; the weights never learn of it",
             sites=where[: _places.MOST],
             evidence=(
                 Evidence("dead terms", len(spelled), limit="0"),
@@ -98,9 +99,16 @@ def _advise(terms: list[DeadTermFacts]) -> str:
     return "leave it on the graph, or use a form of it with a slope; if it is only for the log, do not add it"
 
 
+def _list_reasons(terms: list[DeadTermFacts], spelled: tuple[str, ...]) -> str:
+    """What took the terms off the graph, or that neither side of a loss learns."""
+    if all(term["how"].startswith(IDLE) for term in terms):
+        return f"{_places.list_first(spelled)} compares what does not learn"
+    return f"taken off the graph by {_places.list_first(spelled)}"
+
+
 def _spell(term: DeadTermFacts) -> str:
     line = f" ({term['line']})" if term["line"] else ""
-    return f"{SPELLED.get(term['how'], term['how'])} in {term['path'] or '(model)'}{line}"
+    return f"{SPELLED.get(term['how'], term['how'].removeprefix(IDLE))} in {term['path'] or '(model)'}{line}"
 
 
 def sick() -> Case:

@@ -167,10 +167,12 @@ def _find_rounded(trace: Trace, learning: Sequence[int]) -> list[Fault]:
         owner = trace.sites[i].facts.get("module", "").partition(".parametrizations")[0]
         groups.setdefault(owner, []).append(i)
     size = {name: max(trace.value(i, "gradient_log") for i in sites) for name, sites in groups.items()}
+    half = "float16" in (trace.facts.get("dtype", ""), *trace.facts.get("dtypes", ()))  # which underflows
+    unstopped = not half and not _places.is_stopped(trace)  # so what is exactly zero cancels too
     rounded = [
         name
         for name, sites in groups.items()
-        if any(trace.sites[i].facts.get("rounding") for i in sites)
+        if (any(trace.sites[i].facts.get("rounding") for i in sites) or (unstopped and _is_left(trace, name)))
         and all(_is_nothing(trace, i) for i in sites)
     ]
     if not rounded:
@@ -209,6 +211,12 @@ def _find_rounded(trace: Trace, learning: Sequence[int]) -> list[Fault]:
             size=len(rounded) / len(groups),
         )
     ]
+
+
+def _is_left(trace: Trace, module: str) -> bool:
+    """Whether a module ran and no gradient arrives at anything that it made."""
+    made = [trace.value(i, "backward_log") for i in trace.where("node", module=module)]
+    return bool(made) and all(log == -math.inf for log in made)
 
 
 def _is_nothing(trace: Trace, site: int) -> bool:

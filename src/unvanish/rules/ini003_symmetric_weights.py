@@ -22,11 +22,13 @@ differ will part by themselves and are no fault: zero-initialised layers, upsamp
 are one if every row is equal and a layer below gets rounding alone: the gradients of the classes
 add up to zero, and equal rows pass on nothing but their sum. Where one packed weight
 (3 width, width) holds the same numbers for queries, keys and values, each token begins by
-attending to itself and to its likes: a warning.
+attending to itself and to its likes: a warning. So are weights of several layers of one size
+whose gradients are of one size too: copies that are read alike, as experts or an ensemble.
 
 Limits
 
-    limit = 0.2   of the rows: random rows are never equal, and a few twins cost little capacity
+    limit = 0.2     of the rows: random rows are never equal, and a few twins cost little capacity
+    ALIKE = 1e-05   nats between the gradients of copies; their sizes agree to six digits
 
 Remedies
 
@@ -47,6 +49,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
+from unvanish.core.facts import Shape
 from unvanish.core.trace import Trace
 from unvanish.rules import _places
 from unvanish.rules._fault import Fault
@@ -54,6 +57,7 @@ from unvanish.rules._tiers import START
 
 NEEDS = ("static", "step")
 EXPLAINS = ("INI001", "INI002", "DEP001", "ACT003", "GRF007")
+ALIKE = 1e-5
 
 
 def check(trace: Trace, *, limit: float = 0.2) -> Iterable[Fault]:
@@ -64,12 +68,12 @@ def check(trace: Trace, *, limit: float = 0.2) -> Iterable[Fault]:
         raise NotApplicable("the model has no trainable weight matrix")
     twins = [i for i, share in shares.items() if share > limit and trace.sites[i].facts.get("twins_stay")]
     harm = "in their weights and in their gradients"
-    if not twins and trace.where("parameter", trainable=True, rounding=True):
+    if not twins and _cancels(trace):
         twins = [i for i in shares if trace.sites[i].facts.get("uniform")]
         shares |= dict.fromkeys(twins, 1.0)
         harm = "in their weights, and what comes back through them cancels"
     if not twins:
-        return _find_packed(trace)
+        return _find_packed(trace) or _find_copies(trace)
     twins.sort(key=lambda i: -shares[i])
     share, targets = shares[twins[0]], _places.label(trace, twins)
     return [
@@ -92,6 +96,15 @@ def check(trace: Trace, *, limit: float = 0.2) -> Iterable[Fault]:
     ]
 
 
+def _cancels(trace: Trace) -> bool:
+    """Whether some weights get rounding alone, or nothing although no operation on the way stops it."""
+    if trace.where("parameter", trainable=True, rounding=True):
+        return True
+    reached = trace.where("parameter", trainable=True, reachable=True)
+    stopped = any(trace.value(i, "gradient_log") == -math.inf for i in reached)
+    return stopped and not _places.is_stopped(trace)
+
+
 def _find_packed(trace: Trace) -> list[Fault]:
     """Packed projections whose queries, keys and values are copies of each other."""
     packed = trace.where("parameter", trainable=True, twin_thirds=True)
@@ -106,6 +119,38 @@ def _find_packed(trace: Trace) -> list[Fault]:
             sites=targets,
             evidence=(Evidence("packed projections of equal thirds", len(packed), limit="0"),),
             remedies=(Remedy("reinitialise", targets, "draw the three parts one by one"),),
+            direction="none",
+            tier=START,
+            size=1.0,
+        )
+    ]
+
+
+def _find_copies(trace: Trace) -> list[Fault]:
+    """Weights that are copies of each other, and are pulled alike: experts or members of an ensemble."""
+    known: dict[tuple[Shape, str], list[int]] = {}
+    for i in trace.where("parameter", trainable=True, reachable=True):
+        size, log = trace.value(i, "weight_rms"), trace.value(i, "gradient_log")
+        shape = trace.sites[i].facts["shape"]
+        if len(shape) > 1 and size > 0 and math.isfinite(log) and not trace.sites[i].facts["rounding"]:
+            known.setdefault((shape, f"{size:.6e}"), []).append(i)
+    logs = {i: trace.value(i, "gradient_log") for group in known.values() for i in group}
+    copies = [[j for j in group if abs(logs[j] - logs[group[0]]) < ALIKE] for group in known.values()]
+    copies = [group for group in copies if len(group) > 1]
+    if not copies:
+        return []
+    targets, number = _places.label(trace, [i for group in copies for i in group]), len(copies[0])
+    return [
+        Fault(
+            severity="warning",
+            cause=f"{', '.join(_places.label(trace, copies[0]))} are copies of each other and get the same "
+            f"gradient: {number} parts that do the work of one for ever",
+            sites=targets,
+            evidence=(Evidence("weights that are one and the same", number, limit="1", site=targets[0]),),
+            remedies=(
+                Remedy("reinitialise", targets, "draw each copy by itself"),
+                Remedy("add-noise", targets, "a little noise breaks the symmetry", parameters={"std": 0.01}),
+            ),
             direction="none",
             tier=START,
             size=1.0,

@@ -53,6 +53,7 @@ from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import DATA, REMARK
 
 NEEDS = ("step",)
+EXPLAINS = ("OUT007",)
 WORDS = {
     "along": "runs along the axis of the samples",
     "reshape": "puts numbers of several samples side by side (a view is no transpose)",

@@ -22,7 +22,8 @@ times the terms of the data. Of two terms of the data, one is a fault if it is a
 the other, their factors are alike, and the smaller is not satisfied already. Nor does it count if
 it asks the same of all samples and has a head of its own, as a detector's level without objects
 does: a bias answers that, and beside a term 124 times as strong it fell as it does alone
-(measured). Factors that differ are meant; if the term of the larger factor drowns the other it is
+(measured), or if one is the whole and the other a part that is taken off, as the diagonal of a matrix
+that is not to count. Factors that differ are meant; if the term of the larger factor drowns the other it is
 a note, and a fault if no target enters it and it is above UNASKED times. Two of torch's losses of
 equal size that point in opposite directions are a note.
 
@@ -159,7 +160,10 @@ def _find_drowned(pairs: list[Ordered], terms: list[TermFacts], penalty: float, 
 
 
 def _are_data(pair: Ordered, terms: list[TermFacts]) -> bool:
-    return terms[pair.large]["data"] and terms[pair.small]["data"]
+    """Whether both are of the data, and not the whole less a part of it, as of a matrix its diagonal."""
+    large, small = terms[pair.large], terms[pair.small]
+    rest = large["kind"] == small["kind"] == "sum" and large["weight"] == -small["weight"]
+    return large["data"] and small["data"] and not rest
 
 
 def _are_errors(pair: Ordered, terms: list[TermFacts]) -> bool:

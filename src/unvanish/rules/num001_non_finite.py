@@ -76,7 +76,7 @@ def check(trace: Trace) -> Iterable[Fault]:
     if origin is None and not bad and math.isfinite(loss):
         return []
     origin = origin or _Origin("loss", f"the loss is {loss}", "" if math.isfinite(loss) else AFTER)
-    explained = not origin.stored and _explodes(trace)
+    explained = not origin.stored and (_explodes(trace) or _takes_logarithms_for_targets(trace, origin))
     return [
         Fault(
             severity="note" if explained else "error",
@@ -172,6 +172,12 @@ def _blame_target(reader: Site | None) -> _Origin:
         remedies=(_advise("mask-before", "target", why),),
         line=reader.facts.get("line", ""),
     )
+
+
+def _takes_logarithms_for_targets(trace: Trace, origin: _Origin) -> bool:
+    """Whether a divergence whose arguments are swapped took the logarithm of a negative number."""
+    swapped = any(trace.sites[i].facts.get("swapped") for i in trace.where("output"))
+    return swapped and origin.what.startswith("kl_div")
 
 
 def _explodes(trace: Trace) -> bool:

@@ -19,8 +19,9 @@ An example
 How it is measured
 
 Mean and deviation of the targets (of each column of a table) against the size of the output, where
-a squared or absolute error compares them and no function bounds the output: the size of a target is
-above `limit` times that of the output and of one, or its offset above `offset` deviations and NEAR
+a squared or absolute error compares them and no function bounds the output (a rectifier or softplus
+does not bound it from above, and is judged by the size alone): the size of a target is above
+`limit` times that of the output and of one, or its offset above `offset` deviations and NEAR
 times the output, or all of it below `small` of the output. Columns whose deviations differ by
 `uneven` are named too. Under binary cross-entropy, the share of targets beyond 0 and 1. Labels of
 one class only, where the batch gives them and there are ENOUGH; for two classes that is a note.
@@ -87,6 +88,7 @@ BEYOND = 0.01
 ENOUGH = 32
 SHORT = 0.05
 LEFT_OUT = 0.5
+ONE_SIDED = ("relu", "softplus", "leaky_relu", "prelu", "elu", "celu", "selu", "gelu", "silu", "mish")
 Column = tuple[float, float]  # mean and deviation
 
 
@@ -187,7 +189,9 @@ def _report_unsigned(wish: WishFacts) -> Fault:
 def _judge_size(site: Site, limit: float, offset: float, small: float, uneven: float) -> Fault | None:
     """Targets whose size, offset or columns are far from the output."""
     facts = site.facts
-    if site.kind not in ERRORS or facts.get("activation") or facts.get("target_std", 0.0) <= 0:
+    last = facts.get("activation")
+    bounded = last and last not in ONE_SIDED
+    if site.kind not in ERRORS or bounded or facts.get("target_std", 0.0) <= 0:
         return None
     own = facts["read_rms"]
     reach = max(1.0, own)
@@ -202,6 +206,8 @@ def _judge_size(site: Site, limit: float, offset: float, small: float, uneven: f
     if size > limit * reach:
         text = f"{shown}, but the output is of size {own:.2g}: {size / reach:.0f} times too far for its steps"
         number = Evidence("size over the output's", size / reach, limit=f"< {limit:g}")
+    elif last:
+        return None
     elif far > offset:
         text = f"{shown}: what differs between the samples is {far:.0f} times smaller than the offset"
         number = Evidence("offset over the deviation", far, limit=f"< {offset:g}")
@@ -223,8 +229,11 @@ def _list_columns(facts: SiteFacts) -> tuple[Column, ...]:
 def _standardise(facts: SiteFacts) -> Remedy:
     columns = _list_columns(facts)
     means, stds = [c[0] for c in columns], [c[1] or 1.0 for c in columns]
-    numbers = {"means": means, "stds": stds} if len(columns) > 1 else {"mean": means[0], "std": stds[0]}
     why = "subtract the training set's mean, divide by its deviation; undo it on predictions"
+    if facts.get("activation"):  # which gives nothing below zero
+        means, stds = [0.0] * len(means), [math.hypot(*c) or 1.0 for c in columns]
+        why = "divide by the training set's root mean square; undo it on predictions"
+    numbers = {"means": means, "stds": stds} if len(columns) > 1 else {"mean": means[0], "std": stds[0]}
     return Remedy("standardise-target", (), why, parameters=numbers)
 
 

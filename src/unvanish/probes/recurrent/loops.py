@@ -90,7 +90,21 @@ def _replay(call: ModuleCall, known: Mapping[str, Tensor], base: int) -> Iterato
         name = f"{label}.l{p.layer}{'_reverse' if p.reverse else ''}" if several else label
         name += f"[{call.index}]" if call.index else ""
         kind = type(module).__name__.lower()
-        yield Recurrence(name, call.path, kind, p.reverse, p.state_log - base * LN2, p.carry_log)
+        state = p.state_log - base * LN2
+        state[: _count_blank(module, call.inputs[0], p.reverse)] = -math.inf  # what is padding tells nothing
+        yield Recurrence(name, call.path, kind, p.reverse, state, p.carry_log)
+
+
+def _count_blank(module: nn.RNNBase, x: Any, reverse: bool) -> int:
+    """How many steps a direction begins with in which all samples are given one and the same."""
+    if not isinstance(x, Tensor) or x.ndim != 3:
+        return 0
+    steps = x.detach().transpose(0, 1) if module.batch_first else x.detach()
+    if steps.shape[1] < 2 or not bool((steps[-1 if reverse else 0] == steps[-1 if reverse else 0, :1]).all()):
+        return 0
+    own = (steps == steps[:, :1]).flatten(1).all(1)
+    own = own.flip(0) if reverse else own
+    return int(own.long().cumprod(0).sum()) if not bool(own.all()) else 0
 
 
 def _untouched(call: ModuleCall) -> Any:

@@ -57,8 +57,16 @@ def find_states(watched: Forward, graph: Graph) -> dict[str, Severed]:
             reached = sum(_is_reached(end.sources, watched, graph) for end in ends)
             reached += _is_reached(ends[-1].back, watched, graph)
             if reached:
-                found.setdefault(path, (len(ends) + bool(ends[-1].back), reached, path, line))
+                cell = _name_cell(ends[0], ends[1], watched) or path
+                found.setdefault(cell, (len(ends) + bool(ends[-1].back), reached, path, line))
     return found or _find_blind(watched, graph)
+
+
+def _name_cell(before: End, end: End, watched: Forward) -> str:
+    """The module that reads the state in a step, else the first with weights in it; "" if it is the model."""
+    made = watched.operations[before.order : end.order]
+    readers = [o for o in made if before.back & {*o.nodes}]
+    return next((o.caller.path for o in (*readers, *(o for o in made if o.parameters)) if o.caller.path), "")
 
 
 def _join(cuts: Iterable[Departure]) -> list[End]:
