@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,13 @@ from torch import nn
 from unvanish.clinic.arguments import require_flag, require_number, require_path, require_text
 from unvanish.clinic.check import require_optimizer
 from unvanish.clinic.rounds import choose_rules
-from unvanish.clinic.watch.front import Watch
+from unvanish.clinic.watch.front import Watch, close_all
 from unvanish.clinic.watch.observer import Observer
 from unvanish.clinic.watch.optimizers import unwrap_optimizer
 from unvanish.clinic.watch.pace import Pace
 from unvanish.clinic.watch.ranks import join_company, own_rank
 from unvanish.clinic.watch.response import Response
+from unvanish.clinic.watch.sinks import open_feeds, read_sinks
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Case, Diagnosis
 from unvanish.core.plain import name_value
@@ -44,6 +46,7 @@ def watch(
     ignore: Iterable[str] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     name: str | None = None,
+    to: Any = None,
 ) -> Watch:
     """Watch a training: what `check` sees, at as many steps as fit into `budget` (a share of the run's time).
 
@@ -57,6 +60,8 @@ def watch(
     clips by ZClip; "guard-agc": by AGC), a function of the finding, or several of these.
     `scaler`: the GradScaler in use. `critical`: at looks, try how far the step is from the critical one.
     `compiled`: whether to look into the graphs of a compiled model; unasked, where no bit changes by it.
+    `to`: where the record goes besides: "tensorboard", "wandb", "mlflow", "jsonl:path" ..., your own open run
+    of one of these, a Sink, or a list of such.
     A watch ends no run: what fails inside it is a warning, and it takes itself off. CheckError if the
     arguments do not fit together; StoreError if the folder cannot be used.
     """
@@ -79,8 +84,14 @@ def watch(
                 "FSDP1 keeps flat shards: their norms are averaged over the ranks, no snapshots are kept"
             )
             response = replace(response, snapshots=None)
+        sinks = read_sinks(to) if own_rank() == 0 else {}
         company = join_company(watched.parameters, run, None if start is None else int(start), guard)
         try:
+            about = {"name": watched.name, "model": type(watched.inner).__name__, "folder": run}
+            company = replace(company, feeds=open_feeds(sinks, about))
+            if sinks:  # at exit the watch closes before the libraries that it writes to, the last comes first
+                atexit.unregister(close_all)
+                atexit.register(close_all)
             return Observer(guard, watched, pace, response, company, choice, bool(critical))
         except BaseException:
             company.close()
