@@ -16,8 +16,8 @@ class SinkRow:
     """One step: its number, the time of day in seconds, and what was measured of it, by name.
 
     `loss`, `gradient_norm` (as the optimizer sees it), `gradient_norm_before_clipping`, `lr` (the largest of
-    all groups); `finite`, `skipped`, `clipped` are 1 or 0. What was not measured is left out; a loss or a norm
-    that is not finite is there.
+    all groups); `finite`, `skipped`, `clipped` are 1 or 0. What was not measured is left out; a loss or a
+    norm that is not finite is there.
     """
 
     step: int

@@ -18,7 +18,7 @@ from torch import nn
 
 import unvanish
 from unvanish.clinic.watch import sinks
-from unvanish.clinic.watch.feeds import Feed
+from unvanish.clinic.watch.feeds import SinkFeed
 from unvanish.clinic.watch.telling import LAYERS, Teller, read_row, retell
 from unvanish.core.sink import Sink, SinkRow
 from unvanish.probes import CheckError
@@ -202,7 +202,7 @@ for _ in range(4):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_tells_nothing():
     sink = Recorder()
-    feed = Feed("one", sink, pause=0.01)
+    feed = SinkFeed("one", sink, pause=0.01)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         child = os.fork()

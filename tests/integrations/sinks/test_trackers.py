@@ -1,4 +1,4 @@
-"""The sinks of trackers, with the real libraries: what their own readers find, and that nothing else moves."""
+"""The sinks of trackers, with the real libraries: what their own readers find; nothing else moves."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def test_a_file_is_a_sink(name):
     assert name in LIBRARIES, f"name the library of {name} above"
     module = load(name)
     sink = module.SINK("")
-    assert isinstance(sink, Sink) and isinstance(module.ADOPTS, tuple) and sink.rate is None or sink.rate > 0
-    assert str(module.__doc__).count("to=") or name == "jsonl"
+    assert isinstance(sink, Sink) and isinstance(module.ADOPTS, tuple)
+    assert sink.rate is None or sink.rate > 0
 
 
 @pytest.mark.parametrize("name", find_ours())
@@ -136,7 +136,7 @@ def test_tensorboard_takes_the_writer_that_is_handed_over_and_leaves_it_open(tmp
 
 
 def read_records(content):
-    """The records of a .wandb file: a log of LevelDB's format, in blocks of 32 kB, after a header of 7 bytes."""
+    """The records of a .wandb file: a log as of LevelDB, in blocks of 32 kB, after a header of 7 bytes."""
     place, parts = 7, []
     while place + 7 <= len(content):
         left = 32768 - place % 32768

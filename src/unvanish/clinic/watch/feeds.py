@@ -26,7 +26,7 @@ PAUSE = 0.5  # seconds between two tellings
 CLOSING = 15.0  # seconds that the end of a run waits for a sink
 
 
-class Feed(Records):
+class SinkFeed(Records):
     """Feeds one sink; `failure`: why it was left out, in a line."""
 
     def __init__(self, name: str, sink: Sink, folder: Path | None = None, pause: float = PAUSE) -> None:

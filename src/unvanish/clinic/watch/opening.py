@@ -18,7 +18,7 @@ from unvanish.clinic.watch.front import Watch, close_all
 from unvanish.clinic.watch.observer import Observer
 from unvanish.clinic.watch.optimizers import unwrap_optimizer
 from unvanish.clinic.watch.pace import Pace
-from unvanish.clinic.watch.ranks import join_company, own_rank
+from unvanish.clinic.watch.ranks import Company, join_company, own_rank
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.sinks import open_feeds, read_sinks
 from unvanish.clinic.watch.watched import Watched
@@ -27,6 +27,8 @@ from unvanish.core.plain import name_value
 from unvanish.probes.errors import CheckError
 from unvanish.probes.live.guard import WatchGuard
 from unvanish.probes.live.shards import is_shard
+
+FLAT = "FSDP1 keeps flat shards: their norms are averaged over the ranks, no snapshots are kept"
 
 
 def watch(
@@ -80,24 +82,35 @@ def watch(
             _refuse_guard(optimizers)
         watched = Watched.of(model, optimizers, loss, scaler, name, compiled)
         if any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
-            guard.note(
-                "FSDP1 keeps flat shards: their norms are averaged over the ranks, no snapshots are kept"
-            )
+            guard.note(FLAT)
             response = replace(response, snapshots=None)
-        sinks = read_sinks(to) if own_rank() == 0 else {}
-        company = join_company(watched.parameters, run, None if start is None else int(start), guard)
+        company = _join_company(watched, run, None if start is None else int(start), to, guard)
         try:
-            about = {"name": watched.name, "model": type(watched.inner).__name__, "folder": run}
-            company = replace(company, feeds=open_feeds(sinks, about))
-            if sinks:  # at exit the watch closes before the libraries that it writes to, the last comes first
-                atexit.unregister(close_all)
-                atexit.register(close_all)
             return Observer(guard, watched, pace, response, company, choice, bool(critical))
         except BaseException:
             company.close()
             raise
 
     return Watch(name if isinstance(name, str) and name else type(model).__name__, build)
+
+
+def _join_company(
+    watched: Watched, run: str | Path | None, start: int | None, to: Any, guard: WatchGuard
+) -> Company:
+    """What keeps the record and where it goes besides; CheckError, before anything is made, if `to` is none."""
+    sinks = read_sinks(to) if own_rank() == 0 else {}
+    company = join_company(watched.parameters, run, start, guard)
+    if not sinks:
+        return company
+    about = {"name": watched.name, "model": type(watched.inner).__name__, "folder": run}
+    try:
+        feeds = open_feeds(sinks, about)
+    except BaseException:
+        company.close()
+        raise
+    atexit.unregister(close_all)  # the last one comes first: before the ends of the libraries just opened
+    atexit.register(close_all)
+    return replace(company, feeds=feeds)
 
 
 def _refuse_guard(optimizers: Iterable[Any]) -> None:

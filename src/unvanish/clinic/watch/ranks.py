@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from unvanish.clinic.watch.exchange import Exchange
-from unvanish.clinic.watch.feeds import Feed
+from unvanish.clinic.watch.feeds import SinkFeed
 from unvanish.clinic.watch.line import LineBroken, open_line
 from unvanish.core.caution import caution, locate
 from unvanish.core.diagnosis import Finding
@@ -24,13 +24,13 @@ from unvanish.store.schema import name_file
 
 @dataclass(frozen=True)
 class Company:
-    """One rank among those that train together: its file, its end of the exchange, its first step, its sinks."""
+    """One rank among those that train together: its file, exchange and sinks, its first step."""
 
     rank: int = 0
     store: Store | None = None
     exchange: Exchange | None = None
     first: int = 0
-    feeds: tuple[Feed, ...] = ()
+    feeds: tuple[SinkFeed, ...] = ()
 
     def list_troubles(self) -> list[str]:
         """What the record lacks or did not get because something of it failed, a sentence each."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unvanish.clinic.watch.feeds import Feed
+from unvanish.clinic.watch.feeds import SinkFeed
 from unvanish.core.caution import caution, summarize
 from unvanish.core.plain import name_value
 from unvanish.core.registry import suggest
@@ -49,7 +49,7 @@ def read_sinks(to: Any) -> dict[str, Sink]:
     return found
 
 
-def open_feeds(sinks: Mapping[str, Sink], about: Mapping[str, Any]) -> tuple[Feed, ...]:
+def open_feeds(sinks: Mapping[str, Sink], about: Mapping[str, Any]) -> tuple[SinkFeed, ...]:
     """Open these sinks and feed them; one that cannot be opened is left out, with one warning.
 
     `about`: the name of what is watched, the class of the model, the folder of the run.
@@ -66,7 +66,7 @@ def open_feeds(sinks: Mapping[str, Sink], about: Mapping[str, Any]) -> tuple[Fee
             )
             continue
         folder = about.get("folder")
-        feeds.append(Feed(name, sink, None if folder is None else Path(folder)))
+        feeds.append(SinkFeed(name, sink, None if folder is None else Path(folder)))
     return tuple(feeds)
 
 

@@ -21,7 +21,7 @@ USUAL = "unvanish.jsonl"
 
 
 class JsonLinesSink(Sink):
-    """Appends lines to a file: `to="jsonl:path"`; by default unvanish.jsonl, in the run's folder if it has one.
+    """Appends lines to the file after the colon (unvanish.jsonl, in the run's folder if it has one).
 
     OSError if the path is no regular file, or its folder cannot be made.
     """
