@@ -62,8 +62,7 @@ def watch(
     clips by ZClip; "guard-agc": by AGC), a function of the finding, or several of these.
     `scaler`: the GradScaler in use. `critical`: at looks, try how far the step is from the critical one.
     `compiled`: whether to look into the graphs of a compiled model; unasked, where no bit changes by it.
-    `to`: where the record goes besides: "tensorboard", "wandb", "mlflow", "jsonl:path" ..., your own open run
-    of one of these, a Sink, or a list of such.
+    `to`: where the record goes besides: "tensorboard", "wandb", "jsonl:path" ..., your open run, or several.
     A watch ends no run: what fails inside it is a warning, and it takes itself off. CheckError if the
     arguments do not fit together; StoreError if the folder cannot be used.
     """
@@ -97,7 +96,7 @@ def watch(
 def _join_company(
     watched: Watched, run: str | Path | None, start: int | None, to: Any, guard: WatchGuard
 ) -> Company:
-    """What keeps the record and where it goes besides; CheckError, before anything is made, if `to` is none."""
+    """What keeps the record, and where it goes besides; CheckError first, if `to` is no sink."""
     sinks = read_sinks(to) if own_rank() == 0 else {}
     company = join_company(watched.parameters, run, start, guard)
     if not sinks:
