@@ -43,7 +43,10 @@ class Sink:
     )
 
     def open(self, about: Mapping[str, Any]) -> None:
-        """The watch is opened: `name`, `model` (its class), `folder` (of the run, or None)."""
+        """The watch is opened: `name`, `model` (its class), `folder` (of the run, or None), `prefix`.
+
+        `prefix` is what names in a tracker begin with: "unvanish", or "unvanish/NAME" of a named watch.
+        """
 
     def steps(self, rows: Sequence[SinkRow]) -> None:
         """Steps that were made, in order."""

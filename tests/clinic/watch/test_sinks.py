@@ -107,7 +107,8 @@ def test_every_step_arrives_as_the_run_folder_has_it(tmp_path, alone):
     norms = [row.values["gradient_norm"] for row in sink.rows]
     assert norms == pytest.approx(np.exp(steps["norm_log"]).tolist(), rel=1e-12)
     assert [code for _, code, _ in sink.findings] and sink.calls[0] == "open" and sink.calls[-1] == "close"
-    assert sink.about == {"name": "Sequential", "model": "Sequential", "folder": tmp_path / "run"}
+    name, folder = "Sequential", tmp_path / "run"
+    assert sink.about == {"name": name, "model": name, "folder": folder, "prefix": "unvanish"}
     assert threading.get_ident() not in sink.threads  # the training's thread is not theirs
     assert watch.notes == []
 

@@ -24,6 +24,7 @@ from unvanish.clinic.watch.sinks import open_feeds, read_sinks
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Case, Diagnosis
 from unvanish.core.plain import name_value
+from unvanish.core.sink import PREFIX
 from unvanish.probes.errors import CheckError
 from unvanish.probes.live.guard import WatchGuard
 from unvanish.probes.live.shards import is_shard
@@ -101,7 +102,9 @@ def _join_company(
     company = join_company(watched.parameters, run, start, guard)
     if not sinks:
         return company
-    about = {"name": watched.name, "model": type(watched.inner).__name__, "folder": run}
+    kind = type(watched.inner).__name__
+    prefix = PREFIX if watched.name == kind else f"{PREFIX}/{watched.name}"
+    about = {"name": watched.name, "model": kind, "folder": run, "prefix": prefix}
     try:
         feeds = open_feeds(sinks, about)
     except BaseException:

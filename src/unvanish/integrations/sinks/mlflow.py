@@ -38,13 +38,15 @@ class MlflowSink(Sink):
         self._owns = False
         self._run = ""
         self._client: Any = None
+        self._prefix = PREFIX
 
     def open(self, about: Mapping[str, Any]) -> None:
         self._client = mlflow.MlflowClient()
+        self._prefix = about.get("prefix", PREFIX).replace("/", ".").translate(FORBIDDEN)
         run = self._given or mlflow.active_run()
         self._owns = run is None
         self._run = self._create(about) if run is None else run.info.run_id
-        self._client.set_tag(self._run, f"{PREFIX}.model", str(about.get("model"))[:LETTERS])
+        self._client.set_tag(self._run, f"{self._prefix}.model", str(about.get("model"))[:LETTERS])
 
     def _create(self, about: Mapping[str, Any]) -> str:
         """A new run; its id."""
@@ -55,7 +57,7 @@ class MlflowSink(Sink):
         return str(run.info.run_id)
 
     def steps(self, rows: Sequence[SinkRow]) -> None:
-        metrics = [metric for row in rows for metric in _list_metrics(row)]
+        metrics = [metric for row in rows for metric in self._list_metrics(row)]
         for low in range(0, len(metrics), MOST):
             self._client.log_batch(self._run, metrics=metrics[low : low + MOST])
 
@@ -64,17 +66,16 @@ class MlflowSink(Sink):
 
     def finding(self, step: int, finding: Finding) -> None:
         text = f"{finding.severity} {finding.name} at step {step}: {finding.cause}"
-        self._client.set_tag(self._run, f"{PREFIX}.{finding.code}", text[:LETTERS])
+        self._client.set_tag(self._run, f"{self._prefix}.{finding.code}", text[:LETTERS])
 
     def close(self) -> None:
         if self._owns:
             self._client.set_terminated(self._run)
 
-
-def _list_metrics(row: SinkRow) -> Iterator[Metric]:
-    moment = int(1000 * (row.time if row.time == row.time else time.time()))
-    for name, value in row.finite_values.items():
-        yield Metric(f"{PREFIX}.{name.translate(FORBIDDEN)}", value, moment, row.step)
+    def _list_metrics(self, row: SinkRow) -> Iterator[Metric]:
+        moment = int(1000 * (row.time if row.time == row.time else time.time()))
+        for name, value in row.finite_values.items():
+            yield Metric(f"{self._prefix}.{name.translate(FORBIDDEN)}", value, moment, row.step)
 
 
 SINK = MlflowSink

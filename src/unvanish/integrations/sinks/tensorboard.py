@@ -31,8 +31,10 @@ class TensorBoardSink(Sink):
         self._place = given if isinstance(given, str) else ""
         self._writer: Any = None if isinstance(given, str) else given
         self._owns = self._writer is None
+        self._prefix = PREFIX
 
     def open(self, about: Mapping[str, Any]) -> None:
+        self._prefix = about.get("prefix", PREFIX)
         if self._writer is None:
             folder = about.get("folder")
             beside = None if folder is None else str(Path(folder) / "tensorboard")
@@ -48,11 +50,11 @@ class TensorBoardSink(Sink):
     def _add(self, row: SinkRow) -> None:
         time = row.time if math.isfinite(row.time) else None
         for name, value in row.values.items():
-            self._writer.add_scalar(f"{PREFIX}/{name}", value, row.step, time)
+            self._writer.add_scalar(f"{self._prefix}/{name}", value, row.step, time)
 
     def finding(self, step: int, finding: Finding) -> None:
         text = f"**{finding.severity}[{finding.code}] {finding.name}** {finding.cause}"
-        self._writer.add_text(f"{PREFIX}/{finding.code}", text, step)
+        self._writer.add_text(f"{self._prefix}/{finding.code}", text, step)
 
     def picture(self, step: int, name: str, png: bytes) -> None:
         try:
@@ -60,7 +62,7 @@ class TensorBoardSink(Sink):
         except ImportError:
             return
         pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-        self._writer.add_image(f"{PREFIX}/{name}", pixels, step, dataformats="HWC")
+        self._writer.add_image(f"{self._prefix}/{name}", pixels, step, dataformats="HWC")
 
     def close(self) -> None:
         if self._owns:

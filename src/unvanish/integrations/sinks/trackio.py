@@ -30,8 +30,10 @@ class TrackioSink(Sink):
         self._project = given if isinstance(given, str) else ""
         self._run: Any = context_vars.current_run.get() if isinstance(given, str) else given
         self._owns = self._run is None
+        self._prefix = PREFIX
 
     def open(self, about: Mapping[str, Any]) -> None:
+        self._prefix = about.get("prefix", PREFIX)
         if self._owns:
             config = {key: str(value) for key, value in about.items() if value is not None}
             self._run = trackio.init(self._project or PREFIX, config=config, embed=False)
@@ -41,7 +43,7 @@ class TrackioSink(Sink):
             self.look(row)
 
     def look(self, row: SinkRow) -> None:
-        self._run.log({f"{PREFIX}/{name}": value for name, value in row.values.items()}, step=row.step)
+        self._run.log({f"{self._prefix}/{name}": value for name, value in row.values.items()}, step=row.step)
 
     def finding(self, step: int, finding: Finding) -> None:
         title = f"{finding.severity}[{finding.code}] {finding.name} at step {step}"
@@ -53,7 +55,7 @@ class TrackioSink(Sink):
             from PIL import Image
         except ImportError:
             return
-        self._run.log({f"{PREFIX}/{name}": trackio.Image(Image.open(io.BytesIO(png)))}, step=step)
+        self._run.log({f"{self._prefix}/{name}": trackio.Image(Image.open(io.BytesIO(png)))}, step=step)
 
     def close(self) -> None:
         if self._owns and self._run is not None:

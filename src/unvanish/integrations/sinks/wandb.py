@@ -22,7 +22,6 @@ from unvanish.core.sink import PREFIX, Sink, SinkRow
 LIBRARIES = ("PIL",)
 ADOPTS = ("Run",)
 ROWS = 5000  # of the table
-AXIS = f"{PREFIX}/step"
 
 
 class WandbSink(Sink):
@@ -35,8 +34,10 @@ class WandbSink(Sink):
         self._over = False  # its owner has finished it
         self._rows: list[SinkRow] = []
         self._every = 1
+        self._prefix = PREFIX
 
     def open(self, about: Mapping[str, Any]) -> None:
+        self._prefix = about.get("prefix", PREFIX)
         if self._owns:
             self._run = wandb.init(
                 project=self._project or PREFIX,
@@ -44,8 +45,9 @@ class WandbSink(Sink):
                 reinit="create_new",
                 settings=wandb.Settings(console="off"),
             )
-        self._run.define_metric(AXIS, hidden=True)
-        self._run.define_metric(f"{PREFIX}/*", step_metric=AXIS)
+        axis = f"{self._prefix}/step"
+        self._run.define_metric(axis, hidden=True)
+        self._run.define_metric(f"{self._prefix}/*", step_metric=axis)
 
     def steps(self, rows: Sequence[SinkRow]) -> None:
         for row in rows if self._owns else rows[-1:]:
@@ -58,7 +60,7 @@ class WandbSink(Sink):
 
     def finding(self, step: int, finding: Finding) -> None:
         title = f"{finding.severity}[{finding.code}] {finding.name} at step {step}"
-        self._run.summary[f"{PREFIX}/{finding.code}"] = f"{title}: {finding.cause}"
+        self._run.summary[f"{self._prefix}/{finding.code}"] = f"{title}: {finding.cause}"
         if finding.severity == "error":
             self._run.alert(title, finding.cause)
 
@@ -81,9 +83,9 @@ class WandbSink(Sink):
         """Log values of a step; a run that its owner has finished takes no more, and that is no failure."""
         if self._over:
             return
-        named = {f"{PREFIX}/{name}": value for name, value in values.items()}
+        named = {f"{self._prefix}/{name}": value for name, value in values.items()}
         try:
-            self._run.log({AXIS: step, **named}, commit=self._owns)
+            self._run.log({f"{self._prefix}/step": step, **named}, commit=self._owns)
         except wandb.errors.UsageError:
             if self._owns:
                 raise
