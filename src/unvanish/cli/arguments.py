@@ -18,7 +18,8 @@ Words = Annotated[
     list[str] | None, typer.Argument(metavar="NAME=VALUE ...", help="As in epochs=3; or --epochs 3.")
 ]
 ANY_OPTION = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-TEXTS = ("model", "data", "source", "project", "name", "format", "path", "task")  # kept as they are typed
+# of a call: kept as they are typed
+TEXTS = ("model", "data", "source", "project", "name", "format", "path", "task", "json")
 CHANGES = ("activation", "init", "norm", "depth", "width")  # of the network's YAML, for this run
 
 
@@ -41,7 +42,7 @@ def correct_names(given: dict[str, Any], more: tuple[str, ...]) -> dict[str, Any
     from unvanish.train.arguments import resolve_name
     from unvanish.train.errors import TrainError
 
-    own = {"format", "path", "allow_code", *CHANGES, *more}
+    own = {"format", "path", "allow_code", "json", *CHANGES, *more}
     try:
         return {key if key in own else resolve_name(key): value for key, value in given.items()}
     except TrainError as error:

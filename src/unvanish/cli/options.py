@@ -67,6 +67,14 @@ Html = Annotated[Path | None, typer.Option("--html", metavar="PATH", help="Write
 Json = Annotated[
     str | None, typer.Option("--json", metavar="PATH|-", help="Write the report as JSON; - prints it alone.")
 ]
+To = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--to",
+        metavar="SINK[:PLACE]",
+        help="Where the record goes besides: tensorboard, wandb, mlflow, trackio, jsonl:FILE, opentelemetry.",
+    ),
+]
 Select = Annotated[
     str | None, typer.Option("--select", metavar="CODES", help="Only these rules, as in ACT,INI001.")
 ]

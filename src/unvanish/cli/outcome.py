@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unvanish.cli.errors import CallError
 
@@ -28,6 +28,35 @@ def refuse_path(option: str, path: Path | None, *suffixes: str) -> None:
         raise CallError(f"{option} {path} must end in {' or '.join(suffixes)}")
     if path is not None and not path.parent.is_dir():
         raise CallError(f"{option} {path}: there is no folder {path.parent}")
+
+
+def is_alone(json: Any) -> bool:
+    """Whether --json takes stdout for itself; CallError for what could not be written after the work."""
+    if not isinstance(json, str | None):
+        raise CallError(f"--json {json} names no file; write --json FILE.json, or --json - for stdout")
+    refuse_path("--json", Path(json) if json and json != "-" else None, ".json")
+    return json == "-"
+
+
+def write_json(document: Mapping[str, Any], json: str | None) -> None:
+    """Write a document where --json says; nothing without it."""
+    from unvanish.reports.documents import write_document
+    from unvanish.store.files import write_text
+
+    if json == "-":
+        print(write_document(document), end="")
+    elif json:
+        try:
+            print(f"wrote {write_text(Path(json), write_document(document))}", file=sys.stderr)
+        except OSError as error:
+            raise CallError(str(error)) from error
+
+
+@contextlib.contextmanager
+def free_stdout(alone: bool) -> Iterator[None]:
+    """Send to stderr whatever prints, if stdout is for programs alone."""
+    with contextlib.redirect_stdout(sys.stderr) if alone else contextlib.nullcontext():
+        yield
 
 
 @dataclass(frozen=True)
@@ -82,8 +111,7 @@ def _refuse_folder(option: str, file: str) -> Path:
 @contextlib.contextmanager
 def keep_stdout(outlets: Sequence[Outlet]) -> Iterator[None]:
     """Send what the user's own code prints to stderr, if stdout is for programs alone."""
-    alone = any(outlet.path is None and outlet.form != "text" for outlet in outlets)
-    with contextlib.redirect_stdout(sys.stderr) if alone else contextlib.nullcontext():
+    with free_stdout(any(outlet.path is None and outlet.form != "text" for outlet in outlets)):
         yield
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unvanish.cli.errors import CallError
+from unvanish.cli.outcome import is_alone, write_json
 
 if TYPE_CHECKING:
     from unvanish.cures import Cure
@@ -40,9 +41,34 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console(highlight=False, markup=False).print(table)
 
 
-def show_page(name: str) -> None:
-    """Print the page of a rule or a cure; CallError suggests the nearest name."""
-    entry = _find(name)
+def write_index(kind: str, entries: Iterable[Any], json: str | None) -> bool:
+    """Write the table of all as JSON where --json says; whether it took stdout for itself."""
+    from unvanish.reports.documents import index
+
+    alone = is_alone(json)
+    if json:
+        write_json(index.build(kind, [(entry, summarise(entry)) for entry in entries]), json)
+    return alone
+
+
+def show_page(name: str, json: str | None = None) -> None:
+    """Print the page of a rule or a cure, or write it as JSON; CallError suggests the nearest name."""
+    alone, entry = is_alone(json), _find(name)
+    if json:
+        _write_page(entry, json)
+    if not alone:
+        _print_page(entry)
+
+
+def _write_page(entry: Rule | Cure, json: str) -> None:
+    from unvanish.reports.documents import page
+    from unvanish.rules import Rule
+
+    kind = "rule" if isinstance(entry, Rule) else "cure"
+    write_json(page.build(kind, entry, summarise(entry)), json)
+
+
+def _print_page(entry: Rule | Cure) -> None:
     title, facts = _describe(entry)
     if not sys.stdout.isatty():
         print(title, *facts, "", entry.page, sep="\n")

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and read up to a size: the only place where unvanish replaces a file.
+"""Files written whole or not at all, appended to, and read up to a size: the only place that writes a file.
 
 Notable:
 - A target that is no regular file (a device, a pipe, a socket, a folder, a link) is refused, not replaced.
@@ -63,6 +63,17 @@ def write_bytes(target: Path, content: bytes | memoryview, what: str = "file") -
 def write_text(target: Path, text: str, what: str = "report") -> Path:
     """Write a text file whole or not at all; OSError names the file and the reason."""
     return write_bytes(target, text.encode("utf-8", "backslashreplace"), what)
+
+
+def append_text(target: Path, text: str) -> None:
+    """Add to the end of a regular file, which is made if there is none; OSError names it and the reason."""
+    try:
+        refuse_target(target)
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, NEW)
+    except OSError as error:
+        raise OSError(f"cannot write to {target}: {error.strerror or error}") from error
+    with open(handle, "wb") as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def refuse_target(target: Path) -> int | None:

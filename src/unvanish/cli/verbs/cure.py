@@ -11,7 +11,7 @@ import typer
 
 from unvanish.cli import options
 from unvanish.cli.errors import CallError, stoppable
-from unvanish.cli.outcome import refuse_path
+from unvanish.cli.outcome import free_stdout, is_alone, refuse_path, write_json
 from unvanish.cli.sources import choose_batch, choose_loss, load_subject
 from unvanish.cli.treat import treat
 
@@ -31,6 +31,7 @@ def cure(
     loss: options.Loss = None,
     out: options.Out = None,
     html: options.Html = None,
+    json: options.Json = None,
     allow: options.Allow = None,
     budget: options.Budget = 60.0,
     steps: options.Steps = 60,
@@ -45,15 +46,20 @@ def cure(
     """  # noqa: D301 (the backspace keeps the lines apart)
     refuse_path("--out", out, ".yaml", ".yml")
     refuse_path("--html", html, ".html")
+    alone = is_alone(json)
     if allow not in (None, "exact", "retrain"):
         raise CallError(f"--allow {allow!r} is not a kind of remedy; use exact or retrain")
-    subject = load_subject(model, seed, data, inputs or [], batch_size, allow_code)
-    batch = choose_batch(subject, data, inputs or [], dtype or [], batch_size, seed)
-    function, assumed = choose_loss(subject, batch, loss, seed)
     chosen = {} if allow is None else {"allow": allow}
-    cured = treat(subject, batch.value, function, budget=budget, steps=steps, seed=seed, **chosen)
-    _report(cured, assumed)
+    with free_stdout(alone):
+        subject = load_subject(model, seed, data, inputs or [], batch_size, allow_code)
+        batch = choose_batch(subject, data, inputs or [], dtype or [], batch_size, seed)
+        function, assumed = choose_loss(subject, batch, loss, seed)
+        cured = treat(subject, batch.value, function, budget=budget, steps=steps, seed=seed, **chosen)
+    if not alone:
+        _report(cured, assumed)
     _write(cured, out, html)
+    if json:
+        _write_document(cured, assumed, json)
     raise typer.Exit(0 if cured.success else 1)
 
 
@@ -63,6 +69,13 @@ def _report(cured: Cured, assumed: Sequence[str]) -> None:
     print_report(cured)
     for sentence in assumed:
         print(f"assumed: {sentence}")
+
+
+def _write_document(cured: Cured, assumed: Sequence[str], json: str) -> None:
+    from unvanish.reports.documents import cured as document
+
+    made = document.build(cured)
+    write_json({**made, "assumptions": [*made["assumptions"], *assumed]}, json)
 
 
 def _write(cured: Cured, out: Path | None, html: Path | None) -> None:

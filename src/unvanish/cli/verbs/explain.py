@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from unvanish.cli import options
 from unvanish.cli.errors import stoppable
 from unvanish.cli.pages import show_page
 
@@ -15,6 +16,6 @@ Page = Annotated[str, typer.Argument(metavar="NAME", help="A rule's code or name
 
 
 @stoppable
-def explain(name: Page) -> None:
+def explain(name: Page, json: options.Json = None) -> None:
     """Show the page of a rule or a cure."""
-    show_page(name)
+    show_page(name, json)

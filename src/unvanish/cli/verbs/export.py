@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unvanish.cli.arguments import ANY_OPTION, Words, load_model, read_arguments, train_errors
 from unvanish.cli.errors import stoppable
+from unvanish.cli.outcome import free_stdout, is_alone, write_json
 
 ORDER = 150
 CONTEXT = ANY_OPTION
@@ -21,5 +22,13 @@ def export(words: Words = None) -> None:
     if given is None:
         return
     with train_errors():
-        model = load_model(given, given.pop("model"))
-        print(f"wrote {model.export(given.pop('format', 'onnx'), given.pop('path', None), **given)}")
+        alone = is_alone(json := given.pop("json", None))
+        form = given.pop("format", "onnx")
+        with free_stdout(alone):
+            path = load_model(given, given.pop("model")).export(form, given.pop("path", None), **given)
+        if not alone:
+            print(f"wrote {path}")
+    if json:
+        from unvanish.reports.documents import file
+
+        write_json(file.build(path, str(form)), json)

@@ -13,7 +13,7 @@ import typer
 
 from unvanish.cli import options
 from unvanish.cli.errors import CallError, stoppable
-from unvanish.cli.outcome import refuse_path
+from unvanish.cli.outcome import free_stdout, is_alone, refuse_path, write_json
 from unvanish.cli.sources import choose_batch, load_subject
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def phase(
     inputs: options.Input = None,
     dtype: options.Dtype = None,
     html: options.Html = None,
+    json: options.Json = None,
     seed: options.Seed = 0,
     allow_code: options.AllowCode = False,
 ) -> None:
@@ -56,13 +57,18 @@ def phase(
     if model is None and activation is None:
         raise CallError("give --activation, as in --activation tanh, or a MODEL")
     refuse_path("--html", html, ".html")
+    alone = is_alone(json)
     own: list[OwnNet] = []
     main = ""
     if model is not None:
-        own, main = _measure(model, data, inputs or [], dtype or [], seed, allow_code)
+        with free_stdout(alone):
+            own, main = _measure(model, data, inputs or [], dtype or [], seed, allow_code)
     chosen = activation or main
     try:
-        _print(chosen, own, depth)
+        if not alone:
+            _print(chosen, own, depth)
+        if json:
+            _write_document(chosen, own, depth, json)
         if html is not None:
             _write(chosen, own, html)
     except ValueError as error:
@@ -88,6 +94,13 @@ def _print(activation: str, own: Sequence[OwnNet], depth: int | None) -> None:
         console.print(f"\n{text.describe_net(net, activation)}")
     if depth is not None:
         console.print(f"\n{text.describe_start(activation, depth)}")
+
+
+def _write_document(activation: str, own: Sequence[OwnNet], depth: int | None, json: str) -> None:
+    from unvanish.reports.documents import phase as document
+    from unvanish.theory.phase import phase as diagram
+
+    write_json(document.build(diagram(activation, sw=_widest(own)), own, depth), json)
 
 
 def _write(activation: str, own: Sequence[OwnNet], path: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unvanish.cli import options
 from unvanish.cli.errors import CallError, stoppable
-from unvanish.cli.outcome import refuse_path
+from unvanish.cli.outcome import is_alone, refuse_path, write_json
 from unvanish.cli.runs import read_run, reading
+from unvanish.cli.sinks import read_sinks
 
 if TYPE_CHECKING:
     from unvanish.store import Run
@@ -38,6 +41,8 @@ def show(
     export: Export = None,
     live: Live = False,
     port: Port = 8765,
+    json: options.Json = None,
+    to: options.To = None,
 ) -> None:
     """Show a watched training, also while it runs.
 
@@ -45,19 +50,38 @@ def show(
     unvanish show runs/mine
     unvanish show runs/mine --html mine.html --png mine.png
     unvanish show runs/mine --live
+    unvanish show runs/mine --to wandb --to jsonl:mine.jsonl
     """  # noqa: D301 (the backspace keeps the lines apart)
+    from unvanish.reports.documents.run import build as build_run
     from unvanish.reports.run.text import render
 
     opened = read_run(run)
     refuse_path("--html", html, ".html")
     refuse_path("--png", png, ".png", ".svg")
     refuse_path("--export", export, ".csv", ".jsonl", ".parquet")
+    alone, sinks = is_alone(json), read_sinks(to)
     with reading(run):
-        print(render(opened))
+        if not alone:
+            print(render(opened))
+        document = build_run(opened) if json else {}
+    if json:
+        write_json(document, json)
+    if sinks:
+        _retell(opened, sinks)
     if html is not None or png is not None or live:
         _write_pages(opened, html, png, live, port)
     if export is not None:
         _write_table(opened, export)
+
+
+def _retell(run: Run, sinks: Mapping[str, Any]) -> None:
+    """Tell sinks a run that was recorded."""
+    from unvanish.cli.sinks import retell_run
+
+    for name, sink in sinks.items():
+        with reading(run.folder):
+            count = retell_run(run, name, sink)
+        print(f"told {count:,} steps to {name}", file=sys.stderr)
 
 
 def _write_table(run: Run, path: Path) -> None:

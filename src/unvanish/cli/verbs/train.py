@@ -6,6 +6,7 @@ from typing import Any
 
 from unvanish.cli.arguments import ANY_OPTION, CHANGES, Words, load_model, read_arguments, train_errors
 from unvanish.cli.errors import stoppable
+from unvanish.cli.outcome import free_stdout, is_alone, write_json
 
 ORDER = 120
 CONTEXT = ANY_OPTION
@@ -18,6 +19,7 @@ PAGE = """unvanish train NAME=VALUE ...    (or --name value)
     unvanish train resume=runs/classify/resnet20
     torchrun --nproc-per-node 2 -m unvanish train model=resnet110.yaml data=cifar10.yaml epochs=200
 
+    json=FILE.json writes the results as JSON; json=- prints them alone, and the progress to stderr.
     allow_code=true lets a YAML or weights import the layers that they name by a Python path."""
 
 
@@ -28,10 +30,20 @@ def train(words: Words = None) -> None:
     if given is None:
         return
     with train_errors():
-        name = given.pop("model", None) or _find_resumed(given)
-        changes = {key: given.pop(key) for key in CHANGES if key in given}
-        model = load_model(given, name, **changes)
-        model.train(given.pop("data", None), **given)
+        alone = is_alone(json := given.pop("json", None))
+        with free_stdout(alone):
+            found = _train(given)
+    if json:
+        from unvanish.reports.documents import results
+
+        write_json(results.build(found), json)
+
+
+def _train(given: dict[str, Any]) -> Any:
+    """The results of the training that these arguments describe."""
+    name = given.pop("model", None) or _find_resumed(given)
+    changes = {key: given.pop(key) for key in CHANGES if key in given}
+    return load_model(given, name, **changes).train(given.pop("data", None), **given)
 
 
 def _find_resumed(given: dict[str, Any]) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from unvanish.cli.arguments import ANY_OPTION, Words, load_model, read_arguments, train_errors
 from unvanish.cli.errors import stoppable
+from unvanish.cli.outcome import free_stdout, is_alone, write_json
 
 ORDER = 130
 CONTEXT = ANY_OPTION
 
 PAGE = """unvanish val NAME=VALUE ...
 
-    unvanish val model=runs/classify/resnet20/weights/best.safetensors    (on the data of its training)"""
+    unvanish val model=runs/classify/resnet20/weights/best.safetensors    (on the data of its training)
+
+    json=FILE.json writes the results as JSON; json=- prints them alone."""
 
 
 @stoppable
@@ -20,4 +23,12 @@ def val(words: Words = None) -> None:
     if given is None:
         return
     with train_errors():
-        print(load_model(given, given.pop("model")).val(given.pop("data", None), **given))
+        alone = is_alone(json := given.pop("json", None))
+        with free_stdout(alone):
+            found = load_model(given, given.pop("model")).val(given.pop("data", None), **given)
+        if not alone:
+            print(found)
+    if json:
+        from unvanish.reports.documents import results
+
+        write_json(results.build(found), json)

@@ -45,11 +45,13 @@ class Chronicle:
 
     @property
     def writer(self) -> Records | None:
-        """What takes the record of this rank: its file, the other ranks."""
-        store, exchange = self.company.store, self.company.exchange
-        if store is None or exchange is None:
-            return store if exchange is None else exchange
-        return Tee(store, exchange)
+        """What takes the record of this rank: its file, the other ranks, the sinks."""
+        return _join(self._keepers, *self.company.feeds)
+
+    @property
+    def _keepers(self) -> Records | None:
+        """What takes the rows of this rank as they are: sinks of shards take what is joined."""
+        return _join(self.company.store, self.company.exchange, *(() if self.sharded else self.company.feeds))
 
     @property
     def _joins(self) -> bool:
@@ -78,8 +80,8 @@ class Chronicle:
 
     def look(self, step: int, values: NDArray[np.float64]) -> None:
         """A look has come over."""
-        if self.writer is not None:
-            self.writer.sample(step, values)
+        if self._keepers is not None:
+            self._keepers.sample(step, values)
         known = values[:, : len(LIVE)]
         if self.sharded:
             known = known.copy()
@@ -144,6 +146,8 @@ class Chronicle:
             self.history.steps.add_rows(joined.steps)
             for step, values in joined.looks:
                 self.history.replace_look(step, values)
+            for feed in self.company.feeds:
+                feed.take_joined(joined)
 
     def _bring(self, rows: Sequence[StepRow], block: Tensor | None) -> NDArray[np.float64]:
         """Replace tensors in these rows by numbers, in one transfer with a block; the block, flat."""
@@ -167,12 +171,14 @@ class Chronicle:
         self._tell_deeds(rows, table)
         if not self.sharded:
             self.history.steps.add(table)  # notes which were clipped
-        if self.writer is not None:
-            self.writer.put_all("steps", list_for_store(table))
+        if self._keepers is not None:
+            self._keepers.put_all("steps", list_for_store(table))
         if self.sharded and not self._joins:
             table[:, [PLACE["norm_log"], PLACE["before_log"]]] = math.nan
             table[:, PLACE["exact"]] = 0
             self.history.steps.add(table)
+            for feed in self.company.feeds:
+                feed.put_all("steps", list_for_store(table))
 
     def _tell_deeds(self, rows: Sequence[StepRow], table: NDArray[np.float64]) -> None:
         """Write what the steps did to some weights into their rows."""
@@ -180,6 +186,12 @@ class Chronicle:
         turns = [row.turn for row in rows if row.turn is not None]
         if turns and self.measure is not None:
             table[np.ix_(places, [PLACE[name] for name in COLUMNS])] = self.measure(turns)
+
+
+def _join(*ends: Records | None) -> Records | None:
+    """What hands every row on to each of these; None without any."""
+    there = [end for end in ends if end is not None]
+    return Tee(*there) if len(there) > 1 else there[0] if there else None
 
 
 def _is_late(row: StepRow) -> bool:

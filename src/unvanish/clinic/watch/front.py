@@ -246,7 +246,7 @@ class Watch(WatchReport):
 _open: weakref.WeakSet[Watch] = weakref.WeakSet()
 
 
-def _close_all() -> None:
+def close_all() -> None:
     """The interpreter ends: the records of watches that nobody closed are written."""
     for watch in list(_open):
         with contextlib.suppress(WatchError):
@@ -259,6 +259,6 @@ def _abandon_all() -> None:
         watch.abandon()
 
 
-atexit.register(_close_all)
+atexit.register(close_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)

@@ -87,7 +87,8 @@ class Lookout:
         if model in self._watched or len(self.watches) >= MOST:
             return
         self._watched.add(model)
-        opened = watch(model, optimizer, run=self._choose_folder(), **self.options)
+        name = f"{type(model).__name__}-{len(self.watches) + 1}" if self.watches else None
+        opened = watch(model, optimizer, run=self._choose_folder(), name=name, **self.options)
         opened.adopt_later()
         self.watches.append(opened)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +14,23 @@ from torch import nn
 from unvanish.clinic.arguments import require_flag, require_number, require_path, require_text
 from unvanish.clinic.check import require_optimizer
 from unvanish.clinic.rounds import choose_rules
-from unvanish.clinic.watch.front import Watch
+from unvanish.clinic.watch.front import Watch, close_all
 from unvanish.clinic.watch.observer import Observer
 from unvanish.clinic.watch.optimizers import unwrap_optimizer
 from unvanish.clinic.watch.pace import Pace
-from unvanish.clinic.watch.ranks import join_company, own_rank
+from unvanish.clinic.watch.ranks import Company, join_company, own_rank
 from unvanish.clinic.watch.response import Response
+from unvanish.clinic.watch.sinks import open_feeds, read_sinks
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.diagnosis import Case, Diagnosis
 from unvanish.core.plain import name_value
+from unvanish.core.sink import PREFIX
 from unvanish.probes.errors import CheckError
 from unvanish.probes.live.guard import WatchGuard
 from unvanish.probes.live.shards import is_shard
 from unvanish.store.opened import close_since, list_opened
+
+FLAT = "FSDP1 keeps flat shards: their norms are averaged over the ranks, no snapshots are kept"
 
 
 def watch(
@@ -45,6 +50,7 @@ def watch(
     ignore: Iterable[str] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     name: str | None = None,
+    to: Any = None,
 ) -> Watch:
     """Watch a training: what `check` sees, at as many steps as fit into `budget` (a share of the run's time).
 
@@ -58,6 +64,7 @@ def watch(
     clips by ZClip; "guard-agc": by AGC), a function of the finding, or several of these.
     `scaler`: the GradScaler in use. `critical`: at looks, try how far the step is from the critical one.
     `compiled`: whether to look into the graphs of a compiled model; unasked, where no bit changes by it.
+    `to`: where the record goes besides: "tensorboard", "wandb", "jsonl:path" ..., your open run, or several.
     A watch ends no run: what fails inside it is a warning, and it takes itself off. CheckError if the
     arguments do not fit together; StoreError if the folder cannot be used.
     """
@@ -76,11 +83,9 @@ def watch(
             _refuse_guard(optimizers)
         watched = Watched.of(model, optimizers, loss, scaler, name, compiled)
         if any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
-            guard.note(
-                "FSDP1 keeps flat shards: their norms are averaged over the ranks, no snapshots are kept"
-            )
+            guard.note(FLAT)
             response = replace(response, snapshots=None)
-        company = join_company(watched.parameters, run, None if start is None else int(start), guard)
+        company = _join_company(watched, run, None if start is None else int(start), to, guard)
         try:
             return Observer(guard, watched, pace, response, company, choice, bool(critical))
         except BaseException:
@@ -116,6 +121,27 @@ def require_options(
     require_flag(compiled=False if compiled is None else compiled)
     choose_rules(select, ignore, settings)
     Response.of(on_finding, run)
+
+
+def _join_company(
+    watched: Watched, run: str | Path | None, start: int | None, to: Any, guard: WatchGuard
+) -> Company:
+    """What keeps the record, and where it goes besides; CheckError first, if `to` is no sink."""
+    sinks = read_sinks(to) if own_rank() == 0 else {}
+    company = join_company(watched.parameters, run, start, guard)
+    if not sinks:
+        return company
+    kind = type(watched.inner).__name__
+    prefix = PREFIX if watched.name == kind else f"{PREFIX}/{watched.name}"
+    about = {"name": watched.name, "model": kind, "folder": run, "prefix": prefix}
+    try:
+        feeds = open_feeds(sinks, about)
+    except BaseException:
+        company.close()
+        raise
+    atexit.unregister(close_all)  # the last one comes first: before the ends of the libraries just opened
+    atexit.register(close_all)
+    return replace(company, feeds=feeds)
 
 
 def _refuse_guard(optimizers: Iterable[Any]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from unvanish.clinic.watch.exchange import Exchange
+from unvanish.clinic.watch.feeds import SinkFeed
 from unvanish.clinic.watch.line import LineBroken, open_line
 from unvanish.core.caution import caution, locate
 from unvanish.core.diagnosis import Finding
@@ -23,12 +24,13 @@ from unvanish.store.schema import name_file
 
 @dataclass(frozen=True)
 class Company:
-    """One rank among those that train together: its file, its end of the exchange, its first step."""
+    """One rank among those that train together: its file, exchange and sinks, its first step."""
 
     rank: int = 0
     store: Store | None = None
     exchange: Exchange | None = None
     first: int = 0
+    feeds: tuple[SinkFeed, ...] = ()
 
     def list_troubles(self) -> list[str]:
         """What the record lacks or did not get because something of it failed, a sentence each."""
@@ -43,7 +45,7 @@ class Company:
                 )
             if lost := self.exchange.losses.describe():
                 found.append(f"rank {self.rank}: {lost} did not come to the first rank's folder")
-        return found
+        return [*found, *(text for feed in self.feeds if (text := feed.describe_losses()))]
 
     def describe_losses(self) -> str:
         """What is not in the record of this rank, or did not come to the first one's, in words."""
@@ -58,8 +60,12 @@ class Company:
             if self.exchange is not None:
                 self.exchange.close()
         finally:
-            if self.store is not None:
-                self.store.close()
+            try:
+                if self.store is not None:
+                    self.store.close()
+            finally:
+                for feed in self.feeds:
+                    feed.close()
 
     @property
     def speaks(self) -> bool:

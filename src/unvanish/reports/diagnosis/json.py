@@ -24,7 +24,7 @@ from unvanish.core.version import __version__
 from unvanish.reports.diagnosis.headline import find_ledger, write_headline
 from unvanish.reports.diagnosis.schema import NAME, SCHEMA
 
-__all__ = ["SCHEMA", "build_document", "render"]
+__all__ = ["NAME", "SCHEMA", "build_document", "build_finding", "build_remedy", "render"]
 
 
 def render(diagnosis: Diagnosis) -> str:
@@ -45,7 +45,7 @@ def build_document(diagnosis: Diagnosis) -> dict[str, Any]:
         "summary": top.sentence,
         "decades": None if top.total is None else plain(top.total),
         "seconds": diagnosis.seconds if math.isfinite(diagnosis.seconds) else None,
-        "findings": [_finding(f) for f in diagnosis.findings],
+        "findings": [build_finding(f) for f in diagnosis.findings],
         **{key: plain(getattr(diagnosis, key)) for key in ("passed", "not_applicable", "skipped")},
         "facts": plain(trace.facts),
         "ledger": None if book is None else _ledger(book),
@@ -56,7 +56,8 @@ def build_document(diagnosis: Diagnosis) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def build_finding(finding: Finding) -> dict[str, Any]:
+    """A finding with its consequences."""
     return {
         "code": finding.code,
         "name": finding.name,
@@ -70,12 +71,13 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "line": finding.line,
         "excuse": plain(finding.excuse),
         "evidence": plain(finding.evidence),
-        "remedies": [_remedy(r) for r in finding.remedies],
-        "consequences": [_finding(f) for f in finding.consequences],
+        "remedies": [build_remedy(r) for r in finding.remedies],
+        "consequences": [build_finding(f) for f in finding.consequences],
     }
 
 
-def _remedy(remedy: Remedy) -> dict[str, Any]:
+def build_remedy(remedy: Remedy) -> dict[str, Any]:
+    """A remedy."""
     return {
         "cure": remedy.cure,
         "targets": list(remedy.targets),

@@ -67,18 +67,22 @@ def render(run: Run, *, live: bool = False, nonce: str | None = None) -> str:
     return render_page(f"{run.name} - unvanish", _main(run), scripts, style=STYLE.read_text(encoding="utf-8"))
 
 
+def draw(run: Run) -> bytes:
+    """The curves and the heat map as PNG; MissingLibrary without the chart library."""
+    png: bytes = _load_converter().vegalite_to_png(specify_picture(read_rows(run)), scale=2)
+    return png
+
+
 def save(run: Run, path: Path) -> Path:
     """Write the page (.html), or the curves and the heat map as a picture (.png, .svg)."""
     if path.suffix == ".html":
         return write_text(path, render(run), "page")
     if path.suffix not in (".png", ".svg"):
         raise ValueError(f"a run is saved as .html, .png or .svg, not {path.suffix or path.name!r}")
-    converter = _load_converter()
-    chart = specify_picture(read_rows(run))
     if path.suffix == ".svg":
-        content = converter.vegalite_to_svg(chart).encode()
+        content = _load_converter().vegalite_to_svg(specify_picture(read_rows(run))).encode()
     else:
-        content = converter.vegalite_to_png(chart, scale=2)
+        content = draw(run)
     return write_bytes(path, content, "picture")
 
 

@@ -1,0 +1,20 @@
+"""All rules, or all cures: what `unvanish rules` and `unvanish cures` list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from unvanish.reports.documents._head import begin
+from unvanish.reports.documents.page import SHAPE, describe_entry
+from unvanish.reports.parts.shape import describe_document, list_of, one_of
+
+NAME = "unvanish.index/1"
+SCHEMA = describe_document(
+    "The rules or the cures of unvanish", NAME, {}, kind=one_of(("rule", "cure")), entries=list_of(SHAPE)
+)
+
+
+def build(kind: str, entries: Iterable[tuple[Any, str]]) -> dict[str, Any]:
+    """Rules or cures, each with the first sentence of its page."""
+    return {**begin(NAME), "kind": kind, "entries": [describe_entry(kind, e, text) for e, text in entries]}
