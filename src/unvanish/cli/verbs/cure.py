@@ -31,10 +31,12 @@ def cure(
     loss: options.Loss = None,
     out: options.Out = None,
     html: options.Html = None,
+    svg: options.Svg = None,
     allow: options.Allow = None,
     budget: options.Budget = 60.0,
     steps: options.Steps = 60,
     seed: options.Seed = 0,
+    verbose: options.Verbose = False,
     allow_code: options.AllowCode = False,
 ) -> None:
     """Find the smallest cure and prove it on a copy.
@@ -45,6 +47,7 @@ def cure(
     """  # noqa: D301 (the backspace keeps the lines apart)
     refuse_path("--out", out, ".yaml", ".yml")
     refuse_path("--html", html, ".html")
+    refuse_path("--svg", svg, ".svg")
     if allow not in (None, "exact", "retrain"):
         raise CallError(f"--allow {allow!r} is not a kind of remedy; use exact or retrain")
     subject = load_subject(model, seed, data, inputs or [], batch_size, allow_code)
@@ -52,26 +55,27 @@ def cure(
     function, assumed = choose_loss(subject, batch, loss, seed)
     chosen = {} if allow is None else {"allow": allow}
     cured = treat(subject, batch.value, function, budget=budget, steps=steps, seed=seed, **chosen)
-    _report(cured, assumed)
-    _write(cured, out, html)
+    _report(cured, assumed, verbose)
+    _write(cured, out, (html, svg))
     raise typer.Exit(0 if cured.success else 1)
 
 
-def _report(cured: Cured, assumed: Sequence[str]) -> None:
+def _report(cured: Cured, assumed: Sequence[str], verbose: bool) -> None:
     from unvanish.reports import print_report
 
-    print_report(cured)
+    print_report(cured, verbose=verbose)
     for sentence in assumed:
         print(f"assumed: {sentence}")
 
 
-def _write(cured: Cured, out: Path | None, html: Path | None) -> None:
+def _write(cured: Cured, out: Path | None, pages: Sequence[Path | None]) -> None:
     try:
         if out is not None and cured.prescription:
             print(f"wrote {cured.prescription.save(out)}", file=sys.stderr)
         elif out is not None:
             print(f"there is nothing to prescribe, {out} was not written", file=sys.stderr)
-        if html is not None:
-            print(f"wrote {cured.save(html)}", file=sys.stderr)
+        for page in pages:
+            if page is not None:
+                print(f"wrote {cured.save(page)}", file=sys.stderr)
     except OSError as error:
         raise CallError(str(error)) from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unvanish.cli import options
 from unvanish.cli.errors import CallError, stoppable
 from unvanish.cli.outcome import refuse_path
 from unvanish.cli.runs import read_run, reading
@@ -35,9 +36,11 @@ def show(
     run: Folder,
     html: Page = None,
     png: Picture = None,
+    svg: options.Svg = None,
     export: Export = None,
     live: Live = False,
     port: Port = 8765,
+    verbose: options.Verbose = False,
 ) -> None:
     """Show a watched training, also while it runs.
 
@@ -46,18 +49,28 @@ def show(
     unvanish show runs/mine --html mine.html --png mine.png
     unvanish show runs/mine --live
     """  # noqa: D301 (the backspace keeps the lines apart)
-    from unvanish.reports.run.text import render
+    from unvanish.reports import print_report
 
     opened = read_run(run)
     refuse_path("--html", html, ".html")
     refuse_path("--png", png, ".png", ".svg")
+    refuse_path("--svg", svg, ".svg")
     refuse_path("--export", export, ".csv", ".jsonl", ".parquet")
     with reading(run):
-        print(render(opened))
+        print_report(opened, verbose=verbose)
+        _write_picture(opened, svg)
     if html is not None or png is not None or live:
         _write_pages(opened, html, png, live, port)
     if export is not None:
         _write_table(opened, export)
+
+
+def _write_picture(run: Run, path: Path | None) -> None:
+    try:
+        if path is not None:
+            print(f"wrote {run.save(path)}", file=sys.stderr)
+    except OSError as error:
+        raise CallError(f"--svg {path}: {error}") from error
 
 
 def _write_table(run: Run, path: Path) -> None:

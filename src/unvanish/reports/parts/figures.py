@@ -62,7 +62,7 @@ def draw_depth(curves: DepthSeries) -> Html:
     caption = (
         "Gradient and activations along the depth, in decades, from the loss (left) to the input (right)"
     )
-    return _draw(series, curves.names, caption, ("loss", "input"))
+    return draw_series(series, curves.names, caption, ("loss", "input"))
 
 
 def draw_time(recurrence: TimeSeries) -> Html:
@@ -71,7 +71,7 @@ def draw_time(recurrence: TimeSeries) -> Html:
     series = [state, Series("carried back", recurrence.carry, "gradient")]
     names = [f"step {step}" for step in recurrence.steps]
     caption = f"Gradient through time in {recurrence.path}, in decades, from the first step to the last"
-    return _draw(series, names, caption, (names[0], f"{names[-1]} (the gradient enters)"))
+    return draw_series(series, names, caption, (names[0], f"{names[-1]} (the gradient enters)"))
 
 
 def draw_strip(curve: Curve, ends: tuple[str, str]) -> Html:
@@ -111,7 +111,10 @@ def choose_ticks(low: float, high: float, wanted: int = 6) -> tuple[float, list[
     return step, [step * i for i in range(first, last + 1)]
 
 
-def _draw(series: Sequence[Series], names: Sequence[str], caption: str, ends: tuple[str, str]) -> Html:
+def draw_series(
+    series: Sequence[Series], names: Sequence[str], caption: str, ends: tuple[str, str]
+) -> Html:
+    """Curves over the same places, in decades, each with its name at its end."""
     shown = [Series(s.name, clip_curve(s.values), s.style) for s in series if np.any(~np.isnan(s.values))]
     finite = np.concatenate([[0.0], *(s.values[np.isfinite(s.values)] for s in shown)])
     low, high = widen(float(finite.min()), float(finite.max()))
