@@ -119,7 +119,9 @@ Rate = Annotated[
 ]
 Svg = Annotated[
     Path | None,
-    typer.Option("--svg", metavar="PATH.svg", help="Write a picture for a README: no script, light and dark."),
+    typer.Option(
+        "--svg", metavar="PATH.svg", help="Write a picture for a README: no script, light and dark."
+    ),
 ]
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", help="List all: what passed, what did not apply, every number.")

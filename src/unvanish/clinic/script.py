@@ -47,7 +47,12 @@ class Part:
         """The function as lines."""
         body = [f"    {line}".rstrip() for line in self.lines]
         end = [f"    return {self.result}"] if self.result else []
-        return [f"def {self.name}({', '.join(self.arguments)}):", f'    """{PLACES[self.place][:1].upper()}{PLACES[self.place][1:]}."""', *body, *end]
+        return [
+            f"def {self.name}({', '.join(self.arguments)}):",
+            f'    """{PLACES[self.place][:1].upper()}{PLACES[self.place][1:]}."""',
+            *body,
+            *end,
+        ]
 
 
 def write_script(remedies: Sequence[Remedy]) -> str:
@@ -62,7 +67,8 @@ def write_script(remedies: Sequence[Remedy]) -> str:
         written = ["\n".join(part.write()) for part in found] or ["\n".join(lines)]
         blocks.append("\n\n\n".join([f"{why}\n{written[0]}", *written[1:]]))
         parts += found
-    head = f'"""What `unvanish cure` found, by hand (unvanish {__version__})."""\n\nimport torch\nfrom torch import nn'
+    title = f'"""What `unvanish cure` found, by hand (unvanish {__version__})."""'
+    head = f"{title}\n\nimport torch\nfrom torch import nn"
     return "\n\n\n".join([head, *blocks, *_write_order(parts)]) + "\n"
 
 

@@ -14,7 +14,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import PurePath
 from typing import Any
 
-WIDTH, ITEMS, LETTERS = 110, 3, 72  # of a line; shown of a list; shown of a text
+WIDTH, ITEMS, LETTERS, DEEPEST = 110, 3, 72, 5  # of a line; shown of a list, of a text; levels
 
 
 class Brief:
@@ -53,6 +53,8 @@ def _is_default(field: Field[Any], value: Any) -> bool:
 
 def _shorten(value: Any, level: int) -> str:
     """A value in a few words; nouns inside nouns by their first two fields."""
+    if level > DEEPEST:
+        return "..."
     if isinstance(value, Brief):
         return _shorten_noun(value, level)
     if isinstance(value, str):

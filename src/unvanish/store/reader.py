@@ -155,7 +155,7 @@ class Run(Shown):
         return {}
 
     def compare(self, other: Run) -> RunPair:
-        """This run beside another one."""
+        """Both runs side by side, to print or to show in a notebook."""
         return RunPair(self, other)
 
     def version(self) -> int:

@@ -89,7 +89,9 @@ def _losses(proof: Proof | None, level: int) -> Html | None:
         return None
     drawn = bool(proof.losses_before and proof.losses_after)
     legend = draw_legend(("before", "before"), ("after", "after")) if drawn else None
-    return tag("section", tag(f"h{level}", "Trained side by side"), tag("p", text), legend, draw_losses(proof))
+    return tag(
+        "section", tag(f"h{level}", "Trained side by side"), tag("p", text), legend, draw_losses(proof)
+    )
 
 
 def _flow(cured: Cured, level: int) -> list[Html]:
@@ -99,7 +101,9 @@ def _flow(cured: Cured, level: int) -> list[Html]:
         return []
     curve = draw_overlay(pairs)
     lead = "In decades relative to the loss: a healthy network stays near 0."
-    found = [_section("The gradient by depth", level, lead, tag("figure", curve))] if curve is not None else []
+    found = (
+        [_section("The gradient by depth", level, lead, tag("figure", curve))] if curve is not None else []
+    )
     lead = "Each bar starts where the one above ended. A decade is a factor of ten."
     return [*found, _section("Where the gradient goes", level, lead, draw_table(pairs))]
 

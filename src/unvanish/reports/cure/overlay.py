@@ -19,7 +19,9 @@ from unvanish.reports.parts.markup import Html, tag
 from unvanish.reports.parts.words import clean, decades
 
 INSIDE = 300  # pairs shown in a stretch that is opened
-CAPTION = "The gradient by depth before and after the cure, in decades, from the loss (left) to the input (right)"
+CAPTION = (
+    "The gradient by depth before and after the cure, in decades, from the loss (left) to the input (right)"
+)
 
 
 def match_cured(cured: Cured) -> list[Pair]:
@@ -48,7 +50,9 @@ def draw_table(pairs: list[Pair]) -> Html:
     span = Span.of(Ledger("both", tuple(rows)))
     legend = draw_legend(("before", "before"), ("after", "after"))
     lines = [_entry(item, span) for item in fold_pairs(pairs)]
-    total = _line(tag("b", "to the input"), (None, None), pairs[-1].totals, pairs[-1].totals, span, "uv-row uv-total")
+    total = _line(
+        tag("b", "to the input"), (None, None), pairs[-1].totals, pairs[-1].totals, span, "uv-row uv-total"
+    )
     table = tag("div", _heading(span), lines, total, class_="uv-ledger uv-pairs")
     return tag("div", legend, table)
 

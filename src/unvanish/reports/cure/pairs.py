@@ -17,7 +17,7 @@ from unvanish.reports.parts.fold import size
 
 ENDS, WORST = 2, 8  # rows at either end, and worst ones, that are never folded
 LONG, STAIRS = 40, 12  # rows from which a ledger is folded; stretches that it is then shown in, about
-ODD = 1.5  # times the usual size: a row that stands out
+ODD = 1.5  # times the size of three in four: a row that stands out
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def fold_pairs(pairs: Sequence[Pair]) -> list[Pair | Stretch]:
     """All of them if they are few; else the ends, those that stand out, and stretches of the others."""
     if len(pairs) <= LONG:
         return list(pairs)
-    usual = statistics.median(pair.weight for pair in pairs)
-    odd = [i for i in range(len(pairs)) if pairs[i].weight > max(ODD * usual, 0.5)]
+    large = statistics.quantiles([min(pair.weight, 1e9) for pair in pairs], n=4)[2]
+    odd = [i for i in range(len(pairs)) if pairs[i].weight > max(ODD * large, 0.5)]
     worst = sorted(odd, key=lambda i: -pairs[i].weight)[:WORST]
     kept = {*range(ENDS), *range(len(pairs) - ENDS, len(pairs)), *worst}
     out: list[Pair | Stretch] = []

@@ -30,7 +30,9 @@ def fragment(prescription: Prescribed) -> str:
     if not prescription.remedies:
         return render_cell(tag("p", "Nothing is prescribed."))
     steps = [list(step) for _, step in groupby(prescription.remedies, key=lambda remedy: remedy.cure)]
-    code = tag("details", tag("summary", "by hand, in PyTorch"), draw_code(prescription.script(), button=False))
+    code = tag(
+        "details", tag("summary", "by hand, in PyTorch"), draw_code(prescription.script(), button=False)
+    )
     text = tag("details", tag("summary", "as YAML"), draw_code(prescription.yaml(), button=False))
     style = STYLE.read_text(encoding="utf-8")
     return render_cell([tag("h3", "Prescription"), draw_steps(steps), code, text], style=style)

@@ -6,8 +6,7 @@ from unvanish.core.cured import Cured
 from unvanish.reports.cure import words
 from unvanish.reports.cure.headline import write_headline
 from unvanish.reports.cure.overlay import draw_overlay, match_cured
-from unvanish.reports.parts.figures import HEIGHT
-from unvanish.reports.parts.picture import EDGE, Sheet, place_chart
+from unvanish.reports.parts.picture import EDGE, Sheet
 from unvanish.reports.parts.words import cap, clean
 
 TONES = {"healthy": "good", "cured": "good", "better": "warning", "not cured": "error"}
@@ -22,7 +21,7 @@ def render(cured: Cured) -> str:
     pairs = match_cured(cured) if cured.prescription else []
     overlay = draw_overlay(pairs) if pairs else None
     if overlay is not None:
-        sheet.draw(place_chart(overlay, HEIGHT), HEIGHT)
+        sheet.draw(overlay)
     steps, rest = cap(words.group_steps(cured) if cured.prescription else [], STEPS)
     for index, step in enumerate(steps, 1):
         sheet.y += 6

@@ -185,7 +185,16 @@ def _verdicts(diagnosis: Diagnosis, level: int) -> Html | None:
     ]
     if not any(parts):
         return None
-    return _section("What else was judged", level, tag("div", parts, class_="uv-verdicts"))
+    counts = (
+        ("passed", diagnosis.passed),
+        ("not applicable", diagnosis.not_applicable),
+        ("skipped", diagnosis.skipped),
+    )
+    tally = ", ".join(f"{len(verdicts)} {name}" for name, verdicts in counts if verdicts)
+    said = [part for part in (assumed, diagnosis.unmeasured, diagnosis.not_put_back) if part]
+    head = tag("summary", tally or "more", class_="uv-quiet")
+    body = tag("div", parts, class_="uv-verdicts")
+    return _section("What else was judged", level, tag("details", head, body, open="open" if said else None))
 
 
 def _list_sentences(title: str, sentences: Sequence[str], level: int) -> Html | None:

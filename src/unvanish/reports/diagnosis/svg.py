@@ -9,9 +9,9 @@ from unvanish.reports.diagnosis.headline import (
     find_ledger,
     write_headline,
 )
-from unvanish.reports.parts.figures import HEIGHT, draw_depth, draw_time
+from unvanish.reports.parts.figures import draw_depth, draw_time
 from unvanish.reports.parts.markup import tag
-from unvanish.reports.parts.picture import EDGE, Sheet, place_chart
+from unvanish.reports.parts.picture import EDGE, Sheet
 from unvanish.reports.parts.series import read_depth
 from unvanish.reports.parts.words import (
     cap,
@@ -34,13 +34,15 @@ def render(diagnosis: Diagnosis) -> str:
     sheet = Sheet(TONES.get(top.word, "error"))
     sentence = f"{top.sentence[:1].upper()}{top.sentence[1:]}."
     ratio = describe_ratio(top.total) if top.time is None and top.total is not None else ""
-    sheet.head(verb, diagnosis.subject, top.word, f"{sentence} {f'That is {ratio}.' if ratio else ''}".strip())
+    sheet.head(
+        verb, diagnosis.subject, top.word, f"{sentence} {f'That is {ratio}.' if ratio else ''}".strip()
+    )
     sheet.write(", ".join(describe_measurement(diagnosis)), "small", 13)
     curves = read_depth(diagnosis.trace)
     if top.time is not None:
-        sheet.draw(place_chart(draw_time(top.time), HEIGHT), HEIGHT)
+        sheet.draw(draw_time(top.time))
     elif curves is not None:
-        sheet.draw(place_chart(draw_depth(curves), HEIGHT), HEIGHT)
+        sheet.draw(draw_depth(curves))
     shown, rest = cap(diagnosis.counted("note"), FINDINGS)
     for index, finding in enumerate(shown):
         _write_finding(sheet, finding, REMEDIES if index == 0 else 0)

@@ -70,7 +70,7 @@ def write_lines(
 def _compose(
     diagnosis: Diagnosis, top: Headline, flow: Sequence[list[Text]], width: int, detail: Detail
 ) -> list[list[Text]]:
-    """The report in blocks, as much of it as `detail` says; `flow`: the ledger, and gradients through time."""
+    """The report in blocks, as much as `detail` says; `flow`: the ledger, gradients through time."""
     header, findings = _header(diagnosis, top, width, detail), _findings(diagnosis, width, detail)
     closing = close_report(diagnosis, width, detail)
     if detail.airy:

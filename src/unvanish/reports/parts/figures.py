@@ -111,9 +111,7 @@ def choose_ticks(low: float, high: float, wanted: int = 6) -> tuple[float, list[
     return step, [step * i for i in range(first, last + 1)]
 
 
-def draw_series(
-    series: Sequence[Series], names: Sequence[str], caption: str, ends: tuple[str, str]
-) -> Html:
+def draw_series(series: Sequence[Series], names: Sequence[str], caption: str, ends: tuple[str, str]) -> Html:
     """Curves over the same places, in decades, each with its name at its end."""
     shown = [Series(s.name, clip_curve(s.values), s.style) for s in series if np.any(~np.isnan(s.values))]
     finite = np.concatenate([[0.0], *(s.values[np.isfinite(s.values)] for s in shown)])
@@ -159,7 +157,7 @@ def _ends(frame: Frame, ends: tuple[str, str]) -> list[Html]:
 def _curve(series: Series, frame: Frame, names: Sequence[str]) -> list[Html | None]:
     points = [(i, float(series.values[i])) for i in pick_places(series.values)]
     out: list[Html | None] = [tag("path", d=_path(points, frame), class_=f"uv-line uv-{series.style}")]
-    seen = "" if len(points) <= 64 else " uv-unseen"
+    seen = "" if len(points) <= 64 and series.style not in ("before", "after") else " uv-unseen"
     style = f"uv-{series.style}{seen}"
     out += [_point(i, v, style, frame, f"{clean(names[i])}: {series.name}") for i, v in points]
     lost = [frame.x(i) for i, v in points if v == -math.inf]

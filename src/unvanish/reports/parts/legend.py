@@ -10,5 +10,7 @@ VOID = ("void", "lets none through")
 
 def draw_legend(*entries: tuple[str, str]) -> Html:
     """Entries of a style class (`loss`, `gain`, `void`, `before`, `after`) and what it means."""
-    items = [tag("li", tag("i", class_=f"uv-key uv-{style}", aria_hidden="true"), text) for style, text in entries]
+    items = [
+        tag("li", tag("i", class_=f"uv-key uv-{style}", aria_hidden="true"), text) for style, text in entries
+    ]
     return tag("ul", items, class_="uv-legend")

@@ -1,7 +1,7 @@
 """The frame of a page: a self-contained HTML document around an article, and the style of articles.
 
-Notable: a page fetches nothing, and its policy says so; the only script that may run in it is ours, by its hash,
-and it is there only if the page has code to copy.
+Notable: a page fetches nothing, and its policy says so; the only script that may run in it is ours, by its
+hash, and it is there only if the page has code to copy.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from unvanish.reports.parts.words import clean
 
 STYLE = Path(__file__).with_name("report.css")
 SCRIPT = Path(__file__).with_name("copy.js")
-GROUND = "html{background:light-dark(#f3f4f6,#0c1015);color-scheme:light dark}body{margin:0}"
+GROUND = (
+    "html{background:light-dark(#f3f4f6,#0c1015);color-scheme:light dark}body{margin:0}@page{margin:14mm}"
+)
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
-def render_page(title: str, *body: Content, style: str = GROUND, policy: str = "", end: Content = None) -> str:
-    """A whole document; `style` is that of the page, the body may have its own; `policy`: what it may load."""
+def render_page(
+    title: str, *body: Content, style: str = GROUND, policy: str = "", end: Content = None
+) -> str:
+    """A whole document; `style`: of the page, the body may have its own; `policy`: what it may load."""
     rule = tag("meta", http_equiv="Content-Security-Policy", content=policy) if policy else None
     head = tag(
         "head",

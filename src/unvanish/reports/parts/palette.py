@@ -20,7 +20,7 @@ def read_palettes() -> tuple[dict[str, str], dict[str, str]]:
 
 
 def write_style(verdict: str) -> str:
-    """The style of a picture, light, and dark if the reader prefers it; `verdict`: the colour of the verdict."""
+    """The style of a picture, light, and dark if the reader prefers it; `verdict`: the name of its colour."""
     css = STYLE.read_text(encoding="utf-8").strip()
     light, dark = (_resolve(css, {**colours, "verdict": colours[verdict]}) for colours in read_palettes())
     rules = "\n".join(line for line in dark.splitlines() if "#" in line)

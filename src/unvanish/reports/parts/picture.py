@@ -7,7 +7,7 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass, field
 
 from rich.cells import cell_len
@@ -19,6 +19,8 @@ from unvanish.reports.parts.words import clean
 
 WIDTH, EDGE = 880, 32
 LETTER = 0.56  # of the font's size: the width of a letter, a little more than the mean
+INDENT = 8  # pixels that the names of a chart's axis may begin before the edge
+BOX = re.compile(r'viewBox="0 0 (\d+) (\d+)"')
 XML = {"version": "1.1", "xmlns": "http://www.w3.org/2000/svg"}
 
 
@@ -44,16 +46,22 @@ class Sheet:
         self.y += 14
         width = 24 + len(word) * 13 * LETTER
         pill = tag("rect", x=float(EDGE), y=self.y, width=width, height=24.0, rx=12.0, class_="pill")
-        name = tag("text", word, x=EDGE + width / 2, y=self.y + 16.5, text_anchor="middle", class_="pill-text")
+        name = tag(
+            "text", word, x=EDGE + width / 2, y=self.y + 16.5, text_anchor="middle", class_="pill-text"
+        )
         self.parts += [pill, name]
         self.y += 24
         self.write(sentence, "ink", 16, 2)
 
-    def draw(self, figure: Html, height: float) -> None:
-        """A figure over the whole width."""
-        self.y += 12
-        self.parts.append(tag("g", figure, transform=f"translate(0 {self.y:.0f})"))
-        self.y += height
+    def draw(self, chart: Html) -> None:
+        """A chart of the pages, between the edges."""
+        found = BOX.search(chart)
+        wide, high = (float(found[1]), float(found[2])) if found else (880.0, 300.0)
+        width = WIDTH - 2 * EDGE + INDENT
+        height = width * high / wide
+        size = f'<svg x="{EDGE - INDENT}" y="{self.y + 12:.0f}" width="{width}" height="{height:.0f}" '
+        self.parts.append(Html(chart.replace("<svg ", size, 1)))
+        self.y += height + 12
 
     def finish(self, caption: str) -> str:
         """The whole picture; `caption` is what a screen reader says."""
@@ -85,10 +93,3 @@ def break_text(text: str, width: float, size: float, most: int) -> list[str]:
     while cell_len(last) > cells - 2:
         last = last[:-1]
     return [*lines[: most - 1], f"{last} …"]
-
-
-def place_chart(chart: Html, height: float) -> Html:
-    """A chart of the pages, at the picture's width."""
-    return Html(chart.replace("<svg ", f'<svg width="{WIDTH}" height="{height:.0f}" ', 1))
-
-

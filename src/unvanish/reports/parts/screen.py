@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from rich.text import Text
 
-
 D = TypeVar("D")
 
 
@@ -17,8 +16,8 @@ def fit_screen(
 ) -> list[Text]:
     """The lines of `write` at the most detail that has at most `height` of them.
 
-    It begins with `least`, a dataclass; each of `wishes` replaces fields of it, and is kept if the lines still
-    fit. If the least does not fit, it is cut before its last line.
+    It begins with `least`, a dataclass; each of `wishes` replaces fields of it, and is kept if the lines
+    still fit. If the least does not fit, it is cut before its last line.
     """
     detail, best = least, list(write(least))
     if len(best) > height:

@@ -26,7 +26,7 @@ def fit_width(width: int) -> int:
 
 
 def fit_height(console: Console) -> int:
-    """The lines of a report on this console: a terminal's own, less one for the prompt; else a usual screen."""
+    """The lines of a report on this console: a terminal's own, less one for the prompt; else a screen."""
     return max(min(console.height, TALL), SCREEN) - 1 if console.is_terminal else SCREEN
 
 

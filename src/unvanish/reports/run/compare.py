@@ -68,7 +68,9 @@ def _read(pair: RunPair) -> Lines:
     rows: list[tuple[str, str, str]] = []
 
     def row(title: str, describe: Callable[[HistoryFacts, Trace], str]) -> None:
-        first, second = (describe(s, t) if len(s["step"]) else "-" for s, t in zip(steps, traces, strict=True))
+        first, second = (
+            describe(s, t) if len(s["step"]) else "-" for s, t in zip(steps, traces, strict=True)
+        )
         rows.append((title, first, second))
 
     row("steps", lambda s, _: f"{len(s['step']):,} in {format_duration(s['wall'][-1] - s['wall'][0])}")

@@ -44,7 +44,7 @@ class RunStory:
 
 @dataclass(frozen=True)
 class RunDetail:
-    """At most so many: findings in full and in brief, remedies of each, moments, notes, lines of a sentence."""
+    """At most so many: findings in full, in brief, remedies of each, moments, notes, lines of a sentence."""
 
     full: int = 0
     brief: int = 1
@@ -88,14 +88,15 @@ def tell(story: RunStory, width: int, height: int, *, verbose: bool = False) -> 
     return compose(EVERYTHING) if verbose else fit_screen(compose, RunDetail(), WISHES, height)
 
 
-def _compose(
-    story: RunStory, found: Sequence[Spotted], width: int, detail: RunDetail
-) -> list[list[Text]]:
+def _compose(story: RunStory, found: Sequence[Spotted], width: int, detail: RunDetail) -> list[list[Text]]:
     return [
         _head(story, width, detail),
         _timeline(story.moments, width, detail),
         _findings(found, width, detail),
-        [*_notes(story.notes, width, detail), *(hang([], story.closing, width, 2, "bold") if story.closing else [])],
+        [
+            *_notes(story.notes, width, detail),
+            *(hang([], story.closing, width, 2, "bold") if story.closing else []),
+        ],
     ]
 
 
@@ -170,4 +171,7 @@ def _notes(notes: Sequence[str], width: int, detail: RunDetail) -> list[Text]:
         out += clip(hang([("note: ", "bold cyan")], clean(note), width, 2), detail.sentence)
     if not rest:
         return out
-    return [*out, assemble((f"{'and ' if shown else ''}{plural(rest, 'more note' if shown else 'note')}", "dim"))]
+    return [
+        *out,
+        assemble((f"{'and ' if shown else ''}{plural(rest, 'more note' if shown else 'note')}", "dim")),
+    ]

@@ -1,4 +1,4 @@
-"""The curves of a watched training as inline SVG, without a chart library: loss, gradient, rate, and the flow.
+"""The curves of a watched training as inline SVG, without a chart library: loss, gradient, rate, flow.
 
 Notable:
 - All panels have the same time axis. Findings are dashed lines at the step where they were first seen.
@@ -26,6 +26,7 @@ from unvanish.reports.run.verdict import Spotted
 WIDTH, HEIGHT = 880, 150
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 26, 12
 LOOKS, PLACES = 80, 28  # columns and rows of the flow, at most
+LOW = 60.0  # pixels of the flow, at least
 REACH = 3.0  # decades at which a colour is full, at least
 Floats = NDArray[np.float64]
 
@@ -88,7 +89,10 @@ def _draw(panel: Panel, spotted: Sequence[Spotted]) -> Html:
         x, y = at(panel.steps[i], float(panel.values[i]))
         strokes.append(f"{pen}{x:.1f} {y:.1f}")
         pen = "L"
-    inside: list[Content] = [_draw_axis(panel, low, high), tag("path", d=" ".join(strokes), class_="uv-line uv-gradient")]
+    inside: list[Content] = [
+        _draw_axis(panel, low, high),
+        tag("path", d=" ".join(strokes), class_="uv-line uv-gradient"),
+    ]
     inside += [_draw_mark(s, ends) for s in spotted if ends[0] <= s.first <= ends[1]]
     inside += _draw_broken(panel, ends)
     last = panel.known[-1]
@@ -108,7 +112,9 @@ def _draw_axis(panel: Panel, low: float, high: float) -> list[Html]:
 
 
 def _label(panel: Panel, value: float) -> str:
-    return f"{10**value:.2g}" if panel.log and -300 < value < 300 else f"1e{value:.0f}" if panel.log else number(value)
+    if panel.log:
+        return number(float(f"{10**value:.2g}")) if abs(value) < 300 else f"1e{value:.0f}"
+    return number(float(f"{value:.3g}"))
 
 
 def _draw_mark(spotted: Spotted, ends: tuple[float, float]) -> Html:
@@ -142,14 +148,21 @@ def _draw_flow(trace: Trace, steps: Floats) -> Html | None:
     columns = np.unique(np.linspace(0, len(looks) - 1, LOOKS).round().astype(int))
     rows = np.unique(np.linspace(0, gains.shape[1] - 1, PLACES).round().astype(int))
     reach = max(REACH, float(np.nanmax(np.abs(gains[np.isfinite(gains)]))))
-    ends, height = (float(steps[0]), float(steps[-1])), TOP + len(rows) * 9.0
+    ends, tall = (float(steps[0]), float(steps[-1])), max(LOW / len(rows), 9.0)
+    height = TOP + len(rows) * tall
     edges = [*(_x(float(looks[c]), ends) for c in columns), float(WIDTH - RIGHT)]
     cells = [
-        _draw_cell(float(gains[c, r]), reach, edges[i], edges[i + 1], TOP + k * 9.0)
+        _draw_cell(float(gains[c, r]) / reach, (edges[i], edges[i + 1]), TOP + k * tall, tall)
         for i, c in enumerate(columns)
         for k, r in enumerate(rows)
     ]
-    title = f"gradient along the depth: {decades(float(gains[0, -1]))} to {decades(float(gains[-1, -1]))} decades at the input"
+    known = gains[:, -1][~np.isnan(gains[:, -1])]
+    change = (
+        f": {decades(float(known[0]))} to {decades(float(known[-1]))} decades at the input"
+        if len(known)
+        else ""
+    )
+    title = f"gradient along the depth{change}"
     names = [
         tag("text", title, x=LEFT, y=15, class_="uv-end"),
         tag("text", "loss", x=LEFT - 8, y=TOP + 10, text_anchor="end"),
@@ -158,13 +171,13 @@ def _draw_flow(trace: Trace, steps: Floats) -> Html | None:
     return _frame(title, [names, cells], round(height + 8))
 
 
-def _draw_cell(gain: float, reach: float, left: float, right: float, y: float) -> Html | None:
-    if math.isnan(gain):
+def _draw_cell(share: float, edges: tuple[float, float], y: float, height: float) -> Html | None:
+    """A place at a look; `share`: of the full colour, negative if gradient was lost."""
+    if math.isnan(share):
         return None
-    share = 1.0 if math.isinf(gain) else min(abs(gain) / reach, 1.0)
-    style = f"uv-heat-{'loss' if gain < 0 else 'gain'}"
-    width = max(right - left, 1.0)
-    return tag("rect", x=left, y=y, width=width, height=9.0, fill_opacity=max(share, 0.03), class_=style)
+    style = f"uv-heat-{'loss' if share < 0 else 'gain'}"
+    width, strength = max(edges[1] - edges[0], 1.0), max(min(abs(share), 1.0), 0.03)
+    return tag("rect", x=edges[0], y=y, width=width, height=height, fill_opacity=strength, class_=style)
 
 
 def _x(step: float, ends: tuple[float, float]) -> float:
@@ -173,7 +186,9 @@ def _x(step: float, ends: tuple[float, float]) -> float:
 
 def _frame(title: str, content: Content, height: int) -> Html:
     box = f"0 0 {WIDTH} {height}"
-    return tag("svg", tag("title", title), content, viewBox=box, role="img", aria_label=title, class_="uv-chart")
+    return tag(
+        "svg", tag("title", title), content, viewBox=box, role="img", aria_label=title, class_="uv-chart"
+    )
 
 
 def _column(history: HistoryFacts, name: str) -> Floats:

@@ -53,17 +53,27 @@ def _findings(story: RunStory, level: int) -> Html | None:
         return None
     shown, rest = cap(found, FINDINGS)
     more = tag("p", f"and {plural(rest, 'more finding')}", class_="uv-more") if rest else None
-    return tag("section", tag(f"h{level}", "Findings"), [cards.draw_card(s.finding, level + 1) for s in shown], more)
+    return tag(
+        "section", tag(f"h{level}", "Findings"), [cards.draw_card(s.finding, level + 1) for s in shown], more
+    )
 
 
 def _timeline(story: RunStory, level: int) -> Html | None:
     shown, rest = cap(story.moments, MOMENTS)
     items = [
-        tag("li", tag("b", f"step {m.step}"), tag("span", m.text, class_=f"uv-{m.severity}" if m.severity else None))
+        tag(
+            "li",
+            tag("b", f"step {m.step}"),
+            tag("span", m.text, class_=f"uv-{m.severity}" if m.severity else None),
+        )
         for m in shown
     ]
     more = tag("p", f"and {rest} more", class_="uv-more") if rest else None
-    return tag("section", tag(f"h{level}", "What happened when"), tag("ul", items, class_="uv-moments"), more) if items else None
+    return (
+        tag("section", tag(f"h{level}", "What happened when"), tag("ul", items, class_="uv-moments"), more)
+        if items
+        else None
+    )
 
 
 def _notes(notes: Sequence[str], level: int) -> Html | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-from unvanish.reports.parts.picture import EDGE, Sheet, place_chart
+from unvanish.reports.parts.picture import EDGE, Sheet
 from unvanish.reports.parts.words import cap, clean
 from unvanish.reports.run.panels import draw_panels
 from unvanish.reports.run.story_html import PILLS
@@ -14,7 +12,6 @@ from unvanish.store import Run
 
 TONES = {"fine": "good", "warning": "warning", "error": "error", "unseen": "quiet"}
 FINDINGS = 2
-BOX = re.compile(r'viewBox="0 0 880 (\d+)"')
 
 
 def render(run: Run) -> str:
@@ -23,13 +20,12 @@ def render(run: Run) -> str:
     word = story.verdict.word if story.verdict is not None else "unseen"
     sentence = story.verdict.sentence if story.verdict is not None else "no step has been written yet"
     sheet = Sheet(TONES[word])
-    sheet.head("run", run.name, PILLS[word], sentence)
+    brief = story.verdict.brief if story.verdict is not None else ""
+    sheet.head("run", run.name, PILLS[word], brief or sentence)
     for line in story.length[:1]:
         sheet.write(line, "small", 13)
     for panel in draw_panels(story.history, story.trace, story.spotted):
-        found = BOX.search(panel)
-        height = int(found[1]) if found else 150
-        sheet.draw(place_chart(panel, height), height)
+        sheet.draw(panel)
     shown, rest = cap(rank_spotted(list(story.spotted)), FINDINGS)
     for one in shown:
         sheet.y += 8
