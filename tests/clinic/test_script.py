@@ -1,4 +1,4 @@
-"""The script of a prescription is complete: for every cure it runs as it stands, and its functions do their work."""
+"""The script of a prescription is complete: for every cure it runs as it stands, and does what it should."""
 
 from __future__ import annotations
 

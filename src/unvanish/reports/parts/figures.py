@@ -56,7 +56,7 @@ class Frame:
 
 def draw_depth(curves: DepthSeries) -> Html:
     """log10 ||gradient|| and log10 RMS of the activations, from the loss to the input."""
-    activation = Series("activation RMS", curves.activation, "rms")
+    activation = Series("activations", curves.activation, "rms")
     gradient = Series("gradient", curves.gradient, "gradient")
     series = [activation, gradient]
     caption = (
@@ -143,7 +143,10 @@ def _grid(frame: Frame, marks: Sequence[float]) -> list[Html]:
         ]
     middle = (TOP + frame.floor) / 2
     spin = f"rotate(-90 14 {middle:.0f})"
-    return [*out, tag("text", "decades (log10)", x=14, y=middle, text_anchor="middle", transform=spin)]
+    return [
+        *out,
+        tag("text", "decades (log10)", x=14, y=middle, text_anchor="middle", transform=spin, class_="uv-far"),
+    ]
 
 
 def _ends(frame: Frame, ends: tuple[str, str]) -> list[Html]:

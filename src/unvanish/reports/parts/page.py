@@ -16,9 +16,8 @@ from unvanish.reports.parts.words import clean
 
 STYLE = Path(__file__).with_name("report.css")
 SCRIPT = Path(__file__).with_name("copy.js")
-GROUND = (
-    "html{background:light-dark(#f3f4f6,#0c1015);color-scheme:light dark}body{margin:0}@page{margin:14mm}"
-)
+GROUND = "html{background:light-dark(#f3f4f6,#0c1015);color-scheme:light dark}body{margin:0}"
+PAPER = "@page{margin:14mm}@media print{html{background:none;color-scheme:light}}"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
@@ -34,7 +33,7 @@ def render_page(
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="generator", content=f"unvanish {__version__}"),
         tag("title", clean(title)),
-        tag("style", Html(style)),
+        tag("style", Html(style + PAPER)),
     )
     return f"<!doctype html>\n{tag('html', head, tag('body', *body, end), lang='en')}\n"
 

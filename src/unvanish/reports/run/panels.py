@@ -23,8 +23,8 @@ from unvanish.reports.parts.words import decades, number
 from unvanish.reports.run.curves import DECADE
 from unvanish.reports.run.verdict import Spotted
 
-WIDTH, HEIGHT = 880, 150
-LEFT, RIGHT, TOP, BOTTOM = 64, 24, 26, 12
+WIDTH, HEIGHT = 880, 156
+LEFT, RIGHT, TOP, BOTTOM = 64, 24, 32, 12
 LOOKS, PLACES = 80, 28  # columns and rows of the flow, at most
 LOW = 60.0  # pixels of the flow, at least
 REACH = 3.0  # decades at which a colour is full, at least
@@ -97,8 +97,10 @@ def _draw(panel: Panel, spotted: Sequence[Spotted]) -> Html:
     inside += _draw_broken(panel, ends)
     last = panel.known[-1]
     title = f"{panel.title}: {_label(panel, float(panel.known[0]))} to {_label(panel, float(last))}"
-    inside.append(tag("text", title, x=LEFT, y=15, class_="uv-end"))
-    inside.append(tag("text", f"step {ends[1]:.0f}", x=WIDTH - RIGHT, y=15, text_anchor="end"))
+    inside.append(tag("text", title, x=LEFT, y=18, class_="uv-end"))
+    inside.append(
+        tag("text", f"step {ends[1]:.0f}", x=WIDTH - RIGHT, y=18, text_anchor="end", class_="uv-far")
+    )
     return _frame(title, inside, HEIGHT)
 
 
@@ -164,7 +166,7 @@ def _draw_flow(trace: Trace, steps: Floats) -> Html | None:
     )
     title = f"gradient along the depth{change}"
     names = [
-        tag("text", title, x=LEFT, y=15, class_="uv-end"),
+        tag("text", title, x=LEFT, y=18, class_="uv-end"),
         tag("text", "loss", x=LEFT - 8, y=TOP + 10, text_anchor="end"),
         tag("text", "input", x=LEFT - 8, y=height - 1, text_anchor="end"),
     ]
