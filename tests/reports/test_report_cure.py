@@ -50,6 +50,9 @@ class Script:
     def code(self) -> str:
         return 'for name in ["fc1"]:\n    w = model.get_parameter(name)  # <w>'
 
+    def script(self) -> str:
+        return f"import torch\n\n{self.code()}\n"
+
     def yaml(self) -> str:
         return "cures: []\n"
 
@@ -116,12 +119,12 @@ def test_the_page_shows_the_verdict_in_its_colour(name: str) -> None:
     assert f'<div class="uv uv-is-{word.replace(" ", "-")}">' in page
     assert f'<p class="uv-pill">{word}</p>' in page
     assert f".uv-is-{word.replace(' ', '-')} {{ --verdict" in page
-    assert "<script" not in page and "src=" not in page
+    assert page.count("<script") == ('class="uv-copy"' in page) and "src=" not in page
 
 
 def test_code_is_escaped_and_keeps_its_indentation() -> None:
     page = html.render(cured())
-    assert "\n    w = model.get_parameter(name)  # &lt;w&gt;</pre>" in page
+    assert "\n    w = model.get_parameter(name)  # &lt;w&gt;</code></pre>" in page
 
 
 def test_a_page_lists_every_place_of_a_step() -> None:
@@ -135,10 +138,27 @@ def test_without_a_total_the_codes_are_shown_once() -> None:
     assert html.render(cured()).count("found: ACT002, DEP001") == 1
 
 
-def test_long_code_says_how_much_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_code_is_whole_or_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Script, "code", lambda self: "\n".join(f"line {k}" for k in range(30)))
     shown = text.render(cured())
-    assert "  line 23\n  and 6 more lines\n" in shown and "line 24" not in shown
+    assert "by hand, in PyTorch: 30 lines; -v" in shown and "line 0" not in shown
+    assert "line 0\n" in text.render(cured(), height=60) and "line 29\n" in text.render(cured(), height=60)
+    assert "line 29\n" in text.render(cured(), verbose=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_cure_fits_a_screen(name: str, width: int) -> None:
+    lines = text.render(CASES[name](), width).splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= width
+    whole = text.render(CASES[name](), width, verbose=True)
+    assert all(place in whole for place in ("act2, act3", "fc1")) or name in ("not_cured", "healthy")
+
+
+def test_a_page_explains_colours_by_a_legend_not_in_words() -> None:
+    page = html.render(cured())
+    assert 'class="uv-key uv-before"' in page and 'class="uv-key uv-after"' in page
+    assert not re.search(r"\b(orange|blue)\b", re.sub(r"<style>.*?</style>", "", page, flags=re.S))
 
 
 def test_steps_join_remedies_of_one_cure() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +15,13 @@ import pytest
 
 from unvanish.core.diagnosis import Diagnosis
 from unvanish.reports.diagnosis import html
+from unvanish.reports.parts.code import draw_code
 from unvanish.reports.parts.markup import Html, tag
-from unvanish.reports.parts.page import GROUND, read_style
+from unvanish.reports.parts.page import GROUND, read_style, render_report
 
 Build = Callable[[str], Diagnosis]
 EMPTY = {"meta", "br", "hr"}
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 CSS = read_style()
 
 
@@ -59,6 +63,30 @@ def test_nothing_is_fetched_and_nothing_runs(diagnosis: Diagnosis) -> None:
         assert name not in {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
         assert not [a for a in attributes if a.startswith("on") or a in {"src", "href", "action"}]
     assert "url(" not in CSS and "@import" not in CSS
+
+
+def test_the_policy_of_a_page_allows_nothing_from_elsewhere(diagnosis: Diagnosis) -> None:
+    metas = [a for name, a in Page(html.render(diagnosis)).tags if name == "meta"]
+    [policy] = [a["content"] for a in metas if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None and policy.startswith(POLICY) and "script-src" not in policy
+
+
+def test_the_one_script_of_a_page_with_code_is_allowed_by_its_hash() -> None:
+    page = render_report("t", Html(f'<div class="uv">{draw_code("x = 1 < 2")}</div>'))
+    [script] = re.findall(r"<script>(.*?)</script>", page, flags=re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None and f"script-src &#x27;sha256-{digest}&#x27;" in policy[1]
+    assert "unsafe-eval" not in page and "x = 1 &lt; 2" in page
+    assert 'hidden="hidden"' in page  # until the script runs
+    assert "<script" not in render_report("t", Html('<div class="uv"></div>'))
+
+
+def test_colours_have_a_legend(example: Build) -> None:
+    shown = html.render(example("sick"))
+    assert 'class="uv-key uv-loss"' in shown and "loses gradient" in shown
+    assert not re.search(r"\b(blue|orange)\b", Page(shown).text.partition("unvanish check")[2])
+    assert "lets none through" in html.render(example("silent"))
 
 
 def test_names_are_escaped(example: Build) -> None:
@@ -158,7 +186,7 @@ def test_contrast_of_every_ink_on_every_ground(theme: int) -> None:
     colours = {name: (light, dark)[theme] for name, light, dark in pairs}
     grounds, inks = (
         ("page", "card", "sunk"),
-        ("ink", "quiet", "loss", "gain", "error", "warning", "note", "good"),
+        ("ink", "quiet", "loss", "gain", "error", "warning", "note", "good", "before", "after"),
     )
     for ink in inks:
         for ground in grounds:

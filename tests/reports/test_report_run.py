@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from unvanish.core.diagnosis import Diagnosis, Finding, Remedy
 from unvanish.core.trace import STATISTICS, Site, Trace
 from unvanish.reports.run import curves, data, text
+from unvanish.reports.run.lines import RunDetail, RunStory, describe_finding, tell
 from unvanish.reports.run.timeline import Moment, list_moments
 from unvanish.reports.run.verdict import Spotted, write_verdict
 
@@ -34,12 +36,36 @@ def test_a_sparkline_shows_infinities_and_gaps() -> None:
 
 
 def test_a_finding_names_four_sites_and_its_remedy() -> None:
-    lines = text.describe_finding(FAULT, "step 3 to 5")
-    assert lines == [
+    lines = describe_finding(FAULT, "step 3 to 5", 80, RunDetail())
+    assert [line.plain for line in lines] == [
         "error[NUM001] non-finite (step 3 to 5): NaN in fc",
         "  --> a, b, c, d ...",
         "  = remedy [retrain] x: y",
     ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_training_of_many_findings_fits_a_screen(width: int) -> None:
+    moments = [Moment(i, f"the learning rate went from {i} to {i + 1}, " * 3) for i in range(40)]
+    finding = replace(FAULT, cause="a cause of many words " * 20, sites=("layer" * 30,) * 9)
+    spotted = [Spotted(replace(finding, code=f"NUM{i:03}"), i, i + 1) for i in range(30)]
+    history: Any = {"step": np.arange(200.0), "loss": np.geomspace(1, 9, 200), "lr": np.geomspace(1, 2, 200)}
+    trace = Trace((), np.zeros((0, 0, len(STATISTICS))))
+    story = RunStory(
+        "run",
+        write_verdict(spotted, 200, 3),
+        ["200 steps"],
+        history,
+        trace,
+        moments,
+        spotted,
+        ["note " * 40] * 9,
+    )
+    lines = tell(story, width, 24)
+    assert len(lines) <= 24 and max(line.cell_len for line in lines) <= width
+    assert "NUM000" in "".join(line.plain for line in lines)
+    whole = "".join(line.plain for line in tell(story, width, 24, verbose=True))
+    assert "NUM029" in whole and "from 39 to 40" in whole
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,38 @@ def test_golden(example: Build, name: str, width: int) -> None:
     assert got == path.read_text(encoding="utf-8")
 
 
+def test_golden_of_everything(example: Build) -> None:
+    """What `-v` and a saved file hold."""
+    path = GOLDEN / "sick-whole-100.txt"
+    got = text.render(example("sick"), 100, verbose=True)
+    if os.environ.get("UNVANISH_REGOLD"):
+        path.write_text(got, encoding="utf-8")
+    assert got == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("height", [24, 40])
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_report_fits_a_screen(diagnosis: Diagnosis, width: int, height: int) -> None:
+    lines = text.render(diagnosis, width, height).splitlines()
+    assert len(lines) <= height
+    counted = diagnosis.counted("warning")
+    assert all(any(f.code in line for line in lines) for f in counted[:1])
+    assert not counted or lines[0].startswith("unvanish: ")
+
+
+def test_a_taller_screen_shows_more(example: Build) -> None:
+    short, tall = (text.render(example("sick"), 80, height) for height in (24, 50))
+    assert "saturated units" not in short and "saturated units" in tall
+    assert len(tall.splitlines()) > len(short.splitlines())
+
+
+def test_a_terminal_gets_its_own_height(example: Build) -> None:
+    found = example("sick")
+    tall = printed(found, width=80, height=50, force_terminal=True, color_system=None)
+    assert 24 < len(tall.splitlines()) < 50
+    assert len(printed(found, width=80, height=50).splitlines()) <= 24
+
+
 @pytest.mark.parametrize("width", [20, 60, 72, 80, 93, 100, 300])
 def test_no_line_is_wider_than_the_page(diagnosis: Diagnosis, width: int) -> None:
     page = min(max(width, 60), 100)
@@ -45,7 +77,7 @@ def test_only_printable_characters(diagnosis: Diagnosis) -> None:
 
 
 def test_sick_says_what_where_how_much_why_and_what_to_do(example: Build) -> None:
-    shown = text.render(example("sick"), 100)
+    shown = text.render(example("sick"), 100, verbose=True)
     assert "the gradient vanishes: it loses 18.9 decades" in shown
     assert "error[ACT002] contracting-activation: the slope of Sigmoid" in shown
     assert "--> layers.0.act (Sigmoid), and 29 more" in shown
@@ -61,7 +93,8 @@ def test_sick_says_what_where_how_much_why_and_what_to_do(example: Build) -> Non
 def test_consequences_are_not_listed_as_rivals(example: Build) -> None:
     shown = text.render(example("sick"))
     assert "error[DEP001]" not in shown and "warning[INI001]" not in shown
-    assert shown.rstrip().endswith("found 1 error and 1 warning: ACT002, GRF002")
+    assert "\nfound 1 error and 1 warning: ACT002, GRF002\n" in shown
+    assert shown.endswith("11 rules passed, 7 not applicable (-v lists them); `unvanish explain ACT002`\n")
 
 
 def test_healthy_is_short_and_quiet(example: Build) -> None:
@@ -96,7 +129,7 @@ def test_time_is_drawn(example: Build) -> None:
 
 
 def test_thousands_of_rows_are_folded_but_the_worst_shows(example: Build) -> None:
-    shown = text.render(example("thousands"))
+    shown = text.render(example("thousands"), verbose=True)
     assert len(shown.splitlines()) < 60
     assert re.search(r"layers\.799\.act \(Linear\) +-4\.20 ", shown)
     assert "and 37 more findings: ACT003 dead-units (37)" in shown
@@ -106,7 +139,8 @@ def test_thousands_of_rows_are_folded_but_the_worst_shows(example: Build) -> Non
 def test_str_and_save_use_this_report(example: Build, tmp_path: Path) -> None:
     found = example("sick")
     assert str(found) == text.render(found)
-    assert found.save(tmp_path / "report.txt").read_text(encoding="utf-8") == text.render(found)
+    saved = found.save(tmp_path / "report.txt").read_text(encoding="utf-8")
+    assert saved == text.render(found, verbose=True) and len(saved) > len(str(found))
 
 
 def printed(found: Diagnosis, **options: object) -> str:
@@ -131,7 +165,9 @@ def test_a_terminal_gets_colours_unless_no_color(example: Build, monkeypatch: py
 
 
 def test_markup_in_names_is_not_interpreted(example: Build) -> None:
-    assert "[bold]markup[/bold]" in printed(example("weird"), width=100)
+    stream = io.StringIO()
+    text.print_report(example("weird"), Console(file=stream, width=100), verbose=True)
+    assert "[bold]markup[/bold]" in stream.getvalue()
 
 
 def test_a_stream_that_only_knows_ascii(diagnosis: Diagnosis) -> None:

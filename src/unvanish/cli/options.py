@@ -125,6 +125,15 @@ Rate = Annotated[
         help="Try a step at this rate: how far is it from the largest that lowers the loss?",
     ),
 ]
+Svg = Annotated[
+    Path | None,
+    typer.Option(
+        "--svg", metavar="PATH.svg", help="Write a picture for a README: no script, light and dark."
+    ),
+]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="List all: what passed, what did not apply, every number.")
+]
 NoConfirm = Annotated[bool, typer.Option("--no-confirm", help="Skip the experiments on copies.")]
 Seed = Annotated[
     int,

@@ -68,12 +68,17 @@ class Outlet:
 
 
 def choose_outlets(
-    html: Path | None, json: str | None, formats: Sequence[str] = (), output: str | None = None
+    html: Path | None,
+    json: str | None,
+    formats: Sequence[str] = (),
+    output: str | None = None,
+    svg: Path | None = None,
 ) -> tuple[Outlet, ...]:
     """Where the report goes, by the options; CallError for what could not be written after the work."""
     refuse_path("--html", html, ".html")
     refuse_path("--json", Path(json) if json and json != "-" else None, ".json")
-    found = [Outlet("html", html)] if html is not None else []
+    refuse_path("--svg", svg, ".svg")
+    found = [Outlet(path.suffix[1:], path) for path in (html, svg) if path is not None]
     found += [Outlet("json", None if json == "-" else Path(json))] if json else []
     found += [_read_format(text) for text in formats]
     if output is not None:
@@ -115,14 +120,16 @@ def keep_stdout(outlets: Sequence[Outlet]) -> Iterator[None]:
         yield
 
 
-def write_reports(diagnosis: Diagnosis, outlets: Sequence[Outlet], fail_on: str | None = None) -> None:
+def write_reports(
+    diagnosis: Diagnosis, outlets: Sequence[Outlet], fail_on: str | None = None, *, verbose: bool = False
+) -> None:
     """Print the report and write the files that the call asks for."""
     from unvanish.reports import print_report, write
     from unvanish.store.files import write_text
 
     for outlet in outlets:
         if outlet.path is None and outlet.form == "text":
-            print_report(diagnosis)
+            print_report(diagnosis, verbose=verbose)
             continue
         text = write(diagnosis, outlet.form, fail_on or "warning")
         if outlet.path is None:

@@ -15,9 +15,11 @@ from typing import Any, get_args
 import yaml
 from torch import nn
 
+from unvanish.clinic.script import write_script
 from unvanish.core.diagnosis import Remedy, Safety
 from unvanish.core.names import show
 from unvanish.core.registry import suggest
+from unvanish.core.shown import Shown
 from unvanish.core.version import __version__
 from unvanish.cures import cure
 from unvanish.probes.batches import read_batch
@@ -37,8 +39,8 @@ class PrescriptionError(ValueError):
     """A prescription that cannot be read or does not fit the model; the text names the part."""
 
 
-@dataclass(frozen=True)
-class Prescription:
+@dataclass(frozen=True, repr=False)
+class Prescription(Shown):
     """Remedies in the order in which they are applied, and the architecture they are for."""
 
     remedies: tuple[Remedy, ...] = ()
@@ -79,6 +81,16 @@ class Prescription:
             except ValueError as error:
                 raise PrescriptionError(str(error)) from error
         return "\n".join(lines)
+
+    def script(self) -> str:
+        """The same as a whole Python file: imports, a function for each cure, and where to call it.
+
+        PrescriptionError for settings that a cure cannot have.
+        """
+        try:
+            return write_script(self.remedies)
+        except ValueError as error:
+            raise PrescriptionError(str(error)) from error
 
     def __str__(self) -> str:
         return self.yaml()

@@ -6,14 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from unvanish.core.brief import Brief
 from unvanish.core.diagnosis import Diagnosis, Remedy
 from unvanish.core.shown import Shown
 
 Outcome = Literal["better", "no effect", "worse"]
 
 
-@dataclass(frozen=True)
-class Proof:
+@dataclass(frozen=True, repr=False)
+class Proof(Brief):
     """A model before and after: all rules again, the total again, and a short training of both from equal
     seeds.
 
@@ -50,8 +51,8 @@ class Proof:
         return not self.codes_after
 
 
-@dataclass(frozen=True)
-class Attempt:
+@dataclass(frozen=True, repr=False)
+class Attempt(Brief):
     """One candidate that was tried on a copy: the cures' names, and the result."""
 
     cures: tuple[str, ...]
@@ -59,7 +60,7 @@ class Attempt:
     seconds: float = math.nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cured(Shown):
     """The outcome of `cure`: a cured copy, the prescription, and the proof.
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from unvanish.core.brief import Brief
 from unvanish.core.shown import Shown
 from unvanish.core.trace import Trace
 
@@ -19,8 +20,8 @@ SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 CALL = re.compile(r"\[\d+\]$")  # of a site's label, "act[2]"
 
 
-@dataclass(frozen=True)
-class Evidence:
+@dataclass(frozen=True, repr=False)
+class Evidence(Brief):
     """One number behind a finding, with its unit and its limit."""
 
     name: str
@@ -30,8 +31,8 @@ class Evidence:
     site: str = ""
 
 
-@dataclass(frozen=True)
-class Remedy:
+@dataclass(frozen=True, repr=False)
+class Remedy(Brief):
     """A change that would help, as data: which cure, where, with what, how safe, and why."""
 
     cure: str
@@ -41,16 +42,16 @@ class Remedy:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Excuse:
+@dataclass(frozen=True, repr=False)
+class Excuse(Brief):
     """Why a finding does not count: the project ignores it there, or it was there before ("baseline")."""
 
     kind: Literal["ignored", "baseline"]
     reason: str
 
 
-@dataclass(frozen=True)
-class Finding:
+@dataclass(frozen=True, repr=False)
+class Finding(Shown):
     """A named fault: where, the numbers, the cause in one sentence, and the remedies.
 
     `confirmed`: True if removing the cause on a copy restored the flow, False if it did not, None without an
@@ -80,8 +81,8 @@ class Finding:
         return tuple(dict.fromkeys("" if path == "(model)" else path for path in paths)) or ("",)
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Brief):
     """A rule without a finding: it passed, did not apply, or was skipped; `reason` says why."""
 
     code: str
@@ -99,7 +100,7 @@ class NotApplicable(Exception):
     """Raised by a rule's `check` if the trace holds nothing for it to judge; the text is the reason."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis(Shown):
     """The outcome of `check`: findings, worst first; rules that passed, did not apply or were skipped."""
 
@@ -154,8 +155,8 @@ class Diagnosis(Shown):
         return down(self.findings)
 
 
-@dataclass(frozen=True)
-class Case:
+@dataclass(frozen=True, repr=False)
+class Case(Brief):
     """A small model, batch and loss on which a rule must fire (`sick`) or stay silent (`healthy`)."""
 
     model: Any

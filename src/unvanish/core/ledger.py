@@ -15,13 +15,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+from unvanish.core.brief import Brief
+from unvanish.core.shown import Shown
 from unvanish.core.trace import Axis, Trace
 
 DECADE = math.log(10.0)
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, repr=False)
+class Row(Brief):
     """One line of a ledger.
 
     `decades`: log10 of the gradient norm's gain across the row, from its loss side to its input side;
@@ -37,8 +39,8 @@ class Row:
     below: float = math.nan
 
 
-@dataclass(frozen=True)
-class Ledger:
+@dataclass(frozen=True, repr=False)
+class Ledger(Shown):
     """The account of one depth axis; the first row is nearest the loss, `empty` if no gradient enters it."""
 
     name: str

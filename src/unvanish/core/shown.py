@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from unvanish.core.brief import Brief
+
 
 class Renderers(Protocol):
     """What renders nouns: the functions of `unvanish.reports`."""
@@ -32,7 +34,7 @@ def offer(renderers: Callable[[], Renderers]) -> None:
     _offered[:] = [renderers]
 
 
-class Shown:
+class Shown(Brief):
     """A noun that prints itself, saves itself to a file, and displays itself in a notebook."""
 
     __slots__ = ()

@@ -10,7 +10,7 @@ from unvanish.core.diagnosis import Diagnosis
 from unvanish.core.shown import Shown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sight(Shown):
     """A watched training up to now; `spans`: by code, the steps at which a finding was first and last seen.
 

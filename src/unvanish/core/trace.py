@@ -18,6 +18,7 @@ from typing import Any, Literal, Unpack, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from unvanish.core.brief import Brief
 from unvanish.core.facts import (
     InputFacts,
     NodeFacts,
@@ -28,6 +29,7 @@ from unvanish.core.facts import (
     TraceFacts,
 )
 from unvanish.core.registry import suggest
+from unvanish.core.shown import Shown
 
 Role = Literal["node", "parameter", "step", "input", "output"]
 KEYS = frozenset(SiteFacts.__annotations__)
@@ -70,8 +72,8 @@ STATISTICS: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Site:
+@dataclass(frozen=True, repr=False)
+class Site(Brief):
     """One place in the network: a module's path, its kind, which call of it, and facts about it.
 
     `role`: "node" (an operation of the autograd graph), "parameter", "step" (one time step of a recurrence),
@@ -126,8 +128,8 @@ class Site:
         return f"{name}[{self.call}]" if self.call else name
 
 
-@dataclass(frozen=True)
-class Axis:
+@dataclass(frozen=True, repr=False)
+class Axis(Brief):
     """A chain of dominators: every gradient path from the loss to `target` crosses each of `sites`.
 
     `sites` are indices into `Trace.sites`, ordered from the loss to the target.
@@ -138,8 +140,8 @@ class Axis:
     sites: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Trace:
+@dataclass(frozen=True, repr=False)
+class Trace(Shown):
     """What was measured: `values[step, site, statistic]`, NaN if not measured.
 
     `derived`: readings of it that several rules share.

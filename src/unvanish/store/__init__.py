@@ -2,11 +2,12 @@
 
 from unvanish.store.joined import find_last_step, find_others, open_run
 from unvanish.store.parts import parse_finding
-from unvanish.store.reader import Run, Standing, StoreError
+from unvanish.store.reader import Run, RunPair, Standing, StoreError
 from unvanish.store.writer import Store
 
 __all__ = [
     "Run",
+    "RunPair",
     "Standing",
     "Store",
     "StoreError",

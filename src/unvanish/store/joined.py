@@ -19,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from unvanish.core.brief import Brief
 from unvanish.core.facts import TraceFacts
 from unvanish.core.names import show
 from unvanish.core.run_facts import HistoryFacts, RunFacts
@@ -43,8 +44,8 @@ UNKNOWN = "give the folder that a training has named at its end, or a watch was 
 NAME = re.compile(r"(run|relay)\.([1-9][0-9]{0,5})\.sqlite")
 
 
-@dataclass(frozen=True)
-class RankFile:
+@dataclass(frozen=True, repr=False)
+class RankFile(Brief):
     """What one rank wrote."""
 
     rank: int
@@ -67,7 +68,7 @@ class Seen:
     statistics: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class JoinedRun(Run):
     """A run folder into which several ranks wrote; `part` is the file of the first of them."""
 

@@ -23,7 +23,7 @@ from unvanish.store.reader import Event, Floats, Run, Standing, find_gaps, refus
 from unvanish.store.schema import STEP_COLUMNS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PairedRun(Run):
     """What one rank recorded, in its own file `part` and in the relayed one, `other`."""
 

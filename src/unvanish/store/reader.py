@@ -13,10 +13,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from unvanish.core.brief import Brief
 from unvanish.core.diagnosis import Finding
 from unvanish.core.facts import TraceFacts
 from unvanish.core.names import show
 from unvanish.core.run_facts import HistoryFacts, RunFacts
+from unvanish.core.shown import Shown
 from unvanish.core.trace import Site, Trace
 from unvanish.store.backlog import Losses
 from unvanish.store.columns import read_steps, read_table
@@ -35,8 +37,8 @@ class StoreError(Exception):
     """A run folder that cannot be written or read; the text names it and the reason."""
 
 
-@dataclass(frozen=True)
-class Event:
+@dataclass(frozen=True, repr=False)
+class Event(Brief):
     """A finding of a run, and the steps at which it was first and last seen."""
 
     first: int
@@ -44,8 +46,8 @@ class Event:
     finding: Finding
 
 
-@dataclass(frozen=True)
-class Standing:
+@dataclass(frozen=True, repr=False)
+class Standing(Brief):
     """How whole a run's record is: who writes it at present, its end, its losses, its gaps."""
 
     writer: str
@@ -54,8 +56,8 @@ class Standing:
     gaps: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Shown):
     """A run's folder, for reading. Every method opens the file again, so a growing run is up to date."""
 
     folder: Path
@@ -187,6 +189,10 @@ class Run:
         """For each of several ranks that trained together: the steps that it has not written."""
         return {}
 
+    def compare(self, other: Run) -> RunPair:
+        """Both runs side by side, to print or to show in a notebook."""
+        return RunPair(self, other)
+
     def version(self) -> int:
         """The version of the tables."""
         with self._reading() as reader:
@@ -215,6 +221,14 @@ class Run:
         with refuse_damage(self.file), open_to_read(self.file) as reader:
             guard(reader)
             yield reader
+
+
+@dataclass(frozen=True, repr=False)
+class RunPair(Shown):
+    """Two runs side by side: `print` compares them, and a notebook shows the table."""
+
+    first: Run
+    second: Run
 
 
 @contextmanager

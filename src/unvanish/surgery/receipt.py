@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from unvanish.core.brief import Brief
+
 
 class SurgeryError(ValueError):
     """A change that cannot be made; the text names the thing, the place and the next step."""
 
 
-@dataclass(frozen=True)
-class Change:
+@dataclass(frozen=True, repr=False)
+class Change(Brief):
     """One change: where, what in words, and how to undo it."""
 
     where: str
@@ -23,8 +25,8 @@ class Change:
         return f"{self.where or '(model)'}: {self.what}"
 
 
-@dataclass
-class Receipt:
+@dataclass(repr=False)
+class Receipt(Brief):
     """Every change, in order; `undo` reverts them all, bit for bit.
 
     `loss` is the loss to train with from now on, None if the user's own stays; `handles` holds what runs

@@ -30,6 +30,7 @@ def check(
     dtype: options.Dtype = None,
     loss: options.Loss = None,
     html: options.Html = None,
+    svg: options.Svg = None,
     json: options.Json = None,
     formats: options.Format = None,
     output: options.Output = None,
@@ -42,6 +43,7 @@ def check(
     lr: options.Rate = None,
     snapshot: options.Snapshot = None,
     seed: options.Seed = 0,
+    verbose: options.Verbose = False,
     allow_code: options.AllowCode = False,
 ) -> None:
     """Measure one batch and name where the gradient is lost.
@@ -56,7 +58,7 @@ def check(
     unvanish check net.py:build --snapshot runs/mine/snapshots/step-812-NUM001.pt
     """  # noqa: D301 (the backspace keeps the lines apart)
     settings = read_settings(select, ignore, fail_on)
-    outlets = choose_outlets(html, json, formats or (), output)
+    outlets = choose_outlets(html, json, formats or (), output, svg)
     old = open_baseline(settings, baseline, write_baseline)
     with keep_stdout(outlets):
         subject = load_subject(model, seed, data, inputs or [], batch_size, allow_code)
@@ -69,7 +71,7 @@ def check(
     if write_baseline is not None:
         old = renew_baseline(diagnosis, settings, old, write_baseline)
     diagnosis = excuse_findings(diagnosis, settings, old)
-    write_reports(diagnosis, outlets, settings.fail_on)
+    write_reports(diagnosis, outlets, settings.fail_on, verbose=verbose)
     raise typer.Exit(exit_code(diagnosis, settings))
 
 

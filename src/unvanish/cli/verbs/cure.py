@@ -32,10 +32,12 @@ def cure(
     out: options.Out = None,
     html: options.Html = None,
     json: options.Json = None,
+    svg: options.Svg = None,
     allow: options.Allow = None,
     budget: options.Budget = 60.0,
     steps: options.Steps = 60,
     seed: options.Seed = 0,
+    verbose: options.Verbose = False,
     allow_code: options.AllowCode = False,
 ) -> None:
     """Find the smallest cure and prove it on a copy.
@@ -46,6 +48,7 @@ def cure(
     """  # noqa: D301 (the backspace keeps the lines apart)
     refuse_path("--out", out, ".yaml", ".yml")
     refuse_path("--html", html, ".html")
+    refuse_path("--svg", svg, ".svg")
     alone = is_alone(json)
     if allow not in (None, "exact", "retrain"):
         raise CallError(f"--allow {allow!r} is not a kind of remedy; use exact or retrain")
@@ -56,17 +59,17 @@ def cure(
         function, assumed = choose_loss(subject, batch, loss, seed)
         cured = treat(subject, batch.value, function, budget=budget, steps=steps, seed=seed, **chosen)
     if not alone:
-        _report(cured, assumed)
-    _write(cured, out, html)
+        _report(cured, assumed, verbose)
+    _write(cured, out, (html, svg))
     if json:
         _write_document(cured, assumed, json)
     raise typer.Exit(0 if cured.success else 1)
 
 
-def _report(cured: Cured, assumed: Sequence[str]) -> None:
+def _report(cured: Cured, assumed: Sequence[str], verbose: bool) -> None:
     from unvanish.reports import print_report
 
-    print_report(cured)
+    print_report(cured, verbose=verbose)
     for sentence in assumed:
         print(f"assumed: {sentence}")
 
@@ -78,13 +81,14 @@ def _write_document(cured: Cured, assumed: Sequence[str], json: str) -> None:
     write_json({**made, "assumptions": [*made["assumptions"], *assumed]}, json)
 
 
-def _write(cured: Cured, out: Path | None, html: Path | None) -> None:
+def _write(cured: Cured, out: Path | None, pages: Sequence[Path | None]) -> None:
     try:
         if out is not None and cured.prescription:
             print(f"wrote {cured.prescription.save(out)}", file=sys.stderr)
         elif out is not None:
             print(f"there is nothing to prescribe, {out} was not written", file=sys.stderr)
-        if html is not None:
-            print(f"wrote {cured.save(html)}", file=sys.stderr)
+        for page in pages:
+            if page is not None:
+                print(f"wrote {cured.save(page)}", file=sys.stderr)
     except OSError as error:
         raise CallError(str(error)) from error

@@ -28,11 +28,13 @@ def forecast(
     dtype: options.Dtype = None,
     power: options.Power = 1.0,
     html: options.Html = None,
+    svg: options.Svg = None,
     json: options.Json = None,
     select: options.Select = None,
     ignore: options.Ignore = None,
     fail_on: options.FailOn = None,
     seed: options.Seed = 0,
+    verbose: options.Verbose = False,
     allow_code: options.AllowCode = False,
 ) -> None:
     """Predict where the gradient will be lost, from theory.
@@ -42,12 +44,12 @@ def forecast(
     unvanish forecast hf:gpt2,n_layer=4
     """  # noqa: D301 (the backspace keeps the lines apart)
     settings = read_settings(select, ignore, fail_on)
-    outlets = choose_outlets(html, json)
+    outlets = choose_outlets(html, json, svg=svg)
     with keep_stdout(outlets):
         subject = load_subject(model, seed, data, inputs or [], batch_size, allow_code)
         batch = choose_batch(subject, data, inputs or [], dtype or [], batch_size, seed)
         diagnosis = excuse_findings(_predict(subject, batch.value, settings, power), settings)
-    write_reports(diagnosis, outlets)
+    write_reports(diagnosis, outlets, verbose=verbose)
     raise typer.Exit(exit_code(diagnosis, settings))
 
 

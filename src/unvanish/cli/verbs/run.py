@@ -75,11 +75,14 @@ def _write_session(lookout: Any, script: str, code: int, json: str) -> None:
 
 def _report(watches: list[Any], failure: str) -> None:
     """What was seen of each model."""
-    from unvanish.reports.run.text import render
+    from unvanish.reports import print_report
     from unvanish.store import open_run
 
     for watch in watches:
-        print(render(open_run(watch.store.folder)) if watch.store is not None else watch)
+        if watch.store is None:
+            print(watch)
+        else:
+            print_report(open_run(watch.store.folder))
     if failure:
         print(f"unvanish: the search for models failed: {failure}")
     elif not watches:

@@ -38,11 +38,13 @@ def show(
     run: Folder,
     html: Page = None,
     png: Picture = None,
+    svg: options.Svg = None,
     export: Export = None,
     live: Live = False,
     port: Port = 8765,
     json: options.Json = None,
     to: options.To = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Show a watched training, also while it runs.
 
@@ -52,17 +54,19 @@ def show(
     unvanish show runs/mine --live
     unvanish show runs/mine --to wandb --to jsonl:mine.jsonl
     """  # noqa: D301 (the backspace keeps the lines apart)
+    from unvanish.reports import print_report
     from unvanish.reports.documents.run import build as build_run
-    from unvanish.reports.run.text import render
 
     opened = read_run(run)
     refuse_path("--html", html, ".html")
     refuse_path("--png", png, ".png", ".svg")
+    refuse_path("--svg", svg, ".svg")
     refuse_path("--export", export, ".csv", ".jsonl", ".parquet")
     alone, sinks = is_alone(json), read_sinks(to)
     with reading(run):
         if not alone:
-            print(render(opened))
+            print_report(opened, verbose=verbose)
+        _write_picture(opened, svg)
         document = build_run(opened) if json else {}
     if json:
         write_json(document, json)
@@ -82,6 +86,14 @@ def _retell(run: Run, sinks: Mapping[str, Any]) -> None:
         with reading(run.folder):
             count = retell_run(run, name, sink)
         print(f"told {count:,} steps to {name}", file=sys.stderr)
+
+
+def _write_picture(run: Run, path: Path | None) -> None:
+    try:
+        if path is not None:
+            print(f"wrote {run.save(path)}", file=sys.stderr)
+    except OSError as error:
+        raise CallError(f"--svg {path}: {error}") from error
 
 
 def _write_table(run: Run, path: Path) -> None:

@@ -50,7 +50,7 @@ def draw_losses(proof: Proof) -> Html:
     parts = [
         *_draw_grid(axes),
         *(path for style, losses in curves.items() if (path := _draw_curve(losses, style, axes))),
-        tag("text", f"{axes.steps} steps; orange: before, blue: after", x=LEFT, y=HEIGHT - 8),
+        tag("text", f"{axes.steps} steps", x=LEFT, y=HEIGHT - 8),
     ]
     box = f"0 0 {WIDTH:.0f} {HEIGHT:.0f}"
     return tag(

@@ -13,7 +13,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from unvanish.core.diagnosis import Evidence, Finding, Remedy
-from unvanish.reports.parts.sheet import Piece, assemble, hang
+from unvanish.reports.diagnosis.detail import Detail
+from unvanish.reports.parts.sheet import Piece, assemble, clip, hang
 from unvanish.reports.parts.words import (
     cap,
     clean,
@@ -28,29 +29,41 @@ STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 PROOFS = {"confirmed": "bold green", "tried, not confirmed": "yellow", "indicated": "dim"}
 SAFETIES = {"exact": "green", "retrain": "yellow", "advice": "cyan"}
 GUTTER = "   | "
-NUMBERS, REMEDIES = 8, 6
+CAUSE = 4  # lines that a cause has in any case
 
 
-def describe_finding(finding: Finding, kinds: Mapping[str, str], width: int) -> list[Text]:
+def describe_finding(finding: Finding, kinds: Mapping[str, str], width: int, detail: Detail) -> list[Text]:
     """A finding in lines of at most `width` cells; `kinds` are the sites' kinds by label; a note is brief."""
     if finding.severity == "note":
-        return [*_title(finding, width), *_where(finding, {}, width)]
+        return [*_title(finding, width, detail), *_where(finding, {}, width)]
     word, experiment = describe_proof(finding)
-    out = [*_title(finding, width), *_where(finding, kinds, width)]
-    out += _evidence(finding.evidence, width)
-    out += _child((word, PROOFS[word]), experiment, width)
+    out = [*_title(finding, width, detail), *clip(_where(finding, kinds, width), detail.sentence)]
+    out += _evidence(finding.evidence, width, detail)
+    out += clip(_child((word, PROOFS[word]), experiment, width), detail.sentence)
     children = list_consequences(finding)
     if children:
         names = [f"{clean(c.code)} {clean(c.name)}" for c in children]
-        out += _child(("follows", "bold"), list_names(names, 6), width)
-    shown, rest = cap(finding.remedies, REMEDIES)
+        out += clip(_child(("follows", "bold"), list_names(names, 6), width), detail.sentence)
+    shown, rest = cap(finding.remedies, detail.remedies) if detail.remedies > 1 else (finding.remedies[:1], 0)
     for remedy in shown:
-        out += _remedy(remedy, width)
+        out += clip(_remedy(remedy, width), detail.sentence)
+    rest = rest or len(finding.remedies) - len(shown)
     out += _child(("remedies", "dim"), f"and {rest} more", width) if rest else []
+    if not detail.whole:
+        return out
     return [*out, *_child(("help", "bold"), f"`unvanish explain {clean(finding.code)}`", width)]
 
 
-def _title(finding: Finding, width: int) -> list[Text]:
+def describe_briefly(finding: Finding, width: int, lines: int) -> list[Text]:
+    """Its title and cause, in at most so many lines."""
+    return clip(_head(finding, width), lines)
+
+
+def _title(finding: Finding, width: int, detail: Detail) -> list[Text]:
+    return clip(_head(finding, width), max(detail.sentence, CAUSE))
+
+
+def _head(finding: Finding, width: int) -> list[Text]:
     style = STYLES[finding.severity]
     head = [(f"{finding.severity}[{clean(finding.code)}]", style), (f" {clean(finding.name)}: ", "bold")]
     return hang(head, clean(finding.cause), width, 2)
@@ -67,19 +80,20 @@ def _where(finding: Finding, kinds: Mapping[str, str], width: int) -> list[Text]
     return hang([("  --> ", "bright_blue")], ", ".join([named, *tail]) + line, width, 6)
 
 
-def _evidence(evidence: Sequence[Evidence], width: int) -> list[Text]:
+def _evidence(evidence: Sequence[Evidence], width: int, detail: Detail) -> list[Text]:
     """Aligned lines `name  value unit  (limit ...)  at site` behind a gutter."""
-    if not evidence:
+    shown, rest = evidence[: detail.numbers], 0
+    if detail.whole:
+        shown, rest = cap(evidence, detail.numbers)
+    if not shown:
         return []
-    shown, rest = cap(evidence, NUMBERS)
     names = min(max(cell_len(clean(e.name)) for e in shown), width // 2 - 8)
     values = min(max(cell_len(number(e.value)) for e in shown), 12)
     units = min(max(cell_len(clean(e.unit)) for e in shown), 14)
-    out = [assemble((GUTTER.rstrip(), "dim"))]
+    out: list[Text] = []
     for item in shown:
-        out += _number(item, (names, values, units), width)
-    out += [assemble((f"{GUTTER}and {rest} more", "dim"))] if rest else []
-    return [*out, assemble((GUTTER.rstrip(), "dim"))]
+        out += clip(_number(item, (names, values, units), width), 3)
+    return [*out, *([assemble((f"{GUTTER}and {rest} more", "dim"))] if rest else [])]
 
 
 def _number(item: Evidence, columns: tuple[int, int, int], width: int) -> list[Text]:

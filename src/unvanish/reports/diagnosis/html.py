@@ -4,7 +4,7 @@ Notable:
 - `markup.tag` escapes by construction; a module named `<script>` is text like any other.
 - All style is under the class `uv`, so a fragment changes nothing around it; light and dark follow the
   reader's system (or the notebook's theme).
-- Losses are blue, gains orange: colour-blind readers can distinguish them, and words say the same.
+- Colours come with a legend, and colour-blind readers can distinguish them; signed numbers say the same.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from unvanish.reports.diagnosis.headline import (
     write_headline,
 )
 from unvanish.reports.parts.figures import draw_depth, draw_strip, draw_time
+from unvanish.reports.parts.legend import LEDGER, VOID, draw_legend
 from unvanish.reports.parts.markup import Content, Html, tag
-from unvanish.reports.parts.page import read_style, render_page
+from unvanish.reports.parts.page import read_style, render_report
 from unvanish.reports.parts.series import TimeSeries, read_depth, read_times
 from unvanish.reports.parts.words import (
     cap,
@@ -42,15 +43,15 @@ FINDINGS, ALIKE, RECURRENCES = 60, 6, 6  # shown: in all, of one code, through t
 
 def render(diagnosis: Diagnosis) -> str:
     """One self-contained HTML page."""
-    return render_page(f"{diagnosis.subject} - unvanish", _article(diagnosis, level=1))
+    return render_report(f"{diagnosis.subject} - unvanish", _article(diagnosis, level=1))
 
 
 def fragment(diagnosis: Diagnosis) -> str:
     """The report as one element with its own style, for a notebook's cell."""
-    return str(_article(diagnosis, level=2))
+    return str(_article(diagnosis, level=2, style="uv uv-cell"))
 
 
-def _article(diagnosis: Diagnosis, level: int) -> Html:
+def _article(diagnosis: Diagnosis, level: int, style: str = "uv") -> Html:
     book = find_ledger(diagnosis)
     top = write_headline(diagnosis, book)
     sections = [
@@ -60,9 +61,8 @@ def _article(diagnosis: Diagnosis, level: int) -> Html:
         _time(diagnosis, level + 1),
         _verdicts(diagnosis, level + 1),
     ]
-    style = tag("style", Html(read_style()))
     article = tag("article", _header(diagnosis, top, level), sections, _footer(diagnosis))
-    return tag("div", style, article, class_=f"uv uv-is-{top.word}")
+    return tag("div", tag("style", Html(read_style())), article, class_=f"{style} uv-is-{top.word}")
 
 
 def _header(diagnosis: Diagnosis, top: Headline, level: int) -> Html:
@@ -136,8 +136,15 @@ def _findings(diagnosis: Diagnosis, level: int) -> Html | None:
 def _ledger(book: Ledger | None, level: int) -> Html | None:
     if book is None or not book.rows:
         return None
-    lead = "Each bar starts where the one above ended. A decade is a factor of ten; blue loses, orange gains."
-    return _section("Where the gradient goes", level, ledger_html.draw_waterfall(book), lead=lead)
+    lead = "Each bar starts where the one above ended. A decade is a factor of ten."
+    content = [draw_legend(*_list_keys(book)), ledger_html.draw_waterfall(book)]
+    return _section("Where the gradient goes", level, content, lead=lead)
+
+
+def _list_keys(book: Ledger) -> list[tuple[str, str]]:
+    """What the ledger's bars can mean."""
+    stops = any(math.isinf(row.decades) for row in book.leaves())
+    return [*LEDGER, *([VOID] if stops else [])]
 
 
 def _depth(diagnosis: Diagnosis, level: int) -> Html | None:
@@ -178,7 +185,16 @@ def _verdicts(diagnosis: Diagnosis, level: int) -> Html | None:
     ]
     if not any(parts):
         return None
-    return _section("What else was judged", level, tag("div", parts, class_="uv-verdicts"))
+    counts = (
+        ("passed", diagnosis.passed),
+        ("not applicable", diagnosis.not_applicable),
+        ("skipped", diagnosis.skipped),
+    )
+    tally = ", ".join(f"{len(verdicts)} {name}" for name, verdicts in counts if verdicts)
+    said = [part for part in (assumed, diagnosis.unmeasured, diagnosis.not_put_back) if part]
+    head = tag("summary", tally or "more", class_="uv-quiet")
+    body = tag("div", parts, class_="uv-verdicts")
+    return _section("What else was judged", level, tag("details", head, body, open="open" if said else None))
 
 
 def _list_sentences(title: str, sentences: Sequence[str], level: int) -> Html | None:

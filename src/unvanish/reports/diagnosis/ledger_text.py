@@ -17,12 +17,13 @@ from rich.text import Text
 from unvanish.core.ledger import Ledger, Row
 from unvanish.reports.parts.bars import AXIS, BarScale
 from unvanish.reports.parts.fold import PARTS, Fold, fold, size
-from unvanish.reports.parts.sheet import assemble, hang, pad
-from unvanish.reports.parts.words import clean, decades
+from unvanish.reports.parts.sheet import assemble, clip, hang, pad
+from unvanish.reports.parts.words import clean, decades, plural
 
 LOSES, GAINS = "bright_blue", "dark_orange"
 HEADS = {"weights": "weight", "slope": "slope", "alignment": "align"}
 NUMBER, PART, BAR = 8, 7, 15
+FEW, ROOMY = 3, 8  # rows for which there is a sentence in place of bars; a title above them
 
 
 @dataclass(frozen=True)
@@ -44,29 +45,41 @@ class Columns:
     parts: tuple[str, ...]
 
 
-def draw_ledger(book: Ledger, width: int) -> list[Text]:
-    """The ledger in lines of at most `width` cells; empty without rows."""
-    if not book.rows:
+def draw_ledger(book: Ledger, width: int, budget: int = 16) -> list[Text]:
+    """The ledger in lines of at most `width` cells, in about `budget` rows; empty without rows."""
+    if not book.rows or not budget:
         return []
-    lines = list(_lines(book.rows, 0))
+    lines = list(_lines(book.rows, 0, budget))
     columns = _columns(lines, width)
     singles = [line.row for line in lines if isinstance(line.row, Row)]
     worst = max(singles, key=lambda row: size(row.decades), default=None)
+    if budget < FEW:
+        return _summarise(book, worst, width)
     text = "log10 of the gradient's gain, from the loss down to the input"
-    title = hang([("gradient ledger: ", "bold")], text, width, 2, "dim")
+    title = clip(hang([("gradient ledger: ", "bold")], text, width, 2, "dim"), 1)
     body = [_line(line, columns, line.row is worst) for line in lines]
+    if budget < ROOMY:
+        return [_heading(columns, "gradient ledger"), *body, _total(book, columns)]
     return [*title, _heading(columns), *body, _total(book, columns)]
 
 
-def _lines(rows: Sequence[Row], level: int) -> Iterator[LedgerLine]:
+def _summarise(book: Ledger, worst: Row | None, width: int) -> list[Text]:
+    """The total and the worst row in a sentence."""
+    most = f", the most at {clean(worst.path) or '(model)'}: {decades(worst.decades)}" if worst else ""
+    text = f"{decades(book.total)} decades over {plural(len(book.rows), 'row')}{most}"
+    return clip(hang([("gradient ledger: ", "bold")], text, width, 2), 2)
+
+
+def _lines(rows: Sequence[Row], level: int, budget: int) -> Iterator[LedgerLine]:
     whole = sum(size(row.decades) for row in rows)
-    for row in fold(rows, budget=16 if level == 0 else 8):
+    ends, worst = (2, 6) if budget >= 16 else (1, max(budget - 4, 1))
+    for row in fold(rows, budget=budget if level == 0 else max(budget // 2, 2), ends=ends, worst=worst):
         if isinstance(row, Fold):
             yield from _fold_lines(row, level)
             continue
         yield LedgerLine(clean(row.path) or "(model)", level, row, row.below)
         if len(row.children) > 1 and level < 2 and size(row.decades) >= whole / 3:
-            yield from _lines(row.children, level + 1)
+            yield from _lines(row.children, level + 1, budget)
 
 
 def _fold_lines(whole: Fold, level: int) -> Iterator[LedgerLine]:
@@ -90,18 +103,18 @@ def _columns(lines: Sequence[LedgerLine], width: int) -> Columns:
     if room < 24:
         room, parts = room + PART * len(parts), ()
     longest = max(cell_len(_label(line, 1000).rstrip()) for line in lines)
-    label = max(min(longest, room - BAR, 44), 12)
+    label = max(min(longest, room - BAR, 44), 14)
     values = [line.row.decades for line in lines if isinstance(line.row, Row)]
     return Columns(label, BarScale.over(values, min(room - label, 44)), parts)
 
 
-def _heading(columns: Columns) -> Text:
+def _heading(columns: Columns, name: str = "") -> Text:
     scale = columns.scale
     left = ("loses" if scale.left > 5 else "").rjust(scale.left - 1)
     cells = pad(f"{left}   {'gains' if scale.right > 5 else ''}", scale.left + scale.right + 1)
     heads = "".join(HEADS[p].rjust(PART) for p in columns.parts)
-    start = " " * (2 + columns.label)
-    return assemble((f"{start}{'decades':>{NUMBER}}  {cells}{heads}{'total':>{NUMBER}}", "dim"))
+    label = (pad(name, columns.label + 2), "bold")
+    return assemble(label, (f"{'decades':>{NUMBER}}  {cells}{heads}{'total':>{NUMBER}}", "dim"))
 
 
 def _line(line: LedgerLine, columns: Columns, worst: bool) -> Text:

@@ -56,13 +56,13 @@ class Frame:
 
 def draw_depth(curves: DepthSeries) -> Html:
     """log10 ||gradient|| and log10 RMS of the activations, from the loss to the input."""
-    activation = Series("activation RMS", curves.activation, "rms")
+    activation = Series("activations", curves.activation, "rms")
     gradient = Series("gradient", curves.gradient, "gradient")
     series = [activation, gradient]
     caption = (
         "Gradient and activations along the depth, in decades, from the loss (left) to the input (right)"
     )
-    return _draw(series, curves.names, caption, ("loss", "input"))
+    return draw_series(series, curves.names, caption, ("loss", "input"))
 
 
 def draw_time(recurrence: TimeSeries) -> Html:
@@ -71,7 +71,7 @@ def draw_time(recurrence: TimeSeries) -> Html:
     series = [state, Series("carried back", recurrence.carry, "gradient")]
     names = [f"step {step}" for step in recurrence.steps]
     caption = f"Gradient through time in {recurrence.path}, in decades, from the first step to the last"
-    return _draw(series, names, caption, (names[0], f"{names[-1]} (the gradient enters)"))
+    return draw_series(series, names, caption, (names[0], f"{names[-1]} (the gradient enters)"))
 
 
 def draw_strip(curve: Curve, ends: tuple[str, str]) -> Html:
@@ -111,7 +111,8 @@ def choose_ticks(low: float, high: float, wanted: int = 6) -> tuple[float, list[
     return step, [step * i for i in range(first, last + 1)]
 
 
-def _draw(series: Sequence[Series], names: Sequence[str], caption: str, ends: tuple[str, str]) -> Html:
+def draw_series(series: Sequence[Series], names: Sequence[str], caption: str, ends: tuple[str, str]) -> Html:
+    """Curves over the same places, in decades, each with its name at its end."""
     shown = [Series(s.name, clip_curve(s.values), s.style) for s in series if np.any(~np.isnan(s.values))]
     finite = np.concatenate([[0.0], *(s.values[np.isfinite(s.values)] for s in shown)])
     low, high = widen(float(finite.min()), float(finite.max()))
@@ -142,7 +143,10 @@ def _grid(frame: Frame, marks: Sequence[float]) -> list[Html]:
         ]
     middle = (TOP + frame.floor) / 2
     spin = f"rotate(-90 14 {middle:.0f})"
-    return [*out, tag("text", "decades (log10)", x=14, y=middle, text_anchor="middle", transform=spin)]
+    return [
+        *out,
+        tag("text", "decades (log10)", x=14, y=middle, text_anchor="middle", transform=spin, class_="uv-far"),
+    ]
 
 
 def _ends(frame: Frame, ends: tuple[str, str]) -> list[Html]:
@@ -156,7 +160,7 @@ def _ends(frame: Frame, ends: tuple[str, str]) -> list[Html]:
 def _curve(series: Series, frame: Frame, names: Sequence[str]) -> list[Html | None]:
     points = [(i, float(series.values[i])) for i in pick_places(series.values)]
     out: list[Html | None] = [tag("path", d=_path(points, frame), class_=f"uv-line uv-{series.style}")]
-    seen = "" if len(points) <= 64 else " uv-unseen"
+    seen = "" if len(points) <= 64 and series.style not in ("before", "after") else " uv-unseen"
     style = f"uv-{series.style}{seen}"
     out += [_point(i, v, style, frame, f"{clean(names[i])}: {series.name}") for i, v in points]
     lost = [frame.x(i) for i, v in points if v == -math.inf]

@@ -83,7 +83,8 @@ def _notable(rows: Sequence[Row], worst: int) -> list[int]:
     for row in rows:
         groups.setdefault(_shape(row), []).append(row.decades)
     order = sorted(range(len(rows)), key=lambda i: -size(rows[i].decades))
-    odd = [i for i in order if not _typical(rows[i].decades, groups[_shape(rows[i])])]
+    usual = {shape: _find_usual(values) for shape, values in groups.items()}
+    odd = [i for i in order if not _is_typical(rows[i].decades, usual[_shape(rows[i])])]
     return [*order[:1], *odd[:worst]]
 
 
@@ -91,9 +92,15 @@ def _shape(row: Row) -> tuple[str, str]:
     return row.kind, DIGITS.sub("#", row.path)
 
 
-def _typical(value: float, group: list[float]) -> bool:
+def _find_usual(group: Sequence[float]) -> tuple[float, bool]:
+    """The median of a group, NaN if it has fewer than three finite values; whether three are not finite."""
     finite = [v for v in group if math.isfinite(v)]
+    middle = statistics.median(finite) if len(finite) >= 3 else math.nan
+    return middle, len(group) - len(finite) >= 3
+
+
+def _is_typical(value: float, usual: tuple[float, bool]) -> bool:
+    middle, broken = usual
     if not math.isfinite(value):
-        return len(group) - len(finite) >= 3
-    middle = statistics.median(finite)
-    return len(finite) >= 3 and abs(value - middle) <= max(0.25, 0.5 * abs(middle))
+        return broken
+    return abs(value - middle) <= max(0.25, 0.5 * abs(middle))  # not near NaN

@@ -17,11 +17,17 @@ from unvanish.reports.parts.bars import ASCII
 
 Piece = str | tuple[str, str]
 NARROW, WIDE = 60, 100  # cells
+SCREEN, TALL = 24, 60  # lines of a screen, if it is unknown; lines of a report on a tall one, at most
 
 
 def fit_width(width: int) -> int:
     """The width of a report in a terminal of `width` cells."""
     return min(max(width, NARROW), WIDE)
+
+
+def fit_height(console: Console) -> int:
+    """The lines of a report on this console: a terminal's own, less one for the prompt; else a screen."""
+    return max(min(console.height, TALL), SCREEN) - 1 if console.is_terminal else SCREEN
 
 
 def print_lines(lines: Iterable[Text], console: Console) -> None:
@@ -78,6 +84,15 @@ def hang(head: Sequence[Piece], body: str, width: int, indent: int | str, style:
     lines = wrap(body, max(width - cell_len(start), 8), max(width - cell_len(lead.plain), 0))
     gutter = (start, "dim") if isinstance(indent, str) else start
     return [lead.append(lines[0], style or None), *(assemble(gutter, (line, style)) for line in lines[1:])]
+
+
+def clip(lines: Sequence[Text], most: int) -> list[Text]:
+    """The first `most` lines; dots stand for the others."""
+    if len(lines) <= most:
+        return list(lines)
+    last = lines[most - 1].copy()
+    last.truncate(max(last.cell_len - 4, 0), overflow="crop")
+    return [*lines[: most - 1], last.append(" ...", "dim")]
 
 
 def _last(text: str, cells: int) -> str:

@@ -18,30 +18,44 @@ from unvanish.core.trace import Trace
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ZERO = "_"
-WIDTH, TITLE = 44, 10  # cells of a sparkline, and of its name
+WIDTH, TITLE, NARROWEST = 44, 10, 8  # cells of a sparkline, of its name; of one in a narrow terminal
 DECADE = math.log(10)
 Floats = NDArray[np.float64]
 
 
-def draw_curves(history: HistoryFacts, trace: Trace) -> list[str]:
-    """A line for each of loss, gradient, learning rate, clipping, update, log Z and depth that is known."""
+def draw_curves(history: HistoryFacts, trace: Trace, width: int | None = None) -> list[str]:
+    """A line for each of loss, gradient, learning rate, clipping, update, log Z and depth that is known.
+
+    `width`: cells of a line; the curves are narrower then.
+    """
+    lines = _draw_lines(history, trace, WIDTH)
+    if width is None or max(map(len, lines), default=0) <= width:
+        return lines
+    lines = _draw_lines(history, trace, WIDTH, brief=True)
+    excess = max(map(len, lines), default=0) - width
+    return lines if excess <= 0 else _draw_lines(history, trace, max(WIDTH - excess, NARROWEST), brief=True)
+
+
+def _draw_lines(history: HistoryFacts, trace: Trace, cells: int, *, brief: bool = False) -> list[str]:
+    """The lines, with curves of so many cells; `brief`: without words behind their numbers."""
     loss, norms = _column(history, "loss"), _read_norms(history)
     moved, log_z, gains = (
         spread_looks(values, trace, history)
         for values in (measure_moves(trace), measure_log_z(trace), measure_flow(trace))
     )
     lines = [
-        *_draw("loss", loss, _number),
-        *_draw("gradient", norms, write_power, ", norm of all parameters"),
-        *_draw_rate(_column(history, "lr")),
-        *_draw_clipped(_column(history, "clipped")),
-        *_draw("update", moved, write_power, " of the weights"),
-        *_draw("log Z", log_z, _number, " of the logits"),
+        *_draw("loss", loss, _number, cells),
+        *_draw("gradient", norms, write_power, cells, "" if brief else ", norm of all parameters"),
+        *_draw_rate(_column(history, "lr"), cells),
+        *_draw_clipped(_column(history, "clipped"), cells),
+        *_draw("update", moved, write_power, cells, "" if brief else " of the weights"),
+        *_draw("log Z", log_z, _number, cells, "" if brief else " of the logits"),
     ]
     known = gains[~np.isnan(gains)]
     if len(known):
-        ends = f"{known[0] + 0.0:+.1f} to {known[-1] + 0.0:+.1f} decades from the loss to the input"
-        lines.append(f"  {'depth':{TITLE}}{draw_spark(gains)}  {ends}")
+        ends = f"{known[0] + 0.0:+.1f} to {known[-1] + 0.0:+.1f} decades"
+        ends += "" if brief else " from the loss to the input"
+        lines.append(f"  {'depth':{TITLE}}{draw_spark(gains, cells)}  {ends}")
     return lines
 
 
@@ -116,31 +130,31 @@ def _summarize_looks(trace: Trace, statistic: str, places: Any, *, largest: bool
     return found
 
 
-def _draw(name: str, values: Floats, write: Any, after: str = "") -> list[str]:
+def _draw(name: str, values: Floats, write: Any, cells: int, after: str = "") -> list[str]:
     """A sparkline with its first and last value; nothing if none is known."""
     known = values[~np.isnan(values)]
     if not len(known):
         return []
-    return [f"  {name:{TITLE}}{draw_spark(values)}  {write(known[0])} to {write(known[-1])}{after}"]
+    return [f"  {name:{TITLE}}{draw_spark(values, cells)}  {write(known[0])} to {write(known[-1])}{after}"]
 
 
-def _draw_rate(rates: Floats) -> list[str]:
+def _draw_rate(rates: Floats, cells: int) -> list[str]:
     """The learning rate: one number if it never changed."""
     known = rates[~np.isnan(rates)]
     if not len(known):
         return []
     if known.min() == known.max():
         return [f"  {'lr':{TITLE}}{known[0]:.4g} at every step"]
-    return _draw("lr", rates, _number)
+    return _draw("lr", rates, _number, cells)
 
 
-def _draw_clipped(clipped: Floats) -> list[str]:
+def _draw_clipped(clipped: Floats, cells: int) -> list[str]:
     """Which steps were clipped, if any was."""
     known = clipped[~np.isnan(clipped)]
     if not known.any():
         return []
     share = f"{known.mean():.0%} of {len(known):,} steps known"
-    return [f"  {'clipped':{TITLE}}{draw_spark(clipped)}  {share}"]
+    return [f"  {'clipped':{TITLE}}{draw_spark(clipped, cells)}  {share}"]
 
 
 def _draw_cell(value: float, low: float, span: float) -> str:

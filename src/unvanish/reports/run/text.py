@@ -1,4 +1,7 @@
-"""The report of a watched training as text: verdict, evidence, what happened when, what was found."""
+"""The report of a watched training as text: verdict, evidence, what happened when, what was found.
+
+Notable: it fits a screen; `verbose` lists all moments, findings and notes.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +10,55 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from unvanish.core.diagnosis import Diagnosis, Finding, at_least
 from unvanish.core.run_facts import HistoryFacts
-from unvanish.reports.parts.words import clean, plural
-from unvanish.reports.run.curves import draw_curves
+from unvanish.reports.parts import sheet
+from unvanish.reports.parts.sheet import fit_height, print_lines
+from unvanish.reports.parts.words import clean, list_names, plural
 from unvanish.reports.run.gaps import list_gaps
-from unvanish.reports.run.timeline import Moment, list_moments
+from unvanish.reports.run.lines import RunStory, tell
+from unvanish.reports.run.timeline import list_moments
 from unvanish.reports.run.verdict import Spotted, write_verdict
 from unvanish.store import Run
 
 LOOKS = 256  # that are read, at most
-SITES, REMEDIES = 4, 3  # of a finding, at most
 SPANS, RANKS = 4, 16  # of steps in a row, and ranks that lack some, that are named, at most
 
 
-def render(run: Run) -> str:
+def render(run: Run, width: int = 80, height: int = sheet.SCREEN, *, verbose: bool = False) -> str:
     """The report of a run folder, also of a run that still grows."""
+    lines = tell(read_story(run), width, height, verbose=verbose)
+    return "\n".join(line.plain.rstrip() for line in lines) + "\n"
+
+
+def print_report(run: Run, console: Console | None = None, *, verbose: bool = False) -> None:
+    """Print to a console, stdout by default."""
+    console = console or Console(highlight=False)
+    print_lines(tell(read_story(run), console.width, fit_height(console), verbose=verbose), console)
+
+
+def read_story(run: Run) -> RunStory:
+    """What the record of a run tells."""
     facts, steps, trace = run.facts(), run.steps(), run.trace(most=LOOKS)
-    lines = [f"unvanish: run {clean(run.name)}, {clean(facts.get('model', 'a model'))}"]
+    name = f"unvanish: run {clean(run.name)}, {clean(facts.get('model', 'a model'))}"
+    gaps = list_gaps(run)
     if not len(steps["step"]):
-        gaps = [f"note: {line}" for line in list_gaps(run)]
-        return "\n".join([*lines, "no step has been written yet", *gaps])
+        return RunStory(name, None, ["no step has been written yet"], steps, trace, (), (), gaps)
     spotted = list_spotted(run)
-    verdict = write_verdict(spotted, len(steps["step"]), len(run.sample_steps()))
-    lines += [f"verdict: {verdict.sentence}", _describe_length(steps, run, facts.get("overhead"))]
-    lines += describe_ranks(run)
-    lines += [*draw_curves(steps, trace), *_count_broken(steps), ""]
-    lines += write_timeline(list_moments(steps, trace, spotted, facts.get("sessions", ())))
-    for s in spotted:
-        lines += describe_finding(s.finding, s.when)
-    lines += [f"note: {clean(text)}" for text in facts.get("notes", ())]
-    lines += [f"note: {line}" for line in list_gaps(run)]
-    return "\n".join([*lines, conclude([s.finding for s in spotted])])
+    return RunStory(
+        name,
+        write_verdict(spotted, len(steps["step"]), len(run.sample_steps())),
+        [_describe_length(steps, run, facts.get("overhead")), *describe_ranks(run)],
+        steps,
+        trace,
+        list_moments(steps, trace, spotted, facts.get("sessions", ())),
+        spotted,
+        [*facts.get("notes", ()), *gaps],
+        conclude([s.finding for s in spotted]),
+        _count_broken(steps),
+    )
 
 
 def list_spotted(run: Run) -> list[Spotted]:
@@ -47,45 +66,23 @@ def list_spotted(run: Run) -> list[Spotted]:
     return [Spotted(e.finding, e.first, e.last) for e in run.findings()]
 
 
-def write_timeline(moments: Sequence[Moment]) -> list[str]:
-    """What happened, a line each, and a blank one; nothing without a moment."""
-    if not moments:
-        return []
-    width = len(str(max(m.step for m in moments)))
-    return ["timeline:", *(f"  step {m.step:>{width}}  {m.text}" for m in moments), ""]
-
-
-def render_watch(diagnosis: Diagnosis) -> str:
+def render_watch(diagnosis: Diagnosis, width: int = 80, height: int = sheet.SCREEN) -> str:
     """The report of a watch that was not written to a folder."""
     history = diagnosis.trace.facts.get("history", {})
-    lines = [f"unvanish watch: {clean(diagnosis.subject)}"]
-    lines += [*draw_curves(history, diagnosis.trace), ""]
-    for finding in diagnosis.findings:
-        lines += describe_finding(finding)
-    return "\n".join([*lines, conclude(diagnosis.findings)])
+    spotted = [Spotted(finding) for finding in diagnosis.findings]
+    name, closing = f"unvanish watch: {clean(diagnosis.subject)}", conclude(diagnosis.findings)
+    story = RunStory(name, None, (), history, diagnosis.trace, (), spotted, closing=closing)
+    return "\n".join(line.plain.rstrip() for line in tell(story, width, height))
 
 
 def conclude(findings: Sequence[Finding]) -> str:
     """The last line: how many findings are at or above a warning, and their codes."""
     faults = at_least(findings, "warning")
     return (
-        f"found {len(faults)}: {' '.join(clean(f.code) for f in faults)}"
+        f"found {len(faults)}: {list_names([f.code for f in faults], 12)}"
         if faults
         else "nothing wrong was seen"
     )
-
-
-def describe_finding(finding: Finding, when: str = "") -> list[str]:
-    """A finding in a few lines."""
-    at = f" ({when})" if when else ""
-    named = f"{finding.severity}[{clean(finding.code)}] {clean(finding.name)}"
-    lines = [f"{named}{at}: {clean(finding.cause)}"]
-    if finding.sites:
-        more = " ..." if len(finding.sites) > SITES else ""
-        lines.append(f"  --> {', '.join(map(clean, finding.sites[:SITES]))}{more}")
-    return lines + [
-        f"  = remedy [{r.safety}] {clean(r.cure)}: {clean(r.why)}" for r in finding.remedies[:REMEDIES]
-    ]
 
 
 def format_duration(seconds: float) -> str:

@@ -30,10 +30,14 @@ class Spotted:
 
 @dataclass(frozen=True)
 class RunVerdict:
-    """`word`: error, warning, fine or unseen; `sentence`: what a reader must know first."""
+    """`word`: error, warning, fine or unseen; `sentence`: what a reader must know first.
+
+    `brief`: the same without the cause, for a report that tells it below; empty if there is none.
+    """
 
     word: str
     sentence: str
+    brief: str = ""
 
 
 def write_verdict(spotted: Sequence[Spotted], steps: int, looks: int) -> RunVerdict:
@@ -51,7 +55,8 @@ def write_verdict(spotted: Sequence[Spotted], steps: int, looks: int) -> RunVerd
     cause = cause if len(cause) <= CAUSE else f"{cause[: CAUSE - 3]}..."
     named = f"{clean(worst.finding.code)} {clean(worst.finding.name)}"
     at = f" at step {worst.first}" if worst.first >= 0 else ""
-    return RunVerdict(worst.finding.severity, f"{count}: {named}{at}: {cause}")
+    brief = f"{count}: {named}{at}"
+    return RunVerdict(worst.finding.severity, f"{brief}: {cause}", brief)
 
 
 def rank_spotted(spotted: Sequence[Spotted]) -> list[Spotted]:

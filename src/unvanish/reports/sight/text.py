@@ -5,39 +5,48 @@ from __future__ import annotations
 import math
 
 from rich.console import Console
+from rich.text import Text
 
 from unvanish.core.sight import Sight
-from unvanish.reports.parts.words import cap, clean, plural
-from unvanish.reports.run.curves import draw_curves
-from unvanish.reports.run.text import describe_finding, write_timeline
+from unvanish.reports.parts import sheet
+from unvanish.reports.parts.sheet import fit_height, print_lines
+from unvanish.reports.parts.words import clean, plural
+from unvanish.reports.run.lines import RunStory, tell
 from unvanish.reports.run.timeline import list_moments
 from unvanish.reports.run.verdict import RunVerdict, Spotted, rank_spotted, write_verdict
 
-FINDINGS, NOTES = 4, 4  # at most: shown in full, notes
 
-
-def render(sight: Sight) -> str:
+def render(sight: Sight, width: int = 80, height: int = sheet.SCREEN, *, verbose: bool = False) -> str:
     """The report as plain text."""
-    subject = clean(sight.diagnosis.subject)
-    lines = [f"unvanish watch: {subject}", f"verdict: {judge(sight).sentence}", describe_sight(sight)]
-    trace = sight.diagnosis.trace
-    history = trace.facts.get("history", {})
-    spotted = list_worst(sight)
-    lines += [*draw_curves(history, trace), ""]
-    lines += write_timeline(list_moments(history, trace, spotted))
-    shown, rest = cap(spotted, FINDINGS)
-    for one in shown:
-        lines += describe_finding(one.finding, one.when)
-    lines += [f"and {plural(rest, 'more finding')}: .diagnosis() has all"] if rest else []
-    notes, hidden = cap(sight.notes, NOTES)
-    lines += [f"note: {clean(text)}" for text in notes]
-    lines += [f"and {plural(hidden, 'more note')}: .notes has all"] if hidden else []
-    return "\n".join(lines).rstrip() + "\n"
+    lines = write_lines(sight, width, height, verbose=verbose)
+    return "\n".join(line.plain.rstrip() for line in lines) + "\n"
 
 
-def print_report(sight: Sight, console: Console | None = None) -> None:
+def print_report(sight: Sight, console: Console | None = None, *, verbose: bool = False) -> None:
     """Print to a console, stdout by default."""
-    (console or Console(highlight=False)).print(render(sight), end="", markup=False, soft_wrap=True)
+    console = console or Console(highlight=False)
+    print_lines(write_lines(sight, console.width, fit_height(console), verbose=verbose), console)
+
+
+def write_lines(sight: Sight, width: int, height: int, *, verbose: bool = False) -> list[Text]:
+    """The report as styled lines, at most `height` unless verbose."""
+    return tell(tell_story(sight), width, height, verbose=verbose)
+
+
+def tell_story(sight: Sight) -> RunStory:
+    """What the watch has seen, in order."""
+    trace, spotted = sight.diagnosis.trace, list_worst(sight)
+    history = trace.facts.get("history", {})
+    return RunStory(
+        f"unvanish watch: {clean(sight.diagnosis.subject)}",
+        judge(sight),
+        [describe_sight(sight)],
+        history,
+        trace,
+        list_moments(history, trace, spotted),
+        spotted,
+        sight.notes,
+    )
 
 
 def judge(sight: Sight) -> RunVerdict:
