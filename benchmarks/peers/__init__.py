@@ -1,10 +1,10 @@
-"""Other tools that speak of gradients, run on the same networks: what they say, when they cry wolf, what they cost.
+"""Other tools that speak of gradients, on the same networks: what they say, their false alarms, their cost.
 
-Run it with `python -m benchmarks.peers --cache FOLDER`. Each tool gets an environment of its own in that folder.
+Run it with `python -m benchmarks.peers --cache FOLDER`. Each tool gets an environment of its own there.
 
 Notable:
-- A tool is used as its own documentation says (`adapters/`, one file each): its defaults, in a training loop, or
-  one call if that is how it is used. `published.py` beside this folder holds rules of papers that no package brings.
+- A tool is used as its own documentation says (`adapters/`, one file each): its defaults, in a training loop,
+  or one call if that is how it is used. `published.py` beside this folder holds the rules of papers.
 - All see the same: sick networks with their fixed twins, and healthy ones (`cases.py`). A monitor watches a
   training of `--steps` steps on one batch.
 - Generous to the tools: any warning on a sick network counts as *said something*; `kinds.py` writes down

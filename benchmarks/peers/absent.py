@@ -1,6 +1,6 @@
-"""What was looked for and is not asked: no package, or a package that cannot be used here, or one that claims nothing.
+"""What was looked for and is not asked: no package, one that cannot be used here, or one that claims nothing.
 
-Notable: `TRIED` is tried at every run, since a release can change it; `UNASKED` is a decision, with its reason.
+Notable: `TRIED` is tried at every run, since a release can change it; `UNASKED` is a decision and its reason.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ TRIED: dict[str, tuple[str, str]] = {  # title: what pip installs, what is impor
     "opguard": ("opguard==0.1.0", "opguard"),
 }
 UNASKED: dict[str, str] = {
-    "DLCheck": "no package: a repository for Python 3.7 and an old Lightning; its rules are those of TFCheck and"
-    " DeepDiagnosis, which `python -m benchmarks.diagnosis` runs",
     "DEFault, DEFault++": "no package: a web tool that reads and trains Keras models on TensorFlow",
     "SageMaker Debugger (smdebug 1.0.34)": "installs, but its rules run in a cloud service; they stand in"
     " `benchmarks/published.py`",

@@ -1,4 +1,4 @@
-"""How a tool is used: once on a model, or beside a training, whose loop calls it where its documentation says.
+"""How a tool is used: once on a model, or beside a training, whose loop calls it where it asks to be.
 
 Notable: `examine` of an ordinary monitor is the loop below. A tool that is one call has its own. What a tool
 imports is imported when it begins, in its own environment; the file itself can be read anywhere.

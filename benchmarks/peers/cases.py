@@ -29,7 +29,7 @@ SICK = ("planted", "reported")
 
 @dataclass
 class Trial:
-    """A model as its user would train it: `objective()` is the loss of its one batch, and what it came from."""
+    """A model as its user would train it: `objective()` is the loss of its one batch, and the output."""
 
     model: nn.Module
     batch: Any

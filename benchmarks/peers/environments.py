@@ -1,7 +1,7 @@
 """An environment for each tool, in a folder of the user's choice: torch once, pinned; the tool beside it.
 
-Notable: the tool's environment sees torch's by a `.pth` file, so a gigabyte lies there once, and pip takes it for
-installed; a tool that insists on another torch is refused by the constraint, and the reason is kept.
+Notable: the tool's environment sees torch's by a `.pth` file, so a gigabyte lies there once, and pip takes it
+for installed; a tool that insists on another torch is refused by its pin, and the reason is kept.
 """
 
 from __future__ import annotations

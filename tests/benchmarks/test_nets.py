@@ -128,7 +128,9 @@ def test_the_peers_name_dead_units_and_nothing_they_cannot():
     torch.nn.init.constant_(dead[0].bias, -50.0)
     batch = torch.randn(16, 8), torch.randint(0, 3, (16,))
     said = published.claims(dead, batch, torch.nn.CrossEntropyLoss())
-    assert all(published.names(said[peer], "ACT003") for peer in ("SageMaker", "DeepDiagnosis", "TheDeepChecker"))
+    assert all(
+        published.names(said[peer], "ACT003") for peer in ("SageMaker", "DeepDiagnosis", "TheDeepChecker")
+    )
     assert not any(published.names(claims, "REC001") for claims in said.values())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from benchmarks.peers.adapter import Adapter
@@ -13,7 +15,7 @@ class AnomalyMode(Adapter):
     """Around every step, as its documentation has it."""
 
     TITLE = "torch.autograd.detect_anomaly"
-    CLAIMS = {"nan": "non-finite"}
+    CLAIMS: ClassVar = {"nan": "non-finite"}
 
     def one_step(self, step: int, trial: Trial) -> float:
         with torch.autograd.detect_anomaly():

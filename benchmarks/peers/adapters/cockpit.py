@@ -1,4 +1,4 @@
-"""Cockpit: its economy configuration around every backward of a model extended by BackPACK; instruments, no verdict."""
+"""Cockpit: its economy configuration around every backward of a model extended by BackPACK; no verdict."""
 
 from __future__ import annotations
 

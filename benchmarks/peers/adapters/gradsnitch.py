@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.peers.adapter import Adapter, quiet
 from benchmarks.peers.cases import Trial
@@ -15,7 +15,7 @@ class Gradsnitch(Adapter):
     TITLE = "gradsnitch"
     REQUIRES = ("gradsnitch==0.1.0",)
     IMPORTS = "gradsnitch"
-    CLAIMS = {
+    CLAIMS: ClassVar = {
         "GS001": "non-finite",
         "GS002|GS003": "exploding",
         "GS006|GS009": "update too large",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.peers.adapter import Adapter
 from benchmarks.peers.cases import Trial
@@ -15,7 +15,7 @@ class Graphyco(Adapter):
     TITLE = "graphyco"
     REQUIRES = ("graphyco==0.1.2",)
     IMPORTS = "graphyco"
-    CLAIMS = {
+    CLAIMS: ClassVar = {
         "nan or inf": "non-finite",
         "exploding": "exploding",
         "vanishing": "vanishing",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from benchmarks.peers.adapter import Adapter, total_norm
 from benchmarks.peers.cases import Trial
 from benchmarks.peers.kinds import Said
@@ -13,7 +15,7 @@ class LightningRule(Adapter):
     """The one warning that it gives; the rest is logged for people to look at."""
 
     TITLE = "Lightning's GradientStatsMonitor (its rule)"
-    CLAIMS = {"very high": "exploding"}
+    CLAIMS: ClassVar = {"very high": "exploding"}
 
     def begin(self, trial: Trial) -> None:
         self.highest = 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.peers.adapter import Adapter
 from benchmarks.peers.cases import Trial
@@ -15,7 +15,7 @@ class ModelClinic(Adapter):
     TITLE = "model-clinic"
     REQUIRES = ("model-clinic==0.4.2",)
     IMPORTS = "model_clinic"
-    CLAIMS = {
+    CLAIMS: ClassVar = {
         "nan|inf": "non-finite",
         "gradient_explosion|explo": "exploding",
         "vanish": "vanishing",

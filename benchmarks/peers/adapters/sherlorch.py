@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.peers.adapter import Adapter, held
 from benchmarks.peers.cases import Trial
@@ -15,7 +15,7 @@ class Sherlorch(Adapter):
     TITLE = "sherlorch"
     REQUIRES = ("sherlorch==0.1.0",)
     IMPORTS = "sherlorch"
-    CLAIMS = {".": "non-finite"}
+    CLAIMS: ClassVar = {".": "non-finite"}
 
     def begin(self, trial: Trial) -> None:
         self.words: list[str] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.peers.adapter import Adapter
 from benchmarks.peers.cases import Trial
@@ -15,7 +15,7 @@ class Thermoclaw(Adapter):
     TITLE = "thermoclaw"
     REQUIRES = ("thermoclaw==0.1.6",)
     IMPORTS = "thermoclaw"
-    CLAIMS = {
+    CLAIMS: ClassVar = {
         "oscillation|unstable|entropy production": "update too large",
         "weight decay": "update too large",
     }

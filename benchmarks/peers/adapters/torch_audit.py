@@ -1,8 +1,8 @@
-"""torch-audit: `autopatch` before the loop, each step audited; findings from warning up, hardware and style aside."""
+"""torch-audit: `autopatch` before the loop, each step audited; warnings and worse, without hardware."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.peers.adapter import Adapter
 from benchmarks.peers.cases import Trial
@@ -13,12 +13,12 @@ ASKED_ALL_THE_SAME = ("TA405",)  # dead filters
 
 
 class TorchAudit(Adapter):
-    """All of its phases; its rules on hardware and practices are no diagnoses and are left out, for its sake."""
+    """All of its phases; its rules on hardware and practices are no diagnoses and are left out."""
 
     TITLE = "torch-audit"
     REQUIRES = ("torch-audit==0.3.0",)
     IMPORTS = "torch_audit"
-    CLAIMS = {
+    CLAIMS: ClassVar = {
         "TA100": "non-finite",
         "TA102": "exploding",
         "TA103": "no gradient",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.peers.adapter import Adapter, quiet
 from benchmarks.peers.cases import Trial
@@ -16,7 +16,7 @@ class TorchSurgeon(Adapter):
     TITLE = "torch-surgeon"
     REQUIRES = ("torch-surgeon==0.1.0",)
     IMPORTS = "torch_surgeon"
-    CLAIMS = {"vanishing": "vanishing", "exploding": "exploding", "stagnant": "vanishing"}
+    CLAIMS: ClassVar = {"vanishing": "vanishing", "exploding": "exploding", "stagnant": "vanishing"}
 
     def begin(self, trial: Trial) -> None:
         from torch_surgeon import Surgeon

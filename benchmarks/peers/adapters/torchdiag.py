@@ -1,8 +1,9 @@
-"""torchdiag: three calls at the start: dead neurons on the input, one verified step, the gradients behind it."""
+"""torchdiag: three calls: dead neurons on the input, one verified step, the gradients behind it."""
 
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from benchmarks.peers.adapter import Adapter, quiet
 from benchmarks.peers.cases import Trial
@@ -10,13 +11,13 @@ from benchmarks.peers.kinds import Said
 
 
 class Torchdiag(Adapter):
-    """What its calls list under "issues found"; models that take no single tensor get `check_gradients` alone."""
+    """What its calls list as issues; models that take no single tensor get `check_gradients` alone."""
 
     TITLE = "torchdiag"
     REQUIRES = ("torchdiag==0.1.0",)
     IMPORTS = "torchdiag"
     USED = "one call"
-    CLAIMS = {
+    CLAIMS: ClassVar = {
         "vanishing": "vanishing",
         "exploding": "exploding",
         "disconnected": "no gradient",

@@ -1,8 +1,8 @@
-"""torchmortem: a context around the loop with `.step(loss=...)` behind each step; findings from warning up."""
+"""torchmortem: a context around the loop with `.step(loss=...)` behind each step; warnings and worse."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.peers.adapter import Adapter
 from benchmarks.peers.cases import Trial
@@ -15,7 +15,7 @@ class Torchmortem(Adapter):
     TITLE = "torchmortem"
     REQUIRES = ("torchmortem==0.1.1",)
     IMPORTS = "torchmortem"
-    CLAIMS = {
+    CLAIMS: ClassVar = {
         "vanishing|stalling": "vanishing",
         "exploding": "exploding",
         "dead units": "dead units",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from benchmarks.peers.adapter import Adapter
 from benchmarks.peers.cases import Trial
 from benchmarks.peers.kinds import Said
@@ -14,7 +16,7 @@ class Torchtest2(Adapter):
     REQUIRES = ("torchtest2==0.1.0",)
     IMPORTS = "torchtest2"
     USED = "one call"
-    CLAIMS = {
+    CLAIMS: ClassVar = {
         "^forward|^output_finite|^loss": "non-finite",
         "^output_varies": "collapse",
         "^initial_loss": "first loss",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.peers.adapter import Adapter, total_norm
 from benchmarks.peers.cases import Trial
@@ -15,7 +15,7 @@ class TrainingDoctor(Adapter):
     TITLE = "training-doctor"
     REQUIRES = ("training-doctor==0.1.0",)
     IMPORTS = "training_doctor"
-    CLAIMS = {
+    CLAIMS: ClassVar = {
         "vanish": "vanishing",
         "nan|infinite|non-finite": "non-finite",
         "explo": "exploding",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.peers.adapter import Adapter, total_norm
 from benchmarks.peers.cases import Trial
@@ -10,12 +10,12 @@ from benchmarks.peers.kinds import Said
 
 
 class Trainpulse(Adapter):
-    """Its default thresholds; its alarms on slow steps are left out, since the machine is not the tool's fault."""
+    """Its default thresholds; alarms on slow steps are left out: that is the machine."""
 
     TITLE = "trainpulse"
     REQUIRES = ("trainpulse==0.4.0",)
     IMPORTS = "trainpulse"
-    CLAIMS = {
+    CLAIMS: ClassVar = {
         "is nan|is inf": "non-finite",
         "explosion": "exploding",
         "vanishing": "vanishing",

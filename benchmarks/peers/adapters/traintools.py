@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.peers.adapter import Adapter
 from benchmarks.peers.cases import Trial
@@ -15,7 +15,7 @@ class Traintools(Adapter):
     TITLE = "traintools"
     REQUIRES = ("traintools==0.6.2",)
     IMPORTS = "traintools"
-    CLAIMS = {
+    CLAIMS: ClassVar = {
         "non-finite": "non-finite",
         "vanished": "vanishing",
         "very large": "exploding",

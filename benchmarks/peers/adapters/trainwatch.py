@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.peers.adapter import Adapter, quiet
 from benchmarks.peers.cases import Trial
@@ -15,7 +15,7 @@ class Trainwatch(Adapter):
     TITLE = "TrainWatch"
     REQUIRES = ("trainwatch==0.1.0",)
     IMPORTS = "trainwatch"
-    CLAIMS = {"variance": "update too large"}
+    CLAIMS: ClassVar = {"variance": "update too large"}
 
     def begin(self, trial: Trial) -> None:
         from trainwatch import Watcher

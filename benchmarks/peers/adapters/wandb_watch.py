@@ -10,7 +10,7 @@ from benchmarks.peers.kinds import Said
 
 
 class WandbWatch(Adapter):
-    """Its default: gradients, every 1,000th step; the loss logged at every step. It says nothing by itself."""
+    """Its default: gradients, every 1,000th step; the loss logged at every step. It says nothing."""
 
     TITLE = "wandb.watch"
     REQUIRES = ("wandb==0.31.0",)
