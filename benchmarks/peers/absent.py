@@ -17,6 +17,7 @@ UNASKED: dict[str, str] = {
     "TraceML (traceml-ai 0.5.0)": "installs; it diagnoses slow steps, and claims nothing of gradients",
     "delve 0.1.50": "installs; it logs the rank of layers, and claims nothing",
     "nndiagnostics 0.1.9": "installs; it dumps statistics, and logs modules with a NaN",
+    "graphyco 0.1.2": "its monitor imports scipy and PySide6, which it does not require: it needs a desktop",
     "gradienthound 0.1.0, gradviz, torch-module-monitor": "install; they draw or log, and claim nothing",
     "TensorBoard histograms": "they are pictures, and claim nothing",
     "arc-training 5.2.0": "installs; it takes over the training, to roll back and resume it",

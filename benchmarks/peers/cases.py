@@ -76,7 +76,16 @@ def make_trial(
         sparse = any(getattr(m, "sparse", False) for m in model.modules())
         optimizer = torch.optim.SGD(own, 1e-3) if half or sparse else torch.optim.Adam(own, 1e-3)
     holding = sum(any(True for _ in m.parameters(recurse=False)) for m in model.modules())
-    return Trial(model, batch, loss, optimizer, Exam(exam.codes, exam.planted, holding))
+    return Trial(model, batch, loss, optimizer, Exam(exam.codes, surround(model, exam.planted), holding))
+
+
+def surround(model: nn.Module, planted: tuple[str, ...]) -> tuple[str, ...]:
+    """The planted modules and those defined just before and behind them, by their names in this model."""
+    leaves = [name for name, module in model.named_modules() if name and not list(module.children())]
+    found = {leaf for leaf in leaves for name in planted if f".{leaf}.".find(f".{name}.") >= 0}
+    near = {leaves[i + step] for i, leaf in enumerate(leaves) if leaf in found for step in (-1, 0, 1)
+            if 0 <= i + step < len(leaves)}  # fmt: skip
+    return tuple(sorted(near | set(planted)))
 
 
 def list_cases(planted: int, healthy: int, every: int) -> list[Case]:

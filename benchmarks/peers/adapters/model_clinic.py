@@ -40,7 +40,7 @@ class ModelClinic(Adapter):
 
     def end(self) -> None:
         if hasattr(self, "monitor"):
-            self.monitor.remove_hooks()
+            self.monitor.summary()  # which takes its hooks off
 
 
 ADAPTER = ModelClinic

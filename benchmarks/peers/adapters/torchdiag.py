@@ -18,6 +18,7 @@ class Torchdiag(Adapter):
     IMPORTS = "torchdiag"
     USED = "one call"
     CLAIMS: ClassVar = {
+        r"max 0\.00e": "no gradient",
         "vanishing": "vanishing",
         "exploding": "exploding",
         "disconnected": "no gradient",

@@ -16,7 +16,8 @@ class Torchmortem(Adapter):
     REQUIRES = ("torchmortem==0.1.1",)
     IMPORTS = "torchmortem"
     CLAIMS: ClassVar = {
-        "vanishing|stalling": "vanishing",
+        "stalling": "no gradient",
+        "vanishing": "vanishing",
         "exploding": "exploding",
         "dead units": "dead units",
         "saturation": "saturation",

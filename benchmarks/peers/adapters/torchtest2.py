@@ -40,6 +40,8 @@ class Torchtest2(Adapter):
         if isinstance(x, tuple) and trial.loss is not None:
             x, y = trial.batch
         report = torchtest2.check_model(trial.model, x, y, loss_fn=trial.loss, optimizer=trial.optimizer)
+        if "contains no tensors" in report["forward"].message:
+            raise NotImplementedError(report["forward"].message)
         loud = [r for r in report.results if str(r.status) in ("WARN", "FAIL")]
         known = {name for name, _ in trial.model.named_parameters()}
         return [self.mean(f"{r.name}: {r.message}", *mentioned(r.message, known)) for r in loud]

@@ -17,6 +17,7 @@ class Traintools(Adapter):
     IMPORTS = "traintools"
     CLAIMS: ClassVar = {
         "non-finite": "non-finite",
+        r"vanished \(norm=0\)": "no gradient",
         "vanished": "vanishing",
         "very large": "exploding",
         "ratio is high": "update too large",
