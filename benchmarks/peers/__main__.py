@@ -101,10 +101,9 @@ def read(out: Path) -> tuple[Mapping[str, Any], list[Answer]]:
     first, *rows = (json.loads(line) for line in out.read_text().splitlines())
     answers = []
     for row in rows:
-        row["exam"] = Exam(**row["exam"])
-        row["said"] = [Said(**said) for said in row["said"]]
-        row["losses"] = tuple(row["losses"])
-        answers.append(Answer(**row))
+        exam = Exam(**{key: tuple(v) if isinstance(v, list) else v for key, v in row["exam"].items()})
+        said = [Said(one["words"], one["claim"], tuple(one["places"])) for one in row["said"]]
+        answers.append(Answer(**{**row, "exam": exam, "said": said, "losses": tuple(row["losses"])}))
     return first["cost"], answers
 
 

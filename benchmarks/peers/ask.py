@@ -29,9 +29,9 @@ from benchmarks.peers.cases import Case, Trial, list_cases, make_trial
 from benchmarks.peers.kinds import Answer
 
 PATIENCE = 60  # seconds a case
-PAIRS = 20
+PAIRS = 14
 BLOCK = 5  # steps a block
-WARM = 2  # blocks that do not count
+WARM = 1  # blocks that do not count
 
 
 def load(name: str) -> type[Adapter]:

@@ -6,7 +6,6 @@ A case builds its model anew each time, from its own seed.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,15 +15,14 @@ from torch import Tensor, nn
 
 from benchmarks import nets
 from benchmarks.architectures import convolutional, others
-from benchmarks.nets import generate
 from benchmarks.nets.draw import seeded
 from benchmarks.nets.faults import PLANTS
-from benchmarks.nets.net import Redraw
 from benchmarks.peers.kinds import Exam
 from benchmarks.reported import CASES
 
 GROUPS = ("planted", "twin", "healthy", "reported", "mended", "architecture")
 SICK = ("planted", "reported")
+DRAWN: dict[int, int] = {}  # by seed, how often its network was drawn again
 
 
 @dataclass
@@ -114,6 +112,7 @@ def drawn_net(seed: int) -> Callable[[], Trial]:
 
     def build() -> Trial:
         sample = nets.sample(seed)
+        DRAWN[seed] = sum(sample.description["redraws"].values())
         places = tuple(sample.description.get("planted") or ())
         exam = Exam((sample.fault,) if sample.fault else (), places)
         return make_trial(sample.model, sample.batch, sample.loss, sample.optimizer, exam)
@@ -125,19 +124,15 @@ def fixed_net(seed: int) -> Callable[[], Trial]:
     """Builds the same network without the plant."""
 
     def build() -> Trial:
-        fault = generate.fault_of(seed)
-        assert fault is not None
-        for attempt in itertools.count():
-            try:
-                with seeded(f"{seed}/{attempt}") as draw:
-                    generate.sick(draw, fault)
-            except Redraw:
-                continue
-            with seeded(f"{seed}/{attempt}") as draw:
-                well = PLANTS[fault](draw).well
-            well.model.zero_grad(set_to_none=True)
-            return make_trial(well.model, well.batch, well.loss, well.optimizer)
-        raise AssertionError
+        fault = nets.fault_of(seed)
+        if fault is None:
+            raise ValueError(f"nothing is planted at seed {seed}")
+        if seed not in DRAWN:
+            drawn_net(seed)()
+        with seeded(f"{seed}/{DRAWN[seed]}") as draw:
+            well = PLANTS[fault](draw).well
+        well.model.zero_grad(set_to_none=True)
+        return make_trial(well.model, well.batch, well.loss, well.optimizer)
 
     return build
 

@@ -66,11 +66,11 @@ def name_kind(said: Iterable[Said], codes: Iterable[str]) -> bool:
 
 
 def name_place(said: Iterable[Said], exam: Exam) -> bool | None:
-    """Whether a planted module is blamed, and fewer than half of all; None if the place is not known."""
+    """Whether a planted module is blamed, and not half of all or more; None if the place is not known."""
     if not exam.planted:
         return None
     blamed = {place for s in said for place in s.places if place}
-    if exam.modules > 1 and len(blamed) > max(1, exam.modules // 2):
+    if exam.modules > 1 and len(blamed) > max(1, exam.modules // 2, len(exam.planted)):
         return False
     return any(one.startswith(name) or name.startswith(one) for one in blamed for name in exam.planted)
 
