@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--healthy", type=int, default=20, metavar="N")
     parser.add_argument("--every", type=int, default=6, metavar="N", help="each Nth report and architecture")
     parser.add_argument("--steps", type=int, default=60, metavar="N", help="of a watched training")
-    parser.add_argument("--again", action="store_true", help="ask even those whose answers lie in the cache")
+    parser.add_argument("--again", action="store_true", help="forget the answers that lie in the cache")
     parser.add_argument("--words", action="store_true", help="print what each said of each case")
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     record.add_option(parser)
@@ -63,23 +63,16 @@ def ask(name: str, kind: type[Adapter], options: argparse.Namespace) -> Row:
         return Row(kind.TITLE, kind.USED, versions, trouble=f"not installed: {place.trouble}")
     out = options.cache / "answers" / f"{name}.jsonl"
     exam = [f"--{key}={getattr(options, key)}" for key in ("planted", "healthy", "every", "steps")]
-    stamp = out.with_suffix(".exam")
-    if options.again or not out.exists() or not stamp.exists() or stamp.read_text() != " ".join(exam):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        stamp.unlink(missing_ok=True)
-        call = [str(place.python), "-m", "benchmarks.peers.ask", name, str(out), *exam]
-        done = subprocess.run(
-            call,
-            cwd=environments.ROOT,
-            env=environment(own),
-            capture_output=True,
-            text=True,
-            timeout=HOURS,
-            check=False,
-        )
-        if done.returncode:
-            return Row(kind.TITLE, kind.USED, versions, trouble=last_line(done.stderr))
-        stamp.write_text(" ".join(exam))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if options.again:
+        out.unlink(missing_ok=True)
+    call = [str(place.python), "-m", "benchmarks.peers.ask", name, str(out), *exam]
+    root, own_path = environments.ROOT, environment(own)
+    done = subprocess.run(
+        call, cwd=root, env=own_path, capture_output=True, text=True, timeout=HOURS, check=False
+    )
+    if done.returncode:
+        return Row(kind.TITLE, kind.USED, versions, trouble=last_line(done.stderr))
     cost, answers = read(out)
     return Row(kind.TITLE, kind.USED, versions, cost, answers)
 
