@@ -60,7 +60,7 @@ WATCHED = SCRIPT.replace(
     "import unvanish\nwatch = unvanish.watch(model, optimizer, on_finding='silent')\nx, y = data()",
 ) + ("watch.close()\nprint(*[finding.code for finding in watch.findings])\n")
 GIVEN = ["net.py:Net", "--data", "net.py:data", "--loss", "cross_entropy"]
-REPEATS = 15
+REPEATS = 9
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,10 @@ def weigh(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def time_import(python: Path, module: str) -> float:
-    """Seconds of an import by Python's own clock (`-X importtime`), the median of many processes."""
+def time_import(python: Path, module: str, repeats: int) -> float:
+    """Seconds of an import by Python's own clock (`-X importtime`), the least of several processes."""
     seen = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         said = subprocess.run(
             [str(python), "-X", "importtime", "-c", f"import {module}"],
             capture_output=True,
@@ -145,31 +145,33 @@ def time_import(python: Path, module: str) -> float:
         ).stderr
         (line,) = [row for row in said.splitlines() if re.search(rf"\| {re.escape(module)}$", row)]
         seen.append(int(line.split("|")[1]) / 1e6)
-    return statistics.median(seen)
+    return min(seen)
 
 
 def time_command(python: Path, *call: str) -> float:
-    """Seconds of a whole command, the median of many."""
+    """CPU seconds of a whole command, the median of several."""
     seen = []
     for _ in range(REPEATS):
-        began = time.perf_counter()
+        before = os.times()
         subprocess.run([str(python), *call], capture_output=True, check=True)
-        seen.append(time.perf_counter() - began)
+        after = os.times()
+        seen.append(
+            after.children_user + after.children_system - before.children_user - before.children_system
+        )
     return statistics.median(seen)
 
 
 def measure(python: Path, wheel: Path, environment: Path) -> dict[str, float]:
     """Sizes in MB and times in seconds."""
-    installed = packages(environment) / "unvanish"
     return {
-        "wheel MB": wheel.stat().st_size / 1e6,
-        "installed MB": weigh(installed) / 1e6,
-        "import unvanish": time_import(python, "unvanish"),
-        "import unvanish.clinic.check": time_import(python, "unvanish.clinic.check"),
-        "import torch": time_import(python, "torch"),
-        "python -c pass": time_command(python, "-c", "pass"),
-        "python -c 'import unvanish'": time_command(python, "-c", "import unvanish"),
-        "unvanish --help": time_command(python, "-m", "unvanish", "--help"),
+        "wheel, MB": wheel.stat().st_size / 1e6,
+        "installed, MB": weigh(packages(environment) / "unvanish") / 1e6,
+        "import unvanish": time_import(python, "unvanish", REPEATS),
+        "import unvanish.clinic.check": time_import(python, "unvanish.clinic.check", 3),
+        "import torch": time_import(python, "torch", 3),
+        "python -c pass, CPU": time_command(python, "-c", "pass"),
+        "python -c 'import unvanish', CPU": time_command(python, "-c", "import unvanish"),
+        "unvanish --help, CPU": time_command(python, "-m", "unvanish", "--help"),
     }
 
 

@@ -28,6 +28,7 @@ class Adapter:
     REQUIRES: ClassVar[tuple[str, ...]] = ()
     IMPORTS: ClassVar[str] = ""
     USED: ClassVar[str] = "watches a training"
+    SPEAKS: ClassVar[bool] = True  # False: it draws or logs, so only its cost is measured
     CLAIMS: ClassVar[dict[str, str]] = {}
 
     def __init__(self) -> None:

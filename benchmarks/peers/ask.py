@@ -166,7 +166,7 @@ def main() -> int:
     except Exception as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 3
-    cases = list_cases(options.planted, options.healthy, options.every)
+    cases = list_cases(options.planted, options.healthy, options.every) if kind.SPEAKS else []
     out = options.out.resolve()
     kept = keep(out, cases, options.steps)
     os.chdir(tempfile.mkdtemp())  # whatever the tool writes

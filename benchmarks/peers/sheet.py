@@ -129,6 +129,8 @@ def cells(judged: Judged) -> list[str]:
     """A row of the table."""
     if judged.trouble:
         return [judged.title, judged.trouble, *[""] * (len(COLUMNS) - 2)]
+    if not judged.fails[1]:
+        return [judged.title, "claims nothing", *[""] * (len(COLUMNS) - 3), judged.cost]
     pairs = (
         judged.said,
         judged.kind,

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from benchmarks.peers.adapter import Adapter
 from benchmarks.peers.cases import Trial
-from benchmarks.peers.kinds import Said
 
 
 class CockpitInstruments(Adapter):
@@ -16,6 +15,7 @@ class CockpitInstruments(Adapter):
 
     TITLE = "Cockpit"
     REQUIRES = ("cockpit-for-pytorch==1.0.2", "setuptools<81")  # it asks pkg_resources for its version
+    SPEAKS = False
     IMPORTS = "cockpit"
 
     def begin(self, trial: Trial) -> None:
@@ -48,9 +48,6 @@ class CockpitInstruments(Adapter):
 
     def backward(self, step: int, loss: Tensor, trial: Trial) -> None:
         loss.backward(create_graph=self.tool.create_graph(step))  # type: ignore[no-untyped-call]
-
-    def speak(self, trial: Trial) -> list[Said]:
-        return []
 
 
 ADAPTER = CockpitInstruments

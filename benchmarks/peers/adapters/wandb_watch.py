@@ -6,7 +6,6 @@ from typing import Any
 
 from benchmarks.peers.adapter import Adapter, quiet
 from benchmarks.peers.cases import Trial
-from benchmarks.peers.kinds import Said
 
 
 class WandbWatch(Adapter):
@@ -14,6 +13,7 @@ class WandbWatch(Adapter):
 
     TITLE = "wandb.watch"
     REQUIRES = ("wandb==0.31.0",)
+    SPEAKS = False
     IMPORTS = "wandb"
     run: Any = None
 
@@ -29,9 +29,6 @@ class WandbWatch(Adapter):
 
     def after_step(self, step: int, loss: float, trial: Trial) -> None:
         WandbWatch.run.log({"loss": loss})
-
-    def speak(self, trial: Trial) -> list[Said]:
-        return []
 
     def end(self) -> None:
         if WandbWatch.run is not None:
