@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import peers
+from benchmarks import published
 from benchmarks.nets import Sample, sample, scaled
 
 SCALES = (1e6, 1e-6)
@@ -95,7 +95,7 @@ def examine(seed: int, questions: Questions) -> Verdict:
 def step_time(example: Sample) -> float:
     """Seconds of one forward and backward of the model as it is."""
     started = time.perf_counter()
-    loss, _, _ = peers.objective(example.model, example.batch, example.loss)
+    loss, _, _ = published.objective(example.model, example.batch, example.loss)
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
     example.model.zero_grad(set_to_none=True)
@@ -104,7 +104,7 @@ def step_time(example: Sample) -> float:
 
 def others(example: Sample) -> dict[str, Any]:
     """The claims of the published rules."""
-    return {"claims": peers.claims(example.model, example.batch, example.loss, example.optimizer)}
+    return {"claims": published.claims(example.model, example.batch, example.loss, example.optimizer)}
 
 
 def ours(example: Sample) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.peers import objective
+from benchmarks.published import objective
 
 RATES = (1e-3, 1e-2)
 STEPS = 60

@@ -10,7 +10,7 @@ from statistics import median
 from rich.table import Table
 
 from benchmarks.examination import Verdict
-from benchmarks.peers import PEERS, names
+from benchmarks.published import PEERS, names
 
 Cells = list[str]
 

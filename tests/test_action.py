@@ -70,8 +70,8 @@ def act(start, **inputs):
     values = {name: entry.get("default", "") for name, entry in ACTION["inputs"].items()} | inputs
     environment = {}
     for name, text in step["env"].items():
-        key = re.fullmatch(r"\$\{\{ inputs\.([a-z-]+) \}\}", text)[1]
-        environment[name] = values[key]
+        key = re.fullmatch(r"\$\{\{ inputs\.([a-z-]+) \}\}", text)
+        environment[name] = values[key[1]] if key else text
     return start(step["run"], values["working-directory"], **environment)
 
 
@@ -97,7 +97,11 @@ def test_findings_fail_the_step_and_are_shown(start, workspace):
     )
     assert "**fails: 1 finding**" in (workspace / "summary").read_text()
     assert (workspace / "output").read_text() == "sarif=my models/unvanish.sarif\n"
-    assert json.loads((workspace / "my models" / "unvanish.sarif").read_text())["version"] == "2.1.0"
+    report = json.loads((workspace / "my models" / "unvanish.sarif").read_text())
+    (result,) = report["runs"][0]["results"]
+    place = result["locations"][0]["physicalLocation"]
+    assert report["version"] == "2.1.0"
+    assert place == {"artifactLocation": {"uri": "my%20models/net.py"}, "region": {"startLine": 10}}
 
 
 def test_a_model_and_options_with_signs_of_the_shell_are_words(start, workspace):

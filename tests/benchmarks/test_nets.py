@@ -28,7 +28,7 @@ from benchmarks.nets.health import ailments  # noqa: E402
 from benchmarks.nets.measure import read  # noqa: E402
 from benchmarks.nets.net import Redraw  # noqa: E402
 
-from benchmarks import diagnosis, nets, peers, scoreboard  # noqa: E402
+from benchmarks import diagnosis, nets, published, scoreboard  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # sick nets provoke many
 
@@ -75,7 +75,7 @@ def test_a_seed_gives_the_same_net(seed):
 def test_a_planted_fault_is_measured_and_its_loss_is_usable(code):
     example = nets.sample(nets.CODES.index(code))
     assert example.fault == code and example.description["measured"]
-    loss, _, _ = peers.objective(example.model, example.batch, example.loss)
+    loss, _, _ = published.objective(example.model, example.batch, example.loss)
     assert loss.ndim == 0
 
 
@@ -110,16 +110,16 @@ def test_a_scaled_loss_is_only_scaled():
     for seed in nets.seeds("dev", 0, 30):
         example = nets.sample(seed)
         model, loss = nets.scaled(example, 1000.0)
-        before, _, _ = peers.objective(example.model.eval(), example.batch, example.loss)
-        after, _, _ = peers.objective(model.eval(), example.batch, loss)
+        before, _, _ = published.objective(example.model.eval(), example.batch, example.loss)
+        after, _, _ = published.objective(model.eval(), example.batch, loss)
         assert float(after.detach()) == pytest.approx(1000 * float(before.detach()), rel=1e-3)
 
 
 def test_the_peers_leave_the_model_alone():
     example = nets.sample(500_000)
     before = {k: v.clone() for k, v in example.model.state_dict().items()}
-    said = peers.claims(example.model, example.batch, example.loss, example.optimizer)
-    assert set(said) == set(peers.PEERS)
+    said = published.claims(example.model, example.batch, example.loss, example.optimizer)
+    assert set(said) == set(published.PEERS)
     assert all(torch.equal(v, before[k]) for k, v in example.model.state_dict().items())
 
 
@@ -127,9 +127,11 @@ def test_the_peers_name_dead_units_and_nothing_they_cannot():
     dead = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 3))
     torch.nn.init.constant_(dead[0].bias, -50.0)
     batch = torch.randn(16, 8), torch.randint(0, 3, (16,))
-    said = peers.claims(dead, batch, torch.nn.CrossEntropyLoss())
-    assert all(peers.names(said[peer], "ACT003") for peer in ("SageMaker", "DeepDiagnosis", "TheDeepChecker"))
-    assert not any(peers.names(claims, "REC001") for claims in said.values())
+    said = published.claims(dead, batch, torch.nn.CrossEntropyLoss())
+    assert all(
+        published.names(said[peer], "ACT003") for peer in ("SageMaker", "DeepDiagnosis", "TheDeepChecker")
+    )
+    assert not any(published.names(claims, "REC001") for claims in said.values())
 
 
 def test_scores_of_made_up_verdicts():
@@ -200,7 +202,7 @@ def test_a_crash_of_check_is_a_wrong_answer(monkeypatch, seed):
 
 
 def test_the_generator_does_not_import_unvanish():
-    code = "import sys, benchmarks.nets, benchmarks.peers; sys.exit('unvanish' in sys.modules)"
+    code = "import sys, benchmarks.nets, benchmarks.published; sys.exit('unvanish' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

@@ -222,3 +222,33 @@ def test_half_of_the_units_may_be_off_if_the_others_are_always_on(
     row, numbers = _relu("r", dead, cosine=math.nan)
     numbers["slope_sq"] = fires
     assert _is_silent((row, numbers), _batch(0.2)) != fault
+
+
+class Branch(nn.Module):
+    """x + conv(relu(norm(conv(x)))); the norm's offset may silence the branch."""
+
+    def __init__(self, width: int, norm: Any, offset: float) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(width, width, 3, 1, 1), nn.Conv2d(width, width, 3, 1, 1)
+        self.n = norm(width)
+        nn.init.constant_(self.n.bias, offset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.b(torch.relu(self.n(self.a(x))))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, lambda width: nn.GroupNorm(2, width)])
+@pytest.mark.parametrize(("width", "offset", "dead"), [(8, -50.0, True), (32, -200.0, True), (8, 0.0, False)])
+def test_a_branch_that_its_norm_silences_is_dead_however_alike_the_offset_makes_all(
+    norm: Any, width: int, offset: float, dead: bool
+) -> None:
+    torch.manual_seed(0)
+    rows = [Branch(width, norm, offset if i == 1 else 0.0) for i in range(3)]
+    net = nn.Sequential(
+        nn.Conv2d(3, width, 3, 1, 1), *rows, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2)
+    )
+    batch = torch.randn(16, 3, 8, 8), torch.randint(0, 2, (16,))
+    found = unvanish.check(net, batch, nn.CrossEntropyLoss(), confirm=False)
+    assert ("ACT003" in found.codes()) == dead
+    if not dead:
+        assert found.codes() == ()

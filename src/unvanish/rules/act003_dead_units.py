@@ -35,7 +35,8 @@ Limits
                        look dead
     NEARLY_ALL = 0.9   of the units are dead: no likeness short of equality does that, and it is
                        an error
-    EQUAL = 0.999      mean cosine: such samples count as equal, and silence all units or none
+    EQUAL = 0.999      mean cosine: such samples count as equal, and silence all units or none; behind a
+                       norm only if they were so before it, since its own offset makes any samples alike
     ALWAYS = 0.75      of the samples is how often the living units fire if the samples look alike
                        to this layer: then as many units are always on as are off. Where units died,
                        the others fire for half of the samples
@@ -196,7 +197,7 @@ def _is_dead(trace: Trace, site: int, limit: float, diverse: float) -> bool:
     if share <= limit or (share == 1 and _gets_zeros(trace, site)) or _is_even(trace, site):
         return False
     cosine = _cosine_before(trace, site)
-    return cosine < diverse or (share > NEARLY_ALL and not cosine > EQUAL)
+    return cosine < diverse or (share > NEARLY_ALL and not _is_equal(trace, site))
 
 
 def _is_even(trace: Trace, site: int) -> bool:
@@ -205,7 +206,7 @@ def _is_even(trace: Trace, site: int) -> bool:
     So it is before a layer that reads a softmax or a mean: the sign of its constant part decides, either way.
     """
     share, shape = trace.value(site, "dead"), trace.sites[site].facts.get("shape", ())
-    if len(shape) < 2:
+    if len(shape) < 2 or share == 1:  # no unit is always on
         return False
     units = max(1, shape[-1] if len(shape) == TOKENS else shape[1])
     chance = DEVIATIONS * EVEN / math.sqrt(units)
@@ -230,18 +231,30 @@ def _gets_zeros(trace: Trace, site: int) -> bool:
     return last is not None and trace.value(last, "forward_rms") == 0
 
 
+def _is_equal(trace: Trace, site: int) -> bool:
+    """Whether the samples are equal before the rectifier, and before a norm that moves them all."""
+    last = _latest(trace, _stages_before(trace, site))
+    if last is not None and trace.sites[last].family == "norm" and _cosine_before(trace, last) <= EQUAL:
+        return False
+    return _cosine_before(trace, site) > EQUAL
+
+
 def _cosine_before(trace: Trace, site: int) -> float:
     """How alike the samples are at the last activation, norm or sum before the site, or at the input."""
-    stages = [
-        i
-        for i in _nodes_before(trace, site)
-        if trace.sites[i].family in ("activation", "norm", "add") and math.isfinite(trace.value(i, "cosine"))
-    ]
-    last = _latest(trace, stages)
+    last = _latest(trace, _stages_before(trace, site))
     if last is not None:
         return trace.value(last, "cosine")
     inputs = (trace.value(i, "cosine") for i in trace.where("input"))
     return min((v for v in inputs if math.isfinite(v)), default=0.0)
+
+
+def _stages_before(trace: Trace, site: int) -> list[int]:
+    """The activations, norms and sums that ran before a site and say how alike their samples are."""
+    return [
+        i
+        for i in _nodes_before(trace, site)
+        if trace.sites[i].family in ("activation", "norm", "add") and math.isfinite(trace.value(i, "cosine"))
+    ]
 
 
 def _nodes_before(trace: Trace, site: int) -> list[int]:
