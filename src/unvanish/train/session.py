@@ -27,10 +27,10 @@ from unvanish.lab.tasks import Task
 from unvanish.lab.tasks import task as find_task
 from unvanish.train.arguments import Arguments, fit_side, settle
 from unvanish.train.checkpoint import folder, saving, state
-from unvanish.train.checkpoint.file import load_state
+from unvanish.train.checkpoint.file import load, load_state
 from unvanish.train.errors import TrainError
 from unvanish.train.finish import finish
-from unvanish.train.learner import Learner, network_errors
+from unvanish.train.learner import Learner, network_errors, require_network
 from unvanish.train.loop import devices, randomness
 from unvanish.train.loop.freezing import freeze
 from unvanish.train.loop.optim import group_parameters
@@ -100,10 +100,13 @@ def prepare(
     arguments.gains(task)  # refused before anything is written
     accelerator = devices.build_accelerator(arguments)
     with accelerator.main_process_first():  # it downloads and prepares what the others read
-        source = open_source(data if data is not None else arguments.data, arguments, learner.task)
+        if describes_itself(learner, arguments) and saved is None:
+            learner.load(str(arguments.pretrained))
+        known = learner.about.get("preparation") if learner.loaded else None
+        source = open_source(data if data is not None else arguments.data, arguments, learner.task, known)
     randomness.seed(arguments.seed)
-    network = learner.build(**source.facts)
-    if arguments.pretrained and arguments.pretrained is not True and saved is None:
+    network = learner.adapt(source.facts, list_names(source))
+    if arguments.pretrained and arguments.pretrained is not True and saved is None and not learner.loaded:
         learner.load(str(arguments.pretrained))
     freeze(network, arguments.freeze)
     group_parameters(network, arguments.weight_decay)  # refused, too, if none trains
@@ -161,8 +164,19 @@ def foresee(network: nn.Module, data: Any) -> str:
             return f"forecast: none, theory cannot follow this network ({str(error).splitlines()[0][:90]})"
 
 
-def open_source(data: Any, arguments: Arguments, task: str) -> Any:
-    """The data: a name or path is opened; an object with a loader called `train` is taken as it is."""
+def describes_itself(learner: Learner, arguments: Arguments) -> bool:
+    """Whether `pretrained` names weights that say what data they are for: they are loaded before the data."""
+    path = arguments.pretrained
+    if not path or path is True or learner.network is not None or Path(path).suffix != ".safetensors":
+        return False
+    return load(path).about.get("spec") is not None
+
+
+def open_source(data: Any, arguments: Arguments, task: str, known: Mapping[str, Any] | None = None) -> Any:
+    """The data: a name or path is opened; an object with a loader called `train` is taken as it is.
+
+    `known`: the preparation of loaded weights, which is kept; images have their size if none is asked for.
+    """
     if all(hasattr(data, part) for part in ("train", "val", "facts")):
         return data
     if data is not None and not isinstance(data, (str, Path, Mapping)):
@@ -174,7 +188,8 @@ def open_source(data: Any, arguments: Arguments, task: str) -> Any:
     a = arguments
     return open_data(
         data, task=task, batch=a.batch, workers=a.workers, seed=a.seed, cache=a.cache,
-        imgsz=fit_side(a.imgsz, task), fraction=a.fraction, download=a.download, augment=a.augment,
+        imgsz=fit_side(a.imgsz or (known or {}).get("size"), task), known=known, fraction=a.fraction,
+        download=a.download, augment=a.augment,
         mixing=Mixing(a.mosaic, a.translate, a.scale, max(0, a.epochs - a.close_mosaic)),
         colours=Scenes(a.fliplr, a.hsv_h, a.hsv_s, a.hsv_v),
     )  # fmt: skip
@@ -209,7 +224,9 @@ def val(learner: Learner, arguments: Arguments, data: Any) -> Results:
     task, source = find_task(learner.task), reopen_source(learner, arguments, data)
     if source.val is None:
         raise TrainError("the data has no validation part; name one in its YAML, under val:")
-    network, accelerator = learner.build(**source.facts), devices.build_accelerator(arguments)
+    require_network(learner)
+    network = learner.suit(source.facts, list_names(source)).eval()
+    accelerator = devices.build_accelerator(arguments)
     model = accelerator.prepare_model(network, evaluation_mode=True)
     network = accelerator.unwrap_model(model)
     loader = source.val if task.summed else devices.prepare_loader(accelerator, source.val)
@@ -235,13 +252,19 @@ def examine(learner: Learner, arguments: Arguments, data: Any) -> Diagnosis:
     source = reopen_source(learner, arguments, data)
     with randomness.preserve():
         randomness.seed(arguments.seed)
-        network = learner.build(**source.facts)
-        batch = next(iter(source.train))
-        return check(network.train(), batch, task.loss(), name=learner.name)
+        network = learner.suit(source.facts, list_names(source))
+        batch, training = next(iter(source.train)), network.training
+        try:
+            return check(network.train(), batch, task.loss(), name=learner.name)
+        finally:
+            network.train(training)
 
 
 def reopen_source(learner: Learner, arguments: Arguments, data: Any) -> Any:
     """The data given, else that of the arguments, else that of the training."""
     return open_source(
-        data if data is not None else arguments.data or learner.about.get("data"), arguments, learner.task
+        data if data is not None else arguments.data or learner.about.get("data"),
+        arguments,
+        learner.task,
+        learner.about.get("preparation"),
     )

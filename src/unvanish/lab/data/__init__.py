@@ -105,18 +105,20 @@ def open_data(
     augment: bool = True,
     mixing: Mixing | None = None,
     colours: Scenes | None = None,
+    known: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Data:
     """Open a data set by its YAML's name or path, or by a mapping; DataError names the problem.
 
     `cache` keeps decoded images in memory (None: if they are small), `imgsz` is the side of images,
     `fraction` of the training part is used, its classes in proportion; `mixing` and `colours` set the
-    augmentation of scenes with boxes; `settings` override those of the YAML.
+    augmentation of scenes with boxes; `known` is the preparation of loaded weights, whose vocabulary, means
+    and order of classes are kept; `settings` override those of the YAML.
     """
     if batch < 1 or not 0 < fraction <= 1:
         raise DataError(f"batch must be 1 or more, fraction in (0, 1]; they are {batch} and {fraction}")
     spec = read(source, task, **settings)
-    wanted = Source(spec, imgsz, cache, download)
+    wanted = Source(spec, imgsz, cache, download, known=dict(known or {}))
     content = rename_classes(wanted.read(), spec)
     train = fraction_of(content.train, fraction, seed)
     for name, part in (("train", train), ("val", content.val)):

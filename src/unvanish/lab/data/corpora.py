@@ -53,8 +53,8 @@ class Excerpt:
 def sentiment_content(
     source: Source, train: Labelled, val: Labelled, names: Sequence[str], cut: Excerpt
 ) -> Content:
-    """Labelled texts as word ids; the vocabulary is that of the training part."""
-    vocabulary = Words.of(train.texts, cut.least, cut.most)
+    """Labelled texts as word ids; the vocabulary is that of loaded weights, else the training part's."""
+    vocabulary = source.known_vocabulary() or Words.of(train.texts, cut.least, cut.most)
     first, second = (encode_texts(p, vocabulary, cut.length, source.problems) for p in (train, val))
     longest = max(int(part.lengths.max(initial=1)) for part in (first, second))
     facts = {"classes": len(names), "vocabulary": len(vocabulary), "length": longest}
@@ -102,10 +102,13 @@ Sentences = tuple[list[str], list[str]]
 
 
 def translation_content(
-    train: Sentences, val: Sentences | None, test: Sentences | None, tokens: Tokens
+    source: Source, train: Sentences, val: Sentences | None, test: Sentences | None, tokens: Tokens
 ) -> Content:
-    """Pairs of sentences as ids; the vocabularies are those of the training part."""
-    if tokens.joint:
+    """Pairs of sentences as ids; the vocabularies are those of loaded weights, else the training part's."""
+    one, other = source.known_vocabulary(), source.known_vocabulary("target_vocabulary")
+    if one is not None and other is not None:
+        first, second = one, other
+    elif tokens.joint:
         first = second = tokens.vocabulary([*train[0], *train[1]])
     else:
         first, second = tokens.vocabulary(train[0]), tokens.vocabulary(train[1])

@@ -31,7 +31,8 @@ def read(
 ) -> Content:
     """The files below the training and validation folders."""
     train_place, val_place = folders(source, archive)
-    names = source.spec.names or tuple(sorted(f.name for f in train_place.iterdir() if f.is_dir()))
+    found = sorted(f.name for f in train_place.iterdir() if f.is_dir())
+    names = source.spec.names or source.order_names(found)
     train = read_documents(source, train_place, names)
     if not train.texts:
         raise DataError(f"{train_place} contains no `<class>/*.txt`. {source.problems}")

@@ -64,6 +64,7 @@ def of_folders(
     names = sorted(f.name for f in train.iterdir() if f.is_dir() and not f.name.startswith("."))
     if sorted(source.spec.names) == names:
         names = list(source.spec.names)  # the YAML's order counts
+    names = list(source.order_names(names))
     files, labels = find_images(source, train, names)
     if not files:  # before anything is decoded
         raise DataError(
@@ -79,7 +80,7 @@ def of_folders(
     first = load_or_keep(source, Squares(files, labels, size, channels))
     second = load_or_keep(source, Squares(others, their, size, channels))
     shift = size // 8 if crop < 0 else crop
-    return image_content(first, second, sample_of(first), names, shift, flip)
+    return image_content(source, first, second, sample_of(first), names, shift, flip)
 
 
 def find_images(source: Source, folder: Path, names: Sequence[str]) -> tuple[list[Path], Indices]:

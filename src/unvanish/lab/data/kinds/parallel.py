@@ -28,7 +28,7 @@ def read(
     parts = [part(source, name, encoding, reverse) for name in ("train", "val", "test")]
     if parts[0] is None:
         raise DataError(f"{source.spec.name}: `train` must name two files, source first")
-    return translation_content(parts[0], parts[1], parts[2], Tokens(tokens, vocabulary, joint, lower))
+    return translation_content(source, parts[0], parts[1], parts[2], Tokens(tokens, vocabulary, joint, lower))
 
 
 def part(source: Source, name: str, encoding: str, reverse: bool) -> Sentences | None:

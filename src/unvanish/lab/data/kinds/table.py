@@ -62,7 +62,7 @@ def read(
         held, kept = split(np.zeros(len(train), np.int64), held_out)
         train, val = [train[i] for i in kept], [train[i] for i in held]
     return translation_content(
-        split_columns(train), split_columns(val), None, Tokens(tokens, vocabulary, joint, lower)
+        source, split_columns(train), split_columns(val), None, Tokens(tokens, vocabulary, joint, lower)
     )
 
 
@@ -76,7 +76,7 @@ def split_columns(cells: Cells) -> Sentences:
 
 def sentiment_rows(source: Source, train: Cells, val: Cells | None, held_out: float, cut: Excerpt) -> Content:
     """Rows of text and label; labels that the training part does not have are reported and left out."""
-    names = source.spec.names or tuple(sorted({label for *_, label in train}))
+    names = source.spec.names or source.order_names(sorted({label for *_, label in train}))
     first = with_labels(train, names, source.problems)
     if val is not None:
         return sentiment_content(source, first, with_labels(val, names, source.problems), names, cut)

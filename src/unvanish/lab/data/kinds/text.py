@@ -35,7 +35,7 @@ def read(
     else:
         cut = round(len(train) * (1 - held_out))
         train, val = train[:cut], train[cut:]
-    known = make_vocabulary(train, tokens, vocabulary)
+    known = source.known_vocabulary() or make_vocabulary(train, tokens, vocabulary)
     parts = [np.array(known.encode(t), np.int32) for t in (train, val)]
     facts = {"vocabulary": len(known), "length": length}
     preparation = {"input": "text", "vocabulary": known.state()}
