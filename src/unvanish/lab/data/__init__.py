@@ -29,6 +29,19 @@ from unvanish.lab.data.spec import DataSpec, read, sets
 __all__ = ["Data", "DataError", "DataSpec", "Problem", "Problems", "decode", "inputs", "open_data", "sets"]
 
 
+def require_classes(spec: DataSpec, content: Content) -> None:
+    """DataError if a classifier would be trained on one class only."""
+    labels = content.train.labels
+    if spec.task not in ("classify", "sentiment") or labels is None or not len(labels):
+        return
+    if (labels == labels[0]).all():
+        name = content.names[labels[0]] if labels[0] < len(content.names) else labels[0]
+        raise DataError(
+            f"{spec.file or spec.name}: all {len(labels):,} training samples are of the class {name!r}; a"
+            " classifier needs two classes: look at the labels, the folders or the split"
+        )
+
+
 @dataclass(frozen=True)
 class Data:
     """An opened data set: its loaders (`val` and `test` may be None), facts and problems."""
@@ -124,6 +137,7 @@ def open_data(
     for name, part in (("train", train), ("val", content.val)):
         if part is not None and not len(part):
             raise DataError(f"{spec.file or spec.name}: {name} has no usable sample. {wanted.problems}")
+    require_classes(spec, content)
     others = [
         build_loader(part, content.still, batch, seed, False, workers) if part is not None else None
         for part in (content.val, content.test)

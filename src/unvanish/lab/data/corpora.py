@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unvanish.core.registry import suggest
 from unvanish.lab.data.content import Content, Source
+from unvanish.lab.data.encoding import find_text, whole_lines
 from unvanish.lab.data.limits import check_encoding, unzip
 from unvanish.lab.data.problems import DataError, Problems
 from unvanish.lab.data.texts import Pairs, Texts
@@ -139,21 +140,13 @@ def translation_content(
 
 
 def read_lines(file: Path, encoding: str, problems: Problems) -> list[str | None]:
-    """The lines of a file, plain or gzip; None for those that are not text in this encoding."""
+    """The lines of a file, plain or gzip; None for those that are not text in `encoding` (empty: found)."""
     try:
         content = unzip(file)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
-    rows = content.split(b"\n")
-    found: list[str | None] = []
-    for number, row in enumerate(rows[:-1] if rows[-1] == b"" else rows, 1):
-        try:
-            found.append(row.decode(encoding).strip())
-        except UnicodeDecodeError as error:
-            why = f"not {encoding} ({error.reason} at byte {error.start})"
-            problems.add(file, number, "broken line", why)
-            found.append(None)
-    return found
+    lines = whole_lines(file, find_text(file, content, encoding, problems), encoding, problems)
+    return [None if line is None else line.strip() for line in (lines[:-1] if lines[-1] == "" else lines)]
 
 
 def read_pairs(files: tuple[Path, Path], encoding: str, problems: Problems) -> Sentences:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from unvanish.lab.data.augment import Pixels, resize
+from unvanish.lab.data.encoding import read_file
 from unvanish.lab.data.letterbox import letterbox_image
-from unvanish.lab.data.problems import DataError
+from unvanish.lab.data.problems import DataError, Problems
 from unvanish.lab.data.sources import read_pictures
 from unvanish.lab.data.vocabulary import restore_vocabulary
 from unvanish.lab.tokens import END, UNKNOWN
@@ -75,7 +76,7 @@ def _lines(source: Any) -> Iterator[tuple[str, str]]:
         for entry in source:
             yield from _lines(entry)
     elif isinstance(source, Path) or (str(source).endswith(".txt") and Path(source).is_file()):
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
+        lines = read_file(Path(source), "", Problems()).split("\n")
         yield from ((f"{source}:{i}", line) for i, line in enumerate(lines, 1) if line.strip())
     else:
         yield str(source), str(source)

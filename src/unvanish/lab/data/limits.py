@@ -64,7 +64,9 @@ def unzip(file: Path) -> bytes:
 
 
 def check_encoding(name: str) -> str:
-    """The encoding of a text; DataError if Python has none of this name that makes text."""
+    """The encoding of a text, empty if it is to be found; DataError if Python has none of this name."""
+    if not name:
+        return name
     try:
         found = codecs.lookup(name)
     except (LookupError, ValueError):

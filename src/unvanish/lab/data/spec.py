@@ -89,7 +89,7 @@ def without_yaml(path: Path) -> dict[str, Any]:
     """The fields that a folder of images, a table or a text implies; empty for anything else."""
     if path.is_dir():
         return {"kind": "folder", "path": str(path.resolve())}
-    form = {".csv": "table", ".tsv": "table", ".jsonl": "table", ".txt": "text"}.get(path.suffix)
+    form = {".csv": "table", ".tsv": "table", ".jsonl": "table", ".txt": "text"}.get(path.suffix.lower())
     if form is None or not path.is_file():
         return {}
     return {"kind": form, "path": str(path.resolve().parent), "train": path.name}

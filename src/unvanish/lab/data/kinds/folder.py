@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unvanish.lab.data.content import Content, Source, image_content
 from unvanish.lab.data.limits import find_below, open_picture
-from unvanish.lab.data.part import Indices, Tensors, split
+from unvanish.lab.data.part import Indices, Tensors, hold_out
 from unvanish.lab.data.pictures import BROKEN, Squares, fits_in_memory, list_images
 from unvanish.lab.data.places import unpack
 from unvanish.lab.data.problems import DataError
@@ -71,7 +71,7 @@ def of_folders(
             f"{train} contains no images; `<class>/*.jpg` is expected below it. {source.problems}"
         )
     if val is None:
-        held, kept = split(labels, held_out)
+        held, kept = hold_out(labels, held_out)
         others, their = [files[i] for i in held], labels[held]
         files, labels = [files[i] for i in kept], labels[kept]
     else:

@@ -22,7 +22,7 @@ def read(
     joint: bool = False,
     lower: bool = False,
     reverse: bool = False,
-    encoding: str = "utf-8",
+    encoding: str = "",
 ) -> Content:
     """The pairs of the files."""
     parts = [part(source, name, encoding, reverse) for name in ("train", "val", "test")]
