@@ -22,6 +22,7 @@ from unvanish.core.plain import name_value
 from unvanish.core.version import __version__
 from unvanish.lab.data import open_data
 from unvanish.lab.data.mosaic import Mixing
+from unvanish.lab.data.problems import Problems
 from unvanish.lab.data.scenes import Scenes
 from unvanish.lab.tasks import Task
 from unvanish.lab.tasks import task as find_task
@@ -40,6 +41,7 @@ from unvanish.train.report.results import Results
 from unvanish.train.report.verdict import describe_forecast
 from unvanish.train.trainer import Trainer
 
+KINDS = 8  # sorts of problems that are listed
 FREE = (
     "epochs", "time", "patience", "device", "workers", "verbose", "resume", "save_period", "plots", "budget",
     "cache", "download", "project", "name", "exist_ok",
@@ -140,10 +142,8 @@ def introduce(run: TrainingRun, name: str, network: nn.Module, data: Any) -> Non
     fixed = sum(p.numel() for p in network.parameters() if not p.requires_grad)
     frozen = f", {fixed:,} of them frozen" if fixed else ""
     say(f"{name}: {count:,} parameters{frozen}; {getattr(data, 'description', '')}")
-    problems = list(getattr(data, "problems", ()))
-    if problems:
-        more = f"{len(problems)} problems in the data, the first" if problems[1:] else "a problem in the data"
-        say(f"{more}: {problems[0]}")
+    for line in list_problems(getattr(data, "problems", ())):
+        say(line)
     if run.progress.shown:
         outlook = foresee(network, data)
         if outlook:
@@ -152,6 +152,18 @@ def introduce(run: TrainingRun, name: str, network: nn.Module, data: Any) -> Non
     kind, where = type(run.engine.inner).__name__, run.engine.accelerator.device
     target = run.request.save_dir
     say(f"{kind}, lr0 {run.rates.rate:g}, {steps:,} steps on {where}; everything goes to {target}")
+
+
+def list_problems(problems: Any) -> list[str]:
+    """The problems of the data by sort, with their number and an example each, the most frequent first."""
+    if not isinstance(problems, Problems):
+        return [f"a problem in the data: {problem}" for problem in list(problems)[:KINDS]]
+    examples: dict[str, str] = {}
+    for problem in problems:
+        examples.setdefault(problem.sort, str(problem))
+    lines = [f"{n:,} x {s}: {examples.get(s, 'see data.problems')}" for s, n in problems.counts.items()]
+    rest = [f"and {len(lines) - KINDS} more sorts"] if len(lines) > KINDS else []
+    return [f"in the data: {line}" for line in [*lines[:KINDS], *rest]]
 
 
 def foresee(network: nn.Module, data: Any) -> str:

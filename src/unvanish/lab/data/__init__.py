@@ -132,6 +132,8 @@ def open_data(
         raise DataError(f"batch must be 1 or more, fraction in (0, 1]; they are {batch} and {fraction}")
     spec = read(source, task, **settings)
     wanted = Source(spec, imgsz, cache, download, known=dict(known or {}))
+    for note in spec.notes:
+        wanted.problems.add(note.partition(": ")[0], 0, "unused key", note.partition(": ")[2])
     content = rename_classes(wanted.read(), spec)
     train = fraction_of(content.train, fraction, seed)
     for name, part in (("train", train), ("val", content.val)):

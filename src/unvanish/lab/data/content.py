@@ -46,8 +46,12 @@ class Source:
         return [folder for folder in places.candidates(self.spec) if folder.is_dir()]
 
     def look(self, *names: str) -> Path | None:
-        """The first of these files or folders that exists, in the order of the names; None if none does."""
-        places_ = (folder / name for name in names for folder in self.folders())
+        """The first of these files or folders that exists, in the order of the names; None if none does.
+
+        A name that leads out of the folder, as exported sets have it, is also looked up inside.
+        """
+        inside = [n.replace("../", "") for n in names if n.startswith("../")]
+        places_ = (folder / name for name in (*names, *inside) for folder in self.folders())
         return next((place for place in places_ if place.exists()), None)
 
     def need(self, *names: str) -> Path:

@@ -47,7 +47,7 @@ def part(source: Source, name: str, size: int, labels: str, archive: str) -> Box
     records, tally = [], Tally()
     for image, shape in zip(images, check_images(images, source.problems), strict=True):
         if shape is not None:
-            found = labels_of(image, source, labels, shape[::-1], tally)
+            found = labels_of(image, source, labels, shape, tally)
             records.append(BoxLabels(image, shape[::-1], found))
     tally.require_labels(f"{source.spec.file or source.spec.name}: {name}", source.task)
     masked = source.task == "segment"
