@@ -148,7 +148,7 @@ def introduce(run: TrainingRun, name: str, network: nn.Module, data: Any) -> Non
         outlook = foresee(network, data)
         if outlook:
             say(outlook)
-    steps = run.request.arguments.epochs * run.rates.steps
+    steps = run.rates.count_all(run.request.arguments.epochs)
     kind, where = type(run.engine.inner).__name__, run.engine.accelerator.device
     target = run.request.save_dir
     say(f"{kind}, lr0 {run.rates.rate:g}, {steps:,} steps on {where}; everything goes to {target}")
