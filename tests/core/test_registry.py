@@ -46,8 +46,8 @@ def test_settings_are_the_keyword_only_arguments() -> None:
         ("rectifyer", " (did you mean 'rectifier'?)"),
         ("NODE", " (did you mean 'Node'?)"),
         ("zzzz", ""),
-        ("ab", " (did you mean 'abcdef'?)"),  # a ratio of 2 * 2 / 8: just near enough
-        ("abx", ""),  # 2 * 2 / 9
+        ("abc", " (did you mean 'abcdef'?)"),  # a ratio of 2 * 3 / 9: just near enough
+        ("abcx", ""),  # 2 * 3 / 10
     ],
 )
 def test_the_nearest_word_is_suggested(wrong: str, text: str) -> None:

@@ -39,5 +39,5 @@ def suggest(wrong: Any, known: Iterable[str]) -> str:
     if not isinstance(wrong, str) or len(wrong) > LONGEST:
         return ""
     by_case = {k.casefold(): k for k in known}
-    near = difflib.get_close_matches(wrong.casefold(), by_case, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(wrong.casefold(), by_case, n=1, cutoff=0.65)
     return f" (did you mean {by_case[near[0]]!r}?)" if near else ""

@@ -91,6 +91,14 @@ def refuse_target(target: Path) -> int | None:
 
 def read_text(path: Path, most: int = MEGABYTE) -> str:
     """The text of a regular file of at most `most` bytes, in UTF-8; OSError says why it is not read."""
+    try:
+        return read_bytes(path, most).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise OSError(f"it is not text in UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+def read_bytes(path: Path, most: int = MEGABYTE) -> bytes:
+    """The content of a regular file of at most `most` bytes; OSError says why it is not read."""
     if not path.is_file():
         raise OSError("there is no such file" if not path.exists() else "it is no regular file")
     with path.open("rb") as file:
@@ -98,10 +106,7 @@ def read_text(path: Path, most: int = MEGABYTE) -> str:
     if len(content) > most:
         size = max(path.stat().st_size, len(content))
         raise OSError(f"it has {size / MEGABYTE:,.1f} MB, more than the {most / MEGABYTE:g} MB that are read")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise OSError(f"it is not text in UTF-8 ({error.reason} at byte {error.start})") from error
+    return content
 
 
 def _create(path: Path) -> int:

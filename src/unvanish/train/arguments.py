@@ -162,6 +162,7 @@ class Arguments:
     )
     max_det: int = _argument(300, "largest number of boxes of an image", least=1, most=10**5)
     agnostic_nms: bool = _argument(False, "boxes of different classes suppress each other, too")
+    rgb: bool = _argument(False, "arrays that are predicted hold red, green, blue; else OpenCV's order")
     watch: bool = _argument(True, "watch the gradients")
     budget: float = _argument(0.01, "largest share of the time spent on watching", least=1e-9, most=1)
     sharding: str = _argument("ddp", "how several processes share the work", words=SHARDING)

@@ -23,17 +23,19 @@ from unvanish.core.names import as_file_name
 from unvanish.core.plain import name_value
 from unvanish.core.registry import suggest
 from unvanish.store.files import write_whole
+from unvanish.train.arguments import fit_side
 from unvanish.train.checkpoint.file import save
 from unvanish.train.errors import TrainError
 from unvanish.train.learner import Learner, require_network
 from unvanish.train.loop.step import call
 
 ENDINGS = {"onnx": ".onnx", "torchscript": ".torchscript", "safetensors": ".safetensors"}
+TEXTS = ("sentiment", "language", "translate", "sequence")  # tasks without images
 CLOSE = 1e-3  # largest difference that passes, as `measure_difference` measures it
 
 
-def export(learner: Learner, format: str, path: str | Path | None) -> Path:
-    """Write the file and check it; TrainError if a package is missing or the file differs."""
+def export(learner: Learner, format: str, path: str | Path | None, imgsz: int | None = None) -> Path:
+    """Write the file, for images of `imgsz`, and check it; TrainError if a package lacks or it differs."""
     if not isinstance(format, str) or format not in ENDINGS:
         near = suggest(str(format), ENDINGS)
         raise TrainError(f"there is no format {name_value(format)}{near}; there are {', '.join(ENDINGS)}")
@@ -45,7 +47,7 @@ def export(learner: Learner, format: str, path: str | Path | None) -> Path:
     if format == "safetensors":
         save(target, network.state_dict(), learner.about)
     else:
-        example = draw_sample(learner)
+        example = draw_sample(learner, fit_side(imgsz, learner.task))
         ways: dict[str, Callable[..., None]] = {"onnx": _onnx, "torchscript": _torchscript}
         try:
             with write_whole(target, "export") as partial:
@@ -70,9 +72,13 @@ def _default_path(learner: Learner, ending: str) -> Path:
     return best.with_suffix(ending) if ending != ".safetensors" else own
 
 
-def draw_sample(learner: Learner) -> tuple[Tensor, ...]:
-    """Two random samples of the shapes that the network was trained on."""
+def draw_sample(learner: Learner, side: int | None = None) -> tuple[Tensor, ...]:
+    """Two random samples of the shapes that the network was trained on; images of another side if given."""
     facts = learner.about.get("facts", {})
+    if side is not None:
+        if learner.task in TEXTS:
+            raise TrainError(f"imgsz={side}: a network for {learner.task} takes no images; leave it out")
+        facts = {**facts, "size": side}
     length = int(facts.get("length", 16))
     generator = torch.Generator().manual_seed(0)
 

@@ -35,6 +35,7 @@ def finish(learner: Learner, run: TrainingRun) -> Results:
     engine.accelerator.wait_for_everyone()
     learner.network, learner.results = engine.network.eval(), results
     learner.about = {**request.about}
+    learner.loaded = str(results.best or request.save_dir)
     if not engine.sharded:
         tensors = load(results.best).tensors if results.best is not None else weights
         fill(engine.network.to("cpu"), tensors, results.best or "the last weights")

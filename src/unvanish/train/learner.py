@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from unvanish.train.callbacks import Callbacks
 from unvanish.train.checkpoint.file import Checkpoint, fill, load
 from unvanish.train.errors import TrainError, require
 from unvanish.train.report.results import Results
+from unvanish.train.transfer import Origin, are_names, fits_as_it_is, take_over
 
 UNSAVED = 10_000_000  # values of buffers that a network makes itself and does not save
 WEIGHTS = (".safetensors", ".pt", ".pth")
@@ -53,6 +54,7 @@ class Learner:
         self.results: Results | None = None
         self.callbacks = Callbacks()
         self._task = task
+        self.loaded = ""  # where the weights come from, if they are worth keeping
         if saved is not None:
             self._restore(saved)
 
@@ -69,13 +71,63 @@ class Learner:
         return list(self.about.get("names", ()))
 
     def build(self, **facts: Any) -> nn.Module:
-        """The network for data with these facts; it is built if there is none yet, or if the facts differ."""
+        """The network for data with these facts, as `adapt` gives it."""
+        return self.adapt(facts)
+
+    def adapt(self, facts: Mapping[str, Any], names: Sequence[str] = ()) -> nn.Module:
+        """The network for a training on data with these facts and classes; loaded weights go into it.
+
+        It is built if there is none yet, or if the data differ from what it was built for.
+        """
         if self.spec is None:
             assert self.network is not None
             return self.network
-        if self.network is None or any(self.facts.get(k) != v for k, v in facts.items()):
-            self.network, self.facts = build(self.spec, **facts), dict(facts)
-        return self.network
+        held = self.network
+        named = not names or not are_names(self.names) or list(names) == self.names
+        if held is not None and named and all(self.facts.get(k) == v for k, v in facts.items()):
+            return held
+        made = build(self.spec, **facts)
+        if held is not None and self.loaded:
+            origin = Origin(held.state_dict(), self.names, self.loaded)
+            print(f"unvanish: {take_over(made, self.spec, facts, names, origin).describe(self.loaded)}")
+        self.network, self.facts = made, dict(facts)
+        return made
+
+    def suit(self, facts: Mapping[str, Any], names: Sequence[str] = ()) -> nn.Module:
+        """A network with these weights for data with these facts; the own one stays as it is.
+
+        TrainError if the weights are not for such data.
+        """
+        if self.spec is None:
+            assert self.network is not None
+            return self.network
+        if self.network is None:
+            return build(self.spec, **facts)
+        self._require_classes(names)
+        if all(self.facts.get(k) == v for k, v in facts.items()):
+            return self.network
+        weights = self.network.state_dict()
+        if fault := fits_as_it_is(self.spec, facts, weights):
+            other = ", ".join(
+                f"{k} {v} instead of {self.facts.get(k)}" for k, v in facts.items() if self.facts.get(k) != v
+            )
+            raise TrainError(f"{self.loaded or self.name} is not for this data, which has {other}: {fault}")
+        made = build(self.spec, **facts)
+        made.load_state_dict(weights, strict=False)
+        return made.train(self.network.training)
+
+    def _require_classes(self, names: Sequence[str]) -> None:
+        """TrainError if the data number the same classes otherwise; a line if they name them otherwise."""
+        if not are_names(names) or not are_names(self.names) or list(names) == self.names:
+            return
+        here, there = (", ".join(map(show, some[:6])) for some in (self.names, names))
+        what = self.loaded or self.name
+        if set(names) == set(self.names):
+            raise TrainError(
+                f"the data number the classes {there}, {what} {here}; put its `names` in that order"
+            )
+        if len(names) == len(self.names):
+            print(f"unvanish: the data name the classes {there}, {what} {here}; they are compared by number")
 
     def _restore(self, saved: Checkpoint) -> None:
         """Build the network of a checkpoint and fill it; TrainError if the tensors there are not its own."""
@@ -85,16 +137,32 @@ class Learner:
         except SpecError as error:
             raise TrainError(f"{saved.path}: {error.text}") from error
         fill(self.network, saved.tensors, saved.path)
+        self.loaded = str(saved.path)
 
     def load(self, weights: str | Path, strict: bool = False) -> Self:
         """Load weights by name into the network; if not `strict`, those that do not fit are left out."""
         require_weights(weights)
         found = load(weights)
-        left = fill(self.build(**self.facts), found.tensors, weights, strict)
+        if self.network is None and found.about.get("spec") is not None:
+            self._begin_as(found)
+        network = self.adapt(self.facts)
+        left = fill(network, found.tensors, weights, strict)
+        self.loaded = str(weights)
         if left:
-            names = f"{', '.join(map(show, left[:3]))}{f' and {len(left) - 3} more' if len(left) > 3 else ''}"
-            print(f"unvanish: {weights} loaded, except {names}, which keep their initial values")
+            more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+            names = f"{', '.join(map(show, left[:3]))}{more}"
+            count = len(network.state_dict())
+            whole = f"{count - len(left)} of {count} tensors loaded"
+            print(f"unvanish: {weights}: {whole}; {names} keep their initial values")
         return self
+
+    def _begin_as(self, found: Checkpoint) -> None:
+        """Build the network for the data that weights were trained on; left as it is if it cannot be."""
+        with suppress(SpecError):
+            self.network = build(self.spec, **found.about["facts"])
+            self.facts = dict(found.about["facts"])
+            kept = ("facts", "names", "preparation")
+            self.about = {**self.about, **{k: found.about[k] for k in kept if k in found.about}}
 
 
 @contextmanager

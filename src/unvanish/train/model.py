@@ -19,6 +19,7 @@ from unvanish.train.errors import TrainError
 from unvanish.train.learner import Learner
 from unvanish.train.predict.prediction import Prediction
 from unvanish.train.report.results import Results
+from unvanish.train.verbs import WRITTEN, require_taken
 
 
 class Model(Learner):
@@ -38,31 +39,42 @@ class Model(Learner):
         """Loss and metrics on the validation part of the data, by default the data it was trained on."""
         from unvanish.train.session import val
 
+        require_taken("val", arguments)
         return val(self, self.settle(data, arguments), data)
 
     def predict(
         self, source: Any, stream: bool = False, **arguments: Any
     ) -> list[Prediction] | Iterator[Prediction]:
-        """Predictions for files, folders, videos, arrays or texts; with `stream` one by one, lazily."""
+        """Predictions for files, folders, videos, arrays or texts; with `stream` one by one, lazily.
+
+        `classes`: only objects of these. `save`, `save_txt`, `save_conf`, `save_crop` write pictures, label
+        files and cut-out objects into `project`/`name`, by default runs/<task>/predict.
+        """
+        from unvanish.train.predict.keeping import Keeping, choose_folder
         from unvanish.train.predict.predict import predict
 
-        found = predict(self, source, self.settle(None, arguments))
+        require_taken("predict", arguments)
+        keeping = Keeping.of(arguments, self.names)
+        settings = {k: v for k, v in arguments.items() if k not in (*WRITTEN, "classes")}
+        folder = choose_folder(self.task, arguments) if keeping.writes else None
+        found = predict(self, source, self.settle(None, settings), keeping, folder)
         return found if stream else list(found)
 
     def __call__(self, source: Any, **arguments: Any) -> Any:
         return self.predict(source, **arguments)
 
     def export(self, format: str = "onnx", path: str | Path | None = None, **arguments: Any) -> Path:
-        """Write the network as onnx, torchscript or safetensors; returns the file."""
+        """Write the network as onnx, torchscript or safetensors, for images of `imgsz`; returns the file."""
         from unvanish.train.export import export
 
-        self.settle(None, arguments)  # refuses unknown arguments
-        return export(self, format, path)
+        require_taken("export", arguments)
+        return export(self, format, path, self.settle(None, arguments).imgsz)
 
     def check(self, data: Any = None, **arguments: Any) -> Diagnosis:
         """`unvanish.check` on the first training batch, with the task's loss."""
         from unvanish.train.session import examine
 
+        require_taken("check", arguments)
         return examine(self, self.settle(data, arguments), data)
 
     def info(self) -> str:

@@ -22,15 +22,16 @@ from unvanish.core.plain import name_value
 from unvanish.core.version import __version__
 from unvanish.lab.data import open_data
 from unvanish.lab.data.mosaic import Mixing
+from unvanish.lab.data.problems import Problems
 from unvanish.lab.data.scenes import Scenes
 from unvanish.lab.tasks import Task
 from unvanish.lab.tasks import task as find_task
 from unvanish.train.arguments import Arguments, fit_side, settle
 from unvanish.train.checkpoint import folder, saving, state
-from unvanish.train.checkpoint.file import load_state
+from unvanish.train.checkpoint.file import load, load_state
 from unvanish.train.errors import TrainError
 from unvanish.train.finish import finish
-from unvanish.train.learner import Learner, network_errors
+from unvanish.train.learner import Learner, network_errors, require_network
 from unvanish.train.loop import devices, randomness
 from unvanish.train.loop.freezing import freeze
 from unvanish.train.loop.optim import group_parameters
@@ -40,6 +41,7 @@ from unvanish.train.report.results import Results
 from unvanish.train.report.verdict import describe_forecast
 from unvanish.train.trainer import Trainer
 
+KINDS = 8  # sorts of problems that are listed
 FREE = (
     "epochs", "time", "patience", "device", "workers", "verbose", "resume", "save_period", "plots", "budget",
     "cache", "download", "project", "name", "exist_ok",
@@ -100,10 +102,13 @@ def prepare(
     arguments.gains(task)  # refused before anything is written
     accelerator = devices.build_accelerator(arguments)
     with accelerator.main_process_first():  # it downloads and prepares what the others read
-        source = open_source(data if data is not None else arguments.data, arguments, learner.task)
+        if describes_itself(learner, arguments) and saved is None:
+            learner.load(str(arguments.pretrained))
+        known = learner.about.get("preparation") if learner.loaded else None
+        source = open_source(data if data is not None else arguments.data, arguments, learner.task, known)
     randomness.seed(arguments.seed)
-    network = learner.build(**source.facts)
-    if arguments.pretrained and arguments.pretrained is not True and saved is None:
+    network = learner.adapt(source.facts, list_names(source))
+    if arguments.pretrained and arguments.pretrained is not True and saved is None and not learner.loaded:
         learner.load(str(arguments.pretrained))
     freeze(network, arguments.freeze)
     group_parameters(network, arguments.weight_decay)  # refused, too, if none trains
@@ -137,18 +142,28 @@ def introduce(run: TrainingRun, name: str, network: nn.Module, data: Any) -> Non
     fixed = sum(p.numel() for p in network.parameters() if not p.requires_grad)
     frozen = f", {fixed:,} of them frozen" if fixed else ""
     say(f"{name}: {count:,} parameters{frozen}; {getattr(data, 'description', '')}")
-    problems = list(getattr(data, "problems", ()))
-    if problems:
-        more = f"{len(problems)} problems in the data, the first" if problems[1:] else "a problem in the data"
-        say(f"{more}: {problems[0]}")
+    for line in list_problems(getattr(data, "problems", ())):
+        say(line)
     if run.progress.shown:
         outlook = foresee(network, data)
         if outlook:
             say(outlook)
-    steps = run.request.arguments.epochs * run.rates.steps
+    steps = run.rates.count_all(run.request.arguments.epochs)
     kind, where = type(run.engine.inner).__name__, run.engine.accelerator.device
     target = run.request.save_dir
     say(f"{kind}, lr0 {run.rates.rate:g}, {steps:,} steps on {where}; everything goes to {target}")
+
+
+def list_problems(problems: Any) -> list[str]:
+    """The problems of the data by sort, with their number and an example each, the most frequent first."""
+    if not isinstance(problems, Problems):
+        return [f"a problem in the data: {problem}" for problem in list(problems)[:KINDS]]
+    examples: dict[str, str] = {}
+    for problem in problems:
+        examples.setdefault(problem.sort, str(problem))
+    lines = [f"{n:,} x {s}: {examples.get(s, 'see data.problems')}" for s, n in problems.counts.items()]
+    rest = [f"and {len(lines) - KINDS} more sorts"] if len(lines) > KINDS else []
+    return [f"in the data: {line}" for line in [*lines[:KINDS], *rest]]
 
 
 def foresee(network: nn.Module, data: Any) -> str:
@@ -161,8 +176,19 @@ def foresee(network: nn.Module, data: Any) -> str:
             return f"forecast: none, theory cannot follow this network ({str(error).splitlines()[0][:90]})"
 
 
-def open_source(data: Any, arguments: Arguments, task: str) -> Any:
-    """The data: a name or path is opened; an object with a loader called `train` is taken as it is."""
+def describes_itself(learner: Learner, arguments: Arguments) -> bool:
+    """Whether `pretrained` names weights that say what data they are for: they are loaded before the data."""
+    path = arguments.pretrained
+    if not path or path is True or learner.network is not None or Path(path).suffix != ".safetensors":
+        return False
+    return load(path).about.get("spec") is not None
+
+
+def open_source(data: Any, arguments: Arguments, task: str, known: Mapping[str, Any] | None = None) -> Any:
+    """The data: a name or path is opened; an object with a loader called `train` is taken as it is.
+
+    `known`: the preparation of loaded weights, which is kept; images have their size if none is asked for.
+    """
     if all(hasattr(data, part) for part in ("train", "val", "facts")):
         return data
     if data is not None and not isinstance(data, (str, Path, Mapping)):
@@ -174,7 +200,8 @@ def open_source(data: Any, arguments: Arguments, task: str) -> Any:
     a = arguments
     return open_data(
         data, task=task, batch=a.batch, workers=a.workers, seed=a.seed, cache=a.cache,
-        imgsz=fit_side(a.imgsz, task), fraction=a.fraction, download=a.download, augment=a.augment,
+        imgsz=fit_side(a.imgsz or (known or {}).get("size"), task), known=known, fraction=a.fraction,
+        download=a.download, augment=a.augment,
         mixing=Mixing(a.mosaic, a.translate, a.scale, max(0, a.epochs - a.close_mosaic)),
         colours=Scenes(a.fliplr, a.hsv_h, a.hsv_s, a.hsv_v),
     )  # fmt: skip
@@ -209,7 +236,9 @@ def val(learner: Learner, arguments: Arguments, data: Any) -> Results:
     task, source = find_task(learner.task), reopen_source(learner, arguments, data)
     if source.val is None:
         raise TrainError("the data has no validation part; name one in its YAML, under val:")
-    network, accelerator = learner.build(**source.facts), devices.build_accelerator(arguments)
+    require_network(learner)
+    network = learner.suit(source.facts, list_names(source)).eval()
+    accelerator = devices.build_accelerator(arguments)
     model = accelerator.prepare_model(network, evaluation_mode=True)
     network = accelerator.unwrap_model(model)
     loader = source.val if task.summed else devices.prepare_loader(accelerator, source.val)
@@ -235,13 +264,19 @@ def examine(learner: Learner, arguments: Arguments, data: Any) -> Diagnosis:
     source = reopen_source(learner, arguments, data)
     with randomness.preserve():
         randomness.seed(arguments.seed)
-        network = learner.build(**source.facts)
-        batch = next(iter(source.train))
-        return check(network.train(), batch, task.loss(), name=learner.name)
+        network = learner.suit(source.facts, list_names(source))
+        batch, training = next(iter(source.train)), network.training
+        try:
+            return check(network.train(), batch, task.loss(), name=learner.name)
+        finally:
+            network.train(training)
 
 
 def reopen_source(learner: Learner, arguments: Arguments, data: Any) -> Any:
     """The data given, else that of the arguments, else that of the training."""
     return open_source(
-        data if data is not None else arguments.data or learner.about.get("data"), arguments, learner.task
+        data if data is not None else arguments.data or learner.about.get("data"),
+        arguments,
+        learner.task,
+        learner.about.get("preparation"),
     )

@@ -235,7 +235,10 @@ def coco(tmp_path, labels):
 
 @pytest.mark.parametrize("cache", [True, False])
 def test_yolo_labels_with_their_problems(tmp_path, cache):
-    two, wrong = "0 0.5 0.5 0.5 0.5\n1 0.25 0.5 0.1 0.2", "5 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.1"
+    two, wrong = (
+        "0 0.5 0.5 0.5 0.5\n1 0.25 0.5 0.1 0.2",
+        "5 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.1",
+    )
     yaml = coco(tmp_path, [two, wrong, "", None])
     (tmp_path / "set/images/train/9.jpg").write_bytes(b"\xff\xd8broken")
     data = open_data(yaml, imgsz=80, batch=4, cache=cache)
@@ -247,11 +250,14 @@ def test_yolo_labels_with_their_problems(tmp_path, cache):
         "empty label file": 1,
         "no label file": 1,
     }
-    assert any(str(p).endswith("1.txt:2: 4 numbers instead of 5 (class x y w h)") for p in data.problems)
+    assert any(str(p).endswith("1.txt:3: 4 numbers instead of 5 (class x y w h)") for p in data.problems)
     x, y = next(iter(data.val))
     assert x.shape == (4, 3, 80, 80) and float(x.min()) >= 0 and float(x.max()) <= 1
     torch.testing.assert_close(
-        y, torch.tensor([[0, 0, 0.5, 0.5, 0.5, 0.25], [0, 1, 0.25, 0.5, 0.1, 0.1]]), atol=1e-5, rtol=0
+        y,
+        torch.tensor([[0, 0, 0.5, 0.5, 0.5, 0.25], [0, 1, 0.25, 0.5, 0.1, 0.1], [1, 1, 0.5, 0.5, 0.2, 0.1]]),
+        atol=1e-5,
+        rtol=0,
     )
 
 

@@ -33,7 +33,9 @@ def test_rows_are_padded_and_marked(rows, data):
 
 
 def lines_set(tmp_path, **fields):
-    (tmp_path / "bad.txt").write_bytes(b"dull and slow\n\nnot good \xff at all\n" + b"a dull film\n" * 18)
+    (tmp_path / "bad.txt").write_bytes(
+        b"dull and slow\n\nnot good \xff at all\n" + b"a dull film\n" * 17 + b"\xc3\xa9t\xc3\xa9\n"
+    )
     (tmp_path / "good.txt").write_bytes(b"bright and quick\na fine film\n" * 10)
     return {"kind": "lines", "files": ["bad.txt", "good.txt"], "names": ["neg", "pos"], **fields}
 
@@ -58,7 +60,7 @@ def test_the_vocabulary_is_that_of_the_training_part_alone(tmp_path):
             for i in range(3):
                 (tmp_path / "films" / part / name / f"{i}.txt").write_text(f"{text}<br />", encoding="utf-8")
     (tmp_path / "films/train/unsup").mkdir()
-    (tmp_path / "films/test/pos/2.txt").write_bytes(b"\xff\xff")
+    (tmp_path / "films/test/pos/2.txt").write_bytes(b"\xff\0\xff")
     spec = {"kind": "documents", "path": "films", "names": ["neg", "pos"], "least": 1}
     data = open_data(spec)
     assert data.sizes == {"train": 6, "val": 5} and data.problems.counts == {"broken file": 1}

@@ -29,6 +29,19 @@ from unvanish.lab.data.spec import DataSpec, read, sets
 __all__ = ["Data", "DataError", "DataSpec", "Problem", "Problems", "decode", "inputs", "open_data", "sets"]
 
 
+def require_classes(spec: DataSpec, content: Content) -> None:
+    """DataError if a classifier would be trained on one class only."""
+    labels = content.train.labels
+    if spec.task not in ("classify", "sentiment") or labels is None or not len(labels):
+        return
+    if (labels == labels[0]).all():
+        name = content.names[labels[0]] if labels[0] < len(content.names) else labels[0]
+        raise DataError(
+            f"{spec.file or spec.name}: all {len(labels):,} training samples are of the class {name!r}; a"
+            " classifier needs two classes: look at the labels, the folders or the split"
+        )
+
+
 @dataclass(frozen=True)
 class Data:
     """An opened data set: its loaders (`val` and `test` may be None), facts and problems."""
@@ -105,23 +118,28 @@ def open_data(
     augment: bool = True,
     mixing: Mixing | None = None,
     colours: Scenes | None = None,
+    known: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Data:
     """Open a data set by its YAML's name or path, or by a mapping; DataError names the problem.
 
     `cache` keeps decoded images in memory (None: if they are small), `imgsz` is the side of images,
     `fraction` of the training part is used, its classes in proportion; `mixing` and `colours` set the
-    augmentation of scenes with boxes; `settings` override those of the YAML.
+    augmentation of scenes with boxes; `known` is the preparation of loaded weights, whose vocabulary, means
+    and order of classes are kept; `settings` override those of the YAML.
     """
     if batch < 1 or not 0 < fraction <= 1:
         raise DataError(f"batch must be 1 or more, fraction in (0, 1]; they are {batch} and {fraction}")
     spec = read(source, task, **settings)
-    wanted = Source(spec, imgsz, cache, download)
+    wanted = Source(spec, imgsz, cache, download, known=dict(known or {}))
+    for note in spec.notes:
+        wanted.problems.add(note.partition(": ")[0], 0, "unused key", note.partition(": ")[2])
     content = rename_classes(wanted.read(), spec)
     train = fraction_of(content.train, fraction, seed)
     for name, part in (("train", train), ("val", content.val)):
         if part is not None and not len(part):
             raise DataError(f"{spec.file or spec.name}: {name} has no usable sample. {wanted.problems}")
+    require_classes(spec, content)
     others = [
         build_loader(part, content.still, batch, seed, False, workers) if part is not None else None
         for part in (content.val, content.test)

@@ -17,7 +17,7 @@ from unvanish.lab.data.limits import refuse_large
 from unvanish.lab.data.part import Batch, Part, Tensors
 from unvanish.lab.data.problems import DataError, Problems
 from unvanish.lab.data.spec import DataSpec
-from unvanish.lab.data.vocabulary import Vocabulary
+from unvanish.lab.data.vocabulary import Vocabulary, restore_vocabulary
 
 SCALED = 5.0  # bytes of a value while an image is scaled: as float32 and as uint8
 View = Callable[[Batch, torch.Generator], Batch]
@@ -32,6 +32,9 @@ class Source:
     cache: bool | None = None
     download: bool = True
     problems: Problems = field(default_factory=Problems)
+    known: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # the preparation that loaded weights were trained with
 
     @property
     def task(self) -> str:
@@ -43,8 +46,12 @@ class Source:
         return [folder for folder in places.candidates(self.spec) if folder.is_dir()]
 
     def look(self, *names: str) -> Path | None:
-        """The first of these files or folders that exists, in the order of the names; None if none does."""
-        places_ = (folder / name for name in names for folder in self.folders())
+        """The first of these files or folders that exists, in the order of the names; None if none does.
+
+        A name that leads out of the folder, as exported sets have it, is also looked up inside.
+        """
+        inside = [n.replace("../", "") for n in names if n.startswith("../")]
+        places_ = (folder / name for name in (*names, *inside) for folder in self.folders())
         return next((place for place in places_ if place.exists()), None)
 
     def need(self, *names: str) -> Path:
@@ -56,6 +63,16 @@ class Source:
         if found is None:
             raise DataError(places.missing_message(self.spec, names))
         return found
+
+    def known_vocabulary(self, key: str = "vocabulary") -> Vocabulary | None:
+        """The vocabulary of loaded weights, by whose ids their embeddings go; None if there are none."""
+        state = self.known.get(key)
+        return restore_vocabulary(state) if state else None
+
+    def order_names(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Names that were found, in the order of loaded weights if they know them all."""
+        known = tuple(self.known.get("names", ()))
+        return known if known and set(names) <= set(known) else tuple(names)
 
     def read(self) -> Content:
         """The content of the data set, read as its kind reads it."""
@@ -116,15 +133,23 @@ def tensor_content(
         refuse_large(SCALED * len(x) * x.shape[1] * size * size, f"imgsz={size} and {len(x):,} images")
     parts = [Tensors(resize(p[0], size), p[1].long()) if p else None for p in (train, val)]
     assert parts[0] is not None
-    return image_content(parts[0], parts[1], parts[0].x, names, crop, flip)
+    return image_content(source, parts[0], parts[1], parts[0].x, names, crop, flip)
 
 
 def image_content(
-    train: Part, val: Part | None, sample: Tensor, names: Sequence[str], crop: int = 0, flip: bool = False
-) -> Content:
-    """The content of parts of uint8 images, normalised by the statistics of a sample of the training part."""
-    mean, std = statistics(sample)
+    source: Source, train: Part, val: Part | None, sample: Tensor, names: Sequence[str], crop: int = 0,
+    flip: bool = False,
+) -> Content:  # fmt: skip
+    """The content of parts of uint8 images, normalised by the statistics of a sample of the training part.
+
+    Loaded weights keep the normalisation that they were trained with.
+    """
     channels, size = sample.shape[1], sample.shape[-1]
+    known = source.known
+    if known.get("input") == "image" and known.get("channels") == channels:
+        mean, std = tuple(known["mean"]), tuple(known["std"])
+    else:
+        mean, std = statistics(sample)
     pixels = Pixels(mean, std, crop, flip)
     facts = {"classes": len(names), "channels": channels, "size": size}
     preparation = {"input": "image", **facts, "mean": list(mean), "std": list(std), "names": list(names)}
@@ -133,7 +158,7 @@ def image_content(
 
 def rename_classes(content: Content, spec: DataSpec) -> Content:
     """The content with the class names of its YAML; DataError if their number does not match."""
-    if not spec.names or spec.names == content.names or "classes" not in content.facts:
+    if not spec.names or set(spec.names) == set(content.names) or "classes" not in content.facts:
         return content
     found, given = int(content.facts["classes"]), len(spec.names)
     if given != found:

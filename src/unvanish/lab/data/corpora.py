@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unvanish.core.registry import suggest
 from unvanish.lab.data.content import Content, Source
+from unvanish.lab.data.encoding import find_text, whole_lines
 from unvanish.lab.data.limits import check_encoding, unzip
 from unvanish.lab.data.problems import DataError, Problems
 from unvanish.lab.data.texts import Pairs, Texts
@@ -53,8 +54,8 @@ class Excerpt:
 def sentiment_content(
     source: Source, train: Labelled, val: Labelled, names: Sequence[str], cut: Excerpt
 ) -> Content:
-    """Labelled texts as word ids; the vocabulary is that of the training part."""
-    vocabulary = Words.of(train.texts, cut.least, cut.most)
+    """Labelled texts as word ids; the vocabulary is that of loaded weights, else the training part's."""
+    vocabulary = source.known_vocabulary() or Words.of(train.texts, cut.least, cut.most)
     first, second = (encode_texts(p, vocabulary, cut.length, source.problems) for p in (train, val))
     longest = max(int(part.lengths.max(initial=1)) for part in (first, second))
     facts = {"classes": len(names), "vocabulary": len(vocabulary), "length": longest}
@@ -102,10 +103,13 @@ Sentences = tuple[list[str], list[str]]
 
 
 def translation_content(
-    train: Sentences, val: Sentences | None, test: Sentences | None, tokens: Tokens
+    source: Source, train: Sentences, val: Sentences | None, test: Sentences | None, tokens: Tokens
 ) -> Content:
-    """Pairs of sentences as ids; the vocabularies are those of the training part."""
-    if tokens.joint:
+    """Pairs of sentences as ids; the vocabularies are those of loaded weights, else the training part's."""
+    one, other = source.known_vocabulary(), source.known_vocabulary("target_vocabulary")
+    if one is not None and other is not None:
+        first, second = one, other
+    elif tokens.joint:
         first = second = tokens.vocabulary([*train[0], *train[1]])
     else:
         first, second = tokens.vocabulary(train[0]), tokens.vocabulary(train[1])
@@ -136,21 +140,13 @@ def translation_content(
 
 
 def read_lines(file: Path, encoding: str, problems: Problems) -> list[str | None]:
-    """The lines of a file, plain or gzip; None for those that are not text in this encoding."""
+    """The lines of a file, plain or gzip; None for those that are not text in `encoding` (empty: found)."""
     try:
         content = unzip(file)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
-    rows = content.split(b"\n")
-    found: list[str | None] = []
-    for number, row in enumerate(rows[:-1] if rows[-1] == b"" else rows, 1):
-        try:
-            found.append(row.decode(encoding).strip())
-        except UnicodeDecodeError as error:
-            why = f"not {encoding} ({error.reason} at byte {error.start})"
-            problems.add(file, number, "broken line", why)
-            found.append(None)
-    return found
+    lines = whole_lines(file, find_text(file, content, encoding, problems), encoding, problems)
+    return [None if line is None else line.strip() for line in (lines[:-1] if lines[-1] == "" else lines)]
 
 
 def read_pairs(files: tuple[Path, Path], encoding: str, problems: Problems) -> Sentences:

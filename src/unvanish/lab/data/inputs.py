@@ -10,22 +10,26 @@ import torch
 from torch import Tensor
 
 from unvanish.lab.data.augment import Pixels, resize
+from unvanish.lab.data.encoding import read_file
 from unvanish.lab.data.letterbox import letterbox_image
-from unvanish.lab.data.problems import DataError
+from unvanish.lab.data.problems import DataError, Problems
 from unvanish.lab.data.sources import read_pictures
 from unvanish.lab.data.vocabulary import restore_vocabulary
 from unvanish.lab.tokens import END, UNKNOWN
 
 
-def inputs(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
+def inputs(preparation: Mapping[str, Any], source: Any, rgb: bool = False) -> Iterator[tuple[str, Tensor]]:
     """Yield (origin, x) for every sample of a source, x a batch of one.
 
-    Images: a file, a folder, a glob, a video, an address (http), a PIL image, an array (H, W) or (H, W, C) of
-    uint8 (red, green, blue), a tensor (C, H, W) of uint8, or a list or an iterator of these. Texts: a text, a
-    .txt file (one sample per line), or a list. Sequences: an array or tensor (T, F).
+    Images: a file, a folder, a glob, a video, an address (http), a PIL image, a NumPy array (H, W) or
+    (H, W, C) with blue, green, red as OpenCV has it, or red, green, blue if `rgb`, a tensor (C, H, W), either
+    also in a batch, or a list or an iterator of these. Texts: a text, a .txt file (a sample a line), a list.
+    Sequences: an array or tensor (T, F).
     """
-    makers = {"image": _images, "letterbox": _letterboxes, "text": _texts, "sequence": _sequences}
-    yield from makers[str(preparation["input"])](preparation, source)
+    if preparation["input"] in ("image", "letterbox"):
+        yield from (_images if preparation["input"] == "image" else _letterboxes)(preparation, source, rgb)
+    else:
+        yield from (_texts if preparation["input"] == "text" else _sequences)(preparation, source)
 
 
 def decode(preparation: Mapping[str, Any], ids: Iterable[int]) -> str:
@@ -34,22 +38,22 @@ def decode(preparation: Mapping[str, Any], ids: Iterable[int]) -> str:
     return restore_vocabulary(state).decode(ids)
 
 
-def _images(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
+def _images(preparation: Mapping[str, Any], source: Any, rgb: bool) -> Iterator[tuple[str, Tensor]]:
     pixels = Pixels(tuple(preparation["mean"]), tuple(preparation["std"]))
-    for origin, image in read_pictures(source, int(preparation["channels"])):
+    for origin, image in read_pictures(source, int(preparation["channels"]), rgb):
         yield origin, pixels.normalise(resize(central_square(image)[None], int(preparation["size"])))
 
 
-def _letterboxes(preparation: Mapping[str, Any], source: Any) -> Iterator[tuple[str, Tensor]]:
-    for origin, _, x in read_scenes(source, int(preparation["size"])):
+def _letterboxes(preparation: Mapping[str, Any], source: Any, rgb: bool) -> Iterator[tuple[str, Tensor]]:
+    for origin, _, x in read_scenes(source, int(preparation["size"]), rgb):
         yield origin, x
 
 
-def read_scenes(source: Any, size: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+def read_scenes(source: Any, size: int, rgb: bool = False) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield (origin, image, x) for every image of a source: uint8 (3, H, W), and letterboxed (1, 3, S, S)."""
     from PIL.Image import fromarray
 
-    for origin, image in read_pictures(source, 3):
+    for origin, image in read_pictures(source, 3, rgb):
         boxed = letterbox_image(fromarray(image.permute(1, 2, 0).numpy()), size)
         yield origin, image, boxed[None].float().mul_(1 / 255)
 
@@ -75,7 +79,7 @@ def _lines(source: Any) -> Iterator[tuple[str, str]]:
         for entry in source:
             yield from _lines(entry)
     elif isinstance(source, Path) or (str(source).endswith(".txt") and Path(source).is_file()):
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
+        lines = read_file(Path(source), "", Problems()).split("\n")
         yield from ((f"{source}:{i}", line) for i, line in enumerate(lines, 1) if line.strip())
     else:
         yield str(source), str(source)

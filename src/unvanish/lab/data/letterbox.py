@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from unvanish.lab.data.limits import open_picture
+from unvanish.lab.data.pixels import turn_upright
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -80,9 +81,9 @@ def letterbox_file(path: Path, size: int) -> Tensor:
 
 def letterbox_image(image: Image, size: int) -> Tensor:
     """Letterbox a PIL image to uint8 (3, size, size), upright, padded with grey."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    upright = ImageOps.exif_transpose(image).convert("RGB")
+    upright = turn_upright(image, "RGB")
     box = Letterbox((upright.height, upright.width), size)
     rows, columns = box.inner
     scaled = upright.resize((columns, rows), Image.Resampling.BILINEAR)

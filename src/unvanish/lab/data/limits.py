@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PIXELS = 64_000_000  # of a picture as it is decoded
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "GIF", "TIFF", "PPM")  # none that calls a program
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "GIF", "TIFF", "PPM", "AVIF")  # none that calls a program
 RATIO, SPARE = 50, 64_000_000  # bytes that may come out of each byte of a packed file, and of any
 SHARE = 0.25  # of the memory that one part of a data set may take
 ODD = {"idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode-escape", "raw_unicode_escape"}
@@ -64,7 +64,9 @@ def unzip(file: Path) -> bytes:
 
 
 def check_encoding(name: str) -> str:
-    """The encoding of a text; DataError if Python has none of this name that makes text."""
+    """The encoding of a text, empty if it is to be found; DataError if Python has none of this name."""
+    if not name:
+        return name
     try:
         found = codecs.lookup(name)
     except (LookupError, ValueError):

@@ -127,10 +127,20 @@ def fraction_of(part: Part, fraction: float, seed: int) -> Part:
 
 def split(labels: Indices, share: float, seed: int = 0) -> tuple[Indices, Indices]:
     """Indices of a share of every class (rounded, at least one) and of the rest, both in ascending order."""
+    return _divide(labels, share, seed, 0)
+
+
+def hold_out(labels: Indices, share: float, seed: int = 0) -> tuple[Indices, Indices]:
+    """As `split`, for a share that is not trained on: a class keeps at least one sample for training."""
+    return _divide(labels, share, seed, 1)
+
+
+def _divide(labels: Indices, share: float, seed: int, left: int) -> tuple[Indices, Indices]:
+    """A share of every class, at least one sample, of which at least `left` remain, and the rest."""
     generator = np.random.default_rng(seed)
     taken = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        count = min(len(members), max(1, round(share * len(members))))
+        count = min(len(members) - left, max(1, round(share * len(members))))
         taken[generator.permutation(members)[:count]] = True
     return np.flatnonzero(taken), np.flatnonzero(~taken)

@@ -24,13 +24,14 @@ from torch import Tensor
 
 from unvanish.lab.data.limits import FORMATS, open_picture
 from unvanish.lab.data.part import Batch, Draw, Indices, Part, Tensors
+from unvanish.lab.data.pixels import turn_upright
 from unvanish.lab.data.places import cache_folder, fingerprint, write_cache
 from unvanish.lab.data.problems import DataError, Problems
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
 SMALL = 256_000_000  # bytes of decoded images that are kept in memory by default
 BROKEN = (OSError, ValueError, SyntaxError, EOFError)
 THREADS = min(8, os.cpu_count() or 1)
@@ -40,10 +41,7 @@ Reader = Callable[[Path], Tensor]
 
 def from_pil(image: Image, channels: int) -> Tensor:
     """A PIL image as uint8 (channels, H, W), turned upright by its EXIF data."""
-    from PIL import ImageOps
-
-    upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
-    array = np.array(upright)
+    array = np.array(turn_upright(image, "RGB" if channels == 3 else "L"))
     return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
 
@@ -58,30 +56,37 @@ def decode_square(path: Path, size: int, channels: int) -> Tensor:
     from PIL import Image, ImageOps
 
     with open_picture(path, ("RGB" if channels == 3 else "L", size)) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
+        upright = turn_upright(image, "RGB" if channels == 3 else "L")
         fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
     array = np.array(fitted)
     return torch.from_numpy(array[None] if channels == 1 else array.transpose(2, 0, 1).copy())
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files in and below a folder, in the order of their names."""
-    found = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
-    return [Path(f) for f in sorted(found) if f.lower().endswith(SUFFIXES)]
+    """The image files in and below a folder, in the order of their names; links are followed."""
+    found, seen = [], set()
+    for place, below, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link that leads back
+            below.clear()
+            continue
+        seen.add(real)
+        found += [os.path.join(place, name) for name in names if name.lower().endswith(SUFFIXES)]
+    return [Path(file) for file in sorted(found)]
 
 
 def check_image(path: Path) -> tuple[int, int] | str:
     """The upright size (width, height) of an image that decodes completely, or the reason why it does not."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    if path.stat().st_size == 0:
-        return "the file is empty"
     try:
+        if path.stat().st_size == 0:
+            return "the file is empty"
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
         with open_picture(path, ("RGB", 32)) as image:
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            ImageOps.exif_transpose(image).load()
+            turn_upright(image, "RGB").load()
     except (*BROKEN, Image.DecompressionBombError) as error:
         return f"not a readable image ({error})"
     return (height, width) if turned else (width, height)
@@ -142,7 +147,8 @@ def decode_images(
         try:
             return read(path)
         except BROKEN as error:
-            return "the file is empty" if not path.stat().st_size else f"not a readable image ({error})"
+            empty = path.is_file() and not path.stat().st_size
+            return "the file is empty" if empty else f"not a readable image ({error})"
 
     with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's remarks on EXIF and palettes; failures are reported

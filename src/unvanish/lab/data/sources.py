@@ -15,33 +15,38 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from unvanish.core.caution import caution
 from unvanish.lab.data.download import TIMEOUT, reason
 from unvanish.lab.data.limits import open_picture
 from unvanish.lab.data.pictures import BROKEN, SUFFIXES, decode_image, from_pil, list_images
+from unvanish.lab.data.pixels import read_array
 from unvanish.lab.data.problems import DataError
 from unvanish.lab.data.video import frames, is_video
 
 LARGEST = 256_000_000  # bytes of an image at an address
 
 
-def read_pictures(source: Any, channels: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield (origin, uint8 image (channels, H, W)) for every image; DataError if there is none."""
+def read_pictures(source: Any, channels: int, rgb: bool = False) -> Iterator[tuple[str, Tensor]]:
+    """Yield (origin, uint8 image (channels, H, W)) for every image; DataError if there is none.
+
+    `rgb`: NumPy arrays hold red, green, blue; else they are in OpenCV's order. Of several files those that
+    cannot be read are left out, with a warning.
+    """
     from PIL.Image import Image
 
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         yield source, _fetch_image(source, channels)
     elif isinstance(source, str | Path):
-        for path in _files(source):
-            yield from _of_file(path, channels)
+        yield from _of_files(_files(source), channels)
     elif isinstance(source, list | tuple | Iterator):
         for index, entry in enumerate(source):
-            for origin, image in read_pictures(entry, channels):
+            for origin, image in read_pictures(entry, channels, rgb):
                 yield (origin if isinstance(entry, str | Path) else f"image {index}"), image
     elif isinstance(source, Tensor | np.ndarray):
-        yield "array", _channels(torch.as_tensor(source), channels)
+        images = list(read_array(source, channels, rgb))
+        yield from ((f"array {i}" if len(images) > 1 else "array", image) for i, image in enumerate(images))
     elif isinstance(source, Image):
         yield getattr(source, "filename", "") or "image", from_pil(source, channels)
     else:
@@ -51,9 +56,25 @@ def read_pictures(source: Any, channels: int) -> Iterator[tuple[str, Tensor]]:
         )
 
 
+def _of_files(paths: list[Path], channels: int) -> Iterator[tuple[str, Tensor]]:
+    """The images of files; one that cannot be read is left out with a warning, unless it is the only one."""
+    read = 0
+    for path in paths:
+        try:
+            for found in _of_file(path, channels):
+                read += 1
+                yield found
+        except DataError as error:
+            if len(paths) == 1:
+                raise
+            caution(f"unvanish: {error}; it is left out")
+    if not read:
+        raise DataError(f"none of {len(paths):,} files can be read as an image, {paths[0]} first")
+
+
 def _of_file(path: Path, channels: int) -> Iterator[tuple[str, Tensor]]:
     if is_video(path):
-        yield from ((origin, _channels(frame, channels)) for origin, frame in frames(path))
+        yield from ((origin, next(read_array(frame, channels, True))) for origin, frame in frames(path))
     else:
         yield str(path), _decode(path, channels)
 
@@ -95,18 +116,3 @@ def _fetch_image(address: str, channels: int) -> Tensor:
         raise DataError(
             f"{address} is not an image ({error}); only images are read from an address, fetch others by hand"
         ) from error
-
-
-def _channels(image: Tensor, channels: int) -> Tensor:
-    """An array (H, W), (H, W, C) or (C, H, W) of uint8 as (channels, H, W)."""
-    if image.dtype is not torch.uint8:
-        raise DataError(f"an image as an array must be uint8 (0 to 255), it is {image.dtype}")
-    if image.ndim == 2:
-        image = image[None]
-    elif image.ndim == 3 and image.shape[-1] in (1, 3) and image.shape[0] not in (1, 3):
-        image = image.permute(2, 0, 1)
-    if image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise DataError(f"an image must be (H, W), (H, W, C) or (C, H, W), it is {tuple(image.shape)}")
-    if image.shape[0] == channels:
-        return image.contiguous()
-    return image.expand(3, -1, -1) if channels == 3 else image.float().mean(0, keepdim=True).to(torch.uint8)

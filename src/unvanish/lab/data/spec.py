@@ -51,6 +51,7 @@ class DataSpec:
     description: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     file: Path | None = None
+    notes: tuple[str, ...] = ()  # keys that are not used
 
 
 def sets() -> dict[str, Path]:
@@ -89,7 +90,7 @@ def without_yaml(path: Path) -> dict[str, Any]:
     """The fields that a folder of images, a table or a text implies; empty for anything else."""
     if path.is_dir():
         return {"kind": "folder", "path": str(path.resolve())}
-    form = {".csv": "table", ".tsv": "table", ".jsonl": "table", ".txt": "text"}.get(path.suffix)
+    form = {".csv": "table", ".tsv": "table", ".jsonl": "table", ".txt": "text"}.get(path.suffix.lower())
     if form is None or not path.is_file():
         return {}
     return {"kind": form, "path": str(path.resolve().parent), "train": path.name}
@@ -124,8 +125,7 @@ def check_spec(
         return f"{file}:{lines[key]}: " if file and key in lines else (f"{file}: " if file else "data: ")
 
     chosen = _kind(values, where)
-    for key in values:
-        check_known(key, (*KEYS, *chosen.settings), where(key))
+    notes = _unused(values, chosen, where)
     for key in settings:
         check_known(key, tuple(chosen.settings), "open_data: ")
     wanted = task or values.get("task") or chosen.tasks[0]
@@ -152,7 +152,20 @@ def check_spec(
         description=str(values.get("description", "")),
         settings={**own, **settings},
         file=file,
+        notes=notes,
     )
+
+
+def _unused(values: Mapping[str, Any], kind: Kind, where: Where) -> tuple[str, ...]:
+    """The unknown keys of a YAML of YOLO users, whose tools add their own; DataError for others."""
+    known = (*KEYS, *kind.settings)
+    if "kind" in values or kind.name != "yolo":
+        for key in values:
+            check_known(key, known, where(key))
+        return ()
+    if "kpt_shape" in values:
+        raise DataError(f"{where('kpt_shape')}poses are not there; the tasks are {', '.join(kind.tasks)}")
+    return tuple(f"{where(k)}{k!r} is not used{suggest(str(k), known)}" for k in values if k not in known)
 
 
 def _kind(values: Mapping[str, Any], where: Where) -> Kind:

@@ -58,6 +58,18 @@ class Rates:
         """Optimizer steps of an epoch."""
         return count_steps(self.arguments, self.batches)
 
+    def count_all(self, epochs: int) -> int:
+        """Optimizer steps of `epochs` epochs; with `ramp` those of the warm-up are smaller."""
+        warm, total = self.schedule.warmup * self.arguments.steps_of, 0
+        for epoch in range(epochs):
+            done, end = epoch * self.batches, (epoch + 1) * self.batches
+            if not self.arguments.ramp or done >= warm:
+                return total + (epochs - epoch) * self.steps
+            while done < end:
+                done += count_batches(self.arguments, done, warm)
+                total += 1
+        return total
+
     def plan(self, epochs: int) -> None:
         """Fit the schedule to a run of `epochs` epochs."""
         self.schedule = build_schedule(self.arguments, epochs, self.steps)

@@ -25,7 +25,7 @@ def detect(
     """A prediction for each image of a source."""
     preparation, names = learner.about["preparation"], tuple(learner.names)
     size = fit_side(arguments.imgsz, learner.task) or int(preparation["size"])
-    for origin, image, x in read_scenes(source, size):
+    for origin, image, x in read_scenes(source, size, arguments.rgb):
         started = time.perf_counter()
         output, prototypes = _call(network, devices.to_device(accelerator, x))
         rows = _select(output, int(preparation["classes"]), arguments)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,34 +21,50 @@ from unvanish.train.learner import Learner, network_errors, require_network
 from unvanish.train.loop import devices
 from unvanish.train.loop.step import call
 from unvanish.train.predict.detector import detect
+from unvanish.train.predict.keeping import Keeping
 from unvanish.train.predict.prediction import Prediction
 
 LONGEST = 200  # tokens of an answer, at most
 
 
-def predict(learner: Learner, source: Any, arguments: Arguments) -> Iterator[Prediction]:
-    """One prediction after the other; TrainError if the source cannot be read."""
+def predict(
+    learner: Learner, source: Any, arguments: Arguments, keeping: Keeping, folder: Path | None = None
+) -> Iterator[Prediction]:
+    """One prediction after the other, as `keeping` says; TrainError if the source cannot be read."""
     accelerator = devices.build_accelerator(arguments)
     network = require_network(learner).to(accelerator.device)
     learner.callbacks.run("on_predict_start", learner)
     try:
-        if learner.about.get("preparation", {}).get("input") == "letterbox":
-            with network_errors(learner, "detect objects"):
-                yield from detect(learner, network, accelerator, source, arguments)
-        else:
-            for origin, x in read(learner, source):
-                started = time.perf_counter()
-                with network_errors(learner, f"read {origin}"):
-                    found = answer(learner, network, origin, devices.to_device(accelerator, x), started)
-                yield found
+        for number, made in enumerate(_predict_all(learner, network, accelerator, source, arguments)):
+            found = keeping.keep(made)
+            if folder is not None:
+                for _ in keeping.write(found, folder, number):
+                    pass
+            yield found
     except DataError as error:
         raise TrainError(str(error)) from error
     learner.callbacks.run("on_predict_end", learner)
 
 
-def read(learner: Learner, source: Any) -> Iterator[tuple[str, Any]]:
+def _predict_all(
+    learner: Learner, network: nn.Module, accelerator: Any, source: Any, arguments: Arguments
+) -> Iterator[Prediction]:
+    if learner.about.get("preparation", {}).get("input") == "letterbox":
+        with network_errors(learner, "detect objects"):
+            yield from detect(learner, network, accelerator, source, arguments)
+        return
+    for origin, x in read(learner, source, arguments):
+        started = time.perf_counter()
+        with network_errors(learner, f"read {origin}"):
+            found = answer(learner, network, origin, devices.to_device(accelerator, x), started)
+        yield found
+
+
+def read(learner: Learner, source: Any, arguments: Arguments) -> Iterator[tuple[str, Any]]:
     """Origins and inputs, each a batch of one; without a known preparation, the rows of a tensor."""
-    preparation = learner.about.get("preparation")
+    preparation = learner.about.get("preparation") or {}
+    if arguments.imgsz is not None and preparation.get("input") != "image":
+        raise TrainError(f"imgsz={arguments.imgsz}: {learner.name} takes no images; leave it out")
     if not preparation:
         if not isinstance(source, Tensor):
             raise TrainError(
@@ -56,7 +73,8 @@ def read(learner: Learner, source: Any) -> Iterator[tuple[str, Any]]:
             )
         yield from ((f"sample {i}", source[i : i + 1]) for i in range(len(source)))
         return
-    yield from inputs(preparation, source)
+    size = {} if arguments.imgsz is None else {"size": arguments.imgsz}
+    yield from inputs({**preparation, **size}, source, arguments.rgb)
 
 
 @torch.no_grad()

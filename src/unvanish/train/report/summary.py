@@ -11,7 +11,7 @@ from unvanish.train.loop.freezing import list_layers
 def describe(learner: Learner) -> str:
     """The lines; a network whose data is not known is built with the facts of its YAML."""
     with torch.random.fork_rng(devices=[]):
-        network = learner.build(**learner.facts)
+        network = learner.adapt(learner.facts)
     rows = [
         (name, type(layer).__name__, sum(p.numel() for p in layer.parameters()))
         for name, layer in list_layers(network).items()

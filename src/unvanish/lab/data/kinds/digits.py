@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from unvanish.lab.data.content import Content, Source, tensor_content
-from unvanish.lab.data.part import split
+from unvanish.lab.data.part import hold_out
 
 TASKS = ("classify",)
 
@@ -22,7 +22,7 @@ def read(source: Source, *, crop: int = 0, flip: bool = False) -> Content:
     bunch = load_digits()
     x = torch.from_numpy(np.round(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
     y = torch.from_numpy(bunch.target.astype(np.int64))
-    held, kept = (torch.from_numpy(part) for part in split(y.numpy(), 0.2))
+    held, kept = (torch.from_numpy(part) for part in hold_out(y.numpy(), 0.2))
     return tensor_content(
         source, (x[kept], y[kept]), (x[held], y[held]), [str(i) for i in range(10)], crop, flip
     )

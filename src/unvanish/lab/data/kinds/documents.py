@@ -13,8 +13,9 @@ import numpy as np
 
 from unvanish.lab.data.content import Content, Source
 from unvanish.lab.data.corpora import Excerpt, Labelled, sentiment_content
+from unvanish.lab.data.encoding import read_file
 from unvanish.lab.data.kinds.folder import folders
-from unvanish.lab.data.part import split
+from unvanish.lab.data.part import hold_out
 from unvanish.lab.data.problems import DataError
 
 TASKS = ("sentiment",)
@@ -31,12 +32,13 @@ def read(
 ) -> Content:
     """The files below the training and validation folders."""
     train_place, val_place = folders(source, archive)
-    names = source.spec.names or tuple(sorted(f.name for f in train_place.iterdir() if f.is_dir()))
+    found = sorted(f.name for f in train_place.iterdir() if f.is_dir())
+    names = source.spec.names or source.order_names(found)
     train = read_documents(source, train_place, names)
     if not train.texts:
         raise DataError(f"{train_place} contains no `<class>/*.txt`. {source.problems}")
     if val_place is None:
-        held, kept = split(np.array(train.labels), held_out)
+        held, kept = hold_out(np.array(train.labels), held_out)
         train, val = train.pick(kept.tolist()), train.pick(held.tolist())
     else:
         val = read_documents(source, val_place, names)
@@ -52,9 +54,9 @@ def read_documents(source: Source, folder: Path, names: Sequence[str]) -> Labell
             source.problems.add(folder / name, 0, "empty class", "no .txt files in this folder")
         for file in files:
             try:
-                text = file.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                source.problems.add(file, 0, "broken file", f"cannot be read ({error})")
+                text = read_file(file, "", source.problems)
+            except DataError as error:
+                source.problems.add(file, 0, "broken file", str(error))
                 continue
             texts.add(text.replace("<br />", " "), label, file, 0)
     return texts

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unvanish.lab.data.content import Content, Source, image_content
 from unvanish.lab.data.limits import find_below, open_picture
-from unvanish.lab.data.part import Indices, Tensors, split
+from unvanish.lab.data.part import Indices, Tensors, hold_out
 from unvanish.lab.data.pictures import BROKEN, Squares, fits_in_memory, list_images
 from unvanish.lab.data.places import unpack
 from unvanish.lab.data.problems import DataError
@@ -64,13 +64,14 @@ def of_folders(
     names = sorted(f.name for f in train.iterdir() if f.is_dir() and not f.name.startswith("."))
     if sorted(source.spec.names) == names:
         names = list(source.spec.names)  # the YAML's order counts
+    names = list(source.order_names(names))
     files, labels = find_images(source, train, names)
     if not files:  # before anything is decoded
         raise DataError(
             f"{train} contains no images; `<class>/*.jpg` is expected below it. {source.problems}"
         )
     if val is None:
-        held, kept = split(labels, held_out)
+        held, kept = hold_out(labels, held_out)
         others, their = [files[i] for i in held], labels[held]
         files, labels = [files[i] for i in kept], labels[kept]
     else:
@@ -79,7 +80,7 @@ def of_folders(
     first = load_or_keep(source, Squares(files, labels, size, channels))
     second = load_or_keep(source, Squares(others, their, size, channels))
     shift = size // 8 if crop < 0 else crop
-    return image_content(first, second, sample_of(first), names, shift, flip)
+    return image_content(source, first, second, sample_of(first), names, shift, flip)
 
 
 def find_images(source: Source, folder: Path, names: Sequence[str]) -> tuple[list[Path], Indices]:

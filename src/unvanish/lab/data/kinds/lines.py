@@ -12,7 +12,7 @@ import numpy as np
 from unvanish.lab.data.content import Content, Source
 from unvanish.lab.data.corpora import Excerpt, Labelled, read_lines, sentiment_content
 from unvanish.lab.data.limits import check_encoding, find_below
-from unvanish.lab.data.part import split
+from unvanish.lab.data.part import hold_out
 from unvanish.lab.data.places import unpack
 from unvanish.lab.data.problems import DataError
 
@@ -24,7 +24,7 @@ def read(
     *,
     files: tuple[str, ...] = (),
     archive: str = "",
-    encoding: str = "utf-8",
+    encoding: str = "",
     held_out: float = 0.1,
     least: int = 2,
     most: int = 0,
@@ -42,7 +42,7 @@ def read(
         for number, line in enumerate(read_lines(file, check_encoding(encoding), source.problems), 1):
             if line is not None:
                 whole.add(line, label, file, number)
-    held, kept = split(np.array(whole.labels), held_out)
+    held, kept = hold_out(np.array(whole.labels), held_out)
     names = source.spec.names or files
     train, val = whole.pick(kept.tolist()), whole.pick(held.tolist())
     return sentiment_content(source, train, val, names, Excerpt(least, most, length))

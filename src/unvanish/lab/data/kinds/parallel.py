@@ -22,13 +22,13 @@ def read(
     joint: bool = False,
     lower: bool = False,
     reverse: bool = False,
-    encoding: str = "utf-8",
+    encoding: str = "",
 ) -> Content:
     """The pairs of the files."""
     parts = [part(source, name, encoding, reverse) for name in ("train", "val", "test")]
     if parts[0] is None:
         raise DataError(f"{source.spec.name}: `train` must name two files, source first")
-    return translation_content(parts[0], parts[1], parts[2], Tokens(tokens, vocabulary, joint, lower))
+    return translation_content(source, parts[0], parts[1], parts[2], Tokens(tokens, vocabulary, joint, lower))
 
 
 def part(source: Source, name: str, encoding: str, reverse: bool) -> Sentences | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from unvanish.core.registry import suggest
 from unvanish.lab.data.content import Content, Source
+from unvanish.lab.data.encoding import read_file
 from unvanish.lab.data.limits import check_encoding
 from unvanish.lab.data.problems import DataError
 from unvanish.lab.data.texts import Windows
@@ -26,7 +27,7 @@ def read(
     vocabulary: int = 8000,
     length: int = 128,
     held_out: float = 0.1,
-    encoding: str = "utf-8",
+    encoding: str = "",
 ) -> Content:
     """The text of the training file, and of the validation file or of the end of the first."""
     train = text(source, "train", check_encoding(encoding))
@@ -35,7 +36,7 @@ def read(
     else:
         cut = round(len(train) * (1 - held_out))
         train, val = train[:cut], train[cut:]
-    known = make_vocabulary(train, tokens, vocabulary)
+    known = source.known_vocabulary() or make_vocabulary(train, tokens, vocabulary)
     parts = [np.array(known.encode(t), np.int32) for t in (train, val)]
     facts = {"vocabulary": len(known), "length": length}
     preparation = {"input": "text", "vocabulary": known.state()}
@@ -55,11 +56,7 @@ def text(source: Source, name: str, encoding: str) -> str:
         raise DataError(f"{source.spec.name}: `{name}` must name a text file")
     whole = []
     for file in map(source.need, files):
-        try:
-            whole.append(file.read_text(encoding=encoding))
-        except UnicodeDecodeError as error:
-            source.problems.add(file, 0, "broken text", f"not {encoding} ({error}); those bytes are replaced")
-            whole.append(file.read_text(encoding=encoding, errors="replace"))
+        whole.append(read_file(file, encoding, source.problems))
     return "".join(whole)
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from unvanish.lab.data.boxes import Boxed, BoxLabels, shares
 from unvanish.lab.data.content import Content, Source
-from unvanish.lab.data.labels import Labels, label_file, read_labels
+from unvanish.lab.data.labels import Form, Labels, label_file, read_labels
 from unvanish.lab.data.limits import find_below
 from unvanish.lab.data.pictures import check_images, decode_images, fits_in_memory, list_images
 from unvanish.lab.data.places import is_archive, unpack
 from unvanish.lab.data.problems import DataError
 from unvanish.lab.data.scenes import Scenes
+from unvanish.lab.data.tally import Tally
 from unvanish.store.files import read_text
 
 TASKS = ("detect", "segment")
@@ -43,10 +44,12 @@ def part(source: Source, name: str, size: int, labels: str, archive: str) -> Box
     images = [image for entry in entries(source, name, archive) for image in images_of(entry, source)]
     if not images:
         raise DataError(f"{source.spec.file or source.spec.name}: {name} has no image. {source.problems}")
-    records = []
+    records, tally = [], Tally()
     for image, shape in zip(images, check_images(images, source.problems), strict=True):
         if shape is not None:
-            records.append(BoxLabels(image, shape[::-1], labels_of(image, source, labels)))
+            found = labels_of(image, source, labels, shape, tally)
+            records.append(BoxLabels(image, shape[::-1], found))
+    tally.require_labels(f"{source.spec.file or source.spec.name}: {name}", source.task)
     masked = source.task == "segment"
     made = Boxed(records, size, masked=masked)
     if records and fits_in_memory(len(records), 3, size, source.cache, source.problems):
@@ -93,15 +96,20 @@ def images_of(entry: Path, source: Source) -> Iterator[Path]:
             yield found
 
 
-def labels_of(image: Path, source: Source, folder: str) -> Labels:
-    """The labels of an image; faults are reported."""
+def labels_of(image: Path, source: Source, folder: str, size: tuple[int, int], tally: Tally) -> Labels:
+    """The labels of an image of `size` (W, H); faults are reported, and counted in `tally`."""
     file = label_file(image)
+    beside = image.with_suffix(".txt")
+    if not folder and not file.is_file() and beside.is_file():
+        file = beside
+        source.problems.add(file, 0, "labels beside images", "read from the folder of its image")
     if folder:
         below = image.parent.name if image.parent.name != "images" else ""
         base = source.need(folder)
         file = next(
             (f for f in (base / below / file.name, base / file.name) if f.is_file()), base / file.name
         )
-    found, problems = read_labels(file, len(source.spec.names), source.task == "segment")
+    found, problems = read_labels(file, Form(source.spec.names, source.task == "segment", size))
     source.problems.extend(problems)
+    tally.add(found, problems)
     return found

@@ -1,0 +1,109 @@
+"""Every argument that a verb takes has an effect there; any other one is refused in a line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unvanish.lab.models import build, read
+from unvanish.train import Model, TrainError
+from unvanish.train.arguments import NAMES
+from unvanish.train.verbs import INSTEAD, TAKEN, WRITTEN, require_taken
+
+
+@pytest.mark.parametrize("verb", TAKEN)
+def test_each_argument_is_taken_or_refused(verb):
+    for name in NAMES:
+        if name in TAKEN[verb]:
+            require_taken(verb, [name])
+        else:
+            with pytest.raises(TrainError, match=f"{name}|there is no argument"):
+                require_taken(verb, [name])
+    assert set(TAKEN[verb]) <= {*NAMES, *WRITTEN, "classes"}
+
+
+@pytest.mark.parametrize(("verb", "name"), INSTEAD)
+def test_a_usual_argument_that_is_not_there_says_what_to_do(verb, name):
+    with pytest.raises(TrainError, match=f"{verb} has no argument '{name}'; "):
+        require_taken(verb, [name])
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "told"),
+    [
+        ("predict", "mosaic", "mosaic does nothing in predict, only in train"),
+        ("val", "lr0", "lr0 does nothing in val"),
+        ("export", "half", "there is no argument 'half'"),
+        ("predict", "agnostic-nms", None),
+        ("predict", "save_tx", "did you mean 'save_txt'"),
+        ("val", "single_cls", "there is no argument 'single_cls'; `unvanish train"),
+    ],
+)
+def test_what_is_said(verb, name, told):
+    if told is None:
+        require_taken(verb, [name])
+        return
+    with pytest.raises(TrainError, match=told):
+        require_taken(verb, [name])
+
+
+@pytest.fixture(scope="module")
+def detector():
+    """A detector with random weights, as if it had been trained on shapes."""
+    spec = read("yolo11n.yaml")
+    model = Model(dict(spec.document))
+    facts = {"classes": 4, "channels": 3, "size": 64}
+    names = ["circle", "square", "triangle", "star"]
+    model.network, model.facts, model.loaded = build(spec, **facts).eval(), facts, "here"
+    model.about = {
+        "facts": facts,
+        "names": names,
+        "preparation": {"input": "letterbox", **facts, "names": names},
+    }
+    return model
+
+
+PICTURE = np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+LOOSE = {"conf": 1e-6, "verbose": False}
+
+
+def test_predictions_are_written_where_it_is_said(detector, tmp_path):
+    save = {"save": True, "save_txt": True, "save_conf": True, "save_crop": True}
+    for _ in range(2):
+        (found,) = detector.predict(PICTURE, project=str(tmp_path), **save, **LOOSE, max_det=3)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["predict", "predict2"]
+    files = sorted(str(f.relative_to(tmp_path / "predict")) for f in (tmp_path / "predict").rglob("*.*"))
+    assert [f for f in files if not f.startswith("crops")] == ["array_0.jpg", "labels/array_0.txt"]
+    rows = (tmp_path / "predict/labels/array_0.txt").read_text().splitlines()
+    assert len(rows) == len(found) == 3 and all(len(row.split()) == 6 for row in rows)
+    assert sum(f.startswith("crops") for f in files) == 3
+
+
+def test_only_the_classes_that_are_asked_for(detector):
+    (every,) = detector.predict(PICTURE, **LOOSE)
+    for asked in (1, "square", [1]):
+        (found,) = detector.predict(PICTURE, classes=asked, **LOOSE)
+        assert len(found) == int((every.boxes.cls == 1).sum()) and set(found.boxes.cls.tolist()) <= {1.0}
+
+
+def test_the_size_and_the_order_of_colours_count(detector):
+    one, other, turned = (
+        detector.predict(PICTURE, **LOOSE, **more)[0].boxes.data
+        for more in ({}, {"imgsz": 96}, {"rgb": True})
+    )
+    assert not np.array_equal(one.numpy(), other.numpy()) and not np.array_equal(one.numpy(), turned.numpy())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"classes": 9}, "classes=9: the network knows circle, square"),
+        ({"classes": "moon"}, "the network knows"),
+        ({"save": "yes"}, "save='yes' is not true or false"),
+        ({"save_conf": True}, "give save_txt too"),
+        ({"epochs": 3}, "epochs does nothing in predict"),
+    ],
+)
+def test_wrong_values_are_refused(detector, arguments, told):
+    with pytest.raises(TrainError, match=told):
+        detector.predict(PICTURE, **arguments)
