@@ -7,11 +7,13 @@ alone on its line, which does nothing.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import linecache
+import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,8 @@ DOORS = {
     ),
 }
 Site = tuple[str, str, int]  # file, function, line
+Fault = tuple[Site, int, int]  # where, at its how-many-th run, and how often it runs
+FORK = ctypes.PyDLL(None).fork  # without what Python does at a fork, which would end the watch
 
 
 class Planted(RuntimeError):
@@ -121,13 +125,67 @@ def plant(site: Site, at: int, run: Callable[[], Any]) -> tuple[Any, int]:
     def line(frame: Any, event: str, value: Any) -> Any:
         if event == "line" and frame.f_lineno == number:
             times[0] += 1
-            if times[0] == at and not _is_finalizing(frame):
+            if times[0] == at and _is_finalizing(frame):
+                times[0] = -at
+            if times[0] == at:
                 raise Planted("a fault")
         return line
 
     with traced(trace):
         found = run()
-    return found, times[0]
+    return found, max(times[0], 0)
+
+
+class Branches:
+    """Runs once; where a fault is due, a child of the process goes on with it, and this one without.
+
+    For runs without threads, which a child would lack. `wait(fault, child, reading)` hears what the child
+    says; in the child `own` is its fault, `writing` where it says it.
+    """
+
+    def __init__(self, faults: Iterable[Fault], wait: Callable[[Fault, int, int], None]) -> None:
+        self._due = {(site, at): (site, at, times) for site, at, times in faults}
+        self._functions = {site[:2] for site, _ in self._due}
+        self._wait = wait
+        self.own: Fault | None = None
+        self.writing = -1
+
+    def run(self, work: Callable[[], Any]) -> Any:
+        """What the work gives, in this process and in each child."""
+        seen: Counter[Site] = Counter()
+
+        def trace(frame: Any, event: str, value: Any) -> Any:
+            place = _place(frame.f_code)
+            if place not in self._functions:
+                return None
+
+            def line(frame: Any, event: str, value: Any) -> Any:
+                if event == "line":
+                    site = (*place, frame.f_lineno)
+                    seen[site] += 1
+                    if (fault := self._due.get((site, seen[site]))) and not _is_finalizing(frame):
+                        self._branch(fault)
+                return line
+
+            return line
+
+        with traced(trace):
+            return work()
+
+    def _branch(self, fault: Fault) -> None:
+        del self._due[fault[0], fault[1]]
+        reading, writing = os.pipe()
+        if child := FORK():
+            os.close(writing)
+            self._wait(fault, child, reading)
+            return
+        os.close(reading)
+        self.own, self.writing = fault, writing
+        raise Planted("a fault")
+
+    def left(self) -> list[Fault]:
+        """The faults that were not reached."""
+        return list(self._due.values())
 
 
 def _is_finalizing(frame: Any) -> bool:
