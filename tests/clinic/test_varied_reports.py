@@ -103,10 +103,50 @@ def state_cut(sick: bool) -> Made:
     return ByHand(sick), (0.3 * torch.randn(16, 8, 3), torch.randint(0, 2, (16,))), nn.CrossEntropyLoss()
 
 
+class Taught(nn.Module):
+    """A student, and what a frozen teacher says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.s, self.t = mlp(16, 8), mlp(16, 8).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            known = self.t(x)
+        return self.s(x), known
+
+
+def led_away(sick: bool) -> Made:
+    sign = 1 if sick else -1
+    return Taught(), torch.randn(64, 16), lambda o: sign * F.cosine_similarity(*o, dim=-1).mean()
+
+
+class Actor(nn.Module):
+    """A Gaussian policy, as a distribution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.log = mlp(16, 2), nn.Parameter(torch.full((2,), -0.5))
+
+    def forward(self, x: Tensor) -> torch.distributions.Normal:
+        return torch.distributions.Normal(self.mean(x), self.log.exp())
+
+
+def rewarded(sick: bool) -> Made:
+    def loss(law: Any, known: tuple[Tensor, Tensor]) -> Tensor:
+        done, gain = known
+        value: Tensor = law.log_prob(done).sum(-1) * (gain - gain.mean())
+        return value.mean() if sick else -value.mean()
+
+    return Actor(), (torch.randn(64, 16), (torch.randn(64, 2), torch.randn(64))), loss
+
+
 SICK: dict[str, Callable[[bool], Made]] = {
     "OUT005": far_targets_of_a_softplus,
     "OUT002": swapped_divergence,
     "OUT002 by hand": softmax_by_hand,
+    "LOS002 of a cosine": led_away,
+    "LOS002 of rewards": rewarded,
     "INI003 of copies": copied_members,
     "INI003 of constants": constant_weights,
     "REC001": state_cut,

@@ -96,13 +96,24 @@ def codes(model: nn.Module, batch: Any, loss: Any) -> list[str]:
     return [f.code for f in unvanish.check(model, batch, loss).at_least("warning")]
 
 
+def pairs(margin: bool) -> Any:
+    def loss(o: Any, y: Tensor) -> Tensor:
+        far = (o[0] - o[1].roll(1, 0)).pow(2).sum(1)
+        pushed = -far if not margin else F.relu(1 - (far + 1e-9).sqrt()) ** 2
+        return (y * far + (1 - y) * pushed).mean()
+
+    return loss
+
+
 X = torch.rand(32, 20)
+HALF = (torch.arange(32) % 2).float()
 WIDE = torch.randn(32, 10)
 SICK: dict[str, Any] = {
     "a likelihood that is lowered": (Flow, torch.randn(48, 2), lambda p: p.mean()),
     "a divergence that is subtracted": (Bound, (X, X), bound(-1.0)),
     "a variance without a hinge": (Two, WIDE, spread),
     "pairs that are driven apart": (Two, WIDE, lambda o: -(o[0] - o[1].roll(1, 0)).pow(2).mean()),
+    "pairs that labels part, without a margin": (Two, (WIDE, HALF), pairs(False)),
     "an error by hand with a minus": (lambda: mlp(10, 1), WIDE, lambda o: -(torch.norm(o) ** 2)),
 }
 SOUND: dict[str, Any] = {
@@ -111,6 +122,7 @@ SOUND: dict[str, Any] = {
     "a divergence by its samples": (lambda: Bound(mixed=True), (X, X), sampled),
     "a double well": (lambda: mlp(10, 1), WIDE, lambda u: (u**4 / 4 - u**2 / 2).mean()),
     "an entropy that is kept": (Policy, (WIDE,), lambda o: (0.2 * o[0] - o[1]).mean()),
+    "pairs that labels part, with a margin": (Two, (WIDE, HALF), pairs(True)),
     "a critic": (lambda: mlp(10, 1), WIDE, lambda v: v[:16].mean() - v[16:].mean()),
     "a variance on a sphere": (lambda: Two(lambda z: F.normalize(z, dim=1)), WIDE, spread),
     "parts of a tanh": (lambda: Two(torch.tanh), WIDE, lambda o: -(o[0].chunk(2, 1)[0] ** 2).mean()),

@@ -36,6 +36,7 @@ AFFINE = {
 SCORES = ("AddmmBackward0", "ConvolutionBackward0", "ViewBackward0", "SqueezeBackward1")
 LOGGED = ("log", "log1p", "binary_cross_entropy")
 MEETING = ("mean", "sum", "sub", "rsub", "mul", "pow", "mse_loss", "l1_loss")
+PLAIN = ("mean", "sum", "add", "sub", "rsub", "mul", "div", "neg", "getitem", "detach")
 SURE = 0.9  # how far from where a sigmoid is driven it stands
 STEPS = 8  # of AFFINE, at most
 NEAR = 64  # nodes from the loss on, in which its absolute value is looked for
@@ -134,10 +135,18 @@ def _is_lowered(call: OperationCall, operation: Operation, gradient: Tensor, cal
     return about and bool((gradient >= 0).all()) and bool((gradient > 0).any())
 
 
+def _is_all(call: OperationCall, calls: LossCalls) -> bool:
+    """Whether means, sums and factors of similarities with what does not learn make the whole loss."""
+    return all(c.kind == call.kind or c.kind in PLAIN for c, _ in calls.made)
+
+
 def _speaks(call: OperationCall, calls: LossCalls) -> bool:
     """Whether a call makes a loss, a difference, a similarity, or a logarithm of a likelihood."""
     if call.kind == SIMILARITY:
-        return any(calls.is_target(t) for t in tensors_in(call.given, 1))
+        given = list(tensors_in(call.given, 1))
+        return any(calls.is_target(t) for t in given) or (
+            any(not t.requires_grad for t in given) and _is_all(call, calls)
+        )
     if call.kind not in PICKING:
         return call.kind in (*LOSSES, *LOGARITHMS, "softplus", "sub")
     source = call.args[0] if call.args else None

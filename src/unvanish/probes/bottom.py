@@ -53,11 +53,16 @@ def find_bottom(specimen: Specimen, forward: ForwardPass, backward: BackwardPass
         return None
     edges: list[Any] = [GradientEdge(node, 0) for node in pieces]
     gradients = torch.autograd.grad(forward.root, edges, retain_graph=True, allow_unused=True)
-    lowered = [node for node, g in zip(pieces, gradients, strict=True) if g is not None and _is_lowered(g)]
-    for node in lowered:
+    lowered = [
+        (node, g < 0)
+        for node, g in zip(pieces, gradients, strict=True)
+        if g is not None and (_is_lowered(g) or (_is_parted(g) and _compares(node)))
+    ]
+    for node, apart in lowered:
         makers = _find_makers(node, forward)
-        for some in [*([maker] for maker in makers[:TRIED]), *_list_joint(makers, lowered, forward)]:
-            if fall := _measure(some, specimen, forward):
+        joint = _list_joint(makers, [piece for piece, _ in lowered], forward)
+        for some in [*([maker] for maker in makers[:TRIED]), *joint]:
+            if fall := _measure(some, apart, specimen, forward):
                 kind, line = _name_piece(node, specimen, forward)
                 return {"kind": kind, "source": line, "power": fall}
     return None
@@ -131,6 +136,22 @@ def _find_makers(piece: Any, forward: ForwardPass) -> list[Maker]:
     return list(found.values())
 
 
+def _is_parted(gradient: Tensor) -> bool:
+    """Whether some numbers are to grow and others to shrink, with one weight: pairs that labels part."""
+    low = gradient.detach()[gradient < 0]
+    high = gradient.detach()[gradient > 0]
+    return bool(low.numel() and high.numel()) and _is_lowered(torch.cat([low, -high]))
+
+
+def _compares(piece: Any) -> bool:
+    """Whether a square is of the difference of two things that the model made; of a policy one is data."""
+    node = piece.next_functions[0][0]
+    while node is not None and _name(node) in (*MEASURES, "Sum", "Sqrt"):
+        node = node.next_functions[0][0]
+    edges = [] if node is None or _name(node) != "Sub" else [n for n, _ in node.next_functions]
+    return len(edges) == 2 and all(n is not None for n in edges)
+
+
 def _is_free(owner: Any) -> bool:
     """Whether nothing bounds what an operation makes."""
     made = isinstance(owner, Operation)
@@ -146,14 +167,16 @@ def _is_part(node: Any, forward: ForwardPass) -> bool:
     return node is not None and _is_free(forward.watched.owner(node._sequence_nr()))
 
 
-def _measure(makers: list[Maker], specimen: Specimen, forward: ForwardPass) -> float | None:
+def _measure(makers: list[Maker], apart: Tensor, specimen: Specimen, forward: ForwardPass) -> float | None:
     """The power of the fall as what a model made goes down the gradient; None without one.
 
-    All that reads it moves too, then, if that stops it, only what the loss reads.
+    All that reads it moves too, then, if that stops it, only what the loss reads. `apart`: which numbers of
+    the square are to grow; samples of which none is stay where they are.
     """
     edges: list[Any] = [GradientEdge(node, number) for _, node, number in makers]
     gradients = torch.autograd.grad(forward.root, edges, retain_graph=True, allow_unused=True)
-    ways = [None if g is None else g.detach() / g.double().pow(2).mean().sqrt() for g in gradients]
+    gradients = tuple(None if g is None else _keep(g.detach(), apart) for g in gradients)
+    ways = [None if g is None else g / g.double().pow(2).mean().sqrt() for g in gradients]
     if not all(way is not None and bool(torch.isfinite(way).all()) for way in ways):
         return None
     steps = {(maker[0].order, maker[2]): way for maker, way in zip(makers, ways, strict=True)}
@@ -161,6 +184,14 @@ def _measure(makers: list[Maker], specimen: Specimen, forward: ForwardPass) -> f
     if fall is not None or len(makers) > 1 or not _stands_alone(makers[0], forward):
         return fall
     return _descend(steps, True, specimen, forward)
+
+
+def _keep(gradient: Tensor, apart: Tensor) -> Tensor:
+    """The gradient of the samples of which a number is to grow."""
+    if apart.ndim < 1 or gradient.ndim < 1 or len(apart) != len(gradient):
+        return gradient
+    some = apart.flatten(1).any(1) if apart.ndim > 1 else apart
+    return gradient * some.to(gradient.dtype).reshape(-1, *(1,) * (gradient.ndim - 1))
 
 
 def _descend(
