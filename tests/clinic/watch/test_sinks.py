@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import unvanish
-from unvanish.clinic.watch import sinks
+from unvanish.clinic.watch import feeds, sinks
 from unvanish.clinic.watch.feeds import SinkFeed
 from unvanish.clinic.watch.telling import LAYERS, Teller, read_row, retell
 from unvanish.core.sink import Sink, SinkRow
@@ -224,7 +224,7 @@ print(random.random() == random.Random(1).random())
 for _ in range(4):
     model(torch.ones(2, 3)).sum().backward(); optimizer.step()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110)
     assert done.stderr == "" and done.stdout.split("\n")[:4] == [
         "True",
         "rows 4",
@@ -249,11 +249,20 @@ def test_a_forked_child_tells_nothing():
 
 
 @pytest.mark.slow
-def test_a_picture_of_the_run_comes_at_its_end(tmp_path):
+def test_a_picture_of_the_run_comes_at_its_end(tmp_path, monkeypatch):
     pytest.importorskip("altair"), pytest.importorskip("vl_convert")
+    monkeypatch.setattr(feeds, "CLOSING", 100.0), monkeypatch.setattr(feeds, "DRAWING", 80.0)
     sink = Painter()
     train(to=sink, run=tmp_path / "run", every=10)
     assert sink.calls[-2:] == ["picture", "close"] and sink.png.startswith(b"\x89PNG")
+
+
+def test_a_picture_that_takes_long_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(feeds, "DRAWING", 0.05)
+    monkeypatch.setattr(feeds, "draw_run", lambda folder: threading.Event().wait(2))
+    sink = Painter()
+    train(steps=3, to=sink, run=tmp_path / "run")
+    assert sink.calls[-1] == "close" and "picture" not in sink.calls
 
 
 def make_row(step, time, loss=1.0, norm=0.0, finite=1):

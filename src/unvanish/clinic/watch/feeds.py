@@ -23,7 +23,7 @@ from unvanish.store.backlog import Backlog
 from unvanish.store.records import Records
 
 PAUSE = 0.5  # seconds between two tellings
-CLOSING = 15.0  # seconds that the end of a run waits for a sink
+CLOSING, DRAWING = 15.0, 8.0  # seconds that the end of a run waits for a sink, and of these for a picture
 
 
 class SinkFeed(Records):
@@ -99,8 +99,16 @@ class SinkFeed(Records):
         self._backlog.settle()
 
     def _show(self) -> None:
-        if self.folder is not None and (png := draw_run(self.folder)) is not None:
-            self.sink.picture(max(0, self._teller.told), "run", png)
+        """Draw the run, unless that takes long, as on a machine that is busy."""
+        if self.folder is None:
+            return
+        drawn: list[bytes | None] = []
+        folder = self.folder
+        artist = threading.Thread(target=lambda: drawn.append(draw_run(folder)), daemon=True)
+        artist.start()
+        artist.join(DRAWING)
+        if drawn and drawn[0] is not None:
+            self.sink.picture(max(0, self._teller.told), "run", drawn[0])
 
     def _leave_out(self, why: str) -> None:
         if not self.failure:
