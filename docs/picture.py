@@ -1,4 +1,4 @@
-"""Make docs/report.png: the page that `unvanish check --html` writes of the sick model of ACT002.
+"""Make docs/report.png and docs/cure.svg: `check --html` and `cure --svg` of the sick model of ACT002.
 
 Run it with `python docs/picture.py`; it needs `chromium` (or google-chrome) on the path, and Pillow. Look at
 the result: the page is cut at a fixed height.
@@ -18,7 +18,8 @@ import unvanish
 from unvanish.rules import rule
 
 PICTURE = Path(__file__).with_name("report.png")
-WIDTH, HEIGHT, SCALE = 1040, 1966, 1.5  # down to the end of "Along the depth"
+DRAWING = Path(__file__).with_name("cure.svg")
+WIDTH, HEIGHT, SCALE = 1040, 1994, 1.5  # down to the end of "Along the depth"
 
 
 def main() -> None:
@@ -36,6 +37,8 @@ def main() -> None:
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         with Image.open(shot) as image:
             image.convert("RGB").quantize(64).save(PICTURE, optimize=True)
+    made = unvanish.cure(case.model, case.batch, case.loss, name="net.py:build").save(DRAWING)
+    print(f"wrote {made} ({made.stat().st_size // 1024} kB)")
     print(f"wrote {PICTURE} ({PICTURE.stat().st_size // 1024} kB)")
 
 

@@ -232,3 +232,12 @@ def test_a_snapshot_is_replayed(call: Any, folder: Path) -> None:
         assert call("check", "mine.py:build", "--snapshot", text).code == 2
     mixed = call("check", "mine.py:build", "--data", str(snapshot))
     assert mixed.code == 2 and "--snapshot" in mixed.err
+
+
+def test_a_run_fits_a_screen_and_is_a_picture(call: Any, run: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "run.svg"
+    answer = call("show", str(run), "--svg", str(picture))
+    assert answer.code == 0 and len(answer.out.splitlines()) <= 24
+    assert picture.read_text(encoding="utf-8").startswith("<svg ")
+    assert "timeline" in call("show", str(run), "-v").out
+    assert call("show", str(run), "--svg", "run.png").code == 2
