@@ -12,7 +12,7 @@ from PIL import Image
 
 from unvanish.lab.models import build, read
 from unvanish.train import Model, TrainError
-from unvanish.train.transfer import Origin, find_rows, take_over
+from unvanish.train.transfer import Donor, find_rows, take_over
 
 CONV = {
     "name": "conv",
@@ -213,7 +213,7 @@ def test_a_detector_for_other_classes_at_another_size():
     old = build(spec, **facts)
     more = {"classes": 3, "channels": 3, "size": 96}
     new = build(spec, **more)
-    origin = Origin(old.state_dict(), ("circle", "square", "triangle", "star"), "old")
+    origin = Donor(old.state_dict(), ("circle", "square", "triangle", "star"), "old")
     taken = take_over(new, spec, more, ("star", "moon", "circle"), origin)
     same = equal(old.state_dict(), new.state_dict())
     rows = find_rows(spec, facts)

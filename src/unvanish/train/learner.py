@@ -17,7 +17,7 @@ from unvanish.train.callbacks import Callbacks
 from unvanish.train.checkpoint.file import Checkpoint, fill, load
 from unvanish.train.errors import TrainError, require
 from unvanish.train.report.results import Results
-from unvanish.train.transfer import Origin, are_names, fits_as_it_is, take_over
+from unvanish.train.transfer import Donor, are_names, fits_as_it_is, take_over
 
 UNSAVED = 10_000_000  # values of buffers that a network makes itself and does not save
 WEIGHTS = (".safetensors", ".pt", ".pth")
@@ -88,7 +88,7 @@ class Learner:
             return held
         made = build(self.spec, **facts)
         if held is not None and self.loaded:
-            origin = Origin(held.state_dict(), self.names, self.loaded)
+            origin = Donor(held.state_dict(), self.names, self.loaded)
             print(f"unvanish: {take_over(made, self.spec, facts, names, origin).describe(self.loaded)}")
         self.network, self.facts = made, dict(facts)
         return made

@@ -22,7 +22,7 @@ MANY = 1000  # classes: more than any inner width follows
 
 
 @dataclass(frozen=True)
-class Origin:
+class Donor:
     """Where weights come from: their tensors, the names of their classes, and what to call them."""
 
     tensors: Mapping[str, Tensor]
@@ -31,7 +31,7 @@ class Origin:
 
 
 @dataclass
-class Taken:
+class Takeover:
     """What a network took over: tensors as a whole, in part (by classes), and those that begin anew."""
 
     whole: list[str] = field(default_factory=list)
@@ -52,14 +52,14 @@ class Taken:
 
 
 def take_over(
-    network: nn.Module, spec: Spec, facts: Mapping[str, Any], names: Sequence[str], origin: Origin
-) -> Taken:
+    network: nn.Module, spec: Spec, facts: Mapping[str, Any], names: Sequence[str], origin: Donor
+) -> Takeover:
     """Put weights into a network that was built for other data; its classes are `names`.
 
     Tensors of the same name and shape are taken; of those that have a row for each class, the rows of classes
     of the same name, as long as both sides name their classes.
     """
-    own, taken, chosen = network.state_dict(), Taken(), {}
+    own, taken, chosen = network.state_dict(), Takeover(), {}
     same = list(names) == list(origin.names)
     rows = {} if same or not (are_names(names) and are_names(origin.names)) else find_rows(spec, facts)
     pairs = [(i, origin.names.index(n)) for i, n in enumerate(names) if n in origin.names] if rows else []

@@ -15,6 +15,7 @@ from unvanish.lab.data import DataError
 from unvanish.lab.data.sources import read_pictures
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+BLUE_FIRST = PIXELS[..., ::-1]  # as OpenCV has it
 EXPECTED = torch.from_numpy(PIXELS).permute(2, 0, 1)
 
 
@@ -29,8 +30,8 @@ def folder(tmp_path):
 
 def test_every_form_gives_the_same_pixels(folder):
     forms = [
-        folder / "a.png", str(folder / "a.png"), PIXELS, EXPECTED, Image.fromarray(PIXELS), [PIXELS],
-        (folder / "a.png",), iter([PIXELS]),
+        folder / "a.png", str(folder / "a.png"), BLUE_FIRST, EXPECTED, Image.fromarray(PIXELS), [BLUE_FIRST],
+        (folder / "a.png",), iter([BLUE_FIRST]),
     ]  # fmt: skip
     for source in forms:
         [(_, image)] = read_pictures(source, 3)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from unvanish.lab.data.labels import read_labels
+from unvanish.lab.data.labels import Form, read_labels
 from unvanish.train import TrainError
 from unvanish.train.predict.boxes import Boxes
 from unvanish.train.predict.masks import Masks
@@ -102,7 +102,7 @@ def test_without_pandas_the_next_step_is_named(monkeypatch):
 
 def test_label_files_read_back_as_they_were(tmp_path):
     path = found().save_txt(tmp_path / "labels/a.txt")
-    labels, problems = read_labels(path, 2)
+    labels, problems = read_labels(path, Form(NAMES))
     assert not problems and labels.classes.tolist() == [1, 0, 1]
     np.testing.assert_allclose(labels.boxes, found().boxes.xywhn, atol=1e-6)
     words = found().save_txt(path, save_conf=True).read_text().splitlines()[0].split()
@@ -113,7 +113,7 @@ def test_outlines_are_written_where_there_are_masks(tmp_path):
     prediction = found(masks=True)
     prediction.masks.data[1] = False  # a mask that is empty has no line
     path = prediction.save_txt(tmp_path / "a.txt")
-    labels, problems = read_labels(path, 2, polygons=True)
+    labels, problems = read_labels(path, Form(NAMES, polygons=True))
     assert not problems and labels.classes.tolist() == [1, 1] and len(labels.polygons[0]) == 4
     np.testing.assert_allclose(labels.boxes[0], prediction.boxes.xywhn[0], atol=1e-6)
     lines = prediction.save_txt(path, save_conf=True).read_text().splitlines()

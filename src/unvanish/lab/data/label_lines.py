@@ -15,16 +15,16 @@ DECIMAL = re.compile(r"-?\d+,\d+")
 
 
 @dataclass(frozen=True)
-class Row:
+class LabelLine:
     """A line: its number, and its values (class, then coordinates)."""
 
     line: int
     values: tuple[float, ...]
 
 
-def read_rows(text: str, file: str, names: Sequence[str]) -> tuple[list[Row], list[Problem]]:
+def read_rows(text: str, file: str, names: Sequence[str]) -> tuple[list[LabelLine], list[Problem]]:
     """The lines that are numbers, what is wrong with the others, and what was read otherwise."""
-    rows: list[Row] = []
+    rows: list[LabelLine] = []
     problems: list[Problem] = []
     said: dict[str, Problem] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -37,18 +37,18 @@ def read_rows(text: str, file: str, names: Sequence[str]) -> tuple[list[Row], li
             continue
         for sort, why in filter(None, (how, more)):
             said.setdefault(sort, Problem(file, number, sort, why))
-        rows.append(Row(number, values))
+        rows.append(LabelLine(number, values))
     rows, confidence = leave_out_confidence(rows, file)
     return rows, [*problems, *said.values(), *confidence]
 
 
-def leave_out_confidence(rows: list[Row], file: str) -> tuple[list[Row], list[Problem]]:
+def leave_out_confidence(rows: list[LabelLine], file: str) -> tuple[list[LabelLine], list[Problem]]:
     """Boxes without a sixth number from 0 to 1, unless there are polygons, whose pairs it might belong to."""
     found = [row for row in rows if len(row.values) == 6 and 0 <= row.values[-1] <= 1]
     if not found or any(len(row.values) > 6 for row in rows):
         return rows, []
     why = "the sixth number is taken for a confidence and left out"
-    kept = [Row(row.line, row.values[:5]) if row in found else row for row in rows]
+    kept = [LabelLine(row.line, row.values[:5]) if row in found else row for row in rows]
     return kept, [Problem(file, found[0].line, "a confidence", why)]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from unvanish.lab.data.encoding import PLAIN, decode
-from unvanish.lab.data.label_lines import MOST, Row, read_rows
+from unvanish.lab.data.label_lines import MOST, LabelLine, read_rows
 from unvanish.lab.data.letterbox import Floats
 from unvanish.lab.data.part import Indices
 from unvanish.lab.data.problems import Problem
@@ -160,15 +160,15 @@ def extent(polygon: Floats) -> Floats:
 
 
 def _scale_pixels(
-    rows: list[Row], file: str, size: tuple[int, int] | None
-) -> tuple[list[Row], list[Problem]]:
+    rows: list[LabelLine], file: str, size: tuple[int, int] | None
+) -> tuple[list[LabelLine], list[Problem]]:
     """The rows in shares of the image, if all can only be pixels that fit into it, and that it was so."""
     if size is None or not rows or not all(_are_pixels(row.values[1:], size) for row in rows):
         return rows, []
     scaled = []
     for row in rows:
         shares = (v / size[i % 2] for i, v in enumerate(row.values[1:]))
-        scaled.append(Row(row.line, (row.values[0], *shares)))
+        scaled.append(LabelLine(row.line, (row.values[0], *shares)))
     why = f"pixels instead of shares, divided by the image's {size[0]} x {size[1]}"
     return scaled, [Problem(file, rows[0].line, "pixel coordinates", why)]
 

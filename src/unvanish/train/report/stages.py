@@ -31,7 +31,7 @@ class Stage:
     silent: float
 
     def __str__(self) -> str:
-        return f"{self.name} {self.decades:+.1f}"
+        return f"{self.name} {'zero' if self.decades == -math.inf else f'{self.decades:+.1f}'}"
 
 
 def measure_stages(network: Network, trace: Trace) -> tuple[Stage, ...]:
