@@ -46,7 +46,7 @@ def train(model: nn.Module, optimizer: Any, steps: int, broken: int = -1) -> lis
         ({"budget": 3}, CheckError, "budget is 3"),
         ({"on_finding": "lgo"}, CheckError, "did you mean 'log'?"),
         ({"select": ["ACT099"]}, ConfigError, "ACT099"),
-        ({"stop": "OPT099"}, ConfigError, "OPT099"),
+        ({"stop": "OPT099"}, ConfigError, "stop: no rule code begins with 'OPT099'"),
         ({"stop": 3}, CheckError, "stop is 3"),
     ],
 )

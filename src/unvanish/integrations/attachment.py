@@ -147,4 +147,7 @@ def _read_stop(stop: Any) -> bool | frozenset[str]:
     codes = [stop] if isinstance(stop, str) else stop
     if not isinstance(codes, Iterable):
         raise CheckError(f"stop is {name_value(stop)}; use True (at an error), False, or codes of rules")
-    return frozenset(choose_rules(list(codes), None, None).codes)
+    try:
+        return frozenset(choose_rules(list(codes), None, None).codes)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("select", "stop", 1)) from error

@@ -178,3 +178,25 @@ def test_it_says_that_it_saw_nothing(capsys: Any) -> None:
             sum(p.square().sum() for p in model.parameters()).backward()  # type: ignore[union-attr]
             optimizer.step()
     assert "no forward of Sequential in training mode was seen" in capsys.readouterr().err
+
+
+def test_a_part_that_runs_first_without_gradients_is_looked_at_when_it_has_some() -> None:
+    torch.manual_seed(0)
+    pair = nn.ModuleDict({
+        "generator": nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 16)),
+        "critic": nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1)),
+    })  # fmt: skip
+    made, judge = pair["generator"], pair["critic"]
+    optimizers = [torch.optim.SGD(part.parameters(), lr=0.01) for part in (judge, made)]
+    x, z = torch.randn(32, 16), torch.randn(32, 8)
+    with unvanish.watch(pair, optimizers, every=1, on_finding="silent") as watch:
+        for _ in range(4):
+            for turn, optimizer in enumerate(optimizers):
+                made.requires_grad_(turn == 1)
+                judge.requires_grad_(turn == 0)
+                optimizer.zero_grad()
+                false = judge(made(z)).mean()
+                (judge(x).mean() - false if turn == 0 else false).backward()
+                optimizer.step()
+    assert "so of its parts generator is looked at" in " ".join(watch.notes)
+    assert any(s.path.startswith("generator.") for s in watch.diagnosis().trace.sites if s.role == "node")

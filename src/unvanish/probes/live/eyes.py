@@ -8,7 +8,8 @@ Notable:
 - The first look maps the network: the dominators of its graph are the depth axis; they, the activations and
   the attentions become the sites (`chart`). Later looks only copy a few evenly spaced numbers of each
   (`samples`).
-- Only forwards in training mode with gradients count, and of these the first one of a step, in one thread.
+- Only forwards in training mode with gradients, whose result has one, count, and of these the first one of a
+  step, in one thread.
 - What must run without us runs without us: compiled parts, `torch.func` transforms, dispatch modes, the fused
   paths of frozen transformer layers.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -240,10 +241,11 @@ class Eyes(TorchFunctionMode):
             self._place.depth -= 1
             if self._place.depth <= 0:
                 self._end()
-                if ending or output is not None:  # if it raised, torch goes through its hooks right now
+                ends = [t for t in tensors_in(output, 2) if t.grad_fn is not None]
+                if ending or ends:  # if it raised, torch goes through its hooks right now
                     self._detach()
-                if not ending:
-                    self._finish(output)
+                if ends and not ending:
+                    self._finish(ends)
 
     def _meet_module(self, module: nn.Module, path: str, args: Any, output: Any) -> None:
         """A module has returned: its result may be a site."""
@@ -259,19 +261,16 @@ class Eyes(TorchFunctionMode):
         if not isinstance(module, (nn.Flatten, nn.Identity, nn.Dropout)):
             self._meet(path, type(module).__name__, made, "module")
 
-    def _finish(self, output: Any) -> None:
+    def _finish(self, ends: Sequence[Tensor]) -> None:
         """The forward has ended, the hooks are gone; the backward will come by the tensors' own."""
         crossings, self._crossings = self._crossings, None
-        if output is None:  # it raised
-            return
         started = perf_counter()
         self._done = True
-        ends = [t for t in tensors_in(output, 2) if t.grad_fn is not None]
-        if crossings is not None and ends:
+        if crossings is not None:
             self.chart = draw_chart(crossings, ends[0].grad_fn)
             self._samples = Samples(self.chart.slots)
             self._samples.last = self.chart.axis.sites[0] if self.chart.axis is not None else None
-        elif ends:
+        else:
             self._samples.log_z = measure_log_z(ends[0])
         self._await_backward(ends)
         if self.after_backward is not None:  # an accumulated step has more forwards
