@@ -26,6 +26,7 @@ from torch import nn
 from unvanish.core import depth
 from unvanish.core.diagnosis import Case, Remedy
 from unvanish.core.trace import Trace
+from unvanish.probes.layers import name_parameters
 from unvanish.probes.record import record
 from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
@@ -47,7 +48,7 @@ def apply(surgery: Surgery, targets: tuple[str, ...], *, rounds: int = 8) -> Non
             "backward-lsuv measures a batch; pass one: apply(model, prescription, batch=batch)"
         )
     total: dict[str, float] = {}
-    named = dict(surgery.model.named_parameters())
+    named = name_parameters(surgery.model)
     kept = {n: p.detach().clone() for n, p in named.items() if p.ndim > 1}
     for _ in range(rounds):
         gains = layer_gains(record(surgery.model, surgery.batch, surgery.loss))

@@ -37,6 +37,7 @@ from unvanish.probes.emptiness import measure_padding
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
 from unvanish.probes.features import read_features
 from unvanish.probes.handles import Node
+from unvanish.probes.layers import name_modules, name_parameters
 from unvanish.probes.lines import find_line
 from unvanish.probes.loss_calls import LossCalls
 from unvanish.probes.measures import activation_stats, find_shape, weight_stats
@@ -73,9 +74,9 @@ class Forward(TorchFunctionMode):
         self.omissions = Omissions() if omissions is None else omissions
         self.small = Together(batch, self.omissions)
         self.paths: dict[int, str] = {}
-        for name, module in model.named_modules() if modules is None else modules:
+        for name, module in name_modules(model) if modules is None else modules:
             self.paths.setdefault(id(module), name)
-        known = dict(model.named_parameters()) if parameters is None else parameters
+        known = name_parameters(model) if parameters is None else parameters
         self.parameters = NamedParameters(known, norms or {})
         self.root = ModuleCall("", 0, model, None, next_number())
         self.running = self.root  # the innermost module call

@@ -20,6 +20,7 @@ from unvanish.probes.apart import Apart
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.forward import Forward, Modules
 from unvanish.probes.graph import Graph
+from unvanish.probes.layers import list_parameters
 from unvanish.probes.measures import dense, see, share
 from unvanish.probes.measures import norms as norms_of
 from unvanish.probes.passes import BackwardPass, Measured, Specimen
@@ -42,12 +43,7 @@ def read(
     plans: Mapping[int, Plan] = attempt(
         "the planned steps", "", lambda: read_plans(specimen.optimizer), dict[int, Plan]
     )
-    every = [
-        (f"{path}.{name}" if path else name, p, path, module)
-        for path, module in specimen.modules
-        for name, p in module._parameters.items()
-        if p is not None
-    ]
+    every = list_parameters(specimen.model, specimen.modules)
     times = Counter([id(p) for _, p, _, _ in every])
     held = _held_by(specimen.optimizer)
     uses = _Uses(watched, specimen.manner.watched, held, times, structural, backward.rounding, apart)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unvanish.core.facts import PrecisionFacts
 from unvanish.probes import calls
 from unvanish.probes.copies import copy_model
+from unvanish.probes.layers import name_parameters
 
 HALF = {"float16": torch.float16}  # bfloat16 has the range of float32
 
@@ -39,7 +40,7 @@ def exact(
         call = calls.prepare(_widen(batch, dtype), loss, gradients=False)
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
             value = call.objective(call.run(wide))
-        named = {n: p for n, p in wide.named_parameters() if p.requires_grad}
+        named = {n: p for n, p in name_parameters(wide).items() if p.requires_grad}
         found = torch.autograd.grad(value.sum(), list(named.values()), allow_unused=True)
     except Exception:
         return None

@@ -30,6 +30,7 @@ from unvanish.probes.calls import tensors_in
 from unvanish.probes.errors import CheckError
 from unvanish.probes.events import Operation
 from unvanish.probes.intact import Kept, intact, unwrap
+from unvanish.probes.layers import is_layer, name_modules, name_parameters
 from unvanish.probes.measures import norms
 from unvanish.probes.passes import BackwardPass, ForwardPass, Manner, Specimen
 from unvanish.probes.program.tape import Taped
@@ -167,8 +168,8 @@ def read_specimen(
             f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself"
         )
     bare = unwrap(model)
-    modules = list(bare.named_modules(remove_duplicate=False))  # expensive next to a small network's forward
-    named = parameters.name_parameters(modules)
+    modules = name_modules(bare, remove_duplicate=False)  # expensive next to a small network's forward
+    named = name_parameters(bare) if is_layer(bare) else parameters.name_parameters(modules)
     lazy = [n for n, p in named.items() if is_lazy(p)]
     if lazy:
         raise CheckError(

@@ -22,6 +22,7 @@ from unvanish.core.diagnosis import Finding
 from unvanish.core.facts import SiteFacts
 from unvanish.core.trace import Trace
 from unvanish.probes import operations
+from unvanish.probes.layers import name_parameters
 from unvanish.probes.lines import find_line
 from unvanish.probes.readings import is_parametrized
 
@@ -161,7 +162,7 @@ def calm_layers(model: nn.Module, batch: Any, trace: Trace, finding: Finding) ->
     blamed = set(finding.sites)
     if axis is None:
         return None
-    named, changed = dict(model.named_parameters()), 0
+    named, changed = name_parameters(model), 0
     generator = torch.Generator().manual_seed(0)
     for place, i in enumerate(axis.sites):
         if trace.sites[i].label not in blamed:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.probes.calls import Runner
+from unvanish.probes.layers import find_module, is_layer, name_parameters
 from unvanish.probes.readings import is_parametrized
 from unvanish.surgery.grafts import Graft, attach
 from unvanish.surgery.optimizer import update_optimizer
@@ -47,7 +48,7 @@ class Surgery:
     def module(self, path: str) -> nn.Module:
         """The module at a path ("" is the model); SurgeryError if there is none."""
         try:
-            return self.model.get_submodule(path)
+            return find_module(self.model, path)
         except AttributeError as error:
             raise SurgeryError(
                 f"the model has no module {path!r}; the prescription does not fit it"
@@ -56,13 +57,15 @@ class Surgery:
     def has(self, path: str) -> bool:
         """Whether there is a module at this path."""
         try:
-            self.model.get_submodule(path)
+            find_module(self.model, path)
         except AttributeError:
             return False
         return True
 
     def parameter(self, name: str) -> Tensor:
         """A parameter, or a weight its module computes, by its name; SurgeryError if there is none."""
+        if is_layer(self.model) and name in (named := name_parameters(self.model)):
+            return named[name]
         home, _, leaf = name.rpartition(".")
         found: Tensor | None = self.module(home)._parameters.get(leaf) if self.has(home) else None
         if found is None and self.has(home) and is_parametrized(self.module(home), leaf):
@@ -249,5 +252,5 @@ def _restore(tensor: Tensor, kept: Tensor) -> None:
 
 def descendants(model: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     """Yield the modules at and below a path with their full names."""
-    for name, module in model.get_submodule(path).named_modules():
+    for name, module in find_module(model, path).named_modules():
         yield (f"{path}.{name}" if path and name else path or name), module

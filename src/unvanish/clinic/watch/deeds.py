@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unvanish.clinic.watch.steps import CurrentStep
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.run_facts import HoldingFacts, PlanFacts
+from unvanish.probes.layers import name_parameters
 from unvanish.probes.live.guard import WatchGuard
 from unvanish.probes.live.leftover import Leftover
 from unvanish.probes.live.turns import Turns
@@ -109,7 +110,7 @@ class Deeds:
         """Which parameters get a gradient, and no optimizer holds and nothing moves them."""
         held = {id(p) for o in self.watched.optimizers for group in o.param_groups for p in group["params"]}
         known = dict(zip(self.watched.parameters.names, self.watched.parameters.parameters, strict=True))
-        model = [(n, p) for n, p in self.watched.inner.named_parameters() if p.requires_grad]
+        model = [(n, p) for n, p in name_parameters(self.watched.inner).items() if p.requires_grad]
         ours = {id(p) for _, p in self.watched.inner.named_parameters()}
         spare = [
             tuple(p.shape)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.trace import Site, Trace
+from unvanish.probes.layers import name_parameters
 from unvanish.probes.measures import log_norm
 
 GIVEN = {"reachable": True, "used": True, "executed": True, "asleep": False}
@@ -34,7 +35,7 @@ class SeenGradients:
 
     def complete(self, trace: Trace, stepped: Collection[int]) -> Trace:
         """The trace with what is known from elsewhere; `stepped`: ids of the optimizers that took part."""
-        named = dict(self.watched.inner.named_parameters())
+        named = name_parameters(self.watched.inner)
         sites, values = list(trace.sites), trace.values.copy()
         column = trace.statistics.index("gradient_log")
         absent = self._find_absent(named, stepped)

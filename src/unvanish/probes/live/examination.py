@@ -28,6 +28,7 @@ from unvanish.core.trace import Trace
 from unvanish.probes import calls
 from unvanish.probes.compositions import Unfolded
 from unvanish.probes.errors import CheckError
+from unvanish.probes.layers import name_modules
 from unvanish.probes.live.backwards import Unhandled
 from unvanish.probes.live.compiled import CompilerListener, HookSilence, has_compiled_parts
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
@@ -87,7 +88,7 @@ class Examination:
         self.trace = self._unreached = None
         self.trouble, self.broken = "", False
         self._optimizers, self._loss = optimizers, loss
-        self._paths = {id(m) for m in self.model.modules()}
+        self._paths = {id(m) for _, m in name_modules(self.model)}
         self._attach()
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ from torch.overrides import TorchFunctionMode
 from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.compositions import Unfolded
+from unvanish.probes.layers import name_modules
 from unvanish.probes.live.chart import Chart, Crossing, Slot, draw_chart
 from unvanish.probes.live.compiled import CompilerListener, HookSilence
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
@@ -63,7 +64,7 @@ class Eyes(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.model, self.after_backward, self._guard = model, after_backward, guard
-        self.paths = {id(m): name for name, m in model.named_modules()}
+        self.paths = {id(m): name for name, m in name_modules(model)}
         self.entry = model  # the module whose call is the forward: the model, or what a wrapper calls of it
         self._called: dict[str, nn.Module] = {}  # parts that were called while the entry was not
         self.chart: Chart | None = None

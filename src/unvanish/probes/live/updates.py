@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from unvanish.core.facts import ParameterFacts
 from unvanish.core.trace import Site
+from unvanish.probes.layers import name_modules, name_parameters
 from unvanish.probes.live.gauge import Gauge, exact_norms
 from unvanish.probes.live.shards import (
     count_copies,
@@ -47,13 +48,13 @@ class Parameters:
             for p in group["params"]
         }
         groups: dict[str, list[tuple[str, Tensor]]] = {}
-        for name, p in model.named_parameters():
+        for name, p in name_parameters(model).items():
             if p.requires_grad and (not optimizers or id(p) in held):
                 groups.setdefault(name.rpartition(".")[0], []).append((name, p))
         self.parameters: list[Tensor] = [p for group in groups.values() for _, p in group]
         self.names = [name for group in groups.values() for name, _ in group]
         self.owner = [i for i, group in enumerate(groups.values()) for _ in group]
-        kinds = {name: type(m).__name__ for name, m in model.named_modules()}
+        kinds = {name: type(m).__name__ for name, m in name_modules(model)}
         self.sites = tuple(
             Site.parameter(path, kinds.get(path, ""), _facts(group, order, epsilons))
             for order, (path, group) in enumerate(groups.items())

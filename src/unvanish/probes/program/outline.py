@@ -105,7 +105,13 @@ def copy_hollow(model: nn.Module) -> nn.Module:
                 empty = torch.empty_like(value, device="meta", requires_grad=False)
                 kept = nn.Parameter(empty, value.requires_grad) if isinstance(value, nn.Parameter) else empty
                 memo[id(value)] = kept
-    return copy.deepcopy(model, memo)
+    hollow = copy.deepcopy(model, memo)
+    names = [name for name, _ in model.named_parameters()]
+    if [name for name, _ in hollow.named_parameters()] != names or not all(
+        p.is_meta for p in hollow.parameters()
+    ):
+        raise CheckError("its copy is built anew, with weights of its own")  # as Keras does it
+    return hollow
 
 
 def _empty(batch: Any) -> Any:

@@ -14,6 +14,7 @@ from unvanish.core.omissions import Omissions
 from unvanish.probes import calls, operations
 from unvanish.probes.events import Operation, OperationCall
 from unvanish.probes.forward import Forward, Modules
+from unvanish.probes.layers import name_parameters
 from unvanish.probes.program.facts import StepSource, describe
 from unvanish.probes.program.weights import Weights
 from unvanish.theory.program.steps import Program, Step
@@ -32,9 +33,9 @@ class Taped(Forward):
         modules: Modules | None = None,
         omissions: Omissions | None = None,
     ) -> None:
-        own = dict(ran.named_parameters()) if parameters is None else parameters
+        own = name_parameters(ran) if parameters is None else parameters
         super().__init__(ran, call.batch_size, own, norms, modules, omissions)
-        real = own if ran is model else dict(model.named_parameters())
+        real = own if ran is model else name_parameters(model)
         self.weights = Weights(self.parameters, {id(p): real[name] for name, p in own.items()}, model)
         self.steps: list[Step] = []
         self.numbers: dict[tuple[Any, int], int] = {}
