@@ -104,6 +104,11 @@ class Attachment:
         if self._last is not None:
             self._last()
 
+    def end_with(self, thing: Any) -> None:
+        """Close this watch when something goes that lives as long as the training, if nothing did before."""
+        if self.watch is not None:
+            weakref.finalize(thing, _close, weakref.ref(self.watch)).atexit = False
+
     def take_findings(self) -> list[Finding]:
         """What was found since it was last asked, in order."""
         fresh = self._found[self._taken :]
@@ -127,6 +132,12 @@ class Attachment:
     def __getstate__(self) -> Mapping[str, Any]:
         """A copy watches nothing yet."""
         return {**self.__dict__, "watch": None, "_found": [], "_taken": 0, "_last": None}
+
+
+def _close(watch: weakref.ref[Watch]) -> None:
+    found = watch()
+    if found is not None:
+        found.close()
 
 
 def _read_stop(stop: Any) -> bool | frozenset[str]:

@@ -11,7 +11,6 @@ Notable:
 from __future__ import annotations
 
 import sys
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -62,7 +61,7 @@ class KerasWatch(keras.callbacks.Callback):
         self.attachment.open(self.model, applied.face, scaler=scaler)
         caller = sys._getframe(1).f_locals.get("self")
         if isinstance(caller, keras.callbacks.CallbackList):
-            weakref.finalize(caller, _close, weakref.ref(self)).atexit = False
+            self.attachment.end_with(caller)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Log the step's numbers, and stop if that is wanted."""
@@ -89,13 +88,6 @@ class KerasWatch(keras.callbacks.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_held": []}
-
-
-def _close(callback: weakref.ref[KerasWatch]) -> None:
-    """The training has ended in some way."""
-    found = callback()
-    if found is not None:
-        found.close()
 
 
 class LossScale:

@@ -205,6 +205,8 @@ class Observer:
             self._step.loss = losses.value
         stepping = self._stepping() if self._stepping is not None else None
         if stepping is not None and not failed:
+            if self.response.clipper is not None:  # which may take the gradients away
+                self._note_norm(stepping)
             self.response.guard(stepping)
         self.clock.stop()
 
@@ -256,7 +258,8 @@ class Observer:
         self._stepping = None
         self.clock.start()
         if self._step.by_closure:
-            self._note_norm(optimizer)
+            if self.response.clipper is None:
+                self._note_norm(optimizer)
         else:
             self._deeds.end(optimizer, self._step)
         self._step.stepped.add(id(optimizer))

@@ -1,0 +1,79 @@
+"""fastai: `Learner(..., cbs=FastaiWatch())`, or `learn.fit_one_cycle(1, cbs=FastaiWatch())`.
+
+Notable:
+- fastai's optimizers are none of torch's: a step is what lies between `before_step` and `after_step`. Within
+  an `OptimWrapper` the torch optimizer is watched.
+- It comes after `MixedPrecision`, which takes the loss scale out and leaves out what is not finite, and
+  before `GradientClip`; parts of an accumulated step do not come to it.
+- A guard leaves a step out by `CancelStepException`.
+- fastai tells callbacks of no exception: the watch ends with the next training, or with the callback.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastai.callback.core import (
+    Callback,
+    CancelFitException,
+    CancelStepException,
+)
+from fastai.callback.fp16 import MixedPrecision
+from torch.optim import Optimizer
+
+from unvanish.integrations.attachment import Attachment
+from unvanish.integrations.optimizer_face import OptimizerFace
+
+
+class FastaiWatch(Callback):
+    """Watches what a Learner trains.
+
+    `stop`: True ends the training at an error by `CancelFitException`; or the codes of rules that end it.
+    `options`: keyword arguments of `unvanish.watch`; what is wrong with one is raised here.
+    """
+
+    order = MixedPrecision.order + 0.5
+    run_valid = False
+
+    def __init__(self, *, stop: Any = False, **options: Any) -> None:
+        super().__init__()
+        self.attachment = Attachment(stop=stop, **options)
+        self._face: OptimizerFace | None = None
+
+    @property
+    def watch(self) -> Any:
+        """The watch of the present or the last training; None before one."""
+        return self.attachment.watch
+
+    def before_fit(self) -> None:
+        """Attach; not for a search of the learning rate."""
+        learn = self.learn
+        inner = getattr(learn.opt, "opt", None)
+        if isinstance(inner, Optimizer):
+            self._face, optimizer = None, inner
+        else:
+            optimizer = self._face = OptimizerFace(
+                [p for p, *_ in learn.opt.all_params()], float(learn.opt.hypers[-1].get("lr", 0.0))
+            )
+        self.attachment.open(learn.model, optimizer, scaler=getattr(learn, "scaler", None))
+
+    def before_step(self) -> None:
+        """A step is about to be made."""
+        if self._face is not None and not self._face.begin(float(self.learn.opt.hypers[-1]["lr"])):
+            self._face.end()
+            raise CancelStepException
+
+    def after_step(self) -> None:
+        """The step was made."""
+        if self._face is not None:
+            self._face.end()
+
+    def after_batch(self) -> None:
+        """Stop if that is wanted."""
+        if self.attachment.wants_stop:
+            raise CancelFitException
+
+    def after_fit(self) -> None:
+        """Detach."""
+        self._face = None
+        self.attachment.close()
