@@ -132,8 +132,9 @@ class StepLossCalls(LossCalls):
 
 
 def is_packing() -> bool:
-    """Whether hooks of the program pack what the graph saves at this moment."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+    """Whether hooks of the program pack what the graph saves at this moment; torch before 2.8 does not say."""
+    find = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return find is None or find(False) is not None
 
 
 def is_checkpointing() -> bool:

@@ -1,0 +1,57 @@
+"""Ultralytics: `UltralyticsWatch(model)`, then `model.train(...)` as ever.
+
+Notable:
+- It hangs on the `YOLO` object by its public callbacks alone, so every training of this object is watched.
+- Batches that Ultralytics accumulates are parts of one step; its own clipping comes before the optimizer's
+  hooks, so norms are those before clipping only at looks.
+- The callbacks and what they belong to can be pickled; a copy watches nothing yet.
+- Ultralytics tells callbacks of no exception: the watch ends with the next training, or with the model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unvanish.integrations.attachment import Attachment
+from unvanish.probes.errors import CheckError
+
+
+class UltralyticsWatch:
+    """Watches every training of a `YOLO` object, or of another model of Ultralytics.
+
+    `stop`: True ends the training at an error, after its epoch; or the codes of rules that end it. `options`:
+    keyword arguments of `unvanish.watch`; what is wrong with one is raised here. CheckError if the model
+    takes no callbacks.
+    """
+
+    def __init__(self, model: Any, *, stop: Any = False, **options: Any) -> None:
+        if not callable(getattr(model, "add_callback", None)):
+            raise CheckError(
+                f"model is a {type(model).__name__}, not a YOLO object of Ultralytics; for a torch module use "
+                "unvanish.watch"
+            )
+        self.attachment = Attachment(stop=stop, **options)
+        model.add_callback("on_train_start", self.on_train_start)
+        model.add_callback("on_train_batch_end", self.on_train_batch_end)
+        model.add_callback("on_train_epoch_end", self.on_train_batch_end)
+        model.add_callback("on_train_end", self.on_train_end)
+        model.add_callback("teardown", self.on_train_end)
+
+    @property
+    def watch(self) -> Any:
+        """The watch of the present or the last training; None before one."""
+        return self.attachment.watch
+
+    def on_train_start(self, trainer: Any) -> None:
+        """Attach."""
+        scaler = trainer.scaler if trainer.amp else None
+        self.attachment.open(trainer.model, trainer.optimizer, scaler=scaler)
+
+    def on_train_batch_end(self, trainer: Any) -> None:
+        """Stop if that is wanted."""
+        if self.attachment.wants_stop:
+            trainer.stop = True
+
+    def on_train_end(self, trainer: Any) -> None:
+        """Detach."""
+        self.attachment.close()
