@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from unvanish.integrations.attachment import Attachment
-from unvanish.integrations.optimizer_face import OptimizerFace
+from unvanish.integrations.optimizer_face import OptimizerFace, exchange_gradients
 from unvanish.probes.errors import CheckError
 
 
@@ -142,12 +142,12 @@ class Applied:
         parts = self._optimizer.gradient_accumulation_steps or 1
         if parts > 1:
             return self._accumulate(parameters, grads, trainable_variables, parts)
-        before, result = _exchange(parameters, grads), None
+        before, result = exchange_gradients(parameters, grads), None
         try:
             if self.face.begin(float(self._optimizer.learning_rate)):
                 result = self._apply([p.grad for p in parameters], trainable_variables)
         finally:
-            _exchange(parameters, before)
+            exchange_gradients(parameters, before)
         self.face.end()
         return result
 
@@ -164,24 +164,14 @@ class Applied:
             return self._apply(given, variables)
         means = [self._sums[id(p)] / parts if id(p) in self._sums else None for p in parameters]
         self._sums.clear()
-        before = _exchange(parameters, means)
+        before = exchange_gradients(parameters, means)
         try:
             self.face.begin(float(self._optimizer.learning_rate))
         finally:
-            _exchange(parameters, before)
+            exchange_gradients(parameters, before)
         result = self._apply(given, variables)
         self.face.end()
         return result
-
-
-def _exchange(parameters: Sequence[Tensor], grads: Sequence[Any]) -> list[Any]:
-    """Let parameters hold these gradients; those that they held."""
-    before = [p.grad for p in parameters]
-    for p, now, wanted in zip(parameters, before, grads, strict=True):
-        if wanted is not now:
-            with torch.no_grad():
-                p.grad = wanted
-    return before
 
 
 def _silence(grads: Sequence[Any]) -> Sequence[Any]:

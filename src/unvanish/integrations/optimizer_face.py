@@ -7,7 +7,7 @@ step out takes all gradients away, which `begin` reports.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -50,3 +50,12 @@ class OptimizerFace:
 
     def step(self) -> None:
         """Nothing: the library makes the step."""
+
+
+def exchange_gradients(parameters: Sequence[Tensor], grads: Sequence[Any]) -> list[Any]:
+    """Let parameters hold these gradients, and give back those that they held."""
+    before = [p.grad for p in parameters]
+    for p, now, wanted in zip(parameters, before, grads, strict=True):
+        if wanted is not now:
+            p.grad = wanted
+    return before

@@ -27,7 +27,7 @@ class UltralyticsWatch:
     def __init__(self, model: Any, *, stop: Any = False, **options: Any) -> None:
         if not callable(getattr(model, "add_callback", None)):
             raise CheckError(
-                f"model is a {type(model).__name__}, not a YOLO object of Ultralytics; for a torch module use "
+                f"model is a {type(model).__name__}, no YOLO object of Ultralytics; a torch module goes to "
                 "unvanish.watch"
             )
         self.attachment = Attachment(stop=stop, **options)

@@ -26,8 +26,9 @@ from unvanish.probes.errors import CheckError
 from unvanish.probes.fields import describe_value, holds_numbers, read_fields
 from unvanish.probes.intact import unwrap
 from unvanish.probes.loaders import is_loader, take_batches
-from unvanish.probes.steps import find_own_step, read_step
+from unvanish.probes.steps import TrainingStep, find_own_step, read_step
 from unvanish.probes.takes import ANYTHING, Takes, read_forward, read_signature
+from unvanish.probes.yolo import is_detection, run_detection
 
 TARGETS = ("labels", "label", "targets", "target", "y", "y_true", "label_ids", "ground_truth", "gt")
 WHOLE = (
@@ -76,6 +77,9 @@ def read_batch(
         batches, moved = move(batches, bare)
         notes += [*said, *moved]
     program = None if step is None else read_step(step)
+    if program is None and loss is None and own and is_detection(bare, batches[0]):
+        program = TrainingStep(run_detection, "the model's own loss")
+        notes.append("the loss is the model's own for a batch of Ultralytics")
     if program is None and loss is None and own and (program := find_own_step(bare)) is not None:
         notes.append("the loss is what the model's own training_step returns")
     if program is not None:

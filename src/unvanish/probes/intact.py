@@ -23,6 +23,7 @@ from unvanish.probes.kept_tensors import Undo
 from unvanish.probes.process import keep_process
 from unvanish.probes.reach import Reach
 from unvanish.probes.shared_changes import ALL, SharedChange
+from unvanish.probes.yolo import is_yolo
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 PLAIN = frozenset((bool, int, float, str, type(None)))  # what most attributes are, and hold no tensor
@@ -31,7 +32,7 @@ TRIES = 4  # of one step of putting back, each of which an interrupt may break o
 
 
 def unwrap(model: Any) -> nn.Module:
-    """The module inside DataParallel, DistributedDataParallel, `torch.compile`, Fabric, from outside in."""
+    """The module inside DataParallel, DDP, `torch.compile`, Fabric, `YOLO`, from outside in."""
     while True:
         if isinstance(model, WRAPPERS):
             model = model.module
@@ -39,6 +40,8 @@ def unwrap(model: Any) -> nn.Module:
             model = dict(model.named_children())["_orig_mod"]
         elif type(model).__name__ == "_FabricModule":
             model = model.module
+        elif is_yolo(model):
+            model = model.model
         else:
             return cast(nn.Module, model)
 

@@ -132,7 +132,7 @@ class StepLossCalls(LossCalls):
 
 
 def is_packing() -> bool:
-    """Whether hooks of the program pack what the graph saves at this moment; torch before 2.8 does not say."""
+    """Whether hooks of the program pack what the graph saves now; torch before 2.8 does not say."""
     find = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
     return find is None or find(False) is not None
 

@@ -61,9 +61,12 @@ def outline(model: nn.Module, batch: Any, *, hollow: bool = True) -> Outline:
         try:
             call, watched, output = _watch(bare, ran, given, kind)
         except ModelCrash as crash:
-            if "requires_grad" not in str(crash.__cause__):
+            if "requires_grad" in str(crash.__cause__):
+                call, watched, output = _watch(bare, ran, given, kind, gradients=False)
+            elif hollow:
                 raise
-            call, watched, output = _watch(bare, ran, given, kind, gradients=False)
+            else:  # samples that refer to each other, as the nodes of a graph
+                call, watched, output = _watch(bare, ran, batch, "the whole batch")
         watched.start_loss()
         value = calls.random_cotangent(output)
         if value.grad_fn is None:
