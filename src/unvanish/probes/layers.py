@@ -13,7 +13,6 @@ from typing import Any
 from torch import Tensor, nn
 
 LIBRARY = "keras"
-STORE = "_torch_params"  # where a layer registers its variables and those of all layers in it
 
 
 def name_modules(model: nn.Module, remove_duplicate: bool = True) -> list[tuple[str, nn.Module]]:
@@ -49,14 +48,13 @@ def name_parameters(model: nn.Module) -> dict[str, Tensor]:
     named = dict(model.named_parameters())
     if not is_layer(model):
         return named
-    stores = [(path.rpartition(STORE)[0], m) for path, m in name_modules(model) if path.endswith(STORE)]
+    layers = [(f"{path}." if path else "", m) for path, m in name_modules(model) if is_layer(m)]
     names: dict[int, str] = {}
-    for path, store in sorted(stores, key=lambda found: found[0].count(".")):
-        known = dict(store.named_parameters(recurse=False))
-        leaves = Counter(key.rpartition("/")[2] for key in known)
-        for key, p in known.items():
-            leaf = key.rpartition("/")[2]
-            names[id(p)] = path + (leaf if leaves[leaf] == 1 else key.replace("/", "."))
+    for path, layer in sorted(layers, key=lambda found: found[0].count(".")):
+        known: Any = layer
+        leaves = Counter(v.name for v in known.variables)
+        for v in known.variables:
+            names[id(v.value)] = path + (v.name if leaves[v.name] == 1 else v.path.replace("/", "."))
     return {names.get(id(p), name): p for name, p in named.items()}
 
 
