@@ -23,7 +23,7 @@ from unvanish.integrations.optimizer_face import OptimizerFace, exchange_gradien
 from unvanish.probes.errors import CheckError
 
 
-class KerasWatch(keras.callbacks.Callback):
+class KerasWatch(keras.callbacks.Callback):  # type: ignore[misc]
     """Watches what `fit` trains; numbers of the step go into the logs, as "unvanish/gradient_norm" and so on.
 
     `stop`: True ends the training at an error by `model.stop_training`; or the codes of rules that end it.
