@@ -24,6 +24,8 @@ from torch.optim import Optimizer
 from unvanish.integrations.attachment import Attachment
 from unvanish.integrations.optimizer_face import OptimizerFace
 
+LIBRARIES = ("fastai", "torch")
+
 
 class FastaiWatch(Callback):  # type: ignore[misc]
     """Watches what a Learner trains.
