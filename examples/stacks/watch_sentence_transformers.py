@@ -14,7 +14,7 @@ from torch import nn
 import unvanish
 from unvanish.integrations.transformers import TransformersWatch
 
-WORDS = "a the cat dog sits runs on mat road red blue car tree big small".split()
+WORDS = ["a", "the", "cat", "dog", "sits", "runs", "on", "mat", "road", "red", "blue", "car", "tree", "big"]
 PAIRS = {
     "anchor": ["the cat sits", "a red car", "the big tree", "a dog runs"] * 8,
     "positive": ["a cat on the mat", "the car on the road", "a tree", "the dog on the road"] * 8,

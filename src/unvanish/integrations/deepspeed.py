@@ -16,7 +16,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from deepspeed import DeepSpeedEngine, zero
 from deepspeed.utils import safe_get_full_grad
 
@@ -53,7 +52,7 @@ class DeepSpeedWatch:
                 f"ZeRO {stage} keeps its gradients to itself, and leaves out steps that are not finite: take "
                 "the guard away"
             )
-        if torch.distributed.get_world_size() > 1 and not gather:
+        if engine.world_size > 1 and not gather:
             raise CheckError(
                 f"ZeRO {stage} spreads the gradients over the processes; gather=True puts them together at "
                 "every step, in every process"

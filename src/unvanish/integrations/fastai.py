@@ -24,8 +24,10 @@ from torch.optim import Optimizer
 from unvanish.integrations.attachment import Attachment
 from unvanish.integrations.optimizer_face import OptimizerFace
 
+LIBRARIES = ("fastai", "torch")
 
-class FastaiWatch(Callback):
+
+class FastaiWatch(Callback):  # type: ignore[misc]
     """Watches what a Learner trains.
 
     `stop`: True ends the training at an error by `CancelFitException`; or the codes of rules that end it.
@@ -48,9 +50,10 @@ class FastaiWatch(Callback):
     def before_fit(self) -> None:
         """Attach; not for a search of the learning rate."""
         learn = self.learn
-        inner = getattr(learn.opt, "opt", None)
+        inner: Any = getattr(learn.opt, "opt", None)
+        optimizer: Any = inner
         if isinstance(inner, Optimizer):
-            self._face, optimizer = None, inner
+            self._face = None
         else:
             optimizer = self._face = OptimizerFace(
                 [p for p, *_ in learn.opt.all_params()], float(learn.opt.hypers[-1].get("lr", 0.0))

@@ -78,6 +78,6 @@ class Another:
         self._handler = handler
 
     def __eq__(self, other: object) -> bool:
-        return other != self._handler
+        return bool(other != self._handler)
 
     __hash__ = None  # type: ignore[assignment]

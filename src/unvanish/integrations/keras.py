@@ -22,8 +22,10 @@ from unvanish.integrations.attachment import Attachment
 from unvanish.integrations.optimizer_face import OptimizerFace, exchange_gradients
 from unvanish.probes.errors import CheckError
 
+LIBRARIES = ("keras", "torch")
 
-class KerasWatch(keras.callbacks.Callback):
+
+class KerasWatch(keras.callbacks.Callback):  # type: ignore[misc]
     """Watches what `fit` trains; numbers of the step go into the logs, as "unvanish/gradient_norm" and so on.
 
     `stop`: True ends the training at an error by `model.stop_training`; or the codes of rules that end it.

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+LIBRARIES = ("torch",)
 Hook = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 

@@ -45,7 +45,7 @@ def _list_layers(module: Any, path: str, known: set[int]) -> Iterator[tuple[str,
 
 def name_parameters(model: nn.Module) -> dict[str, Tensor]:
     """The parameters of a model by name, as torch has them; those of layers by the innermost one."""
-    named = dict(model.named_parameters())
+    named: dict[str, Tensor] = dict(model.named_parameters())
     if not is_layer(model):
         return named
     layers = [(f"{path}." if path else "", m) for path, m in name_modules(model) if is_layer(m)]

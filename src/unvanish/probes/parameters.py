@@ -166,7 +166,7 @@ def _cancelled_biases(watched: Forward, graph: Graph | None, flow: GradientFlow 
 
 def _zero_third(p: Tensor, gradient: Tensor | None) -> bool:
     """Whether the gradient of a bias's middle third cancels: the keys' part of a packed (q, k, v) bias."""
-    if gradient is None or gradient.is_sparse or p.ndim != 1 or p.numel() % 3:
+    if gradient is None or gradient.is_sparse or p.ndim != 1 or not p.numel() or p.numel() % 3:
         return False
     q, k, v = gradient.detach().double().chunk(3)
     return bool(k.norm() < 1e-4 * v.norm() and k.norm() < 1e-4 * q.norm())
