@@ -86,7 +86,7 @@ SHOWN = {
     "what the JSON report says of a loss, a recurrence, a cut": {"wrong", "reverse", "call"},
     "what the JSON report says of the precision": {"overflowed", "precision_live", "range"},
     "how a run was watched: its page and its export show it": {
-        *("budget", "every", "exact", "looks", "name", "optimizers", "python", "site_count"),
+        *("budget", "every", "exact", "looks", "name", "optimizers", "python"),
     },
 }
 # read off other things in the same functions: steps of a program, data sets, lists of words

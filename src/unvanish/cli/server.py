@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -65,31 +65,33 @@ class Desk:
     async def run(self, *words: str, details: bool = False) -> dict[str, Any]:
         """The JSON document of a command; ToolError in one line if there is none."""
         async with self._free:
-            with tempfile.TemporaryDirectory(prefix="unvanish-mcp-") as folder:
-                file, errors = Path(folder) / "answer.json", Path(folder) / "errors"
+            with (
+                tempfile.TemporaryDirectory(prefix="unvanish-mcp-") as folder,
+                tempfile.TemporaryFile() as errors,
+            ):
+                file = Path(folder) / "answer.json"
                 code = await self._run([*words, "--json", str(file)], errors)
                 if code not in (0, 1) or not file.is_file():
                     raise ToolError(_read_error(errors, words[0], code))
                 found: dict[str, Any] = json.loads(file.read_text(encoding="ascii"))
         return found if details else shorten(found)
 
-    async def _run(self, words: Sequence[str], errors: Path) -> int:
+    async def _run(self, words: Sequence[str], errors: IO[bytes]) -> int:
         """Run the command to its end, or to that of its time; its exit code."""
-        with errors.open("w+b") as stream:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "unvanish", *words,
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=stream,
-                cwd=self.bounds.root, env={**os.environ, "NO_COLOR": "1"}, start_new_session=True,
-            )  # fmt: skip
-            try:
-                return await asyncio.wait_for(process.wait(), self.bounds.seconds)
-            except TimeoutError:
-                raise ToolError(
-                    f"{words[0]} was stopped after {self.bounds.seconds:g} s, the time limit of this server;"
-                    " give a smaller model or batch, or start it with a larger --time-limit"
-                ) from None
-            finally:
-                _end(process)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "unvanish", *words,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=errors,
+            cwd=self.bounds.root, env={**os.environ, "NO_COLOR": "1"}, start_new_session=True,
+        )  # fmt: skip
+        try:
+            return await asyncio.wait_for(process.wait(), self.bounds.seconds)
+        except TimeoutError:
+            raise ToolError(
+                f"{words[0]} was stopped after {self.bounds.seconds:g} s, the time limit of this server;"
+                " give a smaller model or batch, or start it with a larger --time-limit"
+            ) from None
+        finally:
+            _end(process)
 
     # -- what callers may name
 
@@ -257,11 +259,10 @@ def _list_rate(lr: float | None) -> Iterator[str]:
         yield from ("--lr", repr(float(lr)))
 
 
-def _read_error(errors: Path, verb: str, code: int) -> str:
+def _read_error(errors: IO[bytes], verb: str, code: int) -> str:
     """The last line that a process wrote of itself, without its traceback."""
-    with errors.open("rb") as stream:
-        stream.seek(max(0, errors.stat().st_size - TAIL))
-        lines = stream.read().decode("utf-8", "replace").splitlines()
+    errors.seek(max(0, errors.seek(0, os.SEEK_END) - TAIL))
+    lines = errors.read().decode("utf-8", "replace").splitlines()
     own = [line for line in lines if line.startswith("unvanish: ")]
     if own:
         return show_name(own[-1].removeprefix("unvanish: "))[:LETTERS]

@@ -187,6 +187,13 @@ def test_a_sink_that_cannot_be_opened_is_left_out(alone):
     assert tuple(same) == alone and bad.calls == ["open"] and len(good.rows) == 30
 
 
+def test_ctrl_c_while_one_is_opened_closes_the_others():
+    good = Recorder()
+    with pytest.raises(KeyboardInterrupt):
+        sinks.open_feeds({"good": good, "bad": Recorder("open", KeyboardInterrupt)}, {})
+    assert good.calls == ["open", "close"]
+
+
 def test_a_sink_that_ends_no_call_holds_nobody_up(monkeypatch, alone):
     monkeypatch.setattr("unvanish.clinic.watch.feeds.CLOSING", 0.2)
     gate = threading.Event()

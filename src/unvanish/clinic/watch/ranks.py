@@ -59,6 +59,10 @@ class Company:
         try:
             if self.exchange is not None:
                 self.exchange.close()
+                while self.feeds and self.exchange.mail.joined:  # what came at the very end
+                    joined = self.exchange.mail.joined.popleft()
+                    for feed in self.feeds:
+                        feed.take_joined(joined)
         finally:
             try:
                 if self.store is not None:

@@ -54,11 +54,15 @@ def open_feeds(sinks: Mapping[str, Sink], about: Mapping[str, Any]) -> tuple[Sin
 
     `about`: the name of what is watched, the class of the model, the folder of the run.
     """
-    feeds = []
+    feeds: list[SinkFeed] = []
     for name, sink in sinks.items():
         try:
             with keep_random_states():
                 sink.open(about)
+        except (KeyboardInterrupt, SystemExit):
+            for feed in feeds:
+                feed.close()
+            raise
         except Exception as error:
             caution(
                 f"unvanish: the sink {name} is left out, as it could not be opened ({summarize(error)}); the "
