@@ -2,8 +2,9 @@
 
 Run it with `python -m benchmarks.finetune`: first the detector is trained on four generated shapes at 160
 pixels; then, for three epochs each, on 96 scenes at 192 pixels whose classes are two of these under their
-names and one under a new name, once from those weights and once from nothing, with equal seeds. It prints how many
-tensors the training began with, and the mean average precision of both. `--seeds` repeats the second part.
+names and one under a new name, once from those weights and once from nothing, with equal seeds. It prints how
+many tensors the training began with, and the mean average precision of both. `--seeds` repeats the second
+part.
 """
 
 from __future__ import annotations
