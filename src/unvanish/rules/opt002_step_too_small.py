@@ -89,7 +89,11 @@ def check(trace: Trace, *, limit: float = 1e-4, least: float = 1e-6, agree: floa
             return _foresee(trace, weights)
         raise NotApplicable(f"fewer than {READ} readings of weights, or {SPAN} steps")
     ratio, loss = math.exp(float(np.median(known))), _history.read_steps(trace, "loss")
-    if gradient[-1] == -math.inf or _has_ended(trace, loss) or not _is_alive(trace):
+    gradient = gradient[~np.isnan(gradient)]
+    stood = _history.read_steps(trace, "still")[change == -math.inf][-READ:]
+    if ratio == 0 and not np.isfinite(stood).any():
+        return []  # the weights that were read get no gradient, so it is no matter of the rate
+    if not len(gradient) or gradient[-1] == -math.inf or _has_ended(trace, loss) or not _is_alive(trace):
         return []
     turns = _history.read_steps(trace, "agree")
     steady = float(np.median(turns[np.isfinite(turns)][-READ:])) if np.isfinite(turns).any() else math.nan
