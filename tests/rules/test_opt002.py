@@ -60,6 +60,12 @@ def test_steps_of_zero_have_words_of_their_own_and_a_rate_of_zero_is_another_fau
     assert _judge(_build([0.0] * 16, lr=[0.0] * 30)) is None
 
 
+def test_weights_that_get_no_gradient_any_more_are_no_matter_of_the_rate() -> None:
+    ratios = [1e-3] * 4 + [0.0] * 16
+    assert _judge(_build(ratios, still=[0.0] * 14 + [math.nan] * 16)) is None
+    assert _judge(_build(ratios, still=[0.0] * 30)) is not None
+
+
 def test_a_gradient_of_zero_is_mended_by_no_rate() -> None:
     assert _judge(_build([SHORT] * 16, norm_log=[-math.inf] * 30)) is None
 

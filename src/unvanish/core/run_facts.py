@@ -68,6 +68,8 @@ class HoldingFacts(TypedDict):
     stale: list[str]  # parameters of the model whose place in an optimizer another tensor takes
     frozen: list[str]  # parameters that were trained and no longer require a gradient
     frozen_share: float  # of the numbers that were trained
+    given: int  # parameters that had a gradient when an optimizer was about to step
+    idle: list[str]  # parameters with a gradient whose optimizer has not stepped, though others did
 
 
 class PlanFacts(TypedDict):

@@ -89,7 +89,13 @@ def check(trace: Trace, *, limit: float = 1e-4, least: float = 1e-6, agree: floa
             return _foresee(trace, weights)
         raise NotApplicable(f"fewer than {READ} readings of weights, or {SPAN} steps")
     ratio, loss = math.exp(float(np.median(known))), _history.read_steps(trace, "loss")
-    if gradient[-1] == -math.inf or _has_ended(trace, loss) or not _is_alive(trace):
+    gradient = gradient[~np.isnan(gradient)]
+    still = _history.read_steps(trace, "still")
+    stood = still[change == -math.inf][-READ:]
+    if ratio == 0 and np.isfinite(still).any() and not np.isfinite(stood).any():
+        return []  # the weights that were read get no gradient any more, so it is no matter of the rate
+    norm = next((float(g) for g in gradient[::-1] if not math.isnan(g)), math.nan)
+    if norm == -math.inf or _has_ended(trace, loss) or not _is_alive(trace):
         return []
     turns = _history.read_steps(trace, "agree")
     steady = float(np.median(turns[np.isfinite(turns)][-READ:])) if np.isfinite(turns).any() else math.nan
@@ -115,7 +121,7 @@ def check(trace: Trace, *, limit: float = 1e-4, least: float = 1e-6, agree: floa
                 Evidence("update / weight, median of the last readings", ratio, limit=f"> {limit:g}"),
                 Evidence("cosine of gradients of the same weights", steady, limit=f"< {agree:g}"),
                 Evidence("learning rate", rate),
-                Evidence("gradient norm", float(gradient[-1]), unit="ln"),
+                Evidence("gradient norm", norm, unit="ln"),
             ),
             remedies=(
                 Remedy(

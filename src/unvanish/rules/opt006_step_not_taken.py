@@ -18,9 +18,10 @@ At every step of a watched training: the rates of all groups, the norm of the gr
 the loss scaler left the step out, and of a few weights whether they moved. At looks also the
 gradient when its backward has ended, and which parameters the optimizers hold. Judged in this
 order: steps skipped in a row; a rate of zero, or one that died early while the loss had not
-fallen; a gradient that is gone at the step; a parameter of the model in whose place the
-optimizer holds another tensor; parameters that stop to require a gradient in the middle; steps
-below the last digit.
+fallen; a gradient that is gone at the step, or never came; a parameter of the model in whose
+place the optimizer holds another tensor; an optimizer that has made no step in 64 of the others',
+though gradients reach what it holds; parameters that stop to require a gradient in the middle;
+steps below the last digit.
 
 Limits
 
@@ -84,7 +85,9 @@ def check(trace: Trace) -> Iterable[Fault]:
         _zero_rate,
         _dead_rate,
         _thrown_away,
+        _nothing_arrives,
         _stale,
+        _never_steps,
         _frozen,
         _below_resolution,
         _zero_group,
@@ -149,6 +152,35 @@ def _thrown_away(trace: Trace, taken: Floats) -> Fault | None:
     )
     return _tell(
         cause, Remedy("move-zero-grad", (), "zero_grad, backward, step, in this order", "advice"), count
+    )
+
+
+def _nothing_arrives(trace: Trace, taken: Floats) -> Fault | None:
+    """No parameter had a gradient at any step so far."""
+    count = _count_last(_history.read_steps(trace, "norm_log") == -np.inf)
+    holding = trace.facts.get("holding")
+    if not (count == len(taken) >= LEAST) or taken[0] > 0 or holding is None or holding["given"]:
+        return None
+    cause = (
+        f"no parameter of the model had a gradient at any of the {count} steps: the backward does not reach "
+        "it, as of a loss rebuilt from numbers (.item(), torch.tensor), or zero_grad stands before the step"
+    )
+    why = "backward from the loss that the model's output gave; zero_grad, backward, step, in this order"
+    return _tell(cause, Remedy("reconnect-loss", (), why, safety="advice"), count)
+
+
+def _never_steps(trace: Trace, taken: Floats) -> Fault | None:
+    """One of several optimizers has made no step, though its parameters get gradients."""
+    names = trace.facts["holding"]["idle"] if "holding" in trace.facts else []
+    if not names:
+        return None
+    cause = (
+        f"the optimizer of {_places.list_first(names)} has made no step in the {len(taken)} that others "
+        "made, though gradients reach what it holds: its step() is missing"
+    )
+    why = "call step() of each optimizer whose part shall learn"
+    return _tell(
+        cause, Remedy("step-optimizer", tuple(names), why, "advice"), len(taken), tuple(names), "warning"
     )
 
 

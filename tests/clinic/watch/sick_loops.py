@@ -457,3 +457,55 @@ def infinite_loss_given_as_a_number(watching: Open, sick: bool) -> None:
             value.backward()
             model.zero_grad()
             watch.step(math.inf if sick and step == 12 else float(value.detach()))
+
+
+# -- what a watch hears without a loss module
+
+
+@case("LOS002")
+def raised_without_a_loss_module(watching: Open, sick: bool) -> None:
+    model, sign = mlp(), -1.0 if sick else 1.0
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with watching(model, optimizer, None):
+        for x, y in batches(40):
+            optimizer.zero_grad()
+            (sign * F.cross_entropy(model(x), y)).backward()
+            optimizer.step()
+
+
+@case("LOS002")
+def maximised_without_a_loss_module(watching: Open, sick: bool) -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, maximize=sick)
+    with watching(model, optimizer, None):
+        for x, y in batches(40):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+
+@case("OPT006")
+def loss_rebuilt_from_its_number(watching: Open, sick: bool) -> None:
+    model = mlp()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    with watching(model, optimizer, None):
+        for x, y in batches(30):
+            optimizer.zero_grad()
+            value = F.cross_entropy(model(x), y)
+            (torch.tensor(value.item(), requires_grad=True) if sick else value).backward()
+            optimizer.step()
+
+
+@case("OPT006")
+def one_of_two_optimizers_never_steps(watching: Open, sick: bool) -> None:
+    model = mlp()
+    body = torch.optim.Adam(model[:-1].parameters(), 1e-3)
+    head = torch.optim.Adam(model[-1].parameters(), 1e-3)
+    with watching(model, [body, head], None):
+        for x, y in batches(120):
+            body.zero_grad()
+            head.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            head.step()
+            if not sick:
+                body.step()

@@ -44,6 +44,8 @@ def describe_unseen(watched: Watched, steps: int, heard: bool, charted: bool) ->
             f"no step of {watched.name} was seen: no optimizer that holds its parameters made one; give "
             "`watch` the optimizer that does, or call `.step(loss)` after every step"
         )
+    if not steps and heard:
+        return f"backwards were made, and no step of {watched.name}: its optimizer's step() was not called"
     if steps and not charted:
         return (
             f"in {steps} steps no forward of {watched.name} in training mode was seen, so only its "

@@ -2,6 +2,7 @@
 
 Limits
 
+    FALL = 100   times below it: as when most units die
     JUMP = 10    times the running mean of the norms
     LEAP = 4     times the learning rate of the step before; a warm-up grows by less, but for its first steps
     KEPT = 0.9   of the mean is kept from step to step
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-JUMP, LEAP, KEPT = 10.0, 4.0, 0.9
+FALL, JUMP, LEAP, KEPT = 100.0, 10.0, 4.0, 0.9
 
 
 @dataclass(slots=True)
@@ -25,7 +26,7 @@ class Alertness:
     def settle(self, norm: float, rate: float) -> bool:
         """Note a step if it is near those before; whether it was."""
         mean = self.norm
-        if not norm <= JUMP * mean or rate > LEAP * self.rate:  # not known either
+        if not mean / FALL <= norm <= JUMP * mean or rate > LEAP * self.rate:  # not known either
             return False
         self.norm = KEPT * mean + (1 - KEPT) * norm
         self.rate = rate

@@ -24,6 +24,7 @@ from unvanish.probes.planned import ADAPTIVE, read_number
 
 DENSE, EACH = 64, 16  # steps of which every one reads a weight; then one in so many
 NAMED = 12  # parameters that are named
+WAITS = 64  # steps of others, before which an optimizer may begin
 IDLE = 8  # steps in which nothing moves a parameter that nobody holds
 RARELY = 256  # steps at most between two readings of what the optimizers hold
 SAMPLE = 16  # elements of a parameter that nobody holds, to see whether anything moves it
@@ -45,6 +46,7 @@ class Deeds:
     next: int = field(default=0, init=False)  # steps made when it is read again what they hold
     holding: HoldingFacts | None = field(default=None, init=False)
     plan: PlanFacts | None = field(default=None, init=False)
+    heard_error: bool = False  # whether a loss that was heard is one of torch's own, which no training raises
 
     def __post_init__(self) -> None:
         self._dense = self.watched.device.type == "cpu"
@@ -120,6 +122,7 @@ class Deeds:
             if id(p) not in ours
         ]
         left, stale, share, total = [], [], 0, 0
+        idle = self._find_idle() if made >= WAITS else {}
         strangers, self._strangers = self._strangers, {}
         for name, p in model:
             total += p.numel()
@@ -137,7 +140,8 @@ class Deeds:
             if known.get(name, p) is not p or tuple(p.shape) in spare:
                 stale.append(name)
         frozen = {n: k for found in self._frozen.values() for n, k in found.items()}
-        trained = sum(p.numel() for p in self.watched.parameters.parameters)
+        parameters = self.watched.parameters.parameters
+        trained = sum(p.numel() for p in parameters)
         self.holding = {
             "left": left[:NAMED],
             "trainable": len(model),
@@ -145,7 +149,20 @@ class Deeds:
             "stale": stale[:NAMED],
             "frozen": list(frozen)[:NAMED],
             "frozen_share": sum(frozen.values()) / max(1, trained),
+            "given": sum(p.grad is not None for p in parameters),
+            "idle": [name for name, p in model if id(p) in idle][:NAMED],
         }
+
+    def _find_idle(self) -> dict[int, Tensor]:
+        """Parameters with a gradient whose optimizers have not stepped, by their ids."""
+        acting, idle = set[int](), dict[int, Tensor]()
+        for optimizer in self.watched.optimizers:
+            held = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+            if id(optimizer) in self._leftovers:
+                acting |= set(held)
+            else:
+                idle |= {i: p for i, p in held.items() if p.grad is not None}
+        return {i: p for i, p in idle.items() if i not in acting}
 
     def _note_plan(self, optimizer: Any) -> None:
         """What the first optimizer plans to do with the weights."""
@@ -169,7 +186,7 @@ class Deeds:
             "dtype": str(weights[0].dtype).removeprefix("torch.") if weights else "",
             "resolution": self.turns.find_resolution(),
             "planned": planned,
-            "error": type(loss).__module__ == "torch.nn.modules.loss",
+            "error": self.heard_error or type(loss).__module__ == "torch.nn.modules.loss",
             "averaged": isinstance(loss, nn.Module) and getattr(loss, "reduction", None) == "mean",
         }
 

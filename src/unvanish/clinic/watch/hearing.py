@@ -14,7 +14,9 @@ from unvanish.clinic.watch.losses import StepLosses
 from unvanish.clinic.watch.response import Response
 from unvanish.clinic.watch.steps import NormReader
 from unvanish.clinic.watch.watched import Watched
+from unvanish.probes.live.examination import find_root
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
+from unvanish.probes.live.loss_roots import read_pull
 from unvanish.probes.live.readable import find_obstacle, is_number, read_number
 
 HEARD = 4  # first steps at which the gradient of the loss is heard; then at looks
@@ -38,6 +40,9 @@ class Hearing:
     ) -> None:
         self.guard, self.watched, self.clock = guard, watched, clock
         self.losses, self.norms, self.judge, self.response = losses, norms, judge, response
+        self.deeds = judge.deeds
+        self._pull: float | None = None  # the gradient that arrives at the loss of the backward that runs
+        self._scale = 0  # log2 of its loss scale
         self.step, self.look, self.first, self.trials = judge.step, judge.look, judge.first, judge.trials
         self.anything = self.ended = False
         self.stepping: weakref.ref[Any] | None = None
@@ -65,6 +70,11 @@ class Hearing:
             return
         self.clock.start()
         scale = self.losses.begin(roots, self.watched.loss_scale())
+        self._pull = None
+        if self.losses.open and (self.look.open or self.step.made < HEARD):
+            root = find_root(roots)
+            self._pull = None if root is None or root.ndim else read_pull(root)
+            self._scale = scale
         if examined:
             self.first.examination.hear(roots, chosen, scale)
         if tried:
@@ -83,6 +93,9 @@ class Hearing:
             self.first.examination.end(failed)
         if losses.end(failed) and not losses.told:
             self.step.loss = losses.value
+            if self._pull is not None:
+                self.deeds.heard_error = True
+                self.step.hear_backward(self._pull / 2.0**self._scale)
         stepping = self.stepping() if self.stepping is not None else None
         if stepping is not None and not failed:
             if self.response.clipper is not None:  # which may take the gradients away

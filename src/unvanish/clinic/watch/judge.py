@@ -50,6 +50,7 @@ class Judge:
         self.verdicts = Verdicts(choice, step.first)
         self.finiteness, self.alertness = Finiteness(), Alertness()
         self.fresh: list[News] = []
+        self._stood = False  # no weight moved when rows were judged last
 
     def judge_finite(self, *numbers: Any, step: CurrentStep | None = None) -> None:
         """Name what is not finite while it is there; numbers on a device are judged when they have come."""
@@ -75,8 +76,8 @@ class Judge:
         if row is None or not isinstance(row.norm, float):
             return
         jumped = not usual.settle(row.norm, row.lr) and usual.reset(row.norm, row.lr)
-        if jumped or self.trials.rising.above:
-            self.verdicts.hasten(self.step.made)
+        if (jumped or self.trials.rising.above) and self.verdicts.hasten(self.step.made):
+            self._look_soon()
 
     def judge_first(self, skipped: bool, stepped: Collection[int]) -> None:
         """Report what the examinations of the first steps agree on."""
@@ -97,6 +98,16 @@ class Judge:
     def judge_rows(self) -> None:
         """Judge what the steps alone tell."""
         self._judge_rows(self.step.number)
+        stands = self.chronicle.history.steps.stands
+        if stands and not self._stood:
+            self._look_soon()
+        self._stood = stands
+
+    def _look_soon(self) -> None:
+        """What happened is looked at, unless ranks look together."""
+        soon = self.pace.hasten(self.step.made)
+        if soon is not None and self.concert.company.exchange is None:
+            self.look.next = min(self.look.next, self.step.number + soon)
 
     def judge_end(self) -> None:
         """Judge what the steps of the whole run tell; none is being made any more."""

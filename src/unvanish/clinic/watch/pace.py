@@ -28,6 +28,7 @@ class Pace:
     every: int | None = None
     steps: int = 0
     looks: int = 0
+    jumped: int = 0  # the step from which looks are dense again; those of the start count from 0
     elapsed: float = 0.0  # seconds of the run, ours among them
     own: float = 0.0  # seconds of ours, by our own clock
     each: float = 0.0  # seconds of ours in a step without a look, a running mean
@@ -100,10 +101,17 @@ class Pace:
         early = [s - step for s in EARLY if s > step]
         if early:
             return early[0]
-        planned = self._plan()
-        if self.own + self.cost < CREDIT and step < LONGEST:
-            return min(planned, max(1, (DOUBLE - 1) * step))
+        planned, since = self._plan(), step - self.jumped
+        if self.own + self.cost < CREDIT and since < LONGEST:
+            return min(planned, max(1, (DOUBLE - 1) * since))
         return planned
+
+    def hasten(self, step: int) -> int | None:
+        """Something happened at this step: steps to the next look, if the credit allows; None: as planned."""
+        if self.every is not None or self.own + self.cost >= CREDIT:
+            return None
+        self.jumped = step
+        return 1
 
     def _plan(self) -> int:
         """The number of steps to the next look that the budget allows."""

@@ -23,6 +23,7 @@ from unvanish.store.schema import STEP_COLUMNS
 STEPS = 2048  # steps that rules see
 UNCLIPPED = math.log(0.999)  # a norm that is smaller than before by more was clipped
 SAME = 2e-3  # apart in logs at most: a norm that clipping left
+READ = 4  # readings of weights, of which none moved: they are looked at soon
 FIRST = 20  # steps whose losses are kept for good
 
 NAMES: tuple[StepColumn, ...] = get_args(StepColumn)
@@ -117,6 +118,13 @@ class StepTable:
     def rows(self) -> list[dict[str, float]]:
         """The last steps, a dict for each."""
         return [dict(zip(NAMES, row, strict=True)) for row in self._table[: self._count].tolist()]
+
+    @property
+    def stands(self) -> bool:
+        """Whether no weight that was read moved in the last readings."""
+        change = self._table[: self._count, PLACE["update_log"]]
+        known = change[~np.isnan(change)][-READ:]
+        return len(known) == READ and bool((known == -math.inf).all())
 
     @property
     def last_loss(self) -> float:

@@ -71,11 +71,13 @@ class Verdicts:
         afforded = each * made / (SHARE * elapsed) if elapsed > 0 else SELDOM
         return int(max(NEAR, min(afforded, SELDOM, max(OFTEN, made // 8))))
 
-    def hasten(self, made: int) -> None:
-        """A number of the step has jumped: judge its rows soon, as at the start of a run."""
-        if made - self.jumped >= EARLY:
-            self.jumped = made
-            self.next = min(self.next, made + FIRST)
+    def hasten(self, made: int) -> bool:
+        """A number of the step has jumped: judge its rows soon, as at the start of a run; not too often."""
+        if made - self.jumped < EARLY:
+            return False
+        self.jumped = made
+        self.next = min(self.next, made + FIRST)
+        return True
 
     def judge_steps(self, trace: Trace, step: int, store: Records | None) -> list[Finding]:
         """What the rules find that need no look and no patience."""

@@ -12,6 +12,16 @@ from typing import Any
 
 from torch import Tensor
 
+OWN = (
+    "NllLossBackward0",
+    "NllLoss2DBackward0",
+    "NllLossNdBackward0",
+    "MseLossBackward0",
+    "SmoothL1LossBackward0",
+    "HuberLossBackward0",
+    "BinaryCrossEntropyBackward0",
+    "BinaryCrossEntropyWithLogitsBackward0",
+)  # nodes of losses that no training raises, means or sums
 FACTORS = ("MulBackward0", "DivBackward0")
 DEEP = 4  # factors, one on the other
 LEAST = 256.0  # of a loss scale
@@ -60,7 +70,30 @@ def find_factors(root: Tensor) -> list[float]:
     return found
 
 
+def read_pull(root: Tensor) -> float | None:
+    """The gradient that arrives at the loss of torch's own below the root; None if it is no such loss."""
+    node: Any = root.grad_fn
+    pull = 1.0
+    for _ in range(DEEP):
+        name = type(node).__name__
+        if name in OWN:
+            return pull
+        below = [b for b, _ in getattr(node, "next_functions", ()) if b is not None]
+        factor = -1.0 if name == "NegBackward0" else _read_constant(node, name) if name in FACTORS else None
+        if len(below) != 1 or factor is None:
+            return None
+        pull *= factor
+        node = below[0]
+    return None
+
+
 def _read_factor(node: Any, name: str) -> float | None:
+    """A positive constant of a product or a quotient; None if it is another, or cannot be read."""
+    constant = _read_constant(node, name)
+    return constant if constant is not None and constant > 0 else None
+
+
+def _read_constant(node: Any, name: str) -> float | None:
     """The constant of a product or a quotient; None if it cannot be read without waiting."""
     try:
         other = node._saved_other
@@ -72,7 +105,7 @@ def _read_factor(node: Any, name: str) -> float | None:
         if other.numel() != 1 or other.device.type != "cpu" or other.requires_grad:
             return None
         other = float(other)
-    if not isinstance(other, (int, float)) or not other > 0:
+    if not isinstance(other, (int, float)) or not other:
         return None
     return 1 / other if name == "DivBackward0" else float(other)
 
