@@ -167,7 +167,8 @@ def _find_rounded(trace: Trace, learning: Sequence[int]) -> list[Fault]:
         owner = trace.sites[i].facts.get("module", "").partition(".parametrizations")[0]
         groups.setdefault(owner, []).append(i)
     size = {name: max(trace.value(i, "gradient_log") for i in sites) for name, sites in groups.items()}
-    half = "float16" in (trace.facts.get("dtype", ""), *trace.facts.get("dtypes", ()))  # which underflows
+    seen = [trace.facts.get("dtype", ""), *trace.facts.get("dtypes", ())]
+    half = seen.count("float16") > 0  # which underflows
     unstopped = not half and not _places.is_stopped(trace)  # so what is exactly zero cancels too
     rounded = [
         name

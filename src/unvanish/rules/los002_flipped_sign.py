@@ -18,8 +18,9 @@ How it is measured
 The loss's gradient at the results of the losses, logarithms and similarities that it is made of. A
 cross-entropy or an error against the batch's targets that is to be raised, or a likelihood that the
 targets pick, with equal weights, or a cosine with the targets (or, if it is all of the loss, with
-what a teacher gives) that is to be lowered, is a fault; so is a loss by hand that drives every output away from the targets' yes and no, unless a distance made the output,
-the whole output against targets that are numbers, or embeddings away from their own label. So is a
+what a teacher gives) that is to be lowered, is a fault; so is a loss by hand that drives every
+output away from the targets' yes and no, unless a distance made the output, the whole output
+against targets that are numbers, or embeddings away from their own label. So is a
 policy's loss that makes what was done less likely wherever its number in the batch (a reward, or an
 advantage made of it) is above zero, and more likely wherever it is below; and an optimizer with
 maximize=True under an error.
