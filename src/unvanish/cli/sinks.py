@@ -30,7 +30,7 @@ def retell_run(run: Run, name: str, sink: Any) -> int:
     from unvanish.clinic.watch.telling import retell
     from unvanish.core.caution import summarize
     from unvanish.store import StoreError
-    from unvanish.store.reader import DAMAGED
+    from unvanish.store.parts import DAMAGED
 
     facts = run.facts()
     try:

@@ -34,7 +34,7 @@ ONCE = "scaler"  # made once, and then used at every step
 
 
 @dataclass(frozen=True)
-class Part:
+class ScriptPart:
     """A function of the script: its name, arguments, lines, what it returns, and its place in `PLACES`."""
 
     name: str
@@ -57,7 +57,7 @@ class Part:
 
 def write_script(remedies: Sequence[Remedy]) -> str:
     """The script; ValueError for settings that a cure cannot have."""
-    parts: list[Part] = []
+    parts: list[ScriptPart] = []
     blocks: list[str] = []
     for name, group in groupby(remedies, key=lambda remedy: remedy.cure):
         steps = list(group)
@@ -72,7 +72,7 @@ def write_script(remedies: Sequence[Remedy]) -> str:
     return "\n\n\n".join([head, *blocks, *_write_order(parts)]) + "\n"
 
 
-def _split(name: str, lines: Sequence[str], taken: Collection[str]) -> list[Part]:
+def _split(name: str, lines: Sequence[str], taken: Collection[str]) -> list[ScriptPart]:
     """The functions for one cure's lines; none if they are comments alone."""
     tree = ast.parse("\n".join(lines))
     if not tree.body:
@@ -86,14 +86,14 @@ def _split(name: str, lines: Sequence[str], taken: Collection[str]) -> list[Part
     return [_make_part(f"make_{ONCE}", lines[:cut]), _make_part(word, lines[cut:])]
 
 
-def _make_part(name: str, lines: Sequence[str]) -> Part:
+def _make_part(name: str, lines: Sequence[str]) -> ScriptPart:
     tree = ast.parse("\n".join(lines))
     assigned = {word for node in tree.body for word in _list_assigned(node)}
     free = _find_free(tree, lines)
     result = next((word for word in RESULTS if word in assigned), "")
     arguments = [w for w in INPUTS if w in free] + sorted(free - set(INPUTS))
     name = f"make_{name}" if name == result else name  # it could be called once only
-    return Part(name, tuple(arguments), tuple(lines), result, _place(free, assigned, lines))
+    return ScriptPart(name, tuple(arguments), tuple(lines), result, _place(free, assigned, lines))
 
 
 def _place(free: set[str], assigned: set[str], lines: Sequence[str]) -> str:
@@ -144,7 +144,7 @@ def _find_changed(tree: ast.Module) -> set[str]:
     return found
 
 
-def _write_order(parts: Iterable[Part]) -> list[str]:
+def _write_order(parts: Iterable[ScriptPart]) -> list[str]:
     """How the functions are called, as a comment."""
     calls = [
         f"# {part.result + ' = ' if part.result else ''}{part.name}({', '.join(part.arguments)})"

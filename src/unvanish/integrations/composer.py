@@ -13,7 +13,7 @@ from composer import Callback, Logger, State
 from unvanish.integrations.attachment import Attachment
 
 
-class ComposerWatch(Callback):  # type: ignore[misc]
+class ComposerWatch(Callback):
     """Watches what a Composer Trainer trains; numbers of the step go to its loggers.
 
     `stop`: True ends the training at an error by `state.stop_training()`; or the codes of rules that end it.

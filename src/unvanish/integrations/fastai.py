@@ -27,7 +27,7 @@ from unvanish.integrations.optimizer_face import OptimizerFace
 LIBRARIES = ("fastai", "torch")
 
 
-class FastaiWatch(Callback):  # type: ignore[misc]
+class FastaiWatch(Callback):
     """Watches what a Learner trains.
 
     `stop`: True ends the training at an error by `CancelFitException`; or the codes of rules that end it.

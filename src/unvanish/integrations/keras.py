@@ -25,7 +25,7 @@ from unvanish.probes.errors import CheckError
 LIBRARIES = ("keras", "torch")
 
 
-class KerasWatch(keras.callbacks.Callback):  # type: ignore[misc]
+class KerasWatch(keras.callbacks.Callback):
     """Watches what `fit` trains; numbers of the step go into the logs, as "unvanish/gradient_norm" and so on.
 
     `stop`: True ends the training at an error by `model.stop_training`; or the codes of rules that end it.

@@ -16,7 +16,7 @@ from skorch.callbacks import Callback
 from unvanish.integrations.attachment import PREFIX, Attachment
 
 
-class SkorchWatch(Callback):  # type: ignore[misc]
+class SkorchWatch(Callback):
     """Watches what `fit` trains; numbers of the step go into `net.history`, as "unvanish/gradient_norm".
 
     `stop`: True ends the training at an error, as `EarlyStopping` does; or the codes of rules that end it.

@@ -21,7 +21,7 @@ from unvanish.integrations.attachment import PREFIX, Attachment
 ASKED = 8  # steps from one question to all ranks to the next
 
 
-class TransformersWatch(TrainerCallback):  # type: ignore[misc]  # its library is not read here
+class TransformersWatch(TrainerCallback):  # its library is not read here
     """Watches what a Trainer trains.
 
     `stop`: True ends the training at an error by `control.should_training_stop`; or the codes of rules that

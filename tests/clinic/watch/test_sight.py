@@ -55,7 +55,7 @@ def test_a_notebook_shows_the_same_and_escapes_names() -> None:
     train(watch, model, optimizer, 12)
     html = str(watch._repr_html_())
     assert "nothing wrong was seen in 12 steps" in html and "<b>mine" not in html
-    assert html.count("<div") == html.count("</div>") and "<pre" in html
+    assert html.count("<div") == html.count("</div>") and "<svg" in html
 
 
 def test_a_finding_is_shown_with_its_steps_and_its_remedy() -> None:
