@@ -186,10 +186,10 @@ def _judge(
         wrong = ["the run is another one"]
     elif not wrong and left:
         wrong = [f"left behind: {', '.join(left)}"]
-    elif not wrong and took > LONGEST:
-        wrong = [f"{SLOW} {took:.1f} s"]
     elif not wrong and said != 0 and len(ours) != (site is not None) and (ours or not left_out):
         wrong = [f"{len(ours)} warnings: " + "; ".join(str(w.message)[:200] for w in ours)]
+    elif not wrong and took > LONGEST:
+        wrong = [f"{SLOW} {took:.1f} s"]
     return "; ".join(wrong), said
 
 
@@ -225,25 +225,26 @@ class Tally:
         )
 
 
-def try_all(name: str, faults: Sequence[Fault]) -> Iterator[tuple[Fault, str]]:
-    """Each fault of a loop with what came of it, as `try_site` says it."""
+def try_all(name: str, faults: Sequence[Fault], hear: Callable[[Fault, str], None]) -> None:
+    """Try the faults of a loop; `hear` is told what came of each, as `try_site` says it."""
     wanted = run_alone(name)
     left = list(faults)
     gc.freeze()  # a fork copies no more than it changes
     if not LOOPS[name][1].get("run"):
-        yield from _branch_off(name, faults, wanted)
-        return
+        _branch_off(name, faults, wanted, hear)
+        left = []
     while left:
         tried = 0
         for outcome in _fork(name, left[:SHARE], wanted):
-            yield left[tried], outcome
+            hear(left[tried], outcome)
             tried += 1
         left = left[tried:]
 
 
-def _branch_off(name: str, faults: Sequence[Fault], wanted: list[Any]) -> list[tuple[Fault, str]]:
-    """Each fault with what came of it, all in children of one run."""
-    outcomes: list[tuple[Fault, str]] = []
+def _branch_off(
+    name: str, faults: Sequence[Fault], wanted: list[Any], hear: Callable[[Fault, str], None]
+) -> None:
+    """Try the faults in children of one run."""
 
     def wait(fault: Fault, child: int, reading: int) -> None:
         with os.fdopen(reading, "rb") as lines:
@@ -253,7 +254,7 @@ def _branch_off(name: str, faults: Sequence[Fault], wanted: list[Any]) -> list[t
             os.kill(child, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         text = "it hung" if not ready else line.decode().strip() if line else f"the process ended: {status}"
-        outcomes.append((fault, "" if text.startswith(SLOW) else text))  # the parent waited meanwhile
+        hear(fault, "" if text.startswith(SLOW) else text)  # this process waited meanwhile
 
     branches = Branches(faults, wait)
     text, _ = _judge(
@@ -265,7 +266,8 @@ def _branch_off(name: str, faults: Sequence[Fault], wanted: list[Any]) -> list[t
     if branches.own is not None:
         os.write(branches.writing, " ".join(text.split()).encode()[:4000] + b"\n")
         os._exit(0)
-    return [*outcomes, *((fault, UNREACHED) for fault in branches.left())]
+    for fault in branches.left():
+        hear(fault, UNREACHED)
 
 
 def _fork(name: str, faults: Sequence[Fault], wanted: list[Any]) -> Iterator[str]:
@@ -325,13 +327,19 @@ def find_faults(name: str, every: int, file: str, count: int, seed: int) -> tupl
 def try_loop(name: str, faults: Sequence[Fault], say: Callable[[str], None] = print) -> Tally:
     """Try the faults in a loop; each harm is said."""
     tally = Tally(len({site for site, _, _ in faults}))
-    for ((file, function, line), at, times), outcome in try_all(name, faults):
+
+    def hear(fault: Fault, outcome: str) -> None:
+        (file, function, line), at, times = fault
         tally.tried += 1
         if outcome == UNREACHED:
             tally.unreached += 1
         elif outcome:
             tally.harms.append(f"{file}:{line} in {function}, run {at} of {times}: {outcome}")
             say(f"{name}: {tally.harms[-1]}")
+        if tally.tried % 500 == 0:
+            say(f"{name}: {tally.tried} of {len(faults)} so far")
+
+    try_all(name, faults, hear)
     return tally
 
 
