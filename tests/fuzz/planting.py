@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import linecache
 import os
 import sys
@@ -112,9 +113,12 @@ def find_sites(run: Callable[[], Any]) -> Counter[Site]:
 
 
 def plant(site: Site, at: int, run: Callable[[], Any]) -> tuple[Any, int]:
-    """Run with a fault at the `at`-th time of a site; the result, and how often the site was reached."""
+    """Run with a fault at the `at`-th time of a site; the result, and how often the site was reached.
+
+    That is less than `at` if there was no fault.
+    """
     file, function, number = site
-    times = [0]
+    count, times, planted = itertools.count(1), [0], [False]  # one step each, so no thread takes another's
 
     def trace(frame: Any, event: str, value: Any) -> Any:
         code = frame.f_code
@@ -124,16 +128,15 @@ def plant(site: Site, at: int, run: Callable[[], Any]) -> tuple[Any, int]:
 
     def line(frame: Any, event: str, value: Any) -> Any:
         if event == "line" and frame.f_lineno == number:
-            times[0] += 1
-            if times[0] == at and _is_finalizing(frame):
-                times[0] = -at
-            if times[0] == at:
+            times[0] = mine = next(count)
+            if mine == at and not _is_finalizing(frame):
+                planted[0] = True
                 raise Planted("a fault")
         return line
 
     with traced(trace):
         found = run()
-    return found, max(times[0], 0)
+    return found, at if planted[0] else min(times[0], at - 1)
 
 
 class Branches:

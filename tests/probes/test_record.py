@@ -11,29 +11,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.probes.kept import Functional, assert_same, log, parameter_logs, snapshot
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unvanish.core.ledger import ledger
-from unvanish.core.trace import Trace
-from unvanish.probes import CheckError, ModelCrash, record
-from unvanish.probes.measures import PIECE, norms
+from unvanish.probes import ModelCrash, record
 
 CE = nn.CrossEntropyLoss()
-
-
-class Functional(nn.Module):
-    """Activations called as functions, in place, and a layer used three times."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.shared, self.head = nn.Linear(6, 12), nn.Linear(12, 12), nn.Linear(12, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.first(x), inplace=True)
-        for _ in range(3):
-            x = torch.tanh_(self.shared(x))
-        return self.head(x)
 
 
 class Block(nn.Module):
@@ -180,15 +165,6 @@ def oracle(model: nn.Module, batch: Any, loss: Any) -> dict[str, float]:
     return {n: log(g) for n, g in zip(named, found, strict=True) if g is not None}
 
 
-def log(gradient: Tensor) -> float:
-    norm = float(gradient.double().norm())
-    return math.log(norm) if norm else -math.inf
-
-
-def parameter_logs(trace: Trace) -> dict[str, float]:
-    return {trace.sites[i].path: trace.value(i, "gradient_log") for i in trace.where("parameter")}
-
-
 def test_parameter_gradients_are_autograds(example: tuple[nn.Module, Any, Any]) -> None:
     model, batch, loss = example
     measured = parameter_logs(record(model, batch, loss))
@@ -221,37 +197,6 @@ def test_the_ledger_adds_up(example: tuple[nn.Module, Any, Any]) -> None:
             assert sum(child.decades for child in row.children) == pytest.approx(row.decades, abs=1e-9)
         if row.parts:
             assert sum(row.parts.values()) == pytest.approx(row.decades, abs=1e-9)
-
-
-def snapshot(model: nn.Module) -> dict[str, Any]:
-    return {
-        "tensors": {k: (v.clone(), v._version) for k, v in model.state_dict(keep_vars=True).items()},
-        "grads": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
-        "modes": [m.training for m in model.modules()],
-        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
-        "attributes": [sorted(vars(m)) for m in model.modules()],
-        "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state()[1].copy(),  # type: ignore[index]
-        "python": random.getstate(),
-        "grad mode": torch.is_grad_enabled(),
-        "fast path": torch.backends.mha.get_fastpath_enabled(),
-    }
-
-
-def assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
-    for name, (tensor, version) in before["tensors"].items():
-        now, version_now = after["tensors"][name]
-        assert torch.equal(tensor, now), name
-        if not any(part in name for part in ("running", "num_batches", "weight_u", "weight_v")):
-            assert version == version_now, name
-    assert all(
-        (a is None and b is None) or torch.equal(a, b)
-        for a, b in zip(before["grads"], after["grads"], strict=True)
-    )
-    assert torch.equal(before["torch"], after["torch"])
-    assert (before["numpy"] == after["numpy"]).all()
-    for key in ("modes", "hooks", "attributes", "python", "grad mode", "fast path"):
-        assert before[key] == after[key], key
 
 
 def test_no_trace_is_left(example: tuple[nn.Module, Any, Any]) -> None:
@@ -412,52 +357,6 @@ def test_a_zero_parameter_is_told_from_a_zero_derivative() -> None:
     assert {s.facts["kills_because"] for s in trace.sites if s.facts.get("kills")} == {"zero parameter"}
 
 
-@pytest.mark.parametrize(
-    ("batch", "loss", "said"),
-    [
-        (None, None, "the batch is None"),
-        (torch.randn(0, 6), None, "empty"),
-        ((1, 2), None, "no tensor"),
-        ((torch.randn(2, 6), 1, 2), None, "pair"),
-        ({1: torch.randn(2, 6)}, None, "no text"),
-        (torch.randn(2, 6), CE, "no y"),
-        (torch.randn(2, 6), "mse", "cannot be called"),
-        (torch.randn(2, 6), lambda o: o, "not a scalar"),
-        (torch.randn(2, 6), lambda o: o.sum().item(), "scalar"),
-        (torch.randn(2, 6), lambda o: o.argmax(), "floating-point"),
-    ],
-)
-def test_wrong_calls_say_what_is_wrong(batch: Any, loss: Any, said: str) -> None:
-    with pytest.raises(CheckError, match=said):
-        record(Functional(), batch, loss)
-
-
-@pytest.mark.parametrize(
-    ("model", "said"),
-    [
-        ("net", "torch.nn.Module"),
-        (nn.ReLU(), "no parameters"),
-        (nn.LazyLinear(3), "no shape yet"),
-        (nn.Linear(2, 2, device="meta"), "meta"),
-        (nn.Linear(6, 2).requires_grad_(False), "every parameter is frozen"),
-    ],
-)
-def test_models_that_cannot_be_measured(model: Any, said: str) -> None:
-    with pytest.raises(CheckError, match=said):
-        record(model, torch.randn(2, 6))
-
-
-def test_ctrl_c_passes_through() -> None:
-    class Interrupted(nn.Linear):
-        def forward(self, x: Tensor) -> Tensor:
-            raise KeyboardInterrupt
-
-    model = Interrupted(3, 3)
-    with pytest.raises(KeyboardInterrupt):
-        record(model, torch.randn(2, 3))
-    assert not model._forward_hooks
-
-
 def test_gradients_that_are_zero_by_structure_are_told() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -492,111 +391,3 @@ def test_every_module_call_is_a_site() -> None:
         i for i, s in enumerate(trace.sites) if s.path == "blocks.2" and s.facts["family"] == "module"
     ]
     assert math.isfinite(trace.value(place, "backward_log"))
-
-
-class Spoken(nn.Module):
-    """Returns a loss of its own beside its logits, takes its labels as a keyword."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(6, 3)
-
-    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        logits = self.layer(x)
-        return {"loss": CE(logits, labels), "logits": logits}
-
-
-class Derivative(nn.Module):
-    """Returns a derivative by its input, differentiated twice in all."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(6, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x if x.requires_grad else x.requires_grad_()
-        (found,) = torch.autograd.grad(torch.tanh(self.layer(x)).sum(), x, create_graph=True)
-        return found
-
-
-class Numpy(nn.Module):
-    """Refuses an input that requires a gradient, and writes to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(6, 3)
-
-    def forward(self, x: Tensor) -> list[Any]:
-        self.mean = float(x.numpy().mean())
-        return [self.layer(x.mul(2)), None, "text"]
-
-
-def labelled() -> tuple[Tensor, Tensor]:
-    return torch.randn(5, 6), torch.randint(0, 3, (5,))
-
-
-def small() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-
-
-STRANGE: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], Any]] = {
-    "its own loss": (Spoken, lambda: dict(zip(("x", "labels"), labelled(), strict=True)), None),
-    "double backward": (Derivative, lambda: torch.randn(5, 6), lambda o: o.square().mean()),
-    "refuses gradients": (Numpy, labelled, lambda o, y: CE(o[0], y)),
-    "float64": (lambda: small().double(), lambda: torch.randn(5, 6).double(), None),
-    "bfloat16": (lambda: small().bfloat16(), lambda: torch.randn(5, 6).bfloat16(), None),
-    "complex": (
-        lambda: nn.Linear(6, 3, dtype=torch.cfloat),
-        lambda: torch.randn(5, 6, dtype=torch.cfloat),
-        lambda o: o.abs().mean(),
-    ),
-    "sparse": (
-        lambda: nn.Sequential(nn.Embedding(9, 6, sparse=True), nn.Flatten(), nn.Linear(24, 3)),
-        lambda: (torch.randint(0, 9, (5, 4)), torch.randint(0, 3, (5,))),
-        CE,
-    ),
-    "one sample": (small, lambda: (torch.randn(1, 6), torch.tensor([1])), CE),
-    "no batch": (small, lambda: torch.randn(6), None),
-    "weight normalisation": (
-        lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 3))),
-        labelled,
-        CE,
-    ),
-    "spectral normalisation": (lambda: nn.Sequential(nn.utils.spectral_norm(nn.Linear(6, 3))), labelled, CE),
-}
-
-
-@pytest.mark.parametrize("name", STRANGE)
-def test_strange_models_are_measured_and_left_as_they_were(name: str) -> None:
-    torch.manual_seed(0)
-    build, batch, loss = STRANGE[name]
-    model, given = build(), batch()
-    before = snapshot(model)
-    trace = record(model, given, loss)
-    assert_same(before, snapshot(model))
-    trainable = [i for i in trace.where("parameter", trainable=True) if "complex" not in name]
-    logs = [trace.value(i, "gradient_log") for i in trainable if trace.sites[i].facts["reachable"]]
-    assert all(math.isfinite(x) for x in logs) and (logs or name == "complex")
-    assert "NaN" not in str(trace.facts["loss"])
-
-
-def test_a_ddp_model_is_seen_through(tmp_path: Any) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        model = nn.parallel.DistributedDataParallel(small())
-        batch = labelled()
-        expected = parameter_logs(record(model.module, batch, CE))
-        assert parameter_logs(record(model, batch, CE)) == expected
-    finally:
-        torch.distributed.destroy_process_group()
-
-
-@pytest.mark.parametrize("spoiled", [None, math.nan, math.inf])
-def test_norms_of_large_tensors_are_read_in_parts(spoiled: float | None) -> None:
-    torch.manual_seed(0)
-    large, small = torch.randn(3, PIECE), torch.randn(5)
-    if spoiled is not None:
-        large[2, 7] = spoiled
-    for x, found in zip((large, large.mT, small), norms([large, large.mT, small]), strict=True):
-        oracle = float(x.double().norm())
-        assert found == pytest.approx(oracle, rel=1e-12, nan_ok=True)

@@ -84,8 +84,8 @@ def _slope(operation: Operation, made: dict[Any, Tensor] | None = None) -> Tenso
     if node._input_metadata[0].is_nested_tensor:
         return None
     back: Callable[[Tensor], Any] = node
+    ones = _ones(node, {} if made is None else made)
     try:
-        ones = _ones(node, {} if made is None else made)
         found = back(ones)
     except RuntimeError:  # a saved tensor was overwritten (the backward will report it), or it is ragged
         return None

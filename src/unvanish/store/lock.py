@@ -34,6 +34,13 @@ class Taken(OSError):
     """Somebody else writes; the text says who."""
 
 
+class HeldFile(io.FileIO):
+    """An open file that is closed without a word when nothing holds it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class FolderLock:
     """A lock on what a file stands for; `Taken` names the process that holds it, OSError says what failed."""
 
@@ -97,9 +104,9 @@ def name_writer(note: dict[str, Any]) -> str:
     return f"process {note.get('pid')} on {str(note.get('host'))[:80]!r} writes it"
 
 
-def _acquire(path: Path) -> io.FileIO:
+def _acquire(path: Path) -> HeldFile:
     for attempt in range(TRIES):
-        file = io.FileIO(path, "r+", opener=lambda name, _: os.open(name, NEW | WAIT, 0o644))
+        file = HeldFile(path, "r+", opener=lambda name, _: os.open(name, NEW | WAIT, 0o644))
         try:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise OSError(f"{path} is not a file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -155,3 +156,19 @@ def test_gradients_alike_are_joined_as_they_are_and_others_in_one_row() -> None:
     assert gauge(kept, 1).read() == pytest.approx(whole(kept), rel=1e-6)
     kept[0].grad = torch.full((7,), math.nan)
     assert math.isnan(rows.read())
+
+
+def test_only_gradients_that_do_not_fit_into_a_row_are_left_to_the_longer_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("planted")
+
+    dense, sparse = nn.Linear(3, 3), nn.Embedding(5, 3, sparse=True)
+    (dense(torch.ones(2, 3)).sum() + sparse(torch.tensor([1, 2])).sum()).backward()
+    assert LightRows([*dense.parameters(), *sparse.parameters()]).read() is None
+    rows = LightRows(list(dense.parameters()))
+    assert rows.read() is not None
+    monkeypatch.setattr(torch._C._nn, "flatten_dense_tensors", fail)
+    with pytest.raises(RuntimeError, match="planted"):
+        rows.read()

@@ -92,12 +92,13 @@ def watch(
             company.close()
             raise
 
-    opened, watching = list_opened(), None
+    clearing, watching = WatchGuard("the opening of a watch"), None
+    opened = clearing.run(list_opened)
     try:
         watching = Watch(name if isinstance(name, str) and name else type(model).__name__, build)
     finally:
-        if watching is None or watching.guard.failure:
-            close_since(opened)  # what nobody came to hold
+        if opened is not None and (watching is None or watching.guard.failure):
+            clearing.run_anyway(close_since, opened)  # what nobody came to hold
     return watching
 
 
