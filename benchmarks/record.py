@@ -30,6 +30,7 @@ UNCOUNTED = {
     "verbose",
     "list",
     "recipes",
+    "cache",
     "worker",
     "memory",
 }

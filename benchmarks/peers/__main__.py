@@ -19,7 +19,7 @@ import benchmarks.peers.adapters as folder
 from benchmarks import record
 from benchmarks.peers import absent, environments
 from benchmarks.peers.adapter import Adapter
-from benchmarks.peers.kinds import Answer, Exam, Said
+from benchmarks.peers.kinds import Answer, Exam, Said, claim_of
 from benchmarks.peers.sheet import Row, figures, judge, markdown, table
 
 OWN = ("unvanish_check", "unvanish_watch")
@@ -73,7 +73,7 @@ def ask(name: str, kind: type[Adapter], options: argparse.Namespace) -> Row:
     )
     if done.returncode:
         return Row(kind.TITLE, kind.USED, versions, trouble=last_line(done.stderr))
-    cost, answers = read(out)
+    cost, answers = read(out, kind.CLAIMS)
     return Row(kind.TITLE, kind.USED, versions, cost, answers)
 
 
@@ -89,13 +89,18 @@ def last_line(text: str) -> str:
     return ([line.strip() for line in text.splitlines() if line.strip()] or ["no word"])[-1][:200]
 
 
-def read(out: Path) -> tuple[Mapping[str, Any], list[Answer]]:
-    """What `ask` wrote."""
+def read(out: Path, claims: Mapping[str, str]) -> tuple[Mapping[str, Any], list[Answer]]:
+    """What `ask` wrote, its words by these kinds; those of a tool without kinds keep theirs."""
     first, *rows = (json.loads(line) for line in out.read_text().splitlines())
     answers = []
     for row in rows:
         exam = Exam(**{key: tuple(v) if isinstance(v, list) else v for key, v in row["exam"].items()})
-        said = [Said(one["words"], one["claim"], tuple(one["places"])) for one in row["said"]]
+        said = [
+            Said(
+                one["words"], claim_of(one["words"], claims) if claims else one["claim"], tuple(one["places"])
+            )
+            for one in row["said"]
+        ]
         answers.append(Answer(**{**row, "exam": exam, "said": said, "losses": tuple(row["losses"])}))
     return first["cost"], answers
 

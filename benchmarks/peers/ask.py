@@ -1,7 +1,7 @@
 """Runs in a tool's own environment: asks it of every case, or measures what it costs; writes JSON lines.
 
 Notable: a case builds its model from seed 0 for every tool, so all see the same bits and the same losses. One
-that takes more than a minute is ended, and counts as a failure of the tool.
+that takes more than a minute of CPU time is ended, and counts as a failure of the tool.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.peers.adapter import Adapter, quiet
 from benchmarks.peers.cases import Case, Trial, list_cases, make_trial
 from benchmarks.peers.kinds import Answer
 
-PATIENCE = 60  # seconds a case
+PATIENCE = 60  # CPU seconds a case
 PAIRS = 14
 BLOCK = 5  # steps a block
 WARM = 1  # blocks that do not count
@@ -41,18 +41,18 @@ def load(name: str) -> type[Adapter]:
 
 @contextmanager
 def limit(seconds: int) -> Iterator[None]:
-    """Raises TimeoutError in the block when its time is over."""
+    """Raises TimeoutError in the block when its CPU time is over."""
 
     def ring(*_: Any) -> None:
         raise TimeoutError(f"took more than {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def ask(kind: type[Adapter], case: Case, steps: int) -> Answer:

@@ -159,7 +159,7 @@ def markdown(sheet: Sequence[Judged], others: Mapping[str, str]) -> str:
     """For docs/peers.md: the table, the versions, and what was not asked."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
     lines += ["| " + " | ".join(cells(judged)) + " |" for judged in sheet]
-    lines += ["", "Versions: " + "; ".join(j.version for j in sheet if j.version) + ".", ""]
+    lines += ["", "Versions: " + "; ".join(dict.fromkeys(j.version for j in sheet if j.version)) + ".", ""]
     lines += ["| not asked | why |", "|---|---|"]
     lines += [f"| {title} | {why} |" for title, why in others.items()]
     return "\n".join(lines) + "\n"

@@ -166,7 +166,8 @@ def test_answers_are_read_back_and_judged(tmp_path):
     lines = [{"cost": {"times": 1.5, "low": 1.4, "high": 1.6}}, *map(dataclasses.asdict, answers)]
     out = tmp_path / "tool.jsonl"
     out.write_text("\n".join(json.dumps(line) for line in lines))
-    cost, read = command.read(out)
+    cost, read = command.read(out, {})
+    assert command.read(out, {"dead": "collapse"})[1][2].said[0].claim == "collapse"
     assert str(read) == str(answers)
     plain = [dataclasses.replace(a, losses=a.losses if a.case != "d" else (4.0,)) for a in read]
     row = sheet.Row("tool", "watches a training", {"tool": "1.0"}, cost, read)

@@ -27,6 +27,7 @@ class Torchmortem(Adapter):
         "weight norm explosion": "exploding",
         "weight norm imbalance": "initialisation",
         "divergence": "update too large",
+        "stagnant weight norms": "does not move",
     }
 
     def begin(self, trial: Trial) -> None:
