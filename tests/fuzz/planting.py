@@ -37,6 +37,7 @@ DOORS = {
     ("clinic/watch/scaling.py", "__call__"),
     ("clinic/watch/scaling.py", "_step"),
     ("clinic/watch/opening.py", "watch"),
+    ("clinic/watch/opening.py", "_open"),
     *(
         ("clinic/watch/front.py", name)
         for name in (

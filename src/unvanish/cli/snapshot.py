@@ -64,7 +64,7 @@ def _find_fault(held: Mapping[str, Any]) -> str:
         "its kwargs are no table": _are_words(held.get("kwargs")),
         "its random state is none": isinstance(state, torch.Tensor) and state.dtype is torch.uint8,
         "it has no target": "target" in held,
-        "its loss is no word": isinstance(held.get("loss"), str | None),
+        "its loss is no word": "loss" in held and isinstance(held["loss"], str | None),
         "it has no input": bool(held["args"]) or bool(held.get("kwargs")),
     }
     return next((fault for fault, fits in parts.items() if not fits), "")

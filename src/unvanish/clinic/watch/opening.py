@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,13 +92,18 @@ def watch(
             company.close()
             raise
 
+    return _open(name if isinstance(name, str) and name else type(model).__name__, build)
+
+
+def _open(name: str, build: Callable[[WatchGuard], Observer]) -> Watch:
+    """A watch; if it fails, what it had opened and nobody came to hold is closed."""
     clearing, watching = WatchGuard("the opening of a watch"), None
     opened = clearing.run(list_opened)
     try:
-        watching = Watch(name if isinstance(name, str) and name else type(model).__name__, build)
+        watching = Watch(name, build)
     finally:
         if opened is not None and (watching is None or watching.guard.failure):
-            clearing.run_anyway(close_since, opened)  # what nobody came to hold
+            clearing.run_anyway(close_since, opened)
     return watching
 
 
