@@ -35,8 +35,8 @@ Limits
                        look dead
     NEARLY_ALL = 0.9   of the units are dead: no likeness short of equality does that, and it is
                        an error
-    EQUAL = 0.999      mean cosine: such samples count as equal, and silence all units or none; behind a
-                       norm only if they were so before it, since its own offset makes any samples alike
+    EQUAL = 0.999      mean cosine: such samples count as equal, and silence all units or none;
+                       behind a norm only if they were so before it: its offset makes all alike
     ALWAYS = 0.75      of the samples is how often the living units fire if the samples look alike
                        to this layer: then as many units are always on as are off. Where units died,
                        the others fire for half of the samples
