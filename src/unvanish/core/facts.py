@@ -129,6 +129,7 @@ class ParameterFacts(TypedDict, total=False):
     twin_thirds: bool  # a packed (q, k, v) weight holds the same numbers three times
     uniform: bool  # all its rows are equal and not zero; read if a gradient is mere rounding
     twins_stay: bool  # units with equal weights have equal gradients too
+    copied: str  # the first weight that holds the same numbers and gets the same gradient; its own name, too
     rounding: bool  # its gradient cancels, exactly or to rounding, of which float64 leaves a thousandth
     zero_by_structure: bool  # a bias whose gradient cancels for all data
     planned: float  # the step that the optimizer will take with an element

@@ -28,6 +28,7 @@ from unvanish.probes.planned import Plan, read_decay, read_plans, read_step
 
 Weight = tuple[Tensor, Tensor | None, Tensor | None]  # itself, its bias, its gradient
 STRUCTURAL = math.log(1e-4)  # of the gradient that arrives: below it is rounding
+PULLED = 1e-4  # of the gradient: copies that are pulled alike differ by less
 SMALL = 1 << 14  # elements of a weight that is compared together with others of its shape
 
 
@@ -74,6 +75,9 @@ def read(
             specimen.omissions.note("the parameter", name, error)
         rows.append((name, type(module).__name__, facts, stats))
     twins: dict[str, tuple[float, bool]] = attempt("equal units", "", lambda: _twins(weights), dict)
+    copied: dict[str, str] = attempt("weights that are copies", "", lambda: _copies(weights, places), dict)
+    for name, first in copied.items():
+        places[name][0]["copied"] = first
     logs = {} if flow is None else flow.logs
     cancels = bool(backward.rounding) or any(logs.get(n) == -math.inf for n in weights)
     for name, (equal, stay) in twins.items():
@@ -230,6 +234,35 @@ def _twins(weights: Mapping[str, Weight]) -> dict[str, tuple[float, bool]]:
             equal = len(partner) / weights[name][0].shape[0]
             found[name] = equal, equal >= 0.05 and _stay(weights[name], partner)
     return found
+
+
+def _copies(
+    weights: Mapping[str, Weight], places: Mapping[str, tuple[ParameterFacts, dict[str, float]]]
+) -> dict[str, str]:
+    """The first weight of those that hold the same numbers and get the same gradient, for each of them.
+
+    Weights of one shape and size are compared, number by number.
+    """
+    alike: dict[Any, list[str]] = {}
+    for name, (weight, _, gradient) in weights.items():
+        size = places[name][1].get("weight_rms", 0.0)
+        if gradient is not None and weight.requires_grad and size > 0:
+            alike.setdefault((weight.shape, weight.dtype, weight.device, f"{size:.6e}"), []).append(name)
+    found: dict[str, str] = {}
+    for names in alike.values():
+        for place, name in enumerate(names):
+            for other in names[place + 1 :]:
+                if other not in found and _are_copies(weights[name], weights[other]):
+                    found[name] = found[other] = found.get(name, name)
+    return found
+
+
+def _are_copies(one: Weight, other: Weight) -> bool:
+    """Whether two weights are equal, and their gradients but for rounding."""
+    if one[2] is None or other[2] is None or not torch.equal(one[0], other[0]):
+        return False
+    first, second = dense(one[2]).double(), dense(other[2]).double()
+    return float((first - second).norm()) <= PULLED * float(first.norm())
 
 
 def _is_uniform(weight: Tensor) -> bool:

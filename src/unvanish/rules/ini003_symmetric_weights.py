@@ -22,13 +22,12 @@ differ will part by themselves and are no fault: zero-initialised layers, upsamp
 are one if every row is equal and a layer below gets rounding alone: the gradients of the classes
 add up to zero, and equal rows pass on nothing but their sum. Where one packed weight
 (3 width, width) holds the same numbers for queries, keys and values, each token begins by
-attending to itself and to its likes: a warning. So are weights of several layers of one size
-whose gradients are of one size too: copies that are read alike, as experts or an ensemble.
+attending to itself and to its likes: a warning. So are weights of several layers that hold the
+same numbers and get the same gradient: copies that are read alike, as experts or an ensemble.
 
 Limits
 
     limit = 0.2     of the rows: random rows are never equal, and a few twins cost little capacity
-    ALIKE = 1e-05   nats between the gradients of copies; their sizes agree to six digits
 
 Remedies
 
@@ -49,7 +48,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
-from unvanish.core.facts import Shape
 from unvanish.core.trace import Trace
 from unvanish.rules import _places
 from unvanish.rules._fault import Fault
@@ -57,7 +55,6 @@ from unvanish.rules._tiers import START
 
 NEEDS = ("static", "step")
 EXPLAINS = ("INI001", "INI002", "DEP001", "ACT003", "GRF007")
-ALIKE = 1e-5
 
 
 def check(trace: Trace, *, limit: float = 0.2) -> Iterable[Fault]:
@@ -128,15 +125,12 @@ def _find_packed(trace: Trace) -> list[Fault]:
 
 def _find_copies(trace: Trace) -> list[Fault]:
     """Weights that are copies of each other, and are pulled alike: experts or members of an ensemble."""
-    known: dict[tuple[Shape, str], list[int]] = {}
-    for i in trace.where("parameter", trainable=True, reachable=True):
-        size, log = trace.value(i, "weight_rms"), trace.value(i, "gradient_log")
-        shape = trace.sites[i].facts["shape"]
-        if len(shape) > 1 and size > 0 and math.isfinite(log) and not trace.sites[i].facts["rounding"]:
-            known.setdefault((shape, f"{size:.6e}"), []).append(i)
-    logs = {i: trace.value(i, "gradient_log") for group in known.values() for i in group}
-    copies = [[j for j in group if abs(logs[j] - logs[group[0]]) < ALIKE] for group in known.values()]
-    copies = [group for group in copies if len(group) > 1]
+    known: dict[str, list[int]] = {}
+    for i in trace.where("parameter", trainable=True, reachable=True, rounding=False):
+        first = trace.sites[i].facts.get("copied")
+        if first and math.isfinite(trace.value(i, "gradient_log")):
+            known.setdefault(first, []).append(i)
+    copies = [group for group in known.values() if len(group) > 1]
     if not copies:
         return []
     targets, number = _places.label(trace, [i for group in copies for i in group]), len(copies[0])

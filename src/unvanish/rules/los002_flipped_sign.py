@@ -37,6 +37,7 @@ A sign is right or wrong. In a watched training:
     READ = 16        readings of weights, of whose cosines the median is taken
     UP = -0.1        cosine of the change with the negative gradient: with Adam it is 0.5 or more on
                      the way down
+    STEADY = 0.9     of all steps lead up: with momentum or decay, steps too long do so for a while
     SHRUNK = 0.5     cosine of the change with the negative weights: above it a decay moves them
 
 Remedies
@@ -72,7 +73,7 @@ NEEDS = ("static",)
 LIVE = True
 AT_ONCE = True
 HEARD = 3
-UP, SHRUNK, READ = -0.1, 0.5, 16
+UP, SHRUNK, STEADY, READ = -0.1, 0.5, 0.9, 16
 EXPLAINS = ("NUM001", "OUT006", "OUT003", "INI001", "OPT001", "OPT002", "ACT003", "DEP001")
 LIKELIHOODS = (
     "log",
@@ -179,7 +180,7 @@ def _report_wish(wish: WishFacts) -> Fault:
 def _judge_steps(trace: Trace) -> list[Fault]:
     """One fault if a loss of torch's own is raised at each step of a watched training."""
     pull, along = _history.read_steps(trace, "pull"), _history.read_steps(trace, "along")
-    pull, along = pull[np.isfinite(pull)], along[np.isfinite(along)][-READ:]
+    pull, along = pull[np.isfinite(pull)], along[np.isfinite(along)]
     if "plan" not in trace.facts or not trace.facts["plan"]["error"] or len(pull) < HEARD:
         raise NotApplicable("no loss module of torch's own was heard at three steps")
     if pull.max() < 0:
@@ -200,7 +201,13 @@ def _judge_steps(trace: Trace) -> list[Fault]:
             evidence=(
                 Evidence("gradient at the loss", float(np.median(pull)), limit="> 0", site="loss"),
                 *(
-                    [Evidence("cosine of the steps with the way down", float(np.median(along)), limit="> 0")]
+                    [
+                        Evidence(
+                            "cosine of the steps with the way down",
+                            float(np.median(along[-READ:])),
+                            limit="> 0",
+                        )
+                    ]
                     if len(along)
                     else []
                 ),
@@ -216,7 +223,9 @@ def _climbs(trace: Trace, along: _history.Floats) -> bool:
     """Whether the steps follow the gradient upwards, and no decay shrinks the weights so."""
     shrink = _history.read_steps(trace, "shrink")
     shrink = shrink[np.isfinite(shrink)][-READ:]
-    if len(along) < READ or not np.median(along) < UP or np.median(shrink) > SHRUNK:
+    if len(along) < READ or not np.median(along[-READ:]) < UP or np.median(shrink) > SHRUNK:
+        return False
+    if (along < 0).mean() < STEADY:  # a step that is too long points up now and then
         return False
     return not _learning.falls(_history.read_steps(trace, "loss"))
 
