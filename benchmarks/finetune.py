@@ -59,7 +59,7 @@ def begin(
 
     model.add_callback("on_pretrain_routine_end", look)
     results = model.train(str(data), epochs=epochs, imgsz=192, seed=seed, project=str(folder), **COMMON)
-    return seen, float(results.metrics["map"])
+    return seen, float(results.metrics["mAP50-95"])
 
 
 def main() -> None:
