@@ -170,7 +170,7 @@ def test_the_cell_of_a_recurrence_by_hand_is_named() -> None:
 
 SUMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "a loop": lambda o, y: sum(((o[i] - y[i]) ** 2).mean() for i in range(len(y))),  # type: ignore[return-value]
-    "an einsum": lambda o, y: torch.einsum("nd,nd->", (e := o - y), e),
+    "an einsum": lambda o, y: torch.einsum("bc,bc->", (e := o - y), e),
     "a squared norm": lambda o, y: torch.norm(o - y) ** 2,
     "a product": lambda o, y: ((e := o - y) * e).sum(),
     "a stack": lambda o, y: torch.stack([F.mse_loss(o[i], y[i]) for i in range(len(y))]).sum(),
