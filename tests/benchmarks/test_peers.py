@@ -122,7 +122,7 @@ def test_a_tool_that_fails_is_no_silence():
 def test_the_exam_has_both_sides_and_no_unvanish():
     groups = [c.group for c in list_cases(2, 1, 80)]
     assert groups.count("planted") == groups.count("twin") == 2
-    assert groups.count("reported") == groups.count("mended") == 2
+    assert groups.count("reported") == groups.count("mended") >= 2
     code = "import sys, benchmarks.peers.ask; sys.exit('unvanish' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 

@@ -87,7 +87,7 @@ def test_ids_where_the_model_begins_with_a_table(call):
 
 def test_several_inputs_take_the_names_of_forward(call):
     answer = call(
-        "check", "net.py:Text", "--input", "7", "--input", "8", "--dtype", "long", "--dtype", "float"
+        "check", "-v", "net.py:Text", "--input", "7", "--input", "8", "--dtype", "long", "--dtype", "float"
     )
     assert answer.code in (0, 1)
     assert "assumed: scale is random: standard normal float32, shape (8, 8), seed 1" in answer.out

@@ -16,6 +16,7 @@ from unvanish.core import depth
 from unvanish.core.trace import Trace
 from unvanish.probes import CheckError, ModelCrash, record
 from unvanish.probes.program.outline import outline
+from unvanish.reports.diagnosis import text
 
 
 def mlp(act: Any, layers: int = 16, width: int = 256, norm: Any = None) -> nn.Module:
@@ -377,7 +378,7 @@ def test_check_shows_theory_beside_the_measurement() -> None:
         net.get_parameter("8.weight").copy_(torch.outer(p, ones) / 256)
     apart = unvanish.check(net, x, confirm=False)
     assert any(label == "8" for label, _, _ in apart.trace.facts["theory"]["apart"])
-    assert "they differ at 8" in str(apart)
+    assert "they differ at 8" in text.render(apart, verbose=True)
 
 
 def test_theory_follows_activations_in_place() -> None:

@@ -312,6 +312,18 @@ def small_loss(output: Tensor, y: Tensor) -> Tensor:
     return 0.01 * nn.functional.cross_entropy(output.float(), y)
 
 
+class Twice(nn.Module):
+    """Two layers that are copies of each other, added up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.other.load_state_dict(self.one.state_dict())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.one(x) + self.other(x)
+
+
 def others(folder: Path) -> Iterator[Trace]:
     """Traces of what no rule's case has: a crash, both directions, a cut-off cell, a run's folder."""
     x = torch.randn(6, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -345,6 +357,7 @@ def others(folder: Path) -> Iterator[Trace]:
     adam = torch.optim.Adam(half.parameters())
     answers = x[:, 0].half(), y
     yield unvanish.check(half, answers, small_loss, optimizer=adam, confirm=False).trace
+    yield unvanish.check(Twice(), (x[:, 0], y), nn.CrossEntropyLoss(), confirm=False).trace
     broken = torch.full((6, 4), math.nan)
     yield unvanish.check(nn.Linear(4, 4), (x[:, 0], broken), nn.MSELoss(), confirm=False).trace
     net = nn.Linear(4, 4)

@@ -331,5 +331,5 @@ def test_weights_under_their_published_names_are_loaded(tmp_path, capsys):
     other = Model("yolo11n.yaml")
     other.build(classes=4, size=64)
     other.load(tmp_path / "published.pt")
-    assert "which keep their initial values" in capsys.readouterr().out  # the classes' layers
+    assert "keep their initial values" in capsys.readouterr().out  # the classes' layers
     assert torch.equal(other.network.state_dict()["0.conv.weight"], weights["model.0.conv.weight"])

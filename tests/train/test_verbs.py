@@ -15,17 +15,25 @@ from unvanish.train.verbs import INSTEAD, TAKEN, WRITTEN, require_taken
 def test_each_argument_is_taken_or_refused(verb):
     for name in NAMES:
         if name in TAKEN[verb]:
-            require_taken(verb, [name])
+            require_taken(verb, {name: 1})
         else:
             with pytest.raises(TrainError, match=f"{name}|there is no argument"):
-                require_taken(verb, [name])
+                require_taken(verb, {name: 1})
     assert set(TAKEN[verb]) <= {*NAMES, *WRITTEN, "classes"}
+
+
+def test_what_is_false_is_not_asked_for():
+    require_taken("val", {"plots": False, "watch": False, "conf": False})
+    with pytest.raises(TrainError, match="plots does nothing in val"):
+        require_taken("val", {"plots": True})
+    with pytest.raises(TrainError, match="no argument"):
+        require_taken("val", {"plot": False})
 
 
 @pytest.mark.parametrize(("verb", "name"), INSTEAD)
 def test_a_usual_argument_that_is_not_there_says_what_to_do(verb, name):
     with pytest.raises(TrainError, match=f"{verb} has no argument '{name}'; "):
-        require_taken(verb, [name])
+        require_taken(verb, {name: 1})
 
 
 @pytest.mark.parametrize(
@@ -41,10 +49,10 @@ def test_a_usual_argument_that_is_not_there_says_what_to_do(verb, name):
 )
 def test_what_is_said(verb, name, told):
     if told is None:
-        require_taken(verb, [name])
+        require_taken(verb, {name: 1})
         return
     with pytest.raises(TrainError, match=told):
-        require_taken(verb, [name])
+        require_taken(verb, {name: 1})
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def enter(trace: Trace, axis: Axis, k: int, log: Sequence[float]) -> Entry:
     """The entry of the row below place `k` of the axis; `log`: ln of the gradient at every site."""
     site, facts = axis.sites[k], trace.sites[axis.sites[k]].facts
     gain = difference(log[site], log[axis.sites[k + 1]])
-    if _is_choice(trace, axis, k):
+    if _is_choice(trace, axis, k) or _serves_choice(trace, axis, k):
         return Entry(site, gain, {"resampling": gain})
     entry = _enter_operation(trace, site, gain) if facts.get("simple") else None
     if entry is not None:
@@ -95,6 +95,14 @@ def _is_choice(trace: Trace, axis: Axis, k: int) -> bool:
     above = (place for place in (k - 1, k - 2) if place >= 0)
     kinds = next((found for place in above if not (found := _list_kinds(trace, axis, place)) <= SUMS), set())
     return bool(kinds & PRODUCTS)
+
+
+def _serves_choice(trace: Trace, axis: Axis, k: int) -> bool:
+    """Whether a product makes or scales the scores of a softmax that picks, or weighs by it: they are one."""
+    if trace.sites[axis.sites[k]].kind not in PRODUCTS | {"div"}:
+        return False
+    near = (place for place in (k - 2, k - 1, k + 1, k + 2) if 0 <= place < len(axis.sites) - 1)
+    return any(_is_choice(trace, axis, place) for place in near)
 
 
 def _is_weighted_sum(trace: Trace, axis: Axis, k: int) -> bool:

@@ -52,6 +52,7 @@ def read(
     rows: list[tuple[str, str, ParameterFacts, dict[str, float]]] = []
     seen: set[int] = set()
     weights: dict[str, Weight] = {}
+    sizes: dict[str, float] = {}
     places: dict[str, tuple[ParameterFacts, dict[str, float]]] = {}
     for name, p, owner, module in every:
         if id(p) in seen:
@@ -70,12 +71,13 @@ def read(
                 stats = _stats(p, gradient, log, specimen.norms.get(name))
                 if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
                     weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)
+                    sizes[name] = stats.get("weight_rms", 0.0)
                     facts["twin_thirds"] = _are_thirds_equal(p, module)
         except Exception as error:
             specimen.omissions.note("the parameter", name, error)
         rows.append((name, type(module).__name__, facts, stats))
     twins: dict[str, tuple[float, bool]] = attempt("equal units", "", lambda: _twins(weights), dict)
-    copied: dict[str, str] = attempt("weights that are copies", "", lambda: _copies(weights, places), dict)
+    copied: dict[str, str] = attempt("weights that are copies", "", lambda: _copies(weights, sizes), dict)
     for name, first in copied.items():
         places[name][0]["copied"] = first
     logs = {} if flow is None else flow.logs
@@ -236,18 +238,16 @@ def _twins(weights: Mapping[str, Weight]) -> dict[str, tuple[float, bool]]:
     return found
 
 
-def _copies(
-    weights: Mapping[str, Weight], places: Mapping[str, tuple[ParameterFacts, dict[str, float]]]
-) -> dict[str, str]:
+def _copies(weights: Mapping[str, Weight], sizes: Mapping[str, float]) -> dict[str, str]:
     """The first weight of those that hold the same numbers and get the same gradient, for each of them.
 
     Weights of one shape and size are compared, number by number.
     """
     alike: dict[Any, list[str]] = {}
     for name, (weight, _, gradient) in weights.items():
-        size = places[name][1].get("weight_rms", 0.0)
-        if gradient is not None and weight.requires_grad and size > 0:
-            alike.setdefault((weight.shape, weight.dtype, weight.device, f"{size:.6e}"), []).append(name)
+        if gradient is not None and weight.requires_grad and sizes[name] > 0:
+            key = weight.shape, weight.dtype, weight.device, f"{sizes[name]:.6e}"
+            alike.setdefault(key, []).append(name)
     found: dict[str, str] = {}
     for names in alike.values():
         for place, name in enumerate(names):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
 
 from unvanish.core.plain import name_value
 from unvanish.core.registry import suggest
@@ -32,12 +33,12 @@ INSTEAD = {
 }
 
 
-def require_taken(verb: str, names: Iterable[str]) -> None:
-    """TrainError if the verb has no use for an argument."""
+def require_taken(verb: str, arguments: Mapping[str, Any]) -> None:
+    """TrainError if the verb has no use for an argument; what is false is not asked for."""
     taken = TAKEN[verb]
-    for given in names:
+    for given, value in arguments.items():
         name = str(given).replace("-", "_")
-        if name in taken:
+        if name in taken or (value is False and (name in NAMES or (verb, name) in INSTEAD)):
             continue
         if (verb, name) in INSTEAD:
             raise TrainError(f"{verb} has no argument {name_value(given)}{INSTEAD[verb, name]}")

@@ -63,8 +63,8 @@ class CurrentStep:
         return self.number - self.first
 
     def hear_backward(self, gradient: Any) -> None:
-        """A backward has passed the loss with this gradient."""
-        self.backwards += 1
+        """A backward has passed the loss with this gradient; a closure makes several of the same batch."""
+        self.backwards = 1 if self.by_closure else self.backwards + 1
         self.pull = gradient if self.backwards == 1 or float(gradient) > float(self.pull) else self.pull
 
     def advance(self) -> None:
