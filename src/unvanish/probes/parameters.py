@@ -71,7 +71,7 @@ def read(
                 stats = _stats(p, gradient, log, specimen.norms.get(name))
                 if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
                     weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)
-                    sizes[name] = stats.get("weight_rms", 0.0)
+                    sizes[name] = _read_size(stats)
                     facts["twin_thirds"] = _are_thirds_equal(p, module)
         except Exception as error:
             specimen.omissions.note("the parameter", name, error)
@@ -218,6 +218,11 @@ def _stats(p: Tensor, gradient: Tensor | None, log: float, norm: float | None) -
     elif gradient is None and log == -math.inf:
         found |= {"gradient_log": log, "gradient_zero": 1.0, "gradient_nonfinite": 0.0}
     return found
+
+
+def _read_size(found: Mapping[str, float]) -> float:
+    """The root mean square of a weight; 0 if it was not measured."""
+    return found.get("weight_rms", 0.0)
 
 
 def _twins(weights: Mapping[str, Weight]) -> dict[str, tuple[float, bool]]:
