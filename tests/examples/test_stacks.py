@@ -17,7 +17,7 @@ PROMISES = {  # by the name of the script: what it needs, what it prints
     "watch_transformers": ("transformers", ["verdict: ", "ended after 7 steps"]),
     "watch_trl": ("trl", ["nothing wrong was seen in 20 steps"]),
     "watch_peft": ("peft", ["check: ['note GRF003']", "nothing wrong was seen in 20 steps"]),
-    "watch_keras": ("keras", ["keeps 0.23 of it a layer", "ACT002 contracting-activation", "3 steps"]),
+    "watch_keras": ("keras", ["of it a layer, unsaturated", "ACT002 contracting-activation", "3 steps"]),
     "watch_skorch": ("skorch", ["verdict: 1 error: OPT00"]),
     "watch_ignite": ("ignite", ["1 error: NUM001", "weights are finite: True"]),
     "watch_fastai": ("fastai", ["verdict: 1 error: OPT00"]),
