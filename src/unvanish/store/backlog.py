@@ -14,6 +14,7 @@ from typing import Any
 
 from unvanish.store.records import Record
 
+WAIT = 3.0  # seconds for which the lock of a backlog is waited for
 RECORDS = 4096  # that may wait
 BYTES = 64_000_000  # of samples and profiles that may wait
 WEIGHED = ("samples", "profiles")  # tables whose last column is bytes
@@ -49,6 +50,23 @@ class Losses:
         return " and ".join(parts)
 
 
+class BriefLock:
+    """A lock that nobody waits for without end: what was interrupted before its release keeps it for ever.
+
+    RuntimeError if it is not free within `WAIT` seconds.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(timeout=WAIT):
+            raise RuntimeError(f"the backlog of a record was not free for {WAIT:g} s")
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+
 @dataclass
 class Backlog:
     """What waits; `put` is called by the training and never waits for the disk."""
@@ -59,7 +77,7 @@ class Backlog:
     _fresh: set[tuple[str, Any]] = field(default_factory=set, init=False)  # keys still to be written
     _taken: list[Record] = field(default_factory=list, init=False)
     _bytes: int = field(default=0, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _lock: BriefLock = field(default_factory=BriefLock, init=False)
 
     def __len__(self) -> int:
         return len(self._rows) + len(self._fresh) + len(self._taken)

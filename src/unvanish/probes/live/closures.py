@@ -31,16 +31,26 @@ class ClosureEntry(StepEntry):
 
     def __call__(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
         """The step's arguments with our closure in the place of the program's; None without one."""
-        named = bool(kwargs) and callable(kwargs.get("closure"))
-        if not named and (len(args) != 2 or not callable(args[1])):
-            nothing = len(args) == 2 and args[1] is None  # Accelerate hands its own None on
-            super().__call__(optimizer, args[:1] if nothing else args, kwargs)
-            return None
-        left = optimizer in self._left
-        closure = None if left else self._guard.run(self._wrap, optimizer, args, kwargs)
-        if closure is None:
+        if len(args) < 2 and not kwargs:
             super().__call__(optimizer, args, kwargs)
             return None
+        found = self._guard.run(self._replace, optimizer, args, kwargs)
+        if found is None:
+            super().__call__(optimizer, args, kwargs)
+            return None
+        if not found:
+            super().__call__(optimizer, args[:1], kwargs)
+            return None
+        return found
+
+    def _replace(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
+        """The step's arguments with our closure; empty if it has none; None if its owner is left alone."""
+        named = bool(kwargs) and callable(kwargs.get("closure"))
+        if not named and (len(args) != 2 or not callable(args[1])):
+            return () if len(args) == 2 and args[1] is None else None  # Accelerate hands its own None on
+        if optimizer in self._left:
+            return None
+        closure = self._wrap(optimizer, args, kwargs)
         return (args, {**kwargs, "closure": closure}) if named else ((args[0], closure), kwargs)
 
     def _wrap(self, optimizer: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
@@ -48,17 +58,23 @@ class ClosureEntry(StepEntry):
         weights = [p for group in optimizer.param_groups for p in group["params"]]
         asked = weights[:: max(1, len(weights) // ASKED)]
         versions = [p._version for p in asked]
-        called = 0
+        calls: list[None] = []
+
+        def choose() -> tuple[Any, ...] | None:
+            """What the step is told with, now that the closure has ended; None if nothing is to be told."""
+            calls.append(None)
+            if len(calls) == 1 and [p._version for p in asked] == versions:
+                return optimizer, args[:1], {}
+            if optimizer in self._left:
+                return None
+            self._left.add(optimizer)
+            return optimizer, args, kwargs
 
         def closure(*given: Any, **more: Any) -> Any:
-            nonlocal called
             result = inner(*given, **more)
-            called += 1
-            if called == 1 and [p._version for p in asked] == versions:
-                StepEntry.__call__(self, optimizer, args[:1], {})
-            elif optimizer not in self._left:
-                self._left.add(optimizer)
-                StepEntry.__call__(self, optimizer, args, kwargs)
+            told = self._guard.run(choose)
+            if told is not None:
+                StepEntry.__call__(self, *told)
             return result
 
         return closure
