@@ -204,6 +204,24 @@ def test_texts_are_read_with_the_vocabulary_of_the_weights(tmp_path):
     other = table("b.csv", ["awful", "zebra", "yonder", "apple"])  # would number the words otherwise
     assert Model(best).val(other, verbose=False).metrics["accuracy"] == 1.0
     assert equal(own, beginning(Model(best), other, tmp_path / "more")) == set(own)
+    run = next((tmp_path / "more").iterdir())
+    again = Model(WORDS)
+    again.train(resume=str(run), epochs=2, verbose=False, plots=False)
+    assert again.about["preparation"]["vocabulary"] == Model(best).about["preparation"]["vocabulary"]
+
+
+def test_pretrained_counts_for_weights_that_were_loaded_too(tmp_path, pair):
+    data = pictures(tmp_path / "b", ("cat", "dog"), 16, seed=5)
+    other = train(Model(CONV), data, tmp_path / "runs")
+    own = Model(other).network.state_dict()
+    seen = beginning(Model(pair[1]), data, tmp_path / "more", pretrained=str(other))
+    assert equal(own, seen) == set(own)
+
+
+def test_weights_bring_the_names_of_their_classes(tmp_path, pair):
+    other = train(Model(CONV), pictures(tmp_path / "b", ("pan", "pot"), 16), tmp_path / "runs")
+    assert Model(pair[1]).load(other).names == ["pan", "pot"]
+    assert Model(CONV).load(other).names == ["pan", "pot"]
 
 
 def test_a_detector_for_other_classes_at_another_size():

@@ -81,10 +81,21 @@ def test_predictions_are_written_where_it_is_said(detector, tmp_path):
         (found,) = detector.predict(PICTURE, project=str(tmp_path), **save, **LOOSE, max_det=3)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["predict", "predict2"]
     files = sorted(str(f.relative_to(tmp_path / "predict")) for f in (tmp_path / "predict").rglob("*.*"))
-    assert [f for f in files if not f.startswith("crops")] == ["array_0.jpg", "labels/array_0.txt"]
-    rows = (tmp_path / "predict/labels/array_0.txt").read_text().splitlines()
+    assert [f for f in files if not f.startswith("crops")] == ["array.jpg", "labels/array.txt"]
+    rows = (tmp_path / "predict/labels/array.txt").read_text().splitlines()
     assert len(rows) == len(found) == 3 and all(len(row.split()) == 6 for row in rows)
     assert sum(f.startswith("crops") for f in files) == 3
+
+
+def test_pictures_of_one_name_overwrite_each_other_never(detector, tmp_path, capsys):
+    from PIL import Image
+
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(PICTURE).save(tmp_path / folder / "1.png")
+    detector.predict(tmp_path, save_txt=True, project=str(tmp_path / "out"), **LOOSE)
+    assert sorted(f.name for f in (tmp_path / "out/predict/labels").iterdir()) == ["1.txt", "1_2.txt"]
+    assert f"2 predictions written to {tmp_path}/out/predict" in capsys.readouterr().out
 
 
 def test_only_the_classes_that_are_asked_for(detector):

@@ -17,7 +17,7 @@ from unvanish.train.callbacks import Callbacks
 from unvanish.train.checkpoint.file import Checkpoint, fill, load
 from unvanish.train.errors import TrainError, require
 from unvanish.train.report.results import Results
-from unvanish.train.transfer import Donor, are_names, fits_as_it_is, take_over
+from unvanish.train.transfer import Donor, are_names, fits_as_it_is, list_few, take_over
 
 UNSAVED = 10_000_000  # values of buffers that a network makes itself and does not save
 WEIGHTS = (".safetensors", ".pt", ".pth")
@@ -142,26 +142,32 @@ class Learner:
     def load(self, weights: str | Path, strict: bool = False) -> Self:
         """Load weights by name into the network; if not `strict`, those that do not fit are left out."""
         require_weights(weights)
-        found = load(weights)
+        self.take(load(weights), strict)
+        return self
+
+    def take(self, found: Checkpoint, strict: bool = False) -> None:
+        """Put weights that were read into the network, which is built for their data if there is none yet.
+
+        If not `strict`, what does not fit is left out, and said.
+        """
         if self.network is None and found.about.get("spec") is not None:
             self._begin_as(found)
         network = self.adapt(self.facts)
-        left = fill(network, found.tensors, weights, strict)
-        self.loaded = str(weights)
+        left = fill(network, found.tensors, found.path, strict)
+        self.loaded = str(found.path)
         if left:
-            more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-            names = f"{', '.join(map(show, left[:3]))}{more}"
             count = len(network.state_dict())
             whole = f"{count - len(left)} of {count} tensors loaded"
-            print(f"unvanish: {weights}: {whole}; {names} keep their initial values")
-        return self
+            print(f"unvanish: {found.path}: {whole}; {list_few(left)} keep their initial values")
+        elif "names" in found.about:  # whose rows they are now
+            self.about["names"] = found.about["names"]
 
     def _begin_as(self, found: Checkpoint) -> None:
         """Build the network for the data that weights were trained on; left as it is if it cannot be."""
         with suppress(SpecError):
             self.network = build(self.spec, **found.about["facts"])
             self.facts = dict(found.about["facts"])
-            kept = ("facts", "names", "preparation")
+            kept = ("facts", "preparation")
             self.about = {**self.about, **{k: found.about[k] for k in kept if k in found.about}}
 
 

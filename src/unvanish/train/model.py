@@ -50,14 +50,13 @@ class Model(Learner):
         `classes`: only objects of these. `save`, `save_txt`, `save_conf`, `save_crop` write pictures, label
         files and cut-out objects into `project`/`name`, by default runs/<task>/predict.
         """
-        from unvanish.train.predict.keeping import Keeping, choose_folder
+        from unvanish.train.predict.keeping import Keeping
         from unvanish.train.predict.predict import predict
 
         require_taken("predict", arguments)
         keeping = Keeping.of(arguments, self.names)
         settings = {k: v for k, v in arguments.items() if k not in (*WRITTEN, "classes")}
-        folder = choose_folder(self.task, arguments) if keeping.writes else None
-        found = predict(self, source, self.settle(None, settings), keeping, folder)
+        found = predict(self, source, self.settle(None, settings), keeping)
         return found if stream else list(found)
 
     def __call__(self, source: Any, **arguments: Any) -> Any:

@@ -28,7 +28,7 @@ from unvanish.lab.tasks import Task
 from unvanish.lab.tasks import task as find_task
 from unvanish.train.arguments import Arguments, fit_side, settle
 from unvanish.train.checkpoint import folder, saving, state
-from unvanish.train.checkpoint.file import load, load_state
+from unvanish.train.checkpoint.file import Checkpoint, load, load_state
 from unvanish.train.errors import TrainError
 from unvanish.train.finish import finish
 from unvanish.train.learner import Learner, network_errors, require_network
@@ -102,14 +102,16 @@ def prepare(
     arguments.gains(task)  # refused before anything is written
     accelerator = devices.build_accelerator(arguments)
     with accelerator.main_process_first():  # it downloads and prepares what the others read
-        if describes_itself(learner, arguments) and saved is None:
-            learner.load(str(arguments.pretrained))
-        known = learner.about.get("preparation") if learner.loaded else None
+        weights = read_pretrained(arguments) if saved is None else None
+        if weights is not None and weights.about.get("spec") is not None:  # it says what data it is for
+            learner.take(weights)
+            weights = None
+        known = find_preparation(learner, saved)
         source = open_source(data if data is not None else arguments.data, arguments, learner.task, known)
     randomness.seed(arguments.seed)
     network = learner.adapt(source.facts, list_names(source))
-    if arguments.pretrained and arguments.pretrained is not True and saved is None and not learner.loaded:
-        learner.load(str(arguments.pretrained))
+    if weights is not None:
+        learner.take(weights)
     freeze(network, arguments.freeze)
     group_parameters(network, arguments.weight_decay)  # refused, too, if none trains
     if task.summed:  # convolutions of scenes are faster with channels last
@@ -176,12 +178,18 @@ def foresee(network: nn.Module, data: Any) -> str:
             return f"forecast: none, theory cannot follow this network ({str(error).splitlines()[0][:90]})"
 
 
-def describes_itself(learner: Learner, arguments: Arguments) -> bool:
-    """Whether `pretrained` names weights that say what data they are for: they are loaded before the data."""
+def read_pretrained(arguments: Arguments) -> Checkpoint | None:
+    """The weights that `pretrained` names, if it does."""
     path = arguments.pretrained
-    if not path or path is True or learner.network is not None or Path(path).suffix != ".safetensors":
-        return False
-    return load(path).about.get("spec") is not None
+    return load(path) if isinstance(path, str) and path else None
+
+
+def find_preparation(learner: Learner, saved: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """How the weights that a training begins with, or that it left, have their data prepared."""
+    if saved is None:
+        return learner.about.get("preparation") if learner.loaded else None
+    about = saved.get("about")
+    return about.get("preparation") if isinstance(about, Mapping) else None
 
 
 def open_source(data: Any, arguments: Arguments, task: str, known: Mapping[str, Any] | None = None) -> Any:

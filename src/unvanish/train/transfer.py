@@ -45,10 +45,14 @@ class Takeover:
         total = len(self.whole) + len(self.part) + len(self.fresh)
         text = f"{what}: {len(self.whole)} of {total} tensors taken over"
         if self.part:
-            classes = f"the classes {_list(self.kept)} kept by name" if self.kept else "no class by that name"
-            new = f", {_list(self.new)} begin anew" if self.new else ""
-            text += f"; of {_list(self.part)} {classes}{new}"
-        return text + (f"; {_list(self.fresh)} begin anew, as they have another shape" if self.fresh else "")
+            classes = (
+                f"the classes {list_few(self.kept)} kept by name" if self.kept else "no class by that name"
+            )
+            new = f", {list_few(self.new)} begin anew" if self.new else ""
+            text += f"; of {list_few(self.part)} {classes}{new}"
+        return text + (
+            f"; {list_few(self.fresh)} begin anew, as they have another shape" if self.fresh else ""
+        )
 
 
 def take_over(
@@ -143,6 +147,7 @@ def _take_rows(
     return result
 
 
-def _list(names: Sequence[str], most: int = 3) -> str:
+def list_few(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(show(n) for n in names[:most]) + more

@@ -150,3 +150,12 @@ def test_labels_are_read_as_they_were_written(objects):
     np.testing.assert_allclose(again.boxes, labels.boxes, atol=1e-5)
     for one, other in zip(again.polygons, polygons, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_confidences_of_many_lines_take_no_time():
+    text = "\n".join(f"1 0.5 0.5 0.2 0.2 0.{i:06d}" for i in range(40_000))
+    labels, problems = parse_labels(text, "a.txt", THREE)
+    assert labels.classes.tolist() == [1] and {p.sort for p in problems} == {
+        "a confidence",
+        "duplicate label",
+    }

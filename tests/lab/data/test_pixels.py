@@ -79,6 +79,11 @@ def test_arrays_of_any_layout(array):
     assert torch.equal(image, torch.from_numpy(RGB).permute(2, 0, 1))
 
 
+def test_brain_floats_are_read_too():
+    ((_, image),) = read_pictures(torch.full((3, 4, 4), 0.5, dtype=torch.bfloat16), 3)
+    assert image.unique().tolist() == [128]
+
+
 def test_red_comes_first_if_it_is_said():
     ((_, image),) = read_pictures(RGB, 3, rgb=True)
     assert torch.equal(image, torch.from_numpy(RGB).permute(2, 0, 1))

@@ -44,12 +44,16 @@ def read_rows(text: str, file: str, names: Sequence[str]) -> tuple[list[LabelLin
 
 def leave_out_confidence(rows: list[LabelLine], file: str) -> tuple[list[LabelLine], list[Problem]]:
     """Boxes without a sixth number from 0 to 1, unless there are polygons, whose pairs it might belong to."""
-    found = [row for row in rows if len(row.values) == 6 and 0 <= row.values[-1] <= 1]
-    if not found or any(len(row.values) > 6 for row in rows):
+    first = next((row for row in rows if _has_confidence(row)), None)
+    if first is None or any(len(row.values) > 6 for row in rows):
         return rows, []
     why = "the sixth number is taken for a confidence and left out"
-    kept = [LabelLine(row.line, row.values[:5]) if row in found else row for row in rows]
-    return kept, [Problem(file, found[0].line, "a confidence", why)]
+    kept = [LabelLine(row.line, row.values[:5]) if _has_confidence(row) else row for row in rows]
+    return kept, [Problem(file, first.line, "a confidence", why)]
+
+
+def _has_confidence(row: LabelLine) -> bool:
+    return len(row.values) == 6 and 0 <= row.values[-1] <= 1
 
 
 def split_words(line: str) -> tuple[list[str], tuple[str, str] | None]:

@@ -67,8 +67,10 @@ def to_bytes(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 def read_array(source: Any, channels: int, rgb: bool) -> Iterator[Tensor]:
     """The images of an array or a tensor, one or a batch, as uint8 (channels, H, W)."""
     turned = isinstance(source, np.ndarray) and not rgb
-    array = source.detach().cpu().numpy() if isinstance(source, Tensor) else np.ascontiguousarray(source)
-    pixels = to_bytes(array)  # of a batch as a whole
+    if isinstance(source, Tensor):
+        held = source.detach().cpu()
+        source = (held.float() if held.dtype == torch.bfloat16 else held).numpy()
+    pixels = to_bytes(np.ascontiguousarray(source))  # of a batch as a whole
     for image in pixels if pixels.ndim == 4 else [pixels]:
         yield _arrange(image, channels, turned)
 

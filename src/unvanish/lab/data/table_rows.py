@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ USUAL = {
     "source": ("source", "src", "input", "source_text"),
     "target": ("target", "tgt", "trg", "translation", "output", "target_text"),
 }
+LIMIT = threading.Lock()
 Row = tuple[int, dict[str, str]]
 Cells = tuple[int, list[str]]  # the line where a row begins, and its values
 
@@ -90,15 +92,16 @@ def _parse(text: str, delimiter: str, *, quoted: bool) -> list[Cells]:
         rows = csv.reader(source, delimiter=delimiter, strict=True)
     else:
         rows = csv.reader(source, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    found, usual = [], csv.field_size_limit(len(text) + 1)  # one field may be nearly all of it
-    try:
-        line = 1
-        for values in rows:
-            if values:
-                found.append((line, values))
-            line = rows.line_num + 1
-    finally:
-        csv.field_size_limit(usual)
+    found, line = [], 1
+    with LIMIT:  # the process has one; a field may be nearly all of the text
+        usual = csv.field_size_limit(len(text) + 1)
+        try:
+            for values in rows:
+                if values:
+                    found.append((line, values))
+                line = rows.line_num + 1
+        finally:
+            csv.field_size_limit(usual)
     return found
 
 

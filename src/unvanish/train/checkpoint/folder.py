@@ -45,7 +45,7 @@ def make_folder(
     root = Path(arguments.project) if arguments.project else Path("runs") / task
     wanted = root / (arguments.name or as_file_name(name))
     try:
-        found = wanted if arguments.exist_ok else _make_next(wanted, undo)
+        found = wanted if arguments.exist_ok else _make_own(wanted, undo)
         (found / WEIGHTS).mkdir(parents=True, exist_ok=True)
         held.enter_context(claim(found))
         for old in [path for pattern in OLD for path in found.glob(pattern)]:
@@ -60,17 +60,23 @@ def make_folder(
     return found
 
 
-def _make_next(wanted: Path, undo: contextlib.ExitStack) -> Path:
-    """Make the folder, or the next one that is free; two trainings that start at once get two."""
+def _make_own(wanted: Path, undo: contextlib.ExitStack) -> Path:
+    """As `make_next`; `undo` takes away what was not there."""
     for above in (wanted.parent.parent, wanted.parent):
         if not above.exists():
             undo.callback(_remove_empty, above)
+    found = make_next(wanted)
+    undo.callback(shutil.rmtree, found, ignore_errors=True)
+    return found
+
+
+def make_next(wanted: Path) -> Path:
+    """Make the folder, or the next one that is free; two that begin at once get two."""
     wanted.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         found = wanted if number == 1 else wanted.with_name(f"{wanted.name}{number}")
         with contextlib.suppress(FileExistsError):
             found.mkdir()
-            undo.callback(shutil.rmtree, found, ignore_errors=True)
             break
     return found
 

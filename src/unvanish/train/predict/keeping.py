@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 
 from unvanish.core.names import as_file_name
 from unvanish.core.plain import name_value
+from unvanish.train.arguments import Arguments
+from unvanish.train.checkpoint.folder import make_next
 from unvanish.train.errors import TrainError
 from unvanish.train.predict.prediction import Prediction
 from unvanish.train.verbs import WRITTEN
@@ -46,32 +49,47 @@ class Keeping:
         wanted = torch.tensor(sorted(self.classes), device=found.boxes.cls.device)
         return found[torch.isin(found.boxes.cls, wanted.to(found.boxes.cls.dtype))]
 
-    def write(self, found: Prediction, folder: Path, number: int) -> Iterator[Path]:
-        """Write what was asked for into a folder; the files."""
-        origin = Path(found.origin)
-        stem = as_file_name(origin.stem if origin.suffix else f"{found.origin} {number}")
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.save:
-            yield found.save(folder / f"{stem}.jpg")
-        if self.save_txt:
-            yield found.save_txt(folder / "labels" / f"{stem}.txt", save_conf=self.save_conf)
-        if self.save_crop:
-            yield from found.save_crop(folder / "crops")
-
     @property
     def writes(self) -> bool:
         """Whether anything is written."""
         return self.save or self.save_txt or self.save_crop
 
 
-def choose_folder(task: str, given: Mapping[str, Any]) -> Path:
-    """The folder of the predictions: `project`/`name`, or the next free one unless `exist_ok`."""
-    folder = Path(given.get("project") or Path("runs") / task) / (given.get("name") or "predict")
-    number = 2
-    while folder.exists() and not given.get("exist_ok"):
-        folder = folder.with_name(f"{given.get('name') or 'predict'}{number}")
-        number += 1
-    return folder
+@dataclass
+class Shelf:
+    """The folder in which predictions are put, each under a name of its own."""
+
+    folder: Path
+    keeping: Keeping
+    taken: Counter[str] = field(default_factory=Counter)
+
+    def put(self, found: Prediction) -> None:
+        """Write what was asked for of a prediction."""
+        origin = Path(found.origin)
+        stem = as_file_name(origin.stem if origin.suffix else found.origin)
+        self.taken[stem] += 1
+        if self.taken[stem] > 1:  # of another folder
+            stem = f"{stem}_{self.taken[stem]}"
+        if self.keeping.save:
+            found.save(self.folder / f"{stem}.jpg")
+        if self.keeping.save_txt:
+            found.save_txt(self.folder / "labels" / f"{stem}.txt", save_conf=self.keeping.save_conf)
+        if self.keeping.save_crop:
+            found.save_crop(self.folder / "crops")
+
+
+def make_shelf(keeping: Keeping, arguments: Arguments, task: str) -> Shelf | None:
+    """The folder of a call's predictions, `project`/`name` or the next free one; None if none is written."""
+    if not keeping.writes:
+        return None
+    wanted = Path(arguments.project or Path("runs") / task) / (arguments.name or "predict")
+    try:
+        if arguments.exist_ok:
+            wanted.mkdir(parents=True, exist_ok=True)
+            return Shelf(wanted, keeping)
+        return Shelf(make_next(wanted), keeping)
+    except OSError as error:
+        raise TrainError(f"the folder {wanted} cannot be made: {error}; give project= or name=") from error
 
 
 def _read_classes(given: Any, names: list[str]) -> frozenset[int] | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,28 +20,28 @@ from unvanish.train.learner import Learner, network_errors, require_network
 from unvanish.train.loop import devices
 from unvanish.train.loop.step import call
 from unvanish.train.predict.detector import detect
-from unvanish.train.predict.keeping import Keeping
+from unvanish.train.predict.keeping import Keeping, make_shelf
 from unvanish.train.predict.prediction import Prediction
 
 LONGEST = 200  # tokens of an answer, at most
 
 
-def predict(
-    learner: Learner, source: Any, arguments: Arguments, keeping: Keeping, folder: Path | None = None
-) -> Iterator[Prediction]:
+def predict(learner: Learner, source: Any, arguments: Arguments, keeping: Keeping) -> Iterator[Prediction]:
     """One prediction after the other, as `keeping` says; TrainError if the source cannot be read."""
     accelerator = devices.build_accelerator(arguments)
     network = require_network(learner).to(accelerator.device)
     learner.callbacks.run("on_predict_start", learner)
+    shelf = make_shelf(keeping, arguments, learner.task)
     try:
-        for number, made in enumerate(_predict_all(learner, network, accelerator, source, arguments)):
+        for made in _predict_all(learner, network, accelerator, source, arguments):
             found = keeping.keep(made)
-            if folder is not None:
-                for _ in keeping.write(found, folder, number):
-                    pass
+            if shelf is not None:
+                shelf.put(found)
             yield found
     except DataError as error:
         raise TrainError(str(error)) from error
+    if shelf is not None:
+        print(f"unvanish: {shelf.taken.total():,} predictions written to {shelf.folder}")
     learner.callbacks.run("on_predict_end", learner)
 
 
