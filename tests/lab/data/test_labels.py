@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from unvanish.lab.data.label_lines import MOST
 from unvanish.lab.data.labels import Form, Labels, extent, label_file, parse_labels, read_labels
 
 GOOD = "1 0.5 0.5 0.2 0.2"
@@ -153,9 +154,15 @@ def test_labels_are_read_as_they_were_written(objects):
 
 
 def test_confidences_of_many_lines_take_no_time():
-    text = "\n".join(f"1 0.5 0.5 0.2 0.2 0.{i:06d}" for i in range(40_000))
+    text = "\n".join(f"1 0.5 0.5 0.2 0.2 0.{i:06d}" for i in range(9_000))
     labels, problems = parse_labels(text, "a.txt", THREE)
     assert labels.classes.tolist() == [1] and {p.sort for p in problems} == {
         "a confidence",
         "duplicate label",
     }
+
+
+def test_many_lines_of_unknown_classes_take_no_time():
+    text = "\n".join(f"kat{i % 3} 0.5 0.5 0.2 0.2" for i in range(200_000))
+    problems = parse_labels(text, "a.txt", Form(tuple(f"class {i}" for i in range(500))))[1]
+    assert len(problems) == 2 * MOST + 1 and problems[-1].sort == "too many labels"

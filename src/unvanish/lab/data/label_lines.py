@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from unvanish.core.registry import suggest
 from unvanish.lab.data.problems import Problem
 
 MOST = 5000  # objects of an image
+LINES = 2 * MOST
 DIGITS = 60  # letters of a number
 DECIMAL = re.compile(r"-?\d+,\d+")
 
@@ -30,6 +32,9 @@ def read_rows(text: str, file: str, names: Sequence[str]) -> tuple[list[LabelLin
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
+        if number > LINES:
+            problems.append(Problem(file, number, "too many labels", f"at most {LINES:,} lines are read"))
+            break
         words, how = split_words(line)
         values, fault, more = read_values(words, names)
         if fault:
@@ -84,10 +89,16 @@ def read_values(
         name = " ".join(words[:first]).strip("'\"")
         known = [n.casefold() for n in names]
         if name.casefold() not in known:
-            return (), ("unknown class", f"no class {name[:60]!r}{suggest(name, names)}"), None
+            return (), ("unknown class", f"no class {name[:60]!r}{_suggest_class(name, tuple(names))}"), None
         values = (float(known.index(name.casefold())), *values)
         said = ("names of classes", f"{name!r} instead of its number {int(values[0])}")
     return values, None, said
+
+
+@lru_cache(maxsize=1000)
+def _suggest_class(name: str, names: tuple[str, ...]) -> str:
+    """The nearest class, sought once for each name: thousands of lines may be wrong alike."""
+    return suggest(name, names)
 
 
 def _is_number(word: str) -> bool:
