@@ -48,10 +48,11 @@ def test_settings_are_the_keyword_only_arguments() -> None:
         ("zzzz", ""),
         ("abc", " (did you mean 'abcdef'?)"),  # a ratio of 2 * 3 / 9: just near enough
         ("abcx", ""),  # 2 * 3 / 10
+        ("as", " (did you mean 'as1' or 'as2'?)"),  # two are as near
     ],
 )
 def test_the_nearest_word_is_suggested(wrong: str, text: str) -> None:
-    assert registry.suggest(wrong, ["Node", "rectifier", "abcdef"]) == text
+    assert registry.suggest(wrong, ["Node", "rectifier", "abcdef", "as2", "as1"]) == text
 
 
 # -- nouns that show themselves

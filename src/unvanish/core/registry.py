@@ -35,9 +35,19 @@ def settings(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def suggest(wrong: Any, known: Iterable[str]) -> str:
-    """The text `" (did you mean 'x'?)"` with the nearest known word; "" if none is near, or it is no word."""
+    """The text `" (did you mean 'x'?)"` with the nearest known word, or two that are as near.
+
+    Empty if none is near, or `wrong` is no word.
+    """
     if not isinstance(wrong, str) or len(wrong) > LONGEST:
         return ""
     by_case = {k.casefold(): k for k in known}
-    near = difflib.get_close_matches(wrong.casefold(), by_case, n=1, cutoff=0.65)
-    return f" (did you mean {by_case[near[0]]!r}?)" if near else ""
+    word = wrong.casefold()
+    near = difflib.get_close_matches(word, by_case, n=2, cutoff=0.65)
+    if len(near) == 2 and _ratio(word, near[0]) > _ratio(word, near[1]):
+        near = near[:1]
+    return f" (did you mean {' or '.join(repr(by_case[n]) for n in sorted(near))}?)" if near else ""
+
+
+def _ratio(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, one).ratio()
