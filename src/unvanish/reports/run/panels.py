@@ -19,7 +19,7 @@ from unvanish.core.run_facts import HistoryFacts
 from unvanish.core.trace import Trace
 from unvanish.reports.parts.figures import choose_ticks, pick_places
 from unvanish.reports.parts.markup import Content, Html, tag
-from unvanish.reports.parts.words import decades, number
+from unvanish.reports.parts.words import decades, write_mark
 from unvanish.reports.run.curves import DECADE, read_column, read_norms
 from unvanish.reports.run.verdict import Spotted
 
@@ -124,9 +124,7 @@ def _draw_axis(panel: Panel, low: float, high: float) -> list[Html]:
 def _label(panel: Panel, value: float) -> str:
     if panel.log and abs(value) >= EXTREME:
         return f"1e{value:.0f}"
-    text = number(float(f"{10**value if panel.log else value:.3g}"))
-    mantissa, _, exponent = text.partition("e")
-    return f"{float(mantissa):g}e{exponent}" if exponent else text
+    return write_mark(10**value if panel.log else value)
 
 
 def _draw_mark(spotted: Spotted, ends: tuple[float, float]) -> Html:
