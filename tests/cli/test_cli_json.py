@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,7 @@ def test_a_file_is_a_document(name):
 def test_the_schemas_are_listed_and_a_wrong_name_is_corrected():
     lines = CliRunner().invoke(app, ["schema"]).stdout.splitlines()
     assert [line.split("\t")[0] for line in lines] == [document.NAME for document in DOCUMENTS.values()]
+    assert not any(line.count("`") % 2 or line.endswith("diagnosis") for line in lines)  # whole sentences
     assert CliRunner().invoke(app, ["schema", "unvanish.run/1"]).exit_code == 0
     with pytest.raises(CallError, match="did you mean"):
         CliRunner().invoke(app, ["schema", "diagnosys"], catch_exceptions=False)
@@ -181,6 +183,8 @@ def test_what_a_watch_without_a_folder_saw_is_a_run():
     text = json.dumps(DOCUMENTS["run"].build(watch.sight()))
     found = read(text)
     assert found["folder"] is None and found["steps"]["count"] == 20 and found["findings"][0]["first"] >= 0
+    failed = DOCUMENTS["run"].build(replace(watch.sight(), failure="OSError: no space"))
+    assert failed["verdict"] == "unseen" and "no space" in failed["summary"]  # what was not seen is not fine
 
 
 def test_rules_cures_and_their_pages():
@@ -235,6 +239,7 @@ def test_run_writes_what_it_saw_of_each_model(tmp_path, command):
     ("words", "told"),
     [
         (["rules", "--json", "rules.txt"], "must end in .json"),
+        (["check", "resnet20.yaml", "--json", ""], "must end in .json"),
         (["explain", "OPT001", "--json", "nowhere/a.json"], "there is no folder"),
         (["val", "model=a.safetensors", "--json"], "names no file"),
         (["predict", "model=a", "source=b", "json=a.json"], "a line for each prediction"),

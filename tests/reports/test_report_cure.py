@@ -185,6 +185,19 @@ def test_axes_are_logarithmic_only_for_positive_losses() -> None:
     assert flat.high - flat.low == pytest.approx(1.0)
 
 
+def test_a_loss_stands_at_its_step_after_one_that_is_not_finite() -> None:
+    whole, broken = (draw_losses(replace(PROOF, losses_before=(4.0, x, 2.0))) for x in (3.0, math.nan))
+    ends = [re.findall(r'd="M[^"]* (?:L)?([0-9.]+ [0-9.]+)" class="uv-before"', d) for d in (whole, broken)]
+    assert ends[0] == ends[1] and len(ends[0]) == 1
+
+
+def test_what_was_assumed_is_on_the_page() -> None:
+    before = diagnose("ACT002")
+    trace = replace(before.trace, facts={"assumptions": ["the <batch> is random"]})
+    page = html.render(replace(cured(), before=replace(before, trace=trace)))
+    assert "Assumed" in page and "the &lt;batch&gt; is random" in page
+
+
 @pytest.mark.parametrize("losses", [(), (math.nan, math.inf), (1e300, 1e-300), (0.0, 0.0), (-5.0, 3.0)])
 def test_no_number_in_the_drawing_is_broken(losses: tuple[float, ...]) -> None:
     drawing = draw_losses(replace(PROOF, losses_before=losses))

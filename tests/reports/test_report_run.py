@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 
 from unvanish.core.diagnosis import Diagnosis, Finding, Remedy
-from unvanish.core.trace import STATISTICS, Site, Trace
+from unvanish.core.ledger import ledger
+from unvanish.core.trace import STATISTICS, Axis, Site, Trace
 from unvanish.reports.run import curves, data, text
 from unvanish.reports.run.lines import RunDetail, RunStory, describe_finding, tell
+from unvanish.reports.run.panels import draw_panels
 from unvanish.reports.run.timeline import Moment, list_moments
 from unvanish.reports.run.verdict import Spotted, write_verdict
 
@@ -40,8 +43,15 @@ def test_a_finding_names_four_sites_and_its_remedy() -> None:
     assert [line.plain for line in lines] == [
         "error[NUM001] non-finite (step 3 to 5): NaN in fc",
         "  --> a, b, c, d ...",
-        "  = remedy [retrain] x: y",
+        "   = remedy [retrain] x: y",
     ]
+
+
+def test_a_finding_of_a_run_names_what_follows_from_it() -> None:
+    """Else a NaN that was told while it trained would be in no report of it."""
+    cause = Finding("OPT008", "beyond-critical-step", "error", "too long", consequences=(FAULT,))
+    lines = describe_finding(cause, "step 1", 80, RunDetail())
+    assert "   = follows: NUM001 non-finite" in [line.plain for line in lines]
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])
@@ -128,6 +138,35 @@ def test_a_zero_gradient_stands_on_the_floor_of_the_page() -> None:
     )
     assert data.put_zeros_on_floor(np.array([-math.inf]))[0] == [data.FLOOR] != [0.0]
     assert one["clipped"] is None  # no step ever was
+
+
+def test_steps_whose_norm_was_not_read_are_no_gaps() -> None:
+    values = np.array([math.nan, 0.0, math.nan, math.nan, 3.0, math.nan, math.inf, math.nan])
+    filled = curves.bridge_gaps(values)
+    np.testing.assert_array_equal(filled[:5], [math.nan, 0.0, 1.0, 2.0, 3.0])
+    assert np.isnan(filled[[5, 7]]).all() and filled[6] == math.inf
+    nan, infinite = math.nan, math.log(10)
+    seen = history(norm_log=[0.0, nan, nan, nan, infinite], finite=[1, 1, 1, 0, 1])
+    np.testing.assert_allclose(curves.read_norms(seen), [0, nan, nan, math.inf, 1])  # not across a NaN
+
+
+def test_one_reading_in_many_steps_is_drawn_as_one_line() -> None:
+    norms = np.full(100, math.nan)
+    norms[::10] = np.linspace(0, -4, 10)
+    loss, gradient = draw_panels(history(norm_log=list(norms), loss=[1.44, *[1.38] * 99]), NOTHING, ())
+    assert gradient.count("M") == 1 and gradient.count("L") > 50
+    marks = re.findall(r">(1\.[0-9]+)<", loss)
+    assert len(marks) == len(set(marks)) > 1  # within a decade the axis is linear
+
+
+def test_a_page_blames_the_piece_that_the_ledger_blames() -> None:
+    sites = tuple(Site(name, name) for name in ("head", "act", "fc"))
+    logs = np.array([[0.0, -1.0, -4.0]])[:, :, None] * math.log(10)
+    trace = Trace(sites, logs, (Axis("depth", "depth", (0, 1, 2)),), {"steps": [0]}, ("backward_log",))
+    book = ledger(trace)
+    assert book is not None
+    changes = [row["change"] for row in data.list_flow(trace)]
+    assert changes == [*(row.decades for row in book.leaves()), None] == [-1.0, -3.0, None]
 
 
 def test_looks_lie_on_the_time_axis_of_the_steps() -> None:

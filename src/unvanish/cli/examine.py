@@ -27,15 +27,20 @@ def examine(
     try:
         found: Diagnosis = unvanish.check(subject.model, batch, loss, name=subject.name, **given)
     except CheckError as error:
-        raise CallError(f"{subject.name}: {error}{_assuming(assumed)}") from error
+        raise CallError(f"{subject.name}: {error}{list_assumed(assumed)}") from error
     except ModelCrash as error:
         place, reason, trace = split_crash(error)
-        raise CallError(f"{subject.name} crashed {place}: {reason}{_assuming(assumed)}", trace) from error
-    facts = found.trace.facts.copy()
+        raise CallError(f"{subject.name} crashed {place}: {reason}{list_assumed(assumed)}", trace) from error
+    return locate(note_assumed(found, assumed), subject.model, loss, subject.origin)
+
+
+def note_assumed(diagnosis: Diagnosis, assumed: tuple[str, ...]) -> Diagnosis:
+    """The diagnosis with what the call assumed among its facts."""
+    facts = diagnosis.trace.facts.copy()
     facts["assumptions"] = [*facts.get("assumptions", ()), *assumed]
-    found = dataclasses.replace(found, trace=dataclasses.replace(found.trace, facts=facts))
-    return locate(found, subject.model, loss, subject.origin)
+    return dataclasses.replace(diagnosis, trace=dataclasses.replace(diagnosis.trace, facts=facts))
 
 
-def _assuming(assumed: tuple[str, ...]) -> str:
+def list_assumed(assumed: tuple[str, ...]) -> str:
+    """The same at the end of an error's line."""
     return f" (assumed: {'; '.join(assumed)})" if assumed else ""

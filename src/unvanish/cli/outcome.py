@@ -34,22 +34,28 @@ def is_alone(json: Any) -> bool:
     """Whether --json takes stdout for itself; CallError for what could not be written after the work."""
     if not isinstance(json, str | None):
         raise CallError(f"--json {json} names no file; write --json FILE.json, or --json - for stdout")
-    refuse_path("--json", Path(json) if json and json != "-" else None, ".json")
+    refuse_path("--json", None if json in (None, "-") else Path(json), ".json")
     return json == "-"
 
 
 def write_json(document: Mapping[str, Any], json: str | None) -> None:
     """Write a document where --json says; nothing without it."""
     from unvanish.reports.documents import write_document
-    from unvanish.store.files import write_text
 
     if json == "-":
         print(write_document(document), end="")
     elif json:
-        try:
-            print(f"wrote {write_text(Path(json), write_document(document))}", file=sys.stderr)
-        except OSError as error:
-            raise CallError(str(error)) from error
+        _write_file(Path(json), write_document(document))
+
+
+def _write_file(path: Path, text: str) -> None:
+    """Write a file, and say so; CallError if it cannot be written."""
+    from unvanish.store.files import write_text
+
+    try:
+        print(f"wrote {write_text(path, text)}", file=sys.stderr)
+    except OSError as error:
+        raise CallError(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -76,10 +82,10 @@ def choose_outlets(
 ) -> tuple[Outlet, ...]:
     """Where the report goes, by the options; CallError for what could not be written after the work."""
     refuse_path("--html", html, ".html")
-    refuse_path("--json", Path(json) if json and json != "-" else None, ".json")
+    alone = is_alone(json)
     refuse_path("--svg", svg, ".svg")
     found = [Outlet(path.suffix[1:], path) for path in (html, svg) if path is not None]
-    found += [Outlet("json", None if json == "-" else Path(json))] if json else []
+    found += [Outlet("json", None if alone else Path(json))] if json else []
     found += [_read_format(text) for text in formats]
     if output is not None:
         open_ended = [outlet for outlet in found if outlet.path is None]
@@ -125,7 +131,6 @@ def write_reports(
 ) -> None:
     """Print the report and write the files that the call asks for."""
     from unvanish.reports import print_report, write
-    from unvanish.store.files import write_text
 
     for outlet in outlets:
         if outlet.path is None and outlet.form == "text":
@@ -134,8 +139,5 @@ def write_reports(
         text = write(diagnosis, outlet.form, fail_on or "warning")
         if outlet.path is None:
             print(text, end="")
-            continue
-        try:
-            print(f"wrote {write_text(outlet.path, text)}", file=sys.stderr)
-        except OSError as error:
-            raise CallError(str(error)) from error
+        else:
+            _write_file(outlet.path, text)

@@ -20,7 +20,12 @@ Other = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show the pa
 
 def summarise(entry: Rule | Cure) -> str:
     """The first sentence of a page."""
-    paragraph = " ".join(entry.page.partition("\n\n")[0].split())
+    return find_sentence(entry.page)
+
+
+def find_sentence(text: str) -> str:
+    """The first sentence of a text, without its full stop."""
+    paragraph = " ".join(text.partition("\n\n")[0].split())
     return paragraph.partition(". ")[0].rstrip(".")
 
 

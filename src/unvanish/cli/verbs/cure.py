@@ -57,28 +57,18 @@ def cure(
         subject = load_subject(model, seed, data, inputs or [], batch_size, allow_code)
         batch = choose_batch(subject, data, inputs or [], dtype or [], batch_size, seed)
         function, assumed = choose_loss(subject, batch, loss, seed)
-        cured = treat(subject, batch.value, function, budget=budget, steps=steps, seed=seed, **chosen)
-    if not alone:
-        _report(cured, assumed, verbose)
-    _write(cured, out, (html, svg))
-    if json:
-        _write_document(cured, assumed, json)
-    raise typer.Exit(0 if cured.success else 1)
-
-
-def _report(cured: Cured, assumed: Sequence[str], verbose: bool) -> None:
+        cured = treat(
+            subject, batch.value, function, assumed, budget=budget, steps=steps, seed=seed, **chosen
+        )
     from unvanish.reports import print_report
-
-    print_report(cured, verbose=verbose)
-    for sentence in assumed:
-        print(f"assumed: {sentence}")
-
-
-def _write_document(cured: Cured, assumed: Sequence[str], json: str) -> None:
     from unvanish.reports.documents import cured as document
 
-    made = document.build(cured)
-    write_json({**made, "assumptions": [*made["assumptions"], *assumed]}, json)
+    if not alone:
+        print_report(cured, verbose=verbose)
+    _write(cured, out, (html, svg))
+    if json:
+        write_json(document.build(cured), json)
+    raise typer.Exit(0 if cured.success else 1)
 
 
 def _write(cured: Cured, out: Path | None, pages: Sequence[Path | None]) -> None:

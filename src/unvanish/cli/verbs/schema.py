@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from unvanish.cli.errors import CallError, stoppable
+from unvanish.cli.pages import find_sentence
 
 ORDER = 105
 
@@ -29,7 +30,7 @@ def schema(name: Document = None) -> None:
     known = find_documents()
     if name is None:
         for document in known.values():
-            print(document.NAME, str(document.__doc__).partition(".")[0].replace("\n", " "), sep="\t")
+            print(document.NAME, find_sentence(str(document.__doc__)), sep="\t")
         return
     plain = name.removeprefix("unvanish.").partition("/")[0]
     if plain not in known or name not in (plain, f"unvanish.{plain}", known[plain].NAME):

@@ -219,6 +219,8 @@ class StepTrials:
         again = (
             found["loss_before"] if first is None else found["loss_after"]
         )  # at the weights of its forward
+        if not math.isfinite(was):
+            raise ValueError(f"the loss is {was:.4g}")
         if not abs(again - was) <= ALIKE * abs(was):
             raise ValueError(f"the loss, computed again, is {again:.4g} and not {was:.4g}")
         if first is not None:

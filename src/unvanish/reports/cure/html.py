@@ -17,7 +17,7 @@ from unvanish.reports.parts.code import draw_code
 from unvanish.reports.parts.legend import draw_legend
 from unvanish.reports.parts.markup import Html, tag
 from unvanish.reports.parts.page import read_style, render_report
-from unvanish.reports.parts.words import cap, decades
+from unvanish.reports.parts.words import cap, capitalise, decades
 
 STYLE = Path(__file__).with_name("cure.css")
 PLACES, FAILURES = 8, 20  # listed: places of a step, failed attempts
@@ -42,6 +42,7 @@ def _article(cured: Cured, level: int, *, page: bool = True) -> Html:
         _prescription(cured, level + 1, page),
         _advice(cured, level + 1),
         _failures(cured, level + 1),
+        _assumed(cured, level + 1),
     ]
     footer = tag("footer", tag("p", f"unvanish {__version__}", class_="uv-quiet"))
     style = tag("style", Html(read_style() + STYLE.read_text(encoding="utf-8")))
@@ -51,8 +52,9 @@ def _article(cured: Cured, level: int, *, page: bool = True) -> Html:
 
 
 def _header(cured: Cured, top: CureHeadline, level: int) -> Html:
-    sentence = f"{top.sentence[:1].upper()}{top.sentence[1:]}."
-    verdict = tag("div", tag("p", top.word, class_="uv-pill"), tag("p", sentence, class_="uv-sentence"))
+    verdict = tag(
+        "div", tag("p", top.word, class_="uv-pill"), tag("p", capitalise(top.sentence), class_="uv-sentence")
+    )
     return tag(
         "header",
         tag("p", tag("b", "unvanish"), " cure", class_="uv-brand"),
@@ -155,3 +157,9 @@ def _failures(cured: Cured, level: int) -> Html | None:
         return None
     rows = [tag("li", tag("code", " + ".join(a.cures)), f": {a.result}") for a in failures[:FAILURES]]
     return tag("section", tag(f"h{level}", "Tried without success"), tag("ul", rows))
+
+
+def _assumed(cured: Cured, level: int) -> Html | None:
+    """What the first examination had to assume."""
+    rows = [tag("li", str(sentence)) for sentence in cured.before.trace.facts.get("assumptions") or ()]
+    return tag("section", tag(f"h{level}", "Assumed"), tag("ul", rows)) if rows else None

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from unvanish.core.cured import Proof
 from unvanish.reports.parts.markup import Html, tag
+from unvanish.reports.parts.words import write_mark
 
 WIDTH, HEIGHT = 640.0, 220.0
-LEFT, RIGHT, TOP, BOTTOM = 64.0, 10.0, 10.0, 28.0
+LEFT, RIGHT, TOP, BOTTOM = 84.0, 10.0, 10.0, 28.0
 LINES = 5  # horizontal ones, each with its number
 
 
@@ -62,7 +63,7 @@ def _draw_grid(axes: LossAxes) -> list[Html]:
     parts: list[Html] = []
     for k in range(LINES):
         value = axes.low + (axes.high - axes.low) * k / (LINES - 1)
-        label = f"{10**value:.2g}" if axes.log else f"{value:.3g}"
+        label = write_mark(float(f"{10**value:.2g}") if axes.log else value)
         y = axes.y(value)
         parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y))
         parts.append(tag("text", label, x=LEFT - 8, y=y + 4, text_anchor="end"))
@@ -70,6 +71,6 @@ def _draw_grid(axes: LossAxes) -> list[Html]:
 
 
 def _draw_curve(losses: Sequence[float], style: str, axes: LossAxes) -> Html | None:
-    known = [math.log10(loss) if axes.log else loss for loss in losses if math.isfinite(loss)]
-    points = [f"{axes.x(step):.1f} {axes.y(value):.1f}" for step, value in enumerate(known)]
+    known = [(step, loss) for step, loss in enumerate(losses) if math.isfinite(loss)]
+    points = [f"{axes.x(n):.1f} {axes.y(math.log10(loss) if axes.log else loss):.1f}" for n, loss in known]
     return tag("path", d="M" + " L".join(points), class_=style) if points else None

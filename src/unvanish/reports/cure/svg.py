@@ -7,7 +7,7 @@ from unvanish.reports.cure import words
 from unvanish.reports.cure.headline import write_headline
 from unvanish.reports.cure.overlay import draw_overlay, match_cured
 from unvanish.reports.parts.picture import EDGE, Sheet
-from unvanish.reports.parts.words import cap, clean
+from unvanish.reports.parts.words import cap, capitalise, clean
 
 TONES = {"healthy": "good", "cured": "good", "better": "warning", "not cured": "error"}
 STEPS = 4  # of a prescription, shown
@@ -17,7 +17,7 @@ def render(cured: Cured) -> str:
     """The picture as SVG."""
     top = write_headline(cured)
     sheet = Sheet(TONES[top.word])
-    sheet.head("cure", words.name_subject(cured), top.word, f"{top.sentence[:1].upper()}{top.sentence[1:]}.")
+    sheet.head("cure", words.name_subject(cured), top.word, capitalise(top.sentence))
     pairs = match_cured(cured) if cured.prescription else []
     overlay = draw_overlay(pairs) if pairs else None
     if overlay is not None:

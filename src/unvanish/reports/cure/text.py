@@ -32,6 +32,7 @@ from unvanish.reports.parts.sheet import (
     fit_height,
     fit_width,
     hang,
+    join_lines,
     print_lines,
     separate,
 )
@@ -72,8 +73,7 @@ WISHES: tuple[dict[str, Any], ...] = (
 
 def render(cured: Cured, width: int = 80, height: int = sheet.SCREEN, *, verbose: bool = False) -> str:
     """Plain text without escape codes, in lines of at most `width` cells (60 to 100)."""
-    lines = write_lines(cured, width, height, verbose=verbose)
-    return "\n".join(line.plain.rstrip() for line in lines) + "\n"
+    return join_lines(write_lines(cured, width, height, verbose=verbose))
 
 
 def print_report(cured: Cured, console: Console | None = None, *, verbose: bool = False) -> None:

@@ -7,13 +7,12 @@ from unvanish.reports.diagnosis import cards
 from unvanish.reports.diagnosis.detail import WHOLE
 from unvanish.reports.diagnosis.findings_text import describe_finding
 from unvanish.reports.parts.cell import render_cell
-from unvanish.reports.parts.sheet import fit_width
+from unvanish.reports.parts.sheet import fit_width, join_lines
 
 
 def render(finding: Finding, width: int = 80) -> str:
     """The whole finding as plain text, in lines of at most `width` cells (60 to 100)."""
-    lines = describe_finding(finding, {}, fit_width(width), WHOLE)
-    return "\n".join(line.plain.rstrip() for line in lines) + "\n"
+    return join_lines(describe_finding(finding, {}, fit_width(width), WHOLE))
 
 
 def fragment(finding: Finding) -> str:

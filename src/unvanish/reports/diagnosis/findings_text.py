@@ -40,13 +40,10 @@ def describe_finding(finding: Finding, kinds: Mapping[str, str], width: int, det
     out = [*_title(finding, width, detail), *clip(_where(finding, kinds, width), detail.sentence)]
     out += _evidence(finding.evidence, width, detail)
     out += clip(_child((word, PROOFS[word]), experiment, width), detail.sentence)
-    children = list_consequences(finding)
-    if children:
-        names = [f"{clean(c.code)} {clean(c.name)}" for c in children]
-        out += clip(_child(("follows", "bold"), list_names(names, 6), width), detail.sentence)
+    out += clip(list_followers(finding, width), detail.sentence)
     shown, rest = cap(finding.remedies, detail.remedies) if detail.remedies > 1 else (finding.remedies[:1], 0)
     for remedy in shown:
-        out += clip(_remedy(remedy, width), detail.sentence)
+        out += clip(write_remedy(remedy, width), detail.sentence)
     rest = rest or len(finding.remedies) - len(shown)
     out += _child(("remedies", "dim"), f"and {rest} more", width) if rest else []
     if not detail.whole:
@@ -54,19 +51,29 @@ def describe_finding(finding: Finding, kinds: Mapping[str, str], width: int, det
     return [*out, *_child(("help", "bold"), f"`unvanish explain {clean(finding.code)}`", width)]
 
 
-def describe_briefly(finding: Finding, width: int, lines: int) -> list[Text]:
-    """Its title and cause, in at most so many lines."""
-    return clip(_head(finding, width), lines)
+def describe_briefly(finding: Finding, width: int, lines: int, when: str = "") -> list[Text]:
+    """Its title and cause, in at most so many lines; `when`: the steps at which it was seen."""
+    style, at = STYLES[finding.severity], f" ({when})" if when else ""
+    head = [(f"{finding.severity}[{clean(finding.code)}]", style), (f" {clean(finding.name)}{at}: ", "bold")]
+    return clip(hang(head, clean(finding.cause), width, 2), lines)
+
+
+def list_followers(finding: Finding, width: int) -> list[Text]:
+    """What follows from it, by name; nothing if nothing does."""
+    names = [f"{clean(c.code)} {clean(c.name)}" for c in list_consequences(finding)]
+    return _child(("follows", "bold"), list_names(names, 6), width) if names else []
+
+
+def write_remedy(remedy: Remedy, width: int) -> list[Text]:
+    """A remedy: how safe it is, the call, and why."""
+    safety = (f"[{remedy.safety}] ", SAFETIES[remedy.safety])
+    head = [("   = ", "dim"), ("remedy ", "bold"), safety]
+    why = clean(remedy.why)
+    return hang(head, describe_remedy(remedy) + (f": {why}" if why else ""), width, 7)
 
 
 def _title(finding: Finding, width: int, detail: Detail) -> list[Text]:
-    return clip(_head(finding, width), max(detail.sentence, CAUSE))
-
-
-def _head(finding: Finding, width: int) -> list[Text]:
-    style = STYLES[finding.severity]
-    head = [(f"{finding.severity}[{clean(finding.code)}]", style), (f" {clean(finding.name)}: ", "bold")]
-    return hang(head, clean(finding.cause), width, 2)
+    return describe_briefly(finding, width, max(detail.sentence, CAUSE))
 
 
 def _where(finding: Finding, kinds: Mapping[str, str], width: int) -> list[Text]:
@@ -115,10 +122,3 @@ def _fill(text: str, width: int) -> str:
 
 def _child(word: tuple[str, str], text: str, width: int) -> list[Text]:
     return hang([("   = ", "dim"), word, ": " if text else ""], text, width, 7)
-
-
-def _remedy(remedy: Remedy, width: int) -> list[Text]:
-    safety = (f"[{remedy.safety}] ", SAFETIES[remedy.safety])
-    head = [("   = ", "dim"), ("remedy ", "bold"), safety]
-    why = clean(remedy.why)
-    return hang(head, describe_remedy(remedy) + (f": {why}" if why else ""), width, 7)

@@ -71,6 +71,12 @@ def write_headline(diagnosis: Diagnosis, book: Ledger | None) -> Headline:
     return Headline(word, _through_depth(worst, total), total, severity)
 
 
+def name_verb(diagnosis: Diagnosis) -> str:
+    """The verb that made it."""
+    facts = diagnosis.trace.facts
+    return "forecast" if facts.get("predicted") else "watch" if facts.get("live") else "check"
+
+
 def describe_total(total: float) -> str:
     """The total as a phrase: `-21.4 decades between the loss and the input`."""
     if math.isnan(total):

@@ -21,6 +21,7 @@ from unvanish.reports.diagnosis.headline import (
     count_findings,
     describe_ratio,
     find_ledger,
+    name_verb,
     write_headline,
 )
 from unvanish.reports.parts.figures import draw_depth, draw_strip, draw_time
@@ -30,6 +31,7 @@ from unvanish.reports.parts.page import read_style, render_report
 from unvanish.reports.parts.series import TimeSeries, read_depth, read_times
 from unvanish.reports.parts.words import (
     cap,
+    capitalise,
     clean,
     describe_measurement,
     describe_theory,
@@ -67,11 +69,9 @@ def _article(diagnosis: Diagnosis, level: int, style: str = "uv") -> Html:
 
 def _header(diagnosis: Diagnosis, top: Headline, level: int) -> Html:
     crash = diagnosis.trace.facts.get("crash")
-    facts = diagnosis.trace.facts
-    verb = "forecast" if facts.get("predicted") else "watch" if facts.get("live") else "check"
     return tag(
         "header",
-        tag("p", tag("b", "unvanish"), f" {verb}", class_="uv-brand"),
+        tag("p", tag("b", "unvanish"), f" {name_verb(diagnosis)}", class_="uv-brand"),
         tag(f"h{level}", diagnosis.subject),
         tag("div", _verdict(diagnosis, top), _total(top), class_="uv-hero"),
         tag("p", tag("b", "crash: "), str(crash), class_="uv-crash") if crash else None,
@@ -83,11 +83,10 @@ def _header(diagnosis: Diagnosis, top: Headline, level: int) -> Html:
 def _verdict(diagnosis: Diagnosis, top: Headline) -> Html:
     tally = ", ".join(count_findings(diagnosis))
     rules = f"{plural(len(diagnosis.passed), 'rule')} passed" if diagnosis.passed else ""
-    sentence = top.sentence[:1].upper() + top.sentence[1:] + "."
     return tag(
         "div",
         tag("p", top.word, class_="uv-pill"),
-        tag("p", sentence, class_="uv-sentence"),
+        tag("p", capitalise(top.sentence), class_="uv-sentence"),
         tag("p", ", ".join(part for part in (tally, rules) if part), class_="uv-quiet"),
     )
 

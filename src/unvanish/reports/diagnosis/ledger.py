@@ -9,7 +9,7 @@ from unvanish.reports.diagnosis.ledger_text import draw_ledger
 from unvanish.reports.parts.cell import render_cell
 from unvanish.reports.parts.legend import LEDGER, draw_legend
 from unvanish.reports.parts.markup import tag
-from unvanish.reports.parts.sheet import SCREEN, fit_width
+from unvanish.reports.parts.sheet import SCREEN, fit_width, join_lines
 
 
 def render(ledger: Ledger, width: int = 80, height: int = SCREEN) -> str:
@@ -18,7 +18,7 @@ def render(ledger: Ledger, width: int = 80, height: int = SCREEN) -> str:
         lines = draw_ledger(ledger, fit_width(width), budget)
         if len(lines) <= height:
             break
-    return "\n".join(line.plain.rstrip() for line in lines or ()) + "\n" if lines else "an empty ledger\n"
+    return join_lines(lines) or "an empty ledger\n"
 
 
 def fragment(ledger: Ledger) -> str:

@@ -74,6 +74,7 @@ DEFINITIONS: dict[str, Any] = {
         values=map_of(refer("number")),
     ),
 }
+FINDING = {key: DEFINITIONS[key] for key in ("number", "finding", "excuse", "evidence", "remedy")}  # of one
 
 SCHEMA: dict[str, Any] = describe_document(
     "A diagnosis by unvanish",

@@ -7,6 +7,7 @@ from unvanish.reports.diagnosis.headline import (
     count_findings,
     describe_ratio,
     find_ledger,
+    name_verb,
     write_headline,
 )
 from unvanish.reports.parts.figures import draw_depth, draw_time
@@ -15,6 +16,7 @@ from unvanish.reports.parts.picture import EDGE, Sheet
 from unvanish.reports.parts.series import read_depth
 from unvanish.reports.parts.words import (
     cap,
+    capitalise,
     clean,
     describe_measurement,
     describe_remedy,
@@ -29,10 +31,9 @@ FINDINGS, REMEDIES = 3, 2  # shown: findings, remedies of the first
 def render(diagnosis: Diagnosis) -> str:
     """The picture as SVG."""
     top = write_headline(diagnosis, find_ledger(diagnosis))
-    facts = diagnosis.trace.facts
-    verb = "forecast" if facts.get("predicted") else "watch" if facts.get("live") else "check"
+    verb = name_verb(diagnosis)
     sheet = Sheet(TONES.get(top.word, "error"))
-    sentence = f"{top.sentence[:1].upper()}{top.sentence[1:]}."
+    sentence = capitalise(top.sentence)
     ratio = describe_ratio(top.total) if top.time is None and top.total is not None else ""
     sheet.head(
         verb, diagnosis.subject, top.word, f"{sentence} {f'That is {ratio}.' if ratio else ''}".strip()

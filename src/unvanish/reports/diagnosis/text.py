@@ -28,7 +28,16 @@ from unvanish.reports.parts import sheet
 from unvanish.reports.parts.bars import draw_sparkline
 from unvanish.reports.parts.screen import fit_screen
 from unvanish.reports.parts.series import TimeSeries, read_times
-from unvanish.reports.parts.sheet import assemble, clip, fit_height, fit_width, hang, print_lines, separate
+from unvanish.reports.parts.sheet import (
+    assemble,
+    clip,
+    fit_height,
+    fit_width,
+    hang,
+    join_lines,
+    print_lines,
+    separate,
+)
 from unvanish.reports.parts.words import cap, clean, describe_measurement, list_names, plural
 
 ALIKE = 3  # findings of one code, at most
@@ -38,8 +47,7 @@ def render(
     diagnosis: Diagnosis, width: int = 80, height: int = sheet.SCREEN, *, verbose: bool = False
 ) -> str:
     """The report as plain text without escape codes, in lines of at most `width` cells (60 to 100)."""
-    lines = write_lines(diagnosis, width, height, verbose=verbose)
-    return "\n".join(line.plain.rstrip() for line in lines) + "\n"
+    return join_lines(write_lines(diagnosis, width, height, verbose=verbose))
 
 
 def print_report(diagnosis: Diagnosis, console: Console | None = None, *, verbose: bool = False) -> None:

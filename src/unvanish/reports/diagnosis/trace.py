@@ -12,7 +12,7 @@ from unvanish.reports.parts.cell import render_cell
 from unvanish.reports.parts.figures import draw_depth
 from unvanish.reports.parts.markup import Html, tag
 from unvanish.reports.parts.series import LN10, DepthSeries, read_depth
-from unvanish.reports.parts.sheet import SCREEN, assemble, fit_width, hang, pad
+from unvanish.reports.parts.sheet import SCREEN, assemble, fit_width, hang, join_lines, pad
 from unvanish.reports.parts.words import clean, decades, number, plural
 
 ROWS = 400  # of the table in a notebook
@@ -35,7 +35,7 @@ def render(trace: Trace, width: int = 80, height: int = SCREEN) -> str:
             lines.append(assemble(f"  {pad(clean(trace.sites[place].label), label)}{cells}"))
         if step > 1:
             lines.append(assemble(f"  (each {step}th of {len(places)} places)"))
-    return "\n".join(line.plain.rstrip() for line in lines) + "\n"
+    return join_lines(lines)
 
 
 def describe_trace(trace: Trace) -> str:

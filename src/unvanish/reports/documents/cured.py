@@ -11,7 +11,7 @@ from unvanish.reports.cure.headline import write_headline
 from unvanish.reports.diagnosis.headline import find_ledger
 from unvanish.reports.diagnosis.headline import write_headline as write_verdict
 from unvanish.reports.diagnosis.json import build_finding, build_remedy
-from unvanish.reports.diagnosis.schema import DEFINITIONS
+from unvanish.reports.diagnosis.schema import FINDING
 from unvanish.reports.documents._head import begin
 from unvanish.reports.parts.shape import (
     COUNT,
@@ -46,7 +46,7 @@ PROOF = object_of(
 SCHEMA = describe_document(
     "The outcome of a cure by unvanish",
     NAME,
-    {key: DEFINITIONS[key] for key in ("number", "finding", "excuse", "evidence", "remedy")},
+    FINDING,
     subject=STRING,
     success=FLAG,
     verdict=one_of(("healthy", "cured", "better", "not cured")),

@@ -6,7 +6,7 @@ from typing import Any
 
 from unvanish.core.plain import plain
 from unvanish.reports.diagnosis.json import build_finding
-from unvanish.reports.diagnosis.schema import DEFINITIONS
+from unvanish.reports.diagnosis.schema import FINDING
 from unvanish.reports.documents._head import begin
 from unvanish.reports.parts.shape import (
     COUNT,
@@ -23,7 +23,7 @@ NAME = "unvanish.results/1"
 SCHEMA = describe_document(
     "A training or a validation by unvanish",
     NAME,
-    {key: DEFINITIONS[key] for key in ("number", "finding", "excuse", "evidence", "remedy")},
+    FINDING,
     task=STRING,
     metrics=map_of(NUMBER),
     fitness=NUMBER,

@@ -15,7 +15,7 @@ import numpy as np
 from unvanish.core.plain import plain
 from unvanish.core.sight import Sight
 from unvanish.reports.diagnosis.json import build_finding
-from unvanish.reports.diagnosis.schema import DEFINITIONS
+from unvanish.reports.diagnosis.schema import FINDING
 from unvanish.reports.documents._head import begin
 from unvanish.reports.parts.shape import (
     ANYTHING,
@@ -32,7 +32,9 @@ from unvanish.reports.parts.shape import (
 )  # fmt: skip
 from unvanish.reports.run.curves import measure_flow
 from unvanish.reports.run.gaps import list_gaps
-from unvanish.reports.run.verdict import Spotted, write_verdict
+from unvanish.reports.run.text import list_spotted
+from unvanish.reports.run.verdict import RunVerdict, Spotted, write_verdict
+from unvanish.reports.sight.text import judge, list_worst
 from unvanish.store import Run
 
 NAME = "unvanish.run/1"
@@ -41,7 +43,7 @@ COLUMNS = ("step", "wall", "loss", "norm_log", "lr", "finite", "clipped", "skipp
 SCHEMA = describe_document(
     "A watched training by unvanish",
     NAME,
-    {key: DEFINITIONS[key] for key in ("number", "finding", "excuse", "evidence", "remedy")},
+    FINDING,
     name=STRING,
     folder=or_null(STRING),
     verdict=one_of(("error", "warning", "fine", "unseen")),
@@ -68,16 +70,17 @@ def build(run: Run | Sight) -> dict[str, Any]:
 
 def _build_kept(run: Run) -> dict[str, Any]:
     facts = run.facts()
-    spotted = [Spotted(event.finding, event.first, event.last) for event in run.findings()]
+    spotted = list_spotted(run)
     looks, flow = len(run.sample_steps()), measure_flow(run.trace(most=LOOKS))
     notes = [*facts.get("notes", ()), *list_gaps(run)]
     more = {k: v for k, v in facts.items() if k not in ("notes", "axes", "statistics")}
-    parts = _describe_steps(run.steps(), spotted, looks)
+    steps = run.steps()
     return {
         **begin(NAME),
         "name": run.name,
         "folder": str(run.folder),
-        **parts,
+        **_describe(write_verdict(spotted, len(steps["step"]), looks), spotted),
+        **_describe_steps(steps, len(steps["step"])),
         "looks": looks,
         "overhead": plain(facts.get("overhead")),
         "decades": _find_ends(flow),
@@ -88,13 +91,13 @@ def _build_kept(run: Run) -> dict[str, Any]:
 
 def _build_seen(sight: Sight) -> dict[str, Any]:
     diagnosis = sight.diagnosis
-    spotted = [Spotted(f, *sight.spans.get(f.code, (-1, -1))) for f in diagnosis.findings]
     failed = [f"the watch failed: {sight.failure}"] if sight.failure else []
     return {
         **begin(NAME),
         "name": diagnosis.subject,
         "folder": None,
-        **_describe_steps(diagnosis.trace.facts.get("history", {}), spotted, sight.looks),
+        **_describe(judge(sight), list_worst(sight)),
+        **_describe_steps(diagnosis.trace.facts.get("history", {}), sight.steps),
         "looks": sight.looks,
         "overhead": plain(sight.overhead),
         "decades": _find_ends(measure_flow(diagnosis.trace)),
@@ -103,20 +106,24 @@ def _build_seen(sight: Sight) -> dict[str, Any]:
     }
 
 
-def _describe_steps(steps: Mapping[str, Any], spotted: Sequence[Spotted], looks: int) -> dict[str, Any]:
-    """What the rows of the steps say; a watch without a folder has those of the last steps."""
-    count = len(steps.get("step", ()))
-    verdict = write_verdict(spotted, count, looks)
-    known = steps["loss"][np.isfinite(steps["loss"])] if count else np.empty(0)
-    places = np.unique(np.linspace(0, max(0, count - 1), min(count, STEPS)).round().astype(int))
+def _describe(verdict: RunVerdict, spotted: Sequence[Spotted]) -> dict[str, Any]:
     return {
         "verdict": verdict.word,
         "summary": verdict.sentence,
         "findings": [
             {"first": s.first, "last": s.last, "finding": build_finding(s.finding)} for s in spotted
         ],
+    }
+
+
+def _describe_steps(steps: Mapping[str, Any], seen: int) -> dict[str, Any]:
+    """What the rows of the steps say; a watch without a folder has those of the last of the steps seen."""
+    count = len(steps.get("step", ()))
+    known = steps["loss"][np.isfinite(steps["loss"])] if count else np.empty(0)
+    places = np.unique(np.linspace(0, max(0, count - 1), min(count, STEPS)).round().astype(int))
+    return {
         "steps": {
-            "count": count,
+            "count": seen,
             "first": int(steps["step"][0]) if count else None,
             "last": int(steps["step"][-1]) if count else None,
             "not_finite": int((steps["finite"] == 0).sum()) if count else 0,

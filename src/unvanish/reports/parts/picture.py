@@ -52,6 +52,7 @@ class Sheet:
         self.parts += [pill, name]
         self.y += 24
         self.write(sentence, "ink", 16, 2)
+        self.y += 4
 
     def draw(self, chart: Html) -> None:
         """A chart of the pages, between the edges."""

@@ -39,6 +39,11 @@ def print_lines(lines: Iterable[Text], console: Console) -> None:
         console.print(line, soft_wrap=True, highlight=False)
 
 
+def join_lines(lines: Iterable[Text]) -> str:
+    """The lines as plain text without escape codes."""
+    return "".join(f"{line.plain.rstrip()}\n" for line in lines)
+
+
 def separate(blocks: Iterable[Sequence[Text]]) -> Iterator[Text]:
     """The lines of the blocks that are not empty, with one blank line between blocks."""
     for index, block in enumerate([b for b in blocks if b]):

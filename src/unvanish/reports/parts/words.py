@@ -24,6 +24,11 @@ def clean(text: object) -> str:
     return show(" ".join(str(text).split()))
 
 
+def capitalise(sentence: str) -> str:
+    """The sentence with a large letter and a full stop."""
+    return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
 def decades(value: float, digits: int = 2) -> str:
     """A signed number of decades, "-18.20"; "0.00" has no sign, non-finite values are named."""
     if not math.isfinite(value):
@@ -49,6 +54,12 @@ def number(value: object) -> str:
         return f"{value:.4g}"
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa}e{int(exponent)}"
+
+
+def write_mark(value: float) -> str:
+    """A number at an axis: at most three digits, and no zeros at their end."""
+    mantissa, _, exponent = number(float(f"{value:.3g}")).partition("e")
+    return f"{float(mantissa):g}e{exponent}" if exponent else mantissa
 
 
 def amount(count: float) -> str:

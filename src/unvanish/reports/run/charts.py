@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 WIDTH, LEGEND = 760, 50  # pixels of a chart, and of the legend at its side
 ROW, SHORTEST, TALLEST = 14, 120, 900  # pixels of a site's row, and of a chart with sites
@@ -62,10 +62,10 @@ def _site_axis(sort: Any) -> Any:
     return alt.Y("site:N", sort=sort, title=None, axis=alt.Axis(labelLimit=190))
 
 
-def _deepest_first() -> Any:
+def _loss_first(order: Literal["ascending", "descending"] = "ascending") -> Any:
     import altair as alt
 
-    return alt.EncodingSortField("place", op="max", order="descending")
+    return alt.EncodingSortField("place", op="max", order=order)
 
 
 def _chart_curves() -> Any:
@@ -87,7 +87,7 @@ def _chart_curve(
 ) -> Any:
     """A line over the steps, under the name of its field; dashed lines are findings.
 
-    `marks`: crosses where a step is not finite, triangles where a gradient is zero.
+    `marks`: crosses where a step is not finite, triangles where a gradient is zero; steps not read: no gap.
     """
     import altair as alt
 
@@ -97,8 +97,10 @@ def _chart_curve(
     dots = alt.OverlayMarkDef(size=14) if data == "looks" else False
     line = base.mark_line(
         strokeWidth=1.6, color=BLUE, point=dots, interpolate="step-after" if step else "linear"
-    )
-    chart = line.encode(y=y, tooltip=["step:Q", f"{field}:Q"]) + _chart_findings()
+    ).encode(y=y, tooltip=["step:Q", f"{field}:Q"])
+    if marks:
+        line = line.transform_filter(f"isValid(datum.{field}) || datum.bad")
+    chart = line + _chart_findings()
     if marks:
         crosses = base.mark_point(shape="cross", color=RED, size=60, filled=True).encode(y=alt.value(8))
         zeros = base.mark_point(shape="triangle-down", color=RED, size=30).encode(y=y)
@@ -129,15 +131,13 @@ def _chart_flow(sites: int) -> Any:
 
     picked_site = alt.selection_point(name="picked_site", fields=["site"], empty=False)
     picked_step = alt.selection_point(name="picked_step", fields=["step"], empty=False)
-    chart = _chart_heat("flow", "decades", "decades", ["decades:Q", "change:Q"], _deepest_first())
+    chart = _chart_heat("flow", "decades", "decades", ["decades:Q", "change:Q"], _loss_first())
     return chart.add_params(picked_site, picked_step).properties(width=WIDTH - LEGEND, height=_height(sites))
 
 
 def _chart_moves(layers: int) -> Any:
     """The update over the weights of every layer and look."""
-    import altair as alt
-
-    chart = _chart_heat("moves", "moved", "log10", ["moved:Q"], alt.EncodingSortField("place"))
+    chart = _chart_heat("moves", "moved", "log10", ["moved:Q"], _loss_first("descending"))
     return chart.properties(width=WIDTH - LEGEND, height=_height(layers, 100))
 
 
@@ -163,7 +163,7 @@ def _chart_ledger(sites: int) -> Any:
         alt.Chart(alt.Data(name="ledger")).mark_bar()
         .encode(
             x=alt.X("change:Q", title="decades", stack=None),
-            y=_site_axis(_deepest_first()),
+            y=_site_axis(_loss_first()),
             color=alt.condition("datum.change < 0", alt.value(BLUE), alt.value(ORANGE)),
             tooltip=["site:N", "step:Q", "change:Q"],
         )

@@ -14,7 +14,7 @@ from unvanish.core.trace import Trace
 from unvanish.reports.parts.cell import render_cell
 from unvanish.reports.parts.markup import tag
 from unvanish.reports.parts.words import clean
-from unvanish.reports.run.curves import draw_spark, measure_flow
+from unvanish.reports.run.curves import draw_spark, measure_flow, read_norms
 from unvanish.reports.run.gaps import list_gaps
 from unvanish.reports.run.text import LOOKS, format_duration
 from unvanish.store import Run, RunPair
@@ -76,7 +76,7 @@ def _read(pair: RunPair) -> Lines:
     row("steps", lambda s, _: f"{len(s['step']):,} in {format_duration(s['wall'][-1] - s['wall'][0])}")
     row("loss", lambda s, _: draw_spark(s["loss"], WIDTH))
     row("  first, best, last", lambda s, _: _loss(s["loss"]))
-    row("gradient norm", lambda s, _: draw_spark(s["norm_log"], WIDTH))
+    row("gradient norm", lambda s, _: draw_spark(read_norms(s), WIDTH))
     row("  median, decades", lambda s, _: _median(s["norm_log"] / DECADE))
     row("decades, loss to input", lambda _, t: draw_spark(measure_flow(t), WIDTH))
     row("  first, last", lambda _, t: _ends(measure_flow(t)))

@@ -2,6 +2,7 @@
 
 Notable:
 - What only looks tell is held from one look to the next, so every line has the time axis of the loss.
+- Most steps of a fast loop read no norm: between two that do, the curve goes straight.
 - A value of zero, whose logarithm is none, is drawn on the floor as `_` and written as 0.
 """
 
@@ -38,7 +39,7 @@ def draw_curves(history: HistoryFacts, trace: Trace, width: int | None = None) -
 
 def _draw_lines(history: HistoryFacts, trace: Trace, cells: int, *, brief: bool = False) -> list[str]:
     """The lines, with curves of so many cells; `brief`: without words behind their numbers."""
-    loss, norms = _column(history, "loss"), _read_norms(history)
+    loss, norms = read_column(history, "loss"), read_norms(history)
     moved, log_z, gains = (
         spread_looks(values, trace, history)
         for values in (measure_moves(trace), measure_log_z(trace), measure_flow(trace))
@@ -46,8 +47,8 @@ def _draw_lines(history: HistoryFacts, trace: Trace, cells: int, *, brief: bool 
     lines = [
         *_draw("loss", loss, _number, cells),
         *_draw("gradient", norms, write_power, cells, "" if brief else ", norm of all parameters"),
-        *_draw_rate(_column(history, "lr"), cells),
-        *_draw_clipped(_column(history, "clipped"), cells),
+        *_draw_rate(read_column(history, "lr"), cells),
+        *_draw_clipped(read_column(history, "clipped"), cells),
         *_draw("update", moved, write_power, cells, "" if brief else " of the weights"),
         *_draw("log Z", log_z, _number, cells, "" if brief else " of the logits"),
     ]
@@ -92,11 +93,40 @@ def measure_log_z(trace: Trace) -> Floats:
 
 def spread_looks(values: Floats, trace: Trace, history: HistoryFacts) -> Floats:
     """What looks told, held until the next one, for each of the steps."""
-    looks, steps = np.asarray(trace.facts.get("steps", ()), np.float64), _column(history, "step")
+    looks, steps = np.asarray(trace.facts.get("steps", ()), np.float64), read_column(history, "step")
     if not len(looks) or len(looks) != len(values):
         return np.full(len(steps), math.nan)
     begins = np.searchsorted(steps, looks)
     return np.repeat([math.nan, *values], np.diff([0, *begins, len(steps)]))
+
+
+def read_norms(history: HistoryFacts) -> Floats:
+    """log10 of the gradient's norm at each step: +inf where it is not finite, -inf where it is zero."""
+    norms, finite = read_column(history, "norm_log") / DECADE, read_column(history, "finite")
+    if len(finite) == len(norms):
+        norms = np.where((finite == 0) & (norms != -math.inf), math.inf, norms)
+    return bridge_gaps(norms)
+
+
+def bridge_gaps(values: Floats) -> Floats:
+    """The values; those not read are on the straight line between their neighbours, if these are finite."""
+    known, gaps = np.flatnonzero(~np.isnan(values)), np.flatnonzero(np.isnan(values))
+    if not len(known):
+        return values
+    inside = gaps[(gaps > known[0]) & (gaps < known[-1])]
+    right = np.searchsorted(known, inside)
+    a, b = known[right - 1], known[right]
+    share = (inside - a) / (b - a)
+    filled = values.copy()
+    with np.errstate(invalid="ignore"):
+        line = values[a] + share * (values[b] - values[a])
+    filled[inside] = np.where(np.isfinite(values[a]) & np.isfinite(values[b]), line, math.nan)
+    return filled
+
+
+def read_column(history: HistoryFacts, name: str) -> Floats:
+    """A column of the steps; empty if there is none."""
+    return np.asarray(history.get(name, ()), np.float64)
 
 
 def write_power(decades: float) -> str:
@@ -104,14 +134,6 @@ def write_power(decades: float) -> str:
     if math.isinf(decades):
         return "0" if decades < 0 else "not finite"
     return f"1e{round(decades, 1) + 0.0:.1f}"
-
-
-def _read_norms(history: HistoryFacts) -> Floats:
-    """log10 of the gradient's norm at each step; +inf where it is not finite."""
-    norms, finite = _column(history, "norm_log") / DECADE, _column(history, "finite")
-    if len(finite) == len(norms):
-        norms = np.where((finite == 0) & (norms != -math.inf), math.inf, norms)
-    return norms
 
 
 def _number(value: float) -> str:
@@ -170,7 +192,3 @@ def _summarize(piece: Floats) -> float:
             return extreme
     known = piece[np.isfinite(piece)]
     return float(np.median(known)) if len(known) else math.nan
-
-
-def _column(history: HistoryFacts, name: str) -> Floats:
-    return np.asarray(history.get(name, ()), np.float64)

@@ -142,7 +142,10 @@ def name_site(site: Site) -> str:
 
 
 def list_flow(trace: Trace) -> list[dict[str, Any]]:
-    """The gradient at every site of the depth axis, relative to the loss, and what each piece changed."""
+    """The gradient at every site of the depth axis, relative to the loss, and what each piece changed.
+
+    As in a ledger, a piece lies between its site and the next one towards the input; the last has none.
+    """
     axis = trace.depth()
     if axis is None or not trace.values.size:
         return []
@@ -153,8 +156,8 @@ def list_flow(trace: Trace) -> list[dict[str, Any]]:
     rows = []
     for look in range(len(logs)):
         for place, index in enumerate(axis.sites):
-            here, above = logs[look, place], logs[look, place - 1]
-            both = place and math.isfinite(here) and math.isfinite(above)
+            here = logs[look, place]
+            below = logs[look, place + 1] if place + 1 < len(axis.sites) else math.nan
             rows.append(
                 {
                     "step": steps[look][0],
@@ -163,7 +166,7 @@ def list_flow(trace: Trace) -> list[dict[str, Any]]:
                     "site": name_site(trace.sites[index]),
                     "decades": round_number(relative[look, place], 4),
                     "zero": bool(here == -math.inf),
-                    "change": round_number(here - above, 4) if both else None if place else 0.0,
+                    "change": round_number(below - here, 4) if math.isfinite(here) else None,
                 }
             )
     return rows

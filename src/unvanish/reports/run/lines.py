@@ -14,9 +14,9 @@ from rich.text import Text
 from unvanish.core.diagnosis import Finding
 from unvanish.core.run_facts import HistoryFacts
 from unvanish.core.trace import Trace
-from unvanish.reports.diagnosis.findings_text import SAFETIES, STYLES
+from unvanish.reports.diagnosis.findings_text import STYLES, describe_briefly, list_followers, write_remedy
 from unvanish.reports.parts.screen import fit_screen
-from unvanish.reports.parts.sheet import Piece, assemble, clip, fit_width, hang, separate
+from unvanish.reports.parts.sheet import assemble, clip, fit_width, hang, separate
 from unvanish.reports.parts.words import cap, clean, plural
 from unvanish.reports.run.curves import draw_curves
 from unvanish.reports.run.timeline import Moment
@@ -135,31 +135,21 @@ def _findings(found: Sequence[Spotted], width: int, detail: RunDetail) -> list[T
         out += describe_finding(one.finding, one.when, width, detail)
     brief, rest = cap(others, detail.brief) if detail.brief else (others, 0)
     for one in brief:
-        out += clip(_title(one.finding, one.when, width), 1)
+        out += describe_briefly(one.finding, width, 1, one.when)
     return [*out, *([assemble((f"and {plural(rest, 'more finding')}", "bold"))] if rest else [])]
 
 
 def describe_finding(finding: Finding, when: str, width: int, detail: RunDetail) -> list[Text]:
-    """A finding in a few lines: title and cause, places, remedies."""
-    out = clip(_title(finding, when, width), max(detail.sentence, 2))
+    """A finding in a few lines: title and cause, places, what follows from it, remedies."""
+    out = describe_briefly(finding, width, max(detail.sentence, 2), when)
     if finding.sites:
         more = " ..." if len(finding.sites) > SITES else ""
         places = f"{', '.join(map(clean, finding.sites[:SITES]))}{more}"
         out += clip(hang([("  --> ", "bright_blue")], places, width, 6), detail.sentence)
+    out += clip(list_followers(finding, width), detail.sentence)
     for remedy in finding.remedies[: detail.remedies]:
-        safety = (f"[{remedy.safety}] ", SAFETIES[remedy.safety])
-        head: list[Piece] = [("  = ", "dim"), ("remedy ", "bold"), safety]
-        out += clip(hang(head, f"{clean(remedy.cure)}: {clean(remedy.why)}", width, 6), detail.sentence)
+        out += clip(write_remedy(remedy, width), detail.sentence)
     return out
-
-
-def _title(finding: Finding, when: str, width: int) -> list[Text]:
-    at = f" ({when})" if when else ""
-    head = [
-        (f"{finding.severity}[{clean(finding.code)}]", STYLES[finding.severity]),
-        (f" {clean(finding.name)}{at}: ", "bold"),
-    ]
-    return hang(head, clean(finding.cause), width, 2)
 
 
 def _notes(notes: Sequence[str], width: int, detail: RunDetail) -> list[Text]:

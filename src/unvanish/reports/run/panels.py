@@ -19,14 +19,15 @@ from unvanish.core.run_facts import HistoryFacts
 from unvanish.core.trace import Trace
 from unvanish.reports.parts.figures import choose_ticks, pick_places
 from unvanish.reports.parts.markup import Content, Html, tag
-from unvanish.reports.parts.words import decades, number
-from unvanish.reports.run.curves import DECADE
+from unvanish.reports.parts.words import decades, write_mark
+from unvanish.reports.run.curves import DECADE, read_column, read_norms
 from unvanish.reports.run.verdict import Spotted
 
 WIDTH, HEIGHT = 880, 156
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 32, 12
 LOOKS, PLACES = 80, 28  # columns and rows of the flow, at most
 LOW = 60.0  # pixels of the flow, at least
+EXTREME = 300.0  # decades beyond which a float may not hold the number
 REACH = 3.0  # decades at which a colour is full, at least
 Floats = NDArray[np.float64]
 
@@ -55,23 +56,30 @@ class Panel:
 
 def draw_panels(history: HistoryFacts, trace: Trace, spotted: Sequence[Spotted]) -> list[Html]:
     """A drawing for each of loss, gradient and learning rate that is known, and for the flow."""
-    steps = _column(history, "step")
+    steps = read_column(history, "step")
     if not len(steps):
         return []
-    loss = _column(history, "loss")
+    loss = read_column(history, "loss")
     with np.errstate(all="ignore"):
-        log = bool(np.all(loss[np.isfinite(loss)] > 0))
-        rate = np.log10(_column(history, "lr"))
+        positive = bool(np.all(loss[np.isfinite(loss)] > 0))
         panels = [
-            Panel("loss", steps, np.log10(loss) if log else loss, log),
-            Panel("gradient, norm of all parameters", steps, _column(history, "norm_log") / DECADE, log=True),
-            Panel("learning rate", steps, rate, log=True),
+            _scale("loss", steps, np.log10(loss)) if positive else Panel("loss", steps, loss),
+            _scale("gradient, norm of all parameters", steps, read_norms(history)),
+            _scale("learning rate", steps, np.log10(read_column(history, "lr"))),
         ]
     shown = [p for p in panels if len(p.values) == len(steps) and len(p.known)]
     moved = [p for p in shown if p.title != "learning rate" or len(set(p.known)) > 1]
     drawn = [_draw(panel, spotted) for panel in moved]
     flow = _draw_flow(trace, steps)
     return [*drawn, *([flow] if flow is not None else [])]
+
+
+def _scale(title: str, steps: Floats, logs: Floats) -> Panel:
+    """A panel of values given by their log10; within a decade its axis is linear, so its marks are round."""
+    known = logs[np.isfinite(logs)]
+    wide = len(known) and (np.ptp(known) >= 1 or np.abs(known).max() >= EXTREME)
+    log = bool(wide or np.isinf(logs).any())
+    return Panel(title, steps, logs if log else 10.0**logs, log)
 
 
 def _draw(panel: Panel, spotted: Sequence[Spotted]) -> Html:
@@ -114,9 +122,9 @@ def _draw_axis(panel: Panel, low: float, high: float) -> list[Html]:
 
 
 def _label(panel: Panel, value: float) -> str:
-    if panel.log:
-        return number(float(f"{10**value:.2g}")) if abs(value) < 300 else f"1e{value:.0f}"
-    return number(float(f"{value:.3g}"))
+    if panel.log and abs(value) >= EXTREME:
+        return f"1e{value:.0f}"
+    return write_mark(10**value if panel.log else value)
 
 
 def _draw_mark(spotted: Spotted, ends: tuple[float, float]) -> Html:
@@ -191,7 +199,3 @@ def _frame(title: str, content: Content, height: int) -> Html:
     return tag(
         "svg", tag("title", title), content, viewBox=box, role="img", aria_label=title, class_="uv-chart"
     )
-
-
-def _column(history: HistoryFacts, name: str) -> Floats:
-    return np.asarray(history.get(name, ()), np.float64)

@@ -14,7 +14,7 @@ const config = () => ({
 const last = () => run.flow.reduce((most, row) => (row.decades === null || row.zero ? most : Math.max(most, row.step)), -1);
 const ledger = () => {
   const step = picked.step ?? last();
-  return run.flow.filter((row) => row.step === step && row.place > 0);
+  return run.flow.filter((row) => row.step === step && row.change !== null);
 };
 const site = () => picked.site ?? (run.sites[0] || {}).site;
 const history = () => {

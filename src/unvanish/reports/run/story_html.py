@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unvanish.reports.diagnosis import cards
-from unvanish.reports.parts.legend import draw_legend
+from unvanish.reports.parts.legend import LEDGER, draw_legend
 from unvanish.reports.parts.markup import Content, Html, tag
 from unvanish.reports.parts.page import read_style
 from unvanish.reports.parts.words import cap, clean, plural
@@ -33,7 +33,7 @@ def draw_story(story: RunStory, verb: str, subject: str, level: int, style: str 
 def _header(story: RunStory, verb: str, subject: str, word: str, level: int) -> Html:
     panels = draw_panels(story.history, story.trace, story.spotted)
     flow = bool(panels) and "uv-heat" in panels[-1]
-    legend = draw_legend(("loss", "loses gradient"), ("gain", "gains gradient")) if flow else None
+    legend = draw_legend(*LEDGER) if flow else None
     facts: list[Content] = [tag("li", part) for line in story.length for part in line.split(", ")]
     return tag(
         "header",

@@ -15,7 +15,7 @@ from rich.console import Console
 from unvanish.core.diagnosis import Diagnosis, Finding, at_least
 from unvanish.core.run_facts import HistoryFacts
 from unvanish.reports.parts import sheet
-from unvanish.reports.parts.sheet import fit_height, print_lines
+from unvanish.reports.parts.sheet import fit_height, join_lines, print_lines
 from unvanish.reports.parts.words import clean, list_names, plural
 from unvanish.reports.run.gaps import list_gaps
 from unvanish.reports.run.lines import RunStory, tell
@@ -29,8 +29,7 @@ SPANS, RANKS = 4, 16  # of steps in a row, and ranks that lack some, that are na
 
 def render(run: Run, width: int = 80, height: int = sheet.SCREEN, *, verbose: bool = False) -> str:
     """The report of a run folder, also of a run that still grows."""
-    lines = tell(read_story(run), width, height, verbose=verbose)
-    return "\n".join(line.plain.rstrip() for line in lines) + "\n"
+    return join_lines(tell(read_story(run), width, height, verbose=verbose))
 
 
 def print_report(run: Run, console: Console | None = None, *, verbose: bool = False) -> None:
@@ -72,7 +71,7 @@ def render_watch(diagnosis: Diagnosis, width: int = 80, height: int = sheet.SCRE
     spotted = [Spotted(finding) for finding in diagnosis.findings]
     name, closing = f"unvanish watch: {clean(diagnosis.subject)}", conclude(diagnosis.findings)
     story = RunStory(name, None, (), history, diagnosis.trace, (), spotted, closing=closing)
-    return "\n".join(line.plain.rstrip() for line in tell(story, width, height))
+    return join_lines(tell(story, width, height)).rstrip("\n")
 
 
 def conclude(findings: Sequence[Finding]) -> str:

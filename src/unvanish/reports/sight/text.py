@@ -9,7 +9,7 @@ from rich.text import Text
 
 from unvanish.core.sight import Sight
 from unvanish.reports.parts import sheet
-from unvanish.reports.parts.sheet import fit_height, print_lines
+from unvanish.reports.parts.sheet import fit_height, join_lines, print_lines
 from unvanish.reports.parts.words import clean, plural
 from unvanish.reports.run.lines import RunStory, tell
 from unvanish.reports.run.timeline import list_moments
@@ -18,8 +18,7 @@ from unvanish.reports.run.verdict import RunVerdict, Spotted, rank_spotted, writ
 
 def render(sight: Sight, width: int = 80, height: int = sheet.SCREEN, *, verbose: bool = False) -> str:
     """The report as plain text."""
-    lines = write_lines(sight, width, height, verbose=verbose)
-    return "\n".join(line.plain.rstrip() for line in lines) + "\n"
+    return join_lines(write_lines(sight, width, height, verbose=verbose))
 
 
 def print_report(sight: Sight, console: Console | None = None, *, verbose: bool = False) -> None:
