@@ -41,11 +41,11 @@ def _judge(x: Tensor, y: Tensor, weighing: Any) -> FilledFacts | None:
         return None
     steps = y.numel() // (n * rest)
     for ends in (False, True):
-        mine, theirs = (
-            _count_fill(x.reshape(n, x.shape[1], -1), ends),
-            _count_fill(y.reshape(n, steps, rest), ends),
-        )
-        if mine is None or theirs is None:
+        theirs = _count_fill(y.reshape(n, steps, rest), ends)
+        if theirs is None or int(theirs.max()) < LENGTHS - 1:  # there are fewer kinds of lengths
+            continue
+        mine = _count_fill(x.reshape(n, x.shape[1], -1), ends)
+        if mine is None:
             continue
         filled = (theirs > 0) | (mine > 0)
         close = bool(((mine - theirs).abs() <= 1).all()) and steps <= x.shape[1]
