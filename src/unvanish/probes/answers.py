@@ -71,7 +71,7 @@ def _are_within(x: Tensor, y: Tensor, ignored: int, turned: bool) -> bool:
         return False
     own, asked = (x[:, 0], y.reshape(-1, n, size)[:, 0]) if turned else (x[0], y.reshape(n, -1, size)[0])
     known = {*own.reshape(len(own), -1)[:, 0].tolist(), ignored}
-    return sum(number not in known for number in asked[:, 0].tolist()) <= max(SHIFTS)
+    return len([a for a in asked[:, 0].tolist() if a not in known]) <= max(SHIFTS)
 
 
 def _list_targets(forward: ForwardPass) -> Iterator[tuple[Tensor, int]]:
