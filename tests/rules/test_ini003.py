@@ -87,3 +87,41 @@ def test_equal_weights_through_which_the_gradient_cancels_are_named(constant: bo
             nn.init.constant_(layer.weight, 0.5)
     batch = torch.randn(64, 16), torch.randint(0, 4, (64,))
     assert unvanish.check(net, batch, nn.CrossEntropyLoss()).codes()[:1] == (("INI003",) if constant else ())
+
+
+class Sum(nn.Module):
+    """Layers side by side, added up."""
+
+    def __init__(self, parts: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Linear(8, 8) for _ in range(parts)])
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.last(torch.stack([torch.tanh(part(x)) for part in self.parts]).sum(0))
+        return found
+
+
+@pytest.mark.parametrize(("deep", "copies"), [(False, 12), (True, 0)])
+def test_copies_are_found_without_comparing_each_with_each(
+    deep: bool, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of layers that begin alike, those side by side are pulled alike, those one after another are not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*[nn.Linear(8, 8) for _ in range(12)], nn.Linear(8, 3)) if deep else Sum(12)
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 8]
+    start = torch.eye(8) + 0.1 * layers[0].weight.detach()
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.copy_(start)
+            layer.bias.zero_()
+    compared: list[torch.Tensor] = []
+
+    def equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+        compared.append(one)
+        return bool((one == other).all())
+
+    monkeypatch.setattr("unvanish.probes.parameters.torch.equal", equal)
+    found = [*unvanish.check(model, (torch.randn(16, 8), torch.arange(16) % 3), nn.CrossEntropyLoss()).walk()]
+    assert [len(f.sites) for f in found if f.code == "INI003"] == ([copies] if copies else [])
+    assert len([x for x in compared if x.shape == (8, 8)]) < 2 * 12

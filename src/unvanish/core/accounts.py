@@ -3,6 +3,8 @@
 Notable:
 - What lies between two cuts is one row, and each row's gain goes to accounts that add up to it.
 - Poolings and selections spread or pick a gradient without losing any: they have an account of their own.
+- A softmax that picks is one with the products that make its scores and weigh by it, and is such a selection
+  as long as it neither loses nor gains more than a pick among so many rows does: n-fold.
 """
 
 from __future__ import annotations
@@ -36,11 +38,17 @@ class Entry:
     bearers: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def enter(trace: Trace, axis: Axis, k: int, log: Sequence[float]) -> Entry:
-    """The entry of the row below place `k` of the axis; `log`: ln of the gradient at every site."""
+def enter_all(trace: Trace, axis: Axis, rows: Sequence[int], log: Sequence[float]) -> list[Entry]:
+    """The entries of the rows below some places of the axis; `log`: ln of the gradient at every site."""
+    chosen = _find_choices(trace, axis, rows, log)
+    return [enter(trace, axis, k, log, k in chosen) for k in rows]
+
+
+def enter(trace: Trace, axis: Axis, k: int, log: Sequence[float], chosen: bool = False) -> Entry:
+    """The entry of the row below place `k` of the axis; `chosen`: it is part of a choice."""
     site, facts = axis.sites[k], trace.sites[axis.sites[k]].facts
     gain = difference(log[site], log[axis.sites[k + 1]])
-    if _is_choice(trace, axis, k) or _serves_choice(trace, axis, k):
+    if chosen:
         return Entry(site, gain, {"resampling": gain})
     entry = _enter_operation(trace, site, gain) if facts.get("simple") else None
     if entry is not None:
@@ -88,21 +96,23 @@ def return_poles(trace: Trace, entries: Sequence[Entry]) -> tuple[Entry, ...]:
     return tuple(found)
 
 
-def _is_choice(trace: Trace, axis: Axis, k: int) -> bool:
+def _find_choices(trace: Trace, axis: Axis, rows: Sequence[int], log: Sequence[float]) -> set[int]:
+    """The rows of softmaxes that pick and of their products; none if together they are no mere selection."""
+    kinds = [trace.sites[i].kind for i in axis.sites[:-1]]
+    picks = [k for k, kind in enumerate(kinds) if kind == "softmax" and _picks(trace, axis, k)]
+    near = {k for place in picks for k in range(max(0, place - 2), place + 3)}
+    found = {k for k in near.intersection(rows) if k in picks or kinds[k] in PRODUCTS | {"div"}}
+    total = sum(difference(log[axis.sites[k]], log[axis.sites[k + 1]]) for k in found)
+    shapes = [trace.sites[axis.sites[k]].facts.get("shape", ()) for k in picks]
+    widest = max((n for shape in shapes for n in shape[1:]), default=1)
+    return found if abs(total) <= math.log(widest) else set()
+
+
+def _picks(trace: Trace, axis: Axis, k: int) -> bool:
     """Whether a softmax weighs rows of a table, or what experts say: it picks, as a selection does."""
-    if trace.sites[axis.sites[k]].kind != "softmax":
-        return False
     above = (place for place in (k - 1, k - 2) if place >= 0)
     kinds = next((found for place in above if not (found := _list_kinds(trace, axis, place)) <= SUMS), set())
     return bool(kinds & PRODUCTS)
-
-
-def _serves_choice(trace: Trace, axis: Axis, k: int) -> bool:
-    """Whether a product makes or scales the scores of a softmax that picks, or weighs by it: they are one."""
-    if trace.sites[axis.sites[k]].kind not in PRODUCTS | {"div"}:
-        return False
-    near = (place for place in (k - 2, k - 1, k + 1, k + 2) if 0 <= place < len(axis.sites) - 1)
-    return any(_is_choice(trace, axis, place) for place in near)
 
 
 def _is_weighted_sum(trace: Trace, axis: Axis, k: int) -> bool:

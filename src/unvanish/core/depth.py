@@ -18,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.core.accounts import ACCOUNTS, Entry, enter, has_pole, return_poles
+from unvanish.core.accounts import ACCOUNTS, Entry, enter_all, has_pole, return_poles
 from unvanish.core.causes import DepthProfile, blame
 from unvanish.core.diagnosis import Direction
 from unvanish.core.limits import ERROR, KAPPA, NOISE, POSITIONS, RATIO
@@ -75,7 +75,7 @@ def _profile(trace: Trace, axis: Axis, limit: float) -> DepthProfile | None:
         return None
     layers = tuple(axis.sites[k] for k in places)
     first = next((k for k in range(places[0]) if has_pole(trace, axis.sites[k])), places[0])
-    every = return_poles(trace, [enter(trace, axis, k, log) for k in range(first, places[-1])])
+    every = return_poles(trace, enter_all(trace, axis, range(first, places[-1]), log))
     entries = every[places[0] - first :]
     log_d = np.array([log[i] for i in layers]) - _resampling(places, entries)
     noise = NOISE * math.sqrt(KAPPA * sum(1 / _width(trace, i) for i in layers))

@@ -34,7 +34,8 @@ SHORT = 4  # steps
 
 def find_answer(forward: ForwardPass) -> AnswerFacts | None:
     """How far the targets are moved against the input, and what the output sees; None if they are others."""
-    given = [x for x in forward.call.originals.values() if x.ndim >= 2 and max(x.shape[:2]) >= SHORT]
+    every = [x for x in forward.call.originals.values() if x.layout is torch.strided]
+    given = [x for x in every if x.ndim >= 2 and max(x.shape[:2]) >= SHORT]
     outputs = [t for t in calls.predictions(forward.output) if t.requires_grad and t.is_floating_point()]
     if not given or not outputs or not any(_may_match(x, forward) for x in given):
         return None
@@ -54,11 +55,23 @@ def find_answer(forward: ForwardPass) -> AnswerFacts | None:
 
 
 def _may_match(x: Tensor, forward: ForwardPass) -> bool:
-    """Whether targets are of the kind and about the size of an input."""
+    """Whether targets are of the kind and about the size of an input, and most of a sample's are in it."""
     return any(
-        y.is_floating_point() == x.is_floating_point() and 2 * y.numel() > x.numel()
-        for y, _ in _list_targets(forward)
+        y.is_floating_point() == x.is_floating_point()
+        and 2 * y.numel() > x.numel()
+        and any(_are_within(x, y, ignored, turned) for turned in (False, True))
+        for y, ignored in _list_targets(forward)
     )
+
+
+def _are_within(x: Tensor, y: Tensor, ignored: int, turned: bool) -> bool:
+    """Whether the targets of the first sample, but for those that a shift moves out, are among its steps."""
+    n, size = x.shape[1 if turned else 0], x.shape[2:].numel()
+    if not y.numel() or y.numel() % (n * size):
+        return False
+    own, asked = (x[:, 0], y.reshape(-1, n, size)[:, 0]) if turned else (x[0], y.reshape(n, -1, size)[0])
+    known = {*own.reshape(len(own), -1)[:, 0].tolist(), ignored}
+    return len([a for a in asked[:, 0].tolist() if a not in known]) <= max(SHIFTS)
 
 
 def _list_targets(forward: ForwardPass) -> Iterator[tuple[Tensor, int]]:

@@ -40,18 +40,19 @@ def _judge(x: Tensor, y: Tensor, weighing: Any) -> FilledFacts | None:
     if y.numel() % (n * rest):
         return None
     steps = y.numel() // (n * rest)
+    asked = y.reshape(n, steps, rest)
     for ends in (False, True):
-        mine, theirs = (
-            _count_fill(x.reshape(n, x.shape[1], -1), ends),
-            _count_fill(y.reshape(n, steps, rest), ends),
-        )
+        first, second = (0, 1) if ends else (-1, -2)
+        if not bool((asked[:, first] == asked[:, second]).any()):  # of several lengths one is two, or more
+            continue
+        mine, theirs = _count_fill(x.reshape(n, x.shape[1], -1), ends), _count_fill(asked, ends)
         if mine is None or theirs is None:
             continue
         filled = (theirs > 0) | (mine > 0)
         close = bool(((mine - theirs).abs() <= 1).all()) and steps <= x.shape[1]
         if not close or int(torch.unique(theirs[filled]).numel()) < LENGTHS:
             continue
-        value = y.reshape(n, steps, rest)[int(theirs.argmax()), 0 if ends else -1, 0]
+        value = asked[int(theirs.argmax()), 0 if ends else -1, 0]
         if whole and weighing is not None and int(value) == weighing.ignored:
             return None
         share = float(theirs.sum()) / (n * steps)

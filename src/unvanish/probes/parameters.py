@@ -52,7 +52,6 @@ def read(
     rows: list[tuple[str, str, ParameterFacts, dict[str, float]]] = []
     seen: set[int] = set()
     weights: dict[str, Weight] = {}
-    sizes: dict[str, float] = {}
     places: dict[str, tuple[ParameterFacts, dict[str, float]]] = {}
     for name, p, owner, module in every:
         if id(p) in seen:
@@ -71,13 +70,13 @@ def read(
                 stats = _stats(p, gradient, log, specimen.norms.get(name))
                 if p.ndim > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
                     weights[name], places[name] = (p, _bias(module, name), gradient), (facts, stats)
-                    sizes[name] = _read_size(stats)
                     facts["twin_thirds"] = _are_thirds_equal(p, module)
         except Exception as error:
             specimen.omissions.note("the parameter", name, error)
         rows.append((name, type(module).__name__, facts, stats))
     twins: dict[str, tuple[float, bool]] = attempt("equal units", "", lambda: _twins(weights), dict)
-    copied: dict[str, str] = attempt("weights that are copies", "", lambda: _copies(weights, sizes), dict)
+    pulls = {name: stats.get("gradient_log", math.nan) for name, (_, stats) in places.items()}
+    copied: dict[str, str] = attempt("weights that are copies", "", lambda: _copies(weights, pulls), dict)
     for name, first in copied.items():
         places[name][0]["copied"] = first
     logs = {} if flow is None else flow.logs
@@ -220,11 +219,6 @@ def _stats(p: Tensor, gradient: Tensor | None, log: float, norm: float | None) -
     return found
 
 
-def _read_size(found: Mapping[str, float]) -> float:
-    """The root mean square of a weight; 0 if it was not measured."""
-    return found.get("weight_rms", 0.0)
-
-
 def _twins(weights: Mapping[str, Weight]) -> dict[str, tuple[float, bool]]:
     """(share of rows equal to another row, whether their gradients are equal too) of each weight.
 
@@ -243,31 +237,38 @@ def _twins(weights: Mapping[str, Weight]) -> dict[str, tuple[float, bool]]:
     return found
 
 
-def _copies(weights: Mapping[str, Weight], sizes: Mapping[str, float]) -> dict[str, str]:
+def _copies(weights: Mapping[str, Weight], pulls: Mapping[str, float]) -> dict[str, str]:
     """The first weight of those that hold the same numbers and get the same gradient, for each of them.
 
-    Weights of one shape and size are compared, number by number.
+    Weights of one shape whose gradients are of one size are compared; `pulls`: ln of that size.
     """
-    alike: dict[Any, list[str]] = {}
+    groups: dict[Any, list[list[str]]] = {}  # each of copies; a weight is compared with the first ones alone
     for name, (weight, _, gradient) in weights.items():
-        if gradient is not None and weight.requires_grad and sizes[name] > 0:
-            key = weight.shape, weight.dtype, weight.device, f"{sizes[name]:.6e}"
-            alike.setdefault(key, []).append(name)
-    found: dict[str, str] = {}
-    for names in alike.values():
-        for place, name in enumerate(names):
-            for other in names[place + 1 :]:
-                if other not in found and _are_copies(weights[name], weights[other]):
-                    found[name] = found[other] = found.get(name, name)
-    return found
+        if (
+            gradient is None
+            or gradient.is_sparse
+            or not (weight.requires_grad and math.isfinite(pulls[name]))
+        ):
+            continue
+        at = round(pulls[name] / (2 * PULLED))
+        key = weight.shape, weight.dtype, weight.device
+        near = [group for place in (at - 1, at, at + 1) for group in groups.get((key, place), ())]
+        known = next((group for group in near if _are_copies(weights[group[0]], weights[name])), None)
+        if known is None:
+            groups.setdefault((key, at), []).append([name])
+        else:
+            known.append(name)
+    copies = [group for alike in groups.values() for group in alike if len(group) > 1]
+    return {name: group[0] for group in copies for name in group}
 
 
 def _are_copies(one: Weight, other: Weight) -> bool:
-    """Whether two weights are equal, and their gradients but for rounding."""
-    if one[2] is None or other[2] is None or not torch.equal(one[0], other[0]):
+    """Whether two weights are equal and not zero, and their gradients equal but for rounding."""
+    if one[2] is None or other[2] is None or not torch.equal(one[0], other[0]) or not bool(one[0].any()):
         return False
-    first, second = dense(one[2]).double(), dense(other[2]).double()
-    return float((first - second).norm()) <= PULLED * float(first.norm())
+    first, second = dense(one[2]), dense(other[2])
+    apart, whole = norms_of([first - second, first])
+    return apart <= PULLED * whole
 
 
 def _is_uniform(weight: Tensor) -> bool:

@@ -166,15 +166,18 @@ def _find_rounded(trace: Trace, learning: Sequence[int]) -> list[Fault]:
     for i in (i for i in learning if not trace.sites[i].facts.get("zero_by_structure")):
         owner = trace.sites[i].facts.get("module", "").partition(".parametrizations")[0]
         groups.setdefault(owner, []).append(i)
+    nothing = [name for name, sites in groups.items() if all(_is_nothing(trace, i) for i in sites)]
+    if not nothing:
+        return []
     size = {name: max(trace.value(i, "gradient_log") for i in sites) for name, sites in groups.items()}
     seen = [trace.facts.get("dtype", ""), *trace.facts.get("dtypes", ())]
     half = seen.count("float16") > 0  # which underflows
     unstopped = not half and not _places.is_stopped(trace)  # so what is exactly zero cancels too
     rounded = [
         name
-        for name, sites in groups.items()
-        if (any(trace.sites[i].facts.get("rounding") for i in sites) or (unstopped and _is_left(trace, name)))
-        and all(_is_nothing(trace, i) for i in sites)
+        for name in nothing
+        if any(trace.sites[i].facts.get("rounding") for i in groups[name])
+        or (unstopped and _is_left(trace, name))
     ]
     if not rounded:
         return []

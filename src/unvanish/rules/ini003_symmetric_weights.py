@@ -134,11 +134,12 @@ def _find_copies(trace: Trace) -> list[Fault]:
     if not copies:
         return []
     targets, number = _places.label(trace, [i for group in copies for i in group]), len(copies[0])
+    names = _places.list_first([trace.sites[i].label for i in copies[0]])
     return [
         Fault(
             severity="warning",
-            cause=f"{', '.join(_places.label(trace, copies[0]))} are copies of each other and get the same "
-            f"gradient: {number} parts that do the work of one for ever",
+            cause=f"{names} are copies of each other and get the same gradient: {number} parts that do the "
+            "work of one for ever",
             sites=targets,
             evidence=(Evidence("weights that are one and the same", number, limit="1", site=targets[0]),),
             remedies=(
