@@ -111,6 +111,34 @@ def train_transformers(kind: str, watched: bool) -> None:
     tell(kind, trainer.state.global_step, trainer.model, watch and watch.watch)
 
 
+def train_ignite(kind: str, watched: bool) -> None:
+    from ignite.engine import Engine
+
+    from unvanish.integrations.ignite import IgniteWatch
+
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    net = build(kind)
+    model = nn.parallel.DistributedDataParallel(net)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+
+    def step(engine: Any, batch: Any) -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()
+        optimizer.step()
+
+    trainer, data = Engine(step), TensorDataset(X, Y)
+    options: dict[str, Any] = {"every": 1, "on_finding": "silent", "stop": kind == SICK}
+    # what one rank cannot watch ends with the others, too
+    unseen = kind == SICK and os.environ["RANK"] == "1"
+    watch = IgniteWatch(nn.Identity() if unseen else model, optimizer, **options) if watched else None
+    if watch is not None:
+        watch.attach(trainer)
+    sampler = torch.utils.data.DistributedSampler(data, shuffle=False)
+    trainer.run(DataLoader(data, batch_size=8, sampler=sampler), max_epochs=6)
+    tell(kind, trainer.state.iteration, net, watch and watch.watch)
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     train = globals()[f"train_{sys.argv[1]}"]

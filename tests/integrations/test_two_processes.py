@@ -33,7 +33,7 @@ def run(library: str, watched: bool, folder: Path, port: int) -> dict[tuple[str,
     return {(kind, rank): rest for kind, rank, *rest in told}
 
 
-@pytest.mark.parametrize("library", ["lightning", "transformers", "accelerate"])
+@pytest.mark.parametrize("library", ["lightning", "transformers", "accelerate", "ignite"])
 def test_two_processes_train_as_without_a_watch_and_stop_together(library: str, tmp_path: Path) -> None:
     pytest.importorskip(library)
     port = 29600 + os.getpid() % 300

@@ -60,6 +60,14 @@ def test_a_loss_that_is_no_quadratic_is_bracketed(rate: float) -> None:
     assert found * rate == pytest.approx(2 / math.tanh(1), rel=0.1) and forwards <= FORWARDS
 
 
+def test_a_steep_start_does_not_make_a_rise_look_flat() -> None:
+    def loss(multiple: float) -> float:  # a narrow dip by 3, then a slope up; it is the same again at 3 / 45
+        return 38 - 3 * math.tanh(1000 * multiple) + 45 * multiple
+
+    found, after, forwards = find_critical(38, -2955, loss)
+    assert found == pytest.approx(3 / 45, rel=0.5) and after > 70 and forwards <= FORWARDS
+
+
 def test_what_has_no_critical_multiple_says_so() -> None:
     assert find_critical(1.0, -1e-3, lambda m: 1 - m / 1e3)[0] == math.inf  # it falls on
     assert math.isnan(find_critical(1.0, 0.5, lambda m: 1 + m)[0])  # the step leads up

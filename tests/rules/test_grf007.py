@@ -108,3 +108,36 @@ def test_a_bias_that_alone_learns_and_cancels_is_no_fault() -> None:
         model[0].weight.requires_grad_(False)
         found = unvanish.check(model, _data(), nn.CrossEntropyLoss())
         assert "GRF007" not in found.codes()
+
+
+class Scales(nn.Module):
+    """A detector's two branches, of which a batch may use one alone."""
+
+    def __init__(self, pick: Any) -> None:
+        super().__init__()
+        self.body, self.pick = nn.Linear(8, 16), pick
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.SiLU(), nn.Linear(16, 3)) for _ in "12"
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = torch.relu(self.body(x))
+        chosen = torch.tensor([True, False]).expand(len(x), 2)
+        out: Tensor = self.pick(torch.stack([branch(inner) for branch in self.branches], 1), chosen)
+        return out
+
+
+PICKED = {
+    "by a mask": lambda every, chosen: every[chosen],
+    "by where": lambda every, chosen: torch.where(chosen[..., None], every, 0.0).sum(1),
+    "by a product": lambda every, chosen: (every * chosen[..., None]).sum(1),
+    "by gather": lambda every, chosen: every.gather(
+        1, chosen.long().argmax(1)[:, None, None].expand(-1, 1, 3)
+    ).squeeze(1),
+}
+
+
+@pytest.mark.parametrize("pick", PICKED.values(), ids=PICKED)
+def test_what_this_batch_does_not_select_is_no_fault(pick: Any) -> None:
+    torch.manual_seed(0)
+    assert "GRF007" not in unvanish.check(Scales(pick), _data(), nn.CrossEntropyLoss()).codes()

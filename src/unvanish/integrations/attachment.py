@@ -5,6 +5,8 @@ Notable:
   its arguments are judged when it is made, and the watch itself never goes with a copy.
 - Opening one ends no run: what `watch` would refuse is a warning, and the training goes on unwatched.
 - A callback that is dropped without a word closes its watch, as when a library has no event for exceptions.
+- Ranks end together or not at all: one that ended alone would leave the others waiting for it. So all are
+  asked, at every `ASKED`-th batch, whether they have a watch or not; without `stop` none is asked.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import math
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from torch import distributed
 
 from unvanish.clinic.config import ConfigError
 from unvanish.clinic.rounds import choose_rules
@@ -28,6 +32,8 @@ from unvanish.store import StoreError
 
 PREFIX = "unvanish/"  # of the names of numbers in a library's log
 OPTIONS = tuple(list_settings(require_options))
+LIBRARIES = ("torch",)
+ASKED = 8  # batches from one question to all ranks to the next
 
 
 class Attachment:
@@ -55,6 +61,7 @@ class Attachment:
         self.watch: Watch | None = None
         self._found: list[Finding] = []
         self._taken = 0
+        self._asked = 0
         self._last: weakref.finalize[[], Attachment] | None = None  # closes the watch
 
     def open(
@@ -129,9 +136,24 @@ class Attachment:
             return self.stop and bool(at_least(self._found, "error"))
         return any(finding.code in self.stop for finding in self._found)
 
+    def ends(self) -> bool:
+        """Whether the training is to end now; asked once a batch, on every rank."""
+        if self.stop is False:
+            return False
+        several = distributed.is_available() and distributed.is_initialized()
+        ranks = distributed.get_world_size() if several else 1
+        if ranks == 1:
+            return self.wants_stop
+        self._asked += 1
+        if self._asked % ASKED:
+            return False
+        votes: list[Any] = [None] * ranks
+        distributed.all_gather_object(votes, self.wants_stop)
+        return any(votes)
+
     def __getstate__(self) -> Mapping[str, Any]:
         """A copy watches nothing yet."""
-        return {**self.__dict__, "watch": None, "_found": [], "_taken": 0, "_last": None}
+        return {**self.__dict__, "watch": None, "_found": [], "_taken": 0, "_asked": 0, "_last": None}
 
 
 def _close(watch: weakref.ref[Watch]) -> None:

@@ -37,7 +37,7 @@ class ComposerWatch(Callback):
     def batch_end(self, state: State, logger: Logger) -> None:
         """Log the step's numbers, and stop if that is wanted."""
         logger.log_metrics(self.attachment.metrics())
-        if self.attachment.wants_stop:
+        if self.attachment.ends():
             state.stop_training()
 
     def fit_end(self, state: State, logger: Logger) -> None:

@@ -73,7 +73,7 @@ class FastaiWatch(Callback):
 
     def after_batch(self) -> None:
         """Stop if that is wanted."""
-        if self.attachment.wants_stop:
+        if self.attachment.ends():
             raise CancelFitException
 
     def after_fit(self) -> None:

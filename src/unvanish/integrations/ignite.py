@@ -59,7 +59,7 @@ class IgniteWatch:
 
     def _note(self, engine: Engine) -> None:
         engine.state.metrics.update(self.attachment.metrics())
-        if self.attachment.wants_stop:
+        if self.attachment.ends():
             engine.terminate()
 
     def _end(self, engine: Engine) -> None:

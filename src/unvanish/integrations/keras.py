@@ -69,7 +69,7 @@ class KerasWatch(keras.callbacks.Callback):
         """Log the step's numbers, and stop if that is wanted."""
         if logs is not None:
             logs.update(self.attachment.metrics())
-        if self.attachment.wants_stop:
+        if self.attachment.ends():
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

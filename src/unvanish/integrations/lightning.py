@@ -5,7 +5,6 @@ Notable:
   `pytorch_lightning`, which are two packages with equal classes; neither is imported before one is made.
 - The loss is read where its backward begins, the gradients when it has ended and again before the step, so
   precision, accumulation and clipping are Lightning's own affair.
-- Several ranks are asked together, at every 8th step, whether to stop, and only if `stop` was asked for.
 - Fabric needs no callback: `unvanish.watch` takes what `fabric.setup` returns.
 """
 
@@ -21,7 +20,6 @@ from unvanish.integrations.attachment import Attachment
 LIBRARIES = ("lightning", "pytorch_lightning")
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 GIVEN = ("log", "log_dict")  # by Lightning: methods of the module
-ASKED = 8  # steps from one question to all ranks to the next
 _classes: dict[tuple[type, ...], type] = {}
 
 
@@ -66,6 +64,8 @@ class LightningWatch:
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Log the step's numbers, and stop if that is wanted."""
+        if self.attachment.ends():
+            trainer.should_stop = True
         steps = self.attachment.steps
         if steps == self._logged:  # a part of an accumulated step
             return
@@ -74,15 +74,6 @@ class LightningWatch:
         if self.logs and every and (trainer.global_step % every == 0 or steps == 1):
             for name, value in self.attachment.metrics().items():
                 pl_module.log(name, value)
-        if self.attachment.stop is not False:
-            self._stop(trainer, steps)
-
-    def _stop(self, trainer: Any, steps: int) -> None:
-        wanted = self.attachment.wants_stop
-        if trainer.world_size > 1:
-            wanted = steps % ASKED == 0 and trainer.strategy.reduce_boolean_decision(wanted, all=False)
-        if wanted:
-            trainer.should_stop = True
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Detach."""

@@ -54,7 +54,7 @@ class SkorchWatch(Callback):
             return
         for name, value in self.attachment_.metrics().items():
             net.history.record_batch(name, value)
-        if self.attachment_.wants_stop:
+        if self.attachment_.ends():
             raise KeyboardInterrupt  # by which callbacks of skorch end a training
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:

@@ -7,7 +7,6 @@ Notable:
   the interpreter, whichever comes first, and does nothing until then.
 - Reporters are told of a log before we are, so the step's numbers are in `trainer.state.log_history`, and
   callbacks that come later see them.
-- Several ranks are asked together, at every 8th step, whether to stop, and only if `stop` was asked for.
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ from typing import Any
 from transformers import TrainerCallback
 
 from unvanish.integrations.attachment import PREFIX, Attachment
-
-ASKED = 8  # steps from one question to all ranks to the next
 
 
 class TransformersWatch(TrainerCallback):  # its library is not read here
@@ -50,21 +47,8 @@ class TransformersWatch(TrainerCallback):  # its library is not read here
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """Stop, if that is wanted."""
-        if self.attachment.stop is not False:
-            control.should_training_stop |= self._decide(args, state.global_step)
+        control.should_training_stop |= self.attachment.ends()
         return control
-
-    def _decide(self, args: Any, step: int) -> bool:
-        wanted = self.attachment.wants_stop
-        if args.world_size == 1:
-            return wanted
-        if step % ASKED:
-            return False
-        import torch
-
-        votes = torch.tensor(float(wanted), device=args.device)
-        torch.distributed.all_reduce(votes)
-        return bool(votes)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Add the step's numbers, and what was found since the last log."""

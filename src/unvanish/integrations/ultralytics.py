@@ -49,7 +49,7 @@ class UltralyticsWatch:
 
     def on_train_batch_end(self, trainer: Any) -> None:
         """Stop if that is wanted."""
-        if self.attachment.wants_stop:
+        if self.attachment.ends():
             trainer.stop = True
 
     def on_train_end(self, trainer: Any) -> None:

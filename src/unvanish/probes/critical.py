@@ -28,6 +28,7 @@ JUMP = 8.0  # times the multiple that was tried before, without two slopes that 
 TRUST = 128.0  # times it at most, with them
 NEAR = 1.1  # times apart: bounds so near say where the root is
 FLAT = 0.02  # of the first slope: a value so near zero is the root
+DEPTH = 4.0  # a parabola that begins with slope s and has its root at m dips by s m / 4
 ROUNDING = 8  # units in the last place of the loss: a smaller change is no change
 
 
@@ -66,10 +67,14 @@ class Bracket:
         rise = (self.slopes[b] - self.slopes[a]) / (b - a)
         return a - self.slopes[a] / rise if rise > 0 else math.nan
 
+    def trusts(self, multiple: float) -> bool:
+        """Whether a parabola with its root there dips no deeper than the loss is high."""
+        return abs(self.slopes.get(0.0, 0.0)) * multiple <= DEPTH * abs(self.start)
+
     def next(self) -> float:
         """The multiple to try next, inside the bracket."""
         guess = self.root()
-        known = math.isfinite(guess)
+        known = math.isfinite(guess) and self.trusts(guess)
         if math.isinf(self.high):
             return min(max(guess, 1.5 * self.low), TRUST * self.low) if known else JUMP * self.low
         if self.low == 0:
@@ -80,7 +85,7 @@ class Bracket:
     def flat(self) -> float:
         """The multiple at which the slope is zero, nearly; NaN if none was tried."""
         steepest = max((-slope for slope in self.slopes.values()), default=0.0)
-        tried = [m for m in self.slopes if m > 0 and abs(self.slopes[m]) < FLAT * steepest]
+        tried = [m for m in self.slopes if m > 0 and abs(self.slopes[m]) < FLAT * steepest and self.trusts(m)]
         return min(tried, key=lambda m: abs(self.slopes[m]), default=math.nan)
 
     @property

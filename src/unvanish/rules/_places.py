@@ -47,7 +47,7 @@ def find_logit_losses(trace: Trace) -> list[int]:
     return [i for i in trace.where("output") if trace.sites[i].kind in LOGIT_LOSSES]
 
 
-def is_stopped(trace: Trace) -> bool:
-    """Whether an operation stops a gradient; a layer whose sums cancel does not: its weights do."""
-    stops = (trace.sites[i].facts for i in trace.where("node", kills=True))
-    return any(f.get("family") != "layer" or f.get("kills_because") != "dead" for f in stops)
+def is_stopped_by_sums(trace: Trace) -> bool:
+    """Whether gradients are stopped, and only by layers whose sums cancel."""
+    stops = [trace.sites[i].facts for i in trace.where("node", kills=True)]
+    return bool(stops) and all(f.get("family") == "layer" and f.get("kills_because") == "dead" for f in stops)

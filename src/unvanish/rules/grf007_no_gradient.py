@@ -22,8 +22,9 @@ GradScaler is usual, that is a note. A module all of whose gradients are far bel
 is examined again in float64, and so are all if even the largest is that far below what arrives at
 some operation, as after the sum of a normalisation: what is rounding falls there to a thousandth or
 less, what is meant to be small, as behind a scale of 1e-6, does not. Exact zeros of single modules
-count if no operation stops them, so that they cancel; others are left to other rules, since a
-zero-initialised branch is no fault. A loss of exactly 0 is noted: it may be at its minimum on this
+count if they cancel: by a sum of gradients, or behind layers whose sums of weights are zero. Others
+are left to other rules: a zero-initialised branch is no fault, nor is a part of which this batch
+selects nothing. A loss of exactly 0 is noted: it may be at its minimum on this
 batch. Any other finding is taken for the cause.
 
 Limits
@@ -172,12 +173,12 @@ def _find_rounded(trace: Trace, learning: Sequence[int]) -> list[Fault]:
     size = {name: max(trace.value(i, "gradient_log") for i in sites) for name, sites in groups.items()}
     seen = [trace.facts.get("dtype", ""), *trace.facts.get("dtypes", ())]
     half = seen.count("float16") > 0  # which underflows
-    unstopped = not half and not _places.is_stopped(trace)  # so what is exactly zero cancels too
+    summed = not half and _places.is_stopped_by_sums(trace)  # so what is exactly zero cancels too
     rounded = [
         name
         for name in nothing
         if any(trace.sites[i].facts.get("rounding") for i in groups[name])
-        or (unstopped and _is_left(trace, name))
+        or (summed and _is_left(trace, name))
     ]
     if not rounded:
         return []

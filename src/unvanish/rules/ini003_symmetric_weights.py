@@ -94,12 +94,8 @@ def check(trace: Trace, *, limit: float = 0.2) -> Iterable[Fault]:
 
 
 def _cancels(trace: Trace) -> bool:
-    """Whether some weights get rounding alone, or nothing although no operation on the way stops it."""
-    if trace.where("parameter", trainable=True, rounding=True):
-        return True
-    reached = trace.where("parameter", trainable=True, reachable=True)
-    stopped = any(trace.value(i, "gradient_log") == -math.inf for i in reached)
-    return stopped and not _places.is_stopped(trace)
+    """Whether some weights get rounding alone, or nothing because sums of weights cancel on the way."""
+    return bool(trace.where("parameter", trainable=True, rounding=True)) or _places.is_stopped_by_sums(trace)
 
 
 def _find_packed(trace: Trace) -> list[Fault]:
