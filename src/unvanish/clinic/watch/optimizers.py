@@ -77,7 +77,8 @@ class StrangerEntry(WatchEntry):
     def __call__(self, optimizer: Any, *args: Any) -> None:
         ref = self._known.get(id(optimizer))
         if ref is None or ref() is not optimizer:
-            super().__call__(optimizer, *args)
+            with self._guard.stepped():
+                super().__call__(optimizer, *args)
 
 
 def holds_some(optimizer: Any, model: nn.Module) -> bool:
