@@ -203,6 +203,16 @@ class WatchEntry:
         return getattr, (contextlib.nullcontext(), "__exit__")
 
 
+class PassingEntry(WatchEntry):
+    """An entry in optimizers' step hooks that keeps nothing alive; none of them is taken off meanwhile."""
+
+    __slots__ = ()
+
+    def __call__(self, *args: Any) -> None:
+        with self._guard.stepped():
+            super().__call__(*args)
+
+
 class SwiftEntry(WatchEntry):
     """An entry that first asks `swift`, a method known weakly: whether it has done all there is to do.
 
