@@ -1,7 +1,7 @@
 """A fault at a line of unvanish: which lines run, and raising at one of them, once.
 
-Left out are the doors: the lines of the guard itself, and those that do nothing but call it. So is `return`
-alone on its line, which does nothing.
+Left out are the doors: the lines of the guard itself, those that do nothing but call it, and those before
+there is one. So is `return` alone on its line, which does nothing.
 """
 
 from __future__ import annotations

@@ -111,9 +111,7 @@ def test_large_samples_wait_only_up_to_a_number_of_bytes() -> None:
         backlog.put("meta", ("looks", str(step)))
     assert len(backlog) == 65 and backlog.losses.dropped == 36
     assert ("meta", ("looks", "99")) in backlog.take()
-    backlog.give_back()
-    backlog.take()
-    backlog.settle()
+    backlog.settle(backlog.take())
     assert not len(backlog)
     backlog.put("samples", (0, b"x" * 64_000_000))
     assert len(backlog) == 1

@@ -53,6 +53,8 @@ def test_looks_of_earlier_sites_are_read_with_them(tmp_path: Path) -> None:
     assert [s.path for s in trace.sites] == ["a", "b"] and trace.facts["steps"] == [0, 2]
     np.testing.assert_array_equal(trace.values[:, :, 0], [[1, 2], [7, math.nan]])
     assert "earlier" not in open_run(tmp_path).facts()
+    continue_run(tmp_path, other, 0, 0, 8.0, 9.0)  # all of it: nothing is left of the other sites
+    assert [s.path for s in open_run(tmp_path).trace().sites] == ["b", "c"]
 
 
 def test_what_is_written_can_be_read(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from unvanish.core.caution import caution, summarize
 from unvanish.core.plain import name_value
 from unvanish.integrations.attachment import Attachment
 from unvanish.probes.errors import CheckError
-from unvanish.probes.live.guard import StepHook, WatchEntry
+from unvanish.probes.live.guard import PassingEntry, StepHook
 
 
 class AccelerateWatch:
@@ -48,7 +48,7 @@ class AccelerateWatch:
         watching = self.attachment.watch
         if watching is not None and not watching.failure:
             for one in watching.watched.optimizers:
-                entry = WatchEntry(watching.guard, self._hear_step)
+                entry = PassingEntry(watching.guard, self._hear_step)
                 watching.guard.hold(StepHook(one.register_step_post_hook(entry)))
 
     @property

@@ -1,20 +1,23 @@
 """Records on their way to the disk: a bounded number of bytes and rows, and a count of those left out.
 
-Notable: a fact, a site or a finding replaces the one before it, so these are never left out; rows of steps,
-samples and profiles are, the newest first, when the backlog is full.
+Notable:
+- A fact, a site or a finding replaces the one before it, so these are never left out; rows of steps, samples
+  and profiles are, the newest first, when the backlog is full.
+- The training puts, one thread takes. There is no lock, which an exception at the wrong moment would leave
+  locked: what both touch changes in single operations of a dict, a set, a deque. What was taken stays until
+  it is settled, so whatever fails on the way is taken again.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from unvanish.store.records import Record
 
-WAIT = 3.0  # seconds for which the lock of a backlog is waited for
 RECORDS = 4096  # that may wait
 BYTES = 64_000_000  # of samples and profiles that may wait
 WEIGHED = ("samples", "profiles")  # tables whose last column is bytes
@@ -50,37 +53,19 @@ class Losses:
         return " and ".join(parts)
 
 
-class BriefLock:
-    """A lock that nobody waits for without end: what was interrupted before its release keeps it for ever.
-
-    RuntimeError if it is not free within `WAIT` seconds.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(timeout=WAIT):
-            raise RuntimeError(f"the backlog of a record was not free for {WAIT:g} s")
-
-    def __exit__(self, *exception: object) -> None:
-        self._lock.release()
-
-
 @dataclass
 class Backlog:
-    """What waits; `put` is called by the training and never waits for the disk."""
+    """What waits; `put` is called by the training and never waits for the disk, or for who writes to it."""
 
     losses: Losses = field(default_factory=Losses)
     _rows: deque[Record] = field(default_factory=deque, init=False)
     _replaced: dict[tuple[str, Any], Record] = field(default_factory=dict, init=False)
     _fresh: set[tuple[str, Any]] = field(default_factory=set, init=False)  # keys still to be written
-    _taken: list[Record] = field(default_factory=list, init=False)
-    _bytes: int = field(default=0, init=False)
-    _lock: BriefLock = field(default_factory=BriefLock, init=False)
+    _came: int = field(default=0, init=False)  # bytes: counted where they are put,
+    _gone: int = field(default=0, init=False)  # and where they are taken off
 
     def __len__(self) -> int:
-        return len(self._rows) + len(self._fresh) + len(self._taken)
+        return len(self._rows) + len(self._fresh)
 
     def put(self, table: str, row: tuple[Any, ...]) -> None:
         """Add a record, or count it as lost if too much waits."""
@@ -88,47 +73,47 @@ class Backlog:
 
     def put_all(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add records of one table, or count as lost those for which too much waits."""
-        with self._lock:
-            for row in rows:
-                weight = len(row[-1]) if table in WEIGHED else 0
-                if table in REPLACED:
-                    self._replaced[table, row[0]] = table, row
-                    self._fresh.add((table, row[0]))
-                elif len(self._rows) + len(self._taken) >= RECORDS or self._bytes + weight > BYTES:
-                    self.losses.count(table)
-                else:
-                    self._bytes += weight
-                    self._rows.append((table, row))
+        for row in rows:
+            weight = _weigh(table, row)
+            if table in REPLACED:
+                self._replaced[table, row[0]] = table, row
+                self._fresh.add((table, row[0]))
+            elif len(self._rows) >= RECORDS or self._came - self._gone + weight > BYTES:
+                self.losses.count(table)
+            else:
+                self._came += weight
+                self._rows.append((table, row))
 
     def take(self) -> list[Record]:
-        """All that waits; it is followed by `settle` or `give_back`."""
-        with self._lock:
-            waiting = [*self._taken, *(self._replaced[key] for key in self._fresh), *self._rows]
-            self._taken, self._fresh, self._rows = waiting, set(), deque()
-            return self._taken
+        """All that waits, and goes on waiting until it is settled."""
+        return [*(self._replaced[key] for key in self._fresh.copy()), *self._rows.copy()]
 
-    def settle(self) -> None:
+    def settle(self, written: Iterable[Record]) -> None:
         """What was taken has been written."""
-        with self._lock:
-            weight = sum(len(row[-1]) for table, row in self._taken if table in WEIGHED)
-            self._taken, self._bytes = [], self._bytes - weight
-
-    def give_back(self) -> None:
-        """What was taken could not be written and waits again."""
-        with self._lock:
-            fresh = {(table, row[0]) for table, row in self._taken if table in REPLACED}
-            rows = [record for record in self._taken if record[0] not in REPLACED]
-            self._taken, self._fresh, self._rows = [], self._fresh | fresh, deque([*rows, *self._rows])
+        for table, row in written:
+            if table in REPLACED:
+                key = table, row[0]
+                self._fresh.discard(key)
+                if self._replaced[key][1] is not row:  # it came meanwhile, before or after the line above
+                    self._fresh.add(key)
+            else:
+                self._gone += _weigh(table, row)
+                with suppress(IndexError):  # given up meanwhile
+                    self._rows.popleft()
 
     def repeat(self) -> None:
         """The file is new: facts, sites and findings are written again."""
-        with self._lock:
-            self._fresh = set(self._replaced)
+        self._fresh.update(self._replaced)
 
     def give_up(self) -> None:
         """Count all that still waits as lost."""
-        with self._lock:
-            lost = [*self._taken, *self._rows, *(self._replaced[key] for key in self._fresh)]
-            self._taken, self._fresh, self._rows, self._bytes = [], set(), deque(), 0
-        for table, _ in lost:
+        for table, _ in self.take():
             self.losses.count(table)
+        self._rows.clear()
+        self._fresh.clear()
+        self._gone = self._came
+
+
+def _weigh(table: str, row: tuple[Any, ...]) -> int:
+    """The bytes of a row that count."""
+    return len(row[-1]) if table in WEIGHED else 0

@@ -53,7 +53,7 @@ def read_layouts(connection: sqlite3.Connection) -> tuple[SiteLayout, ...]:
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (EARLIER,)).fetchone()
     found: list[SiteLayout] = []
     for until, sites, statistics in read_layout(row[0]) if row is not None else []:
-        if not found or until > found[-1].until:
+        if until > (found[-1].until if found else -1):  # else its steps were taken back
             found.append(SiteLayout(until, tuple(read_site(*s) for s in sites), statistics))
     return tuple(found)
 

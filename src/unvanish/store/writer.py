@@ -209,15 +209,14 @@ class Store(Records):
 
     def _write(self) -> bool:
         """Write what waits; False, and it waits again, if that fails."""
-        records = self._backlog.take()
         try:
+            records = self._backlog.take()
             connection = self._reach_file()
             if records:
                 with connection:
                     self._append(connection, records)
-            self._backlog.settle()
+            self._backlog.settle(records)
         except Exception as error:  # whatever it is, the training goes on, and the next try may succeed
-            self._backlog.give_back()
             self._fail(error)
             return False
         for table, _ in records:

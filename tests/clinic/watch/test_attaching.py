@@ -200,3 +200,20 @@ def test_a_part_that_runs_first_without_gradients_is_looked_at_when_it_has_some(
                 optimizer.step()
     assert "so of its parts generator is looked at" in " ".join(watch.notes)
     assert any(s.path.startswith("generator.") for s in watch.diagnosis().trace.sites if s.role == "node")
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_what_is_trained_since_later_is_named(added: bool) -> None:
+    model = net()
+    first = list(model[0].parameters())
+    model[0].requires_grad_(False)
+    optimizer = torch.optim.SGD(model[1:].parameters() if added else model.parameters(), 0.1)
+    with unvanish.watch(model, optimizer, on_finding="silent") as watch:
+        for step in range(40):
+            if step == 10:
+                model[0].requires_grad_(True)
+                if added:
+                    optimizer.add_param_group({"params": first})
+            make_step(model, optimizer)
+    said = [note for note in watch.notes if note.startswith("trained since later, and not watched: ")]
+    assert len(said) == 1 and "0.weight, 0.bias;" in said[0]

@@ -10,9 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from unvanish.clinic.rounds import choose_rules
 from unvanish.clinic.watch import exchange as module
+from unvanish.clinic.watch.concert import Concert
 from unvanish.clinic.watch.exchange import Exchange
 from unvanish.clinic.watch.line import Line
+from unvanish.clinic.watch.ranks import Company
+from unvanish.clinic.watch.verdicts import Verdicts
+from unvanish.core.diagnosis import Finding
 from unvanish.reports.run.text import render
 from unvanish.store import Store, open_run
 from unvanish.store.joining import Holding
@@ -73,6 +78,27 @@ def test_a_store_that_is_gone_is_a_note_and_no_warning(folders: Path) -> None:
         began = time.monotonic()
         alone.close()
     assert time.monotonic() - began < 2 and "ConnectionResetError: gone" in alone.failure
+
+
+@pytest.mark.parametrize("severity", ["note", "error"])
+def test_what_reached_nobody_is_told_once_and_not_by_who_has_told_it(folders: Path, severity: str) -> None:
+    def find(code: str, loud: str) -> Finding:
+        return Finding(code, "a-name", loud, "a cause")  # type: ignore[arg-type]
+
+    store = torch.distributed.HashStore()
+    alone = Exchange(Line(store, "w/"), Holding(1, 2, "a"), folders / "1", shards=False)
+    concert, verdicts = (
+        Concert(Company(1, exchange=alone), raising=False),
+        Verdicts(choose_rules(None, None, None), 0),
+    )
+    assert verdicts.report(find("NUM001", severity), 0, alone)
+    assert concert.tell(find("NUM001", severity), 0, 0).told  # nobody else is there yet
+    for step in (1, 2):
+        verdicts.report(find("NUM001", "error"), step, alone)
+        verdicts.report(find("OPT001", "error"), step, alone)
+    alone.failure = "the line broke"
+    told = [(news.finding.code, news.step) for news in concert.close(verdicts, None)]
+    assert told == [*([("NUM001", 0)] if severity == "note" else []), ("OPT001", 1)]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.optim.optimizer import _global_optimizer_post_hooks
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 import unvanish
-from unvanish.clinic.watch import Watch, WatchError
+from unvanish.clinic.watch import Watch, WatchError, optimizers
 from unvanish.clinic.watch.observer import Observer
 from unvanish.probes.live.gauge import Gauge
 from unvanish.probes.live.guard import WatchGuard
@@ -106,6 +106,47 @@ def test_step_hooks_come_off_though_others_follow_them(monkeypatch: pytest.Monke
         run(model, optimizer, 2)
     assert heard == 2 * ["before", "after"]
     assert len(optimizer._optimizer_step_pre_hooks) == len(optimizer._optimizer_step_post_hooks) == 1
+
+
+@pytest.mark.parametrize("name", ["before_step", "after_step"])
+def test_two_watches_that_fail_in_one_step_end_no_training(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = run(*small())
+    model, optimizer = small()
+    both = [unvanish.watch(part, optimizer, on_finding="silent") for part in (model, model[2])]  # type: ignore[index]
+    monkeypatch.setattr(Observer, name, fail)
+    with pytest.warns(RuntimeWarning, match="took itself off"):
+        assert run(model, optimizer) == wanted
+    assert all(watch.failure for watch in both)
+    assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
+    assert not _global_optimizer_pre_hooks and not _global_optimizer_post_hooks
+
+
+def test_a_watch_that_fails_at_the_step_of_another_training_ends_neither(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = run(*small())
+    watched, later = [small() for _ in range(2)], small()
+    watches = [unvanish.watch(*pair, on_finding="silent") for pair in watched]
+    monkeypatch.setattr(optimizers, "holds_some", fail)
+    with pytest.warns(RuntimeWarning, match="took itself off"):
+        assert run(*later) == wanted
+    assert all(watch.failure for watch in watches) and run(*watched[0]) == wanted
+    assert not _global_optimizer_pre_hooks and not _global_optimizer_post_hooks
+
+
+def test_a_watch_that_failed_at_its_first_step_does_not_say_that_none_was_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Observer, "_close_step", fail)
+    model, optimizer = small()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with unvanish.watch(model, optimizer, every=1, on_finding="warn") as watch:
+            run(model, optimizer)
+    assert len(told) == 1 and "took itself off" in str(told[0].message)
+    assert not any("no step" in note for note in watch.notes)
 
 
 @pytest.mark.parametrize("before", [True, False])

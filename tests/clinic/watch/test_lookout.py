@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, register_optimizer_step_post_hook
 
+from unvanish.clinic.watch import lookout
 from unvanish.clinic.watch.lookout import Lookout
 
 STEPS = 12
@@ -167,3 +169,19 @@ def test_a_network_that_is_only_asked_is_not_searched_for() -> None:
         held: Tensor = model.eval()(torch.zeros(2, 8))
         assert held.requires_grad and optimizer.param_groups
     assert not lookout.watches
+
+
+def test_a_search_that_fails_after_a_step_ends_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("planted")
+
+    wanted = _plain()
+    monkeypatch.setattr(lookout, "find_models", fail)
+    monkeypatch.setattr(lookout, "find_optimizers", lambda _: [])
+    with Lookout(on_finding="silent") as looking:
+        other = register_optimizer_step_post_hook(lambda *_: None)  # torch has it still to call
+        with pytest.warns(RuntimeWarning, match="took itself off"):
+            assert _plain() == wanted
+        other.remove()
+        assert looking.guard.failure
+    assert not _global_optimizer_post_hooks

@@ -11,10 +11,10 @@ import math
 from dataclasses import dataclass, field
 
 from unvanish.clinic.watch.errors import WatchError
-from unvanish.clinic.watch.exchange import PAUSE, Alarm, RankFinding
+from unvanish.clinic.watch.exchange import PAUSE, Alarm
 from unvanish.clinic.watch.ranks import Company, name_rank
 from unvanish.clinic.watch.response import describe
-from unvanish.clinic.watch.verdicts import Verdicts
+from unvanish.clinic.watch.verdicts import Verdicts, list_keys
 from unvanish.core.diagnosis import Finding
 from unvanish.store.records import Records
 
@@ -35,17 +35,23 @@ class News:
 
 @dataclass
 class Concert:
-    """One rank's part: what it announced, and what is announced to it. `raising`: "raise" was asked for."""
+    """One rank's part: what it announced, and what is announced to it. `raising`: "raise" was asked for.
+
+    `told`: what this rank has told of its own, as `list_keys` names it.
+    """
 
     company: Company
     raising: bool
     due: list[Alarm] = field(default_factory=list)
     raised: set[str] = field(default_factory=set)  # codes
+    told: set[tuple[str, bool]] = field(default_factory=set)
 
     def tell(self, finding: Finding, step: int, lead: int) -> News:
         """What to do with a new finding of ours; `lead`: steps until all ranks act on it."""
         exchange = self.company.exchange
         named = self.company.name(finding)
+        if self.company.speaks:
+            self.told.update(list_keys(finding))
         if exchange is None or exchange.failure:
             return News(named, step)
         if self.raising and finding.severity != "note":
@@ -93,6 +99,10 @@ class Concert:
         exchange = self.company.exchange
         if exchange is None:
             return []
-        lost: list[RankFinding] = exchange.close()
-        untold = [News(name_rank(h.finding, h.rank), h.step, own=False, raises=False) for h in lost]
+        lost = {h.finding.code: h for h in exchange.close()}  # as it was last; each of its looks is a record
+        untold = [
+            News(name_rank(h.finding, h.rank), h.step, own=False, raises=False)
+            for h in lost.values()
+            if list_keys(h.finding)[-1] not in self.told
+        ]
         return self.hear(verdicts, writer) + untold

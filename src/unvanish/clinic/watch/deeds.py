@@ -113,6 +113,7 @@ class Deeds:
         held = {id(p) for o in self.watched.optimizers for group in o.param_groups for p in group["params"]}
         known = dict(zip(self.watched.parameters.names, self.watched.parameters.parameters, strict=True))
         model = [(n, p) for n, p in name_parameters(self.watched.inner).items() if p.requires_grad]
+        self._note_late([n for n, p in model if n not in known and id(p) in held and p.grad is not None])
         ours = {id(p) for _, p in self.watched.inner.named_parameters()}
         spare = [
             tuple(p.shape)
@@ -152,6 +153,15 @@ class Deeds:
             "given": sum(p.grad is not None for p in parameters),
             "idle": [name for name, p in model if id(p) in idle][:NAMED],
         }
+
+    def _note_late(self, names: list[str]) -> None:
+        """Say which parameters came to be trained since the watch was opened."""
+        if names:
+            some = ", ".join(names[:NAMED]) + (" ..." if len(names) > NAMED else "")
+            self.guard.note(
+                f"trained since later, and not watched: {some}; where you unfreeze them, close the watch and "
+                "open another one with the same run"
+            )
 
     def _find_idle(self) -> dict[int, Tensor]:
         """Parameters with a gradient whose optimizers have not stepped, by their ids."""

@@ -96,7 +96,7 @@ class SinkFeed(Records):
     def _tell(self) -> None:
         records = self._backlog.take()
         self._teller.tell(records)
-        self._backlog.settle()
+        self._backlog.settle(records)
 
     def _show(self) -> None:
         """Draw the run, unless that takes long, as on a machine that is busy."""

@@ -6,7 +6,7 @@ Notable:
 - That search ends with the first optimizer that steps again. What was not found so, as its optimizer was made
   later or its forward is compiled, is found after its optimizer's first step, and watched from the next one.
 - Watches hang themselves up before a forward or after a step, when torch goes through no hooks that they
-  would change.
+  would change. The hook after steps stays to the end, idle if the search fails: torch goes through it then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from unvanish.clinic.watch.opening import watch
 from unvanish.clinic.watch.optimizers import holds_some, unwrap_optimizer
 from unvanish.probes.live.compiled import has_compiled_parts
 from unvanish.probes.live.forwards import ForwardListener
-from unvanish.probes.live.guard import StepHook, WatchEntry, WatchGuard
+from unvanish.probes.live.guard import WatchEntry, WatchGuard
 
 MOST = 8  # models
 SEARCHES = 8  # among all objects, before a forward
@@ -49,12 +49,13 @@ class Lookout:
         self._watched: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
     def __enter__(self) -> Lookout:
-        self.guard.hold(StepHook(register_optimizer_step_post_hook(WatchEntry(self.guard, self._after_step))))
+        self._hook = register_optimizer_step_post_hook(WatchEntry(self.guard, self._after_step))
         self.guard.hold(self._forwards)
         self._forwards.listen()
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        self._hook.remove()
         self.guard.run_anyway(self.guard.let_go)
         for each in self.watches:
             each.close()

@@ -131,7 +131,9 @@ class Observer:
             self._describe(self.chronicle.writer)
 
     def _say_unseen(self) -> None:
-        """Say aloud that nothing, or no forward, was seen."""
+        """Say aloud that nothing, or no forward, was seen, though the watch did not fail."""
+        if self.guard.failure:
+            return
         said = any(note.startswith(("activations", "the first step")) for note in self.guard.notes)
         charted = self._look.eyes.chart is not None or self._first.seen > 0 or said
         if text := describe_unseen(self.watched, self.steps, self.hearing.anything, charted):

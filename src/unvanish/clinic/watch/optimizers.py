@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from unvanish.probes.live.guard import StepEntry, StepHook, WatchEntry, WatchGuard
+from unvanish.probes.live.guard import PassingEntry, StepEntry, StepHook, WatchGuard
 
 Known = dict[int, weakref.ref[Any]]  # optimizers by their ids
 
@@ -65,7 +65,7 @@ class OptimizerFinder:
             self._hook.replace(register_optimizer_step_pre_hook(self._hear))
 
 
-class StrangerEntry(WatchEntry):
+class StrangerEntry(PassingEntry):
     """An entry in the step hooks of all optimizers, for those that are not known."""
 
     __slots__ = ("_known",)

@@ -40,17 +40,17 @@ class Verdicts:
     next: int = FIRST  # steps made when their rows are judged next
     times: int = 0  # that rows were judged
     jumped: int = 0  # steps made when a number jumped last
-    streaks: dict[tuple[str, bool], int] = field(default_factory=dict)  # looks in a row, see `_keys`
+    streaks: dict[tuple[str, bool], int] = field(default_factory=dict)  # looks in a row, see `list_keys`
 
     def judge(self, trace: Trace, step: int, store: Records | None) -> list[Finding]:
         """What the rules that know histories find and had not reported before."""
         rounds = visit(trace, self.choice, live=True)
         found = {f.code: f for f in reversed(rank(rounds.findings))}
-        self.streaks = {key: self.streaks.get(key, 0) + 1 for f in found.values() for key in _keys(f)}
+        self.streaks = {key: self.streaks.get(key, 0) + 1 for f in found.values() for key in list_keys(f)}
         fresh = []
         for code, finding in found.items():
             patience = 1 if rules()[code].at_once else PATIENCE
-            lasting = self.streaks[_keys(finding)[-1]] >= patience
+            lasting = self.streaks[list_keys(finding)[-1]] >= patience
             if lasting and self.report(finding, step, store):
                 fresh.append(finding)
         return fresh
@@ -113,7 +113,7 @@ def _find_prompt() -> frozenset[str]:
     return frozenset(code for code, rule in rules().items() if rule.live and rule.at_once)
 
 
-def _keys(finding: Finding) -> list[tuple[str, bool]]:
+def list_keys(finding: Finding) -> list[tuple[str, bool]]:
     """What a finding counts for: as one at all, and as a warning; a note of long standing is not one yet."""
     loud = finding.severity != "note"
     return [(finding.code, False), (finding.code, True)] if loud else [(finding.code, False)]

@@ -31,39 +31,36 @@ class ClosureEntry(StepEntry):
 
     def __call__(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
         """The step's arguments with our closure in the place of the program's; None without one."""
-        if len(args) < 2 and not kwargs:
-            super().__call__(optimizer, args, kwargs)
-            return None
-        found = self._guard.run(self._replace, optimizer, args, kwargs)
+        told, found = args, None
+        if len(args) > 1 or kwargs:
+            told, found = self._guard.run(self._replace, optimizer, args, kwargs) or (args, None)
         if found is None:
-            super().__call__(optimizer, args, kwargs)
-            return None
-        if not found:
-            super().__call__(optimizer, args[:1], kwargs)
-            return None
+            super().__call__(optimizer, told, kwargs)
         return found
 
-    def _replace(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
-        """The step's arguments with our closure; empty if it has none; None if its owner is left alone."""
+    def _replace(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """What the step is told with now, and its arguments with our closure; None without one of ours."""
         named = bool(kwargs) and callable(kwargs.get("closure"))
         if not named and (len(args) != 2 or not callable(args[1])):
-            return () if len(args) == 2 and args[1] is None else None  # Accelerate hands its own None on
+            nothing = len(args) == 2 and args[1] is None  # Accelerate hands its own None on
+            return args[:1] if nothing else args, None
         if optimizer in self._left:
-            return None
+            return args, None
         closure = self._wrap(optimizer, args, kwargs)
-        return (args, {**kwargs, "closure": closure}) if named else ((args[0], closure), kwargs)
+        return args, (args, {**kwargs, "closure": closure}) if named else ((args[0], closure), kwargs)
 
     def _wrap(self, optimizer: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
         inner = kwargs["closure"] if kwargs else args[1]
         weights = [p for group in optimizer.param_groups for p in group["params"]]
         asked = weights[:: max(1, len(weights) // ASKED)]
         versions = [p._version for p in asked]
-        calls: list[None] = []
+        called = 0
 
         def choose() -> tuple[Any, ...] | None:
             """What the step is told with, now that the closure has ended; None if nothing is to be told."""
-            calls.append(None)
-            if len(calls) == 1 and [p._version for p in asked] == versions:
+            nonlocal called
+            called += 1
+            if called == 1 and [p._version for p in asked] == versions:
                 return optimizer, args[:1], {}
             if optimizer in self._left:
                 return None

@@ -37,7 +37,6 @@ class WatchGuard:
         self._held: list[Any] = []  # handles
         self._known: list[weakref.ref[Any]] = []  # others that take themselves off, and know us
         self.stepping = 0  # calls from optimizers' step hooks that run now
-        self._sweeper: Any = None  # takes the step hooks off when the optimizer has called them all
 
     def run(self, work: Callable[..., Any], *args: Any) -> Any:
         """What a function of ours gives; None if it failed, or anything did before."""
@@ -109,11 +108,10 @@ class WatchGuard:
                     handle.remove()
                 except Exception as error:  # the others come off first
                     failed = failed or error
-        if later and self._sweeper is None:
-            self._sweeper = register_optimizer_step_post_hook(self._sweep)
-        elif not later and self._sweeper is not None:
-            self._sweeper.remove()
-            self._sweeper = None
+        if later:
+            _sweeper.take(later)
+        else:
+            _sweeper.leave(self._held)
         if failed is not None:
             raise failed
         self._held = later
@@ -127,13 +125,39 @@ class WatchGuard:
         finally:
             self.stepping -= 1
 
+
+class Sweeper:
+    """Takes step hooks off when an optimizer has called them all.
+
+    One hook does it for all guards: of two, the first would go while torch still has the second one to call.
+    """
+
+    def __init__(self) -> None:
+        self._handles: list[Any] = []
+        self._hook: Any = None
+
+    def take(self, handles: list[Any]) -> None:
+        """Remove these at the end of the step."""
+        self._handles += [handle for handle in handles if handle not in self._handles]
+        if self._hook is None:
+            self._hook = register_optimizer_step_post_hook(self._sweep)
+
+    def leave(self, handles: list[Any]) -> None:
+        """These are off."""
+        self._handles = [handle for handle in self._handles if handle not in handles]
+        if not self._handles and self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
     def _sweep(self, *_: Any) -> None:
-        """An optimizer has called all of its own hooks."""
-        handles: list[Any] = [*self._held, self._sweeper]
-        self._held, self._sweeper = [], None
+        """An optimizer has called all of its own hooks, and all others but this one."""
+        handles, self._handles, self._hook = [*self._handles, self._hook], [], None
         for handle in handles:
             with contextlib.suppress(Exception):
                 handle.remove()
+
+
+_sweeper = Sweeper()
 
 
 class StepHook:
@@ -177,6 +201,16 @@ class WatchEntry:
     def __reduce__(self) -> Any:
         """A bound method of the standard library that takes anything and gives None."""
         return getattr, (contextlib.nullcontext(), "__exit__")
+
+
+class PassingEntry(WatchEntry):
+    """An entry in optimizers' step hooks that keeps nothing alive; none of them is taken off meanwhile."""
+
+    __slots__ = ()
+
+    def __call__(self, *args: Any) -> None:
+        with self._guard.stepped():
+            super().__call__(*args)
 
 
 class SwiftEntry(WatchEntry):

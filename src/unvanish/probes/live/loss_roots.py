@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from unvanish.probes.saved import find_saved
+
 OWN = (
     "NllLossBackward0",
     "NllLoss2DBackward0",
@@ -95,19 +97,15 @@ def _read_factor(node: Any, name: str) -> float | None:
 
 def _read_constant(node: Any, name: str) -> float | None:
     """The constant of a product or a quotient; None if it cannot be read without waiting."""
-    try:
-        other = node._saved_other
-        if not isinstance(other, Tensor) and name == "MulBackward0":
-            other = node._saved_self
-    except (AttributeError, RuntimeError):  # freed, overwritten, or of another torch
+    other = find_saved(node, "_saved_other")
+    if other is None and name == "MulBackward0":
+        other = find_saved(node, "_saved_self")
+    if other is None or other.numel() != 1 or other.device.type != "cpu" or other.requires_grad:
         return None
-    if isinstance(other, Tensor):
-        if other.numel() != 1 or other.device.type != "cpu" or other.requires_grad:
-            return None
-        other = float(other)
-    if not isinstance(other, (int, float)) or not other:
+    constant = float(other)
+    if not constant:
         return None
-    return 1 / other if name == "DivBackward0" else float(other)
+    return 1 / constant if name == "DivBackward0" else constant
 
 
 def _read_scale(value: float) -> int:
