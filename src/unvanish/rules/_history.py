@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.core.diagnosis import Case, NotApplicable
+from unvanish.core.diagnosis import NotApplicable
 from unvanish.core.run_facts import StepColumn
 from unvanish.core.trace import Trace
 
@@ -51,16 +51,3 @@ def take_medians(values: Floats) -> Floats:
 def rehearse_with(**training: Any) -> dict[str, Any]:
     """The options of a case that is watched while it trains; they are those of `clinic.watch.rehearse`."""
     return {"training": training}
-
-
-def rehearse_small(story: str, **training: Any) -> Case:
-    """The case of a network of two layers and a task that it learns, watched while it trains."""
-    import torch
-    from torch import nn
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net: Any = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4))
-        x = torch.randn(256, 16)
-        batch = x, (x @ torch.randn(16, 4)).argmax(1)
-    return Case(net, batch, nn.CrossEntropyLoss(), rehearse_with(**training), story=story)

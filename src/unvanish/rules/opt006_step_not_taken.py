@@ -294,7 +294,12 @@ def healthy() -> Case:
 
 def _case(rate: float) -> Case:
     import torch
+    from torch import nn
 
-    return _history.rehearse_small(
-        f"SGD with a rate of {rate:g}", optimizer=lambda m: torch.optim.SGD(m.parameters(), rate), steps=40
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net: Any = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4))
+        x = torch.randn(256, 16)
+        batch = x, (x @ torch.randn(16, 4)).argmax(1)
+    training = _history.rehearse_with(optimizer=lambda m: torch.optim.SGD(m.parameters(), rate), steps=40)
+    return Case(net, batch, nn.CrossEntropyLoss(), training, story=f"SGD with a rate of {rate:g}")

@@ -137,6 +137,13 @@ def healthy() -> Case:
 
 def _case(cleared: bool) -> Case:
     import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net: Any = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4))
+        x = torch.randn(256, 16)
+        batch = x, (x @ torch.randn(16, 4)).argmax(1)
 
     def make(model: Any) -> Any:
         optimizer: Any = torch.optim.SGD(model.parameters(), 0.05)
@@ -144,4 +151,5 @@ def _case(cleared: bool) -> Case:
             optimizer.zero_grad = lambda *_, **__: None
         return optimizer
 
-    return _history.rehearse_small("zero_grad or none", optimizer=make, steps=40)
+    training = _history.rehearse_with(optimizer=make, steps=40)
+    return Case(net, batch, nn.CrossEntropyLoss(), training, story="zero_grad or none")

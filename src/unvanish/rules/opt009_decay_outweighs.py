@@ -106,9 +106,14 @@ def healthy() -> Case:
 
 def _case(decay: float) -> Case:
     import torch
+    from torch import nn
 
-    return _history.rehearse_small(
-        f"AdamW with a decay of {decay:g}",
-        optimizer=lambda m: torch.optim.AdamW(m.parameters(), 1e-3, weight_decay=decay),
-        steps=60,
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net: Any = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4))
+        x = torch.randn(256, 16)
+        batch = x, (x @ torch.randn(16, 4)).argmax(1)
+    training = _history.rehearse_with(
+        optimizer=lambda m: torch.optim.AdamW(m.parameters(), 1e-3, weight_decay=decay), steps=60
     )
+    return Case(net, batch, nn.CrossEntropyLoss(), training, story=f"AdamW with a decay of {decay:g}")
