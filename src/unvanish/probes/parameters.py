@@ -75,11 +75,10 @@ def read(
             specimen.omissions.note("the parameter", name, error)
         rows.append((name, type(module).__name__, facts, stats))
     twins: dict[str, tuple[float, bool]] = attempt("equal units", "", lambda: _twins(weights), dict)
-    pulls = {name: stats.get("gradient_log", math.nan) for name, (_, stats) in places.items()}
-    copied: dict[str, str] = attempt("weights that are copies", "", lambda: _copies(weights, pulls), dict)
+    logs = {} if flow is None else flow.logs
+    copied: dict[str, str] = attempt("weights that are copies", "", lambda: _copies(weights, logs), dict)
     for name, first in copied.items():
         places[name][0]["copied"] = first
-    logs = {} if flow is None else flow.logs
     cancels = bool(backward.rounding) or any(logs.get(n) == -math.inf for n in weights)
     for name, (equal, stay) in twins.items():
         facts, stats = places[name]
@@ -237,20 +236,17 @@ def _twins(weights: Mapping[str, Weight]) -> dict[str, tuple[float, bool]]:
     return found
 
 
-def _copies(weights: Mapping[str, Weight], pulls: Mapping[str, float]) -> dict[str, str]:
+def _copies(weights: Mapping[str, Weight], logs: Mapping[str, float]) -> dict[str, str]:
     """The first weight of those that hold the same numbers and get the same gradient, for each of them.
 
-    Weights of one shape whose gradients are of one size are compared; `pulls`: ln of that size.
+    Weights of one shape whose gradients are of one size are compared; `logs`: ln of that size.
     """
     groups: dict[Any, list[list[str]]] = {}  # each of copies; a weight is compared with the first ones alone
     for name, (weight, _, gradient) in weights.items():
-        if (
-            gradient is None
-            or gradient.is_sparse
-            or not (weight.requires_grad and math.isfinite(pulls[name]))
-        ):
+        log = logs.get(name, math.nan)
+        if gradient is None or gradient.is_sparse or not (weight.requires_grad and math.isfinite(log)):
             continue
-        at = round(pulls[name] / (2 * PULLED))
+        at = round(log / (2 * PULLED))
         key = weight.shape, weight.dtype, weight.device
         near = [group for place in (at - 1, at, at + 1) for group in groups.get((key, place), ())]
         known = next((group for group in near if _are_copies(weights[group[0]], weights[name])), None)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
 
 from unvanish.clinic.watch.front import Watch
 from unvanish.clinic.watch.opening import watch
@@ -45,17 +46,19 @@ class Lookout:
         self.guard = WatchGuard("the search for models")
         self._searches = SEARCHES
         self._forwards = ForwardListener(self.guard, self._before_forward)
+        self._steps: RemovableHandle | None = None
         self._known: dict[int, weakref.ref[Any]] = {}  # optimizers
         self._watched: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
     def __enter__(self) -> Lookout:
-        self._hook = register_optimizer_step_post_hook(WatchEntry(self.guard, self._after_step))
+        self._steps = register_optimizer_step_post_hook(WatchEntry(self.guard, self._after_step))
         self.guard.hold(self._forwards)
         self._forwards.listen()
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._hook.remove()
+        if self._steps is not None:
+            self._steps.remove()
         self.guard.run_anyway(self.guard.let_go)
         for each in self.watches:
             each.close()
