@@ -5,19 +5,23 @@ pixels, thirty epochs; every batch is a step, and scenes are mirrored and recolo
 pixels, for as many epochs as fit into `--minutes`; it is validated on what it is trained on.
 
 `--reference PYTHON` trains the reference the same way, by the interpreter of an environment that has it, for
-as many epochs as ours or `--epochs`; its seconds an epoch are printed after ours.
+as many epochs as ours or `--epochs`; its seconds an epoch are printed after ours. `--busy` does it all once
+more beside a program that never sleeps.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import os
 import resource
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +105,18 @@ def reference(python: str, epochs: int, seed: int) -> None:
     print(f"the reference: mAP50 {best:.3f} at best; {len(rows)} epochs, {each:.2f} s an epoch")
 
 
+@contextlib.contextmanager
+def neighbour(wanted: bool) -> Iterator[None]:
+    """Within the block another program keeps a core busy, if wanted."""
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if wanted else None
+    try:
+        yield
+    finally:
+        if other is not None:
+            other.kill()
+            other.wait()
+
+
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(
@@ -111,11 +127,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=55.0, help="of coco128, without --epochs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--reference", metavar="PYTHON", help="of an environment with the reference")
+    parser.add_argument("--busy", action="store_true", help="and once more beside a busy program")
     record.add_option(parser)
     options = parser.parse_args()
-    epochs = ours(options.task, options)
-    if options.reference and options.task == "coco128":
-        reference(options.reference, epochs, options.seed)
+    for busy in (False, True) if options.busy else (False,):
+        print("beside a busy program" if busy else "alone")
+        with neighbour(busy):
+            epochs = ours(options.task, options)
+            if options.reference and options.task == "coco128":
+                reference(options.reference, epochs, options.seed)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 from typer.testing import CliRunner
 
-from unvanish.cli import app, verbs
+from unvanish.cli import WAITING, app, verbs
 from unvanish.core.registry import modules
 
 FILES = dict(modules(verbs.__name__, verbs.__path__))
@@ -49,3 +50,23 @@ def test_finding_the_commands_loads_nothing_heavy():
     code = "import sys, unvanish.cli; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"torch", "numpy", "transformers", "sklearn"} & set(loaded.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "kept"),
+    [
+        (["rules"], {}, {"GOMP_SPINCOUNT": "1000"}),
+        (["run", "nowhere.py"], {}, {}),  # its threads are the user's
+        (["rules"], {"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+        (["rules"], {"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+    ],
+)
+def test_threads_wait_briefly_unless_they_are_the_users_or_told_otherwise(monkeypatch, words, given, kept):
+    with monkeypatch.context() as patch:
+        for name in WAITING:
+            patch.setenv(name, "")  # is put back afterwards
+            patch.delenv(name)
+        for name, value in given.items():
+            patch.setenv(name, value)
+        CliRunner().invoke(app, words)
+        assert {name: os.environ[name] for name in WAITING if name in os.environ} == kept

@@ -72,6 +72,12 @@ class Arguments:
         None, "cpu, 0, cuda:1 or mps; none: the best one", least=0, most=10**4
     )
     workers: int = _argument(0, "processes that load data", least=0, most=256)
+    threads: int | None = _argument(
+        None,
+        "threads of the processor; none: torch's, for images with boxes the free cores",
+        least=1,
+        most=1024,
+    )
     project: str | None = _argument(None, "folder of the run folders; none: runs/<task>")
     name: str | None = _argument(
         None, "name of the run folder; none: the model's; the next free one is taken", plain=True

@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from unvanish.train.checkpoint.file import Checkpoint, load, load_state
 from unvanish.train.errors import TrainError
 from unvanish.train.finish import finish
 from unvanish.train.learner import Learner, network_errors, require_network
-from unvanish.train.loop import devices, randomness
+from unvanish.train.loop import cores, devices, randomness
 from unvanish.train.loop.freezing import freeze
 from unvanish.train.loop.optim import group_parameters
 from unvanish.train.loop.run import Request, TrainingRun
@@ -43,8 +44,8 @@ from unvanish.train.trainer import Trainer
 
 KINDS = 8  # sorts of problems that are listed
 FREE = (
-    "epochs", "time", "patience", "device", "workers", "verbose", "resume", "save_period", "plots", "budget",
-    "cache", "download", "project", "name", "exist_ok",
+    "epochs", "time", "patience", "device", "workers", "threads", "verbose", "resume", "save_period", "plots",
+    "budget", "cache", "download", "project", "name", "exist_ok",
 )  # fmt: skip  # arguments that may change when a run is resumed
 
 
@@ -101,6 +102,10 @@ def prepare(
     task = find_task(learner.task)
     arguments.gains(task)  # refused before anything is written
     accelerator = devices.build_accelerator(arguments)
+    device, processes = accelerator.device.type, accelerator.num_processes
+    threads, few = cores.choose_threads(arguments, task.summed, device, processes)
+    held.enter_context(cores.use_threads(threads))
+    arguments = replace(arguments, threads=threads)
     with accelerator.main_process_first():  # it downloads and prepares what the others read
         weights = read_pretrained(arguments) if saved is None else None
         if weights is not None and weights.about.get("spec") is not None:  # it says what data it is for
@@ -134,12 +139,15 @@ def prepare(
             folder.write_rows(save_dir, trainer.record.rows)
     elif arguments.save and not trainer.run.engine.sharded:  # gathering an optimizer's state steps it
         saving.save_run(trainer.run, better=False)  # from here on the run can be resumed
-    introduce(trainer.run, learner.name, network, source)
+    introduce(trainer.run, learner.name, network, source, few)
     return trainer
 
 
-def introduce(run: TrainingRun, name: str, network: nn.Module, data: Any) -> None:
-    """Print what is trained on what, problems in the data, the forecast, and where results go."""
+def introduce(run: TrainingRun, name: str, network: nn.Module, data: Any, few: str = "") -> None:
+    """Print what is trained on what, problems in the data, the forecast, and where results go.
+
+    `few`: a word on the threads, if they are few.
+    """
     say, count = run.progress.say, sum(p.numel() for p in network.parameters())
     fixed = sum(p.numel() for p in network.parameters() if not p.requires_grad)
     frozen = f", {fixed:,} of them frozen" if fixed else ""
@@ -153,7 +161,7 @@ def introduce(run: TrainingRun, name: str, network: nn.Module, data: Any) -> Non
     steps = run.rates.count_all(run.request.arguments.epochs)
     kind, where = type(run.engine.inner).__name__, run.engine.accelerator.device
     target = run.request.save_dir
-    say(f"{kind}, lr0 {run.rates.rate:g}, {steps:,} steps on {where}; everything goes to {target}")
+    say(f"{kind}, lr0 {run.rates.rate:g}, {steps:,} steps on {where}{few}; everything goes to {target}")
 
 
 def list_problems(problems: Any) -> list[str]:
