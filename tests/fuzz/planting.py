@@ -1,7 +1,7 @@
 """A fault at a line of unvanish: which lines run, and raising at one of them, once.
 
-Left out are the doors: the lines of the guard itself, those that do nothing but call it, and those before
-there is one. So is `return` alone on its line, which does nothing.
+Left out are the doors: the lines of the guard itself, and those that do nothing but call it, or the program's
+own function, or hold a name. So are lines that do nothing, as `return` or `try:` alone.
 """
 
 from __future__ import annotations
@@ -21,42 +21,40 @@ from typing import Any
 import unvanish
 
 PACKAGE = str(Path(unvanish.__file__).parent)
-WATCH = ("clinic/watch/", "probes/", "surgery/clipping", "rules/", "core/", "clinic/rounds", "store/")
+WATCH = ("clinic/", "probes/", "surgery/clipping", "rules/", "core/", "store/")
+# By file and qualified name. Behind each stands what its lines are: the guard itself, a call of the guard or
+# of the program's own function, or a name that is held. What else they do, they do in a `try` of their own.
 DOORS = {
-    ("probes/live/guard.py", None),
-    ("core/caution.py", None),
-    ("probes/live/eyes.py", "__torch_function__"),
-    ("probes/live/kinds.py", "may_matter"),
-    ("probes/compositions.py", "_find_override"),
-    ("probes/compositions.py", "find_overrides"),
-    ("probes/live/backwards.py", "_run_backward"),
-    ("probes/live/backwards.py", "<listcomp>"),
-    ("probes/live/closures.py", "__call__"),
-    ("probes/live/closures.py", "closure"),
-    ("clinic/watch/account.py", "__init__"),
-    ("probes/live/backwards.py", "_ask_of_one"),
-    ("probes/live/backwards.py", "_ask_of_some"),
-    ("probes/live/witness.py", "__torch_function__"),
-    ("clinic/watch/optimizers.py", "__call__"),
-    ("clinic/watch/scaling.py", "__call__"),
-    ("clinic/watch/scaling.py", "_step"),
-    ("clinic/watch/opening.py", "watch"),
-    ("clinic/watch/opening.py", "_open"),
-    *(
-        ("clinic/watch/front.py", name)
-        for name in (
-            "__init__",
-            "__enter__",
-            "__exit__",
-            "__del__",
-            "step",
-            "close",
-            "flush",
-            "abandon",
-            "_close_all",
-        )
-    ),
+    ("probes/live/guard.py", "WatchGuard.run"),
+    ("probes/live/guard.py", "WatchGuard.run_anyway"),
+    ("probes/live/guard.py", "WatchGuard.fail"),
+    ("probes/live/guard.py", "WatchGuard.__init__"),  # names, before there is a guard
+    ("probes/live/guard.py", "WatchGuard.stepped"),  # counts, around a call of the guard
+    ("probes/live/guard.py", "WatchEntry.__call__"),
+    ("probes/live/guard.py", "PassingEntry.__call__"),
+    ("probes/live/guard.py", "SwiftEntry.__call__"),
+    ("probes/live/guard.py", "StepEntry.__call__"),
+    ("core/caution.py", "caution"),  # the warning itself
+    ("probes/live/eyes.py", "Eyes.__torch_function__"),  # the program's function, then the guard
+    ("probes/live/witness.py", "Witness.__torch_function__"),  # the same
+    ("probes/compositions.py", "_find_override"),  # calls `find_overrides`, which is tried
+    ("probes/live/backwards.py", "_run_backward"),  # entries, and the program's backward
+    ("probes/live/backwards.py", "_run_backward.<locals>.<listcomp>"),  # entries
+    ("probes/live/closures.py", "ClosureEntry.__call__"),  # the guard
+    ("probes/live/closures.py", "ClosureEntry._wrap.<locals>.closure"),  # the program's closure, the guard
+    ("clinic/watch/optimizers.py", "StrangerEntry.__call__"),  # the guard
+    ("clinic/watch/scaling.py", "ScalerStep.__call__"),  # the guard, the program's step
+    ("clinic/watch/scaling.py", "ScalerStep._step"),  # the program's step
+    ("clinic/watch/account.py", "WatchReport.__init__"),  # names
+    ("clinic/watch/opening.py", "watch"),  # names
+    ("clinic/watch/opening.py", "_open"),  # the guard
+    ("clinic/watch/front.py", "Watch.__init__"),  # names, the guard
+    ("clinic/watch/front.py", "Watch.__exit__"),  # calls `close`
+    ("clinic/watch/front.py", "Watch.__del__"),  # the same
+    ("clinic/watch/front.py", "Watch.step"),  # an entry
+    ("clinic/watch/front.py", "Watch.close"),  # the guard
 }
+IDLE = ("return", "try:", "pass")  # lines that do nothing
 Site = tuple[str, str, int]  # file, function, line
 Fault = tuple[Site, int, int]  # where, at its how-many-th run, and how often it runs
 FORK = ctypes.PyDLL(None).fork  # without what Python does at a fork, which would end the watch
@@ -71,14 +69,10 @@ def _place(code: Any) -> tuple[str, str] | None:
     if not code.co_filename.startswith(PACKAGE):
         return None
     file = Path(code.co_filename).relative_to(PACKAGE).as_posix()
-    if (
-        not file.startswith(WATCH)
-        or (file, None) in DOORS
-        or (file, code.co_name) in DOORS
-        or code.co_name == "<module>"
-    ):
+    name = code.co_qualname
+    if not file.startswith(WATCH) or (file, name) in DOORS or code.co_name == "<module>":
         return None
-    return file, code.co_name
+    return file, name
 
 
 @contextlib.contextmanager
@@ -111,7 +105,7 @@ def find_sites(run: Callable[[], Any]) -> Counter[Site]:
 
     with traced(trace):
         run()
-    idle = [s for s in seen if linecache.getline(f"{PACKAGE}/{s[0]}", s[2]).strip() == "return"]
+    idle = [s for s in seen if linecache.getline(f"{PACKAGE}/{s[0]}", s[2]).strip() in IDLE]
     for site in idle:
         del seen[site]
     return seen
@@ -127,7 +121,7 @@ def plant(site: Site, at: int, run: Callable[[], Any]) -> tuple[Any, int]:
 
     def trace(frame: Any, event: str, value: Any) -> Any:
         code = frame.f_code
-        if code.co_name != function or _place(code) != (file, function):
+        if code.co_qualname != function or _place(code) != (file, function):
             return None
         return line
 

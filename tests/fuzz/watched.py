@@ -206,17 +206,18 @@ def together(look: Look) -> list[Any]:
     return _state(models[0], _state(models[1], found))
 
 
+# those without a record first, as their faults are tried faster
 LOOPS: dict[str, tuple[Callable[[Look], list[Any]], dict[str, Any]]] = {
-    "plain": (plain, {"every": 1, "run": True}),
-    "scaled": (scaled, {"every": 2}),
-    "closure": (closure, {"every": 1}),
     "accumulated": (accumulated, {"every": 2}),
+    "closure": (closure, {"every": 1}),
+    "handmade": (handmade, {"every": 1}),
     "recurrent": (recurrent, {"every": 1}),
     "transformer": (transformer, {"every": 1, "on_finding": "warn"}),
-    "diverging": (diverging, {"every": 2, "on_finding": ["log", "snapshot"], "run": True}),
     "guarded": (plain, {"every": 2, "on_finding": ["silent", "guard"]}),
-    "handmade": (handmade, {"every": 1}),
     "by budget": (plain, {"budget": 0.01}),
+    "scaled": (scaled, {"every": 2}),
+    "plain": (plain, {"every": 1, "run": True}),
+    "diverging": (diverging, {"every": 2, "on_finding": ["log", "snapshot"], "run": True}),
     "recorded": (recurrent, {"every": 2, "run": True}),
     "together": (together, {"every": 1, "run": True}),
 }

@@ -18,7 +18,7 @@ from unvanish.core.caution import caution, summarize
 from unvanish.core.plain import name_value
 from unvanish.integrations.attachment import Attachment
 from unvanish.probes.errors import CheckError
-from unvanish.probes.live.guard import PassingEntry, StepHook
+from unvanish.probes.live.guard import PassingEntry
 
 
 class AccelerateWatch:
@@ -49,7 +49,8 @@ class AccelerateWatch:
         if watching is not None and not watching.failure:
             for one in watching.watched.optimizers:
                 entry = PassingEntry(watching.guard, self._hear_step)
-                watching.guard.hold(StepHook(one.register_step_post_hook(entry)))
+                hang = watching.guard.hang_on_step
+                watching.guard.run(hang, one.register_step_post_hook, entry)
 
     @property
     def watch(self) -> Any:

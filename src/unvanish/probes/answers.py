@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
@@ -22,6 +23,7 @@ from unvanish.core.loss_facts import AnswerFacts
 from unvanish.probes import calls
 from unvanish.probes.ahead import Steps
 from unvanish.probes.fit import IGNORED
+from unvanish.probes.measures import see
 from unvanish.probes.passes import ForwardPass
 from unvanish.probes.saved import find_saved
 
@@ -159,19 +161,19 @@ def _lay_out(output: Tensor, n: int, steps: int, turned: bool) -> tuple[int, ...
 
 def _find_shift(x: Tensor, y: Tensor, used: Tensor, ignored: int) -> int | None:
     """By how many steps the targets are the input, moved; None if they are not, or by several."""
-    found = []
-    at, first, asked = (t.reshape(len(t), -1)[:, 0].tolist() for t in (used, x[0], y[0]))
+    found, places = [], see(used.cpu())
+    own, wanted = (see((t.double() if t.is_floating_point() else t).cpu()) for t in (x, y))
+    at, first, asked = (a.reshape(len(a), -1)[:, 0].tolist() for a in (places, own[0], wanted[0]))
     for shift in SHIFTS:
         pairs = [(first[i + shift], a) for i, a in zip(at, asked, strict=True) if 0 <= i + shift < len(first)]
-        if any(own != a != ignored for own, a in pairs):  # of one sample, which is soon told
+        if any(mine != a != ignored for mine, a in pairs):  # of one sample, which is soon told
             continue
-        places = used + shift
-        keep = (places >= 0) & (places < x.shape[1])
-        mine, theirs = x[:, places[keep]], y[:, keep.to(y.device)]
+        keep = (places + shift >= 0) & (places + shift < own.shape[1])
+        moved, theirs = own[:, places[keep] + shift], wanted[:, keep]
         valid = theirs != ignored
-        if int(valid.sum()) >= ENOUGH and bool((mine == theirs)[valid].all()):
+        if np.count_nonzero(valid) >= ENOUGH and bool((moved == theirs)[valid].all()):
             found.append(shift)
-            if int(torch.unique(theirs[valid]).numel()) < KINDS:
+            if len(np.unique(theirs[valid])) < KINDS:
                 return None
     return found[0] if len(found) == 1 else None
 

@@ -236,25 +236,31 @@ def own_loss(output: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
-def tensors_in(value: Any, depth: int = 6) -> Iterator[Tensor]:
+def tensors_in(value: Any, depth: int = 6) -> list[Tensor]:
     """Every tensor in nested tuples, lists, dicts, dataclasses and named tuples."""
+    found: list[Tensor] = []
+    _gather(value, depth, found)
+    return found
+
+
+def _gather(value: Any, depth: int, found: list[Tensor]) -> None:
     if isinstance(value, Tensor):
-        yield value
+        found.append(value)
     elif isinstance(value, PackedSequence):
-        yield value.data
-    elif not depth or value is None:
+        found.append(value.data)
+    elif not depth or type(value) in PLAIN:
         return
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item, depth - 1)
     elif isinstance(value, (tuple, list)):
         for item in value:
             if isinstance(item, Tensor):
-                yield item
-            elif item is not None:
-                yield from tensors_in(item, depth - 1)
+                found.append(item)
+            elif type(item) not in PLAIN:
+                _gather(item, depth - 1, found)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            _gather(item, depth - 1, found)
     elif (is_dataclass(value) or isinstance(value, SimpleNamespace)) and not isinstance(value, type):
-        yield from tensors_in(vars(value), depth - 1)
+        _gather(vars(value), depth - 1, found)
 
 
 def floats(values: Iterable[Any], depth: int = 1) -> list[Tensor]:

@@ -10,9 +10,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor
-
 from unvanish.probes.events import Operation
+from unvanish.probes.saved import find_saved
 
 LARGE = 1 << 18  # elements that are read, at most
 DIVIDING = ("div", "true_divide", "rsqrt", "reciprocal")
@@ -27,11 +26,8 @@ def read_pole(operations: Iterable[Operation]) -> float:
 def _read(node: Any, kind: str) -> float:
     """Ln of the root mean square divisor over the least one; 0 if it is not kept, constant, or zero."""
     name = "_saved_other" if "div" in kind else "_saved_result"
-    try:
-        kept = getattr(node, name, None)
-    except RuntimeError:  # the graph was freed, or what it kept was overwritten
-        return 0.0
-    if not isinstance(kept, Tensor) or kept.is_meta or kept.is_complex() or not 1 < kept.numel() <= LARGE:
+    kept = find_saved(node, name)
+    if kept is None or kept.is_meta or kept.is_complex() or not 1 < kept.numel() <= LARGE:
         return 0.0
     divisors = kept.detach().abs().double()
     if name == "_saved_result":  # 1 / x, or its root: both are the slope's size

@@ -9,13 +9,17 @@ Notable:
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unvanish.core.facts import NodeFacts
 from unvanish.probes import operations
 from unvanish.probes.events import OperationCall
+from unvanish.probes.measures import see
 from unvanish.probes.signatures import SIGNATURES
 
 MOST = 1024  # features at most: more are no table
@@ -25,6 +29,7 @@ SPIKE = 300.0  # times a feature's mean size, from which its largest value may b
 FEW = 3  # values that far from a feature's mean, of which one may be an outlier: then its middle is looked at
 TIED = 0.1  # of a feature's values equal to its median: it is rare rather than squeezed
 FEWEST = 32  # rows for that
+LOOKED_UP = ("EmbeddingBackward0", "EmbeddingBagBackward0")  # rows of weights are no features of the data
 QUARTILES = 1.349  # of a Gaussian: the distance of its quartiles, in deviations
 
 
@@ -49,7 +54,7 @@ def read_features(call: OperationCall) -> NodeFacts:
     """What the first layer reads: how uneven its features are, and their size."""
     x = call.arguments.get("input") if call.kind in SIGNATURES else None
     axis = find_axis(call.kind, x.ndim) if isinstance(x, Tensor) and x.is_floating_point() else None
-    if axis is None or not isinstance(x, Tensor):
+    if axis is None or not isinstance(x, Tensor) or type(x.grad_fn).__name__ in LOOKED_UP:
         return {}
     weight = call.arguments.get("weight")
     facts = read_unevenness(x, axis, weight if isinstance(weight, Tensor) else None)
@@ -79,25 +84,27 @@ def read_unevenness(x: Tensor, axis: int, weight: Tensor | None) -> NodeFacts:
 
 def _find_sign(rows: Tensor) -> list[int] | None:
     """The features of which a few values are far off; None without them and if no sizes are far apart."""
-    sizes = rows.abs()
-    present, total, top = (sizes > 0).sum(0), sizes.sum(0), sizes.amax(0)
-    mean = total / present.clamp_min(1)
-    low, high = (float(v) for v in torch.aminmax(mean[present > 0])) if bool(present.any()) else (1.0, 1.0)
-    if not math.isfinite(high):  # their sum may still be a number
-        return None if rows.dtype is torch.float64 else _find_sign(rows.double())
-    least = torch.finfo(rows.dtype).tiny
-    spike = float((top * len(rows) / total.clamp_min(least)).max()) if len(rows) > 2 else 0.0
-    uneven, lonely = high >= SIGN * low or spike >= min(SPIKE, len(rows) / 2), _find_lonely(rows)
+    read = see(rows.cpu())  # NumPy is done before torch begins
+    with np.errstate(all="ignore"):
+        sizes = np.abs(read)
+        present, total, top = np.count_nonzero(sizes > 0, axis=0), sizes.sum(0), sizes.max(0)
+        some = (total / np.maximum(present, 1))[present > 0]
+        low, high = (float(some.min()), float(some.max())) if some.size else (1.0, 1.0)
+        if not math.isfinite(high):  # their sum may still be a number
+            return None if rows.dtype is torch.float64 else _find_sign(rows.double())
+        least = np.finfo(read.dtype).tiny
+        spike = float((top * len(read) / np.maximum(total, least)).max()) if len(read) > 2 else 0.0
+        uneven, lonely = high >= SIGN * low or spike >= min(SPIKE, len(read) / 2), _find_lonely(read)
     return lonely if uneven or lonely else None
 
 
-def _find_lonely(rows: Tensor) -> list[int]:
+def _find_lonely(rows: NDArray[Any]) -> list[int]:
     """The features of which one value, or a few, lie far from the mean and nearly all others do not."""
     if len(rows) < FEWEST:
         return []
-    distances = (rows - rows.mean(0)).abs_()
+    distances = np.abs(rows - rows.mean(0))
     far = min(SPIKE, len(rows) / FEW) * distances.mean(0)
-    return torch.nonzero(distances.amax(0) > far).flatten().tolist()
+    return np.flatnonzero(distances.max(0) > far).tolist()
 
 
 def _find_squeezed(rows: Tensor, known: NodeFacts) -> NodeFacts:

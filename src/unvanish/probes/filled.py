@@ -6,6 +6,7 @@ filled there too, within a step. So a label that is only frequent is none.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def _judge(x: Tensor, y: Tensor, weighing: Any) -> FilledFacts | None:
     asked = y.reshape(n, steps, rest)
     for ends in (False, True):
         first, second = (0, 1) if ends else (-1, -2)
-        if not bool((asked[:, first] == asked[:, second]).any()):  # of several lengths one is two, or more
+        if not _may_be_filled(asked[:, first], asked[:, second], whole):
             continue
         mine, theirs = _count_fill(x.reshape(n, x.shape[1], -1), ends), _count_fill(asked, ends)
         if mine is None or theirs is None:
@@ -58,6 +59,18 @@ def _judge(x: Tensor, y: Tensor, weighing: Any) -> FilledFacts | None:
         share = float(theirs.sum()) / (n * steps)
         return {"share": share, "label": int(value) if whole else None, "source": ""}
     return None
+
+
+def _may_be_filled(last: Tensor, before: Tensor, whole: bool) -> bool:
+    """Whether samples may end in one value: of several lengths one is two, or more; `whole`: labels."""
+    if not whole:
+        return bool((last == before).any())
+    ends = last.flatten().tolist()
+    twice = {a for a, b in zip(ends, before.flatten().tolist(), strict=True) if a == b}
+    if not twice:
+        return False
+    counts = Counter(ends)
+    return max(counts[value] for value in twice) == max(LENGTHS - 1, *counts.values())
 
 
 def _count_fill(t: Tensor, begins: bool) -> Tensor | None:

@@ -198,5 +198,7 @@ def _count_few(values: Tensor) -> int:
 
 
 def _count_kinds(values: Tensor) -> int:
-    few = values.is_cpu and values.numel() <= FEW  # NumPy is done before torch begins
+    few = values.is_cpu and values.numel() <= FEW  # Python, or NumPy, is done before torch begins
+    if few and not values.is_floating_point():
+        return len(set(values.flatten().tolist()))
     return len(np.unique(see(values))) if few else int(torch.unique(values).numel())

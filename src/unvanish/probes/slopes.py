@@ -16,6 +16,7 @@ from unvanish.core.omissions import Omissions
 from unvanish.probes import operations
 from unvanish.probes.events import Operation
 from unvanish.probes.measures import rectifier_stats, slope_stats
+from unvanish.probes.saved import find_saved, is_gone
 
 LARGE = 1 << 18  # elements that are read together
 
@@ -70,10 +71,8 @@ def _find_off(operation: Operation) -> Tensor | None:
     node: Any = operation.nodes[0]
     if type(node).__name__ != "ReluBackward0" or node._input_metadata[0].is_nested_tensor:
         return None
-    try:
-        return torch.le(node._saved_result, 0)
-    except RuntimeError:
-        return None
+    result = find_saved(node, "_saved_result")
+    return None if result is None else torch.le(result, 0)
 
 
 def _slope(operation: Operation, made: dict[Any, Tensor] | None = None) -> Tensor | None:
@@ -87,7 +86,9 @@ def _slope(operation: Operation, made: dict[Any, Tensor] | None = None) -> Tenso
     ones = _ones(node, {} if made is None else made)
     try:
         found = back(ones)
-    except RuntimeError:  # a saved tensor was overwritten (the backward will report it), or it is ragged
+    except RuntimeError as error:  # a saved tensor was overwritten: the backward will report it
+        if not is_gone(error):
+            raise
         return None
     found = found[0] if isinstance(found, tuple) else found
     return found if isinstance(found, Tensor) and found.shape == ones.shape else None

@@ -33,7 +33,7 @@ from unvanish.probes.errors import CheckError
 from unvanish.probes.live.backwards import BackwardListener
 from unvanish.probes.live.closures import ClosureEntry
 from unvanish.probes.live.compiled import is_compiled
-from unvanish.probes.live.guard import StepEntry, StepHook, SwiftEntry, WatchEntry, WatchGuard
+from unvanish.probes.live.guard import StepEntry, SwiftEntry, WatchEntry, WatchGuard
 from unvanish.store import StoreError
 
 
@@ -50,15 +50,15 @@ class Watch(WatchReport):
         self._finder: OptimizerFinder | None = None
         self._adopts = False  # optimizers that turn up
         self._entry: SwiftEntry | None = None  # of the loss that the program names
-        _open.add(self)
         judging = WatchGuard(f"the watch of {name}", passing=(CheckError, ConfigError, StoreError))
         judging.run(self._begin, build)
-        self.guard.take_over(judging)
+        self.guard.run(self.guard.take_over, judging)
 
     # -- attaching and detaching
 
     def _begin(self, build: Callable[[WatchGuard], Observer]) -> None:
         """Make what observes, and hang on the optimizers, the loss, the scaler."""
+        _open.add(self)
         observer = self._observer = build(self.guard)
         guard, watched, snapshots = self.guard, observer.watched, observer.response.snapshots
         self.name = watched.name
@@ -79,19 +79,20 @@ class Watch(WatchReport):
             if is_compiled(watched.loss):
                 guard.note("the loss is not noted: its module is compiled; give it to `step`")
             else:
-                guard.hold(watched.loss.register_forward_hook(WatchEntry(guard, self._note_loss)))
+                guard.hang(watched.loss.register_forward_hook, WatchEntry(guard, self._note_loss))
         if snapshots is not None:
-            for handle in snapshots.attach(guard, watched.inner, watched.loss):
-                guard.hold(handle)
+            snapshots.attach(guard, watched.inner, watched.loss)
         if watched.scaler is not None:
-            guard.hold(ScalerStep(guard, watched.scaler, self._count, self._after_scaler))
+            step = ScalerStep(guard, watched.scaler, self._count, self._after_scaler)
+            guard.hold(step)
+            step.hang()
 
     def _hang_on(self, optimizer: Any) -> None:
         quiet = self._observing().quiet
         before = ClosureEntry(self.guard, self._before_step, quiet.before)
         after = StepEntry(self.guard, self._after_step, quiet.after)
-        self.guard.hold(StepHook(optimizer.register_step_pre_hook(before)))
-        self.guard.hold(StepHook(optimizer.register_step_post_hook(after)))
+        self.guard.hang_on_step(optimizer.register_step_pre_hook, before)
+        self.guard.hang_on_step(optimizer.register_step_post_hook, after)
 
     def _close_forgotten(self, observer: Observer) -> bool:
         """Close the watches of its optimizers that nothing else holds; whether others are left."""
@@ -150,6 +151,9 @@ class Watch(WatchReport):
 
     def abandon(self) -> None:
         """Detach everything and write nothing: in a forked process the record belongs to the other one."""
+        self.guard.run_anyway(self._abandon)
+
+    def _abandon(self) -> None:
         if self._observer is not None:
             self._observer.end()
         self.guard.let_go()

@@ -73,13 +73,16 @@ class Hearing:
         self._pull = None
         if self.losses.open and (self.look.open or self.step.made < HEARD):
             root = find_root(roots)
-            self._pull = None if root is None or root.ndim else read_pull(root)
+            self._pull = None if root is None or root.ndim else self._read_pull(root)
             self._scale = scale
         if examined:
             self.first.examination.hear(roots, chosen, scale)
         if tried:
             self.trials.hear(roots)
         self.clock.stop()
+
+    def _read_pull(self, root: Tensor) -> float | None:
+        return self.guard.read("the gradient of the loss", read_pull, root)
 
     def end_backward(self, failed: bool) -> None:
         """The backward has ended."""

@@ -28,7 +28,8 @@ class LabelCount:
     def __init__(self, watched: Watched, guard: WatchGuard) -> None:
         self.seconds = 0.0  # our own, of the present look
         self.readings = 0  # losses of this training that were read
-        self._losses = StepLosses(watched)  # which backwards are this training's
+        self._guard = guard
+        self._losses = StepLosses(watched, guard)  # which backwards are this training's
         self._listener = BackwardListener(WatchEntry(guard, self._hear), WatchEntry(guard, self._end))
         guard.hold(self._listener)
         self._read: LabelReading | None = None  # of the backward that runs
@@ -55,7 +56,7 @@ class LabelCount:
         began = perf_counter()
         self._losses.begin(roots, 1.0)
         root = find_root(roots) if self._losses.open else None
-        self._read = None if root is None else read_labels(root)
+        self._read = None if root is None else self._guard.read("the labels of the loss", read_labels, root)
         self.seconds += perf_counter() - began
 
     def _end(self, failed: bool) -> None:

@@ -20,14 +20,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils.hooks import RemovableHandle
 
 from unvanish.clinic.watch.front import Watch
 from unvanish.clinic.watch.opening import watch
 from unvanish.clinic.watch.optimizers import holds_some, unwrap_optimizer
 from unvanish.probes.live.compiled import has_compiled_parts
 from unvanish.probes.live.forwards import ForwardListener
-from unvanish.probes.live.guard import WatchEntry, WatchGuard
+from unvanish.probes.live.guard import Hung, WatchEntry, WatchGuard
 
 MOST = 8  # models
 SEARCHES = 8  # among all objects, before a forward
@@ -46,19 +45,21 @@ class Lookout:
         self.guard = WatchGuard("the search for models")
         self._searches = SEARCHES
         self._forwards = ForwardListener(self.guard, self._before_forward)
-        self._steps: RemovableHandle | None = None
+        self._steps = Hung()  # in torch until the end, as it goes through these hooks when one fails
         self._known: dict[int, weakref.ref[Any]] = {}  # optimizers
         self._watched: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
     def __enter__(self) -> Lookout:
-        self._steps = register_optimizer_step_post_hook(WatchEntry(self.guard, self._after_step))
-        self.guard.hold(self._forwards)
-        self._forwards.listen()
+        self.guard.run(self._listen)
         return self
 
+    def _listen(self) -> None:
+        self._steps.hang(register_optimizer_step_post_hook, WatchEntry(self.guard, self._after_step))
+        self.guard.hold(self._forwards)
+        self._forwards.listen()
+
     def __exit__(self, *exception: Any) -> None:
-        if self._steps is not None:
-            self._steps.remove()
+        self.guard.run_anyway(self._steps.remove)
         self.guard.run_anyway(self.guard.let_go)
         for each in self.watches:
             each.close()

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from unvanish.clinic.watch.watched import Watched
 from unvanish.probes.live.examination import find_root
-from unvanish.probes.live.loss_roots import FACTORS, LossRoot, read_root
+from unvanish.probes.live.guard import WatchGuard
+from unvanish.probes.live.loss_roots import FACTORS, LossRoot, find_factors, read_root
 from unvanish.probes.live.readable import find_obstacle, is_plain_here
 
 ASKED = 8  # parameters, evenly spaced
@@ -24,8 +25,8 @@ CAREFUL = 64  # backwards that are followed by all of them, if one alone has tol
 class StepLosses:
     """The losses of the backwards of the present step; `told`: somebody else knows the loss."""
 
-    def __init__(self, watched: Watched) -> None:
-        self._watched, parameters = watched, watched.parameters.parameters
+    def __init__(self, watched: Watched, guard: WatchGuard) -> None:
+        self._watched, self._guard, parameters = watched, guard, watched.parameters.parameters
         step = max(1, len(parameters) // ASKED)
         self._asked = [*parameters[::step], *parameters[-1:]]
         self._place = len(self._asked) - 1  # of the one whose gradient the last backward changed
@@ -48,8 +49,11 @@ class StepLosses:
             return 0
         if self._made and not self._gathers():
             self._made.clear()
-        self._remember(read_root(root, scale))
+        self._remember(read_root(root, scale, self._find_factors))
         return self._root.scale_log2 if self._root is not None else 0
+
+    def _find_factors(self, root: Tensor) -> list[float]:
+        return self._guard.read("what the loss is multiplied by", find_factors, root) or []
 
     def begin_plainly(self, roots: Any) -> bool:
         """A backward begins; whether its loss is one that has nothing to ask for, and was read.

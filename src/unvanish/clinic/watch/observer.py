@@ -70,7 +70,7 @@ class Observer:
         self._look = Look(watched, first, guard, WatchEntry(guard, self._after_backward))
         self._trials = StepTrials(watched, pace, guard, critical)
         self._step = CurrentStep(first, first)
-        self._losses = StepLosses(watched)
+        self._losses = StepLosses(watched, guard)
         self._first = FirstLook(watched, guard, choice, find_company(watched, company))
         self._deeds = Deeds(watched, guard)
         self._arrivals = Latecomers()

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from unvanish.probes.live.guard import PassingEntry, StepEntry, StepHook, WatchGuard
+from unvanish.probes.live.guard import PassingEntry, StepEntry, WatchGuard
 
 Known = dict[int, weakref.ref[Any]]  # optimizers by their ids
 
@@ -43,8 +43,7 @@ class OptimizerFinder:
         self._hear = StrangerEntry(guard, hear, self._known)
         self._strong = not known
         entry = StepEntry(guard, hear) if self._strong else self._hear
-        guard.hold(hook := StepHook(register_optimizer_step_pre_hook(entry)))
-        self._hook = hook
+        self._hook = guard.hang_on_step(register_optimizer_step_pre_hook, entry)
 
     def hear(self, optimizer: Any) -> bool:
         """An optimizer of the process is about to step; whether it is one of others that was not known."""
@@ -62,7 +61,7 @@ class OptimizerFinder:
         """An optimizer holds the watch from now on; not while any goes through its hooks before a step."""
         if self._strong:
             self._strong = False
-            self._hook.replace(register_optimizer_step_pre_hook(self._hear))
+            self._hook.replace(register_optimizer_step_pre_hook, self._hear)
 
 
 class StrangerEntry(PassingEntry):
@@ -75,9 +74,15 @@ class StrangerEntry(PassingEntry):
         self._known = known
 
     def __call__(self, optimizer: Any, *args: Any) -> None:
-        ref = self._known.get(id(optimizer))
-        if ref is None or ref() is not optimizer:
-            super().__call__(optimizer, *args)
+        try:
+            ref = self._known.get(id(optimizer))
+            if ref is not None and ref() is optimizer:
+                return
+        except Exception as error:
+            with self._guard.stepped():
+                self._guard.fail(error)
+            return
+        super().__call__(optimizer, *args)
 
 
 def holds_some(optimizer: Any, model: nn.Module) -> bool:

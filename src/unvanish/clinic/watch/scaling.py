@@ -10,7 +10,7 @@ from unvanish.probes.live.guard import WatchEntry, WatchGuard
 
 
 class ScalerStep:
-    """Stands in for a GradScaler's `step`; `remove` puts its own back.
+    """Stands in for a GradScaler's `step` from `hang` on; `remove` puts its own back.
 
     `count`: says how many steps were made so far. `ended`: called after each step with its optimizer and what
     `count` said before. Both are methods whose owner is known weakly. A copy or a pickle of the scaler holds
@@ -24,7 +24,11 @@ class ScalerStep:
         self._own = vars(scaler).get("step")  # what the program put there itself
         self._count, self._ended = weakref.WeakMethod(count), WatchEntry(guard, ended)
         self._run = guard.run
-        scaler.step = self
+
+    def hang(self) -> None:
+        """Take the place of the scaler's own method; whoever removes this holds it already."""
+        if (scaler := self._scaler()) is not None:
+            scaler.step = self
 
     def __call__(self, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
         made = self._run(self._ask)

@@ -43,15 +43,14 @@ class Snapshots:
     call: RememberedCall | None = None  # the last forward in training
     target: Any = None  # the loss's second argument
 
-    def attach(self, guard: WatchGuard, model: nn.Module, loss: Any) -> list[Any]:
-        """Remember every call of a model, and of a loss if it is a module; the hooks' handles."""
+    def attach(self, guard: WatchGuard, model: nn.Module, loss: Any) -> None:
+        """Remember every call of a model, and of a loss if it is a module."""
         if has_compiled_parts(model):
             guard.note("no snapshots are kept: the model, or a part of it, is compiled")
-            return []
-        handles = [model.register_forward_pre_hook(WatchEntry(guard, self._remember), with_kwargs=True)]
+            return
+        guard.hang(model.register_forward_pre_hook, WatchEntry(guard, self._remember), with_kwargs=True)
         if isinstance(loss, nn.Module) and not is_compiled(loss):
-            handles.append(loss.register_forward_pre_hook(WatchEntry(guard, self._remember_target)))
-        return handles
+            guard.hang(loss.register_forward_pre_hook, WatchEntry(guard, self._remember_target))
 
     def _remember(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if module.training and torch.is_grad_enabled():

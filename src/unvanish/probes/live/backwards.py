@@ -50,6 +50,10 @@ class BackwardListener:
         setattr(torch.autograd, NAME, _run_backward)
         return True
 
+    def fail(self, error: Exception) -> None:
+        """It cannot be told of a backward that begins."""
+        self.begins.fail(error)
+
     def remove(self) -> None:
         """Stop; harmless when repeated. If something else stands there now, it stays."""
         if self in _listening:
@@ -60,9 +64,7 @@ class BackwardListener:
 
 def _run_backward(roots: Any, *args: Any, **named: Any) -> Any:
     run = _found[NAME]
-    told = named.get("accumulate_grad") and _find_task() == -1
-    listening = tuple(_listening) if told else ()
-    chosen = bool(listening) and len(args) > INPUTS and bool(args[INPUTS])
+    listening, chosen = _find_listeners(args, named)
     waiting = [one for one in listening if not one.begins(roots, chosen)]
     try:
         result = run(roots, *args, **named)
@@ -73,6 +75,18 @@ def _run_backward(roots: Any, *args: Any, **named: Any) -> Any:
     for one in waiting:
         one.ends(False)
     return result
+
+
+def _find_listeners(args: Any, named: Any) -> tuple[tuple[BackwardListener, ...], bool]:
+    """Who is told of a backward, and whether only some tensors shall get a gradient."""
+    try:
+        if not _listening or not named.get("accumulate_grad") or _find_task() != -1:
+            return (), False
+        return tuple(_listening), len(args) > INPUTS and bool(args[INPUTS])
+    except Exception as error:
+        for one in tuple(_listening):
+            one.fail(error)
+    return (), False
 
 
 class Unhandled:
@@ -101,12 +115,18 @@ class Unhandled:
 
 
 def _ask_of_one(tensor: Any) -> bool:
-    if sys._getframe(1).f_code.co_name == "backward":
-        return find_overrides(tensor)
+    try:
+        if sys._getframe(1).f_code.co_name == "backward":
+            return find_overrides(tensor)
+    except Exception:  # it goes on as it would without us
+        return bool(_found[UNARY](tensor))
     return bool(_found[UNARY](tensor))
 
 
 def _ask_of_some(tensors: Any) -> bool:
-    if sys._getframe(1).f_code.co_name == "backward":
-        return find_overrides(*tensors)
+    try:
+        if sys._getframe(1).f_code.co_name == "backward":
+            return find_overrides(*tensors)
+    except Exception:
+        return bool(_found[SEVERAL](tensors))
     return bool(_found[SEVERAL](tensors))

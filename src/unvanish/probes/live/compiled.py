@@ -68,8 +68,8 @@ class CompilerListener:
         dynamo: Any = sys.modules.get("torch._dynamo")
         handler = getattr(dynamo, "callback_handler", None)
         if self._handler is None and handler is not None:
+            self._handler = handler  # first, so that nothing can fail in between
             handler.register_start_callback(self._heard)
-            self._handler = handler
 
     def remove(self) -> None:
         """Stop listening."""

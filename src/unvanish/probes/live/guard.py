@@ -15,12 +15,14 @@ import contextlib
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from unvanish.core.caution import caution, locate
+
+T = TypeVar("T")
 
 
 class WatchGuard:
@@ -62,9 +64,7 @@ class WatchGuard:
     def fail(self, error: Exception) -> None:
         """Give up: take everything off and say so once."""
         first, self.failure = not self.failure, self.failure or type(error).__name__
-        for _ in range(2):  # what fails once may come off all the same
-            with contextlib.suppress(Exception):
-                self.let_go()
+        self._take_off()
         if not first:
             return
         with contextlib.suppress(Exception):
@@ -80,7 +80,21 @@ class WatchGuard:
         """Fail as another guard did, if it did."""
         if other.failure and not self.failure:
             self.failure, self.traceback = other.failure, other.traceback
-            self.let_go()
+            self._take_off()
+
+    def _take_off(self) -> None:
+        """Take off what can be taken off; what fails once may come off all the same."""
+        for _ in range(2):
+            with contextlib.suppress(Exception):
+                self.let_go()
+
+    def read(self, what: str, look: Callable[[Any], T], given: Any) -> T | None:
+        """What a reading that can be done without gives; None, and a note, if it fails."""
+        try:
+            return look(given)
+        except Exception as error:
+            self.note(f"{what} was not read: {locate(error)}")
+        return None
 
     def note(self, text: str) -> None:
         """Note, once, what is left out and why."""
@@ -92,6 +106,17 @@ class WatchGuard:
     def hold(self, handle: Any) -> None:
         """Keep the handle of something that hangs in the program."""
         self._held.append(handle)
+
+    def hang(self, register: Callable[..., Any], *what: Any, **how: Any) -> None:
+        """Hang an entry up by torch's own function, and keep its handle."""
+        self.hold(hook := Hung())
+        hook.hang(register, *what, **how)
+
+    def hang_on_step(self, register: Callable[..., Any], entry: Any) -> StepHook:
+        """The same, of a hook on an optimizer's step."""
+        self.hold(hook := StepHook())
+        hook.hang(register, entry)
+        return hook
 
     def hold_weakly(self, handle: Any) -> None:
         """As `hold`, of something that holds this guard."""
@@ -160,20 +185,31 @@ class Sweeper:
 _sweeper = Sweeper()
 
 
-class StepHook:
-    """The handle of a hook on an optimizer's step."""
+class Hung:
+    """A hook of ours in the program. It is held before it hangs, so nothing can fail in between."""
 
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
+    def __init__(self) -> None:
+        self._handles: list[Any] = []
+
+    def hang(self, register: Callable[..., Any], *what: Any, **how: Any) -> None:
+        """Hang it up by torch's own function."""
+        self._handles.append(register(*what, **how))
+
+    def replace(self, register: Callable[..., Any], *what: Any) -> None:
+        """Another one stands for it."""
+        self.hang(register, *what)
+        while len(self._handles) > 1:
+            self._handles[0].remove()
+            del self._handles[0]
 
     def remove(self) -> None:
-        """Take the hook off; not while the optimizer goes through its hooks."""
-        self._handle.remove()
+        """Take it off; harmless when repeated."""
+        for handle in self._handles:
+            handle.remove()
 
-    def replace(self, handle: Any) -> None:
-        """Take the hook off; another one stands for it."""
-        before, self._handle = self._handle, handle
-        before.remove()
+
+class StepHook(Hung):
+    """A hook on an optimizer's step, which is not taken off while the optimizer goes through its hooks."""
 
 
 class WatchEntry:
@@ -197,6 +233,10 @@ class WatchEntry:
         if owner is not None and (self._always or not guard.failure):
             guard.run_anyway(self._function, owner, *self._first, *args)
         return None
+
+    def fail(self, error: Exception) -> None:
+        """What calls us failed on the way."""
+        self._guard.fail(error)
 
     def __reduce__(self) -> Any:
         """A bound method of the standard library that takes anything and gives None."""

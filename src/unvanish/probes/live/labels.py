@@ -51,13 +51,10 @@ def read_labels(root: Tensor) -> LabelReading | None:
     kind, whole = type(node).__name__, math.prod(factors)
     if kind not in (*CLASSES, *YES_NO) or root.device.type != "cpu" or not 0 < whole < math.inf:
         return None
-    value = float(root.detach()) / whole
-    try:
-        if node._saved_reduction != MEAN:
-            return None
-        return _count_classes(node, value) if kind in CLASSES else _count_answers(node, value)
-    except (AttributeError, RuntimeError):  # freed, or of another torch
+    if node._saved_reduction != MEAN:
         return None
+    value = float(root.detach()) / whole
+    return _count_classes(node, value) if kind in CLASSES else _count_answers(node, value)
 
 
 def _count_classes(node: Any, value: float) -> LabelReading | None:

@@ -7,6 +7,7 @@ loss scale; one over a whole number may be an accumulation's share, which only t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,13 +40,16 @@ class LossRoot:
     parts: int = 1
 
 
-def read_root(root: Tensor, known_scale: float) -> LossRoot:
-    """The loss at the root of a backward; `known_scale`: of the scaler in use, 1 without one."""
+def read_root(root: Tensor, known_scale: float, find: Callable[[Tensor], list[float]]) -> LossRoot:
+    """The loss at the root of a backward; `known_scale`: of the scaler in use, 1 without one.
+
+    `find`: finds what it was multiplied by, as `find_factors` does.
+    """
     scale, parts = _read_scale(known_scale) if known_scale != 1.0 else 0, 1
     on_device, plain = root.device.type != "cpu", type(root.grad_fn).__name__ not in FACTORS
     if plain and not scale and not on_device:
         return LossRoot(root.item())
-    for factor in () if plain else find_factors(root):
+    for factor in () if plain else find(root):
         if not scale and factor >= LEAST and math.frexp(factor)[0] == 0.5:
             scale = _read_scale(factor)
         elif parts == 1 and factor < 1 and abs(round(1 / factor) * factor - 1) < 1e-6 and 1 / factor < SHARES:

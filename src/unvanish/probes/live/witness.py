@@ -61,7 +61,7 @@ class Witness(Forward):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.compiler.is_compiling():  # the compiler reads this, and finds nothing
             return func(*args, **(kwargs or {}))
-        start = next_number()
+        start = self.guard.run(next_number)
         result = func(*args, **(kwargs or {}))
         self.guard.run(self._witness, func, args, kwargs or {}, start, result)
         return result

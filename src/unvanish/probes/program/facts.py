@@ -141,7 +141,7 @@ def _pool(step: StepSource) -> Described:
 
 
 def _adaptive_pool(step: StepSource) -> Described:
-    result = next(calls.tensors_in(step.call.result, 2))
+    result = calls.tensors_in(step.call.result, 2)[0]
     entering = math.prod(step.call["input"].shape)
     return step.kind, {"window": entering / max(1, math.prod(result.shape))}
 
