@@ -100,6 +100,14 @@ class SoftmaxFacts(TypedDict):
     line: str  # of the user's code; "" if unknown
 
 
+class SwapFacts(TypedDict):
+    """A view that gives the axes of a sample another order, in the model or against the targets."""
+
+    path: str  # of the module that views
+    line: str  # of the user's code; "" if unknown
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]  # before and after; of the output and of the targets
+
+
 class BottomFacts(TypedDict):
     """A loss that falls without end, and faster than the output grows."""
 
@@ -153,3 +161,5 @@ class LossFacts(TypedDict, total=False):
     class_numbers: ClassNumberFacts
     misplaced: list[SoftmaxFacts]
     bottom: BottomFacts
+    swaps: list[SwapFacts]  # in the model
+    misaligned: list[SwapFacts]  # of output and targets, both flattened

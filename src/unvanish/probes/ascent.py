@@ -55,7 +55,7 @@ def find_ascents(
 
     `output`: what the model returned.
     """
-    if graph is None or (len(calls.made) == 1 and calls.made[0][0].result is root):
+    if graph is None or _is_own(root, calls):
         return []
     some = [(c, o) for c, o in calls.made if _speaks(c, calls) and o.nodes[0] in graph.index][:MOST]
     if _is_turned(graph):
@@ -69,6 +69,11 @@ def find_ascents(
         or found
         or _find_saturated(root, calls, graph)
     )
+
+
+def _is_own(root: Tensor, calls: LossCalls) -> bool:
+    """Whether the loss is one of torch's own, as it is."""
+    return len(calls.made) == 1 and calls.made[0][0].result is root and calls.made[0][0].kind in LOSSES
 
 
 def _find_saturated(root: Tensor, calls: LossCalls, graph: Graph) -> list[AscentFacts]:

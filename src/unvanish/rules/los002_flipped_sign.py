@@ -21,6 +21,7 @@ targets pick, with equal weights, or a cosine with the targets (or, if it is all
 what a teacher gives) that is to be lowered, is a fault; so is a loss by hand that drives every
 output away from the targets' yes and no, unless a distance made the output, the whole output
 against targets that are numbers, or embeddings away from their own label. So is a
+log-probability that the model returns, if it is all of the loss and falls with it; and a
 policy's loss that makes what was done less likely wherever its number in the batch (a reward, or an
 advantage made of it) is above zero, and more likely wherever it is below; and an optimizer with
 maximize=True under an error.
@@ -147,6 +148,8 @@ def _describe(facts: AscentFacts) -> str:
     kind, place = facts["kind"], f" at {facts['source']}" if facts["source"] else ""
     if kind == "embedding":
         return "embeddings leave those of their own label for those of others"
+    if kind == "log-probability":
+        return "the log-probability that the model returns is lowered"
     if kind in SIMILARITIES:
         return f"the {kind}{place} with the targets is lowered"
     if kind in LIKELIHOODS:
