@@ -132,7 +132,7 @@ def _agree(step: Tensor, number: Tensor) -> int:
 
 def _follow(number: Tensor, given: Sequence[Tensor]) -> int:
     """The sign with which a number goes with the one of the batch that it was made of."""
-    if any(number is t for t in given):
+    if any(number is t or number._base is t for t in given):  # a column of a table, too
         return 1
     x, best = number.detach().double().flatten(), 0.0
     for t in given:

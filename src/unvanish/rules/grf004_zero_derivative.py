@@ -270,9 +270,10 @@ def _find_flat_loss(trace: Trace) -> list[Fault]:
     if not stops or any(trace.value(i, "gradient_log") != -math.inf for i in learning):
         return []
     site, value = trace.sites[stops[0]], float(trace.facts.get("loss", math.nan))
+    if site.kind == "mul" and trace.facts.get("dead_terms"):
+        return []  # what is left beside a term that lost its gradient
     kind = site.kind
-    where = f"{kind} in the loss{_cite(site)}"
-    cause = f"{where} passes exactly no gradient: no parameter learns from this batch"
+    cause = f"{kind} in the loss{_cite(site)} passes exactly no gradient: no parameter learns from this batch"
     why = "a loss with a slope: no rounding, comparison or clamp between it and the output"
     if value == 0:
         cause += ", since its loss is 0"
