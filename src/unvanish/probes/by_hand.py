@@ -24,6 +24,7 @@ from unvanish.probes.residual import reading
 PICKS = ("gather", "getitem", "index")
 LOGS = ("log", "log_softmax")
 SQUARES = ("pow", "square", "abs", "__pow__")
+REDUCED = ("mean", "sum")
 JUDGED = (-1.0, 0.0, 1.0)
 SUMS = 0.05  # how far from one a row of probabilities may add up
 Found = tuple[str, Handles]  # the kind of the loss, and what it compares
@@ -46,7 +47,8 @@ def find_by_hand(calls: LossCalls, graph: Graph | None) -> list[Found]:
 
 def _find_constant(made: list[tuple[OperationCall, Operation]]) -> list[Found]:
     """Squares of an output less one of the numbers that a judge is to say, as in a least-squares GAN."""
-    squared = {id(c.args[0]) for c, _ in made if c.kind in SQUARES and c.args}
+    summed = {id(c.args[0]) for c, _ in made if c.kind in REDUCED and c.args}
+    squared = {id(c.args[0]) for c, _ in made if c.kind in SQUARES and c.args and id(c.result) in summed}
     for call, _ in made:
         numbers = [v for v in call.args if isinstance(v, (int, float)) and not isinstance(v, bool)]
         ours = [t for t in call.args if isinstance(t, Tensor)]

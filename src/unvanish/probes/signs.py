@@ -24,6 +24,7 @@ from unvanish.core.loss_facts import (
     BottomFacts,
     ClassNumberFacts,
     FilledFacts,
+    NearPoleFacts,
     SoftmaxFacts,
     SoftRouterFacts,
     SummedFacts,
@@ -42,6 +43,7 @@ from unvanish.probes.foreign import find_foreign
 from unvanish.probes.forward import Forward
 from unvanish.probes.leaks import find_leak
 from unvanish.probes.misaligned import find_misaligned
+from unvanish.probes.near_poles import find_near_pole
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.routers import find_routers
 from unvanish.probes.run_forward import find_lines
@@ -96,6 +98,14 @@ def read_signs(specimen: Specimen, forward: ForwardPass, backward: BackwardPass)
     )
     if misaligned:
         facts["misaligned"] = misaligned
+    near: NearPoleFacts | None = attempt(
+        "powers of what is next to zero",
+        "",
+        lambda: find_near_pole(watched.loss_calls, backward.graph),
+        lambda: None,
+    )
+    if near:
+        facts["near_pole"] = near
     if watched.mixing.swaps:
         facts["swaps"] = watched.mixing.swaps
     if watched.dropouts.shares:
