@@ -40,7 +40,9 @@ PRODUCTS = {"matmul", "bmm", "mm", "einsum", "baddbmm"}
 CHANNELS = {"linear": -1, "conv1d": 1, "conv2d": 1, "conv3d": 1}  # the axis whose numbers a layer adds up
 SCATTERED = {"index_add", "scatter_add", "scatter", "index_reduce", "scatter_reduce", "index_copy"}
 
-KINDS = ALONG | TURNED | STATISTICS | RESHAPES | PRODUCTS | CHANNELS.keys() | SCATTERED
+JOINS = {"cat", "concat"}
+
+KINDS = JOINS | ALONG | TURNED | STATISTICS | RESHAPES | PRODUCTS | CHANNELS.keys() | SCATTERED
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class MixingSigns:
         self.batch = batch or 0
         self.kinds = KINDS if self.batch > 1 else set()
         self.signs: list[Sign] = []
+        self.joined: set[int] = set()  # rows of batches that were put one behind the other
         self.by_hand = False  # statistics of the batch are taken by hand
         self.swaps: list[SwapFacts] = []  # views in place of transposes
 
@@ -69,10 +72,22 @@ class MixingSigns:
         self.by_hand = self.by_hand or is_statistic(call, self.batch)
         if call.kind in RESHAPES and (swap := read_swap(operation, call, result, self.batch)) is not None:
             self.swaps.append(swap)
-        how = find_sign(call, result, self.batch)
+        how = find_sign(call, result, self.batch) or self._find_cut(call, result)
         if how is not None:
             path = operation.caller.path
             self.signs.append(Sign(how, operation.nodes[0], operation.order, path, find_line()))
+
+
+    def _find_cut(self, call: OperationCall, result: Tensor) -> MixingKind | None:
+        """Whether a view cuts batches that were joined into as many rows as samples."""
+        if call.kind in JOINS:
+            parts = tensors_in(call.args, 2)
+            if result.ndim > 1 and all(t.ndim == result.ndim and len(t) == self.batch for t in parts):
+                self.joined |= {len(result)} - {self.batch}
+            return None
+        x = call.args[0] if call.kind in RESHAPES and call.args else None
+        known = isinstance(x, Tensor) and x.ndim > 0 and len(x) in self.joined and result.ndim > 0
+        return "reshape" if known and len(result) == self.batch else None
 
 
 def is_statistic(call: OperationCall, batch: int) -> bool:
