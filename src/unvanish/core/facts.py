@@ -25,8 +25,8 @@ from unvanish.core.run_facts import (
 )
 
 Shape = tuple[int, ...]
-StopReason = Literal["zero parameter", "locked", "series", "dead", "operation", "loss"]
-MixingKind = Literal["along", "reshape", "product", "attention", "recurrent"]  # of the samples
+StopReason = Literal["zero parameter", "locked", "series", "dead", "number", "operation", "loss"]
+MixingKind = Literal["along", "reshape", "product", "attention", "recurrent", "scatter", "offset"]
 Apart = tuple[str, float, float]  # a row of the ledger, its predicted and its measured decades
 
 
@@ -254,6 +254,15 @@ class CurvatureFacts(TypedDict):
     activations: tuple[tuple[str, str], ...]  # those of straight pieces that ran: module and kind
 
 
+class FlatPathFacts(TypedDict):
+    """An operation without a slope through which alone a term of the loss reaches parameters."""
+
+    kind: str  # "normal", "round", "grid_sampler" ...
+    path: str  # of the module that runs it, or "the loss"
+    line: str  # of the user's code; "" if unknown
+    parameters: tuple[str, ...]  # that another term teaches
+
+
 class ForcedFacts(TypedDict):
     """A dropout that drops in evaluation, too."""
 
@@ -346,6 +355,7 @@ class TraceFacts(RunFacts, LossFacts, total=False):
     normalised_again: list[tuple[str, str, str]]  # path, kind of what made probabilities; kind of the second
     dead_terms: list[DeadTermFacts]
     flat_curvatures: list[CurvatureFacts]
+    flat_paths: list[FlatPathFacts]
     leak: LeakFacts
     wrong_gradients: list[WrongGradientFacts]
     forced_dropouts: list[ForcedFacts]

@@ -100,6 +100,23 @@ class SoftmaxFacts(TypedDict):
     line: str  # of the user's code; "" if unknown
 
 
+class SwapFacts(TypedDict):
+    """A view that gives the axes of a sample another order, in the model or against the targets."""
+
+    path: str  # of the module that views
+    line: str  # of the user's code; "" if unknown
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]  # before and after; of the output and of the targets
+
+
+class NearPoleFacts(TypedDict):
+    """A power below one of a probability that is all but zero."""
+
+    kind: str  # "pow", "sqrt"
+    exponent: float
+    least: float  # the smallest number that it is taken of
+    source: str  # the line of code, "file.py:12"; "" if unknown
+
+
 class BottomFacts(TypedDict):
     """A loss that falls without end, and faster than the output grows."""
 
@@ -153,3 +170,6 @@ class LossFacts(TypedDict, total=False):
     class_numbers: ClassNumberFacts
     misplaced: list[SoftmaxFacts]
     bottom: BottomFacts
+    near_pole: NearPoleFacts
+    swaps: list[SwapFacts]  # in the model
+    misaligned: list[SwapFacts]  # of output and targets, both flattened

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unvanish.core.loss_facts import AscentFacts
 from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.events import Operation, OperationCall
-from unvanish.probes.graph import Graph
+from unvanish.probes.graph import Graph, walk
+from unvanish.probes.likelihoods import find_both_lowered
 from unvanish.probes.loss_calls import LossCalls
 from unvanish.probes.policies import find_reversed
 
@@ -37,6 +38,7 @@ SCORES = ("AddmmBackward0", "ConvolutionBackward0", "ViewBackward0", "SqueezeBac
 LOGGED = ("log", "log1p", "binary_cross_entropy")
 MEETING = ("mean", "sum", "sub", "rsub", "mul", "pow", "mse_loss", "l1_loss")
 PLAIN = ("mean", "sum", "add", "sub", "rsub", "mul", "div", "neg", "getitem", "detach")
+SOFTENED = ("softmax", "log_softmax", "view", "reshape", "flatten")
 SURE = 0.9  # how far from where a sigmoid is driven it stands
 STEPS = 8  # of AFFINE, at most
 NEAR = 64  # nodes from the loss on, in which its absolute value is looked for
@@ -55,7 +57,7 @@ def find_ascents(
 
     `output`: what the model returned.
     """
-    if graph is None or (len(calls.made) == 1 and calls.made[0][0].result is root):
+    if graph is None or _is_own(root, calls):
         return []
     some = [(c, o) for c, o in calls.made if _speaks(c, calls) and o.nodes[0] in graph.index][:MOST]
     if _is_turned(graph):
@@ -66,9 +68,15 @@ def find_ascents(
     return (
         find_overlap(root, calls, graph, output)
         or find_reversed(root, calls, graph, output)
+        or find_both_lowered(root, calls)
         or found
         or _find_saturated(root, calls, graph)
     )
+
+
+def _is_own(root: Tensor, calls: LossCalls) -> bool:
+    """Whether the loss is one of torch's own, as it is."""
+    return len(calls.made) == 1 and calls.made[0][0].result is root and calls.made[0][0].kind in LOSSES
 
 
 def _find_saturated(root: Tensor, calls: LossCalls, graph: Graph) -> list[AscentFacts]:
@@ -140,6 +148,20 @@ def _is_all(call: OperationCall, calls: LossCalls) -> bool:
     return all(c.kind == call.kind or c.kind in PLAIN for c, _ in calls.made)
 
 
+def _is_taught(call: OperationCall, calls: LossCalls) -> bool:
+    """Whether an error against what does not learn, as a teacher's answer, makes the whole loss."""
+    pair = list(tensors_in(call.args, 1))[:2]
+    if len(pair) < 2 or int(pair[1].detach().unique().numel()) < 3 or _learns(pair[1]) == _learns(pair[0]):
+        return False
+    return all(c.kind in (call.kind, *PLAIN, *SOFTENED) for c, _ in calls.made)
+
+
+def _learns(t: Tensor) -> bool:
+    """Whether a parameter lies below a tensor, and not the model's input alone."""
+    leaves = walk(t.grad_fn).nodes if t.grad_fn is not None else ()
+    return any(isinstance(getattr(node, "variable", None), nn.Parameter) for node in leaves)
+
+
 def _speaks(call: OperationCall, calls: LossCalls) -> bool:
     """Whether a call makes a loss, a difference, a similarity, or a logarithm of a likelihood."""
     if call.kind == SIMILARITY:
@@ -173,7 +195,7 @@ def _judge(
         return {"kind": "difference", "slope": 1.0, "given": True, "source": source} if wrong else None
     if operation.kind in LOSSES:
         slope = operation.handles["reading"].get("residual", 1.0) if "reading" in operation.handles else 1.0
-        given = _is_given(call, operation, calls)
+        given = _is_given(call, operation, calls) or _is_taught(call, calls)
         wrong = bool((gradient <= 0).all()) and bool((gradient < 0).any())
         return {"kind": kind, "slope": slope, "given": given, "source": source} if wrong else None
     raised = -gradient if kind == "softplus" else gradient

@@ -23,6 +23,9 @@ from unvanish.probes.residual import reading
 
 PICKS = ("gather", "getitem", "index")
 LOGS = ("log", "log_softmax")
+SQUARES = ("pow", "square", "abs", "__pow__")
+REDUCED = ("mean", "sum")
+JUDGED = (-1.0, 0.0, 1.0)
 SUMS = 0.05  # how far from one a row of probabilities may add up
 Found = tuple[str, Handles]  # the kind of the loss, and what it compares
 
@@ -32,12 +35,30 @@ def find_by_hand(calls: LossCalls, graph: Graph | None) -> list[Found]:
     reached = [] if graph is None else [(c, o) for c, o in calls.made if o.nodes[0] in graph.index]
     found = _find_picked(reached, calls) or _find_weighed(reached, calls)
     difference = calls.find_difference(graph)
+    if difference is None and not found:
+        found += _find_constant(reached)
     if difference is not None:
         output, target = difference[0].detach(), difference[1].detach()
         found.append(
             ("difference", _compare(difference[0], output, target, reading("mse_loss", output, target)))
         )
     return found
+
+
+def _find_constant(made: list[tuple[OperationCall, Operation]]) -> list[Found]:
+    """Squares of an output less one of the numbers that a judge is to say, as in a least-squares GAN."""
+    summed = {id(c.args[0]) for c, _ in made if c.kind in REDUCED and c.args}
+    squared = {id(c.args[0]) for c, _ in made if c.kind in SQUARES and c.args and id(c.result) in summed}
+    for call, _ in made:
+        numbers = [v for v in call.args if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        ours = [t for t in call.args if isinstance(t, Tensor)]
+        if call.kind in ("sub", "rsub") and id(call.result) in squared and len(ours) == len(numbers) == 1:
+            output, asked = ours[0].detach(), float(numbers[0])
+            if asked in JUDGED and output.numel() > 1:
+                target = torch.full_like(output, asked)
+                read = reading("mse_loss", output, target)
+                return [("difference", {**_compare(ours[0], output, target, read), "given": False})]
+    return []
 
 
 def find_others(calls: LossCalls, graph: Graph | None) -> list[Found]:
@@ -119,6 +140,13 @@ def _judge(log: Tensor, labels: Tensor) -> Any:
     return reading("nll_loss", log, labels.detach().flatten().long())
 
 
+def _is_one_hot(y: Tensor) -> bool:
+    """Whether whole numbers say yes at one class of each row, as `one_hot` makes them."""
+    if y.ndim < 2 or y.is_complex():
+        return False
+    return bool(((y == 0) | (y == 1)).all()) and bool((y.sum(-1) == 1).all())
+
+
 def _find_weighed(made: list[tuple[OperationCall, Operation]], calls: LossCalls) -> list[Found]:
     """Logarithms that targets of the same shape multiply."""
     logs = {id(c.result): c for c, _ in made if c.kind in LOGS}
@@ -126,13 +154,13 @@ def _find_weighed(made: list[tuple[OperationCall, Operation]], calls: LossCalls)
     for call, _ in made:
         given = [t for t in call.args if isinstance(t, Tensor)] if call.kind == "mul" else []
         mine = [t for t in given if id(t) in logs or (t.requires_grad and _ends_in(t, "LogSoftmaxBackward0"))]
-        answers = [t for t in given if calls.is_target(t) and t.is_floating_point()]
+        answers = [t for t in given if calls.is_target(t) and (t.is_floating_point() or _is_one_hot(t))]
         if mine and answers and mine[0].shape == answers[0].shape and mine[0].ndim > 1:
             met[id(mine[0])] = mine[0], answers[0]
     if not met:
         return []
     log, y = next(iter(met.values()))
     kind = "binary_likelihood" if len(met) > 1 else "likelihood"
-    x = log.detach().exp() if len(met) > 1 else log.detach()
+    x, y = log.detach().exp() if len(met) > 1 else log.detach(), y.to(log.dtype)
     judge = "binary_cross_entropy" if len(met) > 1 else "nll_loss"
     return [(kind, _compare(log, x, y.detach(), reading(judge, x, y.detach())))]

@@ -50,7 +50,7 @@ def find_stops(graph: Graph, flow: GradientFlow, watched: Forward, starving: dic
         because: StopReason = "locked" if locked else _because(graph, node, below, owner, watched)
         shut |= {(node, below)} if because == "zero parameter" else set()
         stop = Stop(node, because, len(names), owner, locked)
-        if because == "operation":
+        if because in ("operation", "number"):
             flat.append((stop, below))
             continue
         if because in ("zero parameter", "dead"):
@@ -130,7 +130,17 @@ def _because(
     others = [other for other in _factors(graph, node, watched) if other != below]
     if any(_zero_parameter(graph, other, watched) for other in others):
         return "zero parameter"
-    return "operation"
+    return "number" if _is_switched_off(graph.nodes[node], owner) else "operation"
+
+
+def _is_switched_off(node: Any, owner: Operation | ModuleCall) -> bool:
+    """Whether a tensor is multiplied by the number 0, which somebody wrote or set."""
+    if not isinstance(owner, Operation) or owner.kind != "mul" or "_saved_other" not in dir(node):
+        return False
+    if sum(below is not None for below, _ in node.next_functions) != 1:
+        return False
+    factor = node._saved_other if node._saved_other is not None else node._saved_self
+    return isinstance(factor, torch.Tensor) and factor.ndim == 0 and not bool(factor)
 
 
 def _find_locked(graph: Graph, node: int, watched: Forward, starving: dict[int, str]) -> tuple[str, ...]:

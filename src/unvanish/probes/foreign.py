@@ -150,8 +150,13 @@ def _search(value: Any, name: str, known: set[int], depth: int) -> Named:
         yield from _search((value.__self__, value.__func__), name, known, depth - 1)
     elif isinstance(value, FunctionType):
         yield from _see(value, known, depth - 1)
-    elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable(value):
-        yield from _search(vars(value), f"{name}.", known, min(depth - 1, 1))
+    elif hasattr(value, "__dict__") and not isinstance(value, type) and not _is_of_torch(value):
+        yield from _search(vars(value), f"{name}." if name else "", known, min(depth - 1, 1))
+
+
+def _is_of_torch(value: Any) -> bool:
+    """Whether somebody else's callable is it: what it holds is its own business."""
+    return callable(value) and type(value).__module__.partition(".")[0] in ("torch", "functools", "builtins")
 
 
 def _see(function: Any, known: set[int], depth: int = 2) -> Named:

@@ -246,6 +246,8 @@ class Forward(TorchFunctionMode):
     def _take_value(self, name: str, args: Any, result: Tensor) -> None:
         """An attribute that holds a tensor's values is read."""
         used = self._see(args)
+        if self.in_loss and self.loss_calls.is_target(args[0]):
+            self.loss_calls.add_targets((result,))
         if name == "data":
             self.departures.take("data", args[0], result, self._place(), used)
         elif result.grad_fn is None:

@@ -23,6 +23,7 @@ from unvanish.probes.mixing import Sign
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 
 LEAST = 1e-6  # of the own gradient: less would be no dependence worth a word
+ROWS = 3  # axes of an input whose samples are more than single rows
 MOST = 64  # signs that are looked at
 
 
@@ -40,7 +41,10 @@ def find_leak(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) 
     if not signs:
         return None
     signs.sort(key=lambda sign: sign.order)
-    return _measure(output, signs[-MOST:], forward, batch)
+    sample = min(batch - 1, 2 * batch // 3 | 1)  # odd: a wrong view of round sizes maps half of them right
+    found = _measure(output, signs[-MOST:], forward, sample)
+    alone = [sign for sign in signs if sign.how == "offset"]
+    return _name(alone[0], math.inf, output, forward) if found is None and alone else found
 
 
 def _has_samples(output: Tensor, batch: int) -> bool:
@@ -69,9 +73,8 @@ def _find_layers(forward: ForwardPass, batch: int) -> list[Sign]:
     return found
 
 
-def _measure(output: Tensor, signs: Sequence[Sign], forward: ForwardPass, batch: int) -> LeakFacts | None:
-    sample = min(batch - 1, 2 * batch // 3 | 1)  # odd: a wrong view of round sizes maps half of them right
-    root = calls.random_cotangent(output[sample])
+def _measure(output: Tensor, signs: Sequence[Sign], forward: ForwardPass, sample: int) -> LeakFacts | None:
+    root, batch = calls.random_cotangent(output[sample]), len(output)
     leaves = _find_ends(forward, batch)
     wanted: list[Any] = [*leaves, *(GradientEdge(sign.node, 0) for sign in signs)]
     try:
@@ -88,15 +91,18 @@ def _measure(output: Tensor, signs: Sequence[Sign], forward: ForwardPass, batch:
     chosen = passed[0]
     same = [s for s in signs if s.path == chosen.path and s.how == "attention"]
     chosen = same[0] if same and chosen.how == "product" else chosen
-    facts: LeakFacts = {
-        "path": chosen.path,
-        "how": chosen.how,
-        "line": chosen.line,
+    return _name(chosen, ratio, output, forward)
+
+
+def _name(sign: Sign, ratio: float, output: Tensor, forward: ForwardPass) -> LeakFacts:
+    return {
+        "path": sign.path,
+        "how": sign.how,
+        "line": sign.line,
         "ratio": ratio,
-        "sure": _is_sure(output, forward, batch),
-        "rows": _count_axes(forward) < 3,
+        "sure": _is_sure(output, forward, len(output)),
+        "rows": _count_axes(forward) < ROWS,
     }
-    return facts
 
 
 def _find_ends(forward: ForwardPass, batch: int) -> list[Any]:

@@ -128,8 +128,14 @@ class LossCalls:
             given = [t for t in call.given if isinstance(t, Tensor)]
             ours = [t for t in given if t.requires_grad]
             answers = [t for t in given if self.is_target(t)]
-            if ours and answers and ours[0].shape == answers[0].shape and answers[0].is_floating_point():
-                return ours[0], answers[0]
+            if ours and answers and answers[0].is_floating_point():
+                output, target = ours[0], answers[0]
+                if output.shape == target.shape:
+                    return output, target
+                if output.ndim == target.ndim and all(
+                    m in (1, n) for n, m in zip(output.shape, target.shape, strict=True)
+                ):
+                    return output, target.expand_as(output)  # as several quantiles of one number
         return None
 
     def compare(self, call: OperationCall) -> None:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from unvanish.core.facts import MixingKind
+from unvanish.core.loss_facts import SwapFacts
+from unvanish.probes.axes_swapped import read_swap
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.events import Operation, OperationCall
 from unvanish.probes.handles import Node
@@ -31,11 +33,16 @@ ALONG = {
 }
 TURNED = {"softmax", "log_softmax", "layer_norm", "linalg_vector_norm", "norm"}  # also of a transposed one
 STATISTICS = {"mean", "var", "std", "var_mean", "std_mean"}
+MANY = 4  # rows a sample, of which none goes beyond the first sample's places: no chance
 GROUPED = 5  # axes of images in groups, at least
 RESHAPES = {"view", "reshape", "flatten", "unflatten", "ravel"}
 PRODUCTS = {"matmul", "bmm", "mm", "einsum", "baddbmm"}
+CHANNELS = {"linear": -1, "conv1d": 1, "conv2d": 1, "conv3d": 1}  # the axis whose numbers a layer adds up
+SCATTERED = {"index_add", "scatter_add", "scatter", "index_reduce", "scatter_reduce", "index_copy"}
 
-KINDS = ALONG | TURNED | STATISTICS | RESHAPES | PRODUCTS
+JOINS = {"cat", "concat"}
+
+KINDS = JOINS | ALONG | TURNED | STATISTICS | RESHAPES | PRODUCTS | CHANNELS.keys() | SCATTERED
 
 
 @dataclass(frozen=True)
@@ -56,15 +63,31 @@ class MixingSigns:
         self.batch = batch or 0
         self.kinds = KINDS if self.batch > 1 else set()
         self.signs: list[Sign] = []
+        self.joined: set[int] = set()  # rows of batches that were put one behind the other
         self.by_hand = False  # statistics of the batch are taken by hand
+        self.swaps: list[SwapFacts] = []  # views in place of transposes
 
     def look(self, operation: Operation, call: OperationCall, result: Tensor) -> None:
         """Keep the sign that an operation gives, if it gives one."""
         self.by_hand = self.by_hand or is_statistic(call, self.batch)
-        how = find_sign(call, result, self.batch)
+        if call.kind in RESHAPES and (swap := read_swap(operation, call, result, self.batch)) is not None:
+            self.swaps.append(swap)
+        how = find_sign(call, result, self.batch) or self._find_cut(call, result)
         if how is not None:
             path = operation.caller.path
             self.signs.append(Sign(how, operation.nodes[0], operation.order, path, find_line()))
+
+
+    def _find_cut(self, call: OperationCall, result: Tensor) -> MixingKind | None:
+        """Whether a view cuts batches that were joined into as many rows as samples."""
+        if call.kind in JOINS:
+            parts = tensors_in(call.args, 2)
+            if result.ndim > 1 and all(t.ndim == result.ndim and len(t) == self.batch for t in parts):
+                self.joined |= {len(result)} - {self.batch}
+            return None
+        x = call.args[0] if call.kind in RESHAPES and call.args else None
+        known = isinstance(x, Tensor) and x.ndim > 0 and len(x) in self.joined and result.ndim > 0
+        return "reshape" if known and len(result) == self.batch else None
 
 
 def is_statistic(call: OperationCall, batch: int) -> bool:
@@ -81,12 +104,25 @@ def find_sign(call: OperationCall, result: Tensor, batch: int) -> MixingKind | N
     x = call.args[0] if call.args else None
     if isinstance(x, Tensor) and x.ndim > 1 and _runs_over_samples(call, x, batch):
         return "along"
+    if isinstance(x, Tensor) and call.kind in CHANNELS and x.ndim > 2:
+        channels = x.shape[CHANNELS[call.kind]]
+        return "along" if channels == batch != x.shape[0] else None
+    if isinstance(x, Tensor) and call.kind in SCATTERED and x.ndim:
+        return _judge_places(call, x, batch) if x.shape[0] > batch and x.shape[0] % batch == 0 else None
     if call.kind in RESHAPES and isinstance(x, Tensor) and x.ndim and result.ndim:
         return "reshape" if _crosses(x.shape, result.shape, batch) else None
     if call.kind in PRODUCTS and result.ndim >= 2 and tuple(result.shape[-2:]) == (batch, batch):
         factors = [t for t in tensors_in(call.args, 2) if t.requires_grad]
         return "product" if len(factors) > 1 else None
     return None
+
+
+def _judge_places(call: OperationCall, x: Tensor, batch: int) -> MixingKind:
+    """Whether rows of all samples are added up at the places of the first one alone."""
+    places = next((t for t in tensors_in(call.given, 1) if not t.is_floating_point() and t is not x), None)
+    if places is None or places.numel() < MANY * batch or places.is_meta:
+        return "scatter"
+    return "offset" if int(places.max()) < x.shape[0] // batch else "scatter"
 
 
 def _runs_over_samples(call: OperationCall, x: Tensor, batch: int) -> bool:

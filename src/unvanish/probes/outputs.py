@@ -36,7 +36,8 @@ AGAIN = {  # what normalises scores, and the functions whose result is no score
     "log_sigmoid": ("sigmoid", "softmax"),
     "sigmoid": ("sigmoid", "softmax"),
 }
-PASSED = ("clamp", "getitem", "index", "log", "broadcast_tensors")  # between the activation and the loss
+ANYWHERE = ("log_softmax", "logsumexp")  # of probabilities they are no layer of a model
+PASSED = ("clamp", "clamp_min", "getitem", "index", "log", "broadcast_tensors")  # between the activation and the loss
 CHOSEN = ("max", "amax", "gather")  # and these, within the loss
 SCORED = ("cross_entropy", "binary_cross_entropy_with_logits")  # they read logits
 DIVERGENCES = ("ctc_loss", "kl_div")  # they read logarithms as a whole
@@ -160,9 +161,8 @@ def find_repeated(watched: Forward, graph: Graph | None) -> list[tuple[str, str,
     own = [o for o in watched.operations if o.order < watched.loss_order and o.kind not in operations.VIEWS]
     last = own[-1] if own and own[-1].kind == "softmax" else None  # what the model itself ends in
     for o in watched.operations if graph is not None else ():
-        if o.kind not in AGAIN or (
-            o.kind != "log_softmax" and o.order < watched.loss_order and o is not last
-        ):
+        inside = o.order < watched.loss_order and o is not last and o.kind not in ANYWHERE
+        if o.kind not in AGAIN or inside:
             continue
         maker, passed = find_maker(_input(o), watched)
         twice = AGAIN[o.kind] if o.kind != "exp" or not _is_shared_out(o, watched) else AGAIN["softmax"]

@@ -22,6 +22,7 @@ from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.events import OperationCall
 from unvanish.probes.graph import Graph
+from unvanish.probes.likelihoods import find_lowered, is_log_probability
 from unvanish.probes.loss_calls import LossCalls
 
 FEWEST = 8  # samples: numbers of random signs agree by chance once in 2 ** 7
@@ -46,7 +47,10 @@ class Asked(NamedTuple):
 def find_reversed(root: Tensor, calls: LossCalls, graph: Graph, output: Any) -> list[AscentFacts]:
     """One fact if the loss asks for the reverse; nothing if it is one of torch's own, or says nothing."""
     made = [t for t in _list_made(output) if t.is_floating_point() and t.grad_fn in graph.index]
-    found = _find_reward(root, calls, graph, made)
+    chosen = [t for t in made if t.numel() == calls.batch and is_log_probability(t)]
+    if lowered := find_lowered(root, chosen, calls):
+        return lowered
+    found = _find_reward(root, calls, graph, made, chosen)
     own = not any(c.kind in operations.LOSSES for c, _ in calls.made)
     if found is None and own and len(calls.originals) == 1:
         found = _find_against(root, made, calls.originals[0], calls)
@@ -64,8 +68,13 @@ def _say(kind: str, source: str = "") -> AscentFacts:
     return {"kind": kind, "slope": 1.0, "given": True, "source": source}
 
 
-def _find_reward(root: Tensor, calls: LossCalls, graph: Graph, made: Sequence[Tensor]) -> AscentFacts | None:
-    """The sign with which numbers of the batch weigh what was done."""
+def _find_reward(
+    root: Tensor, calls: LossCalls, graph: Graph, made: Sequence[Tensor], chosen: Sequence[Tensor]
+) -> AscentFacts | None:
+    """The sign with which numbers of the batch weigh what was done.
+
+    `chosen`: log-probabilities of it that the model returned.
+    """
     given = (*calls.targets.values(), *calls.numbers.values())
     numbers = [t for t in given if _is_a_number_each(t, calls)]
     if not numbers:
@@ -74,17 +83,18 @@ def _find_reward(root: Tensor, calls: LossCalls, graph: Graph, made: Sequence[Te
     done = [
         (t, y) for t in made for y in calls.originals if t.shape == y.shape and t.ndim == 2 and _is_free(y)
     ]
-    if not picked and not done:
+    if not picked and not done and not chosen:
         return None
-    places = [t for t, _, _ in picked] + [t for t, _ in done]
+    places = [t for t, _, _ in picked] + [t for t, _ in done] + [*chosen]
     gradients = torch.autograd.grad(root, places, retain_graph=True, allow_unused=True)
     asked: list[Asked] = []
     for (t, c, o), g in zip(picked, gradients, strict=False):
         sign = 1 if c.kind in ERRORS else -1
         line = calls.lines.get(o.order, "")
         asked += [] if g is None else [Asked(sign * g.reshape(len(t), -1).sum(1), line, None)]
-    for (t, y), g in zip(done, gradients[len(picked) :], strict=True):
+    for (t, y), g in zip(done, gradients[len(picked) :], strict=False):
         asked += [] if g is None else [Asked((-g * (y - t)).sum(1), "", y)]
+    asked += [Asked(-g.flatten(), "", None) for g in gradients[len(places) - len(chosen) :] if g is not None]
     return _compare(asked, numbers, calls)
 
 
@@ -122,7 +132,7 @@ def _agree(step: Tensor, number: Tensor) -> int:
 
 def _follow(number: Tensor, given: Sequence[Tensor]) -> int:
     """The sign with which a number goes with the one of the batch that it was made of."""
-    if any(number is t for t in given):
+    if any(number is t or number._base is t for t in given):  # a column of a table, too
         return 1
     x, best = number.detach().double().flatten(), 0.0
     for t in given:

@@ -11,6 +11,7 @@ from typing import Any
 
 from unvanish.core.facts import (
     DeadTermFacts,
+    FlatPathFacts,
     ForcedFacts,
     ForeignFacts,
     LeakFacts,
@@ -23,9 +24,11 @@ from unvanish.core.loss_facts import (
     BottomFacts,
     ClassNumberFacts,
     FilledFacts,
+    NearPoleFacts,
     SoftmaxFacts,
     SoftRouterFacts,
     SummedFacts,
+    SwapFacts,
 )
 from unvanish.probes.answers import find_answer
 from unvanish.probes.bottom import find_bottom
@@ -35,9 +38,12 @@ from unvanish.probes.dead_terms import find_dead_terms
 from unvanish.probes.dropouts import find_noise
 from unvanish.probes.events import Operation
 from unvanish.probes.filled import find_filled
+from unvanish.probes.flat_paths import find_flat_paths
 from unvanish.probes.foreign import find_foreign
 from unvanish.probes.forward import Forward
 from unvanish.probes.leaks import find_leak
+from unvanish.probes.misaligned import find_misaligned
+from unvanish.probes.near_poles import find_near_pole
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 from unvanish.probes.routers import find_routers
 from unvanish.probes.run_forward import find_lines
@@ -87,6 +93,21 @@ def read_signs(specimen: Specimen, forward: ForwardPass, backward: BackwardPass)
         facts["flat_curvatures"] = watched.derivatives.flat
     if routers:
         facts["routers"] = routers
+    misaligned: list[SwapFacts] = attempt(
+        "rows of output and targets", "", lambda: find_misaligned(watched.loss_calls, backward.graph), list
+    )
+    if misaligned:
+        facts["misaligned"] = misaligned
+    near: NearPoleFacts | None = attempt(
+        "powers of what is next to zero",
+        "",
+        lambda: find_near_pole(watched.loss_calls, backward.graph),
+        lambda: None,
+    )
+    if near:
+        facts["near_pole"] = near
+    if watched.mixing.swaps:
+        facts["swaps"] = watched.mixing.swaps
     if watched.dropouts.shares:
         facts["dropouts"] = watched.dropouts.shares
     if watched.dropouts.idle:
@@ -121,6 +142,11 @@ def _read_passes(specimen: Specimen, forward: ForwardPass, backward: BackwardPas
     )
     if bottom:
         facts["bottom"] = bottom
+    flat: list[FlatPathFacts] = attempt(
+        "what has no slope", "", lambda: find_flat_paths(specimen, forward, backward), list
+    )
+    if flat:
+        facts["flat_paths"] = flat
     misplaced: list[SoftmaxFacts] = attempt(
         "the axes of softmaxes", "", lambda: _name_misplaced(specimen, forward), list
     )

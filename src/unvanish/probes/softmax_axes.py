@@ -1,6 +1,7 @@
 """Whether the weights of a sum add up to one: the axis of a softmax against the axis that is summed over.
 
 Notable:
+- A softmax by hand is an exponential that is divided by its own sum.
 - Only a softmax counts whose scores are a product of two things that the model computed, and whose result
   goes into another product, through views alone: what is normalised again after it is another matter.
 - Scores that are added up over rounds, against the values themselves, are those of a routing by agreement.
@@ -27,14 +28,34 @@ def find_misplaced(watched: Forward) -> list[tuple[SoftmaxFacts, int]]:
     products = [o for o in watched.operations if "factors" in o.handles]
     found: list[tuple[SoftmaxFacts, int]] = []
     for o in watched.operations if len(products) > 1 else ():
-        if o.kind == "softmax" and o.order < watched.loss_order and (facts := _judge(o, products, watched)):
+        if o.kind not in ("softmax", "div") or o.order >= watched.loss_order:
+            continue
+        if facts := _judge(o, products, watched):
             found.append((facts, o.order))
     return found
 
 
+def _read_own_sum(division: Operation) -> tuple[int | None, int]:
+    """The axis of a softmax by hand, and its length; None and 0 for other divisions."""
+    below: list[Any] = [node for node, _ in division.nodes[0].next_functions]
+    shape = division.facts.get("shape", ())
+    if len(below) != 2 or type(below[0]).__name__ != "ExpBackward0":
+        return None, 0
+    total = below[1]
+    while total is not None and type(total).__name__.removesuffix("Backward0") in (*VIEWS, "Add", "Clamp"):
+        total = total.next_functions[0][0]
+    axes = getattr(total, "_saved_dim", ())
+    summed = total.next_functions[0][0] if type(total).__name__ == "SumBackward1" else None
+    own = type(summed).__name__ == "ExpBackward0" and summed.next_functions == below[0].next_functions
+    if not own or len(axes) != 1 or not shape:
+        return None, 0
+    axis = axes[0] - (1 << 64 if axes[0] >= 1 << 63 else 0)  # torch keeps it unsigned
+    return axis % len(shape), shape[axis]
+
+
 def _judge(softmax: Operation, products: list[Operation], watched: Forward) -> SoftmaxFacts | None:
     """What is wrong with one softmax; None if nothing is, or if that is not known."""
-    axis, length = read_axis(softmax)
+    axis, length = read_axis(softmax) if softmax.kind == "softmax" else _read_own_sum(softmax)
     scores = find_product(softmax.nodes[0].next_functions[0][0], watched)
     if axis is None or length < 2 or scores is None or not _are_computed(scores.handles["factors"]):
         return None

@@ -22,17 +22,22 @@ operation that gets a gradient and passes exactly none is named. Zero-initialise
 branches are no fault, unless two factors of a product are zero parameters, as when all weights
 are set to 0, or a zero gain follows zero weights: the gradient of each is zero because of the
 other, for ever. So is a series of them, if every parameter that blocks gets no gradient itself,
-as when all normalisation gains are 0. A normalisation over two values leaves their order alone,
-+1 and -1, up to its epsilon: a warning, and for a batch of two beside other paths a note. A hook
-that returns zeros is found by what was sent to a node and what arrived there. Dead units are
-another rule's. A half of a recurrent layer whose recurrent weights alone starve is read after its
-first step, as the reverse half is at `[:, -1]`. An operation of the loss is named if no parameter
-at all gets a gradient; a loss of exactly 0 is only noted, since it may be at its minimum on this
-batch.
+as when all normalisation gains are 0, and a gain or weight whose zeros a ReLU reads. Gains on
+every path that are 0 one behind the other are a warning. What is multiplied by the number 0
+beside other paths is a note. If the loss has several terms, one that reaches parameters through
+torch.normal, a rounding or a nearest look-up alone is an error, though another term moves them. A
+normalisation over two values leaves their order alone, +1 and -1, up to its epsilon: a warning,
+and for a batch of two beside other paths a note. A hook that returns zeros is found by what was
+sent to a node and what arrived there. Dead units are another rule's. A half of a recurrent layer
+whose recurrent weights alone starve is read after its first step, as the reverse half is at `[:,
+-1]`. An operation of the loss is named if no parameter at all gets a gradient; a loss of exactly
+0 is only noted, since it may be at its minimum on this batch.
 
 Limits
 
-None: a gradient is exactly zero or not.
+    SERIES = 2       gains of zero on every path: one alone is where some last layers start
+
+A gradient is exactly zero or not.
 
 Remedies
 
@@ -54,16 +59,19 @@ from collections.abc import Iterable
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import HookFacts, StopReason
 from unvanish.core.trace import Site, Trace
-from unvanish.rules import _places
+from unvanish.rules import _places, _zeros
 from unvanish.rules._fault import Fault
-from unvanish.rules._tiers import FLAT
+from unvanish.rules._tiers import FLAT, REMARK
 
 NEEDS = ("step",)
 EXPLAINS = ("INI001", "DEP001", "ACT001", "ACT002", "ATT002", "REC001", "NRM002")
 ROUNDING = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "clamp", "clip", "hardtanh", "bernoulli")
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 STEPS = ("sign", "sgn", "heaviside")
-NOISE = {"std": 0.01}
+BETTER = {
+    "normal": "mean + deviation * torch.randn_like(mean), or Normal(...).rsample()",
+    "grid_sampler": "mode='bilinear': the nearest place does not move with the grid",
+}
 
 
 def check(trace: Trace) -> Iterable[Fault]:
@@ -71,7 +79,7 @@ def check(trace: Trace) -> Iterable[Fault]:
     if not trace.where("parameter", reachable=True):
         raise NotApplicable("the loss reaches no parameter")
     flat = _find_hooked(trace) or _find_alone(trace) or _find_flat(trace) or _find_single(trace)
-    return flat or _find_locked(trace) or _find_flat_loss(trace)
+    return flat or _zeros.find(trace) or _find_flat_loss(trace) or _find_regularised(trace) or _find_switched_off(trace)
 
 
 def _find_hooked(trace: Trace) -> list[Fault]:
@@ -165,7 +173,7 @@ def _is_crossed(site: Site) -> bool:
 
 def _find_flat(trace: Trace) -> list[Fault]:
     """The operations of the network that get a gradient and pass none."""
-    stops = _stops(trace, "operation")
+    stops = _stops(trace, "operation") or [i for i in _stops(trace, "number") if _is_crossed(trace.sites[i])]
     if not stops:
         return []
     site, targets = trace.sites[stops[0]], _places.label(trace, stops)
@@ -255,56 +263,6 @@ def _replace(site: Site, targets: tuple[str, ...]) -> tuple[Remedy, ...]:
     return remedies
 
 
-def _find_locked(trace: Trace) -> list[Fault]:
-    """Products of two zero parameters, and series of them, none of which gets a gradient."""
-    reasons: tuple[StopReason, ...] = ("locked", "series")
-    stops = [i for reason in reasons for i in trace.where("node", kills=True, kills_because=reason)]
-    if not stops:
-        return []
-    names = tuple(dict.fromkeys(n for i in stops for n in trace.sites[i].facts["locked"]))
-    site = trace.sites[stops[0]]
-    series = site.facts["kills_because"] == "series"  # else the last factor of each product stays at zero
-    redrawn = tuple(
-        dict.fromkeys(n for i in stops for n in trace.sites[i].facts["locked"][: None if series else -1])
-    )
-    targets, why = redrawn[: _places.MOST], "of two factors that are multiplied only one may start at zero"
-    return [
-        Fault(
-            severity="error",
-            cause=_tell_product(site) if site.facts["kills_because"] == "locked" else _tell_series(names),
-            sites=_places.label(trace, stops),
-            evidence=(
-                Evidence("zero parameters that hold each other", len(names), limit="0", site=site.label),
-                Evidence(
-                    "parameters that starve", int(site.facts.get("starved", 0)), limit="0", site=site.label
-                ),
-            ),
-            remedies=(
-                Remedy("reinitialise", targets, why),
-                Remedy("add-noise", targets, why, parameters=NOISE),
-            ),
-            direction="blocked",
-            tier=FLAT,
-        )
-    ]
-
-
-def _tell_product(site: Site) -> str:
-    first, second = site.facts["locked"][:2]
-    return (
-        f"{first} and {second} are both zero, which makes {site.kind}{_places.locate(site)} flat in either: "
-        "they never move"
-    )
-
-
-def _tell_series(names: tuple[str, ...]) -> str:
-    be, them, own = ("are all", "them", "their") if len(names) > 1 else ("is", "it", "its")
-    return (
-        f"{_places.list_first(names)} {be} zero, which keeps every gradient through {them} at exactly zero, "
-        f"{own} own too: nothing moves there"
-    )
-
-
 def _find_flat_loss(trace: Trace) -> list[Fault]:
     """A loss that itself leaves no parameter a gradient."""
     stops = _stops(trace, "loss")
@@ -312,9 +270,10 @@ def _find_flat_loss(trace: Trace) -> list[Fault]:
     if not stops or any(trace.value(i, "gradient_log") != -math.inf for i in learning):
         return []
     site, value = trace.sites[stops[0]], float(trace.facts.get("loss", math.nan))
+    if site.kind == "mul" and trace.facts.get("dead_terms"):
+        return []  # what is left beside a term that lost its gradient
     kind = site.kind
-    where = f"{kind} in the loss{_cite(site)}"
-    cause = f"{where} passes exactly no gradient: no parameter learns from this batch"
+    cause = f"{kind} in the loss{_cite(site)} passes exactly no gradient: no parameter learns from this batch"
     why = "a loss with a slope: no rounding, comparison or clamp between it and the output"
     if value == 0:
         cause += ", since its loss is 0"
@@ -338,6 +297,50 @@ def _find_flat_loss(trace: Trace) -> list[Fault]:
             direction="blocked",
             tier=FLAT,
             size=1.0,
+        )
+    ]
+
+
+def _find_regularised(trace: Trace) -> list[Fault]:
+    """An operation without a slope that keeps one term of the loss from what another one teaches."""
+    flat = trace.facts.get("flat_paths", [])
+    if not flat:
+        return []
+    first, total = flat[0], len(trace.where("parameter", trainable=True))
+    where, line = first["path"] or "(model)", f" ({first['line']})" if first["line"] else ""
+    why = BETTER.get(first["kind"], "an operation with a slope, or a straight-through estimator")
+    count = len(first["parameters"])
+    return [
+        Fault(
+            severity="error",
+            cause=f"{first['kind']} in {where}{line} passes exactly no gradient: through it one term of the "
+            f"loss teaches nothing to {_places.list_first(first['parameters'])}, which another term moves",
+            sites=tuple(dict.fromkeys((where, *first["parameters"])))[: _places.MOST],
+            evidence=(Evidence("parameters that the term does not teach", count, f"of {total}", limit="0"),),
+            remedies=(Remedy("replace-operation", (where,), why, safety="advice"),),
+            direction="blocked",
+            tier=FLAT,
+            size=count / max(1, total),
+        )
+    ]
+
+
+def _find_switched_off(trace: Trace) -> list[Fault]:
+    """A note of what somebody multiplied by the number 0."""
+    stops = _stops(trace, "number")
+    if not stops:
+        return []
+    site, starved = trace.sites[stops[0]], int(trace.sites[stops[0]].facts.get("starved", 0))
+    return [
+        Fault(
+            severity="note",
+            cause=f"{site.kind}{_places.locate(site)}{_cite(site)} multiplies by the number 0: {starved} "
+            "parameters before it get zeros, and may be switched off on purpose",
+            sites=_places.label(trace, stops),
+            evidence=(Evidence("parameters with exactly no gradient", starved, site=site.label),),
+            remedies=(),
+            direction="none",
+            tier=REMARK,
         )
     ]
 

@@ -14,9 +14,10 @@ How it is measured
 
 If an operation gives a sign of it (a softmax, a norm or a running sum along the first axis, a
 view that puts numbers of several samples side by side, an attention or a recurrent layer with as
-many tokens or steps as there are samples, products of all samples with all), the gradient of one
-sample's output is taken with respect to the whole batch. Without a leak it is exactly zero at
-every other sample. Named is the operation above which it still is.
+many tokens or steps as there are samples, products of all samples with all, a layer that reads as
+many numbers as there are samples after a transpose, rows of all samples that are scattered), the
+gradient of one sample's output is taken with respect to the whole batch. Without a leak it is
+exactly zero at every other sample. Named is the operation above which it still is.
 
 Not judged are models with statistics of the batch, also those taken by hand; graphs, whose batch
 or buffers hold an adjacency; outputs that compare all samples with all. What the loss does with
@@ -60,6 +61,8 @@ WORDS = {
     "product": "multiplies all samples with all",
     "attention": "attends over the samples (as many tokens as samples)",
     "recurrent": "steps through the samples (batch_first is False)",
+    "scatter": "adds up rows of several samples at the places of one",
+    "offset": "adds up the rows of all samples at the places of the first: their numbers lack its offset",
 }
 CHANGES = {
     "along": "give it the axis of the tokens or features, say dim=-1",
@@ -67,6 +70,8 @@ CHANGES = {
     "product": "multiply within each sample: keep the batch as the first axis of both factors",
     "attention": "set batch_first=True, or hand the tokens over as the first axis",
     "recurrent": "set batch_first=True, or hand the steps over as the first axis",
+    "offset": "add the number of the sample times its rows to the places of each sample",
+    "scatter": "add the number of the sample times its rows to the places of each sample",
 }
 
 

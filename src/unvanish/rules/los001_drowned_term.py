@@ -24,7 +24,8 @@ it asks the same of all samples and has a head of its own, as a detector's level
 does: a bias answers that, and beside a term 124 times as strong it fell as it does alone
 (measured), or if one is the whole and the other a part that is taken off, as the diagonal of a
 matrix that is not to count. Factors that differ are meant; if the term of the larger factor drowns
-the other it is a note, and a fault if no target enters it and it is above UNASKED times. Two of
+the other it is a note, and a fault if no target enters it and it is above UNASKED times, or if targets enter both and it
+is above CHOSEN times. Two of
 torch's losses of equal size that point in opposite directions are a note.
 
 The optimizer's weight decay, if it is 0.5 or more, against the loss in all weights: a fault above
@@ -42,6 +43,8 @@ Limits
     SATISFIED = 0.1    of a term's value, without its factor: less is near the least of most losses
     UNASKED = 1000     times between a term that no target enters and one of the targets: a fault
                        even if its factor was chosen
+    CHOSEN = 10000     times between two terms that targets enter: a fault even if the factors were
+                       chosen, for Adam's step then leaves the smaller no digit of its own
     LEAST = 1e-6       is the least weight that counts: an order, no limit
     OPPOSED = -0.9     the cosine of two gradients that undo each other
     ALIKE = 3          times between two gradients of equal size
@@ -78,6 +81,7 @@ SILENT = ("zero", "left out", "frequency", "drowned")
 MEANT = 10
 SATISFIED = 0.1
 UNASKED = 1000
+CHOSEN = 10_000
 OPPOSED = -0.9
 ALIKE = 3
 LEAST = 1e-6  # a weight, where one is divided by it: an order, no limit
@@ -149,6 +153,8 @@ def _find_drowned(pairs: list[Ordered], terms: list[TermFacts], penalty: float, 
     factors = abs(terms[i]["weight"] / terms[j]["weight"])
     if terms[j]["answers"] and not terms[i]["answers"] and ratio > UNASKED:
         factors = 1.0  # whatever its factor: the data are not learned
+    elif terms[j]["answers"] and ratio > CHOSEN:
+        factors = 1.0  # of what the batch asks for nothing is left
     elif factors < 1 / MEANT or (factors > MEANT and ratio < limit * factors):
         return None  # the smaller is made as large as it can be, or is as small as it was made
     text = f"{_name(i, terms)} pulls {ratio:.3g} times as hard as {_name(j, terms)} in what they share"

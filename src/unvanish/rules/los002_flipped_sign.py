@@ -15,15 +15,17 @@ An example
 
 How it is measured
 
-The loss's gradient at the results of the losses, logarithms and similarities that it is made of. A
-cross-entropy or an error against the batch's targets that is to be raised, or a likelihood that the
-targets pick, with equal weights, or a cosine with the targets (or, if it is all of the loss, with
-what a teacher gives) that is to be lowered, is a fault; so is a loss by hand that drives every
-output away from the targets' yes and no, unless a distance made the output, the whole output
-against targets that are numbers, or embeddings away from their own label. So is a
-policy's loss that makes what was done less likely wherever its number in the batch (a reward, or an
-advantage made of it) is above zero, and more likely wherever it is below; and an optimizer with
-maximize=True under an error.
+The loss's gradient at the results of the losses, logarithms and similarities that it is made of.
+A cross-entropy or an error against the batch's targets that is to be raised, or a likelihood that
+the targets pick, with equal weights, or a cosine with the targets (or, if it is all of the loss,
+with what a teacher gives) that is to be lowered, is a fault; so is a loss by hand that drives
+every output away from the targets' yes and no, unless a distance made the output, the whole
+output against targets that are numbers, or embeddings away from their own label. So is a
+log-probability that the model returns, if it is all of the loss and falls with it, an error
+against a teacher's answer that makes the whole loss and is raised, the logarithms of yes and of
+no that do and are lowered; and a policy's loss that makes what was done less likely wherever its
+number in the batch (a reward, or an advantage made of it) is above zero, and more likely wherever
+it is below; and an optimizer with maximize=True under an error.
 Weights of a cross-entropy that are below zero for labels of the batch, and labels smoothed until
 the right class has less than another, turn the sign too.
 In a watched training, with one of torch's own loss modules: the gradient that arrives at it is
@@ -147,6 +149,10 @@ def _describe(facts: AscentFacts) -> str:
     kind, place = facts["kind"], f" at {facts['source']}" if facts["source"] else ""
     if kind == "embedding":
         return "embeddings leave those of their own label for those of others"
+    if kind == "both answers":
+        return f"the likelihood of yes at some and of no at others{place} is lowered"
+    if kind == "log-probability":
+        return "the log-probability that the model returns is lowered"
     if kind in SIMILARITIES:
         return f"the {kind}{place} with the targets is lowered"
     if kind in LIKELIHOODS:

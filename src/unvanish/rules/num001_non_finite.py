@@ -21,7 +21,9 @@ producer; all others only pass it on. A mask that writes -inf has made none, and
 row that is all -inf has. If only the backward breaks, at what the forward had made and the loss
 discards, its producer is named. Parameters, inputs and targets that hold one themselves are named
 first, targets also if the loss is finite because it is masked too late. If only the loss overflows,
-because the gradient explodes over the depth, it is a note.
+because the gradient explodes over the depth, it is a note. A power below one, in the loss, of a
+probability that is below the rounding of one (1e-7), or of exactly that with a number of 0 added, is
+a warning before it breaks.
 
 Limits
 
@@ -51,10 +53,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, Remedy
+from unvanish.core.loss_facts import NearPoleFacts
 from unvanish.core.run_facts import BrokenFacts
 from unvanish.core.trace import Site, Trace
 from unvanish.rules import _depth, _places, _poles
-from unvanish.rules._fault import UNBOUNDED, Fault
+from unvanish.rules._fault import UNBOUNDED, Fault, blame_loss
 from unvanish.rules._tiers import NOT_FINITE, REMARK
 
 NEEDS = ("static", "step")
@@ -74,7 +77,8 @@ def check(trace: Trace) -> Iterable[Fault]:
     loss = float(trace.facts.get("loss", 0.0))
     origin = _find_origin(trace, loss)
     if origin is None and not bad and math.isfinite(loss):
-        return []
+        near = trace.facts.get("near_pole")
+        return [] if near is None else [_foresee(near)]
     origin = origin or _Origin("loss", f"the loss is {loss}", "" if math.isfinite(loss) else AFTER)
     explained = not origin.stored and (_explodes(trace) or _takes_logarithms_for_targets(trace, origin))
     return [
@@ -97,6 +101,18 @@ def check(trace: Trace) -> Iterable[Fault]:
             tier=REMARK if explained else NOT_FINITE,
         )
     ]
+
+
+def _foresee(near: NearPoleFacts) -> Fault:
+    """A power of a probability that the next step may take at zero."""
+    place, kind = f" at {near['source']}" if near["source"] else "", near["kind"]
+    return blame_loss(
+        f"{kind}{place} takes the power {near['exponent']:g} of a probability that has come to "
+        f"{near['least']:.1g}: its slope is infinite at 0, and the gradient is no number there",
+        Evidence("least number that a power below one is taken of", near["least"], site="loss"),
+        Remedy("bound-operation", ("loss",), _poles.describe_care("pow"), "advice"),
+        NOT_FINITE,
+    )
 
 
 BEFORE = "before anything was computed"

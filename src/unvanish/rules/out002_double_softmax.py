@@ -114,9 +114,10 @@ def _report_raw(site: Site) -> Fault:
 
 def _report_again(where: str, kind: str, second: str) -> Fault:
     """The fault of probabilities that are normalised a second time, outside of torch's own losses."""
+    who = "the model" if where == kind else where
     return Fault(
         severity="error",
-        cause=f"{where} makes probabilities by a {kind}, and {second} after it normalises them again",
+        cause=f"{who} makes probabilities by a {kind}, and {second} after it normalises them again",
         sites=(where,),
         evidence=(Evidence(f"what {second} reads was made by", kind, limit="logits", site=where),),
         remedies=(

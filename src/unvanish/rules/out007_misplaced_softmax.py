@@ -16,7 +16,8 @@ An example
 
 How it is measured
 
-A softmax whose scores are the product of two things that the model computed is followed through
+A softmax, or an exponential divided by its own sum, whose scores are the product of two things that
+the model computed is followed through
 views and transpositions to the next matrix product or einsum. Its axis is not the one that is
 summed over there.
 
@@ -47,7 +48,7 @@ from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import LOGITS
 
 NEEDS = ("static",)
-EXPLAINS = ("ATT001", "ATT002", "DEP003")
+EXPLAINS = ("ATT001", "ATT002", "DEP003", "GRF007")
 
 
 def check(trace: Trace) -> Iterable[Fault]:
