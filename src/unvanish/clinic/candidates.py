@@ -21,6 +21,8 @@ FOLLOWED: dict[str, tuple[str, ...]] = {
     "swap-activation": ("reinitialise",),
     "swap-normalisation": ("reinitialise",),
 }
+# Of the rate that the first step asks for: momentum, and steeper places later, may ask for less.
+RATES = (1.0, 0.1, 0.01)
 # What is tried against each fault after its finding's own remedies.
 GENERAL: dict[str, tuple[tuple[str, ...], ...]] = {
     **dict.fromkeys(
@@ -60,6 +62,8 @@ GENERAL: dict[str, tuple[tuple[str, ...], ...]] = {
         ("shrink-output-layer", "use-loss-with-logits"),
     ),
     "OUT003": (("shrink-output-layer",), ("reinitialise",)),
+    # the optimizer that was given would overshoot
+    "OPT008": (("lower-learning-rate",),) * len(RATES),
     # numbers beyond the range of float16
     "PRC001": (("bfloat16",), ("keep-float32",)),
     "PRC002": (("bfloat16",), ("keep-float32",)),
@@ -71,6 +75,8 @@ WHOLE = ("GRF004",)  # faults against which the general treatments take the whol
 # activations and normalisations. What few textbooks name comes behind it.
 LAST = ("add-skips", "replace-cell")
 RARE = ("tat", "dks")
+# What is treated although it is only a note: nobody asked about the rate, but the optimizer was given.
+REMARKED = ("OPT008",)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,11 @@ class Candidate:
         """The cures' names."""
         return tuple(r.cure for r in self.remedies)
 
+    @property
+    def changes_architecture(self) -> bool:
+        """Whether the way that the gradient takes, or what a layer is, is another one after it."""
+        return bool({*LAST} & {*self.names})
+
 
 def propose(patient: Patient, allowed: frozenset[str]) -> Iterator[Candidate]:
     """From the findings, worst first and a cause before what it explains: each rule's own remedies, then what
@@ -91,10 +102,11 @@ def propose(patient: Patient, allowed: frozenset[str]) -> Iterator[Candidate]:
 
     `allowed`: the kinds of remedies that may be used; none whose cure was applied already comes again.
     """
-    proposed: set[tuple[tuple[str, ...], bool]] = set()
+    proposed: set[tuple[tuple[str, ...], bool, str]] = set()
     for finding in _sort_findings(patient.diagnosis):
         for candidate in sorted(_answer(finding), key=_rank):
-            key = candidate.names, bool(candidate.remedies[0].targets) or finding.code not in WHOLE
+            first = candidate.remedies[0]
+            key = candidate.names, bool(first.targets) or finding.code not in WHOLE, str(first.parameters)
             fresh = key not in proposed and not patient.cures & {*candidate.names}
             if fresh and all(r.safety in allowed for r in candidate.remedies):
                 proposed.add(key)
@@ -103,12 +115,23 @@ def propose(patient: Patient, allowed: frozenset[str]) -> Iterator[Candidate]:
 
 def _rank(candidate: Candidate) -> int:
     """0 for numbers, activations and normalisations, 1 for the architecture, 2 for what is rare."""
-    return 2 if {*RARE} & {*candidate.names} else int(bool({*LAST} & {*candidate.names}))
+    return 2 if {*RARE} & {*candidate.names} else int(candidate.changes_architecture)
+
+
+def _list_treated(diagnosis: Diagnosis) -> list[Finding]:
+    """The findings that a cure is for."""
+    loud = at_least(diagnosis.walk(), "warning")
+    return [*loud, *(f for f in diagnosis.walk() if f.code in REMARKED and f not in loud)]
+
+
+def needs_cure(diagnosis: Diagnosis) -> bool:
+    """Whether anything is found that a cure is for."""
+    return bool(_list_treated(diagnosis))
 
 
 def _sort_findings(diagnosis: Diagnosis) -> list[Finding]:
-    """The findings from a warning upwards: by the worst of what each explains, its consequences behind it."""
-    whole = [at_least(replace(diagnosis, findings=(top,)).walk(), "warning") for top in diagnosis.findings]
+    """The findings that a cure is for: by the worst of what each explains, its consequences behind it."""
+    whole = [_list_treated(replace(diagnosis, findings=(top,))) for top in diagnosis.findings]
     worst = [max((SEVERITIES.index(f.severity) for f in part), default=0) for part in whole]
     return [f for _, part in sorted(zip(worst, whole, strict=True), key=lambda pair: -pair[0]) for f in part]
 
@@ -124,6 +147,7 @@ def _answer(finding: Finding) -> Iterator[Candidate]:
                 for n in (FOLLOWED.get(remedy.cure, ()) if finding.code in DEPTH else ())
             ]
             yield Candidate((first, *rest))
-    for names in GENERAL.get(finding.code, ()):
+    for place, names in enumerate(GENERAL.get(finding.code, ())):
         why, where = f"against {finding.name}", () if finding.code in WHOLE else finding.sites
-        yield Candidate(tuple(Remedy(n, where, why, table[n].safety) for n in names))
+        settings = {"less": RATES[place]} if names == ("lower-learning-rate",) else {}
+        yield Candidate(tuple(Remedy(n, where, why, table[n].safety, settings) for n in names))

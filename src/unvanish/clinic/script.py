@@ -59,7 +59,7 @@ def write_script(remedies: Sequence[Remedy]) -> str:
     """The script; ValueError for settings that a cure cannot have."""
     parts: list[ScriptPart] = []
     blocks: list[str] = []
-    for name, group in groupby(remedies, key=lambda remedy: remedy.cure):
+    for (name, *_), group in groupby(remedies, key=_read_key):
         steps = list(group)
         lines = [line for remedy in steps for line in cure(name).code(remedy)]
         why = f"# {name}: {show(steps[0].why)}" if steps[0].why else f"# {name}"
@@ -70,6 +70,12 @@ def write_script(remedies: Sequence[Remedy]) -> str:
     title = f'"""What `unvanish cure` found, by hand (unvanish {__version__})."""'
     head = f"{title}\n\nimport torch\nfrom torch import nn"
     return "\n\n\n".join([head, *blocks, *_write_order(parts)]) + "\n"
+
+
+def _read_key(remedy: Remedy) -> tuple[str, str, str]:
+    """What remedies of one function share: the cure, and the argument of the model that they change."""
+    settings = remedy.parameters
+    return remedy.cure, str(settings.get("argument", "")), str(settings.get("place", ""))
 
 
 def _split(name: str, lines: Sequence[str], taken: Collection[str]) -> list[ScriptPart]:

@@ -164,6 +164,7 @@ class InputFacts(TypedDict, total=False):
     mean: float
     std: float
     features: tuple[tuple[float, float], ...]  # centre and scale of each feature, if they are uneven
+    units: tuple[float, ...]  # of log1p(x / unit), in which features that span decades are described; else 0
     axis: int  # of the features
     alike: bool  # all samples are equal
     constant_columns: float  # share of the columns of a table that are constant and not zero

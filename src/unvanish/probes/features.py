@@ -31,6 +31,8 @@ TIED = 0.1  # of a feature's values equal to its median: it is rare rather than 
 FEWEST = 32  # rows for that
 LOOKED_UP = ("EmbeddingBackward0", "EmbeddingBagBackward0")  # rows of weights are no features of the data
 QUARTILES = 1.349  # of a Gaussian: the distance of its quartiles, in deviations
+SPAN = 20.0  # times between the ends of what is above zero, 5 % of it beyond each: then it spans decades
+SKEWED = 6.0  # times by which the upper end is farther from the median than the lower one; exponential ones 4
 
 
 def find_axis(kind: str, ndim: int) -> int | None:
@@ -171,3 +173,24 @@ def describe_features(x: Tensor, axis: int) -> tuple[tuple[float, float], ...]:
     centre, scale = torch.where(taken, middle, mean), torch.where(taken, robust, std)
     scale = torch.where(scale > 1e-6 * centre.abs().clamp_min(1e-30), scale, torch.ones_like(scale))
     return tuple(zip(centre.tolist(), scale.tolist(), strict=True))
+
+
+@torch.no_grad()
+def find_units(x: Tensor, axis: int) -> tuple[float, ...]:
+    """The unit in which log1p(x / unit) evens out a feature that spans decades and is never negative.
+
+    0 for every other feature; empty if there is none, or too few rows.
+    """
+    rows = as_rows(x, axis)
+    if rows is None or len(rows) < FEWEST or not bool(torch.isfinite(rows).all()):
+        return ()
+    rows = rows.double()
+    parts = torch.tensor([0.05, 0.5, 0.95], dtype=rows.dtype, device=rows.device)
+    low, middle, high = torch.nanquantile(torch.where(rows > 0, rows, math.nan), parts, 0)
+    spans = (high > SPAN * low) & (high - middle > SKEWED * (middle - low)) & (rows.amin(0) >= 0)
+    return tuple(torch.where(spans, low, 0.0).tolist()) if bool(spans.any()) else ()
+
+
+def scale_by_logs(x: Tensor, units: Tensor) -> Tensor:
+    """log1p(x / unit), not below 0, where a unit is above 0; the units stand along the features' axis."""
+    return torch.where(units > 0, torch.log1p(x.clamp(min=0) / torch.where(units > 0, units, 1.0)), x)

@@ -17,7 +17,7 @@ from unvanish.probes import node_sites
 from unvanish.probes.backward import GradientFlow
 from unvanish.probes.calls import Call
 from unvanish.probes.emptiness import read_emptiness
-from unvanish.probes.features import describe_features
+from unvanish.probes.features import describe_features, find_units, scale_by_logs
 from unvanish.probes.forward import Forward
 from unvanish.probes.measures import activation_stats, dense, find_shape
 from unvanish.probes.passes import Measured
@@ -68,8 +68,8 @@ def inputs(
             try:
                 stats = activation_stats(tensor, call.batch_size) if read is None else read[name]
                 facts |= _centre(tensor, stats)
-                if axis is not None and tensor.ndim > axis and (each := describe_features(tensor, axis)):
-                    facts["features"], facts["axis"] = each, axis
+                if axis is not None and tensor.ndim > axis:
+                    facts |= _describe_columns(tensor, axis)
             except Exception as error:
                 omissions.note("the input", name, error)
         if held:
@@ -80,6 +80,16 @@ def inputs(
             stats["backward_log"] = flow.logs[f"\0{name}"]
         found.append((Site.input(name, facts), stats))
     return found
+
+
+def _describe_columns(x: Tensor, axis: int) -> InputFacts:
+    """Centre and scale of each feature, of its logarithm where it spans decades."""
+    units = find_units(x, axis)
+    along = torch.tensor(units or 0.0, dtype=torch.float64, device=x.device)
+    along = along.view(-1, *(1,) * (x.ndim - 1 - axis)) if units else along
+    each = describe_features(scale_by_logs(x.double(), along) if units else x, axis)
+    facts: InputFacts = {"features": each, "axis": axis} if each else {}
+    return {**facts, "units": units} if each and units else facts
 
 
 def _centre(x: Tensor, stats: Mapping[str, float]) -> InputFacts:

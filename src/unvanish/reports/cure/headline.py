@@ -18,7 +18,7 @@ class CureHeadline:
 
 def write_headline(cured: Cured) -> CureHeadline:
     """What a reader must know first."""
-    if cured.before.healthy:
+    if cured.before.healthy and not cured.prescription:
         return CureHeadline("healthy", cured.reason or "nothing is wrong on this batch")
     if cured.success:
         count = len(group_steps(cured))
