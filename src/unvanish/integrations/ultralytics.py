@@ -5,15 +5,20 @@ Notable:
 - Batches that Ultralytics accumulates are parts of one step; its own clipping comes before the optimizer's
   hooks, so norms are those before clipping only at looks.
 - The callbacks and what they belong to can be pickled; a copy watches nothing yet.
+- Findings go to Ultralytics' logger.
 - Ultralytics tells callbacks of no exception: the watch ends with the next training, or with the model.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from unvanish.integrations.attachment import Attachment
+from unvanish.integrations.logs import write_by
 from unvanish.probes.errors import CheckError
+
+LOGGER = "ultralytics"  # the name of its logger
 
 
 class UltralyticsWatch:
@@ -45,7 +50,8 @@ class UltralyticsWatch:
     def on_train_start(self, trainer: Any) -> None:
         """Attach."""
         scaler = trainer.scaler if trainer.amp else None
-        self.attachment.open(trainer.model, trainer.optimizer, scaler=scaler)
+        tell = write_by(logging.getLogger(LOGGER))
+        self.attachment.open(trainer.model, trainer.optimizer, scaler=scaler, tell=tell)
 
     def on_train_batch_end(self, trainer: Any) -> None:
         """Stop if that is wanted."""
