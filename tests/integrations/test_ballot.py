@@ -48,7 +48,9 @@ def test_all_give_the_same_answer_to_each_question() -> None:
 
 def test_ranks_in_step_end_at_the_question_of_the_first_wish() -> None:
     one, other = open_ballots(2)
-    assert [(one.ask(k >= 2), other.ask(False)) for k in range(4)] == [(False, False)] * 2 + [(True, True)] * 2
+    assert [(one.ask(k >= 2), other.ask(False)) for k in range(4)] == [(False, False)] * 2 + [
+        (True, True)
+    ] * 2
     one, other = open_ballots(2)
     assert [(one.ask(False), other.ask(k >= 2)) for k in range(4)] == [(False, False)] * 3 + [(True, True)]
 
