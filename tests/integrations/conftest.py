@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,3 +37,21 @@ def tower() -> Callable[..., nn.Sequential]:
         return nn.Sequential(*layers, nn.Linear(32, 1))
 
     return make
+
+
+@pytest.fixture
+def hear() -> Iterator[Callable[[str], list[logging.LogRecord]]]:
+    """`hear(name)`: the records that reach a logger, from now on."""
+    added: list[tuple[logging.Logger, logging.Handler]] = []
+
+    def listen(name: str) -> list[logging.LogRecord]:
+        records: list[logging.LogRecord] = []
+        handler, logger = logging.Handler(), logging.getLogger(name)
+        handler.emit = records.append  # type: ignore[method-assign]
+        logger.addHandler(handler)
+        added.append((logger, handler))
+        return records
+
+    yield listen
+    for logger, handler in added:
+        logger.removeHandler(handler)

@@ -139,6 +139,129 @@ def train_ignite(kind: str, watched: bool) -> None:
     tell(kind, trainer.state.iteration, net, watch and watch.watch)
 
 
+def train_fastai(kind: str, watched: bool) -> None:
+    from fastai.callback.core import Callback
+    from fastai.data.core import DataLoaders
+    from fastai.data.load import DataLoader as Loader
+    from fastai.distributed import DistributedDL, DistributedTrainer
+    from fastai.learner import Learner
+    from fastai.optimizer import SGD
+
+    from unvanish.integrations.fastai import FastaiWatch
+
+    class Steps(Callback):
+        run_valid, done = False, 0
+
+        def after_batch(self) -> None:
+            self.done += 1
+
+    net, steps = build(kind), Steps()
+    options: dict[str, Any] = {"every": 1, "on_finding": "silent", "stop": kind == SICK}
+    watch = FastaiWatch(**options) if watched else None
+    DistributedDL._broadcast = lambda self, order, rank: order  # fastai's own wants CUDA
+    loaders = DataLoaders(Loader(list(zip(X, Y, strict=True)), bs=8), Loader([], bs=8))
+    learn = Learner(loaders, net, loss_func=nn.functional.cross_entropy, opt_func=SGD, cbs=[steps])
+    learn._do_epoch_validate = lambda *a, **k: None
+    with learn.no_bar(), learn.no_logging():
+        learn.add_cb(DistributedTrainer(cpu=True, sync_bn=False))
+        learn.fit(6, 0.05, cbs=watch and [watch])
+    tell(kind, steps.done, net, watch and watch.watch)
+
+
+def train_composer(kind: str, watched: bool) -> None:
+    from composer import ComposerModel, Trainer
+    from composer.utils import dist
+
+    from unvanish.integrations.composer import ComposerWatch
+
+    class Net(ComposerModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = build(kind)
+
+        def forward(self, batch: Any) -> Any:
+            return self.net(batch[0])
+
+        def loss(self, outputs: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
+            return nn.functional.cross_entropy(outputs, batch[1])
+
+    dist.initialize_dist("cpu")
+    model, data = Net(), TensorDataset(X, Y)
+    watch = ComposerWatch(every=1, on_finding="silent", stop=kind == SICK) if watched else None
+    trainer = Trainer(
+        model=model,
+        train_dataloader=DataLoader(data, 8, sampler=dist.get_sampler(data)),
+        optimizers=torch.optim.SGD(model.parameters(), lr=0.05),
+        max_duration="6ep",
+        callbacks=watch and [watch],
+        progress_bar=False,
+        device="cpu",
+    )
+    trainer.fit()
+    steps = int(trainer.state.timestamp.batch)
+    tell(kind, steps, model.net, watch and watch.watch)
+
+
+def train_keras(kind: str, watched: bool) -> None:
+    """As Keras' own guide to several processes has it: its model in torch's DDP, in a loop of torch's."""
+    os.environ["KERAS_BACKEND"] = "torch"
+    import keras
+
+    import unvanish
+    from unvanish.clinic.watch.errors import WatchError
+
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    keras.utils.set_random_seed(0)
+    name, depth = ("sigmoid", 12) if kind == SICK else ("relu", 3)
+    hidden = [keras.layers.Dense(32, activation=name) for _ in range(depth)]
+    net = keras.Sequential([keras.Input((16,)), *hidden, keras.layers.Dense(4)])
+    model = nn.parallel.DistributedDataParallel(net)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    on_finding = "raise" if kind == SICK else "silent"
+    watch = unvanish.watch(model, optimizer, every=1, on_finding=on_finding) if watched else None
+    sampler = torch.utils.data.DistributedSampler(data := TensorDataset(X, Y), shuffle=False)
+    steps = 0
+    try:
+        for _ in range(6 if kind != SICK else 40):
+            for x, y in DataLoader(data, batch_size=8, sampler=sampler):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(x), y).backward()
+                optimizer.step()
+                steps += 1
+    except WatchError:
+        pass
+    tell(kind, steps, net, watch)
+
+
+def train_uneven(kind: str, watched: bool) -> None:
+    """Ranks with 40 and 29 batches, joined by torch: one ends early, and is waited for by none of ours."""
+    from unvanish.integrations.attachment import Attachment
+
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    net = build(kind)
+    model = nn.parallel.DistributedDataParallel(net)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    attachment = Attachment(every=1, on_finding="silent", stop=True)
+    if watched:
+        attachment.open(model, optimizer)
+    rank, steps = int(os.environ["RANK"]), 0
+    # the sick one: rank 0 has few batches and finds nothing in them
+    count = {"healthy": (40, 29), SICK: (3, 400)}[kind][rank]
+    with model.join():
+        for k in range(count):
+            optimizer.zero_grad()
+            picked = slice(8 * (k % 16), 8 * (k % 16) + 8)
+            nn.functional.cross_entropy(model(X[picked]), Y[picked]).backward()
+            optimizer.step()
+            steps += 1
+            if attachment.ends():
+                break
+    attachment.close()
+    tell(kind, steps, net, attachment.watch)
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     train = globals()[f"train_{sys.argv[1]}"]

@@ -125,3 +125,11 @@ def test_it_is_a_context_and_wants_an_accelerator() -> None:
     assert watch.watch.closed
     with pytest.raises(CheckError, match="not an accelerate"):
         AccelerateWatch(model, optimizer, None)
+
+
+def test_findings_go_to_accelerate_s_logger(hear: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    records = hear("accelerate")
+    train(AccelerateWatch, nn.Sigmoid)
+    told = [r for r in records if "ACT002" in r.getMessage()]
+    assert [(r.levelname, r.name) for r in told] == [("ERROR", "accelerate.unvanish")]
+    assert "ACT002" not in capsys.readouterr().err

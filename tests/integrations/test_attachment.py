@@ -144,3 +144,39 @@ def test_a_resumed_training_goes_on_in_its_run(tmp_path: Path) -> None:
         train(model, optimizer, 5)
         attachment.close()
     assert open_run(tmp_path / "run").steps()["step"].tolist() == list(range(8))
+
+
+def test_findings_go_into_the_library_s_log_and_nowhere_else(capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[tuple[str, str]] = []
+    fails = {"on": False}
+
+    def tell(text: str, severity: str) -> None:
+        if fails["on"]:
+            raise OSError("its disk is full")
+        told.append((severity, text))
+
+    for broken, way in ((False, "log"), (False, "silent"), (True, "log")):
+        fails["on"] = broken
+        model = tower(nn.Sigmoid, 14)
+        optimizer = SGD(model.parameters(), lr=0.1)
+        attachment = Attachment(every=1, on_finding=way)
+        attachment.open(model, optimizer, tell=tell)
+        train(model, optimizer, 4)
+        attachment.close()
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.count("ACT002") == said.err.count("its disk is full") == int(broken)
+    assert [severity for severity, _ in told] == ["error"]
+    assert "error[ACT002] contracting-activation at step" in told[0][1]
+
+
+def test_a_callback_tells_sinks_too(tmp_path: Path) -> None:
+    with pytest.raises(CheckError, match="is no sink"):
+        Attachment(to="jsnl")
+    model = tower(nn.ReLU, 2)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    attachment = Attachment(to=f"jsonl:{tmp_path / 'rows.jsonl'}")
+    attachment.open(model, optimizer)
+    train(model, optimizer, 3)
+    attachment.close()
+    assert (tmp_path / "rows.jsonl").read_text().count('"kind": "step"') == 3

@@ -97,3 +97,13 @@ def test_it_ends_with_a_training_that_raises(draw, tower) -> None:
     with pytest.raises(ValueError, match="own"):
         fit(tower(), draw(), watch, raises=5)
     assert watch.watch.closed and watch.watch.steps == 5
+
+
+def test_findings_go_to_composer_s_loggers(draw, tower, hear, capsys) -> None:
+    records = hear("composer")
+    _, log = fit(tower(nn.Sigmoid, 10), draw(), ComposerWatch(every=5))
+    told = [r for r in records if "ACT002" in r.getMessage()]
+    assert [(r.levelname, r.name) for r in told] == [("ERROR", "composer.unvanish")]
+    assert "ACT002" not in capsys.readouterr().err
+    assert "ACT002" in str(log.tables["unvanish/findings"])
+    assert log.data["unvanish/warnings"][-1][1] == 1

@@ -17,10 +17,12 @@ pytestmark = pytest.mark.filterwarnings("ignore", "error:unvanish")
 with warnings.catch_warnings():  # fastai and what it imports
     warnings.simplefilter("ignore")
     from fastai.callback.core import Callback
+    from fastai.callback.progress import CSVLogger
     from fastai.callback.training import GradientAccumulation, GradientClip
     from fastai.data.core import DataLoaders
     from fastai.data.load import DataLoader
     from fastai.learner import Learner
+    from fastai.metrics import AccumMetric, mse
     from fastai.optimizer import SGD, Adam, OptimWrapper
 
     from unvanish.integrations.fastai import FastaiWatch
@@ -94,3 +96,31 @@ def test_it_ends_with_the_callback_after_an_exception(draw, tower) -> None:
     del watch
     gc.collect()
     assert seen.closed and seen.steps == 5
+
+
+def test_findings_are_printed_once_and_numbers_are_in_the_recorder(draw, tower, capsys, tmp_path) -> None:
+    rows = list(zip(*map(torch.from_numpy, draw()), strict=True))
+    loaders = DataLoaders(DataLoader(rows, bs=16, shuffle=False), DataLoader(rows[:32], bs=16))
+    model, metric = tower(nn.Sigmoid, 10), AccumMetric(mse, flatten=True)
+    learn = Learner(loaders, model, loss_func=nn.MSELoss(), opt_func=Adam, metrics=[metric], path=tmp_path)
+    for bars in (True, False):
+        watch, log = FastaiWatch(every=5), CSVLogger(f"{bars}.csv")
+        if bars:
+            learn.fit(2, 1e-3, cbs=[watch, log])
+        else:
+            with learn.no_bar():
+                learn.fit(2, 1e-3, cbs=[log, watch])
+        assert list(learn.metrics) == [metric]
+        said = capsys.readouterr()
+        assert said.out.count("error[ACT002]") == 1 and "ACT002" not in said.err
+        head, *lines = (tmp_path / f"{bars}.csv").read_text().splitlines()
+        names = head.split(",")
+        assert names[1:6] == [
+            "train_loss",
+            "valid_loss",
+            "mse",
+            "unvanish/gradient_norm",
+            "unvanish/warnings",
+        ]
+        assert len(lines) == 2 and float(lines[1].split(",")[4]) > 0 and float(lines[1].split(",")[5]) == 1
+    assert [len(values) for values in learn.recorder.values] == [5, 5]

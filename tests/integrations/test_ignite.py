@@ -75,3 +75,17 @@ def test_exceptions_go_where_they_went(draw, tower) -> None:
 def test_only_an_engine_is_watched(tower) -> None:
     with pytest.raises(CheckError, match="not an ignite"):
         IgniteWatch(tower()).attach(tower())
+
+
+def test_findings_go_to_the_engine_s_logger(draw, tower, hear, capsys) -> None:
+    records = hear("ignite")
+    x, y = map(torch.from_numpy, draw())
+    model = tower(nn.Sigmoid, 10)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    trainer = create_supervised_trainer(model, optimizer, nn.MSELoss())
+    IgniteWatch(model, optimizer, every=5).attach(trainer)
+    trainer.logger.disabled = False  # the tests above silenced it
+    trainer.run(list(zip(x.split(16), y.split(16), strict=True)), max_epochs=2)
+    told = [r for r in records if "ACT002" in r.getMessage()]
+    assert [r.levelname for r in told] == ["ERROR"] and told[0].name == trainer.logger.name
+    assert "ACT002" not in capsys.readouterr().err

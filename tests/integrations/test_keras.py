@@ -143,3 +143,16 @@ def test_arguments_are_judged_when_it_is_made() -> None:
         KerasWatch(evry=3)
     copied = pickle.loads(pickle.dumps(KerasWatch(every=3, on_finding="silent").attachment))
     assert copied.watch is None and copied.options == {"every": 3}
+
+
+@pytest.mark.parametrize("interactive", [True, False])
+def test_findings_are_written_where_keras_writes(draw, hear, capsys, interactive) -> None:
+    records = hear("absl")
+    (keras.config.enable_interactive_logging if interactive else keras.config.disable_interactive_logging)()
+    try:
+        fit(build("sigmoid", 10), draw(), KerasWatch(every=5))
+    finally:
+        keras.config.enable_interactive_logging()
+    said = capsys.readouterr()
+    assert said.out.count("error[ACT002]") == interactive and "ACT002" not in said.err
+    assert sum("error[ACT002]" in r.getMessage() for r in records) == (not interactive)

@@ -237,3 +237,27 @@ def test_fabric_needs_no_callback(precision: str) -> None:
     broken = run(True, broken=3)
     assert [f.code for f in broken.watch.findings] == ["NUM001"]
     assert torch.tensor(broken.losses[-1]).isfinite()
+
+
+@pytest.mark.parametrize("package", ours.PACKAGES)
+def test_findings_go_to_lightning_s_loggers_alone(
+    package: str, hear: Any, tmp_path: Any, capsys: Any
+) -> None:
+    pytest.importorskip(package)
+    records, texts = hear(package), []
+    loggers = importlib.import_module(f"{package}.loggers")
+    board = loggers.TensorBoardLogger(tmp_path)
+    board.experiment.add_text = lambda *given: texts.append(given)
+    module = importlib.import_module(package)
+    trainer = module.Trainer(
+        max_epochs=1, callbacks=LightningWatch(), accelerator="cpu", log_every_n_steps=1,
+        logger=[board, loggers.CSVLogger(tmp_path)], enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(make(package, nn.Sigmoid, 12), DataLoader(TensorDataset(X, Y), batch_size=16))
+    told = [r for r in records if "ACT002" in r.getMessage()]
+    assert [(r.levelname, r.name) for r in told] == [("ERROR", f"{package}.unvanish")]
+    assert [(tag, "ACT002" in text) for tag, text, _ in texts] == [("unvanish/findings", True)]
+    assert "ACT002" not in capsys.readouterr().out
+    rows = (tmp_path / "lightning_logs" / "version_1" / "metrics.csv").read_text()
+    assert "unvanish/warnings" in rows

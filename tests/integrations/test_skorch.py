@@ -74,3 +74,15 @@ def test_a_net_with_it_is_cloned_and_pickled(draw, tower) -> None:
     other.fit(*draw())
     ours = dict(other.callbacks_)["watch"]
     assert ours.attachment_.stop is True and ours.watch.pace.every == 3
+
+
+def test_findings_go_to_the_sink_if_the_net_is_verbose(draw, tower, capsys) -> None:
+    told: list[str] = []
+    for verbose in (1, 0):
+        watch = SkorchWatch(every=5, sink=told.append)
+        model, options = tower(nn.Sigmoid, 10), {"batch_size": 16, "max_epochs": 2, "train_split": None}
+        net = skorch.NeuralNetRegressor(model, callbacks=[("watch", watch)], verbose=verbose, **options)
+        net.set_params(callbacks__print_log=None)
+        net.fit(*draw())
+        assert capsys.readouterr().err.count("ACT002") == (not verbose)
+    assert [text.count("error[ACT002]") for text in told] == [1]

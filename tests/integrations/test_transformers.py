@@ -147,3 +147,12 @@ def test_a_second_training_is_watched_anew_and_copies_pickle(tmp_path: Path) -> 
     assert (first.steps, callback.watch.steps) == (2, 3)
     assert first.closed
     assert pickle.loads(pickle.dumps(copy.deepcopy(callback))).watch is None
+
+
+def test_findings_go_to_the_library_s_logger(tmp_path: Path, hear: Any) -> None:
+    records = hear("transformers")
+    x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    rows = [{"x": row, "labels": row[:4].argmax()} for row in x]
+    train(tmp_path, Tower(), TransformersWatch(), data=rows)
+    told = [r for r in records if "ACT002" in r.getMessage()]
+    assert [(r.levelname, r.name) for r in told] == [("ERROR", "transformers.unvanish")]

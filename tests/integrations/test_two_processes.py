@@ -1,4 +1,7 @@
-"""Two gloo processes of each library: the weights are those without a watch, and both ranks stop together."""
+"""Two gloo processes of each library: the weights are those without a watch, and both ranks stop together.
+
+Not here: Ultralytics, which trains in several processes on devices alone.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ def run(library: str, watched: bool, folder: Path, port: int) -> dict[tuple[str,
     return {(kind, rank): rest for kind, rank, *rest in told}
 
 
-@pytest.mark.parametrize("library", ["lightning", "transformers", "accelerate", "ignite"])
+@pytest.mark.parametrize(
+    "library", ["lightning", "transformers", "accelerate", "ignite", "fastai", "composer", "keras"]
+)
 def test_two_processes_train_as_without_a_watch_and_stop_together(library: str, tmp_path: Path) -> None:
     pytest.importorskip(library)
     port = 29600 + os.getpid() % 300
@@ -45,3 +50,12 @@ def test_two_processes_train_as_without_a_watch_and_stop_together(library: str, 
         assert {"ACT002", "DEP001"} & set(watched["sick", rank][2].split(",")) or rank == "1"
     assert watched["sick", "0"][:2] == watched["sick", "1"][:2]
     assert int(watched["sick", "0"][0]) < int(alone["sick", "0"][0])
+
+
+def test_a_rank_that_ends_early_is_waited_for_by_none_and_the_other_one_stops(tmp_path: Path) -> None:
+    port = 29600 + os.getpid() % 300
+    alone, watched = (run("uneven", on, tmp_path, port + on) for on in (False, True))
+    for rank, steps in (("0", "40"), ("1", "29")):
+        assert watched["healthy", rank] == [steps, alone["healthy", rank][1], "nothing"]
+    assert [alone["sick", rank][0] for rank in "01"] == ["3", "400"]
+    assert watched["sick", "0"][0] == "3" and int(watched["sick", "1"][0]) < 100

@@ -84,13 +84,20 @@ def test_no_bit_changes(squares) -> None:
     assert ours.watch.failure == ""
 
 
-def test_a_tower_of_sigmoids_is_named(squares) -> None:
+def test_a_tower_of_sigmoids_is_named(squares, hear, capsys) -> None:
     def plant(trainer: Any) -> None:
         trainer.model.model[0].act = nn.Sequential(*[nn.Sigmoid() for _ in range(12)])
 
-    _, ours, _ = train(squares, plant=plant, on_finding="silent")
+    records = hear("ultralytics")
+    _, ours, model = train(squares, plant=plant, on_finding="log")
     assert ours.watch.findings[0].code == "DEP001"  # what twelve sigmoids on end do
     assert ours.watch.findings[0].sites[0].startswith("model.0.act")
+    told = [r for r in records if "DEP001" in r.getMessage()]
+    assert [r.levelname for r in told] == ["ERROR"] and "DEP001" not in capsys.readouterr().err
+    head, *rows = model.trainer.csv.read_text().splitlines()
+    assert head.split(",")[-2:] == ["unvanish/gradient_norm", "unvanish/warnings"]
+    assert [len(row.split(",")) for row in rows] == [len(head.split(","))] * 2
+    assert float(rows[-1].split(",")[-1]) >= 1
 
 
 def test_a_batch_of_nan_is_survived(squares) -> None:

@@ -45,10 +45,16 @@ def _build(
     return Trace(sites, values, facts=facts, statistics=("update_log",))
 
 
-def _judge(trace: Trace, **settings: float) -> Finding | None:
+def _judge_all(trace: Trace, **settings: float) -> Finding | None:
     found = rule("OPT001").check(trace, **settings)
     assert len(found) <= 1
     return found[0] if found else None
+
+
+def _judge(trace: Trace, **settings: float) -> Finding | None:
+    """What is more than a note."""
+    found = _judge_all(trace, **settings)
+    return None if found is None or found.severity == "note" else found
 
 
 def _read(found: Finding, name: str) -> float:
@@ -316,3 +322,42 @@ def test_a_rate_that_jumped_between_readings_is_shown_against_the_highest_before
     assert (first.name, first.limit) == ("learning rate / highest before", "< 3")
     assert first.value == pytest.approx(50)
     assert all(math.isfinite(float(e.value)) for e in found.evidence)
+
+
+def _start(loss: Sequence[float], ratio: float) -> Trace:
+    """A run from its first step, with one ratio at all steps and no look."""
+    trace = _build([ratio], looks=[0], loss=loss)
+    columns: Any = dict(trace.facts["history"])
+    columns["update_log"] = np.full(len(loss), math.log(ratio))
+    facts: Any = {**trace.facts, "history": columns}
+    return Trace(trace.sites, trace.values, facts=facts, statistics=("update_log",))
+
+
+def _judge_start(loss: Sequence[float], ratio: float) -> Finding | None:
+    try:
+        return _judge(_start(loss, ratio))
+    except NotApplicable:
+        return None
+
+
+WILD = [52, 16, 17, 61, 161, 126, 2, 2, 20, 113, 81, 20, 113, 34, 96, 62]  # of a detector, its rate 30 times
+
+
+def test_first_steps_that_replace_the_weights_are_a_fault_if_the_loss_stays_higher() -> None:
+    found = _judge_start(WILD, 0.09)
+    assert found is not None and found.severity == "error"
+    assert "changed the weights by" in found.cause and "and the loss went from" in found.cause
+    assert _judge_start(WILD, 0.04) is None  # not all of the weights
+    assert _judge_start(WILD[:10], 0.09) is None  # too few steps
+    falls = [52 * 0.9**k for k in range(16)]
+    assert _judge_start(falls, 0.3) is None
+    assert _judge_start([2.3] * 5 + [3.3] * 6 + [2.0] * 5, 0.3) is None  # it has come back
+    assert _judge_start([2.3, 0.9, 0.8, 1.9, 1.4, *[1.5] * 11], 0.3) is None  # below the first one
+
+
+def test_long_steps_alone_are_a_note() -> None:
+    falling = [1 - 0.01 * k for k in range(40)]
+    found = _judge_all(_build([0.2] * 6, loss=falling))
+    assert found is not None and found.severity == "note"
+    assert found.cause == "each step changes the weights by 20.0%; the loss has not risen"
+    assert _judge_all(_build([0.2] * 5 + [0.05], loss=falling)) is None

@@ -2,7 +2,7 @@
 
 Notable:
 - `unvanish.watch(model, optimizer)` takes what `accelerator.prepare` returns, too; this adds the
-  accelerator's own means: its GradScaler, its trackers, its trigger.
+  accelerator's own means: its GradScaler, its logger, its trackers, its trigger.
 - A step that `accelerator.accumulate` leaves out is no step; the loss is that of the whole accumulated step,
   as `accelerator.backward` divides each part.
 """
@@ -13,10 +13,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from accelerate import Accelerator
+from accelerate.logging import get_logger
 
 from unvanish.core.caution import caution, summarize
 from unvanish.core.plain import name_value
 from unvanish.integrations.attachment import Attachment
+from unvanish.integrations.logs import write_by
 from unvanish.probes.errors import CheckError
 from unvanish.probes.live.guard import PassingEntry
 
@@ -44,7 +46,8 @@ class AccelerateWatch:
         self.attachment = Attachment(stop=stop, **options)
         self.log, self._accelerator = log, accelerator
         self._triggered = False
-        self.attachment.open(model, optimizer, scaler=accelerator.scaler, summed=True)
+        tell = write_by(get_logger("accelerate.unvanish").logger)  # which rank tells is known already
+        self.attachment.open(model, optimizer, scaler=accelerator.scaler, summed=True, tell=tell)
         watching = self.attachment.watch
         if watching is not None and not watching.failure:
             for one in watching.watched.optimizers:

@@ -5,15 +5,17 @@ Notable:
   its arguments are judged when it is made, and the watch itself never goes with a copy.
 - Opening one ends no run: what `watch` would refuse is a warning, and the training goes on unwatched.
 - A callback that is dropped without a word closes its watch, as when a library has no event for exceptions.
-- Ranks end together or not at all: one that ended alone would leave the others waiting for it. So all are
-  asked, at every `ASKED`-th batch, whether they have a watch or not; without `stop` none is asked.
+- Findings are told in the library's own log, if it has one, and in no other place besides.
+- Ranks end together or not at all: one that ended alone would leave the others waiting for it. So they agree
+  on the batch, at every `ASKED`-th one, whether they have a watch or not, by a ballot that waits for nobody;
+  without `stop` there is none.
 """
 
 from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import distributed
@@ -22,18 +24,21 @@ from unvanish.clinic.config import ConfigError
 from unvanish.clinic.rounds import choose_rules
 from unvanish.clinic.watch.front import Watch
 from unvanish.clinic.watch.opening import require_options, watch
+from unvanish.clinic.watch.response import Voice
 from unvanish.core.caution import caution
 from unvanish.core.diagnosis import Finding, at_least
 from unvanish.core.plain import name_value
 from unvanish.core.registry import settings as list_settings
 from unvanish.core.registry import suggest
+from unvanish.integrations.ballot import Ballot, open_ballot
 from unvanish.probes.errors import CheckError
 from unvanish.store import StoreError
 
 PREFIX = "unvanish/"  # of the names of numbers in a library's log
 OPTIONS = tuple(list_settings(require_options))
 LIBRARIES = ("torch",)
-ASKED = 8  # batches from one question to all ranks to the next
+ASKED = 8  # batches from one question of the ranks to the next
+Tell = Callable[[str, str], Any]  # a text and its severity, into a library's log
 
 
 class Attachment:
@@ -61,7 +66,8 @@ class Attachment:
         self.watch: Watch | None = None
         self._found: list[Finding] = []
         self._taken = 0
-        self._asked = 0
+        self._batches = 0
+        self._ballot: Ballot | None = None
         self._last: weakref.finalize[[], Attachment] | None = None  # closes the watch
 
     def open(
@@ -72,19 +78,23 @@ class Attachment:
         scaler: Any = None,
         start: int | None = None,
         summed: bool = False,
+        tell: Tell | None = None,
     ) -> None:
         """Watch a training; nothing happens if this one is watched already. What is wrong is a warning.
 
         `start`: the number of its first step, if it was resumed. `summed`: whether the library divides the
-        losses of an accumulated step so that they add up.
+        losses of an accumulated step so that they add up. `tell`: writes into the library's log; it must not
+        hold the callback.
         """
         if self.is_open and self.watch is not None and self.watch.watched.model is model:
             return
         self.close()
         found: list[Finding] = []
         self._found = found
-        self._taken = 0
-        options = {**self.options, "on_finding": [*self.ways, found.append]}
+        self._taken = self._batches = 0
+        self._ballot = self._open_ballot()
+        voices = [] if tell is None else [Voice(tell)]
+        options = {**self.options, "on_finding": [*self.ways, found.append, *voices]}
         if start is not None and options.get("run") is not None:
             options.setdefault("start", start)
         try:
@@ -123,10 +133,13 @@ class Attachment:
         return fresh
 
     def metrics(self) -> dict[str, float]:
-        """What is known of the step just made, by names that begin with `PREFIX`."""
+        """What is known of the step just made, by names that begin with `PREFIX`.
+
+        `warnings` among them: how many warnings and errors were found so far.
+        """
         if self.watch is None or self.watch.failure:
             return {}
-        numbers = self.watch.numbers()
+        numbers = {**self.watch.numbers(), "warnings": float(len(at_least(self._found, "warning")))}
         return {PREFIX + name: value for name, value in numbers.items() if not math.isnan(value)}
 
     @property
@@ -140,20 +153,29 @@ class Attachment:
         """Whether the training is to end now; asked once a batch, on every rank."""
         if self.stop is False:
             return False
-        several = distributed.is_available() and distributed.is_initialized()
-        ranks = distributed.get_world_size() if several else 1
-        if ranks == 1:
+        if self._ballot is None:
             return self.wants_stop
-        self._asked += 1
-        if self._asked % ASKED:
-            return False
-        votes: list[Any] = [None] * ranks
-        distributed.all_gather_object(votes, self.wants_stop)
-        return any(votes)
+        self._batches += 1
+        return self._batches % ASKED == 0 and self._ballot.ask(self.wants_stop)
+
+    def _open_ballot(self) -> Ballot | None:
+        """What the ranks agree by; None without several, or if none may stop."""
+        several = distributed.is_available() and distributed.is_initialized()
+        if self.stop is False or not several or distributed.get_world_size() == 1:
+            return None
+        return open_ballot(distributed.get_rank(), distributed.get_world_size())
 
     def __getstate__(self) -> Mapping[str, Any]:
         """A copy watches nothing yet."""
-        return {**self.__dict__, "watch": None, "_found": [], "_taken": 0, "_asked": 0, "_last": None}
+        fresh: dict[str, Any] = {
+            "watch": None,
+            "_found": [],
+            "_taken": 0,
+            "_batches": 0,
+            "_ballot": None,
+            "_last": None,
+        }
+        return {**self.__dict__, **fresh}
 
 
 def _close(watch: weakref.ref[Watch]) -> None:

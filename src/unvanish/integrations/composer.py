@@ -1,16 +1,20 @@
 """Composer: `Trainer(..., callbacks=ComposerWatch())`.
 
 Notable: microbatches are parts of one step, whose loss the watch adds up. Composer calls `close` whatever
-happens, and `fit_end` when a training ends.
+happens, and `fit_end` when a training ends. Findings go to its Python logger, and as a table to its loggers.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from composer import Callback, Logger, State
 
-from unvanish.integrations.attachment import Attachment
+from unvanish.integrations.attachment import PREFIX, Attachment
+from unvanish.integrations.logs import write_by
+
+COLUMNS = ["code", "name", "severity", "cause"]
 
 
 class ComposerWatch(Callback):
@@ -32,7 +36,13 @@ class ComposerWatch(Callback):
     def fit_start(self, state: State, logger: Logger) -> None:
         """Attach."""
         done = int(state.timestamp.batch)
-        self.attachment.open(state.model, list(state.optimizers), scaler=state.scaler, start=done or None)
+        self.attachment.open(
+            state.model,
+            list(state.optimizers),
+            scaler=state.scaler,
+            start=done or None,
+            tell=write_by(logging.getLogger("composer.unvanish")),
+        )
 
     def batch_end(self, state: State, logger: Logger) -> None:
         """Log the step's numbers, and stop if that is wanted."""
@@ -41,8 +51,11 @@ class ComposerWatch(Callback):
             state.stop_training()
 
     def fit_end(self, state: State, logger: Logger) -> None:
-        """Detach."""
+        """Detach, and give the loggers a table of what was found."""
         self.attachment.close()
+        rows = [[f.code, f.name, f.severity, f.cause] for f in self.attachment.take_findings()]
+        if rows:
+            logger.log_table(COLUMNS, rows, f"{PREFIX}findings", int(state.timestamp.batch))
 
     def close(self, state: State, logger: Logger) -> None:
         """Detach, after an exception, too."""

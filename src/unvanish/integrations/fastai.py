@@ -6,11 +6,14 @@ Notable:
 - It comes after `MixedPrecision`, which takes the loss scale out and leaves out what is not finite, and
   before `GradientClip`; parts of an accumulated step do not come to it.
 - A guard leaves a step out by `CancelStepException`.
+- Findings are written above its progress bar, or printed without one. Numbers are metrics of the recorder, so
+  its table, `CSVLogger` and the like have them, an epoch a row.
 - fastai tells callbacks of no exception: the watch ends with the next training, or with the callback.
 """
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 from fastai.callback.core import (
@@ -19,17 +22,20 @@ from fastai.callback.core import (
     CancelStepException,
 )
 from fastai.callback.fp16 import MixedPrecision
+from fastai.learner import ValueMetric
 from torch.optim import Optimizer
 
-from unvanish.integrations.attachment import Attachment
+from unvanish.integrations.attachment import PREFIX, Attachment
 from unvanish.integrations.optimizer_face import OptimizerFace
 
 LIBRARIES = ("fastai", "torch")
+RECORDED = ("gradient_norm", "warnings")  # what the recorder has not of its own
 
 
 class FastaiWatch(Callback):
     """Watches what a Learner trains.
 
+    `log`: whether the recorder gets the norm of the last step's gradient and how many warnings there are.
     `stop`: True ends the training at an error by `CancelFitException`; or the codes of rules that end it.
     `options`: keyword arguments of `unvanish.watch`; what is wrong with one is raised here.
     """
@@ -37,8 +43,9 @@ class FastaiWatch(Callback):
     order = MixedPrecision.order + 0.5
     run_valid = False
 
-    def __init__(self, *, stop: Any = False, **options: Any) -> None:
+    def __init__(self, *, log: bool = True, stop: Any = False, **options: Any) -> None:
         super().__init__()
+        self.logs = log
         self.attachment = Attachment(stop=stop, **options)
         self._face: OptimizerFace | None = None
 
@@ -58,7 +65,15 @@ class FastaiWatch(Callback):
             optimizer = self._face = OptimizerFace(
                 [p for p, *_ in learn.opt.all_params()], float(learn.opt.hypers[-1].get("lr", 0.0))
             )
-        self.attachment.open(learn.model, optimizer, scaler=getattr(learn, "scaler", None))
+        kept = weakref.ref(learn)
+
+        def tell(text: str, severity: str) -> None:
+            _write(kept(), text)
+
+        self.attachment.open(learn.model, optimizer, scaler=getattr(learn, "scaler", None), tell=tell)
+        self._clear_metrics()
+        if self.logs:
+            learn.metrics = learn.metrics + [Recorded(self.attachment, name) for name in RECORDED]
 
     def before_step(self) -> None:
         """A step is about to be made."""
@@ -78,5 +93,32 @@ class FastaiWatch(Callback):
 
     def after_fit(self) -> None:
         """Detach."""
+        self._clear_metrics()
         self._face = None
         self.attachment.close()
+
+    def _clear_metrics(self) -> None:
+        """Take our metrics off the learner; they may be those of a training that was broken off."""
+        self.learn.metrics = self.learn.metrics.filter(lambda one: not isinstance(one, Recorded))
+
+
+class Recorded(ValueMetric):
+    """A number of the step just made, as a metric; it does not hold the callback."""
+
+    def __init__(self, attachment: Attachment, name: str) -> None:
+        kept, called = weakref.ref(attachment), PREFIX + name
+
+        def read() -> float | None:
+            at = kept()
+            return None if at is None else at.metrics().get(called)
+
+        super().__init__(read, called)
+
+
+def _write(learn: Any, text: str) -> None:
+    """Write above the progress bar of a learner, if there is one."""
+    bar = getattr(getattr(learn, "progress", None), "mbar", None)
+    if bar is None:
+        print(text, flush=True)
+    else:
+        bar.write(text)

@@ -2,6 +2,7 @@
 
 Notable:
 - An engine knows neither model nor optimizer, so they are given here.
+- Findings go to the engine's logger.
 - Ignite raises an exception only if nothing handles it. A handler of ours would swallow it, so it raises it
   again, unless others are there to handle it.
 """
@@ -13,6 +14,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from unvanish.integrations.attachment import Attachment
+from unvanish.integrations.logs import write_by
 from unvanish.probes.errors import CheckError
 
 
@@ -55,7 +57,10 @@ class IgniteWatch:
 
     def _start(self, engine: Engine) -> None:
         resumed = engine.state.iteration or None
-        self.attachment.open(self._model, self._optimizer, self._loss, scaler=self._scaler, start=resumed)
+        tell = write_by(engine.logger)
+        self.attachment.open(
+            self._model, self._optimizer, self._loss, scaler=self._scaler, start=resumed, tell=tell
+        )
 
     def _note(self, engine: Engine) -> None:
         engine.state.metrics.update(self.attachment.metrics())

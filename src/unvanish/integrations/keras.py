@@ -5,11 +5,14 @@ Notable:
   time of the training: there gradients are read, before `clipnorm`, and a guard leaves a step out.
 - Under `LossScaleOptimizer` the optimizer within is watched, which is given gradients without the scale.
 - With `gradient_accumulation_steps` the mean over the parts is watched, which takes a copy of the gradients.
+- Findings go where Keras' own callbacks write: to the terminal, or to absl's log if
+  `keras.config.disable_interactive_logging()` was called.
 - Keras tells callbacks of no exception: the watch ends with the list of callbacks that `fit` made.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor
 
 from unvanish.integrations.attachment import Attachment
+from unvanish.integrations.logs import write_by
 from unvanish.integrations.optimizer_face import OptimizerFace, exchange_gradients
 from unvanish.probes.errors import CheckError
 
@@ -60,7 +64,7 @@ class KerasWatch(keras.callbacks.Callback):
         )
         scaler = LossScale(optimizer, applied.face) if scaled else None
         self._held = [applied] if scaler is None else [applied, scaler]
-        self.attachment.open(self.model, applied.face, scaler=scaler)
+        self.attachment.open(self.model, applied.face, scaler=scaler, tell=_tell)
         caller = sys._getframe(1).f_locals.get("self")
         if isinstance(caller, keras.callbacks.CallbackList):
             self.attachment.end_with(caller)
@@ -90,6 +94,13 @@ class KerasWatch(keras.callbacks.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_held": []}
+
+
+def _tell(text: str, severity: str) -> None:
+    if keras.config.is_interactive_logging_enabled():
+        print(f"\n{text}", flush=True)  # its bar stands on a line that has not ended
+    else:
+        write_by(logging.getLogger("absl"))(text, severity)
 
 
 class LossScale:

@@ -5,6 +5,7 @@ Notable:
   `pytorch_lightning`, which are two packages with equal classes; neither is imported before one is made.
 - The loss is read where its backward begins, the gradients when it has ended and again before the step, so
   precision, accumulation and clipping are Lightning's own affair.
+- Findings go to the logger of that package, as its own warnings do, and as texts to a TensorBoard logger.
 - Fabric needs no callback: `unvanish.watch` takes what `fabric.setup` returns.
 """
 
@@ -12,10 +13,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
+import weakref
+from collections.abc import Callable
 from typing import Any
 
-from unvanish.integrations.attachment import Attachment
+from unvanish.integrations.attachment import PREFIX, Attachment
+from unvanish.integrations.logs import write_by
 
 LIBRARIES = ("lightning", "pytorch_lightning")
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
@@ -60,7 +65,13 @@ class LightningWatch:
         model = trainer.strategy.model  # DistributedDataParallel and the like stand around the module
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         self._logged = 0
-        self.attachment.open(pl_module if model is None else model, optimizers, scaler=scaler, start=resumed)
+        self.attachment.open(
+            pl_module if model is None else model,
+            optimizers,
+            scaler=scaler,
+            start=resumed,
+            tell=_find_voice(trainer),
+        )
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Log the step's numbers, and stop if that is wanted."""
@@ -91,6 +102,22 @@ class LightningWatch:
         own = type(self)
         state = {name: value for name, value in vars(self).items() if name not in GIVEN}
         return _rebuild, (own.__bases__[0] if own in _classes.values() else own, state)
+
+
+def _find_voice(trainer: Any) -> Callable[[str, str], None]:
+    """What writes into the logger of the trainer's package, and into those of its own that take texts."""
+    package = next((name for name in PACKAGES if type(trainer).__module__.startswith(name)), PACKAGES[0])
+    write, kept = write_by(logging.getLogger(f"{package}.unvanish")), weakref.ref(trainer)
+
+    def tell(text: str, severity: str) -> None:
+        write(text, severity)
+        if (at := kept()) is None:
+            return
+        for logger in at.loggers:
+            if type(logger).__name__ == "TensorBoardLogger":
+                logger.experiment.add_text(f"{PREFIX}findings", text, at.global_step)
+
+    return tell
 
 
 def _derive(cls: type) -> type:

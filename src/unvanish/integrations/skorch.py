@@ -4,27 +4,31 @@ Notable:
 - skorch gives its optimizers a closure, so the watch reads and guards the gradients when the backward ends.
 - The net's scikit-learn parameters (`callbacks__SkorchWatch__stop`) are those of `__init__`; a clone of the
   net watches its own training.
+- Findings go to `sink`, as the messages of skorch's own callbacks do; to stderr if the net is not verbose.
 - skorch tells callbacks of no exception: the watch ends with the data set that the training made.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from skorch.callbacks import Callback
 
 from unvanish.integrations.attachment import PREFIX, Attachment
+from unvanish.integrations.logs import spare_bars
 
 
 class SkorchWatch(Callback):
     """Watches what `fit` trains; numbers of the step go into `net.history`, as "unvanish/gradient_norm".
 
     `stop`: True ends the training at an error, as `EarlyStopping` does; or the codes of rules that end it.
-    `options`: keyword arguments of `unvanish.watch`; what is wrong with one is raised here.
+    `sink`: a function of a text, to which findings go. `options`: keyword arguments of `unvanish.watch`; what
+    is wrong with one is raised here.
     """
 
-    def __init__(self, stop: Any = False, options: Any = None, **more: Any) -> None:
-        self.stop = stop
+    def __init__(self, stop: Any = False, options: Any = None, sink: Any = print, **more: Any) -> None:
+        self.stop, self.sink = stop, sink
         self.options = {**(options or {}), **more} if more else options  # which clones give back
         self.attachment_ = Attachment(stop=stop, **(self.options or {}))
 
@@ -41,7 +45,8 @@ class SkorchWatch(Callback):
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Attach."""
-        self.attachment_.open(net.module_, getattr(net, "optimizer_", None))
+        tell = partial(_tell, self.sink) if net.verbose else None
+        self.attachment_.open(net.module_, getattr(net, "optimizer_", None), tell=tell)
 
     def on_epoch_begin(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
         """Remember what the training made."""
@@ -66,3 +71,8 @@ class SkorchWatch(Callback):
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Detach."""
         self.attachment_.close()
+
+
+def _tell(sink: Any, text: str, severity: str) -> None:
+    with spare_bars():
+        sink(text)

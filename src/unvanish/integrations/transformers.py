@@ -5,6 +5,7 @@ Notable:
   they add up. Gradients are read when the backward has ended, before the Trainer clips, and before the step.
 - The Trainer has no event for exceptions: the watch ends with the Trainer, with the next `train()`, or with
   the interpreter, whichever comes first, and does nothing until then.
+- Findings go to the library's logger, whose level is that of `transformers.logging`.
 - Reporters are told of a log before we are, so the step's numbers are in `trainer.state.log_history`, and
   callbacks that come later see them.
 """
@@ -14,8 +15,10 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.utils.logging import get_logger
 
 from unvanish.integrations.attachment import PREFIX, Attachment
+from unvanish.integrations.logs import write_by
 
 
 class TransformersWatch(TrainerCallback):  # its library is not read here
@@ -43,6 +46,7 @@ class TransformersWatch(TrainerCallback):  # its library is not read here
             scaler=getattr(optimizer, "scaler", None),
             start=state.global_step or None,
             summed=True,
+            tell=write_by(get_logger("transformers.unvanish")),
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:

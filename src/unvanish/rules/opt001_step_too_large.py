@@ -27,7 +27,12 @@ loss rose clearly, it is an error.
 
 Between looks the rates and losses of all steps tell the same: the rate went at once `jump`
 times above all before, and the loss rose clearly with it. A single step is a fault if it
-changed more than ALL of the weights and the loss stayed RUINED times higher.
+changed more than ALL of the weights and the loss stayed RUINED times higher. So are the first
+steps of a run that together changed ALL of them within SOON steps, if the loss of most of them,
+and of the last ones, is RUINED times higher than before and above the first one.
+
+Steps above `limit` at AFTER looks while the loss does not rise are a note: a network may lose
+all that it had, and its loss may be none the worse, as that of a detector that finds nothing.
 
 Limits
 
@@ -40,6 +45,8 @@ Limits
     STAYED = 5     steps after which the loss is compared
     ALL = 1        of what was there: such a step leaves nothing of the weights
     RUINED = 1.5   times the loss before, for the steps after it
+    SOON = 20      steps: ALL of the weights within them is a twentieth a step at least
+    MANY = 10      steps whose median stands for those after; a batch or two may be hard
     FRESH = 1.5    times the largest ratio or rate so far: new, and not noise about the old. While
                    the loss does not rise, `jump` times: a restart after a warm-up that was cut
                    short by its schedule goes beyond all before, and does no harm
@@ -98,6 +105,7 @@ WINDOW, LEAST, LEVEL = 10, 5, 0.02
 TINY = 1e-12  # no division by zero
 MOST = 5.0  # nats
 HARMLESS, STAYED, ALL, RUINED = 0.002, 5, 1, 1.5
+SOON, MANY = 20, 10  # steps
 
 
 def check(trace: Trace, *, limit: float = 0.1, jump: float = 3.0) -> Iterable[Fault]:
@@ -108,6 +116,9 @@ def check(trace: Trace, *, limit: float = 0.1, jump: float = 3.0) -> Iterable[Fa
     known = np.flatnonzero(np.isfinite(ratio))
     found = _judge_looks(trace, places, known, ratio[known], limit, jump) if len(known) >= AFTER else None
     found = found or _judge_rates(trace, taken, jump) or _judge_ruin(trace, taken)
+    found = found or _judge_start(trace, taken)
+    if found is None and len(known) >= AFTER and np.min(ratio[known[-AFTER:]]) > limit:
+        found = _remark(trace, known, ratio[known])
     if found is None and len(known) < AFTER:
         raise NotApplicable("fewer than three looks at a step")
     return [] if found is None else [_tell(trace, places, known, found, limit, jump)]
@@ -123,6 +134,7 @@ class _Steps:
     rise: float
     cause: str
     factor: float = math.nan  # by which the learning rate grew at once
+    noted: bool = False  # that they are long is all that is known
 
 
 def _judge_looks(
@@ -186,6 +198,35 @@ def _judge_ruin(trace: Trace, taken: Floats) -> _Steps | None:
     return None
 
 
+def _judge_start(trace: Trace, taken: Floats) -> _Steps | None:
+    """First steps that together replaced the weights, while the loss is above what it was before them."""
+    change = np.exp(_history.read_steps(trace, "update_log")[:SOON])
+    loss = _history.read_steps(trace, "loss")[:SOON]
+    if len(loss) <= MANY or taken[0] > 0 or not np.isfinite(loss).all():
+        return None
+    change = np.where(np.isfinite(change), change, 0.0)
+    for place in range(1, len(loss) - MANY + 1):
+        before, after = float(np.median(loss[:place])), loss[place:]
+        level = min(float(np.median(after)), float(np.median(after[-STAYED:])))
+        whole = float(np.sum(change[place - 1 :]))
+        if whole > ALL and before > 0 and level > max(RUINED * before, float(loss[0])):
+            steps = len(after)
+            cause = (
+                f"steps {int(taken[place - 1])} to {int(taken[-1])} changed the weights by {whole:.1f} times "
+                f"what they were, and the loss went from {before:.3g} to {level:.3g}"
+            )
+            return _Steps(int(taken[place]), whole / steps, math.nan, math.inf, cause)
+    return None
+
+
+def _remark(trace: Trace, known: Any, ratio: Floats) -> _Steps:
+    """Steps above the limit, though the loss does not rise."""
+    start = len(ratio) - AFTER
+    now, since = float(np.median(ratio[start:])), int(trace.facts["steps"][known[start]])
+    cause = f"each step changes the weights by {now:.1%}; the loss has not risen"
+    return _Steps(since, now, math.nan, math.nan, cause, noted=True)
+
+
 def _usual(trace: Trace, start: int | None, end: int | None) -> float:
     """The median ratio of the readings between two places."""
     change = _history.read_steps(trace, "update_log")[start:end]
@@ -199,7 +240,7 @@ def _tell(trace: Trace, places: list[int], known: Any, found: _Steps, limit: flo
     worst = [(trace.sites[places[i]].label, math.exp(latest[i])) for i in order]
     rose = found.rise > ROSE
     return Fault(
-        severity="error" if rose else "warning",
+        severity="error" if rose else "note" if found.noted else "warning",
         cause=found.cause + _describe_rates(trace, found.since) + (", and the loss rose" if rose else ""),
         sites=tuple(label for label, _ in worst),
         evidence=tuple(_list_evidence(found, worst, limit, jump)),

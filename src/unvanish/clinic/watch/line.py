@@ -58,15 +58,24 @@ class Line:
         """The number that the first rank to ask has chosen."""
         return int(self._ask("compare_set", self._prefix + name, "", str(wanted)))
 
+    def swap(self, name: str, seen: str, wanted: str) -> str:
+        """Write a text if `seen` is still what is there (empty: nothing yet); what is there then."""
+        found = self._ask("compare_set", self._prefix + name, seen, wanted)
+        return str(found.decode() if isinstance(found, bytes) else found)
+
+    def count(self, name: str, more: int) -> int:
+        """Add to a number that all ranks see; what it is then."""
+        return int(self._ask("add", self._prefix + name, more))
+
     def post(self, channel: str, message: Any) -> str:
         """Add a message to a channel; its own name."""
-        name = f"{channel}/{self._ask('add', self._prefix + channel, 1)}"
+        name = f"{channel}/{self.count(channel, 1)}"
         self.write(name, message)
         return name
 
     def collect(self, channel: Channel, *, keep: bool) -> Iterator[Any]:
         """The messages of a channel that were not read before; `keep`: others read them too."""
-        total = int(self._ask("add", self._prefix + channel.name, 0))
+        total = self.count(channel.name, 0)
         channel.holes.update(dict.fromkeys(range(channel.read + 1, total + 1), 0))
         channel.read = max(channel.read, total)
         for number in list(channel.holes):
@@ -87,14 +96,17 @@ class Line:
             raise LineBroken(summarize(error)) from error
 
 
-def open_line(rank: int) -> Line | None:
-    """A line for the next watch of this rank; None if the process group has no store to talk through."""
+def open_line(rank: int, purpose: str = "") -> Line | None:
+    """A line for the next watch of this rank, or the next of another purpose.
+
+    None if the process group has no store to talk through.
+    """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return None
     try:
         store = _connect(torch.distributed.distributed_c10d._get_default_store())
         restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        place = f"unvanish/{restart}"
+        place = f"unvanish/{restart}" + (f"/{purpose}" if purpose else "")
         return Line(store, f"{place}/{store.add(f'{place}/rank{rank}', 1)}/")
     except Exception:  # whatever this kind of store does not offer
         return None

@@ -120,12 +120,14 @@ def require_options(
     ignore: Iterable[str] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     name: str | None = None,
+    to: Any = None,
 ) -> None:
     """Raise what `watch` would raise for these of its arguments, before there is a model."""
     require_number("budget", budget, "share")
     _require_kinds(every=every, start=start, name=name, critical=critical, run=run, scaler=None)
     require_flag(compiled=False if compiled is None else compiled)
     choose_rules(select, ignore, settings)
+    read_sinks(to)
     Response.of(on_finding, run)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from unvanish.clinic.watch.errors import WatchError
 from unvanish.clinic.watch.snapshots import Snapshots
-from unvanish.core.caution import caution
+from unvanish.core.caution import caution, summarize
 from unvanish.core.diagnosis import Finding
 from unvanish.core.plain import name_value
 from unvanish.core.registry import suggest
@@ -24,20 +24,29 @@ WAYS = ("log", "warn", "raise", "snapshot", "guard", "guard-agc", "silent")
 
 
 @dataclass(frozen=True)
+class Voice:
+    """Another log than stderr, which "log" goes to: `write` takes a text and its severity."""
+
+    write: Callable[[str, str], Any]
+
+
+@dataclass(frozen=True)
 class Response:
-    """The chosen ways, the user's own functions, and what keeps snapshots or guards the steps."""
+    """The chosen ways, the user's own functions, what keeps snapshots or guards the steps, and the log."""
 
     ways: frozenset[str]
     functions: tuple[Callable[[Finding], Any], ...] = ()
     snapshots: Snapshots | None = None
     clipper: Clipper | None = None
+    voice: Voice | None = None
 
     @classmethod
     def of(cls, on_finding: Any, run: str | Path | None, rank: int = 0, *, sharded: bool = False) -> Response:
         """Read `on_finding`; CheckError names what it may be. `sharded`: no rank holds the whole gradient."""
         wanted = on_finding if isinstance(on_finding, (list, tuple, set, frozenset)) else [on_finding]
         functions = tuple(w for w in wanted if callable(w))
-        named = [w for w in wanted if not callable(w)]
+        voice = next((w for w in wanted if isinstance(w, Voice)), None)
+        named = [w for w in wanted if not callable(w) and not isinstance(w, Voice)]
         for way in named:
             if not isinstance(way, str) or way not in WAYS:
                 hint = suggest(way, WAYS) if isinstance(way, str) else ""
@@ -49,7 +58,7 @@ class Response:
         snapshots = None
         if "snapshot" in ways and run is not None:
             snapshots = Snapshots(Path(run) / "snapshots", rank)
-        return cls(ways, functions, snapshots, _clipper(ways, sharded))
+        return cls(ways, functions, snapshots, _clipper(ways, sharded), voice)
 
     def guard(self, optimizer: Any) -> None:
         """Leave a step with a non-finite gradient out, and clip outliers in the run's history."""
@@ -77,7 +86,7 @@ class Response:
         )
         text = describe(finding, step, path)
         if "log" in self.ways and told:
-            write_to_stderr(text)
+            self._log(text, finding.severity)
         if "warn" in self.ways and told:
             caution(text)
         self._call(finding)
@@ -87,9 +96,20 @@ class Response:
     def say(self, text: str) -> None:
         """Say what is no finding, as was asked for."""
         if "log" in self.ways:
-            write_to_stderr(text)
+            self._log(text, "warning")
         if "warn" in self.ways:
             caution(text)
+
+    def _log(self, text: str, severity: str) -> None:
+        """Write into the log; to stderr if there is no other, or if it fails."""
+        if self.voice is not None:
+            try:
+                with torch._C._EnableTorchFunction():
+                    self.voice.write(text, severity)
+                return
+            except Exception as error:
+                text = f"{text}\n  (the library's log failed: {summarize(error)})"
+        write_to_stderr(text)
 
     def _call(self, finding: Finding) -> None:
         """Call the user's functions; one that fails is a warning, but WatchError passes and ends the run."""
