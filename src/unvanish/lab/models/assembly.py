@@ -180,7 +180,7 @@ def _branches(spec: Spec) -> int:
 
 def _class(spec: Spec, row: SpecRow) -> type[nn.Module]:
     try:
-        return module_class(row.module, spec.allow_code)
+        return module_class(row.module, spec.allow_code, spec.classic)
     except (ValueError, TypeError) as error:
         line = row.lines.get("module", row.line)
         raise spec.error(line, f"layer {row.index}: {error}") from error
