@@ -54,11 +54,11 @@ def read_tensors(path: Path) -> Any:
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
-    """The zip archive that torch.save wrote; TensorFileError for another form, or one that unpacks to more."""
+    """The zip archive that torch.save wrote; TensorFileError for another form or one that unpacks to more."""
     if not zipfile.is_zipfile(path):
         raise TensorFileError(
-            "it is of the form that torch.save had before 1.6, or damaged; load it in the program that wrote it"
-            " and save model.state_dict()",
+            "it is of the form that torch.save had before 1.6, or damaged; load it in the program that wrote"
+            " it and save model.state_dict()",
             code=True,
         )
     _refuse_archive(path)

@@ -25,7 +25,8 @@ CLASSIC = {"Bottleneck": "CrossBottleneck"}  # what a name means in a file with 
 def module_class(name: str, allow_code: bool = False, classic: bool = False) -> type[nn.Module]:
     """The class that a row names; ValueError with the nearest name, TypeError if it is not a module.
 
-    `classic`: in a file with backbone and head. A path is imported only if `allow_code`; else the ValueError says what it would import.
+    `classic`: in a file with backbone and head. A path is imported only if `allow_code`; else the ValueError
+    says what it would import.
     """
     name = CLASSIC.get(name, name) if classic else name
     if name in blocks():

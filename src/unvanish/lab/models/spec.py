@@ -37,7 +37,11 @@ ALIASES = {"nc": "classes", "ch": "channels", "imgsz": "size", "act": "activatio
 NUMBERS = ("depth", "width")  # a row can say `repeats: depth`, `out: width`
 WORDS = ("name", "description", "task", "activation", "init", "norm", "scale")
 FACTORS = ("depth_multiple", "width_multiple")
-HEADS = {"Detect": "detect", "Segment": "segment", "Classify": "classify"}  # the task of a detector's last row
+HEADS = {
+    "Detect": "detect",
+    "Segment": "segment",
+    "Classify": "classify",
+}  # the task of a detector's last row
 LISTS = ("layers", "backbone", "head", "inputs", "scales")
 YOURS = (
     "model", "data", "project", "name", "exist_ok", "resume", "download", "workers", "device", "allow_code",

@@ -2,10 +2,10 @@
 
 Notable:
 - The network's classes are not needed: its tensors and its parts lie in the pickle under torch's own names.
-- Of a running mean of the weights (`ema`) and the weights themselves the mean is taken, as those who wrote the
-  file would; numbers of 16 bits are read as float32. What else the file holds stays unopened, and is named.
-- The plan of the network (its YAML as a table), the names of its classes and its image size are taken along if
-  they are plain values.
+- Of a running mean of the weights (`ema`) and the weights themselves the mean is taken, as those who wrote
+  the file would; numbers of 16 bits are read as float32. What else it holds stays unopened, and is named.
+- The plan of the network (its YAML as a table), the names of its classes and its image size are taken along
+  if they are plain values.
 """
 
 from __future__ import annotations
@@ -46,13 +46,15 @@ DTYPES = {
 class FullCheckpoint:
     """What was taken from a full checkpoint: tensors by name, the plan of their network, and what was left.
 
-    `plan`: the network's YAML as a table, empty if there is none; `place`: where the weights lay.
+    `plan`: the network's YAML as a table, empty if there is none; `normalisation`: mean and deviation of the
+    images of a classifier that it carries; `place`: where the weights lay.
     """
 
     tensors: Mapping[str, Tensor]
     plan: Mapping[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     place: str = ""
     left: tuple[str, ...] = ()
 
@@ -77,23 +79,36 @@ def read_full(path: Path) -> FullCheckpoint:
             place, found = find_weights(content)
             described = without_wrappers(dict(list_tensors(found)))
             tensors = read_all(archive, root, described)
+            state = found.state if isinstance(found, Held) else {}
+            scale = normalisation_of(archive, root, state)
         except DamagedPickle as error:
             raise TensorFileError(str(error)) from error
-        except (zipfile.BadZipFile, KeyError, RuntimeError, ValueError, OSError, NotImplementedError) as error:
+        except (
+            zipfile.BadZipFile,
+            KeyError,
+            RuntimeError,
+            ValueError,
+            OSError,
+            NotImplementedError,
+        ) as error:
             if isinstance(error, TensorFileError):
                 raise
             raise TensorFileError(f"it is damaged ({type(error).__name__}: {str(error)[:100]})") from error
     whole = content if isinstance(content, Mapping) else {}
-    state = found.state if isinstance(found, Held) else {}
-    left = tuple(show(k)[:40] for k, v in whole.items() if k not in (place, *NOTED) and not isinstance(v, ATOMS))
-    return FullCheckpoint(tensors, plan_of(state), names_of(state, whole), settings_of(state, whole), place, left)
+    left = tuple(
+        show(k)[:40] for k, v in whole.items() if k not in (place, *NOTED) and not isinstance(v, ATOMS)
+    )
+    names, settings = names_of(state, whole), settings_of(state, whole)
+    return FullCheckpoint(tensors, plan_of(state), names, settings, scale, place, left)
 
 
 def find_root(archive: zipfile.ZipFile) -> str:
     """The folder within an archive of torch.save that holds its pickle."""
     names = archive.namelist()
     if any(n.endswith("/constants.pkl") for n in names):
-        raise TensorFileError("it is a TorchScript program, not weights; save model.state_dict() instead", True)
+        raise TensorFileError(
+            "it is a TorchScript program, not weights; save model.state_dict() instead", True
+        )
     found = [n for n in names if n == "data.pkl" or (n.endswith("/data.pkl") and n.count("/") == 1)]
     if len(found) != 1:
         raise TensorFileError("torch.save did not write it: it has no data.pkl")
@@ -151,8 +166,11 @@ def without_wrappers(described: dict[str, HeldTensor]) -> dict[str, HeldTensor]:
 
 
 def read_all(archive: zipfile.ZipFile, root: str, described: Mapping[str, HeldTensor]) -> dict[str, Tensor]:
-    """The tensors of an archive, those of 16 bits as float32; TensorFileError for more than there is room for."""
-    need, size = sum(8 * math.prod(t.shape) for t in described.values()), sum(i.file_size for i in archive.infolist())
+    """The tensors of an archive, those of 16 bits as float32; TensorFileError if they are too large."""
+    need, size = (
+        sum(8 * math.prod(t.shape) for t in described.values()),
+        sum(i.file_size for i in archive.infolist()),
+    )
     if need > min(measure_memory(), COPIES * size + PICKLE):
         raise TensorFileError(f"its tensors would need {need:,} bytes, more than the file holds")
     memory: dict[str, Tensor] = {}
@@ -169,7 +187,9 @@ def read_memory(archive: zipfile.ZipFile, file: str, tensor: HeldTensor) -> Tens
     """The numbers of a file of the archive, in one row."""
     dtype = DTYPES.get(tensor.storage.kind.rpartition(".")[2].removesuffix("Storage"))
     if dtype is None:
-        raise TensorFileError(f"it holds a tensor of the type {show(tensor.storage.kind)[:60]}, which is not read")
+        raise TensorFileError(
+            f"it holds a tensor of the type {show(tensor.storage.kind)[:60]}, which is not read"
+        )
     content = bytearray(archive.read(file))
     if len(content) != tensor.storage.count * dtype.itemsize:
         raise TensorFileError("the memory of a tensor has another size than its pickle says")
@@ -177,7 +197,7 @@ def read_memory(archive: zipfile.ZipFile, file: str, tensor: HeldTensor) -> Tens
 
 
 def cut(memory: Tensor, tensor: HeldTensor) -> Tensor:
-    """A tensor out of its memory; TensorFileError for one that leaves it, or shows a number more than once."""
+    """A tensor out of its memory; TensorFileError for one that leaves it, or shows it many times."""
     last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
     count = math.prod(tensor.shape)
     if count and (last >= len(memory) or count > len(memory)):
@@ -209,6 +229,30 @@ def settings_of(state: Any, whole: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(given, Mapping) and is_plain(given):
             return {str(k): v for k, v in given.items()}
     return {}
+
+
+def normalisation_of(
+    archive: zipfile.ZipFile, root: str, state: Any
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and deviation by which a network's own transforms normalise images; None if it has none."""
+    held = state.get("transforms") if isinstance(state, Mapping) else None
+    inner = (
+        held.state.get("transforms") if isinstance(held, Held) and isinstance(held.state, Mapping) else None
+    )
+    for step in inner if isinstance(inner, list) else ():
+        if isinstance(step, Held) and step.name.endswith(".Normalize") and isinstance(step.state, Mapping):
+            pair = [step.state.get(key) for key in ("mean", "std")]
+            if all(isinstance(one, HeldTensor) and math.prod(one.shape) in (1, 3) for one in pair):
+                read = read_all(archive, root, dict(zip(("mean", "std"), pair, strict=True)))  # type: ignore[arg-type]
+                pair = [read[key].tolist() for key in ("mean", "std")]
+            if all(isinstance(one, list | tuple) and all(map(is_fraction, one)) for one in pair):
+                return tuple(pair[0]), tuple(pair[1])  # type: ignore[arg-type]
+    return None
+
+
+def is_fraction(value: Any) -> bool:
+    """Whether a value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_plain(value: Any) -> bool:

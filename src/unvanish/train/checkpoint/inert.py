@@ -16,6 +16,7 @@ from typing import Any
 
 OPERATIONS = 2_000_000  # of a pickle; the largest detector needs 150,000
 WHOLE = 2**53  # the largest number that is a key: beyond it hashes of integers can be made to collide
+DIMENSIONS = 32  # of a tensor
 KEY = 8  # entries of a tuple that is a key
 REBUILT = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 PARAMETERS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
@@ -23,9 +24,9 @@ MAPPINGS = ("collections.OrderedDict", "collections.defaultdict")
 LISTS = ("__builtin__.set", "builtins.set", "__builtin__.frozenset", "builtins.frozenset", "torch.Size")
 PLAIN = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 VALUES = (
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
-    "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES",
-    "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING",
+    "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
 )  # fmt: skip  # opcodes that carry their value
 KEPT, READ = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
 
@@ -36,7 +37,7 @@ class DamagedPickle(ValueError):
 
 @dataclass(eq=False)
 class Held:
-    """What a pickle would make by a class or a function of somebody's: its name, and what it would be given."""
+    """What a pickle would make by somebody's class or function: its name, and what it would be given."""
 
     name: str
     args: tuple[Any, ...] = ()
@@ -93,7 +94,8 @@ class Machine:
             "DUP": lambda: self.push(self.stack[-1]), "EMPTY_DICT": lambda: self.push({}),
             "EMPTY_LIST": lambda: self.push([]), "EMPTY_SET": lambda: self.push([]),
             "EMPTY_TUPLE": lambda: self.push(()), "TUPLE": lambda: self.push(tuple(self.take_marked())),
-            "TUPLE1": lambda: self._tuple(1), "TUPLE2": lambda: self._tuple(2), "TUPLE3": lambda: self._tuple(3),
+            "TUPLE1": lambda: self._tuple(1), "TUPLE2": lambda: self._tuple(2),
+            "TUPLE3": lambda: self._tuple(3),
             "LIST": lambda: self.push(self.take_marked()), "FROZENSET": lambda: self.push(self.take_marked()),
             "DICT": self._mapping, "APPEND": lambda: extend(self.stack[-2], [self.pop()]),
             "APPENDS": self._extend_marked, "ADDITEMS": self._extend_marked,
@@ -245,7 +247,7 @@ def is_key(key: Any, inner: bool = True) -> bool:
 def storage_of(reference: Any) -> HeldStorage:
     """The memory that a reference to a file of the archive means."""
     fits = isinstance(reference, tuple) and len(reference) == 5 and reference[0] == "storage"
-    _, kind, key, _, count = reference if fits else (0, None, None, 0, None)
+    _, kind, key, _, count = reference if fits else (0, None, None, 0, -1)
     if not (isinstance(kind, Held) and isinstance(key, str) and is_count(count)):
         raise DamagedPickle("its pickle refers to something that is no memory of tensors")
     return HeldStorage(kind.name, key, count)
@@ -253,10 +255,10 @@ def storage_of(reference: Any) -> HeldStorage:
 
 def tensor_of(args: tuple[Any, ...]) -> HeldTensor:
     """The tensor that the arguments of torch's rebuilding function describe."""
-    storage, offset, shape, strides = args[:4] if len(args) >= 4 else (None, 0, 0, 0)
-    shape, strides = (tuple(s) if isinstance(s, list | tuple) else None for s in (shape, strides))
-    fits = isinstance(storage, HeldStorage) and is_count(offset) and shape is not None and strides is not None
-    if not fits or len(shape) != len(strides) or len(shape) > 32 or not all(map(is_count, shape + strides)):
+    storage, offset, *sizes = args[:4] if len(args) >= 4 else (None, 0, 0, 0)
+    shape, strides = (tuple(s) if isinstance(s, list | tuple) else (-1,) for s in sizes)
+    fits = is_count(offset) and len(shape) == len(strides) <= DIMENSIONS
+    if not isinstance(storage, HeldStorage) or not fits or not all(map(is_count, shape + strides)):
         raise DamagedPickle("its pickle describes a tensor in a way that is not known")
     return HeldTensor(storage, offset, shape, strides)
 

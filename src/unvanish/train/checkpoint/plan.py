@@ -1,12 +1,11 @@
 """From the plan that a full checkpoint of a detector carries to a description as our own weights have it.
 
-Notable: only what describes a network is taken over: its rows, its scales, its classes. Keys of the table that
-mean something else to us, or nothing, are left out.
+Notable: only what describes a network is taken over: its rows, its scales, its classes. Keys of the table
+that mean something else to us, or nothing, are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,13 @@ STRIDE = 32
 
 
 def describe_plan(found: FullCheckpoint, path: Path) -> dict[str, Any]:
-    """The description of a network by its own plan: specification, facts, names, preparation; {} without one."""
+    """The description of a network by its own plan: specification, facts, names, preparation; {} without."""
     plan = found.plan
     if not all(isinstance(plan.get(key), list) and plan[key] for key in ROWS):
         return {}
     task = task_of(plan["head"][-1], path)
-    classes = plan.get("nc")
-    names = list(found.names) or [str(i) for i in range(classes if is_count(classes) else 0)]
+    count = plan.get("nc")
+    names = list(found.names) or [str(i) for i in range(int(count or 0) if is_count(count) else 0)]
     channels = next((plan[k] for k in ("channels", "ch") if is_count(plan.get(k))), 3)
     side = side_of(found.settings.get("imgsz"), task)
     facts = {"classes": len(names), "channels": channels, "size": side}
@@ -38,7 +37,8 @@ def describe_plan(found: FullCheckpoint, path: Path) -> dict[str, Any]:
     name = Path(str(plan.get("yaml_file") or path.name)).stem
     preparation = {"input": "image" if task == "classify" else "letterbox", **facts, "names": names}
     if task == "classify":
-        preparation |= {"mean": [0.0] * channels, "std": [1.0] * channels}
+        mean, std = found.normalisation or ((0.0,) * channels, (1.0,) * channels)
+        preparation |= {"mean": list(mean), "std": list(std)}
     return {
         "spec": {**spec, **kept, "name": name},
         "facts": facts,

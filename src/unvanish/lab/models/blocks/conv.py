@@ -2,8 +2,8 @@
 
 Notable: the convolution has a bias only without a normalisation, which would cancel it.
 
-References: LeCun et al. 1989 (convolution); Ioffe and Szegedy 2015 (the order of the three); Howard et al. 2017
-(depthwise, arXiv 1704.04861).
+References: LeCun et al. 1989 (convolution); Ioffe and Szegedy 2015 (the order of the three); Howard et al.
+2017 (depthwise, arXiv 1704.04861).
 """
 
 from __future__ import annotations

@@ -97,9 +97,7 @@ class C3k(C3):
     def __init__(
         self, width_in: int, out: int, repeats: int = 2, activation: str = "silu", norm: str = "steady"
     ) -> None:
-        super().__init__(
-            width_in, out, kernels=(3, 3), repeats=repeats, activation=activation, norm=norm
-        )
+        super().__init__(width_in, out, kernels=(3, 3), repeats=repeats, activation=activation, norm=norm)
 
 
 class C2f(nn.Module):

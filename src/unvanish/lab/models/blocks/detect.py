@@ -76,6 +76,7 @@ class Detect(nn.Module):
             nn.Sequential(conv(w, box, 3), conv(box, box, 3), nn.Conv2d(box, SIDES * BINS, 1))
             for w in widths_in
         )
+
         def whole(width: int) -> list[nn.Module]:
             return [conv(width, score, 3), conv(score, score, 3)]
 
@@ -86,7 +87,8 @@ class Detect(nn.Module):
             ]
 
         self.score = nn.ModuleList(
-            nn.Sequential(*(whole(w) if legacy else apart(w)), nn.Conv2d(score, classes, 1)) for w in widths_in
+            nn.Sequential(*(whole(w) if legacy else apart(w)), nn.Conv2d(score, classes, 1))
+            for w in widths_in
         )
         self.expectation = Expectation()
         self.begin_biases()

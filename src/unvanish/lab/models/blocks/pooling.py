@@ -1,7 +1,7 @@
 """Spatial pyramid pooling: maxima over windows of several sizes, concatenated at full resolution.
 
-Notable: chained pools of 5 (SPPF) see windows of 5, 9 and 13, as SPP's three pools do, at the cost of three small
-ones.
+Notable: chained pools of 5 (SPPF) see windows of 5, 9 and 13, as SPP's three pools do, at the cost of three
+small ones.
 
 References: He et al. 2014 (spatial pyramid pooling, arXiv 1406.4729).
 """
