@@ -24,6 +24,7 @@ from unvanish.lab.data import open_data
 from unvanish.lab.data.mosaic import Mixing
 from unvanish.lab.data.problems import Problems
 from unvanish.lab.data.scenes import Scenes
+from unvanish.lab.models.backbones import without_fetching
 from unvanish.lab.tasks import Task
 from unvanish.lab.tasks import task as find_task
 from unvanish.train.arguments import Arguments, fit_side, settle
@@ -218,7 +219,7 @@ def open_source(data: Any, arguments: Arguments, task: str, known: Mapping[str, 
 def describe(learner: Learner, data: Any, name: str) -> dict[str, Any]:
     """The description in a checkpoint: specification, facts, names, preparation, versions."""
     facts = json.loads(json.dumps(dict(data.facts)))
-    spec = dict(learner.spec.document) if learner.spec is not None else None
+    spec = without_fetching(learner.spec.document) if learner.spec is not None else None
     return {
         "format": 1,
         "name": learner.name,

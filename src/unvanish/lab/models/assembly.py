@@ -86,9 +86,14 @@ def _assemble(
     _place(net)
     if target.type != "meta":
         begin = Begin(spec.init, spec.activation or "relu", branches, known.get("length"))
-        initialise(net, draft.layers, begin)
+        initialise(net, {n: v for n, v in draft.layers.items() if not _keeps_weights(net, n)}, begin)
     _tie(net, spec)
     return net
+
+
+def _keeps_weights(net: Network, layer: str) -> bool:
+    """Whether a layer is of a network of another library, which has its own weights."""
+    return bool(getattr(getattr(net, layer.partition(".")[0]), "KEEPS_WEIGHTS", False))
 
 
 def _place(net: Network) -> None:
