@@ -53,6 +53,18 @@ def read_tensors(path: Path) -> Any:
     return content
 
 
+def open_archive(path: Path) -> zipfile.ZipFile:
+    """The zip archive that torch.save wrote; TensorFileError for another form or one that unpacks to more."""
+    if not zipfile.is_zipfile(path):
+        raise TensorFileError(
+            "it is of the form that torch.save had before 1.6, or damaged; load it in the program that wrote"
+            " it and save model.state_dict()",
+            code=True,
+        )
+    _refuse_archive(path)
+    return zipfile.ZipFile(path)
+
+
 def list_tensors(content: Any) -> Iterator[Tensor]:
     """The tensors in plain values."""
     if isinstance(content, Tensor):

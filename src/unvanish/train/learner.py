@@ -138,6 +138,8 @@ class Learner:
             raise TrainError(f"{saved.path}: {error.text}") from error
         fill(self.network, saved.tensors, saved.path)
         self.loaded = str(saved.path)
+        if saved.note:
+            print(f"unvanish: {saved.path}: {saved.note}")
 
     def load(self, weights: str | Path, strict: bool = False) -> Self:
         """Load weights by name into the network; if not `strict`, those that do not fit are left out."""
@@ -155,11 +157,11 @@ class Learner:
         network = self.adapt(self.facts)
         left = fill(network, found.tensors, found.path, strict)
         self.loaded = str(found.path)
-        if left:
-            count = len(network.state_dict())
-            whole = f"{count - len(left)} of {count} tensors loaded"
-            print(f"unvanish: {found.path}: {whole}; {list_few(left)} keep their initial values")
-        elif "names" in found.about:  # whose rows they are now
+        count = len(network.state_dict())
+        rest = f"; {list_few(left)} keep their initial values" if left else ""
+        note = f" ({found.note})" if found.note else ""
+        print(f"unvanish: {found.path}: {count - len(left)} of {count} tensors loaded{rest}{note}")
+        if not left and "names" in found.about:  # whose rows they are now
             self.about["names"] = found.about["names"]
 
     def _begin_as(self, found: Checkpoint) -> None:

@@ -25,15 +25,18 @@ from unvanish.train.verbs import WRITTEN, require_taken
 class Model(Learner):
     """A network by zoo name (`resnet20.yaml`), path of a YAML, saved weights, or an `nn.Module` of yours."""
 
-    def train(self, data: Any = None, **arguments: Any) -> Results:
+    def train(self, data: Any = None, transforms: Any = None, **arguments: Any) -> Results:
         """Train; the arguments have the names that YOLO users know (`unvanish train --help`).
+
+        `transforms`: of the training images, in place of the data set's augmentation: a function of an image,
+        or those of torchvision or albumentations, which move boxes too.
 
         TrainError if an argument, the data or the network does not fit.
         """
         from unvanish.train.session import train
 
         given = {**arguments, **({"data": str(data)} if isinstance(data, (str, Path)) else {})}
-        return train(self, self.settle(data, arguments), data, given)
+        return train(self, self.settle(data, arguments), data, given, transforms)
 
     def val(self, data: Any = None, **arguments: Any) -> Results:
         """Loss and metrics on the validation part of the data, by default the data it was trained on."""

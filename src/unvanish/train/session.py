@@ -25,6 +25,7 @@ from unvanish.lab.data import open_data
 from unvanish.lab.data.mosaic import Mixing
 from unvanish.lab.data.problems import Problems
 from unvanish.lab.data.scenes import Scenes
+from unvanish.lab.models.backbones import without_fetching
 from unvanish.lab.tasks import Task
 from unvanish.lab.tasks import task as find_task
 from unvanish.train.arguments import Arguments, fit_side, settle
@@ -38,6 +39,7 @@ from unvanish.train.loop.freezing import freeze
 from unvanish.train.loop.optim import group_parameters
 from unvanish.train.loop.run import Request, TrainingRun
 from unvanish.train.loop.validation import validate
+from unvanish.train.own_transforms import name_transforms, refuse_augmentation, require_transforms
 from unvanish.train.report.results import Results
 from unvanish.train.report.verdict import describe_forecast
 from unvanish.train.trainer import Trainer
@@ -49,9 +51,15 @@ FREE = (
 )  # fmt: skip  # arguments that may change when a run is resumed
 
 
-def train(learner: Learner, arguments: Arguments, data: Any, given: Mapping[str, Any]) -> Results:
-    """Train, or resume a run; `given` are the caller's own arguments, which `resume` compares."""
+def train(
+    learner: Learner, arguments: Arguments, data: Any, given: Mapping[str, Any], transforms: Any = None
+) -> Results:
+    """Train, or resume a run; `given` are the caller's own arguments, which `resume` compares.
+
+    `transforms`: the user's own, in place of the data's augmentation.
+    """
     saved, place = None, None
+    refuse_augmentation(given, data, transforms)
     if arguments.resume:
         path = (
             folder.find_latest(arguments.project)
@@ -60,11 +68,12 @@ def train(learner: Learner, arguments: Arguments, data: Any, given: Mapping[str,
         )
         saved, place = load_state(path), path.parent.parent
         state.refuse_damaged(saved)
+        require_transforms(saved, transforms)
         arguments = resume_arguments(saved, given, (place / folder.END).is_file())
     with contextlib.ExitStack() as held:
         learner.callbacks.run("on_pretrain_routine_start", learner)
         with contextlib.ExitStack() as undo, network_errors(learner, "be trained on this data"):
-            trainer = prepare(learner, arguments, data, saved, place, held, undo)
+            trainer = prepare(learner, arguments, data, saved, place, held, undo, transforms)
             undo.pop_all()  # from here on the folder stays
         learner.callbacks.run("on_pretrain_routine_end", trainer)
         with network_errors(learner, "be trained on this data", ours=lambda: trainer.run.record.step > 0):
@@ -93,7 +102,7 @@ def resume_arguments(saved: Mapping[str, Any], given: Mapping[str, Any], ended: 
 
 def prepare(
     learner: Learner, arguments: Arguments, data: Any, saved: Mapping[str, Any] | None, place: Path | None,
-    held: contextlib.ExitStack, undo: contextlib.ExitStack,
+    held: contextlib.ExitStack, undo: contextlib.ExitStack, transforms: Any = None,
 ) -> Trainer:  # fmt: skip
     """The trainer of a run, whose folder is claimed until `held` ends, and taken away by `undo`.
 
@@ -112,7 +121,8 @@ def prepare(
             learner.take(weights)
             weights = None
         known = find_preparation(learner, saved)
-        source = open_source(data if data is not None else arguments.data, arguments, learner.task, known)
+        chosen = data if data is not None else arguments.data
+        source = open_source(chosen, arguments, learner.task, known, transforms)
     randomness.seed(arguments.seed)
     network = learner.adapt(source.facts, list_names(source))
     if weights is not None:
@@ -122,6 +132,8 @@ def prepare(
     if task.summed:  # convolutions of scenes are faster with channels last
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     about = describe(learner, source, arguments.data)
+    if transforms is not None:
+        about["transforms"] = name_transforms(transforms)
     save_dir = place or devices.share_choice(
         accelerator, lambda: folder.make_folder(arguments, learner.task, learner.name, held, undo)
     )
@@ -200,10 +212,17 @@ def find_preparation(learner: Learner, saved: Mapping[str, Any] | None) -> Mappi
     return about.get("preparation") if isinstance(about, Mapping) else None
 
 
-def open_source(data: Any, arguments: Arguments, task: str, known: Mapping[str, Any] | None = None) -> Any:
+def open_source(
+    data: Any,
+    arguments: Arguments,
+    task: str,
+    known: Mapping[str, Any] | None = None,
+    transforms: Any = None,
+) -> Any:
     """The data: a name or path is opened; an object with a loader called `train` is taken as it is.
 
     `known`: the preparation of loaded weights, which is kept; images have their size if none is asked for.
+    `transforms`: the user's own, in place of the augmentation.
     """
     if all(hasattr(data, part) for part in ("train", "val", "facts")):
         return data
@@ -219,14 +238,14 @@ def open_source(data: Any, arguments: Arguments, task: str, known: Mapping[str, 
         imgsz=fit_side(a.imgsz or (known or {}).get("size"), task), known=known, fraction=a.fraction,
         download=a.download, augment=a.augment,
         mixing=Mixing(a.mosaic, a.translate, a.scale, max(0, a.epochs - a.close_mosaic)),
-        colours=Scenes(a.fliplr, a.hsv_h, a.hsv_s, a.hsv_v),
+        colours=Scenes(a.fliplr, a.hsv_h, a.hsv_s, a.hsv_v), transforms=transforms,
     )  # fmt: skip
 
 
 def describe(learner: Learner, data: Any, name: str) -> dict[str, Any]:
     """The description in a checkpoint: specification, facts, names, preparation, versions."""
     facts = json.loads(json.dumps(dict(data.facts)))
-    spec = dict(learner.spec.document) if learner.spec is not None else None
+    spec = without_fetching(learner.spec.document) if learner.spec is not None else None
     return {
         "format": 1,
         "name": learner.name,

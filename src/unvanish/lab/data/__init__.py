@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader
 
 from unvanish.lab.data.content import Content, Source, rename_classes
@@ -21,10 +22,11 @@ from unvanish.lab.data.inputs import decode, inputs
 from unvanish.lab.data.loading import build_loader
 from unvanish.lab.data.mosaic import Mixing, mix_scenes
 from unvanish.lab.data.order import Order
-from unvanish.lab.data.part import Batch, fraction_of
+from unvanish.lab.data.part import Batch, Draw, fraction_of, seed_generator
 from unvanish.lab.data.problems import DataError, Problem, Problems
 from unvanish.lab.data.scenes import Scenes
 from unvanish.lab.data.spec import DataSpec, read, sets
+from unvanish.lab.data.transforms import own_view
 
 __all__ = ["Data", "DataError", "DataSpec", "Problem", "Problems", "decode", "inputs", "open_data", "sets"]
 
@@ -119,6 +121,7 @@ def open_data(
     mixing: Mixing | None = None,
     colours: Scenes | None = None,
     known: Mapping[str, Any] | None = None,
+    transforms: Any = None,
     **settings: Any,
 ) -> Data:
     """Open a data set by its YAML's name or path, or by a mapping; DataError names the problem.
@@ -126,7 +129,8 @@ def open_data(
     `cache` keeps decoded images in memory (None: if they are small), `imgsz` is the side of images,
     `fraction` of the training part is used, its classes in proportion; `mixing` and `colours` set the
     augmentation of scenes with boxes; `known` is the preparation of loaded weights, whose vocabulary, means
-    and order of classes are kept; `settings` override those of the YAML.
+    and order of classes are kept; `transforms` of the user's take the place of all augmentation; `settings`
+    override those of the YAML.
     """
     if batch < 1 or not 0 < fraction <= 1:
         raise DataError(f"batch must be 1 or more, fraction in (0, 1]; they are {batch} and {fraction}")
@@ -145,7 +149,12 @@ def open_data(
         for part in (content.val, content.test)
     ]
     view = content.view if augment else content.still
-    if augment and isinstance(view, Scenes):
+    if transforms is not None:
+        view = own_view(transforms, content.still, spec.task)
+        view(
+            train.batch(np.arange(1), Draw(0, seed_generator(seed, 0))), seed_generator(seed, 0)
+        )  # fails early
+    elif augment and isinstance(view, Scenes):
         view = colours or view
         train = mix_scenes(train, mixing) if mixing is not None else train
     first = build_loader(train, view, batch, seed, True, workers)

@@ -34,6 +34,8 @@ from unvanish.store.files import read_text
 from unvanish.store.yaml_text import YamlFault, build, compose, line_of, read_scalar
 
 KEYS = ("kind", "task", "path", "train", "val", "test", "names", "nc", "download", "description")
+HUB = "hf:"
+SAVED = ("dataset_dict.json", "state.json")  # what the library `datasets` writes into its folders
 SETS = Path(str(files(__package__) / "sets"))
 
 
@@ -78,7 +80,11 @@ def read(source: str | Path | Mapping[str, Any], task: str | None = None, **sett
     """Read a data YAML by name, path or mapping; `settings` override it; DataError names file and line."""
     if isinstance(source, Mapping):
         return check_spec(dict(source), {}, None, task, settings)
-    plain = {} if str(source) in sets() else without_yaml(Path(source).expanduser())
+    text = str(source)
+    if text.startswith(HUB):
+        plain: dict[str, Any] = {"kind": "hf", "path": text.removeprefix(HUB)}
+    else:
+        plain = {} if text in sets() else without_yaml(Path(source).expanduser())
     if plain:
         return replace(check_spec(plain, {}, None, task, settings), name=Path(source).stem)
     file = find_yaml(str(source))
@@ -88,6 +94,8 @@ def read(source: str | Path | Mapping[str, Any], task: str | None = None, **sett
 
 def without_yaml(path: Path) -> dict[str, Any]:
     """The fields that a folder of images, a table or a text implies; empty for anything else."""
+    if path.is_dir() and any((path / name).is_file() for name in SAVED):
+        return {"kind": "hf", "path": str(path.resolve())}
     if path.is_dir():
         return {"kind": "folder", "path": str(path.resolve())}
     form = {".csv": "table", ".tsv": "table", ".jsonl": "table", ".txt": "text"}.get(path.suffix.lower())

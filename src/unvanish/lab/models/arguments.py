@@ -26,7 +26,8 @@ WIDTH = (
     "num_channels", "embed_dim", "d_model", "in1_features",
 )  # fmt: skip
 OTHER_NAMES = {"out": ("out_channels", "out_features", "hidden_size"), "kernel": ("kernel_size",)}
-FILLED = ("activation", "norm", "depth", "variant", *FACTS)  # from the top of the file, or from the data
+FILLED = ("activation", "norm", "depth", "variant", "legacy", *FACTS)  # from the file as a whole, or the data
+NEWER = ("C3k2", "C2PSA")  # blocks of detectors whose heads have a branch of the classes in depthwise parts
 
 _SIGNATURES: WeakKeyDictionary[Any, dict[str, inspect.Parameter]] = WeakKeyDictionary()
 
@@ -57,6 +58,7 @@ class Given:
             "norm": spec.norm,
             "depth": self.branches,
             "variant": spec.scale.name or None,
+            "legacy": spec.classic and not any(row.module in NEWER for row in spec.layers),
         }
         return own[name] if name in own else self.facts.get(name)
 
@@ -77,6 +79,8 @@ def bind(
     for name in () if foreign else FILLED:
         if name in known and name not in taken and given.fill(name) is not None:
             taken[name] = given.fill(name)
+    usual = getattr(cls, "CLASSIC", {}) if given.spec.classic else {}
+    taken |= {name: value for name, value in usual.items() if name not in taken}
     if not first:
         taken.pop("stride", None)
     _refuse_missing(row, given, known, taken)

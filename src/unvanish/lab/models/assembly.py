@@ -86,9 +86,14 @@ def _assemble(
     _place(net)
     if target.type != "meta":
         begin = Begin(spec.init, spec.activation or "relu", branches, known.get("length"))
-        initialise(net, draft.layers, begin)
+        initialise(net, {n: v for n, v in draft.layers.items() if not _keeps_weights(net, n)}, begin)
     _tie(net, spec)
     return net
+
+
+def _keeps_weights(net: Network, layer: str) -> bool:
+    """Whether a layer is of a network of another library, which has its own weights."""
+    return bool(getattr(getattr(net, layer.partition(".")[0]), "KEEPS_WEIGHTS", False))
 
 
 def _place(net: Network) -> None:
@@ -180,7 +185,7 @@ def _branches(spec: Spec) -> int:
 
 def _class(spec: Spec, row: SpecRow) -> type[nn.Module]:
     try:
-        return module_class(row.module, spec.allow_code)
+        return module_class(row.module, spec.allow_code, spec.classic)
     except (ValueError, TypeError) as error:
         line = row.lines.get("module", row.line)
         raise spec.error(line, f"layer {row.index}: {error}") from error

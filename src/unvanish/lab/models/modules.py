@@ -14,18 +14,30 @@ from functools import cache
 from torch import nn
 
 from unvanish.core.registry import suggest
+from unvanish.lab.models.backbones import LIBRARIES, backbone_class, is_backbone
 from unvanish.lab.models.blocks import blocks
 
 ALLOW = "allow_code=True, or --allow-code (allow_code=true for train, val, predict, export)"
 
 
-def module_class(name: str, allow_code: bool = False) -> type[nn.Module]:
+CLASSIC = {"Bottleneck": "CrossBottleneck"}  # what a name means in a file with backbone and head
+
+
+def module_class(name: str, allow_code: bool = False, classic: bool = False) -> type[nn.Module]:
     """The class that a row names; ValueError with the nearest name, TypeError if it is not a module.
 
-    A path is imported only if `allow_code`; else the ValueError says what it would import.
+    `classic`: in a file with backbone and head. A path is imported only if `allow_code`; else the ValueError
+    says what it would import.
     """
+    name = CLASSIC.get(name, name) if classic else name
     if name in blocks():
         return blocks()[name]
+    if is_backbone(name):
+        kind, _, inner = name.partition(":")
+        if not allow_code:
+            library = LIBRARIES[kind]
+            raise ValueError(f"{name} would run code of the library {library}; if you trust it, give {ALLOW}")
+        return backbone_class(kind, inner)
     path, _, leaf = name.rpartition(".")
     if path in ("", "nn", "torch.nn"):
         if leaf not in torch_modules():

@@ -37,6 +37,11 @@ ALIASES = {"nc": "classes", "ch": "channels", "imgsz": "size", "act": "activatio
 NUMBERS = ("depth", "width")  # a row can say `repeats: depth`, `out: width`
 WORDS = ("name", "description", "task", "activation", "init", "norm", "scale")
 FACTORS = ("depth_multiple", "width_multiple")
+HEADS = {
+    "Detect": "detect",
+    "Segment": "segment",
+    "Classify": "classify",
+}  # the task of a detector's last row
 LISTS = ("layers", "backbone", "head", "inputs", "scales")
 YOURS = (
     "model", "data", "project", "name", "exist_ok", "resume", "download", "workers", "device", "allow_code",
@@ -67,6 +72,11 @@ class Spec:
     document: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     allow_code: bool = False
+
+    @property
+    def classic(self) -> bool:
+        """Whether the file has a backbone and a head, whose rows mean what users of detectors know."""
+        return "backbone" in self.document
 
     def error(self, line: int, text: str) -> SpecError:
         """An error at a line of this network's file."""
@@ -254,7 +264,7 @@ def _task_of(rows: list[tuple[Any, int]]) -> str:
     last = rows[-1][0]
     listed = isinstance(last, YamlList) and len(last) > 2
     module = last.get("module") if isinstance(last, YamlTable) else last[2] if listed else ""
-    return {"Detect": "detect", "Segment": "segment"}.get(str(module), "classify")
+    return HEADS.get(str(module), "classify")
 
 
 def _whole(key: str, found: YamlTable, file: str) -> int:

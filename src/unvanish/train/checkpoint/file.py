@@ -5,8 +5,9 @@ Notable:
 - `best` and `last.safetensors` carry specification, facts and metrics in their header, so each is a model by
   itself; a `.json` file of the same name holds the header for people.
 - `last.state.safetensors` is what `resume` reads: one file, so it can never be half old and half new.
-- Foreign `.pt` files are read with weights_only: they are data, and no code runs from them. The published
-  names of layers are known.
+- Foreign `.pt` files are data, and no code runs from them: they are read with weights_only, and a full
+  checkpoint, which holds a pickled network, by following its pickle without its classes (`inert.py`). The
+  published names of layers are known.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from unvanish.core.registry import suggest
 from unvanish.lab.models.published_names import from_published
 from unvanish.store.files import write_text, write_whole
 from unvanish.train.checkpoint.about import find_fault
+from unvanish.train.checkpoint.full import read_full
+from unvanish.train.checkpoint.plan import describe_plan
 from unvanish.train.checkpoint.tree import join, split
 from unvanish.train.errors import TrainError
 
@@ -40,11 +43,15 @@ PREFIXES = ("module.", "model.", "_orig_mod.")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a file: tensors by name, and its description ({} for a foreign file)."""
+    """The content of a file: tensors by name, and its description ({} for a foreign file without a plan).
+
+    `note`: what was taken of a full checkpoint, and what was left.
+    """
 
     path: Path
     tensors: Mapping[str, Tensor]
     about: Mapping[str, Any]
+    note: str = ""
 
 
 def save(
@@ -100,13 +107,27 @@ def load(path: str | Path) -> Checkpoint:
     try:
         content = read_tensors(path)
     except TensorFileError as error:
+        if not error.code:
+            raise TrainError(f"{path}: {error}") from error
+        return _load_full(path)
+    return Checkpoint(path, _find_weights(content, path), {})
+
+
+def _load_full(path: Path) -> Checkpoint:
+    """The weights of a full checkpoint, with the description that its plan gives."""
+    try:
+        found = read_full(path)
+    except TensorFileError as error:
         more = (
             ", as it could run code; save model.state_dict() in the program that wrote it"
             if error.code
             else ""
         )
-        raise TrainError(f"{path}: {error}{more}") from error
-    return Checkpoint(path, _find_weights(content, path), {})
+        raise TrainError(f"{path}: it holds more than tensors, and {error}{more}") from error
+    about = describe_plan(found, path)
+    if fault := find_fault(about) if about else "":
+        raise TrainError(f"{path}: {fault}")
+    return Checkpoint(path, found.tensors, about, found.line)
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, strict: bool = True) -> list[str]:

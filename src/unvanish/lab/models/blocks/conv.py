@@ -2,11 +2,13 @@
 
 Notable: the convolution has a bias only without a normalisation, which would cancel it.
 
-References: LeCun et al. 1989 (convolution); Ioffe and Szegedy 2015 (the order of the three).
+References: LeCun et al. 1989 (convolution); Ioffe and Szegedy 2015 (the order of the three); Howard et al.
+2017 (depthwise, arXiv 1704.04861).
 """
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -23,6 +25,7 @@ class Conv(nn.Module):
     """
 
     PUBLISHED: ClassVar[dict[str, str]] = {"norm": "bn"}
+    CLASSIC: ClassVar[dict[str, int]] = {"kernel": 1}
 
     def __init__(
         self,
@@ -47,6 +50,23 @@ class Conv(nn.Module):
         return y
 
 
+class DWConv(Conv):
+    """The same, depthwise: as many groups as the widths have in common."""
+
+    def __init__(
+        self,
+        width_in: int,
+        out: int,
+        kernel: int = 1,
+        stride: int = 1,
+        activation: str = "relu",
+        norm: str = "batch",
+    ) -> None:
+        groups = math.gcd(width_in, out)
+        super().__init__(width_in, out, kernel, stride, None, groups, activation, norm)
+
+
 EXAMPLES = {
+    DWConv: Example({"out": 12, "kernel": 3, "stride": 2}, [IMAGE], (4, 12, 4, 4)),
     Conv: Example({"out": 5, "stride": 2}, [IMAGE], (4, 5, 4, 4)),
 }

@@ -48,13 +48,20 @@ class Expectation(nn.Module):
 class Detect(nn.Module):
     """Levels (B, C, H, W), finest first, to maps (B, 64 + classes, H, W), or to (B, 4 + classes, A) decoded.
 
-    Decoded: centre, width and height in pixels, then scores from 0 to 1; A cells of all levels.
+    Decoded: centre, width and height in pixels, then scores from 0 to 1; A cells of all levels. `legacy`: the
+    branch of the classes is one of whole convolutions, as detectors of C2f and C3 blocks have it.
     """
 
     PUBLISHED: ClassVar[dict[str, str]] = {"box": "cv2", "score": "cv3", "expectation": "dfl"}
 
     def __init__(
-        self, widths_in: Sequence[int], classes: int, activation: str = "silu", norm: str = "steady"
+        self,
+        widths_in: Sequence[int],
+        classes: int,
+        *,
+        legacy: bool = False,
+        activation: str = "silu",
+        norm: str = "steady",
     ) -> None:
         super().__init__()
         self.classes, self.decodes = classes, True
@@ -69,12 +76,18 @@ class Detect(nn.Module):
             nn.Sequential(conv(w, box, 3), conv(box, box, 3), nn.Conv2d(box, SIDES * BINS, 1))
             for w in widths_in
         )
-        self.score = nn.ModuleList(
-            nn.Sequential(
-                nn.Sequential(conv(w, w, 3, w), conv(w, score, 1)),
+
+        def whole(width: int) -> list[nn.Module]:
+            return [conv(width, score, 3), conv(score, score, 3)]
+
+        def apart(width: int) -> list[nn.Module]:
+            return [
+                nn.Sequential(conv(width, width, 3, width), conv(width, score, 1)),
                 nn.Sequential(conv(score, score, 3, score), conv(score, score, 1)),
-                nn.Conv2d(score, classes, 1),
-            )
+            ]
+
+        self.score = nn.ModuleList(
+            nn.Sequential(*(whole(w) if legacy else apart(w)), nn.Conv2d(score, classes, 1))
             for w in widths_in
         )
         self.expectation = Expectation()

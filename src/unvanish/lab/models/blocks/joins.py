@@ -32,7 +32,19 @@ class Add(nn.Module):
         return total
 
 
+class Level(nn.Module):
+    """One map of several, as a backbone of another library gives them: that at `index` of a list."""
+
+    def __init__(self, index: int = 0) -> None:
+        super().__init__()
+        self.index = index
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        return maps[self.index]
+
+
 EXAMPLES = {
     Concat: Example({}, [IMAGE, IMAGE], (4, 12, 8, 8)),
     Add: Example({}, [IMAGE, IMAGE], IMAGE),
 }
+NO_EXAMPLE = (Level,)  # it reads a list of maps, tested with backbones

@@ -54,10 +54,12 @@ class Segment(Detect):
         classes: int,
         masks: int = 32,
         prototypes: int = 256,
+        *,
+        legacy: bool = False,
         activation: str = "silu",
         norm: str = "steady",
     ) -> None:
-        super().__init__(widths_in, classes, activation, norm)
+        super().__init__(widths_in, classes, legacy=legacy, activation=activation, norm=norm)
         self.masks = masks
         hidden = max(widths_in[0] // 4, masks)
 
