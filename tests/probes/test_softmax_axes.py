@@ -39,10 +39,12 @@ SICK: dict[str, Any] = {
     "over the queries": lambda s, v: s.softmax(-2) @ v,
     "over the batch's heads": flat(0),
     "by einsum": lambda s, v: torch.einsum("bhij,bhjd->bhid", s.softmax(2), v),
+    "by hand": lambda s, v: (s.exp() / s.exp().sum(2, keepdim=True)) @ v,
     "values first": lambda s, v: torch.einsum("bhjd,bhij->bhid", v, s.softmax(2)),
     "transposed after it": lambda s, v: s.softmax(-1).transpose(-1, -2) @ v,
 }
 SOUND: dict[str, Any] = {
+    "by hand": lambda s, v: (w := s.exp()).div(w.sum(-1, keepdim=True)) @ v,
     "over the keys": lambda s, v: s.softmax(-1) @ v,
     "flattened": flat(-1),
     "by einsum": lambda s, v: torch.einsum("bhij,bhjd->bhid", s.softmax(3), v),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import unvanish
 from unvanish.core.diagnosis import Finding, NotApplicable
@@ -259,3 +259,50 @@ def test_a_normalisation_over_two_values_leaves_a_sign(kind: str, side: bool) ->
 @pytest.mark.parametrize("values", [3, 8])
 def test_a_normalisation_over_more_values_is_silent(kind: str, values: int) -> None:
     assert _squeeze(kind, values) == []
+
+
+@pytest.mark.parametrize(("skips", "named"), [(False, True), (True, False)])
+def test_gains_of_zero_on_every_path_are_named(skips: bool, named: bool) -> None:
+    torch.manual_seed(0)
+
+    class Stack(nn.Module):
+        """Layers with gains of zero, with or without a way around them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(12, 12) for _ in range(3))
+            self.norms = nn.ModuleList(nn.LayerNorm(12) for _ in range(3))
+            for norm in self.norms:
+                nn.init.zeros_(norm.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer, norm in zip(self.layers, self.norms, strict=True):
+                h = torch.tanh(norm(layer(x)))
+                x = x + h if skips else h
+            return x
+
+    batch = torch.randn(32, 12), torch.randint(0, 12, (32,))
+    found = unvanish.check(Stack(), batch, nn.CrossEntropyLoss(), confirm=False).walk()
+    own = [f for f in found if f.code == "GRF004"]
+    assert bool(own) == named
+    assert not named or ("norms.0.weight" in own[0].cause and own[0].severity == "warning")
+
+
+def test_a_number_of_zero_beside_other_paths_is_a_note() -> None:
+    torch.manual_seed(0)
+    net = nn.ModuleDict({"used": nn.Linear(8, 4), "spare": nn.Linear(8, 4)})
+
+    class Both(nn.Module):
+        """One layer, and another one times 0."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.parts["used"](x) + 0.0 * self.parts["spare"](x).sum()
+            return out
+
+    batch = torch.randn(32, 8), torch.randint(0, 4, (32,))
+    (found,) = unvanish.check(Both(), batch, nn.CrossEntropyLoss(), confirm=False).walk()
+    assert (found.code, found.severity) == ("GRF004", "note") and "the number 0" in found.cause

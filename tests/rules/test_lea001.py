@@ -194,3 +194,62 @@ def test_an_operation_over_the_samples_of_a_transposed_batch_is_a_leak(step: Ste
 )
 def test_an_operation_over_the_features_of_a_transposed_batch_is_none(step: Step) -> None:
     assert leak(check(Net(step), rows())) is None
+
+
+def graphs(offset: bool) -> nn.Module:
+    """Graphs of five nodes, whose edges name the nodes by their numbers in the batch, or in one graph."""
+
+    class Graphs(nn.Module):
+        """Sums over neighbours, and a mean."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+            count = torch.arange(len(x))[:, None, None] * x.shape[1] if offset else 0
+            source, target = (edges + count).reshape(-1, 2).T
+            h = self.a(x).reshape(-1, 8)
+            h = h + torch.zeros_like(h).index_add(0, target, h[source])
+            out: Tensor = self.b(torch.tanh(h).view(len(x), -1, 8).mean(1))
+            return out
+
+    return Graphs()
+
+
+@pytest.mark.parametrize("offset", [False, True])
+def test_edges_that_lack_the_offset_of_their_graph(offset: bool) -> None:
+    torch.manual_seed(0)
+    batch = (sequences(), torch.randint(0, 5, (16, 6, 2))), LABELS
+    found = unvanish.check(graphs(offset), batch, F.cross_entropy, confirm=False).walk()
+    own = [f for f in found if f.code == "LEA001"]
+    assert bool(own) != offset
+    assert offset or "offset" in own[0].cause
+
+
+@pytest.mark.parametrize(("axis", "leaks"), [(0, True), (1, False)])
+def test_a_layer_that_reads_the_samples_after_a_transpose(axis: int, leaks: bool) -> None:
+    part = nn.Linear(16 if axis == 0 else 5, 16 if axis == 0 else 5)
+    net = Net(lambda own, h: own.part(h.transpose(axis, 2)).transpose(axis, 2).mean(1), part)
+    found = unvanish.check(net, (sequences(), LABELS), F.cross_entropy, confirm=False)
+    assert ("LEA001" in found.codes()) == leaks
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_two_batches_that_are_joined_and_cut_again(cut: bool) -> None:
+    torch.manual_seed(0)
+
+    class Twins(nn.Module):
+        """One layer for both of a pair, and one for the pair."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 8), nn.Linear(16, 4)
+
+        def forward(self, one: Tensor, other: Tensor) -> Tensor:
+            h = torch.tanh(self.a(torch.cat([one, other])))
+            out: Tensor = self.b(h.view(len(one), 16) if cut else torch.cat(h.chunk(2), 1))
+            return out
+
+    batch = (torch.randn(16, 8), torch.randn(16, 8)), LABELS
+    assert ("LEA001" in unvanish.check(Twins(), batch, F.cross_entropy, confirm=False).codes()) == cut

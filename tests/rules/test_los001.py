@@ -207,7 +207,7 @@ def test_a_penalty_is_one_term_however_many_parameters_it_has() -> None:
 
 
 def test_a_term_that_drowns_by_its_factor_too_is_a_note() -> None:
-    found = unvanish.check(Two(), (X, BOTH), weigh(100.0, 1, 1e4), confirm=False, select=["LOS001"])
+    found = unvanish.check(Two(), (X, BOTH), weigh(150.0, 1, 20.0), confirm=False, select=["LOS001"])
     assert found.codes("note") == ("LOS001",) and found.codes() == ()
 
 
@@ -257,3 +257,17 @@ def test_a_term_without_targets_that_outweighs_the_data_is_a_fault_whatever_its_
     assert unvanish.check(build(), (X, CLASSES), loss, confirm=False, select=["LOS001"]).codes() == (
         "LOS001",
     )
+
+
+@pytest.mark.parametrize(("factor", "severities"), [(1e6, ["warning"]), (300.0, [])])
+def test_a_factor_that_leaves_nothing_of_the_other_targets(factor: float, severities: list[str]) -> None:
+    torch.manual_seed(0)
+
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        error = nn.functional.mse_loss(out[:, 0], y[:, 0])
+        return factor * error + nn.functional.cross_entropy(out[:, 1:], y[:, 1].long())
+
+    net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 5))
+    y = torch.cat([torch.randn(32, 1), torch.randint(0, 4, (32, 1)).float()], 1)
+    found = unvanish.check(net, (torch.randn(32, 8), y), loss, confirm=False).walk()
+    assert [f.severity for f in found if f.code == "LOS001"] == severities

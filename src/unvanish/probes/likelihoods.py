@@ -3,8 +3,8 @@
 Notable:
 - A log-probability that the model returns is a difference of a score and the logsumexp over all of them, or
   what was picked from a log-softmax, below views and sums alone. A density of numbers is not read here.
-- Logarithms of a yes here and of a no there, all of them lowered, are a judge's loss with its sign turned. One
-  alone is what a generator does in the first form of the game.
+- Logarithms of a yes here and of a no there, all of them lowered, are a judge's loss with its sign turned.
+  One alone is what a generator does in the first form of the game.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Powers below one, in the loss, of a probability that has all but reached zero: the next step divides by it.
 
-Notable: d p^a / dp is a p^(a - 1), infinite at p = 0, and a saturated sigmoid or softmax gives an exact 0, or an
-exact 1 of which 1 - p is made. A number that is added before the power keeps it away, a clamp too.
+Notable: d p^a / dp is a p^(a - 1), infinite at p = 0, and a saturated sigmoid or softmax gives an exact 0, or
+an exact 1 of which 1 - p is made. A number that is added before the power keeps it away, a clamp too.
 """
 
 from __future__ import annotations

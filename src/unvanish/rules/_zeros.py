@@ -138,7 +138,7 @@ def _report(
 
 
 def _read_zeros(trace: Trace, first: bool = False) -> dict[int, list[int]]:
-    """The layers and normalisations whose learning parameters, or the `first` of them, are zero, with these."""
+    """Layers and normalisations whose parameters, or the `first` of them, learn and are zero, with these."""
     places = {trace.sites[i].label: i for i in trace.where("parameter", trainable=True)}
     found: dict[int, list[int]] = {}
     for i in trace.where("node"):

@@ -69,8 +69,8 @@ def _report(swaps: list[SwapFacts]) -> Fault:
     paths = tuple(dict.fromkeys(swap["path"] or "(model)" for swap in swaps))[: _places.MOST]
     return Fault(
         severity="warning",
-        cause=f"a view in {where}{line} makes {after} of {before}: it gives the axes another order and leaves "
-        "the numbers where they are, so each row is made of pieces of several",
+        cause=f"a view in {where}{line} makes {after} of {before}: it gives the axes another order and "
+        "leaves the numbers where they are, so each row is made of pieces of several",
         sites=paths,
         evidence=(
             Evidence("shape before and after", f"{before} to {after}", site=where),

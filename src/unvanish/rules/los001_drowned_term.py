@@ -23,10 +23,10 @@ the other, their factors are alike, and the smaller is not satisfied already. No
 it asks the same of all samples and has a head of its own, as a detector's level without objects
 does: a bias answers that, and beside a term 124 times as strong it fell as it does alone
 (measured), or if one is the whole and the other a part that is taken off, as the diagonal of a
-matrix that is not to count. Factors that differ are meant; if the term of the larger factor drowns
-the other it is a note, and a fault if no target enters it and it is above UNASKED times, or if targets enter both and it
-is above CHOSEN times. Two of
-torch's losses of equal size that point in opposite directions are a note.
+matrix that is not to count. Factors that differ are meant; if the term of the larger factor
+drowns the other it is a note, and a fault if no target enters it and it is above UNASKED times,
+or if targets enter both and it is above CHOSEN times. Two of torch's losses of equal size that
+point in opposite directions are a note.
 
 The optimizer's weight decay, if it is 0.5 or more, against the loss in all weights: a fault above
 `penalty`. And the weights of a cross-entropy's classes against the labels of the batch: a class
