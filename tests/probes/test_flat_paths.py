@@ -1,4 +1,4 @@
-"""What has no slope keeps a term of a loss from weights that another one moves; a way around it is innocent."""
+"""What has no slope keeps a term of a loss from weights that another moves; a way around it is innocent."""
 
 from __future__ import annotations
 

@@ -300,7 +300,7 @@ def test_a_number_of_zero_beside_other_paths_is_a_note() -> None:
             self.parts = net
 
         def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.parts["used"](x) + 0.0 * self.parts["spare"](x).sum()
+            out: Tensor = self.parts["used"](x) + 0.0 * self.parts["spare"](x)
             return out
 
     batch = torch.randn(32, 8), torch.randint(0, 4, (32,))
