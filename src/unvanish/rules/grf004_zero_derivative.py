@@ -59,19 +59,15 @@ from collections.abc import Iterable
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import HookFacts, StopReason
 from unvanish.core.trace import Site, Trace
-from unvanish.rules import _places, _zeros
+from unvanish.rules import _flat_ways, _places, _zeros
 from unvanish.rules._fault import Fault
-from unvanish.rules._tiers import FLAT, REMARK
+from unvanish.rules._tiers import FLAT
 
 NEEDS = ("step",)
 EXPLAINS = ("INI001", "DEP001", "ACT001", "ACT002", "ATT002", "REC001", "NRM002")
 ROUNDING = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "clamp", "clip", "hardtanh", "bernoulli")
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 STEPS = ("sign", "sgn", "heaviside")
-BETTER = {
-    "normal": "mean + deviation * torch.randn_like(mean), or Normal(...).rsample()",
-    "grid_sampler": "mode='bilinear': the nearest place does not move with the grid",
-}
 
 
 def check(trace: Trace) -> Iterable[Fault]:
@@ -83,8 +79,8 @@ def check(trace: Trace) -> Iterable[Fault]:
         flat
         or _zeros.find(trace)
         or _find_flat_loss(trace)
-        or _find_regularised(trace)
-        or _find_switched_off(trace)
+        or _flat_ways.find_regularised(trace)
+        or _flat_ways.find_switched_off(trace)
     )
 
 
@@ -303,50 +299,6 @@ def _find_flat_loss(trace: Trace) -> list[Fault]:
             direction="blocked",
             tier=FLAT,
             size=1.0,
-        )
-    ]
-
-
-def _find_regularised(trace: Trace) -> list[Fault]:
-    """An operation without a slope that keeps one term of the loss from what another one teaches."""
-    flat = trace.facts.get("flat_paths", [])
-    if not flat:
-        return []
-    first, total = flat[0], len(trace.where("parameter", trainable=True))
-    where, line = first["path"] or "(model)", f" ({first['line']})" if first["line"] else ""
-    why = BETTER.get(first["kind"], "an operation with a slope, or a straight-through estimator")
-    count = len(first["parameters"])
-    return [
-        Fault(
-            severity="error",
-            cause=f"{first['kind']} in {where}{line} passes exactly no gradient: through it one term of the "
-            f"loss teaches nothing to {_places.list_first(first['parameters'])}, which another term moves",
-            sites=tuple(dict.fromkeys((where, *first["parameters"])))[: _places.MOST],
-            evidence=(Evidence("parameters that the term does not teach", count, f"of {total}", limit="0"),),
-            remedies=(Remedy("replace-operation", (where,), why, safety="advice"),),
-            direction="blocked",
-            tier=FLAT,
-            size=count / max(1, total),
-        )
-    ]
-
-
-def _find_switched_off(trace: Trace) -> list[Fault]:
-    """A note of what somebody multiplied by the number 0."""
-    stops = _stops(trace, "number")
-    if not stops:
-        return []
-    site, starved = trace.sites[stops[0]], int(trace.sites[stops[0]].facts.get("starved", 0))
-    return [
-        Fault(
-            severity="note",
-            cause=f"{site.kind}{_places.locate(site)}{_cite(site)} multiplies by the number 0: {starved} "
-            "parameters before it get zeros, and may be switched off on purpose",
-            sites=_places.label(trace, stops),
-            evidence=(Evidence("parameters with exactly no gradient", starved, site=site.label),),
-            remedies=(),
-            direction="none",
-            tier=REMARK,
         )
     ]
 
