@@ -206,7 +206,9 @@ def is_silent(name: str, site: Site) -> bool:
     file, function, _ = site
     if name == "scaled" and file.startswith("probes/") and not file.startswith("probes/live/"):
         return True
-    if file.startswith("probes/kept_"):  # what is not put back at once is at the second try
+    if file.startswith(
+        ("probes/kept_", "probes/process")
+    ):  # what is not put back at once is at the second try
         return True
     if file in ("probes/compositions.py", "probes/modes.py"):
         return function.startswith(SILENT)
