@@ -207,7 +207,7 @@ def is_silent(name: str, site: Site) -> bool:
     if name == "scaled" and file.startswith("probes/") and not file.startswith("probes/live/"):
         return True
     if file.startswith(
-        ("probes/kept_", "probes/process")
+        ("probes/kept_", "probes/process", "probes/reach")
     ):  # what is not put back at once is at the second try
         return True
     if file in ("probes/compositions.py", "probes/modes.py"):
