@@ -37,8 +37,9 @@ DOORS = {
     ("core/caution.py", "caution"),  # the warning itself
     ("probes/live/eyes.py", "Eyes.__torch_function__"),  # the program's function, then the guard
     ("probes/live/witness.py", "Witness.__torch_function__"),  # the same
+    ("probes/live/replay.py", "StepReplay.__torch_function__"),  # the same
     ("probes/compositions.py", "_find_override"),  # calls `find_overrides`, which is tried
-    ("probes/live/backwards.py", "_run_backward"),  # entries, and the program's backward
+    ("probes/live/backwards.py", "_run_backward"),  # entries, and the program's backward; a `try`
     ("probes/live/backwards.py", "_run_backward.<locals>.<listcomp>"),  # entries
     ("probes/live/closures.py", "ClosureEntry.__call__"),  # the guard
     ("probes/live/closures.py", "ClosureEntry._wrap.<locals>.closure"),  # the program's closure, the guard

@@ -69,6 +69,8 @@ class MixingSigns:
 
     def look(self, operation: Operation, call: OperationCall, result: Tensor) -> None:
         """Keep the sign that an operation gives, if it gives one."""
+        if result.is_nested or any(isinstance(a, Tensor) and a.is_nested for a in call.args):
+            return
         self.by_hand = self.by_hand or is_statistic(call, self.batch)
         if call.kind in RESHAPES and (swap := read_swap(operation, call, result, self.batch)) is not None:
             self.swaps.append(swap)

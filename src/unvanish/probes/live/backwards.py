@@ -64,7 +64,14 @@ class BackwardListener:
 
 def _run_backward(roots: Any, *args: Any, **named: Any) -> Any:
     run = _found[NAME]
-    listening, chosen = _find_listeners(args, named)
+    listening: tuple[BackwardListener, ...] = ()
+    chosen = False
+    try:
+        if _listening and named.get("accumulate_grad") and _find_task() == -1:
+            listening, chosen = tuple(_listening), len(args) > INPUTS and bool(args[INPUTS])
+    except Exception as error:
+        for one in tuple(_listening):
+            one.fail(error)
     waiting = [one for one in listening if not one.begins(roots, chosen)]
     try:
         result = run(roots, *args, **named)
@@ -75,18 +82,6 @@ def _run_backward(roots: Any, *args: Any, **named: Any) -> Any:
     for one in waiting:
         one.ends(False)
     return result
-
-
-def _find_listeners(args: Any, named: Any) -> tuple[tuple[BackwardListener, ...], bool]:
-    """Who is told of a backward, and whether only some tensors shall get a gradient."""
-    try:
-        if not _listening or not named.get("accumulate_grad") or _find_task() != -1:
-            return (), False
-        return tuple(_listening), len(args) > INPUTS and bool(args[INPUTS])
-    except Exception as error:
-        for one in tuple(_listening):
-            one.fail(error)
-    return (), False
 
 
 class Unhandled:
