@@ -29,8 +29,8 @@ it is below; and an optimizer with maximize=True under an error.
 Weights of a cross-entropy that are below zero for labels of the batch, and labels smoothed until
 the right class has less than another, turn the sign too.
 In a watched training, with one of torch's own loss modules: the gradient that arrives at it is
-negative at each step that was heard, the steps follow the gradient upwards, or at looks the gradient
-of the step points the other way than that of its backward.
+negative at each step that was heard, the steps follow the gradient upwards, or at looks the
+gradient of the step points the other way than that of its backward.
 
 Limits
 
@@ -41,8 +41,8 @@ A sign is right or wrong. In a watched training:
     UP = -0.1        cosine of the change with the negative gradient: with Adam it is 0.5 or more on
                      the way down
     STEADY = 0.9     of all steps lead up: with momentum or decay, steps too long do so for a while
-    BACK = -0.5      cosine of the gradient at the step with the same one after its backward, at HEARD
-                     looks: clipping, whatever its kind, leaves it above zero
+    BACK = -0.5      cosine of the gradient at the step with the same one after its backward, at
+                     HEARD looks: clipping, whatever its kind, leaves it above zero
     SHRUNK = 0.5     cosine of the change with the negative weights: above it a decay moves them
 
 Remedies

@@ -26,8 +26,8 @@ Limits
                   not clipped still tells small gradients from large ones
     far = 10      times the limit: the steps are a tenth of what the rate says, or less
     STEPS = 100   last steps of which it must be known whether they were clipped
-    LOOKS = 8     or looks, which read both norms, all of them clipped: what clips each element, or
-                  scales the whole, leaves no norm by which the steps between are known
+    LOOKS = 8     or looks over half as many steps, which read both norms, all clipped: what
+                  clips each element leaves no norm by which the steps between are known
 
 Remedies
 
@@ -68,7 +68,8 @@ def check(trace: Trace, *, limit: float = 0.9, far: float = 10.0) -> Iterable[Fa
     known = clipped[np.isfinite(clipped)][-STEPS:]
     before, after = _history.read_steps(trace, "before_log"), _history.read_steps(trace, "norm_log")
     sure = np.flatnonzero(np.isfinite(before) & np.isfinite(after))[-LOOKS:]
-    always = len(sure) == LOOKS and len(clipped) >= STEPS and clipped[sure].min() == 1
+    spread = len(sure) == LOOKS and sure[-1] - sure[0] >= STEPS // 2
+    always = spread and len(clipped) >= STEPS and clipped[sure].min() == 1
     if len(known) < STEPS and not always:
         raise NotApplicable(f"fewer than {STEPS} steps of which it is known whether they were clipped")
     share = 1.0 if always else float(known.mean())

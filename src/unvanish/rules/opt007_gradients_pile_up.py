@@ -26,8 +26,8 @@ Limits
 
     most = 4        backwards in a step whose losses are means, undivided: two or three are often
                     different losses, as of real and generated samples
-    LEAST = 3       steps that all tell the same, or of NEAR steps so many that began with the gradient
-                    of the one before: no loop that clears its gradients has one
+    LEAST = 3       steps that all tell the same, or so many of NEAR steps that began with the
+                    gradient of the one before: no loop that clears its gradients has one
     NEAR = 8        steps
     ONE = 0.01      from 1: an undivided loss gets exactly that
     DIVIDED = 0.1   nats: the norm at the step against the norm after the last backward; more was

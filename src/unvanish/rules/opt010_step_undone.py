@@ -130,6 +130,6 @@ def _case(load: bool) -> Case:
             model.register_forward_pre_hook(begin)
         return torch.optim.SGD(model.parameters(), 0.05)
 
-    training = _history.rehearse_with(optimizer=make, steps=40)
+    training = _history.rehearse_with(optimizer=make, steps=40, every=20)
     story = "weights are loaded at each step" if load else "weights are left alone"
     return Case(net, batch, nn.CrossEntropyLoss(), training, story=story)

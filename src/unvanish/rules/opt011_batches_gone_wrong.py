@@ -48,7 +48,10 @@ Shuffle samples and labels by one permutation; begin the iterator anew when it e
 
 When it is wrong
 
-Data that are replaced in the middle of a run by others that nothing can be learned from, on purpose.
+Data that are replaced in the middle of a run by others from which nothing can be learned, on
+purpose.
+
+References: Karpathy 2019 (a recipe: look at what the network is given).
 """
 
 from __future__ import annotations
