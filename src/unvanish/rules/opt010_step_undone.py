@@ -21,8 +21,8 @@ At steps of a watched training a few elements of one weight in turn are read bef
 step, and again when the next reading begins. An element is back if it is then nearer to where it
 was before the step than BACK of what the step changed of it. A fault: at LEAST readings in a row,
 of whatever weights, nearly all that had moved was back. Also a fault: at RETURNS readings a weight
-was bit for bit what it had been at an earlier one, though most of it had moved in between, and the
-loss does not fall; so it is if each epoch begins from one checkpoint.
+was bit for bit what it had been at an earlier one, though most of it had moved in between; so it is
+if each epoch begins from one checkpoint.
 
 Limits
 
@@ -39,7 +39,8 @@ Load weights before the loop; keep the mean of the weights in a copy of the mode
 
 When it is wrong
 
-A search that tries steps and takes them back, one of which is watched as if it were the training.
+A search that tries steps and takes them back, one of which is watched as if it were the training;
+a run that goes back to its best weights many times, on purpose.
 
 References: Zhang et al. 2019 (Lookahead); Nichol et al. 2018 (Reptile), which put back in part.
 """
@@ -53,7 +54,7 @@ import numpy as np
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _history, _learning
+from unvanish.rules import _history
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import NO_STEP
 
@@ -76,7 +77,7 @@ def check(trace: Trace, *, limit: float = 0.9) -> Iterable[Fault]:
         cause = f"what each step changes is gone when the next one begins{since}: "
         return [_report(cause + "something else puts the weights back", share, limit)]
     again = np.flatnonzero(_history.read_steps(trace, "again") == 1)
-    if len(again) < RETURNS or _learning.falls(_history.read_steps(trace, "loss")):
+    if len(again) < RETURNS:
         return []
     steps = ", ".join(str(int(taken[i])) for i in again[-RETURNS:])
     cause = f"at steps {steps} the weights were, bit for bit, what they had been before: "
