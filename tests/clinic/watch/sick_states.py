@@ -80,29 +80,28 @@ def labels_shuffled_apart(watching: Open, sick: bool) -> None:
 
 @case("OPT011")
 def labels_of_the_batch_before(watching: Open, sick: bool) -> None:
-    model, teacher = mlp(), nn.Linear(20, 5)
-    optimizer, last = (
-        torch.optim.SGD(model.parameters(), 0.05, momentum=0.9),
-        torch.zeros(64, dtype=torch.int64),
-    )
+    layers = [nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()]
+    model: nn.Module = nn.Sequential(*layers, nn.Linear(64, 5))
+    optimizer, teacher = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9), nn.Linear(20, 5)
+    last = torch.zeros(64, dtype=torch.int64)
     with watching(model, optimizer, None):
-        for step in range(240):
+        for step in range(300):
             x = torch.randn(64, 20)
             y = teacher(x).argmax(1)
             optimizer.zero_grad()
-            F.cross_entropy(model(x), last if sick and step >= 80 else y).backward()
+            F.cross_entropy(model(x), last if sick and step >= 100 else y).backward()
             optimizer.step()
             last = y
 
 
 @case("OPT011")
 def last_batch_for_ever(watching: Open, sick: bool) -> None:
-    model, (x, y) = mlp(), draw(1024)
+    model, (x, y) = mlp(), draw(2048)
     optimizer, chosen = torch.optim.SGD(model.parameters(), 0.05), torch.arange(32)
-    with watching(model, optimizer, None):
-        for step in range(240):
-            if not sick or step < 40:
-                chosen = torch.randperm(1024)[:32]
+    with watching(model, optimizer, nn.CrossEntropyLoss()):
+        for step in range(400):
+            if not sick or step < 64:
+                chosen = torch.randperm(2048)[:32]
             optimizer.zero_grad()
             F.cross_entropy(model(x[chosen]), y[chosen]).backward()
             optimizer.step()
