@@ -68,6 +68,8 @@ NESTED = (
     run_facts.HistoryFacts,
     run_facts.HoldingFacts,
     run_facts.LabelFacts,
+    run_facts.ModeFacts,
+    run_facts.BatchFacts,
     run_facts.PlanFacts,
 )
 VOCABULARY = {

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from unvanish.core.loss_facts import LossFacts
 from unvanish.core.run_facts import (
+    BatchFacts,
     BrokenFacts,
     CriticalFacts,
     HistoryFacts,
     HoldingFacts,
     LabelFacts,
+    ModeFacts,
     PlanFacts,
     RunFacts,
 )
@@ -384,3 +386,6 @@ class TraceFacts(RunFacts, LossFacts, total=False):
     holding: HoldingFacts
     plan: PlanFacts
     labels: LabelFacts
+    ways: list[float]  # cosine of the gradient at the step with that after its backward, of the last looks
+    modes: ModeFacts
+    batches: BatchFacts

@@ -55,6 +55,9 @@ class HistoryFacts(TypedDict, total=False):
     along: NDArray[np.float64]  # cosine of the change with the negative gradient
     shrink: NDArray[np.float64]  # cosine of the change with the negative weights
     agree: NDArray[np.float64]  # cosine of the gradient with that of the same weights before
+    nil: NDArray[np.float64]  # share of the gradient's elements that are exactly zero
+    undone: NDArray[np.float64]  # share of what the step moved that was back at the next reading
+    again: NDArray[np.float64]  # 1 if the weight is exactly what it was at an earlier reading
     pull: NDArray[np.float64]  # the gradient that arrives at the loss, without the loss scale
     backwards: NDArray[np.float64]  # backward passes through the loss in this step
 
@@ -92,6 +95,28 @@ class LabelFacts(TypedDict):
     varied: float  # share of the losses whose labels differ among the samples
     same: bool  # each loss has the same labels as the first
     answers: int  # classes; 2 for yes and no
+
+
+class BatchFacts(TypedDict):
+    """The batches of a watched training, as its looks met them."""
+
+    steps: list[int]  # of the looks, in order
+    alike: list[bool]  # whether the look has the very batch of the look before
+    met: list[int]  # samples of it that an earlier look had met, labels in hand
+    same: list[int]  # of these, how many have the label that they had then
+    lent: list[int]  # and how many have one that another sample had
+    chance: float  # share that would keep it if labels were drawn by their frequency
+
+
+class ModeFacts(TypedDict):
+    """The mode of a watched training's model at its steps."""
+
+    since: int  # first step of the last in a row that were made in evaluation mode; -1: the last was not
+    times: int  # that it was asked since then
+    turned: bool  # whether steps before were made in training mode
+    norms: list[str]  # its normalisations with running statistics, in evaluation mode now
+    fresh: list[str]  # of these, those whose statistics are still 0 and 1
+    dropouts: int  # in evaluation mode now
 
 
 class BrokenFacts(TypedDict):
@@ -135,6 +160,9 @@ StepColumn = Literal[
     "along",
     "shrink",
     "agree",
+    "nil",
+    "undone",
+    "again",
     "pull",
     "backwards",
 ]

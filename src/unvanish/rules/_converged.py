@@ -14,6 +14,8 @@ Of a run that has converged:
     LOWER = 0.9     of the first loss: enough, if the gradient fell as well
     QUIET = 100     times smaller gradients than at first. These separate runs that end from runs
                     in which a layer died, or whose loss rose again (both are tests)
+    FLAT = 0.001    of the loss: if the gradient promises less for moving all weights by their own
+                    length, nothing is to be had there: the rest of the loss is in the data
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from unvanish.rules._history import Floats
 
 LONG, WINDOW, STRIDE = 30, 10, 5
 RISEN, SLACK, DONE, LOWER, QUIET = 1.5, 1e-3, 0.1, 0.9, 100
+FLAT = 1e-3
 
 
 def has_converged(trace: Trace) -> bool:
@@ -62,3 +65,15 @@ def is_quiet(trace: Trace) -> bool:
     return len(known) >= LONG and bool(
         np.median(known[-WINDOW:]) < np.median(known[:WINDOW]) - math.log(QUIET)
     )
+
+
+def is_flat(trace: Trace) -> bool:
+    """Whether the gradient is so small beside the loss that no step along it is worth making."""
+    loss, norms = _history.read_steps(trace, "loss"), _history.read_steps(trace, "norm_log")
+    loss, norms = loss[np.isfinite(loss)], norms[np.isfinite(norms)]
+    weights = [trace.value(i, "norm_log") for i in trace.where("parameter")]
+    known = [w for w in weights if math.isfinite(w)]
+    if not len(loss) or not len(norms) or not known:
+        return False
+    length = math.sqrt(sum(math.exp(2 * w) for w in known))
+    return math.exp(float(norms[-1])) * length < FLAT * abs(float(loss[-1]))

@@ -24,8 +24,8 @@ rectifier: their mean cosine is below `diverse`, or nearly all units are dead. N
 about half of the units are off and the others always on, as behind a layer that reads a softmax or
 a mean. A rectifier whose whole input is zero is not to blame, one that a loss reads in place of
 logits is OUT001's, and one that blocks all layers before it is an error. In a watched run a unit is
-dead if it was silent at twelve looks in a row, and a share that grows towards `limit` is a fault
-with the steps that are left.
+dead if it was silent on 96 samples of three looks in a row, and a share that grows towards `limit`
+is a fault with the steps that are left.
 
 Limits
 

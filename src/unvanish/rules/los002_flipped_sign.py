@@ -29,7 +29,8 @@ it is below; and an optimizer with maximize=True under an error.
 Weights of a cross-entropy that are below zero for labels of the batch, and labels smoothed until
 the right class has less than another, turn the sign too.
 In a watched training, with one of torch's own loss modules: the gradient that arrives at it is
-negative at each step that was heard, or the steps follow the gradient upwards.
+negative at each step that was heard, the steps follow the gradient upwards, or at looks the
+gradient of the step points the other way than that of its backward.
 
 Limits
 
@@ -40,6 +41,8 @@ A sign is right or wrong. In a watched training:
     UP = -0.1        cosine of the change with the negative gradient: with Adam it is 0.5 or more on
                      the way down
     STEADY = 0.9     of all steps lead up: with momentum or decay, steps too long do so for a while
+    BACK = -0.5      cosine of the gradient at the step with the same one after its backward, at
+                     HEARD looks: clipping, whatever its kind, leaves it above zero
     SHRUNK = 0.5     cosine of the change with the negative weights: above it a decay moves them
 
 Remedies
@@ -76,6 +79,7 @@ LIVE = True
 AT_ONCE = True
 HEARD = 3
 UP, SHRUNK, STEADY, READ = -0.1, 0.5, 0.9, 16
+BACK = -0.5
 EXPLAINS = ("NUM001", "OUT006", "OUT003", "INI001", "OPT001", "OPT002", "ACT003", "DEP001")
 LIKELIHOODS = (
     "log",
@@ -189,7 +193,14 @@ def _judge_steps(trace: Trace) -> list[Fault]:
     pull, along = pull[np.isfinite(pull)], along[np.isfinite(along)]
     if "plan" not in trace.facts or not trace.facts["plan"]["error"] or len(pull) < HEARD:
         raise NotApplicable("no loss module of torch's own was heard at three steps")
-    if pull.max() < 0:
+    ways = trace.facts.get("ways", [])[-HEARD:]
+    if len(ways) == HEARD and max(ways) < BACK and pull.min() > 0:
+        cause = (
+            "the gradient is turned round between its backward and the step, so the loss is raised: a limit "
+            "below zero in clip_grad_norm_, or a minus sign on .grad"
+        )
+        remedy = Remedy("flip-sign", (), "leave the gradient's sign as the backward made it", safety="advice")
+    elif pull.max() < 0:
         cause = f"the loss is raised: the gradient that arrives at it is {np.median(pull):.3g}, not 1"
         remedy = Remedy("flip-sign", (), "backward from the loss, not from its negative", safety="advice")
     elif pull.min() > 0 and _climbs(trace, along):

@@ -36,17 +36,9 @@ Limits
     FALLS = 2        standard errors of the difference between the last two quarters: the loss falls
     AHEAD = 4        times that difference, so another run as long as this one: if the loss is below
                      the entropy then, it is on its way
-    OFF = 0.02       of the entropy: if it may be too small by more, the labels seen are too
-                     few. Large vocabularies need a hundred thousand words
     FEW = 5          losses whose labels were counted, at least
-    AGREE = 0.02     of a loss: the loss that is known of the step is this cross-entropy. Of a
-                     loss with other terms nothing is known
-    MOSTLY = 0.9     of the losses read must be so: some steps have several losses
-    VARIED = 0.9     of the losses read have labels that differ: those of a discriminator that
-                     sees real ones and made ones in turn do not
     GROWS = 1.1      times the rate in the middle of the run: above it the rate is warming up
     FULL = 0.5       of the highest rate: steps at a lower one do not count for `least` and `most`
-    SMALL = 0.01     nats: an entropy below it leaves nothing to learn
 
 Remedies
 
@@ -71,9 +63,8 @@ from typing import Any
 import numpy as np
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
-from unvanish.core.run_facts import LabelFacts
 from unvanish.core.trace import Trace
-from unvanish.rules import _history
+from unvanish.rules import _guess, _history
 from unvanish.rules._fault import Fault
 from unvanish.rules._history import Floats
 from unvanish.rules._tiers import REMARK, SLOW
@@ -82,8 +73,7 @@ NEEDS = ("history",)
 AT_ONCE = True
 YIELDS = True
 WINDOW, NEAR, SURE, FALLS, AHEAD = 50, 0.01, 3, 2, 4
-OFF, FEW, AGREE, MOSTLY, VARIED = 0.02, 5, 0.02, 0.9, 0.9
-GROWS, FULL, SMALL = 1.1, 0.5, 0.01
+FEW, GROWS, FULL = 5, 1.1, 0.5
 
 
 def check(trace: Trace, *, least: float = 300, most: float = 1000) -> Iterable[Fault]:
@@ -92,7 +82,7 @@ def check(trace: Trace, *, least: float = 300, most: float = 1000) -> Iterable[F
     labels = trace.facts.get("labels")
     if labels is None or len(labels["read"]) < FEW:
         raise NotApplicable("the loss is no cross-entropy whose labels were seen")
-    if reason := _find_obstacle(labels, taken, loss):
+    if reason := _guess.find_obstacle(labels, taken, loss):
         raise NotApplicable(reason)
     known, guess = loss[np.isfinite(loss)], labels["guess"]
     count = _count_full(_history.read_steps(trace, "lr"), len(known))
@@ -117,21 +107,6 @@ def check(trace: Trace, *, least: float = 300, most: float = 1000) -> Iterable[F
             tier=SLOW if loud else REMARK,
         )
     ]
-
-
-def _find_obstacle(labels: LabelFacts, taken: Floats, loss: Floats) -> str:
-    """Why the loss cannot be held against the entropy of the labels; empty if it can."""
-    guess, read = labels["guess"], labels["read"]
-    if not guess > SMALL or labels["varied"] < VARIED:
-        return "the labels of each loss are all the same"
-    if labels["off"] > OFF * guess:
-        return "too few labels were seen for so many classes"
-    at = dict(zip(taken.astype(int).tolist(), loss.tolist(), strict=True))
-    pairs = [(at[step], value) for step, value in read if np.isfinite(at.get(step, np.nan))]
-    agreed = [abs(noted - value) <= AGREE * abs(value) for noted, value in pairs]
-    if not agreed or np.mean(agreed) < MOSTLY:
-        return "the loss is more than a cross-entropy"
-    return ""
 
 
 def _is_better(loss: Floats, guess: float) -> bool:

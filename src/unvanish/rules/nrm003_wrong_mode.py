@@ -27,6 +27,8 @@ model is in evaluation mode. Of one that uses the batch's: its momentum. Where `
 out of `F.dropout` or written as True, or the `dropout_p` of an attention is a plain number, as the
 line of code says, one forward in evaluation mode shows whether that line still drops, or still
 takes the statistics of the batch. A dropout with training=True is meant, and a note.
+In a watched training the model is asked for its mode as its optimizer steps: that it went over to
+evaluation, or has been there from the start with statistics that are still 0 and 1, is a warning.
 
 Limits
 
@@ -59,11 +61,13 @@ from collections.abc import Iterable
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy, Severity
 from unvanish.core.trace import Trace
-from unvanish.rules import _places
+from unvanish.rules import _modes, _places
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import REMARK, SLOW, Tier
 
 NEEDS = ("static", "step")
+LIVE = True
+AT_ONCE = True
 EXPLAINS = ("INI001", "INI002", "DEP001", "DEP002", "DEP003", "ACT001", "ACT002", "ACT003", "OUT003")
 SHIFT = 5.0
 FORGETS = 0.9
@@ -72,6 +76,8 @@ LARGEST = 700.0
 
 def check(trace: Trace, *, limit: float = 50.0) -> Iterable[Fault]:
     """One fault for running statistics that do not fit, one for those that are lost, one for dropouts."""
+    if trace.facts.get("live"):
+        return _modes.judge_modes(trace)
     forced = trace.facts.get("forced_dropouts", [])
     idle = trace.facts.get("idle_dropouts", 0)
     norms = [i for i in trace.where("node") if trace.sites[i].kind == "batch_norm"]

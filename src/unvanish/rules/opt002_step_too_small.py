@@ -19,7 +19,8 @@ The ratio of what a step changed to what was there, of weights that are read in 
 steps of a watched training. Two kinds of short: nothing moves, and the loss does not fall; or
 the ratio is small, the loss has hardly fallen in MANY steps, and the gradient of the same
 weights still points the same way (cosine `agree`), so that longer steps would go on downhill. A
-run that has converged is no fault, nor is a gradient of exactly zero, which no rate would mend.
+run that has converged is no fault, nor is a gradient of exactly zero, which no rate would mend, nor
+a loss that is in the data (targets that are reached but for their noise, a constant on top).
 Of Adam and its like the size of each layer's gradient is followed against the epsilon in the
 denominator: below it the steps shrink with the gradient, so a gradient on its way there is a note
 with the steps that are left; why it shrinks is for other rules to say.
@@ -95,7 +96,8 @@ def check(trace: Trace, *, limit: float = 1e-4, least: float = 1e-6, agree: floa
     if ratio == 0 and np.isfinite(still).any() and not np.isfinite(stood).any():
         return []  # the weights that were read get no gradient any more, so it is no matter of the rate
     norm = next((float(g) for g in gradient[::-1] if not math.isnan(g)), math.nan)
-    if norm == -math.inf or _has_ended(trace, loss) or not _is_alive(trace):
+    ended = _has_ended(trace, loss) or _converged.is_flat(trace)
+    if norm == -math.inf or ended or not _is_alive(trace):
         return []
     turns = _history.read_steps(trace, "agree")
     steady = float(np.median(turns[np.isfinite(turns)][-READ:])) if np.isfinite(turns).any() else math.nan

@@ -26,6 +26,8 @@ Limits
                   not clipped still tells small gradients from large ones
     far = 10      times the limit: the steps are a tenth of what the rate says, or less
     STEPS = 100   last steps of which it must be known whether they were clipped
+    LOOKS = 8     or looks over half as many steps, which read both norms, all clipped: what
+                  clips each element leaves no norm by which the steps between are known
 
 Remedies
 
@@ -57,19 +59,22 @@ from unvanish.rules._tiers import REMARK
 NEEDS = ("history",)
 AT_ONCE = True
 EXPLAINS = ("OPT002",)
-STEPS = 100
+STEPS, LOOKS = 100, 8
 
 
 def check(trace: Trace, *, limit: float = 0.9, far: float = 10.0) -> Iterable[Fault]:
     """One fault with the share of clipped steps and the norm before clipping."""
     clipped = _history.read_steps(trace, "clipped")
     known = clipped[np.isfinite(clipped)][-STEPS:]
-    if len(known) < STEPS:
+    before, after = _history.read_steps(trace, "before_log"), _history.read_steps(trace, "norm_log")
+    sure = np.flatnonzero(np.isfinite(before) & np.isfinite(after))[-LOOKS:]
+    spread = len(sure) == LOOKS and sure[-1] - sure[0] >= STEPS // 2
+    always = spread and len(clipped) >= STEPS and clipped[sure].min() == 1
+    if len(known) < STEPS and not always:
         raise NotApplicable(f"fewer than {STEPS} steps of which it is known whether they were clipped")
-    share = float(known.mean())
+    share = 1.0 if always else float(known.mean())
     if not share > limit:
         return []
-    before, after = _history.read_steps(trace, "before_log"), _history.read_steps(trace, "norm_log")
     both = np.flatnonzero((clipped == 1) & np.isfinite(before) & np.isfinite(after))[-STEPS:]
     if not len(both):
         return []
@@ -78,8 +83,7 @@ def check(trace: Trace, *, limit: float = 0.9, far: float = 10.0) -> Iterable[Fa
     return [
         Fault(
             severity="warning" if excess > far else "note",
-            cause=f"{share:.0%} of the last {STEPS} steps are clipped to {ceiling:.3g}; the norm before is "
-            f"{norm:.3g}",
+            cause=f"{_describe(share, always)} clipped to {ceiling:.3g}; the norm before is {norm:.3g}",
             sites=(),
             evidence=(
                 Evidence("clipped steps", share, limit=f"< {limit:g}"),
@@ -94,6 +98,12 @@ def check(trace: Trace, *, limit: float = 0.9, far: float = 10.0) -> Iterable[Fa
             tier=REMARK,
         )
     ]
+
+
+def _describe(share: float, always: bool) -> str:
+    if always:
+        return f"the gradients of all of the last {LOOKS} looks are"
+    return f"{share:.0%} of the last {STEPS} steps are"
 
 
 def sick() -> Case:

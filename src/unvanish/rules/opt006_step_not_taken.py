@@ -220,7 +220,7 @@ def _below_resolution(trace: Trace, taken: Floats) -> Fault | None:
     half = "plan" in trace.facts and trace.facts["plan"]["dtype"] in ("bfloat16", "float16")
     if len(known) < READ or known.min() < 1 or half or not rate[-1] > 0:
         return None
-    if _converged.has_converged(trace) or _converged.is_quiet(trace):
+    if _converged.has_converged(trace) or _converged.is_quiet(trace) or _converged.is_flat(trace):
         return None
     cause = (
         f"no weight has moved by its last digit, though gradients reach all: a rate of {rate[-1]:.1e} is "

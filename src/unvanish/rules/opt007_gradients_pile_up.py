@@ -26,7 +26,9 @@ Limits
 
     most = 4        backwards in a step whose losses are means, undivided: two or three are often
                     different losses, as of real and generated samples
-    LEAST = 3       steps that all tell the same
+    LEAST = 3       steps that all tell the same, or so many of NEAR steps that began with the
+                    gradient of the one before: no loop that clears its gradients has one
+    NEAR = 8        steps
     ONE = 0.01      from 1: an undivided loss gets exactly that
     DIVIDED = 0.1   nats: the norm at the step against the norm after the last backward; more was
                     divided or clipped
@@ -49,6 +51,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unvanish.core.diagnosis import Case, Evidence, Remedy
 from unvanish.core.trace import Trace
@@ -62,7 +65,7 @@ EXPLAINS = (
     "OPT001", "OPT002", "OPT003", "OPT005", "ACT001", "ACT003", "ATT001", "DEP001", "OUT001",
     "OUT003",
 )  # fmt: skip
-LEAST = 3
+LEAST, NEAR = 3, 8
 ONE, DIVIDED = 0.01, 0.1
 
 
@@ -72,6 +75,8 @@ def check(trace: Trace, *, most: int = 4) -> Iterable[Fault]:
     known = kept[np.isfinite(kept)]
     if len(known) >= LEAST and known[-LEAST:].min() == 1:
         return [_report_kept(trace)]
+    if _count_near(kept == 1) >= LEAST:
+        return [_report_some(trace, int((kept == 1).sum()))]
     return _judge_accumulation(trace, most)
 
 
@@ -89,6 +94,28 @@ def _report_kept(trace: Trace) -> Fault:
             Evidence("norm of the gradient over the first one", growth),
         ),
         remedies=(Remedy("zero-grad", (), "call optimizer.zero_grad() once a step", safety="advice"),),
+        direction="exploding",
+        tier=NO_STEP,
+    )
+
+
+def _count_near(there: NDArray[np.bool_]) -> int:
+    """The most steps within NEAR that began with the gradient of the one before."""
+    return int(np.convolve(there, np.ones(NEAR, int)).max()) if len(there) else 0
+
+
+def _report_some(trace: Trace, count: int) -> Fault:
+    return Fault(
+        severity="error",
+        cause="step() is called more often than zero_grad(): at some steps the gradient of the one before is "
+        "still there, bit for bit, when the next backward adds its own, so it is taken again",
+        sites=(),
+        evidence=(Evidence("steps that began with the gradient of the last one", count, limit="0"),),
+        remedies=(
+            Remedy(
+                "zero-grad", (), "one zero_grad() for each step(): both after the last micro-batch", "advice"
+            ),
+        ),
         direction="exploding",
         tier=NO_STEP,
     )

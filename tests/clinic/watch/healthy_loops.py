@@ -8,7 +8,16 @@ from tests.clinic.watch import (
     healthy_gradients,
     healthy_nets,
     healthy_recipes,
+    healthy_states,
 )
 from tests.clinic.watch.loops import LOOPS
 
-__all__ = ["LOOPS", "healthy_ends", "healthy_games", "healthy_gradients", "healthy_nets", "healthy_recipes"]
+__all__ = [
+    "LOOPS",
+    "healthy_ends",
+    "healthy_games",
+    "healthy_gradients",
+    "healthy_nets",
+    "healthy_recipes",
+    "healthy_states",
+]

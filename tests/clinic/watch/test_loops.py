@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tests.clinic.watch.healthy_loops import LOOPS
-from tests.clinic.watch.sick_loops import SICK
+from tests.clinic.watch.sick_states import SICK
 
 import unvanish
 from unvanish.clinic.watch import Watch

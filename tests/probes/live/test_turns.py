@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from unvanish.probes.live.turns import COLUMNS, Turn, Turns
+from unvanish.probes.live.turns import COLUMNS, States, Turn, Turns
 
 
 def step(turns: Turns, optimizer: torch.optim.Optimizer, everything: bool = False) -> Turn | None:
@@ -82,3 +82,34 @@ def test_a_weight_that_was_replaced_by_a_smaller_one_is_not_measured() -> None:
     optimizer.step()
     reading = turns.end()
     assert reading is not None and np.isnan(turns.measure([reading])).all()
+
+
+def test_what_is_put_back_before_the_next_reading_was_undone() -> None:
+    net = build()
+    turns, optimizer = Turns(list(net.parameters())), torch.optim.SGD(net.parameters(), 0.1)
+    kept = [p.detach().clone() for p in net.parameters()]
+    readings = []
+    for put_back in (True, False, True):
+        readings.append(step(turns, optimizer))
+        if put_back:
+            for p, k in zip(net.parameters(), kept, strict=True):
+                p.data.copy_(k)
+        else:
+            kept = [p.detach().clone() for p in net.parameters()]
+    step(turns, optimizer)
+    found = dict(zip(COLUMNS, turns.measure([t for t in readings if t is not None]).T, strict=True))
+    assert found["undone"].tolist() == [1.0, 0.0, 1.0]
+
+
+def test_a_state_is_known_again_if_the_weight_had_moved() -> None:
+    states, first, other = States(), np.ones(8), np.arange(8.0)
+    seen = [states.find_again([0], values[None]).item() for values in (first, first, other, first, other)]
+    assert seen == [0.0, 0.0, 0.0, 1.0, 1.0]
+
+
+def test_a_gradient_of_zeros_is_counted() -> None:
+    net = build()
+    net[0].weight.grad[:8] = 0  # type: ignore[index]
+    turns, optimizer = Turns(list(net.parameters())), torch.optim.SGD(net.parameters(), 0.1)
+    found = dict(zip(COLUMNS, turns.measure([step(turns, optimizer)]).T, strict=True))  # type: ignore[list-item]
+    assert found["nil"].tolist() == [0.5]

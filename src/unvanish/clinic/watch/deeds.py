@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.clinic.watch.modes import Modes
 from unvanish.clinic.watch.steps import CurrentStep
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.run_facts import HoldingFacts, PlanFacts
@@ -37,6 +38,7 @@ class Deeds:
     watched: Watched
     guard: WatchGuard
     turns: Turns = field(init=False)
+    modes: Modes = field(init=False)
     _dense: bool = field(init=False)  # whether steps without a look read weights, too
     _leftovers: dict[int, Leftover] = field(default_factory=dict, init=False)  # by the optimizer's id
     _held: dict[int, list[Tensor]] = field(default_factory=dict, init=False)  # parameters, the same
@@ -50,6 +52,7 @@ class Deeds:
 
     def __post_init__(self) -> None:
         self._dense = self.watched.device.type == "cpu"
+        self.modes = Modes(self.watched)
         self.turns = Turns([] if self.watched.parameters.sharded else self.watched.parameters.parameters)
 
     def begin(self, optimizer: Any, step: CurrentStep, looked: bool) -> None:
@@ -64,6 +67,7 @@ class Deeds:
             step.kept = kept if step.kept != step.kept else max(kept, step.kept)
         if looked or step.made >= self.next:
             self.next = step.made + min(RARELY, max(IDLE, step.made // 4))
+            self.modes.note(step.number)
             self._note_frozen(optimizer)
             self._note_holding(step.made)
             self._note_plan(optimizer)

@@ -50,7 +50,7 @@ class Judge:
         self.verdicts = Verdicts(choice, step.first)
         self.finiteness, self.alertness = Finiteness(), Alertness()
         self.fresh: list[News] = []
-        self._stood = False  # no weight moved when rows were judged last
+        self._stood = False  # no weight moved, or units had died, when rows were judged last
 
     def judge_finite(self, *numbers: Any, step: CurrentStep | None = None) -> None:
         """Name what is not finite while it is there; numbers on a device are judged when they have come."""
@@ -98,7 +98,8 @@ class Judge:
     def judge_rows(self) -> None:
         """Judge what the steps alone tell."""
         self._judge_rows(self.step.number)
-        stands = self.chronicle.history.steps.stands
+        steps = self.chronicle.history.steps
+        stands = steps.stands or steps.dies
         if stands and not self._stood:
             self._look_soon()
         self._stood = stands
@@ -143,8 +144,14 @@ class Judge:
             facts["holding"] = self.deeds.holding
         if self.deeds.plan is not None:
             facts["plan"] = self.deeds.plan
+        if self.look.ways:
+            facts["ways"] = list(self.look.ways)
+        if self.deeds.modes.facts is not None:
+            facts["modes"] = self.deeds.modes.facts
         if (labels := self.look.labels.facts) is not None:
             facts["labels"] = labels
+        if (batches := self.look.labels.batches.facts) is not None:
+            facts["batches"] = batches
         if self.trials.found:
             facts["critical"], facts["asked"] = list(self.trials.found), self.trials.asked
         return self.chronicle.history.trace(facts)

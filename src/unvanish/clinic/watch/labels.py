@@ -11,13 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
+from unvanish.clinic.watch.batches import Batches
 from unvanish.clinic.watch.losses import StepLosses
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.run_facts import LabelFacts
 from unvanish.probes.live.backwards import BackwardListener
 from unvanish.probes.live.examination import find_root
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
-from unvanish.probes.live.labels import LabelReading, measure_entropy, read_labels
+from unvanish.probes.live.labels import LabelReading, measure_entropy, read_labels, read_targets
 
 MOST = 256  # losses that are read
 
@@ -28,6 +29,8 @@ class LabelCount:
     def __init__(self, watched: Watched, guard: WatchGuard) -> None:
         self.seconds = 0.0  # our own, of the present look
         self.readings = 0  # losses of this training that were read
+        self.step = 0  # the one that is looked at
+        self.batches = Batches()
         self._guard = guard
         self._losses = StepLosses(watched, guard)  # which backwards are this training's
         self._listener = BackwardListener(WatchEntry(guard, self._hear), WatchEntry(guard, self._end))
@@ -37,15 +40,14 @@ class LabelCount:
         self._first: Tensor | None = None  # the sums of the first loss
         self._rows = self._same = self._varied = 0
         self._yes_no = False
-        self._step = 0
+        self._targets: Tensor | None = None  # of the backward that runs
         self._seen: list[tuple[int, float]] = []  # step and value of each
         self._barred = False  # some loss was none that can be read
 
     def open(self, step: int) -> None:
         """A step begins that is looked at."""
-        self._step, self.seconds = step, 0.0
-        if not self._barred and self.readings < MOST:
-            self._listener.listen()
+        self.step, self.seconds = step, 0.0
+        self._listener.listen()
 
     def close(self) -> None:
         """It has ended; harmless when repeated."""
@@ -56,13 +58,18 @@ class LabelCount:
         began = perf_counter()
         self._losses.begin(roots, 1.0)
         root = find_root(roots) if self._losses.open else None
-        self._read = None if root is None else self._guard.read("the labels of the loss", read_labels, root)
+        read, counts = self._guard.read, root is not None and not self._barred and self.readings < MOST
+        self._read = read("the labels of the loss", read_labels, root) if counts else None
+        self._targets = None if root is None else read("the targets of the loss", read_targets, root)
         self.seconds += perf_counter() - began
 
     def _end(self, failed: bool) -> None:
         began = perf_counter()
+        targets, self._targets = self._targets, None
         if self._losses.end(failed):
-            self._count()
+            self.batches.hear(targets)
+            if not self._barred and self.readings < MOST:
+                self._count()
         self.seconds += perf_counter() - began
 
     def _count(self) -> None:
@@ -78,7 +85,7 @@ class LabelCount:
         self._rows, self._yes_no = self._rows + read.rows, read.yes_no
         self._varied += read.varied
         self.readings += 1
-        self._seen.append((self._step, read.value))
+        self._seen.append((self.step, read.value))
 
     def _fits(self, read: LabelReading, sums: Tensor) -> bool:
         return read.yes_no == self._yes_no and read.sums.shape == sums.shape

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # it loads torch's compiler
     from unvanish.probes.live.inner_eyes import InnerEyes
 
 COMPILED = "activations are not looked at: the model, or a part of it, is compiled"
+WAYS = 8  # looks whose gradients' ways are kept
 PROFILES = 16  # looks from one time profile of the recurrent layers to the next
 
 
@@ -46,6 +47,8 @@ class Look:
         self.next = first  # the step of the next look
         self.open = False  # whether the present step is looked at
         self.ended = False  # whether the watch was closed
+        self.ways: list[float] = []  # cosines of the gradients at steps with those after their backward
+        self._slopes: list[Tensor] = []  # some of the latter
         self._squares: Tensor | None = None  # of the gradients, before anything clipped them
         self._scale = 1.0  # of these gradients, if they were read before the scaler took it out
 
@@ -76,11 +79,18 @@ class Look:
         """Read the gradients, which nothing has clipped or unscaled yet."""
         self._squares = self.watched.parameters.squares()
         self._scale = self.watched.loss_scale()
+        self._slopes = self.watched.parameters.pick_gradients()
 
     def measure_before_step(self) -> None:
-        """Read the gradients, if the end of the backward was not heard."""
+        """Read the gradients, if the end of the backward was not heard, else compare them with those."""
         if self._squares is None:
             self._squares = self.watched.parameters.squares()
+            return
+        slopes, self._slopes = self._slopes, []
+        now = self.watched.parameters.pick_gradients() if slopes else []
+        if [len(s) for s in slopes] == [len(n) for n in now] and now and now[0].device.type == "cpu":
+            way = torch.cosine_similarity(torch.cat(slopes), torch.cat(now), dim=0)
+            self.ways = [*self.ways[1 - WAYS :], float(way)]
 
     def close(self) -> tuple[Tensor, Tensor]:
         """The gradients' norm before clipping, and the statistics [site, LIVE], float64, on the device.
@@ -89,6 +99,7 @@ class Look:
         """
         self.eyes.close()
         self.labels.close()
+        self.labels.batches.note(self.labels.step, self.eyes.rows, self.eyes.count)
         self.eyes.seconds += self.labels.seconds
         squares = self._squares if self._squares is not None else self.watched.parameters.squares()
         scale, self._scale, self._squares = self._scale, 1.0, None

@@ -33,7 +33,7 @@ class StepLosses:
         self._root: LossRoot | None = None  # of the backward that runs
         self._before: list[Tensor | None] = []  # gradients when it began
         self._versions: list[int] = []  # theirs
-        self._made: list[LossRoot] = []
+        self._made: list[LossRoot | float] = []  # a float: one that began plainly
         self.plain: float | None = None  # the loss of the last backward, if it is open whose it was
         self._was: Tensor | None = None  # the gradient of one parameter then
         self._edition = -1  # its version
@@ -91,7 +91,7 @@ class StepLosses:
                 return False
             if not self._gathers():
                 return False
-        self._made.append(LossRoot(value))
+        self._made.append(value)
         return True
 
     def _gathers(self) -> bool:
@@ -141,9 +141,11 @@ class StepLosses:
     def value(self) -> Any:
         """The loss of the step so far: a number, a tensor of one on a device, or NaN."""
         if len(self._made) < 2:
-            return self._made[0].value if self._made else math.nan
-        values = [root.value for root in self._made]
-        shared = self._watched.summed or all(root.parts == len(values) for root in self._made)
+            only = self._made[0] if self._made else math.nan
+            return only if type(only) is float else only.value  # type: ignore[union-attr]
+        roots = [LossRoot(made) if isinstance(made, float) else made for made in self._made]
+        values = [root.value for root in roots]
+        shared = self._watched.summed or all(root.parts == len(values) for root in roots)
         return sum(values[1:], values[0]) / (1 if shared else len(values))
 
     def forget(self) -> None:

@@ -289,6 +289,8 @@ class Observer:
         self.judge.judge_look()
         self._first.ask_again(self._look.eyes.size)
         interval = self.pace.interval(number - self._step.first)
+        if self._look.labels.batches.doubtful and self.pace.affords:
+            interval = 1
         fixed = self.pace.every is not None
         self._look.next = plan_look(number, interval, self.watched.ranks, fixed)
 

@@ -106,9 +106,14 @@ class Pace:
             return min(planned, max(1, (DOUBLE - 1) * since))
         return planned
 
+    @property
+    def affords(self) -> bool:
+        """Whether another look may come out of its turn."""
+        return self.every is None and self.own + self.cost < CREDIT
+
     def hasten(self, step: int) -> int | None:
         """Something happened at this step: steps to the next look, if the credit allows; None: as planned."""
-        if self.every is not None or self.own + self.cost >= CREDIT:
+        if not self.affords:
             return None
         self.jumped = step
         return 1

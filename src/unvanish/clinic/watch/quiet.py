@@ -81,7 +81,7 @@ class QuietSteps:
         self._leftover: Leftover | None = None
         self._held: list[Tensor] = []
         self._rates: tuple[float, float] = (math.nan, math.nan)
-        self._asked: list[Any] = []  # what these were read from
+        self._asked: Any = None  # what these were read from
         self._epoch = 0.0  # seconds from the clock's zero to the calendar's
         self._passed = 0  # quiet steps that the pace does not know of yet,
         self._ours = self._seconds = 0.0  # and their seconds
@@ -138,7 +138,8 @@ class QuietSteps:
             step.loss = losses.value
         if not self.open or len(args) > 1 or kwargs:
             return False
-        rates = [group.get("lr") for group in optimizer.param_groups]
+        groups = optimizer.param_groups
+        rates = groups[0].get("lr") if len(groups) == 1 else [group.get("lr") for group in groups]
         if rates != self._asked:
             self._ask_rates(rates)
         number = step.number
@@ -150,10 +151,11 @@ class QuietSteps:
                 return True
         return self._read(optimizer)
 
-    def _ask_rates(self, rates: list[Any]) -> None:
-        """Learning rates have changed; one in a tensor may change unseen."""
+    def _ask_rates(self, rates: Any) -> None:
+        """Learning rates (a list, or the only one) have changed; one in a tensor may change unseen."""
         before, self._rates = self._rates[0], self.watched.rates()
-        self._asked = [] if any(isinstance(rate, Tensor) for rate in rates) else rates
+        every = rates if isinstance(rates, list) else [rates]
+        self._asked = None if any(isinstance(rate, Tensor) for rate in every) else rates
         if not self._rates[0] <= LEAP * before:
             self._due = self.step.number
 

@@ -24,6 +24,7 @@ STEPS = 2048  # steps that rules see
 UNCLIPPED = math.log(0.999)  # a norm that is smaller than before by more was clipped
 SAME = 2e-3  # apart in logs at most: a norm that clipping left
 READ = 4  # readings of weights, of which none moved: they are looked at soon
+DIES, GREW = 8, 0.2  # readings, in which that much more of the gradients is zero than at first: as well
 FIRST = 20  # steps whose losses are kept for good
 
 NAMES: tuple[StepColumn, ...] = get_args(StepColumn)
@@ -125,6 +126,13 @@ class StepTable:
         change = self._table[: self._count, PLACE["update_log"]]
         known = change[~np.isnan(change)][-READ:]
         return len(known) == READ and bool((known == -math.inf).all())
+
+    @property
+    def dies(self) -> bool:
+        """Whether more of the gradients is exactly zero in the last readings than in the first."""
+        nil = self._table[: self._count, PLACE["nil"]]
+        known = nil[~np.isnan(nil)]
+        return len(known) >= 2 * DIES and bool(known[-DIES:].mean() > known[:DIES].mean() + GREW)
 
     @property
     def last_loss(self) -> float:

@@ -117,8 +117,8 @@ def fit(own: Tensor, shape: Sequence[int]) -> Tensor:
     return own[tuple(slice(n) for n in shape)]
 
 
-def thin(x: Tensor, batch: int | None) -> Tensor | None:
-    """At most (SAMPLES, POSITIONS, UNITS) evenly spaced elements of an activation, as a view.
+def thin(x: Tensor, batch: int | None, samples: int = SAMPLES) -> Tensor | None:
+    """At most (`samples`, POSITIONS, UNITS) evenly spaced elements of an activation, as a view.
 
     Images have their positions in two dimensions, so theirs has four: (SAMPLES, 2, POSITIONS / 2, UNITS).
     """
@@ -128,13 +128,13 @@ def thin(x: Tensor, batch: int | None) -> Tensor | None:
     if batch and x.ndim > 1 and size[0] != batch and size[1] == batch:
         size[:2], stride[:2] = size[1::-1], stride[1::-1]
     if x.ndim == 1:
-        order, most = [0], [SAMPLES]
+        order, most = [0], [samples]
     elif x.ndim == 2:
-        order, most = [0, 1], [SAMPLES, UNITS]
+        order, most = [0, 1], [samples, UNITS]
     elif x.ndim == 3:
-        order, most = [0, 1, 2], [SAMPLES, POSITIONS, UNITS]
+        order, most = [0, 1, 2], [samples, POSITIONS, UNITS]
     else:  # images: B, C, H, W...
-        order, most = [0, 2, 3, 1], [SAMPLES, 2, POSITIONS // 2, UNITS]
+        order, most = [0, 2, 3, 1], [samples, 2, POSITIONS // 2, UNITS]
     lengths = [min(size[d], m) for d, m in zip(order, most, strict=True)]
     steps = [stride[d] * max(1, size[d] // m) for d, m in zip(order, most, strict=True)]
     if len(lengths) < 3:  # samples, one position, units

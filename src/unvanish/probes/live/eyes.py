@@ -31,11 +31,12 @@ from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.compositions import Unfolded
 from unvanish.probes.layers import name_modules
+from unvanish.probes.live.batch_rows import read_rows
 from unvanish.probes.live.chart import Chart, Crossing, Slot, draw_chart
 from unvanish.probes.live.compiled import CompilerListener, HookSilence
 from unvanish.probes.live.guard import WatchEntry, WatchGuard
 from unvanish.probes.live.kinds import find_kind, may_matter
-from unvanish.probes.live.place import ForwardPlace, find_call, find_size
+from unvanish.probes.live.place import ForwardPlace, find_call, find_input
 from unvanish.probes.live.readable import find_obstacle, is_readable
 from unvanish.probes.live.routing import CHOICES, read_load
 from unvanish.probes.live.samples import Samples
@@ -69,6 +70,8 @@ class Eyes(TorchFunctionMode):
         self.chart: Chart | None = None
         self.seconds = 0.0  # our own, of the present look
         self.size = 0  # numbers of a sample that the last forward was given; 0 if unknown
+        self.rows: Tensor | None = None  # some numbers of its samples
+        self.count = 0  # samples of it
         self.compiled = False  # whether a part of the model was compiled while we looked
         self._place = ForwardPlace()
         self._crossings: list[Crossing] | None = None  # of the forward that maps the network
@@ -93,7 +96,7 @@ class Eyes(TorchFunctionMode):
         `profiling`: follow the time steps of fused recurrent layers too.
         """
         started = perf_counter()
-        self._done = False
+        self._done, self.rows = False, None
         self._samples.clear()
         self._sequences.begin(profiling)
         if not self._inside:
@@ -184,7 +187,10 @@ class Eyes(TorchFunctionMode):
         self._place.depth = 1
         self._crossings = [] if self.chart is None else None
         self._thread, self._frame, self._ending = threading.get_ident(), find_call(), False
-        self.size = find_size(args, self._frame)
+        given = find_input(args, self._frame)
+        self.count = 0 if given is None else len(given)
+        self.size = 0 if given is None else given.numel() // self.count
+        self.rows = read_rows(given)
         self._inside = True
         self._compositions.open()
         push_mode(self)

@@ -30,7 +30,8 @@ class InnerEyes:
     def __init__(self, inner: InnerMap, guard: WatchGuard) -> None:
         self.guard = guard
         self.seconds = 0.0  # our own, of the present look
-        self.size = 0  # numbers of a sample: not known
+        self.size = self.count = 0  # numbers of a sample, and samples: not known
+        self.rows: Tensor | None = None  # nor what they are
         self.compiled = False
         self._map = inner
         self._samples: Samples | None = None

@@ -24,6 +24,7 @@ from unvanish.probes.live.loss_roots import find_factors
 WIDE = 65536
 CLASSES = ("NllLossBackward0", "NllLoss2DBackward0")
 YES_NO = ("BinaryCrossEntropyWithLogitsBackward0", "BinaryCrossEntropyBackward0")
+MEASURES = ("MseLossBackward0", "SmoothL1LossBackward0", "HuberLossBackward0")
 MEAN = 1  # the number of this reduction in torch's graph
 
 
@@ -39,6 +40,20 @@ class LabelReading:
     value: float
     yes_no: bool
     varied: bool
+
+
+def read_targets(root: Tensor) -> Tensor | None:
+    """The targets of the loss that a backward is about to begin at, one row a sample; None if it has none."""
+    node: Any = root.grad_fn
+    for _ in find_factors(root):
+        node = next(below for below, _ in node.next_functions if below is not None)
+    if type(node).__name__ not in (*CLASSES, *YES_NO, *MEASURES):
+        return None
+    try:
+        target: Tensor = node._saved_target
+    except (AttributeError, RuntimeError):  # freed, or of another torch
+        return None
+    return target if target.ndim and len(target) else None
 
 
 @torch.no_grad()

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from torch import Tensor
+
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.live.chart import Key
 
@@ -49,9 +51,14 @@ def find_call() -> FrameType | None:
     return frame
 
 
-def find_size(args: Any, call: FrameType | None) -> int:
-    """How many numbers a sample of a module's first argument has; 0 if unknown. `call`: its frame."""
+def find_input(args: Any, call: FrameType | None) -> Tensor | None:
+    """The first tensor among a module's arguments, if there is one; `call`: its frame."""
     keywords = None if call is None else call.f_locals.get("kwargs")
     some = (t for t in tensors_in((args, keywords), 3) if t.ndim and t.numel() and not t.is_nested)
-    first = next(some, None)
+    return next(some, None)
+
+
+def find_size(args: Any, call: FrameType | None) -> int:
+    """How many numbers a sample of a module's first argument has; 0 if unknown. `call`: its frame."""
+    first = find_input(args, call)
     return 0 if first is None else first.numel() // first.shape[0]

@@ -16,7 +16,9 @@ from torch import Tensor
 from unvanish.probes.live.chart import POSITIONS, SAMPLES, UNITS, Key, Slot, rectifies, thin
 from unvanish.probes.live.summaries import SEEN, measure_saturation, summarise_backward, summarise_forward
 
-SILENT = 12  # looks in a row without a response make a unit dead
+SILENT = 12  # looks in a row without a response make an expert idle
+QUIET, LOOKS = 96, 3  # samples, and looks in a row, without a response make a unit dead
+MANY = 128  # samples of a look of which it is asked
 
 
 @dataclass
@@ -32,12 +34,13 @@ class Samples:
     idle: dict[int, Tensor] = field(default_factory=dict)  # looks in a row without a token, of each expert
     log_z: Tensor | None = None  # of the model's output
     last: int | None = None  # row of the site that stands for the output
-    silence: Tensor | None = None  # (sites, UNITS): looks in a row in which a unit was silent
+    silence: Tensor | None = None  # (2, sites, UNITS): looks and samples in a row on which a unit was silent
+    fired: dict[int, tuple[Tensor, int]] = field(default_factory=dict)  # units that fired, samples; by row
 
     def clear(self) -> None:
         """Forget the last look; the silence of units is counted over looks."""
         self.ahead = self.back = self.log_z = None
-        self.attention, self.loads = {}, {}
+        self.attention, self.loads, self.fired = {}, {}, {}
 
     def take(self, slot: Slot, made: Tensor) -> bool:
         """Copy a part of an activation; False if it has none to copy."""
@@ -47,6 +50,10 @@ class Samples:
         slot.shape, slot.numel = tuple(part.shape), made.numel()
         slot.low = made.dtype == torch.float16
         slot.part(self._allocate(made.device)).copy_(part)
+        if rectifies(slot.key[1]):
+            more = thin(made.detach(), self.batch, MANY)
+            if more is not None and len(more) > len(part):
+                self.fired[slot.row] = (more != 0).flatten(0, -2).any(0), len(more)
         return True
 
     def take_gradient(self, slot: Slot, gradient: Tensor) -> None:
@@ -90,7 +97,7 @@ class Samples:
         ahead, back = ahead_parts.flatten(2), back_parts.flatten(1)
         found[:, :4] = summarise_forward(ahead, sizes)
         found[:, 4:7] = summarise_backward(back, sizes, any(s.low for s in slots))
-        found[:, 7] = self._count_dead(ahead_parts, slots, sizes[:, 2])
+        found[:, 7] = self._count_dead(ahead_parts, slots, sizes)
         found[:, 8] = measure_saturation(ahead.flatten(1), sizes, slots)
         for row, pair in self.attention.items():
             found[row, 9:12] = pair.to(device)
@@ -111,13 +118,18 @@ class Samples:
         silent = (self.idle[row] >= SILENT).double().mean()
         return torch.stack([excess, nats / math.log(len(load)), silent])
 
-    def _count_dead(self, ahead: Tensor, slots: Sequence[Slot], units: Tensor) -> Tensor:
-        """Share of a rectifier's units that were silent in the last `SILENT` looks."""
+    def _count_dead(self, ahead: Tensor, slots: Sequence[Slot], sizes: Tensor) -> Tensor:
+        """Share of a rectifier's units that were silent on the last QUIET samples, of some looks."""
         if self.silence is None or self.silence.device != ahead.device:
-            self.silence = torch.zeros(len(slots), UNITS, device=ahead.device)
-        silent = ~ahead.any(2).any(1)
-        self.silence = torch.where(silent, self.silence + 1, 0)
+            self.silence = torch.zeros(2, len(slots), UNITS, device=ahead.device)
+        silent, units = ~ahead.any(2).any(1), sizes[:, 2]
+        asked = torch.ones_like(self.silence[:, :, 0])
+        asked[1] = sizes[:, 0]
+        for row, (fired, samples) in self.fired.items():
+            silent[row, : len(fired)], asked[1, row] = ~fired, samples
+        self.silence = torch.where(silent, self.silence + asked[:, :, None], 0)
         inside = torch.arange(UNITS, device=ahead.device)[None] < units[:, None]
-        share = ((self.silence >= SILENT) & inside).sum(1).double() / units
+        dead = (self.silence[0] >= LOOKS) & (self.silence[1] >= QUIET)
+        share = (dead & inside).sum(1).double() / units
         able = torch.tensor([rectifies(s.key[1]) for s in slots], device=ahead.device)
         return torch.where(able, share, math.nan)

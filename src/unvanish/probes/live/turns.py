@@ -5,6 +5,8 @@ Notable:
   the weight after it. They wait, on their device, until a block of steps is judged.
 - From them alone: the share that did not move though a gradient was there, the change over what was there,
   and which way it went.
+- The weight of a step's reading is read once more when the next reading begins: what is back where it was
+  before the step was put there by something else than the optimizer.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from unvanish.probes.measures import see
 ELEMENTS = 32  # of a weight
 MOST = 64  # weights that are read at a look
 FEW = 12  # whose gradients tell the usual size
-COLUMNS = ("still", "update_log", "along", "shrink", "agree")
+COLUMNS = ("still", "update_log", "along", "shrink", "agree", "nil", "undone", "again")
+STATES = 256  # of a weight, that are remembered
+BACK = 0.05  # of what the step changed of an element: one that is nearer to where it was is back there
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +41,30 @@ class Turn:
     places: list[int]
     before: list[Tensor]
     gradients: list[Tensor]
+    optimizer: int = 0  # the id of the one that steps
     after: list[Tensor] = field(default_factory=list)
+    later: list[Tensor] = field(default_factory=list)  # at the next reading of this optimizer, if it was one
+
+
+class States:
+    """What each weight was at its readings, to know a state in which it was before."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, dict[int, None]] = {}  # hashes, by the weight's place
+        self._last: dict[int, Floats] = {}
+
+    def find_again(self, places: Sequence[int], values: Floats) -> Floats:
+        """1 where a weight is exactly what it was at an earlier reading, though most had moved since."""
+        found = np.zeros(len(places))
+        for row, place in enumerate(places):
+            now, seen = values[row].copy(), self._seen.setdefault(place, {})
+            last, state = self._last.get(place, now), hash(now.tobytes())
+            found[row] = state in seen and 2 * np.count_nonzero(now != last) > len(now)
+            seen[state] = None
+            if len(seen) > STATES:
+                del seen[next(iter(seen))]
+            self._last[place] = now
+        return found
 
 
 class Turns:
@@ -50,17 +77,25 @@ class Turns:
         self.weights = [p for p in wide if p.numel() >= self.elements > 0]
         self._next: dict[int, int] = {}  # by the optimizer's id
         self._open: Turn | None = None
+        self._past: Turn | None = None  # the last reading, if it was of one weight
         self._last: dict[int, Floats] = {}  # the gradient of each weight at its last reading
+        self._states = States()
 
     def begin(self, optimizer: int, held: Collection[int], everything: bool) -> None:
         """Before a step of an optimizer (its id, ids of what it holds): read one weight, or `everything`."""
         self._open = None
+        past = self._past
+        if past is not None and past.optimizer == optimizer:
+            past.later, self._past = [self._some(self.weights[i]) for i in past.places], None
         chosen = self._choose(optimizer, held, everything)
         if chosen:
             weights = [self.weights[i] for i in chosen]
             grads = [w.grad for w in weights]
             self._open = Turn(
-                chosen, [self._some(w) for w in weights], [self._some(g) for g in grads if g is not None]
+                chosen,
+                [self._some(w) for w in weights],
+                [self._some(g) for g in grads if g is not None],
+                optimizer,
             )
 
     @property
@@ -74,6 +109,7 @@ class Turns:
         if turn is None:
             return None
         turn.after = [self._some(self.weights[i]) for i in turn.places]
+        self._past = turn if len(turn.places) == 1 else None
         return turn
 
     def measure(self, turns: Sequence[Turn]) -> Floats:
@@ -94,11 +130,32 @@ class Turns:
         for row, place in enumerate(places):
             last[row] = self._last.get(place, 0.0)
             self._last[place] = gradients[row]
-        found = _compare(before, gradients, after, last)
+        found = np.concatenate(
+            [
+                _compare(before, gradients, after, last),
+                self._find_undone(turns, before, after)[:, None],
+                self._states.find_again(places, before)[:, None],
+            ],
+            1,
+        )
         if len(places) == len(turns):
             return found
         parts = np.split(found, np.cumsum([len(t.places) for t in turns])[:-1])
         return np.stack([_take_medians(p) for p in parts])
+
+    def _find_undone(self, turns: Sequence[Turn], before: Floats, after: Floats) -> Floats:
+        """Of the elements that a step moved, the share that was back at the next reading, of each weight."""
+        found, row = np.full(len(before), math.nan), 0
+        for turn in turns:
+            if len(turn.later) == 1 and len(turn.later[0]) == self.elements:
+                then = see(turn.later[0].double().cpu())
+                change = np.abs(after[row] - before[row])
+                moved = change > 0
+                if moved.any():
+                    back = np.abs(then - before[row])[moved] <= BACK * change[moved]
+                    found[row] = back.mean()
+            row += len(turn.places)
+        return found
 
     def _choose(self, optimizer: int, held: Collection[int], everything: bool) -> list[int]:
         """Places of the weights to read: they have a gradient, and this optimizer moves them."""
@@ -142,7 +199,7 @@ def _halve(some: Tensor) -> Tensor:
 
 
 def _compare(before: Floats, gradients: Floats, after: Floats, last: Floats) -> Floats:
-    """`COLUMNS` of each weight, from its elements; each table is (weights, elements)."""
+    """`COLUMNS` of each weight but the last two, from its elements; each table is (weights, elements)."""
     change, asked = after - before, gradients != 0
     norm, old, slope = _norms(change), _norms(before), _norms(gradients)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -152,6 +209,7 @@ def _compare(before: Floats, gradients: Floats, after: Floats, last: Floats) -> 
             -(change * gradients).sum(1) / (norm * slope),
             -(change * before).sum(1) / (norm * old),
             (gradients * last).sum(1) / (slope * _norms(last)),
+            (~asked).mean(1),
         ], 1)  # fmt: skip
     found[np.isnan(found) | (found == math.inf)] = math.nan
     return found

@@ -33,6 +33,7 @@ from unvanish.probes.live.shards import (
 from unvanish.probes.planned import read_number
 
 ELEMENTS = 256  # of each parameter, for what a step changed
+PICKED = 8  # parameters whose gradients are compared with themselves
 MOVED = ("gradient_log", "gradient_zero", "norm_log", "update_log")
 
 
@@ -114,6 +115,12 @@ class Parameters:
     def _replicas(self, places: Iterable[int], device: Any) -> Tensor:
         """How many ranks hold the same numbers, so that sums over ranks count them once."""
         return torch.tensor([self._copies[i] for i in places], dtype=torch.float64, device=device)
+
+    @torch.no_grad()
+    def pick_gradients(self) -> list[Tensor]:
+        """Copies of a few elements of some gradients, in float64."""
+        grads = self.gradients()[:: max(1, len(self.parameters) // PICKED)]
+        return [_some(g).double() for _, g in grads]
 
     @torch.no_grad()
     def hold(self) -> None:
