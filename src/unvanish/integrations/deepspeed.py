@@ -7,6 +7,7 @@ Notable:
 - Of several processes that is a collective, and a watch makes none unasked: with `gather=True` every process
   must hold such a watch.
 - ZeRO leaves a step that is not finite out by itself (`engine.skipped_steps`), so a guard is refused.
+- Findings go to DeepSpeed's logger.
 - The shards of ZeRO 3 are put together for the time of a reading (`GatheredParameters`).
 """
 
@@ -17,10 +18,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from deepspeed import DeepSpeedEngine, zero
-from deepspeed.utils import safe_get_full_grad
+from deepspeed.utils import logger, safe_get_full_grad
 
 from unvanish.clinic.watch.optimizers import holds_some, unwrap_optimizer
 from unvanish.integrations.attachment import PREFIX, Attachment
+from unvanish.integrations.logs import write_by
 from unvanish.integrations.optimizer_face import OptimizerFace, exchange_gradients
 from unvanish.probes.errors import CheckError
 
@@ -45,7 +47,7 @@ class DeepSpeedWatch:
         self._whole: WholeGradients | None = None
         stage, optimizer = engine.zero_optimization_stage(), unwrap_optimizer(engine.optimizer)
         if not stage and holds_some(optimizer, engine.module):
-            self.attachment.open(engine.module, optimizer)
+            self.attachment.open(engine.module, optimizer, tell=write_by(logger))
             return
         if not set(GUARDS).isdisjoint(way for way in self.attachment.ways if isinstance(way, str)):
             raise CheckError(
@@ -59,7 +61,7 @@ class DeepSpeedWatch:
             )
         self._whole = WholeGradients(engine)
         with self._whole.gather():
-            self.attachment.open(engine.module, self._whole.face)
+            self.attachment.open(engine.module, self._whole.face, tell=write_by(logger))
 
     @property
     def watch(self) -> Any:

@@ -73,7 +73,7 @@ class FastaiWatch(Callback):
         self.attachment.open(learn.model, optimizer, scaler=getattr(learn, "scaler", None), tell=tell)
         self._clear_metrics()
         if self.logs:
-            learn.metrics = learn.metrics + [Recorded(self.attachment, name) for name in RECORDED]
+            learn.metrics = learn.metrics + [RecordedNumber(self.attachment, name) for name in RECORDED]
 
     def before_step(self) -> None:
         """A step is about to be made."""
@@ -99,10 +99,10 @@ class FastaiWatch(Callback):
 
     def _clear_metrics(self) -> None:
         """Take our metrics off the learner; they may be those of a training that was broken off."""
-        self.learn.metrics = self.learn.metrics.filter(lambda one: not isinstance(one, Recorded))
+        self.learn.metrics = self.learn.metrics.filter(lambda one: not isinstance(one, RecordedNumber))
 
 
-class Recorded(ValueMetric):
+class RecordedNumber(ValueMetric):
     """A number of the step just made, as a metric; it does not hold the callback."""
 
     def __init__(self, attachment: Attachment, name: str) -> None:
