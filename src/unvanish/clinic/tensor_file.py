@@ -57,9 +57,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
     """The zip archive that torch.save wrote; TensorFileError for another form or one that unpacks to more."""
     if not zipfile.is_zipfile(path):
         raise TensorFileError(
-            "it is of the form that torch.save had before 1.6, or damaged; load it in the program that wrote"
-            " it and save model.state_dict()",
-            code=True,
+            "it is no archive as torch.save writes since 1.6: an older file, a damaged one, or no weights"
         )
     _refuse_archive(path)
     return zipfile.ZipFile(path)

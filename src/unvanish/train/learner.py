@@ -152,7 +152,7 @@ class Learner:
 
         If not `strict`, what does not fit is left out, and said.
         """
-        if self.network is None and found.about.get("spec") is not None:
+        if self.network is None and found.about.get("spec") is not None and found.about["task"] == self.task:
             self._begin_as(found)
         network = self.adapt(self.facts)
         left = fill(network, found.tensors, found.path, strict)

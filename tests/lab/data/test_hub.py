@@ -68,6 +68,16 @@ def test_without_validation_rows_are_held_out_of_every_class(library, tmp_path, 
     assert next(iter(data.train))[0].shape[-1] == 16
 
 
+def test_a_test_split_without_classes_is_not_validated_on(library, tmp_path):
+    kept = library.DatasetDict(train=pictures(library), test=pictures(library, 6, labels=[-1] * 6))
+    kept.save_to_disk(str(tmp_path / "set"))
+    data = open_data(tmp_path / "set", task="classify", batch=4)
+    assert data.sizes == {"train": 18, "val": 2} and data.problems.counts == {"no labels": 1}
+    given = {"kind": "hf", "path": str(tmp_path / "set"), "val": "test"}
+    with pytest.raises(DataError, match="no row has a class"):
+        open_data(given, task="classify")
+
+
 def test_texts_with_classes(library, tmp_path):
     library.DatasetDict(train=texts(library), validation=texts(library, 4)).save_to_disk(str(tmp_path / "s"))
     data = open_data({"kind": "hf", "path": str(tmp_path / "s")}, task="sentiment", least=1, batch=4)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from unvanish.lab.models import SpecError, read
+from unvanish.lab.models import SpecError, build, read
 
 SMALL = """\
 task: classify
@@ -158,3 +158,20 @@ def test_no_rows():
 def test_a_folder_is_no_model(name):
     with pytest.raises(SpecError, match="folder"):
         read(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"anchors": [[10, 13]]}, "anchors: a head with anchors is not there"),
+        ({"kpt_shape": [17, 3]}, "poses are not there; the heads are Detect"),
+        ({"end2end": True}, "a head without suppression is not there"),
+        ({"head": [[[-1], 1, "OBB", ["nc", 1]]]}, "OBB, oriented boxes, is not there; the heads are"),
+        ({"head": [[[-1], 1, "v10Detect", ["nc"]]]}, "v10Detect, a head without suppression, is not there"),
+    ],
+)
+def test_what_other_networks_have_is_named(change, told):
+    table = {"nc": 3, "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": [[[-1], 1, "Detect", ["nc"]]]}
+    with pytest.raises(SpecError) as error:
+        build({**table, **change}, size=64)
+    assert told in str(error.value) and "\n" not in str(error.value)

@@ -17,6 +17,10 @@ PUBLISHED = {
     "yolo11n-cls": (2_812_104, 0.40), "yolo11s-cls": (6_724_008, 1.49), "yolo11m-cls": (11_634_216, 4.86),
     "yolo11l-cls": (14_115_624, 6.10), "yolo11x-cls": (29_637_064, 13.60),
 }  # fmt: skip
+EARLIER = {
+    "yolov8n": 3_157_200, "yolov8s": 11_166_560, "yolov8m": 25_902_640, "yolov8l": 43_691_520,
+    "yolov8x": 68_229_648,
+}  # fmt: skip
 LAYERS = [
     464, 4672, 6640, 36992, 26080, 147712, 87040, 295424, 346112, 164608, 249728, 0, 0, 111296, 0, 0, 32096,
     36992, 0, 86720, 147712, 0, 378880, 464912,
@@ -111,3 +115,45 @@ def test_it_runs_forward_and_back(name):
     out = net.eval()(torch.rand(1, 3, 96, 64))  # other sizes will do, sides as multiples of 32
     boxes = out[0] if isinstance(out, tuple) else out
     assert boxes.shape[2] == 12 * 8 + 6 * 4 + 3 * 2
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_yolov8_has_its_published_count(name):
+    net = build(f"{name}.yaml", device="meta")
+    assert sum(p.numel() for p in net.parameters()) == EARLIER[name]
+
+
+ROWS_OF_OTHERS = """\
+nc: 80
+backbone:
+  - [-1, 1, Conv, [32, 6, 2, 2]]
+  - [-1, 3, C3, [32]]
+  - [-1, 1, DWConv, [64, 3, 2]]
+  - [-1, 2, Bottleneck, [64]]
+  - [-1, 1, Conv, [128]]
+  - [-1, 1, SPP, [128, [5, 9, 13]]]
+head:
+  - [[-1], 1, Detect, [nc]]
+"""
+
+
+def test_rows_mean_what_their_users_know(tmp_path):
+    (tmp_path / "own.yaml").write_text(ROWS_OF_OTHERS)
+    net = build(tmp_path / "own.yaml", size=64).eval()
+    children = dict(net.named_children())
+    assert children["4"].conv.kernel_size == (1, 1) and children["2"].conv.groups == 32
+    assert children["3"][0].first.conv.out_channels == 32 and children["3"][0].adds
+    assert sum(p.numel() for p in children["1"].parameters()) == 10_048  # 544 + 544 + 1,088 + 3 x 2,624
+    assert [tuple(m.kernel_size) for m in children["6"].score[0][0].children() if hasattr(m, "kernel_size")]
+    assert net(torch.rand(1, 3, 64, 64)).shape == (1, 84, 256)
+    assert net(torch.rand(1, 3, 64, 64)).isfinite().all()
+
+
+def test_a_head_on_rows_of_our_own_form_keeps_its_parts_apart():
+    rows = [{"module": "Conv", "out": 16, "stride": 8}, {"module": "Detect", "from": [0]}]
+    own = build({"task": "detect", "nc": 3, "layers": rows}, size=64)
+    assert own._modules["1"].score[0][0][0].conv.groups == 16
+    rows[1]["legacy"] = True
+    assert (
+        build({"task": "detect", "nc": 3, "layers": rows}, size=64)._modules["1"].score[0][0].conv.groups == 1
+    )

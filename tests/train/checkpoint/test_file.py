@@ -76,7 +76,7 @@ def test_code_in_a_file_does_not_run(tmp_path, capsys):
     torch.save({"w": torch.ones(1), "x": Evil()}, tmp_path / "x.pt")
     assert list(checkpoint.load(tmp_path / "x.pt").tensors) == ["w"]
     torch.save({"x": Evil()}, tmp_path / "x.pt")
-    with pytest.raises(TrainError, match="holds no network and no state_dict"):
+    with pytest.raises(TrainError, match="but no network and no state_dict"):
         checkpoint.load(tmp_path / "x.pt")
     (tmp_path / "y.pt").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(TrainError):

@@ -280,5 +280,18 @@ def test_a_program_and_an_old_form_are_named(tmp_path):
     with pytest.raises(TrainError, match="TorchScript"):
         checkpoint.load(tmp_path / "p.pt")
     torch.save({"model": Runs(print, ())}, tmp_path / "o.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(TrainError, match=r"before 1\.6"):
+    with pytest.raises(TrainError, match=r"since 1\.6"):
         checkpoint.load(tmp_path / "o.pt")
+
+
+def test_a_backbone_goes_from_one_task_to_another(saved, capsys):
+    path, network = saved()
+    rows = [*PLAN["backbone"], [-1, 1, "Classify", ["nc"]]]
+    spec = {"nc": 3, "scales": PLAN["scales"], "scale": "n", "backbone": rows[:4], "head": rows[4:]}
+    model = Model(spec)
+    model.load(path)
+    own = model.network.state_dict()
+    same = [k for k, v in network.state_dict().items() if k.split(".")[0] in "0123"]
+    assert same and all(torch.equal(own[k], network.state_dict()[k]) for k in same)
+    assert f"{len(same)} of {len(own)} tensors loaded" in capsys.readouterr().out
+    assert model.facts.get("classes") is None and not model.about.get("preparation")

@@ -20,6 +20,11 @@ from unvanish.lab.models.blocks import blocks
 ALLOW = "allow_code=True, or --allow-code (allow_code=true for train, val, predict, export)"
 
 
+ELSEWHERE = {
+    "Pose": "poses", "OBB": "oriented boxes", "v10Detect": "a head without suppression",
+    "RTDETRDecoder": "a decoder of queries", "WorldDetect": "a head for words",
+    "YOLOEDetect": "a head for words", "YOLOESegment": "a head for words",
+}  # fmt: skip  # heads of networks that we do not have
 CLASSIC = {"Bottleneck": "CrossBottleneck"}  # what a name means in a file with backbone and head
 
 
@@ -38,6 +43,10 @@ def module_class(name: str, allow_code: bool = False, classic: bool = False) -> 
             library = LIBRARIES[kind]
             raise ValueError(f"{name} would run code of the library {library}; if you trust it, give {ALLOW}")
         return backbone_class(kind, inner)
+    if name in ELSEWHERE:
+        raise ValueError(
+            f"{name}, {ELSEWHERE[name]}, is not there; the heads are Detect, Segment and Classify"
+        )
     path, _, leaf = name.rpartition(".")
     if path in ("", "nn", "torch.nn"):
         if leaf not in torch_modules():

@@ -128,8 +128,11 @@ def plan(
 
 
 def takes_list(module: nn.Module, inputs: int) -> bool:
-    """Whether a module with several inputs has a forward with a single parameter for all of them."""
-    if inputs < 2:
+    """Whether a module with several inputs has a forward with a single parameter for all of them.
+
+    One that joins any number (`widths_in`), as a head of detectors, takes a list of one, too.
+    """
+    if inputs < 2 and "widths_in" not in inspect.signature(type(module)).parameters:
         return False
     found = list(inspect.signature(module.forward).parameters.values())
     return len(found) == 1 and found[0].kind is not found[0].VAR_POSITIONAL

@@ -25,7 +25,6 @@ def to_published(net: nn.Module, name: str) -> str:
 
 
 def from_published(net: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors renamed from published names to the network's own; unchanged if most are not published."""
-    own = {name: to_published(net, name) for name in net.state_dict()}
-    known = {name: tensors[there] for name, there in own.items() if there in tensors}
-    return known if len(known) > len(own) // 2 else dict(tensors)
+    """Tensors renamed from published names to the network's own; those that have no such name keep theirs."""
+    own = {to_published(net, name): name for name in net.state_dict()}
+    return {own.get(name, name): tensor for name, tensor in tensors.items()}

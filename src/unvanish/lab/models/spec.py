@@ -46,6 +46,12 @@ LISTS = ("layers", "backbone", "head", "inputs", "scales")
 YOURS = (
     "model", "data", "project", "name", "exist_ok", "resume", "download", "workers", "device", "allow_code",
 )  # fmt: skip  # arguments that decide what is read, written or fetched, or how much of the machine is taken
+ELSEWHERE = {
+    "anchors": "a head with anchors is not there: Detect has none, as in YOLOv5u, YOLOv8 and YOLO11",
+    "kpt_shape": "poses are not there; the heads are Detect, Segment and Classify",
+    "end2end": "a head without suppression is not there; the heads are Detect, Segment and Classify",
+    "reg_max": "a head with another number of bins is not there; Detect has 16",
+}  # keys of networks that we do not have
 KEYS = (*WORDS, *NUMBERS, *FACTS, *FACTORS, *LISTS, "train")
 
 
@@ -189,6 +195,8 @@ def _train(found: YamlTable, file: str) -> dict[str, Any]:
 
 def _refuse_unknown(found: YamlTable, file: str) -> None:
     for key in found:
+        if key in ELSEWHERE:
+            raise SpecError(file, found.at(key), f"{key}: {ELSEWHERE[key]}")
         if key not in KEYS and key not in ALIASES:
             near = suggest(key, [*KEYS, *ALIASES])
             raise SpecError(file, found.at(key), f"no key {key!r}{near}; the keys are {', '.join(KEYS)}")

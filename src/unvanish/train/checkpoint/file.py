@@ -118,12 +118,8 @@ def _load_full(path: Path) -> Checkpoint:
     try:
         found = read_full(path)
     except TensorFileError as error:
-        more = (
-            ", as it could run code; save model.state_dict() in the program that wrote it"
-            if error.code
-            else ""
-        )
-        raise TrainError(f"{path}: it holds more than tensors, and {error}{more}") from error
+        more = "; save model.state_dict() in the program that wrote it" if error.code else ""
+        raise TrainError(f"{path}: {error}{more}") from error
     about = describe_plan(found, path)
     if fault := find_fault(about) if about else "":
         raise TrainError(f"{path}: {fault}")

@@ -106,9 +106,7 @@ def find_root(archive: zipfile.ZipFile) -> str:
     """The folder within an archive of torch.save that holds its pickle."""
     names = archive.namelist()
     if any(n.endswith("/constants.pkl") for n in names):
-        raise TensorFileError(
-            "it is a TorchScript program, not weights; save model.state_dict() instead", True
-        )
+        raise TensorFileError("it is a TorchScript program, not weights", code=True)
     found = [n for n in names if n == "data.pkl" or (n.endswith("/data.pkl") and n.count("/") == 1)]
     if len(found) != 1:
         raise TensorFileError("torch.save did not write it: it has no data.pkl")
@@ -125,7 +123,9 @@ def find_weights(content: Any) -> tuple[str, Any]:
             if key in content and next(list_tensors(content[key]), None) is not None:
                 return key, content[key]
     if next(list_tensors(content), None) is None:
-        raise TensorFileError("it holds no network and no state_dict", code=True)
+        raise TensorFileError(
+            "it holds more than tensors, but no network and no state_dict, and is not opened", code=True
+        )
     return "", content
 
 

@@ -63,9 +63,14 @@ def read(
         return of_sentences(source, pairs, held_out, Tokens(tokens, vocabulary, joint, lower))
     column, label = find_columns(train, columns, source)
     names = list_names(train, label, source)
-    parts = [with_labels(rows, label, names, source) for rows in (train, val) if rows is not None]
-    if val is None:
-        (rows, labels) = parts[0]
+    parts = [with_labels(train, label, names, source)]
+    if val is not None and ("val" in source.spec.parts or has_classes(val, label, names)):
+        parts.append(with_labels(val, label, names, source))
+    else:
+        if val is not None:
+            said = "the split for validation has no classes; training rows are held out"
+            source.problems.add(source.spec.name, 0, "no labels", said)
+        rows, labels = parts[0]
         parts = [(rows.select(i), labels[i]) for i in reversed(hold_out(labels, held_out))]
     if source.task == "sentiment":
         texts = [read_texts(rows, labels, column, source) for rows, labels in parts]
@@ -160,6 +165,14 @@ def list_names(rows: Rows, label: str, source: Source) -> list[str]:
         )
     ordered = sorted(values) if len({type(v) for v in values}) == 1 else sorted(values, key=str)
     return list(source.order_names([str(v) for v in ordered]))
+
+
+def has_classes(rows: Rows, label: str, names: Sequence[str]) -> bool:
+    """Whether any row has a class: the tests of contests have none."""
+    if label not in rows.features:
+        return False
+    known = {*names, *range(len(names))}
+    return any(value in known for value in rows.unique(label))
 
 
 def with_labels(rows: Rows, label: str, names: Sequence[str], source: Source) -> tuple[Rows, Indices]:
