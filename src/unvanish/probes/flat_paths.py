@@ -24,7 +24,9 @@ FACTORS = ("MulBackward0", "DivBackward0")
 Edges = set[tuple[int, int]]
 
 
-def find_flat_paths(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> list[FlatPathFacts]:
+def find_flat_paths(
+    specimen: Specimen, forward: ForwardPass, backward: BackwardPass
+) -> list[FlatPathFacts]:
     """The first such operation, with its line, for which the forward runs once more."""
     graph, watched = backward.graph, forward.watched
     flat = set() if graph is None else _find_edges(graph)
@@ -56,9 +58,7 @@ def _find_edges(graph: Graph) -> Edges:
         if name in WHOLE:
             found |= {(i, j) for j in graph.below[i]}
         elif name in SAMPLED and getattr(node, "_saved_interpolation_mode", 0) == NEAREST:
-            grid = (
-                graph.index.get(node.next_functions[1][0]) if node.next_functions[1][0] is not None else None
-            )
+            grid = graph.index.get(node.next_functions[1][0]) if node.next_functions[1][0] is not None else None
             found |= set() if grid is None else {(i, grid)}
     return found
 

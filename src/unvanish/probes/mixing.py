@@ -77,6 +77,7 @@ class MixingSigns:
             path = operation.caller.path
             self.signs.append(Sign(how, operation.nodes[0], operation.order, path, find_line()))
 
+
     def _find_cut(self, call: OperationCall, result: Tensor) -> MixingKind | None:
         """Whether a view cuts batches that were joined into as many rows as samples."""
         if call.kind in JOINS:

@@ -37,14 +37,7 @@ AGAIN = {  # what normalises scores, and the functions whose result is no score
     "sigmoid": ("sigmoid", "softmax"),
 }
 ANYWHERE = ("log_softmax", "logsumexp")  # of probabilities they are no layer of a model
-PASSED = (
-    "clamp",
-    "clamp_min",
-    "getitem",
-    "index",
-    "log",
-    "broadcast_tensors",
-)  # between the activation and the loss
+PASSED = ("clamp", "clamp_min", "getitem", "index", "log", "broadcast_tensors")  # between the activation and the loss
 CHOSEN = ("max", "amax", "gather")  # and these, within the loss
 SCORED = ("cross_entropy", "binary_cross_entropy_with_logits")  # they read logits
 DIVERGENCES = ("ctc_loss", "kl_div")  # they read logarithms as a whole

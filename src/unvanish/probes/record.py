@@ -139,9 +139,7 @@ def measure_sizes(specimen: Specimen) -> Specimen:
 
 def _name_lines(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> None:
     """The line of each operation that stops or spoils a gradient; one more forward if there is any."""
-    owners: list[Any] = [
-        stop.owner for stop in backward.stops if stop.because in ("operation", "number", "loss")
-    ]
+    owners: list[Any] = [stop.owner for stop in backward.stops if stop.because in ("operation", "number", "loss")]
     owners += [*backward.broken, *([forward.watched.first_broken] if forward.watched.check_finite else [])]
     odd = {o.order: o for o in owners if isinstance(o, Operation)}
     for order, (kind, line) in (find_lines(specimen, odd.keys()) if odd else {}).items():

@@ -79,13 +79,7 @@ def check(trace: Trace) -> Iterable[Fault]:
     if not trace.where("parameter", reachable=True):
         raise NotApplicable("the loss reaches no parameter")
     flat = _find_hooked(trace) or _find_alone(trace) or _find_flat(trace) or _find_single(trace)
-    return (
-        flat
-        or _zeros.find(trace)
-        or _find_flat_loss(trace)
-        or _find_regularised(trace)
-        or _find_switched_off(trace)
-    )
+    return flat or _zeros.find(trace) or _find_flat_loss(trace) or _find_regularised(trace) or _find_switched_off(trace)
 
 
 def _find_hooked(trace: Trace) -> list[Fault]:

@@ -63,13 +63,7 @@ class Arguments:
     patience: int = _argument(
         100, "epochs without a better fitness until it stops; 0: never", least=0, most=LONG
     )
-    batch: int = _argument(
-        64,
-        "samples a step, over all devices; -1: as many as fit into memory",
-        least=1,
-        most=SAMPLES,
-        auto=AUTO,
-    )
+    batch: int = _argument(64, "samples a step; -1: what fits into memory", least=1, most=SAMPLES, auto=AUTO)
     imgsz: int | None = _argument(
         None, "side of the images in pixels; none: the data set's", least=1, most=PIXELS
     )
