@@ -24,7 +24,7 @@ def test_later_layers_win():
     [
         ({"epoch": 3}, "no argument 'epoch' (did you mean 'epochs'?)"),
         ({"weight-deca": 3}, "did you mean 'weight_decay'?"),
-        ({"optimizer": "adma"}, "did you mean 'adam'?"),
+        ({"optimizer": "sgdd"}, "did you mean 'sgd'?"),
         ({"epochs": 0}, "epochs=0 is out of range; it is at least 1"),
         ({"fraction": 1.5}, "between 0 and 1"),
         ({"fraction": float("nan")}, "between 0 and 1"),

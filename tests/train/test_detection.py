@@ -79,6 +79,12 @@ def test_it_trains_validates_and_says_what_few_steps_are_worth(tmp_path):
     assert verdict in results.verdict and verdict in str(results)
     assert verdict in json.loads((results.save_dir / "results.json").read_text())["verdict"]
     assert results.healthy, results.findings
+    for row in results.rows:
+        for where in ("train", "val"):
+            parts = [row[f"{where}/{name}_loss"] for name in ("box", "cls", "dfl")]
+            assert sum(parts) == pytest.approx(row[f"{where}/loss"], rel=1e-4) and min(parts) > 0
+    head = (results.save_dir / "results.csv").read_text().splitlines()[0].split(",")
+    assert {"train/box_loss", "val/dfl_loss"} <= set(head)
     again = Model(results.best).val(scenes(), **QUIET)
     assert again.metrics == pytest.approx(results.metrics, abs=1e-6)
     assert again.loss == pytest.approx(results.loss, rel=1e-4)
@@ -244,7 +250,7 @@ def test_nothing_found_is_said(tmp_path):
     model = known_detector([[32.0, 32.0, 32.0, 16.0, 0.1, 0.1]])
     (found,) = model.predict(torch.zeros(3, 64, 64, dtype=torch.uint8))
     assert len(found.boxes) == 0 and "nothing found" in str(found) and found.summary() == []
-    assert found.plot().size == (64, 64)
+    assert found.plot().shape == (64, 64, 3)
 
 
 def test_a_trained_detector_predicts_from_its_checkpoint(tmp_path):
@@ -285,7 +291,7 @@ def test_a_segmenter_trains_validates_and_predicts_masks(tmp_path):
     picture = torch.zeros(3, 40, 80, dtype=torch.uint8)
     (found,) = again.predict(picture, conf=0.0001, max_det=5)
     assert found.masks.shape == (len(found.boxes), 40, 80) and len(found.boxes) > 0
-    assert found.plot().size == (80, 40)
+    assert found.plot(pil=True).size == (80, 40)
     (none,) = again.predict(picture, conf=1.0)
     assert none.masks.shape == (0, 40, 80)
 

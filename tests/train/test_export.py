@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from unvanish.train import Model
-from unvanish.train.export import OneInput, draw_sample, measure_difference
+from unvanish.train.comparing import measure_difference
+from unvanish.train.export import draw_sample
+from unvanish.train.onnx_file import OneInput
 
 NAMES = ("yolo11n.yaml", "yolo11n-seg.yaml")
 SIZE, CLASSES = 96, 4

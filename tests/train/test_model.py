@@ -72,7 +72,7 @@ def test_it_predicts_arrays_and_pictures(digits, tmp_path):
     Image.fromarray(picture).save(tmp_path / "a.png")
     (one,) = digits.predict(tmp_path / "a.png")
     assert one.origin.endswith("a.png") and one.name in digits.names and 0 < one.top1conf <= 1
-    assert one.top5[0] == one.top1 and float(one.probs.sum()) == pytest.approx(1)
+    assert one.top5[0] == one.top1 and float(one.probs.data.sum()) == pytest.approx(1)
     assert next(iter(digits.predict(tmp_path, stream=True))).top1 == one.top1
     assert f"{one.top1conf:.2f}" in str(one)
 

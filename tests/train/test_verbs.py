@@ -7,8 +7,10 @@ import pytest
 
 from unvanish.lab.models import build, read
 from unvanish.train import Model, TrainError
-from unvanish.train.arguments import NAMES
-from unvanish.train.verbs import INSTEAD, TAKEN, WRITTEN, require_taken
+from unvanish.train.arguments import NAMES, settle
+from unvanish.train.predict.keeping import Keeping
+from unvanish.train.predict.predict import predict
+from unvanish.train.verbs import ABSENT, ELSEWHERE, FILES, FLAGS, INSTEAD, TAKEN, require_taken, require_task
 
 
 @pytest.mark.parametrize("verb", TAKEN)
@@ -19,7 +21,7 @@ def test_each_argument_is_taken_or_refused(verb):
         else:
             with pytest.raises(TrainError, match=f"{name}|there is no argument"):
                 require_taken(verb, {name: 1})
-    assert set(TAKEN[verb]) <= {*NAMES, *WRITTEN, "classes"}
+    assert set(TAKEN[verb]) <= {*NAMES, *FLAGS, *FILES}
 
 
 def test_what_is_false_is_not_asked_for():
@@ -41,10 +43,14 @@ def test_a_usual_argument_that_is_not_there_says_what_to_do(verb, name):
     [
         ("predict", "mosaic", "mosaic does nothing in predict, only in train"),
         ("val", "lr0", "lr0 does nothing in val"),
-        ("export", "half", "there is no argument 'half'"),
+        ("train", "rgb", "train has no argument 'rgb'; files say themselves"),
+        ("export", "half", None),
         ("predict", "agnostic-nms", None),
         ("predict", "save_tx", "did you mean 'save_txt'"),
-        ("val", "single_cls", "there is no argument 'single_cls'; `unvanish train"),
+        ("val", "single_cls", None),
+        ("train", "tracker", "train has no argument 'tracker': objects are not tracked; predict"),
+        ("train", "pose", "poses are not there; the tasks for pictures are classify, detect, segment"),
+        ("train", "erasing", "shifted and mirrored by their data set"),
     ],
 )
 def test_what_is_said(verb, name, told):
@@ -53,6 +59,65 @@ def test_what_is_said(verb, name, told):
         return
     with pytest.raises(TrainError, match=told):
         require_taken(verb, {name: 1})
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_what_others_have_is_told_in_a_line(name):
+    with pytest.raises(TrainError, match=f"no argument '{name}': ") as caught:
+        require_taken("train", {name: 1})
+    assert "\n" not in str(caught.value)
+    require_taken("train", {name: False})
+
+
+@pytest.mark.parametrize("name", [*ABSENT, "trian"])
+def test_methods_that_are_not_there(name):
+    with pytest.raises(AttributeError, match=f"Model has no '{name}'") as caught:
+        getattr(Model("yolo11n.yaml"), name)
+    assert (": " in str(caught.value)) == (name in ABSENT)
+
+
+@pytest.mark.parametrize(
+    ("act", "told"),
+    [
+        (lambda: Model("yolo11n-pose.yaml"), "yolo11n-pose.yaml: poses are not there"),
+        (lambda: Model("yolo11s-obb.pt"), "oriented boxes are not there; the tasks for pictures are"),
+        (lambda: Model("yolo11n.yaml", task="pose"), "task=pose: poses are not there"),
+        (lambda: list(predict(Model("yolo11n.yaml"), 0, settle({}), Keeping())), "a camera is not opened"),
+    ],
+)
+def test_tasks_that_are_not_there(act, told):
+    with pytest.raises(TrainError, match=told) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("verb", "task", "given", "told"),
+    [
+        ("train", "classify", {"mosaic": 0.5}, "mosaic is for boxes"),
+        ("train", "classify", {"mosaic": 0, "rect": False, "classes": None}, None),
+        ("train", "sentiment", {"single-cls": True}, "single-cls is for boxes|single_cls is for boxes"),
+        ("train", "detect", {"label_smoothing": 0.1}, "label_smoothing does nothing for detect"),
+        ("train", "segment", {"degrees": 10, "copy_paste": 1}, None),
+        ("predict", "classify", {"conf": 0.5}, "conf is for boxes"),
+        ("predict", "classify", {"save_crop": True}, "save_crop is for boxes"),
+        ("val", "detect", {"batch": -1}, "batch=-1 is measured for a training"),
+        ("train", "detect", {"batch": -1}, None),
+    ],
+)
+def test_what_has_no_effect_for_a_task_is_refused(verb, task, given, told):
+    if told is None:
+        require_task(verb, task, given)
+        return
+    with pytest.raises(TrainError, match=told):
+        require_task(verb, task, given)
+
+
+def test_texts_are_no_pictures():
+    for name in ("imgsz", "augment", "save", "show", "rgb", "batch"):
+        require_task("predict", "sentiment", {name: False}, pictures=False)
+        with pytest.raises(TrainError, match=f"{name}=.* is for pictures"):
+            require_task("predict", "sentiment", {name: 64}, pictures=False)
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +181,10 @@ def test_the_size_and_the_order_of_colours_count(detector):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"classes": 9}, "classes=9: the network knows circle, square"),
-        ({"classes": "moon"}, "the network knows"),
+        ({"classes": 9}, "classes=9: there are circle, square"),
+        ({"classes": "moon"}, "there are circle"),
+        ({"show": 3}, "show=3 is not true or false"),
+        ({"batch": -1}, "batch=-1 is measured for a training"),
         ({"save": "yes"}, "save='yes' is not true or false"),
         ({"save_conf": True}, "give save_txt too"),
         ({"epochs": 3}, "epochs does nothing in predict"),

@@ -30,21 +30,22 @@ def read_arguments(
     if not words or {"-h", "--help"} & set(words):
         print(page.rstrip() + (list_arguments() if command in ("train", "val") else ""))
         return None
-    given = correct_names(read_pairs(words, TEXTS), needed)
+    given = correct_names(read_pairs(words, TEXTS), command, needed)
     missing = [name for name in needed if given.get(name) in (None, "")]
     if missing and not (command == "train" and given.get("resume")):
         raise CallError(f"{missing[0]}= is missing; see unvanish {command} --help")
     return given
 
 
-def correct_names(given: dict[str, Any], more: tuple[str, ...]) -> dict[str, Any]:
+def correct_names(given: dict[str, Any], command: str, more: tuple[str, ...]) -> dict[str, Any]:
     """The arguments under their right names; CallError suggests the nearest for a wrong one."""
-    from unvanish.train.arguments import resolve_name
     from unvanish.train.errors import TrainError
+    from unvanish.train.verbs import require_taken
 
-    own = {"format", "path", "allow_code", "json", *CHANGES, *more}
+    own = {"model", "data", "format", "path", "allow_code", "json", "resume", *CHANGES, *more}
     try:
-        return {key if key in own else resolve_name(key): value for key, value in given.items()}
+        require_taken(command, {key: value for key, value in given.items() if key not in own})
+        return {key if key in own else key.replace("-", "_"): value for key, value in given.items()}
     except TrainError as error:
         raise CallError(str(error)) from error
 

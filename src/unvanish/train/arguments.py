@@ -25,13 +25,17 @@ from unvanish.core.registry import suggest
 from unvanish.lab.tasks import Task, tasks
 from unvanish.train.errors import TrainError
 
-OPTIMIZERS = ("auto", "sgd", "adam", "adamw", "rmsprop")
+OPTIMIZERS = ("auto", "sgd", "adam", "adamw", "nadam", "radam", "adamax", "rmsprop")
 SCHEDULES = ("linear", "cosine", "step", "constant")
 AMP = ("auto", "bf16", "fp16", "no")
 CLIPPERS = ("zclip", "agc")
 SHARDING = ("ddp", "fsdp")
 
 
+HALF = 0.5  # of the side, as multi_scale=true means
+_PICTURES = "not there; the tasks for pictures are classify, detect, segment"
+OTHERS = {"pose": f"poses are {_PICTURES}", "obb": f"oriented boxes are {_PICTURES}"}  # tasks of others
+AUTO = -1  # a batch that is measured
 LONG = 10**18  # epochs and steps: more than any run has, and small enough to count
 SAMPLES, PIXELS = 2**20, 2**14  # of a batch, and of a side: more would not fit into memory
 SEED = 2**63 - 1
@@ -41,9 +45,9 @@ CONFLICTS = (("accumulate", "nbs"), ("cos_lr", "schedule"))  # two ways to say t
 
 
 def _argument(default: Any, text: str, *, least: float | None = None, most: float | None = None,
-        words: tuple[str, ...] = (), plain: bool = False) -> Any:  # fmt: skip
-    """A field: its default, help, limits (of each value of a list), words; `plain`: a name, not a path."""
-    facts = {"help": text, "least": least, "most": most, "words": words, "plain": plain}
+        words: tuple[str, ...] = (), plain: bool = False, auto: int | None = None) -> Any:  # fmt: skip
+    """A field: default, help, limits, words; `plain`: a name, no path; `auto`: a value beyond the limits."""
+    facts = {"help": text, "least": least, "most": most, "words": words, "plain": plain, "auto": auto}
     return field(default=default, metadata=facts)
 
 
@@ -59,7 +63,7 @@ class Arguments:
     patience: int = _argument(
         100, "epochs without a better fitness until it stops; 0: never", least=0, most=LONG
     )
-    batch: int = _argument(64, "samples a step, over all devices", least=1, most=SAMPLES)
+    batch: int = _argument(64, "samples a step; -1: what fits into memory", least=1, most=SAMPLES, auto=AUTO)
     imgsz: int | None = _argument(
         None, "side of the images in pixels; none: the data set's", least=1, most=PIXELS
     )
@@ -93,6 +97,17 @@ class Arguments:
     resume: bool | str = _argument(False, "continue a run: true, a run folder, or a checkpoint")
     amp: bool | str = _argument("auto", "mixed precision, by default bf16 on a GPU", words=AMP)
     fraction: float = _argument(1.0, "share of the training data that is used", least=0, most=1)
+    single_cls: bool = _argument(False, "all objects are of one class")
+    classes: int | list[int] | list[str] | str | None = _argument(
+        None, "only objects of these classes, by number or name; none: all", least=0, most=10**6
+    )
+    rect: bool = _argument(False, "batches of scenes as narrow as their images, without mosaics")
+    multi_scale: bool | float = _argument(
+        False, "sides of scenes differ by up to this share from batch to batch; true: 0.5", least=0, most=0.9
+    )
+    dropout: float | None = _argument(
+        None, "share of features that dropout layers drop; none: the network's own", least=0, most=ALMOST
+    )
     freeze: int | list[int] | list[str] | None = _argument(
         None, "layers that do not train: the first n, or a list of names", least=0, most=10**6
     )
@@ -155,6 +170,16 @@ class Arguments:
     close_mosaic: int = _argument(10, "epochs without mosaics at the end", least=0, most=LONG)
     translate: float = _argument(0.1, "scenes are shifted by up to this share", least=0, most=1)
     scale: float = _argument(0.5, "scenes are scaled by 1 plus or minus up to this", least=0, most=0.95)
+    degrees: float = _argument(0.0, "scenes are turned by up to this angle", least=0, most=180)
+    shear: float = _argument(0.0, "scenes are sheared by up to this angle", least=0, most=80)
+    perspective: float = _argument(
+        0.0, "scenes are tilted: largest change of scale a pixel", least=0, most=0.001
+    )
+    flipud: float = _argument(0.0, "share of scenes that are turned upside down", least=0, most=1)
+    mixup: float = _argument(0.0, "share of scenes that are blended with another", least=0, most=1)
+    copy_paste: float = _argument(
+        0.0, "share of outlined objects that are pasted once more, mirrored", least=0, most=1
+    )
     fliplr: float = _argument(0.5, "share of scenes that are mirrored", least=0, most=1)
     hsv_h: float = _argument(0.015, "largest change of the hue of scenes, in turns", least=0, most=1)
     hsv_s: float = _argument(0.7, "largest change of the saturation of scenes, as a share", least=0, most=1)
@@ -184,6 +209,11 @@ class Arguments:
     def curve(self) -> str:
         """The learning rate's schedule."""
         return "cosine" if self.cos_lr else self.schedule
+
+    @property
+    def spread(self) -> float:
+        """By which share the sides of scenes differ from batch to batch."""
+        return HALF if self.multi_scale is True else float(self.multi_scale)
 
     def gains(self, task: Task) -> dict[str, float]:
         """The gains given for the parts of a task's loss; TrainError if it has no such part."""
@@ -252,7 +282,8 @@ def convert(name: str, value: Any) -> Any:
     if words and isinstance(found, str):
         found = found.lower()
     for one in found if isinstance(found, list) else [found]:
-        _check_limits(name, one, facts.get("least"), facts.get("most"))
+        if facts.get("auto") is None or one != facts["auto"]:
+            _check_limits(name, one, facts.get("least"), facts.get("most"))
         _check_text(name, one, facts.get("plain", False))
     return found
 
@@ -327,6 +358,11 @@ def require_model(model: Any, task: Any) -> None:
         raise TrainError(f"the model is {name_value(model)}; give {ways}")
     if isinstance(model, (str, os.PathLike)):
         _check_text("model", str(model), False)
+        for other in OTHERS:
+            if os.path.splitext(str(model))[0].endswith(f"-{other}") and not os.path.exists(model):
+                raise TrainError(f"{model}: {OTHERS[other]}")
+    if isinstance(task, str) and task in OTHERS:
+        raise TrainError(f"task={task}: {OTHERS[task]}")
     if task is not None:
         convert("task", task)
 

@@ -3,16 +3,18 @@
 Notable:
 - Every export is run once and compared with the network; an export that differs is an error, not a file.
 - ONNX needs the packages onnx and onnxscript; the comparison needs onnxruntime, and is skipped without it.
+  OpenVINO's file is made from it by OpenVINO's own converter.
 """
 
 from __future__ import annotations
 
-import contextlib
+import copy
+import importlib
 import importlib.util
-import logging
 import os
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,40 +24,110 @@ from torch import Tensor, nn
 from unvanish.core.names import as_file_name
 from unvanish.core.plain import name_value
 from unvanish.core.registry import suggest
-from unvanish.store.files import write_whole
+from unvanish.store.files import write_bytes, write_whole
 from unvanish.train.arguments import fit_side
 from unvanish.train.checkpoint.file import save
+from unvanish.train.comparing import CLOSE, HALVED, compare
 from unvanish.train.errors import TrainError
 from unvanish.train.learner import Learner, require_network
 from unvanish.train.loop.step import call
+from unvanish.train.onnx_file import GraphForm, check_onnx, write_onnx
 
-ENDINGS = {"onnx": ".onnx", "torchscript": ".torchscript", "safetensors": ".safetensors"}
+ENDINGS = {"onnx": ".onnx", "torchscript": ".torchscript", "safetensors": ".safetensors", "openvino": ".xml"}
 TEXTS = ("sentiment", "language", "translate", "sequence")  # tasks without images
-CLOSE = 1e-3  # largest difference that passes, as `measure_difference` measures it
+ONNX = ("onnx", "openvino")  # formats with a form: sizes, operators
 
 
-def export(learner: Learner, format: str, path: str | Path | None, imgsz: int | None = None) -> Path:
-    """Write the file, for images of `imgsz`, and check it; TrainError if a package lacks or it differs."""
+def export(
+    learner: Learner, format: str, path: str | Path | None, imgsz: int | None = None, **how: Any
+) -> Path:
+    """Write the file, for images of `imgsz`, and check it; TrainError if a package lacks or it differs.
+
+    `how`: `half` for float16; of ONNX `dynamic`, `opset`, `simplify`.
+    """
     if not isinstance(format, str) or format not in ENDINGS:
         near = suggest(str(format), ENDINGS)
         raise TrainError(f"there is no format {name_value(format)}{near}; there are {', '.join(ENDINGS)}")
     if path is not None and not isinstance(path, (str, os.PathLike)):
         raise TrainError(f"path is {name_value(path)}; it is the path of the file to write")
+    half, form = read_form(format, how)
     network = require_network(learner).cpu()
     target = Path(path) if path is not None else _default_path(learner, ENDINGS[format])
     learner.callbacks.run("on_export_start", learner)
+    if half:
+        network = copy.deepcopy(network).half()
     if format == "safetensors":
+        if imgsz is not None:
+            raise TrainError("imgsz: weights are for any size; leave it out")
         save(target, network.state_dict(), learner.about)
     else:
         example = draw_sample(learner, fit_side(imgsz, learner.task))
-        ways: dict[str, Callable[..., None]] = {"onnx": _onnx, "torchscript": _torchscript}
-        try:
-            with write_whole(target, "export") as partial:
-                ways[format](network, example, partial)
-        except OSError as error:
-            raise TrainError(str(error)) from error
+        example = tuple(x.half() if half and x.is_floating_point() else x for x in example)
+        write(network, example, target, format, form, about_file(learner), HALVED if half else CLOSE)
     learner.callbacks.run("on_export_end", learner)
     return target
+
+
+def read_form(format: str, how: Mapping[str, Any]) -> tuple[bool, GraphForm]:
+    """Whether numbers are float16, and the form of an ONNX file; TrainError for what a format has not."""
+    given = {name: value for name, value in how.items() if value is not None}
+    for name in ("half", "dynamic", "simplify"):
+        if not isinstance(given.get(name, False), bool):
+            raise TrainError(f"{name}={name_value(given[name])} is not true or false")
+    opset = given.get("opset")
+    if opset is not None and (isinstance(opset, bool) or not isinstance(opset, int)):
+        raise TrainError(f"opset={name_value(opset)} is not a whole number")
+    half = bool(given.pop("half", False))
+    if format not in ONNX and any(value for value in given.values()):
+        raise TrainError(f"{next(iter(given))} is for ONNX, not for {format}: leave it out")
+    return half, GraphForm(**given)
+
+
+def about_file(learner: Learner) -> dict[str, Any]:
+    """The description that a file carries."""
+    return {"name": learner.name, "task": learner.task, **learner.about}
+
+
+def write(
+    network: nn.Module,
+    example: tuple[Tensor, ...],
+    target: Path,
+    format: str,
+    form: GraphForm,
+    about: Any,
+    close: float,
+) -> None:
+    """Write a program's file whole or not at all."""
+    try:
+        with write_whole(target, "export") as partial:
+            if format == "torchscript":
+                _torchscript(network, example, partial, close)
+                return
+            graph = partial if format == "onnx" else partial.with_suffix(".onnx")
+            write_onnx(network, example, graph, form, about)
+            check_onnx(network, example, graph, form, close)
+            if format == "openvino":
+                convert_to_openvino(graph, partial, target)
+    except OSError as error:
+        raise TrainError(str(error)) from error
+
+
+def convert_to_openvino(graph: Path, partial: Path, target: Path) -> None:
+    """Convert an ONNX file by OpenVINO's own converter; its weights lie beside, as NAME.bin."""
+    try:
+        if importlib.util.find_spec("openvino") is None:
+            raise TrainError(
+                "export to OpenVINO needs openvino, which is not installed: pip install openvino"
+            )
+        openvino = importlib.import_module("openvino")
+        model = openvino.convert_model(str(graph))
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / "net.xml"
+            openvino.save_model(model, str(place), compress_to_fp16=False)
+            write_bytes(target.with_suffix(".bin"), place.with_suffix(".bin").read_bytes(), "weights")
+            partial.write_bytes(place.read_bytes())
+    finally:
+        graph.unlink(missing_ok=True)
 
 
 def _default_path(learner: Learner, ending: str) -> Path:
@@ -96,25 +168,7 @@ def draw_sample(learner: Learner, side: int | None = None) -> tuple[Tensor, ...]
     return (torch.randn(2, int(facts.get("channels", 3)), *sides, generator=generator),)
 
 
-class OneInput(nn.Module):
-    """A network of one input under the plain signature that exporters need."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Any:
-        return self.network(x)
-
-
-class TwoInputs(OneInput):
-    """The same with two inputs."""
-
-    def forward(self, source: Tensor, target: Tensor) -> Any:  # type: ignore[override]
-        return self.network(source, target)
-
-
-def _torchscript(network: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
+def _torchscript(network: nn.Module, example: tuple[Tensor, ...], path: Path, close: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's notes on shapes that become constants
         trace: Any = torch.jit.trace
@@ -122,78 +176,10 @@ def _torchscript(network: nn.Module, example: tuple[Tensor, ...], path: Path) ->
         torch.jit.save(program, str(path))
         load: Any = torch.jit.load
         loaded = load(str(path))
-        _compare(network, example, lambda *x: loaded(*x), "TorchScript")
-
-
-def _onnx(network: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise TrainError(f"export to ONNX needs {' and '.join(missing)}: pip install 'unvanish[export]'")
-    batch = torch.export.Dim("batch")
-    shapes = tuple({0: batch} for _ in example)
-    plain = (OneInput if len(example) == 1 else TwoInputs)(network).eval()
-    with warnings.catch_warnings(), _quiet(), _explain():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(plain, example, dynamic_shapes=shapes, dynamo=True, verbose=False)
-    assert program is not None
-    program.save(str(path))
-    if importlib.util.find_spec("onnxruntime") is None:
-        return
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [i.name for i in session.get_inputs()]
-
-    def run(*x: Tensor) -> tuple[Tensor, ...]:
-        fed = dict(zip(names, (t.numpy() for t in x), strict=True))
-        return tuple(torch.from_numpy(out) for out in session.run(None, fed))
-
-    _compare(network, example, run, "ONNX")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's log of optional libraries."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
-@contextlib.contextmanager
-def _explain() -> Iterator[None]:
-    """Turn what torch cannot export into a TrainError of one line."""
-    try:
-        yield
-    except Exception as error:
-        cause = error.__cause__ or error
-        first = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-        raise TrainError(
-            f"torch cannot export this network to ONNX: {first[:160]}; use torchscript"
-        ) from error
-
-
-@torch.no_grad()
-def _compare(network: nn.Module, example: tuple[Tensor, ...], run: Callable[..., Any], name: str) -> None:
-    """TrainError if the outputs of a file differ from the network's."""
-    own, other = _list_tensors(call(network, example)), _list_tensors(run(*example))
-    for expected, found in zip(own, other, strict=True):
-        apart = measure_difference(expected, found)
-        if not apart <= CLOSE:
-            text = f"the {name} export differs from the network by {apart:.2g} of its largest output"
-            raise TrainError(text)
-
-
-def measure_difference(expected: Tensor, found: Tensor) -> float:
-    """The largest difference over the largest expected value; of (B, C, N) row by row: pixels, scores."""
-    rows = (0, 2) if expected.ndim == 3 else tuple(range(expected.ndim))
-    largest = expected.abs().amax(rows, keepdim=True).clamp_min(1e-12)
-    return float(((found - expected).abs() / largest).max())
-
-
-def _list_tensors(output: Any) -> tuple[Tensor, ...]:
-    """The tensors of an output that may be one."""
-    return (output,) if isinstance(output, Tensor) else tuple(output)
+        compare(
+            lambda *x: call(network, x if len(x) > 1 else x[0]),
+            example,
+            lambda *x: loaded(*x),
+            "TorchScript",
+            close,
+        )

@@ -87,7 +87,7 @@ def find_stages(run: TrainingRun) -> tuple[Stage, ...]:
 def draw_all(run: TrainingRun, results: Results) -> None:
     """Draw charts and examples, and write the watch's page; what fails is reported."""
     parts: list[Callable[[], object]] = [lambda: draw_charts(run, results)]
-    if run.request.task.summed and not run.engine.sharded:
+    if not run.engine.sharded:
         parts.append(lambda: gallery.draw_validation(run))
     for part in parts:
         try:

@@ -16,6 +16,7 @@ from unvanish.train.arguments import require_model, require_weights
 from unvanish.train.callbacks import Callbacks
 from unvanish.train.checkpoint.file import Checkpoint, fill, load
 from unvanish.train.errors import TrainError, require
+from unvanish.train.predict.graph import is_graph, open_graph
 from unvanish.train.report.results import Results
 from unvanish.train.transfer import Donor, are_names, fits_as_it_is, list_few, take_over
 
@@ -41,7 +42,8 @@ class Learner:
         require_model(model, task)
         saved = load(model) if isinstance(model, (str, Path)) and Path(model).suffix in WEIGHTS else None
         self.source = model
-        if isinstance(model, nn.Module):
+        graph = open_graph(str(model)) if is_graph(model) else None
+        if isinstance(model, nn.Module) or graph is not None:
             self.spec: Any = None
         elif saved is None:
             self.spec = read(model, allow_code=allow_code, **changes)
@@ -57,6 +59,10 @@ class Learner:
         self.loaded = ""  # where the weights come from, if they are worth keeping
         if saved is not None:
             self._restore(saved)
+        if graph is not None:
+            self.network, self.about = graph
+            self.name, self.facts = str(self.about.get("name", self.name)), dict(self.about["facts"])
+            self.loaded = str(model)
 
     @property
     def task(self) -> str:

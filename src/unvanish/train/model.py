@@ -19,7 +19,7 @@ from unvanish.train.errors import TrainError
 from unvanish.train.learner import Learner
 from unvanish.train.predict.prediction import Prediction
 from unvanish.train.report.results import Results
-from unvanish.train.verbs import WRITTEN, require_taken
+from unvanish.train.verbs import FILES, FLAGS, find_instead, require_taken, require_task
 
 
 class Model(Learner):
@@ -35,14 +35,20 @@ class Model(Learner):
         """
         from unvanish.train.session import train
 
+        require_taken("train", arguments)
+        self._require_weights("train")
+        settled = self.settle(data, arguments)
+        require_task("train", self.task, arguments)
         given = {**arguments, **({"data": str(data)} if isinstance(data, (str, Path)) else {})}
-        return train(self, self.settle(data, arguments), data, given, transforms)
+        return train(self, settled, data, given, transforms)
 
     def val(self, data: Any = None, **arguments: Any) -> Results:
         """Loss and metrics on the validation part of the data, by default the data it was trained on."""
         from unvanish.train.session import val
 
         require_taken("val", arguments)
+        self._require_weights("val")
+        require_task("val", self.task, arguments)
         return val(self, self.settle(data, arguments), data)
 
     def predict(
@@ -50,34 +56,54 @@ class Model(Learner):
     ) -> list[Prediction] | Iterator[Prediction]:
         """Predictions for files, folders, videos, arrays or texts; with `stream` one by one, lazily.
 
-        `classes`: only objects of these. `save`, `save_txt`, `save_conf`, `save_crop` write pictures, label
-        files and cut-out objects into `project`/`name`, by default runs/<task>/predict.
+        `batch` pictures go through the network at once, by default one. `classes`: only objects of these.
+        `augment`: what is found in several views of a picture, joined. `save`, `save_txt`, `save_conf`,
+        `save_crop` write pictures, label files and cut-out objects into `project`/`name`, by default
+        runs/<task>/predict; `show` shows the pictures.
         """
         from unvanish.train.predict.keeping import Keeping
         from unvanish.train.predict.predict import predict
 
         require_taken("predict", arguments)
+        pictures = self.about.get("preparation", {}).get("input") in ("image", "letterbox")
+        require_task("predict", self.task, arguments, pictures or self.network is None)
         keeping = Keeping.of(arguments, self.names)
-        settings = {k: v for k, v in arguments.items() if k not in (*WRITTEN, "classes")}
-        found = predict(self, source, self.settle(None, settings), keeping)
+        settings = {k: v for k, v in arguments.items() if k not in (*FLAGS, "classes")}
+        found = predict(self, source, self.settle(None, {"batch": 1, **settings}), keeping)
         return found if stream else list(found)
 
     def __call__(self, source: Any, **arguments: Any) -> Any:
         return self.predict(source, **arguments)
 
     def export(self, format: str = "onnx", path: str | Path | None = None, **arguments: Any) -> Path:
-        """Write the network as onnx, torchscript or safetensors, for images of `imgsz`; returns the file."""
+        """Write the network as onnx, torchscript, openvino or safetensors; returns the file.
+
+        `imgsz`: the side of images; `half`: in float16; for ONNX `dynamic`: images of any size, `opset`: the
+        version of its operators, `simplify=False`: as traced.
+        """
         from unvanish.train.export import export
 
         require_taken("export", arguments)
-        return export(self, format, path, self.settle(None, arguments).imgsz)
+        self._require_weights("export")
+        how = {name.replace("-", "_"): value for name, value in arguments.items()}
+        own = {name: how.pop(name) for name in FILES if name in how}
+        return export(self, format, path, self.settle(None, how).imgsz, **own)
 
     def check(self, data: Any = None, **arguments: Any) -> Diagnosis:
         """`unvanish.check` on the first training batch, with the task's loss."""
         from unvanish.train.session import examine
 
         require_taken("check", arguments)
+        self._require_weights("check")
+        require_task("check", self.task, arguments)
         return examine(self, self.settle(data, arguments), data)
+
+    def _require_weights(self, verb: str) -> None:
+        """TrainError if the network is a file that only predicts."""
+        if self.loaded.endswith(".onnx"):
+            raise TrainError(
+                f"{self.loaded} only predicts; {verb} takes the weights that it was exported from"
+            )
 
     def info(self) -> str:
         """Name, task, layers and their parameters, in lines."""
@@ -106,6 +132,10 @@ class Model(Learner):
         if self.spec is not None or self._task is not None:
             raise TrainError(f"task={wanted}: {self.name} is for {self.task}; leave it out")
         self._task = wanted
+
+    def __getattr__(self, name: str) -> Any:
+        near = find_instead(name)
+        raise AttributeError(f"Model has no {name!r}" + (f": {near}" if near else ""))
 
     def __repr__(self) -> str:
         built = (

@@ -8,9 +8,13 @@ from typing import Any
 from unvanish.core.names import show
 from unvanish.core.plain import name_value
 from unvanish.train.errors import TrainError
-from unvanish.train.verbs import SCENES
+from unvanish.train.verbs import MIXED
 
-INSTEAD = (*SCENES, "close_mosaic")  # arguments of the augmentation whose place they take
+INSTEAD = (
+    "augment",
+    *(name for name in MIXED if name != "rect"),
+    "close_mosaic",
+)  # arguments of the augmentation whose place they take
 
 
 def refuse_augmentation(given: Mapping[str, Any], data: Any, transforms: Any) -> None:

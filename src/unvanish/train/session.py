@@ -6,6 +6,7 @@ Notable: a resumed run takes its arguments from its checkpoint, and refuses thos
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -21,20 +22,23 @@ from unvanish.clinic.forecast import forecast
 from unvanish.core.diagnosis import Diagnosis
 from unvanish.core.plain import name_value
 from unvanish.core.version import __version__
-from unvanish.lab.data import open_data
+from unvanish.lab.data import Data, open_data
+from unvanish.lab.data.bending import Bending
 from unvanish.lab.data.mosaic import Mixing
 from unvanish.lab.data.problems import Problems
 from unvanish.lab.data.scenes import Scenes
 from unvanish.lab.models.backbones import without_fetching
 from unvanish.lab.tasks import Task
 from unvanish.lab.tasks import task as find_task
-from unvanish.train.arguments import Arguments, fit_side, settle
+from unvanish.train.arguments import AUTO, Arguments, fit_side, settle
 from unvanish.train.checkpoint import folder, saving, state
 from unvanish.train.checkpoint.file import Checkpoint, load, load_state
 from unvanish.train.errors import TrainError
 from unvanish.train.finish import finish
 from unvanish.train.learner import Learner, network_errors, require_network
 from unvanish.train.loop import cores, devices, randomness
+from unvanish.train.loop.dropping import set_dropout
+from unvanish.train.loop.fitting import fit_batch
 from unvanish.train.loop.freezing import freeze
 from unvanish.train.loop.optim import group_parameters
 from unvanish.train.loop.run import Request, TrainingRun
@@ -127,6 +131,10 @@ def prepare(
     network = learner.adapt(source.facts, list_names(source))
     if weights is not None:
         learner.take(weights)
+    if arguments.batch == AUTO:
+        arguments = settle_batch(arguments, network, source, accelerator.device)
+        source = open_source(chosen, arguments, learner.task, known, transforms)
+    set_dropout(network, arguments.dropout)
     freeze(network, arguments.freeze)
     group_parameters(network, arguments.weight_decay)  # refused, too, if none trains
     if task.summed:  # convolutions of scenes are faster with channels last
@@ -153,6 +161,21 @@ def prepare(
         saving.save_run(trainer.run, better=False)  # from here on the run can be resumed
     introduce(trainer.run, learner.name, network, source, few)
     return trainer
+
+
+def settle_batch(arguments: Arguments, network: nn.Module, source: Any, device: torch.device) -> Arguments:
+    """The arguments with the largest batch that fits into memory; TrainError if loaders are given."""
+    if not isinstance(source, Data):
+        raise TrainError("batch=-1: the batches are made by the loaders; leave it out")
+    usual, inputs = count_usual(source.task), next(iter(source.train))[0]
+    batch, words = fit_batch(network, inputs, device, usual, source.sizes["train"])
+    print(f"unvanish: {words}")
+    return dataclasses.replace(arguments, batch=batch)
+
+
+def count_usual(task: str) -> int:
+    """The samples of a step, for a task, if nobody says otherwise."""
+    return int(find_task(task).defaults.get("batch", Arguments.batch))
 
 
 def introduce(run: TrainingRun, name: str, network: nn.Module, data: Any, few: str = "") -> None:
@@ -234,11 +257,16 @@ def open_source(
         raise TrainError("there is no data; give data=, a name such as digits.yaml or a YAML of your own")
     a = arguments
     return open_data(
-        data, task=task, batch=a.batch, workers=a.workers, seed=a.seed, cache=a.cache,
+        data, task=task, batch=count_usual(task) if a.batch == AUTO else a.batch,
+        workers=a.workers, seed=a.seed, cache=a.cache,
         imgsz=fit_side(a.imgsz or (known or {}).get("size"), task), known=known, fraction=a.fraction,
         download=a.download, augment=a.augment,
-        mixing=Mixing(a.mosaic, a.translate, a.scale, max(0, a.epochs - a.close_mosaic)),
-        colours=Scenes(a.fliplr, a.hsv_h, a.hsv_s, a.hsv_v), transforms=transforms,
+        mixing=Mixing(
+            0.0 if a.rect else a.mosaic, a.translate, a.scale, max(0, a.epochs - a.close_mosaic),
+            Bending(a.degrees, a.shear, a.perspective), a.mixup, a.copy_paste,
+        ),
+        colours=Scenes(a.fliplr, a.hsv_h, a.hsv_s, a.hsv_v, a.flipud, a.spread), transforms=transforms,
+        classes=a.classes, single=a.single_cls, narrow=a.rect,
     )  # fmt: skip
 
 
@@ -308,10 +336,9 @@ def examine(learner: Learner, arguments: Arguments, data: Any) -> Diagnosis:
 
 
 def reopen_source(learner: Learner, arguments: Arguments, data: Any) -> Any:
-    """The data given, else that of the arguments, else that of the training."""
-    return open_source(
-        data if data is not None else arguments.data or learner.about.get("data"),
-        arguments,
-        learner.task,
-        learner.about.get("preparation"),
-    )
+    """The data given, else that of the arguments, else that of the training; of one class if that was."""
+    known = learner.about.get("preparation")
+    if isinstance(known, Mapping) and known.get("single_cls"):
+        arguments = dataclasses.replace(arguments, single_cls=True)
+    source = data if data is not None else arguments.data or learner.about.get("data")
+    return open_source(source, arguments, learner.task, known)

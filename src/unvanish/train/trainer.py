@@ -22,6 +22,7 @@ from unvanish.train.errors import Diverged
 from unvanish.train.loop import devices
 from unvanish.train.loop.clipping import Guard
 from unvanish.train.loop.interrupt import Brake, Interrupted
+from unvanish.train.loop.parts import list_columns
 from unvanish.train.loop.record import Record, Sums
 from unvanish.train.loop.run import Request, TrainingRun, build_run
 from unvanish.train.loop.step import Stepper
@@ -123,7 +124,7 @@ class Trainer:
             gallery.draw_first_batch(run, window[0])
         run.rates.set(run.engine.inner, record)
         self._event("on_train_batch_start")
-        samples = self.stepper(window)
+        samples, parts = self.stepper(window)
         everywhere = samples * run.engine.processes
         run.clock.samples += everywhere
         record.batch += len(window)
@@ -132,7 +133,7 @@ class Trainer:
             run.watch.step(guard.loss)
         if guard.finite:
             record.streak = 0
-            record.sums.add(guard.loss, guard.norm, samples)
+            record.sums.add(guard.loss, guard.norm, samples, parts)
         else:
             self._skip_step()
         self._event("on_train_batch_end")
@@ -170,11 +171,16 @@ class Trainer:
 
     def _row(self) -> dict[str, Any]:
         engine, record, sums = self.run.engine, self.run.record, self.run.record.sums
-        sums = Sums(*engine.sum([sums.loss, sums.samples, sums.norm, sums.steps]))
+        names = list(sums.parts)
+        loss, samples, norm, steps, *parts = engine.sum(
+            [sums.loss, sums.samples, sums.norm, sums.steps, *sums.parts.values()]
+        )
+        sums = Sums(loss, samples, norm, steps, dict(zip(names, parts, strict=True)))
         return {
             "epoch": record.epoch + 1,
             "step": record.step,
             "train/loss": sums.mean_loss,
+            **list_columns("train", sums.mean_parts),
             "lr": float(engine.inner.param_groups[0]["lr"]),
             "gradient": sums.mean_norm,
             "skipped": record.skipped,
@@ -193,7 +199,8 @@ class Trainer:
             )  # fmt: skip
         run.validations.last, run.record.metrics = found, dict(found.metrics)
         self._event("on_val_end")
-        return {"val/loss": found.loss, **{f"metrics/{key}": value for key, value in found.metrics.items()}}
+        losses = {"val/loss": found.loss, **list_columns("val", found.parts)}
+        return losses | {f"metrics/{key}": value for key, value in found.metrics.items()}
 
     def _apply_limits(self) -> None:
         """Stop if patience has run out, and fit the number of epochs into the time."""

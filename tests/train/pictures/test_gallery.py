@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 import pytest
@@ -91,9 +92,11 @@ def test_what_is_found_is_drawn_at_the_size_of_a_tile():
     boxes, masks = seen[1]
     assert boxes.xyxy[0].tolist() == [SIDE * 3 / 8, SIDE * 3 / 8, SIDE * 5 / 8, SIDE * 5 / 8]
     assert len(seen) == 2 and masks.area[0] == pytest.approx((SIDE / 4) ** 2, rel=0.1)
-    picture = gallery.tile(torch.zeros(2, 3, 64, 64), seen, NAMES)
+    picture = gallery.tile(torch.zeros(2, 3, 64, 64), seen, NAMES, "nothing found")
     assert picture.size == (2 * SIDE + GAP, SIDE)
-    assert picture.getpixel((SIDE // 2, SIDE // 2)) == tuple(c // 2 for c in drawing.choose_colour(0))
+    assert picture.getpixel((SIDE // 2, SIDE // 2)) == tuple(
+        int(drawing.SHADE * c) for c in drawing.choose_colour(0)
+    )
     assert picture.getpixel((SIDE + GAP // 2, 3)) == (255, 255, 255) and picture.getpixel((3, 3)) == (0, 0, 0)
 
 
@@ -178,3 +181,96 @@ def test_numbers_of_masks_have_a_panel_of_their_own():
     assert history.group_columns(rows)[1:3] == [
         ("metrics", ["metrics/mAP50"]), ("metrics of masks", ["metrics/mask mAP50"]),
     ]  # fmt: skip
+
+
+def test_each_part_of_a_loss_has_a_panel_and_an_axis_of_its_own():
+    losses = {f"{where}/{part}_loss": 1.0 for where in ("train", "val") for part in ("box", "cls", "dfl")}
+    rows = [
+        {"epoch": e, "train/loss": 2.0, **losses, "metrics/mAP50": 0.0, "gradient": 1.0, "lr": 0.1}
+        for e in (1, 2)
+    ]
+    panels = dict(history.group_columns(rows))
+    assert panels["box loss"] == ["train/box_loss", "val/box_loss"] and panels["loss"] == ["train/loss"]
+    chart = history.specify(rows, "run", {}, [])
+    assert chart["bounds"] == "flush"  # panels are equally large and stand in rows and columns
+    shown = {panel["title"]: panel for panel in chart["concat"]}
+    assert {(p["width"], p["height"]) for p in shown.values()} == {(history.WIDTH, history.HEIGHT)}
+    assert shown["metrics"]["encoding"]["y"]["scale"]["domain"] == [0, 1]  # of zeros
+
+
+@pytest.mark.parametrize(("values", "domain"), [([0, 0], [0, 1]), ([2, 2], [1.8, 2.2]), ([-1], [-1.1, -0.9])])
+def test_a_constant_has_an_axis(values, domain):
+    assert history.choose_domain(values)["domain"] == pytest.approx(domain)
+    assert history.choose_domain([0, 1]) == history.choose_domain([]) == {}
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 10, 11, 12, 19, 20, 30, 99, 100, 300])
+def test_the_first_and_the_last_epoch_are_ticks(count):
+    found = history.choose_ticks(list(range(1, count + 1)))
+    assert (found[0], found[-1]) == (1, count) and len(found) <= history.TICKS and found == sorted(set(found))
+    gaps = [b - a for a, b in itertools.pairwise(found)]
+    assert not gaps or gaps[-1] >= gaps[0] / 2
+
+
+def test_classes_that_do_not_occur_are_marked():
+    assert matrix.mark_absent([[1, 0], [0, 0]], ["a", "b"], 0) == ["a", "b (absent)"]
+    assert matrix.mark_absent([[1, 0], [0, 0]], ["a", "background"], 1)[1] == "background"
+    held = tables(3)
+    held["pr"][1], held["ap50"][1] = -1, float("nan")
+    chart = curves.draw_precision(held, ["a", "b", "c"], "boxes").to_dict()
+    scale = chart["layer"][0]["encoding"]["color"]["scale"]
+    assert scale["domain"][2] == "b absent" and scale["range"][2] == curves.GREY
+    title = matrix.draw_confusion([[1, 0], [0, 1]], ["a", "b"], 90, 90).to_dict()["layer"][0]["title"]
+    assert title.startswith("confusion: counts, coloured by the share")
+
+
+def test_narrow_images_are_made_square_with_their_objects():
+    x = torch.rand(1, 3, 32, 64)
+    rows, masks = torch.tensor([[0, 1, 0.5, 0.5, 0.5, 0.5]]), torch.zeros(1, 8, 16, dtype=torch.uint8)
+    masks[0, 2:6, 4:12] = 1
+    wide, (moved, large) = gallery.make_square(x, (rows, masks))
+    assert wide.shape == (1, 3, 64, 64) and torch.equal(wide[:, :, :32], x)
+    assert moved[0, 2:].tolist() == [0.5, 0.25, 0.5, 0.25] and large.shape == (1, 16, 16)
+    assert (
+        gallery.make_square(x, rows)[1].tolist() == moved.tolist()
+        and gallery.make_square(wide, rows)[0] is wide
+    )
+
+
+def test_what_a_classifier_gets_wrong_is_framed(tmp_path):
+    from PIL import Image
+
+    from unvanish.train.pictures import examples
+
+    model = Model(
+        {"name": "s", "task": "classify", "layers": [{"module": "Flatten"}, {"module": "ClassifyHead"}]}
+    )
+    results = model.train(
+        "digits.yaml", epochs=1, fraction=0.1, verbose=False, watch=False, project=str(tmp_path)
+    )
+    made = {p.name for p in results.save_dir.glob("*.jpg")}
+    assert made == BATCHES
+    with Image.open(results.save_dir / "val_batch0_pred.jpg") as picture:
+        assert picture.size == (4 * examples.SIDE + 3 * examples.GAP,) * 2
+    about = {"names": ["a", "b"], "preparation": {"mean": [0.5], "std": [0.5]}}
+    x, y = torch.zeros(2, 1, 4, 4), torch.tensor([0, 0])
+    tiles = examples.tile_classes(x, y, torch.tensor([[0.9, 0.1], [0.2, 0.8]]), about)
+    corners = [tiles.getpixel((left + 2, examples.SIDE - 3)) for left in (0, examples.SIDE + examples.GAP)]
+    assert corners == [examples.RIGHT, examples.WRONG]
+    plain = examples.tile_classes(x, y, None, about)
+    assert plain.getpixel((2, examples.SIDE - 3)) == (128, 128, 128)  # the mean of the set is grey
+
+
+def test_the_dearest_texts_are_listed(tmp_path):
+    rows = [
+        f"{'good fine' if i % 2 else 'bad dull'} film {'x ' * (i % 5)},{'pos' if i % 2 else 'neg'}"
+        for i in range(60)
+    ]
+    (tmp_path / "t.csv").write_text("text,label\n" + "\n".join(rows))
+    data = {"kind": "table", "path": str(tmp_path), "train": "t.csv", "task": "sentiment"}
+    settings = {"epochs": 1, "verbose": False, "watch": False, "project": str(tmp_path / "runs")}
+    results = Model("lstm-sentiment.yaml").train(data, **settings)
+    head, *lines = (results.save_dir / "top_losses.csv").read_text().splitlines()
+    assert head == "loss,truth,predicted,confidence,text" and len(lines) > 3
+    losses = [float(line.split(",")[0]) for line in lines]
+    assert losses == sorted(losses, reverse=True) and "film" in lines[0]

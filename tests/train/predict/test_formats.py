@@ -17,6 +17,7 @@ from unvanish.train import TrainError
 from unvanish.train.predict.boxes import Boxes
 from unvanish.train.predict.masks import Masks
 from unvanish.train.predict.prediction import Prediction
+from unvanish.train.predict.probs import Probs
 
 SHAPE = (50, 100)
 ROWS = torch.tensor([[10.0, 5, 30, 25, 0.9, 1], [40.5, 10, 80, 45.25, 0.6, 0], [98, 49, 100, 50, 0.5, 1]])
@@ -33,13 +34,14 @@ def found(masks=False):
     for mask, (x1, y1, x2, y2) in zip(data, ROWS[:, :4].int().tolist(), strict=True):
         mask[y1:y2, x1:x2] = True
     return Prediction(
-        "street/image.png", "segment" if masks else "detect", torch.zeros(6, 3), NAMES, speed=1.0,
+        "street/image.png", "segment" if masks else "detect", torch.zeros(6, 3), NAMES,
         boxes=Boxes(ROWS, SHAPE), masks=Masks(data, SHAPE) if masks else None, image=picture(),
     )  # fmt: skip
 
 
 def classes():
-    return Prediction("a.png", "classify", torch.zeros(3), ("a", "b", "c"), torch.tensor([0.2, 0.5, 0.3]))
+    probs = Probs(torch.tensor([0.2, 0.5, 0.3]))
+    return Prediction("a.png", "classify", torch.zeros(3), ("a", "b", "c"), probs)
 
 
 def test_a_prediction_is_as_long_as_its_boxes_and_gives_them_one_by_one():

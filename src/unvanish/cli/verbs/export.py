@@ -12,7 +12,8 @@ CONTEXT = ANY_OPTION
 PAGE = """unvanish export NAME=VALUE ...
 
     unvanish export model=runs/classify/resnet20/weights/best.safetensors format=onnx [path=net.onnx]
-    formats: onnx, torchscript, safetensors"""
+    formats: onnx, torchscript, openvino, safetensors; imgsz=96 half=true, and for onnx dynamic=true opset=18
+    simplify=false"""
 
 
 @stoppable

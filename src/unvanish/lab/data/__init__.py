@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
+from unvanish.lab.data.chosen import choose_labels
 from unvanish.lab.data.content import Content, Source, rename_classes
 from unvanish.lab.data.inputs import decode, inputs
 from unvanish.lab.data.loading import build_loader
 from unvanish.lab.data.mosaic import Mixing, mix_scenes
+from unvanish.lab.data.narrow import narrow_scenes
 from unvanish.lab.data.order import Order
 from unvanish.lab.data.part import Batch, Draw, fraction_of, seed_generator
 from unvanish.lab.data.problems import DataError, Problem, Problems
@@ -122,6 +124,9 @@ def open_data(
     colours: Scenes | None = None,
     known: Mapping[str, Any] | None = None,
     transforms: Any = None,
+    classes: Any = None,
+    single: bool = False,
+    narrow: bool = False,
     **settings: Any,
 ) -> Data:
     """Open a data set by its YAML's name or path, or by a mapping; DataError names the problem.
@@ -129,8 +134,9 @@ def open_data(
     `cache` keeps decoded images in memory (None: if they are small), `imgsz` is the side of images,
     `fraction` of the training part is used, its classes in proportion; `mixing` and `colours` set the
     augmentation of scenes with boxes; `known` is the preparation of loaded weights, whose vocabulary, means
-    and order of classes are kept; `transforms` of the user's take the place of all augmentation; `settings`
-    override those of the YAML.
+    and order of classes are kept; `transforms` of the user's take the place of all augmentation; `classes`,
+    `single` and `narrow` are for boxes, see `choose_labels` and `narrow_scenes`; `settings` override those of
+    the YAML.
     """
     if batch < 1 or not 0 < fraction <= 1:
         raise DataError(f"batch must be 1 or more, fraction in (0, 1]; they are {batch} and {fraction}")
@@ -138,7 +144,7 @@ def open_data(
     wanted = Source(spec, imgsz, cache, download, known=dict(known or {}))
     for note in spec.notes:
         wanted.problems.add(note.partition(": ")[0], 0, "unused key", note.partition(": ")[2])
-    content = rename_classes(wanted.read(), spec)
+    content = choose_labels(rename_classes(wanted.read(), spec), classes, single)
     train = fraction_of(content.train, fraction, seed)
     for name, part in (("train", train), ("val", content.val)):
         if part is not None and not len(part):
@@ -157,5 +163,6 @@ def open_data(
     elif augment and isinstance(view, Scenes):
         view = colours or view
         train = mix_scenes(train, mixing) if mixing is not None else train
+    train = narrow_scenes(train) if narrow else train
     first = build_loader(train, view, batch, seed, True, workers)
     return Data(spec, content, wanted.problems, first, *others)

@@ -27,7 +27,7 @@ def inputs(preparation: Mapping[str, Any], source: Any, rgb: bool = False) -> It
     Sequences: an array or tensor (T, F).
     """
     if preparation["input"] in ("image", "letterbox"):
-        yield from (_images if preparation["input"] == "image" else _letterboxes)(preparation, source, rgb)
+        yield from _images(preparation, source, rgb)
     else:
         yield from (_texts if preparation["input"] == "text" else _sequences)(preparation, source)
 
@@ -39,14 +39,21 @@ def decode(preparation: Mapping[str, Any], ids: Iterable[int]) -> str:
 
 
 def _images(preparation: Mapping[str, Any], source: Any, rgb: bool) -> Iterator[tuple[str, Tensor]]:
+    for origin, _, x in read_views(preparation, source, rgb):
+        yield origin, x
+
+
+def read_views(
+    preparation: Mapping[str, Any], source: Any, rgb: bool = False
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield (origin, image, x) for every image of a source: uint8 (C, H, W), and prepared (1, C, S, S)."""
+    size = int(preparation["size"])
+    if preparation["input"] == "letterbox":
+        yield from read_scenes(source, size, rgb)
+        return
     pixels = Pixels(tuple(preparation["mean"]), tuple(preparation["std"]))
     for origin, image in read_pictures(source, int(preparation["channels"]), rgb):
-        yield origin, pixels.normalise(resize(central_square(image)[None], int(preparation["size"])))
-
-
-def _letterboxes(preparation: Mapping[str, Any], source: Any, rgb: bool) -> Iterator[tuple[str, Tensor]]:
-    for origin, _, x in read_scenes(source, int(preparation["size"]), rgb):
-        yield origin, x
+        yield origin, image, pixels.normalise(resize(central_square(image)[None], size))
 
 
 def read_scenes(source: Any, size: int, rgb: bool = False) -> Iterator[tuple[str, Tensor, Tensor]]:

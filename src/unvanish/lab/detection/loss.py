@@ -36,10 +36,13 @@ class DetectionLoss(nn.Module):
         super().__init__()
         self.least = least
         self.gains = {"box": box, "class": cls, "dfl": dfl}
+        self.last: dict[str, Tensor] = {}  # the parts of the last call, without their graph
 
     def forward(self, output: Any, y: Any) -> Tensor:
         """The loss, a scalar."""
-        return torch.stack(list(self.parts(output, y).values())).sum()
+        parts = self.parts(output, y)
+        self.last = {name: part.detach() for name, part in parts.items()}
+        return torch.stack(list(parts.values())).sum()
 
     def parts(self, output: Any, y: Any) -> dict[str, Tensor]:
         """Its parts, weighted: box, class, dfl."""

@@ -84,7 +84,7 @@ class DetectionMetrics:
     def tables(self) -> dict[str, Tensor]:
         """`confusion` (classes + 1, classes + 1), rows are true, the background is last; by class; curves.
 
-        By class: `ap50-95` and `ap50` (classes,), NaN if the class does not occur, and its number of
+        By class: `ap50-95`, `ap50` and `ap75` (classes,), NaN if the class does not occur, and its number of
         `objects`. Curves (classes, t): `precision`, `recall` and `f1` over confidences 0, 0.001 ... 1, and
         `pr`, precision over recalls 0, 0.01 ... 1, -1 if the class does not occur. `balance`: the confidence
         of the best mean F1, and mean precision, recall and F1 there.
@@ -97,10 +97,16 @@ class DetectionMetrics:
         """Numbers and tables of boxes, or of masks; computed once."""
         if kind not in self._reports:
             table = precision_table(self.truth, self.found, self.images, self.classes, kind)
-            best, (ap, ap50) = ranking.balance(), average_by_class(table)
+            best, (ap, ap50, ap75) = ranking.balance(), average_by_class(table)
             numbers = dict(zip(("mAP50-95", "mAP50"), overall(table), strict=True))
             numbers |= {"precision": best.precision, "recall": best.recall}
-            made = {"ap50-95": ap, "ap50": ap50, "objects": ranking.objects.numpy(), **ranking.at(GRID)}
+            made = {
+                "ap50-95": ap,
+                "ap50": ap50,
+                "ap75": ap75,
+                "objects": ranking.objects.numpy(),
+                **ranking.at(GRID),
+            }
             made |= {"pr": table[0].T, "balance": np.array(dataclasses.astuple(best))}
             self._reports[kind] = numbers, {key: torch.from_numpy(v.copy()) for key, v in made.items()}
         return self._reports[kind]

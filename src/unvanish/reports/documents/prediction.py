@@ -30,5 +30,5 @@ def build(prediction: Any) -> dict[str, Any]:
         "task": prediction.task,
         "text": prediction.text,
         "entries": plain(prediction.summary()) if classes else [],
-        "milliseconds": plain(float(prediction.speed)),
+        "milliseconds": plain(float(prediction.milliseconds)),
     }

@@ -18,7 +18,15 @@ from unvanish.train.loop.schedule import DETECTORS
 
 LONG = 10_000  # optimizer steps from which SGD pays off on images
 IMAGES = ("classify", "detect", "segment")
-RATES = {"sgd": 0.05, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3}
+RATES = {"sgd": 0.05, "rmsprop": 1e-3}
+ADAMS: dict[str, type[Any]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "adamax": torch.optim.Adamax,
+}
+RATES |= dict.fromkeys(ADAMS, 1e-3)
 
 
 def choose(arguments: Arguments, task: str, steps: int, usual: float | None = None) -> tuple[str, float]:
@@ -27,7 +35,7 @@ def choose(arguments: Arguments, task: str, steps: int, usual: float | None = No
     if name == "auto":
         name = "sgd" if task in IMAGES and steps > LONG else "adamw"
     if usual is not None:
-        own = {**RATES, "sgd": 0.01, "adam": usual, "adamw": usual}
+        own = {**RATES, "sgd": 0.01, **dict.fromkeys(ADAMS, usual)}
     return name, own[name] if arguments.lr0 is None else arguments.lr0
 
 
@@ -73,5 +81,5 @@ def build_optimizer(
         return torch.optim.SGD(groups, rate, momentum, nesterov=arguments.nesterov and momentum > 0)
     if name == "rmsprop":
         return torch.optim.RMSprop(groups, rate, momentum=momentum)
-    kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-    return kind(groups, rate, betas=(momentum, arguments.beta2))
+    made: torch.optim.Optimizer = ADAMS[name](groups, rate, betas=(momentum, arguments.beta2))
+    return made

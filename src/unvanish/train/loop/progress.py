@@ -112,7 +112,7 @@ class Progress:
             return
         if not self.headed:
             names = [self.fitness if key == "fitness" else key for key, _ in COLUMNS]
-            head = "".join(f"{n:>{w}}" for n, (_, w) in zip(names, COLUMNS, strict=True))
+            head = "".join(f"{n:>{self._width(k, w)}}" for n, (k, w) in zip(names, COLUMNS, strict=True))
             self.say(f"{head}   samples/s")
             self.headed = True
         self.say(self._cells(row) + f"{self.rate:>12.4g}" + (f"   {health}" if health else ""))
@@ -127,8 +127,12 @@ class Progress:
         for key, width in COLUMNS:
             value = named.get(key, "")
             cells.append(f"{value:.4g}" if isinstance(value, float) else str(value))
-            cells[-1] = f"{cells[-1]:>{width}}"
+            cells[-1] = f"{cells[-1]:>{self._width(key, width)}}"
         return "".join(cells)
+
+    def _width(self, key: str, usual: int) -> int:
+        """The width of a column; that of the fitness has room for its name."""
+        return max(usual, len(self.fitness) + 2) if key == "fitness" else usual
 
 
 def format_time(seconds: float) -> str:

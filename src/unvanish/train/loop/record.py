@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from unvanish.train.loop.parts import add_parts
+
 
 @dataclass
 class Sums:
@@ -17,10 +19,12 @@ class Sums:
     samples: float = 0.0
     norm: float = 0.0  # ln of the gradients' norms
     steps: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)  # of the loss, times samples
 
-    def add(self, loss: float, norm: float, samples: int) -> None:
+    def add(self, loss: float, norm: float, samples: int, parts: Mapping[str, float]) -> None:
         """Add a step with a finite gradient."""
         self.loss += loss * samples
+        add_parts(self.parts, parts, samples)
         self.samples += samples
         self.norm += math.log(norm) if norm > 0 else 0.0
         self.steps += 1
@@ -29,6 +33,11 @@ class Sums:
     def mean_loss(self) -> float:
         """The mean over the samples; NaN if no step was finite."""
         return self.loss / self.samples if self.samples else math.nan
+
+    @property
+    def mean_parts(self) -> dict[str, float]:
+        """The means of the loss's parts over the samples; none if no step was finite."""
+        return {name: value / self.samples for name, value in self.parts.items()} if self.samples else {}
 
     @property
     def mean_norm(self) -> float:

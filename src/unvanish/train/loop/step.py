@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from unvanish.train.loop.clipping import mend
 from unvanish.train.loop.devices import to_device
 from unvanish.train.loop.engine import Engine
+from unvanish.train.loop.parts import add_parts, read_parts
 
 
 def call(model: nn.Module, x: Any) -> Any:
@@ -40,10 +41,11 @@ class Stepper:
     count: Callable[[Any, Any], int] = count_samples
     summed: bool = False  # gradients of the loss summed over the samples of all batches
 
-    def __call__(self, window: Sequence[Any]) -> int:
-        """Make one step of the batches; returns how many samples they hold."""
+    def __call__(self, window: Sequence[Any]) -> tuple[int, dict[str, float]]:
+        """Make one step of the batches; returns how many samples they hold, and the parts of their loss."""
         engine, accelerator = self.engine, self.engine.accelerator
         samples, total, last = 0, None, len(window) - 1
+        parts: dict[str, float] = {}
         for number, batch in enumerate(window):
             x, y = to_device(accelerator, batch)
             waits = contextlib.nullcontext() if number == last else accelerator.no_sync(engine.model)
@@ -55,9 +57,10 @@ class Stepper:
                 # from a mean over the batch to its sum, since processes average what they share
                 accelerator.backward(loss * (held * engine.processes) if self.summed else mean)
             total = mean.detach() if total is None else total + mean.detach()
+            add_parts(parts, read_parts(self.criterion), 1 / len(window))
             samples += held
         self._step(total)
-        return samples
+        return samples, parts
 
     def _step(self, loss: Any) -> None:
         engine, guard = self.engine, self.engine.guard

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from unvanish.train.loop.devices import to_device
+from unvanish.train.loop.parts import add_parts, read_parts
 from unvanish.train.loop.step import call, count_samples
 
 DECODED = 4  # batches that are decoded for metrics that read texts
@@ -26,13 +27,14 @@ DECODED = 4  # batches that are decoded for metrics that read texts
 
 @dataclass(frozen=True)
 class Validation:
-    """Metrics by name, the mean loss, tables such as the confusion, samples, seconds."""
+    """Metrics by name, the mean loss and its parts, tables such as the confusion, samples, seconds."""
 
     metrics: Mapping[str, float]
     loss: float = math.nan
     tables: Mapping[str, Any] = field(default_factory=dict)
     samples: int = 0
     seconds: float = math.nan
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def milliseconds(self) -> float:
@@ -67,6 +69,7 @@ def validate(
     training, started = network.training, time.perf_counter()
     model.eval()
     total, samples = 0.0, 0
+    parts: dict[str, float] = {}
     decodes, whole = (getattr(metrics, name, False) for name in ("decodes", "whole"))
     try:
         with torch.no_grad(), raw_maps(network):
@@ -81,6 +84,7 @@ def validate(
                     output, y = accelerator.gather_for_metrics((output, y))
                 held = count(x, y)
                 total += float(criterion(output, y)) * held
+                add_parts(parts, read_parts(criterion), held)
                 samples += held
                 metrics.update(output, y)
                 event("on_val_batch_end")
@@ -89,4 +93,5 @@ def validate(
     found = {key: float(value) for key, value in metrics.compute().items()} if samples else {}
     tables = metrics.tables() if samples and hasattr(metrics, "tables") else {}
     seconds = time.perf_counter() - started
-    return Validation(found, total / max(1, samples), tables, samples, seconds)
+    means = {name: value / max(1, samples) for name, value in parts.items()}
+    return Validation(found, total / max(1, samples), tables, samples, seconds, means)

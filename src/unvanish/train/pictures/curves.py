@@ -44,7 +44,7 @@ def _join(charts: Callable[[], list[Any]]) -> dict[str, Any]:
     whole = alt.hconcat(*charts(), spacing=30).resolve_scale(color="independent")
     shown = whole.properties(background="white", padding=12).configure_view(stroke=None)
     styled = shown.configure(font="sans-serif").configure_title(fontSize=14, anchor="start", offset=10)
-    found: dict[str, Any] = styled.configure_axis(titleFontWeight="normal").to_dict()
+    found: dict[str, Any] = styled.configure_axis(titleFontWeight="normal", labelFlush=False).to_dict()
     return found
 
 
@@ -54,8 +54,9 @@ def draw_precision(tables: Mapping[str, Any], names: Sequence[str], kind: str, p
     recalls = [i / 100 for i in range(precision.shape[1])]
     there = (precision >= 0).all(1)
     mean = float(ap[there].mean()) if there.any() else 0.0
-    title = f"{kind}: precision over recall, mAP50 {mean:.3f}"
-    named = _label(names, ap), f"all {mean:.3f}"
+    text = f"mAP50 {mean:.3f}" if mean else "nothing is found"
+    title = f"{kind}: precision over recall, {text}"
+    named = _label(names, ap, there), f"all {mean:.3f}"
     return draw_curves(recalls, precision, there, named, ("recall", "precision"), title)
 
 
@@ -69,7 +70,7 @@ def draw_f1(tables: Mapping[str, Any], names: Sequence[str], kind: str, prefix: 
     confidence, _, _, best = tables[f"{prefix}balance"].tolist()
     found = confidence == confidence
     text = f"best {best:.3f} at {confidence:.3f}" if found else "nothing is found"
-    named = _label(names, whole.amax(1)), f"all {best:.3f}"
+    named = _label(names, whole.amax(1), there), f"all {best:.3f}"
     title = f"{kind}: F1 over confidence, {text}"
     shown = draw_curves(confidences, f1, there, named, ("confidence", "F1"), title)
     if not found:
@@ -78,10 +79,13 @@ def draw_f1(tables: Mapping[str, Any], names: Sequence[str], kind: str, prefix: 
     return shown + dot.mark_point(color=MEAN, filled=True, size=70, opacity=1).encode(x="x:Q", y="y:Q")
 
 
-def _label(names: Sequence[str], values: Any) -> list[str]:
-    """Each class's name with its number."""
+def _label(names: Sequence[str], values: Any, there: Any) -> list[str]:
+    """Each class's name with its number; a class that does not occur is marked as absent."""
     given = label_classes(len(values), names)
-    return [f"{name} {float(value):.3f}" for name, value in zip(given, values, strict=True)]
+    numbers = [
+        "absent" if absent else f"{float(value):.3f}" for value, absent in zip(values, ~there, strict=True)
+    ]
+    return [f"{name} {number}" for name, number in zip(given, numbers, strict=True)]
 
 
 def draw_curves(
@@ -93,14 +97,19 @@ def draw_curves(
     (named, mean), chosen = labels, there.nonzero().flatten().tolist()
     lines = {named[i]: y[i].tolist() for i in chosen}
     whole = {mean: y[there].mean(0).tolist()} if chosen else {}
-    few = len(lines) <= len(COLOURS)
-    domain = [mean, *lines] if few else [mean]
-    colours = alt.Scale(domain=domain, range=[MEAN, *COLOURS][: len(domain)])
+    few = len(named) <= len(COLOURS)
+    domain = [mean, *named] if few else [mean]
+    colours = alt.Scale(domain=domain, range=[MEAN, *choose_colours(there)] if few else [MEAN])
     legend = alt.Legend(title=None, orient="right", symbolStrokeWidth=3, labelLimit=180)
     shade = alt.Color("of:N", scale=colours, legend=legend)
     thin = _lines(x, lines, 1.4, axes).encode(color=shade if few else alt.value(GREY))
     thick = _lines(x, whole, 3.2, axes).encode(color=shade)
     return alt.layer(thin, thick).properties(width=SIDE, height=SIDE, title=title)
+
+
+def choose_colours(there: Any) -> list[str]:
+    """A colour for each class, grey for those that do not occur."""
+    return [COLOURS[i % len(COLOURS)] if found else GREY for i, found in enumerate(there.tolist())]
 
 
 def _lines(

@@ -14,14 +14,15 @@ def draw_confusion(table: Any, names: Sequence[str], width: float, height: float
     """The chart of counts (n, n); a row more than there are names is the background's."""
     import altair as alt
 
-    label = label_classes(len(table), names)
+    label = mark_absent(table, label_classes(len(table), names), len(names))
+    what = "counts" if len(label) <= MOST else "shares"
     row = height / len(label)
     axis = alt.Axis(
         labels=row >= LEAST, labelLimit=110, ticks=False, labelFontSize=min(10, row), labelPadding=3
     )
     data = alt.Data(values=list_cells(table, label, len(names)))
     heat = (
-        alt.Chart(data, title="confusion: share of each true class")
+        alt.Chart(data, title=f"confusion: {what}, coloured by the share of each true class")
         .mark_rect()
         .encode(
             x=alt.X("predicted:N", sort=label, title="predicted", axis=axis),
@@ -35,6 +36,14 @@ def draw_confusion(table: Any, names: Sequence[str], width: float, height: float
     text = heat.transform_filter("datum.count > 0").mark_text(fontSize=letters)
     shade = alt.condition("datum.share > .5", alt.value("black"), alt.value("white"))
     return heat + text.encode(text=alt.Text("count:Q", format="d"), color=shade)
+
+
+def mark_absent(table: Any, label: Sequence[str], known: int) -> list[str]:
+    """The names, with a note at classes that no sample is of; the background is none."""
+    counts = [sum(float(v) for v in row) for row in table]
+    return [
+        name if counts[i] or (known and i == known) else f"{name} (absent)" for i, name in enumerate(label)
+    ]
 
 
 def list_cells(table: Any, label: Sequence[str], known: int) -> list[dict[str, Any]]:

@@ -7,66 +7,80 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unvanish.lab.data.letterbox import Letterbox
 from unvanish.lab.detection.boxes import centre_size
+from unvanish.train.predict.movable import Movable, match_kind
 
 
 @dataclass(frozen=True)
-class Boxes:
+class Boxes(Movable):
     """Boxes of an image, the most confident first: rows (n, 6) of corners, confidence, class; `orig_shape` is
     (height, width).
+
+    Rows are a tensor, or an array after `.numpy()`; so is what is read from them.
     """
 
-    data: Tensor
+    data: Any
     orig_shape: tuple[int, int]
 
     @property
-    def xyxy(self) -> Tensor:
+    def xyxy(self) -> Any:
         """Corners (n, 4) in pixels."""
         return self.data[:, :4]
 
     @property
-    def xywh(self) -> Tensor:
+    def xywh(self) -> Any:
         """Centre, width and height (n, 4) in pixels."""
-        return centre_size(self.xyxy)
+        return match_kind(centre_size(torch.as_tensor(self.xyxy)), self.data)
 
     @property
-    def xyxyn(self) -> Tensor:
+    def xyxyn(self) -> Any:
         """Corners (n, 4) in shares of the image."""
         return self.xyxy / self._sides()
 
     @property
-    def xywhn(self) -> Tensor:
+    def xywhn(self) -> Any:
         """Centre, width and height (n, 4) in shares of the image."""
         return self.xywh / self._sides()
 
     @property
-    def conf(self) -> Tensor:
+    def conf(self) -> Any:
         """Confidences (n,)."""
         return self.data[:, 4]
 
     @property
-    def cls(self) -> Tensor:
+    def cls(self) -> Any:
         """Classes (n,), as floats."""
         return self.data[:, 5]
+
+    @property
+    def id(self) -> None:
+        """None: objects are not tracked from picture to picture."""
+        return None
+
+    @property
+    def is_track(self) -> bool:
+        """Whether the objects have numbers that stay from picture to picture: never."""
+        return False
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the rows."""
         return tuple(self.data.shape)
 
-    def _sides(self) -> Tensor:
+    def _sides(self) -> Any:
         high, wide = self.orig_shape
-        return self.data.new_tensor([wide, high, wide, high])
+        return match_kind(torch.as_tensor(self.data).new_tensor([wide, high, wide, high]), self.data)
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index: int | slice | Tensor) -> Boxes:
+    def __getitem__(self, index: Any) -> Boxes:
         rows = self.data[index]
         return Boxes(rows[None] if rows.ndim == 1 else rows, self.orig_shape)
 

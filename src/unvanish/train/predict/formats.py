@@ -10,17 +10,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from unvanish.core.names import as_file_name, show_cell
 from unvanish.store.files import write_text
 from unvanish.train.errors import TrainError
 from unvanish.train.predict.boxes import Boxes
-from unvanish.train.predict.drawing import name_class, save_picture
+from unvanish.train.predict.drawing import Names, name_class, save_picture
 from unvanish.train.predict.masks import Masks
 
 COLUMNS = ("name", "class", "confidence")
 CORNERS = ("x1", "y1", "x2", "y2")
+
+
+def turn_colours(picture: Any) -> Any:
+    """A PIL image or a tensor (3, H, W) as an array (H, W, 3) of blue, green, red, OpenCV's order."""
+    if isinstance(picture, Tensor):
+        picture = picture.expand(3, -1, -1).permute(1, 2, 0).cpu()
+    pixels = np.asarray(picture)
+    return np.ascontiguousarray(pixels[..., ::-1])
 
 
 def build_frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Any:
@@ -65,7 +74,7 @@ def format_labels(boxes: Boxes, masks: Masks | None, confidence: bool) -> Iterat
             yield " ".join([str(int(label)), *(f"{value:.6f}" for value in values)])
 
 
-def write_crops(image: Tensor, boxes: Boxes, names: Sequence[str], stem: str, folder: Path) -> list[Path]:
+def write_crops(image: Tensor, boxes: Boxes, names: Names, stem: str, folder: Path) -> list[Path]:
     """Write the part of the image (3, H, W) in each box as `<class>/<stem>.jpg` below a folder."""
     from PIL.Image import fromarray
 

@@ -8,46 +8,41 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from unvanish.core.names import as_file_name
 from unvanish.core.plain import name_value
+from unvanish.lab.data.chosen import find_classes
+from unvanish.lab.data.problems import DataError
 from unvanish.train.arguments import Arguments
 from unvanish.train.checkpoint.folder import make_next
 from unvanish.train.errors import TrainError
 from unvanish.train.predict.prediction import Prediction
-from unvanish.train.verbs import WRITTEN
+from unvanish.train.verbs import FLAGS
 
 
 @dataclass(frozen=True)
 class Keeping:
-    """The classes that count, None for all, and what is written."""
+    """The classes that count, None for all; what is written and shown; `augment`: several views of each."""
 
     classes: frozenset[int] | None = None
     save: bool = False
     save_txt: bool = False
     save_conf: bool = False
     save_crop: bool = False
+    show: bool = False
+    augment: bool = False
 
     @classmethod
     def of(cls, given: Mapping[str, Any], names: list[str]) -> Keeping:
         """Read the arguments of a call; TrainError for a value that is none."""
         flags = {}
-        for name in WRITTEN:
+        for name in FLAGS:
             value = given.get(name, False)
             if not isinstance(value, bool):
                 raise TrainError(f"{name}={name_value(value)} is not true or false")
             flags[name] = value
         if flags["save_conf"] and not flags["save_txt"]:
             raise TrainError("save_conf adds the confidence to label files; give save_txt too")
-        return cls(_read_classes(given.get("classes"), names), **flags)
-
-    def keep(self, found: Prediction) -> Prediction:
-        """The prediction with the objects of the chosen classes only."""
-        if self.classes is None or found.boxes is None:
-            return found
-        wanted = torch.tensor(sorted(self.classes), device=found.boxes.cls.device)
-        return found[torch.isin(found.boxes.cls, wanted.to(found.boxes.cls.dtype))]
+        return cls(read_classes(given.get("classes"), names), **flags)
 
     @property
     def writes(self) -> bool:
@@ -92,16 +87,9 @@ def make_shelf(keeping: Keeping, arguments: Arguments, task: str) -> Shelf | Non
         raise TrainError(f"the folder {wanted} cannot be made: {error}; give project= or name=") from error
 
 
-def _read_classes(given: Any, names: list[str]) -> frozenset[int] | None:
-    """Classes by number or name; TrainError for one that the network does not know."""
-    if given is None:
-        return None
-    found = set()
-    for one in given if isinstance(given, list | tuple | set) else [given]:
-        number = int(one) if isinstance(one, int) or str(one).isdigit() else None
-        if number is None and one in names:
-            number = names.index(one)
-        if number is None or isinstance(one, bool) or not 0 <= number < len(names):
-            raise TrainError(f"classes={name_value(one)}: the network knows {', '.join(names[:20])}")
-        found.add(number)
-    return frozenset(found)
+def read_classes(given: Any, names: list[str]) -> frozenset[int] | None:
+    """Classes by number or name; TrainError for one that is not among `names`."""
+    try:
+        return find_classes(given, names)
+    except DataError as error:
+        raise TrainError(str(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +15,14 @@ from unvanish.lab.data.letterbox import Letterbox
 from unvanish.lab.detection.contour import outline
 from unvanish.lab.detection.masks import inside_boxes, mix_masks
 from unvanish.train.predict.boxes import place_boxes
+from unvanish.train.predict.movable import Movable
 
 
 @dataclass(frozen=True)
-class Masks:
-    """Masks of an image, `data` (n, H, W) of booleans, in the order of its boxes."""
+class Masks(Movable):
+    """Masks of an image, `data` (n, H, W) of booleans, in the order of its boxes; a tensor or an array."""
 
-    data: Tensor
+    data: Any
     orig_shape: tuple[int, int]
 
     @property
@@ -29,14 +31,14 @@ class Masks:
         return tuple(self.data.shape)
 
     @property
-    def area(self) -> Tensor:
+    def area(self) -> Any:
         """The number of pixels of each mask, (n,)."""
         return self.data.sum((1, 2))
 
     @property
     def xy(self) -> list[npt.NDArray[np.float32]]:
         """The outline (n, 2) of each mask's largest part in pixels, without holes; (0, 2) of an empty one."""
-        return [outline(mask) for mask in self.data.cpu().numpy()]
+        return [outline(mask) for mask in torch.as_tensor(self.data).cpu().numpy()]
 
     @property
     def xyn(self) -> list[npt.NDArray[np.float32]]:
@@ -47,7 +49,7 @@ class Masks:
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index: int | slice | Tensor) -> Masks:
+    def __getitem__(self, index: Any) -> Masks:
         masks = self.data[index]
         return Masks(masks[None] if masks.ndim == 2 else masks, self.orig_shape)
 

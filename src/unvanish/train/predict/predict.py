@@ -5,7 +5,6 @@ Notable: the checkpoint says how a raw input is prepared (size, mean, vocabulary
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.lab.data import decode, inputs
+from unvanish.lab.data.inputs import read_views
 from unvanish.lab.data.problems import DataError
 from unvanish.train.arguments import Arguments
 from unvanish.train.errors import TrainError
@@ -22,21 +22,26 @@ from unvanish.train.loop.step import call
 from unvanish.train.predict.detector import detect
 from unvanish.train.predict.keeping import Keeping, make_shelf
 from unvanish.train.predict.prediction import Prediction
+from unvanish.train.predict.probs import Probs
+from unvanish.train.predict.timing import Timer, in_batches
 
 LONGEST = 200  # tokens of an answer, at most
 
 
 def predict(learner: Learner, source: Any, arguments: Arguments, keeping: Keeping) -> Iterator[Prediction]:
     """One prediction after the other, as `keeping` says; TrainError if the source cannot be read."""
+    if isinstance(source, int) or (isinstance(source, str) and source.isdigit()):
+        raise TrainError(f"source={source}: a camera is not opened; give an iterator of its frames")
     accelerator = devices.build_accelerator(arguments)
     network = require_network(learner).to(accelerator.device)
     learner.callbacks.run("on_predict_start", learner)
     shelf = make_shelf(keeping, arguments, learner.task)
     try:
-        for made in _predict_all(learner, network, accelerator, source, arguments):
-            found = keeping.keep(made)
+        for found in _predict_all(learner, network, accelerator, source, arguments, keeping):
             if shelf is not None:
                 shelf.put(found)
+            if keeping.show:
+                found.show()
             yield found
     except DataError as error:
         raise TrainError(str(error)) from error
@@ -46,24 +51,63 @@ def predict(learner: Learner, source: Any, arguments: Arguments, keeping: Keepin
 
 
 def _predict_all(
-    learner: Learner, network: nn.Module, accelerator: Any, source: Any, arguments: Arguments
+    learner: Learner,
+    network: nn.Module,
+    accelerator: Any,
+    source: Any,
+    arguments: Arguments,
+    keeping: Keeping,
 ) -> Iterator[Prediction]:
-    if learner.about.get("preparation", {}).get("input") == "letterbox":
+    kind = learner.about.get("preparation", {}).get("input")
+    if kind == "letterbox":
         with network_errors(learner, "detect objects"):
-            yield from detect(learner, network, accelerator, source, arguments)
+            yield from detect(learner, network, accelerator, source, arguments, keeping)
         return
+    if kind == "image":
+        with network_errors(learner, "classify pictures"):
+            yield from classify(learner, network, accelerator, source, arguments, keeping)
+        return
+    timer = Timer()
     for origin, x in read(learner, source, arguments):
-        started = time.perf_counter()
+        timer.mark("preprocess")
         with network_errors(learner, f"read {origin}"):
-            found = answer(learner, network, origin, devices.to_device(accelerator, x), started)
-        yield found
+            found = answer(learner, network, devices.to_device(accelerator, x))
+        timer.mark("inference")
+        yield Prediction(origin, learner.task, names=tuple(learner.names), speed=timer.share(1), **found)
+        timer.begin()
+
+
+def classify(
+    learner: Learner,
+    network: nn.Module,
+    accelerator: Any,
+    source: Any,
+    arguments: Arguments,
+    keeping: Keeping,
+) -> Iterator[Prediction]:
+    """The classes of each picture of a source, a batch at a time."""
+    size = {} if arguments.imgsz is None else {"size": arguments.imgsz}
+    preparation, timer = {**learner.about["preparation"], **size}, Timer()
+    for group in in_batches(read_views(preparation, source, arguments.rgb), arguments.batch):
+        x = devices.to_device(accelerator, torch.cat([one for _, _, one in group]))
+        timer.mark("preprocess")
+        with torch.no_grad():
+            output = call(network, x).float().cpu()
+            probs = output.softmax(-1)
+            if keeping.augment:  # the mean over the picture and its mirror image
+                probs = (probs + call(network, x.flip(-1)).float().cpu().softmax(-1)) / 2
+                output = probs.log()
+        timer.mark("inference")
+        speed = timer.share(len(group))
+        for number, (origin, image, _) in enumerate(group):
+            more: dict[str, Any] = {"probs": Probs(probs[number]), "image": image, "speed": speed}
+            yield Prediction(origin, learner.task, output[number], tuple(learner.names), **more)
+        timer.begin()
 
 
 def read(learner: Learner, source: Any, arguments: Arguments) -> Iterator[tuple[str, Any]]:
     """Origins and inputs, each a batch of one; without a known preparation, the rows of a tensor."""
     preparation = learner.about.get("preparation") or {}
-    if arguments.imgsz is not None and preparation.get("input") != "image":
-        raise TrainError(f"imgsz={arguments.imgsz}: {learner.name} takes no images; leave it out")
     if not preparation:
         if not isinstance(source, Tensor):
             raise TrainError(
@@ -72,28 +116,25 @@ def read(learner: Learner, source: Any, arguments: Arguments) -> Iterator[tuple[
             )
         yield from ((f"sample {i}", source[i : i + 1]) for i in range(len(source)))
         return
-    size = {} if arguments.imgsz is None else {"size": arguments.imgsz}
-    yield from inputs({**preparation, **size}, source, arguments.rgb)
+    yield from inputs(preparation, source)
 
 
 @torch.no_grad()
-def answer(learner: Learner, network: nn.Module, origin: str, x: Any, started: float) -> Prediction:
-    """The network's answer to one input; `started` as by `time.perf_counter`."""
+def answer(learner: Learner, network: nn.Module, x: Any) -> Mapping[str, Any]:
+    """The network's answer to one input that is no picture."""
     ask: Callable[..., Mapping[str, Any]] = ANSWERS.get(learner.task, _answer_plainly)
-    found = ask(learner, network, x)
-    speed = 1e3 * (time.perf_counter() - started)
-    return Prediction(origin, learner.task, names=tuple(learner.names), speed=speed, **found)
+    return ask(learner, network, x)
 
 
 def _answer_plainly(learner: Learner, network: nn.Module, x: Any) -> dict[str, Any]:
     output = call(network, x)[0].float().cpu()
     classes = "classes" in learner.about.get("facts", {}) and output.ndim == 1
-    return {"output": output, "probs": output.softmax(-1) if classes else None}
+    return {"output": output, "probs": Probs(output.softmax(-1)) if classes else None}
 
 
 def _classify(learner: Learner, network: nn.Module, x: Any) -> dict[str, Any]:
     output = call(network, x)[0].float().cpu()
-    return {"output": output, "probs": output.softmax(-1)}
+    return {"output": output, "probs": Probs(output.softmax(-1))}
 
 
 def _translate(learner: Learner, network: Any, x: Any) -> dict[str, Any]:

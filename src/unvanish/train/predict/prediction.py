@@ -1,57 +1,91 @@
-"""One prediction for people and for programs: classes, boxes, texts; drawn, saved, in words."""
+"""What a network answers to one input, under the names that YOLO users know.
+
+Notable: a prediction of a detector is as long as its boxes, and gives a prediction of one box each.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from unvanish.core.names import show
+from unvanish.core.names import as_file_name, show
 from unvanish.train.errors import TrainError
 from unvanish.train.predict import formats
 from unvanish.train.predict.boxes import Boxes
-from unvanish.train.predict.drawing import draw, name_class, save_picture
+from unvanish.train.predict.drawing import Style, draw, draw_words, name_class, save_picture
 from unvanish.train.predict.masks import Masks
+from unvanish.train.predict.movable import Movable
+from unvanish.train.predict.probs import Probs
+from unvanish.train.predict.screen import open_on_screen
 
 
 @dataclass(frozen=True, repr=False)
-class Prediction:
+class Prediction(Movable):
     """One answer: where its input came from, the output, and what that means for the task.
 
-    `probs` (classes,) for classes; for detectors `boxes`, and `masks` if they make any, on the `image`
-    (uint8, (3, H, W)); `text` for language and translation; `speed` in milliseconds.
+    `probs` for classes; for detectors `boxes`, and `masks` if they make any; `image` (uint8, (3, H, W)) if
+    the input is one; `text` for language and translation; `names` by number; `speed` in milliseconds.
     """
 
     origin: str
     task: str
-    output: Tensor
-    names: Sequence[str] = ()
-    probs: Tensor | None = None
+    output: Any
+    names: Mapping[int, str] | Sequence[str] = field(default_factory=dict)
+    probs: Probs | None = None
     text: str = ""
-    speed: float = float("nan")
+    speed: Mapping[str, float] = field(default_factory=dict)
     boxes: Boxes | None = None
     masks: Masks | None = None
     image: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.names, Mapping):
+            object.__setattr__(self, "names", dict(enumerate(self.names)))
+
+    @property
+    def path(self) -> str:
+        """Where the input came from."""
+        return self.origin
+
+    @property
+    def orig_img(self) -> Any:
+        """The image as an array (H, W, 3) in OpenCV's order, blue, green, red; None without one."""
+        return None if self.image is None else formats.turn_colours(self.image)
+
+    @property
+    def keypoints(self) -> None:
+        """None: there are no poses."""
+        return None
+
+    @property
+    def obb(self) -> None:
+        """None: there are no oriented boxes."""
+        return None
+
+    @property
+    def milliseconds(self) -> float:
+        """How long the answer took, all stages together."""
+        return sum(self.speed.values()) if self.speed else float("nan")
+
     @property
     def top1(self) -> int:
         """The most probable class."""
-        return int(self._require_classes().argmax())
+        return self._require_classes().top1
 
     @property
     def top1conf(self) -> float:
         """Its probability."""
-        return float(self._require_classes().max())
+        return float(self._require_classes().top1conf)
 
     @property
     def top5(self) -> list[int]:
         """The five most probable classes, best first."""
-        probs = self._require_classes()
-        return [int(i) for i in probs.topk(min(5, len(probs))).indices]
+        return self._require_classes().top5
 
     @property
     def name(self) -> str:
@@ -63,15 +97,30 @@ class Prediction:
         """Height and width of the image."""
         return None if self.image is None else (self.image.shape[1], self.image.shape[2])
 
-    def plot(self) -> Any:
-        """The image with its boxes drawn, a PIL image."""
-        if self.boxes is None or self.image is None:
-            raise TrainError(f"a prediction of the task {self.task} has no boxes to draw")
-        return draw(self.image, self.boxes, self.names, self.masks)
+    def plot(
+        self, conf: bool = True, line_width: float | None = None, font_size: float | None = None,
+        pil: bool = False, labels: bool = True, boxes: bool = True, masks: bool = True,
+    ) -> Any:  # fmt: skip
+        """The image with what was found drawn on it: an array in OpenCV's order, or a PIL image if `pil`."""
+        look = Style(conf, labels, boxes, masks, line_width, font_size)
+        if self.image is None:
+            raise TrainError(f"a prediction of the task {self.task} has no picture to draw on")
+        if self.boxes is not None:
+            found: Boxes = self.boxes.cpu()
+            held = None if self.masks is None else self.masks.cpu()
+            made = draw(self.image, found, self.names, held, look)
+        else:
+            made = draw_words(self.image, self._list_classes(), look)
+        return made if pil else formats.turn_colours(made)
 
-    def save(self, path: str | Path) -> Path:
-        """Write the image that `plot` draws; the suffix names the format."""
-        return save_picture(self.plot(), Path(path))
+    def save(self, path: str | Path | None = None, filename: str | Path | None = None, **look: Any) -> Path:
+        """Write the image that `plot` draws, by default as results_NAME here; the suffix names the format."""
+        place = path or filename or f"results_{as_file_name(Path(self.origin).stem)}.jpg"
+        return save_picture(self.plot(**look, pil=True), Path(place))
+
+    def show(self, **look: Any) -> None:
+        """Show the image that `plot` draws, in the notebook or a window; TrainError without a screen."""
+        open_on_screen(self.plot(**look, pil=True))
 
     def summary(self) -> list[dict[str, Any]]:
         """As plain values, an entry a box (with its outline, `segments`) or a probable class."""
@@ -118,7 +167,7 @@ class Prediction:
     def __bool__(self) -> bool:
         return True
 
-    def __getitem__(self, index: int | slice | Tensor) -> Prediction:
+    def __getitem__(self, index: Any) -> Prediction:
         boxes, masks = self.boxes, self.masks
         if boxes is None:
             raise TrainError(f"a prediction of the task {self.task} has no boxes to choose from")
@@ -143,20 +192,27 @@ class Prediction:
         counts = Counter(name_class(int(c), self.names) for c in boxes.cls)
         return ", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing found"
 
-    def _require_classes(self) -> Tensor:
+    def _require_classes(self) -> Probs:
         if self.probs is None:
             raise TrainError(f"a prediction of the task {self.task} has no classes; read .text or .output")
         return self.probs
 
-    def __str__(self) -> str:
-        return show(self._describe())
-
-    def _describe(self) -> str:
+    def verbose(self) -> str:
+        """What was found, in words."""
         if self.probs is not None:
-            best = [f"{name_class(i, self.names)} {float(self.probs[i]):.2f}" for i in self.top5]
-            return f"{self.origin}: {', '.join(best)} ({self.speed:.1f} ms)"
+            return ", ".join(self._list_classes())
         if self.boxes is not None:
-            return f"{self.origin}: {self._count_boxes(self.boxes)} ({self.speed:.1f} ms)"
-        return f"{self.origin}: {self.text or self.output.flatten()[:8].tolist()} ({self.speed:.1f} ms)"
+            return self._count_boxes(self.boxes)
+        return self.text or str(self.output.flatten()[:8].tolist())
+
+    def _list_classes(self) -> list[str]:
+        """The most probable classes with their probabilities; empty if there are none."""
+        probs = self.probs
+        if probs is None:
+            return []
+        return [f"{name_class(i, self.names)} {float(probs[i]):.2f}" for i in probs.top5]
+
+    def __str__(self) -> str:
+        return show(f"{self.origin}: {self.verbose()} ({self.milliseconds:.1f} ms)")
 
     __repr__ = __str__

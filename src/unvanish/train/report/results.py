@@ -10,8 +10,12 @@ from typing import Any
 
 from unvanish.core.diagnosis import Finding, at_least
 from unvanish.reports.parts.words import plural
+from unvanish.train.errors import TrainError
 from unvanish.train.loop.progress import format_time
+from unvanish.train.report.scores import Scores, name_as_known
 from unvanish.train.report.stages import Stage, describe_stages
+
+TOP = 5
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,50 @@ class Results:
     @property
     def results_dict(self) -> dict[str, float]:
         """The metrics under the names that YOLO users know, with the fitness."""
-        return {**{f"metrics/{k}": v for k, v in self.metrics.items()}, "fitness": self.fitness}
+        return {**name_as_known(self.metrics), "fitness": self.fitness}
+
+    @property
+    def box(self) -> Scores:
+        """The metrics of boxes: `.map`, `.map50`, `.map75`, `.maps`, `.mp`, `.mr`."""
+        return self._score("mAP50", "boxes", "")
+
+    @property
+    def seg(self) -> Scores:
+        """The same of masks."""
+        return self._score("mask mAP50", "masks", "mask ")
+
+    @property
+    def top1(self) -> float:
+        """The accuracy of a classifier."""
+        return self._require("accuracy")
+
+    @property
+    def top5(self) -> float:
+        """The share of samples whose class is among the five most probable ones; 1 for up to five classes."""
+        classes = len(self.names)
+        return 1.0 if self._require("accuracy") >= 0 and 0 < classes <= TOP else self._require("top5")
+
+    @property
+    def maps(self) -> Any:
+        """The average precision of each class, of masks if there are any."""
+        return (self.seg if "mask mAP50" in self.metrics else self.box).maps
+
+    def _score(self, metric: str, what: str, prefix: str) -> Scores:
+        if metric not in self.metrics:
+            raise TrainError(
+                f"these results, of the task {self.task}, have no {what}; they have {self._known()}"
+            )
+        return Scores(self.metrics, self.tables, prefix)
+
+    def _require(self, metric: str) -> float:
+        if metric not in self.metrics:
+            raise TrainError(
+                f"these results, of the task {self.task}, have no {metric}; they have {self._known()}"
+            )
+        return self.metrics[metric]
+
+    def _known(self) -> str:
+        return ", ".join(self.metrics) or "no metrics"
 
     @property
     def best(self) -> Path | None:

@@ -59,6 +59,7 @@ class Recurrent(nn.Module):
         more |= {"num_layers": layers, "batch_first": True, "bidirectional": bidirectional}
         self.core = kind(width_in, width, **more)
         self.length = length
+        self.packs = True  # False: without packed sequences, which exporters do not know
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The states (B, T, width); those at padding are meaningless, and do not affect others."""
@@ -69,9 +70,48 @@ class Recurrent(nn.Module):
         if mask is None or x.is_meta:
             found: tuple[Tensor, Any] = self.core(x, state)
             return found
+        if not self.packs:
+            return self._run_apart(x, mask)
         packed = pack_padded_sequence(x, lengths(mask).cpu(), batch_first=True, enforce_sorted=False)
         outputs, last = self.core(packed, state)
         return pad_packed_sequence(outputs, batch_first=True, total_length=x.shape[1])[0], last
+
+    def _run_apart(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Any]:
+        """As `run`, each layer and direction by itself: the reverse one reads sequences turned in place.
+
+        ValueError for an LSTM of one direction, whose cells at the sequences' ends only packing tells.
+        """
+        core, ends = self.core, lengths(mask)
+        gated = isinstance(core, nn.LSTM)
+        if gated and not core.bidirectional:
+            raise ValueError("an LSTM that hands over its last cells is not exported; a GRU is, or attention")
+        each = torch.arange(x.shape[0], device=x.device)
+        states = []
+        for layer in range(core.num_layers):
+            made = []
+            for back in range(1 + core.bidirectional):
+                names = [
+                    f"{part}_l{layer}{'_reverse' * back}"
+                    for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+                ]
+                weights = [getattr(core, name) for name in names]
+                output = self._run_one(turn_in_place(x, ends) if back else x, weights)
+                states.append(output[each, ends - 1])
+                made.append(turn_in_place(output, ends) if back else output)
+            x = torch.cat(made, -1)
+        hidden = torch.stack(states)
+        return x, (hidden, torch.zeros_like(hidden)) if gated else hidden
+
+    def _run_one(self, x: Tensor, weights: list[Tensor]) -> Tensor:
+        """The states (B, T, width) of one layer in one direction."""
+        zero = x.new_zeros(1, x.shape[0], self.core.hidden_size)
+        more = (weights, True, 1, 0.0, False, False, True)
+        if isinstance(self.core, nn.LSTM):
+            return torch.lstm(x, (zero, zero), *more)[0]
+        plain: Any = torch.rnn_relu if getattr(self.core, "nonlinearity", "") == "relu" else torch.rnn_tanh
+        kind: Any = torch.gru if isinstance(self.core, nn.GRU) else plain
+        output: Tensor = kind(x, zero, *more)[0]
+        return output
 
     def initialise(self, begin: Begin) -> None:
         """Open the gates for `length` steps."""
@@ -81,8 +121,15 @@ class Recurrent(nn.Module):
 def reversed_in_place(ids: Tensor) -> Tensor:
     """Token ids (B, T), each sequence reversed, with its padding at the end (Sutskever et al. 2014)."""
     ends = lengths(ids)[:, None]
-    steps = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    steps = torch.arange(ids.shape[1], device=ids.device)[None]
     return ids.gather(1, (ends - 1 - steps).where(steps < ends, steps))
+
+
+def turn_in_place(x: Tensor, ends: Tensor) -> Tensor:
+    """Vectors (B, T, width), the first `ends` (B,) of each sequence in reverse order, the rest as it is."""
+    steps = torch.arange(x.shape[1], device=x.device)[None]
+    order = (ends[:, None] - 1 - steps).where(steps < ends[:, None], steps)
+    return x[torch.arange(x.shape[0], device=x.device)[:, None], order]
 
 
 EXAMPLES = {
