@@ -57,6 +57,7 @@ NESTED = (
     facts.DeadTermFacts,
     facts.ForeignFacts,
     facts.WrongGradientFacts,
+    facts.AsideFacts,
     facts.LeakFacts,
     facts.CurvatureFacts,
     facts.ForcedFacts,
@@ -245,6 +246,13 @@ class Counts(nn.Linear):
         return super().forward(x) + next(self.numbers)
 
 
+class Halved(nn.Linear):
+    """Scales what it reads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * 0.5)
+
+
 class Forgetful(nn.Module):
     """A cell whose state leaves the graph after every step, and a hand-written function."""
 
@@ -397,6 +405,8 @@ def compared(x: Tensor, y: Tensor) -> Iterator[Trace]:
         (nn.Linear(4, 4), (x[:, 0], y), lambda o, t: nn.CrossEntropyLoss()(o.abs(), t)),
         (nn.Linear(1, 1), (filled, filled), nn.MSELoss()),
         (nn.Linear(4, 1), (x[:, 0], y), lambda o, t: (o[:, 0] - t).square().mean()),
+        (nn.Linear(4, 1), x[:, 0], lambda o: (o[:, 0] - torch.arange(float(len(o))).log()).abs().mean()),
+        (Halved(4, 4), (x[:, 0], y), nn.CrossEntropyLoss()),
         (nn.Linear(4, 4), (x[:, 0], probabilities), lambda o, t: nn.KLDivLoss()(t, o.softmax(1))),
         (
             nn.Sequential(nn.Linear(4, 4), nn.LogSoftmax(-1)),

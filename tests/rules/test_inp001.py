@@ -221,3 +221,21 @@ def test_an_input_that_was_divided_twice_is_drowned_by_the_first_bias_that_it_me
     batch = pixels / 255**divided, torch.arange(32) % 5
     found = unvanish.check(net, batch, nn.CrossEntropyLoss(), confirm=False, select=["INP001"]).findings
     assert [f.sites[-1] for f in found] == ([drowned] if drowned else [])
+
+
+@pytest.mark.parametrize(("factor", "fires"), [(1 / 255, True), (255.0, True), (2.0, False)])
+def test_what_the_model_scales_by_itself(factor: float, fires: bool) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(1, 8, 3), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.last(torch.relu(self.first(x * factor)).mean((2, 3)))
+            return out
+
+    torch.manual_seed(0)
+    batch = torch.rand(16, 1, 12, 12), torch.arange(16) % 3
+    found = unvanish.check(Scaled(), batch, nn.CrossEntropyLoss()).findings
+    assert [f.code for f in found if f.severity != "note"][:1] == (["INP001"] if fires else [])
+    assert not fires or "what the model makes of its input" in found[0].cause

@@ -147,3 +147,74 @@ def test_a_stored_function_with_its_own_gradient_is_silent() -> None:
     batch = torch.randn(32, 16), torch.randint(0, 4, (32,))
     model = Stored(function(lambda x: x.sin(), lambda g, x: g * x.cos()))
     assert not [*unvanish.check(model, batch, F.cross_entropy, confirm=False).walk()]
+
+
+class Surrogate(torch.autograd.Function):
+    """Spikes; whether what arrives is passed on is the question."""
+
+    heeds = True
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor) -> Tensor:
+        ctx.save_for_backward(v)
+        return (v > 0).to(v)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (v,) = ctx.saved_tensors
+        slope: Tensor = 1 / (1 + 10 * v.abs()) ** 2
+        return g * slope if Surrogate.heeds else slope
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_surrogate_must_follow_what_arrives(heeds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Surrogate, "heeds", heeds)
+    torch.manual_seed(0)
+    batch = torch.randn(16, 16), torch.arange(16) % 4
+    found = unvanish.check(Net(Surrogate), batch, nn.CrossEntropyLoss(), select=["NUM002"]).findings
+    assert not found if heeds else (found[0].severity == "error" and "whatever arrives" in found[0].cause)
+
+
+class Hung(torch.autograd.Function):
+    """Passes its first input on, and gives the second, a loss, the gradient 1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, loss: Tensor) -> Tensor:
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        return g, torch.ones((), dtype=g.dtype)
+
+
+class Fused(torch.autograd.Function):
+    """A squared error whose gradient is that of the loss, whatever arrives."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.square().mean()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        return 2 * x / x.numel()
+
+
+def test_losses_may_give_their_own_gradient() -> None:
+    class Penalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(16, 12), nn.Linear(12, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.first(x)
+            out: Tensor = self.last(Hung.apply(h, 0.01 * h.square().mean()))  # type: ignore[no-untyped-call]
+            return out
+
+    torch.manual_seed(0)
+    batch = torch.randn(16, 16), torch.arange(16) % 4
+    hung = unvanish.check(Penalised(), batch, nn.CrossEntropyLoss(), select=["NUM002"])
+    assert not any("whatever arrives" in f.cause for f in hung.findings)
+    fused = unvanish.check(Penalised(), batch, lambda o, y: Fused.apply(o), select=["NUM002"])  # type: ignore[no-untyped-call]
+    assert [f.severity for f in fused.findings if "whatever arrives" in f.cause] == ["note"]

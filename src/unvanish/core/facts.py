@@ -86,6 +86,8 @@ class NodeFacts(RowFacts, total=False):
     outlier_usual: float  # the usual one of that feature
     fed_rms: float  # the size of what it reads, if it was made of whole numbers that entered the model
     fed_whole: bool  # and it is whole numbers still
+    scaled_rms: float  # the size of what it reads, if the model scaled or shifted it before
+    scaled_max: float  # its largest value
     padding: float  # share of the positions that a mean is taken of
     # attention
     tokens: int  # keys
@@ -305,6 +307,16 @@ class WrongGradientFacts(TypedDict):
     argument: int  # which of its inputs
     factor: float  # gradient / difference, where it is everywhere the same; else NaN
     identity: bool  # it returns this input unchanged
+    deaf: bool  # the gradient is the same whatever arrives
+
+
+class AsideFacts(TypedDict):
+    """An operation off the graph that made a NaN or an infinity of finite numbers."""
+
+    kind: str
+    makes: str  # "NaN", "infinity"
+    line: str  # of the user's code
+    in_loss: bool
 
 
 class ForeignFacts(TypedDict):
@@ -342,6 +354,7 @@ class TraceFacts(RunFacts, LossFacts, total=False):
     loss: float
     loss_kind: str  # the loss functions called, by name
     objective: str  # what the gradient is of: "random cotangent" without a loss
+    aside: AsideFacts  # the first operation off the graph that made a NaN or an infinity
     target_nonfinite: bool  # the batch's targets hold a NaN or an infinity
     loss_overflow: bool  # the loss overflows although the outputs are finite
     batch_size: int | None

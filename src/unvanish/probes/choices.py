@@ -29,6 +29,8 @@ def read_choice(source: Any, result: Any, caller: Any) -> Choice | None:
     if indices.is_floating_point() or not FEWEST <= source.shape[-1] <= MOST:
         return None
     rows = source.numel() // source.shape[-1]
+    if indices.shape == source.shape:  # a sort: the largest comes first
+        indices = source.detach().argmax(-1, keepdim=True)
     if (
         not rows
         or indices.numel() % rows

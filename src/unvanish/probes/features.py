@@ -30,6 +30,8 @@ FEW = 3  # values that far from a feature's mean, of which one may be an outlier
 TIED = 0.1  # of a feature's values equal to its median: it is rare rather than squeezed
 FEWEST = 32  # rows for that
 LOOKED_UP = ("EmbeddingBackward0", "EmbeddingBagBackward0")  # rows of weights are no features of the data
+SCALING = ("Mul", "Div", "Add", "Sub", "Rsub")  # nodes
+VIEWED = 3  # nodes through which they are looked for
 QUARTILES = 1.349  # of a Gaussian: the distance of its quartiles, in deviations
 SPAN = 20.0  # times between the ends of what is above zero, 5 % of it beyond each: then it spans decades
 SKEWED = 6.0  # times by which the upper end is farther from the median than the lower one; exponential ones 4
@@ -60,7 +62,27 @@ def read_features(call: OperationCall) -> NodeFacts:
         return {}
     weight = call.arguments.get("weight")
     facts = read_unevenness(x, axis, weight if isinstance(weight, Tensor) else None)
-    return facts if x.requires_grad else {**facts, **read_scale(x)}
+    if not x.requires_grad:
+        return {**facts, **read_scale(x)}
+    return {**facts, **_read_scaled(x)} if _is_scaled(x) else facts
+
+
+def _is_scaled(x: Tensor) -> bool:
+    """Whether a product, a quotient, a sum or a difference made it, seen through views."""
+    node: Any = x.grad_fn
+    for _ in range(VIEWED):
+        if node is None or len(node.next_functions) != 1 or node.name().startswith(SCALING):
+            break
+        node = node.next_functions[0][0]
+    return node is not None and node.name().startswith(SCALING)
+
+
+@torch.no_grad()
+def _read_scaled(x: Tensor) -> NodeFacts:
+    """The size and the largest value of what the model itself scaled."""
+    rows = x.detach()[: max(1, ROWS * len(x) // max(1, x.numel()))].double()
+    size, top = float(rows.square().mean().sqrt()), float(rows.abs().max())
+    return {"scaled_rms": size, "scaled_max": top} if math.isfinite(size) else {}
 
 
 @torch.no_grad()

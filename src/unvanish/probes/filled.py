@@ -41,6 +41,8 @@ def _judge(x: Tensor, y: Tensor, weighing: Any) -> FilledFacts | None:
     if y.numel() % (n * rest):
         return None
     steps = y.numel() // (n * rest)
+    if steps < SHORT:
+        return None
     asked = y.reshape(n, steps, rest)
     for ends in (False, True):
         first, second = (0, 1) if ends else (-1, -2)

@@ -25,7 +25,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from unvanish.core.omissions import Omissions
-from unvanish.probes import operations, signatures
+from unvanish.probes import operations, readings, signatures
 from unvanish.probes.altered import ALTERED, alter, undrop
 from unvanish.probes.calls import floats, tensors_in
 from unvanish.probes.choices import Choice, read_choice
@@ -44,7 +44,6 @@ from unvanish.probes.measures import activation_stats, find_shape, weight_stats
 from unvanish.probes.mixing import MixingSigns
 from unvanish.probes.named import NamedParameters
 from unvanish.probes.normalised import read_norm
-from unvanish.probes.readings import read_attention, read_finiteness, read_loss, read_weight
 from unvanish.probes.together import Together
 
 Modules = Sequence[tuple[str, nn.Module]]  # with their paths
@@ -93,11 +92,12 @@ class Forward(TorchFunctionMode):
         self.dropouts = Dropouts()
         self.choices: list[Choice] = []
         self.hooks: dict[Node, str] = {}  # the line that put a hook on a tensor, by the tensor's node
-        self.check_finite = False
+        self.aside: list[Any] = []  # what made a NaN or an infinity off the graph
         self.asked: Collection[int] = ()  # the operations, by order, whose line is wanted
         self.move: Callable[[Operation, Tensor], None] | None = None  # what becomes of a result
         self.alters = self.sizes = True  # dropout is off; activations are measured
-        self.in_loss = self.has_read = self.gaps = False  # the loss runs; a layer ran; something was not read
+        self.check_finite = self.in_loss = False  # all is looked at; the loss runs
+        self.has_read = self.gaps = False  # a layer ran; something was not read
         self.loss_calls = LossCalls(batch)
         self.is_grad_on = torch.is_grad_enabled  # in the program
         self.uneven_axis: int | None = None  # of the features that the first one read
@@ -255,12 +255,10 @@ class Forward(TorchFunctionMode):
 
     def _record(self, call: OperationCall) -> Operation | None:
         """The operation of a call; None if it made no node of the autograd graph."""
-        kind, start = call.kind, call.start
-        used = self._see(call.given)
+        kind, start, result, used = call.kind, call.start, call.result, self._see(call.given)
         if kind in operations.CHOICES and not self.in_loss:
             choice = read_choice(call.args[0], call.result, self.running)
             self.choices += [choice] if choice is not None else []
-        result = call.result
         if kind == "grad":
             self.derivatives.see(call, self._place()[0], self.operations)
         if kind == "setitem":
@@ -269,6 +267,7 @@ class Forward(TorchFunctionMode):
         made = floats((result,))
         nodes = tuple([node for t in made if (node := t.grad_fn) is not None])
         if not nodes:
+            self.aside += readings.read_aside(call, self.in_loss) if self.check_finite else []
             self.departures.leave(kind, call.given, result, used, self._place(), self.is_grad_on())
             return None
         newest = nodes[0]._sequence_nr() if len(nodes) == 1 else max([n._sequence_nr() for n in nodes])
@@ -332,14 +331,14 @@ class Forward(TorchFunctionMode):
         if self.asked and operation.order in self.asked:
             facts["line"] = find_line()
         if self.check_finite:
-            read_finiteness(operation, call, result)
+            readings.read_finiteness(operation, call, result)
         if kind in operations.LOSSES:
-            read_loss(operation, call)
+            readings.read_loss(operation, call)
             operation.handles["given"] = self.loss_calls.is_target(call.arguments.get("target"))
         if self.in_loss:
             return
         if kind in operations.LAYERS:
-            read_weight(operation, call, self.parameters.name, self._weight_stats)
+            readings.read_weight(operation, call, self.parameters.name, self._weight_stats)
         if not self.has_read and (operation.family in ("layer", "recurrent") or kind in operations.BY_SAMPLE):
             self.has_read = True
             facts.update(read_features(call))
@@ -361,7 +360,7 @@ class Forward(TorchFunctionMode):
         return weight_stats(weight, outputs, self.parameters.norm(weight))
 
     def _read_attention(self, operation: Operation, call: OperationCall, result: Tensor) -> None:
-        read_attention(operation, call, result)
+        readings.read_attention(operation, call, result)
 
     def _read_sizes(self, operation: Operation, result: Tensor) -> None:
         if not self.sizes:
@@ -369,10 +368,10 @@ class Forward(TorchFunctionMode):
         if result.layout is not torch.strided or result.is_nested:
             operation.stats.update(activation_stats(result, None))
             return
-        family = operation.family
-        if family == "other" and result.numel() > SMALL:
+        if (family := operation.family) == "other" and result.numel() > SMALL:
             return
         tokens = result.ndim == 3 and family in ("norm", "add", "layer")
+        result = readings.put_samples_first(result, self.running.module) if tokens else result
         if not self.small.take(result, operation.stats, tokens):
             operation.stats.update(activation_stats(result, self.batch, tokens=tokens))
 

@@ -19,10 +19,13 @@ from unvanish.core.facts import ParameterFacts
 
 ELEMENTS = 4096  # of a parameter that are looked at
 ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta")
-SIGNED = ("Adam", "AdamW", "NAdam")  # they divide by a root of squares, and epsilon
+SQUARES = {  # they divide by a root of squares, and epsilon: the share of a square in the first step
+    **dict.fromkeys(("Adam", "AdamW", "NAdam"), 0.001),
+    "RMSprop": 0.01,
+    "Adagrad": 1.0,
+}
 FULL = 4  # bytes of a number: a step that follows the gradient's size follows the loss's scale too
 UNUSUAL = 0.5  # a weight decay: healthy ones reach 0.3
-FORGOTTEN = 0.001  # of a squared gradient enters Adam's average at the first step
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def read_decay(p: Tensor, gradient_log: float, plan: Plan | None) -> ParameterFa
 
 
 def read_step(p: Tensor, gradient: Tensor | None, gradient_log: float, plan: Plan | None) -> ParameterFacts:
-    """The share of a parameter that the planned step leaves as it is, and whether Adam's epsilon is lost.
+    """The share of a parameter that the planned step leaves as it is, and whether its epsilon is lost.
 
     `gradient`: at any scale; `gradient_log`: ln of its norm as the optimizer will get it.
     """
@@ -95,7 +98,8 @@ def read_step(p: Tensor, gradient: Tensor | None, gradient_log: float, plan: Pla
         "step_lost": float(((step < half) & (some != 0)).double().mean()),
     }
     least = torch.finfo(p.dtype).smallest_normal * torch.finfo(p.dtype).eps / 2
-    if plan.kind in SIGNED and plan.eps < least and FORGOTTEN * _find_least(gradient, size) ** 2 < least:
+    share = SQUARES.get(plan.kind)
+    if share is not None and plan.eps < least and share * _find_least(gradient, size) ** 2 < least:
         facts["epsilon_lost"] = True
     return facts
 

@@ -8,14 +8,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from unvanish.core.facts import AsideFacts
 from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.entropy import find_ends, read_fused, read_softmax
 from unvanish.probes.events import ModuleCall, Operation, OperationCall
 from unvanish.probes.handles import Weighing
+from unvanish.probes.lines import find_line
 from unvanish.probes.measures import finite
 from unvanish.probes.residual import reading
 
+MEMORY = 4  # entries, at least
 Statistics = dict[str, float]
 CROSS_ENTROPIES = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits")
 
@@ -39,6 +42,26 @@ def read_finiteness(operation: Operation, call: OperationCall, result: Tensor) -
     operation.handles["made_nan"] = nan and clean
     operation.facts["nonfinite_kind"] = "NaN" if nan else "infinity"
     operation.stats["forward_nonfinite"] = float((~torch.isfinite(result)).double().mean())
+
+
+def put_samples_first(result: Tensor, caller: nn.Module) -> Tensor:
+    """What torch's attention works on, (T, B, D) whatever it is given, as (B, T, D)."""
+    return result.transpose(0, 1) if isinstance(caller, nn.MultiheadAttention) else result
+
+
+def read_aside(call: OperationCall, in_loss: bool) -> list[AsideFacts]:
+    """What an operation off the graph made of finite numbers, if that is a NaN or an infinity; no mask."""
+    made = call.result
+    if not isinstance(made, Tensor) or not made.is_floating_point() or call.kind in operations.MASKS:
+        return []
+    inputs = [t for t in tensors_in(call.args, 2) if t.is_floating_point()]
+    if finite(made) or not inputs or not all(map(finite, inputs)):
+        return []
+    kind = "NaN" if bool(torch.isnan(made).any()) else "infinity"
+    kept = made.detach()[torch.isfinite(made)]
+    if kind == "infinity" and (kept == kept[:1]).all():  # a mask: one number, and -inf
+        return []
+    return [{"kind": call.kind, "makes": kind, "line": find_line(), "in_loss": in_loss}]
 
 
 def read_weight(
@@ -93,10 +116,15 @@ def is_attention(result: Tensor) -> bool:
     return result.ndim >= 3 and result.shape[-1] >= 2
 
 
+def _reads_memory(result: Tensor) -> bool:
+    """Whether a softmax may be one over the entries of a memory that all samples share."""
+    return result.ndim == 2 and len(result) > 1 and result.shape[1] >= MEMORY
+
+
 def read_attention(operation: Operation, call: OperationCall, result: Tensor) -> None:
     """How sharp an attention is, fused or from its softmax, and where its queries and values come from."""
     if operation.kind == "softmax":
-        if not is_attention(result):
+        if not is_attention(result) and not _reads_memory(result):
             operation.family = "other"
             return
         facts, stats = read_softmax(result)

@@ -44,6 +44,8 @@ from unvanish.probes.wishes import find_wishes
 from unvanish.theory.program.comparison import Comparison, Sketch
 
 HEAP = 1 << 23  # bytes of a block that is larger than those of a small examination
+ADDED = ("add", "sub")  # the lowest number as a mask may overflow in these, to where it shall go
+ZEROS = 8  # operations that give zeros, of which the line is looked up
 AGAIN = {  # how a model is looked at if all at once fails, and what is left out then
     Manner(inputs=False, open=False): "the inputs' gradients, and the run without dropout and recomputation",
     Manner(False, False, False, False): "all but the loss and the gradients of the parameters",
@@ -115,17 +117,28 @@ def examine(specimen: Specimen) -> Trace:
 
 def _run_both(specimen: Specimen) -> tuple[ForwardPass, BackwardPass]:
     """Forward and backward; again, with every result looked at, if the backward breaks at numbers that the
-    forward made and the loss hides, as in rows that it discards.
+    forward made and the loss hides, as in rows that it discards; or if float16 overflows on the way, and a
+    quotient makes zeros of that.
     """
     forward = run_forward(specimen)
     backward = run_backward(specimen, forward)
-    if not backward.broken or forward.watched.check_finite:
+    halved = _runs_in_half(forward)
+    if forward.watched.check_finite or not (backward.broken or halved):
         return forward, backward
     looked = run_forward(specimen, check_finite=True)
+    made = looked.watched.first_broken
+    lost = halved and made is not None and made.kind not in ADDED
+    if not (backward.broken or lost):
+        return forward, backward
     again = run_backward(specimen, looked)
     first = again.broken[0] if again.broken else None
     hidden = isinstance(first, Operation) and first.handles.get("fed_nonfinite")
-    return (looked, again) if hidden else (forward, backward)
+    return (looked, again) if hidden or lost else (forward, backward)
+
+
+def _runs_in_half(forward: ForwardPass) -> bool:
+    """Whether anything ran in float16, where a quotient hides an infinity as a zero."""
+    return any(o.facts.get("dtype") == "float16" for o in forward.watched.operations)
 
 
 def measure_sizes(specimen: Specimen) -> Specimen:
@@ -142,6 +155,8 @@ def _name_lines(specimen: Specimen, forward: ForwardPass, backward: BackwardPass
     owners: list[Any] = [
         stop.owner for stop in backward.stops if stop.because in ("operation", "number", "loss")
     ]
+    if any(stop.because == "dead" for stop in backward.stops):  # perhaps what reads zeros
+        owners += [o for o in forward.watched.operations if o.stats.get("forward_rms") == 0][:ZEROS]
     owners += [*backward.broken, *([forward.watched.first_broken] if forward.watched.check_finite else [])]
     odd = {o.order: o for o in owners if isinstance(o, Operation)}
     for order, (kind, line) in (find_lines(specimen, odd.keys()) if odd else {}).items():
@@ -353,6 +368,7 @@ def _facts(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> 
         facts |= _read_loss(specimen, forward, backward)
     if not math.isfinite(facts["loss"]) or backward.broken:
         facts["target_nonfinite"] = _is_target_broken(specimen.batch, forward)
+        facts |= {"aside": watched.aside[0]} if watched.aside else {}
     if backward.precision:
         facts["precision"] = backward.precision
     if specimen.optimizer is not None:

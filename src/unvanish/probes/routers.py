@@ -61,9 +61,12 @@ def around(call: ModuleCall) -> Iterator[nn.Module]:
 
 def count_experts(module: nn.Module) -> Iterator[int]:
     """How many experts a module may hold: lists of modules, weights (experts, in, out)."""
-    for child in (module, *module.children()):
-        if isinstance(child, nn.ModuleList):
-            yield len(child)
+    children = [*module.children()]
+    held = [inner for child in children for inner in child.children()]
+    for holder in (module, *children, *held):
+        if isinstance(holder, (nn.ModuleList, nn.ModuleDict)):
+            yield len(holder)
+    for child in (module, *children):
         for p in child.parameters(recurse=False):
             if p.ndim == 3:  # (experts, in, out)
                 yield p.shape[0]

@@ -99,7 +99,7 @@ def foresee(specimen: Specimen, forward: ForwardPass) -> Prospect:
     )
     slopes.read(_find_activations(watched, graph), specimen.omissions)
     bodies: loops.Bodies = attempt(
-        "modules called in a loop", "", lambda: loops.find_loops(watched, graph), dict
+        "what is repeated in a loop", "", lambda: loops.find_all(watched, graph), dict
     )
     carried: loops.Carries = attempt(
         "gradients carried through a loop", "", lambda: loops.measure_carries(bodies) if again else {}, dict

@@ -36,6 +36,12 @@ def count_observations(site: Site) -> int:
     return math.prod(n for dimension, n in enumerate(shape) if dimension != channel)
 
 
+def cite(site: Site) -> str:
+    """The line of a site in brackets, with a blank before it; "" if it is not known."""
+    line = site.facts.get("line", "")
+    return f" ({line})" if line else ""
+
+
 def list_first(names: Sequence[str]) -> str:
     """The first names in a sentence: "a, b, c and 4 more"."""
     more = len(names) - FIRST

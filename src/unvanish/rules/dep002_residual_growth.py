@@ -68,7 +68,10 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Fault]:
     found = _depth.blame(__name__, trace, limit)
     if found is None:
         return []
-    blocks = sum(bool(trace.sites[e.site].facts.get("row_residual")) for e in found.entries)
+    residual = [e for e in found.entries if trace.sites[e.site].facts.get("row_residual")]
+    if len(residual) == 1 and trace.where("step"):  # a recurrence that lies between two layers
+        return []
+    blocks = len(residual)
     factor = math.exp(found.residual / max(1, blocks))
     targets = _places.label(trace, found.culprits)
     return _depth.report(

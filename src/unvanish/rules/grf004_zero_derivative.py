@@ -30,8 +30,10 @@ normalisation over two values leaves their order alone, +1 and -1, up to its eps
 and for a batch of two beside other paths a note. A hook that returns zeros is found by what was
 sent to a node and what arrived there. Dead units are another rule's. A half of a recurrent layer
 whose recurrent weights alone starve is read after its first step, as the reverse half is at `[:,
--1]`. An operation of the loss is named if no parameter at all gets a gradient; a loss of exactly
-0 is only noted, since it may be at its minimum on this batch.
+-1]`. What gives only zeros, of numbers that are none, is named if what follows passes nothing at
+zero, as numbers less their own mean that are one each. An operation of the loss is named if no
+parameter at all gets a gradient; a loss of exactly 0 is only noted, since it may be at its minimum
+on this batch.
 
 Limits
 
@@ -59,7 +61,7 @@ from collections.abc import Iterable
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.facts import HookFacts, StopReason
 from unvanish.core.trace import Site, Trace
-from unvanish.rules import _flat_ways, _places, _zeros
+from unvanish.rules import _blank, _flat_ways, _places, _zeros
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import FLAT
 
@@ -78,6 +80,7 @@ def check(trace: Trace) -> Iterable[Fault]:
     return (
         flat
         or _zeros.find(trace)
+        or _blank.find_blank(trace)
         or _find_flat_loss(trace)
         or _flat_ways.find_regularised(trace)
         or _flat_ways.find_switched_off(trace)
@@ -146,8 +149,8 @@ def _find_single(trace: Trace) -> list[Fault]:
     return [
         Fault(
             severity="error" if single else "warning" if not by_batch or _is_crossed(site) else "note",
-            cause=f"{site.kind}{_places.locate(site)}{_cite(site)} normalises over {count}, so its output "
-            f"is {gives} whatever comes in: {lost} passes",
+            cause=f"{site.kind}{_places.locate(site)}{_places.cite(site)} normalises over {count}, so its "
+            f"output is {gives} whatever comes in: {lost} passes",
             sites=targets,
             evidence=(
                 Evidence("values normalised together", 1 if single else 2, limit="> 2", site=site.label),
@@ -182,7 +185,7 @@ def _find_flat(trace: Trace) -> list[Fault]:
     starved, total = int(site.facts.get("starved", 0)), len(trace.where("parameter", trainable=True))
     half = _find_unread_half(trace, stops[0])
     cause = (
-        f"{site.kind}{_places.locate(site)}{_cite(site)} passes exactly no gradient: {starved} "
+        f"{site.kind}{_places.locate(site)}{_places.cite(site)} passes exactly no gradient: {starved} "
         f"of {total} parameters before it never learn"
     )
     return [
@@ -224,8 +227,8 @@ def _find_unread_half(trace: Trace, place: int) -> str:
 def _tell_half(site: Site, half: str) -> str:
     who = site.kind if half == "all" else f"the {half} half of {site.kind}"
     return (
-        f"{who}{_places.locate(site)}{_cite(site)} is read where it has seen one step only: its recurrent "
-        "weights never learn"
+        f"{who}{_places.locate(site)}{_places.cite(site)} is read where it has seen one step only: its "
+        "recurrent weights never learn"
     )
 
 
@@ -233,11 +236,6 @@ def _read_end(targets: tuple[str, ...], half: str) -> tuple[Remedy, ...]:
     why = f"the {half} half ends at the {'first' if half == 'reverse' else 'last'} step: read it there, or "
     why = "read its last step, of a sequence of several" if half == "all" else why + "the final states, h_n"
     return (Remedy("read-own-end", targets, why, safety="advice"),)
-
-
-def _cite(site: Site) -> str:
-    line = site.facts.get("line", "")
-    return f" ({line})" if line else ""
 
 
 def _stops(trace: Trace, reason: StopReason) -> list[int]:
@@ -275,7 +273,8 @@ def _find_flat_loss(trace: Trace) -> list[Fault]:
     if site.kind == "mul" and trace.facts.get("dead_terms"):
         return []  # what is left beside a term that lost its gradient
     kind = site.kind
-    cause = f"{kind} in the loss{_cite(site)} passes exactly no gradient: no parameter learns from this batch"
+    where = f"{kind} in the loss{_places.cite(site)}"
+    cause = f"{where} passes exactly no gradient: no parameter learns from this batch"
     why = "a loss with a slope: no rounding, comparison or clamp between it and the output"
     if value == 0:
         cause += ", since its loss is 0"

@@ -23,7 +23,8 @@ above `offset`, and no normalisation comes before the first activation. The harm
 the first layer's units are saturated, its output is large, the samples are alike in it, or it is
 recurrent and reads the input as it is. An input far above the limit, or saturated units, make it an
 error. An input below `small` is a fault if the samples are alike in the first layer, or in the
-second. Whole numbers that the model turns into floats are judged where the first layer reads them.
+second. Whole numbers that the model turns into floats are judged where the first layer reads them,
+and so is what the model scales or shifts by itself before it.
 Features of uneven scale belong to INP002.
 
 Limits
@@ -97,7 +98,7 @@ def check(trace: Trace, *, limit: float = 20.0, offset: float = 5.0, small: floa
     if first is None or _input.is_normalised(trace, first) or _input.find_uneven(trace):
         return []
     if not wrong:
-        return _find_tiny(trace, sizes, first, small)
+        return _find_tiny(trace, sizes, first, small) or _find_scaled(trace, first, limit, small)
     harm = _describe_harm(trace, first, limit)
     if not harm:
         return []
@@ -204,6 +205,44 @@ def _find_tiny(trace: Trace, sizes: dict[int, float], first: int, small: float) 
             direction="none",
             tier=DATA,
             size=-math.log(sizes[worst]),
+        )
+    ]
+
+
+def _find_scaled(trace: Trace, first: int, limit: float, small: float) -> list[Fault]:
+    """One fault if the model itself makes numbers far too small or too large of inputs that were neither."""
+    site = trace.sites[first]
+    size, top = site.facts.get("scaled_rms", 0.0), site.facts.get("scaled_max", 0.0)
+    drowned = next((i for i in _list_layers(trace, first) if trace.value(i, "spread") < ALIKE), None)
+    tiny = 0 < size < small and top < LARGEST * size and drowned is not None
+    if not tiny and not (size > limit and _describe_harm(trace, first, limit)):
+        return []
+    how = "samples look alike behind it; was it divided twice?"
+    how = how if tiny else f"{_describe_harm(trace, first, limit)}; was it multiplied twice?"
+    return [
+        Fault(
+            severity="warning",
+            cause=f"what the model makes of its input before {site.label} is of size {size:.2g}: {how}",
+            sites=(site.label,),
+            evidence=(
+                Evidence(
+                    "size of what the first layer reads (rms)",
+                    size,
+                    limit=f"> {small:g}" if tiny else f"< {limit:g}",
+                    site=site.label,
+                ),
+            ),
+            remedies=(
+                Remedy(
+                    "scale-once",
+                    (site.label,),
+                    "scale it once, in the data or in the model, to a size of about one",
+                    safety="advice",
+                ),
+            ),
+            direction="none",
+            tier=DATA,
+            size=abs(math.log(size)),
         )
     ]
 

@@ -81,6 +81,7 @@ from unvanish.rules._tiers import PART
 
 NEEDS = ("step",)
 LIVE = True
+EXPLAINS = ("GRF002",)
 RUN, IDLE = 0.9, 0.5
 BALANCED, FIRST, LASTING, CLEAR = 0.5, 3, 8, 1e-3
 TOKENS = 8

@@ -117,6 +117,7 @@ def _foresee(near: NearPoleFacts) -> Fault:
 
 BEFORE = "before anything was computed"
 AFTER = "from finite activations"
+OFF = "of numbers that need no gradient"
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,12 @@ def _find_origin(trace: Trace, loss: float) -> _Origin | None:
     hidden = math.isfinite(loss)
     if trace.facts.get("target_nonfinite") and (not hidden or (site and site.facts.get("in_loss"))):
         return _blame_target(site if hidden else None)
+    aside = trace.facts.get("aside")
+    if aside is not None and (site is None or site.facts.get("produces") != "backward") and not hidden:
+        where = "the loss" if aside["in_loss"] else "(model)"
+        remedies = _remedy(aside["kind"], "loss" if aside["in_loss"] else "(model)")
+        what = f"{aside['kind']} makes the first {aside['makes']}"
+        return _Origin("loss", what, OFF, remedies=remedies, line=aside["line"], place=where)
     if site is None:
         return None
     kind = site.facts.get("nonfinite_kind", "NaN or infinity")

@@ -21,8 +21,11 @@ projection of the output is compared with the gradient that the backward gives. 
 steps disagree lies a kink, and nothing is said.
 
 Innocent are functions whose output does not move while their gradient does (rounding, spikes,
-quantisers: straight-through, with all their inputs). One that returns its input unchanged is a
-note: a gradient that is reversed, scaled or clipped on purpose.
+quantisers: straight-through, with all their inputs). Those, too, must turn with the gradient that
+arrives: what stays the same when it is negated forgot to multiply by it. That is a note if the
+function makes a single number, as a loss at the end may, and nothing if it passes another input on,
+to hang a loss on it. One that returns its input unchanged is a note: a gradient that is reversed,
+scaled or clipped on purpose.
 
 Limits
 
@@ -77,8 +80,8 @@ def _name(wrong: list[WrongGradientFacts]) -> Fault:
     return Fault(
         severity="note" if meant else "error",
         cause=f"the backward of {first['function']} in {where} gives its {which} input "
-        + _spell(first["factor"])
-        + (", as it seems on purpose" if meant else ""),
+        + (_tell_deaf(meant) if first["deaf"] else _spell(first["factor"]))
+        + (", as it seems on purpose" if meant and not first["deaf"] else ""),
         sites=(site,),
         evidence=(
             Evidence(
@@ -92,13 +95,21 @@ def _name(wrong: list[WrongGradientFacts]) -> Fault:
             Remedy(
                 "mend-backward",
                 (site,),
-                "return the derivative of the forward; torch.autograd.gradcheck in float64 compares them",
+                "multiply by the gradient that arrives"
+                if first["deaf"]
+                else "return the derivative of the forward; compare with torch.autograd.gradcheck in float64",
                 safety="advice",
             ),
         ),
         direction="none",
         tier=REMARK if meant else DATA,
     )
+
+
+def _tell_deaf(last: bool) -> str:
+    if last:
+        return "the same gradient whatever arrives: right only while the loss is neither scaled nor averaged"
+    return "the same gradient whatever arrives: it forgets to multiply by it, so the loss has no say"
 
 
 def _count(argument: int) -> str:

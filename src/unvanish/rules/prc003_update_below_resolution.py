@@ -20,10 +20,10 @@ With an optimizer of torch's own (`check(optimizer=...)`): the step that it will
 parameter, the rate for Adam and its like, the rate times the gradient for SGD (in half precision
 alone, as it follows the scale of the loss), against half of the last place of each weight. A fault
 if more than `limit` of all trained numbers are left as they are. In a watched training with half
-weights: the share of a few weights that a gradient reached and no step moved. In float16 also:
-Adam's epsilon and average of squares are both zero, so that its first step divides by zero. One
-element is enough: a unit that is off has a gradient of 0, and 1 / 0 in one weight is a NaN in all
-of them a step later.
+weights: the share of a few weights that a gradient reached and no step moved. In float16 also: the
+epsilon and the average of squares of Adam, RMSprop or Adagrad are both zero, so that the first step
+divides by zero. One element is enough: a unit that is off has a gradient of 0, and 1 / 0 in one
+weight is a NaN in all of them a step later.
 
 Limits
 

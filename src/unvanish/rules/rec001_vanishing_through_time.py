@@ -18,10 +18,11 @@ An example
 How it is measured
 
 ln of the norm of the whole gradient at the state of every step: fused layers are replayed step by
-step in float64, loops are read from their calls. Theil-Sen slope times the number of steps: a loss
-beyond `limit` is a warning, beyond CLEAR times it an error. Gates open while they learn, so an LSTM
-or a GRU at its usual start is a note over short sequences, and never more than a warning. A loss
-at every step feeds every state, and then the profile is flat and nothing is reported.
+step in float64, loops are read from their calls, or from what they multiply a state by. Theil-Sen
+slope times the number of steps: a loss beyond `limit` is a warning, beyond CLEAR times it an error.
+Gates open while they learn, so an LSTM or a GRU at its usual start, by hand too, is a note over
+short sequences, and never more than a warning. A loss at every step feeds every state, and then the
+profile is flat and nothing is reported.
 
 A state that leaves the graph after every step (detach, .data, numbers made anew), whatever the step
 is made of, so that no gradient goes further back than one, is noted; if the loss reads the last
@@ -73,6 +74,7 @@ LIVE = True
 EXPLAINS = ("DEP001", "INI001", "ACT002")
 CLEAR = 1.2
 SHORT = 20  # steps
+GATED = "gated loop"  # a cell by hand
 USUAL = 0.5  # kept a step
 GONE = 1e3  # nats
 
@@ -129,8 +131,8 @@ def _report_loss(trace: Trace, fading: list[_time.TimeReading], limit: float) ->
 
 
 def _is_gated(reading: _time.TimeReading) -> bool:
-    """Whether the cell is an LSTM or a GRU."""
-    return "lstm" in reading.kind or "gru" in reading.kind
+    """Whether the cell is an LSTM or a GRU, or one by hand that multiplies by a sigmoid."""
+    return any(kind in reading.kind for kind in ("lstm", "gru", GATED))
 
 
 def _note_detached(path: str, found: tuple[int, int, str, str]) -> Fault:
@@ -153,6 +155,9 @@ def _note_detached(path: str, found: tuple[int, int, str, str]) -> Fault:
 
 def _carry(worst: _time.TimeReading, targets: tuple[str, ...]) -> tuple[Remedy, ...]:
     """What carries the gradient through this kind of cell."""
+    if worst.kind == GATED:
+        why = "a bias of the gate that keeps the state, at which it starts open: ln(steps)"
+        return (Remedy("open-gate", targets, why, safety="advice"),)
     if _is_gated(worst):
         why = "gates that start open for as many steps as the sequence has"
         return (Remedy("chrono-bias", targets, why, parameters={"steps": worst.steps}),)

@@ -25,6 +25,7 @@ from unvanish.probes.events import ModuleCall
 from unvanish.probes.forward import Forward
 from unvanish.probes.graph import Graph, Node
 from unvanish.probes.measures import log_norm
+from unvanish.probes.recurrent.repeated import find_repeated, is_gated
 from unvanish.probes.recurrent.replay import replay
 from unvanish.probes.recurrent.states import LEAST, Severed, find_states
 
@@ -153,6 +154,12 @@ def _find_detached(watched: Forward, bodies: Mapping[str, Any], graph: Graph) ->
     }
 
 
+def find_all(watched: Forward, graph: Graph) -> Bodies:
+    """The loops whose body is a module, and those that a module has by itself, by its path."""
+    found = find_loops(watched, graph)
+    return found | find_repeated(watched, graph, found)
+
+
 def find_loops(watched: Forward, graph: Graph) -> dict[str, list[ModuleCall]]:
     """The calls of every module that is a loop's body, by its path."""
     groups: dict[str, list[ModuleCall]] = defaultdict(list)
@@ -191,7 +198,8 @@ def read_loops(
         last = np.flatnonzero(np.isfinite(log))
         if last.size:
             kind = type(calls[0].module).__name__.lower()
-            kind = kind if kind in ("lstmcell", "grucell", "rnncell") else "loop"
+            if kind not in ("lstmcell", "grucell", "rnncell"):
+                kind = "gated loop" if is_gated(calls, graph) else "loop"
             yield Recurrence(
                 path or "(model)", path, kind, False, log, carried.get(path, np.full(len(calls), math.nan))
             )

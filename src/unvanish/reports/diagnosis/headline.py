@@ -124,6 +124,8 @@ def _without_faults(diagnosis: Diagnosis, total: float | None) -> Headline:
         return Headline("healthy", f"healthy: {describe_total(total)}", total)
     if trace.where("node", kills=True, kills_because="zero parameter"):
         why = "no gradient passes what starts at zero before the first step"
+    elif silent := sum(log == -math.inf for log in logs):
+        why = f"{silent} of {len(logs)} parameters get no gradient from this batch, nor does the input"
     else:
         why = "the gradient reaches every parameter, and none the input"
     return Headline("healthy", f"healthy: {why}", total)
