@@ -90,11 +90,6 @@ class Candidate:
         """The cures' names."""
         return tuple(r.cure for r in self.remedies)
 
-    @property
-    def changes_architecture(self) -> bool:
-        """Whether the way that the gradient takes, or what a layer is, is another one after it."""
-        return bool({*LAST} & {*self.names})
-
 
 def propose(patient: Patient, allowed: frozenset[str]) -> Iterator[Candidate]:
     """From the findings, worst first and a cause before what it explains: each rule's own remedies, then what
@@ -115,7 +110,7 @@ def propose(patient: Patient, allowed: frozenset[str]) -> Iterator[Candidate]:
 
 def _rank(candidate: Candidate) -> int:
     """0 for numbers, activations and normalisations, 1 for the architecture, 2 for what is rare."""
-    return 2 if {*RARE} & {*candidate.names} else int(candidate.changes_architecture)
+    return 2 if {*RARE} & {*candidate.names} else int(bool({*LAST} & {*candidate.names}))
 
 
 def _list_treated(diagnosis: Diagnosis) -> list[Finding]:

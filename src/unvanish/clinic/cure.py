@@ -37,9 +37,7 @@ from unvanish.surgery.receipt import SurgeryError
 from unvanish.surgery.surgery import Surgery
 
 MOST = 4  # remedies of a treatment: with more it is another architecture
-MARGINAL = 3  # proven treatments, each barely behind in training or slow, of which the best is taken
-LONGER = 5  # times the steps of a proof, for those that had not learned yet
-SLOW = "nothing is found any more, but no training shows it: in these steps it learned next to nothing"
+MARGINAL = 3  # proven treatments, each barely behind in training, of which the best is taken
 REFUSED = (
     SurgeryError,
     CheckError,
@@ -137,9 +135,7 @@ class Search:
                 break
             best, proof = better
             if proof is not None:
-                if not proof.slow or proof.training == "better":
-                    return self._report(best, proof, "")
-                return self._report(best, replace(proof, outcome="no effect"), SLOW)
+                return self._report(best, proof, "")
         return self._report_unhealed(best, start)
 
     # -- one round
@@ -147,16 +143,14 @@ class Search:
     def _try_candidates(self, patient: Patient) -> tuple[Patient, Proof | None] | None:
         """The first candidate that heals and trains at least as well, with its proof.
 
-        Without one: of those that heal and have not learned yet, or fall barely behind, the first that trains
-        about as well as the best of them, with its proof; else the one that helps most, without; else None.
+        Without one: the best of those that heal and fall barely behind, with its proof; else the one that
+        helps most, without a proof; else None.
         """
         best: Patient | None = None
         marginal: list[tuple[Patient, Proof]] = []
         for candidate in propose(patient, self.allowed):
-            if self.late or len(marginal) == MARGINAL + 1:
+            if self.late or len(marginal) == MARGINAL:
                 break
-            if len(marginal) >= MARGINAL - 1 and marginal[-1][1].slow and not candidate.changes_architecture:
-                continue
             treated = self._try(patient, candidate)
             if treated is None:
                 continue
@@ -170,27 +164,13 @@ class Search:
             if proof.outcome != "better":
                 self.rejected.add(treated.cures)
                 self.improved = self.improved or ((treated, proof) if proof.outstripped else None)
-            elif proof.behind <= BARELY and not proof.slow:
+            elif proof.behind <= BARELY:
                 return treated, proof
             else:
                 marginal.append((treated, proof))
         if marginal:
-            if (learned := self._train_longer(marginal)) is not None:
-                return learned
-            least = min(proof.behind for _, proof in marginal)
-            return next(found for found in marginal if found[1].behind <= least + BARELY)
+            return min(marginal, key=lambda found: found[1].behind)
         return None if best is None else (best, None)
-
-    def _train_longer(self, marginal: list[tuple[Patient, Proof]]) -> tuple[Patient, Proof] | None:
-        """The first of those that had not learned yet that learns in more steps, ahead of the untreated."""
-        for treated, proof in marginal:
-            if self.late or not proof.slow:
-                continue
-            longer = self.prover.prove(treated, LONGER)
-            if longer.outcome == "better" and longer.training == "better" and not longer.slow:
-                self.attempts.append(Attempt(tuple(sorted(treated.cures)), "learns in more steps, proven"))
-                return treated, longer
-        return None
 
     def _try(self, patient: Patient, candidate: Candidate) -> Patient | None:
         """The patient after a candidate; None, and a note, if it cannot be applied or the model fails."""
@@ -276,8 +256,6 @@ class Search:
 def _describe_proof(proof: Proof) -> str:
     """How a treatment that heals did in its proof."""
     if proof.outcome == "better":
-        if proof.slow:
-            return "healed, but has not learned yet in so few steps"
         well = proof.behind <= BARELY
         return "healed and proven" if well else "healed, but trains barely as well as before"
     if proof.training == "worse":

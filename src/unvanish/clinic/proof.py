@@ -15,7 +15,6 @@ from unvanish.clinic.patient import Patient, read_total
 from unvanish.clinic.samples import ProofSamples
 from unvanish.clinic.trials import (
     CLOSE,
-    PATTERN,
     PairedTrial,
     Training,
     draw_afresh,
@@ -45,10 +44,10 @@ class Prover:
     steps: int
     seed: int
     deadline: float  # of time.perf_counter
-    losses: dict[tuple[int, int], Training] = field(default_factory=dict)  # untreated, by trial and steps
+    losses: dict[int, Training] = field(default_factory=dict)  # of the untreated side, by trial
 
-    def prove(self, patient: Patient, longer: int = 1) -> Proof:
-        """All rules, the total, and equal-seed training; `longer`: one trial of so many times the steps.
+    def prove(self, patient: Patient) -> Proof:
+        """All rules, the total, and equal-seed training.
 
         Without training if an exact cure changes no verdict, or without a loss: a random cotangent has no
         minimum, so a training on it proves nothing.
@@ -57,7 +56,7 @@ class Prover:
         kept = all(r.safety == "exact" and r.cure not in STEPS for r in patient.done)
         unchanged = kept and before.codes() == after.codes()
         aimless = before.trace.facts.get("objective") == RANDOM
-        trials = [] if unchanged or aimless else self._run_trials(patient, longer)
+        trials = [] if unchanged or aimless else self._run_trials(patient)
         lags = [trial.lag for trial in trials]
         unseen = any(trial.on_unseen for trial in trials)
         alone = bool(trials) and not any(trial.has_rival for trial in trials)
@@ -78,24 +77,22 @@ class Prover:
                 statistics.median(lags) if lags else 0.0,
                 unseen=self.samples.unseen if unseen else 0,
                 outstripped=outstripped,
-                slow=bool(trials) and self._is_slow(patient, trials),
             ),
             idle or outstripped,
         )
 
-    def _run_trials(self, patient: Patient, longer: int) -> list[PairedTrial]:
+    def _run_trials(self, patient: Patient) -> list[PairedTrial]:
         """As many trials as the verdict needs and the budget allows, but at least one."""
         trials: list[PairedTrial] = []
         choose = _take_own if {r.cure for r in patient.done} <= {*STEPS} else _take_best
         comparable, took = patient.loss is self.untreated.loss, 0.0
         while needs_more_trials([t.lag for t in trials]) and not (
-            trials and (longer > 1 or self._is_too_late(took, trials[-1].lag))
+            trials and self._is_too_late(took, trials[-1].lag)
         ):
             started, number = time.perf_counter(), len(trials)
-            key = number, longer
-            if key not in self.losses:
-                self.losses[key] = self._train(self.untreated, *key)
-            old, new = choose(self.losses[key]), choose(self._train(patient, *key))
+            if number not in self.losses:
+                self.losses[number] = self._train(self.untreated, number)
+            old, new = choose(self.losses[number]), choose(self._train(patient, number))
             trials.append(PairedTrial(old, new, comparable, self._is_endless(old)))
             took = time.perf_counter() - started
         return trials
@@ -107,18 +104,6 @@ class Prover:
         """
         least = read_blind_loss(patient.model, self.samples.training[0], patient.loss)
         return all(trial.treated.reached > least for trial in trials)
-
-    def _is_slow(self, patient: Patient, trials: list[PairedTrial]) -> bool:
-        """Whether the treated side learned no more than the best answer that is the same for all samples.
-
-        Where neither side is clearly ahead: no more than half of what is beyond it, or beyond the start.
-        """
-        if any(trial.treated.learns for trial in trials):
-            return False
-        clear = judge_trials([trial.lag for trial in trials]) == "better"
-        least = read_blind_loss(patient.model, self.samples.training[0], patient.loss)
-        least = min(least, *(abs(trial.treated.seen[0]) for trial in trials if trial.treated.seen), math.inf)
-        return all(trial.treated.reached > (1.0 if clear else PATTERN) * least for trial in trials)
 
     def _is_behind_a_fresh_start(self, patient: Patient, trials: list[PairedTrial]) -> bool:
         """Whether the treated side, without a rival, falls behind itself with its layers drawn by torch.
@@ -147,11 +132,11 @@ class Prover:
         left = self.deadline - time.perf_counter()
         return took > (CONFIRMING * left if lag < -CLOSE else left)
 
-    def _train(self, patient: Patient, trial: int, longer: int = 1) -> Training:
+    def _train(self, patient: Patient, trial: int) -> Training:
         seconds = max(LEAST, ONE_TRAINING * (self.deadline - time.perf_counter()))
         seed = self.seed + trial
         return train_copy(
-            patient.model, self.samples, patient.loss, patient.optimizer, longer * self.steps, seed, seconds
+            patient.model, self.samples, patient.loss, patient.optimizer, self.steps, seed, seconds
         )
 
 

@@ -23,8 +23,7 @@ class Proof(Brief):
     samples that the training does not see, 0 if it is its own batch; `comparable` is False if the cure
     changed the loss itself. `behind`: the median, over the trials, of how far the treated model was behind in
     the loss reached, in units of the first loss; negative if it was ahead. `towards_zero`: whether the total
-    moved towards 0 decades, or is small enough. `slow`: the treated side learned no more than a constant
-    answer in these steps, so training shows little. `outcome`: the verdict, `clinic.proof` reaches it.
+    moved towards 0 decades, or is small enough. `outcome`: the verdict, `clinic.proof` reaches it.
     """
 
     codes_before: tuple[str, ...]
@@ -40,7 +39,6 @@ class Proof(Brief):
     outcome: Outcome = "no effect"
     unseen: int = 0
     outstripped: bool = False
-    slow: bool = False
 
     @property
     def new(self) -> tuple[str, ...]:

@@ -43,8 +43,9 @@ Limits
 
 Remedies
 
-model.train() before the loop, and model.eval() only to evaluate; F.dropout(x, p, self.training)
-(advice). A momentum of 0.1, or 1 less that of other libraries (advice).
+model.train() before the loop, and model.eval() only to evaluate (retrain where the statistics are
+new, advice where they are of other data); F.dropout(x, p, self.training) (advice). A momentum of
+0.1, or 1 less that of other libraries (advice).
 
 When it is wrong
 
@@ -137,7 +138,7 @@ def _report_far(trace: Trace, far: list[int], limit: float) -> Fault:
         Evidence(
             "variances, batch over running", math.exp(min(facts["off_scale"], LARGEST)), site=site.label
         ),
-        Remedy("set-mode", names, why, safety="advice"),
+        Remedy("set-mode", names, why, safety="retrain" if fresh else "advice"),
     )
 
 
