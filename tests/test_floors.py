@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "unvanish"
 # a folder is a floor; those on one line do not know each other
 FLOORS = (
     ("core",),
-    ("theory", "rules", "store"),
+    ("theory", "rules", "store", "symptoms"),
     ("probes", "reports", "lab"),
     ("surgery",),
     ("cures",),
@@ -37,6 +37,7 @@ LIBRARIES: dict[str, set[str]] = {
     "theory": {"numpy", "lazily torch"},
     "rules": {"numpy", "torch in sick", "torch in healthy", "torch in _case"},
     "store": {"numpy", "yaml", "lazily pyarrow"},
+    "symptoms": set(),
     "reports": {"numpy", "rich", "lazily altair", "lazily vl_convert"},
     "probes": {"numpy", "torch"},
     "surgery": {"numpy", "torch"},

@@ -9,6 +9,7 @@ import pytest
 
 from unvanish.cures import cures
 from unvanish.rules import rules
+from unvanish.symptoms import symptoms
 
 CODES, CURES = tuple(rules()), tuple(cures())
 
@@ -55,7 +56,19 @@ def test_the_lists_show_one_entry_in_full_too(call):
     assert call("cures", cure).out == call("explain", cure).out
 
 
-@pytest.mark.parametrize(("command_name", "what"), [("explain", "rule or cure"), ("demo", "rule")])
+def test_explain_shows_the_page_of_a_symptom_by_its_name_and_its_words(call):
+    page = symptoms()["loss-is-nan"]
+    answer = call("explain", "loss-is-nan")
+    assert answer.code == 0 and answer.out.startswith(page.title) and page.page in answer.out
+    assert call("explain", "my", "loss", "is", "NaN").out.startswith(answer.out)
+
+
+def test_explain_without_a_name_lists_the_symptoms(call):
+    lines = [line.split("\t") for line in call("explain").out.splitlines()]
+    assert [line[0] for line in lines] == list(symptoms()) and all(len(line) == 3 for line in lines)
+
+
+@pytest.mark.parametrize(("command_name", "what"), [("explain", "rule, cure or symptom"), ("demo", "rule")])
 def test_an_unknown_code_is_refused_with_the_nearest(call, command_name, what):
     answer = call(command_name, "ACT0002")
     assert (answer.code, answer.out) == (2, "")

@@ -1,7 +1,8 @@
-"""The pages of rules and cures, and tables of them, for `explain`, `rules` and `cures`."""
+"""The pages of rules, cures and symptoms, and tables of them, for `explain`, `rules` and `cures`."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,17 +11,22 @@ import typer
 
 from unvanish.cli.errors import CallError
 from unvanish.cli.outcome import is_alone, write_json
+from unvanish.core.plain import name_value
 
 if TYPE_CHECKING:
     from unvanish.cures import Cure
     from unvanish.rules import Rule
+    from unvanish.symptoms import Symptom
 
 Other = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show the page of this one.")]
 
 
-def summarise(entry: Rule | Cure) -> str:
-    """The first sentence of a page."""
-    return find_sentence(entry.page)
+OTHERS = 3  # symptoms that are named below a page
+
+
+def summarise(entry: Rule | Cure | Symptom) -> str:
+    """The first sentence of a page, or its title."""
+    return str(getattr(entry, "title", "")) or find_sentence(entry.page)
 
 
 def find_sentence(text: str) -> str:
@@ -57,23 +63,24 @@ def write_index(kind: str, entries: Iterable[Any], json: str | None) -> bool:
 
 
 def show_page(name: str, json: str | None = None) -> None:
-    """Print the page of a rule or a cure, or write it as JSON; CallError suggests the nearest name."""
-    alone, entry = is_alone(json), _find(name)
+    """Print the page of a rule, a cure or a symptom, or write it as JSON; CallError suggests the nearest."""
+    alone, (entry, others) = is_alone(json), _find(name)
     if json:
         _write_page(entry, json)
     if not alone:
         _print_page(entry)
+        for other in others[:OTHERS]:
+            print(f"see also: unvanish explain {other.name}")
 
 
-def _write_page(entry: Rule | Cure, json: str) -> None:
+def _write_page(entry: Rule | Cure | Symptom, json: str) -> None:
     from unvanish.reports.documents import page
-    from unvanish.rules import Rule
 
-    kind = "rule" if isinstance(entry, Rule) else "cure"
+    kind = type(entry).__name__.lower()
     write_json(page.build(kind, entry, summarise(entry)), json)
 
 
-def _print_page(entry: Rule | Cure) -> None:
+def _print_page(entry: Rule | Cure | Symptom) -> None:
     title, facts = _describe(entry)
     if not sys.stdout.isatty():
         print(title, *facts, "", entry.page, sep="\n")
@@ -89,10 +96,13 @@ def _print_page(entry: Rule | Cure) -> None:
     console.print(Markdown(entry.page), width=min(console.width, 100))
 
 
-def _describe(entry: Rule | Cure) -> tuple[str, list[str]]:
+def _describe(entry: Rule | Cure | Symptom) -> tuple[str, list[str]]:
     """The title of a page, and the lines above its text."""
     from unvanish.rules import Rule
+    from unvanish.symptoms import Symptom
 
+    if isinstance(entry, Symptom):
+        return entry.title, []
     settings = f"settings: {list_settings(entry) or 'none'}"
     if not isinstance(entry, Rule):
         return entry.name, [f"safety: {entry.safety}", settings]
@@ -101,21 +111,27 @@ def _describe(entry: Rule | Cure) -> tuple[str, list[str]]:
     return f"{entry.code} {entry.name}", [needs, *explains, settings]
 
 
-def _find(name: str) -> Rule | Cure:
+def _find(name: str) -> tuple[Rule | Cure | Symptom, Sequence[Symptom]]:
+    """The page of a name, or of the symptom that shares most words with it, and others that share as many."""
     from unvanish.core.registry import suggest
     from unvanish.cures import cures as table_of_cures
     from unvanish.rules import rule
     from unvanish.rules import rules as table_of_rules
+    from unvanish.symptoms import find_symptoms, symptoms
 
-    table, rules = table_of_cures(), table_of_rules()
+    table, rules, pages = table_of_cures(), table_of_rules(), symptoms()
     if name in table:
-        return table[name]
-    try:
-        return rule(name)
-    except KeyError as error:
-        near = suggest(name, [*table, *rules, *(r.name for r in rules.values())])
-        text = f"no rule or cure {name!r}{near}; `unvanish rules` and `unvanish cures` list them"
-        raise CallError(text) from error
+        return table[name], ()
+    if name in pages:
+        return pages[name], ()
+    with contextlib.suppress(KeyError):
+        return rule(name), ()
+    near = suggest(name, [*table, *rules, *(r.name for r in rules.values()), *pages])
+    found = find_symptoms(name) if " " in name or not near else []
+    if not found:
+        lists = "`unvanish rules`, `unvanish cures` and `unvanish explain` list them"
+        raise CallError(f"no rule, cure or symptom {name_value(name)}{near}; {lists}")
+    return found[0], found[1:]
 
 
 def list_settings(entry: Rule | Cure) -> str:

@@ -216,10 +216,11 @@ def _add_readers(server: MCPServer, desk: Desk) -> None:
     async def explain(name: str) -> dict[str, Any]:
         """The page of a rule or a cure: what it means, when it fires, its limits, what to do instead.
 
-        `name`: a code (ACT002), a rule's name or a cure's name. Returns unvanish.page/1.
+        `name`: a code (ACT002), a rule's or a cure's name, or a symptom in words (loss is nan), whose page
+        says where to look. Returns unvanish.page/1.
         """
-        if not re.fullmatch(r"[A-Za-z0-9][\w-]{0,80}", name):
-            raise ToolError(f"name is {show_name(name)[:200]!r}; it is a code such as ACT002, or a name")
+        if not re.fullmatch(r"[A-Za-z0-9][\w' -]{0,120}", name):
+            raise ToolError(f"name is {show_name(name)[:200]!r}; it is a code such as ACT002, or words")
         return await desk.run("explain", name, details=True)
 
     async def rules() -> dict[str, Any]:

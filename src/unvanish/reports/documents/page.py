@@ -1,4 +1,4 @@
-"""The page of a rule or a cure: what `unvanish explain` shows."""
+"""The page of a rule, a cure or a symptom: what `unvanish explain` shows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from unvanish.reports.parts.shape import (
 )  # fmt: skip
 
 NAME = "unvanish.page/1"
+KINDS = ("rule", "cure", "symptom")
 ENTRY = {
-    "kind": one_of(("rule", "cure")),
+    "kind": one_of(KINDS),
     "code": or_null(STRING),
     "name": STRING,
     "summary": STRING,
@@ -28,19 +29,21 @@ ENTRY = {
     "safety": or_null(STRING),
 }
 SHAPE = object_of(**ENTRY)
-SCHEMA = describe_document("The page of a rule or a cure of unvanish", NAME, {}, **ENTRY, page=STRING)
+SCHEMA = describe_document(
+    "The page of a rule, a cure or a symptom of unvanish", NAME, {}, **ENTRY, page=STRING
+)
 
 
 def describe_entry(kind: str, entry: Any, summary: str) -> dict[str, Any]:
-    """A rule or a cure in a table: a rule has a code, a cure a safety."""
+    """A rule, a cure or a symptom in a table: a rule has a code, a cure a safety; a symptom names codes."""
     return {
         "kind": kind,
         "code": getattr(entry, "code", None) if kind == "rule" else None,
         "name": entry.name,
         "summary": summary,
-        "settings": plain(dict(entry.settings)),
+        "settings": {} if kind == "symptom" else plain(dict(entry.settings)),
         "needs": sorted(entry.needs) if kind == "rule" else [],
-        "explains": sorted(entry.explains) if kind == "rule" else [],
+        "explains": sorted(entry.explains) if kind == "rule" else list(getattr(entry, "codes", ())),
         "safety": entry.safety if kind == "cure" else None,
     }
 
