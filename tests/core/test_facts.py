@@ -54,6 +54,9 @@ NESTED = (
     loss_facts.SoftRouterFacts,
     loss_facts.SoftmaxFacts,
     loss_facts.BottomFacts,
+    loss_facts.FlatPathFacts,
+    loss_facts.NearPoleFacts,
+    loss_facts.SwapFacts,
     facts.DeadTermFacts,
     facts.ForeignFacts,
     facts.WrongGradientFacts,
@@ -88,6 +91,7 @@ SHOWN = {
     },
     "what the JSON report says of a loss, a recurrence, a cut": {"wrong", "reverse", "call"},
     "what the JSON report says of the precision": {"overflowed", "precision_live", "range"},
+    "what calls for a look": {"nil"},
     "how a run was watched: its page and its export show it": {
         *("budget", "every", "exact", "looks", "name", "optimizers", "python"),
     },
@@ -381,6 +385,7 @@ def others(folder: Path) -> Iterator[Trace]:
             eyes.step(value)
     yield eyes.diagnosis().trace
     yield open_run(folder / "run").trace()
+    yield from unusual(x[:, 0], y)
     mixture = rules()["MOE001"].case("healthy")
     yield unvanish.check(Blended(), x[:, 0].repeat(2, 1), confirm=False).trace
     plan = {"optimizer": lambda m: torch.optim.Adam(m.parameters()), "steps": 3}
@@ -390,6 +395,49 @@ def others(folder: Path) -> Iterator[Trace]:
         store.describe(rank=rank, sessions=[[0, 2]], layout="", shards=1, relayed=[])
         store.close()
     yield open_run(folder / "ranks").trace()
+
+
+class Rounded(nn.Module):
+    """Two answers of one layer: one is rounded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        made = self.first(x)
+        return made, made.round()
+
+
+def unusual(x: Tensor, y: Tensor) -> Iterator[Trace]:
+    """Traces of a term without a slope, a root next to zero, inputs over decades, a mode that was left on."""
+
+    def both(found: tuple[Tensor, Tensor], y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(found[0], y) + nn.functional.cross_entropy(found[1], y)
+
+    yield unvanish.check(Rounded(), (x, y), both, confirm=False).trace
+
+    def root(p: Tensor, y: Tensor) -> Tensor:
+        return ((1 - p.softmax(1)[range(6), y]) ** 0.5).mean()
+
+    sure = nn.Linear(4, 4)
+    with torch.no_grad():
+        sure.weight.zero_(), sure.bias.copy_(torch.tensor([200.0, 0, 0, 0]))
+    yield unvanish.check(sure, (x, y), root, confirm=False).trace
+    wide = torch.exp(3 * torch.randn(64, 4, generator=torch.Generator().manual_seed(0)))
+    wide[:, 1] *= 1e4
+    yield unvanish.check(
+        nn.Linear(4, 4), (wide, y.repeat(11)[:64]), nn.CrossEntropyLoss(), confirm=False
+    ).trace
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 4))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with unvanish.watch(net, optimizer, nn.CrossEntropyLoss(), every=1, on_finding="silent") as eyes:
+        for step in range(24):
+            net.train(step < 4)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            optimizer.step()
+    yield eyes.diagnosis().trace
 
 
 def compared(x: Tensor, y: Tensor) -> Iterator[Trace]:

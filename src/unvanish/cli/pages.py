@@ -11,7 +11,6 @@ import typer
 
 from unvanish.cli.errors import CallError
 from unvanish.cli.outcome import is_alone, write_json
-from unvanish.core.plain import name_value
 
 if TYPE_CHECKING:
     from unvanish.cures import Cure
@@ -113,6 +112,7 @@ def _describe(entry: Rule | Cure | Symptom) -> tuple[str, list[str]]:
 
 def _find(name: str) -> tuple[Rule | Cure | Symptom, Sequence[Symptom]]:
     """The page of a name, or of the symptom that shares most words with it, and others that share as many."""
+    from unvanish.core.plain import name_value
     from unvanish.core.registry import suggest
     from unvanish.cures import cures as table_of_cures
     from unvanish.rules import rule

@@ -4,7 +4,8 @@ Notable:
 - What lies between two cuts is one row, and each row's gain goes to accounts that add up to it.
 - Poolings and selections spread or pick a gradient without losing any: they have an account of their own.
 - A softmax that picks is one with the products that make its scores and weigh by it, and is such a selection
-  as long as it neither loses nor gains more than a pick among so many rows does: n-fold.
+  as long as it neither loses nor gains more than a pick among so many rows does: n-fold, and some more by
+  their size.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from unvanish.core.limits import POLE, SATURATED
 from unvanish.core.trace import Axis, Trace
 
 ACCOUNTS = ("weights", "slope", "saturated", "normalisation", "residual", "resampling", "rest")
+SMALLER = 0.5  # ln: by which rows that are picked may be smaller than what picks them
 RESAMPLING = ("pool", "interpolate", "upsample", "getitem", "index", "mean", "sum")
 SUMS, PRODUCTS = {"add", "sub"}, {"matmul", "mm", "bmm", "einsum", "mul"}
 
@@ -105,7 +107,7 @@ def _find_choices(trace: Trace, axis: Axis, rows: Sequence[int], log: Sequence[f
     total = sum(difference(log[axis.sites[k]], log[axis.sites[k + 1]]) for k in found)
     shapes = [trace.sites[axis.sites[k]].facts.get("shape", ()) for k in picks]
     widest = max((n for shape in shapes for n in shape[1:]), default=1)
-    return found if abs(total) <= math.log(widest) else set()
+    return found if abs(total) <= math.log(widest) + SMALLER else set()
 
 
 def _picks(trace: Trace, axis: Axis, k: int) -> bool:

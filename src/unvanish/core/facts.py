@@ -259,15 +259,6 @@ class CurvatureFacts(TypedDict):
     activations: tuple[tuple[str, str], ...]  # those of straight pieces that ran: module and kind
 
 
-class FlatPathFacts(TypedDict):
-    """An operation without a slope through which alone a term of the loss reaches parameters."""
-
-    kind: str  # "normal", "round", "grid_sampler" ...
-    path: str  # of the module that runs it, or "the loss"
-    line: str  # of the user's code; "" if unknown
-    parameters: tuple[str, ...]  # that another term teaches
-
-
 class ForcedFacts(TypedDict):
     """A dropout that drops in evaluation, too."""
 
@@ -371,7 +362,6 @@ class TraceFacts(RunFacts, LossFacts, total=False):
     normalised_again: list[tuple[str, str, str]]  # path, kind of what made probabilities; kind of the second
     dead_terms: list[DeadTermFacts]
     flat_curvatures: list[CurvatureFacts]
-    flat_paths: list[FlatPathFacts]
     leak: LeakFacts
     wrong_gradients: list[WrongGradientFacts]
     forced_dropouts: list[ForcedFacts]

@@ -155,6 +155,15 @@ class PairFacts(TypedDict):
     cosine: float
 
 
+class FlatPathFacts(TypedDict):
+    """An operation without a slope through which alone a term of the loss reaches parameters."""
+
+    kind: str  # "normal", "round", "grid_sampler" ...
+    path: str  # of the module that runs it, or "the loss"
+    line: str  # of the user's code; "" if unknown
+    parameters: tuple[str, ...]  # that another term teaches
+
+
 class LossFacts(TypedDict, total=False):
     """What a trace holds of its loss, and of what it asks for."""
 
@@ -171,5 +180,6 @@ class LossFacts(TypedDict, total=False):
     misplaced: list[SoftmaxFacts]
     bottom: BottomFacts
     near_pole: NearPoleFacts
+    flat_paths: list[FlatPathFacts]
     swaps: list[SwapFacts]  # in the model
     misaligned: list[SwapFacts]  # of output and targets, both flattened

@@ -20,7 +20,7 @@ Reference: LeCun et al. 1998.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.core.diagnosis import Case, Remedy
+from unvanish.core.facts import InputFacts
 from unvanish.core.trace import Trace
 from unvanish.cures._scale import choose_scale, read_scale
 from unvanish.probes.features import scale_by_logs
@@ -102,7 +103,7 @@ def _name_argument(name: str) -> dict[str, Any]:
     return {"argument": name} if is_word(name) and not name.startswith("_") else {}
 
 
-def _is_off(facts: Mapping[str, Any]) -> bool:
+def _is_off(facts: InputFacts) -> bool:
     """Whether an input beside others is far from zero, large or tiny, in one of its features."""
     each = facts.get("features") or [(facts["mean"], facts["std"])]
     return any(facts.get("units", ())) or any(
@@ -110,7 +111,7 @@ def _is_off(facts: Mapping[str, Any]) -> bool:
     )
 
 
-def _read_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _read_settings(facts: InputFacts) -> dict[str, Any]:
     if not (each := facts.get("features")):
         return {"mean": round_digits(float(facts["mean"])), "std": round_digits(float(facts["std"]))}
     settings = {

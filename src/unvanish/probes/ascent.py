@@ -148,10 +148,15 @@ def _is_all(call: OperationCall, calls: LossCalls) -> bool:
     return all(c.kind == call.kind or c.kind in PLAIN for c, _ in calls.made)
 
 
+def _count_kinds(values: Tensor) -> int:
+    kinds: Tensor = torch.unique(values.detach())
+    return kinds.numel()
+
+
 def _is_taught(call: OperationCall, calls: LossCalls) -> bool:
     """Whether an error against what does not learn, as a teacher's answer, makes the whole loss."""
     pair = list(tensors_in(call.args, 1))[:2]
-    if len(pair) < 2 or int(pair[1].detach().unique().numel()) < 3 or _learns(pair[1]) == _learns(pair[0]):
+    if len(pair) < 2 or _count_kinds(pair[1]) < 3 or _learns(pair[1]) == _learns(pair[0]):
         return False
     return all(c.kind in (call.kind, *PLAIN, *SOFTENED) for c, _ in calls.made)
 

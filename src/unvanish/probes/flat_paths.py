@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unvanish.core.facts import FlatPathFacts
+from unvanish.core.loss_facts import FlatPathFacts
 from unvanish.probes.dead_terms import ADDITIVE, FLAT
 from unvanish.probes.events import Operation
 from unvanish.probes.graph import Graph

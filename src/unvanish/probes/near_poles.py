@@ -32,8 +32,10 @@ def find_near_pole(calls: LossCalls, graph: Graph | None) -> NearPoleFacts | Non
     for call, operation in calls.made if graph is not None else ():
         if graph and call.kind in ("pow", "sqrt", "float_power") and operation.nodes[0] in graph.index:
             base, exponent = call.args[0] if call.args else None, _read_exponent(call)
-            added = _count_added(base) if isinstance(base, Tensor) and 0 < exponent < 1 else -1
-            if added >= 0 and base.numel():
+            if not isinstance(base, Tensor) or not base.numel() or not 0 < exponent < 1:
+                continue
+            added = _count_added(base)
+            if added >= 0:
                 least = float(base.detach().min())
                 if 0 <= least < (NOTHING if added else NEAR):
                     source = calls.lines.get(operation.order, "")

@@ -5,31 +5,12 @@ Notable: passes of their own are left out if the model is not run openly, for it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
-from unvanish.core.facts import (
-    DeadTermFacts,
-    FlatPathFacts,
-    ForcedFacts,
-    ForeignFacts,
-    LeakFacts,
-    RouterFacts,
-    TraceFacts,
-    WrongGradientFacts,
-)
-from unvanish.core.loss_facts import (
-    AnswerFacts,
-    BottomFacts,
-    ClassNumberFacts,
-    FilledFacts,
-    NearPoleFacts,
-    SoftmaxFacts,
-    SoftRouterFacts,
-    SummedFacts,
-    SwapFacts,
-)
+from unvanish.core.facts import ForcedFacts, TraceFacts, WrongGradientFacts
+from unvanish.core.loss_facts import SoftmaxFacts
 from unvanish.probes.answers import find_answer
 from unvanish.probes.bottom import find_bottom
 from unvanish.probes.class_numbers import find_class_numbers
@@ -51,67 +32,41 @@ from unvanish.probes.soft_routers import find_soft_routers
 from unvanish.probes.softmax_axes import find_misplaced
 from unvanish.probes.summed import find_sum
 
+Readings = dict[str, tuple[str, Callable[[], Any]]]  # by fact: what it is, in words, and what finds it
+
 
 def read_signs(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> TraceFacts:
     """The facts of those that are there; nothing of a forward that was not watched."""
-    attempt, watched = specimen.omissions.attempt, forward.watched
-    facts: TraceFacts = {}
+    watched = forward.watched
     if not specimen.manner.watched:
-        return facts
-    foreign: list[ForeignFacts] = attempt(
-        "leaves that are no parameters", "", lambda: find_foreign(specimen, forward, backward), list
-    )
-    dead: list[DeadTermFacts] = attempt(
-        "terms of the loss without a gradient", "", lambda: find_dead_terms(forward, backward), list
-    )
-    routers: list[RouterFacts] = attempt("routers of experts", "", lambda: find_routers(watched), list)
-    filled: FilledFacts | None = attempt(
-        "padding among targets", "", lambda: find_filled(forward), lambda: None
-    )
-    if filled:
-        facts["filled"] = filled
-    numbers: ClassNumberFacts | None = attempt(
-        "numbers of classes", "", lambda: find_class_numbers(forward, backward), lambda: None
-    )
-    if numbers:
-        facts["class_numbers"] = numbers
-    summed: SummedFacts | None = attempt(
-        "whether the loss is a sum", "", lambda: find_sum(specimen, forward), lambda: None
-    )
-    soft: list[SoftRouterFacts] = attempt(
-        "soft routers", "", lambda: find_soft_routers(forward, backward), list
-    )
-    if soft:
-        facts["soft_routers"] = soft
-    if summed:
-        facts["summed"] = summed
-    if foreign:
-        facts["foreign"] = foreign
-    if dead:
-        facts["dead_terms"] = dead
-    if watched.derivatives.flat:
-        facts["flat_curvatures"] = watched.derivatives.flat
-    if routers:
-        facts["routers"] = routers
-    misaligned: list[SwapFacts] = attempt(
-        "rows of output and targets", "", lambda: find_misaligned(watched.loss_calls, backward.graph), list
-    )
-    if misaligned:
-        facts["misaligned"] = misaligned
-    near: NearPoleFacts | None = attempt(
-        "powers of what is next to zero",
-        "",
-        lambda: find_near_pole(watched.loss_calls, backward.graph),
-        lambda: None,
-    )
-    if near:
-        facts["near_pole"] = near
-    if watched.mixing.swaps:
-        facts["swaps"] = watched.mixing.swaps
-    if watched.dropouts.shares:
-        facts["dropouts"] = watched.dropouts.shares
-    if watched.dropouts.idle:
-        facts["idle_dropouts"] = watched.dropouts.idle
+        return {}
+    readings: Readings = {
+        "foreign": ("leaves that are no parameters", lambda: find_foreign(specimen, forward, backward)),
+        "dead_terms": (
+            "terms of the loss without a gradient",
+            lambda: find_dead_terms(forward, backward),
+        ),
+        "routers": ("routers of experts", lambda: find_routers(watched)),
+        "filled": ("padding among targets", lambda: find_filled(forward)),
+        "class_numbers": ("numbers of classes", lambda: find_class_numbers(forward, backward)),
+        "summed": ("whether the loss is a sum", lambda: find_sum(specimen, forward)),
+        "soft_routers": ("soft routers", lambda: find_soft_routers(forward, backward)),
+        "misaligned": (
+            "rows of output and targets",
+            lambda: find_misaligned(watched.loss_calls, backward.graph),
+        ),
+        "near_pole": (
+            "powers of what is next to zero",
+            lambda: find_near_pole(watched.loss_calls, backward.graph),
+        ),
+    }
+    found = _attempt_all(specimen, readings) | {
+        "flat_curvatures": watched.derivatives.flat,
+        "swaps": watched.mixing.swaps,
+        "dropouts": watched.dropouts.shares,
+        "idle_dropouts": watched.dropouts.idle,
+    }
+    facts = _keep(found)
     if specimen.manner.open:
         return facts | _read_passes(specimen, forward, backward)
     for operation in watched.operations:
@@ -121,47 +76,32 @@ def read_signs(specimen: Specimen, forward: ForwardPass, backward: BackwardPass)
 
 def _read_passes(specimen: Specimen, forward: ForwardPass, backward: BackwardPass) -> TraceFacts:
     """What takes a pass of its own: samples that are mixed, and gradients that somebody wrote."""
+    readings: Readings = {
+        "leak": ("whether samples are mixed", lambda: find_leak(specimen, forward, backward)),
+        "wrong_gradients": (
+            "gradients written by hand",
+            lambda: _judge_functions(specimen, forward, backward),
+        ),
+        "answer": ("whether targets are the input", lambda: find_answer(forward)),
+        "bottom": (
+            "whether the loss has a least value",
+            lambda: find_bottom(specimen, forward, backward),
+        ),
+        "flat_paths": ("what has no slope", lambda: find_flat_paths(specimen, forward, backward)),
+        "misplaced": ("the axes of softmaxes", lambda: _name_misplaced(specimen, forward)),
+        "forced_dropouts": ("what is noisy in evaluation", lambda: _confirm_noise(specimen, forward)),
+    }
+    return _keep(_attempt_all(specimen, readings))
+
+
+def _attempt_all(specimen: Specimen, readings: Readings) -> dict[str, Any]:
+    """What each reading gives; None for one that fails, which is noted."""
     attempt = specimen.omissions.attempt
-    facts: TraceFacts = {}
-    leak: LeakFacts | None = attempt(
-        "whether samples are mixed", "", lambda: find_leak(specimen, forward, backward), lambda: None
-    )
-    wrong: list[WrongGradientFacts] = attempt(
-        "gradients written by hand", "", lambda: _judge_functions(specimen, forward, backward), list
-    )
-    answer: AnswerFacts | None = attempt(
-        "whether targets are the input", "", lambda: find_answer(forward), lambda: None
-    )
-    if answer:
-        facts["answer"] = answer
-    bottom: BottomFacts | None = attempt(
-        "whether the loss has a least value",
-        "",
-        lambda: find_bottom(specimen, forward, backward),
-        lambda: None,
-    )
-    if bottom:
-        facts["bottom"] = bottom
-    flat: list[FlatPathFacts] = attempt(
-        "what has no slope", "", lambda: find_flat_paths(specimen, forward, backward), list
-    )
-    if flat:
-        facts["flat_paths"] = flat
-    misplaced: list[SoftmaxFacts] = attempt(
-        "the axes of softmaxes", "", lambda: _name_misplaced(specimen, forward), list
-    )
-    if misplaced:
-        facts["misplaced"] = misplaced
-    noisy: list[ForcedFacts] = attempt(
-        "what is noisy in evaluation", "", lambda: _confirm_noise(specimen, forward), list
-    )
-    if noisy:
-        facts["forced_dropouts"] = noisy
-    if leak:
-        facts["leak"] = leak
-    if wrong:
-        facts["wrong_gradients"] = wrong
-    return facts
+    return {key: attempt(what, "", find, lambda: None) for key, (what, find) in readings.items()}
+
+
+def _keep(found: Mapping[str, Any]) -> TraceFacts:
+    return cast(TraceFacts, {key: value for key, value in found.items() if value})
 
 
 def _name_misplaced(specimen: Specimen, forward: ForwardPass) -> list[SoftmaxFacts]:

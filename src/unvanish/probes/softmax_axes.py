@@ -41,11 +41,13 @@ def _read_own_sum(division: Operation) -> tuple[int | None, int]:
     shape = division.facts.get("shape", ())
     if len(below) != 2 or type(below[0]).__name__ != "ExpBackward0":
         return None, 0
-    total = below[1]
+    total: Any = below[1]
     while total is not None and type(total).__name__.removesuffix("Backward0") in (*VIEWS, "Add", "Clamp"):
         total = total.next_functions[0][0]
-    axes = getattr(total, "_saved_dim", ())
-    summed = total.next_functions[0][0] if type(total).__name__ == "SumBackward1" else None
+    if total is None:
+        return None, 0
+    axes: tuple[int, ...] = getattr(total, "_saved_dim", ())
+    summed: Any = total.next_functions[0][0] if type(total).__name__ == "SumBackward1" else None
     own = type(summed).__name__ == "ExpBackward0" and summed.next_functions == below[0].next_functions
     if not own or len(axes) != 1 or not shape:
         return None, 0

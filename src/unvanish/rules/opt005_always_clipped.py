@@ -28,6 +28,7 @@ Limits
     STEPS = 100   last steps of which it must be known whether they were clipped
     LOOKS = 8     or looks over half as many steps, which read both norms, all clipped: what
                   clips each element leaves no norm by which the steps between are known
+    UNEVEN = 0.02 (ln) by which the norms that such a clip leaves differ; a clip of the norm leaves one
 
 Remedies
 
@@ -59,7 +60,7 @@ from unvanish.rules._tiers import REMARK
 NEEDS = ("history",)
 AT_ONCE = True
 EXPLAINS = ("OPT002",)
-STEPS, LOOKS = 100, 8
+STEPS, LOOKS, UNEVEN = 100, 8, 0.02
 
 
 def check(trace: Trace, *, limit: float = 0.9, far: float = 10.0) -> Iterable[Fault]:
@@ -69,7 +70,8 @@ def check(trace: Trace, *, limit: float = 0.9, far: float = 10.0) -> Iterable[Fa
     before, after = _history.read_steps(trace, "before_log"), _history.read_steps(trace, "norm_log")
     sure = np.flatnonzero(np.isfinite(before) & np.isfinite(after))[-LOOKS:]
     spread = len(sure) == LOOKS and sure[-1] - sure[0] >= STEPS // 2
-    always = spread and len(clipped) >= STEPS and clipped[sure].min() == 1
+    uneven = spread and float(np.ptp(after[sure])) > UNEVEN  # what clips a norm leaves one norm
+    always = uneven and len(clipped) >= STEPS and clipped[sure].min() == 1
     if len(known) < STEPS and not always:
         raise NotApplicable(f"fewer than {STEPS} steps of which it is known whether they were clipped")
     share = 1.0 if always else float(known.mean())

@@ -97,7 +97,9 @@ def check(trace: Trace) -> Iterable[Fault]:
 
 def _find_parted(batches: BatchFacts) -> Fault | None:
     """Samples whose labels were theirs, and are those of others now."""
-    met, same, lent = (np.asarray(batches[k], np.float64) for k in ("met", "same", "lent"))
+    met, same, lent = (
+        np.asarray(counts, np.float64) for counts in (batches["met"], batches["same"], batches["lent"])
+    )
     chance = 0.0 if math.isnan(batches["chance"]) else batches["chance"]
     kept = np.flatnonzero((met > 0) & (same > KNOWN * met))
     if not len(kept) or chance > CHANCE:
@@ -219,7 +221,9 @@ def _case(move: bool) -> Case:
     from torch import nn
 
     class Moved(nn.CrossEntropyLoss):
-        calls = 0
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = 0
 
         def forward(self, scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
             self.calls += 1

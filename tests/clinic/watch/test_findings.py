@@ -106,7 +106,7 @@ def test_a_finding_is_reported_once_and_after_three_looks() -> None:
             optimizer.step()
     assert [c for _, c in heard].count("ACT003") == 1
     first = next(s for s, c in heard if c == "ACT003")
-    assert 20 <= first <= 27
+    assert 12 <= first <= 19  # 96 samples of three looks, whichever come later
 
 
 def test_wrong_calls_say_what_is_wrong(tmp_path: Path, net: Any) -> None:

@@ -105,6 +105,8 @@ def test_a_state_is_known_again_if_the_weight_had_moved() -> None:
     states, first, other = States(), np.ones(8), np.arange(8.0)
     seen = [states.find_again([0], values[None]).item() for values in (first, first, other, first, other)]
     assert seen == [0.0, 0.0, 0.0, 1.0, 1.0]
+    broken = np.full(8, np.nan)
+    assert [states.find_again([1], v[None]).item() for v in (first, broken, broken, broken)] == [0.0] * 4
 
 
 def test_a_gradient_of_zeros_is_counted() -> None:

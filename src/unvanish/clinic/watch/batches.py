@@ -26,7 +26,7 @@ LOOKS = 64  # that are told of
 
 
 @dataclass
-class Batches:
+class BatchMemory:
     """Compares the batches of looks; `hear` the labels of one, then `note` its samples."""
 
     _steps: list[int] = field(default_factory=list)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unvanish.clinic.watch.batches import Batches
+from unvanish.clinic.watch.batches import BatchMemory
 from unvanish.clinic.watch.losses import StepLosses
 from unvanish.clinic.watch.watched import Watched
 from unvanish.core.run_facts import LabelFacts
@@ -30,7 +30,7 @@ class LabelCount:
         self.seconds = 0.0  # our own, of the present look
         self.readings = 0  # losses of this training that were read
         self.step = 0  # the one that is looked at
-        self.batches = Batches()
+        self.batches = BatchMemory()
         self._guard = guard
         self._losses = StepLosses(watched, guard)  # which backwards are this training's
         self._listener = BackwardListener(WatchEntry(guard, self._hear), WatchEntry(guard, self._end))

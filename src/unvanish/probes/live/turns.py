@@ -59,7 +59,8 @@ class States:
         for row, place in enumerate(places):
             now, seen = values[row].copy(), self._seen.setdefault(place, {})
             last, state = self._last.get(place, now), hash(now.tobytes())
-            found[row] = state in seen and 2 * np.count_nonzero(now != last) > len(now)
+            moved = np.isfinite(now).all() and 2 * np.count_nonzero(now != last) > len(now)
+            found[row] = state in seen and moved
             seen[state] = None
             if len(seen) > STATES:
                 del seen[next(iter(seen))]
