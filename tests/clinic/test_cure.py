@@ -21,7 +21,7 @@ from unvanish.rules import rules
 from unvanish.surgery.receipt import SurgeryError
 
 ADVISED = {"GRF003", "LOS003", "OPT008"}  # notes, and a rate
-ADVISED |= {"GRF002", "GRF005", "GRF006", "GRF007", "GRF008"}  # faults that only a person can mend
+ADVISED |= {"GRF002", "GRF005", "GRF006", "GRF007", "GRF008", "GRF010"}  # faults that only a person can mend
 ADVISED |= {
     "INP003",
     "LEA001",
@@ -33,6 +33,7 @@ ADVISED |= {
     "OUT006",
     "LOS005",
     "OUT007",
+    "OUT008",
 }
 CODES = [c for c, rule in rules().items() if c not in ADVISED and "history" not in rule.needs]
 CE = nn.CrossEntropyLoss()
