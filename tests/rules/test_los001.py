@@ -207,7 +207,7 @@ def test_a_penalty_is_one_term_however_many_parameters_it_has() -> None:
 
 
 def test_a_term_that_drowns_by_its_factor_too_is_a_note() -> None:
-    found = unvanish.check(Two(), (X, BOTH), weigh(100.0, 1, 20.0), confirm=False, select=["LOS001"])
+    found = unvanish.check(Two(), (X, BOTH), weigh(20.0, 1, 40.0), confirm=False, select=["LOS001"])
     assert found.codes("note") == ("LOS001",) and found.codes() == ()
 
 

@@ -4,8 +4,8 @@ Limits
 
 Of a training in evaluation mode:
 
-    TIMES = 3    times in a row that the model was asked for its mode as its optimizer stepped
-    LASTING = 20 steps since the first of them. A validation makes none
+    TIMES = 3     times in a row that the model was asked for its mode as its optimizer stepped
+    LASTING = 20  steps since the first of them. A validation makes none
 """
 
 from __future__ import annotations

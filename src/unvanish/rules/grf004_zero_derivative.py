@@ -176,9 +176,16 @@ def _is_crossed(site: Site) -> bool:
     return bool(site.facts.get("cut"))
 
 
+def _is_last_way(trace: Trace, place: int) -> bool:
+    """Whether nothing that ran before a site gets a gradient, by it or by another way."""
+    before = [i for i in trace.where("node") if trace.sites[i].order < trace.sites[place].order]
+    got = max((trace.value(i, "backward_log") for i in before), default=-math.inf)
+    return _is_crossed(trace.sites[place]) and not got > -math.inf
+
+
 def _find_flat(trace: Trace) -> list[Fault]:
     """The operations of the network that get a gradient and pass none."""
-    stops = _stops(trace, "operation") or [i for i in _stops(trace, "number") if _is_crossed(trace.sites[i])]
+    stops = _stops(trace, "operation") or [i for i in _stops(trace, "number") if _is_last_way(trace, i)]
     if not stops:
         return []
     site, targets = trace.sites[stops[0]], _places.label(trace, stops)

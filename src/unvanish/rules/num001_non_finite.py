@@ -22,8 +22,8 @@ row that is all -inf has. If only the backward breaks, at what the forward had m
 discards, its producer is named. Parameters, inputs and targets that hold one themselves are named
 first, targets also if the loss is finite because it is masked too late. If only the loss overflows,
 because the gradient explodes over the depth, it is a note. A power below one, in the loss, of a
-probability that is below the rounding of one (1e-7), or of exactly that with a number of 0 added, is
-a warning before it breaks.
+probability that is below the rounding of one (1e-7), or of exactly that with a number of 0 added,
+is a warning before it breaks.
 
 Limits
 

@@ -31,8 +31,9 @@ changed more than ALL of the weights and the loss stayed RUINED times higher. So
 steps of a run that together changed ALL of them within SOON steps, if the loss of most of them,
 and of the last ones, is RUINED times higher than before and above the first one.
 
-Steps above `limit` at AFTER looks while the loss does not rise are a note: a network may lose
-all that it had, and its loss may be none the worse, as that of a detector that finds nothing.
+Steps above `limit` at the last AFTER looks, after the first SOON steps, are a note while the loss
+does not rise: a network may lose all that it had, and its loss may be none the worse, as that of
+a detector that finds nothing.
 
 Limits
 
@@ -117,7 +118,8 @@ def check(trace: Trace, *, limit: float = 0.1, jump: float = 3.0) -> Iterable[Fa
     found = _judge_looks(trace, places, known, ratio[known], limit, jump) if len(known) >= AFTER else None
     found = found or _judge_rates(trace, taken, jump) or _judge_ruin(trace, taken)
     found = found or _judge_start(trace, taken)
-    if found is None and len(known) >= AFTER and np.min(ratio[known[-AFTER:]]) > limit:
+    late = len(taken) > SOON and len(known) >= AFTER  # small first weights are soon outgrown
+    if found is None and late and np.min(ratio[known[-AFTER:]]) > limit:
         found = _remark(trace, known, ratio[known])
     if found is None and len(known) < AFTER:
         raise NotApplicable("fewer than three looks at a step")

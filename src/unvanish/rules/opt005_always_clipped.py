@@ -28,7 +28,8 @@ Limits
     STEPS = 100   last steps of which it must be known whether they were clipped
     LOOKS = 8     or looks over half as many steps, which read both norms, all clipped: what
                   clips each element leaves no norm by which the steps between are known
-    UNEVEN = 0.02 (ln) by which the norms that such a clip leaves differ; a clip of the norm leaves one
+    UNEVEN = 0.02  ln, by which the norms that such a clip leaves differ; a clip of the norm
+                  leaves one
 
 Remedies
 

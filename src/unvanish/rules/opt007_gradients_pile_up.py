@@ -28,7 +28,7 @@ Limits
                     different losses, as of real and generated samples
     LEAST = 3       steps that all tell the same, or so many of NEAR steps that began with the
                     gradient of the one before: no loop that clears its gradients has one
-    NEAR = 8        steps
+    NEAR = 8        steps, within which those few must lie
     ONE = 0.01      from 1: an undivided loss gets exactly that
     DIVIDED = 0.1   nats: the norm at the step against the norm after the last backward; more was
                     divided or clipped

@@ -34,6 +34,9 @@ Limits
     HIGH = 0.95      of the entropy of the labels: the loss is that of guessing, or above it
     LOW = 0.8        of it: the loss was below it before
     AROUND = 20      steps before and after a jump, of which the median is taken
+    NEAR = 3         steps on both sides of the jump: it lies between two of them
+    WILD = 10        times the loss that stays: a jump beyond it is a step out of all bounds
+    BEFORE = 80      steps before the jump, whose rates and norms are the usual ones
     STAYS = 100      steps since, at least; and no PART of them is below HIGH. Harder samples, or
                      new classes, are learned in fewer, or the loss falls meanwhile
     PART = 50        steps of which the mean is taken
@@ -74,6 +77,7 @@ AT_ONCE = True
 EXPLAINS = ("LOS004", "OPT001", "OPT003", "OPT008", "ACT003", "OUT003", "DEP001")
 MET, KNOWN, LENT, CHANCE, SURE = 32, 0.9, 0.3, 0.7, 3
 HIGH, LOW, AROUND, STAYS, PART, USUAL = 0.95, 0.8, 20, 100, 50, 3
+NEAR, WILD, BEFORE = 3, 10, 80
 ONE, NOTED = 100, 32
 PAIRS = "shuffle samples and labels by one permutation; look at some pairs as the loss sees them"
 TURNS = "begin the iterator anew when it ends; make it once, before the loop"
@@ -153,19 +157,19 @@ def _find_jump(values: Floats) -> int:
 
 def _is_sudden(values: Floats, place: int, middle: float) -> bool:
     """Whether one step parts low values from high ones, and was none that went out of all bounds."""
-    near = values[place - 3 : place + 4]
+    near = values[place - NEAR : place + NEAR + 1]
     risen = np.flatnonzero(near > middle)
-    if not len(risen) or near.max() > 10 * np.median(values[place : place + AROUND]):
+    if not len(risen) or near.max() > WILD * np.median(values[place : place + AROUND]):
         return False
-    first = place - 3 + int(risen[0])
-    return bool(np.median(values[first : first + 3]) > middle)
+    first = place - NEAR + int(risen[0])
+    return bool(np.median(values[first : first + NEAR]) > middle)
 
 
 def _is_usual(trace: Trace, row: int) -> bool:
     """Whether the steps before a row were as long, by rate and gradient, as those before them."""
     for name in ("lr", "norm_log"):
         values = _history.read_steps(trace, name)
-        before, last = values[max(0, row - 4 * AROUND) : row - 3], values[max(0, row - 3) : row]
+        before, last = values[max(0, row - BEFORE) : row - NEAR], values[max(0, row - NEAR) : row]
         before, last = before[np.isfinite(before)], last[np.isfinite(last)]
         if not len(before) or not len(last):
             continue

@@ -12,6 +12,7 @@ import copy
 import importlib
 import importlib.util
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -125,7 +126,7 @@ def convert_to_openvino(graph: Path, partial: Path, target: Path) -> None:
             place = Path(folder) / "net.xml"
             openvino.save_model(model, str(place), compress_to_fp16=False)
             write_bytes(target.with_suffix(".bin"), place.with_suffix(".bin").read_bytes(), "weights")
-            partial.write_bytes(place.read_bytes())
+            shutil.copyfile(place, partial)
     finally:
         graph.unlink(missing_ok=True)
 
