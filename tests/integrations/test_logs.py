@@ -48,7 +48,7 @@ def test_a_bar_of_tqdm_is_cleared_for_the_line(logger: Any, monkeypatch: pytest.
 def test_a_live_display_of_rich_takes_the_line(logger: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     live, console = pytest.importorskip("rich.live"), pytest.importorskip("rich").get_console()
     out, terminal = io.StringIO(), io.StringIO()
-    monkeypatch.setattr(console, "file", out)
+    monkeypatch.setattr(console, "_file", out)  # `file` would keep the stream of now
     monkeypatch.setattr(console, "_force_terminal", True)
     monkeypatch.setattr(sys, "__stderr__", terminal)
     handler = logging.StreamHandler(terminal)
