@@ -128,7 +128,7 @@ FAILING = [
     ("check", {"model": "nets.py:broken", "input": ["6"]}, "KeyError"),
     ("check", {"model": "nets.py:sikc", "input": ["6"]}, "did you mean 'sick'"),
     ("check", {"model": "nets.py:ends", "input": ["6"]}, "ended with code 3"),
-    ("explain", {"name": "ACT999"}, "no rule or cure 'ACT999'"),
+    ("explain", {"name": "ACT999"}, "no rule, cure or symptom 'ACT999'"),
 ]
 
 

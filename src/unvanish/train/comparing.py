@@ -22,7 +22,7 @@ def compare(
     close: float = CLOSE,
 ) -> None:
     """TrainError if the outputs of a file differ from the network's."""
-    own, other = _list_tensors(network(*example)), _list_tensors(run(*example))
+    own, other = list_tensors(network(*example)), list_tensors(run(*example))
     for expected, found in zip(own, other, strict=True):
         apart = measure_difference(expected.float(), found.float())
         if not apart <= close:
@@ -37,6 +37,6 @@ def measure_difference(expected: Tensor, found: Tensor) -> float:
     return float(((found - expected).abs() / largest).max())
 
 
-def _list_tensors(output: Any) -> tuple[Tensor, ...]:
+def list_tensors(output: Any) -> tuple[Tensor, ...]:
     """The tensors of an output that may be one."""
     return (output,) if isinstance(output, Tensor) else tuple(output)

@@ -53,7 +53,7 @@ class GraphNetwork(nn.Module):
             return nn.functional.pad(x, (0, shape[1] - x.shape[1]), value=PAD), x.shape[1]
         wanted, seen = (" x ".join(str(s) for s in list(sides)[1:]) for sides in (shape, x.shape))
         raise TrainError(
-            f"{self.path} takes inputs of {wanted}, not of {seen}; export with dynamic=True for others"
+            f"{self.path} takes inputs of {wanted}, not of {seen}; export with imgsz= for others"
         )
 
     @torch.no_grad()
