@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.train.small_nets import DETECTOR
 from torch import nn
 
 from unvanish.lab.data import DataError, open_data
@@ -23,15 +24,6 @@ VALUES = {
     "mosaic": 1.0, "translate": 0.4, "scale": 0.0, "degrees": 45, "shear": 20, "perspective": 0.001,
     "fliplr": 1.0, "flipud": 1.0, "hsv_h": 0.5, "hsv_s": 0.0, "hsv_v": 0.0, "mixup": 1.0, "copy_paste": 1.0,
     "multi_scale": True, "rect": True, "single_cls": True, "classes": [1],
-}  # fmt: skip
-SMALL = {
-    "name": "tiny", "task": "detect", "activation": "silu", "norm": "steady",
-    "layers": [
-        {"module": "Conv", "out": 8, "stride": 4}, {"name": "p3", "module": "Conv", "out": 16, "stride": 2},
-        {"name": "p4", "module": "Conv", "out": 16, "stride": 2},
-        {"name": "p5", "module": "Conv", "out": 16, "stride": 2},
-        {"module": "Detect", "from": ["p3", "p4", "p5"]},
-    ],
 }  # fmt: skip
 QUIET = {"verbose": False, "plots": False, "watch": False}
 
@@ -77,7 +69,7 @@ def test_rect_makes_narrow_batches_without_mosaics(tmp_path):
         source = open_source(data, settle(settings, {"rect": rect}), "detect")
         shapes[rect] = {tuple(x.shape[-2:]) for x, _ in source.train}
     assert shapes == {False: {(96, 96)}, True: {(32, 96), (96, 32)}}
-    model = Model(SMALL)
+    model = Model(DETECTOR)
     results = model.train(
         data, rect=True, epochs=1, nbs=2, project=str(tmp_path / "runs"), **settings, **QUIET
     )
@@ -133,7 +125,7 @@ def test_the_largest_batch_that_fits(monkeypatch, tmp_path, capsys):
         assert f"{found[room]} samples a step take about" in words
     assert found[1e6] < found[2e6] <= found[1e12] == 128
     assert fit_batch(net, x, torch.device("cpu"), 16, 9)[0] == 8
-    results = Model(SMALL).train(SCENES, batch=-1, imgsz=64, epochs=1, project=str(tmp_path), **QUIET)
+    results = Model(DETECTOR).train(SCENES, batch=-1, imgsz=64, epochs=1, project=str(tmp_path), **QUIET)
     assert "batch=-1: 8 samples a step" in capsys.readouterr().out and results.steps == 1
     with pytest.raises(TrainError, match="the batches are made by the loaders"):
         Model("resnet20.yaml").train(_loaders(), batch=-1, project=str(tmp_path), **QUIET)
@@ -149,7 +141,7 @@ def _loaders():
 
 
 def test_a_detector_of_one_class_is_judged_as_one(tmp_path):
-    model = Model(SMALL)
+    model = Model(DETECTOR)
     results = model.train(SCENES, single_cls=True, imgsz=64, epochs=1, project=str(tmp_path), **QUIET)
     assert model.names == ["object"] and results.best is not None
     again = Model(results.best).val(SCENES, **QUIET)  # of data with four classes
@@ -165,7 +157,7 @@ def test_what_cannot_have_an_effect_is_refused_before_anything_is_written(tmp_pa
             Model("resnet20.yaml").train("digits.yaml", project=str(tmp_path), **wrong)
     assert not list(tmp_path.iterdir())
     with pytest.raises(DataError, match="there are circle, square"):
-        Model(SMALL).train(SCENES, classes=["moon"], project=str(tmp_path), **QUIET)
+        Model(DETECTOR).train(SCENES, classes=["moon"], project=str(tmp_path), **QUIET)
 
 
 def test_fraction_uses_a_share(tmp_path):

@@ -7,6 +7,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
+from tests.train.small_nets import DETECTOR
 from torch import nn
 
 from unvanish.lab.data import open_data
@@ -186,17 +187,6 @@ def test_files_predict_as_their_weights_do(task, network, asked, tmp_path):
     for verb in ("train", "val", "check", "export"):
         with pytest.raises(TrainError, match=f"only predicts; {verb} takes the weights"):
             getattr(again, verb)()
-
-
-DETECTOR = {
-    "name": "tiny", "task": "detect", "activation": "silu", "norm": "steady",
-    "layers": [
-        {"module": "Conv", "out": 8, "stride": 4}, {"name": "p3", "module": "Conv", "out": 16, "stride": 2},
-        {"name": "p4", "module": "Conv", "out": 16, "stride": 2},
-        {"name": "p5", "module": "Conv", "out": 16, "stride": 2},
-        {"module": "Detect", "from": ["p3", "p4", "p5"]},
-    ],
-}  # fmt: skip
 
 
 FORMS = {

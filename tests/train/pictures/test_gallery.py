@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from tests.train.small_nets import DETECTOR
 
 from unvanish.lab.data import open_data
 from unvanish.lab.tasks import task
@@ -19,14 +20,13 @@ from unvanish.train.predict.boxes import Boxes
 NAMES = ["circle", "square"]
 SCENES = {"kind": "shapes", "samples": 8, "val_samples": 4, "names": ["circle", "square", "triangle", "star"]}
 SMALL = {
-    "name": "tiny", "task": "segment", "activation": "silu", "norm": "steady",
+    **DETECTOR,
+    "task": "segment",
     "layers": [
-        {"module": "Conv", "out": 8, "stride": 4}, {"name": "p3", "module": "Conv", "out": 16, "stride": 2},
-        {"name": "p4", "module": "Conv", "out": 16, "stride": 2},
-        {"name": "p5", "module": "Conv", "out": 16, "stride": 2},
+        *DETECTOR["layers"][:-1],
         {"module": "Segment", "from": ["p3", "p4", "p5"], "masks": 4, "prototypes": 8},
     ],
-}  # fmt: skip
+}
 CHARTS = {"PR_curve.png", "F1_curve.png", "confusion_matrix.png", "results.png"}
 BATCHES = {"train_batch0.jpg", "val_batch0_labels.jpg", "val_batch0_pred.jpg"}
 

@@ -10,7 +10,7 @@ References: Wang et al. 2020 (CSPNet, arXiv 1911.11929); Wang et al. 2022 (ELAN,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 import torch
@@ -100,13 +100,36 @@ class C3k(C3):
         super().__init__(width_in, out, kernels=(3, 3), repeats=repeats, activation=activation, norm=norm)
 
 
-class C2f(nn.Module):
+class _Chained(nn.Module):
+    """Blocks in a chain, all their outputs concatenated; `width`: of each, `make`: one of them."""
+
+    PUBLISHED: ClassVar[dict[str, str]] = {"split": "cv1", "inner": "m", "join": "cv2"}
+
+    def __init__(
+        self,
+        width_in: int,
+        out: int,
+        width: int,
+        make: Callable[[], nn.Module],
+        repeats: int,
+        activation: str,
+        norm: str,
+    ) -> None:
+        super().__init__()
+        self.split = Conv(width_in, 2 * width, 1, activation=activation, norm=norm)
+        self.inner = nn.ModuleList(make() for _ in range(repeats))
+        self.join = Conv((2 + repeats) * width, out, 1, activation=activation, norm=norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.join(torch.cat(pieces_of(self.split(x), self.inner), 1))
+        return y
+
+
+class C2f(_Chained):
     """Bottlenecks in a chain, all their outputs concatenated: (B, width_in, H, W) to (B, out, H, W).
 
     `shortcut`: whether they add their input; `expansion`: their channels as a share of `out`.
     """
-
-    PUBLISHED: ClassVar[dict[str, str]] = {"split": "cv1", "inner": "m", "join": "cv2"}
 
     def __init__(
         self,
@@ -120,28 +143,19 @@ class C2f(nn.Module):
         activation: str = "silu",
         norm: str = "steady",
     ) -> None:
-        super().__init__()
         c = int(expansion * out)
 
         def inner() -> nn.Module:
             return CrossBottleneck(c, c, shortcut, groups, (3, 3), 1.0, activation=activation, norm=norm)
 
-        self.split = Conv(width_in, 2 * c, 1, activation=activation, norm=norm)
-        self.inner = nn.ModuleList(inner() for _ in range(repeats))
-        self.join = Conv((2 + repeats) * c, out, 1, activation=activation, norm=norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.join(torch.cat(pieces_of(self.split(x), self.inner), 1))
-        return y
+        super().__init__(width_in, out, c, inner, repeats, activation, norm)
 
 
-class C3k2(nn.Module):
+class C3k2(_Chained):
     """Inner blocks in a chain, all their outputs concatenated: (B, width_in, H, W) to (B, out, H, W).
 
     `deep`: the inner blocks are C3k; `expansion`: their channels as a share of `out`; `variant`: the scale.
     """
-
-    PUBLISHED: ClassVar[dict[str, str]] = {"split": "cv1", "inner": "m", "join": "cv2"}
 
     def __init__(
         self,
@@ -154,7 +168,6 @@ class C3k2(nn.Module):
         activation: str = "silu",
         norm: str = "steady",
     ) -> None:
-        super().__init__()
         c, deep = int(expansion * out), deep or variant in LARGE
 
         def inner() -> nn.Module:
@@ -162,13 +175,7 @@ class C3k2(nn.Module):
                 return C3k(c, c, 2, activation, norm)
             return CrossBottleneck(c, activation=activation, norm=norm)
 
-        self.split = Conv(width_in, 2 * c, 1, activation=activation, norm=norm)
-        self.inner = nn.ModuleList(inner() for _ in range(repeats))
-        self.join = Conv((2 + repeats) * c, out, 1, activation=activation, norm=norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.join(torch.cat(pieces_of(self.split(x), self.inner), 1))
-        return y
+        super().__init__(width_in, out, c, inner, repeats, activation, norm)
 
 
 def pieces_of(x: Tensor, chain: Iterable[nn.Module]) -> list[Tensor]:
