@@ -455,6 +455,8 @@ def compared(x: Tensor, y: Tensor) -> Iterator[Trace]:
         (nn.Linear(4, 1), (x[:, 0], y), lambda o, t: (o[:, 0] - t).square().mean()),
         (nn.Linear(4, 1), x[:, 0], lambda o: (o[:, 0] - torch.arange(float(len(o))).log()).abs().mean()),
         (Halved(4, 4), (x[:, 0], y), nn.CrossEntropyLoss()),
+        (nn.Linear(4, 4), (x[:, 0], y), lambda o, t: nn.CrossEntropyLoss()(o / 100, t)),
+        (Neighbours(), (x[:, 0], y), nn.CrossEntropyLoss()),
         (nn.Linear(4, 4), (x[:, 0], probabilities), lambda o, t: nn.KLDivLoss()(t, o.softmax(1))),
         (
             nn.Sequential(nn.Linear(4, 4), nn.LogSoftmax(-1)),
@@ -468,6 +470,17 @@ def compared(x: Tensor, y: Tensor) -> Iterator[Trace]:
     decaying = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=10.0)
     loss = nn.CrossEntropyLoss()
     yield unvanish.check(net, (x[:, 0], y), loss, optimizer=decaying, confirm=False).trace
+
+
+class Neighbours(nn.Linear):
+    """A mean over a ring of nodes."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        ring = (torch.eye(len(x)) + torch.eye(len(x)).roll(1, 0)) / 2
+        return ring @ super().forward(x)
 
 
 def find_cosines(o: Tensor) -> Tensor:

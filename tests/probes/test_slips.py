@@ -40,6 +40,14 @@ def overlap(z: Tensor, y: Tensor) -> Tensor:
     return 1 - (2 * (p * y.flatten(1)).sum() + 1) / (p.sum() + y.sum() + 1)
 
 
+def overlap_scores(z: Tensor, y: Tensor) -> Tensor:
+    return 1 - (2 * (z * y).flatten().sum() + 1) / (z.flatten().sum() + y.sum() + 1)
+
+
+def overlap_squares(z: Tensor, y: Tensor) -> Tensor:
+    return 1 - 2 * (z * y).sum() / (z.square().sum() + y.square().sum())
+
+
 LOGISTIC: Loss = lambda z, y: torch.log(1 + torch.exp(-y * z)).mean()  # noqa: E731
 HINGE: Loss = lambda z, y: functional.relu(1 - y * z).mean()  # noqa: E731
 SICK: dict[str, tuple[str, int, Tensor, Loss]] = {
@@ -50,10 +58,12 @@ SICK: dict[str, tuple[str, int, Tensor, Loss]] = {
     "ranking": ("OUT005", 2, YES, lambda o, y: nn.MarginRankingLoss()(o[:, :1], o[:, 1:], y)),
     "hinge of distances": ("OUT005", 1, YES, lambda o, y: nn.HingeEmbeddingLoss()(o.square(), y)),
     "masks of 255": ("OUT005", 1, 255 * YES, overlap),
+    "an overlap of scores": ("OUT001", 1, YES, overlap_scores),
     "a focus of 50": ("OUT006", 4, CLASSES, focus(50.0)),
     "a variance that is cut off": ("OUT001", 2, NUMBERS, spread(lambda v: functional.relu(-v))),
 }
 FINE: dict[str, tuple[int, Tensor, Loss]] = {
+    "an overlap of squares": (1, YES, overlap_squares),
     "hinge": (1, SIGNS, HINGE),
     "logistic": (1, SIGNS, LOGISTIC),
     "soft margin": (1, SIGNS, nn.SoftMarginLoss()),

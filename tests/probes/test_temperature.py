@@ -135,3 +135,11 @@ def test_yes_and_no_by_a_cosine_are_never_sure() -> None:
 
     assert judge(lambda o: loss(o, 1.0)) == ("OUT006",)
     assert judge(lambda o: loss(o, 10.0)) == ()
+
+
+@pytest.mark.parametrize(
+    ("factor", "codes"), [(1.0, ()), (0.1, ()), (1 / 64, ()), (0.01, ("OUT006",)), (0.001, ("OUT006",))]
+)
+def test_scores_that_are_made_small(factor: float, codes: tuple[str, ...]) -> None:
+    assert judge(lambda o: functional.cross_entropy(factor * o, OWN % 16)) == codes
+    assert judge(lambda o: functional.cross_entropy(o / (1 / factor), OWN % 16)) == codes

@@ -17,6 +17,7 @@ SWAPPED = [
     ((8, 24, 4, 4), (8, 16, 24)),
     ((8, 12, 12, 3), (8, 3, 12, 12)),
     ((8, 3, 12, 10), (8, 12, 10, 3)),
+    ((8, 4, 10, 6), (8, 10, 24)),
 ]
 KEPT = [
     ((8, 7, 16), (8, 7, 4, 4)),
@@ -28,6 +29,8 @@ KEPT = [
     ((8, 12, 12), (8, 12, 12)),
     ((8, 240), (8, 15, 16)),
     ((56, 16), (8, 7, 16)),
+    ((8, 10, 4, 6), (8, 10, 24)),
+    ((8, 5, 5, 6), (8, 25, 6)),
 ]
 
 
@@ -59,8 +62,17 @@ def shift(h: Tensor) -> Tensor:
     return nn.functional.pad(h, (1, 0)).view(b, d + 1, t)[:, 1:].mT
 
 
+def merge(h: Tensor, turn: bool) -> Tensor:
+    """Four heads of the samples' rows, put together again."""
+    b, t, d = h.shape
+    heads = h.view(b, t, 4, d // 4).transpose(1, 2).reshape(b * 4, t, d // 4) * 2
+    return heads.view(b, 4, t, d // 4).transpose(1, 2).reshape(b, t, d) if turn else heads.view(b, t, d)
+
+
 TURNS: dict[str, tuple[Any, bool]] = {
     "viewed": (lambda h: h.reshape(len(h), 16, 9), True),
+    "heads merged by a view": (lambda h: merge(h, turn=False), True),
+    "heads merged": (lambda h: merge(h, turn=True), False),
     "transposed": (lambda h: h.mT, False),
     "moved against each other": (shift, False),
     "into windows": (lambda h: h.reshape(len(h), 3, 3, 16).mean(2), False),

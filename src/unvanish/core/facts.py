@@ -100,6 +100,7 @@ class NodeFacts(RowFacts, total=False):
     rows: int  # tokens
     # place on the main depth axis
     cut: bool  # every gradient path crosses it
+    smooths: float  # ln of what a mean over neighbours leaves of the differences between rows
     segment: int | None  # number of the cut at or above it; None outside the axis
     stream_norm: bool  # a normalisation between two residual rows
     # faults
@@ -213,6 +214,7 @@ class OutputFacts(TypedDict, total=False):
     crossed: bool  # the axis of the classes is not that on which the last layer made them
     cosine_scale: float  # the factor of logits that are cosines
     cosine_learned: bool  # it is learned
+    logit_factor: float  # below one, that a layer's scores are multiplied by
     swapped: bool  # the targets stand where the output should
     short: float  # share of the samples with fewer steps than targets
 

@@ -44,6 +44,7 @@ class WishFacts(TypedDict):
         "collapsed",
         "power",
         "floor",
+        "scores",
     ]
     share: float  # of the labels; what rare classes weigh; what is left of a label, or by a power; at a floor
     classes: tuple[int, ...]

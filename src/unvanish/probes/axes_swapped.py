@@ -28,7 +28,7 @@ def read_swap(operation: Operation, call: OperationCall, result: Tensor, batch: 
     x = call.args[0] if call.args else None
     if not isinstance(x, Tensor) or x.grad_fn is None or type(x.grad_fn).__name__ in SKEWED:
         return None
-    before, after = tuple(x.shape), tuple(result.shape)
+    before, after = _split_batch(tuple(x.shape), tuple(result.shape), batch), tuple(result.shape)
     if before[:1] != (batch,) or not is_swapped(before, after):
         return None
     if type(operation.caller.module).__module__.startswith("torch."):
@@ -36,10 +36,16 @@ def read_swap(operation: Operation, call: OperationCall, result: Tensor, batch: 
     return {"path": operation.caller.path, "line": find_line(), "shapes": (before, after)}
 
 
+def _split_batch(before: tuple[int, ...], after: tuple[int, ...], batch: int) -> tuple[int, ...]:
+    """(samples * heads, ...) as (samples, heads, ...), where a view makes samples of it."""
+    joined = before[:1] != (batch,) == after[:1] and batch > 0 and before[0] % batch == 0
+    return (batch, before[0] // batch, *before[1:]) if joined else before
+
+
 def is_swapped(before: Sequence[int], after: Sequence[int]) -> bool:
     """Whether a view of (samples, ...) puts axes of a sample into another order.
 
-    (p, q) as (q, p); (p, h * d) as (h, p, d); maps (c, h, w) as rows of c numbers.
+    (p, q) as (q, p); (p, h * d) as (h, p, d) and back; maps (c, h, w) as rows of c numbers.
     """
     if len(before) < 3 or before[0] != after[0] or min(before) < LEAST:
         return False
@@ -51,7 +57,8 @@ def is_swapped(before: Sequence[int], after: Sequence[int]) -> bool:
         return tokens == own[0] and heads * width == own[1] and LEAST <= heads != tokens and width >= LEAST
     if len(own) == 3 and len(new) == 2:  # maps of channels first
         channels, height, wide = own
-        return new[1] == channels and channels not in (wide, height * wide)
+        merged = new == [height, channels * wide] and channels != height  # heads before tokens
+        return merged or (new[1] == channels and channels not in (wide, height * wide))
     return len(own) == 3 and len(new) == 3 and _turns_pictures(own, new)
 
 

@@ -20,6 +20,7 @@ from unvanish.probes.calls import tensors_in
 from unvanish.probes.events import Operation, OperationCall
 from unvanish.probes.handles import Node
 from unvanish.probes.lines import find_line
+from unvanish.probes.smoothing import AVERAGING, measure_smoothing
 
 ALONG = {
     "softmax",
@@ -42,7 +43,7 @@ SCATTERED = {"index_add", "scatter_add", "scatter", "index_reduce", "scatter_red
 
 JOINS = {"cat", "concat"}
 
-KINDS = JOINS | ALONG | TURNED | STATISTICS | RESHAPES | PRODUCTS | CHANNELS.keys() | SCATTERED
+KINDS = JOINS | ALONG | TURNED | STATISTICS | RESHAPES | PRODUCTS | CHANNELS.keys() | SCATTERED | AVERAGING
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class MixingSigns:
         if result.is_nested or any(isinstance(a, Tensor) and a.is_nested for a in call.args):
             return
         self.by_hand = self.by_hand or is_statistic(call, self.batch)
+        if call.kind in AVERAGING and (left := measure_smoothing(call, result)) is not None:
+            operation.facts["smooths"] = left
         if call.kind in RESHAPES and (swap := read_swap(operation, call, result, self.batch)) is not None:
             self.swaps.append(swap)
         how = find_sign(call, result, self.batch) or self._find_cut(call, result)

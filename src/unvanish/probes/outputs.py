@@ -20,7 +20,7 @@ from unvanish.probes.graph import Graph
 from unvanish.probes.handles import Handles
 from unvanish.probes.layout import is_crossed
 from unvanish.probes.passes import Measured
-from unvanish.probes.temperature import Cosines, find_cosines
+from unvanish.probes.temperature import Cosines, find_cosines, find_factor
 
 OWN = {  # output functions that a loss applies itself
     "cross_entropy": ("softmax", "sigmoid"),
@@ -150,6 +150,8 @@ def _read_layout(kind: str, handles: Handles, made: Operation | None, watched: F
     found: OutputFacts = {}
     if kind in SCORED and (cosines := find_cosines(reads)) is not None:
         found = _describe_cosines(cosines)
+    elif kind in SCORED and 0 < abs(factor := find_factor(reads)) < 1:
+        found["logit_factor"] = abs(factor)
     if kind not in ("cross_entropy", "nll_loss") or x.ndim < 2 or reads is None:
         return found
     if made is not None and made.kind in ("softmax", "log_softmax", "relu"):

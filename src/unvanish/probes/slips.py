@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unvanish.core.loss_facts import WishFacts
 from unvanish.probes.calls import tensors_in
-from unvanish.probes.events import OperationCall
+from unvanish.probes.events import Operation, OperationCall
 from unvanish.probes.graph import Graph
 from unvanish.probes.loss_calls import LossCalls
 
@@ -26,6 +26,8 @@ POWER = 10.0  # exponents below are in use
 LEFT = 0.05  # of the largest sample, after the power
 FLOOR = 1e-5  # a divisor below, that makes numbers above 1 / FLOOR ** 0.5, of what is no smaller itself
 FEW = 4  # numbers
+LAYERS = ("AddmmBackward0", "ConvolutionBackward0", "MmBackward0")
+SHAPED = ("view", "reshape", "flatten", "squeeze", "getitem", "permute", "transpose", "contiguous")
 
 
 def find_slips(calls: LossCalls, graph: Graph) -> list[WishFacts]:
@@ -39,7 +41,7 @@ def find_slips(calls: LossCalls, graph: Graph) -> list[WishFacts]:
     }
     margins = negative | {id(c.result) for c, _ in made if c.kind in MARGINS and _takes(c, products)}
     summed = any(c.kind == "add" and any(True for _ in _answers(c, calls)) for c, _ in made)
-    found: list[WishFacts] = []
+    found = _find_scored(made, calls)
     for call, operation in made:
         source = calls.lines.get(operation.order, "")
         given = list(tensors_in(call.args, 1))
@@ -58,6 +60,33 @@ def find_slips(calls: LossCalls, graph: Graph) -> list[WishFacts]:
         elif call.kind == "div" and (share := _read_floor(call)) > 0:
             found.append({"how": "floor", "share": share, "classes": (), "source": source})
     return found
+
+
+def _find_scored(made: list[tuple[OperationCall, Operation]], calls: LossCalls) -> list[WishFacts]:
+    """An overlap with yes and no of scores that are no probabilities: it divides by a sum of them."""
+    scores: set[int] = set()
+    sums: set[int] = set()
+    meets = False
+    for call, operation in made:
+        given = [t for t in tensors_in(call.args, 1)]
+        mine = [t for t in given if id(t) in scores or _is_score(t)]
+        meets |= call.kind == "mul" and bool(mine) and any(map(_is_unsigned, _answers(call, calls)))
+        if mine and call.kind in SHAPED:
+            scores.add(id(call.result))
+        elif (mine and call.kind in ("sum", "mean")) or (
+            call.kind in ("add", "mul") and any(id(t) in sums for t in given)
+        ):
+            sums.add(id(call.result))
+        elif call.kind == "div" and meets and len(given) > 1 and id(given[1]) in sums:
+            source = calls.lines.get(operation.order, "")
+            return [{"how": "scores", "share": 1.0, "classes": (), "source": source}]
+    return []
+
+
+def _is_score(t: Tensor) -> bool:
+    """Whether a layer made a tensor, with numbers of both signs."""
+    made = t.requires_grad and type(t.grad_fn).__name__ in LAYERS
+    return made and bool((t.detach() < 0).any())
 
 
 def _answers(call: OperationCall, calls: LossCalls) -> Iterable[Tensor]:

@@ -40,6 +40,7 @@ PASSED = {
     )
 } | {"SqueezeBackward1", "SqueezeBackward2", "ClampBackward1", "ScatterBackward1"}
 SHIFTED = ("AddBackward0", "SubBackward0", "RsubBackward1", "AddBackward1")
+SCORES = ("AddmmBackward0", "MmBackward0", "ConvolutionBackward0")
 WRITTEN = ("IndexPutBackward0", "CopySlices", "ScatterBackward0")  # a part of the logits was overwritten
 BOUNDED = ("CosBackward0", "SinBackward0")
 WITHIN = ("SqrtBackward0", "PowBackward0")  # of a cosine: its sine
@@ -60,6 +61,25 @@ class Cosines(NamedTuple):
 def find_cosines(node: Any) -> Cosines | None:
     """What scales the cosines whose graph ends in `node`; None if it is no product of rows of length one."""
     return _follow(node, None, STEPS)
+
+
+def find_factor(node: Any) -> float:
+    """The numbers that a layer's scores are multiplied by on their way to `node`, none of them learned."""
+    factor = 1.0
+    for _ in range(STEPS):
+        name = type(node).__name__
+        edges = [n for n, _ in node.next_functions if n is not None] if node is not None else []
+        if name in SCORES:
+            return factor
+        if name in ("MulBackward0", "DivBackward0") and len(edges) == 1:
+            value = find_saved(node, "_saved_other")
+            if value is None or value.numel() != 1 or not float(value):
+                return 1.0
+            factor *= float(value) if name == "MulBackward0" else 1 / float(value)
+        elif len(edges) != 1 or name not in PASSED:
+            return 1.0
+        node = edges[0]
+    return 1.0
 
 
 def _follow(node: Any, divisor: Tensor | None, left: int) -> Cosines | None:

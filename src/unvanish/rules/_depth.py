@@ -49,7 +49,7 @@ from unvanish.core.diagnosis import Evidence, NotApplicable, Remedy, Severity
 from unvanish.core.ledger import DECADE
 from unvanish.core.limits import BEARS, RATIO
 from unvanish.core.trace import Trace
-from unvanish.rules import _places
+from unvanish.rules import _places, _smoothed
 from unvanish.rules._fault import Fault, identify
 from unvanish.rules._tiers import MEASURED, REMARK
 
@@ -62,9 +62,12 @@ def read(trace: Trace, limit: float = RATIO) -> depth.Depth | None:
 
 
 def blame(rule: str, trace: Trace, limit: float) -> depth.Depth | None:
-    """The reading if it names this rule as the cause; `rule`: its module. NotApplicable without a depth."""
+    """The reading if it names this rule as the cause; `rule`: its module. NotApplicable without a depth.
+
+    None where means over neighbours make all nodes alike: other weights or slopes would not keep them apart.
+    """
     found = require(trace, limit)
-    return found if blames(found, rule) else None
+    return found if blames(found, rule) and not _smoothed.find(trace) else None
 
 
 def blames(found: depth.Depth, rule: str) -> bool:

@@ -22,7 +22,9 @@ How it is measured
 At the end of the depth axis, the relative spread of the hidden activations over the samples, or
 their mean cosine: a spread below `limit` or a cosine above `alike` is a warning, a tenth of what is
 left of the difference an error, if the inputs themselves differ. One sample is not judged, nor are
-outputs after a softmax. In a watched run the first layer's results stand for the inputs.
+outputs after a softmax. In a watched run the first layer's results stand for the inputs. Of a graph
+net that answers for each node: what the means over neighbours that lie on the depth axis, so
+without a skip around them, leave of the differences between nodes.
 
 Limits
 
@@ -46,7 +48,8 @@ When it is wrong
 A batch of equal or nearly equal samples, and models that are meant to be invariant to what differs.
 A watched run that has converged is not judged.
 
-References: Poole et al. 2016; Schoenholz et al. 2017; Dong et al. 2021.
+References: Poole et al. 2016; Schoenholz et al. 2017; Li et al. 2018 (graph nets); Dong et al.
+2021.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ from typing import Any
 
 from unvanish.core.diagnosis import Case, Evidence, NotApplicable, Remedy
 from unvanish.core.trace import Trace
-from unvanish.rules import _converged, _places
+from unvanish.rules import _converged, _places, _smoothed
 from unvanish.rules._fault import Fault
 from unvanish.rules._tiers import DATA
 
@@ -73,6 +76,8 @@ MOST = 8.0  # nats
 
 def check(trace: Trace, *, limit: float = 1e-3, alike: float = 0.9999) -> Iterable[Fault]:
     """One fault naming where the samples lost their differences."""
+    if means := _smoothed.find(trace):
+        return [_report_smoothed(trace, means)]
     path, live = _hidden_activations(trace), bool(trace.facts.get("live"))
     first_spread = _first_spread(trace, live)
     if len(path) < 2:
@@ -113,6 +118,37 @@ def check(trace: Trace, *, limit: float = 1e-3, alike: float = 0.9999) -> Iterab
             size=min(math.log(limit / spread), MOST) if spread > 0 else MOST,
         )
     ]
+
+
+def _report_smoothed(trace: Trace, means: list[int]) -> Fault:
+    """The fault of nodes that means over their neighbours make alike."""
+    left, targets = math.exp(_smoothed.measure(trace, means)), _places.label(trace, means)
+    return Fault(
+        severity="error",
+        cause=f"{len(means)} means over neighbours in a row ({targets[0]} and on), with no way around them, "
+        f"leave {left:.1e} of what tells the nodes apart: they become alike, however the weights are drawn",
+        sites=targets,
+        evidence=(
+            Evidence(
+                "differences between nodes that are left",
+                left,
+                limit=f"> {math.exp(-_smoothed.SMOOTHED):.2g}",
+            ),
+            Evidence("means over neighbours", len(means)),
+        ),
+        remedies=(
+            Remedy("fewer-layers", targets, "two to four such layers are usual", "advice"),
+            Remedy(
+                "keep-own-features",
+                targets,
+                "h + layer(A h), or a part of the first h in each layer",
+                "advice",
+            ),
+        ),
+        direction="vanishing",
+        tier=DATA,
+        size=MOST,
+    )
 
 
 def _first_spread(trace: Trace, live: bool) -> float:

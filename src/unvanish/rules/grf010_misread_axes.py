@@ -18,11 +18,12 @@ An example
 
 How it is measured
 
-On views of activations in the forward, by their shapes: (p, q) as (q, p); (p, h * d) as (h, p,
-d); maps with channels first as rows of as many numbers as channels; pictures with their channels
-at one end as ones with them at the other. Left alone are views behind a padding, a slice or a
-concatenation, by which rows are moved against each other on purpose (relative positions), axes
-whose lengths differ by one, axes of length one, and whatever joins samples, which LEA001 judges.
+On views of activations in the forward, by their shapes: (p, q) as (q, p); (p, h * d) as (h, p, d),
+and (h, p, d) as (p, h * d), also of heads that were joined with the samples; maps with channels
+first as rows of as many numbers as channels; pictures with their channels at one end as ones with
+them at the other. Left alone are views behind a padding, a slice or a concatenation, by which rows
+are moved against each other on purpose (relative positions), axes whose lengths differ by one, axes
+of length one, and whatever joins samples, which LEA001 judges.
 
 Limits
 

@@ -28,7 +28,8 @@ hand, compare it with; the axis of a softmax against the rows of the targets; an
 made what cross-entropy reads as logits, in the model or in the loss, by its name or by what it cuts
 off (a clamp, a maximum, a mask); whether the classes lie along the axis on which the last
 layer made them, views followed; a loss written by hand as torch's own. A variance, or another
-divisor of the loss, that is next to zero where what it divides is not. Marks for missing answers,
+divisor of the loss, that is next to zero where what it divides is not. An overlap with answers of
+yes and no that divides by a sum of what a layer gave, of both signs. Marks for missing answers,
 one constant that the loss masks away later, are no targets.
 
 Limits
@@ -84,6 +85,8 @@ def check(trace: Trace, *, limit: float = 0.1, residual: float = 0.2) -> Iterabl
         return [_report(misfits[0])]
     if floors := [w for w in trace.facts.get("wishes", []) if w["how"] == "floor" and w["share"] > FLOORED]:
         return [_report_floor(floors[0])]
+    if scored := [w for w in trace.facts.get("wishes", []) if w["how"] == "scores"]:
+        return [_report_scores(scored[0])]
     outputs = _squashed_outputs(trace)
     if not outputs:
         raise NotApplicable("no squared or absolute error reads a squashed output")
@@ -148,6 +151,19 @@ def _report_floor(wish: WishFacts) -> Fault:
         "numbers make the whole gradient",
         Evidence("share of the divisors next to zero", share, limit=f"< {FLOORED:g}", site="loss"),
         Remedy("positive-variance", ("loss",), "exp of a log-variance, or softplus + 0.001", "advice"),
+        OUTPUT,
+        direction="exploding",
+    )
+
+
+def _report_scores(wish: WishFacts) -> Fault:
+    """The fault of scores that an overlap takes for probabilities."""
+    place = f" at {wish['source']}" if wish["source"] else ""
+    return blame_loss(
+        f"the overlap{place} takes the model's scores for probabilities: it divides by a sum of "
+        "numbers of both signs, which may be zero, and below it the loss falls without end",
+        Evidence("what the overlap reads", "scores of both signs", limit="between 0 and 1", site="loss"),
+        Remedy("squash-scores", ("loss",), "a sigmoid, or a softmax over the classes, before it", "advice"),
         OUTPUT,
         direction="exploding",
     )
