@@ -457,6 +457,7 @@ def compared(x: Tensor, y: Tensor) -> Iterator[Trace]:
         (Halved(4, 4), (x[:, 0], y), nn.CrossEntropyLoss()),
         (nn.Linear(4, 4), (x[:, 0], y), lambda o, t: nn.CrossEntropyLoss()(o / 100, t)),
         (Neighbours(), (x[:, 0], y), nn.CrossEntropyLoss()),
+        (TurnedRound(), (x[:, 0], (y, y)), lambda o, t: subtract(nn.CrossEntropyLoss(), o, t)),
         (nn.Linear(4, 4), (x[:, 0], probabilities), lambda o, t: nn.KLDivLoss()(t, o.softmax(1))),
         (
             nn.Sequential(nn.Linear(4, 4), nn.LogSoftmax(-1)),
@@ -470,6 +471,34 @@ def compared(x: Tensor, y: Tensor) -> Iterator[Trace]:
     decaying = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=10.0)
     loss = nn.CrossEntropyLoss()
     yield unvanish.check(net, (x[:, 0], y), loss, optimizer=decaying, confirm=False).trace
+
+
+class Turned(torch.autograd.Function):
+    """The identity, whose gradient is turned round."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return -gradients[0]
+
+
+class TurnedRound(nn.Linear):
+    """Two answers, one behind a reversal."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        out = super().forward(x)
+        return out, Turned.apply(out)
+
+
+def subtract(loss: Any, o: Any, t: Any) -> Tensor:
+    made: Tensor = loss(o[0], t[0]) - loss(o[1], t[1])
+    return made
 
 
 class Neighbours(nn.Linear):

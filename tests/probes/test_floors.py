@@ -96,6 +96,12 @@ def test_a_likelihood_by_hand_is_one_too() -> None:
         assert judge(build(lambda x: x), loss) == ()
 
 
+def test_a_rectifier_is_named_though_it_cuts_off_next_to_nothing() -> None:
+    net = build(lambda z: functional.relu(z + 1).log_softmax(1))
+    assert judge(net, nn.NLLLoss()) == ("OUT001",)
+    assert judge(build(lambda z: (z + 1).log_softmax(1)), nn.NLLLoss()) == ()
+
+
 def test_a_pooled_map_of_a_rectifier_is_a_head_of_its_own() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())

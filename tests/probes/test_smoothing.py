@@ -54,6 +54,13 @@ def add_up(h: Tensor) -> Tensor:
     return torch.zeros_like(h).index_add(0, to, h[start] / LINKS.sum(1)[to, None])
 
 
+def weigh_messages(h: Tensor) -> Tensor:
+    to, start = LINKS.nonzero().T
+    degrees = LINKS.sum(1)
+    weights = (degrees[to] * degrees[start]).rsqrt()[:, None]
+    return torch.zeros_like(h).index_add_(0, to, weights * h[start])
+
+
 def judge(model: nn.Module, batch: Any = (X, Y)) -> tuple[str, ...]:
     return unvanish.check(model, batch, nn.CrossEntropyLoss(), confirm=False).codes("warning")
 
@@ -68,6 +75,14 @@ def test_many_means_in_a_row_make_the_nodes_alike(mean: Step) -> None:
 def test_few_means_and_those_with_a_way_around_are_healthy(depth: int, skip: bool) -> None:
     torch.manual_seed(0)
     assert judge(Graph(depth, multiply, skip)) == ()
+
+
+def test_weights_of_messages_are_no_contraction() -> None:
+    torch.manual_seed(0)
+    model = Graph(3, weigh_messages)
+    for layer in model.layers:
+        layer.reset_parameters()  # type: ignore[operator]
+    assert judge(model) == ()
 
 
 def test_small_weights_are_not_the_cause_where_means_are() -> None:

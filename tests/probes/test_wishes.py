@@ -131,3 +131,26 @@ def test_the_classes_and_the_share_are_named() -> None:
     assert "class 2" in found.cause and "25%" in found.cause
     edge = unvanish.check(build(4), (X, CLASSES), weigh(0, 1, 1, 1), confirm=False, select=["LOS001"])
     assert [(f.code, f.severity) for f in edge.findings] == [("LOS001", "note")]
+
+
+COUNTS = torch.bincount(CLASSES_OF_RARE := torch.where(torch.arange(N) % 16 < 13, 0, 1)) / N
+
+
+def weigh_by_hand(table: Tensor) -> Loss:
+    return lambda z, y: (table[y] * functional.cross_entropy(z, y, reduction="none")).mean()
+
+
+def focus_by_hand(table: Tensor) -> Loss:
+    def loss(z: Tensor, y: Tensor) -> Tensor:
+        log = z.log_softmax(1).gather(1, y[:, None]).squeeze(1)
+        return (-table[y] * (1 - log.exp()) ** 2 * log).mean()
+
+    return loss
+
+
+@pytest.mark.parametrize("form", [weigh_by_hand, focus_by_hand])
+def test_weights_by_hand_that_favour_the_frequent_class(form: Callable[[Tensor], Loss]) -> None:
+    batch = X, CLASSES_OF_RARE
+    assert judge(build(2), batch, form(COUNTS)) == ("LOS001",)
+    assert judge(build(2), batch, form(1 / COUNTS)) == ()
+    assert judge(build(2), batch, form(torch.tensor([0.25, 0.75]))) == ()

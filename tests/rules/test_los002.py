@@ -176,3 +176,39 @@ def test_the_cure_makes_it_learn(name: str) -> None:
     cured = unvanish.cure(net, (X, y), loss)
     assert [r.cure for r in cured.prescription.remedies] == ["flip-sign"]
     assert unvanish.check(cured.model, (X, y), cured.loss).codes() == ()
+
+
+class Reversed(torch.autograd.Function):
+    """The identity, whose gradient is turned round."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return -0.5 * gradients[0]
+
+
+class Adapted(nn.Module):
+    """Classes, and the domain behind a reversal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.label, self.domain = nn.Linear(8, 16), nn.Linear(16, 4), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(self.features(x))
+        turned: Tensor = Reversed.apply(h)  # type: ignore[no-untyped-call]
+        return self.label(h), self.domain(turned)
+
+
+@pytest.mark.parametrize(("sign", "codes"), [(1.0, ()), (-0.3, ("LOS002",))])
+def test_a_reversal_and_a_minus_undo_each_other(sign: float, codes: tuple[str, ...]) -> None:
+    def loss(o: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
+        return functional.cross_entropy(o[0], y[0]) + sign * functional.cross_entropy(o[1], y[1])
+
+    torch.manual_seed(0)
+    batch = X, (CLASSES, CLASSES % 2)
+    found = unvanish.check(Adapted(), batch, loss, confirm=False, select=["LOS002"])
+    assert found.codes() == codes

@@ -23,7 +23,8 @@ from unvanish.core.trace import Axis, Trace
 
 ACCOUNTS = ("weights", "slope", "saturated", "normalisation", "residual", "resampling", "rest")
 SMALLER = 0.5  # ln: by which rows that are picked may be smaller than what picks them
-RESAMPLING = ("pool", "interpolate", "upsample", "getitem", "index", "mean", "sum")
+RESAMPLING = ("pool", "interpolate", "upsample", "getitem", "index", "scatter", "mean", "sum")
+ADDED = {"index_add", "scatter_add", "scatter_reduce", "index_reduce", "scatter"}
 SUMS, PRODUCTS = {"add", "sub"}, {"matmul", "mm", "bmm", "einsum", "mul"}
 
 
@@ -50,7 +51,7 @@ def enter(trace: Trace, axis: Axis, k: int, log: Sequence[float], chosen: bool =
     """The entry of the row below place `k` of the axis; `chosen`: it is part of a choice."""
     site, facts = axis.sites[k], trace.sites[axis.sites[k]].facts
     gain = difference(log[site], log[axis.sites[k + 1]])
-    if chosen:
+    if chosen or _is_message(trace, axis, k):
         return Entry(site, gain, {"resampling": gain})
     entry = _enter_operation(trace, site, gain) if facts.get("simple") else None
     if entry is not None:
@@ -123,6 +124,12 @@ def _is_weighted_sum(trace: Trace, axis: Axis, k: int) -> bool:
         return False
     above, own = (_list_kinds(trace, axis, place) for place in (k - 1, k))
     return above == {"sum"} and own >= {"mul"}
+
+
+def _is_message(trace: Trace, axis: Axis, k: int) -> bool:
+    """Whether a row weighs messages that the row above adds up at their nodes: a mean over neighbours."""
+    above, own = (_list_kinds(trace, axis, place) for place in (max(0, k - 1), k))
+    return k > 0 and bool(above) and above <= ADDED and own <= {"mul", "div"}
 
 
 def _find_averaged(gain: float, spread: float) -> float:

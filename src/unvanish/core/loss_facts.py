@@ -170,6 +170,7 @@ class LossFacts(TypedDict, total=False):
 
     broadcasts: list[BroadcastFacts]
     ascents: list[AscentFacts]
+    turned_twice: list[AscentFacts]  # raised beside others, below a function that turns gradients round
     wishes: list[WishFacts]
     terms: list[TermFacts]
     pairs: list[PairFacts]

@@ -74,6 +74,28 @@ def find_ascents(
     )
 
 
+def find_turned_twice(root: Tensor, calls: LossCalls, graph: Graph | None) -> list[AscentFacts]:
+    """Losses against the targets that are raised beside others, below which is a function by hand."""
+    if graph is None or not any(hasattr(type(n), "_forward_cls") for n in graph.nodes):
+        return []
+    some = [(c, o) for c, o in calls.made if o.kind in LOSSES and o.nodes[0] in graph.index]
+    some = [(c, o) for c, o in some if _is_given(c, o, calls)][:MOST]
+    results = [c.result for c, _ in some]
+    gradients = torch.autograd.grad(root, results, retain_graph=True, allow_unused=True) if results else ()
+    found = []
+    for (call, operation), gradient in zip(some, gradients, strict=True):
+        below: Any = walk(call.result.grad_fn).nodes
+        raised = gradient is not None and bool((gradient < 0).all())
+        if raised and any(hasattr(type(n), "_forward_cls") for n in below):
+            kind, source = (
+                operations.LOSSES.get(operation.kind, operation.kind),
+                calls.lines.get(operation.order, ""),
+            )
+            facts: AscentFacts = {"kind": kind, "slope": 1.0, "given": True, "source": source}
+            found.append(facts)
+    return found
+
+
 def _is_own(root: Tensor, calls: LossCalls) -> bool:
     """Whether the loss is one of torch's own, as it is."""
     return len(calls.made) == 1 and calls.made[0][0].result is root and calls.made[0][0].kind in LOSSES

@@ -32,6 +32,7 @@ CUTTING = (
     "hardtanh",
     "max",
 )
+NAMED = ("relu", "relu6")  # that say it themselves
 SMOOTH = {  # the least that they give
     **{"softplus": 0.0, "exp": 0.0, "abs": 0.0, "square": 0.0, "pow": 0.0},
     **{"gelu": -0.17, "silu": -0.28, "mish": -0.31, "elu": -1.0, "celu": -1.0, "selu": -1.76},
@@ -57,6 +58,11 @@ def read_floor(node: Any, watched: Forward, x: Tensor, logarithms: bool) -> Outp
     saved = find_saved(made.nodes[0], "_saved_result")
     if saved is not None and saved.numel() == x.numel():  # what it gave, whatever normalised that
         x, logarithms = saved.detach(), False
+    if made.kind in NAMED:
+        return {
+            "floor": made.kind,
+            "floor_share": float((x == x.min()).double().mean()) if not logarithms else 0.0,
+        }
     axis = min(1, x.ndim - 1)
     least = x.min(axis, keepdim=True)[0] if logarithms else x.min()
     at = x == least

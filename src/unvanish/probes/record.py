@@ -25,7 +25,7 @@ from unvanish.core.trace import Trace
 from unvanish.probes import node_sites, outputs, parameters, sites, warned
 from unvanish.probes.alone import require_alone
 from unvanish.probes.apart import Apart, find_apart
-from unvanish.probes.ascent import find_ascents
+from unvanish.probes.ascent import find_ascents, find_turned_twice
 from unvanish.probes.blame import find_blame
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.errors import CheckError
@@ -323,6 +323,14 @@ def _read_loss(specimen: Specimen, forward: ForwardPass, backward: BackwardPass)
         ),
         list,
     )
+    if rising == [] and specimen.manner.again:
+        turned: list[AscentFacts] = attempt(
+            "signs that are turned twice",
+            "",
+            lambda: find_turned_twice(forward.root, watched.loss_calls, graph),
+            list,
+        )
+        facts |= {"turned_twice": turned} if turned else {}
     if wishes:
         facts["wishes"] = wishes
     if met:

@@ -18,6 +18,7 @@ from unvanish.probes.custom import find_stored, find_wrong_gradients, keep_store
 from unvanish.probes.dead_terms import find_dead_terms
 from unvanish.probes.dropouts import find_noise
 from unvanish.probes.events import Operation
+from unvanish.probes.expectations import find_expectations
 from unvanish.probes.filled import find_filled
 from unvanish.probes.flat_paths import find_flat_paths
 from unvanish.probes.foreign import find_foreign
@@ -106,7 +107,7 @@ def _keep(found: Mapping[str, Any]) -> TraceFacts:
 
 def _name_misplaced(specimen: Specimen, forward: ForwardPass) -> list[SoftmaxFacts]:
     """Softmaxes along the wrong axis, with their lines, for which the forward runs once more."""
-    found = find_misplaced(forward.watched)
+    found = find_misplaced(forward.watched) or find_expectations(forward.watched)
     lines = find_lines(specimen, [order for _, order in found]) if found else {}
     return [{**facts, "line": lines.get(order, ("", ""))[1]} for facts, order in found]
 

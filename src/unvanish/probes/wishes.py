@@ -16,6 +16,7 @@ from torch import Tensor
 from unvanish.core.loss_facts import WishFacts
 from unvanish.probes.calls import tensors_in
 from unvanish.probes.events import Operation
+from unvanish.probes.fit import IGNORED
 from unvanish.probes.graph import Graph
 from unvanish.probes.handles import Weighing
 from unvanish.probes.loss_calls import LossCalls
@@ -45,6 +46,7 @@ def find_wishes(
             wishes = _judge_call(o, x, y, calls) or find_drowning(root, o, x, y, calls, graph)
             found += [{**facts, "source": source} for facts in wishes]
     found += [] if graph is None else find_slips(calls, graph)
+    found += [] if graph is None or found else _weigh_by_hand(calls, graph)
     if found or graph is None or root is None or any("weighing" in o.handles for o in operations):
         return found
     share = _read_by_hand(root, calls, graph, output)
@@ -99,6 +101,32 @@ def _judge_classes(weighing: Weighing, y: Tensor, classes: int) -> list[WishFact
     rare = torch.zeros_like(present)
     rare[least] = True
     return [_describe("frequency", float(weights[least] / weights[most]), rare)]
+
+
+def _weigh_by_hand(calls: LossCalls, graph: Graph) -> list[WishFacts]:
+    """What a factor of each sample asks for that is a number of its class, looked up by its label."""
+    labels = [y for y in calls.originals if y.ndim == 1 and not y.is_floating_point() and y.numel() >= ENOUGH]
+    for call, operation in calls.made if labels else ():
+        if call.kind != "mul" or operation.nodes[0] not in graph.index:
+            continue
+        factors = [t for t in tensors_in(call.args, 1) if calls.is_target(t) and t.is_floating_point()]
+        for y, w in ((y, w) for y in labels for w in factors if w.shape == y.shape and int(y.min()) >= 0):
+            if (weight := _read_classes(w.detach().double(), y)) is None:
+                continue
+            weighing = Weighing(weight, None, 0.0, IGNORED, MEAN)
+            found = _judge_classes(weighing, y, len(weight))
+            source = calls.lines.get(operation.order, "")
+            return [{**f, "source": source} for f in found if f["how"] == "frequency"]
+    return []
+
+
+def _read_classes(w: Tensor, y: Tensor) -> Tensor | None:
+    """The factor of each class, if all samples of a class have the same; None if not, or if all have one."""
+    counts = torch.bincount(y)
+    means = torch.zeros(len(counts), dtype=w.dtype).scatter_add_(0, y, w) / counts.clamp_min(1)
+    alike = bool(((w - means[y]).abs() <= EVEN * w.abs().max()).all())
+    signed = bool((w > 0).all()) or bool((w < 0).all())
+    return means.abs() if alike and signed and _spread(means[counts > 0]) > 0 else None
 
 
 def _judge_binary(weighing: Weighing, y: Tensor) -> list[WishFacts]:

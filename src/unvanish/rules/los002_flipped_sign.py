@@ -106,6 +106,9 @@ def check(trace: Trace) -> Iterable[Fault]:
         return [] if wrong or not _reads_targets(trace) else [_report_climb()]
     if wrong and wrong[0]["kind"] == "reward":
         return [_report_reward(wrong[0])]
+    reversing = [f for f in trace.facts.get("wrong_gradients", []) if f["identity"] and f["factor"] < 0]
+    if not wrong and reversing and (twice := trace.facts.get("turned_twice", [])):
+        return [_report_twice(twice[0], reversing[0]["function"])]
     if not wrong:
         turned = [w for w in trace.facts.get("wishes", []) if w["how"] in ("negative", "inverted")]
         return [_report_wish(turned[0])] if turned else []
@@ -118,6 +121,20 @@ def check(trace: Trace) -> Iterable[Fault]:
             NO_STEP,
         )
     ]
+
+
+def _report_twice(facts: AscentFacts, function: str) -> Fault:
+    """The fault of a term with a minus behind a function that turns its gradient round already."""
+    place = f" at {facts['source']}" if facts["source"] else ""
+    return blame_loss(
+        f"the {facts['kind']}{place} enters with a minus, and {function} turns its gradient round as well: "
+        "what lies above is taught to be wrong, and what lies below to help it",
+        Evidence("sign of the term", "-", limit="+", site="loss"),
+        Remedy(
+            "flip-sign", (), "add the term: the reversal alone makes the features hide it", safety="advice"
+        ),
+        NO_STEP,
+    )
 
 
 def _reads_targets(trace: Trace) -> bool:
