@@ -457,6 +457,7 @@ def compared(x: Tensor, y: Tensor) -> Iterator[Trace]:
         (Halved(4, 4), (x[:, 0], y), nn.CrossEntropyLoss()),
         (nn.Linear(4, 4), (x[:, 0], y), lambda o, t: nn.CrossEntropyLoss()(o / 100, t)),
         (Neighbours(), (x[:, 0], y), nn.CrossEntropyLoss()),
+        (Estimated(4, 40), (x[:, 0], y), nn.CrossEntropyLoss()),
         (TurnedRound(), (x[:, 0], (y, y)), lambda o, t: subtract(nn.CrossEntropyLoss(), o, t)),
         (nn.Linear(4, 4), (x[:, 0], probabilities), lambda o, t: nn.KLDivLoss()(t, o.softmax(1))),
         (
@@ -471,6 +472,14 @@ def compared(x: Tensor, y: Tensor) -> Iterator[Trace]:
     decaying = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=10.0)
     loss = nn.CrossEntropyLoss()
     yield unvanish.check(net, (x[:, 0], y), loss, optimizer=decaying, confirm=False).trace
+
+
+class Estimated(nn.Linear):
+    """Rounded with the wrong sign."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        p = 2 * super().forward(x)
+        return p.round() - p + p.detach()
 
 
 class Turned(torch.autograd.Function):

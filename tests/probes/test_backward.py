@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import unvanish
 from unvanish.core.trace import Trace
 from unvanish.probes import backward, record
 
@@ -85,3 +86,26 @@ def test_a_large_model_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backward, "LIGHT", 16 * 8)
     _, hooked = seen("chain", monkeypatch, backward.LIGHT)
     assert hooked == [False]
+
+
+def test_half_precision_overflows_only_where_the_training_does() -> None:
+    """Gradients of 24,000 tiny parts: multiplied for our own reading, their sum would leave float16."""
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(8, 16), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.last(torch.relu(self.first(x)).float().mean(1).half())
+            return out
+
+    torch.manual_seed(0)
+    model, x = Pooled().half(), torch.randn(6, 4096, 8).half().abs() * 60
+    found = unvanish.check(
+        model,
+        (x, torch.arange(6) % 3),
+        lambda o, y: nn.functional.cross_entropy(o.float(), y),
+        select=["NUM001"],
+    )
+    assert found.codes() == ()

@@ -54,6 +54,24 @@ def test_without_a_trainable_matrix_there_is_nothing_to_judge(
         _judge(*weights)
 
 
+def test_a_constant_of_that_shape_is_no_projection() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean, self.spread = nn.Linear(8, 24), nn.Parameter(torch.full((24, 8), -4.0))
+            self.last = nn.Linear(24, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            noise = torch.randn(24, 8, generator=torch.Generator().manual_seed(0))
+            weight = self.mean.weight + nn.functional.softplus(self.spread) * noise
+            out: torch.Tensor = self.last(torch.tanh(nn.functional.linear(x, weight, self.mean.bias)))
+            return out
+
+    torch.manual_seed(0)
+    batch = torch.randn(32, 8), torch.randn(32, 2)
+    assert unvanish.check(Noisy(), batch, nn.MSELoss(), confirm=False, select=["INI003"]).codes() == ()
+
+
 @pytest.mark.parametrize(("copies", "fires"), [(3, True), (2, False), (0, False)])
 def test_a_packed_projection_of_equal_thirds_is_named(copies: int, fires: bool) -> None:
     torch.manual_seed(0)

@@ -218,3 +218,37 @@ def test_losses_may_give_their_own_gradient() -> None:
     assert not any("whatever arrives" in f.cause for f in hung.findings)
     fused = unvanish.check(Penalised(), batch, lambda o, y: Fused.apply(o), select=["NUM002"])  # type: ignore[no-untyped-call]
     assert [f.severity for f in fused.findings if "whatever arrives" in f.cause] == ["note"]
+
+
+def fix(p: Tensor) -> Tensor:
+    return p.detach()
+
+
+ESTIMATORS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    "less p, plus it fixed": (lambda p: p.round() - p + fix(p), True),
+    "fixed first": (lambda p: fix(p) + (p > 0).float() - p, True),
+    "the right way": (lambda p: p + (p.round() - p).detach(), False),
+    "the right way, in three parts": (lambda p: p.round() + p - fix(p), False),
+    "a reversal": (lambda p: 2 * fix(p) - p, False),
+    "less a fixed mean": (lambda p: p - fix(p).mean(0), False),
+    "from a fixed mean": (lambda p: fix(p).mean(0) - p, False),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_an_estimator_by_hand_passes_the_gradient_with_its_sign(name: str) -> None:
+    step, wrong = ESTIMATORS[name]
+
+    class Rounded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(16, 12), nn.Linear(12, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.last(step(2 * torch.tanh(self.first(x))))
+            return out
+
+    torch.manual_seed(0)
+    batch = torch.randn(32, 16), torch.randn(32, 4)
+    found = unvanish.check(Rounded(), batch, nn.MSELoss(), confirm=False, select=["NUM002"])
+    assert found.codes() == (("NUM002",) if wrong else ())

@@ -366,6 +366,7 @@ class TraceFacts(RunFacts, LossFacts, total=False):
     flat_curvatures: list[CurvatureFacts]
     leak: LeakFacts
     wrong_gradients: list[WrongGradientFacts]
+    turned_estimators: list[tuple[str, str]]  # straight-through by hand with a minus: module, line
     forced_dropouts: list[ForcedFacts]
     idle_dropouts: int  # how many calls drop nothing because of the mode
     dropouts: dict[str, float]  # share of the values that is dropped, by module, of what is active

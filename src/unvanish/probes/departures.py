@@ -23,6 +23,8 @@ from torch import Tensor
 from unvanish.core.facts import GraphCut
 from unvanish.probes import operations
 from unvanish.probes.calls import tensors_in
+from unvanish.probes.estimators import find_turned
+from unvanish.probes.events import OperationCall
 from unvanish.probes.handles import Node
 from unvanish.probes.lines import find_line
 
@@ -58,6 +60,7 @@ class Departures:
         self.aliases: dict[int, tuple[weakref.ref[Tensor], int]] = {}  # by their memory: what was taken off
         self.numbers: frozenset[int] = NOTHING  # cuts that gave numbers or arrays
         self.values: list[tuple[float, int]] = []  # single numbers and the cuts that gave them
+        self.turned: list[tuple[str, str]] = []  # estimators with the wrong sign: module and line
         self.off: tuple[str, str, str] | None = None  # where gradients were turned off
         self.named: tuple[str, str, str] | None = None  # what turns gradients off, in which module and line
 
@@ -87,6 +90,17 @@ class Departures:
         if self.carried or self.aliases:
             for number in self._union(tensors_in(tuple(given), 3)):
                 self.cuts[number].back.append(node)
+
+    def compare(self, call: OperationCall, path: str) -> None:
+        """Note a sum in which a value cancels what was taken off the graph, and leaves its gradient."""
+        source = find_turned(call, self._find_source) if self.carried or self.aliases else None
+        if source is not None:
+            self.turned.append((path, find_line()))
+
+    def _find_source(self, tensor: Tensor) -> set[Node]:
+        """The nodes of what a value was detached from."""
+        cuts = (self.cuts[number] for number in self.carries(tensor))
+        return {c.node for c in cuts if c.facts["how"] in SHARING and c.node is not None}
 
     def leave(
         self,

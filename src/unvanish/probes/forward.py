@@ -276,8 +276,8 @@ class Forward(TorchFunctionMode):
         operation = Operation(kind, self.running, len(self.operations), start, nodes, used)
         self.operations.append(operation)
         self.departures.come_back(call.given, nodes[0])
-        if kind in operations.SUMS and made[0].numel() <= operations.FEW:
-            self._sum(call, nodes[0])
+        if kind in operations.SUMS:
+            self._sum(call, nodes[0], made[0].numel())
         if kind in operations.PICKS and isinstance(result, tuple):
             self.departures.take("indices", call.args[0], result[1:], self._place())
         self.changes += [(start, operation), (next_number(), self.running)]
@@ -289,11 +289,14 @@ class Forward(TorchFunctionMode):
             self.mixing.look(operation, call, made[0])
         return operation
 
-    def _sum(self, call: OperationCall, node: Node) -> None:
+    def _sum(self, call: OperationCall, node: Node, size: int) -> None:
         """Terms are added, or put together to be added."""
-        parts, known = [*tensors_in(call.args, 2)], self.departures.values or self.departures.numbers
-        numbers = known and any(isinstance(a, float) for a in call.args)
-        if numbers or any(not t.requires_grad and self.departures.carries(t) for t in parts):
+        if size > operations.FEW:
+            return self.departures.compare(call, self.running.path)
+        known = self.departures.values or self.departures.numbers
+        if known and any(isinstance(a, float) for a in call.args):
+            return self.sums.append((call, node))
+        if any(not t.requires_grad and self.departures.carries(t) for t in tensors_in(call.args, 2)):
             self.sums.append((call, node))
 
     def _see_overwritten(self, call: OperationCall, used: tuple[str, ...]) -> None:
@@ -348,7 +351,7 @@ class Forward(TorchFunctionMode):
         if operation.family == "norm":
             read_norm(operation, call)
         if kind in operations.ATTENTION and not result.is_nested:
-            self._read_attention(operation, call, result)
+            readings.read_attention(operation, call, result)
         if kind in operations.PRODUCTS:
             factors = [t for t in tensors_in(call.args, 2) if t.ndim > 1]
             operation.handles["factors"] = tuple((t.grad_fn, t.output_nr) for t in factors)
@@ -358,9 +361,6 @@ class Forward(TorchFunctionMode):
 
     def _weight_stats(self, weight: Tensor, outputs: int) -> dict[str, float]:
         return weight_stats(weight, outputs, self.parameters.norm(weight))
-
-    def _read_attention(self, operation: Operation, call: OperationCall, result: Tensor) -> None:
-        readings.read_attention(operation, call, result)
 
     def _read_sizes(self, operation: Operation, result: Tensor) -> None:
         if not self.sizes:

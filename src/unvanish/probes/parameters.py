@@ -182,7 +182,7 @@ def _are_thirds_equal(p: Tensor, module: nn.Module) -> bool:
     if gates or p.ndim != 2 or p.shape[0] != 3 * p.shape[1] or p.is_meta or p.shape[1] < 2:
         return False
     width, rows = p.shape[1], p.detach()
-    if not torch.equal(rows[0], rows[width]) or not bool(rows[0].any()):
+    if not torch.equal(rows[0], rows[width]) or torch.equal(rows[0], rows[1]):  # a constant is no projection
         return False
     return torch.equal(rows[:width], rows[width:-width]) and torch.equal(rows[:width], rows[-width:])
 

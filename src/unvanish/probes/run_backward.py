@@ -68,6 +68,8 @@ def run_backward(specimen: Specimen, forward: ForwardPass) -> BackwardPass:
         return BackwardPass(graph, flow=_run(specimen, forward, BackwardPlan(graph, [], root, leaves, 0)))
     before = foresee(specimen, forward)
     flow = _run(specimen, forward, before.plan, before.watches)
+    if before.compared:
+        attempt("gradients as they are", "", lambda: _undo_overflow(before.plan, flow), lambda: None)
     seen: Seen = attempt(
         "where gradients end",
         "",
@@ -167,6 +169,18 @@ def _run(
         site = _find_failing(plan, forward)
         text = f"the backward raised {type(error).__name__}{' in ' + site if site else ''}: {error}"
         raise ModelCrash(text, site, sites.assemble_crash(forward.watched, forward.call, text)) from error
+
+
+def _undo_overflow(plan: BackwardPlan, flow: GradientFlow) -> None:
+    """Take the gradients of leaves that only our own multiplying made overflow from a backward without it."""
+    lost = [n for n, log in flow.logs.items() if not math.isfinite(log) and log != -math.inf]
+    if not lost or not any(flow.exponents[n] != plan.scale for n in lost):
+        return
+    plain = Backward(plan.graph, [], (), {}).run(plan.root, plan.leaves, scale=plan.scale)
+    for name in lost:
+        if math.isfinite(plain.logs.get(name, math.nan)):
+            flow.logs[name], flow.gradients[name] = plain.logs[name], plain.gradients[name]
+            flow.exponents[name] = plain.exponents[name]
 
 
 def find_leaves(specimen: Specimen, forward: ForwardPass) -> dict[str, Tensor]:

@@ -64,6 +64,7 @@ def read_signs(specimen: Specimen, forward: ForwardPass, backward: BackwardPass)
     found = _attempt_all(specimen, readings) | {
         "flat_curvatures": watched.derivatives.flat,
         "swaps": watched.mixing.swaps,
+        "turned_estimators": watched.departures.turned,
         "dropouts": watched.dropouts.shares,
         "idle_dropouts": watched.dropouts.idle,
     }

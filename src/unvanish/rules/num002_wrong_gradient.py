@@ -25,7 +25,8 @@ quantisers: straight-through, with all their inputs). Those, too, must turn with
 arrives: what stays the same when it is negated forgot to multiply by it. That is a note if the
 function makes a single number, as a loss at the end may, and nothing if it passes another input on,
 to hang a loss on it. One that returns its input unchanged is a note: a gradient that is reversed,
-scaled or clipped on purpose.
+scaled or clipped on purpose. Of a straight-through estimator by hand, the sign with which p and its
+detached copy enter: b - p + p.detach() has the value b and the slope -1.
 
 Limits
 
@@ -68,7 +69,8 @@ def check(trace: Trace) -> Iterable[Fault]:
     by_function: dict[tuple[str, str], list[WrongGradientFacts]] = {}
     for wrong in trace.facts.get("wrong_gradients", []):
         by_function.setdefault((wrong["path"], wrong["function"]), []).append(wrong)
-    return [_name(own) for own in by_function.values()]
+    turned = [_name_turned(*place) for place in trace.facts.get("turned_estimators", [])[:1]]
+    return [_name(own) for own in by_function.values()] + turned
 
 
 def _name(wrong: list[WrongGradientFacts]) -> Fault:
@@ -103,6 +105,21 @@ def _name(wrong: list[WrongGradientFacts]) -> Fault:
         ),
         direction="none",
         tier=REMARK if meant else DATA,
+    )
+
+
+def _name_turned(path: str, line: str) -> Fault:
+    """The fault of a straight-through estimator by hand that passes the negative of its gradient."""
+    where, place = path or "(model)", f" ({line})" if line else ""
+    return Fault(
+        severity="error",
+        cause=f"the straight-through estimator in {where}{place} passes the negative of the gradient: it "
+        "takes off what has one and adds it without",
+        sites=(where,),
+        evidence=(Evidence("gradient over the usual one", -1.0, limit="1", site=where),),
+        remedies=(Remedy("mend-backward", (where,), "p + (b - p).detach()", safety="advice"),),
+        direction="none",
+        tier=DATA,
     )
 
 
