@@ -97,3 +97,37 @@ def test_the_likelihood_of_a_draw_is_taken_around_it() -> None:
 
     found = unvanish.check(Policy(), (torch.randn(32, 6), torch.randn(32)), loss, confirm=False)
     assert "GRF004" not in found.codes()
+
+
+class Routed(nn.Module):
+    """The best of three experts, weighed by `weigh` of its probability, and a balance of all."""
+
+    def __init__(self, weigh: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.gate, self.experts, self.weigh = nn.Linear(10, 3, bias=False), nn.Linear(10, 30), weigh
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        p = self.gate(x).softmax(-1)
+        top, best = p.topk(1, -1)
+        made = self.experts(x).view(len(x), 3, 10).gather(1, best[..., None].expand(-1, -1, 10))[:, 0]
+        return self.weigh(top) * made, p
+
+
+@pytest.mark.parametrize(
+    ("weigh", "wrong"),
+    [
+        (lambda p: p / (p.sum(-1, keepdim=True) + 1e-20), True),
+        (lambda p: p.softmax(-1), True),
+        (lambda p: p, False),
+        (lambda p: p / p.detach(), False),
+    ],
+)
+def test_one_score_over_itself_beside_a_balance(weigh: Callable[[Tensor], Tensor], wrong: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(32, 10)
+
+    def loss(out: tuple[Tensor, Tensor], y: Tensor) -> Tensor:
+        return (out[0] - y).square().mean() + 0.01 * 3 * out[1].mean(0).square().sum()
+
+    found = unvanish.check(Routed(weigh), (x, x), loss, confirm=False).walk()
+    assert ["gate.weight" in f.cause for f in found if f.code == "GRF004"] == [True] * wrong

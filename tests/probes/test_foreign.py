@@ -155,3 +155,19 @@ def test_what_looks_like_it_is_silent() -> None:
     generator = nn.Linear(16, 4)
     optimizer = torch.optim.SGD(generator.parameters(), lr=0.1)
     assert named(check(generator, lambda out, y: -discriminator(out).mean(), optimizer)) == []
+
+
+def test_a_parameter_that_was_moved_is_none() -> None:
+    def scale(net: Any, h: Tensor) -> Tensor:
+        return h * net.gain.to(h.dtype)
+
+    torch.manual_seed(0)
+    batch = torch.randn(32, 16), torch.randint(0, 4, (32,))
+    for gain, codes in (
+        (nn.Parameter(torch.ones(16)).double(), ("GRF005",)),
+        (nn.Parameter(torch.ones(16)), ()),
+    ):
+        net = Net(scale, gain=gain)
+        found = unvanish.check(net, batch, nn.CrossEntropyLoss(), confirm=False)
+        assert found.codes() == codes
+        assert all(f.sites == ("gain",) for f in found.findings)

@@ -89,6 +89,32 @@ def test_answers_in_sight_are_named(
     assert found is not None and words in found.cause
 
 
+class Pixels(nn.Module):
+    """Masked convolutions over pictures of whole numbers; `open`: the first one sees its own place."""
+
+    def __init__(self, open: bool, last: bool) -> None:
+        super().__init__()
+        self.tokens, self.head, self.last = nn.Embedding(8, 12), nn.Conv2d(16, 8, 1), last
+        self.kernel = nn.Parameter(torch.randn(16, 12, 3, 3, generator=torch.Generator().manual_seed(0)) / 8)
+        self.mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, float(open), 0.0], [0.0, 0.0, 0.0]])
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.tokens(x).permute(0, 3, 1, 2)
+        out: Tensor = self.head(torch.relu(functional.conv2d(h, self.kernel * self.mask, padding=1)))
+        return out.permute(0, 2, 3, 1) if self.last else out
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("open", "codes"), [(True, ("LEA002",)), (False, ())])
+def test_a_pixel_may_see_the_others_of_its_row(open: bool, last: bool, codes: tuple[str, ...]) -> None:
+    def loss(o: Tensor, y: Tensor) -> Tensor:
+        return functional.cross_entropy(o.movedim(-1, 1) if last else o, y)
+
+    x = torch.randint(0, 8, (6, 9, 7), generator=torch.Generator().manual_seed(0))
+    found = unvanish.check(Pixels(open, last), (x, x), loss, confirm=False, select=["LEA002"])
+    assert found.codes() == codes
+
+
 def test_labels_that_were_shifted_before_are_shifted_twice() -> None:
     torch.manual_seed(0)
     before = torch.cat([TEXT[:, 1:], torch.full((16, 1), -100)], 1)

@@ -121,9 +121,14 @@ def _judge(
     seen = _find_seen(_turn(output, spread, turned)[:, :, at], x, edges, turned)
     if seen is None or not 0 <= at + shift < steps:
         return None
+    sees: bool | None = bool(seen[at + shift])
+    if sees and not shift and rest.numel() > 1:  # a row of a picture: its own place, not its neighbours
+        sees = None if turned else _sees_itself(_turn(output, spread, turned)[:, :, at], x, edges, at)
+    if sees is None:
+        return None
     return {
         "shift": shift,
-        "sees": bool(seen[at + shift]),
+        "sees": sees,
         "ahead": bool(seen[at + 1 :].any()),
         "whole": not x.is_floating_point(),
     }
@@ -193,6 +198,28 @@ def _find_edges(x: Tensor, forward: ForwardPass) -> list[GradientEdge]:
         for o in forward.watched.operations
         if o.kind == "embedding" and _looks_up(o.nodes[0], x)
     ]
+
+
+def _sees_itself(own: Tensor, x: Tensor, edges: list[GradientEdge], at: int) -> bool | None:
+    """Whether the output of one place depends on the input there; None if its places are not known.
+
+    `own`: (samples, before, after) of one step, whose places lie in `after`, before the scores of each.
+    """
+    places = x.shape[2:].numel()
+    if own.shape[2] % places or not edges:
+        return None
+    width, middle = own.shape[2] // places, places // 2
+    root = calls.random_cotangent(own[:, :, middle * width : (middle + 1) * width])
+    ways = torch.autograd.grad(root, edges, retain_graph=True, allow_unused=True)
+    sizes = [
+        w.detach().double().reshape(*x.shape[:2], places, -1).abs().amax((0, 3))
+        for w in ways
+        if w is not None
+    ]
+    if not sizes:
+        return None
+    size = torch.stack(sizes).amax(0)
+    return bool(size[at, middle] > LEAST * size.max())
 
 
 def _find_seen(own: Tensor, x: Tensor, edges: list[GradientEdge], turned: bool) -> Tensor | None:

@@ -19,6 +19,7 @@ from unvanish.probes.run_forward import find_lines
 
 WHOLE = FLAT | {f"NormalBackward{i}" for i in range(4)} | {"BernoulliBackward0", "PoissonBackward0"}
 SAMPLED = {"GridSampler2DBackward0", "GridSampler3DBackward0"}
+PASSED = ("AddBackward0", "ClampBackward1", "ClampMinBackward0", "ExpandBackward0")  # of a number, of a floor
 NEAREST = 1  # torch's number for this mode
 FACTORS = ("MulBackward0", "DivBackward0")
 Edges = set[tuple[int, int]]
@@ -60,7 +61,28 @@ def _find_edges(graph: Graph) -> Edges:
                 graph.index.get(node.next_functions[1][0]) if node.next_functions[1][0] is not None else None
             )
             found |= set() if grid is None else {(i, grid)}
+        elif _is_of_one(node):
+            found |= {(i, j) for j in graph.below[i]}
     return found
+
+
+def _is_of_one(node: Any) -> bool:
+    """Whether a node normalises each number by itself: a softmax over one, x / x.sum(-1) of one x."""
+    name = type(node).__name__
+    if name in ("SoftmaxBackward0", "LogSoftmaxBackward0"):
+        shape, axis = node._input_metadata[0].shape, node._saved_dim
+        return (
+            bool(shape) and shape[axis - (1 << 64) if axis >= 1 << 63 else axis] == 1
+        )  # torch keeps it unsigned
+    if name != "DivBackward0" or len(node.next_functions) != 2:
+        return False
+    over, total = (n for n, _ in node.next_functions)
+    while type(total).__name__ in PASSED:
+        total = total.next_functions[0][0]
+    if type(total).__name__ != "SumBackward1" or total.next_functions[0][0] is not over:
+        return False
+    sizes = total._saved_self_sym_sizes
+    return all(sizes[a - (1 << 64) if a >= 1 << 63 else a] == 1 for a in total._saved_dim)
 
 
 def _find_terms(graph: Graph, start: int) -> list[int]:

@@ -22,6 +22,7 @@ from unvanish.probes.events import Operation
 from unvanish.probes.passes import BackwardPass, ForwardPass, Specimen
 
 DEPTH = 4  # containers in containers
+FEW = 8  # nodes between a kept tensor and the leaves that it was made of
 TABLES = ("_parameters", "_modules")  # of a module; what they hold is known
 Place = Literal["attribute", "function", "loss", "made"]
 Kept = tuple[str, Place, bool]
@@ -108,8 +109,9 @@ def _find_kept(specimen: Specimen, forward: ForwardPass, leaves: Mapping[int, Te
 
     def take(place: Place, named: Named) -> None:
         for name, tensor, inside in named:
-            if id(tensor) in leaves:
-                found.setdefault(id(tensor), (name, place, inside))
+            for leaf in (tensor, *_find_below(tensor)):
+                if id(leaf) in leaves:
+                    found.setdefault(id(leaf), (name, place, inside))
 
     known = {id(m) for _, m in specimen.modules}
     for path, module in specimen.modules:
@@ -126,6 +128,17 @@ def _find_kept(specimen: Specimen, forward: ForwardPass, leaves: Mapping[int, Te
             take("function", _see(type(module).forward, known))
     take("loss", _search(specimen.loss, "", known, DEPTH))
     return found
+
+
+def _find_below(tensor: Tensor) -> Iterator[Tensor]:
+    """The leaves that a kept tensor was made of in a few steps, as by `.to()` of a parameter."""
+    todo: list[Any] = [] if tensor.grad_fn is None else [tensor.grad_fn]
+    for node in todo:
+        if len(todo) > FEW:
+            return
+        if (variable := getattr(node, "variable", None)) is not None:
+            yield variable
+        todo += [n for n, _ in node.next_functions if n is not None]
 
 
 def _search(value: Any, name: str, known: set[int], depth: int) -> Named:

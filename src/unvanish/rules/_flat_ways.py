@@ -10,6 +10,8 @@ from unvanish.rules._tiers import FLAT, REMARK
 
 BETTER = {
     "normal": "mean + deviation * torch.randn_like(mean), or Normal(...).rsample()",
+    "div": "no division by their own sum where one is chosen: it gives 1, whatever the score",
+    "softmax": "another axis, or none: over an axis of one it gives 1, whatever the score",
     "grid_sampler": "mode='bilinear': the nearest place does not move with the grid",
 }
 

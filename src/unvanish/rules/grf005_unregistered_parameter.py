@@ -105,7 +105,7 @@ def _tell(leaves: Sequence[ForeignFacts], made: bool) -> str:
         return "give it to the optimizer, beside the model's parameters"
     if any(leaf["in_module"] for leaf in leaves):
         return "keep the modules in an nn.ModuleList or nn.ModuleDict, or as attributes of their own"
-    return "wrap it in nn.Parameter and set it as an attribute, or use an nn.ParameterList"
+    return "wrap it in nn.Parameter last (`.to()` gives none), as an attribute or in an nn.ParameterList"
 
 
 def sick() -> Case:
