@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -239,3 +240,37 @@ def test_what_the_model_scales_by_itself(factor: float, fires: bool) -> None:
     found = unvanish.check(Scaled(), batch, nn.CrossEntropyLoss()).findings
     assert [f.code for f in found if f.severity != "note"][:1] == (["INP001"] if fires else [])
     assert not fires or "what the model makes of its input" in found[0].cause
+
+
+class Placed(nn.Module):
+    """Vectors of tokens, and something added for their places."""
+
+    def __init__(self, places: Callable[[int], Tensor], factor: float = 1.0) -> None:
+        super().__init__()
+        self.tokens, self.first, self.last = nn.Embedding(30, 24), nn.Linear(24, 24), nn.Linear(24, 3)
+        self.places, self.factor = places, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.factor * self.tokens(x) + self.places(x.shape[1])
+        out: Tensor = self.last(torch.relu(self.first(h)).mean(1))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("places", "factor", "codes"),
+    [
+        (lambda n: torch.arange(float(n))[:, None], 1.0, ("INP001",)),
+        (lambda n: torch.arange(float(n))[:, None] / n, 1.0, ()),
+        (lambda n: torch.sin(torch.arange(float(n))[:, None] / 1.5 ** torch.arange(24.0)), 0.02, ()),
+        (lambda n: torch.zeros(n, 24), 30.0, ()),
+    ],
+)
+def test_positions_as_they_are_drown_the_tokens(
+    places: Callable[[int], Tensor], factor: float, codes: tuple[str, ...]
+) -> None:
+    torch.manual_seed(0)
+    batch = torch.randint(0, 30, (16, 150)), torch.randint(0, 3, (16,))
+    found = unvanish.check(
+        Placed(places, factor), batch, nn.CrossEntropyLoss(), confirm=False, select=["INP001"]
+    )
+    assert found.codes() == codes

@@ -24,7 +24,8 @@ the first layer's units are saturated, its output is large, the samples are alik
 recurrent and reads the input as it is. An input far above the limit, or saturated units, make it an
 error. An input below `small` is a fault if the samples are alike in the first layer, or in the
 second. Whole numbers that the model turns into floats are judged where the first layer reads them,
-and so is what the model scales or shifts by itself before it.
+and so is what the model scales or shifts by itself before it: of looked-up vectors, if so much is
+added that the samples hardly differ.
 Features of uneven scale belong to INP002.
 
 Limits
@@ -92,6 +93,8 @@ def check(trace: Trace, *, limit: float = 20.0, offset: float = 5.0, small: floa
     first = _input.find_first_layer(trace)
     if first is not None and "fed_rms" in trace.sites[first].facts:
         return [] if _input.is_normalised(trace, first) else _find_whole(trace, first, limit)
+    if not sizes and first is not None and "scaled_rms" in trace.sites[first].facts:
+        return [] if _input.is_normalised(trace, first) else _find_drowned(trace, first, limit)
     if not sizes:
         raise NotApplicable("no input is a float tensor")
     wrong = [i for i, size in sizes.items() if size > limit or _offset(trace, i) > offset]
@@ -166,6 +169,39 @@ def _find_whole(trace: Trace, first: int, limit: float) -> list[Fault]:
                     "embed-or-scale",
                     inputs,
                     "ids are names: nn.Embedding gives each a vector; divide or standardise what is a size",
+                    safety="advice",
+                ),
+            ),
+            direction="none",
+            tier=DATA,
+            size=math.log(size),
+        )
+    ]
+
+
+def _find_drowned(trace: Trace, first: int, limit: float) -> list[Fault]:
+    """One fault if what is added to looked-up vectors, as raw positions, is so large that it drowns them."""
+    site, spread = trace.sites[first], trace.value(first, "spread")
+    size = site.facts["scaled_rms"]
+    if not (size > limit and spread < ALIKE):
+        return []
+    return [
+        Fault(
+            severity="warning",
+            cause=f"what the model makes of its tokens before {site.label} is of size {size:.3g}, and the "
+            f"samples differ by {spread:.2g} of that: are raw positions added to them?",
+            sites=(site.label,),
+            evidence=(
+                Evidence(
+                    "size of what the first layer reads (rms)", size, limit=f"< {limit:g}", site=site.label
+                ),
+                Evidence("spread between samples", spread, limit=f"> {ALIKE:g}", site=site.label),
+            ),
+            remedies=(
+                Remedy(
+                    "scale-once",
+                    (site.label,),
+                    "learned or sinusoidal positions, of the embedding's own size",
                     safety="advice",
                 ),
             ),
