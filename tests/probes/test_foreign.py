@@ -75,6 +75,13 @@ class Plain:
         self.layer = nn.Linear(16, 16)
 
 
+class Scales:
+    """An object with a list."""
+
+    def __init__(self) -> None:
+        self.scales = [torch.ones(16, requires_grad=True)]
+
+
 @pytest.mark.parametrize(
     ("model", "severity", "site"),
     [
@@ -84,6 +91,7 @@ class Plain:
         (Net(lambda m, h: h * m.scale, scale=torch.ones(16, requires_grad=True)), "warning", "scale"),
         (Net(lambda m, h: h * m.kept[0], kept=[nn.Parameter(torch.ones(16))]), "warning", "kept[0]"),
         (Net(lambda m, h: m.kept.layer(h), kept=Plain()), "warning", "kept.layer.weight"),
+        (Net(lambda m, h: h * m.kept.scales[0], kept=Scales()), "warning", "kept.scales[0]"),
         (Net(lambda m, h: BESIDE(h)), "warning", "BESIDE.weight"),
         (Global(), "warning", "OUTSIDE"),
         (Net(lambda m, h: nn.Linear(16, 16)(h)), "error", "(made in its forward)"),

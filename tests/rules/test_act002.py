@@ -108,3 +108,24 @@ def test_a_small_factor_is_no_activation(factor: float) -> None:
     found = unvanish.check(Scaled(), batch, nn.CrossEntropyLoss(), confirm=False).findings[0]
     assert found.code == "ACT002" and "mul scales it by" in found.cause and "mul" in found.sites[0]
     assert found.remedies[0].cure == "drop-factor"
+
+
+def test_one_softmax_is_a_distribution_of_latent_classes() -> None:
+    class Latent(nn.Module):
+        def __init__(self, softmaxes: int) -> None:
+            super().__init__()
+            self.rows = nn.ModuleList(nn.Linear(24, 24) for _ in range(7))
+            self.softmaxes = softmaxes
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for i, row in enumerate(self.rows[:-1]):
+                x = row(x)
+                x = x.view(-1, 3, 8).softmax(-1).flatten(1) if 0 < i <= self.softmaxes else torch.tanh(x)
+            x = self.rows[-1](x)
+            return x
+
+    torch.manual_seed(0)
+    batch = torch.randn(32, 24), torch.randn(32, 24)
+    one, five = (unvanish.check(Latent(n), batch, nn.MSELoss(), confirm=False) for n in (1, 5))
+    assert "ACT002" not in one.codes("warning")
+    assert "ACT002" in five.codes("warning")

@@ -306,3 +306,25 @@ def test_a_number_of_zero_beside_other_paths_is_a_note() -> None:
     batch = torch.randn(32, 8), torch.randint(0, 4, (32,))
     (found,) = unvanish.check(Both(), batch, nn.CrossEntropyLoss(), confirm=False).walk()
     assert (found.code, found.severity) == ("GRF004", "note") and "the number 0" in found.cause
+
+
+def test_a_gate_that_is_shut_is_named_with_the_product_that_it_shuts() -> None:
+    class Highway(nn.Module):
+        def __init__(self, bias: float) -> None:
+            super().__init__()
+            self.first, self.carry, self.new, self.last = (nn.Linear(16, 16) for _ in range(4))
+            nn.init.constant_(self.carry.bias, bias)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.first(x)
+            k = torch.sigmoid(self.carry(x))
+            out: torch.Tensor = self.last(k * torch.tanh(self.new(x)) + (1 - k) * h)
+            return out
+
+    torch.manual_seed(0)
+    batch = torch.randn(32, 16), torch.randn(32, 16)
+    for bias, wrong in ((60.0, True), (-1.0, False)):
+        found = unvanish.check(Highway(bias), batch, nn.MSELoss(), confirm=False, select=["GRF004"])
+        assert ["sigmoid is driven to its end" in f.cause for f in found.at_least("warning")] == [
+            True
+        ] * wrong

@@ -164,7 +164,7 @@ def _search(value: Any, name: str, known: set[int], depth: int) -> Named:
     elif isinstance(value, FunctionType):
         yield from _see(value, known, depth - 1)
     elif hasattr(value, "__dict__") and not isinstance(value, type) and not _is_of_torch(value):
-        yield from _search(vars(value), f"{name}." if name else "", known, min(depth - 1, 1))
+        yield from _search(vars(value), f"{name}." if name else "", known, min(depth - 1, 2))
 
 
 def _is_of_torch(value: Any) -> bool:

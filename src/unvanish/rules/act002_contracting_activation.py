@@ -39,7 +39,9 @@ take a factor near one (advice).
 
 When it is wrong
 
-Gates of a residual stream are not judged. A sigmoid as the output is judged by the output rules.
+Gates of a residual stream are not judged. A single softmax on the way makes a distribution of
+latent classes, and is a note unless the loss is an error. A sigmoid as the output is judged by the
+output rules.
 
 References: Hochreiter 1991; Bengio et al. 1994; Glorot and Bengio 2010; Schoenholz et al.
 2017.
@@ -92,6 +94,7 @@ def check(trace: Trace, *, limit: float = 3.0) -> Iterable[Fault]:
             Remedy("insert-normalisation", targets, "a normalisation restores the scale after each layer"),
             Remedy("add-skips", targets, "an identity path carries the gradient past the layers"),
         ),
+        usual=kinds == ["softmax"] and len(slopes) == 1,
     )
 
 

@@ -38,6 +38,8 @@ on this batch.
 Limits
 
     SERIES = 2       gains of zero on every path: one alone is where some last layers start
+    SHUT = 0.99      of the units of a sigmoid are flat: it is what shuts the product after it
+    NEAR = 6         operations after it at most, to be named with it
 
 A gradient is exactly zero or not.
 
@@ -70,6 +72,7 @@ EXPLAINS = ("INI001", "DEP001", "ACT001", "ACT002", "ATT002", "REC001", "NRM002"
 ROUNDING = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "clamp", "clip", "hardtanh", "bernoulli")
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 STEPS = ("sign", "sgn", "heaviside")
+NEAR, SHUT = 6, 0.99
 
 
 def check(trace: Trace) -> Iterable[Fault]:
@@ -195,6 +198,10 @@ def _find_flat(trace: Trace) -> list[Fault]:
         f"{site.kind}{_places.locate(site)}{_places.cite(site)} passes exactly no gradient: {starved} "
         f"of {total} parameters before it never learn"
     )
+    gate = _find_gate(trace, stops[0])
+    if gate is not None:
+        cause += f", since {trace.sites[gate].label} is driven to its end and shuts that way"
+        targets = tuple(dict.fromkeys((trace.sites[gate].label, *targets)))[: _places.MOST]
     return [
         Fault(
             severity="error",
@@ -216,6 +223,14 @@ def _find_flat(trace: Trace) -> list[Fault]:
             size=starved / max(1, total),
         )
     ]
+
+
+def _find_gate(trace: Trace, place: int) -> int | None:
+    """The saturated activation shortly before a product, whose factor is exactly 0 by it; None for others."""
+    order = trace.sites[place].order
+    near = [i for i in trace.where("node", squashing=True) if 0 < order - trace.sites[i].order <= NEAR]
+    shut = [i for i in near if trace.value(i, "saturated") > SHUT]
+    return shut[-1] if shut and trace.sites[place].kind == "mul" else None
 
 
 def _find_unread_half(trace: Trace, place: int) -> str:
