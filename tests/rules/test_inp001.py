@@ -274,3 +274,25 @@ def test_positions_as_they_are_drown_the_tokens(
         Placed(places, factor), batch, nn.CrossEntropyLoss(), confirm=False, select=["INP001"]
     )
     assert found.codes() == codes
+
+
+def test_samples_of_one_number_are_said_to_be() -> None:
+    class Centred(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.layers(x - x.mean(1, keepdim=True))
+            return out
+
+    torch.manual_seed(0)
+    level = torch.randn(32, 1)
+    found = [
+        unvanish.check(
+            Centred(), (x, torch.randn(32, 8)), nn.MSELoss(), confirm=False, select=["INP001"]
+        ).findings
+        for x in (level.expand(32, 24).clone(), level + torch.randn(32, 24))
+    ]
+    assert ["one number throughout" in f.cause for f in found[0]] == [True]
+    assert found[1] == ()

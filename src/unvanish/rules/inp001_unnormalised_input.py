@@ -45,6 +45,7 @@ Limits
                        inputs
     small = 0.01       root mean square, if no value is above LARGEST times it: pixels divided by
                        255 twice have 0.002. Quiet sound has 0.01 and more
+    ROUNDING = 1e-5    of the input's size: what is left below it of a difference is rounding
     LARGEST = 10       times the size, the largest value: one-hot and rare features have far more
 
 Remedies
@@ -84,6 +85,7 @@ NEAR = 3
 PASSED_ON = 0.25
 ALIKE = 0.05
 LARGEST = 10
+ROUNDING = 1e-5
 
 
 def check(trace: Trace, *, limit: float = 20.0, offset: float = 5.0, small: float = 0.01) -> Iterable[Fault]:
@@ -253,7 +255,10 @@ def _find_scaled(trace: Trace, first: int, limit: float, small: float) -> list[F
     tiny = 0 < size < small and top < LARGEST * size and drowned is not None
     if not tiny and not (size > limit and _describe_harm(trace, first, limit)):
         return []
+    given = max((trace.value(i, "forward_rms") for i in trace.where("input", floating=True)), default=0.0)
     how = "samples look alike behind it; was it divided twice?"
+    if tiny and size < ROUNDING * given:
+        how = f"what rounding leaves of an input of size {given:.2g}; is each sample one number throughout?"
     how = how if tiny else f"{_describe_harm(trace, first, limit)}; was it multiplied twice?"
     return [
         Fault(
