@@ -19,6 +19,7 @@ from unvanish.probes.run_forward import find_lines
 
 WHOLE = FLAT | {f"NormalBackward{i}" for i in range(4)} | {"BernoulliBackward0", "PoissonBackward0"}
 SAMPLED = {"GridSampler2DBackward0", "GridSampler3DBackward0"}
+NORMALISING = ("SoftmaxBackward0", "LogSoftmaxBackward0", "DivBackward0")
 PASSED = ("AddBackward0", "ClampBackward1", "ClampMinBackward0", "ExpandBackward0")  # of a number, of a floor
 NEAREST = 1  # torch's number for this mode
 FACTORS = ("MulBackward0", "DivBackward0")
@@ -61,7 +62,7 @@ def _find_edges(graph: Graph) -> Edges:
                 graph.index.get(node.next_functions[1][0]) if node.next_functions[1][0] is not None else None
             )
             found |= set() if grid is None else {(i, grid)}
-        elif _is_of_one(node):
+        elif name in NORMALISING and _is_of_one(node):
             found |= {(i, j) for j in graph.below[i]}
     return found
 

@@ -24,12 +24,19 @@ SEVERAL = 4
 
 def find(trace: Trace) -> list[int]:
     """The means that make the nodes alike, input to loss; none if they do not, or if nodes are summed up."""
+    if "smoothed" not in trace.derived:
+        trace.derived["smoothed"] = _find(trace)
+    found: list[int] = trace.derived["smoothed"]
+    return found
+
+
+def _find(trace: Trace) -> list[int]:
     axis = trace.depth()
-    path = list(reversed(axis.sites)) if axis else []
-    means = [i for i in path if "smooths" in trace.sites[i].facts]
+    path = axis.sites if axis else ()
+    means = [i for i in reversed(path) if "smooths" in trace.sites[i].facts]
     if len(means) < SEVERAL or measure(trace, means) > -SMOOTHED:
         return []
-    return means if _count_rows(trace, path[-1]) >= _count_rows(trace, means[-1]) else []
+    return means if _count_rows(trace, path[0]) >= _count_rows(trace, means[-1]) else []
 
 
 def measure(trace: Trace, means: list[int]) -> float:
