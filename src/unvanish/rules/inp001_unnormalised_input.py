@@ -95,10 +95,8 @@ def check(trace: Trace, *, limit: float = 20.0, offset: float = 5.0, small: floa
     first = _input.find_first_layer(trace)
     if first is not None and "fed_rms" in trace.sites[first].facts:
         return [] if _input.is_normalised(trace, first) else _find_whole(trace, first, limit)
-    if not sizes and first is not None and "scaled_rms" in trace.sites[first].facts:
-        return [] if _input.is_normalised(trace, first) else _find_drowned(trace, first, limit)
     if not sizes:
-        raise NotApplicable("no input is a float tensor")
+        return _find_drowned(trace, first, limit)
     wrong = [i for i, size in sizes.items() if size > limit or _offset(trace, i) > offset]
     if first is None or _input.is_normalised(trace, first) or _input.find_uneven(trace):
         return []
@@ -181,8 +179,12 @@ def _find_whole(trace: Trace, first: int, limit: float) -> list[Fault]:
     ]
 
 
-def _find_drowned(trace: Trace, first: int, limit: float) -> list[Fault]:
+def _find_drowned(trace: Trace, first: int | None, limit: float) -> list[Fault]:
     """One fault if what is added to looked-up vectors, as raw positions, is so large that it drowns them."""
+    if first is None or "scaled_rms" not in trace.sites[first].facts:
+        raise NotApplicable("no input is a float tensor")
+    if _input.is_normalised(trace, first):
+        return []
     site, spread = trace.sites[first], trace.value(first, "spread")
     size = site.facts["scaled_rms"]
     if not (size > limit and spread < ALIKE):
