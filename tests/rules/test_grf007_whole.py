@@ -43,7 +43,8 @@ def test_a_loss_that_depends_on_nothing_is_found(name: str) -> None:
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
 @pytest.mark.parametrize("inner", [1e-6, 1.0])
 def test_a_gradient_that_is_small_is_not_rounding(scale: float, inner: float) -> None:
-    assert judge(lambda o, y: scale * functional.cross_entropy(o * inner, y), y=Y) == []
+    found = judge(lambda o, y: scale * functional.cross_entropy(o * inner, y), y=Y)
+    assert [f.partition(" ")[0] for f in found] == ([] if inner == 1 else ["OUT006"])  # the factor itself
 
 
 def test_a_model_at_its_minimum_is_left_alone() -> None:
