@@ -31,7 +31,8 @@ def find_turned(call: OperationCall, find_source: Callable[[Tensor], set[Node]])
         return None
     fixed = next((t for t in terms if not t.requires_grad), None)
     moving = next((t for t in terms if t.requires_grad), None)
-    if fixed is None or moving is None or moving.grad_fn is None or result.numel() < FEWEST:
+    plain = result.is_floating_point() and result.layout is torch.strided and not result.is_meta
+    if fixed is None or moving is None or moving.grad_fn is None or not plain or result.numel() < FEWEST:
         return None
     sources = find_source(fixed)
     if call.kind == "sub":  # p.detach() + b - p

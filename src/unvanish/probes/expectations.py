@@ -47,7 +47,9 @@ def _judge(total: Operation, softmaxes: dict[Any, Operation]) -> Operation | Non
     kept = [find_saved(product, name) for name in ("_saved_self", "_saved_other")]
     places = next((t for t in kept if t is not None and not t.requires_grad), None)
     rank = len(node._saved_self_sym_sizes)
-    if weights is None or places is None or not _are_coordinates(places, axes, rank):
+    if weights is None or places is None or not places.is_floating_point():
+        return None
+    if not _are_coordinates(places, axes, rank):
         return None
     return _find_below(weights, softmaxes, axes, rank)
 

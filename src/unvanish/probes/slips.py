@@ -85,7 +85,7 @@ def _find_scored(made: list[tuple[OperationCall, Operation]], calls: LossCalls) 
 
 def _is_score(t: Tensor) -> bool:
     """Whether a layer made a tensor, with numbers of both signs."""
-    made = t.requires_grad and type(t.grad_fn).__name__ in LAYERS
+    made = t.requires_grad and type(t.grad_fn).__name__ in LAYERS and t.is_floating_point()
     return made and bool((t.detach() < 0).any())
 
 

@@ -25,10 +25,11 @@ MOST = 1 << 22  # elements that are read
 
 def measure_smoothing(call: OperationCall, result: Tensor) -> float | None:
     """Ln of the relative spread of rows after a mean over neighbours, over that before; None for others."""
-    if result.ndim < 2 or result.numel() > MOST or not result.is_floating_point() or result.is_sparse:
+    plain = result.is_floating_point() and result.layout is torch.strided and not result.is_meta
+    if not plain or result.ndim < 2 or result.numel() > MOST:
         return None
     source = _find_added(call) if call.kind in ADDED else _find_averaged(call, result)
-    if source is None:
+    if source is None or source.layout is not torch.strided:
         return None
     added = call.kind in ADDED  # what is added up was weighed before, so directions alone are compared
     before, after = _spread(source, added), _spread(result, added)

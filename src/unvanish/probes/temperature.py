@@ -73,7 +73,7 @@ def find_factor(node: Any) -> float:
             return factor
         if name in ("MulBackward0", "DivBackward0") and len(edges) == 1:
             value = find_saved(node, "_saved_other")
-            if value is None or value.numel() != 1 or not float(value):
+            if value is None or value.numel() != 1 or value.is_complex() or not float(value):
                 return 1.0
             factor *= float(value) if name == "MulBackward0" else 1 / float(value)
         elif len(edges) != 1 or name not in PASSED:
