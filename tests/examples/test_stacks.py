@@ -26,6 +26,7 @@ PROMISES = {  # by the name of the script: what it needs, what it prints
     "watch_ultralytics": ("ultralytics", ["healthy:", "nothing wrong was seen in 4 steps"]),
     "watch_pyg": ("torch_geometric", ["ACT002 contracting-activation", "4 steps"]),
     "watch_sentence_transformers": ("sentence_transformers", ["ACT002 contracting-activation", "3 steps"]),
+    "watch_diffusers": ("diffusers", ["nothing wrong was seen in 30 steps", "OPT008 beyond-critical-step"]),
     "watch_accelerate": ("accelerate", ["1 error: NUM001", "weights are finite: True"]),
 }
 

@@ -167,6 +167,16 @@ def test_the_other_package_takes_it_too() -> None:
     assert trainer.global_step == 3
 
 
+@pytest.mark.parametrize("options", [{}, {"stop": True}, {"every": 3}, {"on_finding": ("log", "guard")}])
+def test_a_second_one_says_that_what_it_was_asked_for_is_idle(
+    options: dict[str, Any], recwarn: pytest.WarningsRecorder
+) -> None:
+    first, second = LightningWatch(), LightningWatch(**options)
+    fit(make("lightning.pytorch"), [first, second], epochs=1)
+    said = [str(w.message) for w in recwarn if "another LightningWatch came first" in str(w.message)]
+    assert len(said) == bool(options) and first.watch.steps > 0 and second.watch is None
+
+
 def test_copies_and_two_of_them() -> None:
     callback = LightningWatch(every=1, on_finding="silent", log=False)
     fit(make("lightning.pytorch"), [callback], epochs=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -57,3 +58,17 @@ def test_a_live_display_of_rich_takes_the_line(logger: Any, monkeypatch: pytest.
         write_by(logger)("here it is", "error")
     assert "here it is" in out.getvalue() and terminal.getvalue() == ""
     assert handler.stream is terminal
+
+
+@pytest.mark.parametrize("name", ["_live", "_live_stack"])
+def test_a_display_is_seen_whatever_rich_calls_it(
+    name: str, logger: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rich = pytest.importorskip("rich")
+    monkeypatch.setattr(rich, "get_console", lambda: SimpleNamespace(**{name: ["a bar"]}))
+    replaced, terminal = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", replaced)
+    monkeypatch.setattr(sys, "__stderr__", terminal)
+    logger.addHandler(logging.StreamHandler(terminal))
+    write_by(logger)("here it is", "error")
+    assert "here it is" in replaced.getvalue() and terminal.getvalue() == ""

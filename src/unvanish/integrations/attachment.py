@@ -107,6 +107,11 @@ class Attachment:
             caution(f"unvanish: this training is not watched: {error}")
 
     @property
+    def asks(self) -> bool:
+        """Whether anything was asked for but the usual."""
+        return bool(self.options or self.stop or self.ways != ["log"])
+
+    @property
     def is_open(self) -> bool:
         """Whether a training is watched now."""
         return self.watch is not None and not self.watch.closed and not self.watch.failure

@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from unvanish.core.caution import caution
 from unvanish.integrations.attachment import PREFIX, Attachment
 from unvanish.integrations.logs import write_by
 
@@ -57,8 +58,12 @@ class LightningWatch:
         return LightningWatch.__name__
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Attach; not if another one of us does."""
+        """Attach; not if another one of us does, which is said if this one was asked for something."""
         if next(c for c in trainer.callbacks if isinstance(c, LightningWatch)) is not self:
+            if self.attachment.asks:
+                caution(
+                    "unvanish: another LightningWatch came first, so the arguments of this one do nothing"
+                )
             return
         optimizers = list(trainer.optimizers)
         resumed = trainer.global_step if len(optimizers) == 1 and trainer.global_step else None

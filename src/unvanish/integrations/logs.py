@@ -33,9 +33,14 @@ def spare_bars(logger: Any = None) -> Iterator[None]:
         bars, rich = sys.modules.get("tqdm"), sys.modules.get("rich")
         if bars is not None and getattr(bars.tqdm, "_instances", None):
             stack.enter_context(bars.tqdm.external_write_mode(file=sys.stderr))
-        if rich is not None and getattr(rich.get_console(), "_live_stack", None):
+        if rich is not None and _is_live(rich.get_console()):
             stack.enter_context(_redirect(logger))
         yield
+
+
+def _is_live(console: Any) -> bool:
+    """Whether a live display of Rich is on: a stack of them since Rich 14.1, the one of them before."""
+    return bool(getattr(console, "_live_stack", None) or getattr(console, "_live", None))
 
 
 @contextlib.contextmanager
