@@ -86,7 +86,9 @@ def check(trace: Trace, *, least: float = 300, most: float = 1000) -> Iterable[F
         raise NotApplicable(reason)
     known, guess = loss[np.isfinite(loss)], labels["guess"]
     count = _count_full(_history.read_steps(trace, "lr"), len(known))
-    if count < least or _is_better(known, guess) or _falls(known, guess) or _warms_up(trace):
+    if count < least or len(known) < WINDOW:
+        return []
+    if _is_better(known, guess) or _falls(known, guess) or _warms_up(trace):
         return []
     steps, now = int(taken[-1]) + 1, float(np.mean(known[-WINDOW:]))
     game = labels["same"] and labels["answers"] == 2

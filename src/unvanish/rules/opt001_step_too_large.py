@@ -300,8 +300,10 @@ def _past_ratio(trace: Trace, places: list[int]) -> float:
 
 
 def _highest_rates(trace: Trace, at: Floats) -> Floats:
-    """The highest learning rate up to each look."""
+    """The highest learning rate up to each look, 0 if none is known."""
     taken, rate = _history.read_steps(trace, "step"), _history.read_steps(trace, "lr")
+    if not len(taken):
+        return np.zeros(len(at))
     highest: Floats = np.maximum.accumulate(np.where(np.isfinite(rate), rate, 0.0))
     return highest[np.clip(np.searchsorted(taken, at), 0, len(taken) - 1)]
 

@@ -22,7 +22,13 @@ def compare(
     close: float = CLOSE,
 ) -> None:
     """TrainError if the outputs of a file differ from the network's."""
-    own, other = list_tensors(network(*example)), list_tensors(run(*example))
+    compare_outputs(list_tensors(network(*example)), list_tensors(run(*example)), name, close)
+
+
+def compare_outputs(
+    own: tuple[Tensor, ...], other: tuple[Tensor, ...], name: str, close: float = CLOSE
+) -> None:
+    """TrainError if outputs of a file, of the same shapes, differ from the network's."""
     for expected, found in zip(own, other, strict=True):
         apart = measure_difference(expected.float(), found.float())
         if not apart <= close:
